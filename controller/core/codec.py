@@ -1,0 +1,172 @@
+"""Stored values to bytes and back: JSON, each with its schema version, and fields we do not know kept.
+
+Everything that a leader rewrites is decoded together with what it did not understand (`Extras`), and written back with
+it: a newer replica's fields survive an older leader (rolling upgrades, fault 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from controller.core.errors import CorruptValue, InvalidField
+from controller.core.resources import Vector
+from controller.core.task import SCHEMA_VERSION, Pool, Request, Spec, Status, Step, StoredSpec
+from controller.core.validation import parse_name, parse_pool, parse_spec
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+Extras = Mapping[str, Any]
+"""Fields of a stored value that this version does not know."""
+
+
+def _encode_custom(value: object) -> object:
+    if isinstance(value, Vector):
+        return value.format()
+    raise TypeError(f"cannot encode {type(value)}")
+
+
+def _decode_custom(kind: type, value: object) -> object:
+    if kind is Vector:
+        return Vector.parse(value, "") if value else Vector()
+    raise TypeError(f"cannot decode {kind}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_custom)
+_status_decoder = msgspec.json.Decoder(Status, dec_hook=_decode_custom)
+_mapping_decoder = msgspec.json.Decoder(dict[str, Any])
+_raw_mapping_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_request_decoder = msgspec.json.Decoder(Request)
+_step_decoder = msgspec.json.Decoder(Step)
+_STATUS_FIELDS = frozenset(Status.__struct_fields__)
+
+
+def encode(value: object) -> bytes:
+    """Any value of the core as JSON; vectors become canonical quantities."""
+    return _encoder.encode(value)
+
+
+def to_builtins(value: object) -> Any:
+    """Any value of the core as dicts, lists and texts, for printing."""
+    return msgspec.to_builtins(value, enc_hook=_encode_custom)
+
+
+def decode_mapping(data: bytes) -> dict[str, Any]:
+    """A stored JSON object. Raises CorruptValue for anything else."""
+    try:
+        return _mapping_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptValue(f"not a JSON object: {error}") from error
+
+
+def encode_spec(spec: Spec, submitted_at: float, op: str) -> bytes:
+    """The stored form of a spec: its fields, the schema version, when it was submitted, and the submission's `op`."""
+    return encode({**to_builtins(spec), "version": SCHEMA_VERSION, "submitted_at": submitted_at, "op": op})
+
+
+def decode_spec(task_id: str, data: bytes) -> StoredSpec:
+    """A stored spec. One that does not validate comes back with its `error`, so that the leader can refuse it by name.
+
+    Raises CorruptValue when `data` is no JSON object at all, or when `task_id` is no valid id (no engine could name it).
+    """
+    raw = decode_mapping(data)
+    try:
+        parse_name(task_id, "id")
+    except InvalidField as error:
+        raise CorruptValue(str(error)) from error
+    submitted_at = raw.get("submitted_at", 0.0)
+    if isinstance(submitted_at, bool) or not isinstance(submitted_at, int | float):
+        submitted_at = 0.0
+    known = {name: value for name, value in raw.items() if name in Spec.__struct_fields__}
+    try:
+        if raw.get("id") != task_id:
+            raise InvalidField("id", f"is {str(raw.get('id'))[:80]!r}, but the key says {task_id!r}")
+        if raw.get("version", 1) == SCHEMA_VERSION:
+            # A newer version may add fields, which are left alone; at our own version an unknown field is a mistake.
+            known = {name: value for name, value in raw.items() if name not in ("version", "submitted_at", "op")}
+        return StoredSpec(parse_spec(known), float(submitted_at))
+    except InvalidField as error:
+        pool = raw.get("pool")
+        return StoredSpec(Spec(id=task_id, pool=pool if isinstance(pool, str) else ""), float(submitted_at), str(error))
+
+
+def encode_pool(pool: Pool, op: str) -> bytes:
+    """The stored form of a pool."""
+    return encode({**to_builtins(pool), "version": SCHEMA_VERSION, "op": op})
+
+
+def decode_pool(name: str, data: bytes) -> Pool:
+    """A stored pool. Raises CorruptValue when it is not one, or names another pool."""
+    raw = decode_mapping(data)
+    known = {key: value for key, value in raw.items() if key in Pool.__struct_fields__}
+    try:
+        pool = parse_pool(known)
+    except InvalidField as error:
+        raise CorruptValue(str(error)) from error
+    if pool.name != name:
+        raise CorruptValue(f"name: is {pool.name!r}, but the key says {name!r}")
+    return pool
+
+
+def decode_request(kind: str, data: bytes) -> Request:
+    """A stored request. Raises CorruptValue when it is not one, or of another kind than its key says."""
+    try:
+        request = _request_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptValue(str(error)) from error
+    if request.kind != kind:
+        raise CorruptValue(f"kind: is {request.kind!r}, but the key says {kind!r}")
+    return request
+
+
+def encode_status(status: Status, extras: Extras) -> bytes:
+    """The stored form of a status, with the fields that this version did not understand."""
+    if not extras:
+        return _encoder.encode(status)
+    return _encoder.encode({**msgspec.to_builtins(status, enc_hook=_encode_custom, builtin_types=(msgspec.Raw,)), **extras})
+
+
+def decode_status(data: bytes) -> tuple[Status, Extras]:
+    """A stored status and its unknown fields. Raises CorruptValue when it is not one."""
+    try:
+        status = _status_decoder.decode(data)
+        raw = _raw_mapping_decoder.decode(data)
+    except (msgspec.MsgspecError, InvalidField, UnicodeDecodeError) as error:
+        raise CorruptValue(str(error)) from error
+    # A Raw is a view into the whole message: copied, so that it does not keep the message alive.
+    extras = {name: msgspec.Raw(bytes(value)) for name, value in raw.items() if name not in _STATUS_FIELDS}
+    if status.history:
+        status = msgspec.structs.replace(status, history=tuple(msgspec.Raw(bytes(step)) for step in status.history))
+    return status, extras
+
+
+def encode_step(step: Step) -> msgspec.Raw:
+    """A history entry, encoded once."""
+    return msgspec.Raw(_encoder.encode(step))
+
+
+def decode_history(status: Status) -> list[Step]:
+    """The steps of a status, oldest first. Raises CorruptValue when one does not parse."""
+    try:
+        return [_step_decoder.decode(raw) for raw in status.history]
+    except msgspec.MsgspecError as error:
+        raise CorruptValue(f"history: {error}") from error
+
+
+def encode_ledger(held: Vector, op: str, extras: Extras) -> bytes:
+    """The stored form of a pool's ledger."""
+    return _encoder.encode({"version": SCHEMA_VERSION, "held": held, "op": op, **extras})
+
+
+def decode_ledger(data: bytes) -> tuple[Vector, Extras]:
+    """What a pool's ledger says is held, and its unknown fields. Raises CorruptValue when it is not a ledger."""
+    raw = decode_mapping(data)
+    try:
+        held = Vector.parse(raw["held"], "held")
+    except KeyError:
+        raise CorruptValue("held: is missing") from None
+    except InvalidField as error:
+        raise CorruptValue(str(error)) from error
+    return held, {name: value for name, value in raw.items() if name not in ("version", "held", "op")}

@@ -1,0 +1,33 @@
+"""The core's errors, sorted by who must react.
+
+Everything that Tally raises on purpose is a `TallyError`; the command line prints its text and nothing else. The store,
+the engine and the election add their own branches beside their seams.
+"""
+
+
+class TallyError(Exception):
+    """Root of all errors that Tally raises on purpose. `str(error)` is a sentence for the user."""
+
+
+class UserError(TallyError):
+    """The user must react: the request cannot be carried out as it was given, and nothing was changed."""
+
+
+class InvalidField(UserError):
+    """A value that was given does not hold; names the field.
+
+    `field` is a path such as `retry.rules[0].action`; `problem` says what is wrong and what would be right.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.field = field
+        self.problem = problem
+
+
+class CorruptValue(TallyError):
+    """A stored value does not parse. Whoever reads it quarantines the key: counted, shown, left alone."""
+
+
+class IllegalTransition(TallyError):
+    """An event that the lifecycle table has no row for; a bug of the caller, never a user's fault."""

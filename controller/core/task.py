@@ -1,0 +1,257 @@
+"""The values Tally is about: task specs, pools, requests, statuses, observations. Frozen; made by parsing or `replace`.
+
+Times in stored values are seconds since the Unix epoch (float); durations are seconds and end in `_seconds`.
+Specs and pools are checked in `controller.core.validation`, the one code that the command line, the library and the
+leader share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct, field
+
+from controller.core.lifecycle import FINISHED, HOLDING, State
+from controller.core.resources import ZERO, Vector
+
+SCHEMA_VERSION = 1
+"""Written into every stored value. A reader keeps fields it does not know; a higher version is not an error."""
+
+HISTORY_LIMIT = 40
+"""Steps kept in a status; the oldest after the first are dropped, and `steps` still counts them all."""
+
+
+class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The first rule that matches a failed attempt decides: `retry` it, `fail` the task, or `ignore` (retry, uncounted).
+
+    A rule matches when the exit code is in `exit_codes` or the reason is in `reasons`; one with neither matches all.
+    """
+
+    action: str
+    exit_codes: tuple[int, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When a failed attempt is followed by another. Back-off n is `backoff_seconds * factor**(n-1)`, at most `max_seconds`."""
+
+    max_attempts: int = 1
+    backoff_seconds: float = 10.0
+    factor: float = 2.0
+    max_seconds: float = 300.0
+    max_start_failures: int = 5  # failures before the container ever ran (image, refusal); they use up no attempts
+    rules: tuple[RetryRule, ...] = ()
+
+
+class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Limits in seconds, None for none: waiting in the queue, from admission to running, and running (each attempt)."""
+
+    queue_seconds: float | None = None
+    start_seconds: float | None = None
+    run_seconds: float | None = None
+
+
+class OnLost(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What to do when an attempt is lost without proof that it stopped: hold its resources (None), or replace it after a time."""
+
+    replace_after_seconds: float | None = None
+
+
+class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a user asks for; written once, never changed. `resources` maps names to milli-cpu, bytes or counts."""
+
+    id: str
+    pool: str = "default"
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+    resources: Vector = ZERO
+    priority: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    retry: RetryPolicy = RetryPolicy()
+    deadlines: Deadlines = Deadlines()
+    grace_seconds: float = 30.0
+    on_lost: OnLost = OnLost()
+    retention_seconds: float = 86400.0
+    pod_template: dict[str, Any] = field(default_factory=dict)
+
+
+class StoredSpec(NamedTuple):
+    """A spec as it stands in the store: `error` tells why the leader must refuse it (written around the client)."""
+
+    spec: Spec
+    submitted_at: float
+    error: str = ""
+
+
+class Policy(StrEnum):
+    """How a pool chooses among waiting tasks; both order by priority, then by submission."""
+
+    STRICT = "strict"  # the head blocks
+    BACKFILL = "backfill"  # smaller ones may pass a head that does not fit, until it has waited `backfill_seconds`
+
+
+class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A named capacity, what draws on it by which policy, and the options its engine needs (namespace, template, …)."""
+
+    name: str
+    capacity: Vector = ZERO
+    policy: Policy = Policy.STRICT
+    backfill_seconds: float = 300.0
+    default_resources: Vector = ZERO  # given to submissions that name none of these
+    paused: bool = False  # admits nothing while true; what runs goes on
+    engine_options: dict[str, Any] = field(default_factory=dict)
+
+
+class RequestKind(StrEnum):
+    """What a user can ask of a task. Each takes effect once, in the transaction that deletes it (invariant I8)."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    CONFIRM_STOPPED = "confirm-stopped"  # an operator's word that a lost attempt no longer runs
+
+
+class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who asks, why, and when. `attempt` is the attempt that confirm-stopped speaks of."""
+
+    kind: RequestKind
+    by: str = ""
+    reason: str = ""
+    at: float = 0.0
+    attempt: int = 0
+
+
+class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry of a status's history: a row of the lifecycle table, taken. `term` is the leader's epoch."""
+
+    at: float
+    source: str
+    event: str
+    state: str
+    attempt: int = 0
+    reason: str = ""
+    message: str = ""
+    term: int = 0
+
+
+class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the leader knows of a task; changed only by `controller.core.transitions`.
+
+    Invariant I1: `hold` is non-zero only while `state` is Pending or Running (and may be zero then, if nothing was asked).
+    Invariant I4: `attempt` counts attempts started, and never goes back.
+    """
+
+    version: int = 0  # SCHEMA_VERSION of the writer
+    state: State = State.CREATED
+    pool: str = ""
+    attempt: int = 0
+    hold: Vector = ZERO
+    uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
+    node: str = ""
+    stopping: str = ""  # why the attempt is being stopped: "cancel", "deadline-start", "deadline-run"; "" when it is not
+    lost_since: float | None = None  # since when the attempt may have ended without proof; its hold stays
+    failures: int = 0  # attempts that ran and failed, as the retry policy counts them
+    start_failures: int = 0
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+    created_at: float = 0.0
+    queued_at: float = 0.0  # since when the task has waited for admission (or did, last)
+    admitted_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    retry_at: float | None = None  # WaitingRetry: not admitted before
+    steps: int = 0
+    history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
+    term: int = 0
+    op: str = ""
+
+    @property
+    def cancelling(self) -> bool:
+        """A cancel was accepted, and the attempt has not been observed to have ended yet."""
+        return self.stopping == "cancel"
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the task is in a state that holds resources."""
+        return self.state in HOLDING
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the task has come to an end (that a retry may still undo)."""
+        return self.state in FINISHED
+
+
+class AttemptId(NamedTuple):
+    """One try to run a task. Its text form `<task-id>-<n>` is its name in every engine."""
+
+    task_id: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.task_id}-{self.number}"
+
+    @classmethod
+    def parse(cls, name: str) -> AttemptId:
+        """The inverse of str(). Raises ValueError when `name` is not of that form."""
+        task_id, _, number = name.rpartition("-")
+        if not task_id or not number.isascii() or not number.isdigit() or number.startswith("0"):
+            raise ValueError(f"{name!r} is not the name of an attempt (<task-id>-<n>)")
+        return cls(task_id, int(number))
+
+
+class Phase(StrEnum):
+    """What an engine says of an attempt. Alone it proves nothing about a stop: see Observation.stopped."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+class Observation(Struct, frozen=True, kw_only=True):
+    """What an engine reports of one attempt, at one moment.
+
+    `stopped` is the proof of stop: true only on evidence that no process of the attempt runs any more and that none
+    will start: a terminated container status, the object gone after a graceful deletion, an exit status that was read.
+    `gone` says that the engine has no such object; it is a proof of stop only together with `stopped`.
+    `ran` is false when the attempt certainly never ran (image missing, command not found, refused).
+    """
+
+    attempt: AttemptId
+    phase: Phase
+    stopped: bool = False
+    gone: bool = False
+    ran: bool = True
+    uid: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    message: str = ""
+    waiting: str = ""  # why a Pending attempt does not run yet, in the engine's words
+    node: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    disrupted: bool = False  # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """All an engine needs to start an attempt. `environment` holds the user's variables and the fencing token."""
+
+    attempt: AttemptId
+    cluster: str
+    term: int
+    spec: Spec
+    pool: Pool
+    environment: dict[str, str]
+
+
+def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:
+    """The user's variables plus TALLY_TASK_ID, TALLY_ATTEMPT and TALLY_TERM (which the user cannot set)."""
+    return {**env, "TALLY_TASK_ID": attempt.task_id, "TALLY_ATTEMPT": str(attempt.number), "TALLY_TERM": str(term)}

@@ -1,0 +1,95 @@
+"""The engine's seam: what runs attempts. Implementations: `process`, `null`, and by issues of their own `kubernetes`, `docker`.
+
+One conformance suite (`tests/conformance/test_engine.py`) holds for all. Contract, in short:
+- an attempt's name is its fencing token: `start` of an attempt that exists, or ever existed, starts nothing;
+- `stop` leaves behind whatever is needed so that a late `start` of the same attempt never runs;
+- a finished attempt stays listed (its tombstone, with its result) until `forget`;
+- the watch is a hint, a full `list` is the truth;
+- an engine never touches what is not its cluster's.
+Calls may come from several threads at once, for different attempts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from controller.core.errors import TallyError
+from controller.core.task import AttemptId, Launch, Observation
+
+
+class EngineError(TallyError):
+    """Root of the engines' errors."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine did not answer, or cannot for now; nothing may be concluded. Try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AttemptRefused(EngineError):
+    """The engine refuses to start this attempt, and certainly has not started it.
+
+    `reason` is a CamelCase word, `transient` tells that the same may be accepted later (a quota, for example).
+    """
+
+    def __init__(self, reason: str, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.transient = transient
+
+
+class AttemptUnknown(EngineError):
+    """The engine has no such attempt (no logs to show, nothing to stop)."""
+
+
+class Engine(Protocol):
+    """See the module's docstring."""
+
+    name: str
+
+    def start(self, launch: Launch) -> Observation:
+        """Start the attempt, or adopt it when it exists already; returns what it looks like now.
+
+        Idempotent by `launch.attempt`. Raises EngineUnavailable, AttemptRefused.
+        """
+        ...
+
+    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
+        """Ask the attempt to end: a polite signal now, a kill of all its processes after the grace. Does not wait for it.
+
+        Idempotent. An attempt that was never started is marked so that it never will be; the observation that is
+        returned (if any) says so. `uid`, when given, must be the attempt's uid, or nothing is touched.
+        Raises EngineUnavailable.
+        """
+        ...
+
+    def forget(self, attempt: AttemptId) -> None:
+        """Remove a finished attempt, its result and its logs; a live one is left alone. Idempotent. Raises EngineUnavailable."""
+        ...
+
+    def list(self) -> list[Observation]:
+        """Every attempt of this cluster that the engine knows of, finished ones included. Raises EngineUnavailable."""
+        ...
+
+    def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
+        """Call `sink` for changes until `stop` is set; may miss, repeat or reorder. Returns when `stop` is set.
+
+        Raises EngineUnavailable when the watch cannot go on; the caller starts it again.
+        """
+        ...
+
+    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
+        """The attempt's output (both streams, in order of arrival) in chunks; with `follow` until it has ended.
+
+        Raises AttemptUnknown, EngineUnavailable.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; running attempts are left running. Idempotent."""
+        ...

@@ -1,0 +1,233 @@
+"""The store's seam: revisions, guarded transactions, watches, leases, as etcd has them.
+
+Two implementations pass one conformance suite (`tests/conformance/test_store.py`): `etcd` and `memory`.
+
+Contract, in short:
+- every key has `create` (revision of its creation), `mod` (of its last change) and `version` (changes since creation);
+- `commit` applies a transaction once or not at all, however often it had to be sent;
+- `watch` delivers every change after a revision, in order, each once, or raises `Compacted`; it never skips forward;
+- all calls take a `deadline` in seconds of `Clock.boottime`, and end by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from controller.core.errors import TallyError
+
+MAX_OPERATIONS = 128
+"""etcd's default --max-txn-ops, counted as max(compares, success operations, failure operations)."""
+
+MAX_REQUEST_BYTES = 1024 * 1024
+"""Below etcd's default --max-request-bytes of 1.5 MiB, with room for the encoding's overhead."""
+
+
+class StoreError(TallyError):
+    """Root of the store's errors."""
+
+
+class StoreUnavailable(StoreError):
+    """No endpoint answered within the deadline; for a read, nothing happened. Worth trying again."""
+
+
+class OutcomeUnknown(StoreError):
+    """A transaction may or may not have been applied, and the deadline has passed. Only the same transaction may follow."""
+
+
+class StoreDenied(StoreError):
+    """The user, password, certificate or role does not allow this; names what is missing. Trying again does not help."""
+
+
+class RequestTooLarge(StoreError):
+    """The transaction is above etcd's limits; it was not applied. Split it."""
+
+
+class Compacted(StoreError):
+    """The revision asked for has been compacted away: load again. `revision` is the oldest that is left."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"history before revision {revision} has been compacted")
+        self.revision = revision
+
+
+class ClusterChanged(StoreError):
+    """Answers come from another cluster (restored from a backup, or a wrong endpoint), or revisions have gone back.
+
+    Whoever holds a model of the store must drop it and start again.
+    """
+
+
+class KeyValue(NamedTuple):
+    """One key at one revision."""
+
+    key: str
+    value: bytes
+    create: int
+    mod: int
+    version: int = 1
+    lease: int = 0
+
+
+class Snapshot(NamedTuple):
+    """All keys under a prefix at one revision, sorted by key."""
+
+    revision: int
+    items: tuple[KeyValue, ...]
+
+
+class Put(NamedTuple):
+    """Write `value`, attached to `lease` (0: to none)."""
+
+    key: str
+    value: bytes
+    lease: int = 0
+
+
+class Delete(NamedTuple):
+    """Remove a key; removing a missing one is no error."""
+
+    key: str
+
+
+class Guard(NamedTuple):
+    """A compare: the key's mod revision, or with `on_create` its create revision, must be `revision` (0: it must not exist)."""
+
+    key: str
+    revision: int
+    on_create: bool = False
+
+
+Write = Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Writes that apply together if all guards hold, in one revision.
+
+    Invariant: sent twice, it applies at most once. So it must change at least one key that it guards by mod (or creates
+    under a guard of 0); `op` is unique to it, and stands in the values it puts.
+    """
+
+    guards: tuple[Guard, ...]
+    writes: tuple[Write, ...]
+    op: str
+
+    def operations(self) -> int:
+        """The count that etcd limits: max(compares, success, failure); the failure branch ranges each guarded key once."""
+        return max(len(self.guards), len(self.writes))
+
+    def size(self) -> int:
+        """Bytes of keys and values, without the encoding's overhead (about a third for base64)."""
+        guards = sum(2 * len(guard.key) + 16 for guard in self.guards)
+        return guards + sum(len(w.key) + (len(w.value) if isinstance(w, Put) else 0) for w in self.writes)
+
+    def applied_in(self, current: Mapping[str, KeyValue | None]) -> bool:
+        """Whether a *refused* copy shows that an earlier copy of this very transaction was applied.
+
+        `current` holds the guarded keys as the refusal saw them. True when a key that we put carries our `op`, or, for a
+        transaction that only deletes, when all that it deletes is gone.
+        """
+        mark = f'"op":"{self.op}"'.encode()
+        puts = [write for write in self.writes if isinstance(write, Put)]
+        for write in puts:
+            found = current.get(write.key)
+            if found is not None and mark in found.value:
+                return True
+        return not puts and all(write.key in current and current[write.key] is None for write in self.writes)
+
+
+class Committed(NamedTuple):
+    """The transaction was applied, once, at `revision`.
+
+    `revision` is exact unless `recovered`: then an earlier copy had been applied although its answer was lost, and the
+    revision is that of the key that showed it.
+    """
+
+    revision: int
+    recovered: bool = False
+
+
+class Refused(NamedTuple):
+    """A guard did not hold, and nothing was applied; `current` has each guarded key as it stood at `revision`."""
+
+    revision: int
+    current: dict[str, KeyValue | None]
+
+
+class Event(NamedTuple):
+    """A change of one key at revision `mod`; `item` is None for a deletion."""
+
+    key: str
+    mod: int
+    item: KeyValue | None
+
+
+class Batch(NamedTuple):
+    """Changes in revision order. All changes up to and including `revision` have been delivered once it was handled."""
+
+    revision: int
+    events: tuple[Event, ...]
+
+
+class Watch(Protocol):
+    """An iterator of batches; blocks until there is one. `close` may be called from any thread, and ends the iteration."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises Compacted, ClusterChanged or StoreDenied; reconnects by itself after everything else."""
+        ...
+
+    def close(self) -> None:
+        """End the watch and its connection; idempotent."""
+        ...
+
+
+class Store(Protocol):
+    """See the module's docstring. Safe to use from several threads."""
+
+    def get(self, key: str, *, deadline: float) -> tuple[KeyValue | None, int]:
+        """The key (None: absent) and the store's revision, linearizable. Raises StoreUnavailable, StoreDenied, ClusterChanged."""
+        ...
+
+    def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
+        """All keys under `prefix` at one revision (0: the newest, linearizable), read in pages.
+
+        Raises StoreUnavailable, StoreDenied, Compacted, ClusterChanged.
+        """
+        ...
+
+    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> Watch:
+        """Changes under `prefix` at revisions above `after`.
+
+        A watch that delivers nothing for `silence_seconds` (0: no limit) is taken to be dead, and is connected again
+        from where it was.
+        """
+        ...
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+        """Apply the transaction once, or say why not. An ambiguous answer is followed by the same transaction again.
+
+        Raises OutcomeUnknown when the deadline passes in doubt, StoreUnavailable when it certainly was not applied,
+        RequestTooLarge, StoreDenied, ClusterChanged.
+        """
+        ...
+
+    def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
+        """Create the lease with this id, chosen by the caller; an existing one of this id counts as granted (a resend).
+
+        Returns the TTL in seconds that the server gave. Raises StoreUnavailable, StoreDenied.
+        """
+        ...
+
+    def keep_alive(self, lease: int, *, deadline: float) -> int:
+        """Renew the lease; returns its TTL in seconds, 0 when it no longer exists. Raises StoreUnavailable, StoreDenied."""
+        ...
+
+    def revoke(self, lease: int, *, deadline: float) -> None:
+        """End the lease and delete its keys; a missing one is no error. Raises StoreUnavailable, StoreDenied."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections and watches; idempotent."""
+        ...

@@ -1,0 +1,70 @@
+"""Where each record lives: the key layout under `/tally/<cluster>/`, in one place.
+
+Kinds and who writes them: `tasks`, `requests` (users), `pools` (admins), `states`, `ledgers`, `terms` (the leader),
+`leader`, `epoch` (the winner of an election), `replicas` (each replica, leased).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from controller.core.validation import parse_name
+
+ROOT = "/tally/"
+
+
+class Record(NamedTuple):
+    """A key, parsed: its kind and the rest, split (`requests` has two names, `leader` and `epoch` none)."""
+
+    kind: str
+    names: tuple[str, ...]
+
+
+_NAMES = {"leader": 0, "epoch": 0, "replicas": 1, "pools": 1, "tasks": 1, "requests": 2, "states": 1, "ledgers": 1, "terms": 1}
+
+
+class Keys:
+    """The keys of one cluster. Raises InvalidField when `cluster` is no DNS label."""
+
+    def __init__(self, cluster: str) -> None:
+        self.cluster = parse_name(cluster, "cluster", "a cluster's name")
+        self.prefix = f"{ROOT}{cluster}/"
+        self.leader = f"{self.prefix}leader"
+        self.epoch = f"{self.prefix}epoch"
+
+    def task(self, task_id: str) -> str:
+        """The spec of a task."""
+        return f"{self.prefix}tasks/{task_id}"
+
+    def state(self, task_id: str) -> str:
+        """The status of a task."""
+        return f"{self.prefix}states/{task_id}"
+
+    def request(self, task_id: str, kind: str) -> str:
+        """A user's request on a task."""
+        return f"{self.prefix}requests/{task_id}/{kind}"
+
+    def pool(self, pool: str) -> str:
+        """A pool's definition."""
+        return f"{self.prefix}pools/{pool}"
+
+    def ledger(self, pool: str) -> str:
+        """What is held of a pool."""
+        return f"{self.prefix}ledgers/{pool}"
+
+    def replica(self, replica_id: str) -> str:
+        """A replica's registration."""
+        return f"{self.prefix}replicas/{replica_id}"
+
+    def term(self, epoch: int) -> str:
+        """The record of one term; padded, so that keys sort as the epochs do."""
+        return f"{self.prefix}terms/{epoch:012d}"
+
+    def parse(self, key: str) -> Record | None:
+        """What `key` holds, or None for a key of no known kind (foreign: shown by the audit, left alone)."""
+        if not key.startswith(self.prefix):
+            return None
+        kind, *names = key[len(self.prefix) :].split("/")
+        if _NAMES.get(kind) != len(names) or not all(names):
+            return None
+        return Record(kind, tuple(names))
