@@ -1,0 +1,97 @@
+"""Who waits in a pool, and in which order they are admitted.
+
+Order: higher priority first, then submission (the spec's create revision): no clock decides it. Waiting tasks are kept
+by what they ask for, so that a pass looks at one head for each distinct request and not at every waiting task: its cost
+follows the number of distinct requests plus what it admits.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from sortedcontainers import SortedList
+
+from controller.core.resources import Vector
+from controller.core.task import Policy, Pool
+
+
+class Place(NamedTuple):
+    """A task's place in its queue; places compare in the order of admission."""
+
+    rank: int  # -priority
+    submission: int  # create revision of the spec
+    task_id: str
+
+
+class Queue:
+    """The waiting tasks of one pool."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[Place, Vector]] = {}
+        # Invariant: no list is empty, and each place stands in the list of its own request.
+        self._by_request: dict[Vector, SortedList] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._places
+
+    def add(self, place: Place, request: Vector) -> None:
+        """Put a task into the queue; one that is there already moves to its new place."""
+        self.discard(place.task_id)
+        self._places[place.task_id] = (place, request)
+        places = self._by_request.get(request)
+        if places is None:
+            places = self._by_request[request] = SortedList()
+        places.add(place)
+
+    def discard(self, task_id: str) -> None:
+        """Take a task out, if it is in."""
+        entry = self._places.pop(task_id, None)
+        if entry is None:
+            return
+        place, request = entry
+        places = self._by_request[request]
+        places.remove(place)
+        if not places:
+            del self._by_request[request]
+
+    def place(self, task_id: str) -> Place | None:
+        """A task's place, None when it does not wait here."""
+        entry = self._places.get(task_id)
+        return entry[0] if entry else None
+
+    def ahead_of(self, task_id: str, pool: Pool) -> list[str]:
+        """The tasks that stand before this one and could run in the pool when it is empty, in order."""
+        place = self.place(task_id)
+        if place is None:
+            return []
+        ahead: list[Place] = []
+        for request, places in self._by_request.items():
+            if request.fits(pool.capacity):
+                ahead.extend(places.irange(maximum=place, inclusive=(True, False)))
+        return [other.task_id for other in sorted(ahead)]
+
+    def admissible(self, pool: Pool, free: Vector, waited_seconds: Callable[[str], float]) -> Iterator[tuple[str, Vector]]:
+        """The tasks to admit, in order, by the pool's policy; the caller may stop taking at any time.
+
+        `free` is what the pool has left; each task that is yielded is taken to be admitted. A task that asks for more than
+        the whole capacity never blocks others. Under `strict` the first that does not fit ends the pass; under
+        `backfill` it is passed over until `waited_seconds(task)` reaches the pool's `backfill_seconds`.
+        """
+        heads = [(places[0], 0, request) for request, places in self._by_request.items() if request.fits(pool.capacity)]
+        heapq.heapify(heads)  # places are unique, so that requests are never compared
+        while heads:
+            place, index, request = heapq.heappop(heads)
+            if request.fits(free):
+                free = free - request
+                places = self._by_request[request]
+                if index + 1 < len(places):
+                    heapq.heappush(heads, (places[index + 1], index + 1, request))
+                yield place.task_id, request
+            elif pool.policy is Policy.STRICT or waited_seconds(place.task_id) >= pool.backfill_seconds:
+                return
+            # Else: passed over, with all that ask for the same, since what is free only shrinks during a pass.

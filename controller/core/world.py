@@ -1,0 +1,304 @@
+"""The model of the store that every replica holds: records by key, and the indexes that make a pass cheap.
+
+Changes are applied by mod revision, newer only (fault 18): a leader applies its own commits at once, and its watch
+brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, so that a late, older
+put cannot bring it back: a finished and removed task would otherwise look Created, and run again.
+
+A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs to is
+frozen, never treated as absent.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from controller.core import codec
+from controller.core.errors import CorruptValue
+from controller.core.lifecycle import HOLDING, State
+from controller.core.queue import Place, Queue
+from controller.core.records import Change, Ledger, PoolRecord, RevisionWentBack, Task
+from controller.core.resources import Vector
+from controller.core.task import RequestKind, Status
+
+
+class World:
+    """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
+
+    def __init__(self) -> None:
+        self.revision = 0  # every change up to here has been applied
+        self.tasks: dict[str, Task] = {}
+        self.pools: dict[str, PoolRecord] = {}
+        self.ledgers: dict[str, Ledger] = {}
+        self.leader: Change | None = None
+        self.epoch: Change | None = None
+        self.replicas: dict[str, Change] = {}
+        self.terms: dict[str, Change] = {}
+        self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
+        self.queues: dict[str, Queue] = {}
+        self.holding: dict[str, Task] = {}
+        self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
+        # What a leader has to look at. Followers clear both; keys are kept in order of arrival.
+        self.dirty: dict[str, None] = {}
+        self.dirty_pools: dict[str, None] = {}
+        self._timers: list[tuple[float, str]] = []
+        self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
+        self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._counted: dict[str, tuple[str, State]] = {}
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    def load(self, changes: Iterable[Change], revision: int) -> None:
+        """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted."""
+        present = set()
+        for change in changes:
+            present.add((change.kind, change.names))
+            self.apply(change)
+        for kind, names, mod in list(self._records()):
+            if (kind, names) not in present and mod <= revision:
+                self.apply(Change(kind, names, None, revision))
+        self.advance_revision(revision)
+
+    def apply(self, change: Change) -> bool:
+        """Apply one change if it is newer than what is known; tells whether it was."""
+        record = (change.kind, change.names)
+        if change.mod <= max(self.mod_of(*record), self._tombstones.get(record, 0)):
+            return False
+        self.quarantine.pop(record, None)
+        if change.value is None:
+            self._tombstones[record] = change.mod
+        else:
+            self._tombstones.pop(record, None)
+        if change.kind in ("tasks", "states", "requests"):
+            self._apply_to_task(change)
+        elif change.kind in ("pools", "ledgers"):
+            self._apply_to_pool(change)
+        else:
+            self._apply_to_installation(change)
+        return True
+
+    def advance_revision(self, revision: int) -> None:
+        """Everything up to `revision` has been applied; older tombstones are no longer needed."""
+        if revision <= self.revision:
+            return
+        self.revision = revision
+        if self._tombstones:
+            self._tombstones = {record: mod for record, mod in self._tombstones.items() if mod > revision}
+
+    def check_not_newer(self, kind: str, names: tuple[str, ...], mod: int) -> None:
+        """Raises RevisionWentBack when we have seen a later change of this record than the newest store shows."""
+        if self.mod_of(kind, names) > mod:
+            raise RevisionWentBack(
+                f"{kind}/{'/'.join(names)} is at revision {mod}, but revision {self.mod_of(kind, names)} was seen"
+            )
+
+    def put_status(self, task_id: str, status: Status | None, mod: int) -> None:
+        """A leader's own commit: the status (None: removed) as it was written at revision `mod`."""
+        task = self.tasks.get(task_id) or self._new_task(task_id)
+        if mod <= max(task.status_mod, self._tombstones.get(("states", (task_id,)), 0)):
+            return  # the watch was faster, and may know more
+        if status is None:
+            self._tombstones["states", (task_id,)] = mod
+        task.status, task.status_mod = status, mod if status is not None else 0
+        self._reindex(task)
+
+    def put_ledger(self, pool: str, held: Vector, mod: int) -> None:
+        """A leader's own commit: a ledger as it was written at revision `mod`."""
+        ledger = self.ledgers.get(pool, Ledger())
+        if mod > ledger.mod:
+            self.ledgers[pool] = ledger._replace(held=held, mod=mod)
+            self._mods["ledgers", (pool,)] = mod
+            self.dirty_pools[pool] = None
+
+    def mod_of(self, kind: str, names: tuple[str, ...]) -> int:
+        """The mod revision that we have of a record, 0 when we have none."""
+        if kind in ("tasks", "states"):
+            task = self.tasks.get(names[0])
+            if task is None:
+                return 0
+            if kind == "tasks":
+                return task.spec_mod
+            return task.status_mod
+        return self._mods.get((kind, names), 0)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> None:
+        """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join their queue."""
+        while self._timers and self._timers[0][0] <= now:
+            due, task_id = heapq.heappop(self._timers)
+            task = self.tasks.get(task_id)
+            if task is None or task.due != due:
+                continue  # rescheduled since
+            task.due = None
+            self.dirty[task_id] = None
+            if task.state is State.WAITING_RETRY:
+                self._enqueue(task)
+                limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
+                if limit is not None and task.queued_at + limit > now:
+                    self.schedule(task, task.queued_at + limit)
+
+    def next_due(self) -> float | None:
+        """When the next timer rings, None when there is none."""
+        while self._timers:
+            due, task_id = self._timers[0]
+            task = self.tasks.get(task_id)
+            if task is not None and task.due == due:
+                return due
+            heapq.heappop(self._timers)
+        return None
+
+    def schedule(self, task: Task, due: float | None) -> None:
+        """Let the task's timer ring at `due` (None: never), instead of when it would have."""
+        if task.due == due:
+            return
+        task.due = due
+        if due is not None:
+            heapq.heappush(self._timers, (due, task.id))
+            if len(self._timers) > 64 + 4 * len(self.tasks):  # mostly rescheduled ones: drop them
+                self._timers = sorted((t.due, t.id) for t in self.tasks.values() if t.due is not None)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def ledger(self, pool: str) -> Ledger:
+        """A pool's ledger, empty when there is none."""
+        return self.ledgers.get(pool) or Ledger()
+
+    def pool_is_frozen(self, pool: str) -> bool:
+        """Whether the pool's ledger does not parse: nothing that changes it can be written."""
+        return ("ledgers", (pool,)) in self.quarantine
+
+    def queue(self, pool: str) -> Queue:
+        """A pool's queue, empty when nobody waits."""
+        return self.queues.get(pool) or Queue()
+
+    # -- indexes -----------------------------------------------------------------------------------------------------
+
+    def _apply_to_task(self, change: Change) -> None:
+        task_id = change.names[0]
+        task = self.tasks.get(task_id) or self._new_task(task_id)
+        task.frozen = task.frozen - {change.kind}
+        try:
+            if change.kind == "tasks":
+                self._apply_spec(task, change)
+            elif change.kind == "states":
+                task.status_mod = change.mod if change.value is not None else 0
+                task.status, task.extras = codec.decode_status(change.value) if change.value is not None else (None, {})
+            else:
+                self._apply_request(task, change)
+        except CorruptValue as error:
+            self._quarantine(change, str(error))
+            if change.kind != "requests":
+                task.frozen = task.frozen | {change.kind}
+        self._reindex(task)
+
+    def _apply_spec(self, task: Task, change: Change) -> None:
+        if change.value is None:
+            task.spec, task.spec_mod, task.spec_create, task.spec_error = None, 0, 0, ""
+            return
+        task.spec_mod, task.spec_create = change.mod, change.create
+        stored = codec.decode_spec(task.id, change.value)
+        task.spec, task.submitted_at, task.spec_error = stored.spec, stored.submitted_at, stored.error
+
+    def _apply_request(self, task: Task, change: Change) -> None:
+        record = ("requests", change.names)
+        task.requests.pop(change.names[1], None)  # type: ignore[call-overload]  # a text that is no kind is not in it
+        self._mods.pop(record, None)
+        if change.value is None:
+            return
+        self._mods[record] = change.mod
+        try:
+            kind = RequestKind(change.names[1])
+        except ValueError:
+            raise CorruptValue(f"{change.names[1]!r} is no kind of request") from None
+        task.requests[kind] = (codec.decode_request(change.names[1], change.value), change.mod)
+
+    def _apply_to_pool(self, change: Change) -> None:
+        name = change.names[0]
+        self._note_mod(change)
+        self.dirty_pools[name] = None
+        try:
+            if change.kind == "pools":
+                self.pools.pop(name, None)
+                if change.value is not None:
+                    self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+            else:
+                self.ledgers.pop(name, None)
+                if change.value is not None:
+                    held, extras = codec.decode_ledger(change.value)
+                    self.ledgers[name] = Ledger(held, change.mod, extras)
+        except CorruptValue as error:
+            self._quarantine(change, str(error))
+
+    def _apply_to_installation(self, change: Change) -> None:
+        self._note_mod(change)
+        present = change if change.value is not None else None
+        if change.kind == "leader":
+            self.leader = present
+        elif change.kind == "epoch":
+            self.epoch = present
+        elif change.kind in ("replicas", "terms"):
+            table = self.replicas if change.kind == "replicas" else self.terms
+            table.pop(change.names[0], None)
+            if present is not None:
+                table[change.names[0]] = present
+        elif present is not None:
+            self._quarantine(change, "not a key of Tally's layout")
+
+    def _note_mod(self, change: Change) -> None:
+        if change.value is None:
+            self._mods.pop((change.kind, change.names), None)
+        else:
+            self._mods[change.kind, change.names] = change.mod
+
+    def _quarantine(self, change: Change, reason: str) -> None:
+        self.quarantine[change.kind, change.names] = reason
+        if change.kind not in ("tasks", "states"):
+            self._mods[change.kind, change.names] = change.mod
+
+    def _new_task(self, task_id: str) -> Task:
+        task = self.tasks[task_id] = Task(task_id)
+        return task
+
+    def _reindex(self, task: Task) -> None:
+        """Bring all indexes up to the task's records, and mark it as worth a look."""
+        self.dirty[task.id] = None
+        counted = self._counted.pop(task.id, None)
+        if counted is not None:
+            self.counts[counted] -= 1
+            queue = self.queues.get(counted[0])
+            if queue is not None:
+                queue.discard(task.id)
+        self.holding.pop(task.id, None)
+        if not task.exists:
+            task.due = None
+            del self.tasks[task.id]
+            return
+        if task.frozen or (task.spec is None and task.status is None):
+            self.schedule(task, None)
+            return
+        self._counted[task.id] = (task.pool, task.state)
+        self.counts[task.pool, task.state] = self.counts.get((task.pool, task.state), 0) + 1
+        if task.state in HOLDING:
+            self.holding[task.id] = task
+        elif task.state is State.CREATED:
+            self._enqueue(task)
+        self.schedule(task, task.first_due())
+
+    def _enqueue(self, task: Task) -> None:
+        if task.spec is None or task.spec_error or task.frozen:
+            return
+        queue = self.queues.get(task.pool)
+        if queue is None:
+            queue = self.queues[task.pool] = Queue()
+        queue.add(Place(-task.spec.priority, task.spec_create, task.id), task.spec.resources)
+        self.dirty_pools[task.pool] = None
+
+    def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
+        for (kind, names), mod in self._mods.items():
+            yield kind, names, mod
+        for task in self.tasks.values():
+            if task.spec_mod:
+                yield "tasks", (task.id,), task.spec_mod
+            if task.status_mod:
+                yield "states", (task.id,), task.status_mod

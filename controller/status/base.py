@@ -1,0 +1,60 @@
+"""What the status endpoint needs of a replica: a read-only view, so that it knows neither the runtime nor the store."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from controller.core.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One readiness or liveness check: its name, whether it holds, and what was seen."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a replica says of itself at one moment. Times are seconds; revisions are the store's."""
+
+    replica: str
+    cluster: str
+    role: str  # "leader" or "follower"
+    phase: str  # the runtime's explicit state: starting, following, taking-over, leading, stepping-down, stopping
+    term: int  # the leader key's create revision while leading, else 0
+    epoch: int
+    revision: int  # every change up to here is in the model
+    staleness_seconds: float  # since the model was last known to be current
+    leader: str  # id of the replica that leads as far as this one knows, "" when none
+    engine: str
+    live: tuple[Check, ...]
+    ready: tuple[Check, ...]
+
+
+class ReplicaView(Protocol):
+    """Safe to call from any thread."""
+
+    def facts(self) -> Facts:
+        """The replica's state now."""
+        ...
+
+    def reading(self) -> AbstractContextManager[World]:
+        """The model, held still until the context ends: keep it short, and change nothing."""
+        ...
+
+    def wait_for(self, revision: int, timeout_seconds: float) -> bool:
+        """Wait until the model has applied `revision`; tells whether it has within the time."""
+        ...
+
+    def audit(self) -> dict[str, Any]:
+        """The report of `tally audit`, made now, as JSON. Raises TallyError when the store or the engine does not answer."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch, by the replica's clock."""
+        ...
