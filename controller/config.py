@@ -1,0 +1,258 @@
+"""Settings: flags, then `TALLY_…` in the environment, then a TOML file, then defaults; secrets only by file path.
+
+One field of `Settings` is one setting: `lease_ttl_seconds` is the flag `--lease-ttl-seconds`, the variable
+`TALLY_LEASE_TTL_SECONDS` and the TOML key `lease_ttl_seconds`. An unknown key in the file is an error that names it; unknown
+variables are left alone, since Kubernetes itself sets some (`TALLY_SERVICE_HOST` for a service named tally) and so does
+Tally in each attempt. `python -m controller.config` prints the table that stands in the README.
+
+The parsers are those of the core. pydantic-settings would do the reading, but takes 350 ms to import, in every command.
+"""
+
+# ruff: noqa: RUF009  # each `_setting` makes a dataclasses.field
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from controller.core.errors import InvalidField
+from controller.core.validation import parse_duration, parse_name
+
+Parse = Callable[[object, str], Any]
+
+ENGINES = ("process", "null", "kubernetes", "docker")
+LOWEST_LEASE_TTL_SECONDS = 2  # etcd grants no shorter lease with its default election time-out
+CONFIG_PATHS = ("~/.config/tally/tally.toml", "/etc/tally/tally.toml")
+
+
+def parse_endpoints(raw: object, name: str) -> tuple[str, ...]:
+    """etcd's client URLs from `a:2379,b:2379`, with or without scheme, or from a list of such texts."""
+    texts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(texts, list | tuple) or not texts:
+        raise InvalidField(name, "expected etcd's client URLs, such as http://127.0.0.1:2379, separated by commas")
+    return tuple(_endpoint(str(text).strip(), name) for text in texts)
+
+
+def _endpoint(text: str, name: str) -> str:
+    try:
+        url = urlsplit(text if "://" in text else f"http://{text}")
+        port = url.port or 2379
+    except ValueError:
+        url, port = urlsplit(""), 0
+    if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/") or url.query or url.username:
+        raise InvalidField(name, f"{text[:80]!r} is not the URL of an etcd member, such as http://127.0.0.1:2379")
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return f"{url.scheme}://{host}:{port}"
+
+
+def parse_address(raw: object, name: str) -> str:
+    """`HOST:PORT` to listen on; port 0 takes a free one."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})", str(raw))
+    if match is None or int(match[2]) > 65535:
+        raise InvalidField(name, f"{str(raw)[:80]!r} is not HOST:PORT, such as 127.0.0.1:9180")
+    return str(raw)
+
+
+def _choice(*choices: str) -> Parse:
+    def parse(raw: object, name: str) -> str:
+        if raw not in choices:
+            raise InvalidField(name, f"is {raw!r}, expected one of {', '.join(choices)}")
+        return str(raw)
+
+    return parse
+
+
+def _text(raw: object, name: str) -> str:
+    if not isinstance(raw, str) or not raw.strip():
+        raise InvalidField(name, f"is {raw!r}, expected text")
+    return raw
+
+
+def _path(raw: object, name: str) -> Path:
+    return Path(_text(raw, name)).expanduser().absolute() if not isinstance(raw, Path) else raw.expanduser().absolute()
+
+
+def _file(raw: object, name: str) -> Path:
+    path = _path(raw, name)
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise InvalidField(name, f"{path} is not a file that can be read here: give the path of one")
+    return path
+
+
+def _whole_seconds(raw: object, name: str) -> int:
+    seconds = parse_duration(raw, name)
+    if seconds != int(seconds):
+        raise InvalidField(name, f"is {raw!r}, expected whole seconds (etcd counts leases so)")
+    return int(seconds)
+
+
+def _seconds(raw: object, name: str) -> float:
+    seconds = parse_duration(raw, name)
+    if seconds <= 0:
+        raise InvalidField(name, "must be more than 0 seconds")
+    return seconds
+
+
+def default_replica() -> str:
+    """The first label of the host's name, as a DNS label."""
+    return re.sub(r"[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:63] or "replica"
+
+
+def _setting(default: Any, parse: Parse, about: str, *, shown: str = "") -> Any:
+    """A field with its parser, what it is, and how its default is shown when it depends on the machine."""
+    metadata = {"parse": parse, "about": about, "shown": shown}
+    return field(default_factory=default, metadata=metadata) if callable(default) else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting, checked. Durations are seconds; paths are absolute."""
+
+    etcd: tuple[str, ...] = _setting(
+        ("http://127.0.0.1:2379",), parse_endpoints, "etcd's client URLs, separated by commas; the next is tried when one is dead"
+    )
+    cluster: str = _setting("default", parse_name, "which installation of Tally: the name in its key prefix")
+    user: str = _setting("", _text, "etcd user; needs `password_file`")
+    password_file: Path | None = _setting(None, _file, "file that holds the user's password; read again when it changes")
+    ca_file: Path | None = _setting(None, _file, "certificates of the authority that signed etcd's certificate")
+    cert_file: Path | None = _setting(None, _file, "client certificate; needs `key_file`")
+    key_file: Path | None = _setting(None, _file, "key of the client certificate")
+    request_timeout_seconds: float = _setting(5.0, _seconds, "time limit of one request to etcd, over all endpoints")
+    replica: str = _setting(default_replica, parse_name, "name of this replica, unique in its cluster", shown="the host's name")
+    engine: str = _setting("process", _choice(*ENGINES), f"what runs attempts: {', '.join(ENGINES)}")
+    state_dir: Path = _setting(
+        lambda: Path("~/.local/state/tally").expanduser(),
+        _path,
+        "folder of the process engine, shared by all replicas on this machine",
+        shown="~/.local/state/tally",
+    )
+    status: str = _setting("127.0.0.1:9180", parse_address, "where the status endpoint listens, HOST:PORT; port 0 takes a free one")
+    lease_ttl_seconds: int = _setting(
+        5, _whole_seconds, "how long a dead leader keeps the lease; a take-over needs about this long"
+    )
+    keepalive_interval_seconds: float = _setting(1.0, _seconds, "how often the leader renews its lease")
+    deadline_margin_seconds: float = _setting(0.5, _seconds, "how long before its lease ends a leader stops acting")
+    relist_seconds: float = _setting(30.0, _seconds, "how often the engine's full list is compared with the model")
+    heartbeat_seconds: float = _setting(
+        2.0, _seconds, "how often each replica refreshes its registration, and so feeds the watches"
+    )
+    silence_seconds: float = _setting(10.0, _seconds, "a watch that is silent for longer is taken to be dead, and connected again")
+
+
+class Loaded(NamedTuple):
+    """The settings, and for each where its value came from: "flag --x", "environment TALLY_X", "file F" or "default"."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return "TALLY_" + name.upper()
+
+
+def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], config: str | None = None) -> Loaded:
+    """The settings by precedence. `flags` maps setting names to what was given (None: not given).
+
+    `config` is the TOML file to read; without it TALLY_CONFIG, then the first of CONFIG_PATHS that exists. Raises
+    InvalidField that names the setting and where the value was found.
+    """
+    path, table = _read_file(config or environ.get("TALLY_CONFIG"))
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for spec in fields(Settings):
+        name = spec.name
+        sources = (
+            (f"flag {flag_of(name)}", flags.get(name)),
+            (f"environment {variable_of(name)}", environ.get(variable_of(name)) or None),  # empty counts as not given
+            (f"file {path}", table.get(name)),
+        )
+        origin, raw = next(((origin, raw) for origin, raw in sources if raw is not None), ("default", None))
+        origins[name] = origin
+        if raw is None:
+            continue
+        try:
+            values[name] = spec.metadata["parse"](raw, name)
+        except InvalidField as error:
+            raise InvalidField(error.field, f"{error.problem} (from {origin})") from None
+    settings = Settings(**values)
+    _check_pairs(settings)
+    return Loaded(settings, origins)
+
+
+def _read_file(given: str | None) -> tuple[Path | None, dict[str, Any]]:
+    path = (
+        Path(given).expanduser() if given else next((p for p in (Path(c).expanduser() for c in CONFIG_PATHS) if p.is_file()), None)
+    )
+    if path is None:
+        return None, {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidField("config", f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidField("config", f"{path} is not TOML: {error}") from None
+    known = [spec.name for spec in fields(Settings)]
+    for name in table:
+        if name not in known:
+            raise InvalidField(name, f"is not a setting (from file {path}): remove it; known are {', '.join(known)}")
+    return path, table
+
+
+def _check_pairs(settings: Settings) -> None:
+    for one, other in (("user", "password_file"), ("password_file", "user"), ("cert_file", "key_file"), ("key_file", "cert_file")):
+        if getattr(settings, one) and not getattr(settings, other):
+            raise InvalidField(other, f"is missing, but {one} is given: set {flag_of(other)} or {variable_of(other)}")
+
+
+def check_timings(settings: Settings) -> None:
+    """The timings against each other, as a replica does at its start. Raises InvalidField that says what to change."""
+    ttl = settings.lease_ttl_seconds
+    if ttl < LOWEST_LEASE_TTL_SECONDS:
+        raise InvalidField("lease_ttl_seconds", f"is {ttl}, but etcd grants no lease below {LOWEST_LEASE_TTL_SECONDS} s")
+    for name, why in (
+        ("keepalive_interval_seconds", "one lost renewal must not cost the leadership"),
+        ("deadline_margin_seconds", "the leader would hardly ever be allowed to act"),
+    ):
+        value = getattr(settings, name)
+        if value >= ttl / 2:
+            raise InvalidField(name, f"is {value:g}, but must be below half of lease_ttl_seconds ({ttl / 2:g}): {why}")
+    if settings.silence_seconds <= 3 * settings.heartbeat_seconds:
+        raise InvalidField(
+            "silence_seconds",
+            f"is {settings.silence_seconds:g}, but must be above 3 × heartbeat_seconds ({3 * settings.heartbeat_seconds:g}): "
+            "a live watch would be taken for a dead one",
+        )
+
+
+def table() -> str:
+    """The settings as a Markdown table, for the README."""
+    rows = [f"| `{spec.name}` | {_shown_default(spec)} | {spec.metadata['about']} |" for spec in fields(Settings)]
+    return "\n".join(["| setting | default | what it is |", "|---|---|---|", *rows])
+
+
+def text_of(value: object) -> str:
+    """A setting's value as it would be written in a flag."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _shown_default(spec: Any) -> str:
+    text = text_of(spec.default)
+    return spec.metadata["shown"] or (f"`{text}`" if text else "")
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201  # its purpose
