@@ -64,6 +64,10 @@ class Queue:
         entry = self._places.get(task_id)
         return entry[0] if entry else None
 
+    def exceeding(self, capacity: Vector) -> list[str]:
+        """The tasks that ask for more than `capacity`."""
+        return [place.task_id for request, places in self._by_request.items() if not request.fits(capacity) for place in places]
+
     def ahead_of(self, task_id: str, pool: Pool) -> list[str]:
         """The tasks that stand before this one and could run in the pool when it is empty, in order."""
         place = self.place(task_id)

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 """Written into every stored value. A reader keeps fields it does not know; a higher version is not an error."""
 
 HISTORY_LIMIT = 40
-"""Steps kept in a status; the oldest after the first are dropped, and `steps` still counts them all."""
+"""Steps kept in a status; the oldest are dropped, and `steps` still counts them all."""
 
 
 class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -155,6 +155,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: str = ""
     stopping: str = ""  # why the attempt is being stopped: "cancel", "deadline-start", "deadline-run"; "" when it is not
     lost_since: float | None = None  # since when the attempt may have ended without proof; its hold stays
+    abandoned: int = 0  # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
     failures: int = 0  # attempts that ran and failed, as the retry policy counts them
     start_failures: int = 0
     exit_code: int | None = None

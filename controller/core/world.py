@@ -217,6 +217,8 @@ class World:
         name = change.names[0]
         self._note_mod(change)
         self.dirty_pools[name] = None
+        if change.kind == "ledgers":  # what waited for a ledger that could not be read is looked at again
+            self.dirty.update((task.id, None) for task in self.holding.values() if task.pool == name)
         try:
             if change.kind == "pools":
                 self.pools.pop(name, None)

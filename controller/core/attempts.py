@@ -1,0 +1,90 @@
+"""What a leader knows of attempts in the engine, during one tenure: observations, and which effects are under way.
+
+Everything here is derived anew by each leader from the engine's list; nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from controller.core.task import AttemptId, Observation, Phase
+
+_LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCEEDED: 2, Phase.FAILED: 2}
+
+
+class Attempt:
+    """One attempt as this leader sees it. Times are seconds of the leader's boottime clock."""
+
+    __slots__ = ("id", "observation", "retry_at", "start_done_at", "starting", "stop_sent_at", "stopping")
+
+    def __init__(self, attempt: AttemptId) -> None:
+        self.id = attempt
+        self.observation: Observation | None = None
+        self.starting = False  # a Start is under way; Invariant: at most one effect of an attempt is under way
+        self.start_done_at: float | None = None  # since when a complete list must show it
+        self.stopping = False  # a Stop is under way
+        self.stop_sent_at: float | None = None
+        self.retry_at: float | None = None  # the engine did not answer: no effect before
+
+    @property
+    def busy(self) -> bool:
+        """Whether one of its effects is under way."""
+        return self.starting or self.stopping
+
+    @property
+    def may_be_alive(self) -> bool:
+        """Whether it may run now, or later: no proof of stop has been seen."""
+        return self.starting or (self.observation is not None and not self.observation.stopped)
+
+
+class Attempts:
+    """All attempts that this leader has seen or started."""
+
+    def __init__(self) -> None:
+        self._by_task: dict[str, dict[int, Attempt]] = {}
+
+    def get(self, attempt: AttemptId) -> Attempt | None:
+        """The attempt, if it is known."""
+        return self._by_task.get(attempt.task_id, {}).get(attempt.number)
+
+    def ensure(self, attempt: AttemptId) -> Attempt:
+        """The attempt, made known if it was not."""
+        known = self._by_task.setdefault(attempt.task_id, {})
+        if attempt.number not in known:
+            known[attempt.number] = Attempt(attempt)
+        return known[attempt.number]
+
+    def of_task(self, task_id: str) -> Iterable[Attempt]:
+        """All known attempts of a task, by number."""
+        return [attempt for _, attempt in sorted(self._by_task.get(task_id, {}).items())]
+
+    def highest(self, task_id: str) -> int:
+        """The highest number seen in the engine for a task, 0 for none."""
+        return max(self._by_task.get(task_id, {}), default=0)
+
+    def drop(self, attempt: AttemptId) -> None:
+        """Forget what is known of an attempt."""
+        known = self._by_task.get(attempt.task_id)
+        if known is not None:
+            known.pop(attempt.number, None)
+            if not known:
+                del self._by_task[attempt.task_id]
+
+    def __iter__(self) -> Iterator[Attempt]:
+        for known in self._by_task.values():
+            yield from known.values()
+
+    def observe(self, seen: Observation) -> Attempt | None:
+        """Take over an observation; None when it tells nothing new. Repeated, late and reordered ones are harmless.
+
+        Once the stop is proven nothing changes it any more: an object of the same attempt cannot live again.
+        """
+        attempt = self.ensure(seen.attempt)
+        before = attempt.observation
+        if before is not None:
+            if before.stopped or before == seen:
+                return None
+            if not seen.stopped and _LIVELINESS[seen.phase] < _LIVELINESS[before.phase] and before.phase is not Phase.UNKNOWN:
+                return None  # an older view of it that came late
+        attempt.observation = seen
+        return attempt

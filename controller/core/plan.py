@@ -1,0 +1,83 @@
+"""What the core wants done: changes to persist, **then** effects to perform.
+
+The ordering contract: an effect of a plan may start only after the plan's changes are committed, in one guarded
+transaction, and only while the same term leads. A plan whose commit was refused has no effects. After any crash in
+between, the next leader finds the committed states and derives the same effects again from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from controller.core.resources import Vector
+from controller.core.task import AttemptId, Launch, RequestKind, Status
+
+
+class Start(NamedTuple):
+    """Start an attempt, whose hold is committed."""
+
+    attempt: AttemptId
+    launch: Launch
+
+
+class Stop(NamedTuple):
+    """Stop an attempt: one that is to end, or an orphan."""
+
+    attempt: AttemptId
+    grace_seconds: float
+    uid: str
+    why: str
+
+
+class Forget(NamedTuple):
+    """Remove the tombstone of an attempt whose task is gone."""
+
+    attempt: AttemptId
+
+
+Effect = Start | Stop | Forget
+
+
+class TaskChange(NamedTuple):
+    """The next status of one task, and what must be unchanged for it to be written.
+
+    `value` None removes the task whole (status, spec and requests); `status` None with a `seen_mod` of 0 and only requests
+    consumes these without writing a status. `spec_mod` -1: the spec is not compared.
+    """
+
+    task_id: str
+    seen_mod: int
+    status: Status | None
+    value: bytes | None
+    spec_mod: int = -1
+    requests: tuple[tuple[RequestKind, int], ...] = ()  # consumed: kind and mod
+    removes: bool = False
+
+
+class LedgerChange(NamedTuple):
+    """A pool's ledger as it becomes."""
+
+    pool: str
+    seen_mod: int
+    held: Vector
+    value: bytes
+
+
+@dataclass(slots=True)
+class Plan:
+    """See the module's docstring. `pools` are compared (name, mod), since something is admitted by their capacity (I2)."""
+
+    op: str
+    changes: list[TaskChange] = field(default_factory=list)
+    ledgers: list[LedgerChange] = field(default_factory=list)
+    pools: list[tuple[str, int]] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.effects)
+
+    @property
+    def persists(self) -> bool:
+        """Whether there is something to commit before the effects."""
+        return bool(self.changes)

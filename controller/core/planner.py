@@ -1,0 +1,328 @@
+"""The leader's planner: from what has changed to a plan of what to persist and what to do.
+
+A pass looks at the tasks, attempts and pools that something happened to, and at nothing else: its cost follows what
+changed plus what it admits, never the number of tasks stored. The planner changes nothing but its own bookkeeping until
+`committed` tells it that a plan was persisted.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from controller.core import transitions
+from controller.core.attempts import Attempt, Attempts
+from controller.core.decide import Decision, decide
+from controller.core.draft import Draft, Limits
+from controller.core.plan import Forget, Plan, Start, Stop
+from controller.core.records import Change, Task
+from controller.core.task import AttemptId, Launch, Observation, Phase, Pool, Status, fencing_environment
+from controller.core.transitions import Moment
+from controller.core.world import World
+
+ORPHAN_GRACE_SECONDS = 10.0
+STOP_RESEND_SECONDS = 30.0  # after the grace: the stop may have been lost with the engine that took it
+
+
+class Term(NamedTuple):
+    """Who plans: the fence (the leader key's create revision), the epoch, and what makes `op` unique."""
+
+    revision: int
+    epoch: int
+    replica: str
+    cluster: str
+
+
+class Planner:
+    """See the module's docstring. One planner lives for one tenure; `now` is seconds since the epoch by the leader's clock."""
+
+    def __init__(self, world: World, term: Term, limits: Limits) -> None:
+        self._world = world
+        self._term = term
+        self._limits = limits
+        self._attempts = Attempts()
+        self._dirty_attempts: dict[AttemptId, None] = {}
+        self._wakes: list[tuple[float, AttemptId]] = []
+        self._plans = 0
+        # Nothing is started or admitted before the engine was listed once: what runs already must be known first.
+        self.engine_listed = False
+        self.engine_answers = False
+        for task_id in world.holding:
+            world.dirty[task_id] = None
+        for name, queue in world.queues.items():
+            record = world.pools.get(name)
+            if record is not None:
+                world.dirty.update(dict.fromkeys(queue.exceeding(record.pool.capacity)))
+        world.dirty_pools.update(dict.fromkeys(world.queues))
+
+    # -- what the engine says ----------------------------------------------------------------------------------------
+
+    def observed(self, seen: Observation) -> None:
+        """An observation from the engine's watch, or the answer to an effect."""
+        task = self._world.tasks.get(seen.attempt.task_id)
+        if seen.stopped and task is not None and not self._is_current(task, seen.attempt):
+            # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no longer does.
+            known = self._attempts.get(seen.attempt)
+            if known is not None and not known.busy:
+                self._attempts.drop(seen.attempt)
+                self._world.dirty_pools[task.pool] = None
+            return
+        attempt = self._attempts.observe(seen)
+        if attempt is not None:
+            self._touch(seen.attempt)
+
+    def listed(self, seen: Iterable[Observation], began: float) -> None:
+        """A full list, asked for at `began`: what it lacks is gone, unless it was started since."""
+        names = set()
+        for observation in seen:
+            names.add(observation.attempt)
+            self.observed(observation)
+        self.engine_listed = self.engine_answers = True
+        for task in self._world.holding.values():
+            attempt_id = AttemptId(task.id, task.attempt)
+            if attempt_id not in names and self._is_gone(task, attempt_id, began):
+                self.observed(
+                    Observation(
+                        attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True, reason="Gone",
+                        message="the engine no longer has this attempt: it was removed from outside",
+                    )
+                )  # fmt: skip
+            elif attempt_id not in names:
+                self._touch(attempt_id)
+        for attempt in list(self._attempts):
+            started_since = attempt.starting or (attempt.start_done_at is not None and attempt.start_done_at >= began)
+            current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)
+            if attempt.id not in names and not (current or started_since or attempt.busy):
+                self._attempts.drop(attempt.id)  # an orphan that has gone
+        self._world.dirty_pools.update(dict.fromkeys(self._world.queues))
+
+    def unavailable(self) -> None:
+        """The engine does not answer: nothing is concluded, and nothing new is admitted until it does."""
+        self.engine_answers = False
+
+    def start_done(self, attempt_id: AttemptId, seen: Observation, now: float) -> None:
+        """A Start succeeded, or found the attempt there."""
+        attempt = self._attempts.ensure(attempt_id)
+        attempt.starting, attempt.start_done_at = False, now
+        self.observed(seen)
+        self._touch(attempt_id)
+
+    def start_refused(self, attempt_id: AttemptId, reason: str, message: str) -> None:
+        """The engine refused a Start, and certainly started nothing."""
+        self._attempts.ensure(attempt_id).starting = False
+        self.observed(
+            Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message)
+        )  # fmt: skip
+
+    def stop_done(self, attempt_id: AttemptId, seen: Observation | None, now: float) -> None:
+        """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at once."""
+        attempt = self._attempts.ensure(attempt_id)
+        attempt.stopping, attempt.stop_sent_at = False, now
+        if seen is not None:
+            self.observed(seen)
+        self._touch(attempt_id)
+
+    def effect_failed(self, attempt_id: AttemptId, retry_at: float) -> None:
+        """The engine did not answer an effect; nothing is known of its outcome, and it is tried again at `retry_at`."""
+        attempt = self._attempts.ensure(attempt_id)
+        attempt.starting = attempt.stopping = False
+        attempt.retry_at = retry_at
+        heapq.heappush(self._wakes, (retry_at, attempt_id))
+
+    def next_wake(self) -> float | None:
+        """When time alone gives the planner something to do; None when never."""
+        wakes = [wake for wake in (self._world.next_due(), self._wakes[0][0] if self._wakes else None) if wake is not None]
+        return min(wakes, default=None)
+
+    # -- planning ----------------------------------------------------------------------------------------------------
+
+    def plan(self, now: float) -> Plan:
+        """All that became ready, up to the limits of one transaction. Call again until the plan is empty."""
+        self._world.advance(now)
+        while self._wakes and self._wakes[0][0] <= now:
+            self._touch(heapq.heappop(self._wakes)[1])
+        self._plans += 1
+        moment = Moment(now, self._term.epoch, f"{self._term.replica}/{self._term.revision}/{self._plans}")
+        draft = Draft(self._world, self._limits, moment)
+        self._plan_tasks(draft)
+        self._plan_attempts(draft)
+        if self.engine_listed and self.engine_answers:
+            self._plan_admissions(draft)
+        return draft.finish()
+
+    def committed(self, plan: Plan, revision: int) -> None:
+        """The plan was persisted at `revision`: the model becomes what was written. Its effects may start now."""
+        for change in plan.changes:
+            for kind, _ in change.requests:
+                self._world.apply(Change("requests", (change.task_id, kind), None, revision))
+            if change.removes:
+                self._world.apply(Change("tasks", (change.task_id,), None, revision))
+                self._world.put_status(change.task_id, None, revision)
+            elif change.status is not None:
+                self._world.put_status(change.task_id, change.status, revision)
+                if not change.status.is_holding:
+                    self._dirty_attempts[AttemptId(change.task_id, change.status.attempt)] = None  # no longer of interest
+        for ledger in plan.ledgers:
+            self._world.put_ledger(ledger.pool, ledger.held, revision)
+        for effect in plan.effects:
+            if isinstance(effect, Start):
+                self._attempts.ensure(effect.attempt).starting = True
+
+    def refused(self, plan: Plan) -> None:
+        """The plan was not persisted: what it was about is looked at again, with what the store has shown since."""
+        for change in plan.changes:
+            self._world.dirty[change.task_id] = None
+            task = self._world.tasks.get(change.task_id)
+            if task is not None:
+                self._world.dirty_pools[task.pool] = None
+        for effect in plan.effects:
+            self._touch(effect.attempt)
+            attempt = self._attempts.get(effect.attempt)
+            if attempt is not None:
+                attempt.starting = attempt.stopping = False
+
+    # -- details -----------------------------------------------------------------------------------------------------
+
+    def _plan_tasks(self, draft: Draft) -> None:
+        dirty = self._world.dirty
+        while dirty and not draft.is_full:
+            task_id = next(iter(dirty))
+            del dirty[task_id]
+            task = self._world.tasks.get(task_id)
+            if task is None:
+                for attempt in self._attempts.of_task(task_id):
+                    self._dirty_attempts[attempt.id] = None
+                continue
+            current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
+            decision = decide(task, current, self._world.pools.get(task.pool), draft.moment)
+            if decision is None:
+                if task.status is not None and task.status.is_holding:
+                    self._drive(task, task.status, draft)
+            elif not draft.add(task, decision):
+                if self._world.pool_is_frozen(task.pool):
+                    continue  # looked at again when the ledger has been mended
+                dirty[task_id] = None
+                break
+            elif decision.removes:
+                draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in range(1, task.attempt + 1)]
+
+    def _drive(self, task: Task, status: Status, draft: Draft) -> None:
+        """Bring the engine to what is committed: start the attempt, or stop it."""
+        attempt = self._attempts.ensure(AttemptId(task.id, status.attempt))
+        if attempt.busy or not self.engine_listed or self._must_wait(attempt, draft.moment.now):
+            return
+        if status.stopping:
+            grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
+            self._stop(attempt, grace, status.uid, status.stopping, draft)
+        elif attempt.observation is None and attempt.start_done_at is None and task.spec is not None:
+            attempt.starting = True
+            draft.plan.effects.append(self._start(attempt.id, task, task.attempt))
+
+    def _plan_attempts(self, draft: Draft) -> None:
+        """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten (invariant I5)."""
+        for attempt_id in list(self._dirty_attempts):
+            del self._dirty_attempts[attempt_id]
+            attempt, task = self._attempts.get(attempt_id), self._world.tasks.get(attempt_id.task_id)
+            if attempt is None or attempt.busy or attempt.observation is None or (task is not None and task.frozen):
+                continue
+            if task is not None and self._is_current(task, attempt_id):
+                continue
+            if self._must_wait(attempt, draft.moment.now):
+                continue
+            if not attempt.observation.stopped:
+                grace = task.spec.grace_seconds if task is not None and task.spec is not None else ORPHAN_GRACE_SECONDS
+                self._stop(attempt, min(grace, ORPHAN_GRACE_SECONDS), attempt.observation.uid, "orphan", draft)
+                continue
+            self._attempts.drop(attempt_id)
+            if task is None:
+                draft.plan.effects.append(Forget(attempt_id))
+            else:
+                self._world.dirty_pools[task.pool] = None
+
+    def _plan_admissions(self, draft: Draft) -> None:
+        dirty = self._world.dirty_pools
+        for name in list(dirty):
+            if draft.is_full:
+                return
+            del dirty[name]
+            record = self._world.pools.get(name)
+            if record is None or record.pool.paused or self._world.pool_is_frozen(name):
+                continue
+            self._admit(record.pool, draft)
+
+    def _admit(self, pool: Pool, draft: Draft) -> None:
+        now = draft.moment.now
+        free = pool.capacity - draft.held(pool.name)
+
+        def waited(task_id: str) -> float:
+            return now - self._world.tasks[task_id].queued_at
+
+        for task_id, _ in self._world.queue(pool.name).admissible(pool, free, waited):
+            task = self._world.tasks[task_id]
+            if task_id in draft.changed or task.requests:
+                continue  # cancelled or rejected in this plan; the pool is looked at again when that is committed
+            if any(
+                attempt.may_be_alive and attempt.id.number > self._abandoned(task) for attempt in self._attempts.of_task(task_id)
+            ):
+                continue  # invariant I4: an earlier attempt may still run; its end makes the pool dirty again
+            assert task.spec is not None
+            number = max(task.attempt, self._attempts.highest(task_id)) + 1
+            status = transitions.admitted(task, task.spec, number, draft.moment)
+            if not draft.add(task, Decision(status, compares_spec=task.status is None), admitted_to=pool.name):
+                self._world.dirty_pools[pool.name] = None
+                return
+            draft.plan.effects.append(self._start(AttemptId(task_id, number), task, number))
+
+    def _start(self, attempt_id: AttemptId, task: Task, number: int) -> Start:
+        assert task.spec is not None
+        record = self._world.pools.get(task.pool)
+        environment = fencing_environment(attempt_id, self._term.revision, task.spec.env)
+        pool = record.pool if record is not None else Pool(name=task.pool)
+        launch = Launch(
+            attempt=AttemptId(task.id, number), cluster=self._term.cluster, term=self._term.revision,
+            spec=task.spec, pool=pool, environment=environment,
+        )  # fmt: skip
+        return Start(attempt_id, launch)
+
+    def _stop(self, attempt: Attempt, grace: float, uid: str, why: str, draft: Draft) -> None:
+        if attempt.observation is not None and attempt.observation.stopped:
+            return
+        if attempt.stop_sent_at is not None:
+            again_at = attempt.stop_sent_at + grace + STOP_RESEND_SECONDS
+            if draft.moment.now < again_at:
+                heapq.heappush(self._wakes, (again_at, attempt.id))
+                return
+        attempt.stopping = True
+        draft.plan.effects.append(Stop(attempt.id, grace, uid, why))
+
+    def _must_wait(self, attempt: Attempt, now: float) -> bool:
+        return attempt.retry_at is not None and now < attempt.retry_at
+
+    def _touch(self, attempt_id: AttemptId) -> None:
+        """Something happened to an attempt: its task and it are looked at in the next pass."""
+        self._world.dirty[attempt_id.task_id] = None
+        self._dirty_attempts[attempt_id] = None
+
+    def _is_gone(self, task: Task, attempt_id: AttemptId, began: float) -> bool:
+        """Whether an attempt that a complete list lacks did exist before."""
+        attempt = self._attempts.get(attempt_id)
+        if attempt is not None and attempt.starting:
+            return False
+        if attempt is not None and attempt.start_done_at is not None:
+            return attempt.start_done_at < began
+        if attempt is not None and attempt.observation is not None:
+            return True
+        # Not started by this leader. Seen running before: it is gone. Else it may never have been created, and a start of
+        # the same name is harmless: where it was created, its tombstone answers.
+        assert task.status is not None
+        return task.status.uid != "" or task.status.started_at is not None
+
+    @staticmethod
+    def _is_current(task: Task | None, attempt_id: AttemptId) -> bool:
+        """Whether the attempt is the one that its task holds resources for."""
+        return task is not None and task.status is not None and task.status.is_holding and task.status.attempt == attempt_id.number
+
+    @staticmethod
+    def _abandoned(task: Task) -> int:
+        return task.status.abandoned if task.status is not None else 0

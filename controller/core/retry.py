@@ -1,0 +1,69 @@
+"""What follows a failed attempt: the spec's rules, in order, then the policy's counts. Pure, with a deterministic jitter."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+from controller.core.task import AttemptId, Observation, RetryPolicy, Status
+
+JITTER = 0.1
+"""Back-offs are lengthened by up to this share, so that tasks that failed together do not return together."""
+
+PERMANENT_REASONS = frozenset(
+    {"CommandNotFound", "PermissionDenied", "BadWorkingDirectory", "InvalidSpec", "InvalidImageName", "NameTaken", "SpecDeleted"}
+)
+"""Failures before start that the same spec will meet again: not retried, unless a rule says so."""
+
+
+class Verdict(NamedTuple):
+    """Whether another attempt follows, after how many seconds, and the counts as they become."""
+
+    retry: bool
+    delay_seconds: float
+    failures: int
+    start_failures: int
+    why: str  # why there is no other attempt; "" when there is
+
+
+def judge(policy: RetryPolicy, status: Status, observation: Observation) -> Verdict:
+    """The verdict on an attempt that failed, or is gone.
+
+    The first rule that matches the exit code or the reason decides; without one, an attempt that the platform ended
+    (`disrupted`) is ignored, one that never ran counts as a start failure, all others count as failures.
+    """
+    action = _matching_action(policy, observation)
+    failures, start_failures = status.failures, status.start_failures
+    if action == "ignore" or (action is None and observation.disrupted):
+        # Uncounted, but never in a tight loop: the back-off grows with the attempts made.
+        return Verdict(True, _backoff(policy, observation.attempt, observation.attempt.number), failures, start_failures, "")
+    if not observation.ran:
+        start_failures += 1
+        if action == "fail" or (action is None and observation.reason in PERMANENT_REASONS):
+            return Verdict(False, 0.0, failures, start_failures, "")
+        if start_failures > policy.max_start_failures:
+            why = f"failed to start {start_failures} times, more than max_start_failures {policy.max_start_failures}"
+            return Verdict(False, 0.0, failures, start_failures, why)
+        return Verdict(True, _backoff(policy, observation.attempt, start_failures), failures, start_failures, "")
+    failures += 1
+    if action == "fail":
+        return Verdict(False, 0.0, failures, start_failures, "")
+    if failures >= policy.max_attempts:
+        why = f"all {policy.max_attempts} attempts failed" if policy.max_attempts > 1 else ""
+        return Verdict(False, 0.0, failures, start_failures, why)
+    return Verdict(True, _backoff(policy, observation.attempt, failures), failures, start_failures, "")
+
+
+def _matching_action(policy: RetryPolicy, observation: Observation) -> str | None:
+    for rule in policy.rules:
+        matches_all = not rule.exit_codes and not rule.reasons
+        if matches_all or observation.exit_code in rule.exit_codes or observation.reason in rule.reasons:
+            return rule.action
+    return None
+
+
+def _backoff(policy: RetryPolicy, attempt: AttemptId, n: int) -> float:
+    """Seconds before the next attempt, after the n-th failure of its kind (n from 1)."""
+    exponent = min(n - 1, 64)  # beyond it, any factor above 1 has reached any maximum
+    delay: float = min(policy.backoff_seconds * policy.factor**exponent, policy.max_seconds)
+    return delay * (1 + JITTER * zlib.crc32(str(attempt).encode()) / 2**32)

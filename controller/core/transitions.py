@@ -1,0 +1,180 @@
+"""The only constructors of statuses. Each takes one row of the lifecycle table and records it, with its reason.
+
+Nobody else sets a status's fields: whoever reads these functions has read every change that a status can undergo.
+`Moment` carries what is the same for all transitions of one plan.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from controller.core import lifecycle
+from controller.core.codec import encode_step
+from controller.core.lifecycle import Event
+from controller.core.records import Task
+from controller.core.resources import ZERO
+from controller.core.retry import Verdict
+from controller.core.task import HISTORY_LIMIT, SCHEMA_VERSION, Observation, Request, Spec, Status, Step
+
+MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
+REASON_LIMIT = 64
+
+
+class Moment(NamedTuple):
+    """When (seconds since the epoch, by the leader's clock), in which term (its epoch), under which transaction (`op`)."""
+
+    now: float
+    epoch: int
+    op: str
+
+
+def admitted(task: Task, spec: Spec, attempt: int, moment: Moment) -> Status:
+    """It fits and it is its turn: the hold begins, and with it attempt number `attempt`."""
+    return _step(
+        _status_of(task),
+        Event.ADMITTED,
+        moment,
+        pool=spec.pool,
+        hold=spec.resources,
+        attempt=attempt,
+        admitted_at=moment.now,
+        started_at=None,
+        finished_at=None,
+        retry_at=None,
+        uid="",
+        node="",
+        stopping="",
+        lost_since=None,
+        exit_code=None,
+        reason="",
+        message="",
+    )
+
+
+def rejected(task: Task, reason: str, message: str, moment: Moment) -> Status:
+    """It will never run: the spec is invalid, or its time in the queue is over."""
+    return _step(_status_of(task), Event.REJECTED, moment, reason, message, retry_at=None, finished_at=moment.now)
+
+
+def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
+    """Cancelled while it held nothing."""
+    message = _request_message(request)
+    return _step(_status_of(task), Event.CANCEL_REQUESTED, moment, "Cancelled", message, retry_at=None, finished_at=moment.now)
+
+
+def running(status: Status, seen: Observation, moment: Moment) -> Status:
+    """Its attempt runs."""
+    started_at = _started_at(status, seen, moment)
+    return _step(status, Event.RUNNING_OBSERVED, moment, started_at=started_at, uid=seen.uid, node=seen.node, lost_since=None)
+
+
+def stop_requested(status: Status, why: str, message: str, moment: Moment) -> Status:
+    """Its attempt is to be stopped (`why`: cancel, deadline-start, deadline-run, spec-deleted); the hold stays until then."""
+    return _step(status, Event.STOP_REQUESTED, moment, why, message, stopping=why)
+
+
+def succeeded(status: Status, seen: Observation, moment: Moment) -> Status:
+    """Its attempt was observed to have succeeded: the hold ends."""
+    return _step(status, Event.SUCCEEDED_OBSERVED, moment, seen.reason or "Succeeded", seen.message, **_ended(status, seen, moment))
+
+
+def cancelled(status: Status, seen: Observation, moment: Moment) -> Status:
+    """Its attempt was being cancelled, and has ended: the hold ends."""
+    fields = _ended(status, seen, moment)
+    return _step(status, Event.STOPPED_OBSERVED, moment, "Cancelled", status.message or seen.message, **fields)
+
+
+def failed(status: Status, seen: Observation, verdict: Verdict, moment: Moment) -> Status:
+    """Its attempt was observed to have failed or to be gone: the hold ends, and another attempt may follow after a back-off."""
+    reason = {"deadline-start": "StartDeadlineExceeded", "deadline-run": "DeadlineExceeded", "spec-deleted": "SpecDeleted"}.get(
+        status.stopping, seen.reason or "Failed"
+    )
+    message = "; ".join(part for part in (status.message if status.stopping else "", seen.message, verdict.why) if part)
+    counts: dict[str, Any] = {"failures": verdict.failures, "start_failures": verdict.start_failures}
+    ended = _step(status, Event.FAILED_OBSERVED, moment, reason, message, **counts, **_ended(status, seen, moment))
+    if not verdict.retry:
+        return ended
+    retry_at = moment.now + verdict.delay_seconds
+    return _step(ended, Event.RETRY_DUE, moment, reason, message, retry_at=retry_at)
+
+
+def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
+    """A user wants another attempt: at once, with fresh counts."""
+    message = _request_message(request)
+    fields: dict[str, Any] = {"retry_at": moment.now, "failures": 0, "start_failures": 0, "finished_at": None, "exit_code": None}
+    return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, **fields)
+
+
+def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
+    """Its attempt may have ended, but there is no proof: the hold stays, and operators are told."""
+    return _step(status, Event.NOTED, moment, reason, message, lost_since=moment.now)
+
+
+def found(status: Status, moment: Moment) -> Status:
+    """A lost attempt is observed again."""
+    return _step(status, Event.NOTED, moment, "Found", "the attempt is observed again", lost_since=None)
+
+
+def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:
+    """A request that cannot take effect; it is recorded, and its reason and message do not replace the task's own."""
+    step = Step(at=moment.now, source=status.state, event=Event.NOTED, state=lifecycle.successor(status.state, Event.NOTED))
+    step = msgspec.structs.replace(step, attempt=status.attempt, reason="RequestIgnored", term=moment.epoch)
+    return _record(status, msgspec.structs.replace(step, message=f"{request.kind}: {why}"[:MESSAGE_LIMIT]), moment, {})
+
+
+def _status_of(task: Task) -> Status:
+    if task.status is not None:
+        return task.status
+    return Status(pool=task.pool, created_at=task.submitted_at, queued_at=task.submitted_at)
+
+
+def _ended(status: Status, seen: Observation, moment: Moment) -> dict[str, Any]:
+    return {
+        "hold": ZERO,
+        "stopping": "",
+        "lost_since": None,
+        "exit_code": seen.exit_code,
+        "started_at": _started_at(status, seen, moment) if seen.ran else None,
+        "finished_at": moment.now,
+        "uid": seen.uid or status.uid,
+        "node": seen.node or status.node,
+    }
+
+
+def _started_at(status: Status, seen: Observation, moment: Moment) -> float:
+    """When the attempt began to run; the engine's clock is believed only between the admission and now."""
+    if status.started_at is not None:
+        return status.started_at
+    told = seen.started_at if seen.started_at is not None else moment.now
+    return min(max(told, status.admitted_at or 0.0), moment.now)
+
+
+def _request_message(request: Request) -> str:
+    who = f"requested by {request.by}" if request.by else "requested"
+    return f"{who}: {request.reason}" if request.reason else who
+
+
+def _step(status: Status, event: Event, moment: Moment, reason: str = "", message: str = "", **fields: Any) -> Status:
+    state = lifecycle.successor(status.state, event)
+    step = Step(
+        at=round(moment.now, 3),
+        source=status.state,
+        event=event,
+        state=state,
+        attempt=fields.get("attempt", status.attempt),
+        reason=reason[:REASON_LIMIT],
+        message=message[:MESSAGE_LIMIT],
+        term=moment.epoch,
+    )
+    if reason or message:
+        fields |= {"reason": step.reason, "message": step.message}
+    return _record(status, step, moment, {"state": state, **fields})
+
+
+def _record(status: Status, step: Step, moment: Moment, fields: dict[str, Any]) -> Status:
+    history = (*status.history, encode_step(step))[-HISTORY_LIMIT:]
+    return msgspec.structs.replace(
+        status, **fields, version=SCHEMA_VERSION, steps=status.steps + 1, history=history, term=moment.epoch, op=moment.op
+    )
