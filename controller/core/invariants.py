@@ -15,15 +15,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import pairwise
 
+import msgspec
 from msgspec import Struct
 
-from controller.core.codec import decode_history, decode_json
+from controller.core.codec import decode_history
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, Event, State, is_path
 from controller.core.records import Task
 from controller.core.resources import ZERO, Vector, format_quantity
-from controller.core.task import Observation, Phase, Status, Step
+from controller.core.task import Observation, Status, Step
 from controller.core.world import World
 
 
@@ -163,7 +165,7 @@ def check_engine(world: World, observations: Iterable[Observation], now: float) 
     for task_id, attempts in live.items():
         task = world.tasks.get(task_id)
         if len(attempts) > 1:
-            findings.append(_several_live(task_id, attempts, task))
+            findings.append(_several_live(attempts, task))
         findings += (_orphan(observation, task) for observation in attempts if not _has_hold(task, observation))
     for task in world.tasks.values():
         if task.status is not None and task.status.state in HOLDING and "states" not in task.frozen:
@@ -183,10 +185,9 @@ def current_epoch(world: World) -> int | None:
     if world.epoch is None or world.epoch.value is None:
         return None
     try:
-        epoch = decode_json(world.epoch.value)
-    except CorruptValue:
+        return msgspec.json.decode(world.epoch.value, type=int)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None
 
 
 def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
@@ -217,13 +218,11 @@ def _is_lawful(steps: list[Step], was_cut: bool) -> bool:
         path = [(State(step.source), Event(step.event), State(step.state)) for step in steps]
     except ValueError:
         return False
-    if was_cut:  # the first step is kept and the oldest after it are dropped, so that the rest may begin anywhere
-        return is_path(path[:1]) and is_path(path[1:])
-    return path[0][0] is State.CREATED and is_path(path)
+    return is_path(path) and (was_cut or path[0][0] is State.CREATED)  # a bounded history may begin anywhere
 
 
 def _goes_back(numbers: list[int]) -> bool:
-    return any(later < earlier for earlier, later in zip(numbers, numbers[1:], strict=False))
+    return any(later < earlier for earlier, later in pairwise(numbers))
 
 
 def _history_finding(task: Task, invariant: str, what: str) -> Finding:
@@ -297,13 +296,14 @@ def _has_hold(task: Task | None, observation: Observation) -> bool:
     )
 
 
-def _several_live(task_id: str, attempts: list[Observation], task: Task | None) -> Finding:
+def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
     accepted = task is not None and task.spec is not None and task.spec.on_lost.replace_after_seconds is not None
-    names = ", ".join(sorted(f"{o.attempt} ({o.phase})" for o in attempts))
+    attempts = sorted(attempts, key=lambda observation: observation.attempt.number)
+    others = ", ".join(f"{observation.attempt} ({observation.phase})" for observation in attempts[1:])
     return Finding(
         invariant="I4",
-        subject=f"task/{task_id}",
-        what=f"has {len(attempts)} attempts of which none is proven to have stopped: {names}",
+        subject=f"attempt/{attempts[0].attempt}",
+        what=f"is {attempts[0].phase} and not proven to have stopped, beside {others}",
         since_revision=task.status_mod if task is not None else 0,
         likely_cause="a lost attempt was replaced, as its `on_lost` allows" if accepted else "a late start by a stale leader",
         repair="none: the task accepts this" if accepted else "stop the attempt that has no hold",
@@ -346,10 +346,10 @@ def _holder_finding(task: Task, status: Status, observation: Observation | None,
         invariant = "I6"
         what = f"has stopped ({observation.phase}), but its end is not committed"
         cause, repair = "the commit is in flight, or nobody leads", "see that a replica leads (`tally get replicas`)"
-    elif observation is not None and status.state is State.RUNNING and observation.phase is Phase.PENDING:
-        severity = Severity.WRONG
-        what = "is recorded as Running, but the engine says that it has not begun"
-        cause, repair = "it was replaced behind the engine's back", f"see `tally describe task {task.id}`"
+    elif observation is not None and status.uid and observation.uid not in ("", status.uid):
+        severity, invariant = Severity.WRONG, "I4"
+        what = f"was recorded with uid {status.uid}, but the engine has it with uid {observation.uid}"
+        cause, repair = "it was removed and made again behind the engine's back", "stop it, and see whether both have run"
     else:
         return None
     return Finding(
