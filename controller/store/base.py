@@ -32,6 +32,14 @@ class StoreUnavailable(StoreError):
     """No endpoint answered within the deadline; for a read, nothing happened. Worth trying again."""
 
 
+class StoreFull(StoreUnavailable):
+    """etcd is out of space and refuses writes; nothing was written. Deletions and compaction have to make room."""
+
+
+class LeaseNotFound(StoreError):
+    """The lease that a transaction attaches keys to is gone, and so is whatever an earlier copy had attached to it."""
+
+
 class OutcomeUnknown(StoreError):
     """A transaction may or may not have been applied, and the deadline has passed. Only the same transaction may follow."""
 
@@ -123,17 +131,20 @@ class Transaction:
         guards = sum(2 * len(guard.key) + 16 for guard in self.guards)
         return guards + sum(len(w.key) + (len(w.value) if isinstance(w, Put) else 0) for w in self.writes)
 
+    def marks(self, value: bytes) -> bool:
+        """Whether this transaction wrote `value`: it carries our `op`."""
+        return f'"op":"{self.op}"'.encode() in value
+
     def applied_in(self, current: Mapping[str, KeyValue | None]) -> bool:
         """Whether a *refused* copy shows that an earlier copy of this very transaction was applied.
 
         `current` holds the guarded keys as the refusal saw them. True when a key that we put carries our `op`, or, for a
         transaction that only deletes, when all that it deletes is gone.
         """
-        mark = f'"op":"{self.op}"'.encode()
         puts = [write for write in self.writes if isinstance(write, Put)]
         for write in puts:
             found = current.get(write.key)
-            if found is not None and mark in found.value:
+            if found is not None and self.marks(found.value):
                 return True
         return not puts and all(write.key in current and current[write.key] is None for write in self.writes)
 
@@ -209,7 +220,7 @@ class Store(Protocol):
         """Apply the transaction once, or say why not. An ambiguous answer is followed by the same transaction again.
 
         Raises OutcomeUnknown when the deadline passes in doubt, StoreUnavailable when it certainly was not applied,
-        RequestTooLarge, StoreDenied, ClusterChanged.
+        RequestTooLarge, LeaseNotFound, StoreDenied, ClusterChanged.
         """
         ...
 

@@ -1,0 +1,217 @@
+"""etcd's JSON gateway on the wire: requests to bytes, answers to the seam's values.
+
+Keys and values travel as base64 (so any bytes do), 64-bit integers as texts, and fields at their zero value are left out.
+Only the fields that Tally uses are decoded; msgspec skips the rest, which makes a page of keys cheap.
+
+Source of the messages: https://github.com/etcd-io/etcd/blob/main/api/etcdserverpb/rpc.proto
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from controller.core.errors import TallyError
+from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Event, KeyValue, Put, RequestTooLarge, Transaction
+
+
+class Header(msgspec.Struct, frozen=True):
+    """Which cluster answered, and at which revision. `cluster_id` is an unsigned 64-bit number, kept as text."""
+
+    cluster_id: str = ""
+    revision: int = 0
+
+
+class WireKeyValue(msgspec.Struct):
+    """mvccpb.KeyValue."""
+
+    key: bytes = b""
+    value: bytes = b""
+    create_revision: int = 0
+    mod_revision: int = 0
+    version: int = 0
+    lease: int = 0
+
+
+class RangeAnswer(msgspec.Struct):
+    """etcdserverpb.RangeResponse."""
+
+    header: Header = Header()
+    kvs: list[WireKeyValue] = []
+    more: bool = False
+
+
+class _Response(msgspec.Struct):
+    response_range: RangeAnswer | None = None
+
+
+class TransactionAnswer(msgspec.Struct):
+    """etcdserverpb.TxnResponse; `responses` are those of the branch that was taken."""
+
+    header: Header = Header()
+    succeeded: bool = False
+    responses: list[_Response] = []
+
+
+class LeaseAnswer(msgspec.Struct):
+    """etcdserverpb.LeaseGrantResponse, and LeaseKeepAliveResponse inside its stream's `result`."""
+
+    header: Header = Header()
+    ttl: int = msgspec.field(name="TTL", default=0)
+
+
+class WireEvent(msgspec.Struct):
+    """mvccpb.Event; `type` is PUT when left out."""
+
+    kv: WireKeyValue
+    type: str = "PUT"
+
+
+class WatchAnswer(msgspec.Struct):
+    """etcdserverpb.WatchResponse."""
+
+    header: Header = Header()
+    created: bool = False
+    canceled: bool = False
+    compact_revision: int = 0
+    cancel_reason: str = ""
+    events: list[WireEvent] = []
+
+
+class StreamError(msgspec.Struct):
+    """How a gateway reports an error inside a stream; the code's name differs with the gateway's version."""
+
+    message: str = ""
+    grpc_code: int = 0
+    code: int = 0
+
+
+class KeepAliveMessage(msgspec.Struct):
+    """One line of the answer to a keep-alive."""
+
+    result: LeaseAnswer | None = None
+    error: StreamError | None = None
+
+
+class WatchMessage(msgspec.Struct):
+    """One line of a watch."""
+
+    result: WatchAnswer | None = None
+    error: StreamError | None = None
+
+
+class TokenAnswer(msgspec.Struct):
+    """etcdserverpb.AuthenticateResponse."""
+
+    token: str = ""
+
+
+class VersionAnswer(msgspec.Struct):
+    """The answer to GET /version."""
+
+    etcdserver: str
+    etcdcluster: str = ""
+
+
+class ErrorAnswer(msgspec.Struct):
+    """The body of a refusal: etcd 3.4 and 3.5 repeat the message as `error` (an object in streams), 3.6 leaves it out."""
+
+    message: str = ""
+    code: int = 0
+    error: str | StreamError = ""
+
+
+class MalformedAnswer(TallyError):
+    """An answer that is not what etcd sends; for a transaction, its outcome is unknown."""
+
+
+# strict=False reads 64-bit integers, which JSON carries as texts.
+decode_range = msgspec.json.Decoder(RangeAnswer, strict=False).decode
+decode_transaction = msgspec.json.Decoder(TransactionAnswer, strict=False).decode
+decode_lease = msgspec.json.Decoder(LeaseAnswer, strict=False).decode
+decode_keep_alive = msgspec.json.Decoder(KeepAliveMessage, strict=False).decode
+decode_watch = msgspec.json.Decoder(WatchMessage, strict=False).decode
+decode_token = msgspec.json.Decoder(TokenAnswer, strict=False).decode
+decode_version = msgspec.json.Decoder(VersionAnswer, strict=False).decode
+decode_error = msgspec.json.Decoder(ErrorAnswer, strict=False).decode
+encode = msgspec.json.Encoder().encode
+
+
+def key_text(key: bytes) -> str:
+    """A stored key as text. Bytes that are no UTF-8 (never Tally's own) become `\\xNN`, so that they can always be printed."""
+    return key.decode(errors="backslashreplace")
+
+
+def key_value(wire: WireKeyValue) -> KeyValue:
+    """The seam's form of a key; a missing value is empty, never None."""
+    return KeyValue(key_text(wire.key), wire.value, wire.create_revision, wire.mod_revision, wire.version, wire.lease)
+
+
+def event(wire: WireEvent) -> Event:
+    """The seam's form of a change."""
+    if wire.type == "DELETE":
+        return Event(key_text(wire.kv.key), wire.kv.mod_revision, None)
+    return Event(key_text(wire.kv.key), wire.kv.mod_revision, key_value(wire.kv))
+
+
+def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
+    """`key` and `range_end` of all keys that begin with `prefix`; etcd takes a lone NUL for "from the first" and "to the last"."""
+    if not prefix:
+        return b"\0", b"\0"
+    trimmed = prefix.rstrip(b"\xff")
+    return prefix, (trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\0")
+
+
+def encode_range(key: bytes, range_end: bytes = b"", *, revision: int = 0, limit: int = 0) -> bytes:
+    """A linearizable range, in key order."""
+    request: dict[str, Any] = {"key": key}
+    if range_end:
+        request["range_end"] = range_end
+    if revision:
+        request["revision"] = revision
+    if limit:
+        request["limit"] = limit
+    return encode(request)
+
+
+def guarded_keys(transaction: Transaction) -> list[str]:
+    """Each guarded key once, in order: what the failure branch ranges."""
+    return list(dict.fromkeys(guard.key for guard in transaction.guards))
+
+
+def encode_transaction(transaction: Transaction) -> bytes:
+    """The request; its failure branch ranges each guarded key, so that a refusal tells which guard failed."""
+    compare = [
+        {"key": g.key.encode(), "target": "CREATE", "create_revision": g.revision}
+        if g.on_create
+        else {"key": g.key.encode(), "target": "MOD", "mod_revision": g.revision}
+        for g in transaction.guards
+    ]
+    success = [
+        {"request_put": {"key": w.key.encode(), "value": w.value, "lease": w.lease}}
+        if isinstance(w, Put)
+        else {"request_delete_range": {"key": w.key.encode()}}
+        for w in transaction.writes
+    ]
+    failure = [{"request_range": {"key": key.encode()}} for key in guarded_keys(transaction)]
+    return encode({"compare": compare, "success": success, "failure": failure})
+
+
+def encode_watch(prefix: str, start_revision: int) -> bytes:
+    """A watch from `start_revision`, inclusive. Without `fragment`, etcd never splits one revision over two messages."""
+    key, range_end = prefix_range(prefix.encode())
+    return encode({"create_request": {"key": key, "range_end": range_end, "start_revision": start_revision}})
+
+
+def check_limits(transaction: Transaction) -> None:
+    """Refuse before sending what etcd would refuse. Raises RequestTooLarge; ValueError for a key that is written twice."""
+    operations = transaction.operations()
+    if operations > MAX_OPERATIONS:
+        raise RequestTooLarge(f"the transaction has {operations} operations, etcd takes {MAX_OPERATIONS}: split it")
+    size = transaction.size()
+    if size > MAX_REQUEST_BYTES:
+        raise RequestTooLarge(f"the transaction has {size} bytes, the limit is {MAX_REQUEST_BYTES}: split it")
+    keys = [write.key for write in transaction.writes]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"a transaction writes a key twice: {sorted(k for k in set(keys) if keys.count(k) > 1)}")
