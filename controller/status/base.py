@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from controller.core.records import Change
 from controller.core.world import World
 
 
@@ -36,19 +38,34 @@ class Facts:
     ready: tuple[Check, ...]
 
 
+class Listener(Protocol):
+    """Hears what the model takes in. Called by one thread at a time; its methods return at once and never raise."""
+
+    def reloaded(self, revision: int) -> None:
+        """The model stands at `revision`, and what led there cannot be told: the subscription begins, or a reload."""
+        ...
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:
+        """The watch delivered these (perhaps none), in revision order, and the model has applied all up to `revision`.
+
+        Also what the model knew already, since a leader applies its own commits before its watch brings them.
+        """
+        ...
+
+
 class ReplicaView(Protocol):
     """Safe to call from any thread."""
 
     def facts(self) -> Facts:
-        """The replica's state now."""
+        """The replica's state now. Never waits for the model: health checks must be answered while it is busy."""
         ...
 
     def reading(self) -> AbstractContextManager[World]:
         """The model, held still until the context ends: keep it short, and change nothing."""
         ...
 
-    def wait_for(self, revision: int, timeout_seconds: float) -> bool:
-        """Wait until the model has applied `revision`; tells whether it has within the time."""
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Tell `listener` of all that the model takes in, beginning with `reloaded` at once; the returned call ends it."""
         ...
 
     def audit(self) -> dict[str, Any]:
