@@ -1,0 +1,268 @@
+"""Campaigning for the leader key, keeping it, and letting it go: one step at a time.
+
+`Elector.step` makes at most a few store calls and says how long to wait until the next step; whoever drives it (a thread
+in production, a scheduler in the simulator) owns the waiting. The keep-alive is a step of its own, so that nothing but
+the store can hold it up; it is withheld while the control loop's heartbeat is stale, so that a stuck leader is replaced.
+
+Order of a loss: `on_lost` is called first and returns when the leader's state is torn down; only then is the lease
+revoked, which lets a successor in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from controller.clock import Clock
+from controller.core import codec
+from controller.core.errors import CorruptValue
+from controller.election.term import Leadership
+from controller.store.base import (
+    Committed,
+    Delete,
+    Guard,
+    KeyValue,
+    OutcomeUnknown,
+    Put,
+    Store,
+    StoreUnavailable,
+    Transaction,
+    Write,
+)
+from controller.store.keys import Keys
+
+TERMS_KEPT = 100
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds. Checked against each other at start (`config.check_timings`)."""
+
+    lease_ttl_seconds: int = 5
+    keepalive_interval_seconds: float = 1.0
+    deadline_margin_seconds: float = 0.5
+    request_timeout_seconds: float = 5.0
+    heartbeat_limit_seconds: float = 5.0  # a control loop silent for longer is not kept in office
+    standback_seconds: float = 1.0  # a replica that has just lost lets the others go first
+
+
+class Ballot(Protocol):
+    """What the elector tells the replica, from the elector's own thread."""
+
+    def on_elected(self, leadership: Leadership) -> None:
+        """A term has begun. Must return at once."""
+        ...
+
+    def on_lost(self, leadership: Leadership, why: str) -> None:
+        """The term has ended; returns when all of the leader's state is torn down."""
+        ...
+
+    def loop_is_alive(self, within_seconds: float) -> bool:
+        """Whether the control loop has shown a heartbeat within that time."""
+        ...
+
+
+class Elector:
+    """See the module's docstring. `identity` is what the leader key and the terms record of this replica."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        ballot: Ballot,
+        identity: dict[str, Any],
+        timings: Timings,
+        new_lease: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._ballot = ballot
+        self._identity = identity
+        self._timings = timings
+        self._new_lease = new_lease
+        self._leadership: Leadership | None = None
+        self._not_before = 0.0  # boottime
+        self._release_why = ""
+        self._stopped = False
+
+    @property
+    def leadership(self) -> Leadership | None:
+        """The current term, None while following."""
+        return self._leadership
+
+    def release(self, why: str, *, campaign_again: bool) -> None:
+        """Let go of leadership at the next step (SIGTERM, step-down); without `campaign_again` for good."""
+        self._release_why = why
+        self._stopped = self._stopped or not campaign_again
+
+    def step(self) -> float:
+        """Do what is due; returns seconds until the next step. A wake-up before that is harmless.
+
+        Raises StoreDenied and ClusterChanged, after the loss of a term was told; transient errors are handled here.
+        """
+        try:
+            if self._leadership is not None:
+                return self._lead(self._leadership)
+            if self._stopped:
+                return self._timings.lease_ttl_seconds
+            return self._follow()
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            log.warning("election step failed", error=str(error), leading=self._leadership is not None)
+            return min(1.0, self._timings.keepalive_interval_seconds)
+
+    # -- following ---------------------------------------------------------------------------------------------------
+
+    def _follow(self) -> float:
+        now = self._clock.boottime()
+        if now < self._not_before:
+            return self._not_before - now
+        deadline = now + self._timings.request_timeout_seconds
+        leader, _ = self._store.get(self._keys.leader, deadline=deadline)
+        if leader is not None and leader.lease:
+            return float(self._timings.lease_ttl_seconds)  # woken earlier when our watch sees the key go
+        if leader is not None:
+            self._remove_foreign(leader, deadline)
+        lease = self._new_lease()
+        sent = self._clock.boottime()
+        ttl = self._store.grant(lease, self._timings.lease_ttl_seconds, deadline=deadline)
+        elected = False
+        try:
+            elected = self._campaign(lease, sent + ttl - self._timings.deadline_margin_seconds, deadline)
+        finally:
+            if not elected:
+                self._revoke(lease)
+        return self._timings.keepalive_interval_seconds if elected else self._timings.request_timeout_seconds / 10
+
+    def _remove_foreign(self, leader: KeyValue, deadline: float) -> None:
+        """A leader key without a lease was put by hand: it would never expire, and no winner writes one."""
+        log.warning("removing a leader key that has no lease: it was written by hand", key=leader.key, revision=leader.mod)
+        op = f"{self._identity['instance']}/foreign-leader/{leader.mod}"
+        self._store.commit(Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op), deadline=deadline)
+
+    def _campaign(self, lease: int, leadership_deadline: float, deadline: float) -> bool:
+        """One transaction takes the key and raises the epoch, and closes the record of the term before."""
+        seen_epoch, _ = self._store.get(self._keys.epoch, deadline=deadline)
+        last = _number(seen_epoch)
+        epoch = last + 1
+        previous, _ = self._store.get(self._keys.term(last), deadline=deadline)
+        now = self._clock.now()
+        op = f"{self._identity['instance']}/election/{lease}"
+        record = {"epoch": epoch, "id": self._identity["id"], "instance": self._identity["instance"], "from": now, "op": op}
+        leader = {**self._identity, "epoch": epoch, "since": now, "op": op}
+        guards = [Guard(self._keys.leader, 0, on_create=True), Guard(self._keys.epoch, seen_epoch.mod if seen_epoch else 0)]
+        writes: list[Write] = [
+            Put(self._keys.leader, codec.encode(leader), lease),
+            Put(self._keys.epoch, codec.encode({"epoch": epoch, "op": op})),
+            Put(self._keys.term(epoch), codec.encode(record)),
+            Delete(self._keys.term(max(0, epoch - TERMS_KEPT))),
+        ]
+        closed = _closed(previous, now, "its lease ended without a release (closed by its successor)")
+        if previous is not None and closed is not None:
+            guards.append(Guard(previous.key, previous.mod))
+            writes.append(Put(previous.key, closed))
+        result = self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline)
+        if not isinstance(result, Committed):
+            return False
+        if self._clock.boottime() >= leadership_deadline:
+            log.warning("elected too late to lead", epoch=epoch)
+            return False
+        leadership = Leadership(result.revision, epoch, lease, leadership_deadline, self._clock)
+        self._leadership, self._release_why = leadership, ""
+        log.info("elected", epoch=epoch, term=leadership.revision)
+        self._ballot.on_elected(leadership)
+        return True
+
+    # -- leading -----------------------------------------------------------------------------------------------------
+
+    def _lead(self, leadership: Leadership) -> float:
+        if self._release_why and not leadership.why_ended():
+            return self._let_go(leadership, self._release_why)
+        if why := leadership.why_ended():
+            return self._lose(leadership, why)
+        sent = self._clock.boottime()
+        if not self._ballot.loop_is_alive(self._timings.heartbeat_limit_seconds):
+            log.error("the control loop is stuck: its lease is not renewed", epoch=leadership.epoch)
+        else:
+            try:
+                deadline = min(leadership.deadline, sent + self._timings.request_timeout_seconds)
+                ttl = self._store.keep_alive(leadership.lease, deadline=deadline)
+            except StoreUnavailable as error:
+                log.warning("keep-alive failed", error=str(error), seconds_left=round(leadership.remaining(), 3))
+            else:
+                if ttl <= 0:
+                    return self._lose(leadership, "its lease no longer exists")
+                leadership.extend(sent + ttl - self._timings.deadline_margin_seconds)
+        if why := leadership.why_ended():
+            return self._lose(leadership, why)
+        interval = self._timings.keepalive_interval_seconds
+        return max(0.0, min(sent + interval - self._clock.boottime(), leadership.remaining()))
+
+    def _lose(self, leadership: Leadership, why: str) -> float:
+        log.warning("leadership lost", epoch=leadership.epoch, why=why)
+        self._end(leadership, why)
+        self._not_before = self._clock.boottime() + self._timings.standback_seconds
+        self._revoke(leadership.lease)
+        return self._timings.standback_seconds
+
+    def _let_go(self, leadership: Leadership, why: str) -> float:
+        """Hand over in milliseconds: the key is deleted as soon as what was in flight has been finished."""
+        self._end(leadership, why)
+        self._release_why = ""
+        self._not_before = self._clock.boottime() + self._timings.standback_seconds
+        deadline = self._clock.boottime() + self._timings.request_timeout_seconds
+        op = f"{self._identity['instance']}/release/{leadership.revision}"
+        guards = [Guard(self._keys.leader, leadership.revision, on_create=True)]
+        writes: list[Write] = [Delete(self._keys.leader)]
+        record, _ = self._store.get(self._keys.term(leadership.epoch), deadline=deadline)
+        closed = _closed(record, self._clock.now(), why, op)
+        if record is not None and closed is not None:
+            guards.append(Guard(record.key, record.mod))
+            writes.append(Put(record.key, closed))
+        try:
+            self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline)
+            log.info("leadership released", epoch=leadership.epoch, why=why)
+        finally:
+            self._revoke(leadership.lease)
+        return self._timings.standback_seconds
+
+    def _end(self, leadership: Leadership, why: str) -> None:
+        leadership.end(why)
+        self._ballot.on_lost(leadership, why)
+        self._leadership = None
+
+    def _revoke(self, lease: int) -> None:
+        """Ends our own lease early, so that nobody waits for it; it expires by itself when this fails."""
+        try:
+            self._store.revoke(lease, deadline=self._clock.boottime() + 1.0)
+        except StoreUnavailable as error:
+            log.info("lease not revoked, it will expire", error=str(error))
+
+
+def _number(item: KeyValue | None) -> int:
+    """The epoch that was written last; 0 when there was none. Raises CorruptValue when the key holds something else."""
+    if item is None:
+        return 0
+    value = codec.decode_mapping(item.value).get("epoch")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise CorruptValue(f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation")
+    return value
+
+
+def _closed(item: KeyValue | None, now: float, why: str, op: str = "") -> bytes | None:
+    """The record of a term with its end; None when it has one already, or is not ours to understand."""
+    if item is None:
+        return None
+    try:
+        record = codec.decode_mapping(item.value)
+    except CorruptValue:
+        return None
+    if "to" in record:
+        return None
+    return codec.encode({**record, "to": now, "why": why, "op": op or record.get("op", "")})

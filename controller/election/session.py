@@ -1,0 +1,147 @@
+"""The threads that keep a replica known: one drives the elector, one refreshes the replica's registration.
+
+They are separate so that neither can hold up the keep-alive of the leader's lease.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from controller.clock import Clock
+from controller.core import codec
+from controller.core.errors import TallyError
+from controller.election.elector import Elector
+from controller.store.base import Guard, KeyValue, Put, Refused, Store, StoreError, Transaction
+from controller.store.keys import Keys
+
+MISSED_HEARTBEATS = 5  # after so many, a replica's registration expires
+
+log = structlog.get_logger(__name__)
+
+
+class Session:
+    """Drives an elector in its own thread until `close`. `on_error` is told of what the elector cannot handle by itself."""
+
+    def __init__(self, elector: Elector, on_error: Callable[[TallyError], None]) -> None:
+        self._elector = elector
+        self._on_error = on_error
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="election", daemon=True)
+
+    def start(self) -> None:
+        """Begin to campaign."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something changed that the elector should look at now: the leader key went, or a release was asked for."""
+        self._wake.set()
+
+    def close(self, why: str, timeout_seconds: float) -> bool:
+        """Release leadership, if held, and end the thread; tells whether it ended within the time."""
+        self._closing = True
+        self._elector.release(why, campaign_again=False)
+        self.wake()
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not (self._closing and self._elector.leadership is None):
+            try:
+                delay = self._elector.step()
+            except TallyError as error:
+                self._on_error(error)
+                delay = 1.0
+            self._wake.wait(delay)
+            self._wake.clear()
+
+
+class Registration:
+    """Keeps `replicas/<id>` current, under a lease of its own.
+
+    Every refresh is a write under the cluster's prefix, so that every healthy watch of it delivers something at least that
+    often: a watch that stays silent for longer is dead, and is told from an idle one. (etcd's own progress notices come
+    only every ten minutes.)
+
+    Two replicas of one name are told apart (fault 8): the second registers as `<name>-<instance>` until the name is free.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        identity: dict[str, Any],
+        describe: Callable[[], dict[str, Any]],
+        heartbeat_seconds: float,
+        new_lease: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._identity = identity
+        self._describe = describe
+        self._interval = heartbeat_seconds
+        self._new_lease = new_lease
+        self._lease = 0
+        self._beats = 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
+
+    def start(self) -> None:
+        """Register, and keep registered."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Remove the registration at once, if the store answers."""
+        self._closed.set()
+        self._thread.join(self._interval + 5.0)
+        if self._lease:
+            try:
+                self._store.revoke(self._lease, deadline=self._clock.boottime() + 1.0)
+            except StoreError as error:
+                log.info("registration not removed, it will expire", error=str(error))
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._refresh(self._clock.boottime() + max(1.0, self._interval))
+            except StoreError as error:
+                log.warning("registration not refreshed", error=str(error))
+            self._closed.wait(self._interval)
+
+    def _refresh(self, deadline: float) -> None:
+        if self._lease and self._store.keep_alive(self._lease, deadline=deadline) <= 0:
+            self._lease = 0
+        if not self._lease:
+            lease = self._new_lease()
+            self._store.grant(lease, max(2, int(self._interval * MISSED_HEARTBEATS)), deadline=deadline)
+            self._lease = lease
+        name, instance = self._identity["id"], self._identity["instance"]
+        if not self._put(name, deadline):
+            log.warning("another replica has this name: registered under another", name=name, instance=instance)
+            self._put(f"{name}-{instance[:8]}", deadline)
+
+    def _put(self, name: str, deadline: float) -> bool:
+        """Write the registration under `name`, unless another instance has it."""
+        key = self._keys.replica(name)
+        current, _ = self._store.get(key, deadline=deadline)
+        if current is not None and self._instance_of(current) != self._identity["instance"]:
+            return False
+        self._beats += 1
+        op = f"{self._identity['instance']}/beat/{self._beats}"
+        value = codec.encode({**self._identity, **self._describe(), "id": name, "op": op})
+        guard = Guard(key, current.mod if current is not None else 0)
+        result = self._store.commit(Transaction((guard,), (Put(key, value, self._lease),), op), deadline=deadline)
+        return not isinstance(result, Refused)
+
+    @staticmethod
+    def _instance_of(item: KeyValue) -> str:
+        try:
+            return str(codec.decode_mapping(item.value).get("instance", ""))
+        except TallyError:
+            return ""

@@ -1,0 +1,64 @@
+"""Leadership as a value: which term, and until when it may act."""
+
+from __future__ import annotations
+
+import threading
+
+from controller.clock import Clock
+from controller.core.errors import TallyError
+
+
+class LeadershipLost(TallyError):
+    """This replica no longer leads, or can no longer know that it does: no effect may start."""
+
+
+class Leadership:
+    """One term of this replica.
+
+    `revision` is the leader key's create revision: the term, which fences every write. `epoch` counts elections, and
+    keeps rising across a restore from backup.
+
+    Invariant: `deadline` is the time (boottime seconds) at which the last good keep-alive was *sent*, plus the TTL, less
+    a margin; etcd cannot have let the lease expire before it. (Counting from the start of the attempt is what makes this
+    hold; source: etcd's client/v3/concurrency and river's leadership notes.)
+    """
+
+    def __init__(self, revision: int, epoch: int, lease: int, deadline: float, clock: Clock) -> None:
+        self.revision = revision
+        self.epoch = epoch
+        self.lease = lease
+        self._deadline = deadline
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ended = ""
+
+    @property
+    def deadline(self) -> float:
+        """Until when effects may start, in boottime seconds."""
+        return self._deadline
+
+    def extend(self, deadline: float) -> None:
+        """A keep-alive was answered; deadlines never go back, and a term that has ended stays ended."""
+        with self._lock:
+            if not self._ended:
+                self._deadline = max(self._deadline, deadline)
+
+    def end(self, why: str) -> None:
+        """No effect starts from now on. The first reason is kept."""
+        with self._lock:
+            self._ended = self._ended or why
+
+    def why_ended(self) -> str:
+        """Why it has ended, "" while it has not."""
+        if not self._ended and self._clock.boottime() >= self._deadline:
+            self.end("the lease could not be renewed in time")
+        return self._ended
+
+    def remaining(self) -> float:
+        """Seconds for which effects may still start; 0 when it has ended."""
+        return 0.0 if self.why_ended() else max(0.0, self._deadline - self._clock.boottime())
+
+    def check(self) -> None:
+        """Raises LeadershipLost when it has ended; called before every effect."""
+        if self.why_ended():
+            raise LeadershipLost(self._ended)
