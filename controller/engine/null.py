@@ -1,0 +1,107 @@
+"""The null engine: runs nothing, so that measurements show the cost of Tally alone. In memory, for one process.
+
+An attempt is observed Running at once, and Succeeded after `run_seconds` (or what its environment's TALLY_NULL_SECONDS
+says). Time passes only while a watch is on, which is also what ends attempts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Iterator
+
+from msgspec.structs import replace
+
+from controller.clock import Clock
+from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.engine.base import AttemptRefused, AttemptUnknown
+
+_Observations = list[Observation]  # named before a method is called `list`
+
+
+class NullEngine:
+    """See the module's docstring. Safe to use from several threads; one watch at a time."""
+
+    name = "null"
+
+    def __init__(self, clock: Clock, run_seconds: float = 0.0) -> None:
+        self._clock = clock
+        self._run_seconds = run_seconds
+        self._changed = threading.Condition()
+        self._attempts: dict[AttemptId, Observation] = {}
+        self._due: list[tuple[float, AttemptId]] = []  # a heap: when each ends, on the boottime clock
+        self._news: list[Observation] = []
+
+    def start(self, launch: Launch) -> Observation:
+        """See Engine. AttemptRefused: InvalidDuration."""
+        try:
+            seconds = float(launch.environment.get("TALLY_NULL_SECONDS", self._run_seconds))
+        except ValueError as error:
+            raise AttemptRefused("InvalidDuration", f"env.TALLY_NULL_SECONDS: {error}") from error
+        with self._changed:
+            seen = self._attempts.get(launch.attempt)
+            if seen is None:
+                uid = f"null-{launch.attempt}-{launch.term}"
+                seen = Observation(attempt=launch.attempt, phase=Phase.RUNNING, uid=uid, started_at=self._clock.now())
+                heapq.heappush(self._due, (self._clock.boottime() + seconds, launch.attempt))
+                self._record(seen)
+            return seen
+
+    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:  # noqa: ARG002  # ends at once
+        """See Engine."""
+        with self._changed:
+            seen = self._attempts.get(attempt)
+            if uid and (seen is None or seen.uid != uid):
+                return None
+            if seen is None:
+                self._end(Observation(attempt=attempt, phase=Phase.FAILED, ran=False, reason="NeverStarted"))
+            elif not seen.stopped:
+                self._end(replace(seen, phase=Phase.FAILED, reason="Stopped"))
+            return self._attempts[attempt]
+
+    def forget(self, attempt: AttemptId) -> None:
+        """See Engine."""
+        with self._changed:
+            seen = self._attempts.get(attempt)
+            if seen is not None and seen.stopped:
+                del self._attempts[attempt]
+
+    def list(self) -> _Observations:
+        """See Engine."""
+        with self._changed:
+            return [*self._attempts.values()]
+
+    def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
+        """See Engine."""
+        while not stop.is_set():
+            with self._changed:
+                while self._due and self._due[0][0] <= self._clock.boottime():
+                    _, attempt = heapq.heappop(self._due)
+                    seen = self._attempts.get(attempt)
+                    if seen is not None and not seen.stopped:
+                        self._end(replace(seen, phase=Phase.SUCCEEDED, exit_code=0, reason="Completed"))
+                if not self._news:
+                    # A set of `stop` wakes nobody: looked at ten times a second.
+                    left = self._due[0][0] - self._clock.boottime() if self._due else 0.1
+                    self._changed.wait(min(max(left, 0.0), 0.1))
+                news, self._news = self._news, []
+            for seen in news:
+                sink(seen)
+
+    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:  # noqa: ARG002
+        """Nothing, since nothing ran. Raises AttemptUnknown."""
+        with self._changed:
+            if attempt not in self._attempts:
+                raise AttemptUnknown(f"the null engine has no attempt {attempt}")
+        return iter(())
+
+    def close(self) -> None:
+        """See Engine; there is nothing to let go of."""
+
+    def _end(self, seen: Observation) -> None:
+        self._record(replace(seen, stopped=True, finished_at=self._clock.now()))
+
+    def _record(self, seen: Observation) -> None:
+        self._attempts[seen.attempt] = seen
+        self._news.append(seen)
+        self._changed.notify_all()

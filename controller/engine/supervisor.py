@@ -1,0 +1,380 @@
+"""The supervisor: a detached process of its own for each attempt, as a container shim is for each container.
+
+`serve` is a fork server, one per replica: it has everything imported and forks one supervisor per start (2 ms of CPU
+instead of 25, and shared memory). It ends with its replica. A supervisor does not: it has a session of its own, no open
+file of the controller's, and ends only when its attempt has.
+
+What a supervisor does, in an order that is safe wherever it stops:
+1. takes the attempt's lock, and holds it for life. Taken by another, or already recorded: there is nothing to do;
+2. a stop request lies there: writes the result NeverStarted;
+3. forks the command's process, which waits at a gate before it executes anything;
+4. writes the record (the claim), and opens the gate. Killed before this: the child never executes, and no record says
+   that it did. Killed after this: the child dies too (PR_SET_PDEATHSIG), and what is left is found by the record;
+5. waits for the end, for a stop request, for SIGTERM (the machine shuts down);
+6. kills what is left, is told by the kernel that it has no child any more (ECHILD; as a subreaper, orphans of any session
+   become its children), and only then writes the result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from controller.engine import attempt_folder as files
+from controller.engine.process_table import processes, read_process
+
+INTERRUPT_GRACE_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL when the supervisor itself is told to end; a machine that shuts down gives about this long."""
+
+_CLAIM_SECONDS = 5.0  # how long another may hold the lock of an attempt that has no record before the start gives up
+_RETRY_SECONDS = 0.1  # for what no event announces: a lock that comes free, a killed process that will not die, a full disk
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_START_FAILURES = {
+    errno.ENOENT: ("CommandNotFound", "the command was not found"),
+    errno.ENOTDIR: ("CommandNotFound", "the command was not found"),
+    errno.EACCES: ("PermissionDenied", "the command may not be executed"),
+    errno.EPERM: ("PermissionDenied", "the command may not be executed"),
+    errno.ENOEXEC: ("NotExecutable", "the command is no program (a script needs a #! line)"),
+    errno.E2BIG: ("ArgumentsTooLong", "the arguments and the environment are larger than the system allows"),
+}
+
+Reply = Callable[[dict[str, Any]], None]
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a supervisor for each connection that comes in over `control`; returns when the replica has closed it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what we fork
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            return
+        for descriptor in descriptors:
+            connection = socket.socket(fileno=descriptor)
+            try:
+                pid = os.fork()
+            except OSError as error:
+                _send(connection, {"error": f"cannot fork a supervisor: {error}"})
+                pid = -1
+            if pid == 0:
+                control.close()
+                _supervise_and_exit(connection)
+            connection.close()
+
+
+def _supervise_and_exit(connection: socket.socket) -> NoReturn:
+    try:
+        os.setsid()
+        with connection.makefile("rb") as stream:
+            line = stream.readline()
+        if line.endswith(b"\n"):  # otherwise the replica died before it had said all
+            Supervisor(json.loads(line), lambda answer: _send(connection, answer)).run()
+    except BaseException:  # noqa: BLE001  # the last frame of the process: shown, and told from success by its exit code
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def _send(connection: socket.socket, answer: dict[str, Any]) -> None:
+    try:
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+    except (BrokenPipeError, ConnectionResetError):
+        print("the replica that asked for the start is gone; the attempt goes on", file=sys.stderr)  # noqa: T201  # its log
+    connection.close()
+
+
+class Supervisor:
+    """Runs one attempt from claim to result. `launch` is what `ProcessEngine.start` sends."""
+
+    def __init__(self, launch: dict[str, Any], reply: Reply) -> None:
+        self._launch = launch
+        self._folder = Path(launch["folder"])
+        self._reply = reply
+        self._main = 0  # Invariant: not reaped before nothing is sent to its group any more, so the number stays its own
+        self._main_status: int | None = None  # as os.waitid reports it: an exit code, or minus the signal
+        self._finished_at = 0.0
+        self._stop: dict[str, Any] | None = None
+        self._kill_at = 0.0  # on the monotonic clock, once stopping
+        self._record: dict[str, Any] = {}
+        self._signals, self._signals_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake = -1
+
+    def run(self) -> None:
+        """The whole life, steps 1 to 6 of the module's docstring. `reply` is called once: started, exists, or error."""
+        try:
+            lock = self._claim()
+            if lock is None:
+                return
+            failure = self._start()
+        except OSError as error:
+            self._abandon_child()
+            self._reply({"error": f"{error.strerror or error}: {error.filename or self._folder}"})
+            return
+        if failure is not None:
+            self._finish({"phase": "Failed", "ran": False, "reason": failure[0], "message": failure[1]})
+            self._reply({"started": True})
+            return
+        self._reply({"started": True})
+        self._wait_for_end()
+        self._end_everything()
+        self._finish(self._outcome())
+
+    def _claim(self) -> files.Lock | None:
+        give_up_at = time.monotonic() + _CLAIM_SECONDS
+        while (lock := files.Lock.take(self._folder, make=True)) is None:
+            if self._is_recorded():
+                self._reply({"exists": True})
+                return None
+            if time.monotonic() > give_up_at:
+                self._reply({"error": f"the lock of {self._folder} is held by another process, which has recorded nothing"})
+                return None
+            time.sleep(_RETRY_SECONDS / 10)
+        if not self._is_recorded():
+            return lock
+        self._reply({"exists": True})
+        lock.release()
+        return None
+
+    def _is_recorded(self) -> bool:
+        return any((self._folder / name).exists() for name in (files.RECORD, files.RESULT))
+
+    def _start(self) -> tuple[str, str] | None:
+        """Steps 2 to 4; returns why the command could not be executed (reason and message), or None. Raises OSError."""
+        signal.set_wakeup_fd(self._signals_in, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "cannot become a subreaper")
+        fifo = self._folder / files.WAKE
+        if not fifo.exists():
+            os.mkfifo(fifo, 0o600)
+        self._wake = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Read after the FIFO was opened: a request is either seen here, or its wake is heard.
+        if files.read(self._folder, files.STOP) is not None:
+            return "NeverStarted", "a stop was requested before the attempt had started"
+        gate_out, self._gate = os.pipe2(os.O_CLOEXEC)
+        failure_out, failure_in = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        self._main = os.fork()
+        if self._main == 0:
+            os.close(self._gate)
+            _execute(self._launch, parent, gate_out, failure_in)
+        os.close(gate_out)
+        os.close(failure_in)
+        process = read_process(self._main)
+        self._record = {
+            "uid": uuid.uuid4().hex,
+            "boot_id": files.boot_id(),
+            "supervisor": parent,
+            "session": self._main,
+            "session_started": process.started if process else 0,
+            "term": self._launch["term"],
+            "memory_bytes": self._launch["memory_bytes"],
+            "started_at": None,
+        }
+        files.write(self._folder, files.RECORD, self._record)
+        os.write(self._gate, b"!")
+        with os.fdopen(failure_out, "rb") as stream:
+            failure = stream.read()  # ends when the command is executed, or could not be
+        if failure:
+            os.waitpid(self._main, 0)
+            stage, number, text = failure.decode(errors="replace").split(":", 2)
+            if stage == "cwd":
+                return "BadWorkingDirectory", f"cannot enter the working directory: {text}"
+            reason, what = _START_FAILURES.get(int(number), ("StartError", "the command could not be executed"))
+            return reason, f"{what}: {text}"
+        self._record["started_at"] = time.time()
+        self._write(files.RECORD, self._record)
+        return None
+
+    def _abandon_child(self) -> None:
+        if self._main and not self._record.get("started_at"):
+            os.close(self._gate)  # the child ends at the closed gate
+            os.waitpid(self._main, 0)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if number == signal.SIGTERM and self._stop is None:
+            self._stop = {"reason": "Interrupted", "grace_seconds": INTERRUPT_GRACE_SECONDS}
+
+    def _wait_for_end(self) -> None:
+        """Step 5: until the main process has ended; forwards a request to stop to its group."""
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        announced = False
+        while True:
+            self._reap()
+            if self._main_status is not None:
+                return
+            self._read_request()
+            if self._stop is not None and not announced:
+                _send_signal(os.killpg, self._main, signal.SIGTERM)
+                announced = True
+                self._kill_at = time.monotonic() + self._stop["grace_seconds"]
+            timeout = None
+            if announced:
+                left = self._kill_at - time.monotonic()
+                if left <= 0:
+                    _send_signal(os.killpg, self._main, signal.SIGKILL)
+                timeout = max(left, _RETRY_SECONDS) * 1000
+            for descriptor, _ in poll.poll(timeout):
+                _drain(descriptor)
+
+    def _read_request(self) -> None:
+        """Take up a request; one that is sent again can only shorten the grace."""
+        request = files.read(self._folder, files.STOP)
+        if request is None:
+            return
+        grace = float(request.get("grace_seconds", 0.0))
+        if self._stop is None:
+            self._stop = {"reason": request.get("reason", "Stopped"), "grace_seconds": grace}
+        elif self._kill_at:
+            self._kill_at = min(self._kill_at, time.monotonic() + grace)
+
+    def _reap(self) -> None:
+        """Reap orphans that became our children, and note the main process's end, without reaping it."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                raise AssertionError("the main process was reaped by another") from None
+            if ended is None:
+                return
+            if ended.si_pid == self._main:
+                self._main_status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+                self._finished_at = time.time()
+                return
+            os.waitpid(ended.si_pid, 0)
+
+    def _end_everything(self) -> None:
+        """Step 6: returns when nothing of the attempt is left. After a stop, the rest may use what is left of the grace."""
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        asked: set[int] = set()
+        while self._kill_at and time.monotonic() < self._kill_at:
+            rest = self._rest()
+            if not rest:
+                break
+            for pid in rest - asked:
+                _send_signal(os.kill, pid, signal.SIGTERM)  # a child of ours, not reaped: the number is its own
+            asked |= rest
+            for descriptor, _ in poll.poll(_RETRY_SECONDS * 1000):
+                _drain(descriptor)
+            self._read_request()
+        _send_signal(os.killpg, self._main, signal.SIGKILL)
+        os.waitpid(self._main, 0)
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return  # the proof: we are the reaper of all that the attempt forked, and there is nothing left to reap
+            if pid == 0:
+                for child in self._rest():
+                    _send_signal(os.kill, child, signal.SIGKILL)
+                for descriptor, _ in poll.poll(_RETRY_SECONDS * 1000):
+                    _drain(descriptor)
+
+    def _rest(self) -> set[int]:
+        """Our children that still run; orphans join them as their parents end."""
+        me = os.getpid()
+        return {process.pid for process in processes() if process.parent == me}
+
+    def _outcome(self) -> dict[str, Any]:
+        status = self._main_status
+        assert status is not None
+        number = -status if status < 0 else None
+        result: dict[str, Any] = {"ran": True, "exit_code": 128 + number if number else status, "signal": number}
+        how = f"was killed by {signal.Signals(number).name}" if number else f"exited with code {status}"
+        if self._stop is not None:
+            reason = self._stop["reason"]
+            return {**result, "phase": "Failed", "reason": reason, "message": how, "disrupted": reason == "Interrupted"}
+        if status == 0:
+            return {**result, "phase": "Succeeded", "reason": "Completed"}
+        return {**result, "phase": "Failed", "reason": "Error", "message": how}
+
+    def _finish(self, result: dict[str, Any]) -> None:
+        times = {"started_at": self._record.get("started_at"), "finished_at": self._finished_at or time.time()}
+        self._write(files.RESULT, {"uid": self._record.get("uid", ""), **times, **result})
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        """Write however long it takes: while the disk is full, the attempt is shown as it was, and nothing is released."""
+        shown = False
+        while True:
+            try:
+                return files.write(self._folder, name, value)
+            except OSError as error:
+                if error.errno == errno.ENOENT and not self._folder.exists():
+                    raise  # someone removed the folder by hand: there is nowhere to write to
+                if not shown:
+                    traceback.print_exc()
+                    shown = True
+                time.sleep(_RETRY_SECONDS)
+
+
+def _execute(launch: dict[str, Any], parent: int, gate: int, failure: int) -> NoReturn:
+    """In the child: become the command. A failure is told through `failure` as `stage:errno:text`."""
+    stage = "setup"
+    try:
+        os.setsid()
+        if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        folder = Path(launch["folder"])
+        stdin = os.open(os.devnull, os.O_RDONLY)
+        log = os.open(folder / files.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(stdin, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if not launch["working_dir"]:
+            (folder / files.WORK).mkdir(exist_ok=True)
+        stage = "cwd"
+        os.chdir(launch["working_dir"] or folder / files.WORK)
+        stage = "exec"
+        # Opened by the supervisor once the claim is recorded; it died, if this ends or we have another parent.
+        if os.read(gate, 1) and os.getppid() == parent:
+            os.execvpe(launch["argv"][0], launch["argv"], launch["env"])  # no shell, on purpose
+    except OSError as error:
+        text = f"{error.strerror}: {launch['argv'][0] if stage == 'exec' else error.filename}"
+        os.write(failure, f"{stage}:{error.errno}:{text}".encode())
+    finally:
+        os._exit(127)
+
+
+def _send_signal(send: Callable[[int, int], None], target: int, number: int) -> None:
+    """A process that changed its user may refuse the signal: shown, and waited for, since only its end ends the attempt."""
+    try:
+        send(target, number)
+    except PermissionError:
+        traceback.print_exc()
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        while os.read(descriptor, 4096):
+            pass
+    except BlockingIOError:
+        return
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
