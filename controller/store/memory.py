@@ -1,0 +1,270 @@
+"""The store in memory, with etcd's semantics: for tests and simulations, where several clients share one history.
+
+`MemoryStore(clock)` is a server and its first client; `client()` gives further clients of the same server. Leases expire
+by the clock that is passed in: each operation looks first, and `expire_leases` does so for a clock that was moved by hand.
+"""
+
+# ruff: noqa: ARG002  # the seam's arguments: nothing here can be late or fall silent
+
+from __future__ import annotations
+
+import threading
+import weakref
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+from sortedcontainers import SortedDict
+
+from controller.clock import Clock
+from controller.store.base import (
+    Batch,
+    Committed,
+    Compacted,
+    Delete,
+    Event,
+    Guard,
+    KeyValue,
+    LeaseNotFound,
+    Put,
+    Refused,
+    Snapshot,
+    StoreUnavailable,
+    Transaction,
+    Write,
+)
+from controller.store.wire import check_limits, guarded_keys
+
+_MIN_TTL_SECONDS = 2  # etcd's, with its default election time-out
+
+
+@dataclass(slots=True)
+class _Lease:
+    ttl_seconds: int
+    expires: float
+    keys: set[str] = field(default_factory=set)
+
+
+class _Server:
+    """The state that clients share. Its methods are called with `changed` held."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.changed = threading.Condition()
+        self.revision = 1  # as a new etcd has
+        self.compacted = 0  # history below this revision is gone
+        self.changes_by_key: SortedDict = SortedDict()  # Invariant: each key's list is not empty, ascending by revision
+        self.history: list[Batch] = []  # Invariant: one batch a revision, ascending, none below `compacted`
+        self.leases: dict[int, _Lease] = {}
+
+    def current(self, key: str) -> KeyValue | None:
+        """The key as it is now."""
+        changes: list[Event] | None = self.changes_by_key.get(key)
+        return changes[-1].item if changes else None
+
+    def apply(self, writes: Iterable[Write]) -> None:
+        """Write in one new revision; none is made when nothing changes."""
+        revision = self.revision + 1
+        events = []
+        for write in writes:
+            old = self.current(write.key)
+            if old is not None and old.lease in self.leases:
+                self.leases[old.lease].keys.discard(write.key)
+            if isinstance(write, Put):
+                create, version = (old.create, old.version + 1) if old is not None else (revision, 1)
+                events.append(Event(write.key, revision, KeyValue(write.key, write.value, create, revision, version, write.lease)))
+                if write.lease:
+                    self.leases[write.lease].keys.add(write.key)
+            elif old is not None:
+                events.append(Event(write.key, revision, None))
+        for event in events:
+            self.changes_by_key.setdefault(event.key, []).append(event)
+        if events:
+            self.revision = revision
+            self.history.append(Batch(revision, tuple(events)))
+            self.changed.notify_all()
+
+    def expire(self) -> None:
+        """Revoke what has expired by now, in the order of expiry."""
+        now = self.clock.boottime()
+        for lease in sorted(self.leases, key=lambda lease: self.leases[lease].expires):
+            if self.leases[lease].expires > now:
+                return
+            self.revoke(lease)
+
+    def revoke(self, lease: int) -> None:
+        """End a lease; its keys go in one revision."""
+        keys = self.leases.pop(lease).keys
+        self.apply(Delete(key) for key in sorted(keys))
+
+    def holds(self, guard: Guard) -> bool:
+        """Whether a guard holds now."""
+        found = self.current(guard.key)
+        return (0 if found is None else found.create if guard.on_create else found.mod) == guard.revision
+
+    def at(self, prefix: str, revision: int) -> Iterator[KeyValue]:
+        """The keys under a prefix as they were at a revision, sorted."""
+        for key in self.changes_by_key.irange(minimum=prefix):
+            if not key.startswith(prefix):
+                return
+            changes = self.changes_by_key[key]
+            position = bisect_right(changes, revision, key=lambda event: event.mod)
+            if position and changes[position - 1].item is not None:
+                yield changes[position - 1].item
+
+    def compact(self, revision: int) -> None:
+        """Forget the history below a revision, and deletions up to it, as etcd does."""
+        self.compacted = revision
+        self.history = self.history[bisect_left(self.history, revision, key=lambda batch: batch.revision) :]
+        for key, changes in list(self.changes_by_key.items()):
+            kept = changes[max(0, bisect_right(changes, revision, key=lambda event: event.mod) - 1) :]
+            if kept[0].item is None and kept[0].mod <= revision:
+                kept = kept[1:]
+            if kept:
+                self.changes_by_key[key] = kept
+            else:
+                del self.changes_by_key[key]
+        self.changed.notify_all()
+
+    def seconds_to_next_expiry(self) -> float | None:
+        """How long a watch may wait before it has to look for expired leases; None when there is no lease."""
+        next_expiry = min((lease.expires for lease in self.leases.values()), default=None)
+        return None if next_expiry is None else max(0.0, next_expiry - self.clock.boottime())
+
+
+class MemoryWatch:
+    """Implements `controller.store.base.Watch`; one batch for each revision."""
+
+    def __init__(self, server: _Server, prefix: str, after: int) -> None:
+        self._server = server
+        self._prefix = prefix
+        self._closed = False
+        self.revision = after
+
+    def __iter__(self) -> Iterator[Batch]:
+        """See Watch."""
+        while (batch := self._next()) is not None:
+            yield batch
+
+    def close(self) -> None:
+        """See Watch."""
+        with self._server.changed:
+            self._closed = True
+            self._server.changed.notify_all()
+
+    def _next(self) -> Batch | None:
+        server = self._server
+        with server.changed:
+            while not self._closed:
+                server.expire()
+                # As on etcd, where deletions at the compacted revision itself are lost: see EtcdWatch.
+                if max(1, self.revision) < server.compacted:
+                    raise Compacted(server.compacted)
+                start = bisect_right(server.history, self.revision, key=lambda batch: batch.revision)
+                for batch in islice(server.history, start, None):
+                    self.revision = batch.revision
+                    events = tuple(event for event in batch.events if event.key.startswith(self._prefix))
+                    if events:
+                        return Batch(batch.revision, events)
+                server.changed.wait(server.seconds_to_next_expiry())
+        return None
+
+
+class MemoryStore:
+    """Implements `controller.store.base.Store`. Deadlines do not matter here: every call answers at once."""
+
+    def __init__(self, clock: Clock, *, server: _Server | None = None) -> None:
+        self._clock = clock
+        self._server = server or _Server(clock)
+        self._watches: weakref.WeakSet[MemoryWatch] = weakref.WeakSet()
+        self._closed = False
+
+    def client(self) -> MemoryStore:
+        """Another client of the same server; closing it closes nothing else."""
+        return MemoryStore(self._clock, server=self._server)
+
+    def compact(self, revision: int) -> None:
+        """Forget the history below `revision`."""
+        with self._use() as server:
+            server.compact(revision)
+
+    def expire_leases(self) -> None:
+        """Look at the clock now, after it was moved by hand; watches are woken by what expires."""
+        with self._use():
+            pass
+
+    def get(self, key: str, *, deadline: float) -> tuple[KeyValue | None, int]:
+        """See Store."""
+        with self._use() as server:
+            return server.current(key), server.revision
+
+    def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
+        """See Store."""
+        with self._use() as server:
+            revision = revision or server.revision
+            if revision < server.compacted:
+                raise Compacted(server.compacted)
+            if revision > server.revision:
+                raise StoreUnavailable(f"revision {revision} is not there yet, the newest is {server.revision}")
+            return Snapshot(revision, tuple(server.at(prefix, revision)))
+
+    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> MemoryWatch:
+        """See Store; there is no connection that could fall silent."""
+        watch = MemoryWatch(self._server, prefix, after)
+        self._watches.add(watch)
+        return watch
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+        """See Store."""
+        check_limits(transaction)
+        with self._use() as server:
+            if not all(map(server.holds, transaction.guards)):
+                current = {key: server.current(key) for key in guarded_keys(transaction)}
+                if transaction.applied_in(current):
+                    shown = [item.mod for item in current.values() if item is not None and transaction.marks(item.value)]
+                    return Committed(max(shown, default=server.revision), recovered=True)
+                return Refused(server.revision, current)
+            for write in transaction.writes:
+                if isinstance(write, Put) and write.lease and write.lease not in server.leases:
+                    raise LeaseNotFound(f"the lease {write.lease:x} of {write.key} does not exist")
+            server.apply(transaction.writes)
+            return Committed(server.revision)
+
+    def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
+        """See Store."""
+        with self._use() as server:
+            server.leases.setdefault(lease, _Lease(max(_MIN_TTL_SECONDS, ttl_seconds), 0.0))
+            return self._renew(server, lease)
+
+    def keep_alive(self, lease: int, *, deadline: float) -> int:
+        """See Store."""
+        with self._use() as server:
+            return self._renew(server, lease) if lease in server.leases else 0
+
+    def revoke(self, lease: int, *, deadline: float) -> None:
+        """See Store."""
+        with self._use() as server:
+            if lease in server.leases:
+                server.revoke(lease)
+
+    def close(self) -> None:
+        """See Store."""
+        self._closed = True
+        for watch in list(self._watches):
+            watch.close()
+
+    def _renew(self, server: _Server, lease: int) -> int:
+        found = server.leases[lease]
+        found.expires = self._clock.boottime() + found.ttl_seconds
+        server.changed.notify_all()  # a waiting watch counts to the next expiry
+        return found.ttl_seconds
+
+    @contextmanager
+    def _use(self) -> Iterator[_Server]:
+        if self._closed:
+            raise StoreUnavailable("the store has been closed")
+        with self._server.changed:
+            self._server.expire()
+            yield self._server
