@@ -1,0 +1,394 @@
+"""`Client`: the verbs. See the package's docstring."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from controller.client.reading import Reading, parse_state, sorted_views
+from controller.client.submission import Submission, SubmitResult, prepare
+from controller.client.views import (
+    ApplyResult,
+    LeaderView,
+    PoolView,
+    ReplicaView,
+    RequestResult,
+    TaskView,
+    leader_view,
+    pool_views,
+    replica_views,
+    task_view,
+)
+from controller.clock import Clock, SystemClock
+from controller.core import codec
+from controller.core.errors import CorruptValue, TallyError, UserError
+from controller.core.explain import explain
+from controller.core.lifecycle import State
+from controller.core.records import Change
+from controller.core.task import SCHEMA_VERSION, AttemptId, Pool, Request, RequestKind, Spec, Step
+from controller.core.validation import parse_name, parse_pool
+from controller.core.world import World
+from controller.engine.base import AttemptUnknown, Engine
+from controller.store.base import Committed, Delete, Guard, Put, Refused, Store, Transaction
+from controller.store.keys import Keys
+
+if TYPE_CHECKING:
+    from controller.config import Settings
+
+SUBMIT_TIMEOUT_SECONDS = 30.0  # a submission waits this long for an etcd that restarts
+FEW = 20  # tasks that are waited for are read one by one up to here, and all at once above
+
+
+class NotFound(UserError):
+    """There is no such task, pool or leader."""
+
+
+class Still(TallyError):
+    """The time is over, and these tasks have not come to what was waited for; `views` has all as they stood last."""
+
+    def __init__(self, waiting: Sequence[str], views: dict[str, TaskView]) -> None:
+        shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
+        super().__init__(f"still waiting for {shown}")
+        self.waiting = tuple(waiting)
+        self.views = views
+
+
+class Client:
+    """See the module's docstring.
+
+    `endpoints` are etcd's client URLs, as one text with commas or as several; `timeout_seconds` limits each call (a
+    submission waits up to SUBMIT_TIMEOUT_SECONDS). A `store` that is given is used instead, and not closed.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str] = "http://127.0.0.1:2379",
+        *,
+        cluster: str = "default",
+        user: str = "",
+        password_file: str = "",
+        ca_file: str = "",
+        cert_file: str = "",
+        key_file: str = "",
+        timeout_seconds: float = 5.0,
+        store: Store | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.keys = Keys(cluster)
+        self._clock = clock or SystemClock()
+        self._timeout_seconds = timeout_seconds
+        self._owns_store = store is None
+        if store is None:
+            from controller.config import parse_endpoints
+            from controller.store.etcd import EtcdStore
+            from controller.store.gateway import GatewayOptions
+
+            options = GatewayOptions(parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file)
+            store = EtcdStore(options, self._clock)
+        self.store = store
+        self._reading = Reading(store, self.keys, self._clock, timeout_seconds)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """A client as the settings (flags, environment, file) say."""
+        return cls(
+            settings.etcd,
+            cluster=settings.cluster,
+            user=settings.user,
+            password_file=str(settings.password_file or ""),
+            ca_file=str(settings.ca_file or ""),
+            cert_file=str(settings.cert_file or ""),
+            key_file=str(settings.key_file or ""),
+            timeout_seconds=settings.request_timeout_seconds,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; idempotent."""
+        if self._owns_store:
+            self.store.close()
+
+    # -- submitting --------------------------------------------------------------------------------------------------
+
+    def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
+        """Submit one task; see submit_many."""
+        return self.submit_many([task], dry_run=dry_run)[0]
+
+    def submit_many(
+        self,
+        tasks: Iterable[Mapping[str, Any] | Spec],
+        *,
+        dry_run: bool = False,
+        on_result: Callable[[SubmitResult], None] | None = None,
+    ) -> list[SubmitResult]:
+        """Submit tasks, about a hundred to a transaction; returns one result for each, in the order they became known.
+
+        Invalid tasks and conflicts are results and keep no other from being submitted. Tasks of one transaction count as
+        submitted at the same moment. `dry_run` validates against the pools as they are, and writes nothing. When etcd
+        stays away, what `on_result` has seen is stored, and the same call again counts it as unchanged.
+        """
+        submission = self._submission()
+        results = []
+        for result in self._dry(submission, tasks) if dry_run else submission.run(tasks):
+            results.append(result)
+            if on_result is not None:
+                on_result(result)
+        return results
+
+    def resolve(self, task: Mapping[str, Any] | Spec) -> Spec:
+        """The spec as it would be stored, with its pool's defaults. Raises InvalidField."""
+        return prepare(task, self._pool_definitions()).spec
+
+    def _submission(self) -> Submission:
+        return Submission(self.keys, self._pool_definitions(), self._clock, self._commit_patiently)
+
+    @staticmethod
+    def _dry(submission: Submission, tasks: Iterable[object]) -> Iterator[SubmitResult]:
+        for task in tasks:
+            checked = submission.check(task)
+            yield checked if isinstance(checked, SubmitResult) else SubmitResult(id=checked.spec.id, outcome="created")
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def get(self, task_id: str) -> TaskView:
+        """One task. Raises NotFound."""
+        return self._found(self._reading.tasks(task_id), task_id)
+
+    def tasks(self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None) -> list[TaskView]:
+        """The tasks that match, in the order in which they were submitted, at one revision."""
+        return sorted_views(self._reading.world("tasks/", "states/"), pool, parse_state(state) if state else None, labels or {})
+
+    def history(self, task_id: str) -> list[Step]:
+        """What happened to a task, oldest first. Raises NotFound."""
+        return self.get(task_id).history()
+
+    def explain(self, task_id: str) -> str:
+        """One sentence on why the task waits, runs or ended. Raises NotFound."""
+        world = self._reading.world("")
+        self._found(world, task_id)
+        return explain(world, task_id, self._clock.now())
+
+    def pools(self, *, counts: bool = False) -> list[PoolView]:
+        """All pools, sorted by name; with `counts` also how many tasks of each are in which state."""
+        return pool_views(self._reading.world("") if counts else self._reading.world("pools/", "ledgers/"))
+
+    def replicas(self) -> list[ReplicaView]:
+        """The registered replicas, sorted by id."""
+        return replica_views(self._reading.world("replicas/", "leader"))
+
+    def leader(self) -> LeaderView | None:
+        """The replica that leads, None when none does."""
+        item, _ = self.store.get(self.keys.leader, deadline=self._reading.deadline())
+        return leader_view(Change("leader", (), item.value, item.mod, item.create) if item is not None else None)
+
+    def logs(
+        self, task_id: str, *, attempt: int | None = None, follow: bool = False, stop: threading.Event | None = None
+    ) -> Iterator[bytes]:
+        """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or `stop` is set.
+
+        The process engine keeps output in the state folder of its machine, so that this works on that machine only.
+        Raises NotFound, EngineError, and UserError where no output can be read from here.
+        """
+        number = self.get(task_id).attempt if attempt is None else attempt
+        if number < 1:
+            raise NotFound(f"task {task_id!r} has not started yet, so that it has no output: see `tally explain {task_id}`")
+        engine = self.engine()
+        if engine is None:
+            raise UserError("no replica is registered whose engine keeps output that can be read from here: start one")
+        try:
+            return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop)
+        except AttemptUnknown as error:
+            raise NotFound(f"{error}: it was removed after its retention, or never started") from error
+
+    def engine(self) -> Engine | None:
+        """The engine that the registered replicas use, opened here for reading; None when that cannot be done from here.
+
+        Raises UserError when it is the process engine of another machine, EngineUnavailable when its folder cannot be used.
+        """
+        from controller.engine.process import ProcessEngine
+
+        replica = next((r for r in self.replicas() if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
+        if replica is None:
+            return None
+        state_dir = Path(str(replica.engine["state_dir"]))
+        if replica.host and replica.host != socket.gethostname():
+            raise UserError(f"the replicas run attempts in {state_dir} on {replica.host}: call this there")
+        return ProcessEngine(state_dir, self.keys.cluster, self._clock)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def wait(
+        self,
+        task_ids: Iterable[str],
+        *,
+        for_: str = "finished",
+        timeout_seconds: float | None = None,
+        on_change: Callable[[TaskView], None] | None = None,
+    ) -> dict[str, TaskView]:
+        """Wait until each task is in the state `for_` (any case), or has finished otherwise: what has ended never gets there.
+
+        Returns the tasks as they came to it; the caller looks at their states. An etcd that restarts does not end the
+        wait. Raises NotFound for a task that is not there or is removed meanwhile, Still when the time is over.
+        """
+        target = None if for_ == "finished" else parse_state(for_)
+        waiting = dict.fromkeys(task_ids)
+        views: dict[str, TaskView] = {}
+        prefix = self.keys.state(next(iter(waiting))) if len(waiting) == 1 else self.keys.state("")
+        few = len(waiting) <= FEW
+        load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.world("tasks/", "states/"))
+        for world, changed in self._reading.follow(load, prefix, timeout_seconds):
+            for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
+                view = self._found(world, task_id)
+                if on_change is not None and views.get(task_id) != view:
+                    on_change(view)
+                views[task_id] = view
+                if view.finished or view.state is target:
+                    del waiting[task_id]
+            if not waiting:
+                return views
+        raise Still(list(waiting), views)
+
+    def watch_tasks(
+        self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None, task_id: str = ""
+    ) -> Iterator[list[TaskView]]:
+        """The tasks that match, all at first and then those that changed, until the iterator is closed."""
+        wanted = parse_state(state) if state else None
+        load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.world("tasks/", "states/"))
+        prefix = self.keys.state(task_id) if task_id else self.keys.prefix
+        for world, changed in self._reading.follow(load, prefix, None):
+            yield sorted_views(world, pool, wanted, labels or {}, changed if changed is None or not task_id else {task_id})
+
+    # -- asking the leader -------------------------------------------------------------------------------------------
+
+    def cancel(self, task_id: str, *, reason: str = "") -> RequestResult:
+        """Ask for a task to be cancelled. One that has finished is left as it is (`already finished`). Raises NotFound."""
+        view = self.get(task_id)
+        if view.finished:
+            return RequestResult(id=task_id, outcome="already finished", message=f"{task_id} is {view.state} already")
+        return self._request(RequestKind.CANCEL, task_id, reason)
+
+    def retry(self, task_id: str, *, reason: str = "") -> RequestResult:
+        """Ask for another attempt at a Failed or Cancelled task. Raises NotFound, and UserError for one in another state."""
+        view = self.get(task_id)
+        if view.state is State.SUCCEEDED:
+            raise UserError(f"{task_id} is Succeeded, and what has succeeded is not run again: submit it under another name")
+        if not view.finished and not (view.status is not None and view.status.cancelling):
+            raise UserError(
+                f"{task_id} is {view.state}: only a Failed or Cancelled task can be retried; see `tally explain {task_id}`"
+            )
+        return self._request(RequestKind.RETRY, task_id, reason)
+
+    def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
+        """An operator's word that the lost attempt of a task no longer runs: its resources are released, and it may be retried.
+
+        If the word is wrong, two attempts may run at the same time. Raises NotFound, and UserError when it is not lost.
+        """
+        view = self.get(task_id)
+        if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
+            raise UserError(f"{task_id} is {view.state} and neither lost nor being stopped: there is nothing to confirm")
+        return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt)
+
+    def step_down(self) -> LeaderView:
+        """Take the leadership from whoever has it, so that a replica is elected anew; returns who had it. Raises NotFound.
+
+        Deletes the leader's key, if it still is that term's: the leader's next write fails its fence, and its watch tells it.
+        """
+        leader = self.leader()
+        if leader is None:
+            raise NotFound("no replica leads: there is nobody to step down; see `tally get replicas`")
+        guard = Guard(self.keys.leader, leader.term, on_create=True)
+        # Another term by now is what was wanted: the one that led when this was called no longer does.
+        self._commit(Transaction((guard,), (Delete(self.keys.leader),), uuid.uuid4().hex))
+        return leader
+
+    def _request(self, kind: RequestKind, task_id: str, reason: str, attempt: int = 0) -> RequestResult:
+        request = Request(kind=kind, by=_who(), reason=reason, at=self._clock.now(), attempt=attempt)
+        key, op = self.keys.request(task_id, kind), uuid.uuid4().hex
+        value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
+        while True:
+            task, _ = self.store.get(self.keys.task(task_id), deadline=self._reading.deadline())
+            if task is None:
+                raise self._no_task(task_id)
+            guards = (Guard(key, 0), Guard(self.keys.task(task_id), task.create, on_create=True))
+            answer = self._commit(Transaction(guards, (Put(key, value),), op))
+            if isinstance(answer, Committed):
+                return RequestResult(id=task_id, outcome="requested")
+            if answer.current.get(key) is not None:
+                return RequestResult(id=task_id, outcome="already requested", message="the leader has yet to act on it")
+
+    # -- pools -------------------------------------------------------------------------------------------------------
+
+    def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
+        """Create a pool, or replace its definition as a whole: what is left out becomes the default. Raises InvalidField."""
+        pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
+        key, op = self.keys.pool(pool.name), uuid.uuid4().hex
+        while True:
+            item, _ = self.store.get(key, deadline=self._reading.deadline())
+            unknown: dict[str, Any] = {}
+            if item is not None:
+                try:
+                    if codec.decode_pool(pool.name, item.value) == pool:
+                        return ApplyResult(name=pool.name, outcome="unchanged", message=self._overcommit(pool))
+                    stored = codec.decode_mapping(item.value)
+                    unknown = {name: value for name, value in stored.items() if name not in Pool.__struct_fields__}
+                except CorruptValue:
+                    pass  # this definition takes the place of what cannot be read
+            value = codec.encode({**unknown, **codec.decode_mapping(codec.encode_pool(pool, op))})
+            answer = self._commit(Transaction((Guard(key, item.mod if item is not None else 0),), (Put(key, value),), op))
+            if isinstance(answer, Committed):
+                outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
+                return ApplyResult(name=pool.name, outcome=outcome, message=self._overcommit(pool))
+
+    def delete_pool(self, name: str) -> None:
+        """Remove a pool's definition: what runs goes on, what waits waits until there is one again. Raises NotFound."""
+        key = self.keys.pool(parse_name(name, "name", "a pool's name"))
+        while True:
+            item, _ = self.store.get(key, deadline=self._reading.deadline())
+            if item is None:
+                raise NotFound(f"there is no pool {name!r} in cluster {self.keys.cluster!r}: see `tally get pools`")
+            if isinstance(self._commit(Transaction((Guard(key, item.mod),), (Delete(key),), uuid.uuid4().hex)), Committed):
+                return
+
+    def _overcommit(self, pool: Pool) -> str:
+        held = self._reading.world("ledgers/").ledger(pool.name).held
+        over = ", ".join(held.exceeding(pool.capacity))
+        return (
+            f"more is held than this capacity has ({over}: {held} held): nothing is admitted until enough has ended" if over else ""
+        )
+
+    def _pool_definitions(self) -> dict[str, Pool]:
+        return {name: record.pool for name, record in self._reading.world("pools/").pools.items()}
+
+    def _found(self, world: World, task_id: str) -> TaskView:
+        view = task_view(world, task_id)
+        if view is None:
+            raise self._no_task(task_id)
+        return view
+
+    def _no_task(self, task_id: str) -> NotFound:
+        return NotFound(f"there is no task {task_id!r} in cluster {self.keys.cluster!r}: see `tally get tasks`")
+
+    def _commit(self, transaction: Transaction) -> Committed | Refused:
+        return self.store.commit(transaction, deadline=self._reading.deadline())
+
+    def _commit_patiently(self, transaction: Transaction) -> Committed | Refused:
+        return self.store.commit(transaction, deadline=self._clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self._timeout_seconds))
+
+
+def _who() -> str:
+    """Who asks, for the record: user and machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in many containers
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

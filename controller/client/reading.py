@@ -1,0 +1,120 @@
+"""Reading the store into a model: whole parts of it, single tasks, and what changes afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+from controller.client.views import TaskView, task_view
+from controller.clock import Clock
+from controller.core.errors import UserError
+from controller.core.lifecycle import State
+from controller.core.validation import parse_name
+from controller.core.world import World
+from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
+from controller.store.changes import changes_of, to_change
+from controller.store.keys import Keys
+
+WATCH_SILENCE_SECONDS = 30.0
+
+
+class Reading:
+    """What a client reads of one cluster; each call ends within `timeout_seconds`."""
+
+    def __init__(self, store: Store, keys: Keys, clock: Clock, timeout_seconds: float) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._timeout_seconds = timeout_seconds
+
+    def deadline(self) -> float:
+        """The end of a call that starts now."""
+        return self._clock.boottime() + self._timeout_seconds
+
+    def world(self, *parts: str) -> World:
+        """The records under these parts of the cluster's prefix, at one revision."""
+        while True:
+            items: list[KeyValue] = []
+            revision = 0
+            try:
+                for part in parts:
+                    snapshot = self._store.load(self._keys.prefix + part, deadline=self.deadline(), revision=revision)
+                    revision = snapshot.revision
+                    items += snapshot.items
+            except Compacted:
+                continue  # between two parts: read them again, at a newer revision
+            world = World()
+            world.load(changes_of(self._keys, items), revision)
+            world.advance(self._clock.now())
+            return world
+
+    def tasks(self, *task_ids: str) -> World:
+        """These tasks' records, without reading all others'; `revision` is one that none of them is older than."""
+        world, revision = World(), 0
+        for task_id in task_ids:
+            parse_name(task_id, "id", "a task id")
+            # In this order a task that is removed meanwhile is seen as it was or not at all, and never as Created.
+            snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
+            revision = revision or snapshot.revision
+            for change in changes_of(self._keys, snapshot.items):
+                world.apply(change)
+            for key in (self._keys.state(task_id), self._keys.task(task_id)):
+                item, _ = self._store.get(key, deadline=self.deadline())
+                if item is not None:
+                    world.apply(to_change(self._keys, key, item, item.mod))
+        world.advance_revision(revision)
+        return world
+
+    def follow(
+        self, load: Callable[[], World], prefix: str, timeout_seconds: float | None
+    ) -> Iterator[tuple[World, set[str] | None]]:
+        """The model that `load` gives, kept current by a watch on `prefix`; with each step the tasks that changed (None: all)."""
+        until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
+        while True:
+            world = load()
+            yield world, None
+            watch = self._store.watch(prefix, after=world.revision, silence_seconds=WATCH_SILENCE_SECONDS)
+            timer = None if until is None else threading.Timer(max(0.0, until - self._clock.boottime()), watch.close)
+            if timer is not None:
+                timer.name, timer.daemon = "client-wait-timeout", True
+                timer.start()
+            try:
+                for batch in watch:
+                    changes = [to_change(self._keys, event.key, event.item, event.mod) for event in batch.events]
+                    applied = [change for change in changes if world.apply(change)]
+                    world.advance_revision(batch.revision)
+                    ids = {change.names[0] for change in applied if change.kind in ("tasks", "states")}
+                    if ids:
+                        yield world, ids
+                return
+            except (Compacted, ClusterChanged):
+                continue  # the model is loaded again
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                watch.close()
+
+
+def parse_state(text: str) -> State:
+    """A state from a user's word, in any case and with or without hyphens. Raises UserError that lists the states."""
+    wanted = text.replace("-", "").replace("_", "").lower()
+    for state in State:
+        if state.lower() == wanted:
+            return state
+    raise UserError(f"{text!r} is no state of a task: use one of {', '.join(State)}")
+
+
+def sorted_views(
+    world: World, pool: str, state: State | None, labels: Mapping[str, str], only: set[str] | None = None
+) -> list[TaskView]:
+    """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
+    views = []
+    tasks = (world.tasks[task_id] for task_id in (world.tasks if only is None else only) if task_id in world.tasks)
+    for task in sorted(tasks, key=lambda task: (task.spec_create, task.id)):
+        if (pool and task.pool != pool) or (state is not None and task.state is not state):
+            continue
+        has = task.spec.labels if task.spec is not None else {}
+        view = task_view(world, task.id) if all(has.get(key) == value for key, value in labels.items()) else None
+        if view is not None:
+            views.append(view)
+    return views

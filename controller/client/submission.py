@@ -1,0 +1,155 @@
+"""Submitting: what a user gave becomes stored specs, once each, many to a transaction.
+
+A task is created under the guard that its key does not exist, so submitting the same again never makes a second one:
+the answer is `unchanged` when the content is the same, `conflict` when it is not. A batch in which some exist is refused
+whole by etcd; those are judged from what the refusal shows, and the others are sent again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from controller.clock import Clock
+from controller.core import codec
+from controller.core.errors import CorruptValue, InvalidField
+from controller.core.resources import Vector, parse_quantity
+from controller.core.task import Pool, Spec
+from controller.core.validation import check_satisfiable, parse_spec
+from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Guard, KeyValue, Put, Transaction
+from controller.store.keys import Keys
+
+Outcome = Literal["created", "unchanged", "conflict", "invalid"]
+
+FALLBACK_RESOURCES = Vector({"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")})
+"""What a task holds, of what its pool has, when neither it nor its pool's `default_resources` names any resource."""
+
+
+class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one submitted task; `message` says why when it is neither created nor unchanged."""
+
+    id: str
+    outcome: Outcome
+    message: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the task is stored as it was given."""
+        return self.outcome in ("created", "unchanged")
+
+
+class Prepared(NamedTuple):
+    """A spec that is ready to be stored, and the resources that the user named (the others were filled in)."""
+
+    spec: Spec
+    named: frozenset[str]
+
+
+def prepare(raw: object, pools: Mapping[str, Pool]) -> Prepared:
+    """Validate what a user gave (a mapping or a Spec), and fill in the resources that its pool gives by default.
+
+    Raises InvalidField for anything invalid, an unknown pool, and requests that the pool could never satisfy.
+    """
+    given = codec.to_builtins(raw) if isinstance(raw, Spec) else raw
+    spec = parse_spec(given)
+    assert isinstance(given, Mapping)  # parse_spec takes nothing else
+    pool = pools.get(spec.pool)
+    if pool is None:
+        known = ", ".join(sorted(pools)) or "none yet: create one with `tally apply -f pool.yaml`"
+        raise InvalidField("pool", f"there is no pool {spec.pool!r}; known are {known}")
+    named = frozenset(given.get("resources") or ())
+    spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, pool))
+    check_satisfiable(spec, pool)
+    return Prepared(spec, named)
+
+
+def _defaults(named: frozenset[str], pool: Pool) -> Vector:
+    defaults = pool.default_resources
+    if not named and not defaults:
+        defaults = Vector({name: amount for name, amount in FALLBACK_RESOURCES.items() if name in pool.capacity})
+    return Vector({name: amount for name, amount in defaults.items() if name not in named})
+
+
+def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
+    """Whether the stored task is the one that was submitted; resources that were filled in are not compared."""
+    task_id = new.spec.id
+    try:
+        old, _, error = codec.decode_spec(task_id, stored.value)
+    except CorruptValue as corrupt:
+        error = str(corrupt)
+    if error:
+        return SubmitResult(id=task_id, outcome="conflict", message=f"a task {task_id} exists, but is not valid: {error}")
+    # What JSON cannot hold as it is (a date in a pod template) is compared as it is stored.
+    fresh = codec.decode_spec(task_id, codec.encode_spec(new.spec, 0.0, "")).spec
+    same_named = all(fresh.resources.get(name) == old.resources.get(name) for name in new.named)
+    if same_named and msgspec.structs.replace(fresh, resources=old.resources) == old:
+        return SubmitResult(id=task_id, outcome="unchanged")
+    differing = [name for name in Spec.__struct_fields__ if name != "resources" and getattr(fresh, name) != getattr(old, name)]
+    differing += [] if same_named else ["resources"]
+    return SubmitResult(
+        id=task_id,
+        outcome="conflict",
+        message=f"a task {task_id} exists with another spec (it differs in {', '.join(differing)}): specs never change, "
+        "so take another name",
+    )
+
+
+class Submission:
+    """One run of `submit`: tasks in, results out, in the order in which they are known.
+
+    `commit` is the client's, which waits out an unavailable store up to its own time limit.
+    """
+
+    def __init__(self, keys: Keys, pools: Mapping[str, Pool], clock: Clock, commit: Callable[[Transaction], Any]) -> None:
+        self._keys = keys
+        self._pools = pools
+        self._clock = clock
+        self._commit = commit
+
+    def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
+        """Submit each task; invalid ones and conflicts are results, and never keep others from being submitted."""
+        batch: dict[str, Prepared] = {}
+        size = 0
+        for raw in tasks:
+            prepared = self.check(raw)
+            if isinstance(prepared, SubmitResult):
+                yield prepared
+                continue
+            task_id = prepared.spec.id
+            bytes_needed = 3 * len(self._keys.task(task_id)) + 128 + len(codec.encode(prepared.spec))
+            if batch and (task_id in batch or len(batch) >= MAX_OPERATIONS or size + bytes_needed > MAX_REQUEST_BYTES):
+                yield from self._create(batch)
+                batch, size = {}, 0
+            batch[task_id] = prepared
+            size += bytes_needed
+        yield from self._create(batch)
+
+    def check(self, raw: object) -> Prepared | SubmitResult:
+        """The task made ready, or why it is refused."""
+        try:
+            return prepare(raw, self._pools)
+        except InvalidField as error:
+            task_id = raw.get("id") if isinstance(raw, Mapping) else raw.id if isinstance(raw, Spec) else None
+            return SubmitResult(id=task_id if isinstance(task_id, str) else "", outcome="invalid", message=str(error))
+
+    def _create(self, batch: dict[str, Prepared]) -> Iterator[SubmitResult]:
+        while batch:
+            answer = self._commit(self._creation(batch))
+            if isinstance(answer, Committed):
+                yield from (SubmitResult(id=task_id, outcome="created") for task_id in batch)
+                return
+            for task_id in list(batch):
+                stored = answer.current.get(self._keys.task(task_id))
+                if stored is not None:
+                    yield compare(batch.pop(task_id), stored)
+
+    def _creation(self, batch: Mapping[str, Prepared]) -> Transaction:
+        op, now = uuid.uuid4().hex, self._clock.now()
+        return Transaction(
+            guards=tuple(Guard(self._keys.task(task_id), 0) for task_id in batch),
+            writes=tuple(Put(self._keys.task(p.spec.id), codec.encode_spec(p.spec, now, op)) for p in batch.values()),
+            op=op,
+        )

@@ -1,0 +1,196 @@
+"""What a user sees of the installation: frozen values made from the model, for the client library and the command line."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from controller.core import codec
+from controller.core.lifecycle import State
+from controller.core.records import Change, Task, decode_or_empty
+from controller.core.resources import ZERO, Vector
+from controller.core.task import Pool, Spec, Status, Step
+from controller.core.world import World
+
+V = TypeVar("V", bound=msgspec.Struct)
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as it stands in the store. Times are seconds since the Unix epoch, None for what has not happened."""
+
+    id: str
+    pool: str
+    state: State
+    attempt: int = 0
+    reason: str = ""
+    message: str = ""
+    problem: str = ""  # why its spec is invalid, or which of its records cannot be read
+    requests: tuple[str, ...] = ()  # kinds of request that wait for the leader
+    submitted_at: float = 0.0
+    spec: Spec | None = None
+    status: Status | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to an end (that a retry may still undo)."""
+        return self.status is not None and self.status.is_finished
+
+    @property
+    def lost(self) -> bool:
+        """Whether its attempt is lost, with its resources held."""
+        return self.status is not None and self.status.lost_since is not None
+
+    def history(self) -> list[Step]:
+        """The steps of its lifecycle, oldest first. Raises CorruptValue when they cannot be read."""
+        return codec.decode_history(self.status) if self.status is not None else []
+
+    def to_builtins(self) -> dict[str, Any]:
+        """As dicts, lists and texts, the history included."""
+        plain: dict[str, Any] = codec.to_builtins(msgspec.structs.replace(self, status=None))
+        if self.status is not None:
+            plain["status"] = codec.to_builtins(msgspec.structs.replace(self.status, history=()))
+            plain["status"]["history"] = codec.to_builtins(self.history())
+        return plain
+
+
+class PoolView(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool: what it has, what is held of it, and what is left (below zero when its capacity was lowered while in use)."""
+
+    name: str
+    capacity: Vector = ZERO
+    held: Vector = ZERO
+    free: Vector = ZERO
+    definition: Pool | None = None  # None: tasks draw on a pool that is not there (any more), or that cannot be read
+    problem: str = ""
+    counts: dict[str, int] = {}  # state → tasks, where the tasks were read too
+
+    @property
+    def overcommitted(self) -> list[str]:
+        """The resources of which more is held than there is."""
+        return self.held.exceeding(self.capacity)
+
+
+class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica as it registered itself. `engine` holds the engine's name and its options, such as `state_dir`."""
+
+    id: str
+    instance: str = ""
+    role: Literal["leader", "follower"] = "follower"
+    host: str = ""
+    pid: int = 0
+    status_url: str = ""
+    version: str = ""
+    engine: dict[str, Any] = {}
+    started_at: float = 0.0
+    applied_revision: int = 0
+
+
+class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
+    """The replica that leads. `term` fences its writes; `epoch` counts terms, and survives a restore from a backup."""
+
+    id: str
+    term: int
+    instance: str = ""
+    status_url: str = ""
+    version: str = ""
+    epoch: int = 0
+    since: float = 0.0
+
+
+class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a request: it is stored for the leader, an equal one waits already, or there is nothing left to do."""
+
+    id: str
+    outcome: Literal["requested", "already requested", "already finished"]
+    message: str = ""
+
+
+class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a pool's definition; `message` warns of a capacity below what is held."""
+
+    name: str
+    outcome: Literal["created", "configured", "unchanged"]
+    message: str = ""
+
+
+def task_view(world: World, task_id: str) -> TaskView | None:
+    """The task, None when neither a spec nor a status is there."""
+    task = world.tasks.get(task_id)
+    if task is None or not (task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"}):
+        return None
+    status = task.status
+    return TaskView(
+        id=task.id,
+        pool=task.pool,
+        state=task.state,
+        attempt=task.attempt,
+        reason=status.reason if status is not None else "",
+        message=status.message if status is not None else "",
+        problem=_problem(world, task),
+        requests=tuple(sorted(task.requests)),
+        submitted_at=task.submitted_at or (status.created_at if status is not None else 0.0),
+        spec=task.spec,
+        status=status,
+    )
+
+
+def _problem(world: World, task: Task) -> str:
+    broken = [f"{kind}/{task.id}: {world.quarantine.get((kind, (task.id,)), '')}" for kind in sorted(task.frozen)]
+    return "; ".join(filter(None, [task.spec_error, *broken]))
+
+
+def pool_views(world: World) -> list[PoolView]:
+    """Every pool that is defined, or of which something is held, sorted by name."""
+    broken = {names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers")}
+    return [_pool_view(world, name) for name in sorted(world.pools.keys() | world.ledgers.keys() | broken)]
+
+
+def _pool_view(world: World, name: str) -> PoolView:
+    record, held = world.pools.get(name), world.ledger(name).held
+    capacity = record.pool.capacity if record is not None else ZERO
+    problems = [
+        f"{kind}/{name}: {why}"
+        for (kind, names), why in world.quarantine.items()
+        if names == (name,) and kind in ("pools", "ledgers")
+    ]
+    return PoolView(
+        name=name,
+        capacity=capacity,
+        held=held,
+        free=capacity - held,
+        definition=record.pool if record is not None else None,
+        problem="; ".join(problems),
+        counts={state.value: n for (pool, state), n in world.counts.items() if pool == name and n},
+    )
+
+
+def replica_views(world: World) -> list[ReplicaView]:
+    """The registered replicas, sorted by id."""
+    leader = decode_or_empty(world.leader)
+    return [_replica_view(change, leader) for _, change in sorted(world.replicas.items())]
+
+
+def _replica_view(change: Change, leader: dict[str, Any]) -> ReplicaView:
+    value = decode_or_empty(change)
+    leads = bool(leader) and value.get("instance", change.names[0]) == leader.get("instance", leader.get("id"))
+    return _lenient(ReplicaView, {**value, "id": change.names[0], "role": "leader" if leads else "follower"})
+
+
+def leader_view(change: Change | None) -> LeaderView | None:
+    """The leader, None when nobody leads."""
+    if change is None:
+        return None
+    return _lenient(LeaderView, {"id": "", **decode_or_empty(change), "term": change.create})
+
+
+def _lenient(kind: type[V], value: dict[str, Any]) -> V:
+    """A view of what a replica wrote of itself; a value that is not as this version knows it is left out, not an error."""
+    fields = {}
+    for info in msgspec.structs.fields(kind):
+        if info.encode_name in value:
+            try:
+                fields[info.name] = msgspec.convert(value[info.encode_name], info.type)
+            except msgspec.ValidationError:
+                continue
+    return kind(**{"id": "", **fields})
