@@ -1,0 +1,188 @@
+"""Parameters of the status endpoint: each is its schema for the OpenAPI document and its parser, side by side."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from controller.core.lifecycle import State
+from controller.status.problems import Problem
+
+MAX_LIMIT = 500
+MAX_WAIT_SECONDS = 30.0
+MAX_REVISION = 2**63 - 1
+
+_LABEL = re.compile(r"(?P<absent>!)?(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]{0,316})")
+_LABEL_VALUE = re.compile(r"(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]{0,316})(?P<operator>==|=|!=)(?P<value>[-A-Za-z0-9_.]{0,63})")
+_TERM = r"(!?[A-Za-z0-9][-A-Za-z0-9_./]{0,316}|[A-Za-z0-9][-A-Za-z0-9_./]{0,316}(==|=|!=)[-A-Za-z0-9_.]{0,63})"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter. `parse` raises ValueError with what would be right; `default` stands for one that is not given."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    parse: Callable[[str], Any]
+    default: Any = None
+
+
+class Requirement(NamedTuple):
+    """One term of a label selector: the label's value must be (or not be) in `value`; None asks whether it exists."""
+
+    key: str
+    value: str | None
+    negated: bool
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether `labels` satisfy it. As in Kubernetes, `k!=v` holds when there is no k."""
+        found = self.key in labels if self.value is None else labels.get(self.key) == self.value
+        return found is not self.negated
+
+
+def parse_parameters(known: Iterable[Parameter], given: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """All parameters by name. Raises Problem (400), naming the parameter that is unknown, doubled or does not hold."""
+    by_name = {parameter.name: parameter for parameter in known}
+    values: dict[str, Any] = {}
+    for name, text in given:
+        if name not in by_name:
+            choice = f"known here are {', '.join(by_name)}" if by_name else "none is known here"
+            raise _bad(name, f"there is no parameter {name[:80]!r}: {choice}")
+        if name in values:
+            raise _bad(name, f"{name} is given twice: give it once")
+        try:
+            values[name] = by_name[name].parse(text)
+        except ValueError as error:
+            raise _bad(name, f"{name} is {text[:80]!r}: {error}") from None
+    return {parameter.name: parameter.default for parameter in by_name.values()} | values
+
+
+def parse_flag(text: str) -> bool:
+    """`?verbose` alone means true."""
+    if text in ("", "1", "true"):
+        return True
+    if text in ("0", "false"):
+        return False
+    raise ValueError("expected nothing, true or false")
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers in plain digits."""
+
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or len(text) > 19 or not low <= int(text) <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def parse_wait(text: str) -> float:
+    """Seconds to wait."""
+    if re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", text):
+        seconds = float(text)
+        if math.isfinite(seconds) and 0 <= seconds <= MAX_WAIT_SECONDS:
+            return seconds
+    raise ValueError(f"expected seconds from 0 to {MAX_WAIT_SECONDS:g}")
+
+
+def parse_states(text: str) -> frozenset[State]:
+    """States, separated by commas."""
+    names = {state.value: state for state in State}
+    try:
+        return frozenset(names[name] for name in text.split(","))
+    except KeyError:
+        raise ValueError(f"expected states separated by commas, of {', '.join(names)}") from None
+
+
+def parse_labels(text: str) -> tuple[Requirement, ...]:
+    """A selector as kubectl takes it: `k=v,k2!=v2,k3,!k4`; all terms must hold."""
+    return tuple(_requirement(term) for term in text.split(","))
+
+
+def continue_token(task_id: str) -> str:
+    """The token of the page after `task_id`; opaque to clients, and good for ever, since it names an id and no position."""
+    return task_id.encode().hex()
+
+
+def parse_continue(text: str) -> str:
+    """The id after which the page begins."""
+    if re.fullmatch(r"([0-9a-f]{2}){1,512}", text) is None:
+        raise ValueError("expected the `continue` of the page before, unchanged")
+    return bytes.fromhex(text).decode(errors="replace")
+
+
+def _requirement(term: str) -> Requirement:
+    if match := _LABEL_VALUE.fullmatch(term):
+        return Requirement(match["key"], match["value"], match["operator"] == "!=")
+    if match := _LABEL.fullmatch(term):
+        return Requirement(match["key"], None, bool(match["absent"]))
+    raise ValueError("expected a selector such as team=blue,tier!=test,gpu,!spot")
+
+
+def _bad(name: str, detail: str) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, detail, parameter=name)
+
+
+def _text(text: str) -> str:
+    if len(text) > 253:
+        raise ValueError("expected at most 253 characters")
+    return text
+
+
+VERBOSE = Parameter(
+    "verbose", "List every check.", {"type": "string", "enum": ["", "1", "true", "0", "false"]}, parse_flag, default=False
+)
+MIN_REVISION = Parameter(
+    "min_revision",
+    "Answer only from a model that has applied this revision of the store, such as the one a write returned.",
+    {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
+    integer(0, MAX_REVISION),
+    default=0,
+)
+WAIT = Parameter(
+    "wait",
+    "Seconds to wait for min_revision.",
+    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
+    parse_wait,
+    default=0.0,
+)
+POOL = Parameter("pool", "Only tasks of this pool.", {"type": "string", "minLength": 1, "maxLength": 253}, _text)
+STATE = Parameter(
+    "state",
+    "Only tasks in these states, separated by commas.",
+    {"type": "array", "items": {"type": "string", "enum": [state.value for state in State]}, "minItems": 1},
+    parse_states,
+)
+LABEL = Parameter(
+    "label",
+    "Only tasks whose labels match, such as `team=blue,tier!=test,gpu,!spot`.",
+    {"type": "string", "pattern": f"^{_TERM}(,{_TERM})*$"},
+    parse_labels,
+    default=(),
+)
+LIMIT = Parameter(
+    "limit",
+    "Tasks on a page.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 100},
+    integer(1, MAX_LIMIT),
+    default=100,
+)
+CONTINUE = Parameter(
+    "continue",
+    "The `continue` of the page before.",
+    {"type": "string", "pattern": "^([0-9a-f]{2}){1,512}$"},
+    parse_continue,
+    default="",
+)
+AFTER = Parameter(
+    "after",
+    "Begin after this revision; the header Last-Event-ID does the same. Without either, the stream begins now.",
+    {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
+    integer(0, MAX_REVISION),
+)
