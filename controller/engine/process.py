@@ -13,7 +13,7 @@ and a spec with an image alone is refused. The environment is a short list of th
 LANG, LC_*, TZ, USER, TMPDIR; no secrets), then the spec's and the fencing token. `working_dir` is a folder of this machine, by
 default an empty one of the attempt's own. Both streams go to one file.
 
-Limits: see `LIMITS`. The end of the command's first process ends the attempt, as in a container: what it left running
+Limits: see `process_limits`. The end of the command's first process ends the attempt, as in a container: what it left running
 is killed. Only what another service was asked to run (a container daemon, systemd, at) is beyond its reach.
 
 Cost: 3 to 4 ms of CPU per start and end, 45 ms once per replica for the fork server.
@@ -41,9 +41,8 @@ from controller.core.validation import parse_name
 from controller.engine import attempt_folder as files
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
 from controller.engine.fork_server import ForkServer
+from controller.engine.process_limits import over_memory
 from controller.engine.settlement import settle
-
-LIMITS = "memory: not enforced; cpu: not enforced"
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
 _Observations = list[Observation]  # these are named before a method is called `list`
@@ -140,6 +139,7 @@ class ProcessEngine:
                 names = {os.path.basename(path) for _, path in changes}
                 if self._clock.boottime() >= sweep_at:
                     sweep_at = self._clock.boottime() + _SWEEP_SECONDS
+                    self._enforce_memory(live)
                     names |= live.keys()
                 for seen in self._observe(names):
                     name = str(seen.attempt)
@@ -185,9 +185,14 @@ class ProcessEngine:
             raise AttemptRefused("InvalidName", str(error)) from error
         return self._attempts / str(attempt)
 
-    def _request_stop(self, folder: Path, reason: str, grace_seconds: float) -> None:
+    def _enforce_memory(self, names: Iterable[str]) -> None:
+        for excess in over_memory(self._attempts / name for name in names):
+            message = f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it asked for"
+            self._request_stop(excess.folder, "OOMKilled", 0.0, message)
+
+    def _request_stop(self, folder: Path, reason: str, grace_seconds: float, message: str = "") -> None:
         folder.mkdir(exist_ok=True)
-        files.write(folder, files.STOP, {"reason": reason, "grace_seconds": grace_seconds})
+        files.write(folder, files.STOP, {"reason": reason, "grace_seconds": grace_seconds, "message": message})
         # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so far; then it
         # reads the request before it starts anything.
         files.wake(folder)

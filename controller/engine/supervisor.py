@@ -225,7 +225,8 @@ class Supervisor:
                 return
             self._read_request()
             if self._stop is not None and not announced:
-                _send_signal(os.killpg, self._main, signal.SIGTERM)
+                if self._stop["grace_seconds"] > 0:
+                    _send_signal(os.killpg, self._main, signal.SIGTERM)
                 announced = True
                 self._kill_at = time.monotonic() + self._stop["grace_seconds"]
             timeout = None
@@ -244,7 +245,7 @@ class Supervisor:
             return
         grace = float(request.get("grace_seconds", 0.0))
         if self._stop is None:
-            self._stop = {"reason": request.get("reason", "Stopped"), "grace_seconds": grace}
+            self._stop = {"reason": "Stopped", **request, "grace_seconds": grace}
         elif self._kill_at:
             self._kill_at = min(self._kill_at, time.monotonic() + grace)
 
@@ -304,7 +305,8 @@ class Supervisor:
         how = f"was killed by {signal.Signals(number).name}" if number else f"exited with code {status}"
         if self._stop is not None:
             reason = self._stop["reason"]
-            return {**result, "phase": "Failed", "reason": reason, "message": how, "disrupted": reason == "Interrupted"}
+            message = self._stop.get("message") or how
+            return {**result, "phase": "Failed", "reason": reason, "message": message, "disrupted": reason == "Interrupted"}
         if status == 0:
             return {**result, "phase": "Succeeded", "reason": "Completed"}
         return {**result, "phase": "Failed", "reason": "Error", "message": how}

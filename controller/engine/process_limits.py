@@ -1,0 +1,48 @@
+"""What the process engine enforces of a task's resources, and how.
+
+- memory: the private resident memory of all processes of an attempt, added up about once a second by every replica that
+  watches the engine; above the spec's `memory` the attempt is killed, with the reason OOMKilled. So a burst of less than
+  a second passes. Not by RLIMIT_AS or RLIMIT_DATA, which count what programs reserve and never use (Go, Java and node would
+  not even start), each process for itself; and not by cgroups, which an unprivileged user seldom may make.
+- cpu, and all other names: accounted for by the pool, not enforced.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from controller.engine import attempt_folder as files
+from controller.engine.process_table import private_bytes, processes
+
+
+class Excess(NamedTuple):
+    """An attempt that uses more memory than it asked for; both in bytes."""
+
+    folder: Path
+    used: int
+    limit: int
+
+
+def over_memory(folders: Iterable[Path]) -> Iterator[Excess]:
+    """Those of the running attempts that use more memory than their spec says; one pass over all processes. Raises OSError."""
+    limited = {}
+    for folder in folders:
+        record = files.read(folder, files.RECORD)
+        if record and record.get("memory_bytes"):
+            limited[folder] = record
+    if not limited:
+        return
+    children = defaultdict(list)
+    for process in processes():
+        children[process.parent].append(process.pid)
+    for folder, record in limited.items():
+        used, family = 0, [*children[record["supervisor"]]]
+        while family:
+            pid = family.pop()
+            used += private_bytes(pid)
+            family += children[pid]
+        if used > record["memory_bytes"]:
+            yield Excess(folder, used, record["memory_bytes"])
