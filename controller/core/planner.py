@@ -137,6 +137,10 @@ class Planner:
 
     # -- planning ----------------------------------------------------------------------------------------------------
 
+    def limit(self, limits: Limits) -> None:
+        """Plan no larger transactions than this from now on."""
+        self._limits = limits
+
     def plan(self, now: float) -> Plan:
         """All that became ready, up to the limits of one transaction. Call again until the plan is empty."""
         self._world.advance(now)

@@ -64,7 +64,9 @@ class World:
         record = (change.kind, change.names)
         if change.mod <= max(self.mod_of(*record), self._tombstones.get(record, 0)):
             return False
-        self.quarantine.pop(record, None)
+        mended = self.quarantine.pop(record, None) is not None
+        if mended and change.kind == "ledgers":  # what waited for a ledger that could not be read is looked at again
+            self.dirty.update((task.id, None) for task in self.holding.values() if task.pool == change.names[0])
         if change.value is None:
             self._tombstones[record] = change.mod
         else:
@@ -217,8 +219,6 @@ class World:
         name = change.names[0]
         self._note_mod(change)
         self.dirty_pools[name] = None
-        if change.kind == "ledgers":  # what waited for a ledger that could not be read is looked at again
-            self.dirty.update((task.id, None) for task in self.holding.values() if task.pool == name)
         try:
             if change.kind == "pools":
                 self.pools.pop(name, None)

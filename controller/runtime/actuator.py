@@ -1,0 +1,73 @@
+"""Carries out effects, a few at a time, while the term may still act; every outcome comes back through the inbox."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import structlog
+
+from controller.core.plan import Effect, Forget, Start, Stop
+from controller.election.term import Leadership
+from controller.engine.base import AttemptRefused, Engine, EngineError, EngineUnavailable
+from controller.runtime.inbox import EffectFailed, Inbox, Started, StartRefused, StopSent
+
+log = structlog.get_logger(__name__)
+
+
+class Actuator:
+    """One tenure's hands. An effect that has not begun when the term ends never begins."""
+
+    def __init__(self, engine: Engine, leadership: Leadership, inbox: Inbox, workers: int) -> None:
+        self._engine = engine
+        self._leadership = leadership
+        self._inbox = inbox
+        self._effects: queue.SimpleQueue[Effect | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"actuator-{leadership.epoch}-{n}", daemon=True) for n in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def perform(self, effect: Effect) -> None:
+        """Carry out the effect soon; its hold is committed."""
+        self._effects.put(effect)
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Let those under way end and drop the others; tells whether all threads ended within the time.
+
+        The term must have ended: a worker that takes another effect then finds it so.
+        """
+        for _ in self._threads:
+            self._effects.put(None)
+        share = timeout_seconds / len(self._threads)
+        for thread in self._threads:
+            thread.join(share)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        while (effect := self._effects.get()) is not None:
+            if self._leadership.why_ended():
+                continue  # the next leader derives it again from what is committed
+            self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        epoch = self._leadership.epoch
+        try:
+            if isinstance(effect, Start):
+                self._inbox.put(Started(epoch, effect, self._engine.start(effect.launch)))
+            elif isinstance(effect, Stop):
+                seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
+                self._inbox.put(StopSent(epoch, effect, seen))
+            else:
+                self._engine.forget(effect.attempt)
+        except AttemptRefused as error:
+            log.warning("attempt refused", attempt=str(effect.attempt), reason=error.reason, error=str(error))
+            self._inbox.put(StartRefused(epoch, effect, error.reason, str(error)))
+        except EngineUnavailable as error:
+            log.warning("engine does not answer", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
+            if not isinstance(effect, Forget):  # what is left of a removed task is found again by the next list
+                self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))
+        except EngineError as error:
+            log.error("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))  # noqa: TRY400
+            self._inbox.put(EffectFailed(epoch, effect, str(error), 5.0))

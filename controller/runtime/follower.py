@@ -1,0 +1,89 @@
+"""Feeds the model: loads the store once, then watches it from there; loads again whenever the history has a gap."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from controller.clock import Clock
+from controller.runtime.inbox import Changed, Inbox, Loaded
+from controller.store.base import ClusterChanged, Compacted, Store, StoreError, Watch
+from controller.store.changes import changes_of, to_change
+from controller.store.keys import Keys
+
+LOAD_SECONDS = 60.0
+PAUSE_SECONDS = 1.0  # before another try, when the store does not answer
+
+log = structlog.get_logger(__name__)
+
+
+class Follower:
+    """Runs in a thread of its own until `close`. `last_contact` is when the store was last heard of (boottime)."""
+
+    def __init__(self, store: Store, keys: Keys, clock: Clock, inbox: Inbox, silence_seconds: float) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._inbox = inbox
+        self._silence_seconds = silence_seconds
+        self._closed = threading.Event()
+        self._watch: Watch | None = None
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self.last_contact: float | None = None
+        self.last_error = ""
+        self.reloads: dict[str, int] = {}  # cause → times
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the watch and the thread."""
+        self._closed.set()
+        watch = self._watch
+        if watch is not None:
+            watch.close()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        fresh = False
+        while not self._closed.is_set():
+            try:
+                self._load_and_watch(fresh)
+                fresh = False
+            except Compacted as error:
+                self._note("compacted", error)
+            except ClusterChanged as error:
+                # Another cluster, or a restored one: what we know of revisions means nothing there (fault 24).
+                self._note("cluster-changed", error)
+                fresh = True
+                self._closed.wait(PAUSE_SECONDS)
+            except StoreError as error:
+                self._note("unavailable", error)
+                self._closed.wait(PAUSE_SECONDS)
+
+    def _load_and_watch(self, fresh: bool) -> None:
+        snapshot = self._store.load(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS)
+        self._heard()
+        self._inbox.put(Loaded(list(changes_of(self._keys, snapshot.items)), snapshot.revision, fresh))
+        watch = self._store.watch(self._keys.prefix, after=snapshot.revision, silence_seconds=self._silence_seconds)
+        self._watch = watch
+        try:
+            if self._closed.is_set():
+                return
+            for batch in watch:
+                self._heard()
+                changes = [to_change(self._keys, event.key, event.item, event.mod) for event in batch.events]
+                self._inbox.put(Changed(changes, batch.revision))
+        finally:
+            watch.close()
+
+    def _heard(self) -> None:
+        self.last_contact = self._clock.boottime()
+        self.last_error = ""
+
+    def _note(self, cause: str, error: StoreError) -> None:
+        self.last_error = str(error)
+        self.reloads[cause] = self.reloads.get(cause, 0) + 1
+        log.warning("model is loaded again", cause=cause, error=str(error))

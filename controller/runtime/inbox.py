@@ -1,0 +1,124 @@
+"""What reaches the control loop: messages from the watch, the election and the engine, in order of arrival.
+
+One thread takes; any thread puts. Everything that happens to a replica's model comes through here, so that the model
+needs no lock against writers and a pass sees all that has arrived.
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import NamedTuple
+
+from controller.core.plan import Effect
+from controller.core.records import Change
+from controller.core.task import Observation
+from controller.election.term import Leadership
+
+
+class Loaded(NamedTuple):
+    """The whole store at one revision: the first load, or a reload after a compaction. `fresh`: it is another store."""
+
+    changes: list[Change]
+    revision: int
+    fresh: bool = False
+
+
+class Changed(NamedTuple):
+    """Changes in revision order; all up to `revision` are in it or came before."""
+
+    changes: list[Change]
+    revision: int
+
+
+class Elected(NamedTuple):
+    """A term of this replica has begun."""
+
+    leadership: Leadership
+
+
+class Listed(NamedTuple):
+    """A full list of the engine, asked for at `began`, for the tenure of `epoch`."""
+
+    epoch: int
+    observations: list[Observation]
+    began: float
+
+
+class Observed(NamedTuple):
+    """One observation from the engine's watch."""
+
+    epoch: int
+    observation: Observation
+
+
+class EngineSilent(NamedTuple):
+    """The engine did not answer a list."""
+
+    epoch: int
+    message: str
+
+
+class Started(NamedTuple):
+    """A Start was carried out (or found the attempt there)."""
+
+    epoch: int
+    effect: Effect
+    observation: Observation
+
+
+class StartRefused(NamedTuple):
+    """The engine refused a Start and started nothing."""
+
+    epoch: int
+    effect: Effect
+    reason: str
+    message: str
+
+
+class StopSent(NamedTuple):
+    """A Stop was taken by the engine."""
+
+    epoch: int
+    effect: Effect
+    observation: Observation | None
+
+
+class EffectFailed(NamedTuple):
+    """The engine did not answer an effect; try again after `retry_after` seconds."""
+
+    epoch: int
+    effect: Effect
+    message: str
+    retry_after: float
+
+
+class Wake(NamedTuple):
+    """Nothing happened but that the loop should look at its flags."""
+
+
+FromEngine = Listed | Observed | EngineSilent | Started | StartRefused | StopSent | EffectFailed
+Message = Loaded | Changed | Elected | Wake | FromEngine
+
+
+class Inbox:
+    """An unbounded queue: what fills it is bounded by the store's watch and by the effects under way."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def put(self, message: Message) -> None:
+        """Add a message; from any thread."""
+        self._queue.put(message)
+
+    def take(self, timeout_seconds: float) -> list[Message]:
+        """All that has arrived; waits for the first, up to the time-out. Empty when nothing came."""
+        messages = []
+        try:
+            messages.append(self._queue.get(timeout=timeout_seconds) if timeout_seconds > 0 else self._queue.get_nowait())
+            while True:
+                messages.append(self._queue.get_nowait())
+        except queue.Empty:
+            return messages
+
+    def __len__(self) -> int:
+        return self._queue.qsize()

@@ -1,0 +1,67 @@
+"""Watches the engine during one tenure: a full list at once and again every so often, and the watch's hints in between."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from controller.clock import Clock
+from controller.core.task import Observation
+from controller.engine.base import Engine, EngineError, EngineUnavailable
+from controller.runtime.inbox import EngineSilent, Inbox, Listed, Observed
+
+log = structlog.get_logger(__name__)
+
+
+class Observer:
+    """One tenure's eyes. The watch begins before the first list, so that nothing falls between the two."""
+
+    def __init__(self, engine: Engine, epoch: int, inbox: Inbox, clock: Clock, relist_seconds: float) -> None:
+        self._engine = engine
+        self._epoch = epoch
+        self._inbox = inbox
+        self._clock = clock
+        self._relist_seconds = relist_seconds
+        self._closed = threading.Event()
+        self._relist = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch, name=f"engine-watch-{epoch}", daemon=True),
+            threading.Thread(target=self._list, name=f"engine-list-{epoch}", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, timeout_seconds: float) -> bool:
+        """End both threads; tells whether they ended within the time. What they still put is of a past epoch."""
+        self._closed.set()
+        self._relist.set()
+        for thread in self._threads:
+            thread.join(timeout_seconds / 2)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _watch(self) -> None:
+        def sink(observation: Observation) -> None:
+            self._inbox.put(Observed(self._epoch, observation))
+
+        while not self._closed.is_set():
+            try:
+                self._engine.watch(sink, self._closed)
+            except EngineError as error:
+                log.warning("engine watch ended", error=str(error))
+                self._relist.set()  # what happened meanwhile is found by a list
+                self._closed.wait(error.retry_after if isinstance(error, EngineUnavailable) else 1.0)
+
+    def _list(self) -> None:
+        pause = 0.0
+        while not self._closed.is_set():
+            began = self._clock.now()
+            try:
+                self._inbox.put(Listed(self._epoch, self._engine.list(), began))
+                pause = self._relist_seconds
+            except EngineError as error:
+                self._inbox.put(EngineSilent(self._epoch, str(error)))
+                pause = min(max(1.0, 2 * pause), self._relist_seconds)
+                log.warning("engine cannot be listed", error=str(error), retry_in_seconds=pause)
+            self._relist.wait(pause)
+            self._relist.clear()

@@ -1,0 +1,21 @@
+"""What a replica is told when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from controller.election.elector import Timings
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOptions:
+    """`identity` is what the replica writes of itself: id, instance (unique to the process), host, pid, status_url, version, …"""
+
+    cluster: str
+    identity: dict[str, Any]
+    timings: Timings
+    relist_seconds: float = 30.0
+    heartbeat_seconds: float = 2.0
+    silence_seconds: float = 10.0
+    workers: int = 8  # effects under way at once

@@ -1,0 +1,215 @@
+"""The leader's loop, without threads: messages in, one guarded transaction at a time, then its effects.
+
+All that became ready while the last transaction was in flight goes into the next one (group commit). A commit is
+synchronous and ends by the leadership's deadline: past it nothing may start anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import structlog
+
+from controller.clock import Clock
+from controller.core import codec
+from controller.core.draft import Limits
+from controller.core.plan import Effect, Plan, Start
+from controller.core.planner import Planner
+from controller.core.task import Status
+from controller.core.world import World
+from controller.election.term import Leadership, LeadershipLost
+from controller.runtime.inbox import (
+    EffectFailed,
+    EngineSilent,
+    FromEngine,
+    Listed,
+    Observed,
+    Started,
+    StartRefused,
+    StopSent,
+)
+from controller.store.base import (
+    MAX_OPERATIONS,
+    MAX_REQUEST_BYTES,
+    Delete,
+    Guard,
+    Put,
+    Refused,
+    RequestTooLarge,
+    Store,
+    Transaction,
+    Write,
+)
+from controller.store.changes import to_change
+from controller.store.keys import Keys
+
+FEWEST_OPERATIONS = 16  # enough for any one task; an etcd that refuses even this is set up wrongly
+
+log = structlog.get_logger(__name__)
+
+
+def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
+    """The plan's changes as one guarded transaction: the term, and every record that the plan was made from."""
+    guards = [Guard(keys.leader, term, on_create=True)]
+    writes: list[Write] = []
+    for change in plan.changes:
+        if change.value is not None or change.removes:
+            guards.append(Guard(keys.state(change.task_id), change.seen_mod))
+        if change.spec_mod >= 0:
+            guards.append(Guard(keys.task(change.task_id), change.spec_mod))
+        if change.value is not None:
+            writes.append(Put(keys.state(change.task_id), change.value))
+        for kind, mod in change.requests:
+            guards.append(Guard(keys.request(change.task_id, kind), mod))
+            writes.append(Delete(keys.request(change.task_id, kind)))
+        if change.removes:
+            writes += [Delete(keys.state(change.task_id)), Delete(keys.task(change.task_id))]
+    for ledger in plan.ledgers:
+        guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))
+        writes.append(Put(keys.ledger(ledger.pool), ledger.value))
+    guards += [Guard(keys.pool(pool), mod) for pool, mod in plan.pools]
+    return Transaction(tuple(guards), tuple(writes), plan.op)
+
+
+class Reconciler:
+    """One tenure's decisions. `reading` guards the model against readers while it changes; see the module's docstring.
+
+    `on_commit`, when given, is told of every plan that was persisted and its revision (for logs, metrics, tests).
+    """
+
+    def __init__(
+        self,
+        world: World,
+        planner: Planner,
+        leadership: Leadership,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        perform: Callable[[Effect], None],
+        changing: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._world = world
+        self._planner = planner
+        self._leadership = leadership
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._perform = perform
+        self._changing = changing
+        self.commits = 0
+
+    def handle(self, message: FromEngine) -> None:
+        """Take in what the engine said; the caller holds the model."""
+        if message.epoch != self._leadership.epoch:
+            return  # of a tenure before
+        now = self._clock.now()
+        if isinstance(message, Observed):
+            self._planner.observed(message.observation)
+        elif isinstance(message, Listed):
+            self._planner.listed(message.observations, message.began)
+        elif isinstance(message, EngineSilent):
+            self._planner.unavailable()
+        elif isinstance(message, Started):
+            self._planner.start_done(message.effect.attempt, message.observation, now)
+        elif isinstance(message, StartRefused):
+            self._planner.start_refused(message.effect.attempt, message.reason, message.message)
+        elif isinstance(message, StopSent):
+            self._planner.stop_done(message.effect.attempt, message.observation, now)
+        elif isinstance(message, EffectFailed):
+            self._planner.effect_failed(message.effect.attempt, now + message.retry_after)
+
+    def step(self) -> bool:
+        """Plan once, persist, then act; tells whether there was anything to do.
+
+        Raises LeadershipLost when the term has ended, OutcomeUnknown and StoreUnavailable when the store did not answer
+        until the term's deadline, StoreDenied when it refuses us.
+        """
+        self._leadership.check()
+        with self._changing():
+            plan = self._planner.plan(self._clock.now())
+        if plan.persists and not self._commit(plan):
+            return True
+        for effect in plan.effects:
+            if isinstance(effect, Start):
+                # Persist before act, and act only in office: a paused leader finds its deadline passed here.
+                self._leadership.check()
+            self._perform(effect)
+        return bool(plan)
+
+    def next_wake_seconds(self) -> float | None:
+        """Seconds until time alone gives something to do; None when never."""
+        wake = self._planner.next_wake()
+        return None if wake is None else max(0.0, wake - self._clock.now())
+
+    def _commit(self, plan: Plan) -> bool:
+        transaction = to_transaction(plan, self._keys, self._leadership.revision)
+        try:
+            result = self._store.commit(transaction, deadline=self._leadership.deadline)
+        except RequestTooLarge as error:
+            self._shrink(plan, transaction, error)
+            return False
+        if isinstance(result, Refused):
+            self._refused(plan, result)
+            return False
+        before = {change.task_id: self._status(change.task_id) for change in plan.changes}
+        with self._changing():
+            self._planner.committed(plan, result.revision)
+        self.commits += 1
+        for change in plan.changes:
+            if change.status is not None:
+                _log_steps(change.task_id, before[change.task_id], change.status, result.revision)
+            elif change.removes:
+                log.info("task removed", task=change.task_id, revision=result.revision)
+        return True
+
+    def _status(self, task_id: str) -> Status | None:
+        task = self._world.tasks.get(task_id)
+        return task.status if task is not None else None
+
+    def _refused(self, plan: Plan, result: Refused) -> None:
+        """Take over what the store showed, and plan again; a leader key that is not ours ends the term."""
+        leader = result.current.get(self._keys.leader)
+        if leader is None or leader.create != self._leadership.revision:
+            raise LeadershipLost("fenced: the leader key is gone" if leader is None else "fenced: another replica leads")
+        differing = []
+        with self._changing():
+            for key, item in result.current.items():
+                change = to_change(self._keys, key, item, item.mod if item is not None else result.revision)
+                if item is not None:
+                    self._world.check_not_newer(change.kind, change.names, change.mod)
+                if (item is not None or self._world.mod_of(change.kind, change.names)) and self._world.apply(change):
+                    differing.append(key)
+            self._planner.refused(plan)
+        log.info("plan refused, planning again", differing=differing[:5], tasks=len(plan.changes))
+
+    def _shrink(self, plan: Plan, transaction: Transaction, error: RequestTooLarge) -> None:
+        """An etcd with lower limits than the default's: smaller transactions from now on."""
+        operations = transaction.operations() // 2
+        if operations < FEWEST_OPERATIONS and len(plan.changes) == 1:
+            raise error
+        log.warning("transaction too large for this etcd: planning smaller ones", operations=operations, error=str(error))
+        with self._changing():
+            self._planner.limit(Limits(max(FEWEST_OPERATIONS, operations), max(4096, transaction.size() // 2)))
+            self._planner.refused(plan)
+
+
+DEFAULT_LIMITS = Limits(MAX_OPERATIONS, MAX_REQUEST_BYTES)
+
+
+def _log_steps(task_id: str, before: Status | None, after: Status, revision: int) -> None:
+    """One canonical line per transition."""
+    new = after.steps - (before.steps if before is not None else 0)
+    for step in codec.decode_history(after)[-new:] if new > 0 else []:
+        log.info(
+            "transition",
+            task=task_id,
+            attempt=step.attempt,
+            source=step.source,
+            event_kind=step.event,
+            state=step.state,
+            reason=step.reason,
+            message=step.message,
+            revision=revision,
+            term=step.term,
+        )

@@ -1,0 +1,350 @@
+"""One replica: the control loop around the model, in one of six explicit phases.
+
+    starting ──► following ──► taking-over ──► leading
+                     ▲              │             │
+                     └──── stepping-down ◄────────┘        any ──► stopping
+
+The loop's thread alone changes the model and the tenure. Readers hold the model's lock for a page's worth of time, and
+never during a request to the store or the engine, so that they cannot put the lease at risk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import structlog
+
+from controller.clock import Clock
+from controller.core.errors import TallyError
+from controller.core.records import RevisionWentBack, decode_or_empty
+from controller.core.world import World
+from controller.election.elector import Elector
+from controller.election.session import Registration, Session
+from controller.election.term import Leadership, LeadershipLost
+from controller.engine.base import Engine
+from controller.runtime.follower import Follower
+from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
+from controller.runtime.options import ReplicaOptions
+from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
+from controller.status.base import Check, Facts, Listener
+from controller.store.base import OutcomeUnknown, Store, StoreError
+from controller.store.keys import Keys
+
+IDLE_SECONDS = 0.5  # the longest wait of the loop: its heartbeat
+
+log = structlog.get_logger(__name__)
+
+
+class Replica:
+    """See the module's docstring. `fatal` is called when the process must end: state could not be torn down in time."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        clock: Clock,
+        options: ReplicaOptions,
+        *,
+        audit: Callable[[], dict[str, Any]],
+        new_lease: Callable[[], int],
+        fatal: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._clock = clock
+        self._options = options
+        self._audit = audit
+        self._fatal = fatal
+        self._keys = Keys(options.cluster)
+        self._inbox = Inbox()
+        self._lock = threading.RLock()
+        self._world = World()
+        self._listeners: list[Listener] = []
+        self._loaded = False
+        self._phase = ""
+        self._started = self._beat = clock.boottime()
+        self._stopping = threading.Event()
+        self._elected: Leadership | None = None
+        self._tenure: Tenure | None = None
+        self._torn_down = threading.Event()
+        self._last_error = ""
+        self._follower = Follower(store, self._keys, clock, self._inbox, options.silence_seconds)
+        timings = options.timings
+        self._elector = Elector(store, self._keys, clock, self, options.identity, timings, new_lease)
+        self._session = Session(self._elector, self._on_election_error)
+        self._registration = Registration(
+            store, self._keys, clock, options.identity, self._describe, options.heartbeat_seconds, new_lease
+        )
+        self._enter("starting")
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Follow, lead when elected, until `stop`; then hand over and return."""
+        self._follower.start()
+        self._registration.start()
+        self._session.start()
+        closer = threading.Thread(target=self._close_when_stopping, name="closer", daemon=True)
+        closer.start()
+        while closer.is_alive():
+            self._turn()
+        self._end_tenure("the replica stops")
+        self._follower.close()
+        self._registration.close()
+        self._enter("stopped")
+
+    def stop(self) -> None:
+        """Ask `run` to hand over and end; from any thread or a signal handler."""
+        self._stopping.set()
+
+    def _close_when_stopping(self) -> None:
+        self._stopping.wait()
+        self._enter("stopping")
+        if not self._session.close("the replica stops", self._options.timings.lease_ttl_seconds + TEARDOWN_SECONDS):
+            log.warning("leadership could not be released in time; its lease expires by itself")
+        self._inbox.put(Wake())
+
+    def _turn(self) -> None:
+        """One turn of the loop: take what has arrived, then plan, commit and act until nothing is left to do."""
+        self._beat = self._clock.boottime()
+        self._take(self._idle_seconds())
+        self._change_office()
+        tenure = self._tenure
+        if tenure is None:
+            with self._lock:  # what a leader would have to look at; it derives its own when it begins
+                self._world.advance(self._clock.now())
+                self._world.dirty.clear()
+                self._world.dirty_pools.clear()
+            return
+        try:
+            while tenure.reconciler.step():
+                self._beat = self._clock.boottime()
+                self._take(0.0)
+        except (LeadershipLost, StoreError, RevisionWentBack) as error:
+            if isinstance(error, OutcomeUnknown):
+                log.warning("a commit's outcome is unknown; the next leader finds what was written", error=str(error))
+            self._last_error = str(error)
+            tenure.leadership.end(str(error))
+            self._session.wake()
+            return
+        if self._phase == "taking-over" and tenure.engine_listed:
+            self._enter("leading")
+
+    def _idle_seconds(self) -> float:
+        tenure = self._tenure
+        if tenure is None or tenure.leadership.why_ended():
+            return IDLE_SECONDS
+        wake = tenure.reconciler.next_wake_seconds()
+        return IDLE_SECONDS if wake is None else min(IDLE_SECONDS, wake)
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def _take(self, timeout_seconds: float) -> None:
+        messages = self._inbox.take(timeout_seconds)
+        if not messages:
+            return
+        with self._lock:
+            for message in messages:
+                self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        if isinstance(message, Loaded):
+            self._load(message)
+        elif isinstance(message, Changed):
+            for change in message.changes:
+                if self._world.apply(change) and change.kind == "leader" and change.value is None:
+                    self._session.wake()  # nobody leads: campaign now
+            self._world.advance_revision(message.revision)
+            for listener in self._listeners:
+                listener.changed(message.changes, message.revision)
+        elif isinstance(message, Elected):
+            self._elected = message.leadership
+        elif not isinstance(message, Wake) and self._tenure is not None:
+            self._tenure.reconciler.handle(message)
+
+    def _load(self, message: Loaded) -> None:
+        if message.fresh:
+            if self._tenure is not None:
+                self._end_tenure("the store is another one than before")
+            self._world = World()
+        self._world.load(message.changes, message.revision)
+        self._loaded = True
+        if self._world.leader is None:
+            self._session.wake()
+        if self._phase == "starting":
+            self._enter("following", revision=message.revision, tasks=len(self._world.tasks))
+        for listener in self._listeners:
+            listener.reloaded(message.revision)
+
+    # -- office ------------------------------------------------------------------------------------------------------
+
+    def _change_office(self) -> None:
+        """Begin a tenure once the model has applied its term; tear it down once the term has ended."""
+        if self._tenure is not None:
+            self._check_leader_key(self._tenure.leadership)
+            if why := self._tenure.leadership.why_ended():
+                self._end_tenure(why)
+        elected = self._elected
+        if elected is None:
+            return
+        caught_up = self._loaded and self._world.revision >= elected.revision
+        if caught_up:
+            self._check_leader_key(elected)
+        if elected.why_ended():
+            self._elected = None
+            self._torn_down.set()
+        elif self._tenure is None and caught_up:
+            self._elected = None
+            self._enter("taking-over", epoch=elected.epoch, term=elected.revision, revision=self._world.revision)
+            self._tenure = Tenure(
+                self._world,
+                elected,
+                self._store,
+                self._engine,
+                self._keys,
+                self._clock,
+                self._inbox,
+                self._options.identity["instance"],
+                self._options.relist_seconds,
+                self._options.workers,
+                lambda: self._lock,
+            )
+
+        elif self._staleness() > self._deaf_seconds:
+            elected.end("the model does not reach the term: the watch is dead")
+            self._session.wake()
+
+    def _check_leader_key(self, leadership: Leadership) -> None:
+        """End a term whose key is no longer ours, whatever our lease says, and one whose model hears nothing any more."""
+        leader = self._world.leader
+        if leader is None:
+            self._end_office(leadership, "the leader key was deleted")
+        elif leader.create != leadership.revision or decode_or_empty(leader).get("instance") != self._options.identity["instance"]:
+            self._end_office(leadership, "the leader key was overwritten")
+        elif self._staleness() > self._deaf_seconds:
+            self._end_office(leadership, "the watch is dead: a leader that hears of no submission must not stay")
+
+    def _end_office(self, leadership: Leadership, why: str) -> None:
+        leadership.end(why)
+        self._session.wake()
+
+    @property
+    def _deaf_seconds(self) -> float:
+        return 3 * self._options.silence_seconds
+
+    def _staleness(self) -> float:
+        """Seconds since the store was last heard of."""
+        contact = self._follower.last_contact
+        return self._clock.boottime() - (contact if contact is not None else self._started)
+
+    def _end_tenure(self, why: str) -> None:
+        tenure = self._tenure
+        if tenure is None:
+            return
+        self._enter("stepping-down", epoch=tenure.leadership.epoch, why=why)
+        tenure.leadership.end(why)
+        self._tenure = None
+        if not tenure.close():
+            self._fatal("an effect did not end within a second of the loss of leadership")
+        self._torn_down.set()
+        if not self._stopping.is_set():
+            self._enter("following")
+
+    def on_elected(self, leadership: Leadership) -> None:
+        """See Ballot."""
+        self._torn_down.clear()
+        self._inbox.put(Elected(leadership))
+
+    def on_lost(self, leadership: Leadership, why: str) -> None:
+        """See Ballot. A commit in flight ends by the term's deadline, so that much is waited for at most."""
+        self._inbox.put(Wake())
+        limit = max(0.0, leadership.deadline - self._clock.boottime()) + 2 * TEARDOWN_SECONDS
+        if not self._torn_down.wait(limit):
+            self._fatal(f"the leader's state was not torn down in time ({why})")
+
+    def loop_is_alive(self, within_seconds: float) -> bool:
+        """See Ballot."""
+        return self._clock.boottime() - self._beat <= within_seconds
+
+    def _on_election_error(self, error: TallyError) -> None:
+        self._last_error = str(error)
+        log.error("election failed", error=str(error))
+
+    def _enter(self, phase: str, **facts: Any) -> None:
+        if phase != self._phase:
+            log.info("phase", phase=phase, before=self._phase, **facts)
+            self._phase = phase
+
+    # -- the status endpoint's view ----------------------------------------------------------------------------------
+
+    def facts(self) -> Facts:
+        """See ReplicaView."""
+        tenure, world = self._tenure, self._world
+        now = self._clock.boottime()
+        staleness = self._staleness()
+        leader = str(decode_or_empty(world.leader).get("id", ""))
+        leading = tenure is not None and not tenure.leadership.why_ended()
+        silence = now - self._beat
+        live = (Check("control-loop", silence <= self._options.timings.heartbeat_limit_seconds, f"last turn {silence:.1f} s ago"),)
+        stale = staleness > 2 * self._options.silence_seconds
+        ready: tuple[Check, ...] = (
+            Check("model", self._loaded, f"{len(world.tasks)} tasks at revision {world.revision}" if self._loaded else "loading"),
+            Check("store", not stale, self._follower.last_error or f"heard of {staleness:.1f} s ago"),
+            Check("leader", bool(leader), f"{leader} leads" if leader else "no leader is known"),
+        )
+        if leading and tenure is not None:
+            answers = tenure.engine_answers
+            ready += (
+                Check("engine", answers, f"{self._engine.name} answers" if answers else f"{self._engine.name} does not answer"),
+            )
+        return Facts(
+            replica=self._options.identity["id"],
+            cluster=self._options.cluster,
+            role="leader" if leading else "follower",
+            phase=self._phase,
+            term=tenure.leadership.revision if leading and tenure is not None else 0,
+            epoch=tenure.leadership.epoch if leading and tenure is not None else int(decode_or_empty(world.leader).get("epoch", 0)),
+            revision=world.revision,
+            staleness_seconds=staleness,
+            leader=leader,
+            engine=self._engine.name,
+            live=live,
+            ready=ready,
+        )
+
+    def reading(self) -> AbstractContextManager[World]:
+        """See ReplicaView."""
+
+        @contextmanager
+        def held() -> Iterator[World]:
+            with self._lock:
+                yield self._world
+
+        return held()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """See ReplicaView."""
+        with self._lock:
+            self._listeners.append(listener)
+            listener.reloaded(self._world.revision)
+
+        def end() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return end
+
+    def audit(self) -> dict[str, Any]:
+        """See ReplicaView."""
+        return self._audit()
+
+    def now(self) -> float:
+        """See ReplicaView."""
+        return self._clock.now()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"applied_revision": self._world.revision}

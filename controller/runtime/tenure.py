@@ -1,0 +1,71 @@
+"""One term of this replica as leader: what is built when it begins, and torn down whole when it ends.
+
+Nothing of a tenure outlives it, and nothing of an earlier one enters it: regained leadership is a new start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import structlog
+
+from controller.clock import Clock
+from controller.core.planner import Planner, Term
+from controller.core.world import World
+from controller.election.term import Leadership
+from controller.engine.base import Engine
+from controller.runtime.actuator import Actuator
+from controller.runtime.inbox import Inbox
+from controller.runtime.observer import Observer
+from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
+from controller.store.base import Store
+from controller.store.keys import Keys
+
+TEARDOWN_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Tenure:
+    """See the module's docstring. Built only once the model has applied the term's own revision."""
+
+    def __init__(
+        self,
+        world: World,
+        leadership: Leadership,
+        store: Store,
+        engine: Engine,
+        keys: Keys,
+        clock: Clock,
+        inbox: Inbox,
+        replica: str,
+        relist_seconds: float,
+        workers: int,
+        changing: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        clock.anchor()
+        self.leadership = leadership
+        self._actuator = Actuator(engine, leadership, inbox, workers)
+        self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
+        planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
+        self._planner = planner
+        self.reconciler = Reconciler(world, planner, leadership, store, keys, clock, self._actuator.perform, changing)
+
+    @property
+    def engine_answers(self) -> bool:
+        """Whether the engine answered the last list."""
+        return self._planner.engine_answers
+
+    @property
+    def engine_listed(self) -> bool:
+        """Whether the engine was listed once: the point from which this leader acts."""
+        return self._planner.engine_listed
+
+    def close(self) -> bool:
+        """Tear everything down; tells whether it was done within TEARDOWN_SECONDS. The term must have ended."""
+        acted = self._actuator.close(TEARDOWN_SECONDS / 2)
+        observed = self._observer.close(TEARDOWN_SECONDS / 2)
+        if not observed:
+            log.info("the engine's watch has not ended yet; what it still says is of a past term", epoch=self.leadership.epoch)
+        return acted
