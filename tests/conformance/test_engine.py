@@ -1,0 +1,255 @@
+"""What every engine must do. An engine joins with an `EngineCase`; what it cannot do by its nature, it states in `lacks`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from controller.clock import SystemClock
+from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.engine.base import AttemptUnknown, Engine
+from controller.engine.null import NullEngine
+from controller.engine.process import ProcessEngine
+from tests.engine.process_cases import launch, observation, wait_for, wait_stopped
+
+
+@dataclass
+class EngineCase:
+    """An engine and the launches that make it do what the tests are about, each of a fresh task."""
+
+    engine: Engine
+    succeeding: Callable[[], Launch]
+    until_stopped: Callable[[], Launch]
+    failing: Callable[[int], Launch] | None = None
+    ignoring_sigterm: Callable[[], Launch] | None = None  # prints "ready" once it does
+    printing: Callable[[str], Launch] | None = None
+    never_starting: Callable[[], Launch] | None = None
+    printing_environment: Callable[[], Launch] | None = None
+    another: Callable[[str], Engine] | None = None  # another replica's engine, for the cluster of this name
+    cleanups: list[Callable[[], object]] = field(default_factory=list)
+
+
+def process_case(folder: Path) -> EngineCase:
+    engine = ProcessEngine(folder, "test", SystemClock())
+    case = EngineCase(
+        engine,
+        succeeding=lambda: launch("true"),
+        until_stopped=lambda: launch("sleep", "1000"),
+        failing=lambda code: launch("sh", "-c", f"exit {code}"),
+        ignoring_sigterm=lambda: launch("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"),
+        printing=lambda text: launch("sh", "-c", 'echo "$1"; echo "$1" >&2', "sh", text),
+        never_starting=lambda: launch("/nonexistent/command"),
+        printing_environment=lambda: launch("env"),
+    )
+
+    def another(cluster: str) -> Engine:
+        other = ProcessEngine(folder, cluster, SystemClock())
+        case.cleanups.append(other.close)
+        return other
+
+    case.another = another
+    case.cleanups += [lambda: engine.interrupt_all(0.0), engine.close]
+    return case
+
+
+def null_case(folder: Path) -> EngineCase:
+    """Excluded by nature: it runs nothing, so nothing fails, prints, ignores signals or outlives its process."""
+    engine = NullEngine(SystemClock())
+    stop = threading.Event()
+    time_passes = threading.Thread(target=engine.watch, args=(lambda seen: None, stop), name="null-engine-time")
+    time_passes.start()
+    return EngineCase(
+        engine,
+        succeeding=lambda: launch("true"),
+        until_stopped=lambda: launch("true", env={"TALLY_NULL_SECONDS": "1000"}),
+        cleanups=[stop.set, time_passes.join],
+    )
+
+
+@pytest.fixture(params=[process_case, null_case], ids=["process", "null"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
+    made: EngineCase = request.param(tmp_path)
+    yield made
+    for cleanup in made.cleanups:
+        cleanup()
+
+
+def needs(case: EngineCase, ability: str) -> Callable[..., Launch]:
+    """The case's launch of this kind; the engine's exclusions are stated in its case."""
+    made = getattr(case, ability)
+    if made is None:
+        pytest.skip(f"{case.engine.name} has no such attempts: {ability}")
+    return made
+
+
+def test_an_attempt_that_succeeds_is_proven_to_have_stopped(case: EngineCase) -> None:
+    """It has a uid from the start, which it keeps, and ends Succeeded with its times."""
+    given = case.succeeding()
+    first = case.engine.start(given)
+    last = wait_stopped(case.engine, given.attempt)
+    assert first.uid
+    assert (last.phase, last.exit_code, last.ran, last.uid) == (Phase.SUCCEEDED, 0, True, first.uid)
+    assert last.started_at is not None
+    assert last.finished_at is not None
+    assert last.started_at <= last.finished_at
+
+
+@pytest.mark.parametrize("code", [1, 2, 255])
+def test_an_exit_code_is_passed_on(case: EngineCase, code: int) -> None:
+    given = needs(case, "failing")(code)
+    case.engine.start(given)
+    seen = wait_stopped(case.engine, given.attempt)
+    assert (seen.phase, seen.exit_code, seen.ran, seen.signal) == (Phase.FAILED, code, True, None)
+
+
+def test_a_second_start_adopts_the_first(case: EngineCase) -> None:
+    given = case.until_stopped()
+    assert case.engine.start(given).uid == case.engine.start(given).uid
+
+
+def test_starts_at_the_same_moment_make_one_attempt(case: EngineCase) -> None:
+    given = case.until_stopped()
+    with ThreadPoolExecutor(8, thread_name_prefix="starter") as pool:
+        uids = {seen.uid for seen in pool.map(case.engine.start, [given] * 8)}
+    assert len(uids) == 1
+
+
+def test_a_finished_attempt_is_never_run_again(case: EngineCase) -> None:
+    """Its name is its fencing token: a start that comes late is told how it ended."""
+    given = case.succeeding()
+    case.engine.start(given)
+    ended = wait_stopped(case.engine, given.attempt)
+    assert case.engine.start(given) == ended
+    assert observation(case.engine, given.attempt) == ended
+
+
+def test_a_stopped_attempt_ends_failed_with_the_proof_of_stop(case: EngineCase) -> None:
+    given = case.until_stopped()
+    started = case.engine.start(given)
+    case.engine.stop(given.attempt, grace_seconds=30.0, uid=started.uid)
+    case.engine.stop(given.attempt, grace_seconds=30.0, uid=started.uid)
+    seen = wait_stopped(case.engine, given.attempt)
+    assert (seen.phase, seen.reason, seen.ran) == (Phase.FAILED, "Stopped", True)
+    assert case.engine.stop(given.attempt, grace_seconds=0.0) == seen
+
+
+def test_a_stop_meant_for_another_uid_touches_nothing(case: EngineCase) -> None:
+    given = case.until_stopped()
+    case.engine.start(given)
+    assert case.engine.stop(given.attempt, grace_seconds=0.0, uid="another") is None
+    assert case.engine.stop(AttemptId("unknown", 1), grace_seconds=0.0, uid="another") is None
+    seen = observation(case.engine, given.attempt)
+    assert seen is not None
+    assert not seen.stopped
+    assert observation(case.engine, AttemptId("unknown", 1)) is None
+
+
+def test_an_attempt_stopped_before_its_start_never_runs(case: EngineCase) -> None:
+    """The stop leaves a tombstone, which the late start finds (fault 28)."""
+    given = case.succeeding()
+    seen = case.engine.stop(given.attempt, grace_seconds=1.0)
+    assert seen is not None
+    assert (seen.phase, seen.stopped, seen.ran, seen.reason) == (Phase.FAILED, True, False, "NeverStarted")
+    assert case.engine.start(given) == seen
+    assert case.engine.list() == [seen]
+
+
+def test_an_attempt_that_ignores_sigterm_is_killed_after_the_grace(case: EngineCase) -> None:
+    given = needs(case, "ignoring_sigterm")()
+    case.engine.start(given)
+    assert b"ready" in next(chunk for chunk in case.engine.logs(given.attempt, follow=True) if chunk)
+    case.engine.stop(given.attempt, grace_seconds=0.3)
+    seen = wait_stopped(case.engine, given.attempt)
+    assert (seen.phase, seen.reason, seen.signal, seen.exit_code) == (Phase.FAILED, "Stopped", 9, 137)
+
+
+def test_what_cannot_be_started_failed_without_having_run(case: EngineCase) -> None:
+    given = needs(case, "never_starting")()
+    case.engine.start(given)
+    seen = wait_stopped(case.engine, given.attempt)
+    assert (seen.phase, seen.ran) == (Phase.FAILED, False)
+    assert seen.reason
+    assert seen.message
+
+
+def test_a_finished_attempt_is_listed_until_it_is_forgotten(case: EngineCase) -> None:
+    given = case.succeeding()
+    case.engine.start(given)
+    wait_stopped(case.engine, given.attempt)
+    case.engine.forget(given.attempt)
+    case.engine.forget(given.attempt)
+    assert case.engine.list() == []
+    with pytest.raises(AttemptUnknown):
+        case.engine.logs(given.attempt, follow=False)
+
+
+def test_a_running_attempt_cannot_be_forgotten(case: EngineCase) -> None:
+    given = case.until_stopped()
+    started = case.engine.start(given)
+    case.engine.forget(given.attempt)
+    seen = observation(case.engine, given.attempt)
+    assert seen is not None
+    assert (seen.uid, seen.stopped) == (started.uid, False)
+
+
+def test_a_watch_reports_the_end_and_returns_when_told(case: EngineCase) -> None:
+    if case.engine.name == "null":
+        pytest.skip("has one watch at a time, which the case itself keeps")
+    reported: list[Observation] = []
+    stop = threading.Event()
+    watch = threading.Thread(target=case.engine.watch, args=(reported.append, stop), name="watch")
+    watch.start()
+    try:
+        given = case.succeeding()
+        case.engine.start(given)
+        wait_for(lambda: any(s.attempt == given.attempt and s.stopped for s in reported), "the watch to report the end")
+    finally:
+        stop.set()
+        watch.join(20)
+    assert not watch.is_alive()
+
+
+def test_output_of_both_streams_is_kept(case: EngineCase) -> None:
+    given = needs(case, "printing")("ä line")
+    case.engine.start(given)
+    assert b"".join(case.engine.logs(given.attempt, follow=True)).decode() == "ä line\nä line\n"
+    assert b"".join(case.engine.logs(given.attempt, follow=False)).decode() == "ä line\nä line\n"
+
+
+def test_logs_of_an_unknown_attempt_are_refused(case: EngineCase) -> None:
+    with pytest.raises(AttemptUnknown):
+        case.engine.logs(AttemptId("unknown", 1), follow=False)
+
+
+def test_an_attempt_is_given_its_fencing_token(case: EngineCase) -> None:
+    given = needs(case, "printing_environment")()
+    case.engine.start(given)
+    lines = b"".join(case.engine.logs(given.attempt, follow=True)).decode().splitlines()
+    assert {f"TALLY_TASK_ID={given.attempt.task_id}", "TALLY_ATTEMPT=1", "TALLY_TERM=7"} <= set(lines)
+
+
+def test_another_replica_adopts_what_runs(case: EngineCase) -> None:
+    """The first replica's engine is closed, which leaves its attempts running; the next one sees and stops them."""
+    another = needs(case, "another")("test")
+    given = case.until_stopped()
+    started = case.engine.start(given)
+    case.engine.close()
+    assert another.start(given).uid == started.uid
+    another.stop(given.attempt, grace_seconds=30.0)
+    assert wait_stopped(another, given.attempt).reason == "Stopped"
+
+
+def test_another_cluster_is_not_touched(case: EngineCase) -> None:
+    another = needs(case, "another")("other")
+    given = case.until_stopped()
+    case.engine.start(given)
+    assert another.list() == []
+    another.stop(given.attempt, grace_seconds=0.0)
+    seen = observation(case.engine, given.attempt)
+    assert seen is not None
+    assert not seen.stopped

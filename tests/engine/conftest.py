@@ -1,0 +1,38 @@
+"""Each test has a state folder of its own, and leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.clock import SystemClock
+from controller.engine.process import ProcessEngine
+from tests.engine.process_cases import running_pids, wait_for
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Callable[[], ProcessEngine]]:
+    """Makes engines on one state folder, as the replicas of one cluster have them; ends all attempts after the test."""
+    engines: list[ProcessEngine] = []
+
+    def make() -> ProcessEngine:
+        engines.append(ProcessEngine(tmp_path, "test", SystemClock()))
+        return engines[-1]
+
+    yield make
+    last = make()
+    last.interrupt_all(0.0)
+    for pid in running_pids(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+    for engine in engines:
+        engine.close()
+    wait_for(lambda: not running_pids(tmp_path), "the test's processes to end")
+
+
+@pytest.fixture
+def engine(replica: Callable[[], ProcessEngine]) -> ProcessEngine:
+    return replica()

@@ -1,0 +1,78 @@
+"""What the tests of the process engine share: launches, bounded waiting, and a sight of what really runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from controller.core.resources import Vector
+from controller.core.task import AttemptId, Launch, Observation, Pool, Spec, fencing_environment
+from controller.engine import attempt_folder as files
+from controller.engine.base import Engine
+from controller.engine.process_table import environment_value, processes
+
+T = TypeVar("T")
+_numbers = itertools.count(1)
+
+
+def wait_for(probe: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+    """The first true answer of `probe`; fails the test when there is none in time (generous: slow machines are no failure)."""
+    give_up_at = time.monotonic() + seconds
+    while not (answer := probe()):
+        assert time.monotonic() < give_up_at, f"waited {seconds:g} s in vain for: {what}"
+        time.sleep(0.005)
+    return answer
+
+
+def launch(*command: str, task_id: str = "", cluster: str = "test", memory: str = "", **spec: object) -> Launch:
+    """A launch of `command`, by default as the first attempt of a task of its own."""
+    attempt = AttemptId(task_id or f"task-{next(_numbers)}", 1)
+    resources = Vector.parse({"memory": memory} if memory else {})
+    values = Spec(id=attempt.task_id, command=command, resources=resources, **spec)
+    environment = fencing_environment(attempt, 7, values.env)
+    return Launch(attempt=attempt, cluster=cluster, term=7, spec=values, pool=Pool(name="default"), environment=environment)
+
+
+def observation(engine: Engine, attempt: AttemptId) -> Observation | None:
+    """What a full list says of the attempt."""
+    return next((seen for seen in engine.list() if seen.attempt == attempt), None)
+
+
+def wait_stopped(engine: Engine, attempt: AttemptId) -> Observation:
+    """The attempt's observation once its stop is proven."""
+
+    def probe() -> Observation | None:
+        seen = observation(engine, attempt)
+        return seen if seen is not None and seen.stopped else None
+
+    return wait_for(probe, f"the end of {attempt}")
+
+
+def folder_of(state_dir: Path, attempt: AttemptId, cluster: str = "test") -> Path:
+    return state_dir.resolve() / cluster / "attempts" / str(attempt)
+
+
+def record_of(state_dir: Path, attempt: AttemptId) -> dict[str, object]:
+    return json.loads((folder_of(state_dir, attempt) / files.RECORD).read_text())
+
+
+def kill_supervisor(state_dir: Path, attempt: AttemptId) -> None:
+    """SIGKILL, and wait until the kernel has dropped its lock."""
+    os.kill(int(record_of(state_dir, attempt)["supervisor"]), signal.SIGKILL)
+    wait_for(lambda: not files.is_locked(folder_of(state_dir, attempt)), "the dead supervisor's lock to come free")
+
+
+def running_pids(state_dir: Path) -> list[int]:
+    """Processes that run as part of an attempt under `state_dir`, by the marker in their environment."""
+    prefix = str(state_dir.resolve())
+    return [p.pid for p in processes() if (environment_value(p.pid, files.MARKER) or "").startswith(prefix)]
+
+
+def is_running(pid: int) -> bool:
+    return any(process.pid == pid for process in processes())
