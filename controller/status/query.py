@@ -130,8 +130,8 @@ def _bad(name: str, detail: str) -> Problem:
 
 
 def _text(text: str) -> str:
-    if len(text) > 253:
-        raise ValueError("expected at most 253 characters")
+    if not 1 <= len(text) <= 253:
+        raise ValueError("expected 1 to 253 characters")
     return text
 
 

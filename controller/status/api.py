@@ -1,0 +1,220 @@
+"""The handlers of the status endpoint.
+
+Those that read the model run in threads of their own pool, so that waiting for the model delays no other answer; those
+that need only the replica's facts, or wait by themselves, are coroutines of the server's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from itertools import islice
+from typing import Any
+
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+
+from controller.core.errors import TallyError
+from controller.core.lifecycle import HOLDING
+from controller.core.records import Task
+from controller.status import documents, metrics, openapi, query, stream
+from controller.status.base import Check, ReplicaView
+from controller.status.problems import Problem
+from controller.status.route import Ask, Route
+
+AUDIT_SECONDS = 5.0  # an audit is answered again for so long, so that asking cannot load the engine
+MAX_STREAMS = 64
+READERS = 4  # threads that read the model
+SCAN = 1000  # tasks that are looked at without letting go of the model
+CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+class Api:
+    """What the handlers share: the replica's view, the feed of changes, and the last audit."""
+
+    def __init__(self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route]) -> None:
+        self.view = view
+        self.feed = feed
+        self.routes = routes
+        self.metrics = metrics.ReplicaMetrics(view)
+        self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
+        self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
+        self._streams = 0
+        self._auditing = asyncio.Lock()
+        self._audited: tuple[float, dict[str, Any] | TallyError] | None = None
+
+    def close(self) -> None:
+        """Let go of the threads; what they are busy with is not waited for."""
+        for executor in (self.readers, self._auditor):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    # -- health ------------------------------------------------------------------------------------------------------
+
+    async def index(self, ask: Ask) -> Response:
+        """The endpoints, as a page."""
+        rows = "".join(
+            f'<tr><td><a href="{route.path}">{route.path}</a><td>{html.escape(route.summary)}'
+            if "{" not in route.path
+            else f"<tr><td>{route.path}<td>{html.escape(route.summary)}"
+            for route in self.routes
+        )
+        facts = ask.facts
+        who = f"Replica {facts.replica} of cluster {facts.cluster}: {facts.role}, {facts.phase}, revision {facts.revision}"
+        style = "body{font:1rem system-ui;margin:2rem}td{padding:.2rem 1rem .2rem 0}"
+        page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Tally</title><style>{style}</style><h1>Tally</h1>"
+        return HTMLResponse(
+            f"{page}<p>{html.escape(who)}</p><table>{rows}</table></html>", headers={"Content-Security-Policy": CSP}
+        )
+
+    async def livez(self, ask: Ask) -> Response:
+        """Whether the process should go on."""
+        return _checked(ask, ask.facts.live)
+
+    async def readyz(self, ask: Ask) -> Response:
+        """Whether it should be asked for data."""
+        return _checked(ask, ask.facts.ready)
+
+    async def is_leader(self, ask: Ask) -> Response:
+        """For load balancers that want the leader."""
+        facts = ask.facts
+        if facts.role != "leader":
+            leads = f"{facts.leader!r} leads" if facts.leader else "nobody leads as far as it knows"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"replica {facts.replica!r} is a {facts.role}; {leads}")
+        return PlainTextResponse("leader\n")
+
+    async def openapi(self, _: Ask) -> Response:
+        """The description of all this."""
+        return _json(openapi.document(self.routes))
+
+    def exposition(self, _: Ask) -> Response:
+        """Metrics for Prometheus."""
+        return Response(self.metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    # -- the model ---------------------------------------------------------------------------------------------------
+
+    def tasks(self, ask: Ask) -> Response:
+        """A page of tasks."""
+        limit = ask.values["limit"]
+        found = self._find(ask.values, limit + 1)
+        page = found[:limit]
+        token = query.continue_token(page[-1].id) if len(found) > limit else ""
+        return _json(documents.TaskList(items=[documents.summary(task) for task in page], continue_=token))
+
+    def task(self, ask: Ask) -> Response:
+        """One task."""
+        name = ask.path["id"]
+        with self.view.reading() as world:
+            task = world.tasks.get(name)
+            captured = documents.capture(world, task) if task is not None and documents.is_listed(task) else None
+        if captured is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no task {name[:80]!r}; it may have been removed after its retention")
+        return _json(documents.document(captured))
+
+    def pools(self, _: Ask) -> Response:
+        """All pools."""
+        with self.view.reading() as world:
+            items = [documents.pool_document(world, name) for name in documents.pool_names(world)]
+        return _json(documents.PoolList(items=items))
+
+    def pool(self, ask: Ask) -> Response:
+        """One pool."""
+        name = ask.path["name"]
+        with self.view.reading() as world:
+            names = documents.pool_names(world)
+            found = documents.pool_document(world, name) if name in names else None
+        if found is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}")
+        return _json(found)
+
+    def replicas(self, ask: Ask) -> Response:
+        """All replicas."""
+        with self.view.reading() as world:
+            items = documents.replica_documents(world, ask.facts.leader)
+        return _json(documents.ReplicaList(items=items))
+
+    def leader(self, ask: Ask) -> Response:
+        """Who leads."""
+        with self.view.reading() as world:
+            record = world.leader
+        return _json(documents.leader_document(record, ask.facts.leader, ask.facts.epoch))
+
+    def _find(self, wanted: Mapping[str, Any], limit: int) -> list[documents.TaskCapture]:
+        """The first tasks after `continue` that match, by id; the model is let go of every SCAN tasks."""
+        pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
+
+        def matches(task: Task) -> bool:
+            return (
+                documents.is_listed(task)
+                and (pool is None or task.pool == pool)
+                and (states is None or ("states" not in task.frozen and task.state in states))
+                and (not labels or (task.spec is not None and all(term.holds(task.spec.labels) for term in labels)))
+            )
+
+        with self.view.reading() as world:
+            ids = list(world.holding if states is not None and states <= HOLDING else world.tasks)
+        after = wanted["continue"]
+        remaining = iter(sorted(task_id for task_id in ids if task_id > after))
+        found: list[documents.TaskCapture] = []
+        while len(found) < limit and (chunk := list(islice(remaining, SCAN))):
+            with self.view.reading() as world:
+                tasks = (task for task_id in chunk if (task := world.tasks.get(task_id)) is not None and matches(task))
+                found += [documents.capture(world, task) for task in islice(tasks, limit - len(found))]
+        return found
+
+    # -- what takes longer -------------------------------------------------------------------------------------------
+
+    async def audit(self, _: Ask) -> Response:
+        """The invariants, checked now or a few seconds ago; one audit at a time."""
+        async with self._auditing:
+            now = self.view.now()
+            if self._audited is None or not 0 <= now - self._audited[0] < AUDIT_SECONDS:
+                try:
+                    report: dict[str, Any] | TallyError = await asyncio.get_running_loop().run_in_executor(
+                        self._auditor, self.view.audit
+                    )
+                except TallyError as error:
+                    report = error
+                self._audited = (self.view.now(), report)
+            outcome = self._audited[1]
+        if isinstance(outcome, TallyError):
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {outcome}")
+        return _json(outcome)
+
+    async def events(self, ask: Ask) -> Response:
+        """Changes of tasks."""
+        if self._streams >= MAX_STREAMS:
+            detail = f"{MAX_STREAMS} streams are open already: ask another replica, or later"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        after = ask.values["after"]
+        if after is None and ask.last_event_id:
+            after = query.parse_parameters([query.AFTER], [("after", ask.last_event_id)])["after"]
+        try:
+            position = self.feed.position(after)
+        except stream.FellBehind:
+            raise Problem(HTTPStatus.GONE, stream.FELL_BEHIND, parameter="after") from None
+        headers = {"X-Accel-Buffering": "no"}
+        if ask.head_only:
+            return Response(media_type="text/event-stream", headers=headers)
+        return StreamingResponse(self._counted(position), media_type="text/event-stream", headers=headers)
+
+    async def _counted(self, position: stream.Position) -> AsyncIterator[bytes]:
+        self._streams += 1
+        try:
+            async for event in stream.events(self.feed, position):
+                yield event
+        finally:
+            self._streams -= 1
+
+
+def _json(document: object) -> Response:
+    return Response(documents.encode(document), media_type="application/json")
+
+
+def _checked(ask: Ask, checks: tuple[Check, ...]) -> Response:
+    failed = tuple(f"{check.name}: {check.detail}" for check in checks if not check.ok)
+    if failed:
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{len(failed)} of {len(checks)} checks fail", checks=failed)
+    lines = [f"[+]{check.name} ok: {check.detail}" for check in checks] if ask.values["verbose"] else []
+    return PlainTextResponse("\n".join([*lines, "ok", ""]))

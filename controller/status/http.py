@@ -1,0 +1,227 @@
+"""The status endpoint's server: read-only, bounded in every direction, in a thread of its own (fault 9).
+
+Bounds: connections, size of a request's head, time to send it, idle keep-alive, unacknowledged data; handlers run in a few
+threads; streams have no queues (see `stream`). Anything but GET and HEAD is answered 405, whatever the path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, cast
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from controller.core.errors import TallyError
+from controller.status.api import Api
+from controller.status.base import Facts, ReplicaView
+from controller.status.problems import Problem
+from controller.status.query import MIN_REVISION, WAIT, parse_parameters
+from controller.status.route import Ask, Route
+from controller.status.routes import ROUTES
+from controller.status.stream import Feed
+
+MAX_CONNECTIONS = 512
+MAX_HEAD_BYTES = 16 * 1024
+REQUEST_SECONDS = 10.0  # for a client to send its request
+KEEP_ALIVE_SECONDS = 5
+UNACKNOWLEDGED_MILLISECONDS = 30_000  # after which a peer that takes nothing is cut off
+STOP_SECONDS = 3.0
+_READING = ("GET", "HEAD")
+_log = structlog.get_logger(__name__)
+
+
+class StatusAddressUnavailable(TallyError):
+    """The endpoint cannot listen where it was told to."""
+
+
+class StatusServer:
+    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`."""
+
+    def __init__(self, view: ReplicaView, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._view = view
+        self._address = (host, port)
+        self._feed = Feed()
+        self._api = Api(view, self._feed, ROUTES)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self.url = ""  # set by start
+
+    def start(self) -> None:
+        """Listen, and serve from now on. Raises StatusAddressUnavailable."""
+        listening = _listen(*self._address)
+        host, port = listening.getsockname()[:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._unsubscribe = self._view.subscribe(self._feed)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                application(self._api),
+                http=_PunctualProtocol,
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, name="tally-status", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End all streams and connections and the thread, within STOP_SECONDS; idempotent."""
+        self._unsubscribe()
+        self._feed.close()
+        self._api.close()
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            _log.warning("status endpoint still running", url=self.url, waited_seconds=STOP_SECONDS)
+
+
+def application(api: Api) -> ASGIApp:
+    """The routes as an ASGI application, with the headers and problem documents that all answers share."""
+    app = Starlette(
+        routes=[Path(route.path, _endpoint(api, route), methods=["GET"]) for route in api.routes],
+        exception_handlers={Problem: _answer_problem, HTTPException: _answer_http_exception, Exception: _answer_failure},
+    )
+    app.router.redirect_slashes = False
+    return _Frame(app, api.view)
+
+
+class _Frame:
+    """Around every answer: refuses all that is not reading, and adds the headers."""
+
+    def __init__(self, app: ASGIApp, view: ReplicaView) -> None:
+        self._app = app
+        self._view = view
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                facts = scope.get("tally.facts") or self._view.facts()
+                headers = MutableHeaders(scope=message)
+                for name, value in _headers(facts).items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        app = self._app
+        if scope["method"] not in _READING:
+            detail = "this endpoint only reads: submit, cancel and retry with `tally`, which writes to the store"
+            app = Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(_READING)}).response()
+        await app(scope, receive, send_with_headers)
+
+
+class _PunctualProtocol(H11Protocol):
+    """Cuts a connection whose request is not complete in time; uvicorn itself waits for ever."""
+
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+        super().connection_lost(exc)
+
+    def _expect_request(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+        self._overdue = self.loop.call_later(REQUEST_SECONDS, self._cut_if_late)
+
+    def _cut_if_late(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:  # else it is being answered
+            self.transport.abort()
+
+
+def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]]:
+    known = (*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ()))
+    names = {parameter.name for parameter in known}
+
+    async def endpoint(request: Request) -> Response:
+        given = request.query_params.multi_items()
+        values = parse_parameters(known, given if route.strict else [pair for pair in given if pair[0] in names])
+        if route.reads_model and not await api.feed.reached(values["min_revision"], values["wait"]):
+            detail = f"revision {values['min_revision']} is not here yet: wait longer (`wait`), or ask another replica"
+            raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
+        facts = request.scope["tally.facts"] = api.view.facts()
+        ask = Ask(
+            path=request.path_params,
+            values=values,
+            facts=facts,
+            last_event_id=request.headers.get("last-event-id", ""),
+            head_only=request.method == "HEAD",
+        )
+        if route.in_loop:
+            return await cast(Awaitable[Response], route.handle(api, ask))
+        loop = asyncio.get_running_loop()
+        return cast(Response, await loop.run_in_executor(api.readers, route.handle, api, ask))
+
+    return endpoint
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
+    return cast(Problem, error).response()
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    status = HTTPStatus(cast(HTTPException, error).status_code)
+    detail = f"there is nothing at {request.url.path[:200]!r}; see / for what there is"
+    return Problem(status, detail if status is HTTPStatus.NOT_FOUND else status.description).response()
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    _log.error("status request failed", path=request.url.path, error=repr(error), exc_info=error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault of Tally; the replica's log has the details").response()
+
+
+def _headers(facts: Facts) -> dict[str, str]:
+    return {
+        "Tally-Revision": str(facts.revision),
+        "Tally-Role": facts.role,
+        "Tally-Leader-Known": "true" if facts.leader else "false",
+        "Tally-Staleness-Seconds": f"{facts.staleness_seconds:.3f}",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.create_server(cast(Any, address)[:2], family=family)
+    except OSError as error:
+        raise StatusAddressUnavailable(
+            f"the status endpoint cannot listen on {host}:{port}: {error.strerror or error}; "
+            "stop what listens there, or choose another address with --status HOST:PORT (port 0 takes a free one)"
+        ) from error
+    user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; accepted connections inherit it
+    if user_timeout is not None:
+        listening.setsockopt(socket.IPPROTO_TCP, user_timeout, UNACKNOWLEDGED_MILLISECONDS)
+    return listening
