@@ -17,13 +17,12 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import pairwise
 
-import msgspec
 from msgspec import Struct
 
 from controller.core.codec import decode_history
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, Event, State, is_path
-from controller.core.records import Task
+from controller.core.records import Task, decode_or_empty
 from controller.core.resources import ZERO, Vector, format_quantity
 from controller.core.task import Observation, Status, Step
 from controller.core.world import World
@@ -126,7 +125,7 @@ def check_terms(world: World) -> list[Finding]:
     named = [(int(name), name, change.mod) for name, change in world.terms.items() if name.isascii() and name.isdigit()]
     if epoch is None:
         if written or named or world.epoch is not None:
-            what = "is missing" if world.epoch is None else "does not read as a whole number"
+            what = "is missing" if world.epoch is None else "names no number"
             findings.append(_term_finding("key/epoch", what, world.epoch.mod if world.epoch is not None else 0))
         return findings
     for mod, term, task_id in written:
@@ -182,12 +181,8 @@ def is_live(observation: Observation) -> bool:
 
 def current_epoch(world: World) -> int | None:
     """The number of elections so far, None when it is not known."""
-    if world.epoch is None or world.epoch.value is None:
-        return None
-    try:
-        return msgspec.json.decode(world.epoch.value, type=int)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+    epoch = decode_or_empty(world.epoch).get("epoch")
+    return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None
 
 
 def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
