@@ -15,7 +15,7 @@ from controller.clock import Clock
 from controller.core import codec
 from controller.core.errors import TallyError
 from controller.election.elector import Elector
-from controller.store.base import Guard, KeyValue, Put, Refused, Store, StoreError, Transaction
+from controller.store.base import Delete, Guard, KeyValue, Put, Refused, Store, StoreError, Transaction, Write
 from controller.store.keys import Keys
 
 MISSED_HEARTBEATS = 5  # after so many, a replica's registration expires
@@ -89,6 +89,7 @@ class Registration:
         self._new_lease = new_lease
         self._lease = 0
         self._beats = 0
+        self._registered_as = ""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
@@ -136,8 +137,13 @@ class Registration:
         op = f"{self._identity['instance']}/beat/{self._beats}"
         value = codec.encode({**self._identity, **self._describe(), "id": name, "op": op})
         guard = Guard(key, current.mod if current is not None else 0)
-        result = self._store.commit(Transaction((guard,), (Put(key, value, self._lease),), op), deadline=deadline)
-        return not isinstance(result, Refused)
+        writes: list[Write] = [Put(key, value, self._lease)]
+        if self._registered_as not in ("", name):
+            writes.append(Delete(self._keys.replica(self._registered_as)))
+        if isinstance(self._store.commit(Transaction((guard,), tuple(writes), op), deadline=deadline), Refused):
+            return False
+        self._registered_as = name
+        return True
 
     @staticmethod
     def _instance_of(item: KeyValue) -> str:

@@ -1,0 +1,160 @@
+"""The composition root: the only file that knows concrete classes. Builds one replica from settings, and runs it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from controller import __version__
+from controller.audit import run_audit
+from controller.clock import Clock, SystemClock
+from controller.config import Settings, check_timings
+from controller.core.errors import InvalidField
+from controller.election.elector import Timings
+from controller.engine.base import Engine
+from controller.runtime.options import ReplicaOptions
+from controller.runtime.replica import Replica
+from controller.status.server import StatusServer
+from controller.store.etcd import EtcdStore
+from controller.store.gateway import GatewayOptions
+from controller.telemetry.logs import configure_logs
+
+EXIT_TORN = 70  # a thread died, or state could not be torn down: whoever supervises us starts us again (EX_SOFTWARE)
+
+log = structlog.get_logger(__name__)
+
+
+def make_store(settings: Settings, clock: Clock) -> EtcdStore:
+    """The store that the settings name; connects when it is first used."""
+    return EtcdStore(
+        GatewayOptions(
+            endpoints=settings.etcd,
+            user=settings.user,
+            password_file=str(settings.password_file or ""),
+            ca_file=str(settings.ca_file or ""),
+            cert_file=str(settings.cert_file or ""),
+            key_file=str(settings.key_file or ""),
+        ),
+        clock,
+    )
+
+
+def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
+    """The engine of that name. Raises InvalidField when this version has none, EngineError when it cannot be set up."""
+    if name == "process":
+        from controller.engine.process import ProcessEngine
+
+        return ProcessEngine(settings.state_dir, settings.cluster, clock)
+    if name == "null":
+        from controller.engine.null import NullEngine
+
+        return NullEngine(clock)
+    raise InvalidField("engine", f"{name!r} is not built into this version; use process")
+
+
+def describe_engine(settings: Settings) -> dict[str, Any]:
+    """What a replica registers of its engine, so that clients on this machine find the attempts' output."""
+    engine: dict[str, Any] = {"name": settings.engine}
+    if settings.engine == "process":
+        engine["state_dir"] = str(settings.state_dir)
+    return engine
+
+
+def run_controller(settings: Settings) -> int:
+    """Run one replica until SIGTERM or SIGINT; returns the exit code.
+
+    Raises InvalidField for timings that do not fit together, TallyError when the status address or the engine cannot be
+    used. An etcd that does not answer is no error: the replica waits for it.
+    """
+    check_timings(settings)
+    configure_logs(replica=settings.replica, cluster=settings.cluster)
+    threading.excepthook = _exit_on_dead_thread
+    clock = SystemClock()
+    store = make_store(settings, clock)
+    engine = make_engine(settings.engine, settings, clock)
+    identity: dict[str, Any] = {
+        "id": settings.replica,
+        "instance": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "status_url": "",
+        "version": __version__,
+        "engine": describe_engine(settings),
+        "started_at": clock.now(),
+    }
+    replica = Replica(
+        store,
+        engine,
+        clock,
+        replica_options(settings, identity),
+        audit=lambda: run_audit(store, engine, settings.cluster, clock).to_json(),
+        new_lease=new_lease,
+        fatal=_exit_now,
+    )
+    host, _, port = settings.status.rpartition(":")
+    server = StatusServer(replica, host.strip("[]"), int(port))
+    server.start()
+    identity["status_url"] = server.url
+    _on_signals(replica.stop)
+    log.info("replica starts", status=server.url, etcd=",".join(settings.etcd), **identity["engine"])
+    try:
+        replica.run()
+    finally:
+        server.stop()
+        engine.close()
+        store.close()
+    log.info("replica stopped")
+    return 0
+
+
+def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOptions:
+    """The part of the settings that a replica needs."""
+    return ReplicaOptions(
+        cluster=settings.cluster,
+        identity=identity,
+        timings=Timings(
+            lease_ttl_seconds=settings.lease_ttl_seconds,
+            keepalive_interval_seconds=settings.keepalive_interval_seconds,
+            deadline_margin_seconds=settings.deadline_margin_seconds,
+            request_timeout_seconds=settings.request_timeout_seconds,
+            heartbeat_limit_seconds=float(settings.lease_ttl_seconds),
+        ),
+        relist_seconds=settings.relist_seconds,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        silence_seconds=settings.silence_seconds,
+    )
+
+
+def new_lease() -> int:
+    """A lease id that nobody else has chosen: 62 random bits (etcd's ids are positive 63-bit integers)."""
+    return secrets.randbits(62) | 1
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def _exit_on_dead_thread(args: threading.ExceptHookArgs) -> None:
+    """A thread that dies of a bug takes the process with it: a replica without one of its parts must not stay in office."""
+    name = args.thread.name if args.thread is not None else "?"
+    exc = (args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+    log.critical("a thread died", thread=name, exc_info=exc)
+    os._exit(EXIT_TORN)
+
+
+def _exit_now(why: str) -> None:
+    log.critical("exiting at once", why=why)
+    os._exit(EXIT_TORN)

@@ -1,0 +1,296 @@
+"""`tally dev`: a whole cluster on this machine in the foreground: etcd, replicas, the process engine, sample tasks.
+
+`LocalCluster` starts and ends the parts, for the command and for tests; `run_dev` shows what happens until Ctrl-C. All
+parts are real: the replicas are the same `tally controller` processes that run in production.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from controller.client import Client
+from controller.clock import SystemClock
+from controller.core.errors import TallyError
+from controller.core.resources import format_quantity
+from controller.embedded_etcd import EtcdConfig, EtcdProcess, find_etcd
+from controller.engine.process import ProcessEngine
+
+CLUSTER = "default"
+DATA_VERSION = 1
+RESTART_SECONDS = 1.0
+STOP_SECONDS = 10.0
+SHUTDOWN_GRACE_SECONDS = 2.0  # for the tasks that still run on Ctrl-C
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class DevError(TallyError):
+    """The local cluster cannot run as asked; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """What `tally dev` is told. Ports: etcd takes `etcd_port` and the next; replica n takes `status_port` + n - 1."""
+
+    replicas: int = 3
+    engine: str = "process"
+    data_dir: Path = Path(".tally")
+    samples: bool = True
+    etcd_port: int = 2379
+    status_port: int = 9180
+    settings: Mapping[str, str] = field(default_factory=dict)  # further settings of the replicas, as environment variables
+
+
+@dataclass(slots=True)
+class ReplicaProcess:
+    """One replica's process; `restart_at` (boottime) while it is down."""
+
+    name: str
+    status_port: int
+    process: subprocess.Popen[bytes] | None = None
+    restart_at: float | None = None
+    deaths: int = 0
+
+
+class LocalCluster:
+    """etcd, replicas and their engine on this machine. Start it from a thread that outlives it (see EtcdProcess)."""
+
+    def __init__(self, options: DevOptions) -> None:
+        self.options = options
+        self.data_dir = options.data_dir.expanduser().absolute()
+        self.clock = SystemClock()
+        self.state_dir = self.data_dir / "attempts"
+        self.etcd = EtcdProcess(
+            find_etcd(),
+            EtcdConfig(
+                self.data_dir / "etcd", options.etcd_port, options.etcd_port + 1, log_file=self.data_dir / "logs" / "etcd.log"
+            ),
+        )
+        self.replicas = [ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)]
+        self._lock_file: int | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """etcd's URL."""
+        return self.etcd.url
+
+    def start(self) -> None:
+        """Start etcd and the replicas. Raises DevError and EtcdFailed; on failure nothing is left running."""
+        try:
+            self._claim_data_dir()
+            self._check_ports()
+            self.etcd.start()
+            for replica in self.replicas:
+                self.start_replica(replica)
+        except BaseException:
+            self.stop()
+            raise
+
+    def start_replica(self, replica: ReplicaProcess) -> None:
+        """Start one replica's process; its log is appended to `logs/<name>.log` in the data directory."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
+        environment |= {
+            "TALLY_ETCD": self.endpoint,
+            "TALLY_CLUSTER": CLUSTER,
+            "TALLY_REPLICA": replica.name,
+            "TALLY_ENGINE": self.options.engine,
+            "TALLY_STATE_DIR": str(self.state_dir),
+            "TALLY_STATUS": f"127.0.0.1:{replica.status_port}",
+            **self.options.settings,
+        }
+        with (self.data_dir / "logs" / f"{replica.name}.log").open("ab") as log:
+            replica.process = subprocess.Popen(
+                [sys.executable, "-m", "controller.cli.main", "controller"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for us; we end them in order
+                preexec_fn=_end_with_parent,  # nothing but one prctl
+            )
+        replica.restart_at = None
+
+    def tend(self) -> list[ReplicaProcess]:
+        """Restart replicas that have died, a second after; returns those that were found dead now."""
+        dead = []
+        for replica in self.replicas:
+            now = self.clock.boottime()
+            if replica.process is not None and replica.process.poll() is not None:
+                replica.process, replica.restart_at = None, now + RESTART_SECONDS
+                replica.deaths += 1
+                dead.append(replica)
+            elif replica.process is None and replica.restart_at is not None and now >= replica.restart_at:
+                self.start_replica(replica)
+        return dead
+
+    def client(self) -> Client:
+        """A client of this cluster."""
+        return Client(self.endpoint, cluster=CLUSTER)
+
+    def stop(self) -> None:
+        """End replicas, then what the tasks have running, then etcd; everything that was started here is gone after it."""
+        running = [replica.process for replica in self.replicas if replica.process is not None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.options.engine == "process" and self.state_dir.exists():
+            engine = ProcessEngine(self.state_dir, CLUSTER, self.clock)
+            engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
+            engine.close()
+        self.etcd.stop()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def _claim_data_dir(self) -> None:
+        """One `tally dev` a directory, and none on a directory that a newer version or another program wrote."""
+        try:
+            (self.data_dir / "logs").mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DevError(f"{self.data_dir} cannot be written ({error.strerror}): choose another --data-dir") from error
+        self._lock_file = lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.pread(lock, 32, 0).decode(errors="replace").strip()
+            raise DevError(
+                f"another `tally dev` (pid {pid or 'unknown'}) uses {self.data_dir}: stop it, or choose another --data-dir"
+            ) from None
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        marker = self.data_dir / "version.json"
+        if not marker.exists():
+            marker.write_text(json.dumps({"data_version": DATA_VERSION}) + "\n")
+        try:
+            version = json.loads(marker.read_text())["data_version"]
+        except (ValueError, KeyError, TypeError):
+            raise DevError(f"{marker} cannot be read: move {self.data_dir} away, or choose another --data-dir") from None
+        if version != DATA_VERSION:
+            raise DevError(
+                f"{self.data_dir} was written by another version of Tally (data version {version}, this one has {DATA_VERSION}): "
+                "move it away, or choose another --data-dir"
+            )
+
+    def _check_ports(self) -> None:
+        for replica in self.replicas:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", replica.status_port))
+                except OSError as error:
+                    raise DevError(
+                        f"port {replica.status_port}, of replica {replica.name}'s status endpoint, cannot be used "
+                        f"({error.strerror}): stop what uses it, or choose other ports with --status-port"
+                    ) from error
+
+
+def default_pool() -> dict[str, object]:
+    """A pool of this machine's size: all its cpus, and half of its memory, in whole MiB."""
+    memory = psutil.virtual_memory().total // 2 // 2**20 * 2**20
+    return {
+        "name": "default",
+        "capacity": {"cpu": str(os.cpu_count() or 1), "memory": format_quantity("memory", memory)},
+        "default_resources": {"cpu": "100m", "memory": "64Mi"},
+    }
+
+
+def sample_tasks(run: int) -> list[dict[str, object]]:
+    """Small tasks that show the lifecycle: successes, a retry that helps, a failure, a deadline, priorities."""
+    shell = ["sh", "-c"]
+    flaky = 'if [ "$TALLY_ATTEMPT" = 1 ]; then echo "first attempt fails"; exit 1; fi; echo "attempt $TALLY_ATTEMPT succeeds"'
+    tasks: list[dict[str, object]] = [
+        {"id": f"sample-{run}-count-{n}", "command": [*shell, f"for i in 1 2 3 4; do echo {n}: $i; sleep 1; done"]}
+        for n in range(1, 7)
+    ]
+    tasks += [
+        {"id": f"sample-{run}-flaky", "command": [*shell, flaky], "retry": {"max_attempts": 3, "backoff_seconds": 2}},
+        {"id": f"sample-{run}-failing", "command": [*shell, "echo 'this one always fails' >&2; exit 7"]},
+        {"id": f"sample-{run}-overdue", "command": ["sleep", "60"], "deadlines": {"run": "5s"}, "grace_seconds": 1},
+        {"id": f"sample-{run}-urgent", "command": ["echo", "first in the queue"], "priority": 100},
+    ]
+    return [{**task, "resources": {"cpu": "250m", "memory": "64Mi"}, "labels": {"sample": str(run)}} for task in tasks]
+
+
+def run_dev(options: DevOptions) -> int:
+    """Run a local cluster in the foreground until Ctrl-C or SIGTERM; returns the exit code.
+
+    Raises DevError and EtcdFailed with what to do: ports in use, a data directory of another version or in use.
+    """
+    from controller.cli.dev_view import show
+
+    cluster = LocalCluster(options)
+    with _interruptible():
+        try:
+            cluster.start()
+            with cluster.client() as client:
+                if not any(pool.name == "default" for pool in client.pools()):
+                    client.apply_pool(default_pool())
+                show(cluster, client, sample_tasks(_next_run(cluster.data_dir)) if options.samples else [], tally_command())
+        except KeyboardInterrupt:
+            pass
+        finally:
+            print("\nstopping: replicas, tasks, etcd …", flush=True)  # noqa: T201  # a foreground command
+            with suppress(KeyboardInterrupt):
+                cluster.stop()
+            print(f"stopped; the data is kept in {cluster.data_dir}", flush=True)  # noqa: T201
+    return 0
+
+
+def tally_command() -> str:
+    """How a user in another terminal calls `tally`: by name when it is on PATH, else by the path of this installation."""
+    own = Path(sys.executable).parent / "tally"
+    found = shutil.which("tally")
+    if found is not None and Path(found).resolve() == own.resolve():
+        return "tally"
+    with suppress(ValueError):
+        return str(own.relative_to(Path.cwd()))
+    return str(own)
+
+
+def _next_run(data_dir: Path) -> int:
+    """Counts the runs on this data directory, so that samples have new names each time."""
+    counter = data_dir / "runs"
+    run = int(counter.read_text()) + 1 if counter.exists() and counter.read_text().strip().isdigit() else 1
+    counter.write_text(f"{run}\n")
+    return run
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_with_parent() -> None:
+    """In the child: end when the parent does, however it ended; SIGKILL would leave the leader's key until its lease expires."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
