@@ -1,0 +1,74 @@
+"""Fixtures that several folders share."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.embedded_etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find_etcd
+from controller.store.etcd import EtcdStore
+from tests.support.etcd import EtcdFactory
+from tests.support.proxy import Proxy
+
+_prefixes = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def etcd_binary() -> EtcdBinary:
+    """The etcd that tests run; without one they are skipped."""
+    try:
+        return find_etcd()
+    except EtcdNotFound as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def etcd(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
+    """One etcd for the whole session; tests keep apart by their prefixes and leave it running."""
+    factory = EtcdFactory(etcd_binary, tmp_path_factory.mktemp("etcd"))
+    yield factory.start()
+    factory.close()
+
+
+@pytest.fixture
+def etcd_factory(etcd_binary: EtcdBinary, tmp_path: Path) -> Iterator[EtcdFactory]:
+    """Makes etcds that the test may treat badly."""
+    factory = EtcdFactory(etcd_binary, tmp_path)
+    yield factory
+    factory.close()
+
+
+@pytest.fixture
+def store(etcd: EtcdProcess, etcd_factory: EtcdFactory) -> EtcdStore:
+    """A store on the session's etcd."""
+    return etcd_factory.store(etcd.url)
+
+
+@pytest.fixture
+def cluster_name() -> str:
+    """A cluster's name that no other test uses, in any worker."""
+    return f"t{os.environ.get('PYTEST_XDIST_WORKER', 'gw')}-{os.getpid()}-{next(_prefixes)}"
+
+
+@pytest.fixture
+def prefix(cluster_name: str) -> str:
+    """The key prefix of that cluster."""
+    return f"/tally/{cluster_name}/"
+
+
+@pytest.fixture
+def proxy_to() -> Iterator[Callable[[int], Proxy]]:
+    """Makes proxies to a port of 127.0.0.1."""
+    proxies: list[Proxy] = []
+
+    def make(target: int) -> Proxy:
+        proxies.append(Proxy(target))
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.close()
