@@ -21,7 +21,6 @@ import ctypes
 import errno
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -30,6 +29,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,7 +87,7 @@ def _supervise_and_exit(connection: socket.socket) -> NoReturn:
         if line.endswith(b"\n"):  # otherwise the replica died before it had said all
             Supervisor(json.loads(line), lambda answer: _send(connection, answer)).run()
     except BaseException:  # noqa: BLE001  # the last frame of the process: shown, and told from success by its exit code
-        traceback.print_exc()
+        _show_error()
         os._exit(1)
     os._exit(0)
 
@@ -96,7 +96,7 @@ def _send(connection: socket.socket, answer: dict[str, Any]) -> None:
     try:
         connection.sendall(json.dumps(answer).encode() + b"\n")
     except (BrokenPipeError, ConnectionResetError):
-        print("the replica that asked for the start is gone; the attempt goes on", file=sys.stderr)  # noqa: T201  # its log
+        _show_error()  # the replica that asked is gone; the attempt goes on, and is adopted by the next
     connection.close()
 
 
@@ -190,7 +190,8 @@ class Supervisor:
             "started_at": None,
         }
         files.write(self._folder, files.RECORD, self._record)
-        os.write(self._gate, b"!")
+        with suppress(BrokenPipeError):  # the child was killed already: its end is seen like any other
+            os.write(self._gate, b"!")
         with os.fdopen(failure_out, "rb") as stream:
             failure = stream.read()  # ends when the command is executed, or could not be
         if failure:
@@ -325,7 +326,7 @@ class Supervisor:
                 if error.errno == errno.ENOENT and not self._folder.exists():
                     raise  # someone removed the folder by hand: there is nowhere to write to
                 if not shown:
-                    traceback.print_exc()
+                    _show_error()
                     shown = True
                 time.sleep(_RETRY_SECONDS)
 
@@ -340,21 +341,21 @@ def _execute(launch: dict[str, Any], parent: int, gate: int, failure: int) -> No
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        # Opened by the supervisor once the claim is recorded; it died, if this ends or we have another parent.
+        if not os.read(gate, 1) or os.getppid() != parent:
+            os._exit(127)
         folder = Path(launch["folder"])
         stdin = os.open(os.devnull, os.O_RDONLY)
         log = os.open(folder / files.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(stdin, 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         if not launch["working_dir"]:
             (folder / files.WORK).mkdir(exist_ok=True)
         stage = "cwd"
         os.chdir(launch["working_dir"] or folder / files.WORK)
         stage = "exec"
-        # Opened by the supervisor once the claim is recorded; it died, if this ends or we have another parent.
-        if os.read(gate, 1) and os.getppid() == parent:
-            os.execvpe(launch["argv"][0], launch["argv"], launch["env"])  # no shell, on purpose
+        os.execvpe(launch["argv"][0], launch["argv"], launch["env"])  # no shell, on purpose
     except OSError as error:
         text = f"{error.strerror}: {launch['argv'][0] if stage == 'exec' else error.filename}"
         os.write(failure, f"{stage}:{error.errno}:{text}".encode())
@@ -362,12 +363,18 @@ def _execute(launch: dict[str, Any], parent: int, gate: int, failure: int) -> No
         os._exit(127)
 
 
+def _show_error() -> None:
+    """Into the supervisors' log; a full disk, where that cannot be written, must not end a supervisor."""
+    with suppress(OSError):
+        os.write(2, f"supervisor {os.getpid()}: {traceback.format_exc()}".encode())
+
+
 def _send_signal(send: Callable[[int, int], None], target: int, number: int) -> None:
     """A process that changed its user may refuse the signal: shown, and waited for, since only its end ends the attempt."""
     try:
         send(target, number)
     except PermissionError:
-        traceback.print_exc()
+        _show_error()
 
 
 def _drain(descriptor: int) -> None:
