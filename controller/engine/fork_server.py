@@ -41,6 +41,8 @@ class ForkServer:
                     line = stream.readline()
             except (BrokenPipeError, ConnectionResetError):
                 line = b""
+            except TimeoutError as error:
+                raise EngineUnavailable(f"the supervisor did not answer within {_ANSWER_SECONDS:g} s") from error
         if not line:
             raise EngineUnavailable(f"the supervisor ended without an answer; {self._log} may say why")
         answer: dict[str, Any] = json.loads(line)

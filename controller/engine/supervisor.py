@@ -63,11 +63,12 @@ def serve(control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what we fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not data:
             return
         for descriptor in descriptors:
             connection = socket.socket(fileno=descriptor)
+            connection.set_inheritable(False)  # a command that kept it would keep the replica waiting for an answer
             try:
                 pid = os.fork()
             except OSError as error:
