@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from controller.client.reading import Reading, parse_state, sorted_views
-from controller.client.submission import Submission, SubmitResult, prepare
+from controller.client.submission import Submission, SubmitResult
 from controller.client.views import (
     ApplyResult,
     LeaderView,
@@ -34,7 +34,7 @@ from controller.core.task import SCHEMA_VERSION, AttemptId, Pool, Request, Reque
 from controller.core.validation import parse_name, parse_pool
 from controller.core.world import World
 from controller.engine.base import AttemptUnknown, Engine
-from controller.store.base import Committed, Delete, Guard, Put, Refused, Store, Transaction
+from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Store, Transaction
 from controller.store.keys import Keys
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         self.keys = Keys(cluster)
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._timeout_seconds = timeout_seconds
         self._owns_store = store is None
         if store is None:
@@ -89,9 +89,9 @@ class Client:
             from controller.store.gateway import GatewayOptions
 
             options = GatewayOptions(parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file)
-            store = EtcdStore(options, self._clock)
+            store = EtcdStore(options, self.clock)
         self.store = store
-        self._reading = Reading(store, self.keys, self._clock, timeout_seconds)
+        self._reading = Reading(store, self.keys, self.clock, timeout_seconds)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -137,26 +137,13 @@ class Client:
         submitted at the same moment. `dry_run` validates against the pools as they are, and writes nothing. When etcd
         stays away, what `on_result` has seen is stored, and the same call again counts it as unchanged.
         """
-        submission = self._submission()
+        submission = Submission(self.keys, self._pool_definitions(), self.clock, self._commit_patiently)
         results = []
-        for result in self._dry(submission, tasks) if dry_run else submission.run(tasks):
+        for result in submission.dry_run(tasks, self._stored) if dry_run else submission.run(tasks):
             results.append(result)
             if on_result is not None:
                 on_result(result)
         return results
-
-    def resolve(self, task: Mapping[str, Any] | Spec) -> Spec:
-        """The spec as it would be stored, with its pool's defaults. Raises InvalidField."""
-        return prepare(task, self._pool_definitions()).spec
-
-    def _submission(self) -> Submission:
-        return Submission(self.keys, self._pool_definitions(), self._clock, self._commit_patiently)
-
-    @staticmethod
-    def _dry(submission: Submission, tasks: Iterable[object]) -> Iterator[SubmitResult]:
-        for task in tasks:
-            checked = submission.check(task)
-            yield checked if isinstance(checked, SubmitResult) else SubmitResult(id=checked.spec.id, outcome="created")
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
@@ -176,7 +163,7 @@ class Client:
         """One sentence on why the task waits, runs or ended. Raises NotFound."""
         world = self._reading.world("")
         self._found(world, task_id)
-        return explain(world, task_id, self._clock.now())
+        return explain(world, task_id, self.clock.now())
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """All pools, sorted by name; with `counts` also how many tasks of each are in which state."""
@@ -188,11 +175,17 @@ class Client:
 
     def leader(self) -> LeaderView | None:
         """The replica that leads, None when none does."""
-        item, _ = self.store.get(self.keys.leader, deadline=self._reading.deadline())
+        item = self._stored(self.keys.leader)
         return leader_view(Change("leader", (), item.value, item.mod, item.create) if item is not None else None)
 
     def logs(
-        self, task_id: str, *, attempt: int | None = None, follow: bool = False, stop: threading.Event | None = None
+        self,
+        task_id: str,
+        *,
+        attempt: int | None = None,
+        follow: bool = False,
+        stop: threading.Event | None = None,
+        state_dir: Path | None = None,
     ) -> Iterator[bytes]:
         """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or `stop` is set.
 
@@ -202,28 +195,30 @@ class Client:
         number = self.get(task_id).attempt if attempt is None else attempt
         if number < 1:
             raise NotFound(f"task {task_id!r} has not started yet, so that it has no output: see `tally explain {task_id}`")
-        engine = self.engine()
+        engine = self.engine(state_dir)
         if engine is None:
-            raise UserError("no replica is registered whose engine keeps output that can be read from here: start one")
+            raise UserError("no replica is registered whose engine keeps output that can be read from here: give --state-dir")
         try:
             return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop)
         except AttemptUnknown as error:
             raise NotFound(f"{error}: it was removed after its retention, or never started") from error
 
-    def engine(self) -> Engine | None:
-        """The engine that the registered replicas use, opened here for reading; None when that cannot be done from here.
+    def engine(self, state_dir: Path | None = None) -> Engine | None:
+        """The engine that the registered replicas use, opened for reading; None when none is registered that can be.
 
-        Raises UserError when it is the process engine of another machine, EngineUnavailable when its folder cannot be used.
+        `state_dir` names the process engine's folder, instead of what the replicas say. Raises UserError when it is on
+        another machine, EngineUnavailable when it cannot be used.
         """
         from controller.engine.process import ProcessEngine
 
-        replica = next((r for r in self.replicas() if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
-        if replica is None:
-            return None
-        state_dir = Path(str(replica.engine["state_dir"]))
-        if replica.host and replica.host != socket.gethostname():
-            raise UserError(f"the replicas run attempts in {state_dir} on {replica.host}: call this there")
-        return ProcessEngine(state_dir, self.keys.cluster, self._clock)
+        if state_dir is None:
+            replica = next((r for r in self.replicas() if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
+            if replica is None:
+                return None
+            state_dir = Path(str(replica.engine["state_dir"]))
+            if replica.host not in ("", socket.gethostname()):
+                raise UserError(f"the replicas run attempts in {state_dir} on {replica.host}: call this there")
+        return ProcessEngine(state_dir, self.keys.cluster, self.clock)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -312,11 +307,11 @@ class Client:
         return leader
 
     def _request(self, kind: RequestKind, task_id: str, reason: str, attempt: int = 0) -> RequestResult:
-        request = Request(kind=kind, by=_who(), reason=reason, at=self._clock.now(), attempt=attempt)
+        request = Request(kind=kind, by=_who(), reason=reason, at=self.clock.now(), attempt=attempt)
         key, op = self.keys.request(task_id, kind), uuid.uuid4().hex
         value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
         while True:
-            task, _ = self.store.get(self.keys.task(task_id), deadline=self._reading.deadline())
+            task = self._stored(self.keys.task(task_id))
             if task is None:
                 raise self._no_task(task_id)
             guards = (Guard(key, 0), Guard(self.keys.task(task_id), task.create, on_create=True))
@@ -333,7 +328,7 @@ class Client:
         pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
         key, op = self.keys.pool(pool.name), uuid.uuid4().hex
         while True:
-            item, _ = self.store.get(key, deadline=self._reading.deadline())
+            item = self._stored(key)
             unknown: dict[str, Any] = {}
             if item is not None:
                 try:
@@ -353,7 +348,7 @@ class Client:
         """Remove a pool's definition: what runs goes on, what waits waits until there is one again. Raises NotFound."""
         key = self.keys.pool(parse_name(name, "name", "a pool's name"))
         while True:
-            item, _ = self.store.get(key, deadline=self._reading.deadline())
+            item = self._stored(key)
             if item is None:
                 raise NotFound(f"there is no pool {name!r} in cluster {self.keys.cluster!r}: see `tally get pools`")
             if isinstance(self._commit(Transaction((Guard(key, item.mod),), (Delete(key),), uuid.uuid4().hex)), Committed):
@@ -378,11 +373,14 @@ class Client:
     def _no_task(self, task_id: str) -> NotFound:
         return NotFound(f"there is no task {task_id!r} in cluster {self.keys.cluster!r}: see `tally get tasks`")
 
+    def _stored(self, key: str) -> KeyValue | None:
+        return self.store.get(key, deadline=self._reading.deadline())[0]
+
     def _commit(self, transaction: Transaction) -> Committed | Refused:
         return self.store.commit(transaction, deadline=self._reading.deadline())
 
     def _commit_patiently(self, transaction: Transaction) -> Committed | Refused:
-        return self.store.commit(transaction, deadline=self._clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self._timeout_seconds))
+        return self.store.commit(transaction, deadline=self.clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self._timeout_seconds))
 
 
 def _who() -> str:

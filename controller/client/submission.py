@@ -29,11 +29,15 @@ FALLBACK_RESOURCES = Vector({"cpu": parse_quantity("cpu", "100m"), "memory": par
 
 
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one submitted task; `message` says why when it is neither created nor unchanged."""
+    """What became of one submitted task; `message` says why when it is neither created nor unchanged.
+
+    `index` is its place in what was given, from 0.
+    """
 
     id: str
     outcome: Outcome
     message: str = ""
+    index: int = 0
 
     @property
     def accepted(self) -> bool:
@@ -46,6 +50,11 @@ class Prepared(NamedTuple):
 
     spec: Spec
     named: frozenset[str]
+    position: int = 0
+
+    def result(self, outcome: Outcome, message: str = "") -> SubmitResult:
+        """What became of it."""
+        return SubmitResult(id=self.spec.id, outcome=outcome, message=message, index=self.position)
 
 
 def prepare(raw: object, pools: Mapping[str, Pool]) -> Prepared:
@@ -81,20 +90,16 @@ def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
     except CorruptValue as corrupt:
         error = str(corrupt)
     if error:
-        return SubmitResult(id=task_id, outcome="conflict", message=f"a task {task_id} exists, but is not valid: {error}")
+        return new.result("conflict", f"a task {task_id} exists, but is not valid: {error}")
     # What JSON cannot hold as it is (a date in a pod template) is compared as it is stored.
     fresh = codec.decode_spec(task_id, codec.encode_spec(new.spec, 0.0, "")).spec
     same_named = all(fresh.resources.get(name) == old.resources.get(name) for name in new.named)
     if same_named and msgspec.structs.replace(fresh, resources=old.resources) == old:
-        return SubmitResult(id=task_id, outcome="unchanged")
+        return new.result("unchanged")
     differing = [name for name in Spec.__struct_fields__ if name != "resources" and getattr(fresh, name) != getattr(old, name)]
     differing += [] if same_named else ["resources"]
-    return SubmitResult(
-        id=task_id,
-        outcome="conflict",
-        message=f"a task {task_id} exists with another spec (it differs in {', '.join(differing)}): specs never change, "
-        "so take another name",
-    )
+    why = f"a task {task_id} exists with another spec (it differs in {', '.join(differing)})"
+    return new.result("conflict", f"{why}: specs never change, so take another name")
 
 
 class Submission:
@@ -113,8 +118,8 @@ class Submission:
         """Submit each task; invalid ones and conflicts are results, and never keep others from being submitted."""
         batch: dict[str, Prepared] = {}
         size = 0
-        for raw in tasks:
-            prepared = self.check(raw)
+        for index, raw in enumerate(tasks):
+            prepared = self.check(raw, index)
             if isinstance(prepared, SubmitResult):
                 yield prepared
                 continue
@@ -127,19 +132,30 @@ class Submission:
             size += bytes_needed
         yield from self._create(batch)
 
-    def check(self, raw: object) -> Prepared | SubmitResult:
+    def dry_run(self, tasks: Iterable[object], stored: Callable[[str], KeyValue | None]) -> Iterator[SubmitResult]:
+        """What `run` would answer now, from what is `stored` at a key; writes nothing."""
+        for index, raw in enumerate(tasks):
+            prepared = self.check(raw, index)
+            if isinstance(prepared, SubmitResult):
+                yield prepared
+                continue
+            found = stored(self._keys.task(prepared.spec.id))
+            yield compare(prepared, found) if found is not None else prepared.result("created")
+
+    def check(self, raw: object, index: int) -> Prepared | SubmitResult:
         """The task made ready, or why it is refused."""
         try:
-            return prepare(raw, self._pools)
+            return prepare(raw, self._pools)._replace(position=index)
         except InvalidField as error:
             task_id = raw.get("id") if isinstance(raw, Mapping) else raw.id if isinstance(raw, Spec) else None
-            return SubmitResult(id=task_id if isinstance(task_id, str) else "", outcome="invalid", message=str(error))
+            shown = task_id if isinstance(task_id, str) else ""
+            return SubmitResult(id=shown, outcome="invalid", message=str(error), index=index)
 
     def _create(self, batch: dict[str, Prepared]) -> Iterator[SubmitResult]:
         while batch:
             answer = self._commit(self._creation(batch))
             if isinstance(answer, Committed):
-                yield from (SubmitResult(id=task_id, outcome="created") for task_id in batch)
+                yield from (prepared.result("created") for prepared in batch.values())
                 return
             for task_id in list(batch):
                 stored = answer.current.get(self._keys.task(task_id))

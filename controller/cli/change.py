@@ -1,0 +1,103 @@
+"""Commands that ask the leader for something, or change a pool: cancel, retry, confirm-stopped, step-down, apply, delete."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from controller.cli.documents import read_documents
+from controller.cli.look import Kind, parse_kind
+from controller.cli.session import ERROR, NOT_FOUND, Session, complain
+from controller.client import NotFound, RequestResult
+from controller.core.errors import UserError
+
+Names = Annotated[list[str], typer.Argument(help="The tasks.")]
+Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history.")]
+
+
+def cancel(session: Session, names: Names, reason: Reason = "") -> None:
+    """Cancel tasks: one that waits ends at once, one that runs is stopped. A finished one is left as it is (exit 0)."""
+    _for_each(names, lambda name: session.client.cancel(name, reason=reason), "cancel")
+
+
+def retry(session: Session, names: Names, reason: Reason = "") -> None:
+    """Run Failed or Cancelled tasks again, with a new attempt. What has succeeded is not run again (exit 1)."""
+    _for_each(names, lambda name: session.client.retry(name, reason=reason), "retry")
+
+
+def confirm_stopped(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The task whose attempt is lost.")],
+    reason: Reason = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Give your word that a lost attempt no longer runs: its resources are released, and it may be retried.
+
+    If you are wrong, two attempts of the task run at the same time.
+    """
+    view = session.client.get(name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError("this is your word that the attempt has stopped: give it with --yes")
+        typer.confirm(f"Attempt {view.attempt} of {name} has certainly stopped, and cannot come back?", abort=True)
+    _for_each([name], lambda task_id: session.client.confirm_stopped(task_id, reason=reason), "confirm-stopped")
+
+
+def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) -> None:
+    """Ask for each task; those for which it cannot be done do not keep the others from it."""
+    code = 0
+    for name in dict.fromkeys(names):
+        try:
+            result = ask(name)
+        except UserError as error:
+            complain(str(error))
+            code = max(code, NOT_FOUND if isinstance(error, NotFound) else ERROR)
+        else:
+            outcome = result.message if result.outcome == "already finished" else f"{verb} {result.outcome}"
+            print(f"task/{name} {outcome}")
+    if code:
+        raise typer.Exit(code)
+
+
+def step_down(session: Session) -> None:
+    """Take the leadership from the replica that has it; another one, or the same, is elected at once."""
+    leader = session.client.step_down()
+    print(f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who does now")
+
+
+def apply(
+    session: Session,
+    file: Annotated[str, typer.Option("-f", "--file", help="YAML or JSON, one or many pools; - for standard input.")],
+) -> None:
+    """Create pools, or replace their definitions as a whole: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}}`."""
+    refused = False
+    for chunk in read_documents(file):
+        for document in chunk:
+            try:
+                if document.problem:
+                    raise UserError(document.problem)
+                result = session.client.apply_pool(document.value)
+            except UserError as error:
+                complain(f"{document.place}: {error}")
+                refused = True
+            else:
+                print(f"pool/{result.name} {result.outcome}")
+                if result.message:
+                    print(f"warning: {result.message}", file=sys.stderr)
+    if refused:
+        raise typer.Exit(ERROR)
+
+
+def delete(
+    session: Session,
+    kind: Annotated[str, typer.Argument(metavar="pool", help="What to delete.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
+) -> None:
+    """Remove a pool's definition: what runs goes on, what waits waits until there is one again."""
+    if parse_kind(kind) is not Kind.POOLS:
+        raise UserError("only pools can be deleted: finished tasks go when their retention is over, others can be cancelled")
+    session.client.delete_pool(name)
+    print(f"pool/{name} deleted")

@@ -1,0 +1,161 @@
+"""`tally check`: whether what Tally stands on is in order, each point with what was seen and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from controller.store.base import Compacted, StoreError
+
+if TYPE_CHECKING:
+    from controller.cli.session import Session
+    from controller.store.etcd import EtcdStore
+
+SAFE_FROM = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
+"""First patch release of each minor one without known faults of consistency or of the watch; see design, section 9."""
+
+DEFAULT_QUOTA_BYTES = 2 * 1024**3  # etcd's, where it does not tell
+FULL_AT = 0.8
+SKEW_SECONDS = 2.0
+UNCOMPACTED_REVISIONS = 20_000  # history that nobody compacted by then, nobody will
+
+
+class Verdict(StrEnum):
+    """How a point stands; `WRONG` makes the exit code 1."""
+
+    OK = "ok"
+    WARNING = "warning"
+    WRONG = "wrong"
+
+
+class Point(NamedTuple):
+    """One thing that was checked, and what was seen."""
+
+    name: str
+    verdict: Verdict
+    seen: str
+
+
+def check(session: Session) -> Iterator[Point]:
+    """All points, each as soon as it is known. Nothing is written."""
+    from controller.store.etcd import EtcdStore
+
+    client = session.client
+    assert isinstance(client.store, EtcdStore)
+    yield from _versions(client.store, session)
+    try:
+        _, revision = client.store.get(client.keys.leader, deadline=client.clock.boottime() + 5.0)
+    except StoreError as error:
+        yield Point("read", Verdict.WRONG, str(error))
+        return
+    yield Point("read", Verdict.OK, f"prefix {client.keys.prefix} at revision {revision}")
+    yield from _authentication(client.store, session)
+    yield from _space(client.store, session)
+    yield from _history(client.store, session, revision)
+    yield from _clocks(session)
+    replicas, leader = client.replicas(), client.leader()
+    if not replicas:
+        yield Point("replicas", Verdict.WARNING, "none is registered: start some with `tally dev` or `tally controller`")
+        return
+    versions = sorted({replica.version for replica in replicas})
+    yield Point("replicas", Verdict.OK, f"{len(replicas)} registered, version {', '.join(versions)}")
+    if leader is None:
+        yield Point("leader", Verdict.WRONG, "none: one should be elected within the lease's time; see the replicas' logs")
+    else:
+        yield Point("leader", Verdict.OK, f"{leader.id} leads epoch {leader.epoch} (term {leader.term})")
+
+
+def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
+    found = store.gateway.versions(deadline=session.client.clock.boottime() + session.settings.request_timeout_seconds)
+    for endpoint, text in found.items():
+        match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
+        if match is None:
+            yield Point(endpoint, Verdict.WRONG, text)
+            continue
+        major, minor, patch = map(int, match.groups())
+        needed = SAFE_FROM.get((major, minor), 0 if (major, minor) > max(SAFE_FROM) else None)
+        if needed is not None and patch >= needed:
+            yield Point(endpoint, Verdict.OK, f"etcd {text}")
+        else:
+            known = ", ".join(f"{a}.{b}.{c}" for (a, b), c in SAFE_FROM.items())
+            yield Point(endpoint, Verdict.WARNING, f"etcd {text} has known faults: upgrade to at least one of {known}")
+
+
+def _ask(store: EtcdStore, session: Session, path: str, body: bytes = b"{}") -> dict[str, Any] | str:
+    """etcd's answer, or its refusal as text: these points need more rights than Tally does."""
+    import msgspec
+
+    from controller.store.gateway import RpcError, Unanswered
+
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    try:
+        return store.gateway.call(path, body, decode, deadline=session.client.clock.boottime() + 5.0)
+    except (RpcError, Unanswered) as error:
+        return str(error)
+
+
+def _authentication(store: EtcdStore, session: Session) -> Iterator[Point]:
+    if session.settings.user:
+        yield Point("authentication", Verdict.OK, f"signed in as {session.settings.user}")
+        return
+    answer = _ask(store, session, "/auth/status")
+    if isinstance(answer, dict) and not answer.get("enabled") and not session.settings.cert_file:
+        yield Point(
+            "authentication", Verdict.WARNING, "etcd takes writes from anyone who reaches it: give it users or client certificates"
+        )
+
+
+def _space(store: EtcdStore, session: Session) -> Iterator[Point]:
+    status, alarms = _ask(store, session, "/maintenance/status"), _ask(store, session, "/maintenance/alarm", b'{"action":"GET"}')
+    if isinstance(status, str):
+        yield Point("space", Verdict.WARNING, f"cannot be seen: {status}")
+    else:
+        used, quota = int(status.get("dbSize", 0)), int(status.get("dbSizeQuota", 0)) or DEFAULT_QUOTA_BYTES
+        told = "" if status.get("dbSizeQuota") else ", etcd's default"
+        seen = f"{used / 2**20:.0f} MiB of {quota / 2**20:.0f} MiB{told}"
+        verdict = Verdict.OK if used < FULL_AT * quota else Verdict.WARNING
+        yield Point("space", verdict, seen if verdict is Verdict.OK else f"{seen}: compact and defragment, or raise the quota")
+    if isinstance(alarms, dict) and alarms.get("alarms"):
+        names = ", ".join(sorted({str(alarm.get("alarm")) for alarm in alarms["alarms"]}))
+        yield Point("alarms", Verdict.WRONG, f"{names}: see `etcdctl alarm list`")
+
+
+def _history(store: EtcdStore, session: Session, revision: int) -> Iterator[Point]:
+    """etcd does not tell how it is set; whether its oldest revision can still be read does."""
+    if revision < UNCOMPACTED_REVISIONS:
+        return
+    client = session.client
+    try:
+        store.load(client.keys.leader, deadline=client.clock.boottime() + 5.0, revision=1)
+    except Compacted:
+        yield Point("history", Verdict.OK, "is compacted")
+        return
+    flags = "--auto-compaction-mode=periodic --auto-compaction-retention=1h"
+    yield Point(
+        "history", Verdict.WARNING, f"was never compacted in {revision} revisions and will fill etcd: start it with {flags}"
+    )
+
+
+def _clocks(session: Session) -> Iterator[Point]:
+    """This machine's clock against etcd's, by the date of an answer: times are shown and compared with it."""
+    import requests
+
+    settings = session.settings
+    with requests.Session() as http:
+        http.trust_env = False
+        http.verify = str(settings.ca_file) if settings.ca_file else True
+        http.cert = (str(settings.cert_file), str(settings.key_file)) if settings.cert_file else None
+        for endpoint in settings.etcd:
+            try:
+                date = http.get(f"{endpoint}/version", timeout=settings.request_timeout_seconds).headers["Date"]
+                skew = session.client.clock.now() - parsedate_to_datetime(date).timestamp()
+            except (requests.RequestException, KeyError, ValueError):
+                continue  # said by the point of its version
+            # The date is cut to whole seconds.
+            if -SKEW_SECONDS <= skew <= SKEW_SECONDS + 1:
+                yield Point("clocks", Verdict.OK, f"within {SKEW_SECONDS:g} s of {endpoint}")
+            else:
+                yield Point("clocks", Verdict.WARNING, f"this machine is {skew:+.0f} s from {endpoint}: synchronize both (NTP)")

@@ -1,0 +1,54 @@
+"""The `tally` command: every verb, registered in one place. Parses, calls the library, prints; nothing is decided here."""
+
+from __future__ import annotations
+
+import typer
+
+from controller.cli import change, look, operate
+from controller.cli.session import CONNECTION, command, root_flags
+from controller.cli.submit import submit
+from controller.cli.wait import wait
+
+app = typer.Typer(
+    name="tally",
+    help="Tasks that hold resources once and release them once, whatever fails.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
+app.add_typer(config, name="config", rich_help_panel="Operators")
+
+TASKS, OPERATORS = "Tasks and pools", "Operators"
+WITH_FOLDER = (*CONNECTION, "state_dir")
+
+root_flags(app)
+command(app, "submit", rich_help_panel=TASKS)(submit)
+command(app, "get", rich_help_panel=TASKS)(look.get)
+command(app, "describe", rich_help_panel=TASKS)(look.describe)
+command(app, "wait", rich_help_panel=TASKS)(wait)
+command(app, "logs", rich_help_panel=TASKS, settings=WITH_FOLDER)(look.logs)
+command(app, "history", rich_help_panel=TASKS)(look.history)
+command(app, "explain", rich_help_panel=TASKS)(look.why)
+command(app, "cancel", rich_help_panel=TASKS)(change.cancel)
+command(app, "retry", rich_help_panel=TASKS)(change.retry)
+command(app, "apply", rich_help_panel=TASKS)(change.apply)
+command(app, "delete", rich_help_panel=TASKS)(change.delete)
+command(app, "dev", rich_help_panel=OPERATORS, settings=operate.REPLICA_SETTINGS)(operate.dev)
+command(app, "controller", rich_help_panel=OPERATORS, settings=operate.ALL_SETTINGS)(operate.controller)
+command(app, "audit", rich_help_panel=OPERATORS, settings=WITH_FOLDER)(operate.audit)
+command(app, "check", rich_help_panel=OPERATORS)(operate.check)
+command(app, "step-down", rich_help_panel=OPERATORS)(change.step_down)
+command(app, "confirm-stopped", rich_help_panel=OPERATORS)(change.confirm_stopped)
+command(config, "show", settings=operate.ALL_SETTINGS)(operate.config_show)
+app.command("completion", rich_help_panel=OPERATORS)(operate.completion)
+app.command("version", rich_help_panel=OPERATORS)(operate.version)
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

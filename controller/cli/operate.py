@@ -1,0 +1,135 @@
+"""Commands for operators: controller, dev, audit, check, config show, completion, version."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from controller import __version__
+from controller.cli import output as out
+from controller.cli.session import ERROR, Session
+from controller.config import Settings, text_of, variable_of
+from controller.core.errors import UserError
+
+SHELLS = ("bash", "zsh", "fish")
+ALL_SETTINGS = tuple(spec.name for spec in fields(Settings))
+REPLICA_SETTINGS = tuple(name for name in ALL_SETTINGS if name.endswith("_seconds"))
+"""Settings that `tally dev` hands on to the replicas that it starts."""
+
+
+def controller(session: Session) -> None:
+    """Run one replica of the controller in the foreground, until SIGTERM or Ctrl-C; it hands over its leadership first."""
+    from controller.app import run_controller
+
+    raise typer.Exit(run_controller(session.settings))
+
+
+def dev(
+    session: Session,
+    replicas: Annotated[int, typer.Option(min=1, max=9, help="How many replicas of the controller.")] = 3,
+    engine: Annotated[str, typer.Option(help="What runs attempts: process or null.")] = "process",
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept between runs.")] = Path(".tally"),
+    samples: Annotated[bool, typer.Option(help="Submit sample tasks.")] = True,
+    etcd_port: Annotated[int, typer.Option(min=1, max=65534, help="etcd listens here, and on the next port.")] = 2379,
+    status_port: Annotated[
+        int, typer.Option(min=1, max=65526, help="The first replica's status endpoint; the next take the next.")
+    ] = 9180,
+) -> None:
+    """Run a whole local cluster in the foreground: etcd, replicas, the process engine. Ctrl-C stops all that it started."""
+    from controller.dev import DevOptions, run_dev
+
+    handed_on = {variable_of(name): text_of(session.given(name)) for name in REPLICA_SETTINGS if session.given(name) is not None}
+    options = DevOptions(
+        replicas=replicas,
+        engine=engine,
+        data_dir=data_dir,
+        samples=samples,
+        etcd_port=etcd_port,
+        status_port=status_port,
+        settings=handed_on,
+    )
+    raise typer.Exit(run_dev(options))
+
+
+def audit(
+    session: Session,
+    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
+) -> None:
+    """Check the promise: ledgers against holds, attempts against the engine. Exit 1 when something is wrong."""
+    from controller.audit import run_audit
+
+    out.check_form(output, ("json", "yaml"))
+    client = session.client
+    try:
+        engine = client.engine(session.given("state_dir"))
+    except UserError as error:
+        print(f"warning: the engine is not checked: {error}", file=sys.stderr)
+        engine = None
+    report = run_audit(client.store, engine, client.keys.cluster, client.clock)
+    if output:
+        out.print_document(report.to_json(), output)
+    else:
+        print(report.to_text())
+    if report.wrong:
+        raise typer.Exit(ERROR)
+
+
+def check(
+    session: Session,
+    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
+) -> None:
+    """Check what Tally stands on: etcd's versions, rights, space, history and clock, and who leads. Exit 1 when it cannot work."""
+    from controller.cli.check import Verdict
+    from controller.cli.check import check as points
+
+    out.check_form(output, ("json", "yaml"))
+    found = []
+    for point in points(session):
+        found.append(point)
+        if not output:
+            print(f"{point.verdict:<8} {point.name}: {point.seen}", flush=True)
+    if output:
+        out.print_document({"points": [{**point._asdict(), "verdict": point.verdict.value} for point in found]}, output)
+    if any(point.verdict is Verdict.WRONG for point in found):
+        raise typer.Exit(ERROR)
+
+
+def config_show(
+    session: Session,
+    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
+) -> None:
+    """Print each setting, its value, and where it came from: flag, environment, file or default."""
+    out.check_form(output, ("json", "yaml"))
+    settings, origins = session.loaded
+    rows = [(name, text_of(getattr(settings, name)), origins[name]) for name in ALL_SETTINGS]
+    if output:
+        out.print_document({name: {"value": value, "from": origin} for name, value, origin in rows}, output)
+    else:
+        out.Table(("SETTING", "VALUE", "FROM")).print(rows)
+
+
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")]) -> None:
+    """Print the completion script of a shell: `source <(tally completion bash)`."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # what its --show-completion prints
+
+    if shell not in SHELLS:
+        raise typer.BadParameter(f"{shell!r} is not one of {', '.join(SHELLS)}")
+    print(get_completion_script(prog_name="tally", complete_var="_TALLY_COMPLETE", shell=shell))
+
+
+def version(
+    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
+) -> None:
+    """Print the version."""
+    value: dict[str, Any] = {"tally": __version__, "python": ".".join(map(str, sys.version_info[:3])), "system": os.uname().sysname}
+    if output in ("json", "yaml"):
+        out.print_document(value, output)
+    elif output:
+        raise typer.BadParameter(f"-o {output} is not known here: use json or yaml")
+    else:
+        print(f"tally {__version__} (Python {value['python']}, {value['system']})")

@@ -1,0 +1,109 @@
+"""How things are printed: aligned columns as kubectl has them, JSON, YAML, names."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from controller.client.views import PoolView, ReplicaView, TaskView
+from controller.core.errors import UserError
+from controller.core.explain import span
+from controller.core.resources import Vector
+
+TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
+WIDE_TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "PRIORITY", "RESOURCES", "NODE", "EXIT", "MESSAGE", "AGE")
+POOL_COLUMNS = ("NAME", "POLICY", "RESOURCE", "CAPACITY", "HELD", "FREE", "NOTE")
+REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "AGE")
+WIDE_REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "AGE")
+MESSAGE_WIDTH = 60
+
+
+class Table:
+    """Left-aligned columns, three spaces apart; what is printed later stays in line with what was printed before."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._rows: list[Sequence[object]] = [columns]  # not yet printed
+        self._widths = [0] * len(columns)
+
+    def print(self, rows: Iterable[Sequence[object]]) -> None:
+        """Print the rows, the first time below the columns' names."""
+        cells = [[_cell(value) for value in row] for row in (*self._rows, *rows)]
+        self._rows = []
+        self._widths = [max([width, *(len(row[i]) for row in cells)]) for i, width in enumerate(self._widths)]
+        for row in cells:
+            print("   ".join(text.ljust(width) for text, width in zip(row, self._widths, strict=True)).rstrip())
+        sys.stdout.flush()
+
+
+def _cell(value: object) -> str:
+    text = str(value) if value not in (None, "") else "-"
+    # Someone else's words must not break the table, nor reach the terminal as control sequences.
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
+    """The columns of one task."""
+    status, spec = view.status, view.spec
+    state = f"{view.state} (lost)" if view.lost else f"{view.state} (stopping)" if status and status.stopping else view.state
+    reason = "Unreadable" if view.problem and not view.status else view.reason
+    age = span(now - view.submitted_at) if view.submitted_at else ""
+    if not wide:
+        return view.id, state, view.pool, view.attempt, reason, age
+    resources = ",".join(f"{name}={text}" for name, text in (spec.resources if spec else Vector()).format().items())
+    message = view.problem or view.message
+    short = message if len(message) <= MESSAGE_WIDTH else message[: MESSAGE_WIDTH - 1] + "…"
+    exit_code = status.exit_code if status is not None else None
+    node = status.node if status is not None else ""
+    return view.id, state, view.pool, view.attempt, reason, spec.priority if spec else 0, resources, node, exit_code, short, age
+
+
+def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
+    """One row for each resource of the pool."""
+    notes = [view.problem] if view.problem else [] if view.definition else ["not defined"]
+    if view.definition is not None and view.definition.paused:
+        notes.append("paused")
+    rows = []
+    for name in dict.fromkeys([*view.capacity, *view.held]):
+        amounts = [Vector({name: vector.get(name)}).format().get(name, "0") for vector in (view.capacity, view.held, view.free)]
+        note = ", ".join([*notes, *(["overcommitted"] if name in view.overcommitted else [])])
+        rows.append((view.name, view.definition.policy if view.definition else "", name, *amounts, note))
+    return rows or [(view.name, view.definition.policy if view.definition else "", "", "", "", "", ", ".join(notes))]
+
+
+def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, ...]:
+    """The columns of one replica."""
+    age = span(now - view.started_at) if view.started_at else ""
+    engine = view.engine.get("name", "")
+    if not wide:
+        return view.id, view.role, engine, view.status_url, view.pid, age
+    return (
+        view.id,
+        view.role,
+        engine,
+        view.status_url,
+        view.host,
+        view.pid,
+        view.version,
+        view.applied_revision,
+        view.instance,
+        age,
+    )
+
+
+def print_document(value: Any, form: str) -> None:
+    """A value of builtins as JSON or YAML."""
+    if form == "json":
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        import yaml
+
+        yaml.safe_dump(value, sys.stdout, sort_keys=False, allow_unicode=True)
+
+
+def check_form(form: str, known: Sequence[str]) -> str:
+    """The -o that was given. Raises UserError that lists what this command can print."""
+    if form not in ("", *known):
+        raise UserError(f"-o {form} is not known here: use one of {', '.join(known)}")
+    return form

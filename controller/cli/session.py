@@ -1,0 +1,188 @@
+"""What all commands share: the connection's flags, the client made from them, and errors that become exit codes.
+
+Exit codes: 0 done; 1 error, or a waited-for task failed; 2 usage; 4 still waiting at the time-out; 5 not found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from controller.core.errors import InvalidField, TallyError
+
+if TYPE_CHECKING:
+    from controller.client import Client
+    from controller.config import Loaded, Settings
+
+ERROR, USAGE, STILL_WAITING, NOT_FOUND, INTERRUPTED = 1, 2, 4, 5, 130
+BROKEN_PIPE = 141  # as a process that SIGPIPE ends
+
+CONNECTION = ("etcd", "cluster", "request_timeout_seconds", "user", "password_file", "ca_file", "cert_file", "key_file")
+"""Settings that are flags of every command that talks to etcd, before or after the verb."""
+
+
+class Session:
+    """One run of a command: its flags, and what is made from them when it is first needed."""
+
+    def __init__(self, flags: dict[str, Any]) -> None:
+        self._config = flags.pop("config", None)
+        self._flags = flags
+        self._client: Client | None = None
+
+    @functools.cached_property
+    def loaded(self) -> Loaded:
+        """The settings and where each came from. Raises InvalidField."""
+        from controller.config import load_settings
+
+        return load_settings(self._flags, os.environ, self._config)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings. Raises InvalidField."""
+        return self.loaded.settings
+
+    def given(self, name: str) -> Any:
+        """A setting that was given by flag, environment or file; None when it has its default. Raises InvalidField."""
+        return getattr(self.settings, name) if self.loaded.origins[name] != "default" else None
+
+    @property
+    def client(self) -> Client:
+        """The client, connected when it is first used; closed at the command's end."""
+        if self._client is None:
+            from controller.client import Client
+
+            self._client = Client.from_settings(self.settings)
+        return self._client
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._client is not None:
+            self._client.close()
+
+
+def command(
+    app: typer.Typer, name: str | None = None, *, settings: Iterable[str] = CONNECTION, **options: Any
+) -> Callable[..., Any]:
+    """Register `function(session, …)` as a command that also takes the flags of these settings.
+
+    A TallyError becomes a line or two on stderr and an exit code; anything unexpected one line and how to see more.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        flags = flag_parameters(settings)
+
+        @functools.wraps(function)
+        def run(context: typer.Context, **arguments: Any) -> None:
+            given = {flag.name: arguments.pop(flag.name) for flag in flags}
+            before_the_verb = context.obj or {}
+            session = Session({**before_the_verb, **{name: value for name, value in given.items() if value is not None}})
+            with_exit_code(session, lambda: function(session, **arguments))
+
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *flags]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, **options)(run)
+        return function
+
+    return register
+
+
+def root_flags(app: typer.Typer) -> None:
+    """Let the connection's flags stand before the verb, too: `tally --etcd URL get tasks`."""
+    flags = flag_parameters(CONNECTION)
+
+    def remember(context: typer.Context, **given: Any) -> None:
+        context.obj = {name: value for name, value in given.items() if value is not None}
+
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    remember.__signature__ = inspect.Signature([context, *flags])  # type: ignore[attr-defined]
+    remember.__annotations__ = {parameter.name: parameter.annotation for parameter in (context, *flags)}
+    app.callback()(remember)
+
+
+def flag_parameters(settings: Iterable[str]) -> list[inspect.Parameter]:
+    """One optional text parameter for each setting, and `--config`; parsed where all settings are."""
+    from controller.config import Settings, flag_of
+
+    about = {spec.name: spec.metadata["about"] for spec in dataclasses.fields(Settings)}
+    about["config"] = "TOML file of settings (default ~/.config/tally/tally.toml, then /etc/tally/tally.toml)"
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None, typer.Option(flag_of(name), help=about[name], show_default=False, rich_help_panel="Settings")
+            ],
+        )
+        for name in ("config", *settings)
+    ]
+
+
+def with_exit_code(session: Session, function: Callable[[], None]) -> None:
+    """Call the function; errors become text on stderr and typer.Exit with the code that the table says."""
+    try:
+        function()
+        sys.stdout.flush()
+    except TallyError as error:
+        complain(*_advice(error, session))
+        code = _code_of(error)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush would complain
+        code = BROKEN_PIPE
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # noqa: BLE001  # the last resort: shown in one line, and whole on demand
+        if os.environ.get("TALLY_DEBUG"):
+            traceback.print_exc()
+        complain(f"unexpected {type(error).__name__}: {error}", "Run it again with TALLY_DEBUG=1 to see where, and report that.")
+        code = ERROR
+    else:
+        return
+    finally:
+        session.close()
+    raise typer.Exit(code)
+
+
+def complain(error: str, *advice: str) -> None:
+    """What went wrong and what to do, on stderr."""
+    for line in (f"error: {error}", *advice):
+        print(line, file=sys.stderr)
+
+
+def _code_of(error: TallyError) -> int:
+    from controller.client import NotFound, Still
+
+    return NOT_FOUND if isinstance(error, NotFound) else STILL_WAITING if isinstance(error, Still) else ERROR
+
+
+def _advice(error: TallyError, session: Session) -> list[str]:
+    """The error's text, and what to do about it where the text does not say."""
+    from controller.client import Still
+    from controller.store.base import OutcomeUnknown, StoreDenied, StoreUnavailable
+
+    match error:
+        case Still(waiting=waiting):
+            return [str(error), f"`tally explain {waiting[0]}` says why."]
+        case InvalidField(field=field) if field in CONNECTION:
+            return [str(error), "See `tally config show` for all settings and where they come from."]
+        case StoreUnavailable():
+            tried = ", ".join(session.settings.etcd)
+            return [str(error), f"Is etcd running at {tried}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev"]
+        case OutcomeUnknown():
+            return [str(error), "Run the same command again: what was stored is not stored twice."]
+        case StoreDenied():
+            return [str(error), "See --user, --password-file, --ca-file, --cert-file and --key-file."]
+    return [str(error)]

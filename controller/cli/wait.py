@@ -1,0 +1,86 @@
+"""`tally wait`, and `submit --wait`: progress while tasks run, and an exit code that scripts can use."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from controller.cli.session import ERROR, Session, complain
+from controller.client import TaskView
+from controller.core.lifecycle import FINISHED, State
+from controller.core.validation import parse_duration
+
+PASSED_BY_SUCCESS = (State.CREATED, State.PENDING, State.RUNNING)  # a task that has succeeded has been there
+
+
+def wait(
+    session: Session,
+    names: Annotated[list[str], typer.Argument(help="The tasks.")],
+    for_: Annotated[str, typer.Option("--for", help="finished, or a state: succeeded, failed, cancelled, running, …")] = "finished",
+    timeout: Annotated[str | None, typer.Option(help="At most this long, such as 90s or 1h; then exit 4.")] = None,
+) -> None:
+    """Wait until the tasks have finished, or are in a state; what has ended otherwise is not waited for.
+
+    Exit 0 when all came to it (--for=finished: when all succeeded), 1 when one ended otherwise, 4 at the time-out, 5 when
+    there is no such task.
+    """
+    wait_for(session, names, for_, timeout)
+
+
+def wait_for(session: Session, names: list[str], for_: str, timeout: str | None) -> None:
+    """Wait, print each task's end, and exit as `wait` says."""
+    limit = parse_duration(timeout, "--timeout") if timeout is not None else None
+    target = for_.removeprefix("state=").lower()
+    with _progress(len(set(names))) as show:
+        views = session.client.wait(names, for_=target, timeout_seconds=limit, on_change=show)
+    missed = [view for view in views.values() if not _came_to(view, target)]
+    if missed:
+        first = missed[0]
+        complain(
+            f"{len(missed)} of {len(views)} did not come to {'succeeded' if target == 'finished' else target}: "
+            f"{', '.join(f'{view.id} is {view.state}' for view in missed[:5])}{' …' if len(missed) > 5 else ''}",
+            f"`tally describe task {first.id}` and `tally logs {first.id}` show more.",
+        )
+        raise typer.Exit(ERROR)
+
+
+def _came_to(view: TaskView, target: str) -> bool:
+    if target == "finished":
+        return view.state is State.SUCCEEDED
+    came = view.state.lower() == target.replace("-", "")
+    return came or (view.state is State.SUCCEEDED and any(state.lower() == target for state in PASSED_BY_SUCCESS))
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
+    """Shows each change: a live count per state on a terminal when there are many tasks, else a line per change."""
+    states: dict[str, State] = {}
+    if total == 1 or not sys.stdout.isatty():
+        yield lambda view: _line(view, states)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(), transient=False) as progress:
+        bar = progress.add_task("", total=total)
+
+        def show(view: TaskView) -> None:
+            states[view.id] = view.state
+            counts = Counter(states.values())
+            done = sum(count for state, count in counts.items() if state in FINISHED)
+            progress.update(bar, completed=done, description=", ".join(f"{n} {state}" for state, n in sorted(counts.items())))
+
+        yield show
+
+
+def _line(view: TaskView, states: dict[str, State]) -> None:
+    if states.get(view.id) is not view.state:
+        states[view.id] = view.state
+        reason = f" ({view.reason})" if view.reason and view.reason != view.state else ""
+        print(f"task/{view.id} {view.state}{reason}", flush=True)
