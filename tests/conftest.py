@@ -13,6 +13,7 @@ from controller.embedded_etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find
 from controller.store.etcd import EtcdStore
 from tests.support.etcd import EtcdFactory
 from tests.support.proxy import Proxy
+from tests.support.tls import Authority
 
 _prefixes = itertools.count()
 
@@ -72,3 +73,9 @@ def proxy_to() -> Iterator[Callable[[int], Proxy]]:
     yield make
     for proxy in proxies:
         proxy.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A certificate authority of the test's own."""
+    return Authority(tmp_path / "authority")

@@ -1,0 +1,182 @@
+"""A stage for the core without threads: one store in memory, and any number of replicas' planners that act upon it.
+
+Everything on it is the real part: world, planner, reconciler, transactions. Only time and the engine are the test's own:
+`clock` moves by hand, and what the engine would say is told with `seen`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from controller.core import codec
+from controller.core.invariants import Severity, check_world
+from controller.core.plan import Effect, Start, Stop
+from controller.core.planner import Planner, Term
+from controller.core.task import AttemptId, Observation, Phase, Request, RequestKind, Status
+from controller.core.validation import parse_pool, parse_spec
+from controller.core.world import World
+from controller.election.term import Leadership
+from controller.runtime.inbox import Listed, Observed, Started, StopSent
+from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
+from controller.store.base import Committed, Delete, Guard, Put, Transaction
+from controller.store.changes import changes_of
+from controller.store.keys import Keys
+from controller.store.memory import MemoryStore
+
+
+class HandClock:
+    """A clock that moves when the test says so."""
+
+    def __init__(self, seconds: float = 1_000_000.0) -> None:
+        self.seconds = seconds
+
+    def boottime(self) -> float:
+        return self.seconds
+
+    def now(self) -> float:
+        return self.seconds
+
+    def anchor(self) -> None:
+        """Nothing to read."""
+
+    def move(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+class Stage:
+    """A store, its keys, and the users."""
+
+    def __init__(self, store: MemoryStore | None = None, clock: HandClock | None = None) -> None:
+        self.clock = clock or HandClock()
+        self.store = store or MemoryStore(self.clock)
+        self.keys = Keys("stage")
+        self._ops = 0
+        self.elect()
+
+    def put(self, key: str, value: bytes, lease: int = 0) -> int:
+        """Write a key, whatever it was; returns the revision."""
+        self._ops += 1
+        current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)
+        guard = Guard(key, current.mod if current is not None else 0)
+        result = self.store.commit(Transaction((guard,), (Put(key, value, lease),), f"u{self._ops}"), deadline=self.clock.boottime() + 5)
+        assert isinstance(result, Committed)
+        return result.revision
+
+    def delete(self, key: str) -> None:
+        """Remove a key, whatever it was."""
+        current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)
+        if current is not None:
+            self.store.commit(Transaction((Guard(key, current.mod),), (Delete(key),), "x"), deadline=self.clock.boottime() + 5)
+
+    def elect(self) -> int:
+        """A new term: the leader key is created anew; returns its create revision."""
+        self.delete(self.keys.leader)
+        return self.put(self.keys.leader, b"{}")
+
+    def pool(self, name: str = "default", **fields: Any) -> None:
+        """Define a pool."""
+        self.put(self.keys.pool(name), codec.encode_pool(parse_pool({"name": name, "capacity": {"cpu": 4}, **fields}), "x"))
+
+    def submit(self, task_id: str, **fields: Any) -> None:
+        """Submit a task."""
+        spec = parse_spec({"id": task_id, "command": ["true"], "resources": {"cpu": 1}, **fields})
+        self.put(self.keys.task(task_id), codec.encode_spec(spec, self.clock.now(), f"s/{task_id}"))
+
+    def request(self, task_id: str, kind: RequestKind, attempt: int = 0) -> None:
+        """Cancel, retry, or confirm."""
+        self.put(self.keys.request(task_id, kind), codec.encode(Request(kind=kind, by="user", at=self.clock.now(), attempt=attempt)))
+
+    def replica(self, term: int | None = None, epoch: int = 1) -> StagedReplica:
+        """A replica that takes itself to be the leader of `term` (None: the current one)."""
+        leader, _ = self.store.get(self.keys.leader, deadline=self.clock.boottime() + 5)
+        assert leader is not None
+        return StagedReplica(self, term if term is not None else leader.create, epoch)
+
+    def world(self) -> World:
+        """The store as it stands."""
+        snapshot = self.store.load(self.keys.prefix, deadline=self.clock.boottime() + 5)
+        world = World()
+        world.load(changes_of(self.keys, snapshot.items), snapshot.revision)
+        return world
+
+    def status(self, task_id: str) -> Status | None:
+        """A task's status as it is stored."""
+        task = self.world().tasks.get(task_id)
+        return task.status if task is not None else None
+
+    def state(self, task_id: str) -> str:
+        """A task's state as it is stored."""
+        return self.world().tasks[task_id].state.value
+
+    def held(self, pool: str = "default") -> dict[str, str]:
+        """What the ledger says is held."""
+        return self.world().ledger(pool).held.format()
+
+    def check(self) -> None:
+        """The invariants hold in the store."""
+        wrong = [finding for finding in check_world(self.world()) if finding.severity is not Severity.NOTICE]
+        assert wrong == []
+
+
+class StagedReplica:
+    """One replica's world, planner and reconciler; its effects are collected in `effects`."""
+
+    def __init__(self, stage: Stage, term: int, epoch: int) -> None:
+        self.stage = stage
+        self.world = World()
+        self.effects: list[Effect] = []
+        self.leadership = Leadership(term, epoch, 0, float("inf"), stage.clock)
+        self.sync()
+        self.planner = Planner(self.world, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS)
+        lock = threading.RLock()
+        self.reconciler = Reconciler(
+            self.world, self.planner, self.leadership, stage.store, stage.keys, stage.clock, self.effects.append, lambda: lock
+        )
+
+    def sync(self) -> None:
+        """What its watch would bring: all there is, up to now."""
+        snapshot = self.stage.store.load(self.stage.keys.prefix, deadline=self.stage.clock.boottime() + 5)
+        self.world.load(changes_of(self.stage.keys, snapshot.items), snapshot.revision)
+
+    def run(self) -> list[Effect]:
+        """Step until nothing is left to do; returns the effects of these steps."""
+        before = len(self.effects)
+        for _ in range(1000):
+            if not self.reconciler.step():
+                return self.effects[before:]
+        raise AssertionError("the reconciler does not come to rest")
+
+    def list_engine(self, *seen: Observation, began: float | None = None) -> None:
+        """A full list of the engine arrives."""
+        self.reconciler.handle(Listed(self.leadership.epoch, list(seen), self.stage.clock.now() if began is None else began))
+
+    def see(self, *seen: Observation) -> None:
+        """Observations arrive."""
+        for observation in seen:
+            self.reconciler.handle(Observed(self.leadership.epoch, observation))
+
+    def acknowledge(self, effects: Iterable[Effect]) -> None:
+        """The engine took these effects: starts are pending, stops are under way."""
+        for effect in effects:
+            if isinstance(effect, Start):
+                self.reconciler.handle(Started(self.leadership.epoch, effect, observation(effect.attempt, Phase.PENDING)))
+            elif isinstance(effect, Stop):
+                self.reconciler.handle(StopSent(self.leadership.epoch, effect, None))
+
+
+def observation(attempt: AttemptId | tuple[str, int], phase: Phase, **fields: Any) -> Observation:
+    """What the engine says of an attempt; the phases that end it prove its stop, unless told otherwise."""
+    fields.setdefault("stopped", phase in (Phase.SUCCEEDED, Phase.FAILED))
+    return Observation(attempt=AttemptId(*attempt), phase=phase, **fields)
+
+
+def starts(effects: Iterable[Effect]) -> list[str]:
+    """The attempts that are started by these effects."""
+    return [str(effect.attempt) for effect in effects if isinstance(effect, Start)]
+
+
+def stops(effects: Iterable[Effect]) -> list[str]:
+    """The attempts that are stopped by these effects."""
+    return [str(effect.attempt) for effect in effects if isinstance(effect, Stop)]
