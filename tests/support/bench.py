@@ -52,6 +52,7 @@ class Stage:
         self.clock = clock or HandClock()
         self.store = store or MemoryStore(self.clock)
         self.keys = Keys("stage")
+        self.epoch = 0
         self._ops = 0
         self.elect()
 
@@ -60,7 +61,9 @@ class Stage:
         self._ops += 1
         current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)
         guard = Guard(key, current.mod if current is not None else 0)
-        result = self.store.commit(Transaction((guard,), (Put(key, value, lease),), f"u{self._ops}"), deadline=self.clock.boottime() + 5)
+        result = self.store.commit(
+            Transaction((guard,), (Put(key, value, lease),), f"u{self._ops}"), deadline=self.clock.boottime() + 5
+        )
         assert isinstance(result, Committed)
         return result.revision
 
@@ -73,6 +76,8 @@ class Stage:
     def elect(self) -> int:
         """A new term: the leader key is created anew; returns its create revision."""
         self.delete(self.keys.leader)
+        self.epoch += 1
+        self.put(self.keys.epoch, codec.encode({"epoch": self.epoch}))
         return self.put(self.keys.leader, b"{}")
 
     def pool(self, name: str = "default", **fields: Any) -> None:
@@ -86,13 +91,15 @@ class Stage:
 
     def request(self, task_id: str, kind: RequestKind, attempt: int = 0) -> None:
         """Cancel, retry, or confirm."""
-        self.put(self.keys.request(task_id, kind), codec.encode(Request(kind=kind, by="user", at=self.clock.now(), attempt=attempt)))
+        self.put(
+            self.keys.request(task_id, kind), codec.encode(Request(kind=kind, by="user", at=self.clock.now(), attempt=attempt))
+        )
 
-    def replica(self, term: int | None = None, epoch: int = 1) -> StagedReplica:
-        """A replica that takes itself to be the leader of `term` (None: the current one)."""
+    def replica(self) -> StagedReplica:
+        """A replica that takes itself to be the leader of the current term."""
         leader, _ = self.store.get(self.keys.leader, deadline=self.clock.boottime() + 5)
         assert leader is not None
-        return StagedReplica(self, term if term is not None else leader.create, epoch)
+        return StagedReplica(self, leader.create, self.epoch)
 
     def world(self) -> World:
         """The store as it stands."""
@@ -117,7 +124,7 @@ class Stage:
     def check(self) -> None:
         """The invariants hold in the store."""
         wrong = [finding for finding in check_world(self.world()) if finding.severity is not Severity.NOTICE]
-        assert wrong == []
+        assert not wrong, wrong
 
 
 class StagedReplica:

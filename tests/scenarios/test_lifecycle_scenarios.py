@@ -1,0 +1,466 @@
+"""The leader's decisions, one scenario each; docstrings say what must be true."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core import codec
+from controller.core.lifecycle import State
+from controller.core.task import Phase, RequestKind
+from tests.support.bench import Stage, StagedReplica, observation, starts, stops
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """An empty cluster with one pool of 4 cpus."""
+    stage = Stage()
+    stage.pool()
+    return stage
+
+
+def leader_of(stage: Stage) -> StagedReplica:
+    """A leader that has listed an empty engine."""
+    leader = stage.replica()
+    leader.list_engine()
+    return leader
+
+
+def run_to(stage: Stage, leader: StagedReplica, task_id: str, phase: Phase, attempt: int = 1) -> None:
+    """The engine takes what is asked of it, and shows the attempt in this phase."""
+    leader.sync()
+    leader.acknowledge(leader.run())
+    leader.see(observation((task_id, attempt), phase))
+    leader.run()
+
+
+def test_nothing_starts_before_the_engine_was_listed(stage: Stage) -> None:
+    """A new leader does not know yet what runs: it admits and starts only after a full list."""
+    stage.submit("job")
+    leader = stage.replica()
+    assert leader.run() == []
+    leader.list_engine()
+    assert starts(leader.run()) == ["job-1"]
+
+
+def test_persist_before_act(stage: Stage) -> None:
+    """When the start is asked for, the hold stands in the store already."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    while not leader.effects:
+        assert stage.status("job") is None or stage.status("job").hold  # type: ignore[union-attr]
+        leader.reconciler.step()
+    assert stage.state("job") == State.PENDING
+    assert stage.held() == {"cpu": "1"}
+
+
+def test_capacity_is_never_exceeded(stage: Stage) -> None:
+    """Of five tasks of one cpu, four are admitted into four cpus; the fifth follows when one has ended."""
+    for n in range(5):
+        stage.submit(f"job{n}")
+    leader = leader_of(stage)
+    assert starts(leader.run()) == ["job0-1", "job1-1", "job2-1", "job3-1"]
+    assert stage.held() == {"cpu": "4"}
+    leader.see(observation(("job2", 1), Phase.SUCCEEDED))
+    assert starts(leader.run()) == ["job4-1"]
+    assert stage.held() == {"cpu": "4"}
+    stage.check()
+
+
+def test_a_failed_attempt_is_retried_after_its_back_off(stage: Stage) -> None:
+    """Failed and WaitingRetry are one transaction; the next attempt has the next number, and starts only when due."""
+    stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 10})
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.FAILED)
+    assert stage.state("job") == State.WAITING_RETRY
+    assert stage.held() == {}
+    stage.clock.move(9.9)
+    assert leader.run() == []
+    stage.clock.move(1.2)
+    assert starts(leader.run()) == ["job-2"]
+    leader.see(observation(("job", 2), Phase.FAILED, exit_code=3))
+    leader.run()
+    status = stage.status("job")
+    assert status is not None
+    assert (status.state, status.attempt, status.exit_code) == (State.FAILED, 2, 3)
+    assert [step.event for step in codec.decode_history(status)] == [
+        "admitted", "failed-observed", "retry-due", "admitted", "failed-observed",
+    ]  # fmt: skip
+    stage.check()
+
+
+def test_rules_are_asked_in_order(stage: Stage) -> None:
+    """The first rule that matches decides: exit code 2 fails at once, although attempts are left."""
+    rules = [{"exit_codes": [2], "action": "fail"}, {"reasons": ["Error"], "action": "ignore"}]
+    stage.submit("two", retry={"max_attempts": 3, "rules": rules})
+    stage.submit("one", retry={"max_attempts": 1, "rules": rules})
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    leader.see(observation(("two", 1), Phase.FAILED, exit_code=2, reason="Error"))
+    leader.see(observation(("one", 1), Phase.FAILED, exit_code=1, reason="Error"))
+    leader.run()
+    assert stage.state("two") == State.FAILED
+    assert stage.state("one") == State.WAITING_RETRY, "ignored failures use up no attempts"
+
+
+def test_start_failures_use_up_no_attempts(stage: Stage) -> None:
+    """What failed before it ever ran has its own limit."""
+    stage.submit("job", retry={"max_attempts": 1, "max_start_failures": 2, "backoff_seconds": 1})
+    leader = leader_of(stage)
+    for attempt in (1, 2):
+        leader.acknowledge(leader.run())
+        leader.see(observation(("job", attempt), Phase.FAILED, ran=False, reason="ErrImagePull"))
+        leader.run()
+        assert stage.state("job") == State.WAITING_RETRY
+        stage.clock.move(10)
+    leader.acknowledge(leader.run())
+    leader.see(observation(("job", 3), Phase.FAILED, ran=False, reason="ErrImagePull"))
+    leader.run()
+    assert stage.state("job") == State.FAILED
+    assert "failed to start 3 times" in stage.status("job").message  # type: ignore[union-attr]
+
+
+def test_cancel_while_running_holds_until_the_end_is_observed(stage: Stage) -> None:
+    """A cancel marks the attempt and stops it; its resources are released when the end is proven, not before (I1, I8)."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    stage.request("job", RequestKind.CANCEL)
+    leader.sync()
+    effects = leader.run()
+    assert stops(effects) == ["job-1"]
+    assert stage.status("job").cancelling  # type: ignore[union-attr]
+    assert stage.held() == {"cpu": "1"}
+    assert not stage.world().tasks["job"].requests, "the request was deleted by the transaction in which it took effect"
+    leader.acknowledge(effects)
+    leader.see(observation(("job", 1), Phase.FAILED, signal=15))
+    leader.run()
+    assert stage.state("job") == State.CANCELLED
+    assert stage.held() == {}
+    stage.check()
+
+
+def test_success_before_the_stop_counts(stage: Stage) -> None:
+    """A task that had succeeded before its cancel reached it is Succeeded."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    stage.request("job", RequestKind.CANCEL)
+    leader.sync()
+    leader.run()
+    leader.see(observation(("job", 1), Phase.SUCCEEDED))
+    leader.run()
+    assert stage.state("job") == State.SUCCEEDED
+
+
+def test_cancel_and_retry_at_the_same_moment(stage: Stage) -> None:
+    """Cancel and retry of a running task: cancelled first, then another attempt; each request takes effect once."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    stage.request("job", RequestKind.CANCEL)
+    stage.request("job", RequestKind.RETRY)
+    leader.sync()
+    leader.acknowledge(leader.run())
+    assert stage.world().tasks["job"].requests, "the retry waits for the end"
+    leader.see(observation(("job", 1), Phase.FAILED))
+    assert starts(leader.run()) == ["job-2"]
+    assert not stage.world().tasks["job"].requests
+    stage.check()
+
+
+def test_cancel_of_a_waiting_task(stage: Stage) -> None:
+    """A task that waits holds nothing, and is Cancelled at once, even when there is room for it in the same pass."""
+    stage.submit("job")
+    stage.request("job", RequestKind.CANCEL)
+    leader = leader_of(stage)
+    assert leader.run() == []
+    assert stage.state("job") == State.CANCELLED
+
+
+def test_requests_without_effect_are_recorded(stage: Stage) -> None:
+    """A retry of a Succeeded task changes nothing, is deleted, and stands in the history."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.SUCCEEDED)
+    stage.request("job", RequestKind.RETRY)
+    leader.sync()
+    leader.run()
+    status = stage.status("job")
+    assert status is not None
+    assert (status.state, status.attempt, status.reason) == (State.SUCCEEDED, 1, "Succeeded")
+    assert codec.decode_history(status)[-1].reason == "RequestIgnored"
+    assert not stage.world().tasks["job"].requests
+
+
+@pytest.mark.parametrize(
+    ("phase", "limit", "reason"), [(Phase.PENDING, "start", "StartDeadlineExceeded"), (Phase.RUNNING, "run", "DeadlineExceeded")]
+)
+def test_deadlines_stop_the_attempt(stage: Stage, phase: Phase, limit: str, reason: str) -> None:
+    """An attempt over its deadline is stopped; the task fails with the deadline's reason once the end is proven."""
+    stage.submit("job", deadlines={limit: 60}, retry={"max_start_failures": 0})
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", phase)
+    stage.clock.move(59)
+    assert leader.run() == []
+    stage.clock.move(2)
+    effects = leader.run()
+    assert stops(effects) == ["job-1"]
+    assert stage.held() == {"cpu": "1"}
+    leader.acknowledge(effects)
+    leader.see(observation(("job", 1), Phase.FAILED, signal=15))
+    leader.run()
+    status = stage.status("job")
+    assert status is not None
+    assert (status.state, status.reason) == (State.FAILED, reason)
+    assert stage.held() == {}
+
+
+def test_queue_deadline(stage: Stage) -> None:
+    """A task that was not admitted in time fails, with the deadline's name."""
+    stage.submit("big", resources={"cpu": 4})
+    stage.submit("late", deadlines={"queue": "1m"})
+    leader = leader_of(stage)
+    leader.run()
+    stage.clock.move(61)
+    leader.run()
+    assert stage.status("late").reason == "QueueDeadlineExceeded"  # type: ignore[union-attr]
+
+
+def test_a_terminal_phase_without_proof_holds(stage: Stage) -> None:
+    """Failed without proof of stop: lost, resources held, nothing restarted; the proof, when it comes, ends it."""
+    stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    leader.see(observation(("job", 1), Phase.FAILED, stopped=False, reason="DeadlineExceeded"))
+    assert leader.run() == []
+    status = stage.status("job")
+    assert status is not None
+    assert status.state == State.RUNNING
+    assert status.lost_since is not None
+    assert stage.held() == {"cpu": "1"}
+    leader.see(observation(("job", 1), Phase.FAILED, reason="DeadlineExceeded"))
+    assert starts(leader.run()) == ["job-2"]
+
+
+def test_an_unknown_phase_that_recovers(stage: Stage) -> None:
+    """A node that was away for a while: lost, then found, and nothing ran twice."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    leader.see(observation(("job", 1), Phase.UNKNOWN))
+    leader.run()
+    assert stage.status("job").lost_since is not None  # type: ignore[union-attr]
+    leader.see(observation(("job", 1), Phase.RUNNING))
+    leader.run()
+    assert stage.status("job").lost_since is None  # type: ignore[union-attr]
+    leader.see(observation(("job", 1), Phase.SUCCEEDED))
+    leader.run()
+    assert stage.state("job") == State.SUCCEEDED
+    stage.check()
+
+
+def test_an_operator_confirms_that_a_lost_attempt_stopped(stage: Stage) -> None:
+    """confirm-stopped ends the hold of a lost attempt; the next one starts although the engine never gave a proof."""
+    stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    stage.request("job", RequestKind.CONFIRM_STOPPED)
+    leader.sync()
+    leader.run()
+    assert stage.state("job") == State.RUNNING, "not lost: the word is not believed"
+    leader.see(observation(("job", 1), Phase.UNKNOWN))
+    leader.run()
+    stage.request("job", RequestKind.CONFIRM_STOPPED, attempt=1)
+    leader.sync()
+    effects = leader.run()
+    assert "job-2" in starts(effects)
+    assert stops(effects) == ["job-1"], "should it come back, it is an orphan"
+    stage.check()
+
+
+def test_on_lost_replaces_after_the_time_the_user_gave(stage: Stage) -> None:
+    """`replace_after` gives the attempt up without proof; by default it is held for ever."""
+    stage.submit("replace", on_lost={"replace_after": "10m"}, retry={"max_attempts": 2, "backoff_seconds": 0})
+    stage.submit("hold", retry={"max_attempts": 2, "backoff_seconds": 0})
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    leader.see(observation(("replace", 1), Phase.UNKNOWN), observation(("hold", 1), Phase.UNKNOWN))
+    leader.run()
+    stage.clock.move(601)
+    assert starts(leader.run()) == ["replace-2"]
+    assert stage.state("hold") == State.PENDING
+    assert stage.held() == {"cpu": "2"}
+
+
+def test_an_attempt_without_a_hold_is_an_orphan(stage: Stage) -> None:
+    """What runs without a hold is stopped, and a task of it does not start while it may still run (I4, I5)."""
+    stage.submit("job")
+    leader = stage.replica()
+    leader.list_engine(observation(("job", 3), Phase.RUNNING, uid="u"), observation(("unknown", 1), Phase.RUNNING))
+    effects = leader.run()
+    assert sorted(stops(effects)) == ["job-3", "unknown-1"]
+    assert starts(effects) == [], "attempt 3 may still run"
+    leader.acknowledge(effects)
+    leader.see(observation(("job", 3), Phase.FAILED))
+    assert starts(leader.run()) == ["job-1"] or starts(leader.effects)[-1] == "job-4"
+
+
+def test_take_over_adopts_and_starts_nothing_twice(stage: Stage) -> None:
+    """A new leader adopts what the list shows, starts what was committed but never created, and notices what is gone."""
+    for name in ("adopted", "uncreated", "vanished"):
+        stage.submit(name)
+    old = leader_of(stage)
+    old.acknowledge(old.run())
+    old.see(observation(("vanished", 1), Phase.RUNNING, uid="v"), observation(("adopted", 1), Phase.RUNNING, uid="a"))
+    old.run()
+    stage.elect()
+    new = stage.replica()
+    new.list_engine(observation(("adopted", 1), Phase.RUNNING, uid="a"))
+    assert starts(new.run()) == ["uncreated-1"]
+    assert stage.state("adopted") == State.RUNNING
+    assert (stage.state("vanished"), stage.status("vanished").reason) == (State.FAILED, "Gone")  # type: ignore[union-attr]
+    stage.check()
+
+
+def test_a_list_older_than_the_start_proves_nothing(stage: Stage) -> None:
+    """A list that was asked for before an attempt was started cannot show that it is gone."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    began = stage.clock.now()
+    effects = leader.run()
+    stage.clock.move(1)
+    leader.acknowledge(effects)
+    leader.list_engine(began=began)
+    leader.run()
+    assert stage.state("job") == State.PENDING
+    stage.clock.move(1)
+    leader.list_engine()
+    leader.run()
+    assert stage.status("job").reason == "Gone"  # type: ignore[union-attr]
+
+
+def test_a_silent_engine_proves_nothing(stage: Stage) -> None:
+    """While the engine does not answer nothing is failed or admitted; afterwards all goes on."""
+    from controller.runtime.inbox import EngineSilent
+
+    stage.submit("one")
+    leader = leader_of(stage)
+    run_to(stage, leader, "one", Phase.RUNNING)
+    leader.reconciler.handle(EngineSilent(leader.leadership.epoch, "connection refused"))
+    stage.submit("two")
+    leader.sync()
+    stage.clock.move(3600)
+    assert leader.run() == []
+    assert stage.state("one") == State.RUNNING
+    leader.list_engine(observation(("one", 1), Phase.RUNNING))
+    assert starts(leader.run()) == ["two-1"]
+
+
+def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Stage) -> None:
+    """After its retention a task's records go; the watch's late echo of its spec does not make it Created again."""
+    stage.submit("job", retention_seconds=60)
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.SUCCEEDED)
+    late = leader.world.tasks["job"]
+    spec, _ = stage.store.get(stage.keys.task("job"), deadline=stage.clock.boottime() + 5)
+    assert spec is not None
+    stage.clock.move(61)
+    effects = leader.run()
+    assert [type(effect).__name__ for effect in effects] == ["Forget"]
+    assert stage.world().tasks == {}
+    from controller.store.changes import to_change
+
+    leader.world.apply(to_change(stage.keys, spec.key, spec, spec.mod))
+    assert leader.run() == []
+    assert "job" not in leader.world.tasks
+    assert late.id == "job"
+
+
+def test_a_spec_written_around_the_client(stage: Stage) -> None:
+    """An invalid spec fails with the field's name; one that no pool can hold fails with the numbers; JSON rubbish is left alone."""
+    stage.put(stage.keys.task("nan"), b'{"id":"nan","command":["x"],"resources":{"cpu":"NaN"}}')
+    stage.put(stage.keys.task("huge"), b'{"id":"huge","command":["x"],"resources":{"cpu":"400"}}')
+    stage.put(stage.keys.task("rubbish"), b"\xff\xfe")
+    stage.submit("good")
+    leader = leader_of(stage)
+    assert starts(leader.run()) == ["good-1"]
+    assert stage.status("nan").message.startswith("resources.cpu")  # type: ignore[union-attr]
+    assert "asks for 400, but pool 'default' has 4 in all" in stage.status("huge").message  # type: ignore[union-attr]
+    assert stage.status("rubbish") is None
+    assert ("tasks", ("rubbish",)) in stage.world().quarantine
+
+
+def test_a_pool_that_shrinks_kills_nothing(stage: Stage) -> None:
+    """Overcommit is shown, what runs goes on, what waits waits; a removed pool's tasks wait too."""
+    for n in range(4):
+        stage.submit(f"job{n}")
+    stage.submit("waits", resources={"cpu": 3})
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    stage.pool(capacity={"cpu": 2})
+    leader.sync()
+    assert leader.run() == []
+    assert stage.held() == {"cpu": "4"}
+    for n in range(4):
+        leader.see(observation((f"job{n}", 1), Phase.SUCCEEDED))
+    assert leader.run() == []
+    assert stage.state("waits") == State.CREATED
+    stage.pool(capacity={"cpu": 3})
+    leader.sync()
+    assert starts(leader.run()) == ["waits-1"]
+    stage.check()
+
+
+def test_newer_fields_survive_an_older_leader(stage: Stage) -> None:
+    """A newer version's fields in a status, a history entry and a ledger are written back by this one."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    for key in (stage.keys.state("job"), stage.keys.ledger("default")):
+        item, _ = stage.store.get(key, deadline=stage.clock.boottime() + 5)
+        assert item is not None
+        value = item.value[:-1] + b',"from_the_future":{"x":1}}'
+        stage.put(key, value.replace(b'"event":"admitted"', b'"event":"admitted","newer":7'))
+    leader.sync()
+    leader.see(observation(("job", 1), Phase.SUCCEEDED))
+    leader.run()
+    for key in (stage.keys.state("job"), stage.keys.ledger("default")):
+        item, _ = stage.store.get(key, deadline=stage.clock.boottime() + 5)
+        assert item is not None
+        assert b'"from_the_future":{"x":1}' in item.value
+    item, _ = stage.store.get(stage.keys.state("job"), deadline=stage.clock.boottime() + 5)
+    assert item is not None
+    assert b'"newer":7' in item.value
+    assert stage.state("job") == State.SUCCEEDED
+
+
+def test_a_quarantined_status_freezes_its_task(stage: Stage) -> None:
+    """A status that does not parse is not "absent": the task does not start again; mended, it goes on."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    good, _ = stage.store.get(stage.keys.state("job"), deadline=stage.clock.boottime() + 5)
+    assert good is not None
+    stage.put(stage.keys.state("job"), b"not json")
+    leader.sync()
+    leader.see(observation(("job", 1), Phase.SUCCEEDED))
+    assert leader.run() == []
+    item, _ = stage.store.get(stage.keys.state("job"), deadline=stage.clock.boottime() + 5)
+    assert item is not None
+    assert item.value == b"not json", "left alone"
+    stage.put(stage.keys.state("job"), good.value)
+    leader.sync()
+    leader.run()
+    assert stage.state("job") == State.SUCCEEDED
+
+
+def test_large_batches_are_split(stage: Stage) -> None:
+    """A thousand tasks that become ready at once go into transactions within etcd's limits."""
+    stage.pool(capacity={"cpu": 1000})
+    for n in range(300):
+        stage.submit(f"job{n:03}")
+    leader = leader_of(stage)
+    assert len(starts(leader.run())) == 300
+    assert leader.reconciler.commits >= 5
+    assert stage.held() == {"cpu": "300"}
+    stage.check()
