@@ -1,0 +1,53 @@
+# `make help` explains itself: a target's help stands behind ##.
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-full check lint types lock bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is newer than what it was installed from, or the installation is brought up to date. Nothing is compiled: every
+# dependency has a wheel, so no compiler is needed.
+install: $(VENV)/.installed ## install Tally and what its tests need into a virtual environment
+
+$(VENV)/.installed: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Tally needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Call: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "No virtual environment could be made: install your system's python3-venv package."; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --frozen --active --python $(BIN)/python || \
+	  { echo "The dependencies could not be installed: is PyPI (or your mirror) reachable? See the lines above."; exit 1; }
+	@touch $@
+
+run: install ## run a whole cluster here: etcd, three replicas, sample tasks; Ctrl-C ends it
+	@$(BIN)/tally dev
+
+test: install ## run the tests (a few minutes on two cores)
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+
+test-full: install ## run all tests, the slow ones too
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+check: lint types ## lint and types: what CI runs before the tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+lock: ## renew the lock file
+	$(BIN)/uv lock --upgrade
+
+bench: install ## measure: prints a table; nothing is asserted
+	$(BIN)/python -m tests.bench
+
+clean: ## remove the virtual environment, caches and the local cluster's data
+	rm -rf $(VENV) .tally .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
