@@ -1,0 +1,84 @@
+"""The OpenAPI document against what is served."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import httpx
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from controller.core.errors import TallyError
+from controller.core.lifecycle import State
+from controller.core.resources import Vector
+from controller.status.base import Check
+from controller.status.openapi import HEADERS
+from controller.status.routes import ROUTES
+from tests.status.model_view import ModelView
+
+STREAM = "/v1/events"
+
+
+def test_the_document_describes_every_route_and_nothing_else(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {route.path for route in ROUTES}
+    for route in ROUTES:
+        assert list(document["paths"][route.path]) == ["get"]
+        answers = document["paths"][route.path]["get"]["responses"]
+        assert {"200", *(str(int(status)) for status in route.problems)} <= set(answers)
+        assert all(set(answer["headers"]) == set(HEADERS) for answer in answers.values())
+
+
+def test_every_route_answers_as_described(http: httpx.Client, view: ModelView) -> None:
+    view.define_pool("default", cpu=1000)
+    view.submit("a")
+    for route in ROUTES:
+        if route.path == STREAM:
+            continue  # has no end
+        answer = http.get(route.path.format(id="a", name="default"))
+        described = {200, *map(int, route.problems)}
+        assert answer.status_code in described, route.path
+        if answer.status_code == HTTPStatus.OK:
+            assert answer.headers["content-type"].partition(";")[0] == route.content_type.partition(";")[0]
+
+
+def test_answers_hold_what_the_document_says(http: httpx.Client, view: ModelView) -> None:
+    """Generated requests, valid and not, against a model with all kinds of records: status codes, headers and bodies fit."""
+    view.define_pool("default", cpu=1000)
+    view.submit("0", labels={"team": "blue"}, env={"A": "1"})
+    view.submit("1", pool="other")
+    view.set_state("1", State.RUNNING, hold=Vector({"cpu": 500}))
+    view.write(("states", ("2",), b"garbage"), ("leader", (), b'{"id":"replica-b"}'), ("replicas", ("r",), b"{}"))
+    schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
+    schema.config.update(base_url=str(http.base_url).rstrip("/"))
+    checked = 0
+    session = requests.Session()
+    session.trust_env = False
+
+    @given(st.data())
+    @settings(max_examples=250, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    def requests_hold(data: st.DataObject) -> None:
+        nonlocal checked
+        route = data.draw(st.sampled_from([route for route in ROUTES if route.path != STREAM]))
+        view.checks = (Check("model", data.draw(st.booleans()), "drawn"),)
+        view.role = data.draw(st.sampled_from(["leader", "follower"]))
+        view.report = TallyError("silent") if data.draw(st.booleans()) else {"verdict": "ok"}
+        view.time += 60  # no audit is answered again
+        case = data.draw(schema[route.path]["GET"].as_strategy())
+        if "min_revision" in case.query:
+            case.query.pop("wait", None)  # it would be waited for
+        answer = case.call(session=session)
+        # A check that fails is answered 503, and a revision that is not there 412: both are described, and no faults.
+        described = {503: [not_a_server_error], 412: [positive_data_acceptance]}
+        case.validate_response(answer, excluded_checks=described.get(answer.status_code, []))
+        checked += 1
+
+    with session:
+        requests_hold()
+    assert checked > 100
