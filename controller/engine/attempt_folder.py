@@ -93,18 +93,28 @@ def is_locked(folder: Path) -> bool:
         os.close(fd)
 
 
-def write(folder: Path, name: str, value: dict[str, Any]) -> None:
-    """Put `value` in place of the file `name`, whole or not at all, durably, and tell who watches. Raises OSError."""
+def write(folder: Path, name: str, value: dict[str, Any], *, durable: bool = False) -> None:
+    """Put `value` in place of the file `name`, whole or not at all, and tell who watches. Raises OSError.
+
+    `durable`: it survives the machine's crash once this returns.
+    """
     temporary = folder / f".{name}.{uuid.uuid4().hex}"
     try:
         with open(temporary, "x", encoding="utf-8") as file:
             json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.rename(temporary, folder / name)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     # The folder's own change of time is what a watch of its parent sees: a write inside it would not be.
     os.utime(folder)
 

@@ -16,7 +16,8 @@ default an empty one of the attempt's own. Both streams go to one file.
 Limits: see `process_limits`. The end of the command's first process ends the attempt, as in a container: what it left running
 is killed. Only what another service was asked to run (a container daemon, systemd, at) is beyond its reach.
 
-Cost: 3 to 4 ms of CPU per start and end, 45 ms once per replica for the fork server.
+Cost, as measured on two shared cores: about 8 ms of CPU for an attempt from start to end, the command's own fork and exec
+included (150 attempts a second), 2 MB of memory for a supervisor, 0.1 s for a list of 10,000 finished attempts.
 """
 
 from __future__ import annotations
@@ -132,24 +133,24 @@ class ProcessEngine:
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         """See Engine. Changes arrive within some milliseconds, the loss of a supervisor within two seconds."""
-        live = {str(seen.attempt): seen for seen in self.list() if not seen.stopped}
+        known = {str(seen.attempt): seen for seen in self.list()}
         sweep_at = 0.0
         with _os_errors_mean_unavailable():
             for changes in _changes(self._attempts, stop):
                 names = {os.path.basename(path) for _, path in changes}
                 if self._clock.boottime() >= sweep_at:
-                    sweep_at = self._clock.boottime() + _SWEEP_SECONDS
+                    live = [name for name, seen in known.items() if not seen.stopped]
                     self._enforce_memory(live)
-                    names |= live.keys()
-                for seen in self._observe(names):
-                    name = str(seen.attempt)
-                    if live.get(name) == seen:
-                        continue
-                    sink(seen)
-                    if seen.stopped:
-                        live.pop(name, None)
-                    else:
-                        live[name] = seen
+                    # The first time all, since changes between the list and the watch were seen by neither.
+                    names.update(live if sweep_at else os.listdir(self._attempts))
+                    sweep_at = self._clock.boottime() + _SWEEP_SECONDS
+                now = {str(seen.attempt): seen for seen in self._observe(names)}
+                for name in names - now.keys():
+                    known.pop(name, None)
+                for name, seen in now.items():
+                    if known.get(name) != seen:
+                        known[name] = seen
+                        sink(seen)
 
     def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
         """See Engine."""
@@ -249,7 +250,7 @@ class ProcessEngine:
     def _read_log(self, folder: Path, follow: bool, stop: threading.Event) -> Iterator[bytes]:
         position = 0
         with _os_errors_mean_unavailable():
-            for _ in _changes(folder, stop, first=True):
+            for _ in _changes(folder, stop, timeout_ms=200, first=True):
                 # Asked before reading: what was written before the end is then read for certain.
                 ended = not follow or all(seen.stopped for seen in self._observe([folder.name]))
                 for chunk in _chunks(folder / files.LOG, position):

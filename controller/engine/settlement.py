@@ -59,7 +59,7 @@ def _settle_without_search(folder: Path, now: float) -> dict[str, Any] | None:
     record = files.read(folder, files.RECORD)
     if record is None:
         if files.read(folder, files.STOP) is not None:
-            files.write(folder, files.RESULT, never_started(now))
+            files.write(folder, files.RESULT, never_started(now), durable=True)
         return None
     if record.get("boot_id", files.boot_id()) != files.boot_id():
         _write_failure(folder, record, now, "MachineRebooted", "the machine was restarted while the attempt ran", disrupted=True)
@@ -109,4 +109,4 @@ def _write_failure(folder: Path, record: dict[str, Any], now: float, reason: str
         "finished_at": now,
         "disrupted": disrupted,
     }
-    files.write(folder, files.RESULT, result)
+    files.write(folder, files.RESULT, result, durable=True)

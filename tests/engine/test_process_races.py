@@ -1,0 +1,103 @@
+"""Two replicas, or a stale and a new leader, at the same moment: one live attempt at most, and none that is stuck."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from controller.core.task import Launch
+from controller.engine.base import EngineUnavailable
+from controller.engine.process import ProcessEngine
+from tests.engine.process_cases import launch, running_pids, wait_for, wait_stopped
+
+
+def once_at_a_time(folder: Path) -> Launch:
+    """Notes each run, and each run that met another alive: a folder cannot be made twice."""
+    note = f"mkdir {folder}/live-$TALLY_TASK_ID || echo $TALLY_TASK_ID >> {folder}/overlaps; echo $TALLY_TASK_ID >> {folder}/runs"
+    return launch("sh", "-c", f"{note}; sleep 0.02; rmdir {folder}/live-$TALLY_TASK_ID")
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+def test_starts_from_several_threads_and_replicas_make_one_run(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+    replicas = [replica() for _ in range(3)]
+    attempts = [once_at_a_time(tmp_path) for _ in range(20)]
+    with ThreadPoolExecutor(9, thread_name_prefix="starter") as pool:
+        for given in attempts:
+            seen = list(pool.map(lambda engine, given=given: engine.start(given), replicas * 3))
+            assert len({s.uid for s in seen}) == 1
+    for given in attempts:
+        wait_stopped(replicas[0], given.attempt)
+    assert sorted(lines(tmp_path / "runs")) == sorted(given.attempt.task_id for given in attempts)
+
+
+def test_starts_from_several_processes_make_one_run(engine: ProcessEngine, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from controller.clock import SystemClock\n"
+        "from controller.engine.process import ProcessEngine; from tests.engine.process_cases import launch\n"
+        "home = Path(sys.argv[1]); engine = ProcessEngine(home, 'test', SystemClock()); input()\n"
+        "for n in range(20):\n"
+        "    print(engine.start(launch('sh', '-c', f'echo {n} >> {home}/runs', task_id=f'contested-{n}')).uid)\n"
+        "engine.close()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    starters = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for starter in starters:
+        assert starter.stdin is not None
+        starter.stdin.write("go\n")
+        starter.stdin.flush()
+    uids = [starter.communicate(timeout=60)[0].split() for starter in starters]
+    assert len(uids[0]) == 20
+    assert uids[0] == uids[1] == uids[2]
+    wait_for(lambda: all(seen.stopped for seen in engine.list()), "all to end")
+    assert sorted(lines(tmp_path / "runs"), key=int) == [str(n) for n in range(20)]
+
+
+def test_a_start_that_races_a_stop_ends_either_way(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+    """Whichever comes first, nothing runs on: the attempt never ran, or it was stopped."""
+    starter, stopper = replica(), replica()
+    attempts = [launch("sh", "-c", f"echo $TALLY_TASK_ID >> {tmp_path}/runs; sleep 1000") for _ in range(40)]
+    with ThreadPoolExecutor(2, thread_name_prefix="racer") as pool:
+        for given in attempts:
+            start = pool.submit(starter.start, given)
+            stop = pool.submit(stopper.stop, given.attempt, grace_seconds=0.0)
+            start.result()
+            stop.result()
+    ran = set()
+    for given in attempts:
+        seen = wait_stopped(starter, given.attempt)
+        assert seen.reason in ("Stopped", "NeverStarted")
+        if seen.ran:
+            ran.add(given.attempt.task_id)
+    assert set(lines(tmp_path / "runs")) <= ran
+    assert running_pids(tmp_path) == []
+
+
+def test_a_start_that_races_a_forget_never_overlaps_another_run(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+    """Until it is forgotten the attempt is adopted, after it may run anew; at no time do two of it run."""
+    replicas = [replica() for _ in range(3)]
+    given = once_at_a_time(tmp_path)
+
+    def act(number: int) -> None:
+        engine = replicas[number % 3]
+        try:
+            if number % 2:
+                engine.forget(given.attempt)
+            else:
+                engine.start(given)
+        except EngineUnavailable:
+            return  # forgotten while it was started, or just ending: the caller would try again
+
+    with ThreadPoolExecutor(6, thread_name_prefix="racer") as pool:
+        list(pool.map(act, range(300)))
+    replicas[0].start(given)
+    wait_stopped(replicas[0], given.attempt)
+    assert lines(tmp_path / "overlaps") == []
+    assert len(lines(tmp_path / "runs")) >= 1
+    replicas[0].forget(given.attempt)
+    assert replicas[1].list() == []

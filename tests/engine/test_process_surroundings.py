@@ -1,0 +1,234 @@
+"""What an attempt is given, what it leaves, and what the engine does when its folder fails it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from controller.clock import SystemClock
+from controller.core.task import AttemptId, Launch, Phase, Pool, Spec
+from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.process import ProcessEngine
+from tests.engine.process_cases import folder_of, launch, observation, wait_for, wait_stopped
+
+
+def output(engine: ProcessEngine, given: Launch) -> str:
+    engine.start(given)
+    return b"".join(engine.logs(given.attempt, follow=True)).decode()
+
+
+def test_the_controllers_secrets_stay_with_it(engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLY_ETCD_PASSWORD", "secret")
+    monkeypatch.setenv("LC_ALL", "C")
+    environment = dict(line.split("=", 1) for line in output(engine, launch("env", env={"MINE": "x", "LANG": "y"})).splitlines())
+    known = {"PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR", "LC_ALL", "MINE", "TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM"}
+    assert {name for name in environment if not name.startswith("LC_")} - known == {"TALLY_ATTEMPT_FOLDER"}
+    assert (environment["MINE"], environment["LANG"], environment["LC_ALL"]) == ("x", "y", "C")
+
+
+def test_an_attempt_inherits_no_descriptor_signal_mask_or_terminal(engine: ProcessEngine) -> None:
+    script = (
+        "import os, signal\n"
+        "print(sorted(int(fd) for fd in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + fd)))\n"
+        "print(signal.pthread_sigmask(signal.SIG_BLOCK, []), os.getsid(0) == os.getpid())\n"
+        "status = open('/proc/self/status').read(); print(status.split('SigIgn:')[1].split()[0])"
+    )
+    # Python itself ignores SIGPIPE and SIGXFSZ: sh shows what was inherited.
+    given = launch("sh", "-c", 'grep SigIgn /proc/$$/status; exec "$0" -c "$1"', sys.executable, script)
+    lines = output(engine, given).splitlines()
+    assert lines[0].split()[1].strip("0") == ""
+    assert lines[1] == "[0, 1, 2]"
+    assert lines[2] == "set() True"
+
+
+def test_the_default_working_directory_is_the_attempts_own(engine: ProcessEngine, tmp_path: Path) -> None:
+    given = launch("sh", "-c", "pwd; ls -A")
+    assert output(engine, given) == f"{folder_of(tmp_path, given.attempt) / 'work'}\n"
+    assert output(engine, launch("pwd", working_dir="/")) == "/\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "working_dir", "reason"),
+    [
+        (("no-such-command",), "", "CommandNotFound"),
+        (("/no/such/command",), "", "CommandNotFound"),
+        (("{folder}/not-executable",), "", "PermissionDenied"),
+        (("/etc",), "", "PermissionDenied"),
+        (("{folder}/no-program",), "", "NotExecutable"),
+        (("true",), "/no/such/folder", "BadWorkingDirectory"),
+        (("true",), "/etc/hostname", "BadWorkingDirectory"),
+        (("true", "x" * 200_000), "", "ArgumentsTooLong"),
+    ],
+)
+def test_why_a_command_cannot_be_started(
+    engine: ProcessEngine, tmp_path: Path, command: tuple[str, ...], working_dir: str, reason: str
+) -> None:
+    """It failed without having run, which does not use up an attempt; the message names what is missing."""
+    (tmp_path / "no-program").write_text("not a program\n")
+    (tmp_path / "not-executable").write_text("")
+    (tmp_path / "no-program").chmod(0o755)
+    given = launch(*(word.replace("{folder}", str(tmp_path)) for word in command), working_dir=working_dir)
+    seen = engine.start(given)
+    assert (seen.phase, seen.reason, seen.ran, seen.stopped) == (Phase.FAILED, reason, False, True)
+    assert given.spec.working_dir in seen.message
+    assert working_dir or given.spec.command[0] in seen.message
+
+
+def test_an_image_alone_is_refused(engine: ProcessEngine) -> None:
+    attempt = AttemptId("only-image", 1)
+    given = Launch(
+        attempt=attempt, cluster="test", term=1, spec=Spec(id="only-image", image="x"), pool=Pool(name="p"), environment={}
+    )
+    with pytest.raises(AttemptRefused, match="command") as refused:
+        engine.start(given)
+    assert refused.value.reason == "NoCommand"
+
+
+@pytest.mark.parametrize("task_id", ["../escape", "a/b", "", "UP"])
+def test_names_that_could_leave_the_folder_are_refused(engine: ProcessEngine, task_id: str) -> None:
+    with pytest.raises(AttemptRefused):
+        engine.stop(AttemptId(task_id, 1), grace_seconds=1.0)
+
+
+def test_followed_logs_arrive_while_the_attempt_runs(engine: ProcessEngine, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    given = launch("sh", "-c", f"echo first; read line < {gate}; echo $line")
+    engine.start(given)
+    chunks = engine.logs(given.attempt, follow=True)
+    assert next(chunks) == b"first\n"
+    gate.write_text("second\n")
+    assert b"".join(chunks) == b"second\n"
+
+
+def test_a_follower_can_be_told_to_stop(engine: ProcessEngine) -> None:
+    given = launch("sh", "-c", "echo first; sleep 1000")
+    engine.start(given)
+    stop = threading.Event()
+    chunks = engine.logs(given.attempt, follow=True, stop=stop)
+    assert next(chunks) == b"first\n"
+    stop.set()
+    assert list(chunks) == []
+
+
+def test_memory_above_what_was_asked_for_is_killed(engine: ProcessEngine) -> None:
+    """What all processes of the attempt use counts, not what they reserve."""
+    # 0x4000 is MAP_NORESERVE, which the module has no name for.
+    reserve = "mmap.mmap(-1, 2**36, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)"
+    hungry = f"import mmap, sys, time; reserved = {reserve}; kept = b'x' * (int(sys.argv[1]) * 2**20); time.sleep(1000)"
+    pair = f'{sys.executable} -c "{hungry}" 60 & exec {sys.executable} -c "{hungry}" 60'
+    modest = launch(sys.executable, "-c", hungry, "1", memory="100Mi")
+    greedy = launch("sh", "-c", pair, memory="100Mi")
+    stop = threading.Event()
+    watch = threading.Thread(target=engine.watch, args=(lambda seen: None, stop), name="watch")
+    watch.start()
+    try:
+        engine.start(modest)
+        engine.start(greedy)
+        seen = wait_stopped(engine, greedy.attempt)
+    finally:
+        stop.set()
+        watch.join()
+    assert (seen.phase, seen.reason, seen.signal) == (Phase.FAILED, "OOMKilled", 9)
+    assert "100 MiB" in seen.message
+    left = observation(engine, modest.attempt)
+    assert left is not None
+    assert left.phase is Phase.RUNNING
+
+
+def test_foreign_files_in_the_folder_are_left_alone(engine: ProcessEngine, tmp_path: Path) -> None:
+    attempts = tmp_path / "test" / "attempts"
+    (attempts / "lost+found").mkdir()
+    (attempts / "note.txt").write_text("mine")
+    (attempts / "task-x").mkdir()
+    assert engine.list() == []
+    assert sorted(path.name for path in attempts.iterdir()) == ["lost+found", "note.txt", "task-x"]
+
+
+def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EngineUnavailable, match="file"):
+        ProcessEngine(tmp_path / "file", "test", SystemClock())
+
+
+def test_a_vanished_state_folder_is_an_outage_and_no_evidence(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+    """Nothing is concluded from a folder that is not there (a file system that is not mounted): every call says so."""
+    engine = replica()
+    given = launch("true")
+    engine.start(given)
+    wait_stopped(engine, given.attempt)
+    (tmp_path / "test").rename(tmp_path / "away")
+    with pytest.raises(EngineUnavailable):
+        engine.list()
+    with pytest.raises(EngineUnavailable):
+        engine.start(launch("true"))
+    with pytest.raises(EngineUnavailable):
+        engine.stop(AttemptId("other", 1), grace_seconds=0.0)
+    with pytest.raises(EngineUnavailable):
+        engine.watch(lambda seen: None, threading.Event())
+    (tmp_path / "away").rename(tmp_path / "test")
+    assert engine.list()
+
+
+FULL_DISK = """
+import os, sys
+from pathlib import Path
+from controller.clock import SystemClock
+from controller.engine.base import EngineUnavailable
+from controller.engine.process import ProcessEngine
+from tests.engine.process_cases import launch, observation, running_pids, wait_for, wait_stopped
+
+home = Path(sys.argv[1])
+engine = ProcessEngine(home, "test", SystemClock())
+given = launch("sleep", "1000")
+engine.start(given)
+ballast = open(home / "ballast", "wb", buffering=0)
+try:
+    while ballast.write(b"x" * 512):
+        pass
+except OSError:
+    pass
+os.kill(running_pids(home)[0], 15)
+wait_for(lambda: not running_pids(home), "the command to end")
+seen = observation(engine, given.attempt)
+assert seen.phase == "Running" and not seen.stopped, seen
+try:
+    engine.start(launch("true", task_id="no-space"))
+except EngineUnavailable as error:
+    assert "space" in str(error).lower(), error
+else:
+    raise AssertionError("started without room for a record")
+os.unlink(home / "ballast")
+ballast.close()
+seen = wait_stopped(engine, given.attempt)
+assert (seen.phase, seen.reason, seen.signal) == ("Failed", "Error", 15), seen
+engine.start(launch("true", task_id="no-space"))
+engine.close()
+print("held")
+"""
+
+
+def test_a_full_disk_delays_results_and_starts_and_loses_none(tmp_path: Path) -> None:
+    """The end of an attempt is reported once there is room for its result; until then it counts as running."""
+    unshare = shutil.which("unshare")
+    mount = f"mount -t tmpfs -o size=256k tally {tmp_path}"
+    if unshare is None or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs user namespaces, to mount a small file system of its own")
+    command = [unshare, "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "held\n", done.stderr
+
+
+def test_a_watch_ends_with_its_stop_event(engine: ProcessEngine) -> None:
+    stop = threading.Event()
+    watch = threading.Thread(target=engine.watch, args=(lambda seen: None, stop), name="watch")
+    watch.start()
+    stop.set()
+    wait_for(lambda: not watch.is_alive(), "the watch to end")
