@@ -28,7 +28,7 @@ __all__ = ["Fault", "Gateway", "GatewayOptions", "RpcError", "Unanswered"]
 T = TypeVar("T")
 
 _MIN_TRY_SECONDS = 0.5  # below this a slow but healthy etcd (a late fsync) would be given up in each try
-_MAX_TRY_SECONDS = 10.0
+_FIRST_TRY_SECONDS = 2.0  # doubled each time all endpoints have failed: one may be silent, all of them may be slow
 _FIRST_PAUSE_SECONDS = 0.05
 _MAX_PAUSE_SECONDS = 1.0
 _IDLE_CONNECTIONS = 16  # kept for each endpoint; threads beyond that many connect anew
@@ -112,8 +112,9 @@ class Gateway:
         found = {}
         for endpoint in self.options.endpoints:
             connection = Connection(endpoint, self.options, None)
+            left = deadline - self._clock.boottime()
             try:
-                found[endpoint] = connection.connect(max(0.1, min(_MAX_TRY_SECONDS, deadline - self._clock.boottime())))
+                found[endpoint] = connection.connect(max(_MIN_TRY_SECONDS, min(_FIRST_TRY_SECONDS, left)))
             except ConnectionFailed as error:
                 found[endpoint] = str(error)
             finally:
@@ -267,6 +268,7 @@ class _Tries:
         self._round = gateway.order()
         self._untrusted = 0
         self._pause = _FIRST_PAUSE_SECONDS
+        self._limit = _FIRST_TRY_SECONDS
         self._last_endpoint = ""
         self._errors: dict[str, str] = {}
         self.in_doubt = False
@@ -280,13 +282,14 @@ class _Tries:
             left = self._deadline - self._gateway.now()
             if left > 0 and not self._gateway.pause(min(self._pause, left)):
                 self._pause = min(2 * self._pause, _MAX_PAUSE_SECONDS)
+            self._limit *= 2
             self._round = self._gateway.order()
         left = self._deadline - self._gateway.now()
         if left <= 0 or self._gateway.closed:
             raise Unanswered(self._describe(), in_doubt=self.in_doubt)
         share = left / (len(self._round) + 1)
         self._last_endpoint = self._round.pop(0)
-        return self._last_endpoint, min(left, max(_MIN_TRY_SECONDS, min(share, _MAX_TRY_SECONDS)))
+        return self._last_endpoint, min(left, max(_MIN_TRY_SECONDS, min(share, self._limit)))
 
     def failed(self, endpoint: str, error: Exception, *, in_doubt: bool, untrusted: bool = False) -> None:
         """Note a failed try, and ask this endpoint last."""

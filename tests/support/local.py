@@ -1,0 +1,219 @@
+"""A local cluster for tests that treat it badly: real etcd, real replica processes, real attempts, and a witness.
+
+The `Witness` watches the store and notes when each term wrote first; the `Journal` is a file to which the tasks
+themselves append when they start and end. What a test proves, it proves from these two and not from Tally's own words.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from controller.clock import SystemClock
+from controller.core import codec
+from controller.core.errors import CorruptValue
+from controller.dev import DevOptions, LocalCluster, ReplicaProcess
+from controller.store.base import StoreError
+from controller.store.etcd import EtcdStore
+from controller.store.gateway import GatewayOptions
+from controller.store.keys import Keys
+from tests.support.etcd import free_ports
+from tests.support.waiting import wait_until
+
+SHELL = ["sh", "-c"]
+
+
+class Line(NamedTuple):
+    """One line of the journal: which attempt, whether it started or ended, and when (seconds since the epoch)."""
+
+    task_id: str
+    attempt: int
+    what: str
+    at: float
+
+
+class Journal:
+    """Where tasks write by themselves: `id attempt start|end time`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def command(self, body: str) -> list[str]:
+        """A command that notes its start, runs `body` (shell), and notes its end and passes on the exit code."""
+        note = f'echo "$TALLY_TASK_ID $TALLY_ATTEMPT %s $(date +%%s.%%N)" >> {self.path}'
+        return [*SHELL, f"{note % 'start'}; ( {body} ); code=$?; {note % 'end'}; exit $code"]
+
+    def lines(self) -> list[Line]:
+        """All lines, as they were written."""
+        if not self.path.exists():
+            return []
+        rows = (line.split() for line in self.path.read_text().splitlines())
+        return [Line(task_id, int(attempt), what, float(at)) for task_id, attempt, what, at in rows]
+
+    def starts(self) -> dict[tuple[str, int], int]:
+        """(task, attempt) → how often it started."""
+        counts: dict[tuple[str, int], int] = defaultdict(int)
+        for line in self.lines():
+            if line.what == "start":
+                counts[line.task_id, line.attempt] += 1
+        return counts
+
+    def overlaps(self) -> list[str]:
+        """Tasks of which two attempts ran at the same time, as far as the lines tell."""
+        by_task: dict[str, list[Line]] = defaultdict(list)
+        for line in self.lines():
+            by_task[line.task_id].append(line)
+        found = []
+        for task_id, lines in by_task.items():
+            ends = {line.attempt: line.at for line in lines if line.what == "end"}
+            starts = sorted((line.attempt, line.at) for line in lines if line.what == "start")
+            for (attempt, started), (following, began) in zip(starts, starts[1:], strict=False):
+                if began < ends.get(attempt, started):
+                    found.append(f"{task_id}: attempt {following} began before attempt {attempt} ended")
+        return found
+
+
+@dataclass
+class Witness:
+    """Watches the cluster's keys from outside. `first_commits`: epoch → boottime of its first write of a status."""
+
+    endpoint: str
+    cluster: str = "default"
+    first_commits: dict[int, float] = field(default_factory=dict)
+    terms_out_of_order: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._clock = SystemClock()
+        self._store = EtcdStore(GatewayOptions((self.endpoint,)), self._clock)
+        self._keys = Keys(self.cluster)
+        self._ready = threading.Event()
+        self._closed = threading.Event()
+        self._highest = 0
+        self._thread = threading.Thread(target=self._run, name="witness", daemon=True)
+        self._thread.start()
+        assert self._ready.wait(30)
+
+    def _run(self) -> None:
+        _, revision = self._store.get(self._keys.leader, deadline=self._clock.boottime() + 30)
+        self._watch = self._store.watch(f"{self._keys.prefix}states/", after=revision)
+        self._ready.set()
+        try:
+            for batch in self._watch:
+                for event in batch.events:
+                    self._note(event.key, event.item.value if event.item is not None else None)
+        except StoreError:
+            if not self._closed.is_set():
+                raise
+
+    def _note(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            return
+        try:
+            status, _ = codec.decode_status(value)
+        except CorruptValue:
+            return  # put there by the test
+        self.first_commits.setdefault(status.term, self._clock.boottime())
+        if status.term < self._highest:
+            self.terms_out_of_order.append(f"{key}: term {status.term} wrote after term {self._highest}")
+        self._highest = max(self._highest, status.term)
+
+    def next_term(self, after: float) -> float:
+        """Seconds from `after` (boottime) to the first commit of the first term that began to write after it; waits for it."""
+
+        def found() -> float:
+            later = [at for at in list(self.first_commits.values()) if at > after]
+            return min(later, default=0.0)
+
+        return wait_until(found, "the next leader's first commit", timeout=60.0) - after
+
+    def close(self) -> None:
+        """End the watch."""
+        self._closed.set()
+        self._watch.close()
+        self._thread.join(10)
+        self._store.close()
+
+
+@contextmanager
+def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
+    """A started local cluster on free ports, without samples; ended with the block."""
+    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=_adjacent_ports(), **options))
+    for replica, port in zip(cluster.replicas, free_ports(len(cluster.replicas)), strict=True):
+        replica.status_port = port
+    cluster.start()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def _adjacent_ports() -> int:
+    """A free port whose successor is free too."""
+    import socket
+
+    for _ in range(100):
+        (port,) = free_ports(1)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no two adjacent ports are free")
+
+
+class Tending:
+    """Restarts dead replicas in the background, as `tally dev` and any supervisor do."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tending", daemon=True)
+
+    def __enter__(self) -> Tending:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._closed.wait(0.2):
+            self._cluster.tend()
+
+
+def leader_of(cluster: LocalCluster) -> ReplicaProcess:
+    """The replica that leads now; waits until one does and its process lives."""
+
+    def found() -> ReplicaProcess | None:
+        with cluster.client() as client:
+            leader = client.leader()
+        for replica in cluster.replicas:
+            if leader is not None and replica.name == leader.id and replica.process is not None and replica.process.poll() is None:
+                return replica
+        return None
+
+    replica = wait_until(found, "a live leader", timeout=60.0, poll=0.1)
+    assert replica is not None
+    return replica
+
+
+def pid_of(replica: ReplicaProcess) -> int:
+    """The process of a replica that is up."""
+    assert replica.process is not None
+    return replica.process.pid
+
+
+def kill(replica: ReplicaProcess, number: int = signal.SIGKILL) -> float:
+    """Send the signal; returns when (boottime)."""
+    at = SystemClock().boottime()
+    os.kill(pid_of(replica), number)
+    return at
