@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, cast
+from typing import cast
 
 import structlog
 import uvicorn
@@ -214,14 +214,24 @@ def _headers(facts: Facts) -> dict[str, str]:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.create_server(cast(Any, address)[:2], family=family)
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+        # The protocol is named, not left at 0: asyncio turns off Nagle's delay (40 ms an answer) only if it is.
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; accepted connections inherit it
+            if user_timeout is not None:
+                listening.setsockopt(protocol, user_timeout, UNACKNOWLEDGED_MILLISECONDS)
+            listening.bind(address)
+            listening.listen(MAX_CONNECTIONS)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
         raise StatusAddressUnavailable(
             f"the status endpoint cannot listen on {host}:{port}: {error.strerror or error}; "
             "stop what listens there, or choose another address with --status HOST:PORT (port 0 takes a free one)"
         ) from error
-    user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; accepted connections inherit it
-    if user_timeout is not None:
-        listening.setsockopt(socket.IPPROTO_TCP, user_timeout, UNACKNOWLEDGED_MILLISECONDS)
     return listening
