@@ -27,6 +27,8 @@ from controller.core.resources import ZERO, Vector, format_quantity
 from controller.core.task import Observation, Status, Step
 from controller.core.world import World
 
+_ABANDONED = "it was lost, and given up by the task's `on_lost` or an operator's `tally confirm-stopped`"
+
 
 class Severity(StrEnum):
     """`WRONG` breaks the promise; a `NOTICE` is worth an operator's look, and fails no audit."""
@@ -291,17 +293,22 @@ def _has_hold(task: Task | None, observation: Observation) -> bool:
     )
 
 
+def _is_abandoned(task: Task | None, observation: Observation) -> bool:
+    """Whether the user or an operator gave the attempt up without proof (`on_lost`, confirm-stopped): it may still run."""
+    return task is not None and task.status is not None and observation.attempt.number <= task.status.abandoned
+
+
 def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
-    accepted = task is not None and task.spec is not None and task.spec.on_lost.replace_after_seconds is not None
     attempts = sorted(attempts, key=lambda observation: observation.attempt.number)
+    accepted = all(_is_abandoned(task, observation) for observation in attempts[:-1])
     others = ", ".join(f"{observation.attempt} ({observation.phase})" for observation in attempts[1:])
     return Finding(
         invariant="I4",
         subject=f"attempt/{attempts[0].attempt}",
         what=f"is {attempts[0].phase} and not proven to have stopped, beside {others}",
         since_revision=task.status_mod if task is not None else 0,
-        likely_cause="a lost attempt was replaced, as its `on_lost` allows" if accepted else "a late start by a stale leader",
-        repair="none: the task accepts this" if accepted else "stop the attempt that has no hold",
+        likely_cause=_ABANDONED if accepted else "a late start by a stale leader",
+        repair="none: this was accepted" if accepted else "stop the attempt that has no hold",
         severity=Severity.NOTICE if accepted else Severity.WRONG,
         transient=True,  # a list is not taken in one moment: one can end, and the next begin, while it is read
     )
@@ -310,15 +317,26 @@ def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
 def _orphan(observation: Observation, task: Task | None) -> Finding:
     unreadable = task is not None and "states" in task.frozen
     ended = task is not None and task.status is not None and observation.attempt.number <= task.status.attempt
+    what, cause, repair = (
+        "holds nothing: it is an orphan",
+        "a start that came late, or a change of etcd by hand",
+        "the leader stops it",
+    )
+    severity = Severity.WRONG
+    if unreadable:
+        what, cause, repair = "the status of its task does not parse", "a value damaged by hand", "restore the status"
+        severity = Severity.NOTICE
+    elif _is_abandoned(task, observation):
+        what, cause, repair = "its hold was given up", _ABANDONED, "see that it ends: its node, or its supervisor"
+        severity = Severity.NOTICE
     return Finding(
         invariant="I5",
         subject=f"attempt/{observation.attempt}",
-        what=f"is {observation.phase}, but "
-        + ("the status of its task does not parse" if unreadable else "holds nothing: it is an orphan"),
+        what=f"is {observation.phase}, but {what}",
         since_revision=task.status_mod if task is not None else 0,
-        likely_cause="a status that does not parse" if unreadable else "a start that came late, or a change of etcd by hand",
-        repair="restore the status" if unreadable else "the leader stops it; if there is none, start one",
-        severity=Severity.NOTICE if unreadable else Severity.WRONG,
+        likely_cause=cause,
+        repair=repair,
+        severity=severity,
         transient=not unreadable and not ended,  # a newer attempt's hold can have been committed after the load
     )
 
