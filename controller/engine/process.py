@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ _Observations = list[Observation]  # these are named before a method is called `
 _AttemptIds = list[AttemptId]
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
 _WATCH_STEP_MS = 5
+_ENDING_SECONDS = 2.0  # between a supervisor's result and its end lie microseconds, unless it is starved or stopped
 _CHUNK_BYTES = 64 * 1024
 _NODE = os.uname().nodename
 
@@ -113,11 +115,13 @@ class ProcessEngine:
         """See Engine."""
         folder = self._folder(attempt)
         with _os_errors_mean_unavailable():
-            lock = files.Lock.take(folder)
-            if lock is None:
-                if (folder / files.RESULT).exists():
-                    raise EngineUnavailable(f"{attempt} is just ending", retry_after=0.1)
-                return
+            give_up_at = self._clock.boottime() + _ENDING_SECONDS
+            while (lock := files.Lock.take(folder)) is None:
+                if not (folder / files.RESULT).exists():
+                    return
+                if self._clock.boottime() > give_up_at:
+                    raise EngineUnavailable(f"the supervisor of {attempt} has written its result, and does not end")
+                time.sleep(0.002)
             with lock:
                 if (folder / files.RECORD).exists() and not (folder / files.RESULT).exists():
                     return

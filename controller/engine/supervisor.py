@@ -1,8 +1,8 @@
 """The supervisor: a detached process of its own for each attempt, as a container shim is for each container.
 
-`serve` is a fork server, one per replica: it has everything imported and forks one supervisor per start (a new interpreter
-for each would cost 25 ms of CPU and 10 MB instead of 4 ms and 2 MB). It ends with its replica. A supervisor does not: it has a session of its own, no open
-file of the controller's, and ends only when its attempt has.
+`serve` is a fork server, one per replica: it has everything imported and forks one supervisor per start (a new
+interpreter for each would cost 25 ms of CPU and 10 MB, a fork costs 4 ms and 2 MB). It ends with its replica. A supervisor
+does not: it has a session of its own, no open file of the controller's, and ends only when its attempt has.
 
 What a supervisor does, in an order that is safe wherever it stops:
 1. takes the attempt's lock, and holds it for life. Taken by another, or already recorded: there is nothing to do;
@@ -133,9 +133,9 @@ class Supervisor:
             self._reply({"started": True})
             return
         self._reply({"started": True})
-        self._wait_for_end()
+        outcome = self._wait_for_end()
         self._end_everything()
-        self._finish(self._outcome())
+        self._finish(outcome)
 
     def _claim(self) -> files.Lock | None:
         give_up_at = time.monotonic() + _CLAIM_SECONDS
@@ -215,8 +215,8 @@ class Supervisor:
         if number == signal.SIGTERM and self._stop is None:
             self._stop = {"reason": "Interrupted", "grace_seconds": INTERRUPT_GRACE_SECONDS}
 
-    def _wait_for_end(self) -> None:
-        """Step 5: until the main process has ended; forwards a request to stop to its group."""
+    def _wait_for_end(self) -> dict[str, Any]:
+        """Step 5: until the main process has ended; forwards a request to stop to its group. Returns what to record."""
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
@@ -224,7 +224,7 @@ class Supervisor:
         while True:
             self._reap()
             if self._main_status is not None:
-                return
+                return self._outcome(self._main_status, announced)
             self._read_request()
             if self._stop is not None and not announced:
                 if self._stop["grace_seconds"] > 0:
@@ -299,13 +299,13 @@ class Supervisor:
         me = os.getpid()
         return {process.pid for process in processes() if process.parent == me}
 
-    def _outcome(self) -> dict[str, Any]:
-        status = self._main_status
-        assert status is not None
+    def _outcome(self, status: int, announced: bool) -> dict[str, Any]:
         number = -status if status < 0 else None
         result: dict[str, Any] = {"ran": True, "exit_code": 128 + number if number else status, "signal": number}
-        how = f"was killed by {signal.Signals(number).name}" if number else f"exited with code {status}"
-        if self._stop is not None:
+        how = f"was killed by signal {number} ({signal.strsignal(number)})" if number else f"exited with code {status}"
+        # One that ended by itself before it was asked to did not end because of that; a machine that shuts down may
+        # have sent the signal to both of us.
+        if self._stop is not None and (announced or number):
             reason = self._stop["reason"]
             message = self._stop.get("message") or how
             return {**result, "phase": "Failed", "reason": reason, "message": message, "disrupted": reason == "Interrupted"}

@@ -101,3 +101,12 @@ def test_interrupt_all_ends_everything_and_says_what_it_could_not(engine: Proces
         assert (seen.reason, seen.disrupted, seen.stopped) == ("Interrupted", True, True)
     assert running_pids(tmp_path) == []
     assert engine.interrupt_all(0.2) == []
+
+
+def test_a_death_by_any_signal_is_told(engine: ProcessEngine, tmp_path: Path) -> None:
+    """Real-time signals, too, which have numbers and no names."""
+    for number in (signal.SIGSEGV, signal.SIGRTMIN + 1):
+        given = launch("sh", "-c", f"kill -{int(number)} $$")
+        engine.start(given)
+        seen = wait_stopped(engine, given.attempt)
+        assert (seen.phase, seen.reason, seen.signal, seen.exit_code) == (Phase.FAILED, "Error", number, 128 + number)
