@@ -1,0 +1,154 @@
+"""Admission order: strict and backfill against a model that looks at every task, and what a pass costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.core.queue import Place, Queue
+from controller.core.resources import Vector
+from controller.core.task import Policy, Pool
+
+CPU = st.integers(1, 12).map(lambda n: Vector({"cpu": n * 1000}))
+requests = st.one_of(
+    CPU, st.just(Vector()), st.builds(lambda c, m: Vector({"cpu": c, "mem": m}), st.integers(0, 9), st.integers(0, 9))
+)
+waiting = st.lists(st.tuples(st.integers(-2, 2), requests, st.booleans()), max_size=14)
+policies = st.sampled_from(list(Policy))
+frees = st.builds(lambda c, m: Vector({"cpu": c, "mem": m}), st.integers(0, 10_000), st.integers(0, 12))
+POOL = Pool(name="p", capacity=Vector({"cpu": 10_000, "mem": 10}), backfill_seconds=100.0)
+
+
+def pool(policy: Policy) -> Pool:
+    return Pool(name="p", capacity=POOL.capacity, policy=policy, backfill_seconds=POOL.backfill_seconds)
+
+
+def queue_of(*entries: tuple[str, int, Vector]) -> Queue:
+    """(id, priority, request) in the order of submission."""
+    queue = Queue()
+    for submission, (task_id, priority, request) in enumerate(entries, 1):
+        queue.add(Place(-priority, submission, task_id), request)
+    return queue
+
+
+def admitted(queue: Queue, pool: Pool, free: Vector, waited: Callable[[str], float] = lambda _: 0.0) -> list[str]:
+    return [task_id for task_id, _ in queue.admissible(pool, free, waited)]
+
+
+def expected(entries: list[tuple[str, int, Vector]], pool: Pool, free: Vector, old: set[str]) -> list[str]:
+    """The policy in its plainest form: one look at each task, in order.
+
+    Of those that ask for the same, the first decides whether the rest is passed over with it.
+    """
+    taken, passed_over = [], set()
+    for task_id, _, request in sorted(entries, key=lambda entry: -entry[1]):  # stable: submission order among equals
+        if not request.fits(pool.capacity) or request in passed_over:
+            continue
+        if request.fits(free):
+            free = free - request
+            taken.append(task_id)
+            continue
+        passed_over.add(request)
+        if pool.policy is Policy.STRICT or task_id in old:
+            break
+    return taken
+
+
+@given(waiting, policies, frees)
+def test_admission_is_that_of_a_look_at_every_task(raw: list[Any], policy: Policy, free: Vector) -> None:
+    entries = [(f"t{n}", priority, request) for n, (priority, request, _) in enumerate(raw)]
+    old = {f"t{n}" for n, (_, _, is_old) in enumerate(raw) if is_old}
+    queue = queue_of(*entries)
+    got = admitted(queue, pool(policy), free, lambda task_id: 100.0 if task_id in old else 99.0)
+    assert got == expected(entries, pool(policy), free, old)
+
+
+@given(waiting, st.data())
+def test_a_queue_that_was_changed_is_one_that_was_built_so(raw: list[Any], data: st.DataObject) -> None:
+    """Additions, moves and removals in any order leave nothing behind."""
+    queue, kept = Queue(), {}
+    for n, (priority, request, _) in enumerate(raw):
+        task_id = data.draw(st.sampled_from([f"t{n}", "t0", "t1"]))
+        kept[task_id] = (Place(-priority, n, task_id), request)
+        queue.add(*kept[task_id])
+        if data.draw(st.booleans()):
+            victim = data.draw(st.sampled_from(sorted(kept)))
+            queue.discard(victim)
+            del kept[victim]
+    fresh = Queue()
+    for place, request in kept.values():
+        fresh.add(place, request)
+    assert len(queue) == len(kept)
+    assert all((task_id in queue) == (task_id in kept) for task_id in ("t0", "t1", "t2"))
+    assert admitted(queue, POOL, POOL.capacity) == admitted(fresh, POOL, POOL.capacity)
+    assert {task_id: queue.place(task_id) for task_id in kept} == {task_id: place for task_id, (place, _) in kept.items()}
+
+
+def test_priority_comes_first_then_submission() -> None:
+    one = Vector({"cpu": 1000})
+    queue = queue_of(("late-low", 0, one), ("first", 5, one), ("second", 5, one), ("urgent", 9, one))
+    assert admitted(queue, POOL, POOL.capacity) == ["urgent", "first", "second", "late-low"]
+
+
+def test_strict_is_blocked_by_its_head() -> None:
+    queue = queue_of(("big", 0, Vector({"cpu": 8000})), ("small", 0, Vector({"cpu": 1000})))
+    assert admitted(queue, POOL, Vector({"cpu": 4000})) == []
+
+
+def test_backfill_passes_a_head_until_it_has_waited_long_enough() -> None:
+    queue = queue_of(("big", 0, Vector({"cpu": 8000})), ("small", 0, Vector({"cpu": 1000})))
+    free = Vector({"cpu": 4000})
+    assert admitted(queue, pool(Policy.BACKFILL), free, lambda _: 99.9) == ["small"]
+    assert admitted(queue, pool(Policy.BACKFILL), free, lambda _: 100.0) == []
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_what_the_pool_can_never_hold_blocks_nobody(policy: Policy) -> None:
+    queue = queue_of(
+        ("oversize", 9, Vector({"cpu": 11_000})), ("strange", 9, Vector({"gpu": 1})), ("small", 0, Vector({"cpu": 1000}))
+    )
+    assert admitted(queue, pool(policy), POOL.capacity, lambda _: 1e9) == ["small"]
+    assert queue.ahead_of("small", POOL) == []
+
+
+def test_who_is_ahead_is_told_in_order() -> None:
+    queue = queue_of(("a", 0, Vector({"cpu": 1})), ("b", 3, Vector({"cpu": 2})), ("me", 0, Vector({"cpu": 1})), ("c", 0, Vector()))
+    assert queue.ahead_of("me", POOL) == ["b", "a"]
+    assert queue.ahead_of("stranger", POOL) == []
+
+
+def test_the_caller_may_stop_taking_and_the_queue_is_unchanged() -> None:
+    queue = queue_of(*((f"t{n}", 0, Vector({"cpu": 1000})) for n in range(5)))
+    passing = queue.admissible(POOL, POOL.capacity, lambda _: 0.0)
+    assert next(passing)[0] == "t0"
+    passing.close()
+    assert admitted(queue, POOL, POOL.capacity) == [f"t{n}" for n in range(5)]
+
+
+class CountedVector(Vector):
+    """Counts how often a request is held against something."""
+
+    looks = 0
+
+    def fits(self, free: Any) -> bool:
+        CountedVector.looks += 1
+        return super().fits(free)
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_a_pass_costs_what_it_admits_and_not_what_waits(policy: Policy) -> None:
+    """Twenty times as many waiting tasks, the same number of looks."""
+    looks = []
+    for waiting_tasks in (500, 10_000):
+        queue = Queue()
+        for n in range(waiting_tasks):
+            queue.add(Place(0, n, f"t{n}"), CountedVector({"cpu": 1000 * (1 + n % 4)}))
+        CountedVector.looks = 0
+        assert admitted(queue, pool(policy), Vector({"cpu": 5000}))
+        looks.append(CountedVector.looks)
+    assert looks[0] == looks[1]
+    assert looks[0] <= 20
