@@ -49,7 +49,7 @@ def parse_quantity(name: str, text: object, field: str = "") -> int:
     """
     field = field or f"resources.{name}"
     if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise InvalidField(field, f'is {text!r}, expected a quantity such as "500m", "64Mi" or 2')
+        raise InvalidField(field, f'is {repr(text)[:80]}, expected a quantity such as "500m", "64Mi" or 2')
     match = _QUANTITY.fullmatch(str(text))
     if match is None:
         raise InvalidField(field, f'{str(text)[:60]!r} is not a quantity: give digits and a suffix, such as "500m", "64Mi" or "2"')

@@ -6,10 +6,9 @@ field that does not hold. Durations may be given as seconds (`30`, `1.5`) or as 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import msgspec
 
@@ -21,13 +20,14 @@ MAX_ID = 52  # "<id>-<attempt>" must stay a DNS label of 63 characters, with ten
 MAX_SPEC_BYTES = 256 * 1024  # etcd takes 1.5 MiB in a request; a spec is read again and again
 MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 MAX_ATTEMPTS = 1000
+MAX_NUMBER = 1e18
 RESERVED_ENV = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
 
 _ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 _ACTIONS = ("retry", "fail", "ignore")
 
 T = TypeVar("T")
@@ -41,10 +41,10 @@ def parse_duration(raw: object, field: str) -> float:
             parts = (float(part) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True) if part)
             return _in_range(sum(parts), field, 0.0, MAX_DURATION_SECONDS)
         try:
-            raw = float(raw) if re.fullmatch(r"\d+(\.\d+)?", raw) else None
+            raw = float(raw) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", raw) else None
         except ValueError:
             raw = None
-    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
+    if not _is_number(raw):
         raise InvalidField(field, "expected a duration: seconds (30) or text such as 90s, 10m or 1h30m")
     return _in_range(float(raw), field, 0.0, MAX_DURATION_SECONDS)
 
@@ -81,7 +81,7 @@ def parse_spec(raw: object) -> Spec:
         grace_seconds=read("grace_seconds", parse_duration, 30.0),
         on_lost=read("on_lost", _on_lost, OnLost()),
         retention_seconds=read("retention_seconds", parse_duration, 86400.0),
-        pod_template=read("pod_template", lambda v, f: dict(_mapping(v, f, "expected a pod template")), {}),
+        pod_template=read("pod_template", lambda v, f: _json_object(v, f, "expected a pod template"), {}),
     )
     if not spec.command and not spec.image:
         raise InvalidField("command", "give a command to run, or an image that has one")
@@ -109,7 +109,7 @@ def parse_pool(raw: object) -> Pool:
         backfill_seconds=read("backfill_seconds", parse_duration, 300.0),
         default_resources=read("default_resources", Vector.parse, Vector()),
         paused=read("paused", _boolean, False),
-        engine_options=read("engine_options", lambda v, f: dict(_mapping(v, f, "expected a mapping")), {}),
+        engine_options=read("engine_options", lambda v, f: _json_object(v, f, "expected a mapping"), {}),
     )
 
 
@@ -140,10 +140,30 @@ def _mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
     return raw
 
 
+def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
+    """A mapping of anything, as it will be read back from the store: what JSON has no word for (a date) is text from here on."""
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(_mapping(raw, field, problem)))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
+    return plain
+
+
 def _known(fields: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -> None:
     for name in fields:
         if name not in known:
             raise InvalidField(f"{prefix}{name}", f"is not a field; known here are {', '.join(known)}")
+
+
+def _is_number(raw: object) -> TypeGuard[int | float]:
+    """Neither a bool, nor infinite or NaN, nor an integer beyond what can be calculated with."""
+    return isinstance(raw, int | float) and not isinstance(raw, bool) and -MAX_NUMBER < raw < MAX_NUMBER
+
+
+def _shown(raw: object) -> str:
+    """What was given, short enough for a message."""
+    text = repr(raw)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _in_range(value: float, field: str, low: float, high: float) -> float:
@@ -153,20 +173,20 @@ def _in_range(value: float, field: str, low: float, high: float) -> float:
 
 
 def _integer(raw: object, field: str, low: int, high: int) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int):
-        raise InvalidField(field, f"is {raw!r}, expected a whole number")
+    if not _is_number(raw) or not isinstance(raw, int):
+        raise InvalidField(field, f"is {_shown(raw)}, expected a whole number")
     return int(_in_range(raw, field, low, high))
 
 
 def _boolean(raw: object, field: str) -> bool:
     if not isinstance(raw, bool):
-        raise InvalidField(field, f"is {raw!r}, expected true or false")
+        raise InvalidField(field, f"is {_shown(raw)}, expected true or false")
     return raw
 
 
 def _text(raw: object, field: str) -> str:
     if not isinstance(raw, str):
-        raise InvalidField(field, f"is {raw!r}, expected text")
+        raise InvalidField(field, f"is {_shown(raw)}, expected text")
     if "\0" in raw:
         raise InvalidField(field, "holds a NUL character, which no process can be given")
     try:
@@ -197,7 +217,7 @@ def _env(raw: object, field: str) -> dict[str, str]:
             raise InvalidField(path[:100], "is not a variable's name: letters, digits and '_', not beginning with a digit")
         if name in RESERVED_ENV:
             raise InvalidField(path, "is set by Tally (the attempt's fencing token) and cannot be given")
-        env[name] = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, path)
+        env[name] = str(value) if isinstance(value, int) and _is_number(value) else _text(value, path)
     return env
 
 
@@ -233,8 +253,8 @@ def _retry(raw: object, field: str) -> RetryPolicy:
 
 
 def _factor(raw: object, field: str) -> float:
-    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
-        raise InvalidField(field, f"is {raw!r}, expected a number from 1 to 100")
+    if not _is_number(raw):
+        raise InvalidField(field, f"is {_shown(raw)}, expected a number from 1 to 100")
     return _in_range(float(raw), field, 1.0, 100.0)
 
 
@@ -247,7 +267,7 @@ def _rules(raw: object, field: str) -> tuple[RetryRule, ...]:
         fields = _mapping(item, path, "expected a mapping such as {exit_codes: [2], action: fail}")
         _known(fields, f"{path}.", RetryRule.__struct_fields__)
         if fields.get("action") not in _ACTIONS:
-            raise InvalidField(f"{path}.action", f"is {fields.get('action')!r}, expected one of {', '.join(_ACTIONS)}")
+            raise InvalidField(f"{path}.action", f"is {_shown(fields.get('action'))}, expected one of {', '.join(_ACTIONS)}")
         read = _Reader(fields, f"{path}.")
         rules.append(
             RetryRule(
@@ -299,7 +319,7 @@ def _policy(raw: object, field: str) -> Policy:
     try:
         return Policy(raw)  # type: ignore[arg-type]  # anything else is refused
     except ValueError:
-        raise InvalidField(field, f"is {raw!r}, expected one of {', '.join(Policy)}") from None
+        raise InvalidField(field, f"is {_shown(raw)}, expected one of {', '.join(Policy)}") from None
 
 
 def _plain(value: object) -> object:
