@@ -71,7 +71,7 @@ class EtcdBinary:
 
 def find_etcd() -> EtcdBinary:
     """The newest etcd on this machine. Raises EtcdNotFound."""
-    found = [binary for path in _candidates() if (binary := _identify(path)) is not None]
+    found = [binary for path in _candidates() if (binary := identify(path)) is not None]
     if not found:
         raise EtcdNotFound(
             "no etcd was found: install one (`apt install etcd-server`, `brew install etcd`, or from "
@@ -100,7 +100,7 @@ def _end_with(parent: int) -> None:
             os._exit(1)
 
 
-def _identify(path: str) -> EtcdBinary | None:
+def identify(path: str) -> EtcdBinary | None:
     """What `path --version` says; None when it does not run here (missing, another machine's format) or is no etcd."""
     try:
         output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout

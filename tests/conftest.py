@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.embedded_etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find_etcd
+from controller.embedded_etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find_etcd, identify
 from controller.store.etcd import EtcdStore
 from tests.support.etcd import EtcdFactory
 from tests.support.proxy import Proxy
@@ -20,7 +20,11 @@ _prefixes = itertools.count()
 
 @pytest.fixture(scope="session")
 def etcd_binary() -> EtcdBinary:
-    """The etcd that tests run; without one they are skipped."""
+    """The etcd that tests run: the one that TALLY_TEST_ETCD names, else the newest; without one they are skipped."""
+    if path := os.environ.get("TALLY_TEST_ETCD"):
+        binary = identify(path)
+        assert binary is not None, f"TALLY_TEST_ETCD: {path} is no etcd that runs here"
+        return binary
     try:
         return find_etcd()
     except EtcdNotFound as error:

@@ -45,6 +45,7 @@ class FakeEtcd:
     """Serves `answer(path, request)`; keeps what was asked in `requests`."""
 
     def __init__(self, answer: Answer) -> None:
+        self.version = "3.5.0"
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self._ended = threading.Event()
         fake = self
@@ -53,7 +54,7 @@ class FakeEtcd:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._reply(Reply({"etcdserver": "3.5.0", "etcdcluster": "3.5.0"}))
+                self._reply(Reply({"etcdserver": fake.version, "etcdcluster": fake.version}))
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

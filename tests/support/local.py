@@ -6,6 +6,7 @@ themselves append when they start and end. What a test proves, it proves from th
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -74,7 +75,7 @@ class Journal:
         for task_id, lines in by_task.items():
             ends = {line.attempt: line.at for line in lines if line.what == "end"}
             starts = sorted((line.attempt, line.at) for line in lines if line.what == "start")
-            for (attempt, started), (following, began) in zip(starts, starts[1:], strict=False):
+            for (attempt, started), (following, began) in itertools.pairwise(starts):
                 if began < ends.get(attempt, started):
                     found.append(f"{task_id}: attempt {following} began before attempt {attempt} ended")
         return found

@@ -1,0 +1,110 @@
+"""The gateway's own promises: threads do not share a connection, keys of any bytes survive, versions are told."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from controller.embedded_etcd import EtcdBinary, EtcdProcess
+from controller.store.base import Committed, Guard, Put, StoreUnavailable, Transaction
+from controller.store.connection import Fault, classify
+from controller.store.etcd import EtcdStore
+from controller.store.wire import prefix_range
+from tests.support.etcd import EtcdFactory, admin, free_ports, in_seconds
+from tests.support.fake_etcd import FakeEtcd, Reply, header
+
+
+def test_many_threads_through_one_store_each_get_their_own_answer(store: EtcdStore, prefix: str) -> None:
+    def roundtrip(n: int) -> bool:
+        key, value = f"{prefix}{n}", b"%d" % n * 50
+        result = store.commit(Transaction((Guard(key, 0),), (Put(key, value),), f"op-{n}"), deadline=in_seconds(30))
+        found, _ = store.get(key, deadline=in_seconds(30))
+        return isinstance(result, Committed) and found is not None and found.value == value
+
+    with ThreadPoolExecutor(24) as pool:
+        assert all(pool.map(roundtrip, range(300)))
+    assert store.gateway.failures == {}
+
+
+def test_a_foreign_key_that_is_no_text_is_shown_and_does_not_stop_the_load(store: EtcdStore, prefix: str) -> None:
+    admin(store, "/kv/put", {"key": prefix.encode() + b"\xff\x00", "value": b"x"})
+    keys = [item.key for item in store.load(prefix, deadline=in_seconds()).items]
+    assert keys == [prefix + "\\xff\0"]
+
+
+def test_pages_go_on_after_a_key_that_is_no_text(store: EtcdStore, prefix: str) -> None:
+    foreign = [{"request_put": {"key": prefix.encode() + b"\xff%03d" % n}} for n in range(120)]
+    for _ in range(5):
+        admin(store, "/kv/txn", {"success": foreign})
+        foreign = [{"request_put": {"key": put["request_put"]["key"] + b"x"}} for put in foreign]
+    assert len(store.load(prefix, deadline=in_seconds()).items) == 600
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        (b"/tally/", (b"/tally/", b"/tally0")),
+        (b"", (b"\0", b"\0")),
+        (b"a\xff\xff", (b"a\xff\xff", b"b")),
+        (b"\xff", (b"\xff", b"\0")),
+    ],
+)
+def test_the_range_of_a_prefix(prefix: bytes, expected: tuple[bytes, bytes]) -> None:
+    assert prefix_range(prefix) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "fault"),
+    [
+        ("etcdserver: invalid auth token", 16, Fault.TOKEN),
+        ("auth: revision in header is old", 2, Fault.TOKEN),
+        ("etcdserver: revision of auth store is old", 3, Fault.TOKEN),
+        ("etcdserver: user name is empty", 3, Fault.TOKEN),
+        ("rpc error: code = PermissionDenied desc = etcdserver: permission denied", 0, Fault.DENIED),
+        ("etcdserver: mvcc: database space exceeded", 8, Fault.FULL),
+        ("grpc: received message larger than max (2700008 vs. 2097152)", 8, Fault.TOO_LARGE),
+        ("etcdserver: no leader", 14, Fault.TRANSIENT),
+        ("etcdserver: not capable", 14, Fault.TRANSIENT),
+        ("something new", 2, Fault.TRANSIENT),
+        ("something new", 0, Fault.TRANSIENT),
+        ("something new", 3, Fault.REFUSED),
+    ],
+)
+def test_what_an_error_means(message: str, code: int, fault: Fault) -> None:
+    assert classify(message, code) is fault
+
+
+def test_the_version_of_each_endpoint(etcd: EtcdProcess, etcd_binary: EtcdBinary, etcd_factory: EtcdFactory) -> None:
+    dead = f"http://127.0.0.1:{free_ports(1)[0]}"
+    versions = etcd_factory.store(etcd.url, dead).gateway.versions(deadline=in_seconds())
+    assert versions[etcd.url] == ".".join(map(str, etcd_binary.version))
+    assert "refused" in versions[dead]
+
+
+def test_paths_follow_the_servers_version(etcd_factory: EtcdFactory) -> None:
+    with FakeEtcd(lambda *_: Reply({"header": header()})) as fake:
+        fake.version = "3.3.27"
+        etcd_factory.store(fake.url).get("a", deadline=in_seconds())
+        assert [path for path, _ in fake.requests] == ["/v3beta/kv/range"]
+
+
+def test_a_closed_store_asks_nobody(etcd: EtcdProcess, etcd_factory: EtcdFactory) -> None:
+    store = etcd_factory.store(etcd.url)
+    store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        store.get("a", deadline=in_seconds())
+
+
+def test_requests_are_what_etcd_documents(etcd_factory: EtcdFactory) -> None:
+    with FakeEtcd(lambda *_: Reply({"header": header(5), "succeeded": True})) as fake:
+        transaction = Transaction((Guard("k", 3), Guard("k", 2, on_create=True)), (Put("k", b"\0", 9),), "op")
+        assert etcd_factory.store(fake.url).commit(transaction, deadline=in_seconds()) == Committed(5)
+        assert fake.requests[0][1] == {
+            "compare": [
+                {"key": "aw==", "target": "MOD", "mod_revision": 3},
+                {"key": "aw==", "target": "CREATE", "create_revision": 2},
+            ],
+            "success": [{"request_put": {"key": "aw==", "value": "AA==", "lease": 9}}],
+            "failure": [{"request_range": {"key": "aw=="}}],
+        }
