@@ -14,6 +14,12 @@ from controller.core.resources import Vector
 from controller.core.task import Policy, Pool, Status
 from controller.core.world import World
 
+_STOPPING = {
+    "cancel": "a cancel was requested",
+    "deadline-start": "its start deadline has passed",
+    "deadline-run": "its run deadline has passed",
+    "spec-deleted": "its spec was deleted",
+}
 NAMED = 3  # tasks ahead that are named; the others are counted
 
 
@@ -94,7 +100,7 @@ def _holding(task: Task, status: Status, now: float) -> str:
     if status.lost_since is not None:
         return _lost(task, status, f"{attempt} {holds}", now)
     if status.stopping:
-        why = {"cancel": "a cancel was requested"}.get(status.stopping, f"its {status.stopping.replace('-', ' ')} has passed")
+        why = _STOPPING.get(status.stopping, status.stopping)
         return f"{attempt} is being stopped since {why}, and {holds} until its end is observed"
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now

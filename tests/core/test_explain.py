@@ -1,0 +1,211 @@
+"""`explain` says in one sentence, with numbers, why a task is where it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from controller.core import codec
+from controller.core.explain import at, explain, span
+from controller.core.lifecycle import State
+from controller.core.records import Change
+from controller.core.resources import Vector
+from controller.core.task import Request, RequestKind, Status
+from controller.core.validation import parse_pool, parse_spec
+from controller.core.world import World
+
+NOW = 1_700_000_000.0
+
+
+class Scene:
+    """A model built as the store would: each change at a revision of its own."""
+
+    def __init__(self, *, leader: bool = True, **pool: Any) -> None:
+        self.world = World()
+        self._revision = 0
+        if leader:
+            self.put("leader", (), b'{"id":"r1"}')
+        self.pool(capacity={"cpu": 4, "memory": "1Gi"}, **pool)
+
+    def put(self, kind: str, names: tuple[str, ...], value: bytes) -> Scene:
+        self._revision += 1
+        self.world.apply(Change(kind, names, value, self._revision, self._revision))
+        return self
+
+    def pool(self, **fields: Any) -> Scene:
+        return self.put("pools", ("p",), codec.encode_pool(parse_pool({"name": "p", **fields}), "op"))
+
+    def held(self, **amounts: Any) -> Scene:
+        return self.put("ledgers", ("p",), codec.encode_ledger(Vector.parse(amounts), "op", {}))
+
+    def task(self, task_id: str, *, cpu: Any = 1, submitted_at: float = NOW, **fields: Any) -> Scene:
+        spec = parse_spec({"id": task_id, "pool": "p", "command": ["x"], "resources": {"cpu": cpu}, **fields})
+        return self.put("tasks", (task_id,), codec.encode_spec(spec, submitted_at, "op"))
+
+    def status(self, task_id: str, state: State, **fields: Any) -> Scene:
+        status = Status(state=state, pool="p", created_at=NOW, **fields)
+        return self.put("states", (task_id,), codec.encode_status(status, {}))
+
+    def request(self, task_id: str, kind: RequestKind) -> Scene:
+        return self.put("requests", (task_id, kind), codec.encode(Request(kind=kind)))
+
+    def __call__(self, task_id: str, now: float = NOW) -> str:
+        self.world.advance(now)
+        return explain(self.world, task_id, now)
+
+
+def test_no_task() -> None:
+    """A name that nobody submitted."""
+    assert Scene()("a") == "There is no task a."
+
+
+def test_next_in_line() -> None:
+    """It fits and nobody is ahead."""
+    assert Scene().task("a")("a") == (
+        "a is next in pool p and fits (cpu 1 of cpu 4, memory 1Gi free): it is admitted in the leader's next pass."
+    )
+
+
+def test_does_not_fit() -> None:
+    """Asked and free of each lacking resource, who holds the rest, and nobody ahead."""
+    scene = Scene().held(cpu="3500m").task("b").status("b", State.RUNNING, attempt=1, hold=Vector({"cpu": 3500})).task("a")
+    assert scene("a") == (
+        "a waits for resources: it asks for cpu 1 (500m free) of pool p (1 task there holds the rest), and nobody is ahead."
+    )
+
+
+def test_overcommitted_pool() -> None:
+    """What is free may be below zero, after a capacity was lowered."""
+    assert "cpu 1 (-2 free)" in Scene().held(cpu=6).task("a")("a")
+
+
+def test_tasks_ahead_block_under_strict() -> None:
+    """It would fit, but the head does not, and nobody passes the head."""
+    scene = Scene().held(cpu=2).task("head", cpu=3)
+    for name in ("b", "c", "d", "e"):
+        scene.task(name)
+    assert scene("e") == (
+        "e would fit, but waits for its turn: 4 tasks (head, b, c and 1 more) are ahead in pool p; the head, head, asks for "
+        "cpu 3 (2 free), and the pool's policy is strict: nobody passes the head."
+    )
+
+
+@pytest.mark.parametrize(
+    ("waited", "says"), [(60, "smaller ones may pass it for another 4m"), (301, "has waited 5m1s: after 5m nobody passes it")]
+)
+def test_backfill_until_the_head_has_waited(waited: float, says: str) -> None:
+    """Under backfill the head can be passed, for a stated time."""
+    scene = Scene(policy="backfill").held(cpu=2).task("head", cpu=3, submitted_at=NOW - waited).task("b").task("a")
+    assert says in scene("a")
+
+
+def test_one_ahead_is_singular() -> None:
+    """Grammar, since people read it."""
+    assert "1 task (b) is ahead in pool p, and the leader admits them first" in Scene().task("b").task("a")("a")
+
+
+def test_larger_than_the_pool() -> None:
+    """The pool was shrunk since: it can never run, and blocks nobody."""
+    scene = Scene().task("a", cpu=4).pool(capacity={"cpu": 2})
+    assert scene("a") == "a can never run: it asks for cpu 4 (2 in all) of pool p."
+
+
+def test_pool_missing_paused_or_unreadable() -> None:
+    """Nothing is admitted, and the sentence says what to do."""
+    scene = Scene().task("a", pool="q")
+    assert "its pool q does not exist (there are: p): create it with `tally apply`" in scene("a")
+    assert "its pool p is paused" in Scene(paused=True).task("a")("a")
+    assert "the definition of its pool p cannot be read" in Scene().task("a").put("pools", ("p",), b"{")("a")
+    assert "the ledger of its pool p cannot be read" in Scene().task("a").put("ledgers", ("p",), b"{}")("a")
+
+
+def test_back_off() -> None:
+    """When, in how long, and after what."""
+    scene = Scene().task("a")
+    scene.status("a", State.WAITING_RETRY, attempt=1, retry_at=NOW + 42, reason="Error", message="it broke.", exit_code=3)
+    assert scene("a") == ("a waits out its back-off after Error: it broke (exit code 3): retry at 2023-11-14T22:14:02Z, in 42s.")
+    assert "a is next in pool p" in scene("a", NOW + 42), "afterwards it stands in the queue"
+
+
+def test_without_a_leader() -> None:
+    """Nothing happens until one leads, and a finished task does not care."""
+    scene = Scene(leader=False).task("a")
+    assert scene("a").endswith("; no replica leads now, and until one does nothing changes (see `tally get replicas`).")
+    scene.status("a", State.SUCCEEDED, attempt=1, finished_at=NOW)
+    assert "no replica leads" not in scene("a")
+
+
+def test_holding() -> None:
+    """Pending and Running: since when, what it holds, and when it will be stopped."""
+    scene = Scene().task("a", deadlines={"start": "1m", "run": "1h"})
+    hold = Vector.parse({"cpu": 1})
+    scene.status("a", State.PENDING, attempt=2, hold=hold, admitted_at=NOW - 5, reason="ImagePull", message="pulling")
+    assert scene("a") == (
+        "attempt 2 of a was admitted 5s ago, holds cpu 1 of pool p and has not been seen running yet; the engine says: "
+        "ImagePull: pulling; it is stopped in 55s if it does not run by then."
+    )
+    scene.status("a", State.RUNNING, attempt=2, hold=hold, admitted_at=NOW - 65, started_at=NOW - 60, node="n1")
+    assert scene("a") == (
+        "attempt 2 of a on n1 is running since 2023-11-14T22:12:20Z (1m), and holds cpu 1 of pool p; "
+        "it is stopped in 59m if it has not ended by then."
+    )
+    scene.status("a", State.RUNNING, attempt=2, hold=hold, started_at=NOW, stopping="cancel")
+    assert "is being stopped since a cancel was requested, and holds cpu 1 of pool p until its end is observed" in scene("a")
+    scene.status("a", State.RUNNING, attempt=2, hold=hold, started_at=NOW, stopping="deadline-run")
+    assert "is being stopped since its run deadline has passed" in scene("a")
+
+
+def test_lost() -> None:
+    """Since when, that its resources stay held, and what to do about it."""
+    scene = Scene().task("a", on_lost={"replace_after": "10m"})
+    scene.status("a", State.RUNNING, attempt=1, hold=Vector({"cpu": 1000}), lost_since=NOW - 60, reason="NodeLost")
+    assert scene("a") == (
+        "attempt 1 of a holds cpu 1 of pool p and is lost since 2023-11-14T22:12:20Z (1m) (NodeLost): nothing proves that it "
+        "stopped, so its resources stay held; it is replaced in 9m, as its on_lost says; if you know that it no longer runs, "
+        "say so with `tally confirm-stopped a`."
+    )
+
+
+def test_finished() -> None:
+    """How it ended, until when it is kept, and that it can be retried."""
+    scene = Scene().task("a", retention_seconds="1h")
+    scene.status("a", State.FAILED, attempt=3, finished_at=NOW - 60, reason="Error", exit_code=1)
+    assert scene("a") == (
+        "a is Failed since 2023-11-14T22:12:20Z, after 3 attempts: Error (exit code 1); it is removed in 59m, and "
+        "`tally retry a` runs it again before that."
+    )
+    scene.status("a", State.SUCCEEDED, attempt=1, finished_at=NOW - 7200)
+    assert scene("a").endswith("after 1 attempt; its retention has passed, and it is about to be removed.")
+
+
+def test_requests_and_unreadable_records() -> None:
+    """A pending request is mentioned, a record that cannot be read is named."""
+    scene = Scene().task("a").request("a", RequestKind.CANCEL)
+    assert scene("a").endswith("; the request to cancel it waits for the leader.")
+    assert "a record of it cannot be read (tasks/a: " in Scene().put("tasks", ("a",), b"\xff")("a")
+    invalid = msgspec.json.encode({"id": "a", "pool": "p", "command": ["x"], "priority": "high"})
+    assert "is invalid (priority: is 'high', expected a whole number)" in Scene().put("tasks", ("a",), invalid)("a")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (303, "5m3s"), (11520, "3h12m"), (86400 * 4, "4d")]
+)
+def test_spans(seconds: float, text: str) -> None:
+    """As kubectl shows ages."""
+    assert span(seconds) == text
+
+
+def test_a_time_that_no_calendar_has() -> None:
+    """Stored by someone else; shown, not raised."""
+    assert at(1e300) == "1e+300"
+
+
+def test_every_state_has_a_sentence() -> None:
+    """No state is left without words, with or without times."""
+    for state in State:
+        for fields in ({}, {"finished_at": NOW, "admitted_at": NOW, "started_at": NOW, "retry_at": NOW}):
+            sentence = Scene().task("a").status("a", state, **fields)("a")
+            assert "a" in sentence
+            assert sentence.endswith(".")
