@@ -1,8 +1,8 @@
 """The model of the store that every replica holds: records by key, and the indexes that make a pass cheap.
 
 Changes are applied by mod revision, newer only (fault 18): a leader applies its own commits at once, and its watch
-brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, so that a late, older
-put cannot bring it back: a finished and removed task would otherwise look Created, and run again.
+brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, and what is older than the watch is
+not taken for an absent key. So no late put can bring a finished and removed task back: it would look Created, and run again.
 
 A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs to is
 frozen, never treated as absent.
@@ -52,18 +52,27 @@ class World:
         """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted."""
         present = set()
         for change in changes:
-            present.add((change.kind, change.names))
-            self.apply(change)
+            record = (change.kind, change.names)
+            present.add(record)
+            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)):  # the snapshot is right, whatever we missed
+                self._take(change)
         for kind, names, mod in list(self._records()):
             if (kind, names) not in present and mod <= revision:
-                self.apply(Change(kind, names, None, revision))
+                self._take(Change(kind, names, None, revision))
         self.advance_revision(revision)
 
     def apply(self, change: Change) -> bool:
         """Apply one change if it is newer than what is known; tells whether it was."""
         record = (change.kind, change.names)
-        if change.mod <= max(self.mod_of(*record), self._tombstones.get(record, 0)):
+        # A record that we do not have was as it is now (absent) when `revision` was reached: older puts must not bring it back.
+        known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
+        if change.mod <= known:
             return False
+        self._take(change)
+        return True
+
+    def _take(self, change: Change) -> None:
+        record = (change.kind, change.names)
         mended = self.quarantine.pop(record, None) is not None
         if mended and change.kind == "ledgers":  # what waited for a ledger that could not be read is looked at again
             self.dirty.update((task.id, None) for task in self.holding.values() if task.pool == change.names[0])
@@ -77,7 +86,6 @@ class World:
             self._apply_to_pool(change)
         else:
             self._apply_to_installation(change)
-        return True
 
     def advance_revision(self, revision: int) -> None:
         """Everything up to `revision` has been applied; older tombstones are no longer needed."""

@@ -1,0 +1,307 @@
+"""The model: whatever the order, the doubling or the delay of changes, it ends as the store is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.core import codec
+from controller.core.lifecycle import HOLDING, State
+from controller.core.queue import Queue
+from controller.core.records import Change, RevisionWentBack
+from controller.core.resources import Vector
+from controller.core.task import Deadlines, Pool, Request, RequestKind, Spec, Status
+from controller.core.world import World
+
+FOREVER = 1e12
+
+
+def spec_value(task_id: str, **fields: Any) -> bytes:
+    return codec.encode_spec(Spec(id=task_id, command=("true",), **fields), 100.0, "op")
+
+
+def status_value(state: State, **fields: Any) -> bytes:
+    return codec.encode_status(Status(**{"state": state, "pool": "default", "attempt": 1, "finished_at": 150.0, **fields}), {})
+
+
+def pool_value(cpu: int) -> bytes:
+    return codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": cpu})), "op")
+
+
+def ledger_value(cpu: int) -> bytes:
+    return codec.encode_ledger(Vector({"cpu": cpu}), "op", {})
+
+
+VALUES: dict[tuple[str, tuple[str, ...]], list[bytes | None]] = {
+    ("tasks", ("a",)): [spec_value("a"), spec_value("a", priority=3), b"junk", None],
+    ("tasks", ("b",)): [spec_value("b", pool="other"), None],
+    ("states", ("a",)): [status_value(state) for state in (State.PENDING, State.RUNNING, State.SUCCEEDED)] + [b"junk", None],
+    ("states", ("b",)): [status_value(State.WAITING_RETRY, retry_at=200.0), None],
+    ("requests", ("a", "cancel")): [codec.encode(Request(kind=RequestKind.CANCEL)), b"junk", None],
+    ("pools", ("default",)): [pool_value(1), pool_value(2), b"{}", None],
+    ("ledgers", ("default",)): [ledger_value(0), ledger_value(1), b"{}", None],
+    ("leader", ()): [b'{"id":"x"}', None],
+    ("epoch", ()): [b'{"epoch":1}'],
+    ("replicas", ("x",)): [b"{}", None],
+    ("unknown", ("/tally/t/junk",)): [b"?", None],
+}
+
+
+def picture(world: World) -> dict[str, Any]:
+    """All that the model says, its indexes included, once every timer has rung.
+
+    Of a record that does not parse only its revision counts: a model may still have what it said before.
+    """
+    world.advance(FOREVER)
+    tasks = {}
+    for task in world.tasks.values():
+        spec = (task.spec, task.spec_error, task.submitted_at) if task.spec_mod and "tasks" not in task.frozen else None
+        status = task.status if "states" not in task.frozen else None
+        tasks[task.id] = (spec, task.spec_mod, task.spec_create, status, task.status_mod, dict(task.requests), task.frozen)
+    return {
+        "tasks": tasks,
+        "pools": world.pools,
+        "ledgers": {name: (ledger.held, ledger.mod) for name, ledger in world.ledgers.items()},
+        "installation": (world.leader, world.epoch, world.replicas, world.terms),
+        "quarantine": world.quarantine,
+        "holding": sorted(world.holding),
+        "counts": {key: number for key, number in world.counts.items() if number},
+        "queues": {name: sorted(queue._places) for name, queue in world.queues.items() if len(queue)},
+    }
+
+
+def fresh(changes: Iterable[Change]) -> World:
+    """A model that is loaded with the latest of each record."""
+    latest: dict[Any, Change] = {}
+    for change in sorted(changes, key=lambda change: change.mod):
+        latest[change.kind, change.names] = change
+    world = World()
+    revision = max((change.mod for change in latest.values()), default=0)
+    world.load([change for change in latest.values() if change.value is not None], revision)
+    return world
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Change]:
+    """A store's history: one change a revision; values as a store could hold them, damaged ones included."""
+    changes: list[Change] = []
+    created: dict[Any, int] = {}
+    for mod in range(1, draw(st.integers(1, 25)) + 1):
+        record = draw(st.sampled_from(list(VALUES)))
+        value = draw(st.sampled_from(VALUES[record]))
+        if value is None:
+            created.pop(record, None)
+        else:
+            created.setdefault(record, mod)
+        changes.append(Change(*record, value, mod, created.get(record, 0)))
+    return changes
+
+
+# A task's create revision decides its place in the queue, which is why deletions keep their order with what follows them.
+@given(histories(), st.randoms(use_true_random=False))
+@settings(max_examples=300)
+def test_any_order_doubled_or_late_ends_the_same(history: list[Change], random: Any) -> None:
+    """Fault 18."""
+    world = World()
+    delivered = history + random.sample(history, len(history) // 2)
+    random.shuffle(delivered)
+    for change in delivered:
+        world.apply(change)
+    world.advance_revision(history[-1].mod)
+    assert picture(world) == picture(fresh(history))
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_what_is_late_beyond_the_applied_revision_brings_nothing_back(history: list[Change], random: Any) -> None:
+    """A removed task must not look Created again, however late an old put of it comes."""
+    world = World()
+    for change in history:
+        world.apply(change)
+        world.advance_revision(change.mod)
+    before = picture(world)
+    for change in random.sample(history, len(history)):
+        world.apply(change)
+    assert picture(world) == before
+
+
+@given(histories(), histories(), st.integers(0, 25))
+def test_a_reload_takes_over_what_the_store_is(history: list[Change], later: list[Change], seen: int) -> None:
+    """Whatever part of the history was missed: after a load the model is the store's, deletions included."""
+    shifted = [change._replace(mod=change.mod + 25, create=change.create + 25) for change in later]
+    store = fresh(history + shifted)
+    world = World()
+    for change in history[:seen]:
+        world.apply(change)
+        world.advance_revision(change.mod)
+    latest = {(change.kind, change.names): change for change in history + shifted}
+    world.load([change for change in latest.values() if change.value is not None], shifted[-1].mod)
+    assert picture(world) == picture(store)
+    assert world.revision == shifted[-1].mod
+
+
+def world_with(*changes: tuple[str, tuple[str, ...], bytes | None]) -> World:
+    world = World()
+    for mod, (kind, names, value) in enumerate(changes, 1):
+        world.apply(Change(kind, names, value, mod, mod))
+        world.advance_revision(mod)
+    return world
+
+
+# -- own commits -----------------------------------------------------------------------------------------------------
+
+
+def test_an_own_commit_and_its_echo_are_one_change() -> None:
+    world = world_with(("tasks", ("a",), spec_value("a")))
+    status = codec.decode_status(status_value(State.PENDING))[0]
+    world.put_status("a", status, 5)
+    assert "a" not in world.queue("default")
+    assert list(world.holding) == ["a"]
+    world.dirty.clear()
+    assert not world.apply(Change("states", ("a",), status_value(State.PENDING), 5, 5))
+    assert not world.dirty
+
+
+def test_an_own_commit_that_the_watch_overtook_changes_nothing() -> None:
+    world = world_with(("tasks", ("a",), spec_value("a")))
+    world.apply(Change("states", ("a",), status_value(State.RUNNING), 7, 5))
+    world.put_status("a", codec.decode_status(status_value(State.PENDING))[0], 5)
+    assert world.tasks["a"].state is State.RUNNING
+
+
+def test_an_own_removal_is_not_undone_by_an_older_event() -> None:
+    """The watch is behind the leader's own commits: what it brings of the past must not bring the task back."""
+    world = world_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status_value(State.SUCCEEDED)))
+    world.put_status("a", None, 9)
+    world.apply(Change("tasks", ("a",), None, 9))
+    assert "a" not in world.tasks
+    world.apply(Change("states", ("a",), status_value(State.RUNNING), 8, 2))
+    assert "a" not in world.tasks
+    world.put_ledger("default", Vector({"cpu": 1}), 9)
+    assert not world.apply(Change("ledgers", ("default",), ledger_value(0), 8, 1))
+    assert world.ledger("default").held == Vector({"cpu": 1})
+
+
+def test_a_store_that_is_older_than_the_model_is_another_store() -> None:
+    world = world_with(("epoch", (), b'{"epoch":1}'), ("tasks", ("a",), spec_value("a")))
+    world.check_not_newer("tasks", ("a",), 2)
+    with pytest.raises(RevisionWentBack):
+        world.check_not_newer("tasks", ("a",), 1)
+
+
+# -- quarantine ------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_status_freezes_its_task_until_it_is_mended() -> None:
+    world = world_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), b"junk"))
+    assert ("states", ("a",)) in world.quarantine
+    assert world.tasks["a"].frozen == {"states"}
+    assert "a" not in world.queue("default"), "a task whose status cannot be read is not Created"
+    assert not world.holding
+    world.apply(Change("states", ("a",), status_value(State.RUNNING), 3, 2))
+    assert not world.quarantine
+    assert list(world.holding) == ["a"]
+    assert list(world.dirty) == ["a"]
+
+
+def test_a_damaged_spec_is_not_an_absent_one() -> None:
+    world = world_with(("tasks", ("a",), spec_value("a")), ("tasks", ("a",), b"junk"))
+    assert world.tasks["a"].frozen == {"tasks"}
+    assert "a" not in world.queue("default")
+    world.apply(Change("tasks", ("a",), spec_value("a"), 3, 1))
+    assert "a" in world.queue("default")
+
+
+def test_a_damaged_ledger_freezes_its_pool_until_it_is_mended() -> None:
+    world = world_with(("states", ("a",), status_value(State.RUNNING)), ("ledgers", ("default",), b"junk"))
+    assert world.pool_is_frozen("default")
+    world.dirty.clear()
+    world.apply(Change("ledgers", ("default",), ledger_value(0), 3, 2))
+    assert not world.pool_is_frozen("default")
+    assert "default" in world.dirty_pools
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ("pools", ("p",)),
+        ("requests", ("a", "cancel")),
+        ("requests", ("a", "explode")),
+        ("unknown", ("x",)),
+        ("tasks", ("Not-A-Name",)),
+    ],
+)
+def test_damage_is_shown_with_its_reason_and_goes_with_its_key(record: tuple[str, tuple[str, ...]]) -> None:
+    world = world_with((*record, b"junk"))
+    assert world.quarantine[record]
+    world.apply(Change(*record, None, 2))
+    assert not world.quarantine
+    assert not world.tasks
+
+
+# -- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_back_off_ends_with_its_timer() -> None:
+    status = status_value(State.WAITING_RETRY, retry_at=200.0)
+    world = world_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status))
+    assert world.next_due() == 200.0
+    world.dirty.clear()
+    world.advance(199.9)
+    assert "a" not in world.queue("default")
+    assert not world.dirty
+    world.advance(200.0)
+    assert "a" in world.queue("default")
+    assert list(world.dirty) == ["a"]
+    assert world.next_due() is None
+
+
+def test_a_timer_that_was_overtaken_by_events_does_not_ring() -> None:
+    world = world_with(
+        ("tasks", ("a",), spec_value("a", deadlines=Deadlines(queue_seconds=50.0))),
+        ("states", ("a",), status_value(State.RUNNING)),
+    )
+    world.dirty.clear()
+    world.advance(FOREVER)
+    assert not world.dirty
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "due"),
+    [
+        (None, {"deadlines": Deadlines(queue_seconds=50.0)}, 150.0),
+        (State.PENDING, {"deadlines": Deadlines(start_seconds=5.0)}, 125.0),
+        (State.RUNNING, {"deadlines": Deadlines(run_seconds=7.0)}, 137.0),
+        (State.SUCCEEDED, {"retention_seconds": 60.0}, 210.0),
+        (State.RUNNING, {"deadlines": Deadlines(start_seconds=5.0)}, None),
+        (None, {}, None),
+    ],
+)
+def test_each_deadline_has_its_timer(state: State | None, fields: dict[str, Any], due: float | None) -> None:
+    world = world_with(("tasks", ("a",), spec_value("a", **fields)))
+    if state is not None:
+        world.apply(Change("states", ("a",), status_value(state, admitted_at=120.0, started_at=130.0), 2, 2))
+    assert world.next_due() == due
+
+
+def test_timers_that_are_set_again_and_again_do_not_pile_up() -> None:
+    world = world_with(("tasks", ("a",), spec_value("a")))
+    task = world.tasks["a"]
+    for n in range(10_000):
+        world.schedule(task, 1000.0 + n)
+    assert len(world._timers) < 200
+    assert world.next_due() == 10_999.0
+
+
+def test_counts_follow_every_change() -> None:
+    world = world_with(("tasks", ("a",), spec_value("a")), ("tasks", ("b",), spec_value("b")))
+    for mod, state in enumerate((State.PENDING, State.RUNNING, State.FAILED, State.WAITING_RETRY, State.PENDING), 3):
+        world.put_status("a", Status(state=state, pool="default", attempt=1), mod)
+        counts = {key[1]: number for key, number in world.counts.items() if number}
+        assert counts == {state: 1, State.CREATED: 1}
+        assert ("a" in world.holding) is (state in HOLDING)
+    assert isinstance(world.queue("nobody"), Queue)
+    assert len(world.queue("nobody")) == 0
