@@ -1,8 +1,9 @@
 """The model of the store that every replica holds: records by key, and the indexes that make a pass cheap.
 
 Changes are applied by mod revision, newer only (fault 18): a leader applies its own commits at once, and its watch
-brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, and what is older than the watch is
-not taken for an absent key. So no late put can bring a finished and removed task back: it would look Created, and run again.
+brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, and what is older than
+the watch is not taken for an absent key: no late put can bring a finished and removed task back, which would look Created
+and run again.
 
 A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs to is
 frozen, never treated as absent.
