@@ -48,8 +48,7 @@ class Planner:
         # Nothing is started or admitted before the engine was listed once: what runs already must be known first.
         self.engine_listed = False
         self.engine_answers = False
-        for task_id in world.holding:
-            world.dirty[task_id] = None
+        world.dirty.update(dict.fromkeys([*world.holding, *world.attention]))
         for name, queue in world.queues.items():
             record = world.pools.get(name)
             if record is not None:
@@ -262,14 +261,15 @@ class Planner:
         def waited(task_id: str) -> float:
             return now - self._world.tasks[task_id].queued_at
 
-        for task_id, _ in self._world.queue(pool.name).admissible(pool, free, waited):
+        def may_start(task_id: str) -> bool:
             task = self._world.tasks[task_id]
             if task_id in draft.changed or task.requests:
-                continue  # cancelled or rejected in this plan; the pool is looked at again when that is committed
-            if any(
-                attempt.may_be_alive and attempt.id.number > self._abandoned(task) for attempt in self._attempts.of_task(task_id)
-            ):
-                continue  # invariant I4: an earlier attempt may still run; its end makes the pool dirty again
+                return False  # cancelled or rejected in this plan; the pool is looked at again when that is committed
+            # Invariant I4: an earlier attempt may still run; its end makes the pool dirty again.
+            return not any(a.may_be_alive and a.id.number > self._abandoned(task) for a in self._attempts.of_task(task_id))
+
+        for task_id in self._world.queue(pool.name).admissible(pool, free, waited, may_start):
+            task = self._world.tasks[task_id]
             assert task.spec is not None
             number = max(task.attempt, self._attempts.highest(task_id)) + 1
             status = transitions.admitted(task, task.spec, number, draft.moment)

@@ -79,23 +79,27 @@ class Queue:
                 ahead.extend(places.irange(maximum=place, inclusive=(True, False)))
         return [other.task_id for other in sorted(ahead)]
 
-    def admissible(self, pool: Pool, free: Vector, waited_seconds: Callable[[str], float]) -> Iterator[tuple[str, Vector]]:
+    def admissible(
+        self, pool: Pool, free: Vector, waited_seconds: Callable[[str], float], may_start: Callable[[str], bool]
+    ) -> Iterator[str]:
         """The tasks to admit, in order, by the pool's policy; the caller may stop taking at any time.
 
         `free` is what the pool has left; each task that is yielded is taken to be admitted. A task that asks for more than
-        the whole capacity never blocks others. Under `strict` the first that does not fit ends the pass; under
-        `backfill` it is passed over until `waited_seconds(task)` reaches the pool's `backfill_seconds`.
+        the whole capacity, or for which `may_start` is false, never blocks others. Under `strict` the first that does not
+        fit ends the pass; under `backfill` it is passed over until `waited_seconds(task)` reaches `backfill_seconds`.
         """
         heads = [(places[0], 0, request) for request, places in self._by_request.items() if request.fits(pool.capacity)]
         heapq.heapify(heads)  # places are unique, so that requests are never compared
         while heads:
             place, index, request = heapq.heappop(heads)
-            if request.fits(free):
+            ready = may_start(place.task_id)
+            if ready and not request.fits(free):
+                if pool.policy is Policy.STRICT or waited_seconds(place.task_id) >= pool.backfill_seconds:
+                    return
+                continue  # passed over, with all that ask for the same, since what is free only shrinks during a pass
+            places = self._by_request[request]
+            if index + 1 < len(places):
+                heapq.heappush(heads, (places[index + 1], index + 1, request))
+            if ready:
                 free = free - request
-                places = self._by_request[request]
-                if index + 1 < len(places):
-                    heapq.heappush(heads, (places[index + 1], index + 1, request))
-                yield place.task_id, request
-            elif pool.policy is Policy.STRICT or waited_seconds(place.task_id) >= pool.backfill_seconds:
-                return
-            # Else: passed over, with all that ask for the same, since what is free only shrinks during a pass.
+                yield place.task_id

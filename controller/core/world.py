@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 
 from controller.core import codec
 from controller.core.errors import CorruptValue
-from controller.core.lifecycle import HOLDING, State
+from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
 from controller.core.records import Change, Ledger, PoolRecord, RevisionWentBack, Task
 from controller.core.resources import Vector
@@ -39,9 +39,12 @@ class World:
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
-        # What a leader has to look at. Followers clear both; keys are kept in order of arrival.
+        # What a leader has to look at, in order of arrival. Followers discard both, again and again.
         self.dirty: dict[str, None] = {}
         self.dirty_pools: dict[str, None] = {}
+        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here: a new leader
+        # looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
+        self.attention: dict[str, None] = {}
         self._timers: list[tuple[float, str]] = []
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
@@ -131,6 +134,11 @@ class World:
                 return task.spec_mod
             return task.status_mod
         return self._mods.get((kind, names), 0)
+
+    def discard_dirty(self) -> None:
+        """A follower's turn: what a leader would look at is left to the leader, and to this replica should it become one."""
+        self.dirty.clear()
+        self.dirty_pools.clear()
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -281,7 +289,11 @@ class World:
             if queue is not None:
                 queue.discard(task.id)
         self.holding.pop(task.id, None)
+        self.attention.pop(task.id, None)
+        if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
+            self.attention[task.id] = None
         if not task.exists:
+            self.attention.pop(task.id, None)
             task.due = None
             del self.tasks[task.id]
             return

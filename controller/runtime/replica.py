@@ -114,10 +114,8 @@ class Replica:
         self._change_office()
         tenure = self._tenure
         if tenure is None:
-            with self._lock:  # what a leader would have to look at; it derives its own when it begins
-                self._world.advance(self._clock.now())
-                self._world.dirty.clear()
-                self._world.dirty_pools.clear()
+            with self._lock:
+                self._world.discard_dirty()
             return
         try:
             while tenure.reconciler.step():

@@ -36,7 +36,7 @@ def queue_of(*entries: tuple[str, int, Vector]) -> Queue:
 
 
 def admitted(queue: Queue, pool: Pool, free: Vector, waited: Callable[[str], float] = lambda _: 0.0) -> list[str]:
-    return [task_id for task_id, _ in queue.admissible(pool, free, waited)]
+    return list(queue.admissible(pool, free, waited, lambda _: True))
 
 
 def expected(entries: list[tuple[str, int, Vector]], pool: Pool, free: Vector, old: set[str]) -> list[str]:
@@ -115,6 +115,13 @@ def test_what_the_pool_can_never_hold_blocks_nobody(policy: Policy) -> None:
     assert queue.ahead_of("small", POOL) == []
 
 
+@pytest.mark.parametrize("policy", list(Policy))
+def test_a_task_that_may_not_start_yet_takes_nothing_and_blocks_nobody(policy: Policy) -> None:
+    """One that waits for an earlier attempt's end, or is about to be cancelled, is left out as if it were not there."""
+    queue = queue_of(("held-back", 5, Vector({"cpu": 10_000})), ("next", 0, Vector({"cpu": 10_000})))
+    assert list(queue.admissible(pool(policy), POOL.capacity, lambda _: 1e9, lambda task_id: task_id != "held-back")) == ["next"]
+
+
 def test_who_is_ahead_is_told_in_order() -> None:
     queue = queue_of(("a", 0, Vector({"cpu": 1})), ("b", 3, Vector({"cpu": 2})), ("me", 0, Vector({"cpu": 1})), ("c", 0, Vector()))
     assert queue.ahead_of("me", POOL) == ["b", "a"]
@@ -123,8 +130,8 @@ def test_who_is_ahead_is_told_in_order() -> None:
 
 def test_the_caller_may_stop_taking_and_the_queue_is_unchanged() -> None:
     queue = queue_of(*((f"t{n}", 0, Vector({"cpu": 1000})) for n in range(5)))
-    passing = queue.admissible(POOL, POOL.capacity, lambda _: 0.0)
-    assert next(passing)[0] == "t0"
+    passing = queue.admissible(POOL, POOL.capacity, lambda _: 0.0, lambda _: True)
+    assert next(passing) == "t0"
     passing.close()
     assert admitted(queue, POOL, POOL.capacity) == [f"t{n}" for n in range(5)]
 

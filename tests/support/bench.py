@@ -136,6 +136,7 @@ class StagedReplica:
         self.effects: list[Effect] = []
         self.leadership = Leadership(term, epoch, 0, float("inf"), stage.clock)
         self.sync()
+        self.world.discard_dirty()  # as a follower does, turn by turn
         self.planner = Planner(self.world, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS)
         lock = threading.RLock()
         self.reconciler = Reconciler(
