@@ -145,6 +145,10 @@ class Settings:
     silence_seconds: float = _setting(10.0, _seconds, "a watch that is silent for longer is taken to be dead, and connected again")
 
 
+class InvalidSetting(InvalidField):
+    """A setting does not hold; says where it was found."""
+
+
 class Loaded(NamedTuple):
     """The settings, and for each where its value came from: "flag --x", "environment TALLY_X", "file F" or "default"."""
 
@@ -166,7 +170,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], confi
     """The settings by precedence. `flags` maps setting names to what was given (None: not given).
 
     `config` is the TOML file to read; without it TALLY_CONFIG, then the first of CONFIG_PATHS that exists. Raises
-    InvalidField that names the setting and where the value was found.
+    InvalidSetting that names the setting and where the value was found.
     """
     path, table = _read_file(config or environ.get("TALLY_CONFIG"))
     values: dict[str, Any] = {}
@@ -185,7 +189,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], confi
         try:
             values[name] = spec.metadata["parse"](raw, name)
         except InvalidField as error:
-            raise InvalidField(error.field, f"{error.problem} (from {origin})") from None
+            raise InvalidSetting(error.field, f"{error.problem} (from {origin})") from None
     settings = Settings(**values)
     _check_pairs(settings)
     return Loaded(settings, origins)
@@ -200,36 +204,36 @@ def _read_file(given: str | None) -> tuple[Path | None, dict[str, Any]]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidField("config", f"{path} cannot be read: {error.strerror}") from None
+        raise InvalidSetting("config", f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidField("config", f"{path} is not TOML: {error}") from None
+        raise InvalidSetting("config", f"{path} is not TOML: {error}") from None
     known = [spec.name for spec in fields(Settings)]
     for name in table:
         if name not in known:
-            raise InvalidField(name, f"is not a setting (from file {path}): remove it; known are {', '.join(known)}")
+            raise InvalidSetting(name, f"is not a setting (from file {path}): remove it; known are {', '.join(known)}")
     return path, table
 
 
 def _check_pairs(settings: Settings) -> None:
     for one, other in (("user", "password_file"), ("password_file", "user"), ("cert_file", "key_file"), ("key_file", "cert_file")):
         if getattr(settings, one) and not getattr(settings, other):
-            raise InvalidField(other, f"is missing, but {one} is given: set {flag_of(other)} or {variable_of(other)}")
+            raise InvalidSetting(other, f"is missing, but {one} is given: set {flag_of(other)} or {variable_of(other)}")
 
 
 def check_timings(settings: Settings) -> None:
-    """The timings against each other, as a replica does at its start. Raises InvalidField that says what to change."""
+    """The timings against each other, as a replica does at its start. Raises InvalidSetting that says what to change."""
     ttl = settings.lease_ttl_seconds
     if ttl < LOWEST_LEASE_TTL_SECONDS:
-        raise InvalidField("lease_ttl_seconds", f"is {ttl}, but etcd grants no lease below {LOWEST_LEASE_TTL_SECONDS} s")
+        raise InvalidSetting("lease_ttl_seconds", f"is {ttl}, but etcd grants no lease below {LOWEST_LEASE_TTL_SECONDS} s")
     for name, why in (
         ("keepalive_interval_seconds", "one lost renewal must not cost the leadership"),
         ("deadline_margin_seconds", "the leader would hardly ever be allowed to act"),
     ):
         value = getattr(settings, name)
         if value >= ttl / 2:
-            raise InvalidField(name, f"is {value:g}, but must be below half of lease_ttl_seconds ({ttl / 2:g}): {why}")
+            raise InvalidSetting(name, f"is {value:g}, but must be below half of lease_ttl_seconds ({ttl / 2:g}): {why}")
     if settings.silence_seconds <= 3 * settings.heartbeat_seconds:
-        raise InvalidField(
+        raise InvalidSetting(
             "silence_seconds",
             f"is {settings.silence_seconds:g}, but must be above 3 × heartbeat_seconds ({3 * settings.heartbeat_seconds:g}): "
             "a live watch would be taken for a dead one",

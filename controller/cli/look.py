@@ -13,7 +13,6 @@ from controller.cli import output as out
 from controller.cli.session import Session
 from controller.client import NotFound, PoolView, ReplicaView, TaskView
 from controller.core.codec import to_builtins
-from controller.core.errors import InvalidField, UserError
 from controller.core.explain import at, span
 from controller.core.task import Step
 
@@ -27,11 +26,11 @@ class Kind(StrEnum):
 
 
 def parse_kind(text: str) -> Kind:
-    """A kind from singular, plural, any case. Raises UserError that lists the kinds."""
+    """A kind from singular or plural, in any case."""
     for kind in Kind:
         if text.lower() in (kind, kind.removesuffix("s")):
             return kind
-    raise UserError(f"{text!r} cannot be looked at: use one of {', '.join(Kind)}")
+    raise typer.BadParameter(f"{text!r} is not one of {', '.join(Kind)}")
 
 
 KindArgument = Annotated[str, typer.Argument(metavar="tasks|pools|replicas", help="What to look at.")]
@@ -58,7 +57,7 @@ def get(
     out.check_form(output, FORMS[what])
     filters: dict[str, Any] = {"pool": pool, "state": state, "labels": _selector(label)}
     if watch and what is not Kind.TASKS:
-        raise UserError("-w works for tasks only")
+        raise typer.BadParameter("-w works for tasks only")
     if watch:
         _watch_tasks(session, names or [], output, filters)
     elif what is Kind.TASKS:
@@ -76,7 +75,7 @@ def _selector(text: str) -> dict[str, str]:
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise InvalidField("--selector", f"{part!r} is not KEY=VALUE")
+            raise typer.BadParameter(f"--selector: {part!r} is not KEY=VALUE")
         labels[key] = value.removeprefix("=")  # kubectl takes == too
     return labels
 
@@ -107,7 +106,8 @@ def _task_table(output: str) -> out.Table:
 
 def _watch_tasks(session: Session, names: list[str], output: str, filters: dict[str, Any]) -> None:
     if output not in ("", "wide", "name"):
-        raise UserError(f"-w cannot print {output}: use -o wide or -o name, or the event stream of the status endpoint, /v1/events")
+        stream = "the event stream of the status endpoint, /v1/events"
+        raise typer.BadParameter(f"-w cannot print {output}: use -o wide or -o name, or {stream}")
     table = _task_table(output)
     only = names[0] if len(names) == 1 else ""
     for views in session.client.watch_tasks(task_id=only, **filters):
@@ -158,7 +158,7 @@ def describe(
     elif what is Kind.POOLS:
         _describe_pool(session, name)
     else:
-        raise UserError("a replica has nothing more to tell than `tally get replicas -o wide`")
+        raise typer.BadParameter("a replica has nothing more to tell than `tally get replicas -o wide`")
 
 
 def _describe_task(session: Session, name: str) -> None:

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import typer
+
 from controller.client.views import PoolView, ReplicaView, TaskView
-from controller.core.errors import UserError
 from controller.core.explain import span
 from controller.core.resources import Vector
 
@@ -103,7 +104,7 @@ def print_document(value: Any, form: str) -> None:
 
 
 def check_form(form: str, known: Sequence[str]) -> str:
-    """The -o that was given. Raises UserError that lists what this command can print."""
+    """The -o that was given, if this command can print it."""
     if form not in ("", *known):
-        raise UserError(f"-o {form} is not known here: use one of {', '.join(known)}")
+        raise typer.BadParameter(f"-o {form} is not known here: use one of {', '.join(known)}")
     return form

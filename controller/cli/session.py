@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controller.core.errors import InvalidField, TallyError
+from controller.core.errors import TallyError
 
 if TYPE_CHECKING:
     from controller.client import Client
@@ -142,7 +142,7 @@ def with_exit_code(session: Session, function: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush would complain
         code = BROKEN_PIPE
-    except (typer.Exit, typer.Abort):
+    except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Exception as error:  # noqa: BLE001  # the last resort: shown in one line, and whole on demand
         if os.environ.get("TALLY_DEBUG"):
@@ -162,21 +162,35 @@ def complain(error: str, *advice: str) -> None:
         print(line, file=sys.stderr)
 
 
+def parse_timeout(text: str | None) -> float | None:
+    """The seconds of a --timeout, None for none."""
+    from controller.core.errors import InvalidField
+    from controller.core.validation import parse_duration
+
+    try:
+        return parse_duration(text, "--timeout") if text is not None else None
+    except InvalidField as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _code_of(error: TallyError) -> int:
     from controller.client import NotFound, Still
+    from controller.config import InvalidSetting
 
-    return NOT_FOUND if isinstance(error, NotFound) else STILL_WAITING if isinstance(error, Still) else ERROR
+    codes = ((InvalidSetting, USAGE), (NotFound, NOT_FOUND), (Still, STILL_WAITING))
+    return next((code for kind, code in codes if isinstance(error, kind)), ERROR)
 
 
 def _advice(error: TallyError, session: Session) -> list[str]:
     """The error's text, and what to do about it where the text does not say."""
     from controller.client import Still
+    from controller.config import InvalidSetting
     from controller.store.base import OutcomeUnknown, StoreDenied, StoreUnavailable
 
     match error:
         case Still(waiting=waiting):
             return [str(error), f"`tally explain {waiting[0]}` says why."]
-        case InvalidField(field=field) if field in CONNECTION:
+        case InvalidSetting():
             return [str(error), "See `tally config show` for all settings and where they come from."]
         case StoreUnavailable():
             tried = ", ".join(session.settings.etcd)

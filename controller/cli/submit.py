@@ -12,10 +12,9 @@ import typer
 
 from controller.cli.documents import Document, read_documents
 from controller.cli.output import check_form, print_document
-from controller.cli.session import ERROR, Session, complain
+from controller.cli.session import ERROR, Session, complain, parse_timeout
 from controller.cli.wait import wait_for
 from controller.client.submission import SubmitResult
-from controller.core.errors import InvalidField
 
 PLAIN_STEP = 1000
 SHOWN_PROBLEMS = 20  # of a large file; the others are counted
@@ -56,6 +55,7 @@ def submit(
     The same name and content again is `unchanged`, exit 0; the same name with other content is a conflict, exit 1.
     """
     check_form(output, ("json", "yaml", "name"))
+    limit = parse_timeout(timeout)
     fields = {
         "command": command or None,
         "pool": pool,
@@ -79,7 +79,7 @@ def submit(
     chunks = read_documents(file) if file is not None else iter([[Document(task, "")]])
     accepted = _submit(session, chunks, dry_run=dry_run, output=output)
     if wait and not dry_run and accepted:
-        wait_for(session, accepted, "finished", timeout)
+        wait_for(session, accepted, "finished", limit)
 
 
 def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool, output: str) -> list[str]:
@@ -159,12 +159,12 @@ def _plain_progress(counts: Counter[str]) -> None:
 
 
 def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping. Raises InvalidField that names the option."""
+    """NAME=VALUE texts as a mapping."""
     pairs = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise InvalidField(f"--{option}", f"{text!r} is not NAME=VALUE")
+            raise typer.BadParameter(f"--{option}: {text!r} is not NAME=VALUE")
         pairs[name] = value
     return pairs
 

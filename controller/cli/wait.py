@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from controller.cli.session import ERROR, Session, complain
+from controller.cli.session import ERROR, Session, complain, parse_timeout
 from controller.client import TaskView
+from controller.client.reading import parse_state
+from controller.core.errors import UserError
 from controller.core.lifecycle import FINISHED, State
-from controller.core.validation import parse_duration
 
 PASSED_BY_SUCCESS = (State.CREATED, State.PENDING, State.RUNNING)  # a task that has succeeded has been there
 
@@ -29,15 +30,20 @@ def wait(
     Exit 0 when all came to it (--for=finished: when all succeeded), 1 when one ended otherwise, 4 at the time-out, 5 when
     there is no such task.
     """
-    wait_for(session, names, for_, timeout)
+    limit = parse_timeout(timeout)
+    if for_ != "finished":
+        try:
+            parse_state(for_.removeprefix("state="))
+        except UserError as error:
+            raise typer.BadParameter(f"--for: {error}") from None
+    wait_for(session, names, for_, limit)
 
 
-def wait_for(session: Session, names: list[str], for_: str, timeout: str | None) -> None:
+def wait_for(session: Session, names: list[str], for_: str, timeout_seconds: float | None) -> None:
     """Wait, print each task's end, and exit as `wait` says."""
-    limit = parse_duration(timeout, "--timeout") if timeout is not None else None
     target = for_.removeprefix("state=").lower()
     with _progress(len(set(names))) as show:
-        views = session.client.wait(names, for_=target, timeout_seconds=limit, on_change=show)
+        views = session.client.wait(names, for_=target, timeout_seconds=timeout_seconds, on_change=show)
     missed = [view for view in views.values() if not _came_to(view, target)]
     if missed:
         first = missed[0]

@@ -6,7 +6,7 @@ import getpass
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -139,7 +139,7 @@ class Client:
         """
         submission = Submission(self.keys, self._pool_definitions(), self.clock, self._commit_patiently)
         results = []
-        for result in submission.dry_run(tasks, self._stored) if dry_run else submission.run(tasks):
+        for result in submission.dry_run(tasks, self._stored_tasks) if dry_run else submission.run(tasks):
             results.append(result)
             if on_result is not None:
                 on_result(result)
@@ -372,6 +372,12 @@ class Client:
 
     def _no_task(self, task_id: str) -> NotFound:
         return NotFound(f"there is no task {task_id!r} in cluster {self.keys.cluster!r}: see `tally get tasks`")
+
+    def _stored_tasks(self, keys: Collection[str]) -> dict[str, KeyValue]:
+        if len(keys) <= FEW:
+            return {key: item for key in keys if (item := self._stored(key)) is not None}
+        snapshot = self.store.load(self.keys.task(""), deadline=self._reading.deadline())
+        return {item.key: item for item in snapshot.items if item.key in keys}
 
     def _stored(self, key: str) -> KeyValue | None:
         return self.store.get(key, deadline=self._reading.deadline())[0]

@@ -8,7 +8,7 @@ whole by etcd; those are judged from what the refusal shows, and the others are 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -132,15 +132,16 @@ class Submission:
             size += bytes_needed
         yield from self._create(batch)
 
-    def dry_run(self, tasks: Iterable[object], stored: Callable[[str], KeyValue | None]) -> Iterator[SubmitResult]:
-        """What `run` would answer now, from what is `stored` at a key; writes nothing."""
-        for index, raw in enumerate(tasks):
-            prepared = self.check(raw, index)
-            if isinstance(prepared, SubmitResult):
-                yield prepared
-                continue
-            found = stored(self._keys.task(prepared.spec.id))
-            yield compare(prepared, found) if found is not None else prepared.result("created")
+    def dry_run(self, tasks: Iterable[object], read: Callable[[Collection[str]], Mapping[str, KeyValue]]) -> Iterator[SubmitResult]:
+        """What `run` would answer now; `read` gives what is stored at keys. Writes nothing."""
+        checked = [self.check(raw, index) for index, raw in enumerate(tasks)]
+        stored = read({self._keys.task(task.spec.id) for task in checked if isinstance(task, Prepared)})
+        for task in checked:
+            if isinstance(task, SubmitResult):
+                yield task
+            else:
+                found = stored.get(self._keys.task(task.spec.id))
+                yield compare(task, found) if found is not None else task.result("created")
 
     def check(self, raw: object, index: int) -> Prepared | SubmitResult:
         """The task made ready, or why it is refused."""

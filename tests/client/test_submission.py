@@ -1,0 +1,202 @@
+"""Submitting: once each, many at a time, whatever is invalid, exists already, or happens to etcd meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import pytest
+
+from controller.client import Client
+from controller.client.submission import SubmitResult
+from controller.core.resources import Vector
+from controller.core.task import Spec
+from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Refused, StoreUnavailable, Transaction
+from tests.support.etcd import EtcdFactory
+from tests.support.waiting import wait_until
+
+
+def task(task_id: str, **fields: object) -> dict[str, object]:
+    return {"id": task_id, "command": ["true"], **fields}
+
+
+def outcomes(results: list[SubmitResult]) -> dict[str, str]:
+    return {result.id: result.outcome for result in results}
+
+
+def test_the_same_again_is_unchanged_and_other_content_a_conflict(client: Client) -> None:
+    """Submitting is idempotent; a conflict names what differs and changes nothing."""
+    assert client.submit(task("a", env={"B": "1", "A": "2"})).outcome == "created"
+    assert client.submit(task("a", env={"A": "2", "B": "1"}, resources={"cpu": "0.1"})).outcome == "unchanged"
+    refused = client.submit(task("a", env={"A": "3"}, priority=1))
+    assert refused.outcome == "conflict"
+    assert "it differs in env, priority" in refused.message
+    spec = client.get("a").spec
+    assert spec is not None
+    assert spec.env == {"A": "2", "B": "1"}
+
+
+def test_a_spec_object_is_taken_like_a_mapping(client: Client) -> None:
+    """What was read can be submitted again."""
+    client.submit(task("a", retry={"max_attempts": 3, "backoff_seconds": "1m"}, pod_template={"spec": {"x": [1, 2.5, None]}}))
+    spec = client.get("a").spec
+    assert isinstance(spec, Spec)
+    assert client.submit(spec).outcome == "unchanged"
+
+
+def test_resources_are_filled_in_from_the_pool(client: Client) -> None:
+    """Names that the spec does not give come from the pool; without any, a small share of what the pool has."""
+    client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1}, "default_resources": {"cpu": 2, "gpu": 1}})
+    client.apply_pool({"name": "e", "capacity": {"cpu": 4, "gpu": 1}})
+    client.submit_many(
+        [task("a", pool="d"), task("b", pool="d", resources={"cpu": 1}), task("c", pool="e"), task("d", pool="e", resources={})]
+    )
+    held = {view.id: view.spec.resources for view in client.tasks() if view.spec is not None}
+    assert held == {
+        "a": Vector({"cpu": 2000, "gpu": 1}),
+        "b": Vector({"cpu": 1000, "gpu": 1}),
+        "c": Vector({"cpu": 100}),
+        "d": Vector({"cpu": 100}),
+    }
+
+
+def test_a_pools_new_defaults_make_no_conflict(client: Client) -> None:
+    """Only the resources that the user named are compared."""
+    client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1}, "default_resources": {"gpu": 1}})
+    client.submit(task("a", pool="d", resources={"cpu": 1}))
+    client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1}, "default_resources": {}})
+    assert client.submit(task("a", pool="d", resources={"cpu": 1})).outcome == "unchanged"
+    assert client.submit(task("a", pool="d", resources={"cpu": 2})).outcome == "conflict"
+    assert client.submit(task("a", pool="d", resources={"cpu": 1, "gpu": 0})).outcome == "conflict"
+
+
+def test_unknown_pools_and_impossible_requests_are_refused_with_names_and_numbers(client: Client) -> None:
+    """Nothing that could never run is stored."""
+    assert client.submit(task("a", pool="nope")).message == "pool: there is no pool 'nope'; known are default"
+    assert "asks for 9, but pool 'default' has 8 in all" in client.submit(task("a", resources={"cpu": 9})).message
+    assert client.tasks() == []
+
+
+def test_one_batch_with_everything_in_it(client: Client) -> None:
+    """Conflicts, invalid ones, doubles and what exists never keep the others from being submitted."""
+    client.submit_many([task("same"), task("other")])
+    results = client.submit_many(
+        [
+            task("n1"),
+            task("same"),
+            task("other", priority=5),
+            task("BAD"),
+            7,
+            task("n2"),
+            task("n1"),
+            task("n1", priority=1),
+            task("n3"),
+        ]  # type: ignore[list-item]
+    )
+    by_index = {result.index: (result.id, result.outcome) for result in results}
+    assert by_index == {
+        0: ("n1", "created"),
+        1: ("same", "unchanged"),
+        2: ("other", "conflict"),
+        3: ("BAD", "invalid"),
+        4: ("", "invalid"),
+        5: ("n2", "created"),
+        6: ("n1", "unchanged"),
+        7: ("n1", "conflict"),
+        8: ("n3", "created"),
+    }
+    assert {view.id for view in client.tasks()} == {"n1", "n2", "n3", "same", "other"}
+
+
+class Counting:
+    """A store that passes everything on, and keeps the transactions."""
+
+    def __init__(self, client: Client) -> None:
+        self._store = client.store
+        self.transactions: list[Transaction] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+        self.transactions.append(transaction)
+        return self._store.commit(transaction, deadline=deadline)
+
+
+def test_batches_stay_within_etcds_limits(client: Client) -> None:
+    """By number and by bytes, and no more of them than needed."""
+    store = Counting(client)
+    counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
+    counting.submit_many(task(f"small-{i}") for i in range(3 * MAX_OPERATIONS))
+    assert [transaction.operations() for transaction in store.transactions] == [MAX_OPERATIONS] * 3
+    store.transactions.clear()
+    counting.submit_many(task(f"large-{i}", env={"A": "x" * 100_000}) for i in range(40))
+    assert all(transaction.size() <= MAX_REQUEST_BYTES for transaction in store.transactions)
+    assert len(store.transactions) <= 5
+    assert len(client.tasks()) == 3 * MAX_OPERATIONS + 40
+
+
+def test_two_clients_submitting_the_same_make_each_task_once(client: Client) -> None:
+    """Fault 35: every task is created by exactly one of them, and is unchanged for the other."""
+    found: list[list[SubmitResult]] = []
+
+    def submit() -> None:
+        found.append(client.submit_many(task(f"t-{i}", args=[str(i)]) for i in range(600)))
+
+    threads = [threading.Thread(target=submit, name=f"submitter-{n}") for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = Counter((result.id, result.outcome) for results in found for result in results)
+    assert {counts[f"t-{i}", "created"] for i in range(600)} == {1}
+    assert {counts[f"t-{i}", "unchanged"] for i in range(600)} == {2}
+
+
+def test_a_submission_survives_a_restart_of_etcd(etcd_factory: EtcdFactory) -> None:
+    """Fault 13: etcd goes away in the middle and comes back; all are stored once, without the caller's doing."""
+    etcd = etcd_factory.start()
+    with Client(etcd.url) as client:
+        client.apply_pool({"name": "default", "capacity": {"cpu": 8}})
+        results: list[SubmitResult] = []
+        under_way = threading.Event()
+
+        def on_result(result: SubmitResult) -> None:
+            results.append(result)
+            if len(results) == 400:
+                under_way.set()
+
+        tasks = [task(f"t-{i}", env={"A": "x" * 20_000}) for i in range(1000)]
+        submitter = threading.Thread(target=lambda: client.submit_many(tasks, on_result=on_result), name="submitter")
+        submitter.start()
+        assert under_way.wait(30)
+        etcd.kill()
+        etcd.start()
+        submitter.join()
+        assert Counter(result.outcome for result in results) == {"created": 1000}
+        assert len(client.tasks()) == 1000
+
+
+def test_a_dead_etcd_is_an_error_within_the_time_limit(etcd_factory: EtcdFactory) -> None:
+    """No hang, and a message that names the endpoint."""
+    etcd = etcd_factory.configure()
+    with Client(etcd.url, timeout_seconds=0.3) as client, pytest.raises(StoreUnavailable, match=etcd.url):
+        client.submit(task("a"))
+
+
+def test_dry_run_tells_what_would_be_and_writes_nothing(client: Client) -> None:
+    """Created, unchanged, conflict and invalid as a real run would say, few or many."""
+    client.submit_many([task("same"), task("other")])
+    tasks = [task("same"), task("other", priority=1), task("new"), task("bad", pool="nope")]
+    expected = {"same": "unchanged", "other": "conflict", "new": "created", "bad": "invalid"}
+    assert outcomes(client.submit_many(tasks, dry_run=True)) == expected
+    many = [*tasks, *(task(f"m-{i}") for i in range(50))]
+    assert outcomes(client.submit_many(many, dry_run=True)) == expected | {f"m-{i}": "created" for i in range(50)}
+    assert [view.id for view in client.tasks()] == ["other", "same"]
+
+
+def test_an_unreadable_task_of_that_name_is_a_conflict(client: Client, put_raw: object) -> None:
+    """Fault 23: someone else's value under the key is not overwritten."""
+    put_raw("tasks/a", b"\xff not ours")  # type: ignore[operator]
+    assert "exists, but is not valid" in client.submit(task("a")).message
+    wait_until(lambda: client.get("a").problem, "the problem is shown")
