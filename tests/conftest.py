@@ -35,7 +35,7 @@ def etcd_binary() -> EtcdBinary:
 def etcd(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
     """One etcd for the whole session; tests keep apart by their prefixes and leave it running."""
     factory = EtcdFactory(etcd_binary, tmp_path_factory.mktemp("etcd"))
-    yield factory.start()
+    yield factory.start(extra_args=())  # the time-outs, and so the shortest lease, are etcd's own
     factory.close()
 
 

@@ -17,20 +17,17 @@ from controller.store.base import (
     Committed,
     Compacted,
     KeyValue,
-    LeaseNotFound,
     OutcomeUnknown,
     Refused,
-    RequestTooLarge,
     Snapshot,
     StoreDenied,
-    StoreError,
     StoreFull,
     StoreUnavailable,
     Transaction,
 )
 from controller.store.connection import stream_error
 from controller.store.etcd_watch import EtcdWatch
-from controller.store.gateway import Fault, Gateway, GatewayOptions, RpcError, Unanswered
+from controller.store.gateway import Fault, Gateway, GatewayOptions, RpcError, Unanswered, translate
 from controller.store.identity import ClusterIdentity
 
 T = TypeVar("T")
@@ -114,6 +111,7 @@ class EtcdStore:
 
     def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
         """See Store."""
+        self.identity.floor()
         body = wire.encode({"TTL": ttl_seconds, "ID": lease})
         try:
             answer = self.gateway.call("/lease/grant", body, wire.decode_lease, deadline=deadline)
@@ -137,6 +135,7 @@ class EtcdStore:
 
     def revoke(self, lease: int, *, deadline: float) -> None:
         """See Store."""
+        self.identity.floor()
         try:
             self.gateway.call("/lease/revoke", wire.encode({"ID": lease}), wire.decode_lease, deadline=deadline)
         except Unanswered as error:
@@ -197,37 +196,13 @@ class EtcdStore:
             raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
         try:
             found, revision = self.get(key.key, deadline=deadline)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreDenied) as error:
             raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}; {error}") from full
         if transaction.applied_in({key.key: found}):
             return _recovered(transaction, {key.key: found}, revision)
         if full.in_doubt or (found.mod if found else 0) != key.revision:
             raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
         raise StoreFull(f"{full}; nothing was written. Delete, compact and defragment, then `etcdctl alarm disarm`") from full
-
-
-def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
-    """The seam's error for one of etcd's that trying again does not change; `about` names the keys, `right` what is needed."""
-    match error.fault:
-        case Fault.DENIED if "permission denied" in str(error):
-            return StoreDenied(
-                f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. "
-                "Grant it with `etcdctl role grant-permission ROLE readwrite --prefix PREFIX`"
-            )
-        case Fault.TOKEN if not user:
-            return StoreDenied(f"etcd asks for a user and a password, and none is given: {error}")
-        case Fault.DENIED | Fault.TOKEN | Fault.AUTH_OFF:
-            return StoreDenied(str(error))
-        case Fault.FUTURE:
-            return StoreUnavailable(f"the revision asked for is not there yet: {error}")
-        case Fault.TOO_LARGE:
-            return RequestTooLarge(f"etcd refuses the request on {about} as too large: {error}; split it")
-        case Fault.FULL:
-            return StoreFull(str(error))
-        case Fault.LEASE_MISSING:
-            return LeaseNotFound(f"the lease of {about} no longer exists: {error}")
-        case _:
-            return StoreError(f"etcd refuses a request on {about}: {error}")
 
 
 def _recovered(transaction: Transaction, current: dict[str, KeyValue | None], revision: int) -> Committed:

@@ -26,9 +26,9 @@ import urllib3
 
 from controller.core.errors import TallyError
 from controller.store import wire
-from controller.store.base import Batch, Compacted, StoreDenied, StoreUnavailable
+from controller.store.base import Batch, Compacted, StoreUnavailable
 from controller.store.connection import ConnectionFailed, classify, stream_error
-from controller.store.gateway import Fault, Gateway, RpcError, Unanswered
+from controller.store.gateway import Fault, Gateway, RpcError, Unanswered, translate
 from controller.store.identity import ClusterIdentity
 
 _CREATE_SECONDS = 3.0  # until the server must have confirmed a new watch
@@ -164,7 +164,7 @@ class EtcdWatch:
         if error.fault in (Fault.TOKEN, Fault.DENIED):
             self._denials += 1
             if not self._gateway.options.user or self._denials > 1:
-                return StoreDenied(f"etcd refuses the watch on {self._prefix} (the right to read it is needed): {error}")
+                return translate(error, self._gateway.options.user, self._prefix, "read")
             self._gateway.forget_token()
             return _Ended("signed in again")
         return _Ended("cancelled")

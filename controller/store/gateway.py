@@ -21,9 +21,10 @@ import requests
 from controller.clock import Clock
 from controller.core.errors import TallyError
 from controller.store import wire
+from controller.store.base import LeaseNotFound, RequestTooLarge, StoreDenied, StoreError, StoreFull, StoreUnavailable
 from controller.store.connection import Connection, ConnectionFailed, Fault, GatewayOptions, RpcError
 
-__all__ = ["Fault", "Gateway", "GatewayOptions", "RpcError", "Unanswered"]
+__all__ = ["Fault", "Gateway", "GatewayOptions", "RpcError", "Unanswered", "translate"]
 
 T = TypeVar("T")
 
@@ -40,6 +41,30 @@ class Unanswered(TallyError):
     def __init__(self, message: str, *, in_doubt: bool) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
+
+
+def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
+    """The seam's error for one of etcd's that trying again does not change; `about` names the keys, `right` what is needed."""
+    match error.fault:
+        case Fault.DENIED if "permission denied" in str(error):
+            return StoreDenied(
+                f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. "
+                "Grant it with `etcdctl role grant-permission ROLE readwrite --prefix PREFIX`"
+            )
+        case Fault.TOKEN if not user:
+            return StoreDenied(f"etcd asks for a user and a password, and none is given: {error}")
+        case Fault.DENIED | Fault.TOKEN | Fault.AUTH_OFF:
+            return StoreDenied(str(error))
+        case Fault.FUTURE:
+            return StoreUnavailable(f"the revision asked for is not there yet: {error}")
+        case Fault.TOO_LARGE:
+            return RequestTooLarge(f"etcd refuses the request on {about} as too large: {error}; split it")
+        case Fault.FULL:
+            return StoreFull(str(error))
+        case Fault.LEASE_MISSING:
+            return LeaseNotFound(f"the lease of {about} no longer exists: {error}")
+        case _:
+            return StoreError(f"etcd refuses a request on {about}: {error}")
 
 
 class Gateway:

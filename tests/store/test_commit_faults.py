@@ -257,7 +257,8 @@ class TestOutOfSpace:
         """A store whose quota has been used up."""
         store = etcd_factory.store(etcd_factory.start(quota_backend_bytes=2 * 1024 * 1024).url)
         store.commit(Transaction((), (Put("/tally/old", b'{"op":"old"}'),), "old"), deadline=in_seconds())
-        fill = [Transaction((Guard(f"/tally/{n}", 0),), (Put(f"/tally/{n}", b"x" * 500_000),), "fill") for n in range(20)]
+        value = b'{"op":"fill"}' + b"x" * 500_000
+        fill = [Transaction((Guard(f"/tally/{n}", 0),), (Put(f"/tally/{n}", value),), "fill") for n in range(20)]
         with pytest.raises(StoreFull):
             any(store.commit(transaction, deadline=in_seconds()) is None for transaction in fill)
         return store

@@ -18,6 +18,8 @@ from controller.store.wire import prefix_range
 
 CLOCK = SystemClock()
 
+QUICK_ELECTION = ("--heartbeat-interval=20", "--election-timeout=200")
+
 
 def in_seconds(seconds: float = 15.0) -> float:
     """A deadline; generous unless the test is about deadlines."""
@@ -51,9 +53,9 @@ class EtcdFactory:
         self._stack.callback(process.kill)
         return process
 
-    def start(self, **options: Any) -> EtcdProcess:
-        """A running member by itself."""
-        process = self.configure(**options)
+    def start(self, *, extra_args: tuple[str, ...] = QUICK_ELECTION, **options: Any) -> EtcdProcess:
+        """A running member by itself; it elects itself sooner than by default, which also allows leases shorter than 2 s."""
+        process = self.configure(extra_args=extra_args, **options)
         process.start()
         return process
 
