@@ -15,11 +15,12 @@ _LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCE
 class Attempt:
     """One attempt as this leader sees it. Times are seconds of the leader's boottime clock."""
 
-    __slots__ = ("id", "observation", "retry_at", "start_done_at", "starting", "stop_sent_at", "stopping")
+    __slots__ = ("id", "observation", "retry_at", "seen_at", "start_done_at", "starting", "stop_sent_at", "stopping")
 
     def __init__(self, attempt: AttemptId) -> None:
         self.id = attempt
         self.observation: Observation | None = None
+        self.seen_at = 0.0  # when it was observed last: a list that began before may lack it, and proves nothing
         self.starting = False  # a Start is under way; Invariant: at most one effect of an attempt is under way
         self.start_done_at: float | None = None  # since when a complete list must show it
         self.stopping = False  # a Stop is under way
@@ -74,12 +75,13 @@ class Attempts:
         for known in self._by_task.values():
             yield from known.values()
 
-    def observe(self, seen: Observation) -> Attempt | None:
+    def observe(self, seen: Observation, now: float) -> Attempt | None:
         """Take over an observation; None when it tells nothing new. Repeated, late and reordered ones are harmless.
 
         Once the stop is proven nothing changes it any more: an object of the same attempt cannot live again.
         """
         attempt = self.ensure(seen.attempt)
+        attempt.seen_at = now
         before = attempt.observation
         if before is not None:
             if before.stopped or before == seen:

@@ -125,7 +125,12 @@ def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment
     if seen.phase is Phase.RUNNING and status.state is State.PENDING:
         return transitions.running(status, seen, moment)
     if seen.phase in (Phase.RUNNING, Phase.PENDING):
-        return transitions.found(status, moment) if status.lost_since is not None else None
+        if status.lost_since is not None:
+            return transitions.found(status, moment)
+        # Noted once for each reason: the words after it may change with every look ("0/5 nodes …").
+        word = seen.waiting.partition(": ")[0][: transitions.REASON_LIMIT]
+        is_news = seen.phase is Phase.PENDING and not status.stopping and word not in ("", status.reason)
+        return transitions.kept_waiting(status, seen.waiting, moment) if is_news else None
     if status.lost_since is not None:
         return None
     if status.stopping:

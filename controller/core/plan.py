@@ -30,13 +30,19 @@ class Stop(NamedTuple):
     why: str
 
 
+class Settle(NamedTuple):
+    """Tell the engine that the end of an attempt is committed: it may let go of what it kept to prove that end."""
+
+    attempt: AttemptId
+
+
 class Forget(NamedTuple):
     """Remove the tombstone of an attempt whose task is gone."""
 
     attempt: AttemptId
 
 
-Effect = Start | Stop | Forget
+Effect = Start | Stop | Settle | Forget
 
 
 class TaskChange(NamedTuple):

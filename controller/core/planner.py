@@ -15,7 +15,7 @@ from controller.core import transitions
 from controller.core.attempts import Attempt, Attempts
 from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
-from controller.core.plan import Forget, Plan, Start, Stop
+from controller.core.plan import Forget, Plan, Settle, Start, Stop
 from controller.core.records import Change, Task
 from controller.core.task import AttemptId, Launch, Observation, Phase, Pool, Status, fencing_environment
 from controller.core.transitions import Moment
@@ -57,26 +57,27 @@ class Planner:
 
     # -- what the engine says ----------------------------------------------------------------------------------------
 
-    def observed(self, seen: Observation) -> None:
+    def observed(self, seen: Observation, now: float) -> None:
         """An observation from the engine's watch, or the answer to an effect."""
         task = self._world.tasks.get(seen.attempt.task_id)
-        if seen.stopped and task is not None and not self._is_current(task, seen.attempt):
+        is_tombstone = seen.stopped and not seen.awaits_commit
+        if is_tombstone and task is not None and not self._is_current(task, seen.attempt):
             # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no longer does.
             known = self._attempts.get(seen.attempt)
             if known is not None and not known.busy:
                 self._attempts.drop(seen.attempt)
                 self._world.dirty_pools[task.pool] = None
             return
-        attempt = self._attempts.observe(seen)
+        attempt = self._attempts.observe(seen, now)
         if attempt is not None:
             self._touch(seen.attempt)
 
-    def listed(self, seen: Iterable[Observation], began: float) -> None:
+    def listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
         """A full list, asked for at `began`: what it lacks is gone, unless it was started since."""
         names = set()
         for observation in seen:
             names.add(observation.attempt)
-            self.observed(observation)
+            self.observed(observation, now)
         self.engine_listed = self.engine_answers = True
         for task in self._world.holding.values():
             attempt_id = AttemptId(task.id, task.attempt)
@@ -85,7 +86,8 @@ class Planner:
                     Observation(
                         attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True, reason="Gone",
                         message="the engine no longer has this attempt: it was removed from outside",
-                    )
+                    ),
+                    now,
                 )  # fmt: skip
             elif attempt_id not in names:
                 self._touch(attempt_id)
@@ -104,22 +106,23 @@ class Planner:
         """A Start succeeded, or found the attempt there."""
         attempt = self._attempts.ensure(attempt_id)
         attempt.starting, attempt.start_done_at = False, now
-        self.observed(seen)
+        self.observed(seen, now)
         self._touch(attempt_id)
 
-    def start_refused(self, attempt_id: AttemptId, reason: str, message: str) -> None:
-        """The engine refused a Start, and certainly started nothing."""
+    def start_refused(self, attempt_id: AttemptId, reason: str, message: str, transient: bool, now: float) -> None:
+        """The engine refused a Start, and certainly started nothing. What is `transient` is tried again, uncounted."""
         self._attempts.ensure(attempt_id).starting = False
-        self.observed(
-            Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message)
+        seen = Observation(
+            attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message, disrupted=transient
         )  # fmt: skip
+        self.observed(seen, now)
 
     def stop_done(self, attempt_id: AttemptId, seen: Observation | None, now: float) -> None:
         """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at once."""
         attempt = self._attempts.ensure(attempt_id)
         attempt.stopping, attempt.stop_sent_at = False, now
         if seen is not None:
-            self.observed(seen)
+            self.observed(seen, now)
         self._touch(attempt_id)
 
     def effect_failed(self, attempt_id: AttemptId, retry_at: float) -> None:
@@ -218,9 +221,9 @@ class Planner:
         if status.stopping:
             grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
             self._stop(attempt, grace, status.uid, status.stopping, draft)
-        elif attempt.observation is None and attempt.start_done_at is None and task.spec is not None:
+        elif self._must_start(attempt) and task.spec is not None:
             attempt.starting = True
-            draft.plan.effects.append(self._start(attempt.id, task, task.attempt))
+            draft.plan.effects.append(self._start(attempt.id, task, task.attempt, repeated=True))
 
     def _plan_attempts(self, draft: Draft) -> None:
         """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten (invariant I5)."""
@@ -242,6 +245,8 @@ class Planner:
                 draft.plan.effects.append(Forget(attempt_id))
             else:
                 self._world.dirty_pools[task.pool] = None
+                if attempt.observation.awaits_commit:
+                    draft.plan.effects.append(Settle(attempt_id))
 
     def _plan_admissions(self, draft: Draft) -> None:
         dirty = self._world.dirty_pools
@@ -259,7 +264,7 @@ class Planner:
         free = pool.capacity - draft.held(pool.name)
 
         def waited(task_id: str) -> float:
-            return now - self._world.tasks[task_id].queued_at
+            return now - self._world.tasks[task_id].submitted_at  # as the queue orders them
 
         def may_start(task_id: str) -> bool:
             task = self._world.tasks[task_id]
@@ -276,16 +281,16 @@ class Planner:
             if not draft.add(task, Decision(status, compares_spec=task.status is None), admitted_to=pool.name):
                 self._world.dirty_pools[pool.name] = None
                 return
-            draft.plan.effects.append(self._start(AttemptId(task_id, number), task, number))
+            draft.plan.effects.append(self._start(AttemptId(task_id, number), task, number, repeated=False))
 
-    def _start(self, attempt_id: AttemptId, task: Task, number: int) -> Start:
+    def _start(self, attempt_id: AttemptId, task: Task, number: int, *, repeated: bool) -> Start:
         assert task.spec is not None
         record = self._world.pools.get(task.pool)
         environment = fencing_environment(attempt_id, self._term.revision, task.spec.env)
         pool = record.pool if record is not None else Pool(name=task.pool)
         launch = Launch(
             attempt=AttemptId(task.id, number), cluster=self._term.cluster, term=self._term.revision,
-            spec=task.spec, pool=pool, environment=environment,
+            spec=task.spec, pool=pool, environment=environment, repeated=repeated,
         )  # fmt: skip
         return Start(attempt_id, launch)
 
@@ -299,6 +304,11 @@ class Planner:
                 return
         attempt.stopping = True
         draft.plan.effects.append(Stop(attempt.id, grace, uid, why))
+
+    @staticmethod
+    def _must_start(attempt: Attempt) -> bool:
+        seen = attempt.observation
+        return attempt.start_done_at is None and (seen is None or seen.awaits_start)
 
     def _must_wait(self, attempt: Attempt, now: float) -> bool:
         return attempt.retry_at is not None and now < attempt.retry_at
@@ -316,7 +326,7 @@ class Planner:
         if attempt is not None and attempt.start_done_at is not None:
             return attempt.start_done_at < began
         if attempt is not None and attempt.observation is not None:
-            return True
+            return attempt.seen_at < began
         # Not started by this leader. Seen running before: it is gone. Else it may never have been created, and a start of
         # the same name is harmless: where it was created, its tombstone answers.
         assert task.status is not None

@@ -11,7 +11,17 @@ JITTER = 0.1
 """Back-offs are lengthened by up to this share, so that tasks that failed together do not return together."""
 
 PERMANENT_REASONS = frozenset(
-    {"CommandNotFound", "PermissionDenied", "BadWorkingDirectory", "InvalidSpec", "InvalidImageName", "NameTaken", "SpecDeleted"}
+    {
+        "CommandNotFound",
+        "PermissionDenied",
+        "BadWorkingDirectory",
+        "InvalidSpec",
+        "InvalidImageName",
+        "NameTaken",
+        "SpecDeleted",
+        "InvalidPod",
+        "PodSecurityViolation",
+    }
 )
 """Failures before start that the same spec will meet again: not retried, unless a rule says so."""
 

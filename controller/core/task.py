@@ -240,10 +240,16 @@ class Observation(Struct, frozen=True, kw_only=True):
     started_at: float | None = None
     finished_at: float | None = None
     disrupted: bool = False  # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
+    awaits_start: bool = False  # created, but not let loose: another Start does it
+    awaits_commit: bool = False  # ended, and the engine keeps what is left of it until a Settle says that this is committed
 
 
 class Launch(Struct, frozen=True, kw_only=True):
-    """All an engine needs to start an attempt. `environment` holds the user's variables and the fencing token."""
+    """All an engine needs to start an attempt. `environment` holds the user's variables and the fencing token.
+
+    `repeated` says that an earlier Start of the attempt may still be under way, so that a refusal of this one alone does
+    not prove that nothing was started.
+    """
 
     attempt: AttemptId
     cluster: str
@@ -251,6 +257,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     spec: Spec
     pool: Pool
     environment: dict[str, str]
+    repeated: bool = False
 
 
 def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:

@@ -107,6 +107,12 @@ def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
     return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, **fields)
 
 
+def kept_waiting(status: Status, waiting: str, moment: Moment) -> Status:
+    """Its attempt does not run yet, for a reason that the engine states as `Reason: message`."""
+    reason, _, message = waiting.partition(": ")
+    return _step(status, Event.NOTED, moment, reason, message or reason)
+
+
 def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
     """Its attempt may have ended, but there is no proof: the hold stays, and operators are told."""
     return _step(status, Event.NOTED, moment, reason, message, lost_since=moment.now)

@@ -34,7 +34,8 @@ class EngineUnavailable(EngineError):
 class AttemptRefused(EngineError):
     """The engine refuses to start this attempt, and certainly has not started it.
 
-    `reason` is a CamelCase word, `transient` tells that the same may be accepted later (a quota, for example).
+    `reason` is a CamelCase word, `transient` tells that the same may be accepted later (a quota, for example): it is tried
+    again, without counting as a failure.
     """
 
     def __init__(self, reason: str, message: str, *, transient: bool = False) -> None:
@@ -52,10 +53,12 @@ class Engine(Protocol):
 
     name: str
 
-    def start(self, launch: Launch) -> Observation:
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """Start the attempt, or adopt it when it exists already; returns what it looks like now.
 
-        Idempotent by `launch.attempt`. Raises EngineUnavailable, AttemptRefused.
+        `confirm` raises when the caller may no longer start anything. An engine that creates an attempt and lets it loose in
+        a second step calls it in between, and passes the error on. Idempotent by `launch.attempt`. Raises EngineUnavailable,
+        AttemptRefused.
         """
         ...
 
@@ -65,6 +68,13 @@ class Engine(Protocol):
         Idempotent. An attempt that was never started is marked so that it never will be; the observation that is
         returned (if any) says so. `uid`, when given, must be the attempt's uid, or nothing is touched.
         Raises EngineUnavailable.
+        """
+        ...
+
+    def settle(self, attempt: AttemptId) -> None:
+        """The attempt's end is committed: let go of what was kept only to prove it (`Observation.awaits_commit`).
+
+        Idempotent; one that has not ended is left alone. Raises EngineUnavailable.
         """
         ...
 

@@ -32,7 +32,7 @@ class NullEngine:
         self._due: list[tuple[float, AttemptId]] = []  # a heap: when each ends, on the boottime clock
         self._news: list[Observation] = []
 
-    def start(self, launch: Launch) -> Observation:
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
         """See Engine. AttemptRefused: InvalidDuration."""
         try:
             seconds = float(launch.environment.get("TALLY_NULL_SECONDS", self._run_seconds))
@@ -58,6 +58,9 @@ class NullEngine:
             elif not seen.stopped:
                 self._end(replace(seen, phase=Phase.FAILED, reason="Stopped"))
             return self._attempts[attempt]
+
+    def settle(self, attempt: AttemptId) -> None:
+        """See Engine; all that is kept is kept until `forget`."""
 
     def forget(self, attempt: AttemptId) -> None:
         """See Engine."""

@@ -73,7 +73,7 @@ class ProcessEngine:
         self._fork_server = ForkServer(home / "supervisors.log")
         self._finished: dict[str, tuple[tuple[int, int], Observation]] = {}  # by name; with its result's inode and time
 
-    def start(self, launch: Launch) -> Observation:
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
         """See Engine. AttemptRefused: NoCommand, InvalidName."""
         spec = launch.spec
         if not spec.command:
@@ -110,6 +110,9 @@ class ProcessEngine:
                 return seen
             self._request_stop(folder, "Stopped", grace_seconds)
             return self._observe_one(folder)
+
+    def settle(self, attempt: AttemptId) -> None:
+        """See Engine; all that is kept is kept until `forget`."""
 
     def forget(self, attempt: AttemptId) -> None:
         """See Engine."""

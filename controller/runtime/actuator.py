@@ -7,8 +7,8 @@ import threading
 
 import structlog
 
-from controller.core.plan import Effect, Forget, Start, Stop
-from controller.election.term import Leadership
+from controller.core.plan import Effect, Forget, Settle, Start, Stop
+from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import AttemptRefused, Engine, EngineError, EngineUnavailable
 from controller.runtime.inbox import EffectFailed, Inbox, Started, StartRefused, StopSent
 
@@ -55,18 +55,22 @@ class Actuator:
         epoch = self._leadership.epoch
         try:
             if isinstance(effect, Start):
-                self._inbox.put(Started(epoch, effect, self._engine.start(effect.launch)))
+                self._inbox.put(Started(epoch, effect, self._engine.start(effect.launch, self._leadership.check)))
             elif isinstance(effect, Stop):
                 seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
                 self._inbox.put(StopSent(epoch, effect, seen))
+            elif isinstance(effect, Settle):
+                self._engine.settle(effect.attempt)
             else:
                 self._engine.forget(effect.attempt)
+        except LeadershipLost as error:
+            log.warning("left to the next leader", attempt=str(effect.attempt), error=str(error))
         except AttemptRefused as error:
             log.warning("attempt refused", attempt=str(effect.attempt), reason=error.reason, error=str(error))
-            self._inbox.put(StartRefused(epoch, effect, error.reason, str(error)))
+            self._inbox.put(StartRefused(epoch, effect, error.reason, str(error), error.transient))
         except EngineUnavailable as error:
             log.warning("engine does not answer", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
-            if not isinstance(effect, Forget):  # what is left of a removed task is found again by the next list
+            if not isinstance(effect, Forget | Settle):  # what is left behind is found again by the next list
                 self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))
         except EngineError as error:
             log.error("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))  # noqa: TRY400

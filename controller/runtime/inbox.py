@@ -73,6 +73,7 @@ class StartRefused(NamedTuple):
     effect: Effect
     reason: str
     message: str
+    transient: bool
 
 
 class StopSent(NamedTuple):

@@ -105,15 +105,15 @@ class Reconciler:
             return  # of a tenure before
         now = self._clock.now()
         if isinstance(message, Observed):
-            self._planner.observed(message.observation)
+            self._planner.observed(message.observation, now)
         elif isinstance(message, Listed):
-            self._planner.listed(message.observations, message.began)
+            self._planner.listed(message.observations, message.began, now)
         elif isinstance(message, EngineSilent):
             self._planner.unavailable()
         elif isinstance(message, Started):
             self._planner.start_done(message.effect.attempt, message.observation, now)
         elif isinstance(message, StartRefused):
-            self._planner.start_refused(message.effect.attempt, message.reason, message.message)
+            self._planner.start_refused(message.effect.attempt, message.reason, message.message, message.transient, now)
         elif isinstance(message, StopSent):
             self._planner.stop_done(message.effect.attempt, message.observation, now)
         elif isinstance(message, EffectFailed):
