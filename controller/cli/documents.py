@@ -55,7 +55,7 @@ def _read(file: IO[str], name: str, *, streams: bool) -> Iterator[list[Document]
 def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -1,0 +1,108 @@
+"""Settings: precedence, parsing, and timings that must fit together."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.config import InvalidSetting, Settings, check_timings, load_settings, table
+from controller.core.errors import InvalidField
+
+
+def load(tmp_path: Path, toml: str = "", **flags: object) -> Settings:
+    file = tmp_path / "tally.toml"
+    file.write_text(toml)
+    return load_settings(flags, {}, str(file)).settings
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoints"),
+    [
+        ("a:1,b", ("http://a:1", "http://b:2379")),
+        ("https://x/", ("https://x:2379",)),
+        (" http://[::1]:5 ,1.2.3.4:6", ("http://[::1]:5", "http://1.2.3.4:6")),
+        (["a", "b:2"], ("http://a:2379", "http://b:2")),
+    ],
+)
+def test_endpoints(tmp_path: Path, text: object, endpoints: tuple[str, ...]) -> None:
+    """With or without scheme and port, as a text or a list."""
+    assert load(tmp_path, etcd=text).etcd == endpoints
+
+
+@pytest.mark.parametrize("text", ["", ",", "ftp://a", "http://a:port", "http://a/path", "http://u:p@a", "http://a:99999", [], 7])
+def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
+    """Refused by name, with the place it came from."""
+    with pytest.raises(InvalidSetting, match=r"^etcd: .*from flag --etcd"):
+        load(tmp_path, etcd=text)
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("etdc = 'x'", "etdc: is not a setting .from file .*known are etcd, cluster"),
+        ("lease_ttl_seconds = 'soon'", "lease_ttl_seconds: expected a duration.*from file"),
+        ("lease_ttl_seconds = 2.5", "lease_ttl_seconds: is 2.5, expected whole seconds"),
+        ("heartbeat_seconds = 0", "heartbeat_seconds: must be more than 0"),
+        ("heartbeat_seconds = -1", "heartbeat_seconds: is -1"),
+        ("heartbeat_seconds = nan", "heartbeat_seconds: expected a duration"),
+        ("engine = 'podman'", "engine: is 'podman', expected one of process, null, kubernetes, docker"),
+        ("status = 'localhost'", "status: 'localhost' is not HOST:PORT"),
+        ("status = 'localhost:70000'", "is not HOST:PORT"),
+        ("user = 7", "user: is 7, expected text"),
+        ("cert_file = '/dev/null'", "cert_file: /dev/null is not a file"),
+        ("[etcd]\nurl = 'x'", "etcd: expected etcd's client URLs"),
+        ("etcd = ", "config: .*is not TOML"),
+    ],
+)
+def test_a_bad_file_is_refused_by_key(tmp_path: Path, toml: str, says: str) -> None:
+    """Names key, value and file."""
+    with pytest.raises(InvalidSetting, match=says):
+        load(tmp_path, toml)
+
+
+def test_pairs_must_be_complete(tmp_path: Path) -> None:
+    """A certificate without its key is noticed before anything connects."""
+    with pytest.raises(InvalidSetting, match="key_file: is missing, but cert_file is given"):
+        load(tmp_path, cert_file=__file__)
+
+
+def test_the_first_existing_file_of_the_usual_places_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --config, TALLY_CONFIG and then ~/.config/tally/tally.toml."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    usual = tmp_path / ".config" / "tally" / "tally.toml"
+    usual.parent.mkdir(parents=True)
+    usual.write_text("cluster = 'usual'")
+    named = tmp_path / "named.toml"
+    named.write_text("cluster = 'named'")
+    assert load_settings({}, {}).settings.cluster == "usual"
+    assert load_settings({}, {"TALLY_CONFIG": str(named)}).settings.cluster == "named"
+    assert (
+        load_settings({}, {"TALLY_CLUSTER": "env", "TALLY_CONFIG": str(named), "TALLY_SERVICE_HOST": "x"}).settings.cluster == "env"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"lease_ttl_seconds": 1}, "lease_ttl_seconds"),
+        ({"keepalive_interval_seconds": 2.5}, "keepalive_interval_seconds"),
+        ({"deadline_margin_seconds": 2.5}, "deadline_margin_seconds"),
+        ({"silence_seconds": 6.0}, "silence_seconds"),
+        ({"heartbeat_seconds": 3.4}, "silence_seconds"),
+    ],
+)
+def test_timings_are_checked_against_each_other(changes: dict[str, Any], field: str) -> None:
+    """The defaults fit; each limit is refused at its edge."""
+    check_timings(Settings())
+    with pytest.raises(InvalidField) as caught:
+        check_timings(dataclasses.replace(Settings(), **changes))
+    assert caught.value.field == field
+
+
+def test_the_table_has_a_row_for_each_setting() -> None:
+    """What stands in the README is generated from the settings."""
+    rows = table().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == [field.name for field in dataclasses.fields(Settings)]

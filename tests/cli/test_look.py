@@ -1,0 +1,207 @@
+"""get, describe, explain, history, wait, logs: what users and scripts read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+
+import msgspec
+import pytest
+import yaml
+
+from controller.client import Client
+from controller.clock import SystemClock
+from controller.core import codec
+from controller.core.lifecycle import Event, State
+from controller.core.resources import Vector
+from controller.core.task import AttemptId, Launch, Pool, Step
+from controller.engine.process import ProcessEngine
+from tests.cli.conftest import Tally
+from tests.client.conftest import PutRaw, PutStatus
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _tasks(client: Client) -> None:
+    client.submit_many({"id": name, "command": ["true"], "labels": {"n": name}, "resources": {"cpu": 1}} for name in ("a", "b"))
+
+
+def test_tables_put_name_first_and_age_last(tally: Tally, put_status: PutStatus) -> None:
+    """As kubectl does; what is absent is a dash."""
+    put_status("b", State.RUNNING, lost_since=2.0, reason="NodeLost", message="gone\x1b[31m\nfor good")
+    lines = tally("get", "tasks").out.splitlines()
+    assert lines[0].split() == ["NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE"]
+    assert lines[1].split()[:5] == ["a", "Created", "default", "0", "-"]
+    assert lines[2].split()[:6] == ["b", "Running", "(lost)", "default", "1", "NodeLost"]
+    wide = tally("get", "tasks", "-o", "wide").out
+    assert "cpu=1,memory" not in wide
+    assert "gone [31m for good" in wide, "someone else's control sequences do not reach the terminal"
+
+
+def test_names_filters_and_forms(tally: Tally, put_status: PutStatus) -> None:
+    """For scripts: -o name, json, yaml; one object for one name, items for a list."""
+    put_status("b", State.RUNNING)
+    assert tally("get", "tasks", "-o", "name").out == "task/a\ntask/b\n"
+    assert tally("get", "task", "b", "a", "-o", "name").out == "task/b\ntask/a\n"
+    assert tally("get", "tasks", "--state", "running", "-o", "name").out == "task/b\n"
+    assert tally("get", "tasks", "-l", "n=a", "-o", "name").out == "task/a\n"
+    assert tally("get", "tasks", "--pool", "other").err == "No tasks found.\n"
+    assert tally("get", "task", "b", "-o", "json").document["status"]["state"] == "Running"
+    assert [item["id"] for item in tally("get", "tasks", "-o", "json").document["items"]] == ["a", "b"]
+    assert yaml.safe_load(tally("get", "task", "a", "-o", "yaml").out)["spec"]["command"] == ["true"]
+
+
+def test_pools_show_capacity_held_and_free(tally: Tally, put_raw: PutRaw) -> None:
+    """A row for each resource; an overcommit and a broken definition are said."""
+    put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": "8500m"}), "op", {}))
+    put_raw("pools/broken", b"x")
+    rows = tally("get", "pools").rows()
+    assert rows[1] == ["default", "strict", "cpu", "8", "8500m", "-500m", "overcommitted"]
+    assert rows[2] == ["default", "strict", "memory", "1Gi", "0", "1Gi", "-"]
+    assert rows[0][:2] == ["broken", "-"]
+    assert tally("get", "pool", "default", "-o", "json").document["free"] == {"cpu": "-500m", "memory": "1Gi"}
+    described = tally("describe", "pool", "default").out
+    assert "Tasks:         2 Created" in described
+    assert "Overcommitted: cpu" in described
+
+
+def test_replicas_can_be_killed_by_role(tally: Tally, put_raw: PutRaw) -> None:
+    """`kill -9 $(tally get replicas --role leader -o pid)` is what the README shows."""
+    for number in (1, 2):
+        put_raw(f"replicas/r{number}", msgspec.json.encode({"id": f"r{number}", "instance": f"i{number}", "pid": number}))
+    put_raw("leader", msgspec.json.encode({"id": "r2", "instance": "i2", "epoch": 1}))
+    assert tally("get", "replicas", "--role", "leader", "-o", "pid").out == "2\n"
+    assert [row[:2] for row in tally("get", "replicas").rows()] == [["r1", "follower"], ["r2", "leader"]]
+    assert tally("get", "replica", "r3").exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["get", "nonsense"], 2),
+        (["get", "tasks", "-o", "pid"], 2),
+        (["get", "tasks", "-l", "n"], 2),
+        (["get", "pools", "-w"], 2),
+        (["get", "tasks", "--state", "odd"], 1),
+        (["get", "task", "nope"], 5),
+        (["get", "pool", "nope"], 5),
+        (["describe", "task", "nope"], 5),
+        (["describe", "pool", "nope"], 5),
+        (["explain", "nope"], 5),
+        (["history", "nope"], 5),
+        (["logs", "nope"], 5),
+        (["logs", "a"], 5),
+        (["wait", "nope"], 5),
+        (["wait", "a", "--for", "odd"], 2),
+        (["wait", "a", "--timeout", "odd"], 2),
+        (["wait", "a", "--timeout", "0.05"], 4),
+    ],
+)
+def test_exit_codes(tally: Tally, arguments: list[str], code: int) -> None:
+    """2 usage, 4 still waiting, 5 not found; each with words on stderr."""
+    answer = tally(*arguments)
+    assert answer.exit_code == code
+    assert answer.err
+
+
+def test_wait_exits_by_how_tasks_ended(tally: Tally, put_status: PutStatus) -> None:
+    """0 when all succeeded, 1 when one did not, 0 when it is what was waited for."""
+    put_status("a", State.SUCCEEDED, finished_at=2.0)
+    put_status("b", State.FAILED, finished_at=2.0)
+    assert tally("wait", "a").exit_code == 0
+    answer = tally("wait", "a", "b")
+    assert answer.exit_code == 1
+    assert "1 of 2 did not come to succeeded: b is Failed" in answer.err
+    assert tally("wait", "b", "--for=failed").exit_code == 0
+    assert tally("wait", "a", "--for=running").exit_code == 0, "what has succeeded has run"
+    assert tally("wait", "b", "--for=succeeded").exit_code == 1
+
+
+def test_history_and_describe(tally: Tally, put_status: PutStatus) -> None:
+    """Each step with time, reason and term; all of a task on one page."""
+    step = Step(at=1.0, source="Created", event=Event.ADMITTED, state=State.PENDING, attempt=1, reason="Fits", message="go", term=7)
+    put_status("a", State.PENDING, admitted_at=1.0, steps=1, history=(codec.encode_step(step),))
+    assert tally("history", "a").rows() == [["1970-01-01T00:00:01Z", "Created", "admitted", "Pending", "1", "7", "Fits", "go"]]
+    assert tally("history", "a", "-o", "json").document["items"][0]["term"] == 7
+    page = tally("describe", "task", "a").out
+    for words in (
+        "State:     Pending",
+        "Why:       attempt 1 of a was admitted",
+        "Holds:     cpu 100m",
+        "  labels:",
+        "Created   admitted",
+    ):
+        assert words in page
+
+
+def test_a_broken_record_is_shown_and_the_rest_goes_on(tally: Tally, put_raw: PutRaw) -> None:
+    """Fault 23: a value from someone else under the prefix."""
+    put_raw("states/b", b"someone else's")
+    put_raw("odd/key", b"x")
+    put_raw("tasks/foreign", b"\xff")
+    rows = {row[0]: row[1:] for row in tally("get", "tasks").rows()}
+    assert rows["a"][0] == "Created"
+    assert "Unreadable" in rows["b"]
+    assert "Unreadable" in rows["foreign"]
+    assert "cannot be read (states/b: " in tally("explain", "b").out
+    assert tally("describe", "task", "foreign").exit_code == 0
+
+
+def test_logs_of_the_process_engine(tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus, tmp_path: object) -> None:
+    """From the folder that the replicas name; --attempt chooses, an attempt that never was is not found."""
+    engine = ProcessEngine(tmp_path / "state", client.keys.cluster, SystemClock())  # type: ignore[operator]
+    spec = client.get("a").spec
+    assert spec is not None
+    spec = msgspec.structs.replace(spec, command=("sh", "-c", "echo out; echo err >&2"))
+    try:
+        attempt = AttemptId("a", 1)
+        engine.start(Launch(attempt=attempt, cluster=client.keys.cluster, term=1, spec=spec, pool=Pool(name="p"), environment={}))
+        put_status("a", State.RUNNING)
+        assert "give --state-dir" in tally("logs", "a").err
+        put_raw(
+            "replicas/r1", msgspec.json.encode({"id": "r1", "engine": {"name": "process", "state_dir": str(tmp_path / "state")}})
+        )  # type: ignore[operator]
+        assert tally("logs", "a", "-f").out == "out\nerr\n"
+        assert tally("logs", "a", "--attempt", "2").exit_code == 5
+        assert tally("logs", "a", "--state-dir", f"{tmp_path}/elsewhere").exit_code == 5
+    finally:
+        engine.close()
+
+
+def test_watching_ends_quietly_with_ctrl_c(environment: dict[str, str], executable: list[str], put_status: PutStatus) -> None:
+    """`get tasks -w` prints changes as rows; Ctrl-C is exit 130 without a word."""
+    process = subprocess.Popen(
+        [*executable, "get", "tasks", "-w"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    lines: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), name="reader")  # type: ignore[union-attr]
+    reader.start()
+    try:
+        wait_until(lambda: len(lines) == 3, "the header and the tasks are printed")
+        put_status("b", State.RUNNING)
+        wait_until(lambda: len(lines) == 4, "the change is printed")
+        assert lines[3].split()[:2] == ["b", "Running"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+
+
+def test_a_closed_pipe_is_no_error(environment: dict[str, str], executable: list[str], client: Client) -> None:
+    """`tally get tasks | head -1`."""
+    client.submit_many({"id": f"t-{i}", "command": ["x"]} for i in range(3000))
+    command = f"{' '.join(executable)} get tasks | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
+    assert done.stdout.startswith("NAME")
+    assert done.stderr == ""

@@ -1,0 +1,208 @@
+"""Changing things, settings, checks, and errors that say what to do."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from controller.cli import look
+from controller.client import Client
+from controller.core.lifecycle import State
+from controller.core.resources import Vector
+from controller.core.task import Status
+from tests.cli.conftest import Tally
+from tests.client.conftest import PutRaw, PutStatus
+from tests.support.etcd import EtcdFactory, enable_authentication, free_ports
+
+
+@pytest.fixture(autouse=True)
+def _task(client: Client) -> None:
+    client.submit_many({"id": name, "command": ["true"]} for name in ("a", "b"))
+
+
+def test_cancel_and_retry(tally: Tally, put_status: PutStatus) -> None:
+    """Each name on its own: what cannot be done for one is done for the others, and tells in the exit code."""
+    put_status("b", State.SUCCEEDED, finished_at=2.0)
+    answer = tally("cancel", "a", "b", "nope", "--reason", "enough")
+    assert answer.exit_code == 5
+    assert answer.out == "task/a cancel requested\ntask/b b is Succeeded already\n"
+    assert "there is no task 'nope'" in answer.err
+    assert tally("cancel", "a").out == "task/a cancel already requested\n"
+    assert tally("cancel", "b").exit_code == 0
+    assert tally("retry", "b").exit_code == 1
+    put_status("b", State.FAILED, finished_at=2.0)
+    assert tally("retry", "b").out == "task/b retry requested\n"
+
+
+def test_confirm_stopped_wants_an_explicit_word(tally: Tally, put_status: PutStatus) -> None:
+    """Without a terminal it is not asked for, so it must be given."""
+    put_status("a", State.RUNNING, lost_since=2.0)
+    answer = tally("confirm-stopped", "a")
+    assert (answer.exit_code, "--yes" in answer.err) == (1, True)
+    assert tally("confirm-stopped", "a", "--yes").out == "task/a confirm-stopped requested\n"
+
+
+def test_apply_and_delete_pools(tally: Tally) -> None:
+    """kubectl's words; a broken document does not keep the others from being applied."""
+    text = (
+        "name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n---\nname: q\ncapacity: {cpu: -1}\n---\n- {name: r, capacity: {cpu: 1}}\n"
+    )
+    answer = tally("apply", "-f", "-", stdin=text)
+    assert (answer.exit_code, answer.out) == (1, "pool/p created\npool/r created\n")
+    assert "standard input, document 2: capacity.cpu: '-1' is not a quantity" in answer.err
+    assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n").out == "pool/p unchanged\n"
+    assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 9}\n").out == "pool/p configured\n"
+    assert tally("delete", "pool", "p").out == "pool/p deleted\n"
+    assert tally("delete", "pool", "p").exit_code == 5
+    assert tally("delete", "task", "a").exit_code == 1
+    assert tally("step-down").exit_code == 5
+
+
+def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFactory) -> None:
+    """The later one wins, and both win over the environment."""
+    port = free_ports(1)[0]
+    dead = f"http://127.0.0.1:{port}"
+    answer = tally("--etcd", dead, "get", "pools", "--request-timeout-seconds", "0.3")
+    assert answer.exit_code == 1
+    assert f"etcd cannot be reached: {dead}" in answer.err
+    assert f"Is etcd running at {dead}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev" in answer.err
+    alive = etcd_factory.start().url
+    assert tally("--etcd", dead, "get", "pools", "--etcd", f"{dead},{alive}").exit_code == 0, "the next endpoint is tried"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["get", "tasks", "--etcd", "http://"], "etcd: 'http://' is not the URL of an etcd member"),
+        (["get", "tasks", "--cluster", "Bad_"], "cluster: 'Bad_' may hold only"),
+        (["get", "tasks", "--password-file", "/nope"], "password_file: /nope is not a file that can be read here"),
+        (["get", "tasks", "--user", "u"], "password_file: is missing, but user is given"),
+        (["get", "tasks", "--config", "/nope"], "config: /nope cannot be read"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_source(tally: Tally, arguments: list[str], says: str) -> None:
+    """And is a matter of usage."""
+    answer = tally(*arguments)
+    assert answer.exit_code == 2
+    assert says in answer.err
+
+
+def test_wrong_password_and_missing_rights(tally: Tally, etcd_factory: EtcdFactory, tmp_path: Path) -> None:
+    """What etcd refuses is said with the user, the file and the key."""
+    etcd = etcd_factory.start()
+    enable_authentication(etcd_factory.store(etcd.url), "tally", "right", "/tally/mine/")
+    password = tmp_path / "password"
+    password.write_text("right\n")
+    given = ("--etcd", etcd.url, "--user", "tally", "--password-file", str(password))
+    assert tally("get", "pools", "--cluster", "mine", *given).exit_code == 0
+    other = tally("get", "pools", "--cluster", "other", *given)
+    assert other.exit_code == 1
+    assert "lacks the right to read /tally/other/" in other.err
+    password.write_text("wrong")
+    wrong = tally("get", "pools", "--cluster", "mine", *given)
+    assert wrong.exit_code == 1
+    assert f"refuses to sign in the user 'tally' with the password in {password}" in wrong.err
+    anonymous = tally("get", "pools", "--etcd", etcd.url)
+    assert anonymous.exit_code == 1
+    assert "asks for a user and a password" in anonymous.err
+
+
+def test_config_show_tells_where_each_value_comes_from(tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flag, environment, file, default, in this order of precedence."""
+    file = tmp_path / "tally.toml"
+    file.write_text('cluster = "from-file"\nlease_ttl_seconds = 7\nrelist_seconds = "1m"\nreplica = "from-file"\n')
+    monkeypatch.delenv("TALLY_CLUSTER")
+    monkeypatch.setenv("TALLY_LEASE_TTL_SECONDS", "8")
+    shown = tally("config", "show", "--config", str(file), "--replica", "from-flag", "-o", "json").document
+    assert shown["cluster"] == {"value": "from-file", "from": f"file {file}"}
+    assert shown["lease_ttl_seconds"] == {"value": "8", "from": "environment TALLY_LEASE_TTL_SECONDS"}
+    assert shown["relist_seconds"]["value"] == "60"
+    assert shown["replica"] == {"value": "from-flag", "from": "flag --replica"}
+    assert shown["engine"] == {"value": "process", "from": "default"}
+    assert "from-flag" in tally("config", "show", "--replica", "from-flag").out
+
+
+def test_audit_passes_its_verdict_on(tally: Tally, put_raw: PutRaw) -> None:
+    """Exit 1 when something is wrong: here a hold without a ledger."""
+    from controller.core import codec
+
+    assert tally("audit").exit_code == 0
+    status = Status(state=State.RUNNING, pool="default", attempt=1, hold=Vector({"cpu": 100}))
+    put_raw("states/a", codec.encode_status(status, {}))
+    answer = tally("audit", "-o", "json")
+    assert answer.exit_code == 1
+    assert answer.document["verdict"] == "wrong"
+    assert tally("audit").exit_code == 1
+
+
+def test_check_says_what_it_sees(tally: Tally, etcd_factory: EtcdFactory) -> None:
+    """Every point with a verdict; nothing to reach is wrong."""
+    answer = tally("check")
+    assert answer.exit_code == 0
+    assert "ok       read: prefix /tally/" in answer.out
+    assert "replicas: none is registered" in answer.out
+    assert {point["name"] for point in tally("check", "-o", "json").document["points"]} >= {"read", "space", "clocks", "replicas"}
+    port = free_ports(1)[0]
+    dead = tally("check", "--etcd", f"http://127.0.0.1:{port}", "--request-timeout-seconds", "0.2")
+    assert dead.exit_code == 1
+    assert dead.out.startswith("wrong    http://127.0.0.1:")
+
+
+def test_an_unexpected_error_is_one_line(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No traceback, but the way to one; and with it, on demand."""
+
+    def explode(*_: object, **__: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(look, "_print_pools", explode)
+    answer = tally("get", "pools")
+    assert answer.exit_code == 1
+    assert answer.err == "error: unexpected RuntimeError: boom\nRun it again with TALLY_DEBUG=1 to see where, and report that.\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(tally: Tally, shell: str, executable: list[str]) -> None:
+    """A script for the shell, that the shell itself can read."""
+    answer = tally("completion", shell)
+    assert answer.exit_code == 0
+    assert "_TALLY_COMPLETE" in answer.out
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=answer.out, text=True, check=True)
+    assert tally("completion", "csh").exit_code == 2
+
+
+def test_version_needs_no_etcd_and_imports_little(executable: list[str]) -> None:
+    """What makes each command slow to start is imported by those that need it."""
+    heavy = ("etcd3", "requests", "pydantic", "yaml", "starlette", "kubernetes", "docker", "structlog", "rich")
+    run = "import sys; from controller.cli.main import app; app(['version'], standalone_mode=False)"
+    code = f"{run}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([executable[0], "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_verb(tally: Tally) -> None:
+    """All of the design's commands, and each explains itself."""
+    verbs = [
+        "submit",
+        "get",
+        "describe",
+        "wait",
+        "logs",
+        "history",
+        "cancel",
+        "retry",
+        "explain",
+        "apply",
+        "delete",
+        "step-down",
+        "audit",
+        "confirm-stopped",
+        "check",
+    ]
+    for verb in [*verbs, "dev", "controller", "completion", "version", "config"]:
+        assert verb in tally("--help").out
+        answer = tally(verb, "--help")
+        assert answer.exit_code == 0
+        assert "Usage" in answer.out

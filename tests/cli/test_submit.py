@@ -1,0 +1,229 @@
+"""`tally submit`: flags, files and streams; every refusal names where it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from controller.client import Client
+from controller.core.lifecycle import State
+from tests.cli.conftest import Tally
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("client")
+
+
+def test_every_flag_reaches_the_spec(tally: Tally, client: Client) -> None:
+    """What is given on the command line is what is stored."""
+    answer = tally(
+        *[
+            "submit",
+            "train-1",
+            "--cpu",
+            "500m",
+            "--memory",
+            "64Mi",
+            "--image",
+            "img:1",
+            "--priority",
+            "7",
+            "--max-attempts",
+            "3",
+            "--backoff",
+            "1m",
+            "--deadline",
+            "1h",
+        ],
+        *[
+            "--queue-deadline",
+            "2h",
+            "--start-deadline",
+            "5m",
+            "--env",
+            "A=1",
+            "--env",
+            "B=x=y",
+            "--label",
+            "team=ml",
+            "--working-dir",
+            "/tmp",
+            "--grace",
+            "5s",
+        ],
+        *["--retention", "2d", "--on-lost", "10m", "--resource", "memory=32Mi", "--", "sh", "-c"],
+        "echo $HOME",
+    )
+    assert (answer.exit_code, answer.out) == (0, "task/train-1 created\n")
+    view = client.get("train-1").to_builtins()["spec"]
+    assert view["command"] == ("sh", "-c", "echo $HOME")
+    assert view["env"] == {"A": "1", "B": "x=y"}
+    assert view["labels"] == {"team": "ml"}
+    assert view["retry"] == {"max_attempts": 3, "backoff_seconds": 60.0, "factor": 2.0, "max_seconds": 300.0}
+    assert view["deadlines"] == {"queue_seconds": 7200.0, "start_seconds": 300.0, "run_seconds": 3600.0}
+    assert view["on_lost"] == {"replace_after_seconds": 600.0}
+    assert (view["grace_seconds"], view["retention_seconds"], view["priority"]) == (5.0, 172800.0, 7)
+    assert (view["resources"], view["image"], view["working_dir"]) == ({"cpu": "500m", "memory": "32Mi"}, "img:1", "/tmp")
+
+
+def test_again_unchanged_and_conflict(tally: Tally) -> None:
+    """Exit 0 for the same, 1 for another content under the same name."""
+    assert tally("submit", "a", "--", "true").exit_code == 0
+    assert tally("submit", "a", "--", "true").out == "task/a unchanged\n"
+    answer = tally("submit", "a", "--", "false")
+    assert (answer.exit_code, answer.out) == (1, "")
+    assert "error: a: a task a exists with another spec (it differs in command)" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["a", "--pool", "nope", "--", "x"], "there is no pool 'nope'; known are default"),
+        (["a", "--cpu", "1e999", "--", "x"], "resources.cpu: '1e999' is not a quantity"),
+        (["a", "--cpu", "99", "--", "x"], "asks for 99, but pool 'default' has 8 in all"),
+        (["A", "--", "x"], "id: 'A' may hold only"),
+        (["a"], "command: give a command to run"),
+        (["-f", "/nonexistent"], "/nonexistent cannot be read: No such file or directory"),
+        (["-f", "/"], "cannot be read: Is a directory"),
+    ],
+)
+def test_what_cannot_be_submitted_is_named(tally: Tally, client: Client, arguments: list[str], says: str) -> None:
+    """Exit 1, the reason on stderr, nothing stored."""
+    answer = tally("submit", *arguments)
+    assert answer.exit_code == 1
+    assert says in answer.err
+    assert client.tasks() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a", "-f", "x", "--", "y"],
+        ["-f", "x", "--cpu", "1"],
+        ["a", "--env", "X", "--", "y"],
+        ["a", "-o", "wide", "--", "y"],
+        ["--nope"],
+    ],
+)
+def test_wrong_usage_is_exit_2(tally: Tally, arguments: list[str]) -> None:
+    """As everywhere on a command line."""
+    assert tally("submit", *arguments).exit_code == 2
+
+
+def test_a_yaml_file_of_all_shapes(tally: Tally, tmp_path: Path) -> None:
+    """Several documents and lists; each refusal names document, item and field, and the others are submitted."""
+    file = tmp_path / "tasks.yaml"
+    file.write_text("id: a\ncommand: [x]\n---\nid: b\ncommand: x\n---\n- {id: c, command: [y], env: {N: 1}}\n- 7\n---\n")
+    answer = tally("submit", "-f", str(file))
+    assert answer.exit_code == 1
+    assert answer.out == "task/a created\ntask/c created\n"
+    assert f"{file}, document 2: b: command: expected a list of texts" in answer.err
+    assert f"{file}, document 3, item 2: a task is a mapping" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("t.yaml", "id: a\n  x: [\n", "is neither YAML nor JSON: mapping values are not allowed"),
+        ("t.yaml", "a: !!python/object:os.system x\n", "could not determine a constructor"),
+        ("t.json", "[{]", "is not JSON"),
+        ("t.yaml", "", "holds no document"),
+        ("t.yaml", "\x00", "is neither YAML nor JSON"),
+        ("t.json", "[" * 100_000, "is not JSON"),
+    ],
+)
+def test_a_malformed_file_is_refused_whole(tally: Tally, client: Client, tmp_path: Path, name: str, text: str, says: str) -> None:
+    """Names the file and what is wrong with it, and submits nothing of it."""
+    (tmp_path / name).write_text(text)
+    answer = tally("submit", "-f", str(tmp_path / name))
+    assert answer.exit_code == 1
+    assert f"{tmp_path / name} " in answer.err
+    assert says in answer.err
+    assert client.tasks() == []
+
+
+def test_binary_rubbish(tally: Tally, tmp_path: Path) -> None:
+    """Not even text."""
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "is not UTF-8 text" in tally("submit", "-f", str(tmp_path / "x.yaml")).err
+
+
+def test_json_of_one_and_many(tally: Tally, tmp_path: Path) -> None:
+    """An object, spread over lines, and a list."""
+    (tmp_path / "one.json").write_text(json.dumps({"id": "one", "command": ["x"]}, indent=2))
+    (tmp_path / "many.json").write_text(json.dumps([{"id": f"m-{i}", "command": ["x"]} for i in range(3)]))
+    assert tally("submit", "-f", str(tmp_path / "one.json"), "-o", "name").out == "task/one\n"
+    assert tally("submit", "-f", str(tmp_path / "many.json"), "-o", "json").document == {
+        "items": [{"id": f"m-{i}", "outcome": "created"} for i in range(3)]
+    }
+
+
+def test_json_lines_from_standard_input(tally: Tally) -> None:
+    """A broken line is named by its number, and the lines after it count."""
+    lines = '{"id":"a","command":["x"]}\n\n{broken\n{"id":"b","command":["x"]}\n{"id":"c","command":"x"}\n'
+    answer = tally("submit", "-f", "-", stdin=lines)
+    assert (answer.exit_code, answer.out) == (1, "task/a created\ntask/b created\n")
+    assert "standard input, line 3: is not JSON" in answer.err
+    assert "standard input, line 5: c: command: expected a list of texts" in answer.err
+
+
+def test_ten_thousand_tasks_with_progress(tally: Tally, client: Client, tmp_path: Path) -> None:
+    """Counted, not listed; again is unchanged."""
+    file = tmp_path / "many.ndjson"
+    file.write_text("".join(json.dumps({"id": f"t-{i}", "command": ["true"]}) + "\n" for i in range(10_000)))
+    answer = tally("submit", "-f", str(file))
+    assert (answer.exit_code, answer.out) == (0, "10,000 created\n")
+    assert "3,000 created so far" in answer.err
+    assert tally("submit", "-f", str(file)).out == "10,000 unchanged\n"
+    assert len(client.tasks()) == 10_000
+
+
+def test_many_refusals_are_counted_after_the_first(tally: Tally) -> None:
+    """A file that is wrong throughout does not flood the terminal."""
+    answer = tally("submit", "-f", "-", stdin="".join(f'{{"id":"t-{i}"}}\n' for i in range(100)))
+    assert answer.exit_code == 1
+    assert answer.err.count("give a command to run") == 20
+    assert "80 more were refused" in answer.err
+
+
+def test_dry_run(tally: Tally, client: Client) -> None:
+    """Says what would be, and stores nothing."""
+    assert tally("submit", "a", "--dry-run", "--", "x").out == "task/a created (dry run)\n"
+    assert tally("submit", "b", "--dry-run", "--cpu", "99", "--", "x").exit_code == 1
+    assert client.tasks() == []
+
+
+def test_a_stream_is_submitted_as_it_arrives(environment: dict[str, str], executable: list[str], client: Client) -> None:
+    """A producer that stays open gets each task stored when it writes it."""
+    process = subprocess.Popen(
+        [*executable, "submit", "-f", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        assert process.stdin is not None
+        for name in ("first", "second"):
+            process.stdin.write(json.dumps({"id": name, "command": ["x"]}) + "\n")
+            process.stdin.flush()
+            wait_until(lambda name=name: name in [view.id for view in client.tasks()], f"{name} is stored")
+        out, _ = process.communicate(timeout=30)
+        assert (process.returncode, out) == (0, "task/first created\ntask/second created\n")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1)])
+def test_submit_and_wait(tally: Tally, put_status: object, state: State, code: int) -> None:
+    """The exit code is the task's: what exists already is waited for too."""
+    tally("submit", "a", "--", "x")
+    put_status("a", state, finished_at=2.0)  # type: ignore[operator]
+    answer = tally("submit", "a", "--wait", "--", "x")
+    assert answer.exit_code == code
+    assert f"task/a {state}" in answer.out
