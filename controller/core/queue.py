@@ -1,8 +1,9 @@
 """Who waits in a pool, and in which order they are admitted.
 
 Order: higher priority first, then submission (the spec's create revision): no clock decides it. Waiting tasks are kept
-by what they ask for, so that a pass looks at one head for each distinct request and not at every waiting task: its cost
-follows the number of distinct requests plus what it admits.
+by what they ask for and their priority, so that a pass looks at one head for each and not at every waiting task: its cost
+follows the number of distinct requests plus what it admits. Within such a group the first has waited longest, so that
+nobody who has waited long enough under `backfill` is passed unseen.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Queue:
 
     def __init__(self) -> None:
         self._places: dict[str, tuple[Place, Vector]] = {}
-        # Invariant: no list is empty, and each place stands in the list of its own request.
-        self._by_request: dict[Vector, SortedList] = {}
+        # Invariant: no list is empty, and each place stands in the list of its own request and rank.
+        self._groups: dict[tuple[Vector, int], SortedList] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -43,9 +44,9 @@ class Queue:
         """Put a task into the queue; one that is there already moves to its new place."""
         self.discard(place.task_id)
         self._places[place.task_id] = (place, request)
-        places = self._by_request.get(request)
+        places = self._groups.get((request, place.rank))
         if places is None:
-            places = self._by_request[request] = SortedList()
+            places = self._groups[request, place.rank] = SortedList()
         places.add(place)
 
     def discard(self, task_id: str) -> None:
@@ -54,10 +55,10 @@ class Queue:
         if entry is None:
             return
         place, request = entry
-        places = self._by_request[request]
+        places = self._groups[request, place.rank]
         places.remove(place)
         if not places:
-            del self._by_request[request]
+            del self._groups[request, place.rank]
 
     def place(self, task_id: str) -> Place | None:
         """A task's place, None when it does not wait here."""
@@ -66,7 +67,7 @@ class Queue:
 
     def exceeding(self, capacity: Vector) -> list[str]:
         """The tasks that ask for more than `capacity`."""
-        return [place.task_id for request, places in self._by_request.items() if not request.fits(capacity) for place in places]
+        return [place.task_id for (request, _), places in self._groups.items() if not request.fits(capacity) for place in places]
 
     def ahead_of(self, task_id: str, pool: Pool) -> list[str]:
         """The tasks that stand before this one and could run in the pool when it is empty, in order."""
@@ -74,7 +75,7 @@ class Queue:
         if place is None:
             return []
         ahead: list[Place] = []
-        for request, places in self._by_request.items():
+        for (request, _), places in self._groups.items():
             if request.fits(pool.capacity):
                 ahead.extend(places.irange(maximum=place, inclusive=(True, False)))
         return [other.task_id for other in sorted(ahead)]
@@ -88,7 +89,7 @@ class Queue:
         the whole capacity, or for which `may_start` is false, never blocks others. Under `strict` the first that does not
         fit ends the pass; under `backfill` it is passed over until `waited_seconds(task)` reaches `backfill_seconds`.
         """
-        heads = [(places[0], 0, request) for request, places in self._by_request.items() if request.fits(pool.capacity)]
+        heads = [(places[0], 0, request) for (request, _), places in self._groups.items() if request.fits(pool.capacity)]
         heapq.heapify(heads)  # places are unique, so that requests are never compared
         while heads:
             place, index, request = heapq.heappop(heads)
@@ -96,8 +97,8 @@ class Queue:
             if ready and not request.fits(free):
                 if pool.policy is Policy.STRICT or waited_seconds(place.task_id) >= pool.backfill_seconds:
                     return
-                continue  # passed over, with all that ask for the same, since what is free only shrinks during a pass
-            places = self._by_request[request]
+                continue  # passed over, with its group, since what is free only shrinks during a pass
+            places = self._groups[request, place.rank]
             if index + 1 < len(places):
                 heapq.heappush(heads, (places[index + 1], index + 1, request))
             if ready:

@@ -213,7 +213,7 @@ class World:
 
     def _apply_spec(self, task: Task, change: Change) -> None:
         if change.value is None:
-            task.spec, task.spec_mod, task.spec_create, task.spec_error = None, 0, 0, ""
+            task.spec, task.spec_mod, task.spec_create, task.spec_error, task.submitted_at = None, 0, 0, "", 0.0
             return
         task.spec_mod, task.spec_create = change.mod, change.create
         stored = codec.decode_spec(task.id, change.value)

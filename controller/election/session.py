@@ -124,8 +124,12 @@ class Registration:
             self._lease = lease
         name, instance = self._identity["id"], self._identity["instance"]
         if not self._put(name, deadline):
-            log.warning("another replica has this name: registered under another", name=name, instance=instance)
-            self._put(f"{name}-{instance[:8]}", deadline)
+            other = f"{name}-{instance[:8]}"
+            if self._registered_as != other:
+                log.warning(
+                    "another replica has this name, or its registration has not expired yet", name=name, registered_as=other
+                )
+            self._put(other, deadline)
 
     def _put(self, name: str, deadline: float) -> bool:
         """Write the registration under `name`, unless another instance has it."""

@@ -7,6 +7,7 @@ import threading
 
 import structlog
 
+from controller.clock import Clock
 from controller.core.plan import Effect, Forget, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import AttemptRefused, Engine, EngineError, EngineUnavailable
@@ -18,7 +19,8 @@ log = structlog.get_logger(__name__)
 class Actuator:
     """One tenure's hands. An effect that has not begun when the term ends never begins."""
 
-    def __init__(self, engine: Engine, leadership: Leadership, inbox: Inbox, workers: int) -> None:
+    def __init__(self, engine: Engine, leadership: Leadership, inbox: Inbox, clock: Clock, workers: int) -> None:
+        self._clock = clock
         self._engine = engine
         self._leadership = leadership
         self._inbox = inbox
@@ -40,9 +42,9 @@ class Actuator:
         """
         for _ in self._threads:
             self._effects.put(None)
-        share = timeout_seconds / len(self._threads)
+        give_up_at = self._clock.boottime() + timeout_seconds
         for thread in self._threads:
-            thread.join(share)
+            thread.join(max(0.0, give_up_at - self._clock.boottime()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:

@@ -32,12 +32,13 @@ class Observer:
         for thread in self._threads:
             thread.start()
 
-    def close(self, timeout_seconds: float) -> bool:
-        """End both threads; tells whether they ended within the time. What they still put is of a past epoch."""
+    def end(self) -> None:
+        """Let both threads end, without waiting: a list under way may take its time, and what it says is of a past epoch."""
         self._closed.set()
         self._relist.set()
-        for thread in self._threads:
-            thread.join(timeout_seconds / 2)
+
+    def ended(self) -> bool:
+        """Whether both threads have ended."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def _watch(self) -> None:

@@ -19,7 +19,9 @@ import structlog
 
 from controller.clock import Clock
 from controller.core.errors import TallyError
+from controller.core.invariants import current_epoch
 from controller.core.records import RevisionWentBack, decode_or_empty
+from controller.core.view import Check, Facts, Listener
 from controller.core.world import World
 from controller.election.elector import Elector
 from controller.election.session import Registration, Session
@@ -29,7 +31,6 @@ from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
-from controller.status.base import Check, Facts, Listener
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
 
@@ -304,7 +305,7 @@ class Replica:
             role="leader" if leading else "follower",
             phase=self._phase,
             term=tenure.leadership.revision if leading and tenure is not None else 0,
-            epoch=tenure.leadership.epoch if leading and tenure is not None else int(decode_or_empty(world.leader).get("epoch", 0)),
+            epoch=current_epoch(world) or 0,
             revision=world.revision,
             staleness_seconds=staleness,
             leader=leader,

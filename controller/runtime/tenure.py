@@ -46,7 +46,7 @@ class Tenure:
     ) -> None:
         clock.anchor()
         self.leadership = leadership
-        self._actuator = Actuator(engine, leadership, inbox, workers)
+        self._actuator = Actuator(engine, leadership, inbox, clock, workers)
         self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
         planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
         self._planner = planner
@@ -64,8 +64,8 @@ class Tenure:
 
     def close(self) -> bool:
         """Tear everything down; tells whether it was done within TEARDOWN_SECONDS. The term must have ended."""
-        acted = self._actuator.close(TEARDOWN_SECONDS / 2)
-        observed = self._observer.close(TEARDOWN_SECONDS / 2)
-        if not observed:
+        self._observer.end()
+        acted = self._actuator.close(TEARDOWN_SECONDS)
+        if not self._observer.ended():
             log.info("the engine's watch has not ended yet; what it still says is of a past term", epoch=self.leadership.epoch)
         return acted

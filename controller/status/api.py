@@ -20,7 +20,7 @@ from controller.core.errors import TallyError
 from controller.core.lifecycle import HOLDING
 from controller.core.records import Task
 from controller.status import documents, metrics, openapi, query, stream
-from controller.status.base import Check, ReplicaView
+from controller.core.view import Check, ReplicaView
 from controller.status.problems import Problem
 from controller.status.route import Ask, Route
 

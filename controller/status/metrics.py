@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from controller import __version__
 from controller.core.resources import Vector
-from controller.status.base import ReplicaView
+from controller.core.view import ReplicaView
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from controller.status.base import Facts
+from controller.core.view import Facts
 from controller.status.query import Parameter
 
 

@@ -26,7 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from controller.core.errors import TallyError
 from controller.status.api import Api
-from controller.status.base import Facts, ReplicaView
+from controller.core.view import Facts, ReplicaView
 from controller.status.problems import Problem
 from controller.status.query import MIN_REVISION, WAIT, parse_parameters
 from controller.status.route import Ask, Route

@@ -42,17 +42,17 @@ def admitted(queue: Queue, pool: Pool, free: Vector, waited: Callable[[str], flo
 def expected(entries: list[tuple[str, int, Vector]], pool: Pool, free: Vector, old: set[str]) -> list[str]:
     """The policy in its plainest form: one look at each task, in order.
 
-    Of those that ask for the same, the first decides whether the rest is passed over with it.
+    Of those that ask for the same with the same priority, the first has waited longest, and decides for the rest.
     """
     taken, passed_over = [], set()
-    for task_id, _, request in sorted(entries, key=lambda entry: -entry[1]):  # stable: submission order among equals
-        if not request.fits(pool.capacity) or request in passed_over:
+    for task_id, priority, request in sorted(entries, key=lambda entry: -entry[1]):  # stable: submission order among equals
+        if not request.fits(pool.capacity) or (request, priority) in passed_over:
             continue
         if request.fits(free):
             free = free - request
             taken.append(task_id)
             continue
-        passed_over.add(request)
+        passed_over.add((request, priority))
         if pool.policy is Policy.STRICT or task_id in old:
             break
     return taken
@@ -120,6 +120,14 @@ def test_a_task_that_may_not_start_yet_takes_nothing_and_blocks_nobody(policy: P
     """One that waits for an earlier attempt's end, or is about to be cancelled, is left out as if it were not there."""
     queue = queue_of(("held-back", 5, Vector({"cpu": 10_000})), ("next", 0, Vector({"cpu": 10_000})))
     assert list(queue.admissible(pool(policy), POOL.capacity, lambda _: 1e9, lambda task_id: task_id != "held-back")) == ["next"]
+
+
+def test_nobody_passes_one_that_has_waited_behind_a_younger_of_higher_priority() -> None:
+    """The young head is passed over, but not the old one behind it, although both ask for the same."""
+    big, small = Vector({"cpu": 8000}), Vector({"cpu": 1000})
+    queue = queue_of(("old", 0, big), ("young", 9, big), ("small", 0, small))
+    waited = {"old": 1e9}
+    assert admitted(queue, pool(Policy.BACKFILL), Vector({"cpu": 2000}), lambda task_id: waited.get(task_id, 0.0)) == []
 
 
 def test_who_is_ahead_is_told_in_order() -> None:

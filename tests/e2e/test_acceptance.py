@@ -73,7 +73,7 @@ def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
             gaps.append((f"SIGSTOP for {STOPPED_SECONDS:g} s", stop_and_continue(leader_of(cluster), witness)))
             canceller.join(60)
             ids = [f"{kind}-{n}" for kind, count in kinds() for n in range(count)]
-            views = client.wait(ids, timeout_seconds=100)
+            views = client.wait(ids, timeout_seconds=180)
         finally:
             witness.close()
         for kind, gap in gaps:
@@ -92,7 +92,7 @@ def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
         assert witness.terms_out_of_order == []
         check_histories({task_id: client.history(task_id) for task_id in ids[:20]})
         (pool,) = client.pools()
-        assert pool.held == {} or set(pool.held.values()) == {"0"}, pool
+        assert not pool.held, pool
         engine = ProcessEngine(cluster.state_dir, "default", SystemClock())
         store = EtcdStore(GatewayOptions((cluster.endpoint,)), SystemClock())
         report = run_audit(store, engine, "default", SystemClock())

@@ -14,7 +14,7 @@ from controller.core.records import Change
 from controller.core.resources import Vector
 from controller.core.task import Pool, Spec, Status, Step
 from controller.core.world import World
-from controller.status.base import Check, Facts, Listener
+from controller.core.view import Check, Facts, Listener
 
 
 class ModelView:

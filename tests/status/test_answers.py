@@ -14,7 +14,7 @@ from controller.core.errors import TallyError
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.status.api import AUDIT_SECONDS
-from controller.status.base import Check
+from controller.core.view import Check
 from controller.status.routes import ROUTES
 from controller.status.server import MAX_HEAD_BYTES, StatusAddressUnavailable, StatusServer
 from tests.status.model_view import ModelView

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from controller.core.errors import TallyError
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
-from controller.status.base import Check
+from controller.core.view import Check
 from controller.status.openapi import HEADERS
 from controller.status.routes import ROUTES
 from tests.status.model_view import ModelView
