@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -184,24 +185,8 @@ def test_version_needs_no_etcd_and_imports_little(executable: list[str]) -> None
 
 def test_help_names_every_verb(tally: Tally) -> None:
     """All of the design's commands, and each explains itself."""
-    verbs = [
-        "submit",
-        "get",
-        "describe",
-        "wait",
-        "logs",
-        "history",
-        "cancel",
-        "retry",
-        "explain",
-        "apply",
-        "delete",
-        "step-down",
-        "audit",
-        "confirm-stopped",
-        "check",
-    ]
-    for verb in [*verbs, "dev", "controller", "completion", "version", "config"]:
+    verbs = "submit get describe wait logs history cancel retry explain apply delete step-down audit confirm-stopped check "
+    for verb in shlex.split(verbs + "dev controller completion version config"):
         assert verb in tally("--help").out
         answer = tally(verb, "--help")
         assert answer.exit_code == 0
