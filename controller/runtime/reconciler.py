@@ -38,12 +38,14 @@ from controller.store.base import (
     Refused,
     RequestTooLarge,
     Store,
+    StoreFull,
     Transaction,
     Write,
 )
 from controller.store.changes import to_change
 from controller.store.keys import Keys
 
+STORE_FULL_PAUSE_SECONDS = 2.0
 FEWEST_OPERATIONS = 16  # enough for any one task; an etcd that refuses even this is set up wrongly
 
 log = structlog.get_logger(__name__)
@@ -97,6 +99,7 @@ class Reconciler:
         self._clock = clock
         self._perform = perform
         self._changing = changing
+        self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
         self.commits = 0
 
     def handle(self, message: FromEngine) -> None:
@@ -126,6 +129,8 @@ class Reconciler:
         until the term's deadline, StoreDenied when it refuses us.
         """
         self._leadership.check()
+        if self._clock.boottime() < self._not_before:
+            return False
         with self._changing():
             plan = self._planner.plan(self._clock.now())
         if plan.persists and not self._commit(plan):
@@ -140,12 +145,21 @@ class Reconciler:
     def next_wake_seconds(self) -> float | None:
         """Seconds until time alone gives something to do; None when never."""
         wake = self._planner.next_wake()
-        return None if wake is None else max(0.0, wake - self._clock.now())
+        seconds = None if wake is None else max(0.0, wake - self._clock.now())
+        pause = self._not_before - self._clock.boottime()
+        return seconds if pause <= 0 else max(pause, seconds or 0.0)
 
     def _commit(self, plan: Plan) -> bool:
         transaction = to_transaction(plan, self._keys, self._leadership.revision)
         try:
             result = self._store.commit(transaction, deadline=self._leadership.deadline)
+        except StoreFull as error:
+            # Certainly not applied. Staying in office keeps the attempts observed; what is due is written when there is room.
+            log.error("etcd is out of space: nothing can be recorded", error=str(error))  # noqa: TRY400
+            self._not_before = self._clock.boottime() + STORE_FULL_PAUSE_SECONDS
+            with self._changing():
+                self._planner.refused(plan)
+            return False
         except RequestTooLarge as error:
             self._shrink(plan, transaction, error)
             return False
