@@ -19,12 +19,18 @@ Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history."
 
 
 def cancel(session: Session, names: Names, reason: Reason = "") -> None:
-    """Cancel tasks: one that waits ends at once, one that runs is stopped. A finished one is left as it is (exit 0)."""
+    """Cancel tasks.
+
+    One that waits ends at once, one that runs is stopped. A finished one is left as it is (exit 0).
+    """
     _for_each(names, lambda name: session.client.cancel(name, reason=reason), "cancel")
 
 
 def retry(session: Session, names: Names, reason: Reason = "") -> None:
-    """Run Failed or Cancelled tasks again, with a new attempt. What has succeeded is not run again (exit 1)."""
+    """Run Failed or Cancelled tasks again.
+
+    What has succeeded is not run again (exit 1, nothing is changed).
+    """
     _for_each(names, lambda name: session.client.retry(name, reason=reason), "retry")
 
 
@@ -34,9 +40,9 @@ def confirm_stopped(
     reason: Reason = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Give your word that a lost attempt no longer runs: its resources are released, and it may be retried.
+    """Give your word that a lost attempt no longer runs.
 
-    If you are wrong, two attempts of the task run at the same time.
+    Its resources are released, and it may be retried. If you are wrong, two attempts of the task run at the same time.
     """
     view = session.client.get(name)
     if not yes:
@@ -56,14 +62,16 @@ def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) 
             complain(str(error))
             code = max(code, NOT_FOUND if isinstance(error, NotFound) else ERROR)
         else:
-            outcome = result.message if result.outcome == "already finished" else f"{verb} {result.outcome}"
-            print(f"task/{name} {outcome}")
+            print(f"task/{result.message}" if result.outcome == "already finished" else f"task/{name} {verb} {result.outcome}")
     if code:
         raise typer.Exit(code)
 
 
 def step_down(session: Session) -> None:
-    """Take the leadership from the replica that has it; another one, or the same, is elected at once."""
+    """Take the leadership from the replica that has it.
+
+    Another one, or the same, is elected at once; attempts go on running.
+    """
     leader = session.client.step_down()
     print(f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who does now")
 
@@ -72,7 +80,10 @@ def apply(
     session: Session,
     file: Annotated[str, typer.Option("-f", "--file", help="YAML or JSON, one or many pools; - for standard input.")],
 ) -> None:
-    """Create pools, or replace their definitions as a whole: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}}`."""
+    """Create pools, or replace their definitions.
+
+    A pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. What is left out becomes the default.
+    """
     refused = False
     for chunk in read_documents(file):
         for document in chunk:
@@ -96,7 +107,10 @@ def delete(
     kind: Annotated[str, typer.Argument(metavar="pool", help="What to delete.")],
     name: Annotated[str, typer.Argument(help="Its name.")],
 ) -> None:
-    """Remove a pool's definition: what runs goes on, what waits waits until there is one again."""
+    """Remove a pool's definition.
+
+    What runs goes on, what waits waits until there is one again.
+    """
     if parse_kind(kind) is not Kind.POOLS:
         raise UserError("only pools can be deleted: finished tasks go when their retention is over, others can be cancelled")
     session.client.delete_pool(name)

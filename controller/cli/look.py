@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli import output as out
-from controller.cli.session import Session
+from controller.cli.session import Session, as_usage
 from controller.client import NotFound, PoolView, ReplicaView, TaskView
+from controller.client.reading import parse_state
 from controller.core.codec import to_builtins
 from controller.core.explain import at, span
 from controller.core.task import Step
@@ -52,9 +53,14 @@ def get(
     label: Annotated[str, typer.Option("-l", "--selector", help="Only tasks with these labels: KEY=VALUE,KEY=VALUE.")] = "",
     role: Annotated[str, typer.Option(help="Only replicas in this role: leader or follower.")] = "",
 ) -> None:
-    """List tasks, pools or replicas: `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`."""
+    """List tasks, pools or replicas.
+
+    `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`.
+    """
     what = parse_kind(kind)
     out.check_form(output, FORMS[what])
+    if state:
+        as_usage(lambda: parse_state(state))
     filters: dict[str, Any] = {"pool": pool, "state": state, "labels": _selector(label)}
     if watch and what is not Kind.TASKS:
         raise typer.BadParameter("-w works for tasks only")
@@ -151,7 +157,10 @@ def describe(
     kind: Annotated[str, typer.Argument(metavar="task|pool", help="What to describe.")],
     name: Annotated[str, typer.Argument(help="Its name.")],
 ) -> None:
-    """All about a task (spec, status, history, why it waits) or a pool (capacity, held, tasks by state)."""
+    """Show all about a task or a pool.
+
+    A task's spec, status, history and why it waits; a pool's capacity, what is held, and its tasks by state.
+    """
     what = parse_kind(kind)
     if what is Kind.TASKS:
         _describe_task(session, name)
@@ -235,7 +244,7 @@ def why(
     session: Session,
     names: Annotated[list[str], typer.Argument(help="The tasks.")],
 ) -> None:
-    """Say in one sentence why a task waits, runs or ended, with numbers."""
+    """Say why a task waits, runs or ended, with numbers."""
     for name in names:
         print(session.client.explain(name))
 
@@ -245,7 +254,7 @@ def history(
     name: Annotated[str, typer.Argument(help="The task.")],
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
-    """What happened to a task: each step of its lifecycle with time, reason and term."""
+    """Show what happened to a task, step by step."""
     out.check_form(output, ("json", "yaml"))
     steps = session.client.history(name)
     if output:
@@ -267,7 +276,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")] = False,
     attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
 ) -> None:
-    """The output of a task's attempt, both streams in order of arrival."""
+    """Print the output of a task's attempt, both streams in order of arrival."""
     for chunk in session.client.logs(name, attempt=attempt, follow=follow, state_dir=session.given("state_dir")):
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()

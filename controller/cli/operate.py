@@ -23,7 +23,10 @@ REPLICA_SETTINGS = tuple(name for name in ALL_SETTINGS if name.endswith("_second
 
 
 def controller(session: Session) -> None:
-    """Run one replica of the controller in the foreground, until SIGTERM or Ctrl-C; it hands over its leadership first."""
+    """Run one replica of the controller in the foreground.
+
+    SIGTERM and Ctrl-C end it; it hands over its leadership first.
+    """
     from controller.app import run_controller
 
     raise typer.Exit(run_controller(session.settings))
@@ -40,7 +43,10 @@ def dev(
         int, typer.Option(min=1, max=65526, help="The first replica's status endpoint; the next take the next.")
     ] = 9180,
 ) -> None:
-    """Run a whole local cluster in the foreground: etcd, replicas, the process engine. Ctrl-C stops all that it started."""
+    """Run a whole local cluster in the foreground.
+
+    etcd, replicas, the process engine and sample tasks; Ctrl-C stops all that it started, and the data is kept.
+    """
     from controller.dev import DevOptions, run_dev
 
     handed_on = {variable_of(name): text_of(session.given(name)) for name in REPLICA_SETTINGS if session.given(name) is not None}
@@ -60,7 +66,10 @@ def audit(
     session: Session,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
-    """Check the promise: ledgers against holds, attempts against the engine. Exit 1 when something is wrong."""
+    """Check that the promise is kept.
+
+    Ledgers against holds, histories against the lifecycle, attempts against the engine. Exit 1 when something is wrong.
+    """
     from controller.audit import run_audit
 
     out.check_form(output, ("json", "yaml"))
@@ -83,7 +92,10 @@ def check(
     session: Session,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
-    """Check what Tally stands on: etcd's versions, rights, space, history and clock, and who leads. Exit 1 when it cannot work."""
+    """Check what Tally stands on.
+
+    etcd's versions, rights, space, history and clock, and who leads. Exit 1 when something keeps Tally from working.
+    """
     from controller.cli.check import Verdict
     from controller.cli.check import check as points
 
@@ -103,7 +115,7 @@ def config_show(
     session: Session,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
-    """Print each setting, its value, and where it came from: flag, environment, file or default."""
+    """Print each setting, its value, and where it came from."""
     out.check_form(output, ("json", "yaml"))
     settings, origins = session.loaded
     rows = [(name, text_of(getattr(settings, name)), origins[name]) for name in ALL_SETTINGS]
@@ -114,7 +126,10 @@ def config_show(
 
 
 def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")]) -> None:
-    """Print the completion script of a shell: `source <(tally completion bash)`."""
+    """Print a shell's completion script.
+
+    `source <(tally completion bash)`
+    """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # what its --show-completion prints
 
     if shell not in SHELLS:

@@ -12,15 +12,17 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from controller.core.errors import TallyError
+from controller.core.errors import TallyError, UserError
 
 if TYPE_CHECKING:
     from controller.client import Client
     from controller.config import Loaded, Settings
+
+T = TypeVar("T")
 
 ERROR, USAGE, STILL_WAITING, NOT_FOUND, INTERRUPTED = 1, 2, 4, 5, 130
 BROKEN_PIPE = 141  # as a process that SIGPIPE ends
@@ -162,15 +164,19 @@ def complain(error: str, *advice: str) -> None:
         print(line, file=sys.stderr)
 
 
+def as_usage(parse: Callable[[], T]) -> T:
+    """What `parse` returns; what it refuses is wrong usage, exit 2."""
+    try:
+        return parse()
+    except UserError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def parse_timeout(text: str | None) -> float | None:
     """The seconds of a --timeout, None for none."""
-    from controller.core.errors import InvalidField
     from controller.core.validation import parse_duration
 
-    try:
-        return parse_duration(text, "--timeout") if text is not None else None
-    except InvalidField as error:
-        raise typer.BadParameter(str(error)) from None
+    return as_usage(lambda: parse_duration(text, "--timeout")) if text is not None else None
 
 
 def _code_of(error: TallyError) -> int:

@@ -50,9 +50,10 @@ def submit(
         str | None, typer.Option(help="hold, or a time after which a lost attempt is replaced, though it may still run.")
     ] = None,
 ) -> None:
-    """Submit a task, or many: `tally submit hello --cpu 100m -- echo hello`, `tally submit -f tasks.yaml`.
+    """Submit a task, or many.
 
-    The same name and content again is `unchanged`, exit 0; the same name with other content is a conflict, exit 1.
+    `tally submit hello --cpu 100m -- echo hello`, `tally submit -f tasks.yaml`, `generate | tally submit -f -`. The same name
+    and content again is `unchanged`, exit 0; the same name with other content is a conflict, exit 1.
     """
     check_form(output, ("json", "yaml", "name"))
     limit = parse_timeout(timeout)

@@ -10,10 +10,9 @@ from typing import Annotated
 
 import typer
 
-from controller.cli.session import ERROR, Session, complain, parse_timeout
+from controller.cli.session import ERROR, Session, as_usage, complain, parse_timeout
 from controller.client import TaskView
 from controller.client.reading import parse_state
-from controller.core.errors import UserError
 from controller.core.lifecycle import FINISHED, State
 
 PASSED_BY_SUCCESS = (State.CREATED, State.PENDING, State.RUNNING)  # a task that has succeeded has been there
@@ -25,23 +24,20 @@ def wait(
     for_: Annotated[str, typer.Option("--for", help="finished, or a state: succeeded, failed, cancelled, running, …")] = "finished",
     timeout: Annotated[str | None, typer.Option(help="At most this long, such as 90s or 1h; then exit 4.")] = None,
 ) -> None:
-    """Wait until the tasks have finished, or are in a state; what has ended otherwise is not waited for.
+    """Wait until tasks have finished, or are in a state.
 
-    Exit 0 when all came to it (--for=finished: when all succeeded), 1 when one ended otherwise, 4 at the time-out, 5 when
-    there is no such task.
+    What has ended otherwise is not waited for. Exit 0 when all came to it (--for=finished: when all succeeded), 1 when one
+    ended otherwise, 4 at the time-out, 5 when there is no such task.
     """
     limit = parse_timeout(timeout)
-    if for_ != "finished":
-        try:
-            parse_state(for_.removeprefix("state="))
-        except UserError as error:
-            raise typer.BadParameter(f"--for: {error}") from None
-    wait_for(session, names, for_, limit)
+    target = for_.removeprefix("state=")
+    if target != "finished":
+        as_usage(lambda: parse_state(target))
+    wait_for(session, names, target.lower(), limit)
 
 
-def wait_for(session: Session, names: list[str], for_: str, timeout_seconds: float | None) -> None:
-    """Wait, print each task's end, and exit as `wait` says."""
-    target = for_.removeprefix("state=").lower()
+def wait_for(session: Session, names: list[str], target: str, timeout_seconds: float | None) -> None:
+    """Wait, print each task's changes, and exit as `wait` says; `target` is a state in lower case, or finished."""
     with _progress(len(set(names))) as show:
         views = session.client.wait(names, for_=target, timeout_seconds=timeout_seconds, on_change=show)
     missed = [view for view in views.values() if not _came_to(view, target)]

@@ -72,7 +72,7 @@ def _words(text: str) -> str:
 
 def _because(status: Status) -> str:
     words = ": ".join(_words(part) for part in (status.reason, status.message) if part)
-    code = f" (exit code {status.exit_code})" if status.exit_code is not None and "exit code" not in words else ""
+    code = f" (exit code {status.exit_code})" if status.exit_code is not None and f"code {status.exit_code}" not in words else ""
     return f"{words}{code}"
 
 

@@ -84,7 +84,7 @@ def test_replicas_can_be_killed_by_role(tally: Tally, put_raw: PutRaw) -> None:
         (["get", "tasks", "-o", "pid"], 2),
         (["get", "tasks", "-l", "n"], 2),
         (["get", "pools", "-w"], 2),
-        (["get", "tasks", "--state", "odd"], 1),
+        (["get", "tasks", "--state", "odd"], 2),
         (["get", "task", "nope"], 5),
         (["get", "pool", "nope"], 5),
         (["describe", "task", "nope"], 5),
