@@ -15,6 +15,7 @@ from controller.cli.output import check_form, print_document
 from controller.cli.session import ERROR, Session, complain, parse_timeout
 from controller.cli.wait import wait_for
 from controller.client.submission import SubmitResult
+from controller.store.base import StoreError
 
 PLAIN_STEP = 1000
 SHOWN_PROBLEMS = 20  # of a large file; the others are counted
@@ -103,7 +104,12 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
                 if document.problem:
                     counts["invalid"] += 1
                     _refuse(counts, document.place, "", document.problem)
-            session.client.submit_many([document.value for document in readable], dry_run=dry_run, on_result=note)
+            try:
+                session.client.submit_many([document.value for document in readable], dry_run=dry_run, on_result=note)
+            except StoreError:
+                if counts:
+                    print(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", file=sys.stderr)
+                raise
     _report(counts, accepted, output, " (dry run)" if dry_run else "")
     if counts["invalid"] or counts["conflict"]:
         raise typer.Exit(ERROR)
