@@ -34,7 +34,9 @@ def renew() -> None:
     """Write the generated parts anew."""
     text = README.read_text()
     for name, generate in GENERATED.items():
-        text = section(name).sub(lambda found, new=generate: f"{found[1]}{new()}\n<!-- /{name} -->", text)
+        before, _, rest = text.partition(f"<!-- {name} -->\n")
+        _, mark, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}<!-- {name} -->\n{generate()}\n{mark}{after}"
     README.write_text(text)
 
 
