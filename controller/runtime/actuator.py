@@ -7,6 +7,7 @@ import threading
 
 import structlog
 
+from controller import failpoints
 from controller.clock import Clock
 from controller.core.plan import Effect, Forget, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
@@ -56,15 +57,20 @@ class Actuator:
     def _perform(self, effect: Effect) -> None:
         epoch = self._leadership.epoch
         try:
+            failpoints.hit("before-effect")
+            outcome: Started | StopSent | None = None
             if isinstance(effect, Start):
-                self._inbox.put(Started(epoch, effect, self._engine.start(effect.launch, self._leadership.check)))
+                outcome = Started(epoch, effect, self._engine.start(effect.launch, self._leadership.check))
             elif isinstance(effect, Stop):
                 seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
-                self._inbox.put(StopSent(epoch, effect, seen))
+                outcome = StopSent(epoch, effect, seen)
             elif isinstance(effect, Settle):
                 self._engine.settle(effect.attempt)
             else:
                 self._engine.forget(effect.attempt)
+            failpoints.hit("after-effect")
+            if outcome is not None:
+                self._inbox.put(outcome)
         except LeadershipLost as error:
             log.warning("left to the next leader", attempt=str(effect.attempt), error=str(error))
         except AttemptRefused as error:

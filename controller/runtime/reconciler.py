@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 
 import structlog
 
+from controller import failpoints
 from controller.clock import Clock
 from controller.core import codec
 from controller.core.draft import Limits
@@ -107,6 +108,7 @@ class Reconciler:
         if message.epoch != self._leadership.epoch:
             return  # of a tenure before
         now = self._clock.now()
+        failpoints.hit("before-observe")
         if isinstance(message, Observed):
             self._planner.observed(message.observation, now)
         elif isinstance(message, Listed):
@@ -151,6 +153,7 @@ class Reconciler:
 
     def _commit(self, plan: Plan) -> bool:
         transaction = to_transaction(plan, self._keys, self._leadership.revision)
+        failpoints.hit("before-commit")
         try:
             result = self._store.commit(transaction, deadline=self._leadership.deadline)
         except StoreFull as error:
@@ -166,6 +169,7 @@ class Reconciler:
         if isinstance(result, Refused):
             self._refused(plan, result)
             return False
+        failpoints.hit("after-commit")
         before = {change.task_id: self._status(change.task_id) for change in plan.changes}
         with self._changing():
             self._planner.committed(plan, result.revision)
