@@ -15,11 +15,22 @@ _LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCE
 class Attempt:
     """One attempt as this leader sees it. Times are seconds of the leader's boottime clock."""
 
-    __slots__ = ("id", "observation", "retry_at", "seen_at", "start_done_at", "starting", "stop_sent_at", "stopping")
+    __slots__ = (
+        "first_seen_at",
+        "id",
+        "observation",
+        "retry_at",
+        "seen_at",
+        "start_done_at",
+        "starting",
+        "stop_sent_at",
+        "stopping",
+    )
 
     def __init__(self, attempt: AttemptId) -> None:
         self.id = attempt
         self.observation: Observation | None = None
+        self.first_seen_at: float | None = None
         self.seen_at = 0.0  # when it was observed last: a list that began before may lack it, and proves nothing
         self.starting = False  # a Start is under way; Invariant: at most one effect of an attempt is under way
         self.start_done_at: float | None = None  # since when a complete list must show it
@@ -43,6 +54,9 @@ class Attempts:
 
     def __init__(self) -> None:
         self._by_task: dict[str, dict[int, Attempt]] = {}
+        # Numbers are never reused while the engine may still have the name: a task that is submitted again under the name
+        # of a removed one would adopt the result of the other's attempt.
+        self._highest: dict[str, int] = {}
 
     def get(self, attempt: AttemptId) -> Attempt | None:
         """The attempt, if it is known."""
@@ -50,6 +64,7 @@ class Attempts:
 
     def ensure(self, attempt: AttemptId) -> Attempt:
         """The attempt, made known if it was not."""
+        self.note(attempt)
         known = self._by_task.setdefault(attempt.task_id, {})
         if attempt.number not in known:
             known[attempt.number] = Attempt(attempt)
@@ -59,9 +74,21 @@ class Attempts:
         """All known attempts of a task, by number."""
         return [attempt for _, attempt in sorted(self._by_task.get(task_id, {}).items())]
 
+    def note(self, attempt: AttemptId) -> None:
+        """The engine has, or may have, something of this name."""
+        self._highest[attempt.task_id] = max(attempt.number, self._highest.get(attempt.task_id, 0))
+
     def highest(self, task_id: str) -> int:
-        """The highest number seen in the engine for a task, 0 for none."""
-        return max(self._by_task.get(task_id, {}), default=0)
+        """The highest number that the engine may have of a task, 0 for none."""
+        return self._highest.get(task_id, 0)
+
+    def renumber(self, listed: Iterable[AttemptId]) -> None:
+        """A full list says which names there are; those that are followed here stay known too."""
+        self._highest = {}
+        for attempt in listed:
+            self.note(attempt)
+        for attempt_state in self:
+            self.note(attempt_state.id)
 
     def drop(self, attempt: AttemptId) -> None:
         """Forget what is known of an attempt."""
@@ -82,6 +109,8 @@ class Attempts:
         """
         attempt = self.ensure(seen.attempt)
         attempt.seen_at = now
+        if attempt.first_seen_at is None:
+            attempt.first_seen_at = now
         before = attempt.observation
         if before is not None:
             if before.stopped or before == seen:

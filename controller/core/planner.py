@@ -22,6 +22,7 @@ from controller.core.transitions import Moment
 from controller.core.world import World
 
 ORPHAN_GRACE_SECONDS = 10.0
+TOMBSTONE_SECONDS = 3600.0  # how long the name of an ended attempt is kept at least, so that a late start of it meets it
 STOP_RESEND_SECONDS = 30.0  # after the grace: the stop may have been lost with the engine that took it
 
 
@@ -60,6 +61,7 @@ class Planner:
     def observed(self, seen: Observation, now: float) -> None:
         """An observation from the engine's watch, or the answer to an effect."""
         task = self._world.tasks.get(seen.attempt.task_id)
+        self._attempts.note(seen.attempt)
         is_tombstone = seen.stopped and not seen.awaits_commit
         if is_tombstone and task is not None and not self._is_current(task, seen.attempt):
             # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no longer does.
@@ -96,6 +98,7 @@ class Planner:
             current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)
             if attempt.id not in names and not (current or started_since or attempt.busy):
                 self._attempts.drop(attempt.id)  # an orphan that has gone
+        self._attempts.renumber(names)
         self._world.dirty_pools.update(dict.fromkeys(self._world.queues))
 
     def unavailable(self) -> None:
@@ -163,6 +166,9 @@ class Planner:
             for kind, _ in change.requests:
                 self._world.apply(Change("requests", (change.task_id, kind), None, revision))
             if change.removes:
+                task = self._world.tasks.get(change.task_id)
+                if task is not None and task.attempt:
+                    self._attempts.note(AttemptId(task.id, task.attempt))
                 self._world.apply(Change("tasks", (change.task_id,), None, revision))
                 self._world.put_status(change.task_id, None, revision)
             elif change.status is not None:
@@ -210,7 +216,7 @@ class Planner:
                     continue  # looked at again when the ledger has been mended
                 dirty[task_id] = None
                 break
-            elif decision.removes:
+            elif decision.removes and self._is_old(task.status.finished_at if task.status is not None else None, draft):
                 draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in range(1, task.attempt + 1)]
 
     def _drive(self, task: Task, status: Status, draft: Draft) -> None:
@@ -240,13 +246,32 @@ class Planner:
                 grace = task.spec.grace_seconds if task is not None and task.spec is not None else ORPHAN_GRACE_SECONDS
                 self._stop(attempt, min(grace, ORPHAN_GRACE_SECONDS), attempt.observation.uid, "orphan", draft)
                 continue
-            self._attempts.drop(attempt_id)
-            if task is None:
-                draft.plan.effects.append(Forget(attempt_id))
+            if attempt.observation.awaits_commit:
+                self._attempts.drop(attempt_id)
+                draft.plan.effects.append(Settle(attempt_id))
+            elif task is None:
+                self._bury(attempt, draft)
             else:
+                self._attempts.drop(attempt_id)
+            if task is not None:
                 self._world.dirty_pools[task.pool] = None
-                if attempt.observation.awaits_commit:
-                    draft.plan.effects.append(Settle(attempt_id))
+
+    def _bury(self, attempt: Attempt, draft: Draft) -> None:
+        """What is left of an attempt whose task is gone is removed once no late start of its name can be under way."""
+        assert attempt.observation is not None
+        ended_at = attempt.observation.finished_at
+        if ended_at is None:
+            ended_at = attempt.first_seen_at
+        if self._is_old(ended_at, draft):
+            self._attempts.drop(attempt.id)
+            draft.plan.effects.append(Forget(attempt.id))
+        elif attempt.retry_at is None:
+            attempt.retry_at = (ended_at or draft.moment.now) + TOMBSTONE_SECONDS
+            heapq.heappush(self._wakes, (attempt.retry_at, attempt.id))
+
+    @staticmethod
+    def _is_old(ended_at: float | None, draft: Draft) -> bool:
+        return ended_at is not None and ended_at + TOMBSTONE_SECONDS <= draft.moment.now
 
     def _plan_admissions(self, draft: Draft) -> None:
         dirty = self._world.dirty_pools

@@ -23,6 +23,7 @@ class Place(NamedTuple):
 
     rank: int  # -priority
     submission: int  # create revision of the spec
+    told: float  # when its client says that it submitted; orders only what one transaction created, and so one client
     task_id: str
 
 

@@ -48,8 +48,6 @@ def admitted(task: Task, spec: Spec, attempt: int, moment: Moment) -> Status:
         stopping="",
         lost_since=None,
         exit_code=None,
-        reason="",
-        message="",
     )
 
 
@@ -174,7 +172,7 @@ def _step(status: Status, event: Event, moment: Moment, reason: str = "", messag
         message=message[:MESSAGE_LIMIT],
         term=moment.epoch,
     )
-    if reason or message:
+    if reason or message or event is Event.ADMITTED:  # a new attempt does not carry the last one's words
         fields |= {"reason": step.reason, "message": step.message}
     return _record(status, step, moment, {"state": state, **fields})
 

@@ -314,7 +314,7 @@ class World:
         queue = self.queues.get(task.pool)
         if queue is None:
             queue = self.queues[task.pool] = Queue()
-        queue.add(Place(-task.spec.priority, task.spec_create, task.id), task.spec.resources)
+        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.spec.resources)
         self.dirty_pools[task.pool] = None
 
     def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:

@@ -31,7 +31,7 @@ def queue_of(*entries: tuple[str, int, Vector]) -> Queue:
     """(id, priority, request) in the order of submission."""
     queue = Queue()
     for submission, (task_id, priority, request) in enumerate(entries, 1):
-        queue.add(Place(-priority, submission, task_id), request)
+        queue.add(Place(-priority, submission, 0.0, task_id), request)
     return queue
 
 
@@ -73,7 +73,7 @@ def test_a_queue_that_was_changed_is_one_that_was_built_so(raw: list[Any], data:
     queue, kept = Queue(), {}
     for n, (priority, request, _) in enumerate(raw):
         task_id = data.draw(st.sampled_from([f"t{n}", "t0", "t1"]))
-        kept[task_id] = (Place(-priority, n, task_id), request)
+        kept[task_id] = (Place(-priority, n, 0.0, task_id), request)
         queue.add(*kept[task_id])
         if data.draw(st.booleans()):
             victim = data.draw(st.sampled_from(sorted(kept)))
@@ -161,7 +161,7 @@ def test_a_pass_costs_what_it_admits_and_not_what_waits(policy: Policy) -> None:
     for waiting_tasks in (500, 10_000):
         queue = Queue()
         for n in range(waiting_tasks):
-            queue.add(Place(0, n, f"t{n}"), CountedVector({"cpu": 1000 * (1 + n % 4)}))
+            queue.add(Place(0, n, 0.0, f"t{n}"), CountedVector({"cpu": 1000 * (1 + n % 4)}))
         CountedVector.looks = 0
         assert admitted(queue, pool(policy), Vector({"cpu": 5000}))
         looks.append(CountedVector.looks)

@@ -7,6 +7,8 @@ import pytest
 from controller.core import codec
 from controller.core.lifecycle import State
 from controller.core.task import Phase, RequestKind
+from controller.core.validation import parse_spec
+from controller.store.base import Guard, Put, Transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 
@@ -365,8 +367,7 @@ def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Sta
     spec, _ = stage.store.get(stage.keys.task("job"), deadline=stage.clock.boottime() + 5)
     assert spec is not None
     stage.clock.move(61)
-    effects = leader.run()
-    assert [type(effect).__name__ for effect in effects] == ["Forget"]
+    assert leader.run() == []
     assert stage.world().tasks == {}
     from controller.store.changes import to_change
 
@@ -374,6 +375,62 @@ def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Sta
     assert leader.run() == []
     assert "job" not in leader.world.tasks
     assert late.id == "job"
+
+
+def test_a_name_is_kept_for_an_hour_and_its_numbers_are_not_reused(stage: Stage) -> None:
+    """A task that is submitted again under a removed one's name does not adopt that one's result: it has the next number."""
+    stage.submit("job", retention_seconds=60)
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.SUCCEEDED)
+    ended = observation(("job", 1), Phase.SUCCEEDED, finished_at=stage.clock.now())
+    stage.clock.move(61)
+    assert leader.run() == []
+    stage.submit("job")
+    leader.sync()
+    assert starts(leader.run()) == ["job-2"]
+    stage.elect()
+    new = stage.replica()
+    new.list_engine(
+        ended, observation(("job", 2), Phase.SUCCEEDED), observation(("gone", 7), Phase.SUCCEEDED, finished_at=stage.clock.now())
+    )
+    assert new.run() == []
+    stage.submit("gone")
+    new.sync()
+    assert starts(new.run()) == ["gone-8"]
+
+
+def test_tombstones_of_removed_tasks_are_forgotten_after_an_hour(stage: Stage) -> None:
+    """Until then a late start of the same attempt meets its name."""
+    leader = stage.replica()
+    leader.list_engine(
+        observation(("old", 1), Phase.SUCCEEDED, finished_at=stage.clock.now() - 3601), observation(("young", 1), Phase.FAILED)
+    )
+    assert [str(effect.attempt) for effect in leader.run()] == ["old-1"]
+    stage.clock.move(3601)
+    assert [str(effect.attempt) for effect in leader.run()] == ["young-1"]
+
+
+def test_an_attempt_does_not_carry_the_last_ones_words(stage: Stage) -> None:
+    """A second attempt that runs is Running, and not "Running (Error)"."""
+    stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.FAILED)
+    leader.run()
+    status = stage.status("job")
+    assert status is not None
+    assert (status.state, status.attempt, status.reason, status.message) == (State.PENDING, 2, "", "")
+
+
+def test_tasks_of_one_submission_keep_its_order(stage: Stage) -> None:
+    """Many tasks may be created in one transaction, at one revision; they are admitted in the order of their submission."""
+    stage.pool(capacity={"cpu": 1})
+    specs = [parse_spec({"id": task_id, "command": ["true"], "resources": {"cpu": 1}}) for task_id in ("zebra", "mouse", "ape")]
+    writes = tuple(
+        Put(stage.keys.task(spec.id), codec.encode_spec(spec, stage.clock.now() + n * 1e-6, "op")) for n, spec in enumerate(specs)
+    )
+    guards = tuple(Guard(write.key, 0) for write in writes)
+    stage.store.commit(Transaction(guards, writes, "op"), deadline=stage.clock.boottime() + 5)
+    assert starts(leader_of(stage).run()) == ["zebra-1"]
 
 
 def test_a_spec_written_around_the_client(stage: Stage) -> None:
