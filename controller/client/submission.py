@@ -167,6 +167,9 @@ class Submission:
         op, now = uuid.uuid4().hex, self._clock.now()
         return Transaction(
             guards=tuple(Guard(self._keys.task(task_id), 0) for task_id in batch),
-            writes=tuple(Put(self._keys.task(p.spec.id), codec.encode_spec(p.spec, now, op)) for p in batch.values()),
+            # A microsecond apart: what one transaction creates has one revision, and keeps the order in which it was given.
+            writes=tuple(
+                Put(self._keys.task(p.spec.id), codec.encode_spec(p.spec, now + n * 1e-6, op)) for n, p in enumerate(batch.values())
+            ),
             op=op,
         )
