@@ -54,6 +54,18 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
         from controller.engine.process import ProcessEngine
 
         return ProcessEngine(settings.state_dir, settings.cluster, clock)
+    if name == "kubernetes":
+        from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
+        from controller.engine.kubernetes_api import Access
+
+        access = Access(
+            kubeconfig=settings.kubeconfig,
+            context=settings.kube_context,
+            qps=settings.kube_qps,
+            burst=settings.kube_burst,
+            timeout_seconds=settings.kube_timeout_seconds,
+        )
+        return KubernetesEngine(settings.cluster, clock, KubernetesOptions(access=access, namespaces=settings.kube_namespaces))
     if name == "null":
         from controller.engine.null import NullEngine
 

@@ -99,6 +99,25 @@ def _seconds(raw: object, name: str) -> float:
     return seconds
 
 
+def _namespaces(raw: object, name: str) -> tuple[str, ...]:
+    texts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(texts, list | tuple) or not texts:
+        raise InvalidField(name, "expected names of namespaces, separated by commas")
+    return tuple(dict.fromkeys(parse_name(str(text).strip(), name, "a namespace") for text in texts))
+
+
+def _count(raw: object, name: str) -> int:
+    if isinstance(raw, bool) or not re.fullmatch(r"[1-9][0-9]{0,5}", str(raw)):
+        raise InvalidField(name, f"is {raw!r}, expected a whole number from 1 on")
+    return int(str(raw))
+
+
+def _rate(raw: object, name: str) -> float:
+    if isinstance(raw, bool) or not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", str(raw)) or not float(str(raw)):
+        raise InvalidField(name, f"is {raw!r}, expected a number a second, above 0")
+    return float(str(raw))
+
+
 def default_replica() -> str:
     """The first label of the host's name, as a DNS label."""
     return re.sub(r"[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:63] or "replica"
@@ -132,6 +151,19 @@ class Settings:
         "folder of the process engine, shared by all replicas on this machine",
         shown="~/.local/state/tally",
     )
+    kubeconfig: Path | None = _setting(
+        None, _file, "how to reach Kubernetes; without it KUBECONFIG, the pod's own account, ~/.kube"
+    )
+    kube_context: str = _setting("", _text, "context of the kubeconfig, when not its current one")
+    kube_namespaces: tuple[str, ...] = _setting(
+        (),
+        _namespaces,
+        "namespaces that pools may use, the first by default; none: the kubeconfig's own",
+        shown="the kubeconfig's own",
+    )
+    kube_qps: float = _setting(50.0, _rate, "calls to Kubernetes a second, in the long run")
+    kube_burst: int = _setting(100, _count, "calls to Kubernetes at once")
+    kube_timeout_seconds: float = _setting(4.0, _seconds, "time limit of one call to Kubernetes")
     status: str = _setting("127.0.0.1:9180", parse_address, "where the status endpoint listens, HOST:PORT; port 0 takes a free one")
     lease_ttl_seconds: int = _setting(
         5, _whole_seconds, "how long a dead leader keeps the lease; a take-over needs about this long"
