@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from controller.core.records import Change
@@ -36,6 +36,8 @@ class Facts:
     engine: str
     live: tuple[Check, ...]
     ready: tuple[Check, ...]
+    lease_seconds: float = 0.0  # for which effects may still start while leading, else 0
+    reloads: Mapping[str, int] = field(default_factory=dict)  # cause → how often the model had to be loaded again
 
 
 class Listener(Protocol):

@@ -17,7 +17,7 @@ from controller.core import codec
 from controller.core.draft import Limits
 from controller.core.plan import Effect, Plan, Start
 from controller.core.planner import Planner
-from controller.core.task import Status
+from controller.core.task import Status, Step
 from controller.core.world import World
 from controller.election.term import Leadership, LeadershipLost
 from controller.runtime.inbox import (
@@ -30,6 +30,7 @@ from controller.runtime.inbox import (
     StartRefused,
     StopSent,
 )
+from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.store.base import (
     MAX_OPERATIONS,
     MAX_REQUEST_BYTES,
@@ -78,7 +79,7 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
 class Reconciler:
     """One tenure's decisions. `reading` guards the model against readers while it changes; see the module's docstring.
 
-    `on_commit`, when given, is told of every plan that was persisted and its revision (for logs, metrics, tests).
+    `instruments` are told of every transition that was persisted.
     """
 
     def __init__(
@@ -91,9 +92,11 @@ class Reconciler:
         clock: Clock,
         perform: Callable[[Effect], None],
         changing: Callable[[], AbstractContextManager[object]],
+        instruments: Instruments = UNCOUNTED,
     ) -> None:
         self._world = world
         self._planner = planner
+        self._instruments = instruments
         self._leadership = leadership
         self._store = store
         self._keys = keys
@@ -176,7 +179,9 @@ class Reconciler:
         self.commits += 1
         for change in plan.changes:
             if change.status is not None:
-                _log_steps(change.task_id, before[change.task_id], change.status, result.revision)
+                steps = _new_steps(before[change.task_id], change.status)
+                _log_steps(change.task_id, steps, result.revision)
+                self._instruments.transitioned(before[change.task_id], change.status, steps)
             elif change.removes:
                 log.info("task removed", task=change.task_id, revision=result.revision)
         return True
@@ -215,10 +220,14 @@ class Reconciler:
 DEFAULT_LIMITS = Limits(MAX_OPERATIONS, MAX_REQUEST_BYTES)
 
 
-def _log_steps(task_id: str, before: Status | None, after: Status, revision: int) -> None:
-    """One canonical line per transition."""
+def _new_steps(before: Status | None, after: Status) -> list[Step]:
     new = after.steps - (before.steps if before is not None else 0)
-    for step in codec.decode_history(after)[-new:] if new > 0 else []:
+    return codec.decode_history(after)[-new:] if new > 0 else []
+
+
+def _log_steps(task_id: str, steps: list[Step], revision: int) -> None:
+    """One canonical line per transition."""
+    for step in steps:
         log.info(
             "transition",
             task=task_id,

@@ -29,6 +29,7 @@ from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
+from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
 from controller.store.base import OutcomeUnknown, Store, StoreError
@@ -52,6 +53,7 @@ class Replica:
         audit: Callable[[], dict[str, Any]],
         new_lease: Callable[[], int],
         fatal: Callable[[str], None],
+        instruments: Instruments = UNCOUNTED,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -59,6 +61,7 @@ class Replica:
         self._options = options
         self._audit = audit
         self._fatal = fatal
+        self._instruments = instruments
         self._keys = Keys(options.cluster)
         self._inbox = Inbox()
         self._lock = threading.RLock()
@@ -69,6 +72,7 @@ class Replica:
         self._started = self._beat = clock.boottime()
         self._stopping = threading.Event()
         self._elected: Leadership | None = None
+        self._elected_at = 0.0  # boottime
         self._tenure: Tenure | None = None
         self._torn_down = threading.Event()
         self._last_error = ""
@@ -131,6 +135,7 @@ class Replica:
             return
         if self._phase == "taking-over" and tenure.engine_listed:
             self._enter("leading")
+            self._instruments.took_over(self._clock.boottime() - self._elected_at)
 
     def _idle_seconds(self) -> float:
         tenure = self._tenure
@@ -210,8 +215,8 @@ class Replica:
                 self._options.relist_seconds,
                 self._options.workers,
                 lambda: self._lock,
+                self._instruments,
             )
-
         elif self._staleness() > self._deaf_seconds:
             elected.end("the model does not reach the term: the watch is dead")
             self._session.wake()
@@ -255,6 +260,7 @@ class Replica:
     def on_elected(self, leadership: Leadership) -> None:
         """See Ballot."""
         self._torn_down.clear()
+        self._elected_at = self._clock.boottime()
         self._inbox.put(Elected(leadership))
 
     def on_lost(self, leadership: Leadership, why: str) -> None:
@@ -276,6 +282,7 @@ class Replica:
         if phase != self._phase:
             log.info("phase", phase=phase, before=self._phase, **facts)
             self._phase = phase
+            self._instruments.entered(phase)
 
     # -- the status endpoint's view ----------------------------------------------------------------------------------
 
@@ -312,6 +319,8 @@ class Replica:
             engine=self._engine.name,
             live=live,
             ready=ready,
+            lease_seconds=tenure.leadership.remaining() if leading and tenure is not None else 0.0,
+            reloads=dict(self._follower.reloads),
         )
 
     def reading(self) -> AbstractContextManager[World]:
@@ -346,4 +355,7 @@ class Replica:
         return self._clock.now()
 
     def _describe(self) -> dict[str, Any]:
-        return {"applied_revision": self._world.revision}
+        """What the registration says beside the identity; the leader alone knows of the engine."""
+        tenure = self._tenure
+        described = {"applied_revision": self._world.revision, "behind_seconds": round(self._staleness(), 1), "phase": self._phase}
+        return described if tenure is None else {**described, "engine_answers": tenure.engine_answers}

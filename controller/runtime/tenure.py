@@ -17,6 +17,7 @@ from controller.election.term import Leadership
 from controller.engine.base import Engine
 from controller.runtime.actuator import Actuator
 from controller.runtime.inbox import Inbox
+from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.observer import Observer
 from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
 from controller.store.base import Store
@@ -43,6 +44,7 @@ class Tenure:
         relist_seconds: float,
         workers: int,
         changing: Callable[[], AbstractContextManager[object]],
+        instruments: Instruments = UNCOUNTED,
     ) -> None:
         clock.anchor()
         self.leadership = leadership
@@ -50,7 +52,9 @@ class Tenure:
         self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
         planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
         self._planner = planner
-        self.reconciler = Reconciler(world, planner, leadership, store, keys, clock, self._actuator.perform, changing)
+        self.reconciler = Reconciler(
+            world, planner, leadership, store, keys, clock, self._actuator.perform, changing, instruments
+        )
 
     @property
     def engine_answers(self) -> bool:
