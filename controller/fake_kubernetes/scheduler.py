@@ -71,6 +71,8 @@ class Scheduler:
                 self._occupy(uid, _Place(pod["spec"]["nodeName"], requests_of(pod["spec"])))
         elif gone:
             self._waiting.pop(change.after.key, None)
+        elif pod["spec"]["schedulerName"] != "default-scheduler":
+            return  # another scheduler's
         elif change.after.key not in self._waiting or (change.before and _gates(change.before.document) != _gates(pod)):
             fits_nowhere = self._script_of(pod).start == "unschedulable"
             self._waiting[change.after.key] = _Waiting(requests_of(pod["spec"]), fits_nowhere)

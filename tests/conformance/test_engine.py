@@ -15,6 +15,8 @@ from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import AttemptUnknown, Engine
 from controller.engine.null import NullEngine
 from controller.engine.process import ProcessEngine
+from controller.fake_kubernetes import FakeCluster
+from tests.engine import kubernetes_cases
 from tests.engine.process_cases import launch, observation, wait_for, wait_stopped
 
 
@@ -57,6 +59,34 @@ def process_case(folder: Path) -> EngineCase:
     return case
 
 
+def kubernetes_case(folder: Path) -> EngineCase:
+    """On a fake API server, over real HTTP. `tests/cluster` runs the same engine on a real one."""
+    cluster = FakeCluster(scale=0.02).start()
+    engine = kubernetes_cases.engine_on(cluster, folder)
+    scripted = kubernetes_cases.scripted
+    case = EngineCase(
+        engine,
+        succeeding=lambda: kubernetes_cases.launch("true"),
+        until_stopped=kubernetes_cases.running,
+        failing=lambda code: kubernetes_cases.launch("sh", "-c", f"exit {code}"),
+        ignoring_sigterm=lambda: scripted(run_seconds=None, output=[(0.0, "ready")]),
+        printing=lambda text: scripted(output=[(0.0, text), (0.0, text)]),
+        never_starting=lambda: scripted(start="not-found"),
+        printing_environment=lambda: kubernetes_cases.launch(
+            "sh", "-c", "; ".join(f"echo {name}=${name}" for name in ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM"))
+        ),
+    )
+
+    def another(name: str) -> Engine:
+        other = kubernetes_cases.engine_on(cluster, folder, name)
+        case.cleanups.insert(0, other.close)
+        return other
+
+    case.another = another
+    case.cleanups += [engine.close, cluster.stop]
+    return case
+
+
 def null_case(folder: Path) -> EngineCase:
     """Excluded by nature: it runs nothing, so nothing fails, prints, ignores signals or outlives its process."""
     engine = NullEngine(SystemClock())
@@ -71,7 +101,7 @@ def null_case(folder: Path) -> EngineCase:
     )
 
 
-@pytest.fixture(params=[process_case, null_case], ids=["process", "null"])
+@pytest.fixture(params=[process_case, kubernetes_case, null_case], ids=["process", "kubernetes", "null"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
     made: EngineCase = request.param(tmp_path)
     yield made

@@ -1,0 +1,53 @@
+"""What the tests of the Kubernetes engine share: engines on a fake cluster, and launches whose pods follow a script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from controller.clock import SystemClock
+from controller.core.task import Launch, Pool
+from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
+from controller.engine.kubernetes_api import Access
+from controller.fake_kubernetes import FakeCluster, script_annotation
+from tests.engine import process_cases
+
+IMAGE = "busybox:1"
+
+
+def engine_on(
+    cluster: FakeCluster,
+    folder: Path,
+    name: str = "test",
+    *,
+    namespaces: tuple[str, ...] = (),
+    token: str = "",
+    timeout: float = 5.0,
+    **options: Any,
+) -> KubernetesEngine:
+    """An engine of the cluster of this name, configured as a user's would be; the caller closes it."""
+    token_option = {"token": token} if token else {}
+    path = cluster.kubeconfig(folder / "kubeconfig", **token_option)
+    access = Access(kubeconfig=path, qps=10_000.0, burst=10_000, timeout_seconds=timeout)
+    return KubernetesEngine(name, SystemClock(), KubernetesOptions(access=access, namespaces=namespaces, **options))
+
+
+def launch(*command: str, engine_options: dict[str, Any] | None = None, repeated: bool = False, **spec: Any) -> Launch:
+    """A launch of an image, by default as the first attempt of a task of its own."""
+    given = process_cases.launch(*command, **{"image": IMAGE, **spec})
+    pool = Pool(name="default", engine_options=engine_options or {})
+    return Launch(
+        attempt=given.attempt, cluster=given.cluster, term=given.term, spec=given.spec, pool=pool,
+        environment=given.environment, repeated=repeated,
+    )  # fmt: skip
+
+
+def scripted(engine_options: dict[str, Any] | None = None, *, repeated: bool = False, task_id: str = "", **script: Any) -> Launch:
+    """A launch whose pod does what the script says; the fields are those of the fake cluster's Script."""
+    template = {"metadata": {"annotations": script_annotation(**script)}}
+    return launch("run", pod_template=template, engine_options=engine_options, repeated=repeated, task_id=task_id)
+
+
+def running(**options: Any) -> Launch:
+    """A launch that runs until it is stopped, and ends at once on TERM."""
+    return scripted(run_seconds=None, on_term=143, term_seconds=0.01, **options)
