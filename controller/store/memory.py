@@ -154,20 +154,28 @@ class MemoryWatch:
             self._closed = True
             self._server.changed.notify_all()
 
+    def poll(self) -> Batch | None:
+        """The next batch if there is one already; None otherwise. Raises Compacted. For whoever does its own waiting."""
+        server = self._server
+        with server.changed:
+            server.expire()
+            # As on etcd, where deletions at the compacted revision itself are lost: see EtcdWatch.
+            if max(1, self.revision) < server.compacted:
+                raise Compacted(server.compacted)
+            start = bisect_right(server.history, self.revision, key=lambda batch: batch.revision)
+            for batch in islice(server.history, start, None):
+                self.revision = batch.revision
+                events = tuple(event for event in batch.events if event.key.startswith(self._prefix))
+                if events:
+                    return Batch(batch.revision, events)
+        return None
+
     def _next(self) -> Batch | None:
         server = self._server
         with server.changed:
             while not self._closed:
-                server.expire()
-                # As on etcd, where deletions at the compacted revision itself are lost: see EtcdWatch.
-                if max(1, self.revision) < server.compacted:
-                    raise Compacted(server.compacted)
-                start = bisect_right(server.history, self.revision, key=lambda batch: batch.revision)
-                for batch in islice(server.history, start, None):
-                    self.revision = batch.revision
-                    events = tuple(event for event in batch.events if event.key.startswith(self._prefix))
-                    if events:
-                        return Batch(batch.revision, events)
+                if (batch := self.poll()) is not None:
+                    return batch
                 server.changed.wait(server.seconds_to_next_expiry())
         return None
 
