@@ -36,12 +36,9 @@ class Agenda:
 
     def after(self, seconds: float, step: Step) -> None:
         """Run `step` in `seconds` of the cluster; those of one moment in the order given."""
-        self.at(self.clock.boottime() + seconds * self.scale, step)
-
-    def at(self, boottime: float, step: Step) -> None:
-        """Run `step` when the clock says `boottime`."""
+        due = self.clock.boottime() + seconds * self.scale
         with self._due:
-            heapq.heappush(self._steps, (boottime, next(self._numbers), step))
+            heapq.heappush(self._steps, (due, next(self._numbers), step))
             if self._steps[0][2] is step:
                 self._due.notify()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 
 from controller.clock import Clock
 from controller.fake_kubernetes.apierrors import Document
-from controller.fake_kubernetes.storage import Storage
+from controller.fake_kubernetes.storage import Key, Storage
 from controller.fake_kubernetes.timestamps import timestamp
 
 LIMIT = 5_000
@@ -19,6 +20,7 @@ class EventRecorder:
         self._storage = storage
         self._clock = clock
         self._numbers = itertools.count(1)
+        self._keys: deque[Key] = deque()
 
     def record(self, pod: Document, reason: str, message: str, *, component: str = "kubelet", warning: bool = False) -> None:
         """One event, in the pod's namespace; needs the storage's lock."""
@@ -30,7 +32,7 @@ class EventRecorder:
         event: Document = {"kind": "Event", "apiVersion": "v1", "involvedObject": involved | {"uid": metadata["uid"]}}
         event |= {"metadata": {"name": name, "namespace": metadata["namespace"], "creationTimestamp": now}}
         event |= {"reason": reason, "message": message, "type": "Warning" if warning else "Normal", "count": 1}
-        events.put(event | {"source": {"component": component}, "firstTimestamp": now, "lastTimestamp": now})
-        if len(events.items) > LIMIT:
-            oldest = min(events.items.values(), key=lambda stored: stored.revision)
-            events.remove(oldest.key)
+        stored = events.put(event | {"source": {"component": component}, "firstTimestamp": now, "lastTimestamp": now})
+        self._keys.append(stored.key)
+        if len(self._keys) > LIMIT:
+            events.remove(self._keys.popleft())

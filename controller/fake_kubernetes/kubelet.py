@@ -22,6 +22,7 @@ from controller.fake_kubernetes.storage import Change, Storage, Stored
 from controller.fake_kubernetes.timestamps import timestamp
 from controller.fake_kubernetes.version import ServerVersion
 
+MINIMUM_GRACE_SECONDS = 2  # what every kubelet gives a container, whatever was asked for
 DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 EVICTED = ("Evicted", "The node was low on resource: memory. ")
 
@@ -86,7 +87,9 @@ class Kubelets:
             grace = pod["spec"]["terminationGracePeriodSeconds"]
             self._soon(run, self._timings.report, partial(self._stop, grace=grace))
         elif pod["metadata"].get("deletionGracePeriodSeconds") != _grace(change.before):
-            self._soon(run, self._timings.report, partial(self._stop, grace=pod["metadata"]["deletionGracePeriodSeconds"]))
+            grace = pod["metadata"]["deletionGracePeriodSeconds"]
+            if grace or pod["metadata"].get("finalizers"):  # else it is removed now, and the kubelet sees only that
+                self._soon(run, self._timings.report, partial(self._stop, grace=grace))
         elif pod["spec"].get("activeDeadlineSeconds") != _deadline(change.before):
             self._soon(run, self._timings.report, self._check_deadline)
 
@@ -105,7 +108,7 @@ class Kubelets:
 
     def _accept(self, run: PodRun) -> None:
         run.accepted_at, run.accepted_boottime = self._clock.now(), self._clock.boottime()
-        if run.stopping or self._object(run) is None:
+        if run.state == "ended" or self._object(run) is None:
             return
         self._report(run)
         self._check_deadline(run)
@@ -170,6 +173,7 @@ class Kubelets:
                 code = run.script.on_term
                 end = partial(self._end, exit_code=code, reason="Error" if code else "Completed")
                 self._soon(run, run.script.term_seconds, end)
+        grace = max(grace, MINIMUM_GRACE_SECONDS)
         self._soon(run, grace, partial(self._end, exit_code=137, reason="Error"))
 
     def _end(self, run: PodRun, exit_code: int, reason: str, message: str = "") -> None:
@@ -184,13 +188,14 @@ class Kubelets:
             self.runs.pop(run.uid, None)
             return
         deleted = "deletionTimestamp" in pod.document["metadata"]
-        if deleted and not self._version.reports_after_stop:
+        removal = self._timings.removal
+        if not deleted or self._version.reports_after_stop:
+            self._report(run)
+        elif run.execution is not None:  # an old kubelet says nothing about containers that never were
             self._soon(run, self._timings.legacy_stop_report, self._report)
-            self._soon(run, self._timings.legacy_stop_report + self._timings.legacy_removal, self._remove)
-            return
-        self._report(run)
+            removal = self._timings.legacy_stop_report + self._timings.legacy_removal
         if deleted:
-            self._soon(run, self._timings.removal, self._remove)
+            self._soon(run, removal, self._remove)
 
     def _remove(self, run: PodRun) -> None:
         if self._object(run) is not None:
@@ -209,8 +214,7 @@ class Kubelets:
         if self._clock.boottime() >= due:
             self._fail(run, DEADLINE)
         else:
-            node = self._nodes.by_name[run.node]
-            self._agenda.at(due, lambda: node.when_connected(partial(self._check_deadline, run)))
+            self._soon(run, (due - self._clock.boottime()) / self._agenda.scale, self._check_deadline)
 
     def _fail(self, run: PodRun, verdict: tuple[str, str]) -> None:
         """The kubelet fails the pod: an old one says so first and stops the containers then, a new one the other way round."""

@@ -106,13 +106,11 @@ class PodRun:
         if self.state in {"creating", "waiting"}:
             state = pod_status.waiting(*self.why_waiting)
             return [pod_status.container_state(each, state, "") for each in containers]
-        if self.state == "ended" and self.execution is None and self.exit_reason == "ContainerStatusUnknown":
-            return [pod_status.container_state(each, pod_status.unknown_end("terminated"), "") for each in containers]
         if self.state == "ended" and self._unseen(deleting):
+            end = pod_status.unknown_end(self.version)
             if self.version.reports_after_stop:
-                return [pod_status.container_state(each, pod_status.unknown_end("terminated"), "") for each in containers]
-            last = pod_status.unknown_end("deleted")
-            return [pod_status.container_state(each, pod_status.waiting("ContainerCreating"), "", last=last) for each in containers]
+                return [pod_status.container_state(each, end, "") for each in containers]
+            return [pod_status.container_state(each, pod_status.waiting("ContainerCreating"), "", last=end) for each in containers]
         return [self._container(each) for each in containers]
 
     def _container(self, container: Document) -> Document:

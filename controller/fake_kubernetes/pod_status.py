@@ -84,9 +84,11 @@ def terminated(exit_code: int, reason: str, message: str, started: str, finished
     return {"terminated": body | {"startedAt": started, "finishedAt": finished, "containerID": container_id}}
 
 
-def unknown_end(when: str) -> Document:
+def unknown_end(version: ServerVersion) -> Document:
     """state.terminated of a container whose end nobody saw."""
-    message = f"The container could not be located when the pod was {when}.  The container used to be Running"
+    message = "The container could not be located when the pod was terminated"
+    if not version.reports_after_stop:
+        message = "The container could not be located when the pod was deleted.  The container used to be Running"
     body = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": message, "startedAt": None, "finishedAt": None}
     return {"terminated": body}
 

@@ -89,7 +89,7 @@ class Scheduler:
         waiting = [pod for key in self._waiting if (pod := self._storage.pods.get(key)) is not None]
         waiting.sort(key=lambda pod: -pod.document["spec"]["priority"])  # stable: by age among equals
         for pod in waiting:
-            if not _gates(pod.document):
+            if not _gates(pod.document) and "deletionTimestamp" not in pod.document["metadata"]:
                 self._place(pod, self._waiting[pod.key])
 
     def _place(self, pod: Stored, waiting: _Waiting) -> None:

@@ -106,8 +106,10 @@ class FakeCluster:
             for watch in self.watches:
                 watch.cut()
             self.storage.changed.notify_all()
-        self._server.end()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._server.end()
+            self._thread.join()
+        self._server.server_close()
         self._agenda.stop()
         if self._failure is not None:
             raise self._failure
