@@ -85,6 +85,14 @@ class Snapshot(NamedTuple):
     items: tuple[KeyValue, ...]
 
 
+class StoreSize(NamedTuple):
+    """Bytes of the store's database: the file, the part of it in use, and the limit on the file (0: not told)."""
+
+    used: int
+    in_use: int
+    quota: int
+
+
 class Put(NamedTuple):
     """Write `value`, attached to `lease` (0: to none)."""
 

@@ -8,6 +8,7 @@ nothing, with one exception that needs no guessing: see `_after_full`.
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
@@ -22,6 +23,7 @@ from controller.store.base import (
     Snapshot,
     StoreDenied,
     StoreFull,
+    StoreSize,
     StoreUnavailable,
     Transaction,
 )
@@ -43,6 +45,7 @@ class EtcdStore:
     def __init__(self, options: GatewayOptions, clock: Clock) -> None:
         self.gateway = Gateway(options, clock)
         self.identity = ClusterIdentity()
+        self.reconnects: Counter[str] = Counter()  # of all watches, by cause
         self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
 
     def get(self, key: str, *, deadline: float) -> tuple[KeyValue | None, int]:
@@ -76,7 +79,15 @@ class EtcdStore:
 
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> EtcdWatch:
         """See Store. Connects when it is first iterated."""
-        watch = EtcdWatch(self.gateway, self.identity, prefix, after=after, silence_seconds=silence_seconds, check=self._check)
+        watch = EtcdWatch(
+            self.gateway,
+            self.identity,
+            prefix,
+            after=after,
+            silence_seconds=silence_seconds,
+            check=self._check,
+            on_reconnect=self.reconnects.update,
+        )
         self._watches.add(watch)
         return watch
 
@@ -143,6 +154,11 @@ class EtcdStore:
         except RpcError as error:
             if error.fault is not Fault.LEASE_MISSING:
                 self._raise(error, f"lease {lease:x}", "write")
+
+    def size(self, *, deadline: float) -> StoreSize:
+        """Of the endpoint that is asked first. Raises StoreUnavailable, StoreDenied."""
+        answer = self._ask("/maintenance/status", b"{}", wire.decode_status, deadline, "the status", "read")
+        return StoreSize(answer.db_size, answer.db_size_in_use, answer.db_size_quota)
 
     def close(self) -> None:
         """See Store."""

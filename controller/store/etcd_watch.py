@@ -61,12 +61,14 @@ class EtcdWatch:
         after: int,
         silence_seconds: float,
         check: Callable[[float], None],
+        on_reconnect: Callable[[tuple[str]], None] = lambda _: None,
     ) -> None:
         self._gateway = gateway
         self._identity = identity
         self._prefix = prefix
         self._silence_seconds = silence_seconds
         self._check = check
+        self._on_reconnect = on_reconnect
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._response: requests.Response | None = None
@@ -86,6 +88,7 @@ class EtcdWatch:
                 if self._closing.is_set():
                     return
                 self.reconnects[end.cause] += 1
+                self._on_reconnect((end.cause,))
                 if self.connected:
                     pause = _FIRST_PAUSE_SECONDS
                 else:

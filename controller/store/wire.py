@@ -114,6 +114,14 @@ class VersionAnswer(msgspec.Struct):
     etcdcluster: str = ""
 
 
+class StatusAnswer(msgspec.Struct):
+    """etcdserverpb.StatusResponse; the quota is told from 3.6 on."""
+
+    db_size: int = msgspec.field(name="dbSize", default=0)
+    db_size_in_use: int = msgspec.field(name="dbSizeInUse", default=0)
+    db_size_quota: int = msgspec.field(name="dbSizeQuota", default=0)
+
+
 class ErrorAnswer(msgspec.Struct):
     """The body of a refusal: etcd 3.4 and 3.5 repeat the message as `error` (an object in streams), 3.6 leaves it out."""
 
@@ -134,6 +142,7 @@ decode_keep_alive = msgspec.json.Decoder(KeepAliveMessage, strict=False).decode
 decode_watch = msgspec.json.Decoder(WatchMessage, strict=False).decode
 decode_token = msgspec.json.Decoder(TokenAnswer, strict=False).decode
 decode_version = msgspec.json.Decoder(VersionAnswer, strict=False).decode
+decode_status = msgspec.json.Decoder(StatusAnswer, strict=False).decode
 decode_error = msgspec.json.Decoder(ErrorAnswer, strict=False).decode
 encode = msgspec.json.Encoder().encode
 

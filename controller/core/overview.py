@@ -1,0 +1,57 @@
+"""What the status endpoint and the metrics both say of the whole model: sums over what is held, heads of queues, lags.
+
+Pure; the cost follows the pools and what is held, never the number of tasks stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from controller.core.records import Change, decode_or_empty
+from controller.core.resources import ZERO, Vector
+from controller.core.world import World
+
+
+class Holding(NamedTuple):
+    """Of one pool, the tasks that hold resources: what they hold in all, and how many are lost or being stopped."""
+
+    held: Vector = ZERO
+    lost: int = 0
+    stopping: int = 0
+
+
+def holding_by_pool(world: World) -> dict[str, Holding]:
+    """Pools of which something is held. Invariant I1: each sum is what the pool's ledger says."""
+    sums: dict[str, dict[str, int]] = {}
+    lost: Counter[str] = Counter()
+    stopping: Counter[str] = Counter()
+    for task in world.holding.values():
+        status = task.status
+        assert status is not None
+        amounts = sums.setdefault(task.pool, {})
+        for name, amount in status.hold.items():
+            amounts[name] = amounts.get(name, 0) + amount
+        lost[task.pool] += status.lost_since is not None
+        stopping[task.pool] += bool(status.stopping)
+    return {pool: Holding(Vector(amounts), lost[pool], stopping[pool]) for pool, amounts in sums.items()}
+
+
+def next_admission(world: World, pool: str, now: float) -> str:
+    """The task that the leader should admit next, "" when none fits and has its turn.
+
+    One that stays for more than a moment shows that nothing is admitted: no leader, no engine, or a fault.
+    """
+    record = world.pools.get(pool)
+    if record is None or record.pool.paused or world.pool_is_frozen(pool):
+        return ""
+    free = record.pool.capacity - world.ledger(pool).held
+    queue = world.queue(pool)
+    waited = lambda task_id: now - world.tasks[task_id].submitted_at  # noqa: E731  # as the queue orders them
+    return next(queue.admissible(record.pool, free, waited, lambda task_id: not world.tasks[task_id].requests), "")
+
+
+def lag_revisions(registration: Change) -> int:
+    """Revisions that a replica had not applied when it wrote this registration of itself (its own write not counted)."""
+    applied = decode_or_empty(registration).get("applied_revision")
+    return max(0, registration.mod - 1 - applied) if isinstance(applied, int) else 0

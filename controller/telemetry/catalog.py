@@ -1,0 +1,196 @@
+"""Every metric that Tally exposes, once: the code makes them from here, and so does the reference in `deploy/metrics.md`.
+
+Base units (seconds, bytes, cores); names of tasks, attempts and users are never labels, so that the number of series is
+bounded by pools, resources, states and fixed sets of words. `replica_role` stands on all: what is *counted* carries the
+role in which the replica was when it happened, what is *measured* carries its role now. A model is the same on every
+replica: to sum over replicas without counting twice, take `replica_role="leader"`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+ROLE = "replica_role"
+OTHER = "Other"
+"""What stands in a label for a word outside its fixed set."""
+
+_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+
+
+class Kind(StrEnum):
+    """Prometheus' types."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    INFO = "info"
+
+
+class Family(NamedTuple):
+    """One metric. `labels` are those beside `replica_role`; a counter's name is given without `_total`."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def exposed(self) -> str:
+        """The name as Prometheus shows it."""
+        return self.name + {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(self.kind, "")
+
+
+FAMILIES: tuple[Family, ...] = (
+    # -- who this is
+    Family("tally_build", Kind.INFO, "What runs here.", ("version",)),
+    Family("tally_replica", Kind.INFO, "Who this is.", ("replica", "cluster", "engine")),
+    Family("tally_phase", Kind.GAUGE, "1 for the phase that the replica is in.", ("phase",)),
+    # -- leadership
+    Family("tally_leading", Kind.GAUGE, "1 while this replica leads."),
+    Family("tally_leader_known", Kind.GAUGE, "1 while this replica knows of a leader."),
+    Family("tally_term", Kind.GAUGE, "The leader key's create revision while this replica leads, else 0."),
+    Family("tally_epoch", Kind.GAUGE, "Elections so far; rises by one with each."),
+    Family("tally_lease_remaining_seconds", Kind.GAUGE, "For how long this leader may still start effects; 0 on followers."),
+    Family("tally_take_over_seconds", Kind.HISTOGRAM, "From election to acting: model at the term, engine listed.", (), _LATENCY),
+    # -- the model
+    Family("tally_revision", Kind.GAUGE, "The store's revision that the model has applied."),
+    Family("tally_staleness_seconds", Kind.GAUGE, "Since etcd was last heard of: the model may be that old."),
+    Family(
+        "tally_replica_lag_revisions",
+        Kind.GAUGE,
+        "Revisions that a replica had yet to apply when it registered last (every few seconds).",
+        ("replica",),
+    ),
+    Family("tally_model_reloads", Kind.COUNTER, "Whole loads of the model after a gap in the watch, by cause.", ("cause",)),
+    Family("tally_quarantined_records", Kind.GAUGE, "Records that do not parse, and foreign keys; they are left alone."),
+    # -- tasks
+    Family("tally_tasks", Kind.GAUGE, 'Tasks by pool and state; pools that nobody defined are "Other".', ("pool", "state")),
+    Family("tally_tasks_lost", Kind.GAUGE, "Tasks whose attempt may have ended without proof; they keep their hold.", ("pool",)),
+    Family(
+        "tally_transitions",
+        Kind.COUNTER,
+        'Transitions committed by this replica as leader. Reasons outside the known set are "Other".',
+        ("from", "to", "pool", "reason"),
+    ),
+    Family(
+        "tally_queue_wait_seconds", Kind.HISTOGRAM, "From submission, or the end of a back-off, to admission.", ("pool",), _WAITS
+    ),
+    Family("tally_start_seconds", Kind.HISTOGRAM, "From admission to the attempt observed running.", ("pool",), _WAITS),
+    Family("tally_run_seconds", Kind.HISTOGRAM, "From running to the observed end, by how it ended.", ("pool", "state"), _WAITS),
+    # -- pools
+    Family("tally_pool_capacity", Kind.GAUGE, "Capacity of a pool, in cores, bytes or counts.", ("pool", "resource")),
+    Family("tally_pool_held", Kind.GAUGE, "What a pool's ledger says is held, in cores, bytes or counts.", ("pool", "resource")),
+    Family("tally_pool_free", Kind.GAUGE, "Capacity less what is held; below 0 when overcommitted.", ("pool", "resource")),
+    Family(
+        "tally_pool_drift",
+        Kind.GAUGE,
+        "The ledger less the sum of all holds: anything but 0 breaks invariant I1.",
+        ("pool", "resource"),
+    ),
+    Family(
+        "tally_pool_admissible",
+        Kind.GAUGE,
+        "1 while a task fits, has its turn and is not admitted yet; for more than a moment, the queue is stuck.",
+        ("pool",),
+    ),
+    Family("tally_pool_paused", Kind.GAUGE, "1 while a pool admits nothing by its definition.", ("pool",)),
+    # -- etcd
+    Family(
+        "tally_transaction_seconds",
+        Kind.HISTOGRAM,
+        "Guarded transactions by who made them (plan, election, registration) and outcome: applied; recovered (an answer was "
+        "lost, and it had been applied); conflict; ambiguous (the deadline passed in doubt); full, too_large, denied, "
+        "lease_missing, cluster_changed, unavailable, error.",
+        ("kind", "outcome"),
+        _LATENCY,
+    ),
+    Family(
+        "tally_transaction_operations",
+        Kind.HISTOGRAM,
+        "Operations of a transaction, as etcd counts them.",
+        ("kind",),
+        (2, 4, 8, 16, 32, 64, 128),
+    ),
+    Family(
+        "tally_transaction_bytes",
+        Kind.HISTOGRAM,
+        "Keys and values of a transaction.",
+        ("kind",),
+        (1024, 4096, 16384, 65536, 262144, 1048576),
+    ),
+    Family(
+        "tally_store_request_seconds",
+        Kind.HISTOGRAM,
+        "Other calls of etcd: get, load, grant, keep_alive, revoke.",
+        ("verb", "outcome"),
+        _LATENCY,
+    ),
+    Family("tally_store_watch_restarts", Kind.COUNTER, "Connections of the watch that were given up, by cause.", ("cause",)),
+    Family("tally_store_endpoint_failures", Kind.COUNTER, "Tries that an endpoint did not answer.", ("endpoint",)),
+    Family("tally_store_size_bytes", Kind.GAUGE, "etcd's database file, as the endpoint asked last tells; absent until known."),
+    Family("tally_store_size_in_use_bytes", Kind.GAUGE, "The part of it that is in use; the rest is freed by defragmenting."),
+    Family("tally_store_quota_bytes", Kind.GAUGE, "etcd's limit on it; absent where etcd does not tell (before 3.6)."),
+    # -- the engine
+    Family(
+        "tally_engine_request_seconds",
+        Kind.HISTOGRAM,
+        "Calls of the engine (start, stop, settle, forget, list) by outcome: ok; refused; refused_transient; unavailable; "
+        "lost_leadership (confirmed too late); error.",
+        ("verb", "code"),
+        _LATENCY,
+    ),
+    Family("tally_engine_silence_seconds", Kind.GAUGE, "Since the engine was last heard of by this leader; absent on followers."),
+    Family("tally_engine_watch_restarts", Kind.COUNTER, "Ends of the engine's watch that nobody asked for.", ("cause",)),
+    Family(
+        "tally_engine_faults", Kind.COUNTER, "Refusals and failures in the engine's own words: HTTP codes, timeout …", ("code",)
+    ),
+    Family("tally_engine_rate_limit_wait_seconds", Kind.COUNTER, "Time that calls waited for their turn under our own limit."),
+    # -- the audit
+    Family("tally_audit_findings", Kind.GAUGE, "Findings of the last audit that this replica made.", ("invariant", "severity")),
+    Family("tally_audit_timestamp_seconds", Kind.GAUGE, "When that was, in seconds since the Unix epoch; absent before the first."),
+)
+
+BY_NAME = {family.name: family for family in FAMILIES}
+
+STATES_OF_END = ("Succeeded", "Failed", "Cancelled")
+
+REASONS = frozenset(
+    {
+        # Tally's own (core/transitions.py, core/decide.py)
+        "", "Cancelled", "ConfirmedStopped", "DeadlineExceeded", "Failed", "Found", "Gone", "InvalidSpec", "Lost",
+        "QueueDeadlineExceeded", "Replaced", "RequestIgnored", "RetryRequested", "SpecDeleted", "StartDeadlineExceeded",
+        "Succeeded", "Unsatisfiable", "cancel", "deadline-run", "deadline-start", "spec-deleted",
+        # engines
+        "AdmissionDenied", "BadWorkingDirectory", "CommandNotFound", "Completed", "Error", "Forbidden", "Interrupted",
+        "InvalidDuration", "InvalidName", "InvalidPod", "InvalidPool", "MachineRebooted", "NameTaken", "NamespaceNotFound",
+        "NamespaceTerminating", "NeverStarted", "NoCommand", "OutOfMemory", "PermissionDenied", "PodSecurityViolation",
+        "QuotaExceeded", "Signaled", "Stopped", "SupervisorLost",
+        # Kubernetes: the kubelet's, the scheduler's, and those of disruptions
+        "ContainerCannotRun", "ContainerCreating", "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError",
+        "DeletionByTaintManager", "DisruptionTarget", "ErrImageNeverPull", "ErrImagePull", "Evicted", "EvictionByEvictionAPI",
+        "ImagePullBackOff", "InvalidImageName", "NodeAffinity", "NodeLost", "NodeShutdown", "OOMKilled", "OutOfcpu",
+        "OutOfmemory", "OutOfpods", "PodInitializing", "Preempting", "PreemptionByScheduler", "RunContainerError",
+        "SchedulingGated", "Shutdown", "StartError", "Terminated", "TerminationByKubelet", "UnexpectedAdmissionError",
+        "Unschedulable",
+    }
+)  # fmt: skip
+"""Reasons that may stand in a label; engines pass on words of others, which nothing bounds."""
+
+
+def known(word: str, words: frozenset[str]) -> str:
+    """The word if it is of the set, else `OTHER`."""
+    return word if word in words else OTHER
+
+
+def reference() -> str:
+    """The table of all metrics, in Markdown."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for family in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        meaning = family.help.replace("|", r"\|")
+        kind = "gauge (always 1)" if family.kind is Kind.INFO else family.kind.value
+        lines.append(f"| `{family.exposed}` | {kind} | {labels} | {meaning} |")
+    return "\n".join(lines)

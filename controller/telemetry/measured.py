@@ -1,0 +1,204 @@
+"""The store and the engine with their calls measured: stand in front of any implementation, and change nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from controller.clock import Clock
+from controller.core.task import AttemptId, Launch, Observation
+from controller.election.term import LeadershipLost
+from controller.engine.base import AttemptRefused, AttemptUnknown, Engine, EngineUnavailable
+from controller.store.base import (
+    ClusterChanged,
+    Committed,
+    Compacted,
+    KeyValue,
+    LeaseNotFound,
+    OutcomeUnknown,
+    Refused,
+    RequestTooLarge,
+    Snapshot,
+    Store,
+    StoreDenied,
+    StoreFull,
+    StoreUnavailable,
+    Transaction,
+    Watch,
+)
+from controller.telemetry.metrics import Metrics
+
+_Observations = list[Observation]  # named before a method is called `list`
+# First match counts: the more special ones stand first.
+_STORE_OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
+    (StoreFull, "full"),
+    (StoreUnavailable, "unavailable"),
+    (OutcomeUnknown, "ambiguous"),
+    (RequestTooLarge, "too_large"),
+    (LeaseNotFound, "lease_missing"),
+    (StoreDenied, "denied"),
+    (Compacted, "compacted"),
+    (ClusterChanged, "cluster_changed"),
+)
+_KINDS = {"election": "election", "release": "election", "beat": "registration"}
+
+
+class MeasuredStore:
+    """A Store; see the module's docstring."""
+
+    def __init__(self, store: Store, metrics: Metrics, clock: Clock) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+
+    def get(self, key: str, *, deadline: float) -> tuple[KeyValue | None, int]:
+        """See Store."""
+        with self._timed("get"):
+            return self._store.get(key, deadline=deadline)
+
+    def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
+        """See Store."""
+        with self._timed("load"):
+            return self._store.load(prefix, deadline=deadline, revision=revision)
+
+    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> Watch:
+        """See Store."""
+        return self._store.watch(prefix, after=after, silence_seconds=silence_seconds)
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+        """See Store."""
+        kind = _kind(transaction)
+        self._metrics.time("tally_transaction_operations", transaction.operations(), kind)
+        self._metrics.time("tally_transaction_bytes", transaction.size(), kind)
+        began, outcome = self._clock.boottime(), "error"
+        try:
+            result = self._store.commit(transaction, deadline=deadline)
+            outcome = "conflict" if isinstance(result, Refused) else "recovered" if result.recovered else "applied"
+        except Exception as error:
+            outcome = _store_outcome(error)
+            raise
+        finally:
+            self._metrics.time("tally_transaction_seconds", self._clock.boottime() - began, kind, outcome)
+        return result
+
+    def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
+        """See Store."""
+        with self._timed("grant"):
+            return self._store.grant(lease, ttl_seconds, deadline=deadline)
+
+    def keep_alive(self, lease: int, *, deadline: float) -> int:
+        """See Store."""
+        with self._timed("keep_alive"):
+            return self._store.keep_alive(lease, deadline=deadline)
+
+    def revoke(self, lease: int, *, deadline: float) -> None:
+        """See Store."""
+        with self._timed("revoke"):
+            self._store.revoke(lease, deadline=deadline)
+
+    def close(self) -> None:
+        """See Store."""
+        self._store.close()
+
+    @contextmanager
+    def _timed(self, verb: str) -> Iterator[None]:
+        began, outcome = self._clock.boottime(), "ok"
+        try:
+            yield
+        except Exception as error:
+            outcome = _store_outcome(error)
+            raise
+        finally:
+            self._metrics.time("tally_store_request_seconds", self._clock.boottime() - began, verb, outcome)
+
+
+class MeasuredEngine:
+    """An Engine; see the module's docstring. What it answers is also the last sign of life that the metrics show."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, clock: Clock) -> None:
+        self.name = engine.name
+        self._engine = engine
+        self._metrics = metrics
+        self._clock = clock
+
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
+        """See Engine."""
+        with self._timed("start"):
+            return self._engine.start(launch, confirm)
+
+    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
+        """See Engine."""
+        with self._timed("stop"):
+            return self._engine.stop(attempt, grace_seconds=grace_seconds, uid=uid)
+
+    def settle(self, attempt: AttemptId) -> None:
+        """See Engine."""
+        with self._timed("settle"):
+            self._engine.settle(attempt)
+
+    def forget(self, attempt: AttemptId) -> None:
+        """See Engine."""
+        with self._timed("forget"):
+            self._engine.forget(attempt)
+
+    def list(self) -> _Observations:
+        """See Engine."""
+        with self._timed("list"):
+            return self._engine.list()
+
+    def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
+        """See Engine."""
+
+        def heard(observation: Observation) -> None:
+            self._heard()
+            sink(observation)
+
+        try:
+            self._engine.watch(heard, stop)
+        except Exception as error:
+            self._metrics.count("tally_engine_watch_restarts", _engine_code(error))
+            raise
+
+    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
+        """See Engine."""
+        return self._engine.logs(attempt, follow=follow, stop=stop)
+
+    def close(self) -> None:
+        """See Engine."""
+        self._engine.close()
+
+    def _heard(self) -> None:
+        self._metrics.outside.engine_heard_at = self._clock.boottime()
+
+    @contextmanager
+    def _timed(self, verb: str) -> Iterator[None]:
+        began, code = self._clock.boottime(), "ok"
+        try:
+            yield
+        except Exception as error:
+            code = _engine_code(error)
+            raise
+        finally:
+            self._metrics.time("tally_engine_request_seconds", self._clock.boottime() - began, verb, code)
+            if code in ("ok", "refused", "refused_transient"):
+                self._heard()
+
+
+def _kind(transaction: Transaction) -> str:
+    """Who made it: `op` is `<instance>/<what>/<number>`."""
+    return _KINDS.get(transaction.op.split("/")[1] if transaction.op.count("/") == 2 else "", "plan")
+
+
+def _store_outcome(error: Exception) -> str:
+    return next((outcome for kind, outcome in _STORE_OUTCOMES if isinstance(error, kind)), "error")
+
+
+def _engine_code(error: Exception) -> str:
+    if isinstance(error, AttemptRefused):
+        return "refused_transient" if error.transient else "refused"
+    if isinstance(error, EngineUnavailable):
+        return "unavailable"
+    if isinstance(error, AttemptUnknown):
+        return "unknown_attempt"
+    return "lost_leadership" if isinstance(error, LeadershipLost) else "error"

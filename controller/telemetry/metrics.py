@@ -1,0 +1,110 @@
+"""The metrics of one replica, for Prometheus: counted as things happen, and measured from its view at each scrape.
+
+`python -m controller.telemetry.metrics` prints the reference that stands in `deploy/metrics.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from controller.clock import Clock
+from controller.core.lifecycle import FINISHED, State
+from controller.core.task import Status, Step
+from controller.core.view import ReplicaView
+from controller.store.base import StoreSize
+from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, Kind, known, reference
+from controller.telemetry.scrape import Outside, ProcessSeries, ViewSeries
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_LEADING_PHASES = frozenset({"taking-over", "leading"})
+_STATES = frozenset(state.value for state in State)
+
+
+class Metrics:
+    """See the module's docstring. Implements the runtime's Instruments; safe to call from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.outside = Outside()
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        self._role = "follower"
+        self._pools: frozenset[str] = frozenset()
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for family in FAMILIES:
+            labels = (*family.labels, ROLE)
+            if family.kind is Kind.HISTOGRAM:
+                self._histograms[family.name] = Histogram(
+                    family.name, family.help, labels, buckets=family.buckets, registry=self._registry
+                )
+            elif family.name in ("tally_transitions", "tally_engine_watch_restarts"):  # the others are read at each scrape
+                self._counters[family.name] = Counter(family.name, family.help, labels, registry=self._registry)
+        self._registry.register(ProcessSeries(lambda: self._role))
+
+    def observe(self, view: ReplicaView) -> None:
+        """Measure this replica at each scrape, too. Call once."""
+        self._registry.register(ViewSeries(view, self.outside, self._clock))
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def count(self, name: str, *labels: str) -> None:
+        """One more of the counter `name`."""
+        self._counters[name].labels(*labels, self._role).inc()
+
+    def time(self, name: str, value: float, *labels: str) -> None:
+        """One value of the histogram `name`."""
+        assert len(labels) == len(BY_NAME[name].labels)
+        self._histograms[name].labels(*labels, self._role).observe(value)
+
+    # -- what the runtime tells --------------------------------------------------------------------------------------
+
+    def entered(self, phase: str) -> None:
+        """See Instruments."""
+        self._role = "leader" if phase in _LEADING_PHASES else "follower"
+
+    def took_over(self, seconds: float) -> None:
+        """See Instruments."""
+        self.time("tally_take_over_seconds", seconds)
+
+    def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
+        """See Instruments. Only what was admitted names a pool that exists: any text may stand in a spec."""
+        pool = after.pool if after.attempt else OTHER
+        for step in steps:
+            self.count(
+                "tally_transitions", known(step.source, _STATES), known(step.state, _STATES), pool, known(step.reason, REASONS)
+            )
+            if step.state == State.PENDING and step.source != State.PENDING:
+                self.time("tally_queue_wait_seconds", max(0.0, step.at - _queued_at(before, after)), pool)
+            elif step.state == State.RUNNING and step.source != State.RUNNING:
+                self.time("tally_start_seconds", max(0.0, step.at - (after.admitted_at or step.at)), pool)
+            elif step.state in FINISHED and step.source == State.RUNNING and after.started_at is not None:
+                self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
+
+    # -- what others tell --------------------------------------------------------------------------------------------
+
+    def audited(self, report: Mapping[str, Any]) -> None:
+        """An audit was made: its report as JSON."""
+        found: dict[tuple[str, str], int] = {}
+        for finding in report["findings"]:
+            kind = (finding["invariant"], finding["severity"])
+            found[kind] = found.get(kind, 0) + 1
+        self.outside.audit = (report["at"], found)
+
+    def sized(self, size: StoreSize) -> None:
+        """etcd told its size."""
+        self.outside.size = size
+
+
+def _queued_at(before: Status | None, after: Status) -> float:
+    if before is not None and before.state is State.WAITING_RETRY:
+        return before.retry_at or 0.0
+    return after.created_at
+
+
+if __name__ == "__main__":
+    print(reference())  # noqa: T201  # its purpose

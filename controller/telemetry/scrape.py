@@ -1,0 +1,201 @@
+"""What is measured at a scrape: read from the replica's view and from what it works with, so that nothing has to be kept in step.
+
+The model is held only while references are taken; sums are made afterwards. The cost follows the pools and what is held,
+never the number of tasks stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from controller import __version__
+from controller.clock import Clock
+from controller.core.invariants import Severity
+from controller.core.overview import Holding, holding_by_pool, lag_revisions, next_admission
+from controller.core.resources import ZERO, Vector
+from controller.core.view import Facts, ReplicaView
+from controller.core.world import World
+from controller.store.base import StoreSize
+from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, Kind
+
+INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "layout")
+
+
+@dataclass(slots=True)
+class Outside:
+    """What the view does not know: set by whoever does, read at each scrape. None: not known yet, and absent."""
+
+    audit: tuple[float, Mapping[tuple[str, str], int]] | None = None  # when; (invariant, severity) → findings
+    size: StoreSize | None = None
+    engine_heard_at: float | None = None  # boottime
+    watch_restarts: Callable[[], Mapping[str, int]] = dict
+    endpoint_failures: Callable[[], Mapping[str, int]] = dict
+    engine_faults: Callable[[], Mapping[str, int]] = dict
+    rate_limit_seconds: Callable[[], float] = float
+
+
+class _Model(NamedTuple):
+    """What was taken while the model was held still; nothing of it changes any more."""
+
+    counts: dict[tuple[str, str], int]
+    holding: dict[str, Holding]
+    capacity: dict[str, Vector]
+    paused: dict[str, bool]
+    ledgers: dict[str, Vector]
+    admissible: dict[str, bool]
+    lags: dict[str, int]
+    quarantined: int
+
+
+class ViewSeries(Collector):
+    """The series that come from a replica's view, and from what `outside` tells."""
+
+    def __init__(self, view: ReplicaView, outside: Outside, clock: Clock) -> None:
+        self._view = view
+        self._outside = outside
+        self._clock = clock
+
+    def describe(self) -> list[Metric]:
+        """Nothing: registering must not read the model."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, as things are now."""
+        facts = self._view.facts()
+        with self._view.reading() as world:
+            model = _take(world, self._view.now())
+        families = _Families(facts.role)
+        _add_replica(families, facts)
+        _add_model(families, model)
+        _add_pools(families, model)
+        self._add_outside(families, facts)
+        yield from families.made.values()
+
+    def _add_outside(self, families: _Families, facts: Facts) -> None:
+        outside = self._outside
+        for cause, number in outside.watch_restarts().items():
+            families.add("tally_store_watch_restarts", number, cause)
+        for endpoint, number in outside.endpoint_failures().items():
+            families.add("tally_store_endpoint_failures", number, endpoint)
+        for code, number in outside.engine_faults().items():
+            families.add("tally_engine_faults", number, code)
+        families.add("tally_engine_rate_limit_wait_seconds", outside.rate_limit_seconds())
+        if facts.role == "leader" and outside.engine_heard_at is not None:
+            families.add("tally_engine_silence_seconds", max(0.0, self._clock.boottime() - outside.engine_heard_at))
+        if outside.size is not None:
+            families.add("tally_store_size_bytes", outside.size.used)
+            families.add("tally_store_size_in_use_bytes", outside.size.in_use)
+            if outside.size.quota:
+                families.add("tally_store_quota_bytes", outside.size.quota)
+        if outside.audit is not None:
+            at, findings = outside.audit
+            families.add("tally_audit_timestamp_seconds", at)
+            for invariant in INVARIANTS:
+                for severity in Severity:
+                    families.add("tally_audit_findings", findings.get((invariant, severity), 0), invariant, severity)
+
+
+class ProcessSeries(Collector):
+    """Memory, processor time, open files and garbage collection of this process, with the role as on all else."""
+
+    def __init__(self, role: Callable[[], str]) -> None:
+        self._role = role
+        own = CollectorRegistry(auto_describe=False)
+        self._collectors = (ProcessCollector(registry=own), PlatformCollector(registry=own), GCCollector(registry=own))
+
+    def describe(self) -> list[Metric]:
+        """Nothing: see ViewSeries."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The library's own families."""
+        for collector in self._collectors:
+            for family in collector.collect():
+                labelled = [sample._replace(labels={**sample.labels, ROLE: self._role()}) for sample in family.samples]
+                family.samples = labelled
+                yield family
+
+
+class _Families:
+    """Families by name, made of the catalog when a first value is added."""
+
+    def __init__(self, role: str) -> None:
+        self.made: dict[str, Metric] = {}
+        self._role = role
+
+    def add(self, name: str, value: float, *labels: str) -> None:
+        family = BY_NAME[name]
+        if name not in self.made:
+            make = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
+            self.made[name] = make(family.exposed if family.kind is Kind.INFO else name, family.help, labels=(*family.labels, ROLE))
+        made = self.made[name]
+        assert isinstance(made, CounterMetricFamily | GaugeMetricFamily)
+        made.add_metric((*labels, self._role), value)
+
+
+def _take(world: World, now: float) -> _Model:
+    pools = {*world.pools, *world.ledgers}
+    counts: dict[tuple[str, str], int] = {}
+    for (pool, state), number in world.counts.items():
+        key = (pool if pool in pools else OTHER, state.value)
+        counts[key] = counts.get(key, 0) + number
+    return _Model(
+        counts=counts,
+        holding=holding_by_pool(world),
+        capacity={name: record.pool.capacity for name, record in world.pools.items()},
+        paused={name: record.pool.paused for name, record in world.pools.items()},
+        ledgers={name: ledger.held for name, ledger in world.ledgers.items() if not world.pool_is_frozen(name)},
+        admissible={name: bool(next_admission(world, name, now)) for name in world.pools},
+        lags={name: lag_revisions(change) for name, change in world.replicas.items()},
+        quarantined=len(world.quarantine),
+    )
+
+
+def _add_replica(families: _Families, facts: Facts) -> None:
+    families.add("tally_build", 1, __version__)
+    families.add("tally_replica", 1, facts.replica, facts.cluster, facts.engine)
+    families.add("tally_phase", 1, facts.phase)
+    families.add("tally_leading", int(facts.role == "leader"))
+    families.add("tally_leader_known", int(bool(facts.leader)))
+    families.add("tally_term", facts.term)
+    families.add("tally_epoch", facts.epoch)
+    families.add("tally_lease_remaining_seconds", facts.lease_seconds)
+    families.add("tally_revision", facts.revision)
+    families.add("tally_staleness_seconds", facts.staleness_seconds)
+    for cause, number in facts.reloads.items():
+        families.add("tally_model_reloads", number, cause)
+
+
+def _add_model(families: _Families, model: _Model) -> None:
+    for (pool, state), number in model.counts.items():
+        families.add("tally_tasks", number, pool, state)
+    for name, lag in model.lags.items():
+        families.add("tally_replica_lag_revisions", lag, name)
+    families.add("tally_quarantined_records", model.quarantined)
+
+
+def _add_pools(families: _Families, model: _Model) -> None:
+    for pool in sorted({*model.capacity, *model.ledgers, *model.holding}):
+        capacity, held = model.capacity.get(pool, ZERO), model.ledgers.get(pool, ZERO)
+        holds = model.holding.get(pool, Holding())
+        families.add("tally_tasks_lost", holds.lost, pool)
+        for resource in sorted({*capacity, *held, *holds.held}):
+            families.add("tally_pool_capacity", _in_base_units(resource, capacity.get(resource)), pool, resource)
+            families.add("tally_pool_held", _in_base_units(resource, held.get(resource)), pool, resource)
+            free = capacity.get(resource) - held.get(resource)
+            families.add("tally_pool_free", _in_base_units(resource, free), pool, resource)
+            drift = held.get(resource) - holds.held.get(resource)
+            families.add("tally_pool_drift", _in_base_units(resource, drift), pool, resource)
+    for pool, admissible in model.admissible.items():
+        families.add("tally_pool_admissible", int(admissible), pool)
+        families.add("tally_pool_paused", int(model.paused[pool]), pool)
+
+
+def _in_base_units(resource: str, amount: int) -> float:
+    return amount / 1000 if resource == "cpu" else float(amount)
