@@ -19,8 +19,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 from controller.core.errors import TallyError
 from controller.core.lifecycle import HOLDING
 from controller.core.records import Task
-from controller.status import documents, metrics, openapi, query, stream
 from controller.core.view import Check, ReplicaView
+from controller.status import documents, metrics, openapi, query, stream
 from controller.status.problems import Problem
 from controller.status.route import Ask, Route
 

@@ -51,6 +51,7 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
         problems[HTTPStatus.BAD_REQUEST] = "A parameter is unknown or does not hold; `parameter` names it."
     if route.reads_model:
         problems[HTTPStatus.PRECONDITION_FAILED] = "min_revision was not reached within `wait`."
+        problems[HTTPStatus.SERVICE_UNAVAILABLE] = "The replica has not loaded the records yet."
     responses = {"200": _response("As asked for.", route.content_type, schema or {"type": "string"})}
     for status, text in sorted(problems.items()):
         responses[str(status.value)] = _response(text, CONTENT_TYPE, {"$ref": _REF.format(name=ProblemDocument.__name__)})

@@ -25,8 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from controller.core.errors import TallyError
-from controller.status.api import Api
 from controller.core.view import Facts, ReplicaView
+from controller.status.api import Api
 from controller.status.problems import Problem
 from controller.status.query import MIN_REVISION, WAIT, parse_parameters
 from controller.status.route import Ask, Route
@@ -171,6 +171,9 @@ def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]
             detail = f"revision {values['min_revision']} is not here yet: wait longer (`wait`), or ask another replica"
             raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
         facts = request.scope["tally.facts"] = api.view.facts()
+        if route.reads_model and not facts.revision:  # an empty list would say that there are no tasks
+            detail = "this replica has not loaded the records yet: ask another one, or try again"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
         ask = Ask(
             path=request.path_params,
             values=values,

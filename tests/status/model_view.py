@@ -13,8 +13,8 @@ from controller.core.lifecycle import Event, State
 from controller.core.records import Change
 from controller.core.resources import Vector
 from controller.core.task import Pool, Spec, Status, Step
-from controller.core.world import World
 from controller.core.view import Check, Facts, Listener
+from controller.core.world import World
 
 
 class ModelView:
@@ -22,6 +22,7 @@ class ModelView:
 
     def __init__(self) -> None:
         self.world = World()
+        self.loaded = True
         self.lock = threading.RLock()
         self.listeners: list[Listener] = []
         self.role, self.leader = "follower", "replica-b"
@@ -33,7 +34,7 @@ class ModelView:
     def facts(self) -> Facts:
         return Facts(
             replica="replica-a", cluster="test", role=self.role, phase="following", term=0, epoch=3,
-            revision=self.world.revision, staleness_seconds=0.25, leader=self.leader, engine="null",
+            revision=self.world.revision or int(self.loaded), staleness_seconds=0.25, leader=self.leader, engine="null",
             live=self.checks, ready=self.checks,
         )  # fmt: skip
 

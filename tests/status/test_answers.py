@@ -13,8 +13,8 @@ from controller import __version__
 from controller.core.errors import TallyError
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
-from controller.status.api import AUDIT_SECONDS
 from controller.core.view import Check
+from controller.status.api import AUDIT_SECONDS
 from controller.status.routes import ROUTES
 from controller.status.server import MAX_HEAD_BYTES, StatusAddressUnavailable, StatusServer
 from tests.status.model_view import ModelView
@@ -86,6 +86,15 @@ def test_health_names_the_checks_that_fail(http: httpx.Client, view: ModelView, 
     assert http.get(f"{path}?from=a-load-balancer").status_code == 200
     view.checks = (Check("model", True, "loaded"), Check("store", False, "not heard of for 12 s"))
     assert assert_problem(http.get(path), 503)["checks"] == ["store: not heard of for 12 s"]
+
+
+def test_a_replica_that_has_not_loaded_says_so_instead_of_showing_nothing(http: httpx.Client, view: ModelView) -> None:
+    view.loaded = False
+    for path in ("/v1/tasks", "/v1/pools", "/v1/tasks/absent"):
+        answer = http.get(path)
+        assert answer.status_code == 503, path
+        assert "not loaded" in answer.json()["detail"]
+    assert http.get("/livez").status_code == 200
 
 
 def test_health_is_answered_while_the_model_is_busy(http: httpx.Client, view: ModelView) -> None:
