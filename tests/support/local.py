@@ -6,29 +6,42 @@ themselves append when they start and end. What a test proves, it proves from th
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
 import threading
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
+
+from controller.audit import run_audit
+from controller.client import NotFound
 from controller.clock import SystemClock
 from controller.core import codec
 from controller.core.errors import CorruptValue
 from controller.dev import DevOptions, LocalCluster, ReplicaProcess
+from controller.engine.process import ProcessEngine
 from controller.store.base import StoreError
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from controller.store.keys import Keys
 from tests.support.etcd import free_ports
+from tests.support.history import History, replay
 from tests.support.waiting import wait_until
 
 SHELL = ["sh", "-c"]
+QUICK = {
+    "TALLY_LEASE_TTL_SECONDS": "2",
+    "TALLY_KEEPALIVE_INTERVAL_SECONDS": "0.5",
+    "TALLY_DEADLINE_MARGIN_SECONDS": "0.3",
+}
+"""Settings of replicas whose death is noticed as soon as etcd allows."""
 
 
 class Line(NamedTuple):
@@ -79,6 +92,48 @@ class Journal:
                 if began < ends.get(attempt, started):
                     found.append(f"{task_id}: attempt {following} began before attempt {attempt} ended")
         return found
+
+
+class Gate:
+    """Holds attempts up, for as long as the test wants and at no cost: their `body` ends once `open` was called."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        os.mkfifo(path)
+        self.body = f"cat {path} > /dev/null"
+
+    def open(self) -> None:
+        """Let go of those who wait, and of all who come later."""
+        writer = os.open(self._path, os.O_RDWR)  # wakes those who wait for a writer
+        later = self._path.with_name(f"{self._path.name}.open")
+        later.touch()
+        later.rename(self._path)
+        os.close(writer)  # and this is the end of what they read
+
+
+def check_promise(cluster: LocalCluster, journal: Journal, acknowledged: Iterable[str], *, audit: bool = True) -> History:
+    """What must hold when all has finished: each attempt ran once and alone, nothing is lost, nothing is held, and the
+    invariants held at every revision that etcd ever had. Returns the history."""
+    acknowledged = set(acknowledged)
+    starts = journal.starts()
+    assert {attempt: times for attempt, times in starts.items() if times != 1} == {}, "an attempt ran more than once"
+    assert journal.overlaps() == []
+    history = replay(cluster.endpoint)
+    assert history.findings == []
+    assert history.missing(acknowledged) == []
+    assert history.unfinished() == []
+    assert history.held() == {}
+    began = Counter(task_id for task_id, _ in starts)
+    for task_id in acknowledged:
+        assert began[task_id] <= history.admissions[task_id], f"{task_id} ran without a hold"
+    if audit:
+        clock = SystemClock()
+        engine = ProcessEngine(cluster.state_dir, "default", clock)
+        with cluster.client() as client:
+            report = run_audit(client.store, engine, "default", clock)
+        engine.close()
+        assert report.wrong == 0, report.to_text()
+    return history
 
 
 @dataclass
@@ -189,6 +244,40 @@ class Tending:
     def _run(self) -> None:
         while not self._closed.wait(0.2):
             self._cluster.tend()
+
+
+def add_replica(cluster: LocalCluster, name: str, **settings: str) -> ReplicaProcess:
+    """One more replica, started with the cluster's settings and these; restarted, if it dies, without these."""
+    (port,) = free_ports(1)
+    replica = ReplicaProcess(name, port)
+    common = cluster.options
+    cluster.options = dataclasses.replace(common, settings={**common.settings, **settings})
+    try:
+        cluster.start_replica(replica)
+    finally:
+        cluster.options = common
+    cluster.replicas.append(replica)
+    return replica
+
+
+def lead_by_turns(cluster: LocalCluster, replica: ReplicaProcess) -> None:
+    """Let `replica` become the leader: whoever else leads steps down until it is elected."""
+    while leader_of(cluster) is not replica:
+        with cluster.client() as client, suppress(NotFound):
+            client.step_down()
+
+
+def log_of(cluster: LocalCluster, replica: ReplicaProcess) -> str:
+    """All that a replica has logged."""
+    return (cluster.data_dir / "logs" / f"{replica.name}.log").read_text(errors="replace")
+
+
+def leads(replica: ReplicaProcess) -> bool:
+    """Whether the replica itself says that it leads."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{replica.status_port}/leader", timeout=2, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def leader_of(cluster: LocalCluster) -> ReplicaProcess:
