@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
 
-from controller.fake_kubernetes import TOKEN, FakeCluster, Script
-from tests.support.fake_cluster import ClusterFactory
+from controller.fake_kubernetes import FakeCluster, Script
+from tests.support.fake_cluster import ClusterFactory, RawApi
 from tests.support.kubernetes_recordings import NAMES, Document, Recording, load
 from tests.support.waiting import wait_until
 
@@ -33,27 +33,6 @@ _ADDED_BY_SERVER = {"terminationMessagePath", "terminationMessagePolicy", "dnsPo
 _ADDED_BY_SERVER |= {"priority", "enableServiceLinks", "preemptionPolicy", "nodeName"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _ID = re.compile(r"docker://[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-
-
-class Session:
-    """Plain requests to a fake cluster, as its user."""
-
-    def __init__(self, cluster: FakeCluster) -> None:
-        self.cluster = cluster
-        self.http = requests.Session()
-        self.http.headers["Authorization"] = f"Bearer {TOKEN}"
-
-    def send(self, method: str, path: str = "", **options: Any) -> requests.Response:
-        """One request below the pods' path."""
-        return self.http.request(method, f"{self.cluster.url}{PODS}{path}", timeout=10, **options)
-
-    def watch(self) -> Iterator[Document]:
-        """All events from the beginning."""
-        query = {"watch": "1", "resourceVersion": str(self.cluster.storage.revision), "allowWatchBookmarks": "1"} | {
-            "timeoutSeconds": "10"
-        }
-        answer = self.send("GET", params=query, stream=True)
-        return map(json.loads, answer.iter_lines(chunk_size=None))
 
 
 def masked(value: Any) -> Any:
@@ -85,7 +64,7 @@ def request_of(answer: Document) -> Document:
 
 
 @pytest.fixture
-def session(fake_clusters: ClusterFactory, request: pytest.FixtureRequest) -> Session:
+def api(fake_clusters: ClusterFactory, request: pytest.FixtureRequest) -> RawApi:
     """A cluster of the recorded version, in which a minute passes in 1.2 s."""
 
     scripts = {"t-oom-1": Script(oom=True), "t-nocmd-1": Script(start="not-found")}  # the others' commands say enough
@@ -97,54 +76,54 @@ def session(fake_clusters: ClusterFactory, request: pytest.FixtureRequest) -> Se
     scale = 0.05 if "node-lost-and-back" in request.node.name else 0.02
     cluster = fake_clusters(version=VERSION, scale=scale, script=script, bookmark_seconds=20 * scale)
     cluster.missing_images.add("absent:1")
-    return Session(cluster)
+    return RawApi(cluster)
 
 
-def running(session: Session, name: str) -> Callable[[], bool]:
+def running(api: RawApi, name: str) -> Callable[[], bool]:
     """Whether the pod's container is reported to run."""
 
     def reported() -> bool:
-        status = (session.cluster.pod(name) or {}).get("status", {})
+        status = (api.cluster.pod(name) or {}).get("status", {})
         return status.get("phase") == "Running"
 
     return reported
 
 
-def act(session: Session, recording: Recording) -> None:
+def act(api: RawApi, recording: Recording) -> None:
     """Do what was done while the recording was made."""
     first = recording.requests[0]["body"]["metadata"]["name"]
     for request in recording.requests:
         method, path, body = request["method"], request["path"].removeprefix("/pods"), request["body"]
         if method == "POST":
             sent = recording.answers("POST")[0]["body"] if body["kind"] == "Status" else body
-            answer = session.send("POST", json=request_of(sent))
+            answer = api.send("POST", json=request_of(sent))
         elif method == "NOTE":
-            lose_and_restore(session)
+            lose_and_restore(api)
             continue
         else:
             if request["code"] == 200:
-                before = running(session, first) if recording.name != "deleted-while-pending" else unschedulable(session, first)
+                before = running(api, first) if recording.name != "deleted-while-pending" else unschedulable(api, first)
                 wait_until(before, "the state in which the recorded request was sent")
             if method == "PATCH":
                 deadline = body["spec"]["activeDeadlineSeconds"]
                 patch = {"spec": {"activeDeadlineSeconds": deadline}}
-                answer = session.send("PATCH", path, json=patch, headers={"Content-Type": "application/merge-patch+json"})
+                answer = api.send("PATCH", path, json=patch, headers={"Content-Type": "application/merge-patch+json"})
             else:
-                answer = session.send("DELETE", path, params=request["query"])
+                answer = api.send("DELETE", path, params=request["query"])
         assert answer.status_code == request["code"]
         assert_same_answer(answer.json(), body)
 
 
-def unschedulable(session: Session, name: str) -> Callable[[], bool]:
+def unschedulable(api: RawApi, name: str) -> Callable[[], bool]:
     """Whether the scheduler has said that no node fits."""
-    return lambda: bool((session.cluster.pod(name) or {"status": {}})["status"].get("conditions"))
+    return lambda: bool((api.cluster.pod(name) or {"status": {}})["status"].get("conditions"))
 
 
-def lose_and_restore(session: Session) -> None:
+def lose_and_restore(api: RawApi) -> None:
     """The kubelet is killed while both pods run, and started again after one of them has ended."""
-    cluster = session.cluster
+    cluster = api.cluster
     for name in ("t-nodelost-1", "t-nodelost-2"):
-        wait_until(running(session, name), f"{name} running")
+        wait_until(running(api, name), f"{name} running")
     cluster.lose_node()
     wait_until(lambda: any(each.ended for each in cluster.executions), "the end of one container")
     for name in ("t-nodelost-1", "t-nodelost-2"):
@@ -168,12 +147,12 @@ def assert_same_answer(answer: Document, recorded: Document) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_PODS])
-def test_the_watch_says_what_the_real_one_said(session: Session, name: str) -> None:
+def test_the_watch_says_what_the_real_one_said(api: RawApi, name: str) -> None:
     """The same requests lead to the same events, pod by pod, and to the same answers."""
     recording = load(name)
     pods = [request["body"]["metadata"]["name"] for request in recording.answers("POST") if request["code"] == 201]
-    events = session.watch()
-    act(session, recording)
+    events = api.watch(allowWatchBookmarks="1")
+    act(api, recording)
 
     expected = {pod: seen(recording.pod_events(pod)) for pod in pods}
     received: dict[str, list[Document]] = {pod: [] for pod in pods}
@@ -191,35 +170,35 @@ def test_the_watch_says_what_the_real_one_said(session: Session, name: str) -> N
         assert seen(received[pod]) == expected[pod]
 
 
-def test_errors_in_the_servers_words(session: Session) -> None:
+def test_errors_in_the_servers_words(api: RawApi) -> None:
     """Compacted watch, bad continue token, bad credentials, no right, missing pod."""
     compacted, token, unauthorized, forbidden, missing = load("api-errors").requests
 
-    answer = session.send("GET", params={"watch": "true", "resourceVersion": "5"}, stream=True)
+    answer = api.send("GET", params={"watch": "true", "resourceVersion": "5"}, stream=True)
     assert answer.status_code == compacted["code"] == 200
     number = re.compile(r"\(\d+\)")  # the server's own revision
     assert json.loads(number.sub("()", answer.text)) == json.loads(number.sub("()", compacted["body"]))
 
-    answer = session.send("GET", params={"limit": 1, "continue": "abc"})
+    answer = api.send("GET", params={"limit": 1, "continue": "abc"})
     assert (answer.status_code, answer.json()) == (token["code"], json.loads(token["body"]))
 
-    answer = session.send("POST", json={}, headers={"Authorization": "Bearer wrong"})
+    answer = api.send("POST", json={}, headers={"Authorization": "Bearer wrong"})
     assert (answer.status_code, answer.json()) == (unauthorized["code"], unauthorized["body"])
 
-    anonymous = requests.post(f"{session.cluster.url}{PODS}", json={}, timeout=10)
+    anonymous = requests.post(f"{api.cluster.url}{PODS}", json={}, timeout=10)
     assert (anonymous.status_code, anonymous.json()) == (forbidden["code"], forbidden["body"])
 
-    answer = session.send("DELETE", "/t-deleted-7", json={"preconditions": {"uid": "wrong"}})
+    answer = api.send("DELETE", "/t-deleted-7", json={"preconditions": {"uid": "wrong"}})
     assert (answer.status_code, answer.json()) == (missing["code"], missing["body"])
 
 
-def test_invalid_specs(session: Session) -> None:
+def test_invalid_specs(api: RawApi) -> None:
     """A quantity that does not parse is 400; fields that are not valid are 422, with their causes."""
     undecodable, bad_name, no_containers = load("invalid-specs").requests
     container = {"name": "task", "image": "busybox:1", "command": ["true"]}
 
     bad_quantity = container | {"resources": {"requests": {"cpu": "abc"}}}
-    answer = session.send("POST", json={"metadata": {"name": "t-bad-1"}, "spec": {"containers": [bad_quantity]}})
+    answer = api.send("POST", json={"metadata": {"name": "t-bad-1"}, "spec": {"containers": [bad_quantity]}})
     assert answer.status_code == undecodable["code"] == 400
     # v1.20's decoder tells its own stack and the bytes around the fault; newer servers, and the fake, only what is wrong.
     told, recorded = answer.json(), undecodable["body"]
@@ -231,8 +210,8 @@ def test_invalid_specs(session: Session) -> None:
         assert part in recorded["message"]
     assert told | {"message": ""} == recorded | {"message": ""}
 
-    answer = session.send("POST", json={"metadata": {"name": "T_BAD"}, "spec": {"containers": [container]}})
+    answer = api.send("POST", json={"metadata": {"name": "T_BAD"}, "spec": {"containers": [container]}})
     assert (answer.status_code, answer.json()) == (bad_name["code"], bad_name["body"])
 
-    answer = session.send("POST", json={"metadata": {"name": "t-bad-3"}, "spec": {"containers": []}})
+    answer = api.send("POST", json={"metadata": {"name": "t-bad-3"}, "spec": {"containers": []}})
     assert (answer.status_code, answer.json()) == (no_containers["code"], no_containers["body"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from kubernetes import client, config
 
 from controller.fake_kubernetes import TOKEN, FakeCluster
@@ -16,6 +18,36 @@ SCALE = 0.02
 """A minute of the cluster passes in 1.2 s."""
 
 ClusterFactory = Callable[..., FakeCluster]
+
+
+class RawApi:
+    """Plain requests to a fake cluster, where a test is about the wire; paths are below the pods of `default`."""
+
+    def __init__(self, cluster: FakeCluster, *, token: str = TOKEN) -> None:
+        self.cluster = cluster
+        self.http = requests.Session()
+        self.http.headers["Authorization"] = f"Bearer {token}"
+
+    def send(self, method: str, path: str = "", **options: Any) -> requests.Response:
+        """One request; `path` starts with / and follows `/api/v1/namespaces/default/pods`."""
+        return self.http.request(method, f"{self.cluster.url}/api/v1/namespaces/default/pods{path}", timeout=20, **options)
+
+    def create(self, pod: dict[str, Any]) -> dict[str, Any]:
+        """Create a pod that must be accepted."""
+        answer = self.send("POST", json=pod)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    def patch(self, name: str, patch: Any, kind: str = "merge-patch") -> requests.Response:
+        """Patch a pod."""
+        return self.send("PATCH", f"/{name}", json=patch, headers={"Content-Type": f"application/{kind}+json"})
+
+    def watch(self, **query: Any) -> Iterator[dict[str, Any]]:
+        """Events of a watch that is open when this returns; from now on unless `resourceVersion` is given."""
+        query = {"watch": "1", "timeoutSeconds": "15", "resourceVersion": str(self.cluster.storage.revision)} | query
+        answer = self.send("GET", params=query, stream=True)
+        assert answer.status_code == 200, answer.text
+        return map(json.loads, answer.iter_lines(chunk_size=None))
 
 
 def core_api(cluster: FakeCluster, folder: Path, *, token: str = TOKEN, namespace: str = "default") -> client.CoreV1Api:
