@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from controller.clock import SystemClock
+from controller.core.resources import ZERO, Vector
 from controller.core.task import Launch, Pool
 from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
 from controller.engine.kubernetes_api import Access
@@ -32,14 +35,13 @@ def engine_on(
     return KubernetesEngine(name, SystemClock(), KubernetesOptions(access=access, namespaces=namespaces, **options))
 
 
-def launch(*command: str, engine_options: dict[str, Any] | None = None, repeated: bool = False, **spec: Any) -> Launch:
+def launch(
+    *command: str, engine_options: dict[str, Any] | None = None, repeated: bool = False, resources: Vector = ZERO, **spec: Any
+) -> Launch:
     """A launch of an image, by default as the first attempt of a task of its own."""
     given = process_cases.launch(*command, **{"image": IMAGE, **spec})
     pool = Pool(name="default", engine_options=engine_options or {})
-    return Launch(
-        attempt=given.attempt, cluster=given.cluster, term=given.term, spec=given.spec, pool=pool,
-        environment=given.environment, repeated=repeated,
-    )  # fmt: skip
+    return replace(given, spec=replace(given.spec, resources=resources), pool=pool, repeated=repeated)
 
 
 def scripted(engine_options: dict[str, Any] | None = None, *, repeated: bool = False, task_id: str = "", **script: Any) -> Launch:

@@ -1,0 +1,199 @@
+"""What is evidence of a stop and what is not, beyond the recordings: newer servers, evictions, nodes, other containers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from controller.core.task import Observation, Phase
+from controller.engine.pod import decode_pod
+from controller.engine.pod_observation import observe
+
+T0, T5, T9 = "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z", "2026-01-01T00:00:09Z"
+RUNNING = {"running": {"startedAt": T0}}
+WAITING = {"waiting": {"reason": "ContainerCreating"}}
+LOST_SIGHT = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}}
+
+
+def ended(code: int, *, at: str = T5, reason: str = "", message: str = "") -> dict[str, Any]:
+    reason = reason or ("Completed" if code == 0 else "Error")
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message, "startedAt": T0, "finishedAt": at}}
+
+
+def deleted(grace: int, *, at: str = T9) -> dict[str, Any]:
+    """Metadata: requested `grace` seconds before `at`."""
+    return {"deletionTimestamp": at, "deletionGracePeriodSeconds": grace}
+
+
+def seen(
+    phase: str,
+    state: dict[str, Any] | None = None,
+    *,
+    metadata: dict[str, Any] | None = None,
+    node: str = "n1",
+    others: dict[str, dict[str, Any]] | None = None,
+    init: dict[str, dict[str, Any]] | None = None,
+    removed: bool = False,
+    spec: dict[str, Any] | None = None,
+    **status: Any,
+) -> Observation:
+    """The observation of a pod with these container states."""
+    states = {**({"task": state} if state else {}), **(others or {})}
+    names = ["task", *(others or {})]
+    if states:
+        status["containerStatuses"] = [
+            {"name": name, "state": each, "containerID": "" if each is WAITING else "c"} for name, each in states.items()
+        ]
+    if init:
+        status["initContainerStatuses"] = [{"name": name, "state": each} for name, each in init.items()]
+    pod = {
+        "metadata": {"name": "job-1", "uid": "u", **(metadata or {})},
+        "spec": {"nodeName": node, "containers": [{"name": name} for name in names], **(spec or {})},
+        "status": {"phase": phase, **status},
+    }
+    return observe(decode_pod(msgspec.json.encode(pod)), removed=removed)
+
+
+def brief(observation: Observation) -> tuple[str, bool, str]:
+    return observation.phase.value, observation.stopped, observation.reason
+
+
+DISRUPTION = {"type": "DisruptionTarget", "status": "True"}
+
+
+@pytest.mark.parametrize(
+    "unproven",
+    [
+        seen("Failed", RUNNING, reason="DeadlineExceeded"),
+        seen("Failed", RUNNING, reason="DeadlineExceeded", metadata=deleted(0)),  # final at once, without the kubelet
+        seen("Failed", RUNNING, removed=True),
+        seen("Failed", None, reason="Evicted"),  # v1.20 evicts so, before it kills
+        seen("Failed", None, reason="Evicted", metadata=deleted(0)),
+        seen("Failed", None),
+        seen("Succeeded", None),
+        seen("Failed", WAITING, metadata=deleted(5)),
+        seen("Failed", LOST_SIGHT, metadata=deleted(5)),
+        seen("Failed", ended(1), others={"side": RUNNING}),
+        seen("Failed", ended(1), init={"sidecar": RUNNING}),
+        seen("Running", RUNNING, metadata=deleted(30)),
+        seen("Running", ended(0), others={"side": RUNNING}),
+        seen("Pending", WAITING, metadata=deleted(30)),
+        seen("Unknown", RUNNING),
+        seen("Unknown", RUNNING, metadata=deleted(30), reason="NodeLost"),
+        seen("Failed", RUNNING, reason="NodeLost"),
+        seen("Failed", RUNNING, conditions=[{**DISRUPTION, "reason": "DeletionByPodGC"}]),
+    ],
+    ids=str,
+)
+def test_what_proves_no_stop(unproven: Observation) -> None:
+    assert not unproven.stopped
+
+
+@pytest.mark.parametrize(
+    "proven",
+    [
+        seen("Failed", ended(1)),
+        seen("Failed", LOST_SIGHT),  # its kubelet says so of a pod that it has finished with
+        seen("Failed", WAITING, reason="DeadlineExceeded"),  # its image was still being pulled
+        seen("Failed", None, reason="OutOfcpu"),
+        seen("Failed", None, reason="NodeShutdown", message="Pod was rejected as the node is shutting down."),
+        seen("Running", RUNNING, metadata=deleted(0)),  # by force, or by a kubelet that is done
+        seen("Unknown", RUNNING, metadata=deleted(0)),
+        seen("Running", RUNNING, removed=True),
+        seen("Failed", LOST_SIGHT, metadata=deleted(0)),
+        seen("Failed", RUNNING, metadata=deleted(0), conditions=[{**DISRUPTION, "reason": "DeletionByPodGC"}]),
+        seen("Pending", None, node="", metadata=deleted(0)),
+        seen("Pending", None, node="", removed=True),
+    ],
+    ids=str,
+)
+def test_what_proves_a_stop(proven: Observation) -> None:
+    assert proven.stopped
+    assert proven.phase is Phase.FAILED
+
+
+@pytest.mark.parametrize(
+    ("at", "phase"), [("2026-01-01T00:00:03Z", Phase.SUCCEEDED), ("2026-01-01T00:00:04Z", Phase.FAILED), (T5, Phase.FAILED)]
+)
+def test_a_success_counts_if_it_came_before_the_stop(at: str, phase: Phase) -> None:
+    """The deletion was requested at second 4. In the same second nobody can tell: what runs twice loses less than what is lost."""
+    observation = seen("Succeeded", ended(0, at=at), metadata=deleted(5))
+    assert (observation.phase, observation.stopped, observation.exit_code) == (phase, True, 0)
+
+
+def test_a_deleted_pod_says_so() -> None:
+    observation = seen("Failed", ended(137, at=T9), metadata={**deleted(0), "finalizers": ["tally.dev/attempt"]})
+    assert (*brief(observation), observation.signal, observation.disrupted) == ("Failed", True, "Stopped", 9, True)
+    assert observation.awaits_commit
+    assert not seen("Failed", ended(1), metadata={"finalizers": ["tally.dev/attempt"]}).awaits_commit
+
+
+@pytest.mark.parametrize(
+    ("observation", "reason"),
+    [
+        (seen("Failed", ended(137), reason="Evicted", message="low on memory"), "Evicted"),
+        (seen("Failed", ended(143), reason="Terminated", message="node shutdown"), "Terminated"),
+        (seen("Failed", ended(143), conditions=[{**DISRUPTION, "reason": "TerminationByKubelet"}]), "TerminationByKubelet"),
+        (
+            seen("Failed", ended(143, at=T9), metadata=deleted(0), conditions=[{**DISRUPTION, "reason": "PreemptionByScheduler"}]),
+            "PreemptionByScheduler",
+        ),
+    ],
+)
+def test_what_the_platform_ended_is_no_failure_of_the_task(observation: Observation, reason: str) -> None:
+    assert brief(observation) == ("Failed", True, reason)
+    assert observation.disrupted
+
+
+@pytest.mark.parametrize(
+    ("end", "reason", "ran", "signal"),
+    [
+        (ended(1), "Error", True, None),
+        (ended(255), "Error", True, None),
+        (ended(127), "Error", True, None),  # the shell ran
+        (ended(143), "Error", True, 15),
+        (ended(137, reason="OOMKilled"), "OOMKilled", True, 9),
+        (ended(128, reason="StartError", message='exec: "x": executable file not found in $PATH'), "CommandNotFound", False, None),
+        (ended(126, reason="ContainerCannotRun", message="permission denied: unknown"), "PermissionDenied", False, None),
+    ],
+)
+def test_how_a_container_failed(end: dict[str, Any], reason: str, ran: bool, signal: int | None) -> None:
+    observation = seen("Failed", end)
+    assert (*brief(observation), observation.ran, observation.signal) == ("Failed", True, reason, ran, signal)
+    assert observation.exit_code == end["terminated"]["exitCode"]
+
+
+def test_another_container_failed() -> None:
+    """The pod's phase is the truth; the message names the container."""
+    observation = seen("Failed", ended(0), others={"side": ended(3)})
+    assert (*brief(observation), observation.exit_code) == ("Failed", True, "ContainerFailed", 3)
+    assert "container side" in observation.message
+    first = seen("Failed", WAITING, init={"fetch": ended(4)})
+    assert (*brief(first), first.exit_code) == ("Failed", True, "ContainerFailed", 4)
+
+
+@pytest.mark.parametrize(
+    ("ready", "containers", "reason", "phase"),
+    [
+        ("False", "True", None, Phase.UNKNOWN),
+        ("False", "False", "ContainersNotReady", Phase.RUNNING),
+        ("True", "True", None, Phase.RUNNING),
+    ],
+)
+def test_a_lost_node_is_told_from_a_failing_probe(ready: str, containers: str, reason: str | None, phase: Phase) -> None:
+    conditions = [{"type": "Ready", "status": ready, "reason": reason}, {"type": "ContainersReady", "status": containers}]
+    assert seen("Running", RUNNING, conditions=conditions).phase is phase
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
+def test_alternating_words_are_one_reason(reason: str) -> None:
+    """Else each turn would be written down."""
+    assert seen("Pending", {"waiting": {"reason": reason, "message": "no such image"}}).waiting == "ErrImagePull: no such image"
+
+
+def test_a_gated_pod_awaits_its_start() -> None:
+    gated = {"schedulingGates": [{"name": "tally.dev/leadership"}]}
+    assert seen("Pending", None, node="", spec=gated).awaits_start
+    assert not seen("Pending", None, node="", spec=gated, metadata=deleted(0)).awaits_start

@@ -1,0 +1,196 @@
+"""The pod that an attempt becomes: what Tally owns, what templates may change, and what is refused, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller.core.errors import InvalidField
+from controller.core.resources import Vector
+from controller.core.task import Deadlines, Pool
+from controller.engine.pod_template import build_pod, parse_options
+from controller.fake_kubernetes.admission import _restricted
+from tests.engine.kubernetes_cases import launch
+
+
+def pod_of(*command: str, engine_options: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    """The pod of such a launch, in namespace jobs."""
+    given = launch(*command or ("true",), engine_options=engine_options, **spec)
+    return build_pod(given, parse_options(given.pool), "jobs")
+
+
+def main(pod: dict[str, Any]) -> dict[str, Any]:
+    """The task's container."""
+    found: dict[str, Any] = pod["spec"]["containers"][0]
+    assert found["name"] == "task"
+    return found
+
+
+def test_names_labels_and_the_fencing_token() -> None:
+    pod = pod_of("true", task_id="train", labels={"team": "blue"})
+    assert (pod["metadata"]["name"], pod["metadata"]["namespace"]) == ("train-1", "jobs")
+    assert pod["metadata"]["labels"] == {
+        "team": "blue",
+        "app.kubernetes.io/name": "tally-task",
+        "app.kubernetes.io/instance": "train",
+        "app.kubernetes.io/managed-by": "tally",
+        "tally.dev/cluster": "test",
+        "tally.dev/task": "train",
+        "tally.dev/attempt": "1",
+    }
+    assert pod["metadata"]["finalizers"] == ["tally.dev/attempt"]
+    env = {each["name"]: each["value"] for each in main(pod)["env"]}
+    assert (env["TALLY_TASK_ID"], env["TALLY_ATTEMPT"], env["TALLY_TERM"]) == ("train", "1", "7")
+    assert pod["spec"]["restartPolicy"] == "Never"
+
+
+def test_the_defaults_meet_pod_security_restricted() -> None:
+    """Also for other containers that a template adds; and nobody is given a service account's token."""
+    pod = pod_of(
+        pod_template={"spec": {"containers": [{"name": "side", "image": "x"}], "initContainers": [{"name": "i", "image": "x"}]}}
+    )
+    assert list(_restricted(pod["spec"])) == []
+    assert pod["spec"]["initContainers"][0]["securityContext"]["allowPrivilegeEscalation"] is False
+    assert pod["spec"]["automountServiceAccountToken"] is False
+
+
+def test_resources_are_requests_and_limits() -> None:
+    """What Kubernetes does not know is Tally's own accounting alone."""
+    given = Vector.parse({"cpu": "500m", "memory": "64Mi", "nvidia.com/gpu": 1, "licences": 3})
+    resources = main(pod_of("true", resources=given))["resources"]
+    assert resources["requests"] == resources["limits"] == {"cpu": "500m", "memory": "64Mi", "nvidia.com/gpu": "1"}
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(0.0, 1), (0.5, 1), (30.0, 30), (30.5, 31)])
+def test_the_grace_is_at_least_one_second(grace: float, seconds: int) -> None:
+    """0 would remove the object while its container runs."""
+    assert pod_of("true", grace_seconds=grace)["spec"]["terminationGracePeriodSeconds"] == seconds
+
+
+def test_the_active_deadline_ends_after_the_leaders_own() -> None:
+    """It counts from the pod's acceptance: images are pulled within it."""
+    both = pod_of("true", deadlines=Deadlines(run_seconds=100.0, start_seconds=50.0), grace_seconds=10.0)
+    assert both["spec"]["activeDeadlineSeconds"] == 100 + 50 + 10 + 60
+    assert "activeDeadlineSeconds" not in pod_of("true")["spec"]
+
+
+@pytest.mark.parametrize("text", ["echo $$", "$(date)", "$$(x)", "$$$", "$", "a$b", "$$$$(", ""])
+def test_commands_mean_the_same_as_in_other_engines(text: str) -> None:
+    """Kubernetes expands `$(NAME)` and halves `$$`; here as it does (third_party/forked/golang/expansion)."""
+
+    def expand(escaped: str) -> str:
+        out, i = "", 0
+        while i < len(escaped):
+            pair = escaped[i : i + 2]
+            assert pair != "$(", "a reference"
+            out, i = (out + "$", i + 2) if pair == "$$" else (out + escaped[i], i + 1)
+        return out
+
+    container = main(pod_of("sh", text, args=(text,), env={"X": text}))
+    assert [expand(each) for each in (container["command"][1], container["args"][0])] == [text, text]
+    assert expand(next(each["value"] for each in container["env"] if each["name"] == "X")) == text
+
+
+def test_pool_options_choose() -> None:
+    options = {
+        "priority_class": "low", "node_selector": {"disk": "ssd"}, "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "image_pull_secrets": ["registry"], "image_pull_policy": "Never", "scheduling_gates": True,
+    }  # fmt: skip
+    pod = pod_of("true", engine_options=options)
+    spec = pod["spec"]
+    assert (spec["priorityClassName"], spec["nodeSelector"], spec["tolerations"]) == (
+        "low", {"disk": "ssd"}, [{"key": "gpu", "operator": "Exists"}],
+    )  # fmt: skip
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert main(pod)["imagePullPolicy"] == "Never"
+    assert spec["schedulingGates"] == [{"name": "tally.dev/leadership"}]
+
+
+def test_a_pools_template_gives_the_hosts_network() -> None:
+    """As a cluster without a network plugin needs it; the task's own template goes over the pool's, null takes away."""
+    pool = {"pod_template": {"spec": {"hostNetwork": True, "dnsPolicy": "Default", "securityContext": {"runAsUser": None}}}}
+    spec = pod_of("true", engine_options=pool, pod_template={"spec": {"dnsPolicy": "None"}})["spec"]
+    assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "None")
+    assert spec["securityContext"] == {"runAsNonRoot": True, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_templates_merge_by_name() -> None:
+    """A container named task is the task's own; its variables stand beside those of the spec."""
+    secret = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+    template = {
+        "metadata": {"annotations": {"a": "b"}},
+        "spec": {
+            "containers": [{"name": "side", "image": "x"}, {"name": "task", "env": [secret], "volumeMounts": [{"name": "v"}]}]
+        },
+    }
+    pod = pod_of("true", pod_template=template, env={"A": "1"})
+    assert [each["name"] for each in pod["spec"]["containers"]] == ["task", "side"]
+    assert {"KEY", "A", "TALLY_TERM"} <= {each["name"] for each in main(pod)["env"]}
+    assert main(pod)["volumeMounts"] == [{"name": "v"}]
+    assert pod["metadata"]["annotations"]["a"] == "b"
+
+
+def task(**fields: Any) -> dict[str, Any]:
+    """A template of the task's container."""
+    return {"spec": {"containers": [{"name": "task", **fields}]}}
+
+
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [
+        ({"spec": {"restartPolicy": "Never"}}, "pod_template.spec.restartPolicy"),
+        ({"spec": {"terminationGracePeriodSeconds": 5}}, "pod_template.spec.terminationGracePeriodSeconds"),
+        ({"spec": {"tolerations": []}}, "pod_template.spec.tolerations"),
+        ({"metadata": {"labels": {"tally.dev/task": "x"}}}, "pod_template.metadata.labels.tally.dev/task"),
+        ({"metadata": {"name": "x"}}, "pod_template.metadata.name"),
+        ({"metadata": {"finalizers": []}}, "pod_template.metadata.finalizers"),
+        ({"status": {}}, "pod_template.status"),
+        (task(command=["x"]), "pod_template.spec.containers[task].command"),
+        (task(image=None), "pod_template.spec.containers[task].image"),
+        (task(env=[{"name": "TALLY_TERM", "value": "8"}]), "pod_template.spec.containers[task].env[TALLY_TERM]"),
+        (task(resources={"limits": {"cpu": "2"}}), "pod_template.spec.containers[task].resources.limits.cpu"),
+        ({"spec": {"containers": [{"image": "x"}]}}, "pod_template.spec.containers"),
+        ({"spec": {"containers": {}}}, "pod_template.spec.containers"),
+        ({"spec": []}, "pod_template.spec"),
+    ],
+)
+@pytest.mark.parametrize("of_pool", [False, True])
+def test_what_both_set_is_refused_by_name(template: dict[str, Any], field: str, of_pool: bool) -> None:
+    options: dict[str, Any] = {"tolerations": [{"operator": "Exists"}]}
+    given: dict[str, Any] = {} if of_pool else {"pod_template": template}
+    if of_pool:
+        options["pod_template"] = template
+    with pytest.raises(InvalidField) as refused:
+        pod_of("true", engine_options=options, resources=Vector.parse({"cpu": 1}), **given)
+    assert refused.value.field == (f"engine_options.{field}" if of_pool else field)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"namspace": "x"}, "engine_options.namspace"),
+        ({"namespace": "Not A Name"}, "engine_options.namespace"),
+        ({"namespace": 3}, "engine_options.namespace"),
+        ({"image_pull_policy": "Sometimes"}, "engine_options.image_pull_policy"),
+        ({"node_selector": {"a": 1}}, "engine_options.node_selector[...]"),
+        ({"tolerations": "all"}, "engine_options.tolerations"),
+        ({"scheduling_gates": "yes"}, "engine_options.scheduling_gates"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        parse_options(Pool(name="p", engine_options=options))
+    assert refused.value.field == field
+
+
+def test_labels_that_are_tallys_own_are_refused() -> None:
+    with pytest.raises(InvalidField, match=r"labels\.app\.kubernetes\.io/name: is set by Tally"):
+        pod_of("true", labels={"app.kubernetes.io/name": "mine"})
+
+
+def test_an_image_is_needed() -> None:
+    """From the task, or from a template."""
+    with pytest.raises(InvalidField, match="image: is missing"):
+        pod_of("true", image="")
+    assert main(pod_of("true", image="", pod_template=task(image="from-template")))["image"] == "from-template"
