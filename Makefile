@@ -21,7 +21,8 @@ $(VENV)/.installed: pyproject.toml uv.lock
 	  { echo "No virtual environment could be made: install your system's python3-venv package."; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --frozen --active --python $(BIN)/python || \
-	  { echo "The dependencies could not be installed: is PyPI (or your mirror) reachable? See the lines above."; exit 1; }
+	  { echo "The dependencies could not be installed (see above). Is PyPI, or your mirror, reachable? If it speaks of a compiler:"; \
+	    echo "all dependencies have wheels for CPython 3.11 to 3.13 on x86-64 Linux; elsewhere install one (Debian: build-essential)."; exit 1; }
 	@touch $@
 
 run: install ## run a whole cluster here: etcd, three replicas, sample tasks; Ctrl-C ends it

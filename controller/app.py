@@ -147,6 +147,7 @@ def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOpti
         relist_seconds=settings.relist_seconds,
         heartbeat_seconds=settings.heartbeat_seconds,
         silence_seconds=settings.silence_seconds,
+        fast_takeover=settings.fast_takeover,
     )
 
 

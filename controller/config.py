@@ -118,6 +118,15 @@ def _rate(raw: object, name: str) -> float:
     return float(str(raw))
 
 
+def _switch(raw: object, name: str) -> bool:
+    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if isinstance(raw, bool):
+        return raw
+    if str(raw).lower() not in known:
+        raise InvalidField(name, f"is {str(raw)[:80]!r}, expected true or false")
+    return known[str(raw).lower()]
+
+
 def default_replica() -> str:
     """The first label of the host's name, as a DNS label."""
     return re.sub(r"[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:63] or "replica"
@@ -170,6 +179,11 @@ class Settings:
     )
     keepalive_interval_seconds: float = _setting(1.0, _seconds, "how often the leader renews its lease")
     deadline_margin_seconds: float = _setting(0.5, _seconds, "how long before its lease ends a leader stops acting")
+    fast_takeover: bool = _setting(
+        True,
+        _switch,
+        "replace a leader whose process is gone at once, not when its lease ends (a follower sees its connection refused)",
+    )
     relist_seconds: float = _setting(30.0, _seconds, "how often the engine's full list is compared with the model")
     heartbeat_seconds: float = _setting(
         2.0, _seconds, "how often each replica refreshes its registration, and so feeds the watches"
@@ -282,6 +296,8 @@ def text_of(value: object) -> str:
     """A setting's value as it would be written in a flag."""
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 
 

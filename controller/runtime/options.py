@@ -19,3 +19,4 @@ class ReplicaOptions:
     heartbeat_seconds: float = 2.0
     silence_seconds: float = 10.0
     workers: int = 8  # effects under way at once
+    fast_takeover: bool = True  # replace a leader whose process is gone before its lease ends (see election.sentinel)

@@ -24,6 +24,7 @@ from controller.core.records import RevisionWentBack, decode_or_empty
 from controller.core.view import Check, Facts, Listener
 from controller.core.world import World
 from controller.election.elector import Elector
+from controller.election.sentinel import Sentinel, Target
 from controller.election.session import Registration, Session
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
@@ -83,6 +84,14 @@ class Replica:
         self._registration = Registration(
             store, self._keys, clock, options.identity, self._describe, options.heartbeat_seconds, new_lease
         )
+        self._sentinel = Sentinel(
+            store,
+            self._keys,
+            clock,
+            options.identity["instance"],
+            self._leader_elsewhere,
+            self._session.wake,
+        )
         self._enter("starting")
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -92,6 +101,8 @@ class Replica:
         self._follower.start()
         self._registration.start()
         self._session.start()
+        if self._options.fast_takeover:
+            self._sentinel.start()
         closer = threading.Thread(target=self._close_when_stopping, name="closer", daemon=True)
         closer.start()
         while closer.is_alive():
@@ -99,6 +110,8 @@ class Replica:
         self._end_tenure("the replica stops")
         self._follower.close()
         self._registration.close()
+        if self._options.fast_takeover:
+            self._sentinel.close()
         self._enter("stopped")
 
     def stop(self) -> None:
@@ -159,8 +172,10 @@ class Replica:
             self._load(message)
         elif isinstance(message, Changed):
             for change in message.changes:
-                if self._world.apply(change) and change.kind == "leader" and change.value is None:
-                    self._session.wake()  # nobody leads: campaign now
+                if self._world.apply(change) and change.kind == "leader":
+                    self._sentinel.wake()
+                    if change.value is None:
+                        self._session.wake()  # nobody leads: campaign now
             self._world.advance_revision(message.revision)
             for listener in self._listeners:
                 listener.changed(message.changes, message.revision)
@@ -273,6 +288,14 @@ class Replica:
     def loop_is_alive(self, within_seconds: float) -> bool:
         """See Ballot."""
         return self._clock.boottime() - self._beat <= within_seconds
+
+    def _leader_elsewhere(self) -> Target | None:
+        """Whom the sentinel watches: the leader, unless it is this replica."""
+        leader = self._world.leader
+        record = decode_or_empty(leader)
+        if leader is None or self._stopping.is_set() or record.get("instance") == self._options.identity["instance"]:
+            return None
+        return Target.of(leader.create, record.get("status_url"))
 
     def _on_election_error(self, error: TallyError) -> None:
         self._last_error = str(error)

@@ -52,9 +52,7 @@ class Tenure:
         self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
         planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
         self._planner = planner
-        self.reconciler = Reconciler(
-            world, planner, leadership, store, keys, clock, self._actuator.perform, changing, instruments
-        )
+        self.reconciler = Reconciler(world, planner, leadership, store, keys, clock, self._actuator.perform, changing, instruments)
 
     @property
     def engine_answers(self) -> bool:

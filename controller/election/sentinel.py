@@ -1,0 +1,158 @@
+"""Notices a leader's death before its lease ends, and lets a successor in.
+
+A follower keeps a TCP connection to the leader's status endpoint. When the kernel of the leader's machine ends that
+connection *and* refuses a new one, no process listens there any more: the follower deletes the leader key, if it is still
+that term's, and campaigns. A killed leader is so replaced in milliseconds instead of a lease's time.
+
+This is safe whether the leader is dead or not: the fence makes it right. A leader that lives on and has only lost its
+endpoint finds its key gone in its next commit or by its watch, and steps down. A silent machine, a time-out or an
+unreachable network proves nothing here: for these the lease is waited for.
+
+Against flapping: only after a connection to that very term was established, and at most BURST times in BURST_SECONDS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import structlog
+
+from controller.clock import Clock
+from controller.store.base import Committed, Delete, Guard, Store, StoreError, Transaction
+from controller.store.keys import Keys
+
+CONNECT_SECONDS = 1.0
+LOOK_SECONDS = 0.5  # how often it is looked whether another leads by now, should a wake-up be missed
+BURST, BURST_SECONDS = 5, 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class Target(NamedTuple):
+    """The leader to watch: its term, and where its status endpoint listens."""
+
+    term: int
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, term: int, status_url: object) -> Target | None:
+        """From a leader's record; None when it does not say where it listens."""
+        try:
+            url = urlsplit(str(status_url))
+            return cls(term, url.hostname, url.port) if url.hostname and url.port else None
+        except ValueError:
+            return None
+
+
+class Sentinel:
+    """Runs in a thread of its own until `close`. `target` tells whom to watch: None while nobody else leads."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        replica: str,
+        target: Callable[[], Target | None],
+        on_deposed: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._replica = replica
+        self._target = target
+        self._on_deposed = on_deposed
+        self._acted_at: deque[float] = deque(maxlen=BURST)
+        self._closed = threading.Event()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="sentinel", daemon=True)
+        self.deposed = 0
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Another leads, or nobody does: look now."""
+        with contextlib.suppress(OSError):  # full: it will look anyway; closed: it has ended
+            self._wake_writer.send(b"w")
+
+    def close(self) -> None:
+        """End the connection and the thread."""
+        self._closed.set()
+        self.wake()
+        self._thread.join(2 * CONNECT_SECONDS)
+        self._wake_writer.close()
+        self._wake_reader.close()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            target = self._target()
+            if target is None or not self._stays_connected(target):
+                if self._target() == target:
+                    self._wait_for_wake()
+            elif self._is_refused(target) and self._target() == target:
+                self._depose(target)
+
+    def _stays_connected(self, target: Target) -> bool:
+        """Connects, and waits until the connection ends; False when there was none, or another leads by now."""
+        try:
+            connection = socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS)
+        except OSError:
+            return False
+        with connection:
+            while not self._closed.is_set() and self._target() == target:
+                if connection not in self._wait_for_wake(connection):
+                    continue
+                with contextlib.suppress(OSError):  # a reset is an end too
+                    if connection.recv(4096):
+                        continue  # an HTTP server that tells us to hurry up, before it hangs up
+                return True
+        return False
+
+    def _wait_for_wake(self, *others: socket.socket) -> list[socket.socket]:
+        """Wait for a wake-up, or until one of `others` is readable; returns those that are."""
+        readable, _, _ = select.select([self._wake_reader, *others], [], [], LOOK_SECONDS)
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_reader.recv(4096):
+                continue
+        return readable
+
+    def _is_refused(self, target: Target) -> bool:
+        """Whether the leader's machine answers that nobody listens. A server that merely hung up takes a new connection."""
+        try:
+            socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _depose(self, target: Target) -> None:
+        now = self._clock.boottime()
+        if len(self._acted_at) == BURST and now - self._acted_at[0] < BURST_SECONDS:
+            log.info("the leader's endpoint is gone, but too often lately: its lease is waited for", term=target.term)
+            self._wait_for_wake()
+            return
+        self._acted_at.append(now)
+        guard = Guard(self._keys.leader, target.term, on_create=True)
+        transaction = Transaction((guard,), (Delete(self._keys.leader),), f"{self._replica}/depose/{target.term}")
+        try:
+            result = self._store.commit(transaction, deadline=now + CONNECT_SECONDS)
+        except StoreError as error:
+            log.info("the leader's endpoint is gone, but the store does not answer", error=str(error))
+            return
+        if isinstance(result, Committed):
+            self.deposed += 1
+            log.warning("the leader's process is gone: its term is ended before its lease", term=target.term)
+            self._on_deposed()
