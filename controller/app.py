@@ -27,6 +27,9 @@ from controller.status.server import StatusServer
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from controller.telemetry.logs import configure_logs
+from controller.telemetry.measured import MeasuredEngine, MeasuredStore
+from controller.telemetry.metrics import Metrics
+from controller.telemetry.store_size import StoreSizePoll
 
 EXIT_TORN = 70  # a thread died, or state could not be torn down: whoever supervises us starts us again (EX_SOFTWARE)
 
@@ -96,6 +99,9 @@ def run_controller(settings: Settings) -> int:
     # The audit's own: its load would take a store that was restored from a backup for the known one, before our model did.
     audited = make_store(settings, clock)
     engine = make_engine(settings.engine, settings, clock)
+    metrics = Metrics(clock)
+    metrics.outside.watch_restarts = lambda: store.reconnects
+    metrics.outside.endpoint_failures = lambda: store.gateway.failures
     identity: dict[str, Any] = {
         "id": settings.replica,
         "instance": uuid.uuid4().hex,
@@ -106,17 +112,27 @@ def run_controller(settings: Settings) -> int:
         "engine": describe_engine(settings),
         "started_at": clock.now(),
     }
+
+    def audit() -> dict[str, Any]:
+        report = run_audit(audited, engine, settings.cluster, clock).to_json()
+        metrics.audited(report)
+        return report
+
     replica = Replica(
-        store,
-        engine,
+        MeasuredStore(store, metrics, clock),
+        MeasuredEngine(engine, metrics, clock),
         clock,
         replica_options(settings, identity),
-        audit=lambda: run_audit(audited, engine, settings.cluster, clock).to_json(),
+        audit=audit,
         new_lease=new_lease,
         fatal=_exit_now,
+        instruments=metrics,
     )
+    metrics.observe(replica)
+    size = StoreSizePoll(lambda deadline: store.size(deadline=deadline), metrics.sized, clock)
+    size.start()
     host, _, port = settings.status.rpartition(":")
-    server = StatusServer(replica, host.strip("[]"), int(port))
+    server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition)
     server.start()
     identity["status_url"] = server.url
     _on_signals(replica.stop)
@@ -125,6 +141,7 @@ def run_controller(settings: Settings) -> int:
         replica.run()
     finally:
         server.stop()
+        size.close()
         engine.close()
         audited.close()
         store.close()

@@ -18,6 +18,7 @@ class Holding(NamedTuple):
 
     held: Vector = ZERO
     lost: int = 0
+    lost_example: str = ""
     stopping: int = 0
 
 
@@ -25,6 +26,7 @@ def holding_by_pool(world: World) -> dict[str, Holding]:
     """Pools of which something is held. Invariant I1: each sum is what the pool's ledger says."""
     sums: dict[str, dict[str, int]] = {}
     lost: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     stopping: Counter[str] = Counter()
     for task in world.holding.values():
         status = task.status
@@ -32,9 +34,11 @@ def holding_by_pool(world: World) -> dict[str, Holding]:
         amounts = sums.setdefault(task.pool, {})
         for name, amount in status.hold.items():
             amounts[name] = amounts.get(name, 0) + amount
-        lost[task.pool] += status.lost_since is not None
+        if status.lost_since is not None:
+            lost[task.pool] += 1
+            examples.setdefault(task.pool, task.id)
         stopping[task.pool] += bool(status.stopping)
-    return {pool: Holding(Vector(amounts), lost[pool], stopping[pool]) for pool, amounts in sums.items()}
+    return {pool: Holding(Vector(amounts), lost[pool], examples.get(pool, ""), stopping[pool]) for pool, amounts in sums.items()}
 
 
 def next_admission(world: World, pool: str, now: float) -> str:

@@ -7,38 +7,45 @@ that need only the replica's facts, or wait by themselves, are coroutines of the
 from __future__ import annotations
 
 import asyncio
-import html
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from controller.core.errors import TallyError
 from controller.core.lifecycle import HOLDING
 from controller.core.records import Task
 from controller.core.view import Check, ReplicaView
-from controller.status import documents, metrics, openapi, query, stream
+from controller.status import documents, openapi, query, stream
+from controller.status.page import INDEX, load_assets
 from controller.status.problems import Problem
 from controller.status.route import Ask, Route
+from controller.status.summary import AuditSummary, Waits, summarize
 
 AUDIT_SECONDS = 5.0  # an audit is answered again for so long, so that asking cannot load the engine
 MAX_STREAMS = 64
 READERS = 4  # threads that read the model
 SCAN = 1000  # tasks that are looked at without letting go of the model
-CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class Api:
     """What the handlers share: the replica's view, the feed of changes, and the last audit."""
 
-    def __init__(self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route]) -> None:
+    def __init__(self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route], exposition: Callable[[], bytes]) -> None:
         self.view = view
         self.feed = feed
         self.routes = routes
-        self.metrics = metrics.ReplicaMetrics(view)
+        self._exposition = exposition
+        self._assets = load_assets()
+        self._waits = Waits()
         self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
         self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
         self._streams = 0
@@ -52,21 +59,14 @@ class Api:
 
     # -- health ------------------------------------------------------------------------------------------------------
 
-    async def index(self, ask: Ask) -> Response:
-        """The endpoints, as a page."""
-        rows = "".join(
-            f'<tr><td><a href="{route.path}">{route.path}</a><td>{html.escape(route.summary)}'
-            if "{" not in route.path
-            else f"<tr><td>{route.path}<td>{html.escape(route.summary)}"
-            for route in self.routes
-        )
-        facts = ask.facts
-        who = f"Replica {facts.replica} of cluster {facts.cluster}: {facts.role}, {facts.phase}, revision {facts.revision}"
-        style = "body{font:1rem system-ui;margin:2rem}td{padding:.2rem 1rem .2rem 0}"
-        page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Tally</title><style>{style}</style><h1>Tally</h1>"
-        return HTMLResponse(
-            f"{page}<p>{html.escape(who)}</p><table>{rows}</table></html>", headers={"Content-Security-Policy": CSP}
-        )
+    async def page(self, ask: Ask) -> Response:
+        """The live page, and what belongs to it."""
+        name = ask.path.get("name", INDEX)
+        asset = self._assets.get(name)
+        if asset is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"the live page has no part {name[:80]!r}; see /")
+        content, content_type = asset
+        return Response(content, headers={"Content-Type": content_type, "Content-Security-Policy": CSP})
 
     async def livez(self, ask: Ask) -> Response:
         """Whether the process should go on."""
@@ -90,9 +90,16 @@ class Api:
 
     def exposition(self, _: Ask) -> Response:
         """Metrics for Prometheus."""
-        return Response(self.metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        return Response(self._exposition(), headers={"Content-Type": METRICS_CONTENT_TYPE})
 
     # -- the model ---------------------------------------------------------------------------------------------------
+
+    def summary(self, ask: Ask) -> Response:
+        """All at a glance, for the live page."""
+        now = self.view.now()
+        with self.view.reading() as world:
+            document = summarize(world, ask.facts, self._last_audit(), self._waits, now)
+        return _json(document)
 
     def tasks(self, ask: Ask) -> Response:
         """A page of tasks."""
@@ -140,9 +147,12 @@ class Api:
             record = world.leader
         return _json(documents.leader_document(record, ask.facts.leader, ask.facts.epoch))
 
+    def _last_audit(self) -> AuditSummary | None:
+        return None if self._audited is None or isinstance(self._audited[1], TallyError) else AuditSummary.of(self._audited[1])
+
     def _find(self, wanted: Mapping[str, Any], limit: int) -> list[documents.TaskCapture]:
         """The first tasks after `continue` that match, by id; the model is let go of every SCAN tasks."""
-        pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
+        pool, states, labels, search = wanted["pool"], wanted["state"], wanted["label"], wanted["search"]
 
         def matches(task: Task) -> bool:
             return (
@@ -155,7 +165,7 @@ class Api:
         with self.view.reading() as world:
             ids = list(world.holding if states is not None and states <= HOLDING else world.tasks)
         after = wanted["continue"]
-        remaining = iter(sorted(task_id for task_id in ids if task_id > after))
+        remaining = iter(sorted(task_id for task_id in ids if task_id > after and search in task_id))
         found: list[documents.TaskCapture] = []
         while len(found) < limit and (chunk := list(islice(remaining, SCAN))):
             with self.view.reading() as world:

@@ -105,6 +105,22 @@ class ReplicaList(Struct, frozen=True, kw_only=True):
     items: list[ReplicaDocument]
 
 
+class ReplicaSummary(Struct, frozen=True, kw_only=True):
+    """A registered replica, as it wrote of itself within the last few seconds."""
+
+    id: str
+    leads: bool
+    phase: str
+    version: str
+    host: str
+    status_url: str
+    started_at: float | None
+    applied_revision: int
+    lag_revisions: int
+    behind_seconds: float | None  # since it heard of the store; null when it did not tell
+    engine_answers: bool | None  # null: it does not lead, and so does not ask
+
+
 class LeaderDocument(Struct, frozen=True, kw_only=True):
     """Who leads, as far as this replica knows. `term` is the leader key's create revision, 0 when nobody leads."""
 

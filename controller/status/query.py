@@ -166,6 +166,13 @@ LABEL = Parameter(
     parse_labels,
     default=(),
 )
+SEARCH = Parameter(
+    "search",
+    "Only tasks whose id contains this text.",
+    {"type": "string", "minLength": 1, "maxLength": 253},
+    _text,
+    default="",
+)
 LIMIT = Parameter(
     "limit",
     "Tasks on a page.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from controller.status import documents, query
+from controller.status import documents, query, summary
 from controller.status.api import Api
 from controller.status.route import Route
 
@@ -13,7 +13,7 @@ _TEXT = "text/plain; charset=utf-8"
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 
 ROUTES: tuple[Route, ...] = (
-    Route("/", "index", "This list.", Api.index, "text/html; charset=utf-8", in_loop=True, strict=False),
+    Route("/", "page", "The live page.", Api.page, "text/html; charset=utf-8", in_loop=True, strict=False),
     Route(
         "/livez",
         "livez",
@@ -62,12 +62,20 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("/openapi.json", "openapi", "This API, as an OpenAPI document.", Api.openapi, answer=dict[str, Any], in_loop=True),
     Route(
+        "/v1/summary",
+        "getSummary",
+        "All at a glance: leadership, replicas, tasks by state, pools, and what is wrong with what to do about it.",
+        Api.summary,
+        answer=summary.Summary,
+        reads_model=True,
+    ),
+    Route(
         "/v1/tasks",
         "listTasks",
         "Tasks by id, in pages. A page can be shorter than asked for only when it is the last.",
         Api.tasks,
         answer=documents.TaskList,
-        parameters=(query.POOL, query.STATE, query.LABEL, query.LIMIT, query.CONTINUE),
+        parameters=(query.POOL, query.STATE, query.LABEL, query.SEARCH, query.LIMIT, query.CONTINUE),
         reads_model=True,
     ),
     Route(
@@ -103,7 +111,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/events",
         "streamEvents",
-        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; gap when some were missed.",
+        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; leader; gap when some were missed.",
         Api.events,
         "text/event-stream",
         parameters=(query.AFTER,),
@@ -113,4 +121,13 @@ ROUTES: tuple[Route, ...] = (
         },
         in_loop=True,
     ),
+)
+
+ASSETS = Route(
+    "/static/{name}",
+    "asset",
+    "A part of the live page; no interface for others, and so not in the OpenAPI document.",
+    Api.page,
+    in_loop=True,
+    strict=False,
 )

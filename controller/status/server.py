@@ -30,7 +30,7 @@ from controller.status.api import Api
 from controller.status.problems import Problem
 from controller.status.query import MIN_REVISION, WAIT, parse_parameters
 from controller.status.route import Ask, Route
-from controller.status.routes import ROUTES
+from controller.status.routes import ASSETS, ROUTES
 from controller.status.stream import Feed
 
 MAX_CONNECTIONS = 512
@@ -48,13 +48,13 @@ class StatusAddressUnavailable(TallyError):
 
 
 class StatusServer:
-    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`."""
+    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`; `exposition` gives what /metrics shows."""
 
-    def __init__(self, view: ReplicaView, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, view: ReplicaView, host: str = "127.0.0.1", port: int = 0, exposition: Callable[[], bytes] = bytes) -> None:
         self._view = view
         self._address = (host, port)
         self._feed = Feed()
-        self._api = Api(view, self._feed, ROUTES)
+        self._api = Api(view, self._feed, ROUTES, exposition)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -102,7 +102,7 @@ class StatusServer:
 def application(api: Api) -> ASGIApp:
     """The routes as an ASGI application, with the headers and problem documents that all answers share."""
     app = Starlette(
-        routes=[Path(route.path, _endpoint(api, route), methods=["GET"]) for route in api.routes],
+        routes=[Path(route.path, _endpoint(api, route), methods=["GET"]) for route in (*api.routes, ASSETS)],
         exception_handlers={Problem: _answer_problem, HTTPException: _answer_http_exception, Exception: _answer_failure},
     )
     app.router.redirect_slashes = False

@@ -22,9 +22,10 @@ import msgspec
 
 from controller.core.codec import decode_status
 from controller.core.errors import CorruptValue
-from controller.core.records import Change
+from controller.core.records import Change, decode_or_empty
 
 CAPACITY = 8192  # changes kept for readers
+CAPACITY_BYTES = 32 * 2**20  # of their values, which a long history makes large
 PAGE = 256  # changes sent at once
 KEEP_ALIVE_SECONDS = 15.0
 FELL_BEHIND = "changes were missed: list /v1/tasks again, and resume after its Tally-Revision"
@@ -45,13 +46,14 @@ class FellBehind(Exception):
 class Entry:
     """One change in the ring; encoded once, when it is first read."""
 
-    __slots__ = ("_data", "_task_id", "_value", "mod")
+    __slots__ = ("_data", "_task_id", "_value", "mod", "size")
 
     def __init__(self, change: Change) -> None:
         self.mod = change.mod
-        self._task_id = change.names[0]
+        self._task_id = change.names[0] if change.names else ""
         self._value = change.value if change.kind == "states" else None
-        self._data: bytes | None = None if change.kind == "states" and change.value is not None else _spec_event(change)
+        self.size = len(self._value or b"")
+        self._data: bytes | None = None if self._value is not None else _event_without_status(change)
 
     def data(self) -> bytes:
         """The event without its id."""
@@ -63,8 +65,10 @@ class Entry:
 class Feed:
     """The ring and those who wait for it to move. A Listener of the replica; all else is for one event loop."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._bytes = 0
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque()
         self._floor = 0  # Invariant: every change of a task after this revision, and up to `_revision`, is in the ring
@@ -81,6 +85,7 @@ class Feed:
         """See Listener."""
         with self._lock:
             self._entries.clear()
+            self._bytes = 0
             self._floor = self._revision = revision
             self._era += 1
             self._wake()
@@ -88,9 +93,13 @@ class Feed:
     def changed(self, changes: Sequence[Change], revision: int) -> None:
         """See Listener."""
         with self._lock:
-            self._entries.extend(Entry(change) for change in changes if _is_told(change))
-            while len(self._entries) > self._capacity:
-                self._floor = self._entries.popleft().mod
+            for change in changes:
+                if _is_told(change):
+                    self._entries.append(Entry(change))
+                    self._bytes += self._entries[-1].size
+            while len(self._entries) > self._capacity or self._bytes > self._capacity_bytes:
+                dropped = self._entries.popleft()
+                self._floor, self._bytes = dropped.mod, self._bytes - dropped.size
             self._revision = max(self._revision, revision)
             self._wake()
 
@@ -189,11 +198,14 @@ def _encode(entries: list[Entry]) -> bytes:
 
 
 def _is_told(change: Change) -> bool:
-    """Statuses, and specs that appear or go; the deletion of a status comes with that of its spec."""
-    return change.kind == "tasks" or (change.kind == "states" and change.value is not None)
+    """Statuses, specs that appear or go (the deletion of a status comes with that of its spec), and who leads."""
+    return change.kind in ("tasks", "leader") or (change.kind == "states" and change.value is not None)
 
 
-def _spec_event(change: Change) -> bytes:
+def _event_without_status(change: Change) -> bytes:
+    if change.kind == "leader":
+        leader = decode_or_empty(change)
+        return _event("leader", {"replica": str(leader.get("id", "")), "revision": change.mod})
     name = "removed" if change.value is None else "submitted"
     return _event(name, {"id": change.names[0], "revision": change.mod})
 
