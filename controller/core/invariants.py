@@ -85,7 +85,8 @@ def check_task(task: Task) -> list[Finding]:
                 what="waits for a retry, but its spec is gone: it can never run",
                 since_revision=task.status_mod,
                 likely_cause=f"tasks/{task.id} was deleted by hand",
-                repair=f"cancel it (`tally cancel {task.id}`), then submit it again under another name",
+                repair="the leader marks it Failed",
+                transient=True,
             )
         )
     return findings
