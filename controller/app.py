@@ -69,6 +69,10 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
             timeout_seconds=settings.kube_timeout_seconds,
         )
         return KubernetesEngine(settings.cluster, clock, KubernetesOptions(access=access, namespaces=settings.kube_namespaces))
+    if name == "docker":
+        from controller.engine.docker import DockerEngine
+
+        return DockerEngine(None, settings.cluster, clock)  # where the daemon is, DOCKER_HOST says, as for every client of it
     if name == "null":
         from controller.engine.null import NullEngine
 

@@ -11,6 +11,7 @@ import pytest
 
 from controller.embedded_etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find_etcd, identify
 from controller.store.etcd import EtcdStore
+from tests.support.docker import PrivateDocker, private_docker
 from tests.support.etcd import EtcdFactory
 from tests.support.proxy import Proxy
 from tests.support.tls import Authority
@@ -63,6 +64,13 @@ def cluster_name() -> str:
 def prefix(cluster_name: str) -> str:
     """The key prefix of that cluster."""
     return f"/tally/{cluster_name}/"
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[PrivateDocker]:
+    """One Docker daemon for the whole session; what uses it belongs to the xdist group "docker", so that one worker has it."""
+    with private_docker() as running:
+        yield running
 
 
 @pytest.fixture

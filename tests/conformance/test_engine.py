@@ -13,11 +13,13 @@ import pytest
 from controller.clock import SystemClock
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import AttemptUnknown, Engine
+from controller.engine.docker import DockerEngine
 from controller.engine.null import NullEngine
 from controller.engine.process import ProcessEngine
 from controller.fake_kubernetes import FakeCluster
 from tests.engine import kubernetes_cases
 from tests.engine.process_cases import launch, observation, wait_for, wait_stopped
+from tests.support.docker import PrivateDocker, docker_launch, until_stopped
 
 
 @dataclass
@@ -87,6 +89,30 @@ def kubernetes_case(folder: Path) -> EngineCase:
     return case
 
 
+def docker_case(docker: PrivateDocker) -> EngineCase:
+    """On a real Docker daemon."""
+    engine = DockerEngine(docker.url, "test", SystemClock())
+    case = EngineCase(
+        engine,
+        succeeding=lambda: docker_launch("true"),
+        until_stopped=until_stopped,
+        failing=lambda code: docker_launch("sh", "-c", f"exit {code}"),
+        ignoring_sigterm=lambda: docker_launch("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"),
+        printing=lambda text: docker_launch("sh", "-c", 'echo "$1"; echo "$1" >&2', "sh", text),
+        never_starting=lambda: docker_launch("/nonexistent/command"),
+        printing_environment=lambda: docker_launch("env"),
+    )
+
+    def another(cluster: str) -> Engine:
+        other = DockerEngine(docker.url, cluster, SystemClock())
+        case.cleanups.append(other.close)
+        return other
+
+    case.another = another
+    case.cleanups += [engine.close, docker.remove_all]
+    return case
+
+
 def null_case(folder: Path) -> EngineCase:
     """Excluded by nature: it runs nothing, so nothing fails, prints, ignores signals or outlives its process."""
     engine = NullEngine(SystemClock())
@@ -101,9 +127,18 @@ def null_case(folder: Path) -> EngineCase:
     )
 
 
-@pytest.fixture(params=[process_case, kubernetes_case, null_case], ids=["process", "kubernetes", "null"])
+CASES = [
+    pytest.param(process_case, id="process"),
+    pytest.param(kubernetes_case, id="kubernetes"),
+    pytest.param(docker_case, id="docker", marks=pytest.mark.xdist_group("docker")),
+    pytest.param(null_case, id="null"),
+]
+
+
+@pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
-    made: EngineCase = request.param(tmp_path)
+    given = request.getfixturevalue("docker") if request.param is docker_case else tmp_path
+    made: EngineCase = request.param(given)
     yield made
     for cleanup in made.cleanups:
         cleanup()
