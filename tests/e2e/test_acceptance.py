@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from controller.core.task import Step
 from controller.engine.process import ProcessEngine
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
-from tests.support.local import Journal, Tending, Witness, kill, leader_of, local_cluster, pid_of
+from tests.support.local import Journal, Tending, Witness, kill, leader_of, local_cluster, pid_of, wait_ready
 from tests.support.waiting import wait_until
 
 QUICK, FLAKY, FAILING, CANCELLED, OVERDUE = 200, 40, 20, 20, 20
 STOPPED_SECONDS = 10.0
+FAULTS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP, signal.SIGKILL]
 
 
 def tasks(journal: Journal) -> list[dict[str, Any]]:
@@ -38,6 +38,11 @@ def tasks(journal: Journal) -> list[dict[str, Any]]:
         *(task(f"cancelled-{n}", "sleep 600") for n in range(CANCELLED)),
         *(task(f"overdue-{n}", "sleep 600", deadlines={"run": 2}) for n in range(OVERDUE)),
     ]
+
+
+def waves(everything: list[dict[str, Any]], count: int) -> list[list[dict[str, Any]]]:
+    """The tasks in as many portions, each with some of all kinds: there is work whenever a leader dies."""
+    return [everything[n::count] for n in range(count)]
 
 
 def expected_state(task_id: str) -> State:
@@ -59,19 +64,17 @@ def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
         witness = Witness(cluster.endpoint)
         try:
             leader_of(cluster)
-            for result in client.submit_many(tasks(journal)):
-                assert result.outcome == "created", result
-            canceller = threading.Thread(
-                target=lambda: [client.cancel(f"cancelled-{n}") for n in range(CANCELLED)], name="canceller"
-            )
             gaps = []
-            for round_number in range(4):
-                gaps.append(("SIGKILL", witness.next_term(kill(leader_of(cluster)))))
-                if round_number == 0:
-                    canceller.start()
-            gaps.append(("SIGTERM", witness.next_term(kill(leader_of(cluster), signal.SIGTERM))))
-            gaps.append((f"SIGSTOP for {STOPPED_SECONDS:g} s", stop_and_continue(leader_of(cluster), witness)))
-            canceller.join(60)
+            for fault, wave in zip(FAULTS, waves(tasks(journal), len(FAULTS)), strict=True):
+                wait_ready(cluster)
+                for result in client.submit_many(wave):
+                    assert result.outcome == "created", result
+                for task in wave:
+                    if str(task["id"]).startswith("cancelled"):
+                        client.cancel(str(task["id"]))
+                leader = leader_of(cluster)
+                gap = stop_and_continue(leader, witness) if fault is signal.SIGSTOP else witness.next_term(kill(leader, fault))
+                gaps.append((fault.name, gap))
             ids = [f"{kind}-{n}" for kind, count in kinds() for n in range(count)]
             views = client.wait(ids, timeout_seconds=180)
         finally:

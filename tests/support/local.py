@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import signal
 import threading
@@ -267,15 +268,26 @@ def lead_by_turns(cluster: LocalCluster, replica: ReplicaProcess) -> None:
             client.step_down()
 
 
-def log_of(cluster: LocalCluster, replica: ReplicaProcess) -> str:
-    """All that a replica has logged."""
-    return (cluster.data_dir / "logs" / f"{replica.name}.log").read_text(errors="replace")
+def logged(cluster: LocalCluster, replica: ReplicaProcess, **fields: str) -> list[dict[str, Any]]:
+    """The lines of a replica's log that have these fields, oldest first; those of its predecessors of that name too."""
+    lines = (cluster.data_dir / "logs" / f"{replica.name}.log").read_text(errors="replace").splitlines()
+    entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return [entry for entry in entries if fields.items() <= entry.items()]
 
 
 def leads(replica: ReplicaProcess) -> bool:
     """Whether the replica itself says that it leads."""
+    return _answers(replica, "leader")
+
+
+def is_ready(replica: ReplicaProcess) -> bool:
+    """Whether the replica says that it is ready."""
+    return _answers(replica, "readyz")
+
+
+def _answers(replica: ReplicaProcess, path: str) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{replica.status_port}/leader", timeout=2, trust_env=False).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{replica.status_port}/{path}", timeout=2, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -307,3 +319,19 @@ def kill(replica: ReplicaProcess, number: int = signal.SIGKILL) -> float:
     at = SystemClock().boottime()
     os.kill(pid_of(replica), number)
     return at
+
+
+def wait_ready(cluster: LocalCluster) -> None:
+    """Wait until every replica is up and ready: all but the leader are then warm followers."""
+    import httpx
+
+    def ready() -> bool:
+        try:
+            return all(
+                httpx.get(f"http://127.0.0.1:{replica.status_port}/readyz", timeout=2, trust_env=False).status_code == 200
+                for replica in cluster.replicas
+            )
+        except httpx.HTTPError:
+            return False
+
+    wait_until(ready, "all replicas being ready", timeout=60.0, poll=0.1)

@@ -1,0 +1,215 @@
+"""Replicas die, hang, are paused and are restarted, at every step between commit, effect and observation."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from controller.clock import SystemClock
+from controller.core.lifecycle import State
+from controller.dev import LocalCluster
+from controller.failpoints import POINTS, VARIABLE
+from tests.support.local import (
+    QUICK,
+    Gate,
+    Journal,
+    Tending,
+    Witness,
+    add_replica,
+    check_promise,
+    is_ready,
+    kill,
+    lead_by_turns,
+    leader_of,
+    local_cluster,
+    logged,
+    pid_of,
+)
+from tests.support.waiting import wait_until
+
+POOL = {"name": "default", "capacity": {"cpu": 4}, "policy": "backfill"}
+
+
+class Load:
+    """Submits a few tasks, again and again, until `finish`; some of them fail once, some are cancelled."""
+
+    def __init__(self, cluster: LocalCluster, journal: Journal, pause_seconds: float = 0.2) -> None:
+        self._cluster = cluster
+        self._journal = journal
+        self._pause = pause_seconds
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+        self.acknowledged: list[str] = []
+
+    def _tasks(self, round_number: int) -> Iterator[dict[str, Any]]:
+        bodies = {"quick": "true", "slow": "sleep 0.4", "flaky": '[ "$TALLY_ATTEMPT" != 1 ]', "endless": "sleep 600"}
+        retry = {"max_attempts": 2, "backoff_seconds": 0.5}
+        for kind, body in bodies.items():
+            command = self._journal.command(body)
+            fields = {"command": command, "resources": {"cpu": "500m"}, "retry": retry, "grace_seconds": 1}
+            yield {"id": f"{kind}-{round_number}", **fields}
+
+    def _run(self) -> None:
+        try:
+            with self._cluster.client() as client:
+                for round_number in itertools.count():
+                    self.acknowledged += [r.id for r in client.submit_many(self._tasks(round_number)) if r.outcome == "created"]
+                    client.cancel(f"endless-{round_number}")
+                    if self._stop.wait(self._pause):
+                        return
+        except BaseException as error:  # noqa: BLE001  # handed to the test
+            self._error = error
+
+    def finish(self) -> None:
+        """Submit no more, wait for what was submitted, and see that each task ended as it must."""
+        self._stop.set()
+        self._thread.join(30)
+        assert self._error is None, self._error
+        with self._cluster.client() as client:
+            views = client.wait(self.acknowledged, timeout_seconds=60)
+        expected = {"quick": State.SUCCEEDED, "slow": State.SUCCEEDED, "flaky": State.SUCCEEDED, "endless": State.CANCELLED}
+        wrong = {task_id: view.state for task_id, view in views.items() if view.state is not expected[task_id.split("-")[0]]}
+        assert not wrong
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+
+@contextmanager
+def loaded(path: Path, replicas: int) -> Iterator[tuple[LocalCluster, Journal, Load]]:
+    """A cluster under steady load."""
+    journal = Journal(path / "journal")
+    with local_cluster(path / "data", replicas=replicas, settings=QUICK) as cluster:
+        with cluster.client() as client:
+            client.apply_pool(POOL)
+        leader_of(cluster)
+        with Load(cluster, journal) as load:
+            yield cluster, journal, load
+
+
+def test_the_leader_is_killed_at_each_step_between_commit_effect_and_observation(tmp_path: Path) -> None:
+    """One after the other leads and is killed at its own step. Every task ends once, and nothing stays held."""
+    with loaded(tmp_path, replicas=1) as (cluster, journal, load):
+        for point in POINTS:
+            victim = add_replica(cluster, f"dies-{point}", **{VARIABLE: f"{point}:exit@4"})
+            lead_by_turns(cluster, victim)
+            assert victim.process is not None
+            assert victim.process.wait(60) == -signal.SIGKILL
+            assert logged(cluster, victim, event="failpoint", point=point)
+        load.finish()
+        history = check_promise(cluster, journal, load.acknowledged)
+        assert len(history.writers) > len(POINTS)
+
+
+def test_a_leader_that_is_paused_before_an_effect_comes_too_late_to_harm(tmp_path: Path) -> None:
+    """It has checked its lease, then sleeps beyond it; the next leader starts the attempt, and the late start finds it there."""
+    journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
+    with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster, cluster.client() as client, Tending(cluster):
+        client.apply_pool(POOL)
+        paused = add_replica(cluster, "paused", **{VARIABLE: "before-effect:sleep:1"})
+        lead_by_turns(cluster, paused)
+        client.submit({"id": "task", "command": journal.command(gate.body), "resources": {"cpu": 1}})
+        wait_until(lambda: logged(cluster, paused, event="failpoint"), "the effect")
+        witness, stopped = Witness(cluster.endpoint), pid_of(paused)
+        at = kill(paused, signal.SIGSTOP)
+        try:
+            witness.next_term(at)
+            wait_until(lambda: journal.starts(), "the attempt, started by the next leader")
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+            witness.close()
+        wait_until(lambda: logged(cluster, paused, phase="following", before="stepping-down"), "the end of its term")
+        gate.open()
+        assert client.wait(["task"], timeout_seconds=30)["task"].state is State.SUCCEEDED
+        check_promise(cluster, journal, ["task"])
+
+
+def test_a_leader_whose_loop_hangs_is_replaced(tmp_path: Path) -> None:
+    """Its keep-alive thread lives, but renews nothing: another takes over, and the stuck process ends itself."""
+    with loaded(tmp_path, replicas=1) as (cluster, journal, load):
+        stuck = add_replica(cluster, "stuck", **{VARIABLE: "before-commit:hang@3"})
+        lead_by_turns(cluster, stuck)
+        assert stuck.process is not None
+        assert stuck.process.wait(60) == 70
+        assert logged(cluster, stuck, event="the control loop is stuck: its lease is not renewed")
+        assert leader_of(cluster) is not stuck
+        load.finish()
+        check_promise(cluster, journal, load.acknowledged)
+
+
+def test_all_replicas_are_killed_at_once(tmp_path: Path) -> None:
+    """Attempts run on without them; whoever is started again goes on from etcd and the engine alone."""
+    with loaded(tmp_path, replicas=3) as (cluster, journal, load):
+        for _ in range(2):
+            started = len(journal.starts())
+            wait_until(lambda started=started: len(journal.starts()) > started + 10, "attempts")
+            for replica in cluster.replicas:
+                kill(replica)
+            for replica in cluster.replicas:
+                assert replica.process is not None
+                replica.process.wait(10)
+                cluster.start_replica(replica)
+            leader_of(cluster)
+        load.finish()
+        check_promise(cluster, journal, load.acknowledged)
+
+
+def test_replicas_are_restarted_one_after_the_other(tmp_path: Path) -> None:
+    """SIGTERM to each under load: the leader hands over at once, and no replica has to be killed."""
+    with loaded(tmp_path, replicas=3) as (cluster, journal, load):
+        witness = Witness(cluster.endpoint)
+        gaps = []
+        try:
+            wait_until(lambda: all(map(is_ready, cluster.replicas)), "three replicas")
+            for replica in [*cluster.replicas, *cluster.replicas]:
+                leads_now = leader_of(cluster) is replica
+                at = kill(replica, signal.SIGTERM)
+                if leads_now:
+                    gaps.append(witness.next_term(at))
+                assert replica.process is not None
+                assert replica.process.wait(20) == 0
+                cluster.start_replica(replica)
+                wait_until(lambda r=replica: is_ready(r), "its return")
+        finally:
+            witness.close()
+        print(f"hand-overs: {', '.join(f'{gap:.3f} s' for gap in gaps)}")
+        assert gaps
+        assert witness.terms_out_of_order == []
+        load.finish()
+        check_promise(cluster, journal, load.acknowledged)
+
+
+def test_two_replicas_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Both are registered, one of them leads, and the death of one takes nothing from the other."""
+    with loaded(tmp_path, replicas=1) as (cluster, journal, load), cluster.client() as client:
+        (first,) = cluster.replicas
+        second = add_replica(cluster, first.name)
+        registered = wait_until(lambda: len(r := client.replicas()) == 2 and r, "both registrations")
+        assert {replica.pid for replica in registered} == {pid_of(first), pid_of(second)}
+        assert registered[1].id.startswith(f"{first.name}-")
+        at = SystemClock().boottime()
+        witness = Witness(cluster.endpoint)
+        try:
+            kill(first)
+            print(f"the other of that name led after {witness.next_term(at):.2f} s")
+        finally:
+            witness.close()
+        leader = client.leader()
+        assert leader is not None
+        assert second.process is not None
+        assert second.process.poll() is None
+        wait_until(lambda: [r.id for r in client.replicas()] == [first.name], "the name, free again and taken", timeout=60)
+        load.finish()
+        check_promise(cluster, journal, load.acknowledged)
