@@ -201,7 +201,7 @@ class Witness:
 @contextmanager
 def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
     """A started local cluster on free ports, without samples; ended with the block."""
-    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=_adjacent_ports(), **options))
+    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=adjacent_ports(), **options))
     for replica, port in zip(cluster.replicas, free_ports(len(cluster.replicas)), strict=True):
         replica.status_port = port
     cluster.start()
@@ -211,7 +211,7 @@ def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
         cluster.stop()
 
 
-def _adjacent_ports() -> int:
+def adjacent_ports() -> int:
     """A free port whose successor is free too."""
     import socket
 
