@@ -201,9 +201,11 @@ class Witness:
 @contextmanager
 def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
     """A started local cluster on free ports, without samples; ended with the block."""
-    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=adjacent_ports(), **options))
-    for replica, port in zip(cluster.replicas, free_ports(len(cluster.replicas)), strict=True):
-        replica.status_port = port
+    etcd_port = adjacent_ports()
+    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=etcd_port, **options))
+    others = (port for port in free_ports(len(cluster.replicas) + 2) if port not in (etcd_port, etcd_port + 1))
+    for replica in cluster.replicas:
+        replica.status_port = next(others)
     cluster.start()
     try:
         yield cluster

@@ -1,0 +1,192 @@
+"""`tally dev`, as a user runs it: again, twice at once, with its ports taken, interrupted, and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from controller.client import Client
+from controller.core.lifecycle import State
+from tests.support.etcd import free_ports
+from tests.support.local import Gate, Journal, adjacent_ports
+from tests.support.waiting import wait_until
+
+POOL = {"name": "default", "capacity": {"cpu": 2}}
+
+
+class Dev:
+    """One run of `tally dev`."""
+
+    def __init__(self, folder: Path, data_dir: Path, etcd_port: int, status_port: int, *flags: str) -> None:
+        self.data_dir = data_dir
+        self.endpoint = f"http://127.0.0.1:{etcd_port}"
+        self._output = folder / f"dev-{os.urandom(4).hex()}.txt"
+        command = ["dev", "--no-samples", "--replicas", "1", "--data-dir", str(data_dir)]
+        command += ["--lease-ttl-seconds", "2", "--keepalive-interval-seconds", "0.5", "--deadline-margin-seconds", "0.3"]
+        ports = ["--etcd-port", str(etcd_port), "--status-port", str(status_port)]
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "controller.cli.main", *command, *ports, *flags], stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def output(self) -> str:
+        """All that it has printed."""
+        return self._output.read_text()
+
+    def until_it_leads(self) -> Dev:
+        """Wait until its replica leads."""
+        wait_until(lambda: " leads" in self.output or self.process.poll() is not None, "the cluster", timeout=60)
+        assert self.process.poll() is None, self.output
+        return self
+
+    def client(self) -> Client:
+        return Client(self.endpoint)
+
+    def ended(self) -> int:
+        """Its exit code; it must end by itself."""
+        return self.process.wait(30)
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+
+MakeDev = Callable[..., Dev]
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[MakeDev]:
+    """Starts `tally dev`; all runs of a test share a data directory and ports, unless it says otherwise."""
+    settings: dict[str, Any] = {
+        "data_dir": tmp_path / "data", "etcd_port": adjacent_ports(), "status_port": free_ports(1)[0],
+    }  # fmt: skip
+    runs: list[Dev] = []
+
+    def start(**options: Any) -> Dev:
+        runs.append(Dev(tmp_path, **{**settings, **options}))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.interrupt()
+            run.ended()
+    for process in processes_of(tmp_path):  # only of a test that failed
+        process.kill()
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Whatever runs with a path in `folder` in its command line or environment: etcd, replicas, supervisors, attempts."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if process.pid != os.getpid() and any(str(folder) in word for word in words):
+            found.append(process)
+    return found
+
+
+def is_part(process: psutil.Process) -> bool:
+    """Whether it is etcd or a replica."""
+    with suppress(psutil.NoSuchProcess):
+        return bool({"etcd", "controller"} & {Path(word).name for word in process.cmdline()})
+    return False
+
+
+def test_ctrl_c_ends_all_that_was_started_and_the_next_run_continues(dev: MakeDev, tmp_path: Path) -> None:
+    """What had finished is still there; what ran was interrupted, which uses up no attempt, and runs again."""
+    journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
+    first = dev().until_it_leads()
+    with first.client() as client:
+        client.submit({"id": "done", "command": ["true"]})
+        client.submit({"id": "running", "command": journal.command(gate.body), "retry": {"backoff_seconds": 0.1}})
+        assert client.wait(["done"], timeout_seconds=30)["done"].state is State.SUCCEEDED
+        wait_until(lambda: client.get("running").state is State.RUNNING, "the second task")
+    assert len(processes_of(first.data_dir)) >= 4
+    first.interrupt()
+    assert first.ended() == 0
+    assert processes_of(first.data_dir) == []
+    assert "stopped; the data is kept" in first.output
+    assert "Traceback" not in first.output
+
+    second = dev().until_it_leads()
+    gate.open()
+    with second.client() as client:
+        views = client.wait(["done", "running"], timeout_seconds=30)
+    assert {view.state for view in views.values()} == {State.SUCCEEDED}
+    assert (views["done"].attempt, views["running"].attempt) == (1, 2)
+    second.process.terminate()
+    assert second.ended() == 0
+    assert processes_of(first.data_dir) == []
+
+
+def test_a_kill_leaves_neither_etcd_nor_replicas_and_its_attempts_are_adopted(dev: MakeDev, tmp_path: Path) -> None:
+    journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
+    first = dev().until_it_leads()
+    with first.client() as client:
+        client.submit({"id": "running", "command": journal.command(gate.body)})
+        wait_until(lambda: client.get("running").state is State.RUNNING, "the task")
+    first.process.kill()
+    first.ended()
+    wait_until(lambda: not any(is_part(p) for p in processes_of(first.data_dir)), "the end of etcd and replicas")
+    assert processes_of(first.data_dir), "the attempt ended with them"
+    second = dev().until_it_leads()
+    gate.open()
+    with second.client() as client:
+        view = client.wait(["running"], timeout_seconds=30)["running"]
+    assert (view.state, view.attempt) == (State.SUCCEEDED, 1)
+    assert journal.starts() == {("running", 1): 1}
+
+
+@pytest.mark.parametrize("which", ["etcd_port", "status_port"])
+def test_a_port_in_use_is_named(dev: MakeDev, tmp_path: Path, which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        run = dev(**{which: port})
+        assert run.ended() == 1
+    assert f"port {port}" in run.output
+    assert "choose" in run.output
+    assert "Traceback" not in run.output
+    assert processes_of(tmp_path / "data") == []
+
+
+def test_a_data_directory_in_use_is_named_and_its_user_goes_on(dev: MakeDev) -> None:
+    first = dev().until_it_leads()
+    second = dev(etcd_port=adjacent_ports(), status_port=free_ports(1)[0])
+    assert second.ended() == 1
+    assert f"pid {first.process.pid}" in second.output
+    assert "--data-dir" in second.output
+    assert "Traceback" not in second.output
+    with first.client() as client:
+        client.submit({"id": "task", "command": ["true"]})
+        assert client.wait(["task"], timeout_seconds=30)["task"].state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("marker", "says"),
+    [(json.dumps({"data_version": 99}), "data version 99"), ("{", "cannot be read"), ("[]", "cannot be read")],
+)
+def test_a_data_directory_of_another_version_is_left_alone(dev: MakeDev, tmp_path: Path, marker: str, says: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "version.json").write_text(marker)
+    run = dev()
+    assert run.ended() == 1
+    assert says in run.output
+    assert "--data-dir" in run.output
+    assert "Traceback" not in run.output
+    assert not (data / "etcd").exists()
