@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller.clock import SystemClock
+from controller.engine.kubernetes import KubernetesEngine
 from controller.engine.process import ProcessEngine
+from controller.fake_kubernetes import FakeCluster
+from tests.engine.kubernetes_cases import Engines, engine_on
 from tests.engine.process_cases import running_pids, wait_for
+from tests.support.fake_cluster import fake_cluster, fake_clusters  # noqa: F401  # fixtures
 
 
 @pytest.fixture
@@ -36,3 +42,16 @@ def replica(tmp_path: Path) -> Iterator[Callable[[], ProcessEngine]]:
 @pytest.fixture
 def engine(replica: Callable[[], ProcessEngine]) -> ProcessEngine:
     return replica()
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Iterator[Engines]:
+    """Makes Kubernetes engines on a fake cluster, as the replicas of one cluster have them."""
+    with ExitStack() as stack:
+
+        def make(cluster: FakeCluster, **options: Any) -> KubernetesEngine:
+            engine = engine_on(cluster, tmp_path, **options)
+            stack.callback(engine.close)
+            return engine
+
+        yield make

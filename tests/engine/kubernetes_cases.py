@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from controller.fake_kubernetes import FakeCluster, script_annotation
 from tests.engine import process_cases
 
 IMAGE = "busybox:1"
+
+Engines = Callable[..., KubernetesEngine]
 
 
 def engine_on(
@@ -44,10 +47,10 @@ def launch(
     return replace(given, spec=replace(given.spec, resources=resources), pool=pool, repeated=repeated)
 
 
-def scripted(engine_options: dict[str, Any] | None = None, *, repeated: bool = False, task_id: str = "", **script: Any) -> Launch:
-    """A launch whose pod does what the script says; the fields are those of the fake cluster's Script."""
-    template = {"metadata": {"annotations": script_annotation(**script)}}
-    return launch("run", pod_template=template, engine_options=engine_options, repeated=repeated, task_id=task_id)
+def scripted(engine_options: dict[str, Any] | None = None, *, pod: dict[str, Any] | None = None, **script: Any) -> Launch:
+    """A launch whose pod does what the script says (fields of the fake cluster's Script); `pod` goes into its spec."""
+    template = {"metadata": {"annotations": script_annotation(**script)}, "spec": pod or {}}
+    return launch("run", pod_template=template, engine_options=engine_options)
 
 
 def running(**options: Any) -> Launch:

@@ -1,0 +1,358 @@
+"""Faults 26 to 30 met by the Kubernetes engine: injected into a fake API server; `executions` is what really ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from controller.core.task import Launch, Observation, Phase
+from controller.election.term import LeadershipLost
+from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.kubernetes import KubernetesEngine
+from controller.engine.pod import FINALIZER
+from controller.fake_kubernetes import FakeCluster
+from tests.engine.kubernetes_cases import Engines, launch, running, scripted
+from tests.engine.process_cases import observation, wait_for, wait_stopped
+from tests.support.fake_cluster import core_api, task_pod
+
+IMPATIENT = 0.3  # seconds that a client waits for an answer that is held back
+GATED = {"scheduling_gates": True}
+
+
+@pytest.fixture
+def engine(fake_cluster: FakeCluster, engines: Engines) -> KubernetesEngine:
+    return engines(fake_cluster)
+
+
+def again(given: Launch) -> Launch:
+    """The same launch by whoever does not know what became of the first."""
+    return replace(given, repeated=True)
+
+
+def start(engine: KubernetesEngine, given: Launch) -> Observation:
+    """Started, and seen running."""
+    engine.start(given)
+    return wait_for(
+        lambda: next((s for s in engine.list() if s.attempt == given.attempt and s.phase is Phase.RUNNING), None), "it to run"
+    )
+
+
+@contextmanager
+def late_creation(cluster: FakeCluster, engine: KubernetesEngine, given: Launch) -> Iterator[Future[Observation]]:
+    """The creation is under way during the block, and takes effect after it; the future is done when this returns."""
+    held = cluster.faults.hold("create", times=1)
+    with ThreadPoolExecutor(1, thread_name_prefix="stale-leader") as pool:
+        late = pool.submit(engine.start, given)
+        try:
+            assert held.wait_held()
+            yield late
+        finally:
+            held.release()
+
+
+# -- 26: the API server does not answer --------------------------------------------------------------------------------
+
+
+def test_26_nothing_is_concluded_from_silence(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+    """No call invents a state; afterwards the attempt is found as it was."""
+    given = running()
+    before = start(engine, given)
+    fault = fake_cluster.faults.drop_requests()
+    for call in (
+        lambda: engine.start(given),
+        lambda: engine.stop(given.attempt, grace_seconds=1.0),
+        lambda: engine.forget(given.attempt),
+        lambda: engine.settle(given.attempt),
+        engine.list,
+    ):
+        with pytest.raises(EngineUnavailable):
+            call()
+    fake_cluster.faults.remove(fault)
+    assert observation(engine, given.attempt) == before
+    assert engine.faults["connection"] >= 5
+
+
+def test_26_a_slow_server_is_given_up_in_time(fake_cluster: FakeCluster, engines: Engines) -> None:
+    impatient = engines(fake_cluster, timeout=IMPATIENT)
+    fake_cluster.faults.hold("*")
+    with pytest.raises(EngineUnavailable, match="does not answer"):
+        impatient.start(running())
+    assert impatient.faults["timeout"] == 1
+
+
+@pytest.mark.parametrize(("status", "retry_after", "told"), [(429, 7, 7.0), (503, 3, 3.0), (500, None, 1.0), (401, None, 5.0)])
+def test_31_a_server_in_trouble_says_when_to_come_again(
+    fake_cluster: FakeCluster,
+    engine: KubernetesEngine,
+    status: int,
+    retry_after: int | None,
+    told: float,
+) -> None:
+    fake_cluster.faults.fail(status, "create", retry_after=retry_after)
+    with pytest.raises(EngineUnavailable) as refused:
+        engine.start(running())
+    assert refused.value.retry_after == told
+    assert engine.faults[str(status)] == 1
+    assert fake_cluster.faults.struck["status create"] == 1, "a creation is not repeated by the transport"
+
+
+# -- 27: created, and the answer lost ----------------------------------------------------------------------------------
+
+
+def test_27_a_creation_whose_answer_was_lost_is_adopted(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+    given = running()
+    fake_cluster.faults.drop_answers("create", times=1)
+    with pytest.raises(EngineUnavailable):
+        engine.start(given)
+    pod = fake_cluster.pod(str(given.attempt))
+    assert pod is not None
+    assert engine.start(again(given)).uid == pod["metadata"]["uid"]
+    assert len(fake_cluster.pods()) == 1
+
+
+def test_27_a_refusal_after_a_lost_answer_is_no_proof(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+    """The pod that was created fills the quota that then refuses the second creation: it runs, and is adopted."""
+    given = running()
+    fake_cluster.faults.drop_answers("create", times=1)
+    with pytest.raises(EngineUnavailable):
+        engine.start(given)
+    fake_cluster.set_quota("default", {"pods": "1"})
+    assert not engine.start(again(given)).stopped
+    with pytest.raises(AttemptRefused, match="exceeded quota"):
+        engine.start(running())
+
+
+def test_27_a_refusal_while_the_first_creation_is_on_its_way(fake_cluster: FakeCluster, engines: Engines) -> None:
+    """Only with its name taken is it certain that nothing was started; while that is refused too, nothing is concluded."""
+    first, second, given = engines(fake_cluster), engines(fake_cluster), running()
+    with late_creation(fake_cluster, first, given) as late:
+        webhook = fake_cluster.add_webhook("no pods today")
+        with pytest.raises(EngineUnavailable, match="its name could not be taken"):
+            second.start(again(given))
+        fake_cluster.admission.webhooks.remove(webhook)
+        fake_cluster.add_webhook("no tasks today", denies=lambda pod: "tally.dev/tombstone" not in pod["metadata"]["labels"])
+        with pytest.raises(AttemptRefused, match="no tasks today"):
+            second.start(again(given))
+        fake_cluster.admission.webhooks.clear()
+    assert late.result().reason == "NeverStarted"
+    assert fake_cluster.executions == []
+
+
+# -- 28: the creation lands late ---------------------------------------------------------------------------------------
+
+
+def test_28_a_creation_after_a_cancel_finds_its_name_taken(fake_cluster: FakeCluster, engines: Engines) -> None:
+    """The stop found no pod, and left a tombstone."""
+    stale, leader, given = engines(fake_cluster), engines(fake_cluster), running()
+    with late_creation(fake_cluster, stale, given) as late:
+        stopped = leader.stop(given.attempt, grace_seconds=1.0)
+    assert stopped is not None
+    assert (stopped.phase, stopped.reason, stopped.ran) == (Phase.FAILED, "NeverStarted", False)
+    assert late.result() == stopped
+    assert observation(leader, given.attempt) == stopped
+    assert fake_cluster.executions == []
+
+
+def test_28_a_creation_after_its_task_was_removed_is_an_orphan(fake_cluster: FakeCluster, engines: Engines) -> None:
+    """The tombstone is forgotten with its task; what lands then is listed, and can be stopped and forgotten."""
+    stale, leader, given = engines(fake_cluster), engines(fake_cluster), running()
+    with late_creation(fake_cluster, stale, given) as late:
+        leader.stop(given.attempt, grace_seconds=1.0)
+        leader.forget(given.attempt)
+    orphan = observation(leader, given.attempt)
+    assert orphan is not None
+    assert orphan.uid == late.result().uid
+    leader.stop(given.attempt, grace_seconds=1.0, uid=orphan.uid)
+    wait_stopped(leader, given.attempt)
+    leader.forget(given.attempt)
+    assert fake_cluster.pods() == []
+
+
+def test_28_with_the_gate_a_late_creation_never_runs(fake_cluster: FakeCluster, engines: Engines) -> None:
+    """The stale leader's creation lands when no tombstone is left; the gate stays shut, since it leads no more."""
+    engine, given = engines(fake_cluster), scripted(GATED, run_seconds=0.0)
+
+    def lost() -> None:
+        raise LeadershipLost("the lease could not be renewed in time")
+
+    with pytest.raises(LeadershipLost):
+        engine.start(given, lost)
+    seen = observation(engine, given.attempt)
+    assert seen is not None
+    assert (seen.phase, seen.awaits_start) == (Phase.PENDING, True)
+    stopped = engine.stop(given.attempt, grace_seconds=1.0, uid=seen.uid)
+    assert stopped is not None
+    assert (stopped.stopped, stopped.ran) == (True, False)
+    engine.settle(given.attempt)
+    other = scripted(run_seconds=0.0)
+    engine.start(other)
+    wait_stopped(engine, other.attempt)
+    assert [run.task for run in fake_cluster.executions] == [other.attempt.task_id]
+
+
+def test_28_the_next_leader_opens_the_gate(fake_cluster: FakeCluster, engines: Engines) -> None:
+    """A pod that its leader created and left gated runs once it is started again, and only once."""
+    engine, given = engines(fake_cluster), scripted(GATED, run_seconds=0.0)
+    fake_cluster.faults.drop_requests("patch", times=1)
+    confirmed: list[bool] = []
+    with pytest.raises(EngineUnavailable):
+        engine.start(given, lambda: confirmed.append(True))
+    assert engine.start(again(given), lambda: confirmed.append(True)).awaits_start is False
+    assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
+    assert (len(fake_cluster.executions), confirmed) == (1, [True, True])
+
+
+def test_gates_are_refused_where_the_server_has_none(fake_clusters: Callable[..., FakeCluster], engines: Engines) -> None:
+    """v1.20 drops the field, and the pod would run at once."""
+    cluster = fake_clusters(version="v1.20.2")
+    with pytest.raises(AttemptRefused, match=r"needs Kubernetes 1\.27, this is 1\.20"):
+        engines(cluster).start(scripted(GATED))
+    assert cluster.pods() == []
+
+
+# -- 29: not ours ------------------------------------------------------------------------------------------------------
+
+
+def test_29_a_foreign_pod_of_our_name_is_never_touched(fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path) -> None:
+    given = running()
+    core_api(fake_cluster, tmp_path).create_namespaced_pod("default", task_pod(str(given.attempt), "sleep", "inf"))
+    wait_for(lambda: fake_cluster.executions, "the foreign pod to run")
+    with pytest.raises(AttemptRefused, match="left alone") as refused:
+        engine.start(given)
+    assert refused.value.reason == "NameTaken"
+    stopped = engine.stop(given.attempt, grace_seconds=1.0)
+    assert stopped is not None
+    assert (stopped.stopped, stopped.ran, stopped.reason) == (True, False, "NameTaken")
+    engine.settle(given.attempt)
+    engine.forget(given.attempt)
+    pod = fake_cluster.pod(str(given.attempt))
+    assert pod is not None
+    assert "deletionTimestamp" not in pod["metadata"]
+    assert engine.list() == []
+
+
+# -- 30: deleted, evicted, preempted, lost -----------------------------------------------------------------------------
+
+
+def test_30_a_pod_deleted_by_hand_is_kept_until_its_end_is_committed(
+    fake_cluster: FakeCluster,
+    engine: KubernetesEngine,
+    tmp_path: Path,
+) -> None:
+    """The hold lasts until the container has stopped; then `settle` lets the object go, and before that it does nothing."""
+    given = running()
+    start(engine, given)
+    engine.settle(given.attempt)
+    assert fake_cluster.pods()[0]["metadata"]["finalizers"] == [FINALIZER]
+    core_api(fake_cluster, tmp_path).delete_namespaced_pod(str(given.attempt), "default", grace_period_seconds=30)
+    seen = wait_stopped(engine, given.attempt)
+    assert fake_cluster.executions[0].ended is not None
+    assert (seen.phase, seen.reason, seen.disrupted, seen.awaits_commit) == (Phase.FAILED, "Stopped", True, True)
+    engine.settle(given.attempt)
+    engine.settle(given.attempt)
+    wait_for(lambda: not fake_cluster.pods(), "the object to go")
+
+
+@pytest.mark.parametrize("version", ["v1.20.2", "v1.33.1"])
+@pytest.mark.parametrize("act", ["evict", "preempt"])
+def test_30_what_the_platform_ends(
+    fake_clusters: Callable[..., FakeCluster],
+    engines: Engines,
+    version: str,
+    act: str,
+) -> None:
+    """Disrupted, and stopped only where that is proven: v1.20 says Evicted before it kills, and nothing after."""
+    cluster = fake_clusters(version=version)
+    engine, given = engines(cluster), running()
+    start(engine, given)
+    getattr(cluster, act)(str(given.attempt))
+    if (version, act) == ("v1.20.2", "evict"):
+        seen = wait_for(lambda: next((s for s in engine.list() if s.phase is Phase.FAILED), None), "the eviction")
+        assert (seen.stopped, seen.reason) == (False, "Evicted")
+    else:
+        seen = wait_stopped(engine, given.attempt)
+        assert cluster.executions[0].ended is not None
+    assert seen.disrupted
+
+
+def test_30_a_node_lost_and_back(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+    """Unknown while the node is silent, also when it is stopped meanwhile; the proof comes with the node."""
+    given = running()
+    start(engine, given)
+    fake_cluster.lose_node()
+    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.list()), "the node to be missed")
+    stopped = engine.stop(given.attempt, grace_seconds=1.0)
+    assert stopped is not None
+    assert (stopped.phase, stopped.stopped) == (Phase.UNKNOWN, False)
+    assert fake_cluster.executions[0].ended is None
+    fake_cluster.restore_node()
+    assert wait_stopped(engine, given.attempt).reason == "Stopped"
+    assert fake_cluster.executions[0].ended is not None
+
+
+def test_30_a_node_lost_for_ever(fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path) -> None:
+    """Nothing proves a stop until an operator vouches for it, by a forced deletion here; the finalizer shows it to the leader."""
+    given = running()
+    start(engine, given)
+    fake_cluster.lose_node()
+    engine.stop(given.attempt, grace_seconds=1.0)
+    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.list()), "the node to be missed")
+    core_api(fake_cluster, tmp_path).delete_namespaced_pod(str(given.attempt), "default", grace_period_seconds=0)
+    seen = wait_stopped(engine, given.attempt)
+    assert (seen.reason, seen.awaits_commit) == ("Stopped", True)
+
+
+def test_30_a_pod_that_vanishes_is_not_listed_any_more(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+    """Somebody took its finalizers away; a full list is how the leader learns of it."""
+    given = running()
+    start(engine, given)
+    fake_cluster.vanish(str(given.attempt))
+    assert engine.list() == []
+
+
+def test_a_phase_that_proves_nothing_is_not_deleted(fake_clusters: Callable[..., FakeCluster], engines: Engines) -> None:
+    """v1.20 over its deadline: the API server would remove the pod at once, and with it what is known. `forget` does."""
+    cluster = fake_clusters(version="v1.20.2")
+    engine = engines(cluster)
+    given = scripted(run_seconds=None, pod={"activeDeadlineSeconds": 60})
+    start(engine, given)
+    seen = wait_for(lambda: next((s for s in engine.list() if s.phase is Phase.FAILED), None), "its deadline")
+    assert (seen.stopped, seen.reason) == (False, "DeadlineExceeded")
+    assert engine.stop(given.attempt, grace_seconds=1.0, uid=seen.uid) == seen
+    assert "deletionTimestamp" not in cluster.pods()[0]["metadata"]
+    engine.forget(given.attempt)
+    assert cluster.pods() == []
+
+
+def test_a_takeover_adopts_all_and_creates_nothing(fake_cluster: FakeCluster, engines: Engines) -> None:
+    """Replicas share no memory: 200 pods of a dead leader are found by list, with their uids, and started no second time."""
+    first = engines(fake_cluster)
+    launches = [running() for _ in range(200)]
+    uids = {str(given.attempt): first.start(given).uid for given in launches}
+    first.close()
+    second = engines(fake_cluster)
+    assert {str(seen.attempt): seen.uid for seen in second.list()} == uids
+    assert {str(given.attempt): second.start(again(given)).uid for given in launches[:20]} == {
+        str(given.attempt): uids[str(given.attempt)] for given in launches[:20]
+    }
+    assert len(fake_cluster.pods()) == 200
+
+
+def test_finalizers_can_be_released(fake_cluster: FakeCluster, engine: KubernetesEngine, engines: Engines) -> None:
+    """For uninstalling: all of this cluster's, and nobody else's."""
+    other = engines(fake_cluster, name="other")
+    ended, mine, theirs = launch("true"), running(), running()
+    engine.start(ended)
+    engine.start(mine)
+    other.start(replace(theirs, cluster="other"))
+    wait_stopped(engine, ended.attempt)
+    assert engine.release_finalizers() == 2
+    assert engine.release_finalizers() == 0
+    assert {pod["metadata"]["name"]: bool(pod["metadata"].get("finalizers")) for pod in fake_cluster.pods()} == {
+        str(ended.attempt): False, str(mine.attempt): False, str(theirs.attempt): True,
+    }  # fmt: skip

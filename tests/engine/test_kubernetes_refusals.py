@@ -1,0 +1,195 @@
+"""Fault 32, and what an operator asks: refusals in the server's words, rights, output, events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from controller.core.resources import Vector
+from controller.core.task import AttemptId, Launch
+from controller.engine.base import AttemptRefused, AttemptUnknown
+from controller.engine.kubernetes import KubernetesEngine
+from controller.fake_kubernetes import FakeCluster
+from tests.engine.kubernetes_cases import Engines, launch, running, scripted
+from tests.engine.process_cases import observation, wait_for, wait_stopped
+
+
+@pytest.fixture
+def engine(fake_cluster: FakeCluster, engines: Engines) -> KubernetesEngine:
+    return engines(fake_cluster)
+
+
+def no_pods(cluster: FakeCluster) -> Launch:
+    cluster.set_quota("default", {"pods": "0"})
+    return running()
+
+
+def no_cpu(cluster: FakeCluster) -> Launch:
+    cluster.set_quota("default", {"requests.cpu": "1"})
+    return launch("true", resources=Vector.parse({"cpu": 2}))
+
+
+def denied(cluster: FakeCluster) -> Launch:
+    cluster.add_webhook("images must come from our registry")
+    return running()
+
+
+def invalid_by_webhook(cluster: FakeCluster) -> Launch:
+    cluster.add_webhook("images must come from our registry", code=400)
+    return running()
+
+
+def insecure(cluster: FakeCluster) -> Launch:
+    cluster.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    return launch("true", pod_template={"spec": {"hostNetwork": True}})
+
+
+def no_namespace(cluster: FakeCluster) -> Launch:
+    cluster.remove_namespace("default")
+    return running()
+
+
+def ending_namespace(cluster: FakeCluster) -> Launch:
+    cluster.add_namespace("default", terminating=True)
+    return running()
+
+
+def no_right(cluster: FakeCluster) -> Launch:
+    cluster.access.deny("create", "pods")
+    return running()
+
+
+def invalid(cluster: FakeCluster) -> Launch:
+    return launch("true", pod_template={"spec": {"containers": [{"name": "Not A Name", "image": "x"}]}})
+
+
+def wrong_template(cluster: FakeCluster) -> Launch:
+    return launch("true", pod_template={"spec": {"restartPolicy": "Always"}})
+
+
+def wrong_pool(cluster: FakeCluster) -> Launch:
+    return launch("true", engine_options={"name_space": "x"})
+
+
+def other_namespace(cluster: FakeCluster) -> Launch:
+    return launch("true", engine_options={"namespace": "elsewhere"})
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "transient", "words"),
+    [
+        (no_pods, "QuotaExceeded", True, "exceeded quota: quota, requested: pods=1, used: pods=0, limited: pods=0"),
+        (no_cpu, "QuotaExceeded", True, "limited: requests.cpu=1"),
+        (denied, "AdmissionDenied", False, "denied the request: images must come from our registry"),
+        (invalid_by_webhook, "AdmissionDenied", False, "denied the request: images must come from our registry"),
+        (insecure, "PodSecurityViolation", False, "host namespaces"),
+        (no_namespace, "NamespaceNotFound", True, 'namespaces "default" not found'),
+        (ending_namespace, "NamespaceTerminating", True, "is being terminated"),
+        (no_right, "Forbidden", True, "must allow the verb create on pods"),
+        (invalid, "InvalidPod", False, "fields: spec.containers"),
+        (wrong_template, "InvalidPod", False, "pod_template.spec.restartPolicy: is set by Tally"),
+        (wrong_pool, "InvalidPool", True, "engine_options.name_space: is not an option"),
+        (other_namespace, "InvalidPool", True, "add it to kube_namespaces"),
+    ],
+)
+def test_32_refused(
+    fake_cluster: FakeCluster,
+    engine: KubernetesEngine,
+    given: Callable[[FakeCluster], Launch],
+    reason: str,
+    transient: bool,
+    words: str,
+) -> None:
+    """The server's words; what depends on the cluster and not on the task is transient, and so retried without limit."""
+    with pytest.raises(AttemptRefused) as refused:
+        engine.start(given(fake_cluster))
+    assert (refused.value.reason, refused.value.transient) == (reason, transient)
+    assert words in str(refused.value)
+    assert fake_cluster.pods() == []
+
+
+def test_32_the_defaults_pass_pod_security_restricted(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+    """Attempts and tombstones."""
+    fake_cluster.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    fake_cluster.set_quota("default", {"requests.cpu": "1", "requests.memory": "1Gi"})
+    engine.start(launch("true", resources=Vector.parse({"cpu": 1, "memory": "1Gi"})))
+    assert engine.stop(AttemptId("other", 1), grace_seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("script", "waiting"),
+    [
+        ({"start": "unschedulable"}, "Unschedulable: 0/1 nodes are available"),
+        ({"start": "image-never"}, "ErrImageNeverPull: "),
+        ({"start": "image-error"}, "ErrImagePull: "),
+        ({"start": "config-error"}, "CreateContainerConfigError: "),
+    ],
+)
+def test_why_an_attempt_waits(engine: KubernetesEngine, script: dict[str, Any], waiting: str) -> None:
+    given = scripted(**script)
+    engine.start(given)
+
+    def why() -> str:
+        seen = observation(engine, given.attempt)
+        assert seen is not None
+        return seen.waiting
+
+    assert wait_for(why, "a reason").startswith(waiting)
+    assert not observation(engine, given.attempt).stopped  # type: ignore[union-attr]
+
+
+def test_rights_that_are_missing_are_named_with_their_rule(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+    assert engine.check_rights() == []
+    fake_cluster.access.deny("patch", "pods")
+    fake_cluster.access.deny("get", "pods/log")
+    assert [str(right) for right in engine.check_rights()] == [
+        'namespace default: {apiGroups: [""], resources: [pods], verbs: [patch]}',
+        'namespace default: {apiGroups: [""], resources: [pods/log], verbs: [get]}',
+    ]
+
+
+def test_events_of_a_pod(engine: KubernetesEngine) -> None:
+    """Oldest first; of this pod alone."""
+    given = launch("true")
+    engine.start(launch("true"))
+    engine.start(given)
+    wait_stopped(engine, given.attempt)
+    events = engine.events(given.attempt)
+    assert [event.reason for event in events][:1] == ["Scheduled"]
+    assert "Started" in {event.reason for event in events}
+    assert all(event.at and event.component for event in events)
+    with pytest.raises(AttemptUnknown):
+        engine.events(AttemptId("unknown", 1))
+
+
+def test_following_output_survives_a_cut(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+    """Each byte once."""
+    given = scripted(run_seconds=60.0, output=[(0.0, "first"), (55.0, "last")])
+    engine.start(given)
+    output = engine.logs(given.attempt, follow=True)
+    assert next(output) == b"first\n"
+    fake_cluster._server.drop_connections()
+    assert b"".join(output) == b"last\n"
+
+
+def test_following_output_ends_when_told(engine: KubernetesEngine) -> None:
+    """Also while nothing is printed."""
+    given = scripted(run_seconds=None, output=[(0.0, "first")])
+    engine.start(given)
+    stop = threading.Event()
+    output = engine.logs(given.attempt, follow=True, stop=stop)
+    assert next(output) == b"first\n"
+    stop.set()
+    assert list(output) == []
+
+
+def test_output_of_a_pod_that_does_not_run(engine: KubernetesEngine) -> None:
+    """Nothing, rather than an error."""
+    given = scripted(start="unschedulable")
+    engine.start(given)
+    assert list(engine.logs(given.attempt, follow=False)) == []
+    engine.stop(given.attempt, grace_seconds=1.0)
+    assert list(engine.logs(given.attempt, follow=True)) == []

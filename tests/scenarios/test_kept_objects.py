@@ -1,0 +1,146 @@
+"""What an engine keeps until an end is committed, what it creates before letting it loose, and what a list proves."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.plan import Effect, Settle, Start
+from controller.core.task import Phase, RequestKind
+from controller.runtime.inbox import EffectFailed, StartRefused
+from tests.support.bench import Stage, StagedReplica, observation, starts, stops
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """One pool of 4 cpus, and one task."""
+    stage = Stage()
+    stage.pool()
+    stage.submit("job")
+    return stage
+
+
+def leader_of(stage: Stage, *listed: object) -> StagedReplica:
+    leader = stage.replica()
+    leader.list_engine(*listed)  # type: ignore[arg-type]
+    return leader
+
+
+def settled(effects: list[Effect]) -> list[str]:
+    return [str(effect.attempt) for effect in effects if isinstance(effect, Settle)]
+
+
+def run(stage: Stage) -> StagedReplica:
+    """A leader with the task's attempt running."""
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
+    leader.run()
+    return leader
+
+
+def test_what_proves_an_end_is_let_go_only_after_its_commit(stage: Stage) -> None:
+    """Once, and after the hold has ended in the store."""
+    leader = run(stage)
+    leader.see(observation(("job", 1), Phase.FAILED, awaits_commit=True))
+    while not settled(leader.effects):
+        leader.reconciler.step()
+    assert stage.held() == {}
+    assert settled(leader.run()) == []
+
+
+def test_the_next_leader_settles_what_the_last_one_left(stage: Stage) -> None:
+    """It died between the commit and the effect; a failed effect is repeated by the next list."""
+    leader = run(stage)
+    seen = observation(("job", 1), Phase.FAILED, awaits_commit=True)
+    leader.see(seen)
+    leader.reconciler.step()
+    assert stage.state("job") == "Failed"
+    stage.elect()
+    for _ in range(2):
+        successor = leader_of(stage, seen)
+        assert settled(successor.run()) == ["job-1"]
+
+
+def test_a_created_attempt_that_was_not_let_loose_is_started_again(stage: Stage) -> None:
+    """The last leader created it behind a gate, and died; the next one opens it, once."""
+    first = leader_of(stage)
+    (begin,) = first.run()
+    assert isinstance(begin, Start)
+    assert not begin.launch.repeated
+    stage.elect()
+    gated = observation(("job", 1), Phase.PENDING, awaits_start=True)
+    second = leader_of(stage, gated)
+    (again,) = second.run()
+    assert isinstance(again, Start)
+    assert again.launch.repeated
+    second.acknowledge([again])
+    second.see(gated)  # an old event
+    assert starts(second.run()) == []
+
+
+def test_a_gated_attempt_of_a_cancelled_task_is_stopped(stage: Stage) -> None:
+    leader_of(stage).run()
+    stage.request("job", RequestKind.CANCEL)
+    stage.elect()
+    effects = leader_of(stage, observation(("job", 1), Phase.PENDING, awaits_start=True, uid="u")).run()
+    assert (starts(effects), stops(effects)) == ([], ["job-1"])
+
+
+def test_an_attempt_seen_after_a_list_began_is_not_gone(stage: Stage) -> None:
+    """A late creation landed while the take-over's list was read, and the watch was faster: it runs, its hold stays."""
+    leader_of(stage).run()
+    stage.elect()
+    leader = stage.replica()
+    began = stage.clock.now()
+    stage.clock.move(0.5)
+    leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
+    leader.list_engine(began=began)
+    leader.run()
+    assert stage.state("job") == "Running"
+    stage.clock.move(1.0)
+    leader.list_engine()
+    leader.run()
+    assert stage.state("job") == "Failed"
+
+
+def test_a_transient_refusal_uses_up_nothing(stage: Stage) -> None:
+    """A quota, for example: retried after the back-off, in the engine's words, however often."""
+    leader = leader_of(stage)
+    for _ in range(20):
+        (begin,) = leader.run()
+        leader.reconciler.handle(StartRefused(leader.leadership.epoch, begin, "QuotaExceeded", "exceeded quota", True))
+        leader.run()
+        status = stage.status("job")
+        assert status is not None
+        assert (status.state, status.reason, status.message) == ("WaitingRetry", "QuotaExceeded", "exceeded quota")
+        assert stage.held() == {}
+        stage.clock.move(1000.0)
+    assert (status.failures, status.start_failures) == (0, 0)
+
+
+def test_a_start_whose_answer_was_lost_is_repeated_as_such(stage: Stage) -> None:
+    leader = leader_of(stage)
+    (begin,) = leader.run()
+    leader.reconciler.handle(EffectFailed(leader.leadership.epoch, begin, "no answer", 1.0))
+    stage.clock.move(2.0)
+    (again,) = leader.run()
+    assert isinstance(again, Start)
+    assert again.launch.repeated
+
+
+def test_why_an_attempt_waits_is_noted_once_for_each_reason(stage: Stage) -> None:
+    """The words may change with every look; the reason comes and goes."""
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    for waiting in (
+        "Unschedulable: 0/1 nodes",
+        "Unschedulable: 0/2 nodes",
+        "",
+        "ErrImagePull: no such image",
+        "ErrImagePull: again",
+    ):
+        leader.see(observation(("job", 1), Phase.PENDING, waiting=waiting))
+        leader.run()
+    status = stage.status("job")
+    assert status is not None
+    assert (status.reason, status.message, status.steps) == ("ErrImagePull", "no such image", 3)
