@@ -65,10 +65,12 @@ class PrivateDocker:
         self._process.wait(30)
 
     def kill(self) -> None:
-        """SIGKILL; its containers live on until it is started again."""
+        """SIGKILL, which its containerd dies of too; its containers live on until it is started again."""
         assert self._process is not None
+        containerd = Path("/proc") / (self.folder / "exec/containerd/containerd.pid").read_text()
         self._process.kill()
         self._process.wait(30)
+        wait_until(lambda: not containerd.exists(), "containerd's end")  # dockerd would wait for one that is still there
 
     @contextmanager
     def api(self) -> Iterator[Any]:
@@ -92,16 +94,14 @@ class PrivateDocker:
 
     def close(self) -> None:
         """End it, with all that runs on it, and remove its folder."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self.remove_all()
-            self.terminate()
+        if self._process is None or self._process.poll() is not None:
+            self.start()  # only a daemon ends what another has left running
+        self.remove_all()
+        self.terminate()
         # A daemon that was killed leaves mounts behind.
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            target = line.split()[1]
-            if target.startswith(f"{self.folder}/"):
-                subprocess.run(["umount", "-l", target], check=True)
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for target in reversed([each for each in mounts if each.startswith(f"{self.folder}/")]):
+            subprocess.run(["umount", "-l", target], check=False)
         shutil.rmtree(self.folder)
 
     def _last_words(self) -> str:
@@ -120,10 +120,10 @@ def private_docker() -> Iterator[PrivateDocker]:
     # A short path: the names of its sockets are limited to 108 characters.
     docker = PrivateDocker(Path(tempfile.mkdtemp(prefix="tally-docker-")))
     try:
-        try:
-            docker.start()
-        except AssertionError as error:
-            pytest.skip(f"no Docker engine: {error}")
+        docker.start()
+    except AssertionError as error:
+        pytest.skip(f"no Docker engine: {error}")
+    try:
         with docker.api() as api:
             api.import_image_from_data(root_filesystem(), repository="tally-test", tag="1")
         yield docker
