@@ -25,6 +25,7 @@ from controller.store.base import (
     Delete,
     Guard,
     KeyValue,
+    LeaseNotFound,
     OutcomeUnknown,
     Put,
     Store,
@@ -113,7 +114,7 @@ class Elector:
             if self._stopped:
                 return self._timings.lease_ttl_seconds
             return self._follow()
-        except (StoreUnavailable, OutcomeUnknown) as error:
+        except (StoreUnavailable, OutcomeUnknown, LeaseNotFound) as error:  # the last: it expired before the election arrived
             log.warning("election step failed", error=str(error), leading=self._leadership is not None)
             return min(1.0, self._timings.keepalive_interval_seconds)
 

@@ -1,0 +1,359 @@
+"""The elector, step by step on a clock that the test moves: what it believes, and what the store would let others do."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.core import codec
+from controller.core.errors import CorruptValue
+from controller.election.elector import TERMS_KEPT, Elector, Timings
+from controller.election.term import Leadership, LeadershipLost
+from controller.store.base import Delete, Guard, Put, StoreDenied, Transaction
+from controller.store.keys import Keys
+from controller.store.memory import MemoryStore
+from tests.support.bench import HandClock
+from tests.support.meddling import MeddledStore, answer_lost, unanswered
+
+KEYS = Keys("elections")
+TIMINGS = Timings(lease_ttl_seconds=5, keepalive_interval_seconds=1.0, deadline_margin_seconds=0.5, request_timeout_seconds=5.0)
+
+
+class WallClock(HandClock):
+    """A clock whose wall time can jump, as `SystemClock` sees it when it is anchored."""
+
+    wall = 0.0
+
+    def now(self) -> float:
+        return self.seconds + self.wall
+
+
+class Candidate:
+    """An elector, the replica it speaks to, and what was called in which order."""
+
+    def __init__(self, store: MemoryStore, clock: HandClock, name: str = "a") -> None:
+        self.clock = clock
+        self.store = MeddledStore(store)
+        self.alive = True
+        self.events: list[str] = []
+        leases = itertools.count(1 + 1000 * ord(name))
+        identity = {"id": name, "instance": f"instance-{name}"}
+        self.elector = Elector(self.store, KEYS, clock, self, identity, TIMINGS, lambda: next(leases))
+
+    def on_elected(self, leadership: Leadership) -> None:
+        self.events.append(f"elected {leadership.epoch}")
+
+    def on_lost(self, leadership: Leadership, why: str) -> None:
+        leader, _ = self.store.get(KEYS.leader, deadline=0)
+        self.events.append(f"lost {leadership.epoch}: {why}{', key still there' if leader is not None else ''}")
+
+    def loop_is_alive(self, within_seconds: float) -> bool:
+        return self.alive
+
+    @property
+    def leads(self) -> bool:
+        """Whether it may act now."""
+        return self.elector.leadership is not None and not self.elector.leadership.why_ended()
+
+    def run(self, seconds: float) -> None:
+        """Step as its driver does, until the clock has moved so far."""
+        until = self.clock.boottime() + seconds
+        while (now := self.clock.boottime()) < until:
+            self.clock.move(min(max(0.01, self.elector.step()), until - now))
+
+    def elect(self) -> Leadership:
+        self.elector.step()
+        assert self.elector.leadership is not None
+        return self.elector.leadership
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def memory(clock: HandClock) -> MemoryStore:
+    return MemoryStore(clock)
+
+
+@pytest.fixture
+def one(memory: MemoryStore, clock: HandClock) -> Candidate:
+    return Candidate(memory, clock)
+
+
+@pytest.fixture
+def other(memory: MemoryStore, clock: HandClock) -> Candidate:
+    return Candidate(memory.client(), clock, "b")
+
+
+def put(store: MemoryStore, key: str, value: bytes, lease: int = 0) -> None:
+    """By hand."""
+    current, _ = store.get(key, deadline=0)
+    store.commit(Transaction((Guard(key, current.mod if current else 0),), (Put(key, value, lease),), "hand"), deadline=0)
+
+
+def record(store: MemoryStore, epoch: int) -> dict[str, Any]:
+    """The record of a term."""
+    item, _ = store.get(KEYS.term(epoch), deadline=0)
+    assert item is not None
+    return codec.decode_mapping(item.value)
+
+
+# -- the deadline ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["grant", "keep_alive"])
+def test_the_deadline_counts_from_when_the_request_was_sent(one: Candidate, clock: HandClock, call: str) -> None:
+    """The server may have begun to count as soon as it was sent, however late its answer is."""
+    if call == "keep_alive":
+        one.elect()
+
+    def slow(real: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = real(*args, **kwargs)
+        clock.move(1.5)
+        return answer
+
+    one.store.on[call] = slow
+    sent = clock.boottime()
+    one.elector.step()
+    assert one.elector.leadership is not None
+    assert one.elector.leadership.deadline == sent + 5 - 0.5
+
+
+def test_an_unanswered_leader_stops_before_anyone_else_can_begin(one: Candidate, other: Candidate, clock: HandClock) -> None:
+    leadership = one.elect()
+    one.run(3.0)
+    one.store.on["keep_alive"] = one.store.on["revoke"] = unanswered
+    one.run(leadership.remaining() + 0.01)
+    assert not one.leads
+    assert one.events[-1].startswith("lost 1: the lease could not be renewed in time, key still there")
+    other.elector.step()
+    assert not other.leads, "the store's lease has not expired yet"
+    with pytest.raises(LeadershipLost):
+        leadership.check()
+    clock.move(0.5)
+    other.elect()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    delays=st.lists(st.floats(0, 6), max_size=30),
+    lost=st.lists(st.sampled_from(["", "request", "answer"]), max_size=30),
+    pauses=st.lists(st.floats(0.01, 4), min_size=20, max_size=60),
+)
+def test_never_two_at_once(delays: list[float], lost: list[str], pauses: list[float]) -> None:
+    """Two candidates on one store, with answers that are late or lost: at no moment do both take themselves to lead."""
+    clock = HandClock()
+    memory = MemoryStore(clock)
+    candidates = [Candidate(memory, clock), Candidate(memory.client(), clock, "b")]
+    delay, loss = itertools.cycle([*delays, 0.0]), itertools.cycle([*lost, ""])
+
+    def meddle(real: Any, *args: Any, **kwargs: Any) -> Any:
+        fate = next(loss)
+        if fate == "request":
+            return unanswered(real)
+        clock.move(next(delay))
+        answer = answer_lost(real, *args, **kwargs) if fate == "answer" else real(*args, **kwargs)
+        assert not all(candidate.leads for candidate in candidates)
+        clock.move(next(delay))
+        return answer
+
+    for candidate in candidates:
+        for call in ("get", "grant", "commit", "keep_alive"):
+            candidate.store.on[call] = meddle
+    for pause in pauses:
+        for candidate in candidates:
+            candidate.elector.step()
+            assert not all(candidate.leads for candidate in candidates)
+        clock.move(pause)
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_jump_of_the_wall_clock_changes_no_deadline(jump: float) -> None:
+    clock = WallClock()
+    memory = MemoryStore(clock)
+    one, other = Candidate(memory, clock), Candidate(memory.client(), clock, "b")
+    leadership = one.elect()
+    deadline = leadership.deadline
+    clock.wall = jump
+    assert leadership.deadline == deadline
+    assert one.leads
+    one.run(20.0)
+    other.elector.step()
+    assert one.leads
+    assert other.events == []
+
+
+def test_a_machine_that_was_suspended_finds_its_term_over(one: Candidate, clock: HandClock) -> None:
+    """Boottime counts the suspension: the first thing it does is to notice."""
+    leadership = one.elect()
+    clock.move(3600.0)
+    with pytest.raises(LeadershipLost):
+        leadership.check()
+    one.elector.step()
+    assert one.elector.leadership is None
+
+
+# -- losing it -------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_without_a_ttl_means_lost(one: Candidate, memory: MemoryStore) -> None:
+    """Also when an operator revokes the lease: there is nothing left to renew."""
+    leadership = one.elect()
+    memory.revoke(leadership.lease, deadline=0)
+    one.elector.step()
+    assert one.events == ["elected 1", "lost 1: its lease no longer exists"]
+
+
+def test_a_stuck_loop_is_not_kept_in_office(one: Candidate, other: Candidate, clock: HandClock) -> None:
+    """The thread that renews lives, and renews nothing; a loop that comes back in time is kept."""
+    leadership = one.elect()
+    one.alive = False
+    one.run(3.0)
+    assert "keep_alive" not in one.store.calls
+    one.alive = True
+    one.run(2.0)
+    assert one.leads
+    one.alive = False
+    one.run(leadership.remaining() + 0.01)
+    assert one.events[-1].startswith("lost 1:")
+    one.alive = True
+    other.elect()
+    assert one.elector.leadership is None
+
+
+def test_state_is_torn_down_before_a_successor_is_let_in(one: Candidate) -> None:
+    """`on_lost` returns first; only then the lease is revoked, and the key goes."""
+    leadership = one.elect()
+    leadership.end("the test says so")
+    one.elector.step()
+    assert one.events[-1] == "lost 1: the test says so, key still there"
+    leader, _ = one.store.get(KEYS.leader, deadline=0)
+    assert leader is None
+
+
+def test_a_release_hands_over_at_once_and_is_recorded(one: Candidate, other: Candidate, memory: MemoryStore) -> None:
+    one.elect()
+    one.elector.release("the replica stops", campaign_again=False)
+    one.elector.step()
+    assert one.events[-1] == "lost 1: the replica stops, key still there"
+    other.elect()
+    assert record(memory, 1)["why"] == "the replica stops"
+    assert "to" in record(memory, 1)
+    one.run(60.0)
+    assert one.elector.leadership is None
+
+
+def test_who_has_just_lost_lets_the_others_go_first(one: Candidate, clock: HandClock) -> None:
+    one.elect()
+    one.elector.release("step-down", campaign_again=True)
+    assert one.elector.step() == TIMINGS.standback_seconds
+    assert 0 < one.elector.step() <= TIMINGS.standback_seconds
+    assert one.elector.leadership is None
+    clock.move(TIMINGS.standback_seconds)
+    assert one.elect().epoch == 2
+
+
+def test_a_right_that_is_taken_away_is_told_and_the_term_ends_by_its_deadline(one: Candidate) -> None:
+    def denied(_real: Any, *_args: Any, **_kwargs: Any) -> Any:
+        raise StoreDenied("permission denied")
+
+    leadership = one.elect()
+    one.store.on["keep_alive"] = one.store.on["revoke"] = denied
+    with pytest.raises(StoreDenied):
+        one.elector.step()
+    one.clock.move(leadership.remaining())
+    with pytest.raises(StoreDenied):  # of the revocation; the loss was told before
+        one.elector.step()
+    assert one.events[-1].startswith("lost 1:")
+    assert one.elector.leadership is None
+
+
+# -- campaigning -----------------------------------------------------------------------------------------------------
+
+
+def test_an_election_whose_answer_is_lost_is_given_up_and_made_good(one: Candidate, other: Candidate, memory: MemoryStore) -> None:
+    """Whoever does not know that it was elected does not lead; its lease goes, so that nobody waits for it."""
+    one.store.on["commit"] = answer_lost
+    one.elector.step()
+    assert one.events == []
+    assert other.elect().epoch == 2
+    assert record(memory, 1)["why"].endswith("(closed by its successor)")
+
+
+def test_who_is_elected_too_late_does_not_lead(one: Candidate, clock: HandClock) -> None:
+    def slow(real: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = real(*args, **kwargs)
+        clock.move(4.5)
+        return answer
+
+    one.store.on["commit"] = slow
+    one.elector.step()
+    assert one.events == []
+    del one.store.on["commit"]
+    assert one.elect().epoch == 2
+
+
+def test_a_leader_key_without_a_lease_was_put_by_hand_and_is_removed(one: Candidate, memory: MemoryStore) -> None:
+    put(memory, KEYS.leader, b"me")
+    assert one.elect().epoch == 1
+
+
+def test_a_leader_key_with_a_lease_is_waited_for_whatever_it_says(one: Candidate, memory: MemoryStore) -> None:
+    memory.grant(7, 5, deadline=0)
+    put(memory, KEYS.leader, b"\xff", lease=7)
+    one.run(2.0)
+    assert one.events == []
+    memory.revoke(7, deadline=0)
+    one.run(5.1)
+    assert one.events == ["elected 1"]
+
+
+def test_an_epoch_that_is_none_is_named(one: Candidate, memory: MemoryStore) -> None:
+    """Guessing one could let a term come back."""
+    put(memory, KEYS.epoch, b'{"epoch": "many"}')
+    with pytest.raises(CorruptValue, match=f"{KEYS.epoch}: holds no epoch; restore it"):
+        one.elector.step()
+    assert memory.get(KEYS.leader, deadline=0)[0] is None
+
+
+def test_terms_are_recorded_and_the_last_hundred_kept(one: Candidate, memory: MemoryStore) -> None:
+    for epoch in range(1, TERMS_KEPT + 6):
+        assert one.elect().epoch == epoch
+        one.elector.release(f"release {epoch}", campaign_again=True)
+        one.clock.move(one.elector.step())
+    names = [item.key for item in memory.load(KEYS.term(0)[:-12], deadline=0).items]
+    assert names == [KEYS.term(epoch) for epoch in range(6, TERMS_KEPT + 6)]
+    for epoch in (6, TERMS_KEPT + 5):
+        closed = record(memory, epoch)
+        assert (closed["id"], closed["why"]) == ("a", f"release {epoch}")
+        assert closed["from"] <= closed["to"]
+
+
+def test_a_term_whose_record_was_damaged_is_no_obstacle(one: Candidate, other: Candidate, memory: MemoryStore) -> None:
+    one.elect()
+    put(memory, KEYS.term(1), b"damaged")
+    one.elector.release("stop", campaign_again=False)
+    one.elector.step()
+    assert other.elect().epoch == 2
+
+
+def test_the_fence_holds_where_the_clock_does_not(memory: MemoryStore) -> None:
+    """A leader whose clock stands still goes on believing; the store refuses what it writes."""
+    slow, right = HandClock(), HandClock()
+    server = MemoryStore(right)
+    stale = Candidate(server.client(), slow)
+    leadership = stale.elect()
+    right.move(6.0)
+    server.expire_leases()
+    successor = Candidate(server, right, "b")
+    successor.elect()
+    assert stale.leads, "the test's premise"
+    guards = (Guard(KEYS.leader, leadership.revision, on_create=True), Guard(KEYS.state("t"), 0))
+    result = server.commit(Transaction(guards, (Put(KEYS.state("t"), b"{}"), Delete(KEYS.task("t"))), "op"), deadline=0)
+    assert type(result).__name__ == "Refused"
