@@ -28,7 +28,7 @@ class Agenda:
         self._steps: list[tuple[float, int, Step]] = []
         self._numbers = itertools.count()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="fake-kubernetes-agenda")
+        self._thread = threading.Thread(target=self._run, name="fake-kubernetes-agenda", daemon=True)
 
     def start(self) -> None:
         """Begin to run steps."""

@@ -46,7 +46,7 @@ class ConnectionServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread of its own, with a name, for each connection."""
         name = f"fake-kubernetes-{next(self._numbers)}"
-        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), name=name)
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), name=name, daemon=True)
         with self._lock:
             self._connections[request] = thread
         thread.start()
@@ -160,11 +160,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length) if length else b""
         if length > MAX_BODY_BYTES:
-            self.close_connection = True
             message = f"Request entity too large: limit is {MAX_BODY_BYTES}"
             raise ApiError(413, "RequestEntityTooLarge", message, details={})
-        return self.rfile.read(length) if length else b""
+        return body
 
     def _send(self, answer: Answer, headers: dict[str, str]) -> None:
         self.send_response(answer.code)

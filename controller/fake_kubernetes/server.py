@@ -85,7 +85,9 @@ class FakeCluster:
         self.api = Api(self.storage, self._registry, self._logs, self.clock, self.version, bookmark_seconds)
         self._failure: BaseException | None = None
         self._server = ConnectionServer("127.0.0.1", port, self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fake-kubernetes-listener")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="fake-kubernetes-listener", daemon=True
+        )
         self.add_namespace("default")
         if node:
             self.add_node("node1")
