@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 
 from controller.clock import Clock
-from controller.core.invariants import Finding, Severity, check_engine, check_world
+from controller.core.engine_invariants import check_engine
+from controller.core.finding import Finding, Severity
+from controller.core.invariants import check_world
 from controller.core.world import World
 from controller.engine.base import Engine
 from controller.store.base import Store

@@ -13,7 +13,7 @@ import msgspec
 
 from controller.core.errors import CorruptValue, InvalidField
 from controller.core.resources import Vector
-from controller.core.task import SCHEMA_VERSION, Pool, Request, Spec, Status, Step, StoredSpec
+from controller.core.task import SCHEMA_VERSION, Pool, RepairRequest, Request, Spec, Status, Step, StoredSpec
 from controller.core.validation import parse_name, parse_pool, parse_spec
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -39,6 +39,7 @@ _status_decoder = msgspec.json.Decoder(Status, dec_hook=_decode_custom)
 _mapping_decoder = msgspec.json.Decoder(dict[str, Any])
 _raw_mapping_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _request_decoder = msgspec.json.Decoder(Request)
+_repair_decoder = msgspec.json.Decoder(RepairRequest)
 _step_decoder = msgspec.json.Decoder(Step)
 _STATUS_FIELDS = frozenset(Status.__struct_fields__)
 
@@ -119,6 +120,14 @@ def decode_request(kind: str, data: bytes) -> Request:
     if request.kind != kind:
         raise CorruptValue(f"kind: is {request.kind!r}, but the key says {kind!r}")
     return request
+
+
+def decode_repair(data: bytes) -> RepairRequest:
+    """A stored request for repairs. Raises CorruptValue when it is not one."""
+    try:
+        return _repair_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptValue(str(error)) from error
 
 
 def encode_status(status: Status, extras: Extras) -> bytes:

@@ -1,80 +1,67 @@
-"""The promise, as checks: what must hold of the stored records, and of the records against what an engine reports.
+"""The promise, as checks: what must hold of the stored records, at one revision.
 
-Pure; called after each step of a simulation, and by `tally audit` on a model that was loaded at one revision. Numbers are
-those of the invariants I1 to I7 (see the README). Cost: `check_task` follows the task's history, `check_ledgers` and
-`check_terms` the number of tasks; a simulation can call the parts for what it changed.
+Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and by the leader
+on its own. Numbers are those of the invariants I1 to I8 (see the README); the part that needs an engine's list stands in
+`engine_invariants`. Cost: `check_task` follows the task's history, the others the number of tasks that they are given.
 
 Soundness. A finding is either certain at once, or `transient`: it can be a matter of timing (a creation in flight, an end
-not committed yet), and counts only when a second look finds it again for the same subject. `check_engine` presumes that
-the engine was listed *after* the records were loaded. Then a hold that had ended when the records were loaded proves that
-its attempt had stopped before the list, so that finding it alive is certain; all else about attempts is transient.
+not committed yet), and counts only when a second look finds it again for the same subject.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from itertools import pairwise
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from controller.core.codec import decode_history
 from controller.core.errors import CorruptValue
+from controller.core.finding import Finding, Mender, Severity
 from controller.core.lifecycle import HOLDING, Event, State, is_path
 from controller.core.records import Task, decode_or_empty
 from controller.core.resources import ZERO, Vector, format_quantity
-from controller.core.task import Observation, Status, Step
+from controller.core.task import RequestKind, Status, Step
 from controller.core.world import World
 
-_ABANDONED = "it was lost, and given up by the task's `on_lost` or an operator's `tally confirm-stopped`"
+_BY_HAND = "a status that was not written by Tally"
 
 
-class Severity(StrEnum):
-    """`WRONG` breaks the promise; a `NOTICE` is worth an operator's look, and fails no audit."""
+class Written(NamedTuple):
+    """Which term wrote a task's status, and when; they sort in the order of writing."""
 
-    WRONG = "wrong"
-    NOTICE = "notice"
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    """Something that does not hold. Findings of one subject and invariant are the same finding at another time."""
-
-    invariant: str  # I1 … I7, or "layout" for records that cannot be read
-    subject: str  # "task/NAME", "pool/NAME", "attempt/NAME-N", "key/KIND/NAME"
-    what: str  # a sentence, with the numbers
-    since_revision: int  # of the last write that can have caused it; 0 when none is known
-    likely_cause: str
-    repair: str
-    severity: Severity = Severity.WRONG
-    transient: bool = False  # to be judged by a second look
+    mod: int
+    term: int
+    task_id: str
 
 
 def check_world(world: World) -> list[Finding]:
-    """I1, I2, I3, I7, the part of I4 and I6 that the records alone show, and what cannot be read."""
-    findings = list(check_layout(world))
-    findings += check_ledgers(world)
-    findings += check_terms(world)
+    """All that the records alone show: I1, I2, I3, I7, I8, the records' part of I4 and I6, and what cannot be read."""
+    findings = [*check_layout(world), *check_ledgers(world, world.tasks.values()), *check_requests(world)]
+    findings += check_terms(world, [written for task in world.tasks.values() if (written := written_by(task)) is not None])
     for task in world.tasks.values():
         findings += check_task(task)
     return findings
 
 
 def check_task(task: Task) -> list[Finding]:
-    """I3, I7 within the history, I1's rule on who may hold, and a task that can never go on (I6)."""
+    """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6)."""
     status = task.status
     if status is None or "states" in task.frozen:
         return []
     findings = list(_history_findings(task, status))
-    if status.hold and status.state not in HOLDING:
+    hold, pool = rightful_hold(task, status)
+    if (hold, pool) != (status.hold, status.pool):
+        should = f"{hold or 'nothing'}{f' of pool {pool}' if pool != status.pool else ''}"
         findings.append(
             Finding(
                 invariant="I1",
                 subject=f"task/{task.id}",
-                what=f"is {status.state}, and still holds {status.hold}",
+                what=f"is {status.state}, and holds {status.hold or 'nothing'} of pool {status.pool}; it should hold {should}",
                 since_revision=task.status_mod,
-                likely_cause="a status that was not written by Tally",
-                repair=f"compare pool {task.pool!r} with its ledger; then correct the hold in states/{task.id}",
+                likely_cause=_BY_HAND,
+                repair=f"the leader corrects the hold to {should}, and with it the ledger",
+                mender=Mender.REPAIR,
             )
         )
     if task.spec is None and not task.frozen and status.state is State.WAITING_RETRY:
@@ -85,101 +72,150 @@ def check_task(task: Task) -> list[Finding]:
                 what="waits for a retry, but its spec is gone: it can never run",
                 since_revision=task.status_mod,
                 likely_cause=f"tasks/{task.id} was deleted by hand",
-                repair="the leader marks it Failed",
+                repair="the leader marks it Failed by itself",
+                mender=Mender.LEADER,
                 transient=True,
             )
         )
     return findings
 
 
-def check_ledgers(world: World) -> list[Finding]:
-    """I1 and I2 for each pool and resource."""
+def rightful_hold(task: Task, status: Status) -> tuple[Vector, str]:
+    """What the task should hold, and of which pool: nothing unless it is Pending or Running, and then what its spec asks for.
+
+    A spec that may be another one than the attempt was admitted with (changed or put again by hand) judges nothing.
+    """
+    if status.state not in HOLDING:
+        return ZERO, status.pool
+    spec = task.spec
+    is_original = task.spec_mod == task.spec_create and status.created_at == task.submitted_at and not task.spec_error
+    if spec is None or not is_original or "tasks" in task.frozen:
+        return status.hold, status.pool
+    return spec.resources, spec.pool
+
+
+def holding_tasks(world: World) -> Iterator[Task]:
+    """The tasks that bear on ledgers, by the model's index: those in Pending and Running, and those with unreadable records."""
+    yield from world.holding.values()
+    for task_id in dict.fromkeys(names[0] for kind, names in world.quarantine if kind in ("tasks", "states")):
+        if task_id in world.tasks:
+            yield world.tasks[task_id]
+
+
+class Balance(NamedTuple):
+    """What the tasks hold, by pool, and how many statuses of each cannot be read ("" when the pool is not known)."""
+
+    held: dict[str, Vector]
+    unreadable: Counter[str]
+
+    def unreadable_of(self, pool: str) -> int:
+        """How many statuses that cannot be read may hold something of the pool."""
+        return self.unreadable[pool] + self.unreadable[""]
+
+
+def balance(tasks: Iterable[Task]) -> Balance:
+    """What these tasks hold (invariant I1's right side)."""
     held: dict[str, Vector] = {}
-    unreadable: Counter[str] = Counter()  # pool ("" when it is not known) → statuses that do not parse
-    for task in world.tasks.values():
+    unreadable: Counter[str] = Counter()
+    for task in tasks:
         if "states" in task.frozen:
             unreadable[task.spec.pool if task.spec is not None else ""] += 1
         elif task.status is not None and task.status.state in HOLDING:
             held[task.pool] = held.get(task.pool, ZERO) + task.status.hold
+    return Balance(held, unreadable)
+
+
+def check_ledgers(world: World, tasks: Iterable[Task]) -> list[Finding]:
+    """I1 and I2 for each pool and resource; `tasks` are all that may hold something."""
+    found = balance(tasks)
     findings: list[Finding] = []
-    for pool in sorted({*held, *world.ledgers}):
+    for pool in sorted({*found.held, *world.ledgers}):
         if not world.pool_is_frozen(pool):
-            findings += _balance_findings(world, pool, held.get(pool, ZERO), unreadable[pool] + unreadable[""])
+            findings += _balance_findings(world, pool, found.held.get(pool, ZERO), found.unreadable_of(pool))
             findings += _capacity_findings(world, pool)
     return findings
 
 
-def check_terms(world: World) -> list[Finding]:
+def written_by(task: Task) -> Written | None:
+    """Which term wrote the task's status; None when it has none that can be read."""
+    if task.status is None or "states" in task.frozen:
+        return None
+    return Written(task.status_mod, task.status.term, task.id)
+
+
+def check_terms(world: World, written: Iterable[Written]) -> list[Finding]:
     """I7: no recorded term is above the epoch, and in the order of writes (mod revision) terms never go back."""
     findings: list[Finding] = []
     epoch = current_epoch(world)
-    written = sorted(
-        (task.status_mod, task.status.term, task.id)
-        for task in world.tasks.values()
-        if task.status is not None and "states" not in task.frozen
-    )
-    highest = 0
-    for mod, term, task_id in written:
-        if term < highest:
-            findings.append(
-                _term_finding(f"task/{task_id}", f"was written by term {term} after term {highest} had begun to write", mod)
-            )
-        highest = max(highest, term)
+    written = sorted(written)
+    for one, highest in out_of_order(written):
+        what = f"was written by term {one.term} after term {highest} had begun to write"
+        findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
     named = [(int(name), name, change.mod) for name, change in world.terms.items() if name.isascii() and name.isdigit()]
     if epoch is None:
         if written or named or world.epoch is not None:
             what = "is missing" if world.epoch is None else "names no number"
-            findings.append(_term_finding("key/epoch", what, world.epoch.mod if world.epoch is not None else 0))
+            findings.append(_epoch_finding(what, world.epoch.mod if world.epoch is not None else 0))
         return findings
-    for mod, term, task_id in written:
-        if term > epoch:
-            findings.append(_term_finding(f"task/{task_id}", f"names term {term}, but the epoch is only {epoch}", mod))
+    led = decode_or_empty(world.leader).get("epoch")
+    if isinstance(led, int) and led > epoch:
+        findings.append(
+            _epoch_finding(f"is {epoch}, but the leader was elected as number {led}", world.epoch.mod if world.epoch else 0)
+        )
+    for one in written:
+        if one.term > epoch:
+            what = f"names term {one.term}, but the epoch is only {epoch}"
+            findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
     for term, name, mod in named:
         if term > epoch:
-            findings.append(_term_finding(f"key/terms/{name}", f"is above the epoch, which is only {epoch}", mod))
+            finding = _term_finding(f"key/terms/{name}", f"is above the epoch, which is only {epoch}", mod)
+            findings.append(finding)
     return findings
+
+
+def out_of_order(written: list[Written]) -> Iterator[tuple[Written, int]]:
+    """Of sorted writes those by a term below one that had written before, with the highest such term."""
+    highest = 0
+    for one in written:
+        if one.term < highest:
+            yield one, highest
+        highest = max(highest, one.term)
+
+
+def check_requests(world: World) -> Iterator[Finding]:
+    """I8 as far as one revision shows it: requests that the leader has not taken yet."""
+    for task_id in world.attention:
+        task = world.tasks[task_id]
+        for kind, (request, mod) in task.requests.items():
+            waits_for_the_end = kind is RequestKind.RETRY and task.status is not None and task.status.cancelling
+            if not task.frozen and not waits_for_the_end:
+                yield _request_finding(f"request/{task_id}/{kind}", mod, request.by)
+    for request_id, (wanted, mod) in world.repairs.items():
+        yield _request_finding(f"repair/{request_id}", mod, wanted.by)
 
 
 def check_layout(world: World) -> Iterator[Finding]:
     """Notices for records that do not parse, and for keys that are not of Tally's layout."""
     for (kind, names), reason in world.quarantine.items():
         foreign = kind == "unknown"
+        subject = names[0] if foreign else f"{kind}/{'/'.join(names)}"
         yield Finding(
             invariant="layout",
-            subject=f"key/{names[0]}" if foreign else f"key/{kind}/{'/'.join(names)}",
+            subject=f"key/{subject}",
             what=f"is left alone: {reason}",
             since_revision=world.mod_of(kind, names),
             likely_cause="a key written by something else" if foreign else "a value damaged by hand, or of a newer version",
-            repair="delete the key" if foreign else "restore the value, or delete the key if nothing stands behind it",
+            repair=f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair --delete {subject}`",
+            mender=Mender.DELETION,
             severity=Severity.NOTICE,
         )
 
 
-def check_engine(world: World, observations: Iterable[Observation], now: float) -> list[Finding]:
-    """I4 and I5: the attempts that an engine listed after the records were loaded. `now` is in seconds since the epoch."""
-    live: dict[str, list[Observation]] = {}
-    seen: dict[str, Observation] = {}
-    for observation in observations:
-        seen[str(observation.attempt)] = observation
-        if is_live(observation):
-            live.setdefault(observation.attempt.task_id, []).append(observation)
-    findings: list[Finding] = []
-    for task_id, attempts in live.items():
-        task = world.tasks.get(task_id)
-        if len(attempts) > 1:
-            findings.append(_several_live(attempts, task))
-        findings += (_orphan(observation, task) for observation in attempts if not _has_hold(task, observation))
-    for task in world.tasks.values():
-        if task.status is not None and task.status.state in HOLDING and "states" not in task.frozen:
-            finding = _holder_finding(task, task.status, seen.get(f"{task.id}-{task.status.attempt}"), now)
-            if finding is not None:
-                findings.append(finding)
-    return findings
-
-
-def is_live(observation: Observation) -> bool:
-    """Whether the attempt exists and nothing proves that it has stopped."""
-    return not observation.stopped and not observation.gone
+_DELETIONS = {
+    "states": "better restore the value; else the leader deletes it, stops what may run of the task, and runs it from the start",
+    "ledgers": "the leader writes it anew, as the sum of what the tasks hold",
+    "tasks": "better restore the value; else the leader deletes it, stops what may run of the task, and removes it",
+}
 
 
 def current_epoch(world: World) -> int | None:
@@ -206,7 +242,7 @@ def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
     if steps[-1].state != status.state:
         yield _history_finding(task, "I3", f"is {status.state}, but its last step led to {steps[-1].state}")
     if _goes_back([*(step.term for step in steps), status.term]):
-        yield _history_finding(task, "I7", "has a history whose terms go back")
+        yield _term_finding(f"task/{task.id}", "has a history whose terms go back", task.status_mod)
     if _goes_back([*(step.attempt for step in steps), status.attempt]):
         yield _history_finding(task, "I4", "has a history whose attempts go back")
 
@@ -229,8 +265,9 @@ def _history_finding(task: Task, invariant: str, what: str) -> Finding:
         subject=f"task/{task.id}",
         what=what,
         since_revision=task.status_mod,
-        likely_cause="a status that was not written by Tally, or a fault of Tally: keep the value and report it",
-        repair=f"cancel the task once nothing of it runs (`tally cancel {task.id}`), and submit it again under another name",
+        likely_cause=f"{_BY_HAND}, or a fault of Tally: keep the value and report it",
+        repair="nothing by machine: what happened is not known; cancel the task once nothing of it runs, "
+        "and submit it again under another name",
     )
 
 
@@ -241,16 +278,22 @@ def _balance_findings(world: World, pool: str, held: Vector, unreadable: int) ->
         # What cannot be read may hold something, so that a ledger above the sum proves nothing; one below it does.
         explained = difference[name] > 0 and unreadable > 0
         has, should = format_quantity(name, ledger.held.get(name)), format_quantity(name, held.get(name))
+        repair = f"the leader sets the ledger to {should}"
+        if difference[name] > 0:
+            repair += ", once nothing that holds nothing runs in the pool any more"
+        if unreadable:
+            repair = "restore the statuses that do not parse, or have them deleted"
         yield Finding(
             invariant="I1",
             subject=f"pool/{pool}",
             what=f"{name}: the ledger says {has} is held, the tasks in Pending and Running hold {should}"
             + (f"; {unreadable} unreadable statuses may hold the rest" if explained else ""),
             since_revision=ledger.mod,
-            likely_cause="statuses that do not parse" if explained else "a ledger or a status that was not written by Tally",
-            repair="restore the statuses that do not parse"
+            likely_cause="statuses that do not parse"
             if explained
-            else f"pause the pool, and when none of its tasks changes any more set {name} in ledgers/{pool} to {should}",
+            else "a ledger or a status that was written, or deleted, around Tally",
+            repair=repair,
+            mender=Mender.OPERATOR if unreadable else Mender.REPAIR,
             severity=Severity.NOTICE if explained else Severity.WRONG,
         )
 
@@ -275,104 +318,40 @@ def _capacity_findings(world: World, pool: str) -> Iterator[Finding]:
 
 
 def _term_finding(subject: str, what: str, since: int) -> Finding:
+    of_a_task = subject.startswith("task/")
     return Finding(
         invariant="I7",
         subject=subject,
         what=what,
         since_revision=since,
         likely_cause="keys written around the fence: by hand, or by a restore that put them one by one",
-        repair="stop all replicas, see that the epoch is above every recorded term, and start them again",
+        repair="the leader writes the status anew in its own term, and notes the terms that it found"
+        if of_a_task
+        else "the leader deletes the record: there was no such term",
+        mender=Mender.REPAIR,
     )
 
 
-def _has_hold(task: Task | None, observation: Observation) -> bool:
-    return (
-        task is not None
-        and task.status is not None
-        and task.status.state in HOLDING
-        and task.status.attempt == observation.attempt.number
-    )
-
-
-def _is_abandoned(task: Task | None, observation: Observation) -> bool:
-    """Whether the user or an operator gave the attempt up without proof (`on_lost`, confirm-stopped): it may still run."""
-    return task is not None and task.status is not None and observation.attempt.number <= task.status.abandoned
-
-
-def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
-    attempts = sorted(attempts, key=lambda observation: observation.attempt.number)
-    accepted = all(_is_abandoned(task, observation) for observation in attempts[:-1])
-    others = ", ".join(f"{observation.attempt} ({observation.phase})" for observation in attempts[1:])
+def _epoch_finding(what: str, since: int) -> Finding:
     return Finding(
-        invariant="I4",
-        subject=f"attempt/{attempts[0].attempt}",
-        what=f"is {attempts[0].phase} and not proven to have stopped, beside {others}",
-        since_revision=task.status_mod if task is not None else 0,
-        likely_cause=_ABANDONED if accepted else "a late start by a stale leader",
-        repair="none: this was accepted" if accepted else "stop the attempt that has no hold",
-        severity=Severity.NOTICE if accepted else Severity.WRONG,
-        transient=True,  # a list is not taken in one moment: one can end, and the next begin, while it is read
-    )
-
-
-def _orphan(observation: Observation, task: Task | None) -> Finding:
-    unreadable = task is not None and "states" in task.frozen
-    ended = task is not None and task.status is not None and observation.attempt.number <= task.status.attempt
-    what, cause, repair = (
-        "holds nothing: it is an orphan",
-        "a start that came late, or a change of etcd by hand",
-        "the leader stops it",
-    )
-    severity = Severity.WRONG
-    if unreadable:
-        what, cause, repair = "the status of its task does not parse", "a value damaged by hand", "restore the status"
-        severity = Severity.NOTICE
-    elif _is_abandoned(task, observation):
-        what, cause, repair = "its hold was given up", _ABANDONED, "see that it ends: its node, or its supervisor"
-        severity = Severity.NOTICE
-    return Finding(
-        invariant="I5",
-        subject=f"attempt/{observation.attempt}",
-        what=f"is {observation.phase}, but {what}",
-        since_revision=task.status_mod if task is not None else 0,
-        likely_cause=cause,
-        repair=repair,
-        severity=severity,
-        transient=not unreadable and not ended,  # a newer attempt's hold can have been committed after the load
-    )
-
-
-def _holder_finding(task: Task, status: Status, observation: Observation | None, now: float) -> Finding | None:
-    """What is odd about the attempt of a task that holds, if anything."""
-    missing = observation is None or observation.gone
-    severity, invariant = Severity.NOTICE, "I5"
-    if status.lost_since is not None and not (observation is not None and observation.stopped):
-        what = f"is lost since {now - status.lost_since:.0f} s; its resources stay held"
-        cause, repair = "its node or its supervisor is gone", f"when it is certain to be dead: `tally confirm-stopped {task.id}`"
-    elif missing and status.state is State.RUNNING:
-        severity = Severity.WRONG
-        what = f"is recorded as Running since {now - (status.started_at or now):.0f} s, but the engine does not have it"
-        cause, repair = "it was removed behind the engine's back", "the leader notices at its next full list; see its log"
-    elif missing:
-        what = f"holds resources since {now - (status.admitted_at or now):.0f} s, but the engine does not have it yet"
-        cause, repair = "its start is in flight, or the engine refuses it for now", f"see `tally describe task {task.id}`"
-    elif observation is not None and observation.stopped:
-        invariant = "I6"
-        what = f"has stopped ({observation.phase}), but its end is not committed"
-        cause, repair = "the commit is in flight, or nobody leads", "see that a replica leads (`tally get replicas`)"
-    elif observation is not None and status.uid and observation.uid not in ("", status.uid):
-        severity, invariant = Severity.WRONG, "I4"
-        what = f"was recorded with uid {status.uid}, but the engine has it with uid {observation.uid}"
-        cause, repair = "it was removed and made again behind the engine's back", "stop it, and see whether both have run"
-    else:
-        return None
-    return Finding(
-        invariant=invariant,
-        subject=f"attempt/{task.id}-{status.attempt}",
+        invariant="I7",
+        subject="key/epoch",
         what=what,
-        since_revision=task.status_mod,
-        likely_cause=cause,
-        repair=repair,
-        severity=severity,
-        transient=status.lost_since is None,
+        since_revision=since,
+        likely_cause="the key was deleted or overwritten by hand",
+        repair="the leader writes the number of its own election; without a leader: put one above every recorded term",
+        mender=Mender.REPAIR,
+    )
+
+
+def _request_finding(subject: str, mod: int, by: str) -> Finding:
+    return Finding(
+        invariant="I8",
+        subject=subject,
+        what=f"waits for the leader{f', asked by {by}' if by else ''}",
+        since_revision=mod,
+        likely_cause="nobody leads, the leader has much to do, or it cannot write to etcd",
+        repair="see that a replica leads (`tally get replicas`), and its log",
+        severity=Severity.NOTICE,
+        transient=True,
     )

@@ -8,7 +8,10 @@ between, the next leader finds the committed states and derives the same effects
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, RequestKind, Status
@@ -70,20 +73,52 @@ class LedgerChange(NamedTuple):
     value: bytes
 
 
+class RecordChange(NamedTuple):
+    """Any record of the model as it becomes (`value` None: removed): only repairs write so."""
+
+    kind: str
+    names: tuple[str, ...]
+    seen_mod: int
+    value: bytes | None
+
+
+class Verdict(StrEnum):
+    """What became of a finding that was to be repaired."""
+
+    REPAIRED = "repaired"
+    GONE = "gone"  # it does not hold any more
+    LATER = "later"  # not yet; ask again
+    LEFT = "left"  # not to be repaired by machine
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """One finding of a request for repairs, and what became of it, in words."""
+
+    invariant: str
+    subject: str
+    verdict: Verdict
+    what: str
+
+
 @dataclass(slots=True)
 class Plan:
-    """See the module's docstring. `pools` are compared (name, mod), since something is admitted by their capacity (I2)."""
+    """See the module's docstring. `pools` are compared (name, mod), since something is admitted by their capacity (I2).
+
+    A plan of repairs has `records` and `outcomes`, and nothing else.
+    """
 
     op: str
     changes: list[TaskChange] = field(default_factory=list)
     ledgers: list[LedgerChange] = field(default_factory=list)
     pools: list[tuple[str, int]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    records: list[RecordChange] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.changes or self.effects)
+        return bool(self.persists or self.effects)
 
     @property
     def persists(self) -> bool:
         """Whether there is something to commit before the effects."""
-        return bool(self.changes)
+        return bool(self.changes or self.records)

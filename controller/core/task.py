@@ -126,6 +126,24 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 0
 
 
+class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A finding of an audit that is to be repaired, by its identity; `mod` is that of a key that is to be deleted, else 0."""
+
+    invariant: str
+    subject: str
+    mod: int = 0
+
+
+class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who asks for which findings to be repaired, why, when, and at which revision of the store they were seen."""
+
+    findings: tuple[Wanted, ...]
+    revision: int = 0
+    by: str = ""
+    reason: str = ""
+    at: float = 0.0
+
+
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of a status's history: a row of the lifecycle table, taken. `term` is the leader's epoch."""
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from controller.core import lifecycle
-from controller.core.codec import encode_step
+from controller.core.codec import decode_history, encode_step
 from controller.core.lifecycle import Event
 from controller.core.records import Task
-from controller.core.resources import ZERO
+from controller.core.resources import ZERO, Vector
 from controller.core.retry import Verdict
 from controller.core.task import HISTORY_LIMIT, SCHEMA_VERSION, Observation, Request, Spec, Status, Step
 
@@ -123,9 +123,34 @@ def found(status: Status, moment: Moment) -> Status:
 
 def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:
     """A request that cannot take effect; it is recorded, and its reason and message do not replace the task's own."""
-    step = Step(at=moment.now, source=status.state, event=Event.NOTED, state=lifecycle.successor(status.state, Event.NOTED))
-    step = msgspec.structs.replace(step, attempt=status.attempt, reason="RequestIgnored", term=moment.epoch)
-    return _record(status, msgspec.structs.replace(step, message=f"{request.kind}: {why}"[:MESSAGE_LIMIT]), moment, {})
+    return _note(status, "RequestIgnored", f"{request.kind}: {why}", moment, {})
+
+
+def repaired(status: Status, what: str, hold: Vector, pool: str, moment: Moment) -> Status:
+    """An operator had it repaired after an audit: the hold as it should be, and no step's term above the one after it.
+
+    Its reason and message stay its own. Raises CorruptValue when its history cannot be read.
+    """
+    history, highest = [], 0
+    for raw, step in zip(status.history, decode_history(status), strict=True):
+        highest = max(highest, min(step.term, moment.epoch))
+        history.append(raw if step.term == highest else encode_step(msgspec.structs.replace(step, term=highest)))
+    return _note(status, "Repaired", what, moment, {"hold": hold, "pool": pool, "history": tuple(history)})
+
+
+def _note(status: Status, reason: str, message: str, moment: Moment, fields: dict[str, Any]) -> Status:
+    """A step that is recorded in the history alone."""
+    step = Step(
+        at=round(moment.now, 3),
+        source=status.state,
+        event=Event.NOTED,
+        state=lifecycle.successor(status.state, Event.NOTED),
+        attempt=status.attempt,
+        reason=reason,
+        message=message[:MESSAGE_LIMIT],
+        term=moment.epoch,
+    )
+    return _record(msgspec.structs.replace(status, **fields), step, moment, {})
 
 
 def _status_of(task: Task) -> Status:

@@ -20,7 +20,7 @@ from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
 from controller.core.records import Change, Ledger, PoolRecord, RevisionWentBack, Task
 from controller.core.resources import Vector
-from controller.core.task import RequestKind, Status
+from controller.core.task import RepairRequest, RequestKind, Status
 
 
 class World:
@@ -35,6 +35,8 @@ class World:
         self.epoch: Change | None = None
         self.replicas: dict[str, Change] = {}
         self.terms: dict[str, Change] = {}
+        self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
+        self.repaired: dict[str, Change] = {}  # what became of them
         self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
@@ -256,8 +258,15 @@ class World:
             self.leader = present
         elif change.kind == "epoch":
             self.epoch = present
-        elif change.kind in ("replicas", "terms"):
-            table = self.replicas if change.kind == "replicas" else self.terms
+        elif change.kind == "repairs":
+            self.repairs.pop(change.names[0], None)
+            if change.value is not None:
+                try:
+                    self.repairs[change.names[0]] = (codec.decode_repair(change.value), change.mod)
+                except CorruptValue as error:
+                    self._quarantine(change, str(error))
+        elif change.kind in ("replicas", "terms", "repaired"):
+            table = {"replicas": self.replicas, "terms": self.terms, "repaired": self.repaired}[change.kind]
             table.pop(change.names[0], None)
             if present is not None:
                 table[change.names[0]] = present

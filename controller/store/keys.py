@@ -1,6 +1,7 @@
 """Where each record lives: the key layout under `/tally/<cluster>/`, in one place.
 
-Kinds and who writes them: `tasks`, `requests` (users), `pools` (admins), `states`, `ledgers`, `terms` (the leader),
+Kinds and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`, `terms`, `repaired`
+(the leader),
 `leader`, `epoch` (the winner of an election), `replicas` (each replica, leased).
 """
 
@@ -21,6 +22,7 @@ class Record(NamedTuple):
 
 
 _NAMES = {"leader": 0, "epoch": 0, "replicas": 1, "pools": 1, "tasks": 1, "requests": 2, "states": 1, "ledgers": 1, "terms": 1}
+_NAMES |= {"repairs": 1, "repaired": 1}
 
 
 class Keys:
@@ -59,6 +61,18 @@ class Keys:
     def term(self, epoch: int) -> str:
         """The record of one term; padded, so that keys sort as the epochs do."""
         return f"{self.prefix}terms/{epoch:012d}"
+
+    def repair(self, request_id: str) -> str:
+        """A request for repairs."""
+        return f"{self.prefix}repairs/{request_id}"
+
+    def repaired(self, request_id: str) -> str:
+        """What became of a request for repairs."""
+        return f"{self.prefix}repaired/{request_id}"
+
+    def of(self, kind: str, names: tuple[str, ...]) -> str:
+        """The key of any record of the model; that of a foreign key (kind "unknown") is its one name."""
+        return self.prefix + "/".join((kind, *names)) if kind in _NAMES else names[0]
 
     def parse(self, key: str) -> Record | None:
         """What `key` holds, or None for a key of no known kind (foreign: shown by the audit, left alone)."""

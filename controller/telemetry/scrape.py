@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from controller import __version__
 from controller.clock import Clock
-from controller.core.invariants import Severity
+from controller.core.finding import Severity
 from controller.core.overview import Holding, holding_by_pool, lag_revisions, next_admission
 from controller.core.resources import ZERO, Vector
 from controller.core.view import Facts, ReplicaView

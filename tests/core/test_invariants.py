@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from controller.core import codec
-from controller.core.invariants import Finding, Severity, check_engine, check_task, check_world
+from controller.core.engine_invariants import check_engine
+from controller.core.finding import Finding, Severity
+from controller.core.invariants import check_task, check_world
 from controller.core.lifecycle import Event, State
 from controller.core.records import Change
 from controller.core.resources import Vector

@@ -1,0 +1,37 @@
+"""What an audit finds: one value for each thing that does not hold, with what would mend it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Severity(StrEnum):
+    """`WRONG` breaks the promise; a `NOTICE` is worth an operator's look, and fails no audit."""
+
+    WRONG = "wrong"
+    NOTICE = "notice"
+
+
+class Mender(StrEnum):
+    """Who mends it. What is not understood is mended by nobody but an operator."""
+
+    OPERATOR = "operator"  # `--repair` leaves it alone
+    LEADER = "leader"  # the leader does by itself; `--repair` makes it list the engine now, and not at its next turn
+    REPAIR = "repair"  # a transaction of the leader, on request: `tally audit --repair`
+    DELETION = "deletion"  # the same, only for a key that the operator names: `tally audit --repair --delete KEY`
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """Something that does not hold. Findings of one subject and invariant are the same finding at another time."""
+
+    invariant: str  # I1 … I8, or "layout" for records that cannot be read
+    subject: str  # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME"
+    what: str  # a sentence, with the numbers
+    since_revision: int  # of the last write that can have caused it; 0 when none is known
+    likely_cause: str
+    repair: str  # what `tally audit --repair` does about it, or what is left to the operator
+    mender: Mender = Mender.OPERATOR
+    severity: Severity = Severity.WRONG
+    transient: bool = False  # to be judged by a second look
