@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -29,6 +30,7 @@ from controller.store.gateway import GatewayOptions
 from controller.telemetry.logs import configure_logs
 from controller.telemetry.measured import MeasuredEngine, MeasuredStore
 from controller.telemetry.metrics import Metrics
+from controller.telemetry.notify import ServiceNotifier
 from controller.telemetry.store_size import StoreSizePoll
 
 EXIT_TORN = 70  # a thread died, or state could not be torn down: whoever supervises us starts us again (EX_SOFTWARE)
@@ -122,6 +124,7 @@ def run_controller(settings: Settings) -> int:
         metrics.audited(report)
         return report
 
+    notifier = ServiceNotifier(metrics, clock)
     replica = Replica(
         MeasuredStore(store, metrics, clock),
         MeasuredEngine(engine, metrics, clock),
@@ -130,15 +133,16 @@ def run_controller(settings: Settings) -> int:
         audit=audit,
         new_lease=new_lease,
         fatal=_exit_now,
-        instruments=metrics,
+        instruments=notifier,
     )
     metrics.observe(replica)
+    notifier.observe(replica)
     size = StoreSizePoll(lambda deadline: store.size(deadline=deadline), metrics.sized, clock)
     size.start()
     host, _, port = settings.status.rpartition(":")
     server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition)
     server.start()
-    identity["status_url"] = server.url
+    identity["status_url"] = advertised_url(server.url, settings.advertise)
     _on_signals(replica.stop)
     log.info("replica starts", status=server.url, etcd=",".join(settings.etcd), **identity["engine"])
     try:
@@ -170,6 +174,14 @@ def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOpti
         silence_seconds=settings.silence_seconds,
         fast_takeover=settings.fast_takeover,
     )
+
+
+def advertised_url(listening: str, advertise: str) -> str:
+    """Under which URL others reach an endpoint that listens at the URL `listening`; `advertise` as the setting of that name."""
+    url = urlsplit(listening)
+    everywhere = url.hostname in ("0.0.0.0", "::")
+    host = advertise or (socket.gethostname() if everywhere else url.netloc)
+    return f"{url.scheme}://{host}" if urlsplit(f"//{host}").port else f"{url.scheme}://{host}:{url.port}"
 
 
 def new_lease() -> int:

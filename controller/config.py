@@ -59,6 +59,16 @@ def parse_address(raw: object, name: str) -> str:
     return str(raw)
 
 
+def parse_advertised(raw: object, name: str) -> str:
+    """`HOST` or `HOST:PORT` under which others reach the status endpoint; IPv6 addresses bare, or in brackets with a port."""
+    text = str(raw)
+    host = f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", host)
+    if match is None or int((match[2] or ":1")[1:]) not in range(1, 65536):
+        raise InvalidField(name, f"{text[:80]!r} is not HOST or HOST:PORT, such as 10.0.0.7 or tally-1.example.org:9180")
+    return host
+
+
 def _choice(*choices: str) -> Parse:
     def parse(raw: object, name: str) -> str:
         if raw not in choices:
@@ -174,6 +184,12 @@ class Settings:
     kube_burst: int = _setting(100, _count, "calls to Kubernetes at once")
     kube_timeout_seconds: float = _setting(4.0, _seconds, "time limit of one call to Kubernetes")
     status: str = _setting("127.0.0.1:9180", parse_address, "where the status endpoint listens, HOST:PORT; port 0 takes a free one")
+    advertise: str = _setting(
+        "",
+        parse_advertised,
+        "HOST or HOST:PORT under which others reach the status endpoint",
+        shown="as `status`; the host's name when that listens everywhere",
+    )
     lease_ttl_seconds: int = _setting(
         5, _whole_seconds, "how long a dead leader keeps the lease; a take-over needs about this long"
     )

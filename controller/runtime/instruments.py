@@ -15,6 +15,10 @@ class Instruments(Protocol):
         """The replica entered a phase (see `replica`)."""
         ...
 
+    def turned(self) -> None:
+        """The control loop begins a turn: at least once in `IDLE_SECONDS`, unless it is stuck."""
+        ...
+
     def took_over(self, seconds: float) -> None:
         """A term of this replica acts, so many seconds after its election."""
         ...
@@ -28,6 +32,9 @@ class Uncounted:
     """Instruments that nobody reads."""
 
     def entered(self, phase: str) -> None:
+        """See Instruments."""
+
+    def turned(self) -> None:
         """See Instruments."""
 
     def took_over(self, seconds: float) -> None:

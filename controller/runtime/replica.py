@@ -127,7 +127,7 @@ class Replica:
 
     def _turn(self) -> None:
         """One turn of the loop: take what has arrived, then plan, commit and act until nothing is left to do."""
-        self._beat = self._clock.boottime()
+        self._mark_turn()
         self._take(self._idle_seconds())
         self._change_office()
         tenure = self._tenure
@@ -137,7 +137,7 @@ class Replica:
             return
         try:
             while tenure.reconciler.step():
-                self._beat = self._clock.boottime()
+                self._mark_turn()
                 self._take(0.0)
         except (LeadershipLost, StoreError, RevisionWentBack) as error:
             if isinstance(error, OutcomeUnknown):
@@ -149,6 +149,10 @@ class Replica:
         if self._phase == "taking-over" and tenure.engine_listed:
             self._enter("leading")
             self._instruments.took_over(self._clock.boottime() - self._elected_at)
+
+    def _mark_turn(self) -> None:
+        self._beat = self._clock.boottime()
+        self._instruments.turned()
 
     def _idle_seconds(self) -> float:
         tenure = self._tenure

@@ -67,6 +67,9 @@ class Metrics:
         """See Instruments."""
         self._role = "leader" if phase in _LEADING_PHASES else "follower"
 
+    def turned(self) -> None:
+        """See Instruments. Not counted: it would tell nothing that the liveness check does not."""
+
     def took_over(self, seconds: float) -> None:
         """See Instruments."""
         self.time("tally_take_over_seconds", seconds)

@@ -1,0 +1,101 @@
+"""Tells the service manager how this replica does (sd_notify(3)): ready, alive, what it is at, stopping.
+
+Stands in front of the instruments that count, and passes on all that they are told. Without a manager that listens
+(`NOTIFY_SOCKET`) it does nothing else.
+
+The watchdog is fed by the control loop's own turns, never by a thread of its own: a replica whose loop is stuck is ended
+and started again (fault 6), however alive its other threads are. While the replica starts, which lasts until etcd has
+answered, the same turns extend the time that it may take.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping, Sequence
+
+import structlog
+
+from controller.clock import Clock
+from controller.core.task import Status, Step
+from controller.core.view import Facts, ReplicaView
+from controller.runtime.instruments import Instruments
+
+BEATS_PER_WATCHDOG = 4  # one lost message, or a turn as long as a request to etcd, must not end the process
+STATUS_SECONDS = 10.0  # how often the status line is renewed where there is no watchdog
+START_EXTENSION_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class ServiceNotifier:
+    """Instruments; see the module's docstring. `entered` may come from any thread, the rest from the control loop's."""
+
+    def __init__(self, inner: Instruments, clock: Clock, environ: MutableMapping[str, str] = os.environ) -> None:
+        """Takes what is meant for this process out of `environ`, so that nothing that it starts speaks for it."""
+        self._inner = inner
+        self._clock = clock
+        self._address = environ.pop("NOTIFY_SOCKET", "")
+        limit, process = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
+        watched = limit.isdigit() and process in ("", str(os.getpid()))
+        self._beat = ["WATCHDOG=1"] if watched else []
+        self._interval = int(limit) / 1e6 / BEATS_PER_WATCHDOG if watched else STATUS_SECONDS
+        self._due = 0.0  # boottime
+        self._starting = True
+        self._failed = False
+        self._view: ReplicaView | None = None
+
+    def observe(self, view: ReplicaView) -> None:
+        """Whose facts the status line shows."""
+        self._view = view
+
+    def entered(self, phase: str) -> None:
+        """See Instruments."""
+        self._inner.entered(phase)
+        if phase == "following" and self._starting:
+            self._starting = False
+            self._send("READY=1")
+        elif phase == "stopping":
+            self._send("STOPPING=1")
+        self._due = 0.0  # the next turn tells of it
+
+    def turned(self) -> None:
+        """See Instruments."""
+        self._inner.turned()
+        now = self._clock.boottime()
+        if not self._address or self._view is None or now < self._due:
+            return
+        self._due = now + self._interval
+        extension = [f"EXTEND_TIMEOUT_USEC={int(START_EXTENSION_SECONDS * 1e6)}"] if self._starting else []
+        self._send(*self._beat, *extension, f"STATUS={status_line(self._view.facts())}")
+
+    def took_over(self, seconds: float) -> None:
+        """See Instruments."""
+        self._inner.took_over(seconds)
+
+    def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
+        """See Instruments."""
+        self._inner.transitioned(before, after, steps)
+
+    def _send(self, *assignments: str) -> None:
+        """Never waits, as it is called by the control loop: a message that the manager has no room for is left out."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+                notify.setblocking(False)
+                notify.sendto("\n".join(assignments).encode(), address)
+        except OSError as error:
+            if not self._failed:
+                log.warning("the service manager cannot be told how this replica does", socket=self._address, error=str(error))
+            self._failed = True
+        else:
+            self._failed = False
+
+
+def status_line(facts: Facts) -> str:
+    """What the replica is at, and what is wrong, in one line."""
+    leader = "" if facts.role == "leader" else f"; {facts.leader} leads" if facts.leader else ""
+    wrong = "".join(f"; {check.name}: {check.detail}" for check in (*facts.live, *facts.ready) if not check.ok)
+    return " ".join(f"{facts.phase}, epoch {facts.epoch}, revision {facts.revision}{leader}{wrong}".split())
