@@ -39,7 +39,17 @@ class PrivateDocker:
 
     def start(self) -> None:
         """Start the daemon, and wait until it answers. Raises AssertionError with the end of its log when it does not."""
-        command = ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--shutdown-timeout=5"]
+        # It ends with the test run, also with one that is killed; setpriv becomes dockerd.
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            "dockerd",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--bridge=none",
+            "--shutdown-timeout=5",
+        ]
         command += [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid"]
         command += ["-H", self.url, "-H", f"tcp://127.0.0.1:{self.port}", "--tls=false", f"--config-file={self.folder}/config"]
         (self.folder / "config").write_text("{}")  # not the machine's own
