@@ -1,0 +1,113 @@
+"""A replica against real etcd that falls silent, is replaced by an empty one, or is restored from a backup."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from controller.client import Client
+from controller.core.lifecycle import State
+from controller.embedded_etcd import EtcdProcess
+from tests.support.etcd import CLOCK, EtcdFactory
+from tests.support.history import replay
+from tests.support.proxy import Proxy
+from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
+from tests.support.waiting import wait_until
+from tests.support.watching import WatchReader
+
+CLUSTER = "runtime"
+
+
+@pytest.fixture
+def etcd(etcd_factory: EtcdFactory) -> EtcdProcess:
+    """One of the test's own."""
+    return etcd_factory.start()
+
+
+@pytest.fixture
+def client(etcd: EtcdProcess) -> Iterator[Client]:
+    with Client(etcd.url, cluster=CLUSTER) as made:
+        made.apply_pool(POOL)
+        yield made
+
+
+def test_a_leader_cut_off_by_silence_stops_before_the_store_lets_go_of_its_lease(
+    etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client, proxy_to: Callable[[int], Proxy]
+) -> None:
+    """Its own deadline comes first, by the margin; after it no effect begins, although there is enough to do."""
+    proxy = proxy_to(etcd.config.client_port)
+    engine = RecordingEngine(CLOCK)
+    with RunningReplica(etcd_factory.store(proxy.url), cluster=CLUSTER, engine=engine) as replica:
+        replica.until_leading()
+        _, revision = client.store.get(client.keys.leader, deadline=CLOCK.boottime() + 5)
+        submit(client, *(f"t{n}" for n in range(150)), env={"TALLY_NULL_SECONDS": "0.02"})
+        wait_until(lambda: len(engine.started) > 20, "attempts")
+        deleted = client.store.watch(client.keys.leader, after=revision)
+        reader = WatchReader(deleted)
+        proxy.black_hole()
+        ended_at = wait_until(lambda: not replica.leads and CLOCK.boottime(), "its own end", poll=0.001)
+        assert reader.events == [], "the store let go of the lease first"
+        began_last = max(at for _, at in engine.started)
+        assert began_last <= ended_at
+        reader.wait_for([client.keys.leader])
+        gone_at = CLOCK.boottime()
+        assert max(at for _, at in engine.started) == began_last < gone_at
+        reader.close()
+        proxy.heal()
+        assert wait_until(lambda: client.get("t149").state is State.SUCCEEDED, "the rest", timeout=60)
+    assert not replica.fatal
+    assert replay(etcd.url, CLUSTER).findings == []
+
+
+def test_an_empty_etcd_in_its_place_is_taken_as_new(etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client) -> None:
+    """Nothing of the old model survives: no task, no revision, no term."""
+    engine = RecordingEngine(CLOCK)
+    with RunningReplica(etcd_factory.store(etcd.url), cluster=CLUSTER, engine=engine) as replica:
+        replica.until_leading()
+        client.wait(submit(client, *(f"old-{n}" for n in range(20))), timeout_seconds=30)
+        etcd.kill()
+        shutil.rmtree(etcd.config.data_dir)
+        etcd.start()
+        with Client(etcd.url, cluster=CLUSTER) as fresh:
+            fresh.apply_pool(POOL)
+            ids = submit(fresh, "new", "old-0")
+            views = fresh.wait(ids, timeout_seconds=60)
+            assert {view.state for view in views.values()} == {State.SUCCEEDED}
+            with replica.replica.reading() as world:
+                assert set(world.tasks) == {"new", "old-0"}
+            assert replica.until_leading() == 1
+    assert not replica.fatal
+    assert replay(etcd.url, CLUSTER).findings == []
+
+
+def test_a_restored_backup_is_noticed_and_terms_go_on_from_it(etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client) -> None:
+    """The cluster's id is the same, its revisions go back: what ran since is adopted from the engine, and runs no second time."""
+    engine = RecordingEngine(CLOCK)
+    backup = etcd.config.data_dir.with_name("backup")
+    with RunningReplica(etcd_factory.store(etcd.url), cluster=CLUSTER, engine=engine) as replica:
+        epoch = replica.until_leading()
+        client.wait(submit(client, "before"), timeout_seconds=30)
+        submit(client, "running", env={"TALLY_NULL_SECONDS": "600"})
+        wait_until(lambda: client.get("running").state is State.RUNNING, "the attempt")
+        etcd.stop()
+        shutil.copytree(etcd.config.data_dir, backup)
+        etcd.start()
+        replica.until_leading()
+        engine.end(engine.started[-1][0])
+        client.wait(["running", *submit(client, *(f"after-{n}" for n in range(30)))], timeout_seconds=30)
+        last = replica.epoch
+
+        etcd.stop()
+        shutil.rmtree(etcd.config.data_dir)
+        shutil.copytree(backup, etcd.config.data_dir)
+        etcd.start()
+        with Client(etcd.url, cluster=CLUSTER) as restored:
+            views = restored.wait(["before", "running", *submit(restored, "later")], timeout_seconds=60)
+            assert {view.state for view in views.values()} == {State.SUCCEEDED}
+            with replica.replica.reading() as world:
+                assert set(world.tasks) == {"before", "running", "later"}
+        assert epoch < replica.until_leading() <= last + 1
+    assert not replica.fatal
+    assert len(engine.started) == len({attempt for attempt, _ in engine.started}) == 33
