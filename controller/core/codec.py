@@ -169,11 +169,19 @@ def encode_ledger(held: Vector, op: str, extras: Extras) -> bytes:
     return _encoder.encode({"version": SCHEMA_VERSION, "held": held, "op": op, **extras})
 
 
+def _parse_balance(raw: object) -> Vector:
+    """A vector whose amounts may be below zero, as they become when a ledger was lowered by hand and a hold ended since."""
+    if not isinstance(raw, Mapping):
+        return Vector.parse(raw, "held")
+    below = {name: text[1:] for name, text in raw.items() if isinstance(text, str) and text.startswith("-")}
+    return Vector.parse({name: text for name, text in raw.items() if name not in below}, "held") - Vector.parse(below, "held")
+
+
 def decode_ledger(data: bytes) -> tuple[Vector, Extras]:
     """What a pool's ledger says is held, and its unknown fields. Raises CorruptValue when it is not a ledger."""
     raw = decode_mapping(data)
     try:
-        held = Vector.parse(raw["held"], "held")
+        held = _parse_balance(raw["held"])
     except KeyError:
         raise CorruptValue("held: is missing") from None
     except InvalidField as error:

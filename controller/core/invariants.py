@@ -52,12 +52,12 @@ def check_task(task: Task) -> list[Finding]:
     findings = list(_history_findings(task, status))
     hold, pool = rightful_hold(task, status)
     if (hold, pool) != (status.hold, status.pool):
-        should = f"{hold or 'nothing'}{f' of pool {pool}' if pool != status.pool else ''}"
+        should = f"{hold}{f' of pool {pool}' if pool != status.pool else ''}"
         findings.append(
             Finding(
                 invariant="I1",
                 subject=f"task/{task.id}",
-                what=f"is {status.state}, and holds {status.hold or 'nothing'} of pool {status.pool}; it should hold {should}",
+                what=f"is {status.state}, and holds {status.hold} of pool {status.pool}; it should hold {should}",
                 since_revision=task.status_mod,
                 likely_cause=_BY_HAND,
                 repair=f"the leader corrects the hold to {should}, and with it the ledger",

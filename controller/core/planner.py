@@ -17,6 +17,7 @@ from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
 from controller.core.plan import Forget, Plan, Settle, Start, Stop
 from controller.core.records import Change, Task
+from controller.core.repair import plan_repair
 from controller.core.task import AttemptId, Launch, Observation, Phase, Pool, Status, fencing_environment
 from controller.core.transitions import Moment
 from controller.core.world import World
@@ -49,6 +50,9 @@ class Planner:
         # Nothing is started or admitted before the engine was listed once: what runs already must be known first.
         self.engine_listed = False
         self.engine_answers = False
+        self.wants_list = False  # a full list of the engine now, and not at its next turn: a request for repairs waits for it
+        self._listed_began = 0.0
+        self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
         world.dirty.update(dict.fromkeys([*world.holding, *world.attention]))
         for name, queue in world.queues.items():
             record = world.pools.get(name)
@@ -76,6 +80,7 @@ class Planner:
 
     def listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
         """A full list, asked for at `began`: what it lacks is gone, unless it was started since."""
+        self._listed_began = began
         names = set()
         for observation in seen:
             names.add(observation.attempt)
@@ -153,6 +158,9 @@ class Planner:
             self._touch(heapq.heappop(self._wakes)[1])
         self._plans += 1
         moment = Moment(now, self._term.epoch, f"{self._term.replica}/{self._term.revision}/{self._plans}")
+        repairs = self._plan_repairs(moment)
+        if repairs is not None:
+            return repairs
         draft = Draft(self._world, self._limits, moment)
         self._plan_tasks(draft)
         self._plan_attempts(draft)
@@ -177,6 +185,8 @@ class Planner:
                     self._dirty_attempts[AttemptId(change.task_id, change.status.attempt)] = None  # no longer of interest
         for ledger in plan.ledgers:
             self._world.put_ledger(ledger.pool, ledger.held, revision)
+        for record in plan.records:
+            self._world.apply(Change(record.kind, record.names, record.value, revision))
         for effect in plan.effects:
             if isinstance(effect, Start):
                 self._attempts.ensure(effect.attempt).starting = True
@@ -194,7 +204,24 @@ class Planner:
             if attempt is not None:
                 attempt.starting = attempt.stopping = False
 
+    def observations(self) -> list[Observation]:
+        """What is known of attempts: all that hold something, and whatever else may run."""
+        return [attempt.observation for attempt in self._attempts if attempt.observation is not None]
+
     # -- details -----------------------------------------------------------------------------------------------------
+
+    def _plan_repairs(self, moment: Moment) -> Plan | None:
+        """The oldest request for repairs, once the engine was listed after it had come."""
+        request_id = next(iter(self._world.repairs), None)
+        if request_id is None:
+            return None
+        request, mod = self._world.repairs[request_id]
+        if self._repairing is None or self._repairing[:2] != (request_id, mod):
+            self._repairing, self.wants_list = (request_id, mod, moment.now), True
+        if self._listed_began < self._repairing[2] or not self.engine_answers:
+            return None
+        alive = [attempt.id for attempt in self._attempts if attempt.may_be_alive]
+        return plan_repair(self._world, request_id, request, alive, moment, self._limits)
 
     def _plan_tasks(self, draft: Draft) -> None:
         dirty = self._world.dirty

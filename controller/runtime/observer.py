@@ -32,6 +32,10 @@ class Observer:
         for thread in self._threads:
             thread.start()
 
+    def relist(self) -> None:
+        """Ask for a full list now, and not at its next turn."""
+        self._relist.set()
+
     def end(self) -> None:
         """Let both threads end, without waiting: a list under way may take its time, and what it says is of a past epoch."""
         self._closed.set()

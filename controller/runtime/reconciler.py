@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import msgspec
 import structlog
 
 from controller import failpoints
@@ -72,6 +73,10 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
     for ledger in plan.ledgers:
         guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))
         writes.append(Put(keys.ledger(ledger.pool), ledger.value))
+    for record in plan.records:
+        key = keys.of(record.kind, record.names)
+        guards.append(Guard(key, record.seen_mod))
+        writes.append(Put(key, record.value) if record.value is not None else Delete(key))
     guards += [Guard(keys.pool(pool), mod) for pool, mod in plan.pools]
     return Transaction(tuple(guards), tuple(writes), plan.op)
 
@@ -79,7 +84,7 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
 class Reconciler:
     """One tenure's decisions. `reading` guards the model against readers while it changes; see the module's docstring.
 
-    `instruments` are told of every transition that was persisted.
+    `instruments` are told of every transition that was persisted; `relist` asks for a full list of the engine now.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class Reconciler:
         perform: Callable[[Effect], None],
         changing: Callable[[], AbstractContextManager[object]],
         instruments: Instruments = UNCOUNTED,
+        relist: Callable[[], None] = lambda: None,
     ) -> None:
         self._world = world
         self._planner = planner
@@ -103,6 +109,7 @@ class Reconciler:
         self._clock = clock
         self._perform = perform
         self._changing = changing
+        self._relist = relist
         self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
         self.commits = 0
 
@@ -138,6 +145,9 @@ class Reconciler:
             return False
         with self._changing():
             plan = self._planner.plan(self._clock.now())
+        if self._planner.wants_list:
+            self._planner.wants_list = False
+            self._relist()
         if plan.persists and not self._commit(plan):
             return True
         for effect in plan.effects:
@@ -177,6 +187,8 @@ class Reconciler:
         with self._changing():
             self._planner.committed(plan, result.revision)
         self.commits += 1
+        for outcome in plan.outcomes:
+            log.warning("repair", revision=result.revision, **msgspec.to_builtins(outcome))
         for change in plan.changes:
             if change.status is not None:
                 steps = _new_steps(before[change.task_id], change.status)
@@ -209,7 +221,7 @@ class Reconciler:
     def _shrink(self, plan: Plan, transaction: Transaction, error: RequestTooLarge) -> None:
         """An etcd with lower limits than the default's: smaller transactions from now on."""
         operations = transaction.operations() // 2
-        if operations < FEWEST_OPERATIONS and len(plan.changes) == 1:
+        if operations < FEWEST_OPERATIONS and len(plan.changes) <= 1:
             raise error
         log.warning("transaction too large for this etcd: planning smaller ones", operations=operations, error=str(error))
         with self._changing():

@@ -12,6 +12,7 @@ import structlog
 
 from controller.clock import Clock
 from controller.core.planner import Planner, Term
+from controller.core.task import Observation
 from controller.core.world import World
 from controller.election.term import Leadership
 from controller.engine.base import Engine
@@ -52,7 +53,18 @@ class Tenure:
         self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
         planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
         self._planner = planner
-        self.reconciler = Reconciler(world, planner, leadership, store, keys, clock, self._actuator.perform, changing, instruments)
+        self.reconciler = Reconciler(
+            world,
+            planner,
+            leadership,
+            store,
+            keys,
+            clock,
+            self._actuator.perform,
+            changing,
+            instruments,
+            self._observer.relist,
+        )
 
     @property
     def engine_answers(self) -> bool:
@@ -63,6 +75,10 @@ class Tenure:
     def engine_listed(self) -> bool:
         """Whether the engine was listed once: the point from which this leader acts."""
         return self._planner.engine_listed
+
+    def observations(self) -> list[Observation]:
+        """What this leader knows of attempts; the caller holds the model."""
+        return self._planner.observations()
 
     def close(self) -> bool:
         """Tear everything down; tells whether it was done within TEARDOWN_SECONDS. The term must have ended."""
