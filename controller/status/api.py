@@ -198,7 +198,7 @@ class Api:
             detail = f"{MAX_STREAMS} streams are open already: ask another replica, or later"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         after = ask.values["after"]
-        if after is None and ask.last_event_id:
+        if ask.last_event_id:  # a browser that connects again says so; its address is still the one it began with
             after = query.parse_parameters([query.AFTER], [("after", ask.last_event_id)])["after"]
         try:
             position = self.feed.position(after)

@@ -189,7 +189,7 @@ CONTINUE = Parameter(
 )
 AFTER = Parameter(
     "after",
-    "Begin after this revision; the header Last-Event-ID does the same. Without either, the stream begins now.",
+    "Begin after this revision; the header Last-Event-ID, when sent, counts instead. Without either, the stream begins now.",
     {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
     integer(0, MAX_REVISION),
 )

@@ -90,13 +90,12 @@ class StatusServer:
         """End all streams and connections and the thread, within STOP_SECONDS; idempotent."""
         self._unsubscribe()
         self._feed.close()
-        self._api.close()
-        if self._server is None or self._thread is None:
-            return
-        self._server.should_exit = True
-        self._thread.join(STOP_SECONDS)
-        if self._thread.is_alive():
-            _log.warning("status endpoint still running", url=self.url, waited_seconds=STOP_SECONDS)
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(STOP_SECONDS)
+            if self._thread.is_alive():
+                _log.warning("status endpoint still running", url=self.url, waited_seconds=STOP_SECONDS)
+        self._api.close()  # not before: requests that are just arriving are still answered
 
 
 def application(api: Api) -> ASGIApp:

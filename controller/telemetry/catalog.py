@@ -87,7 +87,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_pool_drift",
         Kind.GAUGE,
-        "The ledger less the sum of all holds: anything but 0 breaks invariant I1.",
+        "The ledger less the sum of all holds: anything but 0 breaks invariant I1 (or stands in a record that cannot be read).",
         ("pool", "resource"),
     ),
     Family(

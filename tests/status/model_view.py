@@ -29,12 +29,13 @@ class ModelView:
         self.checks: tuple[Check, ...] = (Check("model", True, "loaded"),)
         self.report: dict[str, Any] | TallyError = {"verdict": "ok", "findings": []}
         self.audits = 0
+        self.staleness = 0.25
         self.time = 1000.0
 
     def facts(self) -> Facts:
         return Facts(
             replica="replica-a", cluster="test", role=self.role, phase="following", term=0, epoch=3,
-            revision=self.world.revision or int(self.loaded), staleness_seconds=0.25, leader=self.leader, engine="null",
+            revision=self.world.revision or int(self.loaded), staleness_seconds=self.staleness, leader=self.leader, engine="null",
             live=self.checks, ready=self.checks,
         )  # fmt: skip
 

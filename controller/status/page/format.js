@@ -1,0 +1,82 @@
+// Words, numbers and elements: what all parts of the page share.
+
+const numbers = new Intl.NumberFormat("en");
+const clockTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false });
+
+let skew = 0; // seconds by which the replica's clock is ahead of ours
+
+export const STATES = ["Created", "Pending", "Running", "WaitingRetry", "Succeeded", "Failed", "Cancelled"];
+
+/** The replica said that it is `now` (seconds since the epoch): ages are counted by its clock. */
+export function setNow(now) { skew = now - Date.now() / 1000; }
+
+export function now() { return Date.now() / 1000 + skew; }
+
+export function count(number) { return numbers.format(number); }
+
+export function plural(number, noun) { return `${count(number)} ${noun}${number === 1 ? "" : "s"}`; }
+
+/** A duration with its two largest units, as the command line shows ages: 42s, 5m3s, 3h12m, 4d7h. */
+export function span(seconds) {
+  let rest = Math.max(0, Math.floor(seconds));
+  if (rest < 60) return `${rest}s`;
+  for (const [unit, size, small, smallSize] of [["d", 86400, "h", 3600], ["h", 3600, "m", 60], ["m", 60, "s", 1]]) {
+    if (rest >= size) {
+      const low = Math.floor((rest % size) / smallSize);
+      return `${Math.floor(rest / size)}${unit}${low ? low + small : ""}`;
+    }
+  }
+}
+
+export function clock(at) { return clockTime.format(new Date(at * 1000)); }
+
+export function dateAndTime(at) { return dayTime.format(new Date(at * 1000)); }
+
+/** An element with properties and children; texts never become markup. */
+export function el(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "class") made.className = value;
+    else if (name.startsWith("aria-") || name.startsWith("data-") || name === "role") made.setAttribute(name, value);
+    else made[name] = value;
+  }
+  made.append(...children.filter((child) => child !== null && child !== ""));
+  return made;
+}
+
+/** A text in which `words` between backquotes become code. */
+export function prose(text) {
+  return text.split("`").map((part, index) => (index % 2 ? el("code", {}, part) : part));
+}
+
+/** When something happened: the text moves on by itself, the exact time is in the tooltip. */
+export function ago(at) {
+  return el("time", { className: "ago", dateTime: new Date(at * 1000).toISOString(), title: dateAndTime(at) }, span(now() - at));
+}
+
+/** Sets a text only when it differs, so that nothing is announced or selected away without need. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Replaces an element's children only when what they were made of differs. */
+export function setChildren(element, made, make) {
+  const key = JSON.stringify(made);
+  if (element.dataset.made === key) return;
+  element.dataset.made = key;
+  element.replaceChildren(...make());
+}
+
+/** A link to another replica's page, if its address is one; else its text. */
+export function replicaLink(name, url) {
+  return /^https?:\/\//.test(url) ? el("a", { href: url, rel: "noreferrer" }, name) : name;
+}
+
+export function badge(state, extra = "") {
+  return el("span", { class: "badge", "data-tone": state ?? "Unreadable" }, state ?? "Unreadable", extra);
+}
+
+setInterval(() => {
+  for (const element of document.querySelectorAll("time.ago")) setText(element, span(now() - Date.parse(element.dateTime) / 1000));
+}, 1000);

@@ -1,0 +1,97 @@
+// The connection to the replica: asks when told that something changed, and now and then; says since when nothing was heard.
+
+const QUIET_MILLISECONDS = 5000; // without an event, things such as lags still change
+const BUSY_MILLISECONDS = 1000; // with many events, no more often than this
+const RETRY_MILLISECONDS = 2000;
+const ANSWER_MILLISECONDS = 10000;
+
+/** The JSON document at `path`. Throws Error with the problem's words. */
+export async function ask(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(ANSWER_MILLISECONDS), headers: { Accept: "application/json" } });
+  const document = await answer.json();
+  if (!answer.ok) {
+    const error = new Error(document.detail ?? `HTTP ${answer.status}`);
+    error.status = answer.status;
+    throw error;
+  }
+  return document;
+}
+
+export class Live {
+  #refresh; #onEvent; #onState; #source = null; #timer = null; #asking = false; #again = false; #asked = 0; #lastGood = null;
+
+  /** Whether events are heard; without them the page still asks every few seconds. */
+  get hears() { return this.#source?.readyState === EventSource.OPEN; }
+
+  /** `refresh` asks for all that is shown (a promise); `onEvent(name, data)` hears events; `onState(state, since)` of the connection. */
+  constructor(refresh, onEvent, onState) {
+    this.#refresh = refresh;
+    this.#onEvent = onEvent;
+    this.#onState = onState;
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#pause() : this.start()));
+  }
+
+  start() {
+    this.#listen();
+    this.soon();
+  }
+
+  /** Ask again soon: at once when the last time is long enough ago. */
+  soon() {
+    if (this.#asking) { this.#again = true; return; }
+    this.#plan(Math.max(0, this.#asked + BUSY_MILLISECONDS - performance.now()));
+  }
+
+  #plan(milliseconds) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#ask(), milliseconds);
+  }
+
+  async #ask() {
+    this.#asking = true;
+    this.#again = false;
+    this.#asked = performance.now();
+    let pause = QUIET_MILLISECONDS;
+    try {
+      await this.#refresh();
+      this.#lastGood = Date.now();
+      this.#onState("live", null);
+    } catch (error) {
+      pause = RETRY_MILLISECONDS;
+      this.#onState("stale", this.#lastGood, error.name === "TypeError" || error.name === "TimeoutError" ? "" : error.message);
+    }
+    this.#asking = false;
+    if (!document.hidden) this.#plan(this.#again ? BUSY_MILLISECONDS : pause);
+  }
+
+  #listen() {
+    if (this.#source !== null) return;
+    const source = (this.#source = new EventSource("/v1/events"));
+    for (const name of ["submitted", "status", "removed", "quarantined", "leader"]) {
+      source.addEventListener(name, (event) => {
+        this.#onEvent(name, JSON.parse(event.data));
+        this.soon();
+      });
+    }
+    source.addEventListener("gap", () => this.#reopen(source));
+    source.onopen = () => this.soon(); // what was missed while it was away is read
+    source.onerror = () => {
+      this.soon();
+      if (source.readyState === EventSource.CLOSED) this.#reopen(source); // refused, as after a restart: begin anew
+    };
+  }
+
+  #reopen(source) {
+    source.close();
+    if (this.#source !== source) return;
+    this.#source = null;
+    this.soon();
+    setTimeout(() => { if (!document.hidden) this.#listen(); }, RETRY_MILLISECONDS);
+  }
+
+  #pause() {
+    clearTimeout(this.#timer);
+    this.#source?.close();
+    this.#source = null;
+  }
+}

@@ -1,0 +1,119 @@
+// One task in a dialog: what is known of it, and its history as a time line.
+
+import { ago, badge, dateAndTime, el, setChildren, setText, span } from "/static/format.js";
+import { ask } from "/static/live.js";
+
+const $ = (id) => document.getElementById(id);
+const EVENTS = {
+  "admitted": "Admitted: resources are held", "rejected": "Rejected", "running-observed": "Seen running", "succeeded-observed": "Seen to have succeeded",
+  "failed-observed": "Seen to have failed", "stop-requested": "Told to stop", "stopped-observed": "Seen to have stopped",
+  "cancel-requested": "Cancelled while it waited", "retry-due": "To be tried again", "retry-requested": "Retry requested", "noted": "Noted",
+};
+
+export class TaskDialog {
+  #id = ""; #opener = null;
+
+  /** `closed` is called when the user closes the dialog. */
+  constructor(closed) {
+    $("task-close").addEventListener("click", () => $("task").close());
+    $("task").addEventListener("click", (event) => { if (event.target === $("task")) $("task").close(); });
+    $("task").addEventListener("close", () => {
+      if (!this.#id) return;
+      this.#id = "";
+      closed();
+      this.#opener?.focus();
+    });
+  }
+
+  get id() { return this.#id; }
+
+  /** Opens, shows another task, or closes ("" ). */
+  show(id) {
+    if (id === this.#id) return;
+    if (!this.#id) this.#opener = document.activeElement;
+    this.#id = id;
+    if (!id) { $("task").close(); return; }
+    setText($("task-title"), id);
+    setChildren($("task-state"), "", () => []);
+    setChildren($("task-body"), "loading", () => [el("p", { class: "muted" }, "Loading …")]);
+    if (!$("task").open) $("task").showModal();
+  }
+
+  async load() {
+    const id = this.#id;
+    if (!id) return;
+    let task;
+    try {
+      task = await ask(`/v1/tasks/${encodeURIComponent(id)}`);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      if (id === this.#id) setChildren($("task-body"), "gone", () => [el("p", {}, "There is no such task: it may have been removed after its retention.")]);
+      return;
+    }
+    if (id !== this.#id) return;
+    $("task-state").dataset.tone = task.state ?? "Unreadable";
+    setText($("task-state"), task.state ?? "Unreadable");
+    setChildren($("task-body"), task, () => this.#body(task));
+  }
+
+  #body(task) {
+    const parts = [];
+    if (task.problem) parts.push(el("p", { class: "message", "data-tone": "critical" }, task.problem));
+    if (task.lost_since !== null) {
+      parts.push(el("p", { class: "message", "data-tone": "critical" },
+        el("strong", {}, "Lost, resources held. "), "Nothing proves that its attempt stopped. If you know that it no longer runs: ",
+        el("code", {}, `tally confirm-stopped ${task.id}`)));
+    } else if (task.reason || task.message) {
+      const tone = task.state === "Failed" ? "critical" : "";
+      parts.push(el("p", { class: "message", "data-tone": tone }, el("strong", {}, task.reason), task.reason && task.message ? ": " : "", task.message));
+    }
+    for (const request of task.requests) {
+      parts.push(el("p", { class: "message" }, `A ${request.kind} is requested${request.by ? ` by ${request.by}` : ""}; the leader has yet to act on it.`));
+    }
+    parts.push(this.#fields(task));
+    if (task.spec?.command || task.spec?.image) {
+      parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
+    }
+    parts.push(el("section", {}, el("h3", {}, "History"), this.#timeline(task)));
+    if (task.state === "Created" || task.state === "WaitingRetry") {
+      parts.push(el("p", { class: "muted" }, "Why it waits, with numbers: ", el("code", {}, `tally explain ${task.id}`)));
+    }
+    return parts;
+  }
+
+  #fields(task) {
+    const quantities = (vector) => Object.entries(vector).map(([name, amount]) => `${name} ${amount}`).join(", ");
+    const fields = [
+      ["Pool", task.pool], ["Attempt", task.attempt || ""], ["Priority", task.priority || ""], ["Asks for", quantities(task.resources)],
+      ["Holds", quantities(task.hold)], ["Node", task.node], ["Exit code", task.exit_code ?? ""],
+      ["Submitted", task.submitted_at ? dateAndTime(task.submitted_at) : ""], ["Started", task.started_at ? dateAndTime(task.started_at) : ""],
+      ["Finished", task.finished_at ? dateAndTime(task.finished_at) : ""],
+      ["Ran for", task.started_at ? (task.finished_at ? span(task.finished_at - task.started_at) : ago(task.started_at)) : ""],
+      ["Next attempt at", task.retry_at ? dateAndTime(task.retry_at) : ""],
+      ["Labels", Object.entries(task.labels).map(([name, value]) => `${name}=${value}`).join(", ")],
+    ].filter(([, value]) => value !== "");
+    return el("dl", { class: "fields" }, ...fields.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
+  }
+
+  #timeline(task) {
+    const steps = [{ at: task.submitted_at, state: "Created", event: "", attempt: 0, reason: "", message: "", source: "" }, ...task.history];
+    const cut = task.steps > task.history.length;
+    const entries = steps.map((step, index) => {
+      const before = index > 0 ? steps[index - 1].at : null;
+      const meta = [step.attempt ? `attempt ${step.attempt}` : "", step.term ? `term ${step.term}` : "", step.reason].filter(Boolean).join(" · ");
+      const what = step.event ? EVENTS[step.event] ?? step.event : "Submitted";
+      return el("li", { "data-tone": step.state },
+        el("div", { class: "when" }, el("strong", {}, what), step.event ? badge(step.state) : "",
+          el("span", { class: "muted" }, step.at ? dateAndTime(step.at) : "", before && step.at ? ` (after ${elapsed(step.at - before)})` : "")),
+        meta ? el("p", { class: "muted" }, meta) : "",
+        step.message ? el("p", { class: "muted" }, step.message) : "");
+    });
+    if (cut) entries.splice(1, 0, el("li", {}, el("p", { class: "muted" }, `${task.steps - task.history.length} older steps are no longer kept`)));
+    return el("ol", { class: "timeline" }, ...entries);
+  }
+}
+
+function elapsed(seconds) {
+  if (seconds < 0) return "0s";
+  return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : seconds < 10 ? `${seconds.toFixed(1)}s` : span(seconds);
+}

@@ -1,0 +1,175 @@
+// The list of tasks: filters, search and pages, all done by the replica; one page is held here.
+
+import { STATES, ago, badge, count, el, plural, prose, setChildren, setText } from "/static/format.js";
+import { ask } from "/static/live.js";
+
+const PAGE = 25;
+const TYPING_MILLISECONDS = 250;
+const $ = (id) => document.getElementById(id);
+
+export class Tasks {
+  #states = new Set(); #search = ""; #pool = ""; #tokens = [""]; #next = ""; #changed; #rows = new Map(); #totals = {}; #total = 0; #shown = -1;
+
+  /** `changed` is called when the user asks for something else than what is shown. */
+  constructor(changed) {
+    this.#changed = changed;
+    this.#makeChips();
+    let typing = null;
+    $("search").addEventListener("input", () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => this.#restart(), TYPING_MILLISECONDS);
+    });
+    $("filters").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); this.#restart(); });
+    $("pool").addEventListener("change", () => this.#restart());
+    $("clear").addEventListener("click", () => { this.#set(new URLSearchParams()); this.#restart(); $("search").focus(); });
+    $("next").addEventListener("click", () => { this.#tokens.push(this.#next); this.#changed(); });
+    $("previous").addEventListener("click", () => { this.#tokens.pop(); this.#changed(); });
+    document.addEventListener("keydown", (event) => {
+      const typing = event.target.matches?.("input, select, textarea") || document.querySelector("dialog[open]");
+      if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); $("search").focus(); }
+    });
+  }
+
+  /** Takes the filters from the address: #state=Failed,Running&pool=x&search=y */
+  readAddress(parameters) {
+    if (this.#parameters().toString() === this.#onlyFilters(parameters).toString()) return false;
+    this.#set(parameters);
+    this.#tokens = [""];
+    this.#read();
+    return true;
+  }
+
+  /** The filters as they stand, for the address. */
+  address() { return this.#parameters(); }
+
+  async load() {
+    const token = this.#tokens.at(-1);
+    const query = this.#parameters();
+    const asked = `${query}|${token}`;
+    query.set("limit", PAGE);
+    if (token) query.set("continue", token);
+    const page = await ask(`/v1/tasks?${query}`);
+    if (asked !== `${this.#parameters()}|${this.#tokens.at(-1)}`) return; // something else is wanted meanwhile
+    if (!page.items.length && this.#tokens.length > 1) { this.#tokens.pop(); this.#changed(); return; }
+    this.#next = page.continue;
+    this.#show(page.items);
+  }
+
+  /** The numbers of all tasks by state, and the pools that can be chosen. */
+  summarize(summary) {
+    this.#totals = summary.tasks;
+    this.#total = summary.total;
+    setText($("tasks-total"), plural(summary.total, "task"));
+    for (const state of STATES) setText(document.querySelector(`#states [value="${state}"] .count`), count(summary.tasks[state]));
+    const shares = STATES.filter((state) => summary.tasks[state]);
+    setChildren($("shares"), shares.map((state) => [state, Math.ceil((1000 * summary.tasks[state]) / summary.total)]), () =>
+      shares.map((state) => {
+        const part = el("i", { "data-tone": state });
+        part.style.flexGrow = summary.tasks[state];
+        return part;
+      }));
+    const chosen = $("pool").value;
+    const pools = summary.pools.map((pool) => pool.name);
+    if (chosen && !pools.includes(chosen)) pools.push(chosen);
+    setChildren($("pool"), pools, () => [el("option", { value: "" }, "all pools"), ...pools.map((name) => el("option", { value: name }, name))]);
+    $("pool").value = chosen;
+    this.#showRange();
+  }
+
+  #makeChips() {
+    $("states").append(...STATES.map((state) => {
+      const chip = el("button", { type: "button", value: state, "aria-pressed": "false", "data-tone": state }, state, el("span", { class: "count" }, "0"));
+      chip.addEventListener("click", () => {
+        if (!this.#states.delete(state)) this.#states.add(state);
+        this.#restart();
+      });
+      return chip;
+    }));
+  }
+
+  #set(parameters) {
+    this.#states = new Set((parameters.get("state") ?? "").split(",").filter((state) => STATES.includes(state)));
+    $("search").value = parameters.get("search") ?? "";
+    const pool = parameters.get("pool") ?? "";
+    if (pool && ![...$("pool").options].some((option) => option.value === pool)) $("pool").append(el("option", { value: pool }, pool));
+    $("pool").value = pool;
+  }
+
+  #onlyFilters(parameters) {
+    const wanted = new URLSearchParams();
+    for (const name of ["state", "pool", "search"]) if (parameters.get(name)) wanted.set(name, parameters.get(name));
+    return wanted;
+  }
+
+  #read() {
+    this.#search = $("search").value.trim();
+    this.#pool = $("pool").value;
+    for (const chip of $("states").children) chip.setAttribute("aria-pressed", String(this.#states.has(chip.value)));
+    $("clear").hidden = !this.#parameters().size;
+  }
+
+  #restart() {
+    this.#read();
+    this.#tokens = [""];
+    this.#changed();
+  }
+
+  #parameters() {
+    const query = new URLSearchParams();
+    if (this.#states.size) query.set("state", STATES.filter((state) => this.#states.has(state)).join(","));
+    if (this.#pool) query.set("pool", this.#pool);
+    if (this.#search) query.set("search", this.#search);
+    return query;
+  }
+
+  #show(items) {
+    const body = $("rows");
+    const rows = new Map();
+    for (const task of items) {
+      const made = JSON.stringify([task.state, task.pool, task.attempt, task.reason, task.message, task.lost_since, task.stopping, task.problem, task.submitted_at]);
+      let row = this.#rows.get(task.id);
+      if (row?.dataset.made !== made) {
+        const fresh = this.#row(task);
+        if (row === undefined) row = fresh;
+        else [...fresh.children].slice(1).forEach((cell, index) => row.children[index + 1].replaceWith(cell)); // the name keeps its focus
+        row.dataset.made = made;
+      }
+      rows.set(task.id, row);
+    }
+    for (const [id, row] of this.#rows) if (rows.get(id) !== row) row.remove();
+    let at = body.firstElementChild;
+    for (const row of rows.values()) {
+      if (row === at) at = at.nextElementSibling;
+      else body.insertBefore(row, at);
+    }
+    this.#rows = rows;
+    this.#shown = items.length;
+    $("tasks-empty").hidden = items.length > 0;
+    const words = this.#parameters().size ? "No task matches these filters." : "There are no tasks yet. Submit one: `tally submit hello -- echo hello`";
+    setChildren($("tasks-empty"), words, () => prose(words));
+    this.#showRange();
+  }
+
+  #row(task) {
+    const note = task.lost_since !== null ? el("span", { class: "lost" }, "lost") : task.stopping ? el("span", { class: "muted" }, "stopping") : "";
+    return el("tr", {},
+      el("td", {}, el("a", { href: `#task=${encodeURIComponent(task.id)}` }, task.id)),
+      el("td", {}, badge(task.state, note)),
+      el("td", {}, task.pool),
+      el("td", { class: "number" }, String(task.attempt || "–")),
+      el("td", { class: "why" }, task.problem ? "Unreadable record" : task.reason || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])),
+      el("td", { class: "number" }, task.submitted_at ? ago(task.submitted_at) : "–"));
+  }
+
+  #showRange() {
+    if (this.#shown < 0) return;
+    const first = (this.#tokens.length - 1) * PAGE;
+    const known = !this.#search && !this.#pool;
+    const total = this.#states.size ? [...this.#states].reduce((sum, state) => sum + (this.#totals[state] ?? 0), 0) : this.#total;
+    const of = known ? ` of ${count(total)}` : this.#next ? " of more" : ` of ${count(first + this.#shown)}`;
+    setText($("range"), this.#shown ? `${count(first + 1)}–${count(first + this.#shown)}${of}` : "");
+    $("pages").hidden = !this.#shown;
+    $("next").disabled = !this.#next;
+    $("previous").disabled = this.#tokens.length === 1;
+  }
+}

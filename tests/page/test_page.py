@@ -1,0 +1,259 @@
+"""The live page in a real browser: what it says, how it stays current, and that everybody can use it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from controller.core.lifecycle import State
+from controller.core.resources import Vector
+from tests.page.browser import Browser
+from tests.page.scenes import GIB, NOW, SCENES, Scene, busy, empty, failing, large, spec_of, status_of
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+
+HOLD = Vector({"cpu": 1000, "memory": GIB})
+
+
+# -- what it says ----------------------------------------------------------------------------------------------------
+
+
+def test_it_shows_all_at_a_glance(browser: Browser, serve: Any) -> None:
+    server = serve(busy())
+    browser.open(server.url)
+    assert browser.text("#verdict") == "All is well"
+    assert browser.text("#leader") == "tally-0"
+    assert "for 1h23m" in browser.text("#leader-detail")
+    assert browser.text("#work") == "20 running, 8 waiting"
+    browser.wait(lambda: browser.text("#audit") == "nothing wrong", "the audit's verdict")
+    assert browser.texts("#pools strong") == ["default", "gpu", "nightly"]
+    full = browser.one('[role="meter"][aria-label="nvidia.com/gpu held"]')
+    assert (full.get_attribute("aria-valuenow"), full.get_attribute("aria-valuemax")) == ("4", "4")
+    assert browser.js("return arguments[0].firstChild.style.width", full) == "100%"
+    assert [text.split(" ")[0].split("(")[0] for text in browser.texts("#replicas strong")] == ["tally-0", "tally-1", "tally-2"]
+    assert browser.texts("#replicas .leads") == ["leader"]
+    assert "1 revision behind" in browser.text("#replicas li:nth-child(2)")
+    assert browser.text('#states [value="Succeeded"]') == "Succeeded120"
+    assert browser.text("#range") == "1–25 of 152"
+
+
+def test_it_asks_nobody_but_its_replica(browser: Browser, serve: Any) -> None:
+    server = serve(busy())
+    browser.open(server.url)
+    requests = browser.requests()
+    assert len(requests) >= 6
+    assert [url for url in requests if not url.startswith((f"{server.url}/", "about:"))] == []
+
+
+def test_an_empty_installation_says_how_to_begin(browser: Browser, serve: Any) -> None:
+    browser.open(serve(empty()).url)
+    assert browser.text("#verdict") == "All is well"
+    assert "tally submit" in browser.text("#tasks-empty")
+    assert "tally apply" in browser.text("#pools-empty")
+
+
+def test_troubles_stand_on_top_with_what_to_do(browser: Browser, serve: Any) -> None:
+    browser.open(serve(failing()).url)
+    assert browser.text("#verdict") == "Something is wrong"
+    codes = [notice.get_attribute("data-code") for notice in browser.all(".notice")]
+    assert codes[:2] == ["store-unreachable", "no-leader"]
+    assert {"attempts-lost", "quarantined", "undefined-pool", "overcommitted"} <= set(codes)
+    assert "tally confirm-stopped NAME" in browser.texts('[data-code="attempts-lost"] code')
+    for notice in browser.all('.notice:not([data-severity="info"])'):
+        assert notice.find_element("css selector", ".action").text
+    assert browser.text("#leader") == "nobody"
+    assert browser.driver.title.startswith("⚠")
+
+
+def test_other_peoples_words_stay_words(browser: Browser, serve: Any) -> None:
+    """Names, messages and addresses come from users, engines and registrations: none becomes markup, script or a foreign link."""
+    scene = busy()
+    evil = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
+    failed = status_of(State.FAILED, NOW - 10, reason="<i>Error", message=evil)
+    scene.write(("tasks", ("a-first",), spec_of("a-first", NOW - 60, labels={"k": "v"})))
+    scene.write(("states", ("a-first",), failed))
+    record = {"id": "tally-9", "status_url": "javascript:document.title='taken'", "version": evil}
+    scene.write(("replicas", ("tally-9",), json.dumps(record).encode()))
+    browser.open(f"{serve(scene).url}/#task=a-first")
+    browser.wait(lambda: "bold" in browser.text("#task-body"), "the task")
+    assert evil in browser.text("#task-body")
+    assert browser.all("main img, main b, dialog img, dialog b") == []
+    assert browser.all('a[href^="javascript"]') == []
+    assert "taken" not in browser.driver.title
+
+
+# -- how it stays current --------------------------------------------------------------------------------------------
+
+
+def test_changes_appear_by_themselves(browser: Browser, serve: Any) -> None:
+    scene = busy()
+    browser.open(f"{serve(scene).url}/#task=train-5")
+    browser.wait(lambda: browser.text("#task-state") == "Created", "the open task")
+    scene.write(("states", ("train-5",), status_of(State.RUNNING, NOW, pool="gpu", hold=HOLD)))
+    browser.wait(lambda: browser.text("#task-state") == "Running", "the change in the open task")
+    browser.wait(lambda: browser.text('#states [value="Running"]') == "Running21", "the change in the numbers")
+    browser.wait(lambda: "train-5" in browser.text("#activity"), "the change among what happens")
+
+
+def test_a_new_leader_appears_by_itself(browser: Browser, serve: Any) -> None:
+    scene = busy()
+    browser.open(serve(scene).url)
+    scene.register(leader=None)
+    browser.wait(lambda: browser.text("#leader") == "nobody", "the leader's end")
+    assert browser.one('[data-code="no-leader"]').is_displayed()
+    scene.register(leader="tally-2")
+    browser.wait(lambda: browser.text("#leader") == "tally-2", "the new leader")
+    browser.wait(lambda: browser.text("#verdict") == "All is well", "the verdict")
+    assert "tally-2 leads now" in browser.text("#activity")
+
+
+def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, serve: Any) -> None:
+    """Its replica restarts: what is shown stays, marked as old, with links to the others; then it is current again."""
+    scene = busy()
+    server = serve(scene)
+    browser.open(server.url)
+    server.stop()
+    browser.wait(lambda: browser.text("#connection-text").startswith("Stale since"), "the mark")
+    assert browser.one("#stale").is_displayed()
+    assert "tally-0" in browser.texts("#stale-links a")
+    assert browser.text("#leader") == "tally-0"
+    scene.set_state("train-5", State.CANCELLED, pool="gpu")
+    serve(scene, int(server.url.rpartition(":")[2]))
+    browser.wait(lambda: browser.text("#connection-text") == "Live", "the replica's return")
+    assert not browser.one("#stale").is_displayed()
+    browser.wait(lambda: browser.text('#states [value="Cancelled"]') == "Cancelled2", "what happened meanwhile")
+    scene.set_state("train-6", State.CANCELLED, pool="gpu")
+    browser.wait(lambda: "train-6" in browser.text("#activity"), "events of the new stream")
+    problems = browser.problems()  # of the restart itself: refused connections, and an event that is not kept any more
+    assert [problem for problem in problems if "net::ERR_" not in problem and " 410 " not in problem] == []
+
+
+# -- filters, pages, one task: with the keyboard alone ---------------------------------------------------------------
+
+
+def test_states_search_and_pages_work_with_the_keyboard(browser: Browser, serve: Any) -> None:
+    browser.open(serve(busy()).url)
+    browser.press("/")
+    browser.press("re")
+    browser.wait(lambda: browser.names()[:1] == ["render-000"], "the search")
+    assert browser.text("#range") == "1–19 of 19"
+    browser.press(*[Keys.BACKSPACE] * 2)
+    browser.wait(lambda: browser.text("#range") == "1–25 of 152", "all tasks")
+    browser.tab_to("#next")
+    browser.press(Keys.ENTER)
+    browser.wait(lambda: browser.text("#range") == "26–50 of 152", "the second page")
+    assert browser.names()[0] == "ingest-0025"
+    browser.tab_to("#previous")
+    browser.press(Keys.SPACE)
+    browser.wait(lambda: browser.names()[0] == "ingest-0000", "the first page")
+    browser.tab_to('#states [value="Failed"]')
+    browser.press(Keys.SPACE)
+    browser.wait(lambda: browser.names() == ["report-weekly"], "the failed task")
+    assert browser.js("return document.activeElement.getAttribute('aria-pressed')") == "true"
+    assert browser.js("return location.hash") == "#state=Failed"
+
+
+def test_a_task_opens_and_closes_with_the_keyboard(browser: Browser, serve: Any) -> None:
+    browser.open(f"{serve(busy()).url}/#state=WaitingRetry")
+    browser.wait(lambda: browser.names() == ["sync-mirror"], "the filter in the address")
+    browser.tab_to("#rows a")
+    browser.press(Keys.ENTER)
+    browser.wait(lambda: browser.all(".timeline li"), "the history")
+    steps = browser.texts(".timeline strong")
+    assert steps == ["Submitted", "Admitted: resources are held", "Seen running", "Seen to have failed", "To be tried again"]
+    assert browser.js("return document.querySelector('#task').contains(document.activeElement)")
+    browser.press(Keys.ESCAPE)
+    browser.wait(lambda: not browser.one("#task").is_displayed(), "the end of the dialog")
+    assert browser.js("return document.activeElement.textContent") == "sync-mirror"
+    assert browser.js("return location.hash") == "#state=WaitingRetry"
+
+
+def test_focus_survives_what_happens(browser: Browser, serve: Any) -> None:
+    scene = busy()
+    browser.open(f"{serve(scene).url}/#search=train")
+    browser.wait(lambda: len(browser.names()) == 11, "the tasks")
+    browser.tab_to('#rows a[href$="train-5"]')
+    scene.set_state("train-5", State.CANCELLED, pool="gpu")
+    browser.wait(lambda: "Cancelled" in browser.text('#rows tr:has(a[href$="train-5"])'), "the change")
+    assert browser.js("return document.activeElement.textContent") == "train-5"
+
+
+# -- for everybody ---------------------------------------------------------------------------------------------------
+
+CONTRASTS = """
+const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+const parse = (c) => { const [r, g, b, a = 1] = c.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+const ground = (e) => {
+  for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c; }
+  return [255, 255, 255];
+};
+const poor = [];
+for (const e of document.querySelectorAll("body *")) {
+  const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  if (!own || !e.checkVisibility() || e.disabled || ["OPTION", "NOSCRIPT", "SCRIPT"].includes(e.tagName)) continue;
+  const style = getComputedStyle(e), [a, b] = [luminance(parse(style.color)), luminance(ground(e))].sort((x, y) => y - x);
+  const ratio = (a + 0.05) / (b + 0.05), big = parseFloat(style.fontSize) >= 24;
+  if (ratio < (big ? 3 : 4.5)) poor.push(`${e.tagName}.${e.className} "${e.textContent.slice(0, 30)}" ${ratio.toFixed(2)}`);
+}
+return poor;
+"""
+NAMELESS = """
+return [...document.querySelectorAll("button, input, select, a, dialog, [role=meter]")]
+  .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.labels?.length || e.textContent.trim()))
+  .map((e) => e.outerHTML.slice(0, 80));
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("scene", ["empty", "busy", "failing"])
+def test_every_text_can_be_read(browser: Browser, serve: Any, scene: str, dark: bool) -> None:
+    """WCAG 2.2, 1.4.3: a contrast of 4.5 at least, in both colour schemes; and every control has a name (4.1.2)."""
+    browser.open(f"{serve(SCENES[scene]()).url}/#state=Failed", dark=dark)
+    assert browser.js(CONTRASTS) == []
+    assert browser.js(NAMELESS) == []
+    expected = "rgb(16, 20, 28)" if dark else "rgb(245, 246, 248)"
+    assert browser.js("return getComputedStyle(document.body).backgroundColor") == expected
+
+
+@pytest.mark.parametrize("scene", ["empty", "busy", "failing"])
+def test_it_fits_on_a_phone(browser: Browser, serve: Any, scene: str) -> None:
+    """WCAG 2.2, 1.4.10: no scrolling sideways at a width of 320 pixels."""
+    browser.open(serve(SCENES[scene]()).url, width=320)
+    assert browser.js("return document.documentElement.scrollWidth") <= 320
+
+
+# -- very many tasks -------------------------------------------------------------------------------------------------
+
+
+def test_its_work_does_not_grow_with_the_tasks(browser: Browser, serve: Any) -> None:
+    """Twenty times as many tasks: the same documents, as large, and a page of rows."""
+    sizes: list[dict[str, int]] = []
+    for number in (500, 10_000):
+        scene: Scene = large(number)
+        browser.open(serve(scene).url)
+        assert browser.text("#tasks-total") == f"{number:,} tasks"
+        assert len(browser.names()) == 25
+        script = "return performance.getEntriesByType('resource').map((e) => [e.name, e.decodedBodySize])"
+        sizes.append({url.split("/", 3)[3]: size for url, size in browser.js(script) if "/v1/" in url and "events" not in url})
+    few, many = sizes
+    assert few.keys() == many.keys()
+    assert all(many[path] <= few[path] * 1.1 for path in few), sizes
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_tasks_are_searched_and_paged(browser: Browser, serve: Any) -> None:
+    browser.open(serve(large()).url)
+    assert browser.text("#range") == "1–25 of 100,000"
+    browser.press("/")
+    browser.press("99999")
+    browser.wait(lambda: browser.names() == ["job-099999"], "the search")
+    browser.one("#clear").click()
+    browser.wait(lambda: browser.text("#range") == "1–25 of 100,000", "all tasks")
+    browser.one('#states [value="Failed"]').click()
+    browser.wait(lambda: browser.names()[:2] == ["job-000000", "job-000097"], "the failed tasks")
+    browser.one("#next").click()
+    browser.wait(lambda: browser.text("#range") == "26–50 of 821", "their second page")
