@@ -85,7 +85,7 @@ def test_bookmarks_carry_only_the_version(fake_clusters: ClusterFactory) -> None
     version = cluster.storage.revision
     events = api.watch(allowWatchBookmarks="true")
     cluster.add_namespace("other")
-    bookmark = wait_until(lambda: next((e for e in events if int(e["object"]["metadata"]["resourceVersion"]) > version), None))
+    bookmark = next(event for event in events if int(event["object"]["metadata"]["resourceVersion"]) > version)
     assert bookmark["type"] == "BOOKMARK"
     assert bookmark["object"]["metadata"] == {"resourceVersion": str(version + 1), "creationTimestamp": None}
 
