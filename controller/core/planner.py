@@ -85,6 +85,7 @@ class Planner:
         for observation in seen:
             names.add(observation.attempt)
             self.observed(observation, now)
+        is_first = not self.engine_listed
         self.engine_listed = self.engine_answers = True
         for task in self._world.holding.values():
             attempt_id = AttemptId(task.id, task.attempt)
@@ -96,8 +97,8 @@ class Planner:
                     ),
                     now,
                 )  # fmt: skip
-            elif attempt_id not in names:
-                self._touch(attempt_id)
+            elif is_first or attempt_id not in names:
+                self._touch(attempt_id)  # until the first list nothing was driven, whatever the watch had shown by then
         for attempt in list(self._attempts):
             started_since = attempt.starting or (attempt.start_done_at is not None and attempt.start_done_at >= began)
             current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)

@@ -103,6 +103,19 @@ def test_an_attempt_seen_after_a_list_began_is_not_gone(stage: Stage) -> None:
     assert stage.state("job") == "Failed"
 
 
+def test_what_the_watch_shows_before_the_first_list_is_acted_upon_after_it(stage: Stage) -> None:
+    """A cancel that the last leader left is carried out, though the list then brings no news of the attempt."""
+    run(stage)
+    stage.request("job", RequestKind.CANCEL)
+    stage.elect()
+    leader = stage.replica()
+    running = observation(("job", 1), Phase.RUNNING, uid="u")
+    leader.see(running)
+    assert stops(leader.run()) == []
+    leader.list_engine(running)
+    assert stops(leader.run()) == ["job-1"]
+
+
 def test_a_transient_refusal_uses_up_nothing(stage: Stage) -> None:
     """A quota, for example: retried after the back-off, in the engine's words, however often."""
     leader = leader_of(stage)
