@@ -51,7 +51,7 @@ def diagnose(world: World, facts: Facts, holding: Mapping[str, Holding], next_of
         for pool in sorted({*holding, *world.ledgers}):
             notices += _of_ledger(world, pool, holding.get(pool, Holding()))
         for pool, (task_id, seconds) in next_of.items():
-            notices += _of_queue(world, pool, task_id, seconds, holding.get(pool))
+            notices += _of_queue(world, pool, task_id, seconds)
         notices += _of_undefined_pools(world)
     return notices
 
@@ -201,7 +201,7 @@ def _of_ledger(world: World, pool: str, holds: Holding) -> Iterator[Notice]:
         )
 
 
-def _of_queue(world: World, pool: str, task_id: str, seconds: float, holds: Holding | None) -> Iterator[Notice]:
+def _of_queue(world: World, pool: str, task_id: str, seconds: float) -> Iterator[Notice]:
     record, waiting = world.pools.get(pool), len(world.queue(pool))
     if task_id and seconds > STUCK_SECONDS:
         yield Notice(
@@ -219,7 +219,7 @@ def _of_queue(world: World, pool: str, task_id: str, seconds: float, holds: Hold
             detail=f"{_count(waiting, 'task')} waiting; what runs goes on.",
             action="Apply its definition with `paused: false` to admit again.",
         )
-    elif record is not None and waiting and not task_id and holds is None:
+    elif record is not None and waiting and not task_id and not world.ledger(pool).held:
         yield Notice(
             severity=Severity.WARNING,
             code="never-fits",

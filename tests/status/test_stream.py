@@ -96,6 +96,23 @@ def test_a_reader_resumes_where_it_was(server: StatusServer, view: ModelView) ->
             assert [data["id"] for _, data, _ in reader.events] == ["b", "c"]
 
 
+def test_a_browser_that_connects_again_resumes_after_what_it_heard_last(server: StatusServer, view: ModelView) -> None:
+    """Its address is still the one it began with; the header says how far it came, and counts."""
+    for name in ("a", "b", "c"):
+        view.submit(name)
+    with reading(server, "/v1/events?after=0", **{"Last-Event-ID": "2"}) as reader:
+        wait_until(lambda: reader.events, "what was missed")
+        assert [data["id"] for _, data, _ in reader.events] == ["c"]
+
+
+def test_who_leads_is_told(server: StatusServer, view: ModelView) -> None:
+    with reading(server) as reader:
+        view.write(("leader", (), b'{"id":"replica-b"}'))
+        view.write(("leader", (), None))
+        wait_until(lambda: len(reader.events) >= 2, "two events")
+    assert [(name, data["replica"]) for name, data, _ in reader.events] == [("leader", "replica-b"), ("leader", "")]
+
+
 def test_an_id_stands_only_behind_a_whole_revision(server: StatusServer, view: ModelView) -> None:
     """Who stops within a revision of several changes hears all of it again."""
     view.submit("before")
@@ -189,6 +206,17 @@ def test_the_ring_is_bounded_and_knows_what_it_dropped() -> None:
     entries, position = feed.since(feed.position(11))
     assert [entry.mod for entry in entries] == [12, 12, 13]
     assert position.revision == 13
+
+
+def test_the_ring_is_bounded_in_bytes_too() -> None:
+    """Statuses with a long history fill it sooner."""
+    feed = stream.Feed(capacity_bytes=10_000)
+    feed.reloaded(10)
+    for mod in range(11, 31):
+        feed.changed([Change("states", ("a",), b"x" * 1000, mod, mod)], mod)
+    with pytest.raises(stream.FellBehind):
+        feed.position(19)
+    assert len(feed.since(feed.position(20))[0]) == 10
 
 
 def test_a_revision_that_was_dropped_in_part_is_not_resumed() -> None:
