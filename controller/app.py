@@ -24,6 +24,7 @@ from controller.election.elector import Timings
 from controller.engine.base import Engine
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
+from controller.self_audit import SelfAudit
 from controller.status.server import StatusServer
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
@@ -122,7 +123,7 @@ def run_controller(settings: Settings) -> int:
     def audit() -> dict[str, Any]:
         report = run_audit(audited, engine, settings.cluster, clock).to_json()
         metrics.audited(report)
-        return report
+        return {**report, "own": own.last}  # what the leader's last audit of itself found; None on a follower
 
     notifier = ServiceNotifier(metrics, clock)
     replica = Replica(
@@ -139,6 +140,8 @@ def run_controller(settings: Settings) -> int:
     notifier.observe(replica)
     size = StoreSizePoll(lambda deadline: store.size(deadline=deadline), metrics.sized, clock)
     size.start()
+    own = SelfAudit(replica, settings.cluster, settings.audit_interval_seconds, clock, metrics.audited)
+    own.start()
     host, _, port = settings.status.rpartition(":")
     server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition)
     server.start()
@@ -149,6 +152,7 @@ def run_controller(settings: Settings) -> int:
         replica.run()
     finally:
         server.stop()
+        own.close()
         size.close()
         engine.close()
         audited.close()

@@ -9,16 +9,17 @@ first, and counts only if it is found again for the same attempt.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import msgspec
 
 from controller.clock import Clock
 from controller.core.engine_invariants import check_engine
-from controller.core.finding import Finding, Severity
+from controller.core.finding import Finding, Mender, Severity
 from controller.core.invariants import check_world
+from controller.core.task import Observation
 from controller.core.world import World
 from controller.engine.base import Engine
 from controller.store.base import Store
@@ -26,6 +27,14 @@ from controller.store.changes import changes_of
 from controller.store.keys import Keys
 
 LOAD_SECONDS = 30.0  # limit for each load of the records
+
+
+_MENDERS = {
+    Mender.OPERATOR: "not by machine",
+    Mender.LEADER: "by itself, `--repair` hastens it",
+    Mender.REPAIR: "with `--repair`",
+    Mender.DELETION: "only if it is named",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +46,19 @@ class Report:
     at: float  # seconds since the epoch
     tasks: int
     pools: int
-    attempts: int | None
-    engine: str
-    findings: tuple[Finding, ...]
+    attempts: int | None = None
+    engine: str = ""
+    findings: tuple[Finding, ...] = ()
 
     @property
     def wrong(self) -> int:
         """How many findings break the promise; 0 means that the cluster is in order. `tally audit` exits with 1 otherwise."""
         return sum(finding.severity is Severity.WRONG for finding in self.findings)
+
+    def finding(self, findings: Iterable[Finding], attempts: int | None, engine: str = "") -> Report:
+        """The same with what was found, the worst first, and with how many attempts were looked at."""
+        ordered = sorted(findings, key=lambda finding: (finding.severity is Severity.NOTICE, finding.invariant, finding.subject))
+        return replace(self, findings=tuple(ordered), attempts=attempts, engine=engine)
 
     def to_json(self) -> dict[str, Any]:
         """The report for machines, as builtins; `verdict` is "ok" or "wrong"."""
@@ -70,7 +84,7 @@ class Report:
             lines += [
                 f"{finding.severity.upper()} {finding.invariant} {finding.subject} {finding.what}{since}",
                 f"    likely cause: {finding.likely_cause}",
-                f"    what to do:   {finding.repair}",
+                f"    repair:       {_MENDERS[finding.mender]}: {finding.repair}",
             ]
         notices = len(self.findings) - self.wrong
         verdict = f"{_count(self.wrong, 'finding')} against the promise" if self.wrong else "Nothing is wrong"
@@ -78,7 +92,20 @@ class Report:
         return "\n".join(lines)
 
 
-def run_audit(
+class Look(NamedTuple):
+    """The records at one revision, what the engine listed after they were loaded (None: no engine), and what does not hold."""
+
+    world: World
+    observations: list[Observation] | None
+    findings: list[Finding]
+
+
+def run_audit(store: Store, engine: Engine | None, cluster: str, clock: Clock, **timing: Any) -> Report:
+    """The report of `examine`."""
+    return examine(store, engine, cluster, clock, **timing)[0]
+
+
+def examine(
     store: Store,
     engine: Engine | None,
     cluster: str,
@@ -86,45 +113,50 @@ def run_audit(
     *,
     second_look_seconds: float = 1.0,
     sleep: Callable[[float], object] = time.sleep,
-) -> Report:
+) -> tuple[Report, Look]:
     """Check everything once, and what may be a matter of timing once more after `second_look_seconds`.
 
-    Reads only. Raises StoreError or EngineError when one of the two does not answer, InvalidField for a bad `cluster`.
+    Returns the report, and the last look. Reads only. Raises StoreError or EngineError when one of the two does not
+    answer, InvalidField for a bad `cluster`.
     """
     keys = Keys(cluster)
-    world, attempts, findings = _look(store, engine, keys, clock)
-    doubtful = [finding for finding in findings if finding.transient]
-    if doubtful:
+    first = last = _look(store, engine, keys, clock)
+    findings = first.findings
+    if any(finding.transient for finding in findings):
         sleep(second_look_seconds)
-        _, _, again = _look(store, engine, keys, clock)
-        persisting = {_identity(finding): finding for finding in again}
+        last = _look(store, engine, keys, clock)
+        persisting = {_identity(finding): finding for finding in last.findings}
         findings = [
             persisting.get(_identity(finding), finding)
             for finding in findings
             if not finding.transient or _identity(finding) in persisting
         ]
-    findings.sort(key=lambda finding: (finding.severity is Severity.NOTICE, finding.invariant, finding.subject))
+    report = make_report(first.world, cluster, clock.now())
+    observations = first.observations
+    attempts = len(observations) if observations is not None else None
+    return report.finding(findings, attempts, engine.name if engine is not None else ""), last
+
+
+def make_report(world: World, cluster: str, at: float) -> Report:
+    """A report of these records, with nothing found yet."""
     return Report(
         cluster=cluster,
         revision=world.revision,
-        at=clock.now(),
+        at=at,
         tasks=sum(task.spec_mod > 0 or task.status_mod > 0 for task in world.tasks.values()),
         pools=len(world.pools),
-        attempts=attempts,
-        engine=engine.name if engine is not None else "",
-        findings=tuple(findings),
     )
 
 
-def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> tuple[World, int | None, list[Finding]]:
+def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look:
     snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
     observations = engine.list() if engine is not None else None  # after the load: see the module's docstring
     world = World()
     world.load(changes_of(keys, snapshot.items), snapshot.revision)
     findings = check_world(world)
-    if observations is None:
-        return world, None, findings
-    return world, len(observations), findings + check_engine(world, observations, clock.now())
+    if observations is not None:
+        findings += check_engine(world, observations, clock.now())
+    return Look(world, observations, findings)
 
 
 def _identity(finding: Finding) -> tuple[str, str, Severity]:

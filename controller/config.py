@@ -109,6 +109,13 @@ def _seconds(raw: object, name: str) -> float:
     return seconds
 
 
+def _seconds_or_never(raw: object, name: str) -> float:
+    seconds = parse_duration(raw, name)
+    if seconds < 0:
+        raise InvalidField(name, "must be 0 (never) or more seconds")
+    return seconds
+
+
 def _namespaces(raw: object, name: str) -> tuple[str, ...]:
     texts = raw.split(",") if isinstance(raw, str) else raw
     if not isinstance(texts, list | tuple) or not texts:
@@ -205,6 +212,9 @@ class Settings:
         2.0, _seconds, "how often each replica refreshes its registration, and so feeds the watches"
     )
     silence_seconds: float = _setting(10.0, _seconds, "a watch that is silent for longer is taken to be dead, and connected again")
+    audit_interval_seconds: float = _setting(
+        60.0, _seconds_or_never, "how often the leader audits its own model, at no cost to etcd or the engine; 0 for never"
+    )
 
 
 class InvalidSetting(InvalidField):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from controller.cli import change, look, operate
+from controller.cli.audit import audit
 from controller.cli.session import CONNECTION, command, root_flags
 from controller.cli.submit import submit
 from controller.cli.wait import wait
@@ -21,6 +22,7 @@ app.add_typer(config, name="config", rich_help_panel="Operators")
 
 TASKS, OPERATORS = "Tasks and pools", "Operators"
 WITH_FOLDER = (*CONNECTION, "state_dir")
+WITH_ENGINE = (*WITH_FOLDER, "kubeconfig", "kube_context", "kube_namespaces")
 
 root_flags(app)
 command(app, "submit", rich_help_panel=TASKS)(submit)
@@ -36,7 +38,7 @@ command(app, "apply", rich_help_panel=TASKS)(change.apply)
 command(app, "delete", rich_help_panel=TASKS)(change.delete)
 command(app, "dev", rich_help_panel=OPERATORS, settings=operate.REPLICA_SETTINGS)(operate.dev)
 command(app, "controller", rich_help_panel=OPERATORS, settings=operate.ALL_SETTINGS)(operate.controller)
-command(app, "audit", rich_help_panel=OPERATORS, settings=WITH_FOLDER)(operate.audit)
+command(app, "audit", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(audit)
 command(app, "check", rich_help_panel=OPERATORS)(operate.check)
 command(app, "step-down", rich_help_panel=OPERATORS)(change.step_down)
 command(app, "confirm-stopped", rich_help_panel=OPERATORS)(change.confirm_stopped)

@@ -1,4 +1,4 @@
-"""Commands for operators: controller, dev, audit, check, config show, completion, version."""
+"""Commands for operators: controller, dev, check, config show, completion, version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from controller import __version__
 from controller.cli import output as out
 from controller.cli.session import ERROR, Session
 from controller.config import Settings, text_of, variable_of
-from controller.core.errors import UserError
 
 SHELLS = ("bash", "zsh", "fish")
 ALL_SETTINGS = tuple(spec.name for spec in fields(Settings))
@@ -60,32 +59,6 @@ def dev(
         settings=handed_on,
     )
     raise typer.Exit(run_dev(options))
-
-
-def audit(
-    session: Session,
-    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
-) -> None:
-    """Check that the promise is kept.
-
-    Ledgers against holds, histories against the lifecycle, attempts against the engine. Exit 1 when something is wrong.
-    """
-    from controller.audit import run_audit
-
-    out.check_form(output, ("json", "yaml"))
-    client = session.client
-    try:
-        engine = client.engine(session.given("state_dir"))
-    except UserError as error:
-        print(f"warning: the engine is not checked: {error}", file=sys.stderr)
-        engine = None
-    report = run_audit(client.store, engine, client.keys.cluster, client.clock)
-    if output:
-        out.print_document(report.to_json(), output)
-    else:
-        print(report.to_text())
-    if report.wrong:
-        raise typer.Exit(ERROR)
 
 
 def check(

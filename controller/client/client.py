@@ -307,7 +307,7 @@ class Client:
         return leader
 
     def _request(self, kind: RequestKind, task_id: str, reason: str, attempt: int = 0) -> RequestResult:
-        request = Request(kind=kind, by=_who(), reason=reason, at=self.clock.now(), attempt=attempt)
+        request = Request(kind=kind, by=requester(), reason=reason, at=self.clock.now(), attempt=attempt)
         key, op = self.keys.request(task_id, kind), uuid.uuid4().hex
         value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
         while True:
@@ -389,7 +389,7 @@ class Client:
         return self.store.commit(transaction, deadline=self.clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self._timeout_seconds))
 
 
-def _who() -> str:
+def requester() -> str:
     """Who asks, for the record: user and machine."""
     try:
         user = getpass.getuser()

@@ -21,6 +21,7 @@ from controller.clock import Clock
 from controller.core.errors import TallyError
 from controller.core.invariants import current_epoch
 from controller.core.records import RevisionWentBack, decode_or_empty
+from controller.core.task import Observation
 from controller.core.view import Check, Facts, Listener
 from controller.core.world import World
 from controller.election.elector import Elector
@@ -372,6 +373,11 @@ class Replica:
                     self._listeners.remove(listener)
 
         return end
+
+    def observed(self) -> list[Observation] | None:
+        """What the leader knows of attempts, None while the replica does not lead; the caller holds the model."""
+        tenure = self._tenure
+        return tenure.observations() if tenure is not None and self._phase == "leading" else None
 
     def audit(self) -> dict[str, Any]:
         """See ReplicaView."""

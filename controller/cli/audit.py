@@ -1,0 +1,129 @@
+"""The commands that check the promise: audit, and what it has repaired."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from controller.cli import output as out
+from controller.cli.session import ERROR, Session, complain
+from controller.core.errors import UserError
+
+if TYPE_CHECKING:
+    from controller.audit import Look, Report
+    from controller.client import Client
+    from controller.core.plan import Outcome
+    from controller.core.task import RepairRequest
+    from controller.engine.base import Engine
+
+PAUSE_SECONDS = 1.0  # between two requests, while the leader is at it
+
+
+def audit(
+    session: Session,
+    repair: Annotated[bool, typer.Option("--repair", help="Have the leader repair what it can.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: print the transaction, and write nothing.")] = False,
+    delete: Annotated[
+        list[str] | None,
+        typer.Option("--delete", metavar="KEY", help="With --repair: delete this quarantined key, as the audit names it."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; recorded with the repairs.")] = "",
+    timeout: Annotated[float, typer.Option(min=1.0, help="With --repair: seconds to wait for the leader, in all.")] = 60.0,
+    records_only: Annotated[bool, typer.Option("--records-only", help="Check etcd alone, and no engine.")] = False,
+    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
+) -> None:
+    """Check that the promise is kept.
+
+    Ledgers against holds, histories against the lifecycle, attempts against the engine. Exit 1 when something is wrong.
+    With --repair the leader mends what is understood, in fenced transactions, each recorded; nothing is killed for it.
+    """
+    out.check_form(output, ("json", "yaml"))
+    if (dry_run or delete) and not repair:
+        raise typer.BadParameter("--dry-run and --delete go with --repair")
+    client = session.client
+    engine = None if records_only else open_engine(session)
+    report, look = _examine(client, engine)
+    outcomes: list[Outcome] = []
+    if repair and not dry_run:
+        report, outcomes = _repair(client, engine, report, delete or [], reason, timeout, quiet=bool(output))
+    shown = _preview(client, report, look, delete or [], reason) if dry_run else None
+    if output:
+        document: dict[str, Any] = report.to_json()
+        if shown is not None:
+            document["preview"] = shown.to_builtins()
+        elif repair:
+            from controller.core.codec import to_builtins
+
+            document["repairs"] = to_builtins(outcomes)
+        out.print_document(document, output)
+    else:
+        print(report.to_text())
+        if shown is not None:
+            print(shown.to_text())
+    if report.wrong:
+        raise typer.Exit(ERROR)
+
+
+def open_engine(session: Session) -> Engine | None:
+    """The engine that the registered replicas use; None, with a warning, when it cannot be read from here."""
+    named = next((name for replica in session.client.replicas() if (name := str(replica.engine.get("name", "")))), "")
+    try:
+        if named in ("kubernetes", "docker"):
+            from controller.app import make_engine
+
+            return make_engine(named, session.settings, session.client.clock)
+        return session.client.engine(session.given("state_dir"))
+    except UserError as error:
+        print(f"warning: the engine is not checked: {error}", file=sys.stderr)
+        return None
+
+
+def _examine(client: Client, engine: Engine | None) -> tuple[Report, Look]:
+    from controller.audit import examine
+
+    return examine(client.store, engine, client.keys.cluster, client.clock)
+
+
+def _repair(
+    client: Client, engine: Engine | None, report: Report, delete: list[str], reason: str, timeout: float, *, quiet: bool
+) -> tuple[Report, list[Outcome]]:
+    """Ask until nothing that can be repaired is left, or the time is over; returns the last report, and all that became."""
+    from controller.core.plan import Verdict
+    from controller.repairs import Unanswered, ask, outcomes_text, wanted
+
+    outcomes: list[Outcome] = []
+    ends = client.clock.boottime() + timeout
+    while (left := ends - client.clock.boottime()) > 0 and (findings := wanted(report, delete)):
+        try:
+            answered = ask(client.store, client.keys, client.clock, _request(client, report, findings, reason), left)
+        except Unanswered as error:
+            complain(str(error))
+            break
+        outcomes += answered
+        if not quiet:
+            print(outcomes_text(answered), flush=True)
+        verdicts = {outcome.verdict for outcome in answered}
+        delete = []  # once, with the revision that was seen
+        if Verdict.LATER in verdicts:
+            time.sleep(PAUSE_SECONDS)
+        report, _ = _examine(client, engine)
+        if not verdicts & {Verdict.LATER, Verdict.REPAIRED}:
+            break
+    return report, outcomes
+
+
+def _preview(client: Client, report: Report, look: Look, delete: list[str], reason: str) -> Any:
+    from controller.repairs import preview, wanted
+
+    request = _request(client, report, wanted(report, delete), reason)
+    return preview(look, request, client.keys, client.clock.now())
+
+
+def _request(client: Client, report: Report, findings: Any, reason: str) -> RepairRequest:
+    from controller.client.client import requester
+    from controller.core.task import RepairRequest
+
+    return RepairRequest(findings=findings, revision=report.revision, by=requester(), reason=reason, at=client.clock.now())
