@@ -20,6 +20,7 @@ PERMANENT_REASONS = frozenset(
         "NameTaken",
         "SpecDeleted",
         "InvalidPod",
+        "InvalidContainer",
         "PodSecurityViolation",
     }
 )

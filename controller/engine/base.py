@@ -1,4 +1,4 @@
-"""The engine's seam: what runs attempts. Implementations: `process`, `null`, and by issues of their own `kubernetes`, `docker`.
+"""The engine's seam: what runs attempts. Implementations: `kubernetes`, `docker`, `process`, `null`.
 
 One conformance suite (`tests/conformance/test_engine.py`) holds for all. Contract, in short:
 - an attempt's name is its fencing token: `start` of an attempt that exists, or ever existed, starts nothing;
