@@ -74,7 +74,7 @@ def api(fake_clusters: ClusterFactory, request: pytest.FixtureRequest) -> RawApi
 
     # In `node-lost-and-back` the node must be lost within the 20 s that one container runs; a busy machine may take a while.
     scale = 0.05 if "node-lost-and-back" in request.node.name else 0.02
-    cluster = fake_clusters(version=VERSION, scale=scale, script=script, bookmark_seconds=20 * scale)
+    cluster = fake_clusters(version=VERSION, scale=scale, script=script, bookmark_seconds=10 * scale)
     cluster.missing_images.add("absent:1")
     return RawApi(cluster)
 
@@ -160,7 +160,7 @@ def test_the_watch_says_what_the_real_one_said(api: RawApi, name: str) -> None:
     for event in events:
         if event["type"] == "BOOKMARK":
             assert event["object"].keys() == {"kind", "apiVersion", "metadata", "spec", "status"}
-            if complete:  # and nothing more came before the next bookmark, which is 20 s of the cluster later
+            if complete:  # and nothing more came before the next bookmark, which is 10 s of the cluster later
                 break
             complete = all(seen(received[pod]) == expected[pod] for pod in pods)
         else:
