@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 
 from controller.clock import Clock
-from controller.core.lifecycle import FINISHED, State
+from controller.core.lifecycle import FINISHED, HOLDING, State
 from controller.core.task import Status, Step
 from controller.core.view import ReplicaView
 from controller.store.base import StoreSize
@@ -27,6 +27,7 @@ class Metrics:
     """See the module's docstring. Implements the runtime's Instruments; safe to call from any thread."""
 
     def __init__(self, clock: Clock) -> None:
+        disable_created_metrics()  # a second series for each, of which nothing here makes use
         self.outside = Outside()
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -85,7 +86,7 @@ class Metrics:
                 self.time("tally_queue_wait_seconds", max(0.0, step.at - _queued_at(before, after)), pool)
             elif step.state == State.RUNNING and step.source != State.RUNNING:
                 self.time("tally_start_seconds", max(0.0, step.at - (after.admitted_at or step.at)), pool)
-            elif step.state in FINISHED and step.source == State.RUNNING and after.started_at is not None:
+            elif step.state in FINISHED and step.source in HOLDING and after.started_at is not None:
                 self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
 
     # -- what others tell --------------------------------------------------------------------------------------------
@@ -109,5 +110,14 @@ def _queued_at(before: Status | None, after: Status) -> float:
     return after.created_at
 
 
+HEAD = """# The metrics of a replica
+
+At `/metrics` of each replica's status endpoint, in Prometheus' text format. Made by `python -m controller.telemetry.metrics`
+from the code's own catalog; a test holds the two together. `replica_role` (`leader` or `follower`) stands on every series
+beside the labels given here: what is counted carries the role in which the replica was when it happened, what is measured
+carries its role now. Every replica holds the whole model, so that sums over replicas take `replica_role="leader"`. Units are
+seconds, bytes and cores. Series of the process itself (`process_…`, `python_…`) are those of the Prometheus client library.
+"""
+
 if __name__ == "__main__":
-    print(reference())  # noqa: T201  # its purpose
+    print(f"{HEAD}\n{reference()}")  # noqa: T201  # its purpose

@@ -30,13 +30,14 @@ class ModelView:
         self.report: dict[str, Any] | TallyError = {"verdict": "ok", "findings": []}
         self.audits = 0
         self.staleness = 0.25
+        self.reloads: dict[str, int] = {}
         self.time = 1000.0
 
     def facts(self) -> Facts:
         return Facts(
             replica="replica-a", cluster="test", role=self.role, phase="following", term=0, epoch=3,
             revision=self.world.revision or int(self.loaded), staleness_seconds=self.staleness, leader=self.leader, engine="null",
-            live=self.checks, ready=self.checks,
+            live=self.checks, ready=self.checks, reloads=self.reloads,
         )  # fmt: skip
 
     @contextmanager

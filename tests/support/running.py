@@ -14,6 +14,7 @@ from controller.clock import Clock, SystemClock
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.election.elector import Timings
 from controller.engine.null import NullEngine
+from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.store.base import Store
@@ -80,6 +81,7 @@ class RunningReplica:
         cluster: str,
         engine: NullEngine | None = None,
         clock: Clock | None = None,
+        instruments: Instruments = UNCOUNTED,
         **options: Any,
     ) -> None:
         self.name = name
@@ -96,6 +98,7 @@ class RunningReplica:
             audit=dict,
             new_lease=lambda: next(_leases),
             fatal=self.fatal.append,
+            instruments=instruments,
         )
         self._thread = threading.Thread(target=self.replica.run, name=f"replica-{name}", daemon=True)
         self._thread.start()

@@ -1,0 +1,322 @@
+"""The metrics: what a run counts, what a scrape measures, and that their number is bounded."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from controller.client import Client
+from controller.clock import SystemClock
+from controller.core import codec
+from controller.core.lifecycle import State
+from controller.core.resources import Vector
+from controller.core.task import AttemptId, Launch, Observation, Pool, Spec, Status, Step
+from controller.election.term import LeadershipLost
+from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
+from controller.engine.null import NullEngine
+from controller.store.base import (
+    ClusterChanged,
+    Guard,
+    LeaseNotFound,
+    OutcomeUnknown,
+    Put,
+    RequestTooLarge,
+    StoreDenied,
+    StoreError,
+    StoreFull,
+    StoreSize,
+    StoreUnavailable,
+    Transaction,
+)
+from controller.store.memory import MemoryStore
+from controller.telemetry.catalog import FAMILIES, ROLE
+from controller.telemetry.measured import MeasuredEngine, MeasuredStore
+from controller.telemetry.metrics import Metrics
+from tests.status.model_view import ModelView
+from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+CLOCK = SystemClock()
+
+
+def samples(metrics: Metrics) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Sample name → its series: labels and value."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """The sum of the series that have these labels."""
+    return sum(v for found, v in samples(metrics).get(name, []) if labels.items() <= found.items())
+
+
+class Run(NamedTuple):
+    metrics: Metrics
+    store: MemoryStore
+    replica: RunningReplica
+    client: Client
+    engine: RecordingEngine
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """A leading replica whose store, engine and loop are measured."""
+    metrics, store, engine = Metrics(CLOCK), MemoryStore(CLOCK), RecordingEngine(CLOCK)
+    client = Client(store=store.client(), cluster="c")
+    client.apply_pool(POOL)
+    measured: Any = MeasuredEngine(engine, metrics, CLOCK)
+    with RunningReplica(
+        MeasuredStore(store, metrics, CLOCK), cluster="c", engine=measured, clock=CLOCK, instruments=metrics
+    ) as replica:  # fmt: skip
+        metrics.observe(replica.replica)
+        replica.until_leading()
+        yield Run(metrics, store, replica, client, engine)
+
+
+def finish(run: Run, *ids: str) -> None:
+    """Submit the tasks, and wait until their ends are counted, which is just after the commit that others see."""
+    before = ended(run)
+    submit(run.client, *ids)
+    wait_until(lambda: ended(run) == before + len(ids), "the count")
+
+
+def ended(run: Run) -> float:
+    return sum(value(run.metrics, "tally_transitions_total", to=state) for state in ("Succeeded", "Failed"))
+
+
+def test_a_run_is_counted(run: Run) -> None:
+    submit(run.client, "refused", env={"TALLY_NULL_SECONDS": "soon"}, retry={"max_start_failures": 0})
+    wait_until(lambda: ended(run) == 1, "the refused one")
+    finish(run, "a", "b")
+    led = {"replica_role": "leader", "pool": "default"}
+    assert value(run.metrics, "tally_transitions_total", **{"from": "Created", "to": "Pending"}, **led) == 3
+    assert value(run.metrics, "tally_transitions_total", to="Succeeded", reason="Completed", **led) == 2
+    assert value(run.metrics, "tally_transitions_total", to="Failed", reason="InvalidDuration", **led) == 1
+    assert value(run.metrics, "tally_queue_wait_seconds_count", **led) == 3
+    assert value(run.metrics, "tally_run_seconds_count", state="Succeeded", **led) == 2
+    assert value(run.metrics, "tally_tasks", state="Succeeded", **led) == 2
+    assert value(run.metrics, "tally_engine_request_seconds_count", verb="start", code="ok", replica_role="leader") == 2
+    assert value(run.metrics, "tally_engine_request_seconds_count", verb="start", code="refused", replica_role="leader") >= 1
+    assert value(run.metrics, "tally_transaction_seconds_count", kind="plan", outcome="applied", replica_role="leader") >= 2
+    assert value(run.metrics, "tally_transaction_seconds_count", kind="election", outcome="applied") == 1
+    assert value(run.metrics, "tally_transaction_seconds_count", kind="registration", outcome="applied") >= 1
+    assert value(run.metrics, "tally_take_over_seconds_count", replica_role="leader") == 1
+    assert value(run.metrics, "tally_leading", replica_role="leader") == 1
+    assert 0 < value(run.metrics, "tally_lease_remaining_seconds") <= 2
+    assert value(run.metrics, "tally_pool_drift") == 0
+
+
+def test_counts_keep_the_role_in_which_they_were_made(run: Run) -> None:
+    """A leader that steps down shows what it counted as one, and measures as a follower: no sum loses or doubles anything."""
+    finish(run, "a")
+    run.client.step_down()
+    wait_until(lambda: value(run.metrics, "tally_leading", replica_role="follower") == 0
+               and samples(run.metrics)["tally_leading"][0][0][ROLE] == "follower", "the end of its term")  # fmt: skip
+    assert value(run.metrics, "tally_transitions_total", to="Succeeded", replica_role="leader") == 1
+    assert value(run.metrics, "tally_transitions_total", replica_role="follower") == 0
+    run.replica.until_leading(after=1)
+    finish(run, "b")
+    assert value(run.metrics, "tally_transitions_total", to="Succeeded", replica_role="leader") == 2
+    assert value(run.metrics, "tally_take_over_seconds_count") == 2
+
+
+def test_an_engine_that_fails_is_seen(run: Run) -> None:
+    def fail() -> None:
+        raise EngineUnavailable("gone", 0.05)
+
+    run.engine.on = {"list": fail, "watch": fail}
+    run.replica.replica._tenure._observer._relist.set()  # the next list, now
+    wait_until(lambda: value(run.metrics, "tally_engine_request_seconds_count", verb="list", code="unavailable"), "the list")
+    run.engine.on = {}
+
+
+def complete(metrics: Metrics, view: ModelView) -> None:
+    """Something of every kind happens."""
+    view.define_pool("default", cpu=2000)
+    view.submit("task-one", resources=Vector({"cpu": 1000}))
+    view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("unknown", ("junk",), b"?"))
+    metrics.observe(view)
+    metrics.entered("leading")
+    metrics.took_over(0.1)
+    steps = [
+        Step(at=10.0, source="Created", event="admitted", state="Pending", attempt=1),
+        Step(at=11.0, source="Pending", event="running-observed", state="Running", attempt=1),
+        Step(at=15.0, source="Running", event="succeeded-observed", state="Succeeded", attempt=1, reason="Completed"),
+    ]
+    status = Status(state=State.SUCCEEDED, pool="default", attempt=1, created_at=4.0, admitted_at=10.0, started_at=11.0, steps=3)
+    metrics.transitioned(None, status, steps)
+    store, engine = MeasuredStore(MemoryStore(CLOCK), metrics, CLOCK), MeasuredEngine(NullEngine(CLOCK), metrics, CLOCK)
+    store.commit(Transaction((Guard("k", 0),), (Put("k", b"v"),), "o"), deadline=CLOCK.boottime() + 5)
+    store.get("k", deadline=CLOCK.boottime() + 5)
+    engine.list()
+    metrics.count("tally_engine_watch_restarts", "unavailable")
+    metrics.sized(StoreSize(3, 2, 4))
+    finding = {"invariant": "I1", "severity": "wrong"}
+    metrics.audited({"at": 7.0, "findings": [finding, finding, {"invariant": "layout", "severity": "notice"}]})
+    metrics.outside.watch_restarts = lambda: {"silence": 2}
+    metrics.outside.endpoint_failures = lambda: {"http://a:2379": 1}
+    metrics.outside.engine_faults = lambda: {"503": 4}
+    metrics.outside.rate_limit_seconds = lambda: 1.5
+    view.role, view.reloads = "leader", {"compacted": 1}
+
+
+def test_the_catalog_is_what_is_exposed() -> None:
+    """Every family appears once something of every kind has happened, with its labels and the role, and nothing else does."""
+    metrics = Metrics(CLOCK)
+    complete(metrics, ModelView())
+    exposed = samples(metrics)
+    for family in FAMILIES:
+        name = f"{family.exposed}_count" if family.buckets else family.exposed
+        assert name in exposed, name
+        for labels, _ in exposed[name]:
+            assert set(labels) == {*family.labels, ROLE}, name
+    known = {family.exposed for family in FAMILIES}
+    others = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if not name.startswith(("process_", "python_"))}
+    assert others <= known
+    assert all(ROLE in labels for series in exposed.values() for labels, _ in series)
+    assert value(metrics, "tally_audit_findings", invariant="I1", severity="wrong") == 2
+    assert value(metrics, "tally_pool_admissible", pool="default") == 1
+
+
+def test_durations_are_those_of_the_task() -> None:
+    metrics = Metrics(CLOCK)
+    complete(metrics, ModelView())
+    assert value(metrics, "tally_queue_wait_seconds_sum") == 6.0
+    assert value(metrics, "tally_start_seconds_sum") == 1.0
+    assert value(metrics, "tally_run_seconds_sum", state="Succeeded") == 4.0
+    before = Status(state=State.WAITING_RETRY, retry_at=20.0, pool="default")
+    again = Status(state=State.PENDING, pool="default", attempt=2, created_at=4.0)
+    metrics.transitioned(before, again, [Step(at=22.0, source="WaitingRetry", event="admitted", state="Pending", attempt=2)])
+    assert value(metrics, "tally_queue_wait_seconds_sum") == 8.0  # two more: since the end of its back-off
+
+
+def test_what_users_write_makes_no_series() -> None:
+    """Names of tasks, pools that nobody defined, reasons of others' words: their number is not bounded."""
+    metrics, view = Metrics(CLOCK), ModelView()
+    view.define_pool("default", cpu=1000)
+    metrics.observe(view)
+    for n in range(200):
+        view.submit(f"secret-name-{n}", pool=f"anywhere-{n}")
+        status = Status(state=State.FAILED, pool=f"anywhere-{n}", steps=1)
+        step = Step(at=1.0, source="Created", event="rejected", state="Failed", reason=f"Odd{n}")
+        metrics.transitioned(None, status, [step])
+    text = metrics.exposition().decode()
+    assert "secret-name" not in text
+    assert "anywhere" not in text
+    assert "Odd" not in text
+    assert value(metrics, "tally_tasks", pool="Other", state="Created") == 200
+    assert value(metrics, "tally_transitions_total", pool="Other", reason="Other") == 200
+
+
+def test_a_ledger_that_does_not_fit_its_holds_shows() -> None:
+    metrics, view = Metrics(CLOCK), ModelView()
+    view.define_pool("default", cpu=4000, memory=2**30)
+    view.submit("a")
+    view.set_state("a", State.RUNNING, hold=Vector({"cpu": 1500}))
+    view.write(("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 2000}), "x", {})))
+    metrics.observe(view)
+    cpu = {"pool": "default", "resource": "cpu"}
+    assert value(metrics, "tally_pool_held", **cpu) == 2.0
+    assert value(metrics, "tally_pool_free", **cpu) == 2.0
+    assert value(metrics, "tally_pool_drift", **cpu) == 0.5
+    assert value(metrics, "tally_pool_capacity", pool="default", resource="memory") == 2**30
+
+
+class FailingStore(MemoryStore):
+    """Fails every call with the error that it was given."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(CLOCK)
+        self.error = error
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Any:
+        raise self.error
+
+    def get(self, key: str, *, deadline: float) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (OutcomeUnknown("?"), "ambiguous"), (StoreFull("full"), "full"), (StoreUnavailable("away"), "unavailable"),
+        (RequestTooLarge("large"), "too_large"), (LeaseNotFound("gone"), "lease_missing"), (StoreDenied("no"), "denied"),
+        (ClusterChanged("other"), "cluster_changed"), (StoreError("odd"), "error"),
+    ],
+)  # fmt: skip
+def test_each_outcome_of_a_transaction_is_told_apart(error: Exception, outcome: str) -> None:
+    metrics = Metrics(CLOCK)
+    store = MeasuredStore(FailingStore(error), metrics, CLOCK)
+    with pytest.raises(type(error)):
+        store.commit(Transaction((), (Put("k", b"v"),), "i/election/7"), deadline=0.0)
+    with pytest.raises(type(error)):
+        store.get("k", deadline=0.0)
+    assert value(metrics, "tally_transaction_seconds_count", kind="election", outcome=outcome) == 1
+    assert value(metrics, "tally_store_request_seconds_count", verb="get", outcome=outcome) == 1
+
+
+def test_conflicts_are_counted() -> None:
+    metrics = Metrics(CLOCK)
+    store = MeasuredStore(MemoryStore(CLOCK), metrics, CLOCK)
+    transaction = Transaction((Guard("k", 0),), (Put("k", b"v"),), "i/1/1")
+    for _ in range(2):
+        store.commit(transaction, deadline=CLOCK.boottime() + 5)
+    outcomes = {labels["outcome"]: v for labels, v in samples(metrics)["tally_transaction_seconds_count"]}
+    assert outcomes == {"applied": 1, "conflict": 1}
+    assert value(metrics, "tally_transaction_bytes_count", kind="plan") == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AttemptRefused("NameTaken", "no"), "refused"), (AttemptRefused("Quota", "no", transient=True), "refused_transient"),
+        (EngineUnavailable("away"), "unavailable"), (AttemptUnknown("who"), "unknown_attempt"),
+        (LeadershipLost("late"), "lost_leadership"), (EngineError("odd"), "error"),
+    ],
+)  # fmt: skip
+def test_each_outcome_of_an_engine_call_is_told_apart(error: Exception, code: str) -> None:
+    class Failing(NullEngine):
+        def start(self, launch: Launch, confirm: Any = None) -> Observation:
+            raise error
+
+    metrics = Metrics(CLOCK)
+    engine = MeasuredEngine(Failing(CLOCK), metrics, CLOCK)
+    attempt = AttemptId("a", 1)
+    launch = Launch(attempt=attempt, cluster="c", term=1, spec=Spec(id="a"), pool=Pool(name="p"), environment={})
+    with pytest.raises(type(error)):
+        engine.start(launch)
+    assert value(metrics, "tally_engine_request_seconds_count", verb="start", code=code) == 1
+    answered = code.startswith("refused")
+    assert (metrics.outside.engine_heard_at is not None) is answered
+
+
+def test_prometheus_finds_no_fault_with_them() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    metrics = Metrics(CLOCK)
+    complete(metrics, ModelView())
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=metrics.exposition(), capture_output=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stderr.decode(), checked.stdout.decode()) == (0, "", "")
+
+
+def test_the_reference_is_fresh() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "controller.telemetry.metrics"], capture_output=True, timeout=60, check=True, cwd=ROOT
+    ).stdout.decode()
+    written = (ROOT / "deploy" / "metrics.md").read_text()
+    assert written == printed, "renew it: python -m controller.telemetry.metrics > deploy/metrics.md"
