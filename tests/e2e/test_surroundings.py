@@ -1,0 +1,120 @@
+"""A replica in bad surroundings: it says what is wrong and what to do, without a traceback, and goes on when it is mended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.client import Client
+from controller.core.lifecycle import State
+from tests.support.etcd import EtcdFactory, enable_authentication
+from tests.support.waiting import wait_until
+
+Start = Callable[..., "Controller"]
+
+
+class Controller:
+    """One `tally controller` process and what it says."""
+
+    def __init__(self, log: Path, *flags: str, **environment: str) -> None:
+        self._log = log
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "controller.cli.main", "controller", "--engine", "null", "--status", "127.0.0.1:0", *flags],
+                stdout=output, stderr=subprocess.STDOUT, env={**inherited, "HOME": str(log.parent), **environment},
+            )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def says(self, text: str) -> None:
+        """Wait until it has said that."""
+        wait_until(lambda: text in self.output, f"{text!r} in its log", timeout=60)
+        assert "Traceback" not in self.output
+
+    def exits(self, code: int) -> str:
+        """Its words, once it has ended by itself with that code."""
+        assert self.process.wait(30) == code, self.output
+        assert "Traceback" not in self.output
+        return self.output
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Controller] = []
+
+    def make(*flags: str, **environment: str) -> Controller:
+        started.append(Controller(tmp_path / f"controller-{len(started)}.log", *flags, **environment))
+        return started[-1]
+
+    yield make
+    for controller in started:
+        if controller.process.poll() is None:
+            controller.process.send_signal(signal.SIGTERM)
+        controller.process.wait(40)
+        assert "Traceback" not in controller.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "says"),
+    [
+        (["--lease-ttl-seconds", "1"], {}, "lease_ttl_seconds: is 1, but etcd grants no lease below 2 s"),
+        ([], {"TALLY_FAILPOINTS": "nowhere:exit"}, "TALLY_FAILPOINTS: 'nowhere:exit' is not POINT"),
+        (["--no-such-flag"], {}, "No such option"),
+    ],
+)
+def test_wrong_settings_end_it_at_once(start: Start, flags: list[str], environment: dict[str, str], says: str) -> None:
+    controller = start(*flags, **environment)
+    assert controller.process.wait(30) in (1, 2)
+    assert says in controller.output
+    assert "Traceback" not in controller.output
+
+
+def test_a_status_address_in_use_is_named(start: Start, etcd_factory: EtcdFactory) -> None:
+    etcd = etcd_factory.start()
+    taken = f"127.0.0.1:{etcd.config.client_port}"
+    assert taken in start("--etcd", etcd.url, "--status", taken).exits(1)
+
+
+def test_it_waits_for_an_etcd_that_does_not_answer_yet(start: Start, etcd_factory: EtcdFactory) -> None:
+    etcd = etcd_factory.configure()
+    controller = start("--etcd", etcd.url)
+    controller.says(f"etcd cannot be reached: {etcd.url}")
+    etcd.start()
+    run_a_task(Client(etcd.url))
+
+
+def test_it_waits_for_the_right_password(start: Start, etcd_factory: EtcdFactory, tmp_path: Path) -> None:
+    """The reason names user and file; the file is read again, so that nothing has to be restarted."""
+    etcd, password = etcd_factory.start(), tmp_path / "password"
+    enable_authentication(etcd_factory.store(etcd.url), "tally", "right", "/tally/default/")
+    password.write_text("wrong\n")
+    controller = start("--etcd", etcd.url, "--user", "tally", "--password-file", str(password))
+    controller.says(f"refuses to sign in the user 'tally' with the password in {password}")
+    password.write_text("right\n")
+    run_a_task(Client(etcd.url, user="tally", password_file=str(password)))
+
+
+def test_it_names_the_right_that_it_lacks(start: Start, etcd_factory: EtcdFactory, tmp_path: Path) -> None:
+    etcd, password = etcd_factory.start(), tmp_path / "password"
+    enable_authentication(etcd_factory.store(etcd.url), "tally", "right", "/tally/default/", right="READ")
+    password.write_text("right\n")
+    controller = start("--etcd", etcd.url, "--user", "tally", "--password-file", str(password))
+    controller.says("lacks the right to write")
+    controller.says("etcdctl role grant-permission")
+
+
+def run_a_task(client: Client) -> None:
+    """It works now."""
+    with client:
+        client.apply_pool({"name": "default", "capacity": {"cpu": 1}})
+        client.submit({"id": "task", "command": ["x"]})
+        assert client.wait(["task"], timeout_seconds=60)["task"].state is State.SUCCEEDED
