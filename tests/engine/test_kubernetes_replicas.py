@@ -7,7 +7,6 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from controller.audit import run_audit
 from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.lifecycle import FINISHED
-from controller.dev import CLUSTER, DevOptions, LocalCluster
+from controller.dev import CLUSTER, LocalCluster
 from controller.fake_kubernetes import FakeCluster, script_annotation
 from tests.engine.kubernetes_cases import engine_on
 from tests.engine.process_cases import wait_for
-from tests.support.etcd import free_ports
+from tests.support.local import local_cluster
 
 TASKS = 500
 LEADERS_KILLED = 3
@@ -42,15 +41,8 @@ def fake() -> Iterator[FakeCluster]:
 @pytest.fixture
 def replicas(fake: FakeCluster, tmp_path: Path) -> Iterator[LocalCluster]:
     """etcd and three replicas, on the fake cluster."""
-    ports = free_ports(2)
     settings = {**SETTINGS, "TALLY_KUBECONFIG": str(fake.kubeconfig(tmp_path / "kubeconfig"))}
-    options = DevOptions(
-        engine="kubernetes", data_dir=tmp_path / "data", etcd_port=ports[0], status_port=ports[1], settings=settings
-    )
-    with ExitStack() as stack:
-        cluster = LocalCluster(options)
-        cluster.start()
-        stack.callback(cluster.stop)
+    with local_cluster(tmp_path / "data", engine="kubernetes", settings=settings) as cluster:
         yield cluster
 
 
