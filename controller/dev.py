@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -30,8 +31,12 @@ from controller.core.resources import format_quantity
 from controller.embedded_etcd import EtcdConfig, EtcdProcess, find_etcd
 from controller.engine.process import ProcessEngine
 
+if TYPE_CHECKING:
+    from controller.fake_kubernetes import FakeCluster
+
 CLUSTER = "default"
 DATA_VERSION = 1
+SAMPLE_IMAGE = "busybox:1.36"
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 10.0
 SHUTDOWN_GRACE_SECONDS = 2.0  # for the tasks that still run on Ctrl-C
@@ -49,6 +54,7 @@ class DevOptions:
 
     replicas: int = 3
     engine: str = "process"
+    fake_cluster: bool = False  # with the kubernetes engine: a fake Kubernetes, instead of the one that KUBECONFIG names
     data_dir: Path = Path(".tally")
     samples: bool = True
     etcd_port: int = 2379
@@ -81,8 +87,14 @@ class LocalCluster:
                 self.data_dir / "etcd", options.etcd_port, options.etcd_port + 1, log_file=self.data_dir / "logs" / "etcd.log"
             ),
         )
+        self.fake_cluster = _fake_cluster(options)
         self.replicas = [ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)]
         self._lock_file: int | None = None
+
+    @property
+    def kubeconfig(self) -> Path:
+        """How the replicas reach the fake cluster."""
+        return self.data_dir / "kubeconfig"
 
     @property
     def endpoint(self) -> str:
@@ -95,6 +107,9 @@ class LocalCluster:
             self._claim_data_dir()
             self._check_ports()
             self.etcd.start()
+            if self.fake_cluster is not None:
+                self.fake_cluster.start()
+                self.fake_cluster.kubeconfig(self.kubeconfig)
             for replica in self.replicas:
                 self.start_replica(replica)
         except BaseException:
@@ -113,6 +128,8 @@ class LocalCluster:
             "TALLY_STATUS": f"127.0.0.1:{replica.status_port}",
             **self.options.settings,
         }
+        if self.fake_cluster is not None:
+            environment["TALLY_KUBECONFIG"] = str(self.kubeconfig)
         with (self.data_dir / "logs" / f"{replica.name}.log").open("ab") as log:
             replica.process = subprocess.Popen(
                 [sys.executable, "-m", "controller.cli.main", "controller"],
@@ -157,6 +174,8 @@ class LocalCluster:
             engine = ProcessEngine(self.state_dir, CLUSTER, self.clock)
             engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
             engine.close()
+        if self.fake_cluster is not None:
+            self.fake_cluster.stop()
         self.etcd.stop()
         if self._lock_file is not None:
             os.close(self._lock_file)
@@ -205,6 +224,16 @@ class LocalCluster:
                     ) from error
 
 
+def _fake_cluster(options: DevOptions) -> FakeCluster | None:
+    if not options.fake_cluster:
+        return None
+    if options.engine != "kubernetes":
+        raise DevError(f"--fake-cluster is for --engine kubernetes, not for --engine {options.engine}")
+    from controller.fake_kubernetes import FakeCluster
+
+    return FakeCluster()
+
+
 def default_pool() -> dict[str, object]:
     """A pool of this machine's size: all its cpus, and half of its memory, in whole MiB."""
     memory = psutil.virtual_memory().total // 2 // 2**20 * 2**20
@@ -215,7 +244,7 @@ def default_pool() -> dict[str, object]:
     }
 
 
-def sample_tasks(run: int) -> list[dict[str, object]]:
+def sample_tasks(run: int, image: str = "") -> list[dict[str, object]]:
     """Small tasks that show the lifecycle: successes, a retry that helps, a failure, a deadline, priorities."""
     shell = ["sh", "-c"]
     flaky = 'if [ "$TALLY_ATTEMPT" = 1 ]; then echo "first attempt fails"; exit 1; fi; echo "attempt $TALLY_ATTEMPT succeeds"'
@@ -229,7 +258,8 @@ def sample_tasks(run: int) -> list[dict[str, object]]:
         {"id": f"sample-{run}-overdue", "command": ["sleep", "60"], "deadlines": {"run": "5s"}, "grace_seconds": 1},
         {"id": f"sample-{run}-urgent", "command": ["echo", "first in the queue"], "priority": 100},
     ]
-    return [{**task, "resources": {"cpu": "250m", "memory": "64Mi"}, "labels": {"sample": str(run)}} for task in tasks]
+    common = {"image": image, "resources": {"cpu": "250m", "memory": "64Mi"}, "labels": {"sample": str(run)}}
+    return [{**common, **task} for task in tasks]
 
 
 def run_dev(options: DevOptions) -> int:
@@ -246,7 +276,9 @@ def run_dev(options: DevOptions) -> int:
             with cluster.client() as client:
                 if not any(pool.name == "default" for pool in client.pools()):
                     client.apply_pool(default_pool())
-                show(cluster, client, sample_tasks(_next_run(cluster.data_dir)) if options.samples else [], tally_command())
+                image = "" if options.engine in ("process", "null") else SAMPLE_IMAGE
+                samples = sample_tasks(_next_run(cluster.data_dir), image) if options.samples else []
+                show(cluster, client, samples, tally_command())
         except KeyboardInterrupt:
             pass
         finally:

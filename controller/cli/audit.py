@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from controller.cli import output as out
+from controller.cli.engines import open_engine_or_warn
 from controller.cli.session import ERROR, Session, complain
-from controller.core.errors import UserError
 
 if TYPE_CHECKING:
     from controller.audit import Look, Report
@@ -44,7 +43,7 @@ def audit(
     if (dry_run or delete) and not repair:
         raise typer.BadParameter("--dry-run and --delete go with --repair")
     client = session.client
-    engine = None if records_only else open_engine(session)
+    engine = None if records_only else open_engine_or_warn(session)
     report, look = _examine(client, engine)
     outcomes: list[Outcome] = []
     if repair and not dry_run:
@@ -65,20 +64,6 @@ def audit(
             print(shown.to_text())
     if report.wrong:
         raise typer.Exit(ERROR)
-
-
-def open_engine(session: Session) -> Engine | None:
-    """The engine that the registered replicas use; None, with a warning, when it cannot be read from here."""
-    named = next((name for replica in session.client.replicas() if (name := str(replica.engine.get("name", "")))), "")
-    try:
-        if named in ("kubernetes", "docker"):
-            from controller.app import make_engine
-
-            return make_engine(named, session.settings, session.client.clock)
-        return session.client.engine(session.given("state_dir"))
-    except UserError as error:
-        print(f"warning: the engine is not checked: {error}", file=sys.stderr)
-        return None
 
 
 def _examine(client: Client, engine: Engine | None) -> tuple[Report, Look]:

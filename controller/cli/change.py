@@ -115,3 +115,25 @@ def delete(
         raise UserError("only pools can be deleted: finished tasks go when their retention is over, others can be cancelled")
     session.client.delete_pool(name)
     print(f"pool/{name} deleted")
+
+
+def release_finalizers(
+    session: Session,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it although replicas are registered.")] = False,
+) -> None:
+    """Let go of all pods that Tally keeps, for uninstalling.
+
+    Each pod has a finalizer that keeps it, when it is deleted, until its end is recorded. Stop the replicas first: while they
+    run, this makes deleted pods vanish before their end is committed.
+    """
+    from controller.cli.engines import open_kubernetes
+
+    replicas = session.client.replicas()
+    if replicas and not yes:
+        raise UserError(f"{len(replicas)} replicas are registered: stop them first, or give --yes")
+    engine = open_kubernetes(session)
+    try:
+        released = engine.release_finalizers()
+    finally:
+        engine.close()
+    print(f"{released} pods released" if released != 1 else "1 pod released")

@@ -57,6 +57,8 @@ def check(session: Session) -> Iterator[Point]:
     yield from _history(client.store, session, revision)
     yield from _clocks(session)
     replicas, leader = client.replicas(), client.leader()
+    if any(replica.engine.get("name") == "kubernetes" for replica in replicas) or session.given("engine") == "kubernetes":
+        yield from _rights(session)
     if not replicas:
         yield Point("replicas", Verdict.WARNING, "none is registered: start some with `tally dev` or `tally controller`")
         return
@@ -66,6 +68,29 @@ def check(session: Session) -> Iterator[Point]:
         yield Point("leader", Verdict.WRONG, "none: one should be elected within the lease's time; see the replicas' logs")
     else:
         yield Point("leader", Verdict.OK, f"{leader.id} leads epoch {leader.epoch} (term {leader.term})")
+
+
+def _rights(session: Session) -> Iterator[Point]:
+    """Each right that the engine needs, tried by asking the server; what is missing is printed as the rule that gives it."""
+    from controller.cli.engines import open_kubernetes
+    from controller.core.errors import TallyError
+
+    try:
+        engine = open_kubernetes(session)
+    except TallyError as error:
+        yield Point("kubernetes", Verdict.WRONG, str(error))
+        return
+    try:
+        missing = engine.check_rights()
+    except TallyError as error:
+        yield Point("kubernetes", Verdict.WRONG, str(error))
+        return
+    finally:
+        engine.close()
+    for right in missing:
+        yield Point("kubernetes", Verdict.WRONG, f"a right is missing; add this rule to the role: {right}")
+    if not missing:
+        yield Point("kubernetes", Verdict.OK, f"all rights are given in {', '.join(engine.namespaces)}")
 
 
 def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:

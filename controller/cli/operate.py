@@ -34,7 +34,10 @@ def controller(session: Session) -> None:
 def dev(
     session: Session,
     replicas: Annotated[int, typer.Option(min=1, max=9, help="How many replicas of the controller.")] = 3,
-    engine: Annotated[str, typer.Option(help="What runs attempts: process or null.")] = "process",
+    engine: Annotated[str, typer.Option(help="What runs attempts: process, kubernetes, docker or null.")] = "process",
+    fake_cluster: Annotated[
+        bool, typer.Option(help="With --engine kubernetes: a fake Kubernetes inside this command, for trying out without one.")
+    ] = False,
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept between runs.")] = Path(".tally"),
     samples: Annotated[bool, typer.Option(help="Submit sample tasks.")] = True,
     etcd_port: Annotated[int, typer.Option(min=1, max=65534, help="etcd listens here, and on the next port.")] = 2379,
@@ -52,6 +55,7 @@ def dev(
     options = DevOptions(
         replicas=replicas,
         engine=engine,
+        fake_cluster=fake_cluster,
         data_dir=data_dir,
         samples=samples,
         etcd_port=etcd_port,

@@ -185,17 +185,17 @@ class Client:
         attempt: int | None = None,
         follow: bool = False,
         stop: threading.Event | None = None,
-        state_dir: Path | None = None,
+        engine: Engine | None = None,
     ) -> Iterator[bytes]:
         """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or `stop` is set.
 
-        The process engine keeps output in the state folder of its machine, so that this works on that machine only.
-        Raises NotFound, EngineError, and UserError where no output can be read from here.
+        `engine` None is the process engine of the registered replicas, which keeps output in the state folder of its machine:
+        then this works on that machine only. Raises NotFound, EngineError, and UserError where no output can be read from here.
         """
         number = self.get(task_id).attempt if attempt is None else attempt
         if number < 1:
             raise NotFound(f"task {task_id!r} has not started yet, so that it has no output: see `tally explain {task_id}`")
-        engine = self.engine(state_dir)
+        engine = engine if engine is not None else self.engine()
         if engine is None:
             raise UserError("no replica is registered whose engine keeps output that can be read from here: give --state-dir")
         try:
