@@ -21,7 +21,7 @@ from controller.clock import Clock, SystemClock
 from controller.config import Settings, check_timings
 from controller.core.errors import InvalidField
 from controller.election.elector import Timings
-from controller.engine.base import Engine
+from controller.engine.base import Counting, Engine
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.self_audit import SelfAudit
@@ -88,7 +88,22 @@ def describe_engine(settings: Settings) -> dict[str, Any]:
     engine: dict[str, Any] = {"name": settings.engine}
     if settings.engine == "process":
         engine["state_dir"] = str(settings.state_dir)
+    elif settings.engine == "kubernetes":
+        engine["namespaces"] = list(settings.kube_namespaces)  # () for the kubeconfig's own
+        if settings.kubeconfig is not None:
+            engine["kubeconfig"] = str(settings.kubeconfig)
     return engine
+
+
+def make_metrics(store: EtcdStore, engine: Engine, clock: Clock) -> Metrics:
+    """The metrics, told where store and engine count for themselves."""
+    metrics = Metrics(clock)
+    metrics.outside.watch_restarts = lambda: store.reconnects
+    metrics.outside.endpoint_failures = lambda: store.gateway.failures
+    if isinstance(engine, Counting):
+        metrics.outside.engine_faults = lambda: engine.faults
+        metrics.outside.rate_limit_seconds = engine.waited_seconds
+    return metrics
 
 
 def run_controller(settings: Settings) -> int:
@@ -106,9 +121,7 @@ def run_controller(settings: Settings) -> int:
     # The audit's own: its load would take a store that was restored from a backup for the known one, before our model did.
     audited = make_store(settings, clock)
     engine = make_engine(settings.engine, settings, clock)
-    metrics = Metrics(clock)
-    metrics.outside.watch_restarts = lambda: store.reconnects
-    metrics.outside.endpoint_failures = lambda: store.gateway.failures
+    metrics = make_metrics(store, engine, clock)
     identity: dict[str, Any] = {
         "id": settings.replica,
         "instance": uuid.uuid4().hex,

@@ -12,8 +12,8 @@ Calls may come from several threads at once, for different attempts.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 from controller.core.errors import TallyError
 from controller.core.task import AttemptId, Launch, Observation
@@ -103,3 +103,11 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of connections; running attempts are left running. Idempotent."""
         ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """What an engine that speaks to a server also tells, for the metrics."""
+
+    faults: Mapping[str, int]  # what went wrong with calls, by kind: HTTP codes, "timeout", …
+    waited_seconds: Callable[[], float]  # for which calls waited for their turn under our own limit, in all

@@ -36,7 +36,7 @@ from controller.engine.kubernetes_logs import PodEvent, read_log, recent_events
 from controller.engine.kubernetes_refusals import to_refusal, unavailable
 from controller.engine.kubernetes_rights import MissingRight, missing_rights
 from controller.engine.kubernetes_watch import LIST_SECONDS_FACTOR, PodWatch, list_pods
-from controller.engine.pod import FINALIZER, GATE, LABEL_CLUSTER, Pod, attempt_of, decode_pod
+from controller.engine.pod import FINALIZER, GATE, LABEL_CLUSTER, Pod, attempt_of, decode_pod, pod_path, pods_path
 from controller.engine.pod_observation import observe
 from controller.engine.pod_template import Document, PoolOptions, build_pod, build_tombstone, parse_options, whole_seconds
 
@@ -72,7 +72,7 @@ class KubernetesEngine:
         self._options = options
         self._api = KubernetesApi(options.access, clock)
         self.namespaces = options.namespaces or (self._api.namespace,)
-        self.faults = self._api.faults
+        self.faults, self.waited_seconds = self._api.faults, self._api.limit.waited
         self._selector = {"labelSelector": f"{LABEL_CLUSTER}={cluster}"}
         self._minor: int | None = None
 
@@ -157,7 +157,7 @@ class KubernetesEngine:
         watches = [
             PodWatch(
                 self._api,
-                _pods_path(namespace),
+                pods_path(namespace),
                 self._selector,
                 report,
                 stop,
@@ -185,7 +185,7 @@ class KubernetesEngine:
         def look() -> Pod | None:
             return self._get(pod.metadata.namespace, attempt)
 
-        return read_log(self._api, f"{_pod_path(pod)}/log", pod, look, follow, stop or threading.Event())
+        return read_log(self._api, f"{pod_path(pod)}/log", pod, look, follow, stop or threading.Event())
 
     def close(self) -> None:
         """See Engine."""
@@ -224,7 +224,7 @@ class KubernetesEngine:
         """All of ours. Raises EngineUnavailable."""
         for namespace in self.namespaces:
             with unavailable(f"pods of namespace {namespace} cannot be listed"):
-                for pods, _ in list_pods(self._api, _pods_path(namespace), self._selector, self._list_timeout):
+                for pods, _ in list_pods(self._api, pods_path(namespace), self._selector, self._list_timeout):
                     for pod in pods:
                         attempt = attempt_of(pod, self._cluster)
                         if attempt is not None:
@@ -249,7 +249,7 @@ class KubernetesEngine:
         """Whatever has the name."""
         with unavailable(f"pod {attempt} cannot be read"):
             try:
-                return _decoded(self._api.call("GET", f"{_pods_path(namespace)}/{attempt}"))
+                return _decoded(self._api.call("GET", f"{pods_path(namespace)}/{attempt}"))
             except ApiRefused as error:
                 if error.code == 404:
                     return None
@@ -279,7 +279,7 @@ class KubernetesEngine:
         namespace = body["metadata"]["namespace"]
         for _ in range(_TRIES):
             try:
-                return _decoded(self._api.call("POST", _pods_path(namespace), body=body))
+                return _decoded(self._api.call("POST", pods_path(namespace), body=body))
             except ApiRefused as error:
                 if error.code != 409:
                     raise
@@ -323,7 +323,7 @@ class KubernetesEngine:
         }
         with unavailable(f"pod {pod.metadata.name} cannot be deleted"):
             try:
-                answer = _decoded(self._api.call("DELETE", _pod_path(pod), body=body))
+                answer = _decoded(self._api.call("DELETE", pod_path(pod), body=body))
             except ApiRefused as error:
                 if error.code in (404, 409):
                     return None
@@ -358,7 +358,7 @@ class KubernetesEngine:
             ]
             with unavailable(f"pod {pod.metadata.name} cannot be changed"):
                 try:
-                    return _decoded(self._api.call("PATCH", _pod_path(pod), body=patch, content_type=JSON_PATCH))
+                    return _decoded(self._api.call("PATCH", pod_path(pod), body=patch, content_type=JSON_PATCH))
                 except ApiRefused as error:
                     if error.code not in (404, 409, 422):  # gone, or changed since it was read
                         raise
@@ -383,14 +383,6 @@ class KubernetesEngine:
 
 def _index(items: list[str], item: str) -> int | None:
     return items.index(item) if item in items else None
-
-
-def _pods_path(namespace: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods"
-
-
-def _pod_path(pod: Pod) -> str:
-    return f"{_pods_path(pod.metadata.namespace)}/{pod.metadata.name}"
 
 
 def _decoded(data: bytes) -> Pod:

@@ -91,6 +91,7 @@ class RateLimit:
         self._lock = threading.Lock()
         self._tokens = self._burst
         self._at = clock.boottime()
+        self._waited = 0.0
 
     def take(self) -> float:
         """Take a turn; returns in how many seconds it comes."""
@@ -98,7 +99,13 @@ class RateLimit:
             now = self._clock.boottime()
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._qps) - 1.0
             self._at = now
-            return max(0.0, -self._tokens / self._qps)
+            wait = max(0.0, -self._tokens / self._qps)
+            self._waited += wait
+            return wait
+
+    def waited(self) -> float:
+        """Seconds that calls have waited for their turns, in all."""
+        return self._waited
 
 
 class KubernetesApi:
@@ -111,7 +118,7 @@ class KubernetesApi:
         configuration.connection_pool_maxsize = POOL_SIZE
         self._client = ApiClient(configuration)
         self._timeout = access.timeout_seconds
-        self._limit = RateLimit(access.qps, access.burst, clock)
+        self.limit = RateLimit(access.qps, access.burst, clock)
         self._closed = threading.Event()
         self.host = str(configuration.host)
         self.faults: Counter[str] = Counter()
@@ -147,7 +154,7 @@ class KubernetesApi:
     def _send(
         self, method: str, path: str, query: Mapping[str, object], body: object, content_type: str, timeout: float
     ) -> urllib3.BaseHTTPResponse:
-        if self._closed.is_set() or self._closed.wait(self._limit.take()):
+        if self._closed.is_set() or self._closed.wait(self.limit.take()):
             raise EngineUnavailable("the connection to Kubernetes is closed")
         headers = {"Accept": JSON} | ({"Content-Type": content_type} if body is not None else {})
         try:

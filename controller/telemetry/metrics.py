@@ -27,7 +27,7 @@ class Metrics:
     """See the module's docstring. Implements the runtime's Instruments; safe to call from any thread."""
 
     def __init__(self, clock: Clock) -> None:
-        disable_created_metrics()  # a second series for each, of which nothing here makes use
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of which nothing here makes use
         self.outside = Outside()
         self._clock = clock
         self._registry = CollectorRegistry()

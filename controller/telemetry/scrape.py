@@ -79,11 +79,11 @@ class ViewSeries(Collector):
 
     def _add_outside(self, families: _Families, facts: Facts) -> None:
         outside = self._outside
-        for cause, number in outside.watch_restarts().items():
+        for cause, number in dict(outside.watch_restarts()).items():  # a copy: others count on
             families.add("tally_store_watch_restarts", number, cause)
-        for endpoint, number in outside.endpoint_failures().items():
+        for endpoint, number in dict(outside.endpoint_failures()).items():
             families.add("tally_store_endpoint_failures", number, endpoint)
-        for code, number in outside.engine_faults().items():
+        for code, number in dict(outside.engine_faults()).items():
             families.add("tally_engine_faults", number, code)
         families.add("tally_engine_rate_limit_wait_seconds", outside.rate_limit_seconds())
         if facts.role == "leader" and outside.engine_heard_at is not None:
