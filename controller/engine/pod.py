@@ -216,3 +216,13 @@ def attempt_of(pod: Pod, cluster: str) -> AttemptId | None:
     except ValueError:
         return None
     return attempt if labels.get(LABEL_TASK) == attempt.task_id and labels.get(LABEL_ATTEMPT) == str(attempt.number) else None
+
+
+def pods_path(namespace: str) -> str:
+    """Of a namespace's pods, in the API."""
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def pod_path(pod: Pod) -> str:
+    """Of this pod."""
+    return f"{pods_path(pod.metadata.namespace)}/{pod.metadata.name}"
