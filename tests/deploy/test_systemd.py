@@ -1,0 +1,219 @@
+"""The systemd unit: verified, rated, and run by a real systemd with all its hardening, watchdog and left-over attempts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.config import load_settings
+from controller.embedded_etcd import EtcdBinary
+from tests.support.systemd import PrivateSystemd, private_systemd
+from tests.support.waiting import wait_until
+
+eventually = partial(wait_until, timeout=90.0, poll=0.1)
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "deploy" / "systemd"
+pytestmark = [pytest.mark.xdist_group("systemd"), pytest.mark.timeout(300)]  # one worker boots one
+EXPOSURE = 2.0
+UNIT = "tally.service"
+LAUNCHER = """#!{python}
+import sys
+sys.path[:0] = ["/opt/tally/source", "/opt/tally/packages"]
+from controller.cli.main import main
+main()
+"""
+LOG = "/var/log/tally.log"
+MOVED = "LD_LIBRARY_PATH=/opt/tally/python/lib"
+TALLY = "/opt/tally/bin/tally"
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """systemd-analyze, which needs no running systemd for these."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed (Debian: systemd)")
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("drop_in", ["", "credentials.conf", "process-engine.conf"])
+def test_the_unit_is_valid(tmp_path: Path, drop_in: str) -> None:
+    """Alone, and with each drop-in: no unknown setting, no warning."""
+    unit = tmp_path / UNIT
+    unit.write_text((UNITS / UNIT).read_text().replace(TALLY, shutil.which("true") or ""))
+    if drop_in:
+        (tmp_path / f"{UNIT}.d").mkdir()
+        shutil.copy(UNITS / "drop-ins" / drop_in, tmp_path / f"{UNIT}.d")
+    verdict = analyze("verify", "--man=no", str(unit))
+    assert (verdict.returncode, verdict.stderr) == (0, "")
+
+
+def test_the_units_exposure_is_low() -> None:
+    """By systemd's own measure, from 0 to 10."""
+    answer = analyze("security", "--offline=true", f"--threshold={int(EXPOSURE * 10)}", "--no-pager", str(UNITS / UNIT))
+    assert answer.returncode == 0, answer.stdout
+    found = re.search(r"Overall exposure level for tally.service: ([\d.]+)", answer.stdout)
+    assert found is not None
+    assert float(found[1]) <= EXPOSURE
+
+
+def test_the_example_environment_holds_settings_only(tmp_path: Path) -> None:
+    """Each line is a setting with a value that is accepted, and none is a secret."""
+    lines = [line for line in (UNITS / "tally.env").read_text().splitlines() if line and not line.startswith("#")]
+    environ = dict(line.split("=", 1) for line in lines)
+    (tmp_path / "kubeconfig").touch()
+    environ["TALLY_KUBECONFIG"] = str(tmp_path / "kubeconfig")
+    empty = tmp_path / "tally.toml"
+    empty.touch()
+    origins = load_settings({}, environ, str(empty)).origins
+    assert {f"TALLY_{name.upper()}" for name, origin in origins.items() if origin.startswith("environment")} == set(environ)
+
+
+@pytest.fixture(scope="module")
+def machine(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSystemd]:
+    """A systemd on a machine where Tally is installed as the notes say, and etcd listens on its usual port."""
+    with private_systemd(tmp_path_factory.mktemp("systemd")) as running:
+        install(running)
+        running.path("/etc/systemd/system/etcd.service").write_text(
+            f"[Service]\nType=notify\nExecStart={etcd_binary.path} --data-dir=/var/tmp/etcd\n"
+        )
+        order(running, "start", "etcd.service")
+        yield running
+
+
+@pytest.fixture
+def systemd(machine: PrivateSystemd) -> Iterator[PrivateSystemd]:
+    """The machine, on which the unit does not run."""
+    yield machine
+    machine.run("systemctl", "stop", UNIT)
+    machine.run("systemctl", "reset-failed", UNIT)
+
+
+def install(systemd: PrivateSystemd) -> None:
+    """This interpreter, its packages and this source below /opt/tally, where an unprivileged user can read them."""
+    mounts = {"source": str(ROOT), "packages": sysconfig.get_paths()["purelib"], "python": sys.base_prefix}
+    for name, source in mounts.items():
+        systemd.path(f"/opt/tally/{name}").mkdir(parents=True)
+        mounted = systemd.run("mount", "--bind", source, f"/opt/tally/{name}")
+        assert mounted.returncode == 0, mounted.stderr
+    launcher = systemd.path(TALLY)
+    launcher.parent.mkdir()
+    launcher.write_text(LAUNCHER.format(python=f"/opt/tally/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"))
+    launcher.chmod(0o755)
+    systemd.path("/etc/tally").mkdir()
+    systemd.path("/etc/tally/tally.toml").write_text("")
+    (systemd.path("/etc/passwd")).open("a").write("tally:x:4711:4711::/nonexistent:/usr/sbin/nologin\n")
+    (systemd.path("/etc/group")).open("a").write("tally:x:4711:\n")
+    systemd.path("/etc/systemd/system/tally.service").write_text((UNITS / UNIT).read_text())
+
+
+def order(systemd: PrivateSystemd, *verb: str) -> None:
+    """systemctl, which must succeed."""
+    done = systemd.run("systemctl", *verb)
+    status = systemd.run("systemctl", "status", "--no-pager", "-l", UNIT).stdout + systemd.log()
+    said = systemd.path(LOG).read_text() if systemd.path(LOG).exists() else ""
+    assert done.returncode == 0, f"{done.stderr}\n{status}\n{said}"
+
+
+def configure(systemd: PrivateSystemd, environment: dict[str, str], *drop_ins: str) -> None:
+    """Settings for the unit, and the drop-ins of these names, in place of those before."""
+    folder = systemd.path(f"/etc/systemd/system/{UNIT}.d")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    # An interpreter that was moved finds its library by this.
+    (folder / "log.conf").write_text(f"[Service]\nStandardError=append:{LOG}\nEnvironment={MOVED}\n")
+    for name, text in [(each, (UNITS / "drop-ins" / each).read_text()) for each in drop_ins]:
+        (folder / name).write_text(text)
+    systemd.path("/etc/tally/tally.env").write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+    order(systemd, "daemon-reload")
+
+
+def tally(systemd: PrivateSystemd, *arguments: str) -> Any:
+    """A command's answer, as a document where it is asked for one."""
+    done = systemd.run("env", MOVED, TALLY, *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) if "json" in arguments else done.stdout
+
+
+def test_a_replica_under_systemd(systemd: PrivateSystemd) -> None:
+    """Started, it is ready, nobody in particular, and says that it leads; stuck, it is replaced; stopped, it hands over."""
+    configure(systemd, {"TALLY_ENGINE": "null", "TALLY_REPLICA": "unit"})
+    systemd.path(f"/etc/systemd/system/{UNIT}.d/watchdog.conf").write_text("[Service]\nWatchdogSec=3s\n")
+    order(systemd, "daemon-reload")
+    order(systemd, "start", UNIT)
+    eventually(lambda: systemd.show(UNIT, "StatusText").startswith("leading, epoch 1"), "leadership")
+    pid = systemd.show(UNIT, "MainPID")
+    status = systemd.path(f"/proc/{pid}/status").read_text()
+    assert not re.search(r"^Uid:\s+0", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+    assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
+    tally(systemd, "apply", "-f", write(systemd, {"name": "default", "capacity": {"cpu": 1}}))
+    tally(systemd, "submit", "one", "--cpu", "1", "--", "true")
+    fed = systemd.show(UNIT, "WatchdogTimestampMonotonic")
+    eventually(lambda: systemd.show(UNIT, "WatchdogTimestampMonotonic") != fed, "the watchdog to be fed")
+
+    systemd.run("kill", "-STOP", pid)
+    eventually(lambda: systemd.show(UNIT, "NRestarts") == "1", "the watchdog")
+    eventually(lambda: systemd.show(UNIT, "StatusText").startswith("leading, epoch 2"), "leadership")
+
+    order(systemd, "stop", UNIT)
+    assert systemd.show(UNIT, "Result") == "success"
+    assert tally(systemd, "get", "replicas", "-o", "json")["items"] == []
+
+
+def test_credentials_are_shown_to_the_service_alone(systemd: PrivateSystemd) -> None:
+    """A dynamic user reads what only root may read on disk; etcd without TLS is no use with them, and the status line says so."""
+    credentials = systemd.path("/etc/tally/credentials")
+    credentials.mkdir(mode=0o700)
+    for name in ("etcd-ca.pem", "etcd-client.pem", "etcd-client-key.pem", "etcd-password"):
+        (credentials / name).write_text("secret\n")
+        (credentials / name).chmod(0o600)
+    configure(systemd, {"TALLY_ENGINE": "null", "TALLY_ETCD": "http://127.0.0.1:2379"}, "credentials.conf")
+    order(systemd, "start", "--no-block", UNIT)
+    eventually(lambda: systemd.show(UNIT, "StatusText").startswith("starting"), "the settings to be accepted")
+
+
+def test_a_setting_that_does_not_hold_is_not_tried_again(systemd: PrivateSystemd) -> None:
+    """The unit fails at once, and says why."""
+    configure(systemd, {"TALLY_ENGINE": "null", "TALLY_LEASE_TTL_SECONDS": "1"})
+    assert systemd.run("systemctl", "start", UNIT).returncode != 0
+    assert systemd.show(UNIT, "ActiveState") == "failed"
+    assert systemd.show(UNIT, "ExecMainStatus") == "2"
+    assert "lease_ttl_seconds" in systemd.path(LOG).read_text()
+
+
+def test_attempts_survive_a_restart_of_the_unit(systemd: PrivateSystemd) -> None:
+    """With the process engine: the same process goes on, is adopted, and its end is seen."""
+    configure(systemd, {"TALLY_REPLICA": "unit", "TALLY_CLUSTER": "second"}, "process-engine.conf")
+    order(systemd, "start", UNIT)
+    second = ("--cluster", "second")
+    tally(systemd, "apply", *second, "-f", write(systemd, {"name": "default", "capacity": {"cpu": 1}}))
+    tally(
+        systemd, "submit", *second, "long", "--cpu", "1", "--", "sh", "-c", "echo $$ > pid; until [ -e stop ]; do sleep 0.1; done"
+    )
+    pids = eventually(lambda: list(systemd.path("/var/lib/tally").glob("second/**/pid")), "the attempt")
+    first = pids[0].read_text()
+
+    order(systemd, "restart", UNIT)
+    assert Path(pids[0]).read_text() == first
+    assert systemd.run("kill", "-0", first.strip()).returncode == 0
+    pids[0].with_name("stop").touch()
+    tally(systemd, "wait", *second, "long", "--for=succeeded", "--timeout", "60s")
+    history = tally(systemd, "get", "tasks", *second, "long", "-o", "json")
+    assert history["status"]["attempt"] == 1
+
+
+def write(systemd: PrivateSystemd, document: dict[str, Any]) -> str:
+    """A file inside."""
+    systemd.path("/run/document.yaml").write_text(json.dumps(document))
+    return "/run/document.yaml"
