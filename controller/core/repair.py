@@ -13,6 +13,7 @@ What is repaired, and what is not:
   are bounded by those around them, and the step that records it tells what was found.
 - Records of terms that never were are removed, and a lost or lowered epoch becomes the number of this term.
 - A key that is quarantined is removed only if the request gives its mod revision; a ledger is then written anew instead.
+- The empty ledger of a pool that is gone is removed if its mod revision is given.
 - A status that was deleted is not made up again: what it held and counted is not known. What runs of the task is an
   orphan, the leader stops it, and the task runs from the start, with a new number.
 - A history that the lifecycle does not allow is left alone, since what happened is not known.
@@ -202,7 +203,9 @@ class _Draft:
         record = next(
             (r for r in self._world.quarantine if name == (r[1][0] if r[0] == "unknown" else "/".join((r[0], *r[1])))), None
         )
-        if record is None:
+        if record is None and name.startswith("ledgers/") and wanted.mod:
+            self._abandoned_ledger(wanted, name.removeprefix("ledgers/"))
+        elif record is None:
             self._answer(wanted, Verdict.GONE, "no such key is quarantined")
         elif not wanted.mod:
             self._answer(wanted, Verdict.LEFT, "a key is deleted only when it is named, with its revision")
@@ -213,6 +216,16 @@ class _Draft:
         else:
             self._write(*record, None)
             self._answer(wanted, Verdict.REPAIRED, "the key is deleted")
+
+    def _abandoned_ledger(self, wanted: Wanted, pool: str) -> None:
+        """The empty ledger of a pool that is no longer defined, and that nothing draws on: it may go with the pool."""
+        ledger = self._world.ledger(pool)
+        is_used = pool in self._world.pools or ("pools", (pool,)) in self._world.quarantine or self._world.queue(pool)
+        if ledger.mod != wanted.mod or is_used or ledger.held or self._balance.held.get(pool) or self._balance.unreadable_of(pool):
+            self._answer(wanted, Verdict.LEFT, "the ledger is in use, or is another one by now")
+            return
+        self._write("ledgers", (pool,), None)
+        self._answer(wanted, Verdict.REPAIRED, "the empty ledger of a pool that is gone is deleted")
 
     def _attempt(self, wanted: Wanted, name: str) -> None:
         try:

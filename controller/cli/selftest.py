@@ -1,0 +1,39 @@
+"""The command that tries safe faults on a live installation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from controller.cli import output as out
+from controller.cli.engines import open_engine_or_warn
+from controller.cli.session import ERROR, Session
+
+
+def selftest(
+    session: Session,
+    image: Annotated[str, typer.Option(help="An image with a shell, where the engine needs one.")] = "",
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for each thing.")] = 120.0,
+    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
+) -> None:
+    """Try safe faults on this installation.
+
+    Races, a step-down, a stale leader, a cut watch: with tasks and a pool of its own, which it removes. Exit 1 on failure.
+    """
+    from controller.client import Client
+    from controller.selftest import SelfTest, Verdict
+
+    out.check_form(output, ("json", "yaml"))
+    run = SelfTest(
+        lambda: Client.from_settings(session.settings), open_engine_or_warn(session), image=image, timeout_seconds=timeout
+    )
+    items: list[dict[str, Any]] = []
+    for item in run.run():
+        items.append({**item._asdict(), "verdict": item.verdict.value})
+        if not output:
+            print(f"{item.verdict:<8} {item.seconds:6.1f} s  {item.name}: {item.seen}", flush=True)
+    if output:
+        out.print_document({"name": run.name, "items": items}, output)
+    if any(item["verdict"] == Verdict.FAILED for item in items):
+        raise typer.Exit(ERROR)
