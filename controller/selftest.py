@@ -242,7 +242,9 @@ class SelfTest:
         for replica in self._client.replicas():
             try:
                 self._compare(replica.status_url, revision)
-            except (OSError, ValueError, urllib.error.URLError):
+            except urllib.error.HTTPError as error:
+                raise Failed(f"{replica.id} answers {error.code} {error.reason}") from error
+            except (OSError, ValueError):  # no connection, or no URL
                 silent.append(replica.id)
             else:
                 answered += 1
@@ -355,7 +357,7 @@ class SelfTest:
         """What a replica tells of each task against what is stored. Raises OSError when it cannot be asked."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         for name in self._tasks:
-            query = f"{url}/v1/tasks/{name}?min_revision={revision}&wait=5s"
+            query = f"{url}/v1/tasks/{name}?min_revision={revision}&wait=5"
             with opener.open(query, timeout=HTTP_SECONDS) as answer:
                 told = json.load(answer)
             view = self._client.get(name)

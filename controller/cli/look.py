@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli import output as out
-from controller.cli.session import Session, as_usage
+from controller.cli.session import ERROR, Session, as_usage, complain
 from controller.client import NotFound, PoolView, ReplicaView, TaskView
 from controller.client.reading import parse_state
 from controller.core.codec import to_builtins
+from controller.core.errors import CorruptValue
 from controller.core.explain import at, span
-from controller.core.task import Step
+from controller.core.replay import replay
+from controller.core.task import AttemptId, Step
 
 
 class Kind(StrEnum):
@@ -199,6 +201,32 @@ def _describe_task(session: Session, name: str) -> None:
     if steps:
         print("History:")
         _print_steps(steps, "  ")
+    if status is not None and status.attempt:
+        _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _print_events(session: Session, attempt: AttemptId) -> None:
+    """What Kubernetes says of the pod; nothing for other engines."""
+    from controller.cli.engines import open_engine_or_warn
+    from controller.engine.base import AttemptUnknown, EngineError
+
+    if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas()):
+        return
+    engine = open_engine_or_warn(session)
+    try:
+        events = engine.events(attempt) if engine is not None and hasattr(engine, "events") else []
+    except AttemptUnknown:
+        events = []
+    except EngineError as error:
+        print(f"Events: {error}")
+        return
+    finally:
+        if engine is not None:
+            engine.close()
+    print(f"Events of pod {attempt}:" if events else f"Events of pod {attempt}: none, or too long ago")
+    for event in events:
+        times = f" (×{event.count})" if event.count > 1 else ""
+        print(f"  {at(event.at)}  {event.kind}  {event.reason}{times}  {event.message}")
 
 
 def _describe_pool(session: Session, name: str) -> None:
@@ -252,17 +280,33 @@ def why(
 def history(
     session: Session,
     name: Annotated[str, typer.Argument(help="The task.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Replay the steps through the lifecycle; exit 1 when they do not fit.")
+    ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
     """Show what happened to a task, step by step."""
     out.check_form(output, ("json", "yaml"))
-    steps = session.client.history(name)
+    view = session.client.get(name)
+    problems = replay(view.status) if verify and view.status is not None else []
+    try:
+        steps = view.history()
+    except CorruptValue:
+        if not problems:
+            raise
+        steps = []
     if output:
-        out.print_document({"items": to_builtins(steps)}, output)
+        out.print_document({"items": to_builtins(steps), **({"problems": problems} if verify else {})}, output)
     elif steps:
         _print_steps(steps, "")
-    else:
+    elif not problems:
         print(f"Nothing has happened to {name} yet: `tally explain {name}` says why.", file=sys.stderr)
+    for problem in problems:
+        complain(problem)
+    if problems:
+        raise typer.Exit(ERROR)
+    if verify and steps and not output:
+        print(f"Verified: {len(steps)} steps lead from {steps[0].source} to {view.state}, as it is stored.")
 
 
 def _print_steps(steps: list[Step], indent: str) -> None:
@@ -277,6 +321,9 @@ def logs(
     attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""
-    for chunk in session.client.logs(name, attempt=attempt, follow=follow, state_dir=session.given("state_dir")):
+    from controller.cli.engines import open_engine
+
+    engine = open_engine(session)
+    for chunk in session.client.logs(name, attempt=attempt, follow=follow, engine=engine):
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()

@@ -6,6 +6,7 @@ import typer
 
 from controller.cli import change, look, operate
 from controller.cli.audit import audit
+from controller.cli.selftest import selftest
 from controller.cli.session import CONNECTION, command, root_flags
 from controller.cli.submit import submit
 from controller.cli.wait import wait
@@ -38,6 +39,7 @@ command(app, "delete", rich_help_panel=TASKS)(change.delete)
 command(app, "dev", rich_help_panel=OPERATORS, settings=operate.REPLICA_SETTINGS)(operate.dev)
 command(app, "controller", rich_help_panel=OPERATORS, settings=operate.ALL_SETTINGS)(operate.controller)
 command(app, "audit", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(audit)
+command(app, "selftest", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(selftest)
 command(app, "check", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(operate.check)
 command(app, "step-down", rich_help_panel=OPERATORS)(change.step_down)
 command(app, "confirm-stopped", rich_help_panel=OPERATORS)(change.confirm_stopped)

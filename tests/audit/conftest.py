@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,13 @@ import pytest
 from controller.audit import Report, run_audit
 from controller.client import Client
 from controller.core import codec
-from controller.core.finding import Severity
+from controller.core.finding import Mender, Severity
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
-from controller.core.task import Status
+from controller.core.task import RepairRequest, Status
 from controller.dev import LocalCluster
 from controller.engine.process import ProcessEngine
+from controller.repairs import ask, wanted
 from controller.store.base import Committed, Delete, Put, Transaction
 from tests.support.local import QUICK, Gate, leader_of, local_cluster
 from tests.support.waiting import wait_until
@@ -33,7 +34,7 @@ class Damaged:
     client: Client
     engine: ProcessEngine
     gate: Gate
-    names: Iterator[int] = field(default_factory=itertools.count)
+    names: Iterator[int]
 
     def put(self, key: str, value: bytes | None) -> int:
         """Write (None: delete) a key below the cluster's prefix, without any guard; returns the revision."""
@@ -93,18 +94,42 @@ class Damaged:
         return [(f.invariant, f.subject) for f in self.audit().findings if f.severity is Severity.WRONG]
 
 
-@pytest.fixture
-def damaged(tmp_path: Path) -> Iterator[Damaged]:
-    """A fresh cluster, with a pool of eight cpus and a leader."""
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """A cluster that the tests of a module share; each mends at its end what it has broken."""
     settings = {**QUICK, "TALLY_RELIST_SECONDS": "3600", "TALLY_AUDIT_INTERVAL_SECONDS": "1"}
-    with local_cluster(tmp_path / "data", replicas=1, settings=settings) as cluster, cluster.client() as client:
+    with local_cluster(tmp_path_factory.mktemp("ground"), replicas=1, settings=settings) as cluster:
+        yield cluster
+
+
+_names = itertools.count()
+
+
+@pytest.fixture
+def damaged(ground: LocalCluster, tmp_path: Path) -> Iterator[Damaged]:
+    """The cluster with a pool of eight cpus and a leader; whatever a test did to it can be mended."""
+    with ground.client() as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 8}})
-        leader_of(cluster)
-        engine = ProcessEngine(cluster.state_dir, client.keys.cluster, client.clock)
-        gate = Gate(tmp_path / "gate")
-        yield Damaged(cluster, client, engine, gate)
-        gate.open()
+        leader_of(ground)
+        engine = ProcessEngine(ground.state_dir, client.keys.cluster, client.clock)
+        damaged = Damaged(ground, client, engine, Gate(tmp_path / "gate"), _names)
+        yield damaged
+        damaged.gate.open()
+        if all(replica.process is None or replica.process.poll() is not None for replica in ground.replicas):
+            resume(damaged)
+        wait_until(lambda: is_mended(damaged), "everything being mended", timeout=90)
         engine.close()
+
+
+def is_mended(damaged: Damaged) -> bool:
+    """Whether nothing is wrong any more and everything has ended; else the leader is asked to repair, whatever it takes."""
+    report = damaged.audit()
+    quarantined = [f.subject.removeprefix("key/") for f in report.findings if f.mender is Mender.DELETION]
+    client, findings = damaged.client, wanted(report, quarantined)
+    if findings:
+        ask(client.store, client.keys, client.clock, RepairRequest(findings=findings, by="teardown"), 30)
+        return False
+    return not report.wrong and all(view.finished for view in client.tasks())
 
 
 def resume(damaged: Damaged) -> None:
