@@ -13,20 +13,30 @@ def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bou
     """Set up structlog for this process; `bound` fields (replica, cluster) stand in every line.
 
     `json` None: JSON unless stderr is a terminal. The libraries' own logging is kept to warnings, in the same form.
+    Tracebacks have no values of variables: those may be a user's.
     """
     as_json = not sys.stderr.isatty() if json is None else json
-    processors: list[Any] = [
+    shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        lambda _logger, _name, event: {**event, **bound} if as_json else event,
-        structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(),
     ]
+    if as_json:
+        shared += [structlog.processors.format_exc_info, lambda _logger, _name, event: {**event, **bound}]
+        renderer: Any = structlog.processors.JSONRenderer(default=str)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
-        processors=processors,
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

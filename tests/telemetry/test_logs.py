@@ -1,0 +1,97 @@
+"""The logs of a real replica process: JSON off a terminal, one canonical line per transition, and no secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.client import Client
+from controller.core import codec
+from tests.support.etcd import EtcdFactory, enable_authentication
+from tests.support.waiting import wait_until
+
+SECRET = "hunter2-in-the-environment"
+PASSWORD = "hunter2-of-etcd"
+
+
+@pytest.fixture
+def finished(etcd_factory: EtcdFactory, tmp_path: Path) -> tuple[list[str], Client, dict[str, Any]]:
+    """What a replica logged from its start to its end, with a password, a task with a secret, and a retry."""
+    etcd = etcd_factory.start()
+    enable_authentication(etcd_factory.store(etcd.url), "tally", PASSWORD, "/tally/")
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    client = Client(store=etcd_factory.store(etcd.url, user="tally", password_file=str(password)), cluster="logs")
+    client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")} | {
+        "TALLY_ETCD": etcd.url, "TALLY_CLUSTER": "logs", "TALLY_REPLICA": "r1", "TALLY_ENGINE": "process",
+        "TALLY_STATE_DIR": str(tmp_path / "state"), "TALLY_STATUS": "127.0.0.1:0",
+        "TALLY_USER": "tally", "TALLY_PASSWORD_FILE": str(password),
+    }  # fmt: skip
+    fails_once = ["sh", "-c", '[ "$TALLY_ATTEMPT" != 1 ]']
+    client.submit(
+        {"id": "twice", "command": fails_once, "env": {"PASSWORD": SECRET}, "resources": {"cpu": 1},
+         "retry": {"max_attempts": 2, "backoff_seconds": 0.1}}
+    )  # fmt: skip
+    log = tmp_path / "log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen([sys.executable, "-m", "controller.cli.main", "controller"], env=environment, stderr=sink)
+        try:
+            client.wait(["twice"], timeout_seconds=60)
+            status = client.get("twice").status
+            assert status is not None
+            wait_until(lambda: b"Succeeded" in log.read_bytes(), "the last line")
+        finally:
+            process.terminate()
+            process.wait(30)
+    lines = log.read_text().splitlines()
+    return lines, client, {"history": codec.decode_history(status)}
+
+
+def test_each_transition_has_one_line_that_says_all(finished: Any) -> None:
+    lines, _, task = finished
+    entries = [json.loads(line) for line in lines]  # every line is JSON, those of libraries too
+    assert all({"event", "level", "timestamp", "replica", "cluster"} <= entry.keys() for entry in entries)
+    transitions = [entry for entry in entries if entry["event"] == "transition"]
+    told = [(e["task"], e["attempt"], e["term"], e["source"], e["event_kind"], e["state"]) for e in transitions]
+    expected = [("twice", s.attempt, s.term, s.source, s.event, s.state) for s in task["history"]]
+    assert told == expected
+    assert max(Counter(told).values()) == 1
+    assert [entry["revision"] for entry in transitions] == sorted(entry["revision"] for entry in transitions)
+    assert {"elected", "phase", "replica starts", "replica stopped"} <= {entry["event"] for entry in entries}
+
+
+def test_no_line_holds_a_secret(finished: Any) -> None:
+    lines, *_ = finished
+    assert [line for line in lines if SECRET in line or PASSWORD in line] == []
+
+
+def logged(script: str) -> str:
+    """What `script` writes to stderr after the logs were set up, off a terminal."""
+    setup = "from controller.telemetry.logs import configure_logs; configure_logs(replica='r1')\n"
+    done = subprocess.run([sys.executable, "-c", setup + script], capture_output=True, timeout=60, check=True)
+    return done.stderr.decode()
+
+
+def test_libraries_log_in_the_same_form() -> None:
+    entry = json.loads(logged("import logging; logging.getLogger('urllib3').warning('retrying %s', 3)"))
+    assert (entry["event"], entry["level"], entry["logger"], entry["replica"]) == ("retrying 3", "warning", "urllib3", "r1")
+    assert logged("import logging; logging.getLogger('urllib3').info('chatter')") == ""
+
+
+def test_tracebacks_do_not_show_what_variables_hold() -> None:
+    script = (
+        "import structlog\ndef work():\n    password = 'hunter' + str(2)\n    raise ValueError('odd')\n"
+        "try:\n    work()\nexcept ValueError as error:\n    structlog.get_logger().error('failed', exc_info=error)\n"
+    )
+    for form in (script, script.replace("import structlog", "import structlog; configure_logs(json=False)")):
+        text = logged(form)
+        assert "ValueError: odd" in text
+        assert "hunter2" not in text
