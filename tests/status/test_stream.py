@@ -113,6 +113,30 @@ def test_who_leads_is_told(server: StatusServer, view: ModelView) -> None:
     assert [(name, data["replica"]) for name, data, _ in reader.events] == [("leader", "replica-b"), ("leader", "")]
 
 
+def test_a_reader_that_is_cut_again_and_again_misses_nothing(server: StatusServer, view: ModelView, http: httpx.Client) -> None:
+    """It lists, resumes after the list's revision, and then after what it heard last, while others write all the time."""
+    view.submit("t0000")
+    written = threading.Event()
+
+    def write() -> None:
+        for n in range(1, 450):
+            view.write(("tasks", (f"t{n:04}",), b"{}"), ("states", (f"t{n:04}",), status_value(State.RUNNING)))
+        written.set()
+
+    writer = threading.Thread(target=write, name="writer")
+    writer.start()
+    listed = http.get("/v1/tasks?limit=500")
+    seen = [task["id"] for task in listed.json()["items"]]
+    last = listed.headers["Tally-Revision"]
+    while not (written.is_set() and last == str(view.world.revision)):
+        with reading(server, **{"Last-Event-ID": last}) as reader:
+            wait_until(lambda reader=reader, last=last: reader.last_id != last or written.is_set(), "some news")
+        seen += [data["id"] for name, data, _ in reader.events if name == "status"]
+        last = reader.last_id
+    writer.join(20)
+    assert set(seen) == {f"t{n:04}" for n in range(450)}
+
+
 def test_an_id_stands_only_behind_a_whole_revision(server: StatusServer, view: ModelView) -> None:
     """Who stops within a revision of several changes hears all of it again."""
     view.submit("before")
