@@ -16,6 +16,7 @@ from controller.core.task import Step
 from controller.engine.process import ProcessEngine
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
+from tests.support.history import replay
 from tests.support.local import Journal, Tending, Witness, kill, leader_of, local_cluster, pid_of, wait_ready
 from tests.support.waiting import wait_until
 
@@ -93,6 +94,9 @@ def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
             if not task_id.startswith("cancelled"):  # those may have been cancelled before they began
                 assert began[task_id] == expected_attempts(task_id), task_id
         assert witness.terms_out_of_order == []
+        history = replay(cluster.endpoint)
+        assert history.findings == [], "an invariant did not hold at some revision"
+        assert history.missing(ids) == []
         check_histories({task_id: client.history(task_id) for task_id in ids[:20]})
         (pool,) = client.pools()
         assert not pool.held, pool

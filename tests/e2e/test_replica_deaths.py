@@ -173,7 +173,7 @@ def test_replicas_are_restarted_one_after_the_other(tmp_path: Path) -> None:
         gaps = []
         try:
             wait_until(lambda: all(map(is_ready, cluster.replicas)), "three replicas")
-            for replica in [*cluster.replicas, *cluster.replicas]:
+            for replica in cluster.replicas:
                 leads_now = leader_of(cluster) is replica
                 at = kill(replica, signal.SIGTERM)
                 if leads_now:
