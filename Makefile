@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full check lint types lock bench clean
+.PHONY: help install run test test-full check lint types lock simulate mutants bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ types: install
 
 lock: ## renew the lock file
 	$(BIN)/uv lock --upgrade
+
+simulate: install ## simulate clusters under faults: SEEDS=1000, or SEED=7 (STEPS, REPLICAS, TASKS, FAULTS=a,b, TRACE=1)
+	@$(BIN)/python -m tests.simulation
+
+mutants: install ## seed bugs into the code, one by one, and print how many seeds of the simulation find each
+	@$(BIN)/python -m tests.simulation.mutants
 
 bench: install ## measure: prints a table; nothing is asserted
 	$(BIN)/python -m tests.bench

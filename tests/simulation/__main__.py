@@ -1,0 +1,65 @@
+"""`make simulate`: run seeds, stop at the first that breaks the promise, and show how.
+
+    python -m tests.simulation                        1,000 seeds
+    SEED=7 python -m tests.simulation                 one seed, whole
+    SEED=7 FAULTS=crash,pause REPLICAS=5 STEPS=20000 python -m tests.simulation
+
+`TRACE=1` writes every line of what happened; without it a failure shows the last ones, and those about its tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+
+from tests.simulation.report import explain, smaller
+from tests.simulation.simulation import Scenario, Simulation
+
+SEEDS = 1000
+
+
+def main() -> int:
+    """Returns the exit code: 1 when a seed failed."""
+    settings = os.environ
+    names = settings.get("FAULTS")
+    scenario = Scenario(
+        seed=0,
+        steps=int(settings.get("STEPS") or Scenario.steps),
+        replicas=int(settings.get("REPLICAS") or Scenario.replicas),
+        tasks=int(settings.get("TASKS") or Scenario.tasks),
+        faults=frozenset(name for name in names.split(",") if name) if names is not None else None,
+    )
+    first = settings.get("SEED")
+    seeds = (
+        [int(first)]
+        if first
+        else range(int(settings.get("FIRST") or 0), int(settings.get("FIRST") or 0) + int(settings.get("SEEDS") or SEEDS))
+    )
+    began, steps, seconds = time.monotonic(), 0, 0.0
+    for seed in seeds:
+        simulation = Simulation(replace(scenario, seed=seed), trace=bool(settings.get("TRACE")))
+        try:
+            result = simulation.run()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the seed shows it again
+            print(f"seed {seed}: {error}\nlooking for a smaller run that fails in the same way …", flush=True)
+            print(explain(smaller(replace(scenario, seed=seed), error)))
+            return 1
+        steps += result.steps
+        seconds += result.seconds
+        if first:
+            print("\n".join(simulation.scheduler.trace or []))
+            print(result)
+        elif (seed + 1) % 50 == 0:
+            print(f"{seed + 1} seeds, {steps / (time.monotonic() - began):,.0f} steps/s", flush=True)
+    took = time.monotonic() - began
+    print(
+        f"{len(seeds)} seeds kept the promise: {steps:,} steps, {seconds / 3600:.1f} simulated hours, "
+        f"{took:.0f} s, {steps / took:,.0f} steps/s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,389 @@
+"""A simulated engine: keeps the seam's contract, and records the truth of what ran, which no replica can see.
+
+Three kinds, by seed: a plain one; one that creates attempts gated and lets them loose in a second step, after the term was
+confirmed; and one that keeps what has ended until its end is settled. Its answers are late and lost as the network wants,
+its watch misses, repeats and reorders, its nodes are lost and come back, and people delete attempts behind its back.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from msgspec.structs import replace
+
+from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.election.term import Leadership
+from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
+from tests.simulation.concurrency import SimulatedEvent, SimulatedQueue
+from tests.simulation.network import Server, Unanswered
+from tests.simulation.scheduler import Process, Scheduler
+
+_CALL_SECONDS = 2.0
+
+_Observations = list[Observation]
+
+
+class Attempt:
+    """The truth about one attempt."""
+
+    def __init__(self, attempt: AttemptId, uid: str) -> None:
+        self.id = attempt
+        self.uid = uid
+        self.gated = False
+        self.live = False  # a process of it runs
+        self.ended = False  # and will never run again
+        self.result: Observation | None = None  # since it ended
+        self.started_at: float | None = None
+        self.node_lost = False  # nobody can tell: reported as lost, without proof
+        self.declared_dead = False  # the platform reports Failed for what its lost node may still run, as Kubernetes does
+        self.stop_wanted = False  # asked for while the node was lost
+        self.removed = False  # by hand
+        self.forged = False  # by hand
+        self.settled = False
+        self.stubborn = False  # takes its time to die
+        self.shown: dict[str, float] = {}  # process → when it was told, first, that this lives
+
+
+class Judge(Protocol):
+    """Told of what truly happens, before anything else does."""
+
+    def on_effect(self, process: str, leadership: Leadership) -> None:
+        """A replica is about to start an attempt, in this term."""
+
+    def on_create(self, attempt: AttemptId) -> None:
+        """A request to start an attempt has arrived."""
+
+    def on_run(self, attempt: Attempt) -> None:
+        """A process of the attempt begins to run."""
+
+    def holds(self, attempt: AttemptId) -> bool:
+        """Whether its task holds resources for it."""
+
+
+class SimulatedEngineServer(Server):
+    """What all replicas share. The judge is told of every request for a start and of every process that begins to run."""
+
+    def __init__(self, scheduler: Scheduler, judge: Judge, *, gates: bool, keeps: bool) -> None:
+        super().__init__(scheduler, "engine")
+        self.gates = gates
+        self.keeps = keeps  # what has ended, until settled
+        self.attempts: dict[AttemptId, Attempt] = {}
+        self.every: dict[str, list[Attempt]] = {}  # task → all its attempts, forgotten and removed ones too
+        self.removed: set[AttemptId] = set()  # names whose attempt was deleted by hand; they stay taken
+        self.listed: dict[str, float] = {}  # process → when it last had a full list
+        self.calm = False  # nothing fails or hangs by itself any more
+        self.refusing = False  # a quota: starts are refused for now
+        self._uids = 0
+        self._judge = judge
+        self._watches: list[SimulatedQueue] = []
+
+    def now(self) -> float:
+        """The wall clock of the engine's nodes."""
+        return 1_700_000_000.0 + self.scheduler.now
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def create(self, launch: Launch) -> Observation:
+        """Create an attempt, unless its name is or was taken."""
+        self._judge.on_create(launch.attempt)
+        found = self.attempts.get(launch.attempt)
+        if found is not None:
+            return self.look(found)
+        if launch.attempt in self.removed:
+            return _removed(launch.attempt)
+        rng = self.scheduler.rng
+        attempt = self._new(launch.attempt)
+        refused = self.refusing or (not self.calm and rng.random() < 0.03)
+        if refused:
+            # The refusal holds for every copy of the start: the name is kept from ever running, as the contract wants it.
+            if launch.repeated:
+                self._end(attempt, Observation(attempt=launch.attempt, phase=Phase.FAILED, ran=False, reason="Refused"))
+                return self.look(attempt)
+            self.attempts.pop(launch.attempt)
+            self.removed.add(launch.attempt)
+            raise AttemptRefused("QuotaExceeded" if self.refusing else "Refused", "not accepted", transient=self.refusing)
+        attempt.gated = self.gates
+        if not self.gates:
+            self._schedule_run(attempt)
+        self._news(attempt)
+        return self.look(attempt)
+
+    def open(self, attempt_id: AttemptId, uid: str) -> Observation:
+        """Let a gated attempt loose."""
+        attempt = self.attempts.get(attempt_id)
+        if attempt is None or attempt.uid != uid:
+            return _removed(attempt_id)
+        if attempt.gated:
+            attempt.gated = False
+            self._schedule_run(attempt)
+            self._news(attempt)
+        return self.look(attempt)
+
+    def stop(self, attempt_id: AttemptId, grace: float, uid: str) -> Observation | None:
+        """Ask an attempt to end; one that does not exist never will."""
+        attempt = self.attempts.get(attempt_id)
+        if uid and (attempt is None or attempt.uid != uid):
+            return None
+        if attempt is None:
+            attempt = self._new(attempt_id)
+            self._end(attempt, Observation(attempt=attempt_id, phase=Phase.FAILED, ran=False, reason="NeverStarted"))
+        elif attempt.node_lost:
+            attempt.stop_wanted = True
+        elif not attempt.ended:
+            self._stop_soon(attempt, grace)
+        return self.look(attempt)
+
+    def settle(self, attempt_id: AttemptId) -> None:
+        """Its end is committed."""
+        attempt = self.attempts.get(attempt_id)
+        if attempt is not None and attempt.ended and not attempt.node_lost:
+            attempt.settled = True
+            if attempt.removed:
+                self._drop(attempt)
+            else:
+                self._news(attempt)
+
+    def forget(self, attempt_id: AttemptId) -> None:
+        """Remove a tombstone."""
+        attempt = self.attempts.get(attempt_id)
+        if attempt is not None and attempt.ended and not attempt.node_lost:
+            del self.attempts[attempt_id]
+        self.removed.discard(attempt_id)
+
+    def look(self, attempt: Attempt) -> Observation:
+        """What the engine says of an attempt."""
+        if attempt.node_lost:
+            phase = Phase.UNKNOWN if attempt.live and not attempt.declared_dead else Phase.FAILED
+            return Observation(attempt=attempt.id, phase=phase, uid=attempt.uid, reason="NodeLost", started_at=attempt.started_at)
+        if attempt.result is not None:
+            return replace(attempt.result, awaits_commit=self.keeps and not attempt.settled)
+        phase = Phase.RUNNING if attempt.live else Phase.PENDING
+        waiting = "" if attempt.live else "Scheduling: no node yet"
+        return Observation(
+            attempt=attempt.id, phase=phase, uid=attempt.uid, started_at=attempt.started_at, awaits_start=attempt.gated,
+            waiting=waiting,
+        )  # fmt: skip
+
+    def listing(self) -> _Observations:
+        """All there is, in no order that anybody may rely on."""
+        seen = [self.look(attempt) for attempt in self.attempts.values()]
+        self.scheduler.rng.shuffle(seen)
+        return seen
+
+    # -- what happens by itself, and by hand -----------------------------------------------------------------------
+
+    def lose_node(self, attempt: Attempt, seconds: float) -> None:
+        """For a time nobody knows what becomes of an attempt, which may go on, or die with its node."""
+        self.scheduler.note(f"node of {attempt.id} lost for {seconds:.1f} s")
+        attempt.node_lost, attempt.declared_dead = True, self.scheduler.rng.random() < 0.5
+        if self.scheduler.rng.random() < 0.5:
+            self._end(attempt, self._failure(attempt, "NodeLost", disrupted=True))
+        self._news(attempt)
+        self.scheduler.after(seconds, lambda: self.find_node(attempt))
+
+    def find_node(self, attempt: Attempt) -> None:
+        """The node is back: what became of the attempt can be seen."""
+        if not attempt.node_lost:
+            return
+        attempt.node_lost = False
+        if attempt.stop_wanted and not attempt.ended:
+            self._stop_soon(attempt, 1.0)
+        self._news(attempt)
+
+    def remove(self, attempt: Attempt) -> None:
+        """Somebody deletes it: it is killed, and gone; or gone when its end has been settled, where ends are kept."""
+        if attempt.node_lost:
+            return
+        self.scheduler.note(f"{attempt.id} removed by hand")
+        if not attempt.ended:
+            self._end(attempt, self._failure(attempt, "Deleted", disrupted=True))
+        attempt.removed = True
+        if not self.keeps or attempt.settled:
+            self._drop(attempt)
+
+    def forge(self, attempt_id: AttemptId) -> None:
+        """Somebody makes an attempt of ours by hand; nobody has a hold for it."""
+        if attempt_id not in self.attempts and attempt_id not in self.removed:
+            self.scheduler.note(f"{attempt_id} made by hand")
+            attempt = self._new(attempt_id)
+            attempt.forged = True
+            attempt.stubborn = self.scheduler.rng.random() < 0.5
+            self._schedule_run(attempt)
+            self._news(attempt)
+
+    def finish_all(self) -> None:
+        """Nodes are back, and whatever runs rightly ends by itself within seconds; orphans wait to be stopped."""
+        self.calm = True
+        self.refusing = False
+        for attempt in list(self.attempts.values()):
+            self.find_node(attempt)
+            if attempt.live and self._judge.holds(attempt.id):
+                self.scheduler.after(self.scheduler.rng.random() * 5, lambda attempt=attempt: self._end_by_itself(attempt))
+
+    # -- details ---------------------------------------------------------------------------------------------------
+
+    def _new(self, attempt_id: AttemptId) -> Attempt:
+        self._uids += 1
+        attempt = self.attempts[attempt_id] = Attempt(attempt_id, f"uid-{self._uids}")
+        attempt.stubborn = self.scheduler.rng.random() < 0.1
+        self.every.setdefault(attempt_id.task_id, []).append(attempt)
+        return attempt
+
+    def _schedule_run(self, attempt: Attempt) -> None:
+        rng = self.scheduler.rng
+        fate = rng.random()
+        if fate < 0.08 and not self.calm:
+            failure = Observation(attempt=attempt.id, phase=Phase.FAILED, ran=False, uid=attempt.uid, reason="ErrImagePull")
+            self.scheduler.after(rng.random() * 2, lambda: self._end(attempt, failure))
+        else:
+            self.scheduler.after(rng.random() ** 3 * 3, lambda: self._run(attempt))
+
+    def _run(self, attempt: Attempt) -> None:
+        if attempt.ended or attempt.live:
+            return
+        if attempt.node_lost:
+            self.scheduler.after(1.0, lambda: self._run(attempt))
+            return
+        attempt.live = True
+        attempt.started_at = self.now()
+        self.scheduler.note(f"{attempt.id} runs")
+        self._judge.on_run(attempt)
+        self._news(attempt)
+        rng = self.scheduler.rng
+        hangs = attempt.forged or (not self._judge.holds(attempt.id) if self.calm else rng.random() < 0.05)
+        if not hangs:  # else it runs until it is stopped
+            self.scheduler.after(rng.random() ** 2 * 6, lambda: self._end_by_itself(attempt))
+
+    def _end_by_itself(self, attempt: Attempt) -> None:
+        fate = self.scheduler.rng.random()
+        if attempt.ended or (self.calm and not self._judge.holds(attempt.id)):
+            return
+        if fate < 0.7 or self.calm:
+            self._end(
+                attempt, Observation(attempt=attempt.id, phase=Phase.SUCCEEDED, uid=attempt.uid, exit_code=0, reason="Completed")
+            )
+        elif fate < 0.9:
+            self._end(attempt, self._failure(attempt, "Error", exit_code=self.scheduler.rng.choice((1, 2))))
+        else:
+            self._end(attempt, self._failure(attempt, "Evicted", disrupted=True))
+
+    def _stop_soon(self, attempt: Attempt, grace: float) -> None:
+        def end() -> None:
+            if attempt.node_lost:
+                attempt.stop_wanted = True
+            else:
+                self._end(attempt, self._failure(attempt, "Stopped", exit_code=143))
+
+        if attempt.live:
+            kill = 12.0 if attempt.stubborn else 0.0
+            self.scheduler.after(self.scheduler.rng.random() * max(grace, 0.1) + self.scheduler.rng.random() * kill, end)
+        else:
+            self._end(
+                attempt, Observation(attempt=attempt.id, phase=Phase.FAILED, ran=False, uid=attempt.uid, reason="NeverStarted")
+            )
+
+    def _failure(self, attempt: Attempt, reason: str, **fields: Any) -> Observation:
+        return Observation(
+            attempt=attempt.id, phase=Phase.FAILED, uid=attempt.uid, ran=attempt.started_at is not None, reason=reason,
+            started_at=attempt.started_at, **fields,
+        )  # fmt: skip
+
+    def _end(self, attempt: Attempt, seen: Observation) -> None:
+        if attempt.ended:
+            return
+        attempt.ended, attempt.live, attempt.gated = True, False, False
+        attempt.result = replace(seen, stopped=True, started_at=attempt.started_at, finished_at=self.now())
+        self.scheduler.note(f"{attempt.id} ends: {seen.reason}")
+        self._news(attempt)
+
+    def _drop(self, attempt: Attempt) -> None:
+        if self.attempts.get(attempt.id) is attempt:
+            del self.attempts[attempt.id]
+            self.removed.add(attempt.id)
+
+    def _news(self, attempt: Attempt) -> None:
+        rng = self.scheduler.rng
+        seen = self.look(attempt)
+        for watch in self._watches:
+            if rng.random() < 0.1:
+                continue  # missed
+            for _ in range(2 if rng.random() < 0.1 else 1):
+                self.scheduler.after(rng.random() ** 4 * 3, lambda watch=watch: watch.put(seen))
+
+
+class SimulatedEngine:
+    """controller.engine.base.Engine, as one process has it."""
+
+    name = "simulated"
+
+    def __init__(self, server: SimulatedEngineServer, process: Process) -> None:
+        self._server = server
+        self._process = process
+
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
+        if isinstance(leadership := getattr(confirm, "__self__", None), Leadership):
+            self._server._judge.on_effect(self._process.name, leadership)
+        seen: Observation = self._ask(f"start {launch.attempt}", lambda: self._server.create(launch))
+        if seen.awaits_start:
+            if confirm is not None:
+                confirm()
+            seen = self._ask(f"open {launch.attempt}", lambda: self._server.open(launch.attempt, seen.uid))
+        return seen
+
+    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
+        seen: Observation | None = self._ask(f"stop {attempt}", lambda: self._server.stop(attempt, grace_seconds, uid))
+        return seen
+
+    def settle(self, attempt: AttemptId) -> None:
+        self._ask(f"settle {attempt}", lambda: self._server.settle(attempt))
+
+    def forget(self, attempt: AttemptId) -> None:
+        self._ask(f"forget {attempt}", lambda: self._server.forget(attempt))
+
+    def list(self) -> _Observations:
+        seen: _Observations = self._ask("list", self._server.listing)
+        now = self._server.scheduler.now
+        self._server.listed[self._process.name] = now
+        for observation in seen:
+            attempt = self._server.attempts.get(observation.attempt)
+            if attempt is not None and attempt.uid == observation.uid and observation.phase is Phase.RUNNING:
+                attempt.shown.setdefault(self._process.name, now)
+        return seen
+
+    def watch(self, sink: Callable[[Observation], None], stop: SimulatedEvent) -> None:
+        scheduler = self._server.scheduler
+        news = SimulatedQueue(scheduler)
+        self._server._watches.append(news)
+        try:
+            while not stop.is_set():
+                if not self._reachable():
+                    raise EngineUnavailable("the watch was cut")
+                try:
+                    seen = news.get(timeout=1.0)
+                except queue.Empty:
+                    continue
+                sink(seen)
+        finally:
+            self._server._watches.remove(news)
+
+    def logs(self, attempt: AttemptId, *, follow: bool, stop: object = None) -> Iterator[bytes]:
+        raise AttemptUnknown("a simulated attempt says nothing")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _reachable(self) -> bool:
+        link = self._server.link(self._process.machine)
+        return self._server.up and link.up and not link.silent and not link.deaf
+
+    def _ask(self, what: str, action: Callable[[], Any]) -> Any:
+        try:
+            return self._server.call(what, action, _CALL_SECONDS)
+        except Unanswered as error:
+            raise EngineUnavailable(f"{what}: {error}") from error
+
+
+def _removed(attempt: AttemptId) -> Observation:
+    return Observation(attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, reason="Removed", disrupted=True)

@@ -1,0 +1,352 @@
+"""What goes wrong, by name: each fault strikes at random times, and ends by itself. A seed chooses which ones it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from controller.core.task import AttemptId
+from tests.simulation.network import Link, Server
+from tests.simulation.oracle import USER
+
+if TYPE_CHECKING:
+    from tests.simulation.simulation import Computer, Simulation
+
+FAULTS: dict[str, tuple[float, str]] = {
+    # name: (mean seconds between two of them, what strikes)
+    "crash": (6.0, "crash"),
+    "crash-all": (12.0, "crash_all"),
+    "crash-leader-on-write": (5.0, "crash_on_write"),
+    "crash-and-fast-takeover": (8.0, "crash_fast"),
+    "stop": (10.0, "stop"),
+    "pause": (6.0, "pause"),
+    "pause-leader-on-write": (6.0, "pause_on_write"),
+    "clock-rate": (8.0, "change_rate"),
+    "clock-jump": (8.0, "jump_wall_clock"),
+    "etcd-cut": (8.0, "cut_etcd"),
+    "etcd-lossy": (10.0, "lose_at_etcd"),
+    "etcd-late": (10.0, "delay_at_etcd"),
+    "watch-stalled": (8.0, "stall_watch"),
+    "etcd-outage": (15.0, "etcd_outage"),
+    "etcd-full": (12.0, "fill_etcd"),
+    "compaction": (3.0, "compact"),
+    "leader-key": (10.0, "meddle_with_leader_key"),
+    "lease-revoked": (10.0, "revoke_lease"),
+    "damage": (4.0, "damage"),
+    "foreign": (8.0, "write_foreign_values"),
+    "engine-cut": (8.0, "cut_engine"),
+    "engine-lossy": (8.0, "lose_at_engine"),
+    "engine-late": (8.0, "delay_at_engine"),
+    "engine-outage": (12.0, "engine_outage"),
+    "engine-refuses": (12.0, "refuse"),
+    "node-lost": (4.0, "lose_node"),
+    "removed-by-hand": (5.0, "remove_attempt"),
+    "made-by-hand": (5.0, "forge_attempt"),
+}
+
+
+class Faults:
+    """Strikes with the named faults until `end`, which undoes all that has not ended yet."""
+
+    def __init__(self, simulation: Simulation, names: list[str]) -> None:
+        self.simulation = simulation
+        self.scheduler = simulation.scheduler
+        self.names = names
+        self._ended = False
+        self._undo: dict[int, Callable[[], None]] = {}
+        self._undos = 0
+        self._on_write: Callable[[Computer], None] | None = None
+        self._on_user: Callable[[], None] | None = None
+
+    def begin(self) -> None:
+        """From now on things go wrong."""
+        self.simulation.oracle.wall_spread = 60.0 if "clock-jump" in self.names else 0.0
+        # Clocks of different rates drift apart, however little.
+        self.simulation.oracle.wall_spread += 20.0 if "clock-rate" in self.names else 0.0
+        for name in self.names:
+            self._schedule(name)
+
+    def end(self) -> None:
+        """Nothing goes wrong any more, and what is wrong is mended."""
+        self._ended = True
+        self._on_write = self._on_user = None
+        for undo in list(self._undo.values()):
+            undo()
+        self._undo.clear()
+        for computer in self.simulation.computers:
+            computer.machine.paused_until = self.scheduler.now
+            computer.machine.set_rate(1.0)
+            computer.start()
+
+    def wrote(self, process_name: str) -> None:
+        """Somebody's transaction was applied; its answer is still on its way."""
+        if process_name == USER:
+            strike, self._on_user = self._on_user, None
+            if strike is not None:
+                self.scheduler.after(self.scheduler.rng.random() * 0.02, strike)
+            return
+        if self._on_write is None:
+            return
+        for computer in self.simulation.computers:
+            if computer.process is not None and computer.process.name == process_name:
+                self.scheduler.after(self.scheduler.rng.random() ** 2 * 0.05, partial(self._on_write, computer))
+                self._on_write = None
+                return
+
+    # -- replicas ----------------------------------------------------------------------------------------------------
+
+    def crash(self) -> None:
+        """kill -9 of one."""
+        self._any().crash()
+
+    def crash_fast(self) -> None:
+        """kill -9 of the leader, noticed at once: a follower that is refused at its status endpoint deletes its key."""
+        leading = [computer for computer in self.simulation.computers if computer.is_leading]
+        for computer in leading[:1]:
+            computer.crash()
+            self.scheduler.after(
+                self.scheduler.rng.random() * 0.2, lambda: self.simulation.users.delete(self.simulation.keys.leader)
+            )
+
+    def crash_all(self) -> None:
+        """kill -9 of all."""
+        for computer in self.simulation.computers:
+            computer.crash()
+
+    def crash_on_write(self) -> None:
+        """kill -9 of the next that writes, somewhere between its commit, its effects and what follows."""
+        self._on_write = lambda computer: computer.crash()
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._any().stop()
+
+    def pause(self) -> None:
+        """SIGSTOP for longer than the lease, or only for a moment."""
+        self._pause(self._any())
+
+    def pause_on_write(self) -> None:
+        """SIGSTOP of the next that writes."""
+        self._on_write = self._pause
+
+    def change_rate(self) -> None:
+        """A clock runs fast or slow, by less than the margin allows for."""
+        self._any().machine.set_rate(1 + (self.scheduler.rng.random() - 0.5) * 0.08)
+
+    def jump_wall_clock(self) -> None:
+        """Somebody sets a wall clock."""
+        self._any().machine.wall_offset = (self.scheduler.rng.random() - 0.5) * 30
+
+    # -- etcd --------------------------------------------------------------------------------------------------------
+
+    def cut_etcd(self) -> None:
+        """One replica is cut off from etcd: refused, into silence, or deaf."""
+        self._cut(self.simulation.etcd)
+
+    def lose_at_etcd(self) -> None:
+        """Requests and answers of one replica are lost, each with some probability."""
+        self._lose(self.simulation.etcd)
+
+    def delay_at_etcd(self) -> None:
+        """Requests and answers of one replica are slow, and some very late."""
+        self._delay(self.simulation.etcd)
+
+    def stall_watch(self) -> None:
+        """A watch falls silent while all else is answered."""
+        link = self.simulation.etcd.link(self._any().machine)
+        link.stalled = True
+        self._for_a_while(lambda: _mend(link))
+
+    def etcd_outage(self) -> None:
+        """No quorum for a while; the new etcd leader then extends all leases."""
+        etcd = self.simulation.etcd
+        etcd.up = False
+
+        def undo() -> None:
+            etcd.up = True
+            etcd.extend_leases()
+
+        self._for_a_while(undo)
+
+    def fill_etcd(self) -> None:
+        """Out of space: nothing can be put."""
+        etcd = self.simulation.etcd
+        etcd.full = True
+        self._for_a_while(lambda: setattr(etcd, "full", False))
+
+    def compact(self) -> None:
+        """History goes, up to now or a little before."""
+        etcd = self.simulation.etcd
+        revision = etcd.revision - self.scheduler.rng.choice((0, 1, 5, 20))
+        if revision > etcd.store._server.compacted:
+            etcd.compact(revision)
+
+    def meddle_with_leader_key(self) -> None:
+        """Somebody deletes the leader key, or writes over it."""
+        keys, users = self.simulation.keys, self.simulation.users
+        if self.scheduler.rng.random() < 0.5:
+            users.delete(keys.leader)
+        else:
+            users.put_bytes(keys.leader, b'{"id":"somebody"}')
+
+    def revoke_lease(self) -> None:
+        """An operator revokes the leader's lease, perhaps while its watch is silent."""
+        if self.scheduler.rng.random() < 0.5:
+            self.stall_watch()
+        etcd = self.simulation.etcd
+        lease = etcd.lease_of(self.simulation.keys.leader)
+        if lease:
+            self.scheduler.note("the leader's lease is revoked")
+            etcd.do(lambda store: store.revoke(lease, deadline=1e18), "user")
+
+    def damage(self) -> None:
+        """Somebody writes rubbish over a status or a ledger, and later puts back what stood there."""
+        keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
+        prefix = self.scheduler.rng.choice((keys.state(""), keys.ledger("")))
+        candidates = [key for key in oracle.values if key.startswith(prefix)]
+        if not candidates:
+            return
+        key = self.scheduler.rng.choice(candidates)
+
+        def strike() -> None:
+            value = oracle.values.get(key, RUBBISH)
+            if value == RUBBISH or self._ended:
+                return
+            users.put_bytes(key, RUBBISH)
+
+            def undo() -> None:
+                if oracle.values.get(key) == RUBBISH:
+                    users.put_bytes(key, value)
+
+            self._for_a_while(undo)
+
+        if self.scheduler.rng.random() < 0.5:
+            strike()
+        else:
+            self._on_user = strike  # while a leader is about to act upon it
+
+    def write_foreign_values(self) -> None:
+        """Rubbish and unknown keys where nothing of ours stands; taken away in the end."""
+        keys, users, rng = self.simulation.keys, self.simulation.users, self.scheduler.rng
+        n = rng.randint(1, 3)
+        key = rng.choice(
+            (f"{keys.prefix}what/{n}", keys.state(f"foreign{n}"), keys.task(f"foreign{n}"), keys.request(f"t{n}", "dance"))
+        )
+        users.put_bytes(key, rng.choice((b"", b"{", b'{"version":9}', RUBBISH)))
+        self._for_a_while(lambda: users.delete(key))
+
+    # -- the engine --------------------------------------------------------------------------------------------------
+
+    def cut_engine(self) -> None:
+        """One replica is cut off from the engine."""
+        self._cut(self.simulation.engine)
+
+    def lose_at_engine(self) -> None:
+        """Requests and answers between one replica and the engine are lost."""
+        self._lose(self.simulation.engine)
+
+    def delay_at_engine(self) -> None:
+        """Requests and answers between one replica and the engine are slow, and some very late."""
+        self._delay(self.simulation.engine)
+
+    def engine_outage(self) -> None:
+        """The engine answers nobody."""
+        engine = self.simulation.engine
+        engine.up = False
+        self._for_a_while(lambda: setattr(engine, "up", True))
+
+    def refuse(self) -> None:
+        """A quota refuses all starts for a while."""
+        engine = self.simulation.engine
+        engine.refusing = True
+        self._for_a_while(lambda: setattr(engine, "refusing", False))
+
+    def lose_node(self) -> None:
+        """Nobody knows what becomes of one attempt."""
+        live = [attempt for attempt in self.simulation.engine.attempts.values() if attempt.live and not attempt.node_lost]
+        if live:
+            self.simulation.engine.lose_node(self.scheduler.rng.choice(live), self.scheduler.rng.random() * 20)
+
+    def remove_attempt(self) -> None:
+        """Somebody deletes an attempt behind the engine's back."""
+        attempts = list(self.simulation.engine.attempts.values())
+        if attempts:
+            self.simulation.engine.remove(self.scheduler.rng.choice(attempts))
+
+    def forge_attempt(self) -> None:
+        """Somebody makes an attempt by hand, in our name, of a task that holds nothing."""
+        oracle = self.simulation.oracle
+        waiting = [task for task in oracle.unfinished() if task not in oracle.statuses or not oracle.statuses[task].is_holding]
+        idle = [task for task, status in oracle.statuses.items() if not status.is_holding]
+        candidates = waiting if waiting and self.scheduler.rng.random() < 0.8 else idle
+        if candidates:
+            task = self.scheduler.rng.choice(candidates)
+            last = oracle.statuses[task].attempt if task in oracle.statuses else 0
+            self.simulation.engine.forge(AttemptId(task, last + 1 + self.scheduler.rng.randint(0, 2)))
+
+    # -- details -----------------------------------------------------------------------------------------------------
+
+    def _schedule(self, name: str) -> None:
+        mean, method = FAULTS[name]
+
+        def strike() -> None:
+            if self._ended:
+                return
+            self.scheduler.note(f"fault: {name}")
+            struck = self.simulation.result.faults
+            struck[name] = struck.get(name, 0) + 1
+            getattr(self, method)()
+            self._schedule(name)
+
+        self.scheduler.after(self.scheduler.rng.expovariate(1 / mean), strike)
+
+    def _any(self) -> Computer:
+        """One replica: rather the leader."""
+        rng = self.scheduler.rng
+        leading = [computer for computer in self.simulation.computers if computer.is_leading]
+        return rng.choice(leading if leading and rng.random() < 0.6 else self.simulation.computers)
+
+    def _pause(self, computer: Computer) -> None:
+        self.scheduler.note(f"{computer.name} is stopped")
+        rng = self.scheduler.rng
+        seconds = rng.choice((rng.random(), rng.random() * 3 * self.simulation.timings.lease_ttl_seconds))
+        computer.machine.paused_until = max(computer.machine.paused_until, self.scheduler.now + seconds)
+
+    def _cut(self, server: Server) -> None:
+        link = server.link(self._any().machine)
+        how = self.scheduler.rng.choice(("refused", "silent", "deaf"))
+        self.scheduler.note(f"{server.name}: a link is {how}")
+        if how == "refused":
+            link.up = False
+        else:
+            setattr(link, how, True)
+        self._for_a_while(lambda: _mend(link))
+
+    def _lose(self, server: Server) -> None:
+        link = server.link(self._any().machine)
+        link.loss = self.scheduler.rng.choice((0.05, 0.2, 0.5))
+        self._for_a_while(lambda: _mend(link))
+
+    def _delay(self, server: Server) -> None:
+        link = server.link(self._any().machine)
+        link.slow, link.late = self.scheduler.rng.choice((1.0, 10.0, 100.0)), self.scheduler.rng.choice((0.0, 0.05, 0.2))
+        self._for_a_while(lambda: _mend(link))
+
+    def _for_a_while(self, undo: Callable[[], None]) -> None:
+        self._undos += 1
+        number = self._undos
+        self._undo[number] = undo
+
+        def later() -> None:
+            if self._undo.pop(number, None) is not None:
+                undo()
+
+        self.scheduler.after(self.scheduler.rng.random() ** 2 * 15, later)
+
+
+RUBBISH = b'{"not": "one of ours'
+
+
+def _mend(link: Link) -> None:
+    link.__dict__.update(Link().__dict__)

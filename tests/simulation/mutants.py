@@ -1,0 +1,305 @@
+"""Seeded bugs: each takes one guard away from the production code, and the simulator must find it.
+
+A mutant is a change of text in one function, given as what stands there and what stands there instead, so that the list
+reads as a list of mistakes that somebody could make. One whose text no longer occurs is an error, not a survivor.
+
+    python -m tests.simulation.mutants          the table: mutant, whether it was found, after how many seeds, by what
+"""
+
+from __future__ import annotations
+import __future__
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from tests.simulation.report import failure
+from tests.simulation.simulation import Scenario
+
+SEEDS = 60
+"""Every mutant is found within so many seeds; most within three."""
+
+
+class Edit(NamedTuple):
+    """`old` becomes `new`, wherever it occurs in the function `where` (module:qualified.name)."""
+
+    where: str
+    old: str
+    new: str
+
+
+class Mutant(NamedTuple):
+    """A bug: its name, what it would mean, and how it is made."""
+
+    name: str
+    edits: tuple[Edit, ...]
+
+
+_TRANSACTION = "runtime.reconciler:to_transaction"
+_RECONCILER = "runtime.reconciler:Reconciler"
+_PLANNER = "core.planner:Planner"
+
+MUTANTS = [
+    # -- the fence: what a transaction compares
+    Mutant("no compare of the term", (Edit(_TRANSACTION, "[Guard(keys.leader, term, on_create=True)]", "[]"),)),
+    Mutant(
+        "no compare of the status",
+        (Edit(_TRANSACTION, "guards.append(Guard(keys.state(change.task_id), change.seen_mod))", "pass"),),
+    ),
+    Mutant(
+        "no compare of the ledger", (Edit(_TRANSACTION, "guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))", "pass"),)
+    ),
+    Mutant(
+        "no compare of the pool",
+        (Edit(_TRANSACTION, "guards += [Guard(keys.pool(pool), mod) for pool, mod in plan.pools]", "pass"),),
+    ),
+    Mutant(
+        "no compare of the spec", (Edit(_TRANSACTION, "guards.append(Guard(keys.task(change.task_id), change.spec_mod))", "pass"),)
+    ),
+    Mutant(
+        "no compare of the request", (Edit(_TRANSACTION, "guards.append(Guard(keys.request(change.task_id, kind), mod))", "pass"),)
+    ),
+    # -- persist before act
+    Mutant(
+        "act before persist",
+        (
+            Edit(
+                f"{_RECONCILER}.step",
+                "if plan.persists and not self._commit(plan):\n        return True\n    for effect in plan.effects:",
+                "later = plan.persists\n    for effect in plan.effects:",
+            ),
+            Edit(f"{_RECONCILER}.step", "return bool(plan)", "if later:\n        self._commit(plan)\n    return bool(plan)"),
+        ),
+    ),
+    Mutant("a refused plan acts all the same", (Edit(f"{_RECONCILER}.step", "return True", "pass"),)),
+    Mutant(
+        "an unknown outcome is taken for success",
+        (
+            Edit(
+                f"{_RECONCILER}._commit",
+                "result = self._store.commit(transaction, deadline=self._leadership.deadline)",
+                """from controller.store.base import Committed, OutcomeUnknown
+        result = Committed(self._world.revision + 1)
+        soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
+        try:
+            result = self._store.commit(transaction, deadline=soon)
+        except OutcomeUnknown:
+            pass""",
+            ),
+        ),
+    ),
+    # -- evidence
+    Mutant(
+        "a phase is trusted without evidence",
+        (Edit("core.decide:_holding", "seen.stopped", "seen.phase in (Phase.SUCCEEDED, Phase.FAILED)"),),
+    ),
+    Mutant(
+        "a list older than the start proves an end",
+        (Edit(f"{_PLANNER}._is_gone", "return attempt.start_done_at < began", "return True"),),
+    ),
+    Mutant(
+        "what a list lacks is gone, while its start is under way",
+        (
+            Edit(
+                f"{_PLANNER}._is_gone",
+                "if attempt is not None and attempt.starting:\n        return False",
+                "if attempt is None or attempt.starting:\n        return True",
+            ),
+        ),
+    ),
+    Mutant(
+        "a time-out is taken for a failure",
+        (
+            Edit(
+                "runtime.actuator:Actuator._perform",
+                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
+                "self._inbox.put(StartRefused(epoch, effect, 'Timeout', str(error), False))",
+            ),
+        ),
+    ),
+    Mutant(
+        "a cancel ends the hold at once",
+        (
+            Edit(
+                "core.decide:_holding_request",
+                'transitions.stop_requested(status, "cancel", message, moment)',
+                """transitions.cancelled(
+                transitions.stop_requested(status, "cancel", message, moment),
+                Observation(attempt=AttemptId(task.id, status.attempt), phase=Phase.FAILED),
+                moment,
+            )""",
+            ),
+        ),
+    ),
+    Mutant(
+        "a cancel beats a success",
+        (Edit("core.decide:end", "seen.phase is Phase.SUCCEEDED", "seen.phase is Phase.SUCCEEDED and not status.cancelling"),),
+    ),
+    Mutant("what is lost is replaced at once", (Edit("core.decide:_holding", "status.lost_since + limit <= moment.now", "True"),)),
+    Mutant(
+        "confirm-stopped may speak of any attempt",
+        (Edit("core.decide:_holding_request", "request.attempt not in (0, status.attempt)", "False"),),
+    ),
+    # -- attempts
+    Mutant("an attempt's number is used again", (Edit(f"{_PLANNER}._admit", "number = ", "number = max(1, task.attempt) or "),)),
+    Mutant(
+        "the next attempt starts while the one before may live",
+        (Edit(f"{_PLANNER}._admit", "return not any(", "return True or any("),),
+    ),
+    Mutant("orphans are left alone", (Edit(f"{_PLANNER}._plan_attempts", "self._stop(", "(lambda *_: None)("),)),
+    Mutant(
+        "the engine is not listed at take-over",
+        (
+            Edit(f"{_PLANNER}.__init__", "self.engine_listed = False", "self.engine_listed = True"),
+            Edit(f"{_PLANNER}.__init__", "self.engine_answers = False", "self.engine_answers = True"),
+        ),
+    ),
+    # -- the ledger
+    Mutant(
+        "resources are released on the event, not in the commit",
+        (
+            Edit(
+                f"{_PLANNER}.observed",
+                "is_tombstone = seen.stopped",
+                """if seen.stopped and task is not None and self._is_current(task, seen.attempt):
+        ledger = self._world.ledger(task.pool)
+        self._world.ledgers[task.pool] = ledger._replace(held=ledger.held - task.status.hold)
+    is_tombstone = seen.stopped""",
+            ),
+        ),
+    ),
+    Mutant(
+        "the ledger is computed from before the plan",
+        (Edit("core.draft:Draft.held", "self._held[pool] if pool in self._held else ", ""),),
+    ),
+    Mutant("a release is forgotten", (Edit("core.draft:Draft.add", "before != after", "bool(after)"),)),
+    # -- requests and retention
+    Mutant(
+        "a request is not deleted by what it causes",
+        (Edit(_TRANSACTION, "writes.append(Delete(keys.request(change.task_id, kind)))", "pass"),),
+    ),
+    Mutant(
+        "waiting requests are forgotten at take-over",
+        (Edit(f"{_PLANNER}.__init__", "[*world.holding, *world.attention]", "[*world.holding]"),),
+    ),
+    Mutant(
+        "retention is not waited for", (Edit("core.decide:_finished", "+ task.retention_seconds <= moment.now", "<= moment.now"),)
+    ),
+    # -- leadership
+    Mutant(
+        "the deadline counts from the answer",
+        (Edit("election.elector:Elector._lead", "leadership.extend(sent + ttl", "leadership.extend(self._clock.boottime() + ttl"),),
+    ),
+    Mutant(
+        "a lost lease is taken for a renewed one",
+        (
+            Edit("election.elector:Elector._lead", "if ttl <= 0:", "if False:"),
+            Edit(
+                "election.elector:Elector._lead",
+                "leadership.extend(sent + ttl",
+                "leadership.extend(sent + self._timings.lease_ttl_seconds",
+            ),
+        ),
+    ),
+    Mutant("effects start after the deadline", (Edit("runtime.actuator:Actuator._run", "self._leadership.why_ended()", "False"),)),
+    Mutant(
+        "a leader stays when its lease cannot be renewed",
+        (Edit("election.term:Leadership.why_ended", "self._clock.boottime() >= self._deadline", "False"),),
+    ),
+    # -- the model
+    Mutant(
+        "the watch resumes one revision late",
+        (Edit("runtime.follower:Follower._load_and_watch", "after=snapshot.revision", "after=snapshot.revision + 1"),),
+    ),
+    Mutant("late changes are applied", (Edit("core.world:World.apply", "if change.mod <= known:", "if False:"),)),
+    Mutant(
+        "a reload forgets nothing",
+        (Edit("core.world:World.load", "if (kind, names) not in present and mod <= revision:", "if False:"),),
+    ),
+    Mutant(
+        "what does not parse is taken for absent",
+        (
+            Edit(
+                "core.world:World._apply_to_task",
+                "task.frozen = task.frozen | {change.kind}",
+                "task.status, task.status_mod = None, change.mod",
+            ),
+        ),
+    ),
+    Mutant("a back-off that ended is forgotten", (Edit("core.world:World.advance", "self._enqueue(task)", "pass"),)),
+]
+
+
+class Hunt(NamedTuple):
+    """How a mutant fared: the seeds that it took (0: it survived), and what caught it."""
+
+    seeds: int
+    finding: str
+
+
+def hunt(mutant: Mutant, seeds: int = SEEDS) -> Hunt:
+    """Simulate with the bug until a seed shows it."""
+    with applied(mutant):
+        for seed in range(seeds):
+            error = failure(Scenario(seed))
+            if error is not None:
+                return Hunt(seed + 1, str(error))
+    return Hunt(0, "")
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """The production code has this bug."""
+    undo: list[tuple[Any, str, Any]] = []
+    try:
+        for where in dict.fromkeys(edit.where for edit in mutant.edits):
+            _mutate(where, [edit for edit in mutant.edits if edit.where == where], undo)
+        yield
+    finally:
+        for owner, name, before in reversed(undo):
+            setattr(owner, name, before)
+
+
+def _mutate(where: str, edits: list[Edit], undo: list[tuple[Any, str, Any]]) -> None:
+    module_name, _, qualified = where.partition(":")
+    module = import_module(f"controller.{module_name}")
+    *owners, name = qualified.split(".")
+    owner: Any = module
+    for part in owners:
+        owner = getattr(owner, part)
+    before = vars(owner)[name]
+    source = textwrap.dedent(inspect.getsource(before))
+    for edit in edits:
+        assert edit.old in source, f"{where} no longer has {edit.old!r}"
+        source = source.replace(edit.old, edit.new)
+    made: dict[str, Any] = {}
+    exec(compile(source, f"<mutant of {where}>", "exec", __future__.annotations.compiler_flag), vars(module), made)
+    # A function that other modules have imported by name is replaced there too.
+    users = [owner] if owners else [found for found in _modules() if vars(found).get(name) is before]
+    for user in users:
+        undo.append((user, name, before))
+        setattr(user, name, made[name])
+
+
+def _modules() -> list[Any]:
+    return [module for name, module in sorted(sys.modules.items()) if name.startswith("controller.")]
+
+
+def main() -> int:
+    """Print the table; returns the exit code: 1 when a mutant survived."""
+    print(f"{'mutant':58} {'seeds':>5}  caught by")
+    survivors = 0
+    for mutant in MUTANTS:
+        found = hunt(mutant)
+        survivors += not found.seeds
+        print(f"{mutant.name:58} {found.seeds or 'none':>5}  {found.finding[:110] or f'not found in {SEEDS} seeds'}", flush=True)
+    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} mutants found, each within {SEEDS} seeds of {Scenario.steps} steps")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The network between a process and a server: requests and answers that are late, lost, or refused.
+
+A request and its answer travel on their own: what the caller has given up waiting for can still arrive, and take effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.simulation.scheduler import Machine, Scheduler
+
+LATEST_SECONDS = 25.0
+"""No message arrives later than this: what is kept for longer (tombstones) need not fear it."""
+
+
+class Unanswered(Exception):
+    """No answer came in time. `sent` tells whether the request may have reached the server."""
+
+    def __init__(self, sent: bool) -> None:
+        super().__init__("no answer" if sent else "connection refused")
+        self.sent = sent
+
+
+@dataclass
+class Link:
+    """The way from one machine to one server, and its faults. Probabilities are of single messages."""
+
+    up: bool = True  # False: connections are refused
+    silent: bool = False  # True: what is sent vanishes
+    deaf: bool = False  # True: requests arrive, answers vanish
+    stalled: bool = False  # True: requests are answered, but watches bring nothing
+    loss: float = 0.0
+    late: float = 0.0  # messages that take up to LATEST_SECONDS
+    slow: float = 1.0  # factor
+
+
+class Server:
+    """Whatever answers requests: etcd, or an engine."""
+
+    def __init__(self, scheduler: Scheduler, name: str) -> None:
+        self.scheduler = scheduler
+        self.name = name
+        self.up = True  # False: no quorum, or an outage: requests are lost
+        self.links: dict[str, Link] = {}
+
+    def link(self, machine: Machine) -> Link:
+        """The way from a machine to this server."""
+        return self.links.setdefault(machine.name, Link())
+
+    def delay(self, link: Link) -> float:
+        """How long one message takes."""
+        rng = self.scheduler.rng
+        if link.late and rng.random() < link.late:
+            return rng.random() * rng.choice((2.0, LATEST_SECONDS))
+        if rng.random() < 0.02:  # a hiccup, as every network has it
+            return rng.random() * 0.5
+        return (0.0005 + rng.random() ** 3 * 0.01) * link.slow
+
+    def call(self, what: str, action: Callable[[], Any], timeout: float) -> Any:
+        """Send one request from the fiber that runs, wait for its answer, and return or raise what it says.
+
+        `action` is what the server does when the request arrives. Raises Unanswered after `timeout` seconds (local).
+        """
+        scheduler = self.scheduler
+        fiber = scheduler.current
+        assert fiber is not None, "only a simulated thread can call"
+        machine = fiber.process.machine
+        give_up_at = scheduler.now + timeout / machine.rate
+        fiber.sleep(scheduler.rng.random() * 3e-4)  # until it leaves: a process can be stopped here, with all checks behind it
+        link = self.link(machine)
+        if not link.up:
+            scheduler.note(f"{self.name} {what}: refused")
+            raise Unanswered(sent=False)
+        turn = fiber.begin_wait()
+
+        def arrive() -> None:
+            if not self.up or self.link(machine).silent:
+                return
+            scheduler.note(f"{self.name} {what} from {fiber.process.name}")
+            try:
+                answer: tuple[bool, Any] = (True, action())
+            except Exception as error:  # the server's answer, raised at the caller
+                if getattr(error, "is_finding", False):
+                    raise
+                answer = (False, error)
+            back = self.link(machine)
+            if not (back.silent or back.deaf or scheduler.rng.random() < back.loss):
+                fiber.wake(turn, answer, self.delay(back))
+
+        if not link.silent and scheduler.rng.random() >= link.loss:
+            scheduler.after(self.delay(link), arrive)
+        fiber.wake(turn, None, max(0.0, give_up_at - scheduler.now))
+        result = fiber.wait()
+        if result is None:
+            scheduler.note(f"{self.name} {what}: no answer")
+            raise Unanswered(sent=True)
+        worked, value = result
+        if not worked:
+            raise value
+        return value

@@ -1,0 +1,437 @@
+"""The judge: I1 to I8 after each revision of etcd and each start of a process, against what really happened.
+
+It keeps books of its own from the bytes that stand in etcd, and knows what no replica can know: which process ran when,
+and who wrote. It is slower of mind than the core on purpose: sums, lists and the design's table of the lifecycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from controller.core import codec
+from controller.core.errors import CorruptValue
+from controller.core.invariants import Severity, check_world
+from controller.core.resources import ZERO, Vector
+from controller.core.task import AttemptId, Status, Step
+from controller.core.world import World
+from controller.election.term import Leadership
+from controller.store.base import Batch, Event
+from controller.store.changes import changes_of
+from controller.store.keys import Keys
+from tests.simulation.engine import Attempt, SimulatedEngineServer
+from tests.simulation.etcd import SimulatedEtcd
+from tests.simulation.scheduler import Machine, Scheduler
+
+LIFECYCLE = {
+    "Created": {"Pending", "Cancelled", "Failed"},
+    "WaitingRetry": {"Pending", "Cancelled", "Failed", "WaitingRetry"},
+    "Pending": {"Running", "Succeeded", "Failed", "Cancelled", "Pending"},
+    "Running": {"Succeeded", "Failed", "Cancelled", "Running"},
+    "Failed": {"WaitingRetry", "Failed"},
+    "Cancelled": {"WaitingRetry", "Cancelled"},
+    "Succeeded": {"Succeeded"},
+}
+"""Section 7 of the design, written down a second time."""
+
+HOLDING = ("Pending", "Running")
+FINISHED = ("Succeeded", "Failed", "Cancelled")
+USER = "user"
+
+
+class Violation(Exception):
+    """The promise was broken. `tasks` are those to show the history of."""
+
+    is_finding = True
+
+    def __init__(self, invariant: str, what: str, *tasks: str) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
+        self.tasks = tasks
+
+
+class Oracle:
+    """See the module's docstring. `wall_spread` says by how much the machines' wall clocks may differ, in seconds."""
+
+    def __init__(self, scheduler: Scheduler, keys: Keys) -> None:
+        self.scheduler = scheduler
+        self.keys = keys
+        self.etcd: SimulatedEtcd
+        self.engine: SimulatedEngineServer
+        self.wall_spread = 0.0
+        self.values: dict[str, bytes] = {}
+        self.creates: dict[str, int] = {}
+        self.statuses: dict[str, Status] = {}
+        self.frozen: dict[str, Status] = {}  # damaged by hand: what stood there
+        self.mended: dict[str, int] = {}  # written by hand, and by no leader since: task → the term that it names
+        self.ledgers: dict[str, Vector] = {}
+        self.frozen_ledgers: dict[str, None] = {}
+        self.held: dict[str, Vector] = {}  # pool → Σ hold
+        self.capacities: dict[str, Vector] = {}
+        self.accepted: dict[str, int] = {}  # task → create revision of its spec
+        self.epochs: dict[int, int] = {}  # epoch → term
+        self.transitions: dict[str, int] = {}  # how often each state was entered
+        self.admitted: dict[str, int] = {}  # task → the highest attempt that was ever admitted
+        self.machines: dict[str, Machine] = {}
+        self.leaderships: Callable[[], list[tuple[str, Leadership]]] = list
+        self.elected_at = 0.0
+        self.ttl = 0.0  # of the leader's lease, in seconds
+        self.wrote_at: dict[str, float] = {}  # process → when it changed a status last
+        self.lease_gone: dict[int, float] = {}  # lease → when it was first seen to be gone
+        self.expired: dict[int, None] = {}  # terms whose lease has run out
+        self.runs = 0
+
+    # -- what runs -------------------------------------------------------------------------------------------------
+
+    def on_run(self, attempt: Attempt) -> None:
+        """I4: nobody else of the task runs, and its hold has not ended."""
+        self.runs += 1
+        task_id = attempt.id.task_id
+        if attempt.forged:
+            return
+        status = self.statuses.get(task_id) or self.frozen.get(task_id)
+        abandoned = status.abandoned if status is not None else 0
+        for other in self.engine.every[task_id]:
+            if other is not attempt and other.live and not other.forged and other.id.number > abandoned:
+                raise Violation("I4", f"{attempt.id} ({attempt.uid}) begins to run while {other.id} ({other.uid}) runs", task_id)
+        if attempt.id.number > abandoned and not self.holds(attempt.id):
+            raise Violation("I4", f"{attempt.id} begins to run after its hold has ended", task_id)
+
+    def on_create(self, attempt: AttemptId) -> None:
+        """Persist before act: what is to be started has been admitted, and that stands in etcd."""
+        if attempt.number > self.admitted.get(attempt.task_id, 0):
+            raise Violation("I5", f"a start of {attempt} arrives, which was never admitted", attempt.task_id)
+
+    def on_effect(self, process: str, leadership: Leadership) -> None:
+        """A start leaves a replica only before its own deadline."""
+        machine = self.machines[process.partition(".")[0]]
+        if leadership._ended or machine.local() >= leadership.deadline:
+            raise Violation("I7", f"{process} starts an attempt although its term of epoch {leadership.epoch} has ended")
+        if leadership.revision in self.expired:
+            raise Violation("I7", f"{process} starts an attempt in the term {leadership.revision}, whose lease has run out")
+
+    def holds(self, attempt: AttemptId) -> bool:
+        """Whether its task holds resources for it."""
+        status = self.statuses.get(attempt.task_id) or self.frozen.get(attempt.task_id)
+        return status is not None and status.state in HOLDING and status.attempt == attempt.number
+
+    def on_expiry(self, term: int) -> None:
+        """The leader key's lease has expired: whoever led must have known before, by its own clock."""
+        for name, leadership in self.leaderships():
+            if leadership.revision == term and not leadership.why_ended():
+                raise Violation("I7", f"the lease of {name} has run out, and it still takes itself to lead")
+
+    def check_deadlines(self) -> None:
+        """No leader's own deadline is later than the end of its lease, wherever etcd counts it."""
+        leases = self.etcd.store._server.leases
+        for name, leadership in self.leaderships():
+            deadline = self.machines[name.partition(".")[0]].true_time(leadership.deadline)
+            if leadership.lease in leases:
+                ends = leases[leadership.lease].expires
+            else:  # revoked by somebody: the leader cannot know before its next keep-alive
+                ends = self.lease_gone.setdefault(leadership.lease, self.scheduler.now) + self.ttl
+            if deadline > ends:
+                raise Violation("I7", f"{name} would act for {deadline - ends:.3f} s after the end of its lease")
+
+    # -- what is written -------------------------------------------------------------------------------------------
+
+    def on_revision(self, batch: Batch, writer: str) -> None:
+        """One revision of etcd: check it as a whole, then take it over."""
+        before = {event.key: self.values.get(event.key) for event in batch.events}
+        changed = {event.key for event in batch.events}
+        for event in batch.events:
+            kind, _, rest = event.key.removeprefix(self.keys.prefix).partition("/")
+            handler = getattr(self, f"_on_{kind}", None)
+            if handler is not None:
+                handler(event, rest, changed, writer)
+            if event.item is None:
+                self.values.pop(event.key, None)
+                self.creates.pop(event.key, None)
+            else:
+                self.values[event.key] = event.item.value
+                self.creates[event.key] = event.item.create
+        if writer not in ("", USER):
+            self._check_requests(batch, before)
+            for pool in sorted({*self.held, *self.ledgers}):
+                self._check_balance(pool)
+            if any(event.key.startswith(self.keys.state("")) for event in batch.events):
+                self.wrote_at[writer] = self.scheduler.now
+
+    def _on_leader(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+        if event.item is None and not writer:
+            self.on_expiry(self.creates[event.key])
+            self.expired[self.creates[event.key]] = None
+
+    def _on_epoch(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+        if event.item is not None and writer != USER:
+            epoch = codec.decode_mapping(event.item.value)["epoch"]
+            if epoch in self.epochs:
+                raise Violation("I7", f"epoch {epoch} was won twice")
+            self.epochs[epoch] = event.mod
+            self.elected_at = self.scheduler.now
+
+    def _on_tasks(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+        if event.item is not None:
+            if writer != USER:
+                raise Violation("I7", f"the spec of {task_id} was written by {writer}", task_id)
+            self.accepted.setdefault(task_id, event.mod)
+        elif writer != USER and self.keys.state(task_id) not in changed and self.keys.state(task_id) in self.values:
+            raise Violation("I6", f"the spec of {task_id} was removed, and its status was not", task_id)
+
+    def _on_pools(self, event: Event, pool: str, changed: set[str], writer: str) -> None:
+        self.capacities[pool] = ZERO
+        if event.item is not None:
+            try:
+                self.capacities[pool] = codec.decode_pool(pool, event.item.value).capacity
+            except CorruptValue:
+                return
+
+    def _on_ledgers(self, event: Event, pool: str, changed: set[str], writer: str) -> None:
+        if event.item is None:
+            raise Violation("I1", f"the ledger of {pool} was deleted by {writer}")
+        try:
+            held, _ = codec.decode_ledger(event.item.value)
+        except CorruptValue:
+            if writer != USER:
+                raise Violation("I1", f"the ledger of {pool} was damaged by {writer}") from None
+            self.frozen_ledgers[pool] = None
+            return
+        if writer == USER:
+            self.frozen_ledgers.pop(pool, None)
+        else:
+            if pool in self.frozen_ledgers:
+                raise Violation("layout", f"{writer} wrote over the ledger of {pool}, which it cannot have read")
+            self._check_writer(event.item.value, f"ledger {pool}", writer)
+            before, capacity = self.ledgers.get(pool, ZERO), self.capacities.get(pool, ZERO)
+            for name in held:
+                if held[name] > before.get(name) and held[name] > capacity.get(name):
+                    raise Violation("I2", f"{pool}: {name} rises to {held[name]}, above its capacity of {capacity.get(name)}")
+        self.ledgers[pool] = held
+
+    def _on_states(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+        old = self.statuses.pop(task_id, None)
+        if event.item is None:
+            if writer == USER:
+                return  # foreign ones, which held nothing
+            self._check_removal(task_id, old)
+            self.accepted.pop(task_id, None)
+            return
+        try:
+            new, _ = codec.decode_status(event.item.value)
+        except CorruptValue:
+            if writer != USER:
+                raise Violation("I3", f"the status of {task_id} was damaged by {writer}", task_id) from None
+            if old is not None:
+                self.frozen[task_id] = old
+            return
+        self.statuses[task_id] = new
+        if writer == USER:
+            self.frozen.pop(task_id, None)
+            self.mended[task_id] = new.term
+            return
+        self.mended.pop(task_id, None)
+        if task_id in self.frozen:
+            raise Violation("layout", f"{writer} wrote over a status that it cannot have read: {task_id}", task_id)
+        self._check_writer(event.item.value, f"status of {task_id}", writer)
+        if new.term != max(self.epochs, default=0):
+            raise Violation("I7", f"{task_id} was written in term {new.term}, but {max(self.epochs, default=0)} has begun", task_id)
+        self._check_path(task_id, old, new)
+        self._check_attempts(task_id, old, new, changed, writer)
+        self._move_hold(task_id, old, new)
+        self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
+
+    def _check_writer(self, value: bytes, what: str, writer: str) -> None:
+        """I7: whoever writes has the leader key that stands in this revision."""
+        leader = self.values.get(self.keys.leader)
+        term = self.creates.get(self.keys.leader)
+        op = str(codec.decode_mapping(value).get("op", ""))
+        if leader is None or f"/{term}/" not in op:
+            raise Violation("I7", f"{what} was written by {op}, while the term is {term}")
+
+    def _check_path(self, task_id: str, old: Status | None, new: Status) -> None:
+        """I3: the history goes on from where it was, by rows of the lifecycle."""
+        steps = codec.decode_history(new)
+        before = codec.decode_history(old) if old is not None else []
+        added = new.steps - (old.steps if old is not None else 0)
+        if added < 1:
+            raise Violation("I3", f"{task_id} was written without a step", task_id)
+        kept = steps[: len(steps) - added]
+        if kept != before[len(before) - len(kept) :]:
+            raise Violation("I3", f"the history of {task_id} was rewritten", task_id)
+        position = old.state if old is not None else "Created"
+        for step in steps[len(steps) - added :]:
+            if step.source != position or step.state not in LIFECYCLE[position]:
+                raise Violation("I3", f"{task_id} went from {position} by {step.source} to {step.state}", task_id)
+            position = step.state
+        if position != new.state:
+            raise Violation("I3", f"{task_id} is {new.state}, but its last step led to {position}", task_id)
+
+    def _check_attempts(self, task_id: str, old: Status | None, new: Status, changed: set[str], writer: str) -> None:
+        """I4 as the records show it, and the truth behind them."""
+        before = old.attempt if old is not None else 0
+        was_holding = old is not None and old.state in HOLDING
+        if new.attempt < before:
+            raise Violation("I4", f"the attempts of {task_id} go back from {before} to {new.attempt}", task_id)
+        if new.state in HOLDING and not was_holding:
+            if before == 0 and self.keys.task(task_id) not in self.values:
+                raise Violation("I4", f"{task_id} was admitted after its spec was deleted", task_id)
+            self.admitted[task_id] = max(self.admitted.get(task_id, 0), new.attempt)
+            if new.attempt == before:
+                raise Violation("I4", f"attempt {before} of {task_id} was used again", task_id)
+            if self.engine.listed.get(writer, -1.0) < self.elected_at:
+                raise Violation("I4", f"{writer} admitted {task_id} before it had listed the engine", task_id)
+            for other in self.engine.every.get(task_id, ()):
+                # What somebody made by hand can only be respected once it is known.
+                # What reached the writer before its last commit was answered is known to the plan of this one.
+                known = not other.forged or other.shown.get(writer, self.scheduler.now) < self.wrote_at.get(writer, 0.0)
+                if other.live and known and other.id.number > new.abandoned:
+                    raise Violation("I4", f"{task_id} was admitted while {other.id} runs", task_id)
+        if was_holding and (new.state not in HOLDING or new.attempt != before):
+            assert old is not None
+            self._check_end(task_id, old, new, changed)
+
+    def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
+        """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true result."""
+        if new.abandoned >= old.attempt:
+            limit = self._replaces_lost_after(task_id)
+            key = self.keys.request(task_id, "confirm-stopped")
+            confirmed = key in changed and codec.decode_request("confirm-stopped", self.values[key]).attempt in (0, old.attempt)
+            lost_for = (new.finished_at or 0.0) - (old.lost_since if old.lost_since is not None else float("inf"))
+            if not confirmed and (limit is None or lost_for < limit - 0.001 - self.wall_spread):
+                raise Violation("I4", f"{task_id}-{old.attempt} was given up, and nobody had said so", task_id)
+            return
+        mine = [attempt for attempt in self.engine.every.get(task_id, ()) if attempt.id.number == old.attempt]
+        for attempt in mine:
+            if attempt.live:
+                raise Violation("I4", f"the hold of {attempt.id} ended while it runs", task_id)
+        results = {attempt.result.phase for attempt in mine if attempt.result is not None and not attempt.removed}
+        steps: list[Step] = codec.decode_history(new)[-(new.steps - old.steps) :]
+        told = "Succeeded" if steps[0].state == "Succeeded" else "Failed"
+        if results and told not in results:
+            raise Violation("I6", f"{task_id}-{old.attempt} is recorded as {told}, but it {sorted(results)[0]}", task_id)
+
+    def _check_removal(self, task_id: str, old: Status | None) -> None:
+        """I6: nothing disappears before its retention has passed, unless its spec was deleted by hand."""
+        if old is None:
+            raise Violation("I6", f"the status of {task_id}, which could not be read, was removed", task_id)
+        if old.state not in FINISHED:
+            raise Violation("I6", f"{task_id} was removed while {old.state}", task_id)
+        spec = self.values.get(self.keys.task(task_id))
+        if spec is None:
+            return
+        retention = codec.decode_spec(task_id, spec).spec.retention_seconds
+        now = 1_700_000_000.0 + self.scheduler.now
+        if (old.finished_at or 0.0) + retention > now + self.wall_spread + 1.0:
+            raise Violation(
+                "I6", f"{task_id} was removed {(old.finished_at or 0) + retention - now:.0f} s before its time", task_id
+            )
+
+    def _move_hold(self, task_id: str, old: Status | None, new: Status) -> None:
+        if new.hold and new.state not in HOLDING:
+            raise Violation("I1", f"{task_id} is {new.state}, and holds {new.hold}", task_id)
+        if old is not None and old.hold:
+            self.held[old.pool] = self.held[old.pool] - old.hold
+        if new.hold:
+            self.held[new.pool] = self.held.get(new.pool, ZERO) + new.hold
+
+    def _check_balance(self, pool: str) -> None:
+        """I1."""
+        ledger, held = self.ledgers.get(pool, ZERO), self.held.get(pool, ZERO)
+        if ledger - held:
+            raise Violation("I1", f"{pool}: the ledger says {ledger.format()}, the holds are {held.format()}", *self.statuses)
+
+    def _check_requests(self, batch: Batch, before: dict[str, bytes | None]) -> None:
+        """I8: a request takes effect once, in the transaction that deletes it, and it is that request that does."""
+        deleted: dict[str, list[str]] = {}
+        askers: dict[tuple[str, str], str] = {}
+        for event in batch.events:
+            if event.key.startswith(f"{self.keys.prefix}requests/") and event.item is None:
+                task_id, kind = event.key.rsplit("/", 2)[1:]
+                deleted.setdefault(task_id, []).append(kind)
+                value = before[event.key]
+                assert value is not None
+                askers[task_id, kind] = codec.decode_request(kind, value).by
+        for event in batch.events:
+            if not event.key.startswith(f"{self.keys.prefix}states/") or event.item is None:
+                continue
+            task_id = event.key.rsplit("/", 1)[1]
+            new, _ = codec.decode_status(event.item.value)
+            value = before[event.key]
+            old = codec.decode_status(value)[0] if value is not None else Status()
+            steps = codec.decode_history(new)[-(new.steps - old.steps) :]
+            asked = [kind for step in steps if (kind := _request_of(step)) is not None]
+            for step in steps:
+                kind = _request_of(step)
+                if (
+                    kind is not None
+                    and step.reason != "RequestIgnored"
+                    and askers.get((task_id, kind), "") not in step.message.split()
+                ):
+                    raise Violation(
+                        "I8",
+                        f"{task_id}: {step.message!r} took effect, that of {askers.get((task_id, kind))} was consumed",
+                        task_id,
+                    )
+            if new.abandoned > old.abandoned:
+                by_policy = old.lost_since is not None and self._replaces_lost_after(task_id) is not None
+                if not by_policy or "confirm-stopped" in deleted.get(task_id, []):
+                    asked.append("confirm-stopped")
+            if sorted(asked) != sorted(deleted.get(task_id, [])):
+                raise Violation("I8", f"{task_id}: {asked} took effect, {deleted.get(task_id, [])} were consumed", task_id)
+
+    def _replaces_lost_after(self, task_id: str) -> float | None:
+        spec = self.values.get(self.keys.task(task_id))
+        return codec.decode_spec(task_id, spec).spec.on_lost.replace_after_seconds if spec is not None else None
+
+    # -- now and then ----------------------------------------------------------------------------------------------
+
+    def world(self) -> World:
+        """What stands in etcd, as the core reads it."""
+        snapshot = self.etcd.load(self.keys.prefix)
+        world = World()
+        world.load(changes_of(self.keys, snapshot.items), snapshot.revision)
+        return world
+
+    def check_records(self, *, settled: bool) -> None:
+        """What `tally audit` checks of the records, at this revision; what is a matter of timing only once all is settled."""
+        for finding in check_world(self.world()):
+            if finding.severity is Severity.NOTICE or (finding.transient and not settled):
+                continue
+            if finding.subject.rpartition("/")[2] not in self.mended:
+                raise Violation(finding.invariant, f"{finding.subject} {finding.what}", finding.subject.rpartition("/")[2])
+
+    def unfinished(self) -> list[str]:
+        """Accepted tasks that have not come to an end."""
+        waiting = [task_id for task_id in self.accepted if self.keys.task(task_id) in self.values and task_id not in self.statuses]
+        return waiting + [task_id for task_id, status in self.statuses.items() if status.state not in FINISHED]
+
+    def requests(self) -> list[str]:
+        """Requests that nobody has answered."""
+        return [key for key in self.values if key.startswith(f"{self.keys.prefix}requests/")]
+
+    def running(self) -> list[Attempt]:
+        """What truly runs."""
+        return [attempt for attempts in self.engine.every.values() for attempt in attempts if attempt.live]
+
+    def history(self, task_id: str) -> list[str]:
+        """A task's recorded steps, and the truth about its attempts, for a report."""
+        status = self.statuses.get(task_id) or self.frozen.get(task_id)
+        lines = [f"{task_id}: {status.state if status else 'no status'}"]
+        lines += [
+            f"  {step.at - 1_700_000_000:10.3f} term {step.term} attempt {step.attempt}: "
+            f"{step.source} --{step.event}--> {step.state} {step.reason} {step.message}"
+            for step in (codec.decode_history(status) if status else [])
+        ]
+        for attempt in self.engine.every.get(task_id, ()):
+            state = "runs" if attempt.live else "has ended" if attempt.ended else "waits"
+            lost = ", node lost" if attempt.node_lost else ""
+            lines.append(f"  truth: {attempt.id} {attempt.uid} {state}{lost}{', removed by hand' if attempt.removed else ''}")
+        return lines
+
+
+def _request_of(step: Step) -> str | None:
+    """The kind of the request that a step answers."""
+    if step.reason == "RequestIgnored":
+        return step.message.partition(":")[0]
+    return {"cancel-requested": "cancel", "retry-requested": "retry"}.get(step.event) or (
+        "cancel" if step.event == "stop-requested" and step.reason == "cancel" else None
+    )

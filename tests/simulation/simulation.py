@@ -1,0 +1,290 @@
+"""One simulated cluster: replicas as they run in production, etcd, an engine, users, and everything that can go wrong.
+
+    Simulation(Scenario(seed=7)).run()
+
+runs seed 7 and raises `Violation` when the promise is broken. See `tests/simulation/README.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.core.world import World
+from controller.election.elector import Timings
+from controller.election.term import Leadership
+from controller.runtime.options import ReplicaOptions
+from controller.runtime.replica import Replica
+from controller.store.changes import changes_of
+from controller.store.keys import Keys
+from tests.simulation.concurrency import SimulatedClock, installed, logging_into
+from tests.simulation.engine import SimulatedEngine, SimulatedEngineServer
+from tests.simulation.etcd import FAR, SimulatedEtcd, SimulatedStore
+from tests.simulation.faults import FAULTS, Faults
+from tests.simulation.oracle import Oracle, Violation
+from tests.simulation.scheduler import Fiber, Machine, Process, Scheduler
+from tests.simulation.users import Users
+
+MARGIN = 0.5
+HEAL_SECONDS = 400.0  # of true time, within which everything must have finished once the faults have stopped
+CHECK_EVERY = 500  # steps between full checks
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a run is made of; all that happens in it follows from this. `faults` None: the seed chooses."""
+
+    seed: int
+    steps: int = 5000
+    replicas: int = 3
+    tasks: int = 60
+    faults: frozenset[str] | None = None
+
+
+@dataclass
+class Result:
+    """What a run did."""
+
+    digest: int = 0
+    steps: int = 0
+    seconds: float = 0.0  # of true time
+    revisions: int = 0
+    epochs: int = 0
+    runs: int = 0
+    crashes: int = 0
+    transitions: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+
+
+class Computer:
+    """One machine and the replica on it, which is started again whenever it ended."""
+
+    def __init__(self, simulation: Simulation, number: int) -> None:
+        self.simulation = simulation
+        self.machine = Machine(simulation.scheduler, f"m{number}")
+        self.name = f"r{number}"
+        self.process: Process | None = None
+        self.replica: Replica | None = None
+        self.lives = 0
+
+    def start(self) -> None:
+        """Start the program, unless it runs."""
+        if self.process is not None and self.process.alive:
+            return
+        self.lives += 1
+        process = self.process = Process(self.machine, f"{self.name}.{self.lives}")
+        self.replica = None
+        Fiber(process, "loop", lambda: self._main(process))
+
+    def crash(self) -> None:
+        """kill -9, at whatever point each of its threads is."""
+        if self.process is not None and self.process.alive:
+            self.simulation.scheduler.note(f"{self.process.name} crashes")
+            self.simulation.result.crashes += 1
+            self.simulation.scheduler.after(0.1 + self.simulation.scheduler.rng.random() * 3, self.start)
+            self.process.kill()
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether its replica has a tenure."""
+        return self.replica is not None and self.replica._tenure is not None
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        if self.replica is not None and self.process is not None and self.process.alive:
+            self.simulation.scheduler.note(f"{self.process.name} is told to stop")
+            self.replica.stop()
+
+    def _main(self, process: Process) -> None:
+        simulation = self.simulation
+        clock = SimulatedClock(self.machine)
+        options = ReplicaOptions(
+            cluster=simulation.keys.cluster,
+            identity={"id": self.name, "instance": process.name, "status_url": ""},
+            timings=simulation.timings,
+            relist_seconds=simulation.relist_seconds,
+            heartbeat_seconds=2.0,
+            silence_seconds=6.0,
+            workers=2,
+            fast_takeover=False,  # it needs sockets; the fault `fast-takeover` does what it does,
+        )
+        self.replica = Replica(
+            SimulatedStore(simulation.etcd, process),
+            SimulatedEngine(simulation.engine, process),  # type: ignore[arg-type]  # its stop event is a simulated one
+            clock,
+            options,
+            audit=dict,
+            new_lease=simulation.new_lease,
+            fatal=self._fatal,
+        )
+        self.replica.run()
+        simulation.scheduler.note(f"{process.name} has stopped")
+        simulation.scheduler.after(simulation.scheduler.rng.random() * 2, self.start)
+        process.kill()
+
+    def _fatal(self, why: str) -> None:
+        self.simulation.scheduler.note(f"fatal: {why}")
+        self.simulation.result.faults["fatal"] = self.simulation.result.faults.get("fatal", 0) + 1
+        self.crash()
+
+
+class Simulation:
+    """See the module's docstring."""
+
+    def __init__(self, scenario: Scenario, *, trace: bool = False, rng: Any = None) -> None:
+        self.scenario = scenario
+        self.scheduler = Scheduler(rng if rng is not None else scenario.seed)
+        if trace:
+            self.scheduler.trace = []
+        rng = self.scheduler.rng
+        self.keys = Keys("sim")
+        self.result = Result()
+        ttl = rng.choice((2, 3, 5))
+        self.timings = Timings(
+            lease_ttl_seconds=ttl, keepalive_interval_seconds=ttl / 4, deadline_margin_seconds=MARGIN, heartbeat_limit_seconds=ttl
+        )
+        self.relist_seconds = rng.choice((1.0, 3.0, 10.0))
+        self.oracle = Oracle(self.scheduler, self.keys)
+        self.etcd = SimulatedEtcd(self.scheduler, self._on_revision)
+        self.engine = SimulatedEngineServer(self.scheduler, self.oracle, gates=rng.random() < 0.3, keeps=rng.random() < 0.3)
+        self.oracle.etcd, self.oracle.engine = self.etcd, self.engine
+        self.users = Users(self.scheduler, self.etcd, self.oracle, self.keys, scenario.tasks)
+        self.computers = [Computer(self, number) for number in range(scenario.replicas)]
+        self.oracle.machines = {computer.name: computer.machine for computer in self.computers}
+        self.oracle.leaderships = self._leaderships
+        self.oracle.ttl = ttl
+        chosen = [name for name in FAULTS if rng.random() < 0.4]
+        self.faults = Faults(self, [name for name in FAULTS if name in scenario.faults] if scenario.faults is not None else chosen)
+        self._leases = 0
+        self._healing = False
+
+    def run(self) -> Result:
+        """Run it all: the steps with faults, then until everything has finished without. Raises Violation."""
+        scheduler = self.scheduler
+        with installed(scheduler), logging_into(scheduler):
+            try:
+                self._run()
+            finally:
+                for computer in self.computers:
+                    if computer.process is not None:
+                        computer.process.kill()
+        return self.result
+
+    def new_lease(self) -> int:
+        """A lease id that nobody has had."""
+        self._leases += 1
+        return 1000 + self._leases
+
+    def _run(self) -> None:
+        scheduler = self.scheduler
+        self.users.set_up()
+        for computer in self.computers:
+            scheduler.after(scheduler.rng.random() * 2, computer.start)
+        scheduler.after(0.5, self._users_act)
+        self.faults.begin()
+        while scheduler.steps < self.scenario.steps:
+            scheduler.step()
+            if scheduler.steps % 5 == 0:
+                self.oracle.check_deadlines()
+            if scheduler.steps % CHECK_EVERY == 0:
+                self.oracle.check_records(settled=False)
+                self._check_models()
+        self._heal()
+        result = self.result
+        result.digest, result.steps, result.seconds = scheduler.digest, scheduler.steps, scheduler.now
+        result.revisions, result.epochs, result.runs = self.etcd.revision, len(self.oracle.epochs), self.oracle.runs
+        result.transitions = self.oracle.transitions
+
+    def _users_act(self) -> None:
+        if not self._healing:
+            self.users.act()
+            self.scheduler.after(self.scheduler.rng.random() * 0.3, self._users_act)
+
+    def _heal(self) -> None:
+        """I6: all faults stop; then everything must finish, and what is left must be nothing."""
+        scheduler = self.scheduler
+        self._healing = True
+        scheduler.note("all faults stop")
+        self.faults.end()
+        self.users.heal()
+        self.engine.finish_all()
+        give_up_at = scheduler.now + HEAL_SECONDS
+        while self._unsettled():
+            if scheduler.now > give_up_at:
+                raise Violation("I6", "not settled: " + "; ".join(self._unsettled()), *self.oracle.unfinished())
+            for _ in range(200):
+                scheduler.step()
+        self.oracle.check_records(settled=True)
+        for pool, held in self.oracle.ledgers.items():
+            if held:
+                raise Violation("I1", f"{pool}: {held.format()} is held, and nothing runs")
+
+    def _unsettled(self) -> list[str]:
+        """What is not yet as it must be in the end."""
+        oracle = self.oracle
+        left = [f"{task_id} has not finished" for task_id in oracle.unfinished()]
+        left += [f"{key} is not answered" for key in oracle.requests()]
+        left += [f"{attempt.id} runs" for attempt in oracle.running()]
+        return left or self._models_that_differ()
+
+    def _check_models(self) -> None:
+        """What a replica says it knows up to a revision is what stood there, or newer."""
+        for computer in self.computers:
+            replica = computer.replica
+            if replica is None or not replica._loaded or replica._world.revision < self.etcd.store._server.compacted:
+                continue
+            world = replica._world
+            snapshot = self.etcd.store.load(self.keys.prefix, deadline=FAR, revision=world.revision)
+            expected = {(change.kind, change.names): change.mod for change in changes_of(self.keys, snapshot.items)}
+            known = {(kind, names): mod for kind, names, mod in world._records()}
+            for record in sorted({*expected, *known}):
+                mod, seen = expected.get(record, 0), known.get(record, 0)
+                if seen != mod and seen <= world.revision and not (seen == 0 and self._changed_later(record, world.revision)):
+                    raise Violation(
+                        "model", f"{computer.name} at revision {world.revision} has {record} of {seen}, not {mod}", *record[1][:1]
+                    )
+
+    def _changed_later(self, record: tuple[str, tuple[str, ...]], revision: int) -> bool:
+        """Whether a record was changed after a revision: a leader knows of its own commits before its watch."""
+        key = "/".join((record[0], *record[1]))
+        changes = self.etcd.store._server.changes_by_key.get(self.keys.prefix + key, ())
+        return any(event.mod > revision for event in changes)
+
+    def _models_that_differ(self) -> list[str]:
+        """Replicas whose model is not what stands in etcd."""
+        truth = _facts(self.oracle.world())
+        found = []
+        for computer in self.computers:
+            if computer.replica is None:
+                found.append(f"{computer.name} does not run")
+            elif (facts := _facts(computer.replica._world)) != truth:
+                different = sorted(str(key) for key in {*facts, *truth} if facts.get(key) != truth.get(key))
+                found.append(f"the model of {computer.name} differs in {different[:5]}")
+        return found
+
+    def _leaderships(self) -> list[tuple[str, Leadership]]:
+        """The terms that replicas take themselves to have."""
+        return [
+            (computer.process.name, leadership)
+            for computer in self.computers
+            if computer.process is not None and computer.process.alive and computer.replica is not None
+            and (leadership := computer.replica._elector.leadership) is not None
+        ]  # fmt: skip
+
+    def _on_revision(self, batch: Any, writer: str) -> None:
+        self.oracle.on_revision(batch, writer)
+        self.faults.wrote(writer)
+
+
+def _facts(world: World) -> dict[tuple[str, str], object]:
+    """A model, as far as it is the same in every replica."""
+    facts: dict[tuple[str, str], object] = {}
+    for task in world.tasks.values():
+        facts["task", task.id] = (task.spec_mod, task.status_mod, task.state, sorted(task.requests), sorted(task.frozen))
+        facts["queued", task.id] = task.status is None and task.id in world.queue(task.pool)
+    for name, ledger in world.ledgers.items():
+        facts["ledger", name] = (ledger.mod, ledger.held.format())
+    for name, pool in world.pools.items():
+        facts["pool", name] = pool.mod
+    facts["holding", ""] = sorted(world.holding)
+    return facts

@@ -1,0 +1,190 @@
+"""Users, admins and operators: they submit, cancel and retry, often at the worst moment, and change pools as they like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.core import codec
+from controller.core.task import Request, RequestKind
+from controller.core.validation import parse_pool, parse_spec
+from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
+from controller.store.keys import Keys
+from tests.simulation.etcd import SimulatedEtcd
+from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle
+from tests.simulation.scheduler import Scheduler
+
+POOLS = ("default", "spare")
+
+
+class Users:
+    """All of them. They write to etcd directly: when a write arrives is all that matters."""
+
+    def __init__(self, scheduler: Scheduler, etcd: SimulatedEtcd, oracle: Oracle, keys: Keys, tasks: int) -> None:
+        self.scheduler = scheduler
+        self.etcd = etcd
+        self.oracle = oracle
+        self.keys = keys
+        self._tasks = tasks
+        self._submitted = 0
+        self._ops = 0
+
+    def now(self) -> float:
+        """The users' wall clock."""
+        return 1_700_000_000.0 + self.scheduler.now
+
+    def set_up(self) -> None:
+        """The pools, as they are at first."""
+        self.pool("default", {"cpu": 4, "memory": 8})
+        self.pool("spare", {"cpu": 2}, policy="backfill", backfill_seconds=5)
+
+    def act(self) -> None:
+        """One of them does something."""
+        rng = self.scheduler.rng
+        done = rng.choices(
+            (
+                self.submit,
+                self.cancel,
+                self.retry,
+                self.submit_again,
+                self.confirm,
+                self.change_pool,
+                self.delete_spec,
+                self.ask_nobody,
+            ),
+            (6, 6, 5, 1, 2, 1, 0.3, 0.3),
+        )[0]
+        for _ in range(rng.randint(1, 6) if done == self.submit else 1):
+            done()
+        if done == self.submit and rng.random() < 0.1:
+            self.scheduler.after(rng.random() * 0.03, self.change_pool)
+
+    def submit(self) -> None:
+        """A new task; now and then one that cannot be."""
+        if self._submitted >= self._tasks:
+            return
+        self._submitted += 1
+        rng = self.scheduler.rng
+        task_id = f"t{self._submitted}"
+        fields: dict[str, Any] = {
+            "pool": rng.choices(POOLS, (4, 1))[0],
+            "resources": {"cpu": rng.choice(("250m", "500m", 1, 1, 2, 3))},
+            "priority": rng.choice((0, 0, 0, 5)),
+            "grace_seconds": rng.choice((0, 1, 3)),
+            "retry": {"max_attempts": rng.choice((1, 2, 3)), "backoff_seconds": rng.choice((0, 0.5, 2)), "max_seconds": 4},
+            "retention_seconds": rng.choice((1, 10, 30, 86400)),
+        }
+        if rng.random() < 0.2:
+            fields["deadlines"] = {rng.choice(("queue_seconds", "start_seconds", "run_seconds")): rng.choice((1, 3, 8))}
+        if rng.random() < 0.2:
+            fields["on_lost"] = {"replace_after_seconds": rng.choice((1, 5))}
+        if rng.random() < 0.1:
+            fields["retry"]["rules"] = [{"exit_codes": [2], "action": rng.choice(("fail", "retry"))}]
+        self._write_spec(task_id, fields)
+        if rng.random() < 0.2:
+            self.scheduler.after(rng.random() ** 3, lambda: self.request(task_id, RequestKind.CANCEL))
+        elif rng.random() < 0.05:
+            self.scheduler.after(rng.random() ** 3 * 0.2, lambda: self.delete(self.keys.task(task_id)))
+
+    def submit_again(self) -> None:
+        """The same name once more: refused while it is taken, and a new task once it was removed."""
+        if self._submitted:
+            self._write_spec(f"t{self.scheduler.rng.randint(1, self._submitted)}", {})
+
+    def cancel(self) -> None:
+        """Somebody loses patience."""
+        self._request_any(RequestKind.CANCEL)
+
+    def retry(self) -> None:
+        """Somebody tries again what has ended, or thinks that it has."""
+        self._request_any(RequestKind.RETRY)
+        if self.scheduler.rng.random() < 0.2:
+            self._request_any(RequestKind.CANCEL)
+
+    def confirm(self) -> None:
+        """An operator looks at an attempt that is lost, and says that it is dead when it truly is; or speaks of another."""
+        for task_id, status in self.oracle.statuses.items():
+            if status.state in HOLDING and (status.lost_since is not None or status.stopping):
+                alive = [a for a in self.oracle.engine.every.get(task_id, ()) if a.id.number == status.attempt and not a.ended]
+                if not alive:
+                    self.request(task_id, RequestKind.CONFIRM_STOPPED, status.attempt)
+                else:
+                    self.request(task_id, RequestKind.CONFIRM_STOPPED, status.attempt + 1)
+                return
+
+    def change_pool(self) -> None:
+        """An admin shrinks, grows, pauses or removes a pool."""
+        rng = self.scheduler.rng
+        name = rng.choice(POOLS)
+        if rng.random() < 0.15:
+            self._write(Delete(self.keys.pool(name)))
+            return
+        policy = rng.choice(({"policy": "strict"}, {"policy": "backfill", "backfill_seconds": 5}))
+        self.pool(name, {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}, paused=rng.random() < 0.1, **policy)
+
+    def delete_spec(self) -> None:
+        """Somebody deletes a spec around the client."""
+        task_id = self._any_task()
+        if task_id:
+            self._write(Delete(self.keys.task(task_id)))
+
+    def ask_nobody(self) -> None:
+        """A request for a task that does not exist."""
+        self.request("nobody", RequestKind.CANCEL)
+
+    def heal(self) -> None:
+        """Room for all; and who has waited for an answer cancels nothing any more."""
+        for name in POOLS:
+            self.pool(name, {"cpu": 4, "memory": 8})
+
+    def pool(self, name: str, capacity: dict[str, Any], **fields: Any) -> None:
+        """Define a pool."""
+        pool = parse_pool({"name": name, "capacity": capacity, **fields})
+        self._write(Put(self.keys.pool(name), codec.encode_pool(pool, self._op())))
+
+    def request(self, task_id: str, kind: RequestKind, attempt: int = 0) -> None:
+        """Ask for something."""
+        request = Request(kind=kind, by=self._op(), at=self.now(), attempt=attempt)
+        self._write(Put(self.keys.request(task_id, kind), codec.encode(request)))
+        if self.scheduler.rng.random() < 0.3:  # somebody else wants the same
+            self.scheduler.after(self.scheduler.rng.random() ** 2 * 0.1, lambda: self.request(task_id, kind, attempt))
+
+    def put_bytes(self, key: str, value: bytes) -> None:
+        """Somebody writes around the client."""
+        self._write(Put(key, value))
+
+    def delete(self, key: str) -> None:
+        """Somebody deletes around the client."""
+        self._write(Delete(key))
+
+    def _request_any(self, kind: RequestKind) -> None:
+        task_id = self._any_task()
+        if task_id:
+            self.request(task_id, kind)
+
+    def _any_task(self) -> str:
+        """One of them: rather one that was touched last, or one that has not ended."""
+        rng = self.scheduler.rng
+        tasks = list(self.oracle.accepted)
+        open_tasks = [task for task, status in self.oracle.statuses.items() if status.state not in FINISHED]
+        if open_tasks and rng.random() < 0.6:
+            return rng.choice(open_tasks)
+        return rng.choice(tasks[-8:]) if tasks else ""
+
+    def _write_spec(self, task_id: str, fields: dict[str, Any]) -> None:
+        spec = parse_spec({"id": task_id, "command": ["true"], **fields})
+        value = codec.encode_spec(spec, self.now(), self._op())
+        if self.scheduler.rng.random() < 0.02:
+            value = value.replace(b'"command"', b'"commando"')
+        key = self.keys.task(task_id)
+        result = self.etcd.do(
+            lambda store: store.commit(Transaction((Guard(key, 0),), (Put(key, value),), self._op()), deadline=1e18), USER
+        )
+        self.scheduler.note(f"user submits {task_id}: {'accepted' if isinstance(result, Committed) else 'taken'}")
+
+    def _write(self, write: Write) -> None:
+        self.scheduler.note(f"user writes {write.key}" if isinstance(write, Put) else f"user deletes {write.key}")
+        self.etcd.do(lambda store: store.commit(Transaction((), (write,), self._op()), deadline=1e18), USER)
+
+    def _op(self) -> str:
+        self._ops += 1
+        return f"user/{self._ops}"
