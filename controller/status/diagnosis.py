@@ -46,13 +46,12 @@ class Notice(Struct, frozen=True, kw_only=True):
 def diagnose(world: World, facts: Facts, holding: Mapping[str, Holding], next_of: Mapping[str, tuple[str, float]]) -> list[Notice]:
     """What the model and this replica's facts show; `next_of` has each pool's next task and for how long it was that."""
     notices = list(_of_this_replica(facts))
-    if facts.revision:
-        notices += _of_tasks(world, holding)
-        for pool in sorted({*holding, *world.ledgers}):
-            notices += _of_ledger(world, pool, holding.get(pool, Holding()))
-        for pool, (task_id, seconds) in next_of.items():
-            notices += _of_queue(world, pool, task_id, seconds)
-        notices += _of_undefined_pools(world)
+    notices += _of_tasks(world, holding)
+    for pool in sorted({*holding, *world.ledgers}):
+        notices += _of_ledger(world, pool, holding.get(pool, Holding()))
+    for pool, (task_id, seconds) in next_of.items():
+        notices += _of_queue(world, pool, task_id, seconds)
+    notices += _of_undefined_pools(world)
     return notices
 
 
@@ -66,15 +65,7 @@ def _of_this_replica(facts: Facts) -> Iterator[Notice]:
             detail=f"What is shown may be as old as that. {failing['store'].detail}",
             action="Run `tally check` for etcd's own state, and look at another replica meanwhile.",
         )
-    if "model" in failing:
-        yield Notice(
-            severity=Severity.WARNING,
-            code="loading",
-            title="This replica is still loading the records",
-            detail=failing["model"].detail,
-            action="Wait a moment, or look at another replica; if it stays so, run `tally check`.",
-        )
-    elif not facts.leader:
+    if not facts.leader:
         yield Notice(
             severity=Severity.CRITICAL,
             code="no-leader",

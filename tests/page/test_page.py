@@ -118,12 +118,15 @@ def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, 
     server.stop()
     browser.wait(lambda: browser.text("#connection-text").startswith("Stale since"), "the mark")
     assert browser.one("#stale").is_displayed()
+    assert not browser.one("#health").is_displayed()  # an old verdict is none
+    assert browser.driver.title.startswith("⚠")
     assert "tally-0" in browser.texts("#stale-links a")
     assert browser.text("#leader") == "tally-0"
     scene.set_state("train-5", State.CANCELLED, pool="gpu")
     serve(scene, int(server.url.rpartition(":")[2]))
     browser.wait(lambda: browser.text("#connection-text") == "Live", "the replica's return")
     assert not browser.one("#stale").is_displayed()
+    assert browser.one("#health").is_displayed()
     browser.wait(lambda: browser.text('#states [value="Cancelled"]') == "Cancelled2", "what happened meanwhile")
     scene.set_state("train-6", State.CANCELLED, pool="gpu")
     browser.wait(lambda: "train-6" in browser.text("#activity"), "events of the new stream")

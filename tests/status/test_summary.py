@@ -131,10 +131,6 @@ def hang(view: ModelView) -> None:
     view.checks = (Check("control-loop", False, "last turn 60 s ago"),)
 
 
-def begin(view: ModelView) -> None:
-    view.checks = (Check("model", False, "loading"),)
-
-
 @pytest.mark.parametrize(
     ("trouble", "expected"),
     [
@@ -143,7 +139,7 @@ def begin(view: ModelView) -> None:
         (lose_attempt, {"attempts-lost": "warning"}), (drift, {"ledger-drift": "critical", "overcommitted": "info"}),
         (damage, {"quarantined": "warning"}), (shrink, {"overcommitted": "info"}), (outgrow, {"never-fits": "warning"}),
         (undefine, {"undefined-pool": "warning"}), (fall_behind, {"replica-behind": "warning"}), (mix, {"mixed-versions": "info"}),
-        (leave_alone, {"single-replica": "info"}), (hang, {"loop-stuck": "critical"}), (begin, {"loading": "warning"}),
+        (leave_alone, {"single-replica": "info"}), (hang, {"loop-stuck": "critical"}),
     ],
 )  # fmt: skip
 def test_each_trouble_is_named_with_what_to_do(http: httpx.Client, view: ModelView, trouble: Any, expected: dict[str, str]) -> None:

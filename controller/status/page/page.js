@@ -188,9 +188,11 @@ function drawActivity() {
 function connection(state, since, why = "") {
   $("connection").dataset.state = state;
   $("stale").hidden = state === "live";
+  $("health").hidden = state !== "live"; // an old verdict is none
   if (state === "live") { setText($("connection-text"), live.hears ? "Live" : "Asking every few seconds"); return; }
   const when = since === null ? "" : ` since ${clock(since / 1000)}`;
   setText($("connection-text"), since === null ? "Not connected" : `Stale${when}`);
+  if (!document.title.startsWith("⚠")) document.title = `⚠ ${document.title}`;
   setText($("stale-title"), since === null ? "This replica cannot show anything yet." : `Stale${when}: this replica does not answer.`);
   setText($("stale-detail"), `${why || "It may be restarting, or the network is cut."} The page goes on by itself when it is back.`);
   const others = replicas.filter(({ status_url: url }) => URL.canParse(url) && new URL(url).origin !== location.origin);
