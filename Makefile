@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full check lint types lock simulate mutants bench clean
+.PHONY: help install run test test-full test-cluster check lint types lock simulate mutants bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,13 @@ test: install ## run the tests (a few minutes on two cores)
 
 test-full: install ## run all tests, the slow ones too
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+# KUBECONFIG names the cluster; IMAGE is present on its node or can be pulled; ARGS, for example, --cluster-host-network.
+IMAGE ?= busybox:1.36
+NAMESPACE ?= tally-test
+test-cluster: install ## run tests/cluster on the Kubernetes that KUBECONFIG names [IMAGE= NAMESPACE= ARGS=]
+	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster: make test-cluster KUBECONFIG=~/.kube/config"; exit 2; }
+	$(BIN)/pytest tests/cluster -m cluster --cluster-image $(IMAGE) --cluster-namespace $(NAMESPACE) $(ARGS)
 
 check: lint types ## lint and types: what CI runs before the tests
 

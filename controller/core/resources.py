@@ -50,22 +50,31 @@ def parse_quantity(name: str, text: object, field: str = "") -> int:
     field = field or f"resources.{name}"
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise InvalidField(field, f'is {repr(text)[:80]}, expected a quantity such as "500m", "64Mi" or 2')
-    match = _QUANTITY.fullmatch(str(text))
+    try:
+        return _amount(name, str(text))
+    except InvalidField as error:
+        raise InvalidField(field, error.problem) from None
+
+
+@lru_cache(maxsize=8192)  # a cluster's specs name few quantities, and every load parses them all again
+def _amount(name: str, text: str) -> int:
+    """See parse_quantity. Raises InvalidField without a field."""
+    match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise InvalidField(field, f'{str(text)[:60]!r} is not a quantity: give digits and a suffix, such as "500m", "64Mi" or "2"')
+        raise InvalidField("", f'{text[:60]!r} is not a quantity: give digits and a suffix, such as "500m", "64Mi" or "2"')
     suffix = match["suffix"]
     if suffix in _SUFFIXES:
         scale = _SUFFIXES[suffix]
     elif suffix[0] in "eE" and len(suffix) > 1:
         scale = Fraction(10) ** int(suffix[1:])
     else:
-        raise InvalidField(field, f"unknown suffix {suffix!r}: use one of m k M G T P E Ki Mi Gi Ti Pi Ei")
+        raise InvalidField("", f"unknown suffix {suffix!r}: use one of m k M G T P E Ki Mi Gi Ti Pi Ei")
     amount = Fraction(match["number"]) * scale * (1000 if name == "cpu" else 1)
     if amount.denominator != 1:
         unit = "a thousandth of a cpu (1m)" if name == "cpu" else "a whole unit (a byte, for memory)"
-        raise InvalidField(field, f"{text!r} is finer than {unit}, the smallest that is accounted for")
+        raise InvalidField("", f"{text!r} is finer than {unit}, the smallest that is accounted for")
     if amount > MAX_AMOUNT:
-        raise InvalidField(field, f"{str(text)[:60]!r} is above the largest quantity, 2^63 - 1 units")
+        raise InvalidField("", f"{text[:60]!r} is above the largest quantity, 2^63 - 1 units")
     return int(amount)
 
 

@@ -106,7 +106,7 @@ class Elector:
     def step(self) -> float:
         """Do what is due; returns seconds until the next step. A wake-up before that is harmless.
 
-        Raises StoreDenied and ClusterChanged, after the loss of a term was told; transient errors are handled here.
+        Raises StoreDenied and ClusterChanged at once (a term then ends by its deadline); transient errors are handled here.
         """
         try:
             if self._leadership is not None:

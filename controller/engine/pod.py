@@ -1,6 +1,6 @@
 """Pods as Tally reads them: the few fields that it uses, from raw JSON, and the names by which it knows its own. Pure.
 
-The official client's own models take over ten times as long to decode, and refuse what a newer server says.
+The official client's own models take about five times as long to decode, and refuse what a newer server says.
 """
 
 from __future__ import annotations

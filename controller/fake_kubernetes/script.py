@@ -60,7 +60,7 @@ def script_of(pod: Document, missing_images: set[str]) -> Script:
     if annotation is not None:
         return parse_script(annotation)
     container = pod["spec"]["containers"][0]
-    if container["image"] in missing_images:
+    if container["image"] in missing_images or container["image"].partition("/")[0].endswith(".invalid"):  # RFC 2606: no such host
         return Script(start="image-never" if container.get("imagePullPolicy") == "Never" else "image-error")
     return from_command(container)
 

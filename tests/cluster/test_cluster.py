@@ -1,0 +1,225 @@
+"""What a real Kubernetes does to tasks, and what Tally makes of it. `make test-cluster KUBECONFIG=…` runs it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from controller.audit import run_audit
+from controller.client import TaskView
+from controller.clock import SystemClock
+from controller.core.lifecycle import State
+from controller.dev import CLUSTER, LocalCluster
+from controller.store.etcd import EtcdStore
+from controller.store.gateway import GatewayOptions
+from tests.cluster.conftest import LABEL, engine_of, option
+from tests.support.local import kill, leader_of, wait_ready
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(900)]
+
+Make = Callable[..., dict[str, Any]]
+PATIENCE = 240.0  # seconds: images are pulled, and an old server takes up to 50 s to remove a deleted pod
+
+
+def run(tally: LocalCluster, spec: dict[str, Any]) -> TaskView:
+    """Submit a task and wait until it has finished."""
+    with tally.client() as users:
+        users.submit(spec)
+        return users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]]
+
+
+def wait_for(tally: LocalCluster, task_id: str, what: str, condition: Callable[[TaskView], bool]) -> TaskView:
+    """Wait until the task is as the condition says."""
+    with tally.client() as users:
+
+        def found() -> TaskView | None:
+            view = users.get(task_id)
+            return view if condition(view) else None
+
+        view = wait_until(found, f"{task_id} being {what}", timeout=PATIENCE, poll=0.5)
+    assert view is not None
+    return view
+
+
+def is_running(view: TaskView) -> bool:
+    """Whether the task is Running."""
+    return view.state is State.RUNNING
+
+
+def test_success_and_its_output(tally: LocalCluster, task: Make) -> None:
+    """A pod that exits 0 is Succeeded, and its output can be read afterwards."""
+    spec = task('echo "attempt $TALLY_ATTEMPT of $TALLY_TASK_ID"')
+    view = run(tally, spec)
+    assert view.state is State.SUCCEEDED, view
+    with tally.client() as users:
+        engine = engine_of(_namespace(tally))
+        output = b"".join(users.logs(spec["id"], engine=engine))
+        engine.close()
+    assert output == f"attempt 1 of {spec['id']}\n".encode()
+
+
+@pytest.mark.parametrize("code", [1, 7, 137])
+def test_exit_codes(tally: LocalCluster, task: Make, code: int) -> None:
+    """The exit code is told, and decides on the retry."""
+    rules = [{"exit_codes": [7], "action": "fail"}]
+    view = run(tally, task(f"exit {code}", retry={"max_attempts": 2, "backoff_seconds": 0, "rules": rules}))
+    assert view.state is State.FAILED
+    assert view.status is not None
+    assert view.status.exit_code == code
+    assert view.attempt == (1 if code == 7 else 2)
+
+
+def test_cancel_running(tally: LocalCluster, task: Make) -> None:
+    """A running pod is deleted; its resources are held until its end is proven, then released."""
+    spec = task("sleep 600")
+    with tally.client() as users:
+        users.submit(spec)
+    wait_for(tally, spec["id"], "running", is_running)
+    with tally.client() as users:
+        users.cancel(spec["id"])
+        view = users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]]
+    assert view.state is State.CANCELLED, view
+
+
+def test_cancel_pending(tally: LocalCluster, task: Make) -> None:
+    """A pod that never ran is deleted, and its task Cancelled."""
+    spec = task("true", image="tally.invalid/no-such-image:0")
+    with tally.client() as users:
+        users.submit(spec)
+    wait_for(
+        tally,
+        spec["id"],
+        "pending with a reason",
+        lambda view: view.state is State.PENDING and bool(view.status and view.status.reason),
+    )
+    with tally.client() as users:
+        users.cancel(spec["id"])
+        assert users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]].state is State.CANCELLED
+
+
+def test_missing_image(tally: LocalCluster, task: Make) -> None:
+    """It waits with the cluster's words until its start deadline, and fails without using up an attempt."""
+    spec = task("true", image="tally.invalid/no-such-image:0", deadlines={"start": 20}, retry={"max_start_failures": 0})
+    view = run(tally, spec)
+    assert (view.state, view.status.reason if view.status else "") == (State.FAILED, "StartDeadlineExceeded"), view
+
+
+def test_unschedulable(tally: LocalCluster, task: Make) -> None:
+    """A pod that fits on no node waits, and says so."""
+    spec = task("true", resources={"cpu": "900", "memory": "16Mi"})
+    with tally.client() as users:
+        users.submit(spec)
+        view = wait_for(
+            tally, spec["id"], "unschedulable", lambda view: bool(view.status and view.status.reason == "Unschedulable")
+        )
+        assert view.state is State.PENDING
+        users.cancel(spec["id"])
+        assert users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]].state is State.CANCELLED
+
+
+def test_run_deadline(tally: LocalCluster, task: Make) -> None:
+    """A pod over its deadline is stopped, and the task fails with that reason once the stop is proven."""
+    view = run(tally, task("sleep 600", deadlines={"run": 5}))
+    assert (view.state, view.status.reason if view.status else "") == (State.FAILED, "DeadlineExceeded"), view
+
+
+def test_out_of_memory(tally: LocalCluster, task: Make) -> None:
+    """A container that the kernel kills for its memory says OOMKilled."""
+    hog = "x=$(dd if=/dev/zero bs=1M count=256 | tr '\\0' x); echo ${#x}"
+    fake_has_no_memory = {
+        "metadata": {"annotations": {"fake.tally.dev/script": '{"oom": true}'}}
+    }  # means nothing to a real cluster
+    spec = task(hog, resources={"cpu": "100m", "memory": "24Mi"}, pod_template=fake_has_no_memory)
+    view = run(tally, spec)
+    assert (view.state, view.status.reason if view.status else "") == (State.FAILED, "OOMKilled"), view
+
+
+def test_pod_deleted_by_hand(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
+    """The attempt is lost when it is really gone, and the next one has another name."""
+    spec = task("sleep 20", retry={"max_attempts": 2, "backoff_seconds": 0})
+    with tally.client() as users:
+        users.submit(spec)
+        wait_for(tally, spec["id"], "running", is_running)
+        core.delete_namespaced_pod(f"{spec['id']}-1", _namespace(tally), grace_period_seconds=1)
+        view = users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]]
+    assert (view.state, view.attempt) == (State.SUCCEEDED, 2), view
+
+
+@pytest.mark.parametrize("phase", ["before it runs", "while it runs", "as it ends"])
+def test_controller_killed(tally: LocalCluster, task: Make, core: client.CoreV1Api, phase: str) -> None:
+    """The leader dies; the pod is adopted, neither started twice nor lost."""
+    spec = task("sleep 8")
+    wait_ready(tally)
+    with tally.client() as users:
+        users.submit(spec)
+        if phase == "while it runs":
+            wait_for(tally, spec["id"], "running", is_running)
+        elif phase == "as it ends":
+            wait_until(
+                lambda: _container_ended(core, _namespace(tally), f"{spec['id']}-1"),
+                "the container's end",
+                timeout=PATIENCE,
+                poll=0.2,
+            )
+        kill(leader_of(tally), signal.SIGKILL)
+        view = users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]]
+    assert (view.state, view.attempt) == (State.SUCCEEDED, 1), view
+
+
+def test_many_tasks_while_leaders_die(request: pytest.FixtureRequest, tally: LocalCluster, task: Make) -> None:
+    """All succeed with one attempt each, and nothing is held afterwards."""
+    specs = [task("sleep 1") for _ in range(option(request, "tasks"))]
+    with tally.client() as users:
+        users.apply_pool({**_pool_of(tally), "capacity": {"cpu": "300m", "memory": "1Ti"}})  # thirty at a time
+        assert all(result.outcome == "created" for result in users.submit_many(specs))
+        for _ in range(2):
+            wait_ready(tally)
+            kill(leader_of(tally), signal.SIGKILL)
+        views = users.wait([spec["id"] for spec in specs], timeout_seconds=4 * PATIENCE)
+        users.apply_pool({**_pool_of(tally), "capacity": {"cpu": "1000", "memory": "1Ti"}})
+    assert {(view.state, view.attempt) for view in views.values()} == {(State.SUCCEEDED, 1)}
+
+
+def test_zz_audit_and_finalizers(tally: LocalCluster, core: client.CoreV1Api) -> None:
+    """After all of it: nothing is held, the audit finds nothing, and no pod of ours runs."""
+    namespace = _namespace(tally)
+    with tally.client() as users:
+        (pool,) = users.pools()
+        assert not pool.held, pool
+    engine, store = engine_of(namespace), EtcdStore(GatewayOptions((tally.endpoint,)), SystemClock())
+    report = run_audit(store, engine, CLUSTER, SystemClock())
+    store.close()
+    assert report.wrong == 0, report.to_text()
+    pods = core.list_namespaced_pod(namespace, label_selector=LABEL).items
+    assert not [pod.metadata.name for pod in pods if pod.status.phase == "Running"]
+    engine.release_finalizers()
+    engine.close()
+    assert not [pod for pod in core.list_namespaced_pod(namespace, label_selector=LABEL).items if pod.metadata.finalizers]
+
+
+def _namespace(tally: LocalCluster) -> str:
+    return tally.options.settings["TALLY_KUBE_NAMESPACES"]
+
+
+def _pool_of(tally: LocalCluster) -> dict[str, Any]:
+    from controller.core.codec import to_builtins
+
+    with tally.client() as users:
+        (pool,) = users.pools()
+    plain: dict[str, Any] = to_builtins(pool.definition)
+    return plain
+
+
+def _container_ended(core: client.CoreV1Api, namespace: str, name: str) -> bool:
+    try:
+        pod = core.read_namespaced_pod(name, namespace)
+    except client.ApiException as error:
+        if error.status == 404:
+            return False
+        raise
+    return any(status.state.terminated for status in pod.status.container_statuses or [])
