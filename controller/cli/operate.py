@@ -17,7 +17,9 @@ from controller.config import Settings, text_of, variable_of
 
 SHELLS = ("bash", "zsh", "fish")
 ALL_SETTINGS = tuple(spec.name for spec in fields(Settings))
-REPLICA_SETTINGS = tuple(name for name in ALL_SETTINGS if name.endswith("_seconds"))
+REPLICA_SETTINGS = tuple(
+    name for name in ALL_SETTINGS if name.endswith("_seconds") or name.startswith("kube") or name == "fast_takeover"
+)
 """Settings that `tally dev` hands on to the replicas that it starts."""
 
 
