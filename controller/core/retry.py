@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from controller.core.task import AttemptId, Observation, RetryPolicy, Status
 
+LONGEST_UNCOUNTED_SECONDS = 60.0
+
 JITTER = 0.1
 """Back-offs are lengthened by up to this share, so that tasks that failed together do not return together."""
 
@@ -46,8 +48,11 @@ def judge(policy: RetryPolicy, status: Status, observation: Observation) -> Verd
     action = _matching_action(policy, observation)
     failures, start_failures = status.failures, status.start_failures
     if action == "ignore" or (action is None and observation.disrupted):
-        # Uncounted, but never in a tight loop: the back-off grows with the attempts made.
-        return Verdict(True, _backoff(policy, observation.attempt, observation.attempt.number), failures, start_failures, "")
+        # Uncounted, so nothing else ends it: whatever the policy's back-off, it becomes slower with the attempts made. A
+        # quota that refuses every start would be asked as fast as etcd commits.
+        number = observation.attempt.number
+        least = min(2.0 ** min(number - 1, 64), LONGEST_UNCOUNTED_SECONDS)
+        return Verdict(True, max(least, _backoff(policy, observation.attempt, number)), failures, start_failures, "")
     if not observation.ran:
         start_failures += 1
         if action == "fail" or (action is None and observation.reason in PERMANENT_REASONS):

@@ -521,3 +521,21 @@ def test_large_batches_are_split(stage: Stage) -> None:
     assert leader.reconciler.commits >= 5
     assert stage.held() == {"cpu": "300"}
     stage.check()
+
+
+def test_uncounted_attempts_never_follow_in_a_tight_loop(stage: Stage) -> None:
+    """A back-off of zero is for failures, whose number is limited; what the platform refuses is tried again ever more slowly."""
+    stage.submit("job", retry={"backoff_seconds": 0})
+    leader = leader_of(stage)
+    pauses = []
+    for attempt in (1, 2, 3):
+        leader.acknowledge(leader.run())
+        leader.see(observation(("job", attempt), Phase.FAILED, ran=False, disrupted=True, reason="QuotaExceeded"))
+        leader.run()
+        status = stage.status("job")
+        assert status is not None
+        assert status.retry_at is not None
+        pauses.append(status.retry_at - stage.clock.now())
+        stage.clock.move(pauses[-1])
+    assert pauses == [1, 2, 4]
+    assert status.start_failures == 0
