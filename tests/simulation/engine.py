@@ -65,10 +65,11 @@ class Judge(Protocol):
 class SimulatedEngineServer(Server):
     """What all replicas share. The judge is told of every request for a start and of every process that begins to run."""
 
-    def __init__(self, scheduler: Scheduler, judge: Judge, *, gates: bool, keeps: bool) -> None:
+    def __init__(self, scheduler: Scheduler, judge: Judge, *, gates: bool, keeps: bool, frees_names: bool) -> None:
         super().__init__(scheduler, "engine")
         self.gates = gates
         self.keeps = keeps  # what has ended, until settled
+        self.frees_names = frees_names  # an attempt that was deleted by hand can be created again
         self.attempts: dict[AttemptId, Attempt] = {}
         self.every: dict[str, list[Attempt]] = {}  # task → all its attempts, forgotten and removed ones too
         self.removed: set[AttemptId] = set()  # names whose attempt was deleted by hand; they stay taken
@@ -95,14 +96,13 @@ class SimulatedEngineServer(Server):
             return _removed(launch.attempt)
         rng = self.scheduler.rng
         attempt = self._new(launch.attempt)
-        refused = self.refusing or (not self.calm and rng.random() < 0.03)
-        if refused:
-            # The refusal holds for every copy of the start: the name is kept from ever running, as the contract wants it.
+        if self.refusing or (not self.calm and rng.random() < 0.03):
             if launch.repeated:
+                # The refusal has to hold for every copy of the start: the name is kept from ever running.
                 self._end(attempt, Observation(attempt=launch.attempt, phase=Phase.FAILED, ran=False, reason="Refused"))
                 return self.look(attempt)
             self.attempts.pop(launch.attempt)
-            self.removed.add(launch.attempt)
+            self.every[launch.attempt.task_id].pop()
             raise AttemptRefused("QuotaExceeded" if self.refusing else "Refused", "not accepted", transient=self.refusing)
         attempt.gated = self.gates
         if not self.gates:
@@ -301,7 +301,8 @@ class SimulatedEngineServer(Server):
     def _drop(self, attempt: Attempt) -> None:
         if self.attempts.get(attempt.id) is attempt:
             del self.attempts[attempt.id]
-            self.removed.add(attempt.id)
+            if not self.frees_names:
+                self.removed.add(attempt.id)
 
     def _news(self, attempt: Attempt) -> None:
         rng = self.scheduler.rng

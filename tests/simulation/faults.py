@@ -22,6 +22,7 @@ FAULTS: dict[str, tuple[float, str]] = {
     "stop": (10.0, "stop"),
     "pause": (6.0, "pause"),
     "pause-leader-on-write": (6.0, "pause_on_write"),
+    "loop-hangs": (10.0, "hang_loop"),
     "clock-rate": (8.0, "change_rate"),
     "clock-jump": (8.0, "jump_wall_clock"),
     "etcd-cut": (8.0, "cut_etcd"),
@@ -61,9 +62,9 @@ class Faults:
 
     def begin(self) -> None:
         """From now on things go wrong."""
-        self.simulation.oracle.wall_spread = 60.0 if "clock-jump" in self.names else 0.0
+        self.simulation.oracle.wall_spread = 30.0 if "clock-jump" in self.names else 0.0
         # Clocks of different rates drift apart, however little.
-        self.simulation.oracle.wall_spread += 20.0 if "clock-rate" in self.names else 0.0
+        self.simulation.oracle.wall_spread += 5.0 if "clock-rate" in self.names else 0.0
         for name in self.names:
             self._schedule(name)
 
@@ -77,6 +78,8 @@ class Faults:
         for computer in self.simulation.computers:
             computer.machine.paused_until = self.scheduler.now
             computer.machine.set_rate(1.0)
+            if computer.process is not None:
+                computer.process.fibers[0].hangs_until = self.scheduler.now
             computer.start()
 
     def wrote(self, process_name: str) -> None:
@@ -129,6 +132,13 @@ class Faults:
     def pause_on_write(self) -> None:
         """SIGSTOP of the next that writes."""
         self._on_write = self._pause
+
+    def hang_loop(self) -> None:
+        """The control loop's thread hangs, while the thread that keeps the lease goes on."""
+        process = self._any().process
+        if process is not None and process.alive:
+            seconds = self.scheduler.rng.random() * 3 * self.simulation.timings.lease_ttl_seconds
+            process.fibers[0].hangs_until = self.scheduler.now + seconds
 
     def change_rate(self) -> None:
         """A clock runs fast or slow, by less than the margin allows for."""

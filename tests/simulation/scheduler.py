@@ -137,6 +137,7 @@ class Fiber:
         self.process = process
         self.name = name
         self.ended = False
+        self.hangs_until = 0.0
         self.baton = _thread.allocate_lock()
         self.baton.acquire()
         self._target = target
@@ -182,9 +183,10 @@ class Fiber:
         if self.ended or turn != self._turn or not self.process.alive:
             return
         machine = self.process.machine
-        if machine.paused_until > self.scheduler.now:
+        runs_at = max(machine.paused_until, self.hangs_until)
+        if runs_at > self.scheduler.now:
             # In the order in which they would have come: what happens to a stopped process is found when it goes on.
-            self.scheduler.at(machine.paused_until, lambda: self._resume(turn, result))
+            self.scheduler.at(runs_at, lambda: self._resume(turn, result))
             return
         self._turn += 1
         self._result = result

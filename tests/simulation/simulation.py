@@ -48,6 +48,7 @@ class Result:
     digest: int = 0
     steps: int = 0
     seconds: float = 0.0  # of true time
+    settled_after: float = 0.0  # seconds after the last fault
     revisions: int = 0
     epochs: int = 0
     runs: int = 0
@@ -146,7 +147,10 @@ class Simulation:
         self.relist_seconds = rng.choice((1.0, 3.0, 10.0))
         self.oracle = Oracle(self.scheduler, self.keys)
         self.etcd = SimulatedEtcd(self.scheduler, self._on_revision)
-        self.engine = SimulatedEngineServer(self.scheduler, self.oracle, gates=rng.random() < 0.3, keeps=rng.random() < 0.3)
+        gates = rng.random() < 0.4
+        self.engine = SimulatedEngineServer(
+            self.scheduler, self.oracle, gates=gates, keeps=rng.random() < 0.3, frees_names=gates and rng.random() < 0.5
+        )
         self.oracle.etcd, self.oracle.engine = self.etcd, self.engine
         self.users = Users(self.scheduler, self.etcd, self.oracle, self.keys, scenario.tasks)
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
@@ -214,6 +218,7 @@ class Simulation:
                 raise Violation("I6", "not settled: " + "; ".join(self._unsettled()), *self.oracle.unfinished())
             for _ in range(200):
                 scheduler.step()
+        self.result.settled_after = scheduler.now - (give_up_at - HEAL_SECONDS)
         self.oracle.check_records(settled=True)
         for pool, held in self.oracle.ledgers.items():
             if held:
@@ -287,4 +292,7 @@ def _facts(world: World) -> dict[tuple[str, str], object]:
     for name, pool in world.pools.items():
         facts["pool", name] = pool.mod
     facts["holding", ""] = sorted(world.holding)
+    facts["attention", ""] = sorted(world.attention)
+    facts["quarantine", ""] = sorted(world.quarantine)
+    facts["counts", ""] = sorted((pool, state, count) for (pool, state), count in world.counts.items() if count)
     return facts

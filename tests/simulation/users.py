@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from controller.core import codec
@@ -27,6 +28,7 @@ class Users:
         self._tasks = tasks
         self._submitted = 0
         self._ops = 0
+        self._calm = False
 
     def now(self) -> float:
         """The users' wall clock."""
@@ -56,7 +58,7 @@ class Users:
         for _ in range(rng.randint(1, 6) if done == self.submit else 1):
             done()
         if done == self.submit and rng.random() < 0.1:
-            self.scheduler.after(rng.random() * 0.03, self.change_pool)
+            self.soon(rng.random() * 0.03, self.change_pool)
 
     def submit(self) -> None:
         """A new task; now and then one that cannot be."""
@@ -75,15 +77,15 @@ class Users:
         }
         if rng.random() < 0.2:
             fields["deadlines"] = {rng.choice(("queue_seconds", "start_seconds", "run_seconds")): rng.choice((1, 3, 8))}
-        if rng.random() < 0.2:
-            fields["on_lost"] = {"replace_after_seconds": rng.choice((1, 5))}
+        if rng.random() < 0.3:
+            fields["on_lost"] = {"replace_after_seconds": rng.choice((3, 20))}
         if rng.random() < 0.1:
             fields["retry"]["rules"] = [{"exit_codes": [2], "action": rng.choice(("fail", "retry"))}]
         self._write_spec(task_id, fields)
         if rng.random() < 0.2:
-            self.scheduler.after(rng.random() ** 3, lambda: self.request(task_id, RequestKind.CANCEL))
-        elif rng.random() < 0.05:
-            self.scheduler.after(rng.random() ** 3 * 0.2, lambda: self.delete(self.keys.task(task_id)))
+            self.soon(rng.random() ** 3, lambda: self.request(task_id, RequestKind.CANCEL))
+        elif rng.random() < 0.1:  # while it is about to be admitted
+            self.soon(rng.random() * 0.03, lambda: self.delete(self.keys.task(task_id)))
 
     def submit_again(self) -> None:
         """The same name once more: refused while it is taken, and a new task once it was removed."""
@@ -135,6 +137,7 @@ class Users:
         """Room for all; and who has waited for an answer cancels nothing any more."""
         for name in POOLS:
             self.pool(name, {"cpu": 4, "memory": 8})
+        self._calm = True
 
     def pool(self, name: str, capacity: dict[str, Any], **fields: Any) -> None:
         """Define a pool."""
@@ -146,7 +149,7 @@ class Users:
         request = Request(kind=kind, by=self._op(), at=self.now(), attempt=attempt)
         self._write(Put(self.keys.request(task_id, kind), codec.encode(request)))
         if self.scheduler.rng.random() < 0.3:  # somebody else wants the same
-            self.scheduler.after(self.scheduler.rng.random() ** 2 * 0.1, lambda: self.request(task_id, kind, attempt))
+            self.soon(self.scheduler.rng.random() ** 2 * 0.1, lambda: self.request(task_id, kind, attempt))
 
     def put_bytes(self, key: str, value: bytes) -> None:
         """Somebody writes around the client."""
@@ -180,6 +183,10 @@ class Users:
             lambda store: store.commit(Transaction((Guard(key, 0),), (Put(key, value),), self._op()), deadline=1e18), USER
         )
         self.scheduler.note(f"user submits {task_id}: {'accepted' if isinstance(result, Committed) else 'taken'}")
+
+    def soon(self, seconds: float, action: Callable[[], None]) -> None:
+        """Let somebody do something in a moment, unless all have calmed down by then."""
+        self.scheduler.after(seconds, lambda: None if self._calm else action())
 
     def _write(self, write: Write) -> None:
         self.scheduler.note(f"user writes {write.key}" if isinstance(write, Put) else f"user deletes {write.key}")
