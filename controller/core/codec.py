@@ -43,6 +43,9 @@ _repair_decoder = msgspec.json.Decoder(RepairRequest)
 _step_decoder = msgspec.json.Decoder(Step)
 _STATUS_FIELDS = frozenset(Status.__struct_fields__)
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: JSON nested deeper than our stack
+_YEAR_10000 = 253_402_300_800.0  # times from there on cannot be shown, and very large integers are no floats
+
 
 def encode(value: object) -> bytes:
     """Any value of the core as JSON; vectors become canonical quantities."""
@@ -58,7 +61,7 @@ def decode_mapping(data: bytes) -> dict[str, Any]:
     """A stored JSON object. Raises CorruptValue for anything else."""
     try:
         return _mapping_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise CorruptValue(f"not a JSON object: {error}") from error
 
 
@@ -78,7 +81,7 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
     except InvalidField as error:
         raise CorruptValue(str(error)) from error
     submitted_at = raw.get("submitted_at", 0.0)
-    if isinstance(submitted_at, bool) or not isinstance(submitted_at, int | float):
+    if isinstance(submitted_at, bool) or not isinstance(submitted_at, int | float) or not 0 <= submitted_at < _YEAR_10000:
         submitted_at = 0.0
     known = {name: value for name, value in raw.items() if name in Spec.__struct_fields__}
     try:
@@ -115,7 +118,7 @@ def decode_request(kind: str, data: bytes) -> Request:
     """A stored request. Raises CorruptValue when it is not one, or of another kind than its key says."""
     try:
         request = _request_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise CorruptValue(str(error)) from error
     if request.kind != kind:
         raise CorruptValue(f"kind: is {request.kind!r}, but the key says {kind!r}")
@@ -126,7 +129,7 @@ def decode_repair(data: bytes) -> RepairRequest:
     """A stored request for repairs. Raises CorruptValue when it is not one."""
     try:
         return _repair_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise CorruptValue(str(error)) from error
 
 
@@ -142,7 +145,7 @@ def decode_status(data: bytes) -> tuple[Status, Extras]:
     try:
         status = _status_decoder.decode(data)
         raw = _raw_mapping_decoder.decode(data)
-    except (msgspec.MsgspecError, InvalidField, UnicodeDecodeError) as error:
+    except (*_UNREADABLE, InvalidField) as error:
         raise CorruptValue(str(error)) from error
     # A Raw is a view into the whole message: copied, so that it does not keep the message alive.
     extras = {name: msgspec.Raw(bytes(value)) for name, value in raw.items() if name not in _STATUS_FIELDS}
@@ -160,7 +163,7 @@ def decode_history(status: Status) -> list[Step]:
     """The steps of a status, oldest first. Raises CorruptValue when one does not parse."""
     try:
         return [_step_decoder.decode(raw) for raw in status.history]
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise CorruptValue(f"history: {error}") from error
 
 

@@ -21,6 +21,7 @@ MAX_SPEC_BYTES = 256 * 1024  # etcd takes 1.5 MiB in a request; a spec is read a
 MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 MAX_ATTEMPTS = 1000
 MAX_NUMBER = 1e18
+MAX_NESTING = 50  # of mappings and lists in a pod template; whoever writes it out again must not run out of stack
 RESERVED_ENV = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
 
 _ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -146,7 +147,16 @@ def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(_mapping(raw, field, problem)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
+    if _is_deeper_than(MAX_NESTING, plain):
+        raise InvalidField(field, f"is nested more than {MAX_NESTING} deep")
     return plain
+
+
+def _is_deeper_than(levels: int, value: object) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper_than(levels - 1, one) for one in inner)
 
 
 def _known(fields: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -> None:

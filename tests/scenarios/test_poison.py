@@ -1,0 +1,37 @@
+"""Values that anybody may write under the prefix: none of them takes a leader down, since it would take down each successor."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.lifecycle import State
+from tests.support.bench import Stage, starts
+
+DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
+SPEC = b'{"id":"bad","command":["true"],'
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tasks/bad", SPEC + b'"pod_template":' + DEEP + b"}"),
+        ("tasks/bad", SPEC + b'"pod_template":' + b'{"a":' * 60 + b"1" + b"}" * 60 + b"}"),
+        ("tasks/bad", SPEC + b'"resources":{"cpu":9},"submitted_at":' + b"1" * 400 + b"}"),
+        ("states/bad", DEEP),
+        ("requests/bad/cancel", DEEP),
+        ("pools/bad", b'{"name":"bad","capacity":{},"engine_options":' + DEEP + b"}"),
+        ("ledgers/bad", DEEP),
+        ("repairs/bad", DEEP),
+    ],
+)
+def test_a_value_that_no_reader_expects_costs_nobody_else(key: str, value: bytes) -> None:
+    """Nested deeper than a stack, numbers beyond a float: quarantined or refused, and the next task runs."""
+    stage = Stage()
+    stage.pool()
+    stage.put(stage.keys.prefix + key, value)
+    stage.submit("job")
+    leader = stage.replica()
+    leader.list_engine()
+    assert starts(leader.run()) == ["job-1"]
+    world = stage.world()
+    assert world.quarantine or world.tasks["bad"].state is State.FAILED
