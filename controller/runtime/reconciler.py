@@ -233,8 +233,9 @@ DEFAULT_LIMITS = Limits(MAX_OPERATIONS, MAX_REQUEST_BYTES)
 
 
 def _new_steps(before: Status | None, after: Status) -> list[Step]:
+    """The steps that `after` has beyond `before`; older ones are not read, since they may have been damaged by hand."""
     new = after.steps - (before.steps if before is not None else 0)
-    return codec.decode_history(after)[-new:] if new > 0 else []
+    return codec.decode_history(msgspec.structs.replace(after, history=after.history[-new:])) if new > 0 else []
 
 
 def _log_steps(task_id: str, steps: list[Step], revision: int) -> None:

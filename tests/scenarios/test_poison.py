@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from controller.core.lifecycle import State
-from tests.support.bench import Stage, starts
+from controller.core.task import Phase
+from tests.support.bench import Stage, observation, starts
 
 DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
 SPEC = b'{"id":"bad","command":["true"],'
@@ -35,3 +38,21 @@ def test_a_value_that_no_reader_expects_costs_nobody_else(key: str, value: bytes
     assert starts(leader.run()) == ["job-1"]
     world = stage.world()
     assert world.quarantine or world.tasks["bad"].state is State.FAILED
+
+
+def test_a_history_that_cannot_be_read_costs_only_its_log_line() -> None:
+    """What was committed goes on, although the steps before it do not parse."""
+    stage = Stage()
+    stage.pool()
+    stage.submit("job")
+    leader = stage.replica()
+    leader.list_engine()
+    leader.acknowledge(leader.run())
+    stored, _ = stage.store.get(stage.keys.state("job"), deadline=stage.clock.boottime() + 5)
+    assert stored is not None
+    stage.put(stored.key, json.dumps({**json.loads(stored.value), "history": [5]}).encode())
+    leader.sync()
+    leader.see(observation(("job", 1), Phase.SUCCEEDED))
+    leader.run()
+    assert stage.state("job") == State.SUCCEEDED
+    assert stage.held() == {}
