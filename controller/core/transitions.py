@@ -36,7 +36,7 @@ def admitted(task: Task, spec: Spec, attempt: int, moment: Moment) -> Status:
         _status_of(task),
         Event.ADMITTED,
         moment,
-        pool=spec.pool,
+        pool=task.pool,  # whose queue it waited in; a spec put again by hand may name another by now
         hold=spec.resources,
         attempt=attempt,
         admitted_at=moment.now,

@@ -1,0 +1,49 @@
+"""Moments between two events at which a hold, a task or an attempt could get lost; docstrings say what must be true."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.task import Phase
+from tests.support.bench import Stage, StagedReplica, observation
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """An empty cluster with one pool of 4 cpus."""
+    stage = Stage()
+    stage.pool()
+    return stage
+
+
+def leader_of(stage: Stage) -> StagedReplica:
+    """A leader that has listed an empty engine."""
+    leader = stage.replica()
+    leader.list_engine()
+    return leader
+
+
+def run_to(stage: Stage, leader: StagedReplica, task_id: str, phase: Phase, attempt: int = 1) -> None:
+    """The engine takes what is asked of it, and shows the attempt in this phase."""
+    leader.sync()
+    leader.acknowledge(leader.run())
+    leader.see(observation((task_id, attempt), phase))
+    leader.run()
+
+
+def test_a_spec_that_names_another_pool_by_now_moves_no_hold(stage: Stage) -> None:
+    """The hold of a retry is taken from the pool in whose queue it waited, and given back to that one."""
+    stage.pool("other")
+    policy = {"max_attempts": 2, "backoff_seconds": 1}
+    stage.submit("job", retry=policy)
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.FAILED)
+    stage.submit("job", retry=policy, pool="other")  # put again by hand, around the client
+    stage.clock.move(5)
+    run_to(stage, leader, "job", Phase.RUNNING, attempt=2)
+    assert (stage.held(), stage.held("other")) == ({"cpu": "1"}, {})
+    stage.check()
+    leader.see(observation(("job", 2), Phase.SUCCEEDED))
+    leader.run()
+    assert (stage.held(), stage.held("other")) == ({}, {})
+    stage.check()
