@@ -230,9 +230,10 @@ class Planner:
             task_id = next(iter(dirty))
             del dirty[task_id]
             task = self._world.tasks.get(task_id)
-            if task is None:
-                for attempt in self._attempts.of_task(task_id):
+            for attempt in self._attempts.of_task(task_id):
+                if not self._is_current(task, attempt.id):  # its status may have been deleted, or mended
                     self._dirty_attempts[attempt.id] = None
+            if task is None:
                 continue
             current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
             decision = decide(task, current, self._world.pools.get(task.pool), draft.moment)

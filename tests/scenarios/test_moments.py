@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.core.task import Phase
-from tests.support.bench import Stage, StagedReplica, observation
+from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 
 @pytest.fixture
@@ -47,3 +47,23 @@ def test_a_spec_that_names_another_pool_by_now_moves_no_hold(stage: Stage) -> No
     leader.run()
     assert (stage.held(), stage.held("other")) == ({}, {})
     stage.check()
+
+
+@pytest.mark.parametrize("first_damaged", [False, True])
+def test_the_attempt_of_a_status_that_was_deleted_is_an_orphan_at_once(stage: Stage, first_damaged: bool) -> None:
+    """It holds nothing any more, so it is stopped; the task starts anew only after its end (I4, I5)."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    if first_damaged:
+        stage.put(stage.keys.state("job"), b"{")
+        leader.sync()
+        leader.see(observation(("job", 1), Phase.RUNNING, node="n1"))
+        assert leader.run() == [], "while its status cannot be read, nothing is done to it"
+    stage.delete(stage.keys.state("job"))
+    leader.sync()
+    effects = leader.run()
+    assert stops(effects) == ["job-1"]
+    leader.acknowledge(effects)
+    leader.see(observation(("job", 1), Phase.FAILED))
+    assert starts(leader.run()) == ["job-2"]
