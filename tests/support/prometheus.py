@@ -16,7 +16,7 @@ import yaml
 from tests.support.etcd import free_ports
 from tests.support.waiting import wait_until
 
-SCRAPE = "500ms"
+SCRAPE = "1s"  # also the limit of a scrape, which a busy machine must be able to keep
 Series = dict[str, Any]
 
 
