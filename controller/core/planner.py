@@ -70,10 +70,12 @@ class Planner:
         if is_tombstone and task is not None and not self._is_current(task, seen.attempt):
             # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no longer does.
             known = self._attempts.get(seen.attempt)
-            if known is not None and not known.busy:
+            if known is None:
+                return
+            if not known.busy:
                 self._attempts.drop(seen.attempt)
                 self._world.dirty_pools[task.pool] = None
-            return
+                return
         attempt = self._attempts.observe(seen, now)
         if attempt is not None:
             self._touch(seen.attempt)
@@ -102,7 +104,8 @@ class Planner:
         for attempt in list(self._attempts):
             started_since = attempt.starting or (attempt.start_done_at is not None and attempt.start_done_at >= began)
             current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)
-            if attempt.id not in names and not (current or started_since or attempt.busy):
+            seen_since = attempt.observation is not None and attempt.seen_at >= began
+            if attempt.id not in names and not (current or started_since or seen_since or attempt.busy):
                 self._attempts.drop(attempt.id)  # an orphan that has gone
         self._attempts.renumber(names)
         self._world.dirty_pools.update(dict.fromkeys(self._world.queues))

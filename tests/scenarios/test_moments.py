@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from controller.core.lifecycle import State
 from controller.core.task import Phase
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
@@ -66,4 +67,41 @@ def test_the_attempt_of_a_status_that_was_deleted_is_an_orphan_at_once(stage: St
     assert stops(effects) == ["job-1"]
     leader.acknowledge(effects)
     leader.see(observation(("job", 1), Phase.FAILED))
+    assert starts(leader.run()) == ["job-2"]
+
+
+def test_an_orphans_end_that_is_seen_before_its_stop_is_answered_counts(stage: Stage) -> None:
+    """The next attempt starts without waiting for another list of the engine."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    stage.delete(stage.keys.state("job"))
+    leader.sync()
+    effects = leader.run()
+    leader.see(observation(("job", 1), Phase.FAILED))
+    assert starts(leader.run()) == []
+    leader.acknowledge(effects)
+    assert starts(leader.run()) == ["job-2"]
+
+
+def test_a_list_that_began_before_an_orphan_was_seen_does_not_prove_it_gone(stage: Stage) -> None:
+    """A stale leader's creation lands after the list was taken: the next attempt waits for its end (I4)."""
+    stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 5})
+    leader = leader_of(stage)
+    leader.sync()
+    leader.acknowledge(leader.run())
+    stage.clock.move(1)
+    leader.list_engine()  # removed from outside
+    leader.run()
+    assert stage.state("job") == State.WAITING_RETRY
+    began = stage.clock.now()
+    stage.clock.move(1)
+    leader.see(observation(("job", 1), Phase.RUNNING))
+    effects = leader.run()
+    assert stops(effects) == ["job-1"]
+    leader.acknowledge(effects)
+    leader.list_engine(began=began)
+    stage.clock.move(10)
+    assert starts(leader.run()) == []
+    leader.list_engine()
     assert starts(leader.run()) == ["job-2"]
