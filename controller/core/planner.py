@@ -335,7 +335,7 @@ class Planner:
             assert task.spec is not None
             number = max(task.attempt, self._attempts.highest(task_id)) + 1
             status = transitions.admitted(task, task.spec, number, draft.moment)
-            if not draft.add(task, Decision(status, compares_spec=task.status is None), admitted_to=pool.name):
+            if not draft.add(task, Decision(status, compares_spec=True), admitted_to=pool.name):
                 self._world.dirty_pools[pool.name] = None
                 return
             draft.plan.effects.append(self._start(AttemptId(task_id, number), task, number, repeated=False))

@@ -539,3 +539,22 @@ def test_uncounted_attempts_never_follow_in_a_tight_loop(stage: Stage) -> None:
         stage.clock.move(pauses[-1])
     assert pauses == [1, 2, 4]
     assert status.start_failures == 0
+
+
+def test_a_later_attempt_is_admitted_only_by_the_spec_that_stands(stage: Stage) -> None:
+    """The spec is deleted, or another put in its place, while the leader is about to admit the second attempt."""
+    for task_id in ("deleted", "replaced"):
+        stage.submit(task_id, retry={"max_attempts": 2, "backoff_seconds": 1})
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    for task_id in ("deleted", "replaced"):
+        leader.see(observation((task_id, 1), Phase.FAILED, exit_code=1))
+    leader.run()
+    stage.clock.move(2)
+    stage.delete(stage.keys.task("deleted"))
+    stage.delete(stage.keys.task("replaced"))
+    stage.submit("replaced", resources={"cpu": 3}, retry={"max_attempts": 2})
+    leader.run()
+    assert "deleted" not in stage.world().tasks, "failed, and removed with its spec"
+    assert stage.held() == {"cpu": "3"}
+    stage.check()
