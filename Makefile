@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full test-cluster check lint types lock simulate mutants bench clean
+.PHONY: help install run test test-full test-cluster check lint types lock simulate mutants chaos bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ simulate: install ## simulate clusters under faults: SEEDS=1000, or SEED=7 (STEP
 
 mutants: install ## seed bugs into the code, one by one, and print how many seeds of the simulation find each
 	@$(BIN)/python -m tests.simulation.mutants
+
+chaos: install ## kill, stop and cut off real processes for MINUTES=5, from a SEED (FAULTS="leader killed,…", REPLICAS, USERS)
+	@$(BIN)/python -m tests.chaos
 
 bench: install ## measure: prints a table; nothing is asserted
 	$(BIN)/python -m tests.bench

@@ -1,0 +1,180 @@
+"""One run: an installation under load, a schedule of faults drawn from a seed, and the judgement when all is healed.
+
+A step injects one or two faults, holds them for a while, undoes them, and waits until something is committed again. Every
+fault comes once before any comes twice. What the run proves, it proves from etcd's history (`Recorder`), from what the
+tasks wrote themselves (`Journal`) and from what users were told (`Users`).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from controller.clock import SystemClock
+from controller.embedded_etcd import EtcdBinary
+from tests.chaos.faults import FAULTS, Fault, Ground
+from tests.chaos.installation import EXPECTED_EXITS, Installation
+from tests.chaos.linearizability import violations
+from tests.chaos.load import Users
+from tests.chaos.recorder import Recorder
+from tests.support.etcd import EtcdFactory
+from tests.support.local import Journal, check_promise
+
+POOL = {"name": "default", "capacity": {"cpu": 6}, "policy": "backfill"}
+HOLD_SECONDS = (0.2, 4.0)
+ORDER = ["key", "engine", "history", "leader's links", "follower's links", "users' links", "replicas", "etcd"]
+"""In which the faults of one step are injected: what needs etcd comes before what takes it away."""
+
+
+class Step(NamedTuple):
+    """What was done, from the run's beginning on: when, which faults, to whom, how long, and the longest time without a commit."""
+
+    at: float
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    held: float
+    gap: float
+
+    def __str__(self) -> str:
+        to = f" ({', '.join(self.notes)})" if self.notes else ""
+        return f"{self.at:7.2f} s  {' + '.join(self.faults)}{to}, for {self.held:.2f} s: no commit for {self.gap:.2f} s"
+
+
+@dataclass
+class Report:
+    """What a run did and saw."""
+
+    seed: int
+    steps: list[Step] = field(default_factory=list)
+    summary: str = ""
+
+    def schedule(self) -> str:
+        """The steps, one a line."""
+        return "\n".join([f"seed {self.seed}:", *map(str, self.steps)])
+
+    def table(self) -> str:
+        """Fault, times injected, longest time it was held, longest time without a commit from then to the recovery."""
+        rows = [f"{'fault':<26} {'rows':<8} {'times':>5} {'held, s':>8} {'recovery, s':>12}"]
+        for name, fault in FAULTS.items():
+            steps = [step for step in self.steps if name in step.faults]
+            if steps:
+                numbers = ", ".join(map(str, fault.rows))
+                held, gap = max(step.held for step in steps), max(step.gap for step in steps)
+                rows.append(f"{name:<26} {numbers:<8} {len(steps):>5} {held:>8.1f} {gap:>12.1f}")
+        return "\n".join([*rows, self.summary])
+
+
+def run(
+    path: Path, etcd: EtcdBinary, *, seed: int, seconds: float, replicas: int = 3, users: int = 3, faults: Iterable[str] = FAULTS
+) -> Report:
+    """Inject these faults for so long, then heal all and judge. A failure tells the seed and what had been done."""
+    report = Report(seed)
+    try:
+        with _started(path, etcd, seed, replicas, users) as (installation, recorder, journal, load):
+            schedule = _draw(random.Random(seed), [FAULTS[name] for name in faults])
+            destroyed = _strike(installation, recorder, schedule, report, seconds)
+            load.__exit__()
+            load.settle(destroyed)
+            _judge(installation, recorder, journal, load, report)
+    except BaseException as error:
+        error.add_note(f"{report.schedule()}\nlogs: {path}")
+        raise
+    return report
+
+
+@contextmanager
+def _started(
+    path: Path, etcd: EtcdBinary, seed: int, replicas: int, users: int
+) -> Iterator[tuple[Installation, Recorder, Journal, Users]]:
+    with ExitStack() as stack:
+        factory = EtcdFactory(etcd, path)
+        stack.callback(factory.close)
+        members = factory.start_cluster()
+        recorder = Recorder(member.url for member in members)
+        stack.callback(recorder.close)
+        installation = Installation(path / "data", members, replicas, users)
+        stack.callback(installation.stop)
+        installation.start()
+        with installation.client() as client:
+            client.apply_pool(POOL)
+        journal = Journal(path / "journal")
+        load = stack.enter_context(Users(installation, journal, seed))
+        installation.until(lambda: recorder.commits, "the first commit")
+        yield installation, recorder, journal, load
+
+
+def _strike(
+    installation: Installation, recorder: Recorder, schedule: Iterable[list[Fault]], report: Report, seconds: float
+) -> set[str]:
+    """Inject faults until the time is over; returns the tasks of which an attempt was destroyed."""
+    clock, destroyed = SystemClock(), set[str]()
+    began = clock.boottime()
+    for number, faults in enumerate(schedule):
+        if clock.boottime() - began > seconds:
+            return destroyed
+        rng = random.Random(f"{report.seed}/{number}")
+        ground = Ground(installation, recorder, installation.leader(), rng, destroyed)
+        hold = rng.uniform(*HOLD_SECONDS)
+        at = clock.boottime()
+        names = tuple(fault.name for fault in faults)
+        report.steps.append(Step(at - began, names, (), hold, 0.0))  # told even if it does not end
+        with ExitStack() as injected:
+            for fault in faults:
+                injected.enter_context(contextmanager(fault.inject)(ground))
+            _pace(installation, hold)
+        healed = clock.boottime()
+        installation.until(lambda healed=healed: recorder.commits_since(healed), "a commit after all was healed")
+        gap = _longest_gap(at, healed, recorder.commits_since(at))
+        report.steps[-1] = Step(at - began, names, tuple(ground.notes), healed - at, gap)
+    raise AssertionError("the faults never end")
+
+
+def _draw(rng: random.Random, known: list[Fault]) -> Iterator[list[Fault]]:
+    """One or two faults at a time, which strike different things; each comes once before any comes twice."""
+    deck: list[Fault] = []
+    while True:
+        if not deck:
+            deck = rng.sample(known, len(known))
+        drawn = [deck.pop()]
+        other = next((fault for fault in reversed(deck) if fault.strikes != drawn[0].strikes), None)
+        if other is not None and rng.random() < 0.7:
+            deck.remove(other)
+            drawn.append(other)
+        yield sorted(drawn, key=lambda fault: ORDER.index(fault.strikes))
+
+
+def _pace(installation: Installation, seconds: float) -> None:
+    clock, pause = SystemClock(), threading.Event()
+    until = clock.boottime() + seconds
+    while (left := until - clock.boottime()) > 0:
+        installation.tend()
+        pause.wait(min(0.1, left))
+
+
+def _longest_gap(at: float, healed: float, commits: list[float]) -> float:
+    """The longest time without a commit between `at` and the first commit after `healed`."""
+    last, longest = at, 0.0
+    for commit in commits:
+        longest, last = max(longest, commit - last), commit
+        if commit > healed:
+            break
+    return longest
+
+
+def _judge(installation: Installation, recorder: Recorder, journal: Journal, load: Users, report: Report) -> None:
+    recorder.catch_up(installation.store)
+    check_promise(installation, journal, load.acknowledged, history=recorder.history)
+    untrue = violations(load.calls, recorder.versions, recorder.requested)
+    assert not untrue, "users were told what was not so:\n" + "\n".join(untrue)
+    unexpected = [(name, code) for name, code in installation.exits if code not in EXPECTED_EXITS]
+    assert not unexpected, f"replicas ended as nobody made them: {unexpected}"
+    history = recorder.history
+    report.summary = (
+        f"{len(report.steps)} steps, {len(history.terms)} terms, {history.revisions} revisions, {len(load.acknowledged)} tasks, "
+        f"{len(journal.starts())} attempts, {len(load.calls)} answers to users, {len(installation.exits)} deaths of replicas"
+    )
