@@ -44,8 +44,8 @@ class World:
         # What a leader has to look at, in order of arrival. Followers discard both, again and again.
         self.dirty: dict[str, None] = {}
         self.dirty_pools: dict[str, None] = {}
-        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here: a new leader
-        # looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
+        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and so is one whose
+        # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
         self.attention: dict[str, None] = {}
         self._timers: list[tuple[float, str]] = []
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
@@ -152,7 +152,7 @@ class World:
             if task is None or task.due != due:
                 continue  # rescheduled since
             task.due = None
-            self.dirty[task_id] = None
+            self.dirty[task_id] = self.attention[task_id] = None  # the latter until it has changed, in whatever term
             if task.state is State.WAITING_RETRY:
                 self._enqueue(task)
                 limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
@@ -295,8 +295,9 @@ class World:
         if counted is not None:
             self.counts[counted] -= 1
             queue = self.queues.get(counted[0])
-            if queue is not None:
+            if queue is not None and task.id in queue:
                 queue.discard(task.id)
+                self.dirty_pools[counted[0]] = None  # it may have been the head that kept others waiting
         self.holding.pop(task.id, None)
         self.attention.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):

@@ -6,6 +6,7 @@ import pytest
 
 from controller.core.lifecycle import State
 from controller.core.task import Phase
+from controller.store.base import Committed, OutcomeUnknown
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 
@@ -105,3 +106,47 @@ def test_a_list_that_began_before_an_orphan_was_seen_does_not_prove_it_gone(stag
     assert starts(leader.run()) == []
     leader.list_engine()
     assert starts(leader.run()) == ["job-2"]
+
+
+def test_a_head_that_is_refused_lets_the_next_ones_in(stage: Stage) -> None:
+    """Those behind it are admitted in the moment in which its queue deadline passes, not at the next list of the engine."""
+    stage.submit("first", resources={"cpu": 3})
+    leader = leader_of(stage)
+    run_to(stage, leader, "first", Phase.RUNNING)
+    stage.submit("large", resources={"cpu": 4}, deadlines={"queue": 10})
+    stage.submit("small")
+    leader.sync()
+    assert starts(leader.run()) == []
+    stage.clock.move(11)
+    assert starts(leader.run()) == ["small-1"]
+
+
+@pytest.mark.parametrize("timer", ["retention", "queue"])
+def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
+    stage: Stage, timer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It rang, and the store did not answer: the same replica, elected again, does what was due."""
+    leader = leader_of(stage)
+    stage.submit("done", retention_seconds=10)
+    run_to(stage, leader, "done", Phase.SUCCEEDED)
+    stage.submit("large", resources={"cpu": 4})
+    run_to(stage, leader, "large", Phase.RUNNING)
+    if timer == "queue":
+        stage.submit("waiting", deadlines={"queue": 5})
+        leader.sync()
+        leader.run()
+
+    def unanswered(*_: object, **__: object) -> Committed:
+        raise OutcomeUnknown("no answer until the deadline")
+
+    stage.clock.move(11)
+    with monkeypatch.context() as silence:
+        silence.setattr(stage.store, "commit", unanswered)
+        with pytest.raises(OutcomeUnknown):
+            leader.run()
+    again = stage.replica(leader.world)
+    again.list_engine(observation(("large", 1), Phase.RUNNING))
+    again.run()
+    assert "done" not in stage.world().tasks
+    if timer == "queue":
+        assert stage.state("waiting") == State.FAILED

@@ -95,11 +95,11 @@ class Stage:
             self.keys.request(task_id, kind), codec.encode(Request(kind=kind, by="user", at=self.clock.now(), attempt=attempt))
         )
 
-    def replica(self) -> StagedReplica:
-        """A replica that takes itself to be the leader of the current term."""
+    def replica(self, world: World | None = None) -> StagedReplica:
+        """A replica that takes itself to be the leader of the current term; `world` is its model, if it has one already."""
         leader, _ = self.store.get(self.keys.leader, deadline=self.clock.boottime() + 5)
         assert leader is not None
-        return StagedReplica(self, leader.create, self.epoch)
+        return StagedReplica(self, leader.create, self.epoch, world)
 
     def world(self) -> World:
         """The store as it stands."""
@@ -130,9 +130,9 @@ class Stage:
 class StagedReplica:
     """One replica's world, planner and reconciler; its effects are collected in `effects`."""
 
-    def __init__(self, stage: Stage, term: int, epoch: int) -> None:
+    def __init__(self, stage: Stage, term: int, epoch: int, world: World | None = None) -> None:
         self.stage = stage
-        self.world = World()
+        self.world = world or World()
         self.effects: list[Effect] = []
         self.leadership = Leadership(term, epoch, 0, float("inf"), stage.clock)
         self.sync()
