@@ -297,7 +297,7 @@ class Planner:
         if self._is_old(ended_at, draft):
             self._attempts.drop(attempt.id)
             draft.plan.effects.append(Forget(attempt.id))
-        elif attempt.retry_at is None:
+        elif not self._must_wait(attempt, draft.moment.now):
             attempt.retry_at = (ended_at or draft.moment.now) + TOMBSTONE_SECONDS
             heapq.heappush(self._wakes, (attempt.retry_at, attempt.id))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from controller.core.lifecycle import State
+from controller.core.plan import Forget
 from controller.core.task import Phase
+from controller.runtime.inbox import EffectFailed
 from controller.store.base import Committed, OutcomeUnknown
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
@@ -150,3 +152,19 @@ def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
     assert "done" not in stage.world().tasks
     if timer == "queue":
         assert stage.state("waiting") == State.FAILED
+
+
+def test_an_orphan_whose_stop_failed_once_is_forgotten_like_others(stage: Stage) -> None:
+    """What is left of an attempt without a task goes an hour after its end, whatever its effects met before."""
+    leader = leader_of(stage)
+    leader.see(observation(("gone", 1), Phase.RUNNING))
+    [stop] = leader.run()
+    leader.reconciler.handle(EffectFailed(leader.leadership.epoch, stop, "no answer", 1.0))
+    stage.clock.move(2)
+    effects = leader.run()
+    assert stops(effects) == ["gone-1"]
+    leader.acknowledge(effects)
+    leader.see(observation(("gone", 1), Phase.FAILED))
+    leader.run()
+    stage.clock.move(3601)
+    assert [type(effect) for effect in leader.run()] == [Forget]
