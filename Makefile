@@ -29,10 +29,10 @@ run: install ## run a whole cluster here: etcd, three replicas, sample tasks; Ct
 	@$(BIN)/tally dev
 
 test: install ## run the tests (a few minutes on two cores)
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow and not cluster"
 
 test-full: install ## run all tests, the slow ones too
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not cluster"
 
 # KUBECONFIG names the cluster; IMAGE is present on its node or can be pulled; ARGS, for example, --cluster-host-network.
 IMAGE ?= busybox:1.36

@@ -18,6 +18,7 @@ from controller.election.elector import Elector
 from controller.store.base import Delete, Guard, KeyValue, Put, Refused, Store, StoreError, Transaction, Write
 from controller.store.keys import Keys
 
+CLOSE_SECONDS = 3.0
 MISSED_HEARTBEATS = 5  # after so many, a replica's registration expires
 
 log = structlog.get_logger(__name__)
@@ -103,7 +104,7 @@ class Registration:
         self._thread.join(self._interval + 5.0)
         if self._lease:
             try:
-                self._store.revoke(self._lease, deadline=self._clock.boottime() + 1.0)
+                self._store.revoke(self._lease, deadline=self._clock.boottime() + CLOSE_SECONDS)
             except StoreError as error:
                 log.info("registration not removed, it will expire", error=str(error))
 

@@ -135,21 +135,24 @@ CASES = [
 ]
 
 
+@pytest.fixture(params=CASES[:-1])
+def running_case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
+    """The engines that run something; what the null engine is excluded from, its case states."""
+    yield from _case(request, tmp_path)
+
+
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
+    """Every engine."""
+    yield from _case(request, tmp_path)
+
+
+def _case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
     given = request.getfixturevalue("docker") if request.param is docker_case else tmp_path
     made: EngineCase = request.param(given)
     yield made
     for cleanup in made.cleanups:
         cleanup()
-
-
-def needs(case: EngineCase, ability: str) -> Callable[..., Launch]:
-    """The case's launch of this kind; the engine's exclusions are stated in its case."""
-    made = getattr(case, ability)
-    if made is None:
-        pytest.skip(f"{case.engine.name} has no such attempts: {ability}")
-    return made
 
 
 def test_an_attempt_that_succeeds_is_proven_to_have_stopped(case: EngineCase) -> None:
@@ -165,10 +168,10 @@ def test_an_attempt_that_succeeds_is_proven_to_have_stopped(case: EngineCase) ->
 
 
 @pytest.mark.parametrize("code", [1, 2, 255])
-def test_an_exit_code_is_passed_on(case: EngineCase, code: int) -> None:
-    given = needs(case, "failing")(code)
-    case.engine.start(given)
-    seen = wait_stopped(case.engine, given.attempt)
+def test_an_exit_code_is_passed_on(running_case: EngineCase, code: int) -> None:
+    given = running_case.failing(code)
+    running_case.engine.start(given)
+    seen = wait_stopped(running_case.engine, given.attempt)
     assert (seen.phase, seen.exit_code, seen.ran, seen.signal) == (Phase.FAILED, code, True, None)
 
 
@@ -224,19 +227,19 @@ def test_an_attempt_stopped_before_its_start_never_runs(case: EngineCase) -> Non
     assert case.engine.list() == [seen]
 
 
-def test_an_attempt_that_ignores_sigterm_is_killed_after_the_grace(case: EngineCase) -> None:
-    given = needs(case, "ignoring_sigterm")()
-    case.engine.start(given)
-    assert b"ready" in next(chunk for chunk in case.engine.logs(given.attempt, follow=True) if chunk)
-    case.engine.stop(given.attempt, grace_seconds=0.3)
-    seen = wait_stopped(case.engine, given.attempt)
+def test_an_attempt_that_ignores_sigterm_is_killed_after_the_grace(running_case: EngineCase) -> None:
+    given = running_case.ignoring_sigterm()
+    running_case.engine.start(given)
+    assert b"ready" in next(chunk for chunk in running_case.engine.logs(given.attempt, follow=True) if chunk)
+    running_case.engine.stop(given.attempt, grace_seconds=0.3)
+    seen = wait_stopped(running_case.engine, given.attempt)
     assert (seen.phase, seen.reason, seen.signal, seen.exit_code) == (Phase.FAILED, "Stopped", 9, 137)
 
 
-def test_what_cannot_be_started_failed_without_having_run(case: EngineCase) -> None:
-    given = needs(case, "never_starting")()
-    case.engine.start(given)
-    seen = wait_stopped(case.engine, given.attempt)
+def test_what_cannot_be_started_failed_without_having_run(running_case: EngineCase) -> None:
+    given = running_case.never_starting()
+    running_case.engine.start(given)
+    seen = wait_stopped(running_case.engine, given.attempt)
     assert (seen.phase, seen.ran) == (Phase.FAILED, False)
     assert seen.reason
     assert seen.message
@@ -262,16 +265,14 @@ def test_a_running_attempt_cannot_be_forgotten(case: EngineCase) -> None:
     assert (seen.uid, seen.stopped) == (started.uid, False)
 
 
-def test_a_watch_reports_the_end_and_returns_when_told(case: EngineCase) -> None:
-    if case.engine.name == "null":
-        pytest.skip("has one watch at a time, which the case itself keeps")
+def test_a_watch_reports_the_end_and_returns_when_told(running_case: EngineCase) -> None:
     reported: list[Observation] = []
     stop = threading.Event()
-    watch = threading.Thread(target=case.engine.watch, args=(reported.append, stop), name="watch")
+    watch = threading.Thread(target=running_case.engine.watch, args=(reported.append, stop), name="watch")
     watch.start()
     try:
-        given = case.succeeding()
-        case.engine.start(given)
+        given = running_case.succeeding()
+        running_case.engine.start(given)
         wait_for(lambda: any(s.attempt == given.attempt and s.stopped for s in reported), "the watch to report the end")
     finally:
         stop.set()
@@ -279,11 +280,11 @@ def test_a_watch_reports_the_end_and_returns_when_told(case: EngineCase) -> None
     assert not watch.is_alive()
 
 
-def test_output_of_both_streams_is_kept(case: EngineCase) -> None:
-    given = needs(case, "printing")("ä line")
-    case.engine.start(given)
-    assert b"".join(case.engine.logs(given.attempt, follow=True)).decode() == "ä line\nä line\n"
-    assert b"".join(case.engine.logs(given.attempt, follow=False)).decode() == "ä line\nä line\n"
+def test_output_of_both_streams_is_kept(running_case: EngineCase) -> None:
+    given = running_case.printing("ä line")
+    running_case.engine.start(given)
+    assert b"".join(running_case.engine.logs(given.attempt, follow=True)).decode() == "ä line\nä line\n"
+    assert b"".join(running_case.engine.logs(given.attempt, follow=False)).decode() == "ä line\nä line\n"
 
 
 def test_logs_of_an_unknown_attempt_are_refused(case: EngineCase) -> None:
@@ -291,30 +292,30 @@ def test_logs_of_an_unknown_attempt_are_refused(case: EngineCase) -> None:
         case.engine.logs(AttemptId("unknown", 1), follow=False)
 
 
-def test_an_attempt_is_given_its_fencing_token(case: EngineCase) -> None:
-    given = needs(case, "printing_environment")()
-    case.engine.start(given)
-    lines = b"".join(case.engine.logs(given.attempt, follow=True)).decode().splitlines()
+def test_an_attempt_is_given_its_fencing_token(running_case: EngineCase) -> None:
+    given = running_case.printing_environment()
+    running_case.engine.start(given)
+    lines = b"".join(running_case.engine.logs(given.attempt, follow=True)).decode().splitlines()
     assert {f"TALLY_TASK_ID={given.attempt.task_id}", "TALLY_ATTEMPT=1", "TALLY_TERM=7"} <= set(lines)
 
 
-def test_another_replica_adopts_what_runs(case: EngineCase) -> None:
+def test_another_replica_adopts_what_runs(running_case: EngineCase) -> None:
     """The first replica's engine is closed, which leaves its attempts running; the next one sees and stops them."""
-    another = needs(case, "another")("test")
-    given = case.until_stopped()
-    started = case.engine.start(given)
-    case.engine.close()
+    another = running_case.another("test")
+    given = running_case.until_stopped()
+    started = running_case.engine.start(given)
+    running_case.engine.close()
     assert another.start(given).uid == started.uid
     another.stop(given.attempt, grace_seconds=30.0)
     assert wait_stopped(another, given.attempt).reason == "Stopped"
 
 
-def test_another_cluster_is_not_touched(case: EngineCase) -> None:
-    another = needs(case, "another")("other")
-    given = case.until_stopped()
-    case.engine.start(given)
+def test_another_cluster_is_not_touched(running_case: EngineCase) -> None:
+    another = running_case.another("other")
+    given = running_case.until_stopped()
+    running_case.engine.start(given)
     assert another.list() == []
     another.stop(given.attempt, grace_seconds=0.0)
-    seen = observation(case.engine, given.attempt)
+    seen = observation(running_case.engine, given.attempt)
     assert seen is not None
     assert not seen.stopped
