@@ -175,7 +175,9 @@ class Elector:
             log.warning("elected too late to lead", epoch=epoch)
             return False
         leadership = Leadership(result.revision, epoch, lease, leadership_deadline, self._clock)
-        self._leadership, self._release_why = leadership, ""
+        self._leadership = leadership
+        if not self._stopped:  # a stop that came during the election holds for this term too
+            self._release_why = ""
         log.info("elected", epoch=epoch, term=leadership.revision)
         self._ballot.on_elected(leadership)
         return True

@@ -244,6 +244,21 @@ def test_a_release_hands_over_at_once_and_is_recorded(one: Candidate, other: Can
     assert one.elector.leadership is None
 
 
+def test_a_release_during_the_election_is_carried_out_once_elected(one: Candidate) -> None:
+    """SIGTERM arrives while the election is under way: the term is handed over at once, not kept until somebody gives up."""
+
+    def stop_then_commit(real: Any, *args: Any, **kwargs: Any) -> Any:
+        one.elector.release("the replica stops", campaign_again=False)
+        return real(*args, **kwargs)
+
+    one.store.on["commit"] = stop_then_commit
+    one.elect()
+    one.store.on.clear()
+    one.elector.step()
+    assert one.events == ["elected 1", "lost 1: the replica stops, key still there"]
+    assert one.store.get(KEYS.leader, deadline=0)[0] is None
+
+
 def test_who_has_just_lost_lets_the_others_go_first(one: Candidate, clock: HandClock) -> None:
     one.elect()
     one.elector.release("step-down", campaign_again=True)
