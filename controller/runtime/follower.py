@@ -29,6 +29,7 @@ class Follower:
         self._silence_seconds = silence_seconds
         self._closed = threading.Event()
         self._watch: Watch | None = None
+        self._fresh = False  # the next load is of another store than the last
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self.last_contact: float | None = None
         self.last_error = ""
@@ -47,26 +48,25 @@ class Follower:
         self._thread.join(5.0)
 
     def _run(self) -> None:
-        fresh = False
         while not self._closed.is_set():
             try:
-                self._load_and_watch(fresh)
-                fresh = False
+                self._load_and_watch()
             except Compacted as error:
                 self._note("compacted", error)
             except ClusterChanged as error:
                 # Another cluster, or a restored one: what we know of revisions means nothing there (fault 24).
                 self._note("cluster-changed", error)
-                fresh = True
+                self._fresh = True
                 self._closed.wait(PAUSE_SECONDS)
             except StoreError as error:
                 self._note("unavailable", error)
                 self._closed.wait(PAUSE_SECONDS)
 
-    def _load_and_watch(self, fresh: bool) -> None:
+    def _load_and_watch(self) -> None:
         snapshot = self._store.load(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS)
         self._heard()
-        self._inbox.put(Loaded(list(changes_of(self._keys, snapshot.items)), snapshot.revision, fresh))
+        self._inbox.put(Loaded(list(changes_of(self._keys, snapshot.items)), snapshot.revision, self._fresh))
+        self._fresh = False
         watch = self._store.watch(self._keys.prefix, after=snapshot.revision, silence_seconds=self._silence_seconds)
         self._watch = watch
         try:

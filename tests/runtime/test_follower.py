@@ -1,0 +1,47 @@
+"""The follower by itself: what it tells the model after each kind of gap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from controller.clock import SystemClock
+from controller.runtime.follower import Follower
+from controller.runtime.inbox import Inbox, Loaded
+from controller.store.base import Batch, ClusterChanged, Compacted
+from controller.store.keys import Keys
+from controller.store.memory import MemoryStore
+from tests.support.meddling import MeddledStore
+from tests.support.waiting import wait_until
+
+CLOCK = SystemClock()
+
+
+class _Broken:
+    """A watch that ends with an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __iter__(self) -> Iterator[Batch]:
+        raise self._error
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_only_the_first_load_of_another_store_says_that_it_is_another() -> None:
+    """A compaction later on is a reload like any other: it ends no leader's term."""
+    store = MeddledStore(MemoryStore(CLOCK))
+    gaps = [_Broken(ClusterChanged("restored")), _Broken(Compacted(1))]
+
+    def watch(real: Any, *args: Any, **kwargs: Any) -> Any:
+        return gaps.pop(0) if gaps else real(*args, **kwargs)
+
+    store.on["watch"] = watch
+    inbox = Inbox()
+    follower = Follower(store, Keys("followed"), CLOCK, inbox, silence_seconds=5.0)  # type: ignore[arg-type]
+    follower.start()
+    wait_until(lambda: len(inbox) == 3, "three loads")
+    follower.close()
+    assert [message.fresh for message in inbox.take(0.0) if isinstance(message, Loaded)] == [False, True, False]
