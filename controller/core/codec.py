@@ -44,6 +44,7 @@ _step_decoder = msgspec.json.Decoder(Step)
 _STATUS_FIELDS = frozenset(Status.__struct_fields__)
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: JSON nested deeper than our stack
+_MAX_REPAIR_BYTES = 64 * 1024  # the answer names each finding again, with what became of it, in one transaction
 _YEAR_10000 = 253_402_300_800.0  # times from there on cannot be shown, and very large integers are no floats
 
 
@@ -126,7 +127,9 @@ def decode_request(kind: str, data: bytes) -> Request:
 
 
 def decode_repair(data: bytes) -> RepairRequest:
-    """A stored request for repairs. Raises CorruptValue when it is not one."""
+    """A stored request for repairs. Raises CorruptValue when it is not one, or asks for more than one answer can hold."""
+    if len(data) > _MAX_REPAIR_BYTES:
+        raise CorruptValue(f"has {len(data)} bytes, at most {_MAX_REPAIR_BYTES} are allowed: ask for fewer findings at once")
     try:
         return _repair_decoder.decode(data)
     except _UNREADABLE as error:

@@ -95,6 +95,7 @@ class _Draft:
         self._by = f"asked by {request.by or 'nobody named'}" + (f": {request.reason}" if request.reason else "")
         self._note = {"at": moment.now, "by": request.by, "reason": request.reason, "request": request_id}
         self._balance = balance(holding_tasks(world))
+        self._keys: set[str] = set()  # named so far: a transaction writes a key once
         self._statuses: dict[str, None] = {}  # of these tasks are written anew
         self._moved: dict[str, Vector] = {}  # pool → by how much its tasks' holds change
         self._pools: dict[str, Wanted | None] = {}  # whose ledger is to be the sum; the finding that said so
@@ -116,7 +117,10 @@ class _Draft:
             self._pools[rest] = wanted
         elif kind == "task":
             self._task(wanted, rest)
+        elif kind == "key" and rest in self._keys:
+            self._answer(wanted, Verdict.GONE, "it is named twice")
         elif kind == "key":
+            self._keys.add(rest)
             self._key(wanted, rest)
         elif kind == "attempt":
             self._attempt(wanted, rest)

@@ -56,3 +56,22 @@ def test_a_history_that_cannot_be_read_costs_only_its_log_line() -> None:
     leader.run()
     assert stage.state("job") == State.SUCCEEDED
     assert stage.held() == {}
+
+
+@pytest.mark.parametrize("findings", [2, 12_000])
+def test_a_request_for_repairs_that_was_written_by_hand(findings: int) -> None:
+    """One finding named twice is repaired once; a request whose answer could not be stored is quarantined."""
+    stage = Stage()
+    stage.pool()
+    junk = stage.put(stage.keys.prefix + "junk", b"?")
+    wanted = {"invariant": "layout", "subject": f"key/{stage.keys.prefix}junk", "mod": junk}
+    stage.put(stage.keys.repair("r"), json.dumps({"findings": [wanted, {**wanted, "invariant": "I1"}] * (findings // 2)}).encode())
+    stage.submit("job")
+    leader = stage.replica()
+    leader.run()
+    stage.clock.move(1)
+    leader.list_engine()
+    assert starts(leader.run()) == ["job-1"]
+    leader.sync()
+    assert not leader.world.repairs
+    assert (("unknown", (stage.keys.prefix + "junk",)) in leader.world.quarantine) is (findings > 2)
