@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from controller.client.asking import ask
 from controller.client.reading import Reading, parse_state, sorted_views
 from controller.client.submission import Submission, SubmitResult
 from controller.client.views import (
@@ -30,7 +31,7 @@ from controller.core.errors import CorruptValue, TallyError, UserError
 from controller.core.explain import explain
 from controller.core.lifecycle import State
 from controller.core.records import Change
-from controller.core.task import SCHEMA_VERSION, AttemptId, Pool, Request, RequestKind, Spec, Step
+from controller.core.task import AttemptId, Pool, Request, RequestKind, Spec, Step
 from controller.core.validation import parse_name, parse_pool
 from controller.core.world import World
 from controller.engine.base import AttemptUnknown, Engine
@@ -308,18 +309,10 @@ class Client:
 
     def _request(self, kind: RequestKind, task_id: str, reason: str, attempt: int = 0) -> RequestResult:
         request = Request(kind=kind, by=requester(), reason=reason, at=self.clock.now(), attempt=attempt)
-        key, op = self.keys.request(task_id, kind), uuid.uuid4().hex
-        value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
-        while True:
-            task = self._stored(self.keys.task(task_id))
-            if task is None:
-                raise self._no_task(task_id)
-            guards = (Guard(key, 0), Guard(self.keys.task(task_id), task.create, on_create=True))
-            answer = self._commit(Transaction(guards, (Put(key, value),), op))
-            if isinstance(answer, Committed):
-                return RequestResult(id=task_id, outcome="requested")
-            if answer.current.get(key) is not None:
-                return RequestResult(id=task_id, outcome="already requested", message="the leader has yet to act on it")
+        result = ask(self._stored, self._commit, self.keys, task_id, request)
+        if result is None:
+            raise self._no_task(task_id)
+        return result
 
     # -- pools -------------------------------------------------------------------------------------------------------
 

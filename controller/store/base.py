@@ -123,7 +123,8 @@ class Transaction:
     """Writes that apply together if all guards hold, in one revision.
 
     Invariant: sent twice, it applies at most once. So it must change at least one key that it guards by mod (or creates
-    under a guard of 0); `op` is unique to it, and stands in the values it puts.
+    under a guard of 0, if whoever deletes that key changes another one that is guarded by mod); `op` is unique to it, and
+    stands in the values it puts.
     """
 
     guards: tuple[Guard, ...]

@@ -1,0 +1,72 @@
+"""A request whose answer is lost is sent again, perhaps when the leader has acted on it: it still takes effect once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from controller.client import Client
+from controller.clock import SystemClock
+from controller.core.lifecycle import State
+from controller.store.base import Put
+from controller.store.memory import MemoryStore
+from tests.support.history import replay_store
+from tests.support.meddling import Call, MeddledStore
+from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
+from tests.support.waiting import wait_until
+
+CLUSTER = "once"
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return MemoryStore(CLOCK)
+
+
+@pytest.fixture
+def client(memory: MemoryStore) -> Client:
+    """Knows what is true."""
+    made = Client(store=memory.client(), cluster=CLUSTER)
+    made.apply_pool(POOL)
+    return made
+
+
+@pytest.fixture
+def unlucky(memory: MemoryStore, client: Client) -> Client:
+    """Its transactions are carried out, and sent once more when the leader has acted on them."""
+
+    def commit_twice(real: Call, transaction: Any, **options: Any) -> Any:
+        real(transaction, **options)
+        (put,) = (write for write in transaction.writes if isinstance(write, Put))
+        wait_until(lambda: client.store.get(put.key, deadline=CLOCK.boottime() + 5)[0] is None, "the leader's act")
+        return real(transaction, **options)
+
+    store = MeddledStore(memory.client())
+    store.on["commit"] = commit_twice
+    return Client(store=store, cluster=CLUSTER)
+
+
+@pytest.fixture
+def replica(memory: MemoryStore) -> Iterator[RunningReplica]:
+    with RunningReplica(memory.client(), cluster=CLUSTER, engine=RecordingEngine(CLOCK, run_seconds=600)) as running:
+        running.until_leading()
+        yield running
+
+
+def test_cancel_and_retry_take_effect_once(client: Client, unlucky: Client, replica: RunningReplica) -> None:
+    """Of a running task, of one that waits, and of one that was cancelled."""
+    (task,) = submit(client, "task")
+    for round_number in (1, 2):
+        client.wait([task], for_="running", timeout_seconds=30)
+        assert unlucky.cancel(task).outcome == "requested"
+        assert client.wait([task], timeout_seconds=30)[task].state is State.CANCELLED
+        assert unlucky.retry(task).outcome == "requested"
+        client.wait([task], for_="running", timeout_seconds=30)
+        assert client.get(task).attempt == round_number + 1
+    assert [step.event for step in client.history(task) if step.reason == "RequestIgnored"] == []
+    history = replay_store(client.store, CLUSTER, CLOCK.boottime() + 10)
+    assert history.findings == []
+    assert history.consumed == {"cancel": 2, "retry": 2}
