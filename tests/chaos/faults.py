@@ -266,6 +266,13 @@ def user_hears_no_answers(ground: Ground) -> Iterator[None]:
 
 
 @fault("users' links", 12)
+def user_hears_one_member(ground: Ground) -> Iterator[None]:
+    """The answers of the others are lost: what they carried out is sent again, when the leader has acted on it."""
+    with _bad(ground.rng.sample(_of_user(ground), 2), Proxy.drop_answers):
+        yield
+
+
+@fault("users' links", 12)
 def user_answers_late(ground: Ground) -> Iterator[None]:
     with _bad(_of_user(ground), lambda link: link.delay(0.7)):
         yield

@@ -41,7 +41,7 @@ ENDS = {
     "endless": set(),
 }
 """How a task of each kind may end; that it was cancelled, or its attempt destroyed, comes on top."""
-WEIGHTS = {"submit": 6, "again": 2, "cancel": 2, "retry": 2, "get": 2, "read": 4}
+WEIGHTS = {"submit": 5, "again": 2, "cancel": 4, "retry": 4, "get": 2, "read": 4}
 
 
 class Users:
@@ -118,7 +118,7 @@ class Users:
             self._errors.append(error)
 
     def _new(self, rng: random.Random) -> str:
-        (kind,) = rng.choices(list(BODIES), [5, 4, 2, 1, 1])
+        (kind,) = rng.choices(list(BODIES), [4, 3, 2, 3, 2])
         task = f"{kind}-{next(self._numbers)}"
         self._recent.append(task)  # before it is there: others meet it while it is being submitted
         del self._recent[:-RECENT]
