@@ -108,7 +108,7 @@ class Sentinel:
         """Connects, and waits until the connection ends; False when there was none, or another leads by now."""
         try:
             connection = socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS)
-        except OSError:
+        except (OSError, ValueError):  # the latter: a name that no machine can have
             return False
         with connection:
             while not self._closed.is_set() and self._target() == target:
@@ -122,11 +122,14 @@ class Sentinel:
 
     def _wait_for_wake(self, *others: socket.socket) -> list[socket.socket]:
         """Wait for a wake-up, or until one of `others` is readable; returns those that are."""
-        readable, _, _ = select.select([self._wake_reader, *others], [], [], LOOK_SECONDS)
+        poll = select.poll()  # select() takes no descriptor above 1023
+        for waited_for in (self._wake_reader, *others):
+            poll.register(waited_for, select.POLLIN)
+        readable = {descriptor for descriptor, _ in poll.poll(LOOK_SECONDS * 1000)}
         with contextlib.suppress(BlockingIOError):
             while self._wake_reader.recv(4096):
                 continue
-        return readable
+        return [other for other in others if other.fileno() in readable]
 
     def _is_refused(self, target: Target) -> bool:
         """Whether the leader's machine answers that nobody listens. A server that merely hung up takes a new connection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -52,13 +53,13 @@ class Stage:
         self.clock = SystemClock()
         self.store = MemoryStore(self.clock)
         self.term = self.elect()
-        self.port = port
+        self.host, self.port = "127.0.0.1", port
         self.woken = threading.Event()
         self.sentinel = Sentinel(self.store, KEYS, self.clock, "me", self.target, self.woken.set)
         self.sentinel.start()
 
     def target(self) -> Target | None:
-        return Target(self.term, "127.0.0.1", self.port)
+        return Target(self.term, self.host, self.port)
 
     def commit(self, transaction: Transaction) -> int:
         result = self.store.commit(transaction, deadline=self.clock.boottime() + 5)
@@ -143,3 +144,31 @@ def test_another_term_is_left_alone() -> None:
 def test_a_leader_that_does_not_say_where_it_listens(url: object) -> None:
     """No address, or one that is none: nobody is watched, nothing fails."""
     assert Target.of(1, url) is None
+
+
+def test_it_watches_whatever_the_number_of_open_files() -> None:
+    """A follower with a thousand readers has file descriptors that select() cannot take."""
+    with contextlib.ExitStack() as readers:
+        for _ in range(520):
+            for end in socket.socketpair():
+                readers.enter_context(end)
+        with process() as (leader, port), stage(port) as here:
+            wait_until(lambda: connected(port), "the connection")
+            leader.kill()
+            assert here.woken.wait(10)
+            assert not here.has_leader()
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..b", "a\0b"])
+def test_a_name_that_no_machine_can_have_ends_no_follower(host: str) -> None:
+    """It is not connected to, nothing is concluded, and the thread goes on."""
+    with process() as (leader, port), stage(port) as here:
+        wait_until(lambda: connected(port), "the connection")
+        here.host = host
+        here.sentinel.wake()
+        wait_until(lambda: not connected(port), "the end of the connection")
+        here.host = "127.0.0.1"
+        here.sentinel.wake()
+        wait_until(lambda: connected(port), "the connection to the one that has a name")
+        leader.kill()
+        assert here.woken.wait(10)
