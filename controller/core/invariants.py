@@ -143,6 +143,11 @@ def written_by(task: Task) -> Written | None:
     return Written(task.status_mod, task.status.term, task.id)
 
 
+def is_number(name: str) -> bool:
+    """Whether a term's key names a number, and none so long that int() refuses it."""
+    return name.isascii() and name.isdigit() and len(name) < 20
+
+
 def check_terms(world: World, written: Iterable[Written]) -> list[Finding]:
     """I7: no recorded term is above the epoch, and in the order of writes (mod revision) terms never go back."""
     findings: list[Finding] = []
@@ -151,7 +156,7 @@ def check_terms(world: World, written: Iterable[Written]) -> list[Finding]:
     for one, highest in out_of_order(written):
         what = f"was written by term {one.term} after term {highest} had begun to write"
         findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
-    named = [(int(name), name, change.mod) for name, change in world.terms.items() if name.isascii() and name.isdigit()]
+    named = [(int(name), name, change.mod) for name, change in world.terms.items() if is_number(name)]
     if epoch is None:
         if written or named or world.epoch is not None:
             what = "is missing" if world.epoch is None else "names no number"

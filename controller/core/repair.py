@@ -32,6 +32,7 @@ from controller.core.invariants import (
     check_task,
     current_epoch,
     holding_tasks,
+    is_number,
     out_of_order,
     rightful_hold,
     written_by,
@@ -195,7 +196,7 @@ class _Draft:
             self._answer(wanted, Verdict.REPAIRED, f"the epoch is {epoch} again, the number of this term")
         elif name.startswith("terms/") and wanted.invariant == "I7":
             term = name.removeprefix("terms/")
-            if term not in self._world.terms or not term.isascii() or not term.isdigit() or int(term) <= epoch:
+            if term not in self._world.terms or not is_number(term) or int(term) <= epoch:
                 self._answer(wanted, Verdict.GONE, "there is no such record above the epoch")
                 return
             self._write("terms", (term,), None)

@@ -75,3 +75,19 @@ def test_a_request_for_repairs_that_was_written_by_hand(findings: int) -> None:
     leader.sync()
     assert not leader.world.repairs
     assert (("unknown", (stage.keys.prefix + "junk",)) in leader.world.quarantine) is (findings > 2)
+
+
+def test_a_terms_key_of_thousands_of_digits_ends_no_audit() -> None:
+    """int() refuses it; the audit that the leader makes of itself goes on, and so does a repair that names it."""
+    stage = Stage()
+    name = "1" * 5000
+    stage.put(stage.keys.prefix + f"terms/{name}", b"{}")
+    stage.put(stage.keys.repair("r"), json.dumps({"findings": [{"invariant": "I7", "subject": f"key/terms/{name}"}]}).encode())
+    stage.check()
+    leader = stage.replica()
+    leader.run()
+    stage.clock.move(1)
+    leader.list_engine()
+    leader.run()
+    leader.sync()
+    assert not leader.world.repairs
