@@ -53,7 +53,7 @@ types: install
 lock: ## renew the lock file
 	$(BIN)/uv lock --upgrade
 
-simulate: install ## simulate clusters under faults: SEEDS=1000, or SEED=7 (STEPS, REPLICAS, TASKS, FAULTS=a,b, TRACE=1)
+simulate: install ## simulate clusters under faults: SEEDS=1000, or SEED=7 (STEPS, REPLICAS, TASKS, FAULTS, TRACE)
 	@$(BIN)/python -m tests.simulation
 
 mutants: install ## seed bugs into the code, one by one, and print how many seeds of the simulation find each

@@ -252,7 +252,8 @@ class SimulatedEngineServer(Server):
         self._judge.on_run(attempt)
         self._news(attempt)
         rng = self.scheduler.rng
-        hangs = attempt.forged or (not self._judge.holds(attempt.id) if self.calm else rng.random() < 0.05)
+        orphan = not self._judge.holds(attempt.id)
+        hangs = (orphan and (self.calm or attempt.forged)) or (not self.calm and rng.random() < 0.05)
         if not hangs:  # else it runs until it is stopped
             self.scheduler.after(rng.random() ** 2 * 6, lambda: self._end_by_itself(attempt))
 

@@ -272,7 +272,7 @@ class Oracle:
         if new.attempt < before:
             raise Violation("I4", f"the attempts of {task_id} go back from {before} to {new.attempt}", task_id)
         if new.state in HOLDING and not was_holding:
-            if before == 0 and self.keys.task(task_id) not in self.values:
+            if self.keys.task(task_id) not in self.values:
                 raise Violation("I4", f"{task_id} was admitted after its spec was deleted", task_id)
             self.admitted[task_id] = max(self.admitted.get(task_id, 0), new.attempt)
             if new.attempt == before:

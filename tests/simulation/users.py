@@ -42,19 +42,11 @@ class Users:
     def act(self) -> None:
         """One of them does something."""
         rng = self.scheduler.rng
-        done = rng.choices(
-            (
-                self.submit,
-                self.cancel,
-                self.retry,
-                self.submit_again,
-                self.confirm,
-                self.change_pool,
-                self.delete_spec,
-                self.ask_nobody,
-            ),
-            (6, 6, 5, 1, 2, 1, 0.3, 0.3),
-        )[0]
+        deeds = {
+            self.submit: 6, self.cancel: 6, self.retry: 5, self.submit_again: 1, self.confirm: 2, self.change_pool: 1,
+            self.delete_spec: 0.3, self.replace_spec: 0.3, self.ask_nobody: 0.3,
+        }  # fmt: skip
+        done = rng.choices(list(deeds), list(deeds.values()))[0]
         for _ in range(rng.randint(1, 6) if done == self.submit else 1):
             done()
         if done == self.submit and rng.random() < 0.1:
@@ -67,21 +59,7 @@ class Users:
         self._submitted += 1
         rng = self.scheduler.rng
         task_id = f"t{self._submitted}"
-        fields: dict[str, Any] = {
-            "pool": rng.choices(POOLS, (4, 1))[0],
-            "resources": {"cpu": rng.choice(("250m", "500m", 1, 1, 2, 3))},
-            "priority": rng.choice((0, 0, 0, 5)),
-            "grace_seconds": rng.choice((0, 1, 3)),
-            "retry": {"max_attempts": rng.choice((1, 2, 3)), "backoff_seconds": rng.choice((0, 0.5, 2)), "max_seconds": 4},
-            "retention_seconds": rng.choice((1, 10, 30, 86400)),
-        }
-        if rng.random() < 0.2:
-            fields["deadlines"] = {rng.choice(("queue_seconds", "start_seconds", "run_seconds")): rng.choice((1, 3, 8))}
-        if rng.random() < 0.3:
-            fields["on_lost"] = {"replace_after_seconds": rng.choice((3, 20))}
-        if rng.random() < 0.1:
-            fields["retry"]["rules"] = [{"exit_codes": [2], "action": rng.choice(("fail", "retry"))}]
-        self._write_spec(task_id, fields)
+        self._write_spec(task_id, self._fields())
         if rng.random() < 0.2:
             self.soon(rng.random() ** 3, lambda: self.request(task_id, RequestKind.CANCEL))
         elif rng.random() < 0.1:  # while it is about to be admitted
@@ -90,7 +68,7 @@ class Users:
     def submit_again(self) -> None:
         """The same name once more: refused while it is taken, and a new task once it was removed."""
         if self._submitted:
-            self._write_spec(f"t{self.scheduler.rng.randint(1, self._submitted)}", {})
+            self._write_spec(f"t{self.scheduler.rng.randint(1, self._submitted)}", self._fields())
 
     def cancel(self) -> None:
         """Somebody loses patience."""
@@ -128,6 +106,13 @@ class Users:
         task_id = self._any_task()
         if task_id:
             self._write(Delete(self.keys.task(task_id)))
+
+    def replace_spec(self) -> None:
+        """Somebody puts another spec in the place of one, around the client: another pool, other resources."""
+        task_id = self._any_task()
+        if task_id:
+            self._write(Delete(self.keys.task(task_id)))
+            self._write_spec(task_id, self._fields())
 
     def ask_nobody(self) -> None:
         """A request for a task that does not exist."""
@@ -172,6 +157,25 @@ class Users:
         if open_tasks and rng.random() < 0.6:
             return rng.choice(open_tasks)
         return rng.choice(tasks[-8:]) if tasks else ""
+
+    def _fields(self) -> dict[str, Any]:
+        """What somebody may ask for."""
+        rng = self.scheduler.rng
+        fields: dict[str, Any] = {
+            "pool": rng.choices(POOLS, (4, 1))[0],
+            "resources": {"cpu": rng.choice(("250m", "500m", 1, 1, 2, 3))},
+            "priority": rng.choice((0, 0, 0, 5)),
+            "grace_seconds": rng.choice((0, 1, 3)),
+            "retry": {"max_attempts": rng.choice((1, 2, 3)), "backoff_seconds": rng.choice((0, 0.5, 2)), "max_seconds": 4},
+            "retention_seconds": rng.choice((1, 10, 30, 86400)),
+        }
+        if rng.random() < 0.2:
+            fields["deadlines"] = {rng.choice(("queue_seconds", "start_seconds", "run_seconds")): rng.choice((1, 3, 8))}
+        if rng.random() < 0.3:
+            fields["on_lost"] = {"replace_after_seconds": rng.choice((3, 20))}
+        if rng.random() < 0.1:
+            fields["retry"]["rules"] = [{"exit_codes": [2], "action": rng.choice(("fail", "retry"))}]
+        return fields
 
     def _write_spec(self, task_id: str, fields: dict[str, Any]) -> None:
         spec = parse_spec({"id": task_id, "command": ["true"], **fields})
