@@ -43,7 +43,7 @@ def ask(
         if steps_before is None:
             steps_before = steps
         elif any(_acts_on(step, request.kind) for step in told):
-            return RequestResult(id=task_id, outcome="requested")
+            return RequestResult(id=task_id, outcome="already requested", message="the leader has acted on it")
         guards = (
             Guard(key, 0),
             Guard(task.key, task.create, on_create=True),

@@ -113,11 +113,16 @@ def _shows(call: Call, version: Version) -> bool:
 
 
 def _once(task: str, calls: list[Call], requested: Mapping[tuple[str, str], Sequence[int]]) -> list[str]:
-    """One creation, and each acknowledged request put once; one without an answer at most once."""
+    """One creation, and each acknowledged request put once; at most once one without an answer, or of which the user was told
+    that an equal one had been there: that may have been its own, whose answer was lost."""
     outcomes = Counter((call.kind, call.outcome) for call in calls)
     found = [f"{task} was created {n} times"] if (n := outcomes["submit", "created"]) > 1 else []
     for kind in ("cancel", "retry"):
-        sure, perhaps, put = outcomes[kind, "requested"], outcomes[kind, UNKNOWN], len(requested.get((task, kind), ()))
+        sure, perhaps, put = (
+            outcomes[kind, "requested"],
+            outcomes[kind, UNKNOWN] + outcomes[kind, "already requested"],
+            len(requested.get((task, kind), ())),
+        )
         if not sure <= put <= sure + perhaps:
             found.append(f"{task}: {kind} was acknowledged {sure} times, {perhaps} without answer, and put {put} times")
     return found

@@ -70,9 +70,17 @@ class Report:
 
 
 def run(
-    path: Path, etcd: EtcdBinary, *, seed: int, seconds: float, replicas: int = 3, users: int = 3, faults: Iterable[str] = FAULTS
+    path: Path,
+    etcd: EtcdBinary,
+    *,
+    seed: int,
+    seconds: float | None,
+    replicas: int = 3,
+    users: int = 3,
+    faults: Iterable[str] = FAULTS,
 ) -> Report:
-    """Inject these faults for so long, then heal all and judge. A failure tells the seed and what had been done."""
+    """Inject these faults for so long (None: until each came once), then heal all and judge. A failure tells the seed and what
+    had been done."""
     report = Report(seed)
     try:
         with _started(path, etcd, seed, replicas, users) as (installation, recorder, journal, load):
@@ -109,13 +117,14 @@ def _started(
 
 
 def _strike(
-    installation: Installation, recorder: Recorder, schedule: Iterable[list[Fault]], report: Report, seconds: float
+    installation: Installation, recorder: Recorder, schedule: Iterable[list[Fault]], report: Report, seconds: float | None
 ) -> set[str]:
-    """Inject faults until the time is over; returns the tasks of which an attempt was destroyed."""
+    """Inject faults until the time is over, or the first comes again; returns the tasks of which an attempt was destroyed."""
     clock, destroyed = SystemClock(), set[str]()
     began = clock.boottime()
     for number, faults in enumerate(schedule):
-        if clock.boottime() - began > seconds:
+        known = {name for step in report.steps for name in step.faults}
+        if clock.boottime() - began > seconds if seconds is not None else known >= {fault.name for fault in faults}:
             return destroyed
         rng = random.Random(f"{report.seed}/{number}")
         ground = Ground(installation, recorder, installation.leader(), rng, destroyed)

@@ -1,4 +1,4 @@
-"""The bounded part of the chaos run. Longer runs, and others' seeds: `make chaos MINUTES=30 SEED=7`."""
+"""The bounded part of the chaos run, and its judge of users' answers. Longer runs, other seeds: `make chaos MINUTES=30 SEED=7`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,63 @@ from pathlib import Path
 
 import pytest
 
+from controller.core.lifecycle import State
 from controller.embedded_etcd import EtcdBinary
+from tests.chaos.faults import FAULTS
+from tests.chaos.linearizability import UNKNOWN, Call, violations
+from tests.chaos.recorder import Version
 from tests.chaos.run import run
 
-SECONDS = 45.0
+VERSIONS = [
+    Version(5, True),
+    Version(8, True, State.PENDING, 1),
+    Version(9, True, State.RUNNING, 1),
+    Version(12, True, State.FAILED, 1),
+]
+SUBMIT = Call("a", "submit", 0.0, 1.0, "created")
+RETRY = Call("a", "retry", 2.0, 3.0, "requested")
+FAILED = Call("a", "get", 4.0, 5.0, "found", 14, 0, "Failed", 1)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1])
 def test_real_parts_keep_the_promise(etcd_binary: EtcdBinary, tmp_path: Path, seed: int) -> None:
-    """Three members, three replicas, the process engine and three users, while everything is killed, stopped and cut off."""
-    report = run(tmp_path, etcd_binary, seed=seed, seconds=SECONDS)
+    """Three members, three replicas, the process engine and three users; each fault of the list comes once."""
+    report = run(tmp_path, etcd_binary, seed=seed, seconds=None)
     print(f"{report.schedule()}\n{report.table()}")
-    assert len(report.steps) > 3
+    assert {name for step in report.steps for name in step.faults} == FAULTS.keys()
+
+
+def test_true_answers_are_no_finding() -> None:
+    stale = Call("a", "read", 6.0, 7.0, "found", 8, 6, "Pending", 1)  # of a replica that is behind, as far as it may be
+    lost = Call("a", "cancel", 6.0, 7.0, UNKNOWN)
+    assert violations([SUBMIT, RETRY, FAILED, stale, lost], {"a": VERSIONS}, {("a", "retry"): [13]}) == []
+
+
+@pytest.mark.parametrize(
+    ("calls", "puts"),
+    [
+        ([SUBMIT, SUBMIT], []),
+        ([SUBMIT, Call("a", "submit", 2.0, 3.0, "conflict")], []),
+        ([SUBMIT, Call("a", "cancel", 2.0, 3.0, "not found")], []),
+        ([SUBMIT, Call("a", "read", 2.0, 3.0, "not found", 5, 5)], []),
+        ([SUBMIT, Call("a", "read", 2.0, 3.0, "found", 8, 12, "Running", 1)], []),
+        ([FAILED, Call("a", "get", 6.0, 7.0, "found", 11, 0, "Running", 1)], []),
+        ([SUBMIT, RETRY], []),
+        ([SUBMIT, RETRY], [13, 15]),
+        ([SUBMIT, FAILED, Call("a", "retry", 6.0, 7.0, "requested")], [13]),
+    ],
+    ids=[
+        "created twice",
+        "no conflict",
+        "it was there",
+        "not older than asked for",
+        "older",
+        "back in time",
+        "lost",
+        "twice",
+        "early",
+    ],
+)
+def test_untrue_answers_are_found(calls: list[Call], puts: list[int]) -> None:
+    assert violations(calls, {"a": VERSIONS}, {("a", "retry"): puts}) != []

@@ -57,13 +57,13 @@ def replica(memory: MemoryStore) -> Iterator[RunningReplica]:
 
 
 def test_cancel_and_retry_take_effect_once(client: Client, unlucky: Client, replica: RunningReplica) -> None:
-    """Of a running task, of one that waits, and of one that was cancelled."""
+    """And the answer is true: the leader has acted on it."""
     (task,) = submit(client, "task")
     for round_number in (1, 2):
         client.wait([task], for_="running", timeout_seconds=30)
-        assert unlucky.cancel(task).outcome == "requested"
+        assert unlucky.cancel(task).outcome == "already requested"
         assert client.wait([task], timeout_seconds=30)[task].state is State.CANCELLED
-        assert unlucky.retry(task).outcome == "requested"
+        assert unlucky.retry(task).outcome == "already requested"
         client.wait([task], for_="running", timeout_seconds=30)
         assert client.get(task).attempt == round_number + 1
     assert [step.event for step in client.history(task) if step.reason == "RequestIgnored"] == []
