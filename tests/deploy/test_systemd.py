@@ -172,15 +172,22 @@ def test_a_replica_under_systemd(systemd: PrivateSystemd) -> None:
 
 
 def test_credentials_are_shown_to_the_service_alone(systemd: PrivateSystemd) -> None:
-    """A dynamic user reads what only root may read on disk; etcd without TLS is no use with them, and the status line says so."""
+    """A user that exists only while the unit runs reads what only root may read on disk."""
     credentials = systemd.path("/etc/tally/credentials")
     credentials.mkdir(mode=0o700)
     for name in ("etcd-ca.pem", "etcd-client.pem", "etcd-client-key.pem", "etcd-password"):
         (credentials / name).write_text("secret\n")
         (credentials / name).chmod(0o600)
     configure(systemd, {"TALLY_ENGINE": "null", "TALLY_ETCD": "http://127.0.0.1:2379"}, "credentials.conf")
-    order(systemd, "start", "--no-block", UNIT)
-    eventually(lambda: systemd.show(UNIT, "StatusText").startswith("starting"), "the settings to be accepted")
+    order(systemd, "start", UNIT)
+    eventually(lambda: systemd.show(UNIT, "StatusText").startswith("leading"), "leadership")
+    directory = systemd.path("/run/credentials") / UNIT
+    assert (directory / "etcd-password").read_text() == "secret\n"
+    assert (
+        systemd.run("setpriv", "--reuid=65534", "--clear-groups", "cat", f"/run/credentials/{UNIT}/etcd-password").returncode != 0
+    )
+    order(systemd, "stop", UNIT)
+    assert not directory.exists()
 
 
 def test_a_setting_that_does_not_hold_is_not_tried_again(systemd: PrivateSystemd) -> None:

@@ -58,7 +58,8 @@ def test_versions_take_turns(tmp_path: Path) -> None:
         wait_until(lambda: client.get("begun-by-newer").state is State.RUNNING, "the first attempt", timeout=60)
         assert status(cluster, "begun-by-newer")["note"] == "newer"
         assert status(cluster, "begun-by-newer")["version"] == 2
-        assert {replica.version for replica in client.replicas()} == {controller.__version__, NEWER}
+        both = {controller.__version__, NEWER}
+        wait_until(lambda: {replica.version for replica in client.replicas()} == both, "both registrations", timeout=60)
 
         lead_by_turns(cluster, older)
         client.submit({"id": "begun-by-older", "command": journal.command(gates[1].body), "resources": {"cpu": 1}})
