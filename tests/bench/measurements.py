@@ -25,6 +25,7 @@ from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from controller.store.memory import MemoryStore
 from tests.bench.measure import Figure
+from tests.bench.pods import pod_events
 from tests.bench.stage import CLOCK, CLUSTER, KEYS, client_of, etcd, specs, store_finished
 from tests.support.local import QUICK, Witness, add_replica, kill, leader_of, local_cluster
 from tests.support.running import RunningReplica
@@ -199,4 +200,5 @@ MEASUREMENTS: dict[str, Callable[[int], list[Figure]]] = {
     "burn-down": burn_down,
     "submit": submit,
     "take-over": take_over,
+    "pod-events": pod_events,
 }
