@@ -340,8 +340,8 @@ def _execute(launch: dict[str, Any], parent: int, gate: int, failure: int) -> No
         if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)  # what whoever started the controller ignored is none of the task's
         # Opened by the supervisor once the claim is recorded; it died, if this ends or we have another parent.
         if not os.read(gate, 1) or os.getppid() != parent:
             os._exit(127)

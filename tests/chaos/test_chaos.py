@@ -24,6 +24,7 @@ RETRY = Call("a", "retry", 2.0, 3.0, "requested")
 FAILED = Call("a", "get", 4.0, 5.0, "found", 14, 0, "Failed", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1])
 def test_real_parts_keep_the_promise(etcd_binary: EtcdBinary, tmp_path: Path, seed: int) -> None:

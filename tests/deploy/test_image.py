@@ -30,7 +30,7 @@ MANYLINUX = ("libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthrea
 """What wheels may rely on (PEP 600)."""
 COMMANDS = ("sh", "mkdir", "printf", "rm", "chmod", "test")
 
-pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker"), pytest.mark.timeout(400)]
 
 
 def base_filesystem() -> bytes:

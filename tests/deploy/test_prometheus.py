@@ -41,7 +41,7 @@ SUFFIXES = {Kind.HISTOGRAM: ("_bucket", "_sum", "_count")}
 CLIENT_LIBRARY = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_max_fds"}
 SINCE_ETCD_3_6 = {"tally_store_quota_bytes"}
 
-pytestmark = [pytest.mark.xdist_group("prometheus"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prometheus"), pytest.mark.timeout(300)]
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -24,7 +24,7 @@ eventually = partial(wait_until, timeout=90.0, poll=0.1)
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
-pytestmark = [pytest.mark.xdist_group("systemd"), pytest.mark.timeout(300)]  # one worker boots one
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(300)]  # one worker boots one
 EXPOSURE = 2.0
 UNIT = "tally.service"
 LAUNCHER = """#!{python}

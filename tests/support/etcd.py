@@ -49,7 +49,7 @@ class EtcdFactory:
         self._count += 1
         client_port, peer_port = free_ports(2)
         options = {"data_dir": self._folder / f"etcd-{self._count}", "client_port": client_port, "peer_port": peer_port} | options
-        process = EtcdProcess(self.binary, EtcdConfig(unsafe_no_fsync=True, **options))
+        process = EtcdProcess(self.binary, EtcdConfig(**options))
         self._stack.callback(process.kill)
         return process
 
