@@ -48,6 +48,11 @@ class Attempt:
         """Whether it may run now, or later: no proof of stop has been seen."""
         return self.starting or (self.observation is not None and not self.observation.stopped)
 
+    def is_another(self, seen: Observation) -> bool:
+        """Whether it is of another object than the one that is known under this name."""
+        known = self.observation
+        return known is not None and "" not in (seen.uid, known.uid) and seen.uid != known.uid
+
 
 class Attempts:
     """All attempts that this leader has seen or started."""
@@ -102,16 +107,22 @@ class Attempts:
         for known in self._by_task.values():
             yield from known.values()
 
-    def observe(self, seen: Observation, now: float) -> Attempt | None:
+    def observe(self, seen: Observation, now: float, asked_at: float | None = None) -> Attempt | None:
         """Take over an observation; None when it tells nothing new. Repeated, late and reordered ones are harmless.
 
-        Once the stop is proven nothing changes it any more: an object of the same attempt cannot live again.
+        `asked_at` is when it was asked for, None for what a watch brought. Once the stop of an object is proven nothing
+        changes that any more. It proves nothing for another object of the same name, made anew after somebody removed the
+        first: which of the two is there now is told only by what was asked for since.
         """
         attempt = self.ensure(seen.attempt)
+        before = attempt.observation
+        if attempt.is_another(seen):
+            if asked_at is None or asked_at < attempt.seen_at:
+                return None
+            before = None
         attempt.seen_at = now
         if attempt.first_seen_at is None:
             attempt.first_seen_at = now
-        before = attempt.observation
         if before is not None:
             if before.stopped or before == seen:
                 return None

@@ -78,12 +78,15 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
 
 def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     seen = attempt.observation if attempt is not None else None
+    # While a Start is under way its answer is waited for: where somebody removed the attempt it is made anew under its name,
+    # and neither the proof of the first one's end nor anybody's word speaks of the second.
+    may_end = attempt is None or not attempt.starting
     if seen is not None and seen.stopped:
-        return Decision(end(task, status, seen, moment))
-    requested = _holding_request(task, status, moment)
+        return Decision(end(task, status, seen, moment)) if may_end else None
+    requested = _holding_request(task, status, moment, may_end)
     if requested is not None:
         return requested
-    if status.lost_since is not None and task.spec is not None:
+    if status.lost_since is not None and task.spec is not None and may_end:
         limit = task.spec.on_lost.replace_after_seconds
         if limit is not None and status.lost_since + limit <= moment.now:
             message = f"lost for {limit:g} s, given up as its on_lost says; it may still run"
@@ -156,7 +159,7 @@ def _overdue(task: Task, status: Status, moment: Moment) -> tuple[str, str] | No
     return None
 
 
-def _holding_request(task: Task, status: Status, moment: Moment) -> Decision | None:
+def _holding_request(task: Task, status: Status, moment: Moment, may_end: bool) -> Decision | None:
     if RequestKind.CANCEL in task.requests:
         request = task.requests[RequestKind.CANCEL][0]
         if status.cancelling:
@@ -164,7 +167,7 @@ def _holding_request(task: Task, status: Status, moment: Moment) -> Decision | N
             return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
         message = f"cancelled by {request.by or 'request'}" + (f": {request.reason}" if request.reason else "")
         return Decision(transitions.stop_requested(status, "cancel", message, moment), (RequestKind.CANCEL,))
-    if RequestKind.CONFIRM_STOPPED in task.requests:
+    if RequestKind.CONFIRM_STOPPED in task.requests and may_end:
         request = task.requests[RequestKind.CONFIRM_STOPPED][0]
         kind = (RequestKind.CONFIRM_STOPPED,)
         if request.attempt not in (0, status.attempt):

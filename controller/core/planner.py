@@ -62,8 +62,8 @@ class Planner:
 
     # -- what the engine says ----------------------------------------------------------------------------------------
 
-    def observed(self, seen: Observation, now: float) -> None:
-        """An observation from the engine's watch, or the answer to an effect."""
+    def observed(self, seen: Observation, now: float, asked_at: float | None = None) -> None:
+        """An observation from the engine's watch (`asked_at` None), or part of an answer that was asked for then."""
         task = self._world.tasks.get(seen.attempt.task_id)
         self._attempts.note(seen.attempt)
         is_tombstone = seen.stopped and not seen.awaits_commit
@@ -72,11 +72,11 @@ class Planner:
             known = self._attempts.get(seen.attempt)
             if known is None:
                 return
-            if not known.busy:
+            if not known.busy and not known.is_another(seen):
                 self._attempts.drop(seen.attempt)
                 self._world.dirty_pools[task.pool] = None
                 return
-        attempt = self._attempts.observe(seen, now)
+        attempt = self._attempts.observe(seen, now, asked_at)
         if attempt is not None:
             self._touch(seen.attempt)
 
@@ -86,7 +86,7 @@ class Planner:
         names = set()
         for observation in seen:
             names.add(observation.attempt)
-            self.observed(observation, now)
+            self.observed(observation, now, began)
         is_first = not self.engine_listed
         self.engine_listed = self.engine_answers = True
         for task in self._world.holding.values():
@@ -118,7 +118,7 @@ class Planner:
         """A Start succeeded, or found the attempt there."""
         attempt = self._attempts.ensure(attempt_id)
         attempt.starting, attempt.start_done_at = False, now
-        self.observed(seen, now)
+        self.observed(seen, now, None if seen.stopped else now)
         self._touch(attempt_id)
 
     def start_refused(self, attempt_id: AttemptId, reason: str, message: str, transient: bool, now: float) -> None:
@@ -128,6 +128,7 @@ class Planner:
             attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message, disrupted=transient
         )  # fmt: skip
         self.observed(seen, now)
+        self._touch(attempt_id)
 
     def stop_done(self, attempt_id: AttemptId, seen: Observation | None, now: float) -> None:
         """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at once."""

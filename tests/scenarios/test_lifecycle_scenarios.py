@@ -8,6 +8,7 @@ from controller.core import codec
 from controller.core.lifecycle import State
 from controller.core.task import Phase, RequestKind
 from controller.core.validation import parse_spec
+from controller.runtime.inbox import Started, StartRefused
 from controller.store.base import Guard, Put, Transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
@@ -60,8 +61,10 @@ def test_capacity_is_never_exceeded(stage: Stage) -> None:
     for n in range(5):
         stage.submit(f"job{n}")
     leader = leader_of(stage)
-    assert starts(leader.run()) == ["job0-1", "job1-1", "job2-1", "job3-1"]
+    effects = leader.run()
+    assert starts(effects) == ["job0-1", "job1-1", "job2-1", "job3-1"]
     assert stage.held() == {"cpu": "4"}
+    leader.acknowledge(effects)
     leader.see(observation(("job2", 1), Phase.SUCCEEDED))
     assert starts(leader.run()) == ["job4-1"]
     assert stage.held() == {"cpu": "4"}
@@ -78,7 +81,9 @@ def test_a_failed_attempt_is_retried_after_its_back_off(stage: Stage) -> None:
     stage.clock.move(9.9)
     assert leader.run() == []
     stage.clock.move(1.2)
-    assert starts(leader.run()) == ["job-2"]
+    effects = leader.run()
+    assert starts(effects) == ["job-2"]
+    leader.acknowledge(effects)
     leader.see(observation(("job", 2), Phase.FAILED, exit_code=3))
     leader.run()
     status = stage.status("job")
@@ -558,3 +563,61 @@ def test_a_later_attempt_is_admitted_only_by_the_spec_that_stands(stage: Stage) 
     assert "deleted" not in stage.world().tasks, "failed, and removed with its spec"
     assert stage.held() == {"cpu": "3"}
     stage.check()
+
+
+def test_an_end_waits_for_the_start_that_is_under_way(stage: Stage) -> None:
+    """Somebody removes the attempt while its start is being repeated: the engine may make it anew, and then it holds on."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    effects = leader.run()
+    leader.see(observation(("job", 1), Phase.FAILED, uid="first", reason="Deleted"))
+    leader.run()
+    assert stage.state("job") == State.PENDING
+    assert stage.held() == {"cpu": "1"}
+    started = observation(("job", 1), Phase.PENDING, uid="second")
+    leader.reconciler.handle(Started(leader.leadership.epoch, effects[0], started))
+    leader.see(observation(("job", 1), Phase.FAILED, uid="first", reason="Deleted"))
+    leader.run()
+    assert stage.state("job") == State.PENDING, "the proof was of the first"
+    leader.list_engine(observation(("job", 1), Phase.FAILED, uid="first"), began=stage.clock.now() - 1)
+    leader.see(observation(("job", 1), Phase.RUNNING, uid="second"))
+    leader.run()
+    assert stage.state("job") == State.RUNNING, "a list from before tells of the first, too"
+    leader.see(observation(("job", 1), Phase.SUCCEEDED, uid="second"))
+    leader.run()
+    assert stage.state("job") == State.SUCCEEDED
+    stage.check()
+
+
+def test_an_end_that_came_before_the_answer_to_the_start_is_taken_with_it(stage: Stage) -> None:
+    """A task can be over before its start is answered, and a refusal can follow an end."""
+    for task_id in ("fast", "refused"):
+        stage.submit(task_id)
+    leader = leader_of(stage)
+    fast, refused = leader.run()
+    for task_id in ("fast", "refused"):
+        leader.see(observation((task_id, 1), Phase.SUCCEEDED, uid=task_id))
+    leader.run()
+    leader.reconciler.handle(Started(leader.leadership.epoch, fast, observation(("fast", 1), Phase.RUNNING, uid="fast")))
+    leader.reconciler.handle(StartRefused(leader.leadership.epoch, refused, "NameTaken", "it exists", False))
+    leader.run()
+    assert [stage.state(task_id) for task_id in ("fast", "refused")] == [State.SUCCEEDED, State.SUCCEEDED]
+    assert stage.held() == {}
+
+
+def test_an_operators_word_waits_for_the_start_that_is_under_way(stage: Stage) -> None:
+    """Nothing runs yet, so that it looks dead; but the start is on its way, and what it starts would hold nothing."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    effects = leader.run()
+    stage.request("job", RequestKind.CANCEL)
+    leader.sync()
+    leader.run()
+    stage.request("job", RequestKind.CONFIRM_STOPPED, attempt=1)
+    leader.sync()
+    leader.run()
+    assert stage.state("job") == State.PENDING
+    leader.acknowledge(effects)
+    leader.run()
+    assert stage.state("job") == State.CANCELLED
+    assert stage.held() == {}
