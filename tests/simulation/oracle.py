@@ -71,6 +71,7 @@ class Oracle:
         self.epochs: dict[int, int] = {}  # epoch → term
         self.transitions: dict[str, int] = {}  # how often each state was entered
         self.admitted: dict[str, int] = {}  # task → the highest attempt that was ever admitted
+        self.abandoned: dict[str, int] = {}  # task → attempts up to this number were given up by somebody's word
         self.machines: dict[str, Machine] = {}
         self.leaderships: Callable[[], list[tuple[str, Leadership]]] = list
         self.elected_at = 0.0
@@ -88,8 +89,7 @@ class Oracle:
         task_id = attempt.id.task_id
         if attempt.forged:
             return
-        status = self.statuses.get(task_id) or self.frozen.get(task_id)
-        abandoned = status.abandoned if status is not None else 0
+        abandoned = self.abandoned.get(task_id, 0)
         for other in self.engine.every[task_id]:
             if other is not attempt and other.live and not other.forged and other.id.number > abandoned:
                 raise Violation("I4", f"{attempt.id} ({attempt.uid}) begins to run while {other.id} ({other.uid}) runs", task_id)
@@ -293,6 +293,7 @@ class Oracle:
     def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
         """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true result."""
         if new.abandoned >= old.attempt:
+            self.abandoned[task_id] = new.abandoned
             limit = self._replaces_lost_after(task_id)
             key = self.keys.request(task_id, "confirm-stopped")
             confirmed = key in changed and codec.decode_request("confirm-stopped", self.values[key]).attempt in (0, old.attempt)
