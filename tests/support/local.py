@@ -202,7 +202,7 @@ class Witness:
 
 @contextmanager
 def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
-    """A started local cluster on free ports, without samples; ended with the block."""
+    """A local cluster on free ports, without samples, all of whose replicas are ready; ended with the block."""
     etcd_port = adjacent_ports()
     cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=etcd_port, **options))
     others = (port for port in free_ports(len(cluster.replicas) + 2) if port not in (etcd_port, etcd_port + 1))
@@ -210,6 +210,7 @@ def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
         replica.status_port = next(others)
     cluster.start()
     try:
+        wait_ready(cluster)
         yield cluster
     finally:
         cluster.stop()
@@ -266,8 +267,8 @@ def add_replica(cluster: LocalCluster, name: str, **settings: str) -> ReplicaPro
 
 
 def lead_by_turns(cluster: LocalCluster, replica: ReplicaProcess) -> None:
-    """Let `replica` become the leader: whoever else leads steps down until it is elected."""
-    while leader_of(cluster) is not replica:
+    """Let `replica` become the leader: whoever else leads steps down until it is elected, or until its leading killed it."""
+    while leader_of(cluster) is not replica and replica.process is not None and replica.process.poll() is None:
         with cluster.client() as client, suppress(NotFound):
             client.step_down()
 
@@ -327,15 +328,4 @@ def kill(replica: ReplicaProcess, number: int = signal.SIGKILL) -> float:
 
 def wait_ready(cluster: LocalCluster) -> None:
     """Wait until every replica is up and ready: all but the leader are then warm followers."""
-    import httpx
-
-    def ready() -> bool:
-        try:
-            return all(
-                httpx.get(f"http://127.0.0.1:{replica.status_port}/readyz", timeout=2, trust_env=False).status_code == 200
-                for replica in cluster.replicas
-            )
-        except httpx.HTTPError:
-            return False
-
-    wait_until(ready, "all replicas being ready", timeout=60.0, poll=0.1)
+    wait_until(lambda: all(map(is_ready, cluster.replicas)), "all replicas being ready", timeout=60.0, poll=0.1)
