@@ -48,6 +48,11 @@ class Attempt:
         """Whether it may run now, or later: no proof of stop has been seen."""
         return self.starting or (self.observation is not None and not self.observation.stopped)
 
+    @property
+    def must_start(self) -> bool:
+        """Whether the engine is not known to have taken a Start of it."""
+        return self.start_done_at is None and (self.observation is None or self.observation.awaits_start)
+
     def is_another(self, seen: Observation) -> bool:
         """Whether it is of another object than the one that is known under this name."""
         known = self.observation

@@ -156,20 +156,23 @@ class Planner:
         """Plan no larger transactions than this from now on."""
         self._limits = limits
 
-    def plan(self, now: float) -> Plan:
-        """All that became ready, up to the limits of one transaction. Call again until the plan is empty."""
+    def plan(self, now: float, *, removals_only: bool = False) -> Plan:
+        """All that became ready, up to the limits of one transaction. Call again until the plan is empty.
+
+        `removals_only`: nothing that is to be written, since the store is full; what only deletes, and effects, go on.
+        """
         self._world.advance(now)
         while self._wakes and self._wakes[0][0] <= now:
             self._touch(heapq.heappop(self._wakes)[1])
         self._plans += 1
         moment = Moment(now, self._term.epoch, f"{self._term.replica}/{self._term.revision}/{self._plans}")
-        repairs = self._plan_repairs(moment)
+        repairs = None if removals_only else self._plan_repairs(moment)
         if repairs is not None:
             return repairs
         draft = Draft(self._world, self._limits, moment)
-        self._plan_tasks(draft)
+        self._plan_tasks(draft, removals_only)
         self._plan_attempts(draft)
-        if self.engine_listed and self.engine_answers:
+        if self.engine_listed and self.engine_answers and not removals_only:
             self._plan_admissions(draft)
         return draft.finish()
 
@@ -228,8 +231,9 @@ class Planner:
         alive = [attempt.id for attempt in self._attempts if attempt.may_be_alive]
         return plan_repair(self._world, request_id, request, alive, moment, self._limits)
 
-    def _plan_tasks(self, draft: Draft) -> None:
+    def _plan_tasks(self, draft: Draft, removals_only: bool) -> None:
         dirty = self._world.dirty
+        postponed: dict[str, None] = {}
         while dirty and not draft.is_full:
             task_id = next(iter(dirty))
             del dirty[task_id]
@@ -244,6 +248,8 @@ class Planner:
             if decision is None:
                 if task.status is not None and task.status.is_holding:
                     self._drive(task, task.status, draft)
+            elif removals_only and decision.status is not None:
+                postponed[task_id] = None
             elif not draft.add(task, decision):
                 if self._world.pool_is_frozen(task.pool):
                     continue  # looked at again when the ledger has been mended
@@ -251,6 +257,7 @@ class Planner:
                 break
             elif decision.removes and self._is_old(task.status.finished_at if task.status is not None else None, draft):
                 draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in range(1, task.attempt + 1)]
+        dirty.update(postponed)
 
     def _drive(self, task: Task, status: Status, draft: Draft) -> None:
         """Bring the engine to what is committed: start the attempt, or stop it."""
@@ -260,7 +267,7 @@ class Planner:
         if status.stopping:
             grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
             self._stop(attempt, grace, status.uid, status.stopping, draft)
-        elif self._must_start(attempt) and task.spec is not None:
+        elif attempt.must_start and task.spec is not None:
             attempt.starting = True
             draft.plan.effects.append(self._start(attempt.id, task, task.attempt, repeated=True))
 
@@ -329,7 +336,8 @@ class Planner:
             if task_id in draft.changed or task.requests:
                 return False  # cancelled or rejected in this plan; the pool is looked at again when that is committed
             # Invariant I4: an earlier attempt may still run; its end makes the pool dirty again.
-            return not any(a.may_be_alive and a.id.number > self._abandoned(task) for a in self._attempts.of_task(task_id))
+            abandoned = task.status.abandoned if task.status is not None else 0
+            return not any(a.may_be_alive and a.id.number > abandoned for a in self._attempts.of_task(task_id))
 
         for task_id in self._world.queue(pool.name).admissible(pool, free, waited, may_start):
             task = self._world.tasks[task_id]
@@ -363,11 +371,6 @@ class Planner:
         attempt.stopping = True
         draft.plan.effects.append(Stop(attempt.id, grace, uid, why))
 
-    @staticmethod
-    def _must_start(attempt: Attempt) -> bool:
-        seen = attempt.observation
-        return attempt.start_done_at is None and (seen is None or seen.awaits_start)
-
     def _must_wait(self, attempt: Attempt, now: float) -> bool:
         return attempt.retry_at is not None and now < attempt.retry_at
 
@@ -394,7 +397,3 @@ class Planner:
     def _is_current(task: Task | None, attempt_id: AttemptId) -> bool:
         """Whether the attempt is the one that its task holds resources for."""
         return task is not None and task.status is not None and task.status.is_holding and task.status.attempt == attempt_id.number
-
-    @staticmethod
-    def _abandoned(task: Task) -> int:
-        return task.status.abandoned if task.status is not None else 0

@@ -223,16 +223,16 @@ class Elector:
         op = f"{self._identity['instance']}/release/{leadership.revision}"
         guards = [Guard(self._keys.leader, leadership.revision, on_create=True)]
         writes: list[Write] = [Delete(self._keys.leader)]
-        record, _ = self._store.get(self._keys.term(leadership.epoch), deadline=deadline)
-        closed = _closed(record, self._clock.now(), why, op)
-        if record is not None and closed is not None:
-            guards.append(Guard(record.key, record.mod))
-            writes.append(Put(record.key, closed))
         try:
+            record, _ = self._store.get(self._keys.term(leadership.epoch), deadline=deadline)
+            closed = _closed(record, self._clock.now(), why, op)
+            if record is not None and closed is not None:
+                guards.append(Guard(record.key, record.mod))
+                writes.append(Put(record.key, closed))
             self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline)
             log.info("leadership released", epoch=leadership.epoch, why=why)
         finally:
-            self._revoke(leadership.lease)
+            self._revoke(leadership.lease)  # takes the key along, also where its term's record could be neither read nor closed
         return self._timings.standback_seconds
 
     def _end(self, leadership: Leadership, why: str) -> None:

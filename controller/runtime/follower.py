@@ -13,7 +13,8 @@ from controller.store.changes import changes_of, to_change
 from controller.store.keys import Keys
 
 LOAD_SECONDS = 60.0
-PAUSE_SECONDS = 1.0  # before another try, when the store does not answer
+PAUSE_SECONDS = 1.0  # before another load
+_CAUSES = {Compacted: "compacted", ClusterChanged: "cluster-changed"}
 
 log = structlog.get_logger(__name__)
 
@@ -51,16 +52,11 @@ class Follower:
         while not self._closed.is_set():
             try:
                 self._load_and_watch()
-            except Compacted as error:
-                self._note("compacted", error)
-            except ClusterChanged as error:
-                # Another cluster, or a restored one: what we know of revisions means nothing there (fault 24).
-                self._note("cluster-changed", error)
-                self._fresh = True
-                self._closed.wait(PAUSE_SECONDS)
             except StoreError as error:
-                self._note("unavailable", error)
-                self._closed.wait(PAUSE_SECONDS)
+                # Another cluster, or a restored one: what we know of revisions means nothing there (fault 24).
+                self._fresh = self._fresh or isinstance(error, ClusterChanged)
+                self._note(_CAUSES.get(type(error), "unavailable"), error)
+                self._closed.wait(PAUSE_SECONDS)  # a store whose every answer sends us back here must not be stormed with loads
 
     def _load_and_watch(self) -> None:
         snapshot = self._store.load(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS)

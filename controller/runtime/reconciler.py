@@ -110,6 +110,7 @@ class Reconciler:
         self._perform = perform
         self._changing = changing
         self._relist = relist
+        self._store_is_full = False  # then only removals are planned, until there are none
         self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
         self.commits = 0
 
@@ -144,12 +145,14 @@ class Reconciler:
         if self._clock.boottime() < self._not_before:
             return False
         with self._changing():
-            plan = self._planner.plan(self._clock.now())
+            plan = self._planner.plan(self._clock.now(), removals_only=self._store_is_full)
         if self._planner.wants_list:
             self._planner.wants_list = False
             self._relist()
         if plan.persists and not self._commit(plan):
             return True
+        if self._store_is_full and not plan.persists:
+            self._wait_for_room()
         for effect in plan.effects:
             if isinstance(effect, Start):
                 # Persist before act, and act only in office: a paused leader finds its deadline passed here.
@@ -172,9 +175,12 @@ class Reconciler:
         except StoreFull as error:
             # Certainly not applied. Staying in office keeps the attempts observed; what is due is written when there is room.
             log.error("etcd is out of space: nothing can be recorded", error=str(error))  # noqa: TRY400
-            self._not_before = self._clock.boottime() + STORE_FULL_PAUSE_SECONDS
             with self._changing():
                 self._planner.refused(plan)
+            if self._store_is_full:
+                self._wait_for_room()  # it refuses deletions as well, as etcd 3.5.1 does above its quota
+            else:
+                self._store_is_full = True
             return False
         except RequestTooLarge as error:
             self._shrink(plan, transaction, error)
@@ -197,6 +203,11 @@ class Reconciler:
             elif change.removes:
                 log.info("task removed", task=change.task_id, revision=result.revision)
         return True
+
+    def _wait_for_room(self) -> None:
+        """All that can be removed is removed, or nothing can be: after a pause everything is tried again."""
+        self._store_is_full = False
+        self._not_before = self._clock.boottime() + STORE_FULL_PAUSE_SECONDS
 
     def _status(self, task_id: str) -> Status | None:
         task = self._world.tasks.get(task_id)

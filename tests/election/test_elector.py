@@ -244,6 +244,19 @@ def test_a_release_hands_over_at_once_and_is_recorded(one: Candidate, other: Can
     assert one.elector.leadership is None
 
 
+def test_a_release_whose_records_cannot_be_read_lets_the_next_one_in_all_the_same(one: Candidate, other: Candidate) -> None:
+    """The record of its term stays open, for its successor to close; the key does not wait for the lease's end."""
+    leadership = one.elect()
+
+    def no_terms(real: Any, key: str, **kwargs: Any) -> Any:
+        return unanswered(real) if key == KEYS.term(leadership.epoch) else real(key, **kwargs)
+
+    one.store.on["get"] = no_terms
+    one.elector.release("the replica stops", campaign_again=False)
+    one.elector.step()
+    assert other.elect().epoch == leadership.epoch + 1
+
+
 def test_a_release_during_the_election_is_carried_out_once_elected(one: Candidate) -> None:
     """SIGTERM arrives while the election is under way: the term is handed over at once, not kept until somebody gives up."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from controller.clock import SystemClock
-from controller.runtime.follower import Follower
+from controller.runtime.follower import PAUSE_SECONDS, Follower
 from controller.runtime.inbox import Inbox, Loaded
 from controller.store.base import Batch, ClusterChanged, Compacted
 from controller.store.keys import Keys
@@ -45,3 +45,21 @@ def test_only_the_first_load_of_another_store_says_that_it_is_another() -> None:
     wait_until(lambda: len(inbox) == 3, "three loads")
     follower.close()
     assert [message.fresh for message in inbox.take(0.0) if isinstance(message, Loaded)] == [False, True, False]
+
+
+def test_a_store_that_sends_it_back_each_time_is_not_stormed_with_loads() -> None:
+    """Every load is the whole store: between two of them it waits, whatever the watch says."""
+    store = MeddledStore(MemoryStore(CLOCK))
+    loaded_at: list[float] = []
+
+    def load(real: Any, *args: Any, **kwargs: Any) -> Any:
+        loaded_at.append(CLOCK.boottime())
+        return real(*args, **kwargs)
+
+    store.on["load"] = load
+    store.on["watch"] = lambda *_args, **_kwargs: _Broken(Compacted(1))
+    follower = Follower(store, Keys("followed"), CLOCK, Inbox(), silence_seconds=5.0)  # type: ignore[arg-type]
+    follower.start()
+    wait_until(lambda: len(loaded_at) >= 2, "two loads")
+    follower.close()
+    assert loaded_at[1] - loaded_at[0] >= PAUSE_SECONDS

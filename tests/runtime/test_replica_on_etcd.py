@@ -10,7 +10,8 @@ import pytest
 from controller.client import Client
 from controller.core.lifecycle import State
 from controller.embedded_etcd import EtcdProcess
-from tests.support.etcd import CLOCK, EtcdFactory
+from controller.store.base import Delete, Transaction
+from tests.support.etcd import CLOCK, EtcdFactory, admin, in_seconds
 from tests.support.history import replay
 from tests.support.proxy import Proxy
 from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
@@ -111,3 +112,25 @@ def test_a_restored_backup_is_noticed_and_terms_go_on_from_it(etcd: EtcdProcess,
         assert epoch < replica.until_leading() <= last + 1
     assert not replica.fatal
     assert len(engine.started) == len({attempt for attempt, _ in engine.started}) == 33
+
+
+def test_an_etcd_without_space_is_still_relieved_of_what_can_go(
+    etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client
+) -> None:
+    """What only deletes is committed although what became due with it cannot be; that follows once there is room."""
+    engine, store = RecordingEngine(CLOCK), etcd_factory.store(etcd.url)
+    with RunningReplica(store, cluster=CLUSTER, engine=engine) as replica:
+        replica.until_leading()
+        client.wait(submit(client, "old"), timeout_seconds=30)
+        submit(client, "running", env={"TALLY_NULL_SECONDS": "600"})
+        wait_until(lambda: client.get("running").state is State.RUNNING, "the attempt")
+        alarm = {"memberID": admin(store, "/maintenance/status", {})["header"]["member_id"], "alarm": "NOSPACE"}
+        admin(store, "/maintenance/alarm", {"action": "ACTIVATE", **alarm})
+        engine.end(engine.started[-1][0])
+        store.commit(Transaction((), (Delete(client.keys.task("old")),), "by hand"), deadline=in_seconds())
+        wait_until(lambda: store.get(client.keys.state("old"), deadline=in_seconds())[0] is None, "the removal")
+        assert client.get("running").state is State.RUNNING
+        admin(store, "/maintenance/alarm", {"action": "DEACTIVATE", **alarm})
+        client.wait(["running"], timeout_seconds=30)
+        assert replica.epoch == 1
+    assert not replica.fatal
