@@ -1,7 +1,10 @@
-"""`python -m tests.bench [NAME…]`: measures, prints one table, and writes it to `tests/bench/results/`. Asserts nothing.
+"""`make bench`, `make bench-full`: measures, prints one table, and writes all samples as JSON. Asserts nothing.
 
-Every figure says what it was measured on. "etcd, fsync" is one etcd member on this machine's disk that syncs each commit,
-as in production; "memory" is the store in memory, which shows Tally's own cost alone.
+    python -m tests.bench [--full] [--rows B2,B7] [--output FILE]
+    python -m tests.bench --readme FILE          renew the README's figures from such a file; measures nothing
+
+Every figure says its durability: "etcd, fsync" is one etcd member on this machine's disk that syncs each commit, as in
+production. The environment's ROWS stands for --rows; TALLY_BENCH_DIR names the folder on the disk.
 """
 
 from __future__ import annotations
@@ -10,46 +13,70 @@ import argparse
 import json
 import logging
 import os
-import platform
+import sys
 import time
+import traceback
 from pathlib import Path
 
 import structlog
 from rich.console import Console
-from rich.table import Table
 
-from tests.bench.measure import Figure
-from tests.bench.measurements import MEASUREMENTS
+from tests.bench.report import Report, renew_readme
+from tests.bench.rows import MEASUREMENTS, ROWS, Skipped
+from tests.bench.sizes import FULL, QUICK, Sizes
+from tests.bench.stage import drop_stocks
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> None:
-    """Run the measurements that are named, or all."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; without one, all")
-    parser.add_argument("--repeat", type=int, default=3, help="how often each is measured")
+def main() -> int:
+    """Returns the exit code: 1 when a row broke, 2 for wrong arguments."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.description = __doc__
+    parser.add_argument("--full", action="store_true", help="the sizes of the aims, and the peers")
+    parser.add_argument("--rows", default=os.environ.get("ROWS", ""), help=f"of {','.join(ROWS)}; without, all")
+    parser.add_argument("--output", type=Path, help="where the JSON goes; without, a new file in tests/bench/results")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="renew the README's figures from this JSON")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(MEASUREMENTS):
-        parser.error(f"there is no measurement {', '.join(sorted(unknown))}")
+    if arguments.readme:
+        renew_readme(json.loads(arguments.readme.read_text()))
+        return 0
+    rows = {row.strip().upper() for row in arguments.rows.split(",") if row.strip()} or set(ROWS)
+    if unknown := rows - set(ROWS):
+        parser.error(f"there is no row {', '.join(sorted(unknown))}; known are {', '.join(ROWS)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    console = Console()
-    figures: list[Figure] = []
-    for name, measure in MEASUREMENTS.items():
-        if not arguments.names or name in arguments.names:
-            with console.status(f"measuring {name} …"):
-                figures += measure(arguments.repeat)
-    table = Table(title=f"Tally on {platform.node()}: {os.cpu_count()} cpus, Python {platform.python_version()}")
-    for column in ("what", "measured on", "median", "spread", "ratio"):
-        table.add_column(column, justify="right" if column in ("median", "spread", "ratio") else "left")
-    for figure in figures:
-        table.add_row(*figure.row())
-    console.print(table)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    path.write_text(json.dumps([figure.to_json() for figure in figures], indent=1) + "\n")
-    console.print(f"written to {path}")
+    report = Report("full" if arguments.full else "quick")
+    broken = measure(report, rows, FULL if arguments.full else QUICK)
+    Console(width=200 if not sys.stdout.isatty() else None).print()
+    report.show(Console(width=200 if not sys.stdout.isatty() else None))
+    path = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    report.write(path)
+    print(f"written to {path}; `python -m tests.bench --readme {path}` puts it into the README")
+    return int(broken)
+
+
+def measure(report: Report, rows: set[str], sizes: Sizes) -> bool:
+    """Measure these rows into the report; tells whether one broke, which keeps no other from being measured."""
+    broken = False
+    try:
+        for names, function in MEASUREMENTS:
+            if not rows & set(names):
+                continue
+            print(f"{', '.join(names)}: {function.__doc__ or ''}".splitlines()[0], file=sys.stderr, flush=True)
+            began = time.monotonic()
+            try:
+                report.figures += [figure for figure in function(sizes) if figure.row in rows]
+            except Skipped as skipped:
+                report.skipped.append({"row": ", ".join(names), "reason": str(skipped)})
+            except Exception as error:  # noqa: BLE001  # the others are still worth having; the exit code tells
+                traceback.print_exc()
+                report.skipped.append({"row": ", ".join(names), "reason": f"broke with {type(error).__name__}: {error}"})
+                broken = True
+            report.seconds[", ".join(names)] = round(time.monotonic() - began, 1)
+    finally:
+        drop_stocks()
+    return broken
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

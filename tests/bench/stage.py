@@ -1,41 +1,82 @@
-"""What is measured on: an etcd that syncs to disk, filled with tasks of one's choice, and replicas with the null engine."""
+"""What is measured on: an etcd that syncs to a real disk, stocked with tasks of one's choice, and real replica processes.
+
+The folder is TALLY_BENCH_DIR, or `.bench` beside the code; a folder in memory is refused, since an fsync there costs nothing.
+"""
 
 from __future__ import annotations
 
-import itertools
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import psutil
 
 from controller.client import Client
 from controller.clock import SystemClock
 from controller.core import codec
 from controller.core.lifecycle import State
 from controller.core.records import Task
-from controller.core.task import Observation, Phase, Spec, Status
-from controller.core.transitions import Moment, admitted, succeeded
-from controller.core.validation import parse_spec
+from controller.core.task import AttemptId, Observation, Phase
+from controller.core.transitions import Moment, admitted, running, succeeded
+from controller.core.validation import parse_pool, parse_spec
+from controller.dev import LocalCluster, ReplicaProcess
 from controller.embedded_etcd import EtcdConfig, EtcdProcess, find_etcd
-from controller.store.base import Guard, Put, Store, Transaction
+from controller.store.base import Put, Transaction
+from controller.store.etcd import EtcdStore
+from controller.store.gateway import GatewayOptions
 from controller.store.keys import Keys
 from tests.support.etcd import free_ports
+from tests.support.local import add_replica, is_ready, local_cluster, pid_of
+from tests.support.waiting import wait_until
 
+ROOT = Path(__file__).parents[2]
 CLOCK = SystemClock()
-CLUSTER = "bench"
-KEYS = Keys(CLUSTER)
+KEYS = Keys("default")
 POOL = {"name": "default", "capacity": {"cpu": 1000}}
-TASKS_A_TRANSACTION = 40
+STOCK = "stock"
+"""The pool of the tasks that are merely there: paused, so that half of them wait for ever."""
 
-_ops = itertools.count()
+PATIENCE_SECONDS = 900.0
+_TASKS_A_TRANSACTION = 40
+_IN_MEMORY = ("tmpfs", "ramfs")
+
+
+def bench_folder() -> Path:
+    """Where all that is measured is kept. Raises SystemExit when it is not on a disk."""
+    folder = Path(os.environ.get("TALLY_BENCH_DIR") or ROOT / ".bench").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if (kind := filesystem(folder)) in _IN_MEMORY:
+        raise SystemExit(f"{folder} is on {kind}, where an fsync costs nothing: name a folder on a disk by TALLY_BENCH_DIR")
+    return folder
+
+
+def filesystem(folder: Path) -> str:
+    """The type of the file system that the folder is on."""
+    mounts = [part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"
 
 
 @contextmanager
-def etcd() -> Iterator[EtcdProcess]:
-    """One member, empty, with fsync."""
-    with tempfile.TemporaryDirectory(prefix="tally-bench-") as folder:
+def disk() -> Iterator[Path]:
+    """An empty folder on the disk, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="run-", dir=bench_folder()) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def etcd(data: Path | None = None) -> Iterator[EtcdProcess]:
+    """One member with fsync: empty, or on this data."""
+    with disk() as folder:
         client_port, peer_port = free_ports(2)
-        process = EtcdProcess(find_etcd(), EtcdConfig(Path(folder) / "etcd", client_port, peer_port))
+        process = EtcdProcess(
+            find_etcd(), EtcdConfig(data or folder / "etcd", client_port, peer_port, log_file=folder / "etcd.log")
+        )
         process.start()
         try:
             yield process
@@ -43,45 +84,169 @@ def etcd() -> Iterator[EtcdProcess]:
             process.stop()
 
 
-def client_of(store_or_url: Store | str) -> Client:
-    """A client whose cluster has the pool."""
-    client = Client(store_or_url, cluster=CLUSTER) if isinstance(store_or_url, str) else Client(store=store_or_url, cluster=CLUSTER)
-    client.apply_pool(POOL)
-    return client
+@contextmanager
+def store_on(url: str) -> Iterator[EtcdStore]:
+    """A store, closed at the end."""
+    store = EtcdStore(GatewayOptions((url,)), CLOCK)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def cluster(*, replicas: int = 1, engine: str = "null", stock: int = 0, **settings: str) -> Iterator[LocalCluster]:
+    """etcd, stocked with so many tasks, and replica processes that are ready, the first of them the leader."""
+    with disk() as folder:
+        if stock:
+            shutil.copytree(stocked(stock), folder / "etcd")
+        with local_cluster(folder, replicas=0, engine=engine, settings=settings) as running_cluster:
+            for number in range(replicas):
+                start(running_cluster, f"r{number + 1}")
+            yield running_cluster
+
+
+def start(running_cluster: LocalCluster, name: str, **settings: str) -> ReplicaProcess:
+    """One more replica that is ready; the first one leads."""
+    replica = add_replica(running_cluster, name, **settings)
+    wait_until(partial(is_ready, replica), f"{name} being ready", timeout=PATIENCE_SECONDS, poll=0.005)
+    if len(running_cluster.replicas) == 1:
+        with running_cluster.client() as client:
+            wait_until(client.leader, "a leader", timeout=60.0)
+    return replica
 
 
 def specs(count: int, name: str, **fields: object) -> list[dict[str, object]]:
     """Specs as users write them."""
-    return [{"id": f"{name}-{n}", "command": ["x"], "resources": {"cpu": 1}, **fields} for n in range(count)]
+    return [{"id": f"{name}-{n}", "command": ["true"], "resources": {"cpu": 1}, **fields} for n in range(count)]
 
 
-def store_finished(store: Store, count: int, name: str = "done") -> None:
-    """Tasks that have run and succeeded, put as the leader would have."""
-    now = CLOCK.now()
-    moment = Moment(now, 1, "bench")
-    for batch in _batches(count):
-        guards, writes = [], []
-        for n in batch:
-            spec = parse_spec({"id": f"{name}-{n}", "command": ["x"], "resources": {"cpu": 1}})
-            guards += [Guard(KEYS.task(spec.id), 0), Guard(KEYS.state(spec.id), 0)]
-            op = f"bench/{next(_ops)}"
-            writes += [
-                Put(KEYS.task(spec.id), codec.encode_spec(spec, now, op)),
-                Put(KEYS.state(spec.id), codec.encode_status(_finished(spec, moment), {})),
-            ]
-        store.commit(Transaction(tuple(guards), tuple(writes), f"bench/{next(_ops)}"), deadline=CLOCK.boottime() + 30)
+def pool_counts(replica: ReplicaProcess, pool: str = "default") -> dict[str, int]:
+    """The pool's tasks by state, as the replica knows them."""
+    answer = httpx.get(f"http://127.0.0.1:{replica.status_port}/v1/pools/{pool}", timeout=30, trust_env=False)
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return {}
+    answer.raise_for_status()
+    return dict(answer.json()["tasks"])
 
 
-def _batches(count: int) -> Iterator[range]:
-    for first in range(0, count, TASKS_A_TRANSACTION):
-        yield range(first, min(count, first + TASKS_A_TRANSACTION))
+class Burned(NamedTuple):
+    """A burn-down: how long it took, and what was written meanwhile, as etcd's history tells."""
+
+    seconds: float
+    writes: int
+    revisions: int
 
 
-def _finished(spec: Spec, moment: Moment) -> Status:
-    task = Task(spec.id)
+def burn(running_cluster: LocalCluster, count: int, name: str) -> Burned:
+    """Submit to a paused pool, let the leader learn of all, resume it, and wait until all have succeeded."""
+    leader = running_cluster.replicas[0]
+    with running_cluster.client() as client, store_on(running_cluster.endpoint) as store:
+        client.apply_pool({**POOL, "paused": True})
+        before = pool_counts(leader).get("Succeeded", 0)
+        client.submit_many(specs(count, name))
+        wait_until(lambda: pool_counts(leader).get("Created", 0) >= count, "the leader to know all", timeout=PATIENCE_SECONDS)
+        _, first = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
+        began = CLOCK.boottime()
+        client.apply_pool(POOL)
+        wait_until(
+            lambda: pool_counts(leader).get("Succeeded", 0) >= before + count, "the end of all", timeout=PATIENCE_SECONDS, poll=0.03
+        )
+        seconds = CLOCK.boottime() - began
+        return Burned(seconds, *_written(store, first))
+
+
+def _written(store: EtcdStore, after: int) -> tuple[int, int]:
+    """Keys that were written in leader's transactions since, and in how many revisions."""
+    _, last = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
+    by_revision: dict[int, int] = {}
+    watch = store.watch(KEYS.prefix, after=after)
+    try:
+        for batch in watch:
+            for event in batch.events:
+                if event.mod <= last and event.key.startswith((f"{KEYS.prefix}states/", f"{KEYS.prefix}ledgers/")):
+                    by_revision[event.mod] = by_revision.get(event.mod, 0) + 1
+            if batch.revision >= last:
+                break
+    finally:
+        watch.close()
+    return sum(by_revision.values()), len(by_revision)
+
+
+def cpu_seconds(replica: ReplicaProcess) -> float:
+    """What the replica's process has used so far."""
+    times = psutil.Process(pid_of(replica)).cpu_times()
+    return float(times.user + times.system)
+
+
+def resident_bytes(replica: ReplicaProcess) -> int:
+    """What the replica's process has in memory, once it no longer changes."""
+    process = psutil.Process(pid_of(replica))
+    seen = [0, 1, 2]
+
+    def settled() -> bool:
+        seen[:] = [*seen[1:], process.memory_info().rss]
+        return max(seen) - min(seen) < 2**20
+
+    wait_until(settled, "memory to settle", timeout=120.0, poll=0.3)
+    return seen[-1]
+
+
+@cache
+def stocked(count: int) -> Path:
+    """The data of an etcd with so many tasks in the pool `stock`: half have succeeded, half wait. Made once; to be copied."""
+    folder = bench_folder() / f"stock-{os.getpid()}" / str(count)
+    folder.parent.mkdir(exist_ok=True)
+    with etcd(folder) as member, store_on(member.url) as store:
+        pool = parse_pool({"name": STOCK, "capacity": {"cpu": 1000}, "paused": True})
+        writes = [Put(KEYS.pool(STOCK), codec.encode_pool(pool, "stock"))]
+        for key, value in stock_records(count):
+            writes.append(Put(key, value))
+            if len(writes) >= 2 * _TASKS_A_TRANSACTION:
+                _put(store, writes)
+                writes = []
+        _put(store, writes)
+    return folder
+
+
+def drop_stocks() -> None:
+    """Remove what `stocked` made."""
+    shutil.rmtree(bench_folder() / f"stock-{os.getpid()}", ignore_errors=True)
+    stocked.cache_clear()
+
+
+def stock_records(count: int) -> Iterator[tuple[str, bytes]]:
+    """Specs, and for every other task its status, as client and leader would have written them."""
+    model = "stock-00000000"
+    spec, moment = (
+        parse_spec({"id": model, "pool": STOCK, "command": ["true"], "resources": {"cpu": 1}}),
+        Moment(CLOCK.now(), 1, "stock"),
+    )
+    task = Task(model)
     task.spec, task.submitted_at = spec, moment.now
-    status = admitted(task, spec, 1, moment)
-    seen = Observation(attempt=(spec.id, 1), phase=Phase.SUCCEEDED, stopped=True, exit_code=0)  # type: ignore[arg-type]
-    ended = succeeded(status, seen, moment)
+    attempt = AttemptId(model, 1)
+    seen = Observation(attempt=attempt, phase=Phase.RUNNING, uid=f"null-{model}-1-1", started_at=moment.now)
+    status = running(admitted(task, spec, 1, moment), seen, moment)
+    ended = succeeded(status, Observation(attempt=attempt, phase=Phase.SUCCEEDED, stopped=True, exit_code=0), moment)
     assert ended.state is State.SUCCEEDED
-    return ended
+    spec_bytes, status_bytes = codec.encode_spec(spec, moment.now, "stock"), codec.encode_status(ended, {})
+    for number in range(count):
+        name = f"stock-{number:08}"
+        yield KEYS.task(name), spec_bytes.replace(model.encode(), name.encode())
+        if number % 2:
+            yield KEYS.state(name), status_bytes.replace(model.encode(), name.encode())
+
+
+def _put(store: EtcdStore, writes: list[Put]) -> None:
+    if writes:
+        store.commit(Transaction((), tuple(writes), "stock"), deadline=CLOCK.boottime() + 60)
+
+
+def client_of(url: str) -> Client:
+    """A client of the cluster on this etcd."""
+    return Client(url, cluster=KEYS.cluster)
+
+
+def get_json(replica: ReplicaProcess, path: str) -> Any:
+    """An answer of the replica's status endpoint."""
+    return httpx.get(f"http://127.0.0.1:{replica.status_port}{path}", timeout=30, trust_env=False).raise_for_status().json()

@@ -1,0 +1,165 @@
+"""B3: the baseline of Kueue's own performance test, with a pool for each of its cohorts.
+
+The shape is that of https://github.com/kubernetes-sigs/kueue/blob/main/test/performance/scheduler/configs/baseline/generator.yaml:
+5 cohorts of 6 queues with a quota of 20 each, of which a queue may borrow 100, so all of its cohort's 120. For each queue 350
+small (1 unit, 200 ms), 100 medium (5 units, 500 ms) and 50 large ones (20 units, 1000 ms), of priorities 50, 100 and 200,
+created every 100, 500 and 1200 ms. Kueue's results are the averages of five runs that `rangespec.yaml` beside it tells: 351,116 ms for 15,000
+workloads, and the mean times to admission below. Tally has no queues within a pool, and does not preempt; no run needs either.
+
+The quota sets a limit that no scheduler passes: 6 × (350 × 1 × 0.2 + 100 × 5 × 0.5 + 50 × 20 × 1.0) = 7,920 unit-seconds for 120
+units are 66 s, so 15,000 tasks in 66 s, 227 a second; the creation takes 60 s. Hence the second measurement: the same tasks, all
+submitted before, with run times of a twentieth, shows what Tally itself can do.
+"""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+from controller.client import Client, TaskView
+from controller.dev import LocalCluster
+from tests.bench.measure import Aim, Figure
+from tests.bench.sizes import Sizes
+from tests.bench.stage import CLOCK, PATIENCE_SECONDS, cluster, cpu_seconds, pool_counts, resident_bytes
+from tests.support.waiting import wait_until
+
+COHORTS, QUEUES, QUOTA = 5, 6, 20
+QUICKENED = 20
+BATCH_SECONDS = 0.05
+
+
+class Class(NamedTuple):
+    """One of Kueue's workload classes; `kueue_seconds` is its published mean time to admission."""
+
+    name: str
+    count: int
+    interval_seconds: float
+    run_seconds: float
+    priority: int
+    units: int
+    kueue_seconds: float
+
+
+CLASSES = (
+    Class("small", 350, 0.1, 0.2, 50, 1, 215.468),
+    Class("medium", 100, 0.5, 0.5, 100, 5, 76.768),
+    Class("large", 50, 1.2, 1.0, 200, 20, 6.666),
+)
+KUEUE_RATE = 15_000 / 351.1164
+
+
+def limit(divisor: int, quickened: float) -> float:
+    """Tasks a second that the quota allows, were it always in use."""
+    counts = [(each, each.count // divisor) for each in CLASSES]
+    unit_seconds = sum(count * each.units * each.run_seconds / quickened for each, count in counts) / QUOTA
+    return COHORTS * QUEUES * sum(count for _, count in counts) / unit_seconds
+
+
+def kueue_shape(sizes: Sizes) -> list[Figure]:
+    """Kueue's baseline: 5 cohorts of 6 queues, small, medium and large tasks; null engine."""
+    total = COHORTS * QUEUES * sum(each.count // sizes.shape_divisor for each in CLASSES)
+    with cluster() as running:
+        views, seconds, cores = _run(running, sizes.shape_divisor)
+        memory = resident_bytes(running.replicas[0]) / 1e6
+    bound = limit(sizes.shape_divisor, 1)
+    note = f"the quota and the run times allow {bound:.0f} tasks/s at most, in whatever order: 300/s is beyond any scheduler here"
+    figures = [
+        Figure(
+            "B3", f"Kueue's baseline, {total:,} tasks, as created there", "tasks/s", [total / seconds], baseline=bound,
+            against="the quota's limit", aims=(Aim("median", least=300.0),), note=note,
+        )
+    ]  # fmt: skip
+    for each in CLASSES:
+        waits = [_wait_seconds(view) for view in views if view.id.startswith(each.name)]
+        mean = [statistics.fmean(waits)]
+        what = f"mean time to admission, {each.name}"
+        figures.append(Figure("B3", what, "s", mean, baseline=each.kueue_seconds, against="Kueue's", details={"tasks": len(waits)}))
+    figures.append(Figure("B3", "cpu of the leader meanwhile", "cores", [cores], baseline=0.4, against="Kueue's"))
+    figures.append(Figure("B3", "memory of the leader at the end", "MB", [memory], baseline=445.0, against="Kueue's"))
+    with cluster() as running:
+        _, seconds, cores = _run(running, sizes.shape_divisor, QUICKENED)
+    what = f"the same tasks, waiting from the start, run times ÷ {QUICKENED}"
+    bound = limit(sizes.shape_divisor, QUICKENED)
+    aims = (Aim("median", least=300.0),)
+    figures.append(Figure("B3", what, "tasks/s", [total / seconds], baseline=bound, against="the quota's limit", aims=aims))
+    return figures
+
+
+def _run(running: LocalCluster, divisor: int, quickened: int = 0) -> tuple[list[TaskView], float, float]:
+    """All tasks, the seconds from the first creation to the last end, and the cores that the leader used meanwhile."""
+    leader, count = running.replicas[0], COHORTS * QUEUES * sum(each.count // divisor for each in CLASSES)
+    with running.client() as client:
+        _apply_pools(client, paused=bool(quickened))
+        began, used = CLOCK.boottime(), cpu_seconds(leader)
+        if quickened:
+            client.submit_many([task for _, task in _schedule(divisor, quickened)])
+            known = lambda: sum(pool_counts(leader, pool).get("Created", 0) for pool in _pools())  # noqa: E731
+            wait_until(lambda: known() >= count, "the leader to know all", timeout=PATIENCE_SECONDS, poll=0.1)
+            began, used = CLOCK.boottime(), cpu_seconds(leader)
+            _apply_pools(client)
+        else:
+            _create(client, divisor, began)
+        ended = lambda: sum(pool_counts(leader, pool).get("Succeeded", 0) for pool in _pools())  # noqa: E731
+        wait_until(lambda: ended() >= count, "the end of all", timeout=PATIENCE_SECONDS, poll=0.1)
+        seconds = CLOCK.boottime() - began
+        return client.tasks(), seconds, (cpu_seconds(leader) - used) / seconds
+
+
+def _create(client: Client, divisor: int, began: float) -> None:
+    """Submit each task when it is due, those of a twentieth of a second together."""
+    pause, due = threading.Event(), []
+    with closing(_schedule(divisor, 1)) as schedule:
+        for at, task in schedule:
+            due.append(task)
+            if began + at > CLOCK.boottime():
+                pause.wait(max(BATCH_SECONDS, began + at - CLOCK.boottime()))
+                client.submit_many(due)
+                due = []
+    client.submit_many(due)
+
+
+def _schedule(divisor: int, quickened: int) -> Iterator[tuple[float, dict[str, object]]]:
+    """When (seconds from the begin) each task is created, in that order."""
+    streams = [
+        _stream(each, cohort, queue, each.count // divisor, quickened)
+        for cohort in range(COHORTS)
+        for queue in range(QUEUES)
+        for each in CLASSES
+    ]
+    yield from heapq.merge(*streams, key=lambda entry: entry[0])
+
+
+def _stream(each: Class, cohort: int, queue: int, count: int, quickened: int) -> Iterator[tuple[float, dict[str, object]]]:
+    for number in range(count):
+        yield (
+            number * each.interval_seconds,
+            {
+                "id": f"{each.name}-{cohort}-{queue}-{number}",
+                "pool": f"cohort-{cohort}",
+                "command": ["true"],
+                "resources": {"cpu": each.units},
+                "priority": each.priority,
+                "labels": {"queue": f"cq-{queue}"},
+                "env": {"TALLY_NULL_SECONDS": f"{each.run_seconds / (quickened or 1):g}"},
+            },
+        )
+
+
+def _pools() -> list[str]:
+    return [f"cohort-{cohort}" for cohort in range(COHORTS)]
+
+
+def _apply_pools(client: Client, *, paused: bool = False) -> None:
+    for pool in _pools():
+        client.apply_pool({"name": pool, "capacity": {"cpu": QUEUES * QUOTA}, "policy": "backfill", "paused": paused})
+
+
+def _wait_seconds(view: TaskView) -> float:
+    """From the submission to the admission, by the machine's one clock."""
+    assert view.status is not None
+    assert view.status.admitted_at is not None
+    return max(0.0, view.status.admitted_at - view.submitted_at)

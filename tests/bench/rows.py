@@ -1,0 +1,27 @@
+"""Which function measures which rows, in the order in which they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.bench.burn_down import burn_down
+from tests.bench.floor import floor
+from tests.bench.growth import growth
+from tests.bench.kueue_shape import kueue_shape
+from tests.bench.measure import Figure, Skipped
+from tests.bench.sizes import Sizes
+from tests.bench.standing import standing
+from tests.bench.take_over import take_over
+
+__all__ = ["MEASUREMENTS", "ROWS", "Skipped"]
+
+MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...] = (
+    (("B1",), floor),
+    (("B2",), burn_down),
+    (("B3",), kueue_shape),
+    (("B4",), growth),
+    (("B5", "B6"), standing),
+    (("B7",), take_over),
+)
+
+ROWS = tuple(dict.fromkeys(row for rows, _ in MEASUREMENTS for row in rows))
