@@ -106,7 +106,12 @@ def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
             yield Point(endpoint, Verdict.OK, f"etcd {text}")
         else:
             known = ", ".join(f"{a}.{b}.{c}" for (a, b), c in SAFE_FROM.items())
-            yield Point(endpoint, Verdict.WARNING, f"etcd {text} has known faults: upgrade to at least one of {known}")
+            yield Point(
+                endpoint,
+                Verdict.WARNING,
+                f"etcd {text} has known faults: upgrade to at least one of {known}. In this one whoever may write anything may "
+                "write everything, by a nested transaction",
+            )
 
 
 def _ask(store: EtcdStore, session: Session, path: str, body: bytes = b"{}") -> dict[str, Any] | str:

@@ -49,7 +49,7 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
         case Fault.DENIED if "permission denied" in str(error):
             return StoreDenied(
                 f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. "
-                "Grant it with `etcdctl role grant-permission ROLE readwrite --prefix PREFIX`"
+                "`tally auth init --grant ROLE=USER` gives a user one of the roles that have their rights"
             )
         case Fault.TOKEN if not user:
             return StoreDenied(f"etcd asks for a user and a password, and none is given: {error}")

@@ -109,7 +109,7 @@ def test_it_names_the_right_that_it_lacks(start: Start, etcd_factory: EtcdFactor
     password.write_text("right\n")
     controller = start("--etcd", etcd.url, "--user", "tally", "--password-file", str(password))
     controller.says("lacks the right to write")
-    controller.says("etcdctl role grant-permission")
+    controller.says("tally auth init --grant ROLE=USER")
 
 
 def run_a_task(client: Client) -> None:

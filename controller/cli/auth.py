@@ -1,0 +1,72 @@
+"""`tally auth init`: the roles of a cluster in etcd, and who has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controller.cli.session import Session
+
+if TYPE_CHECKING:
+    from controller.store.etcd_auth import Member
+
+WARNING = "authentication is off: whoever reaches etcd may do everything. Switch it on with --enable"
+
+
+def init(
+    session: Session,
+    grant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=USER", help="Give a user a role: controller, user, admin or reader; or root=root. Can be given often."
+        ),
+    ] = None,
+    passwords: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A user that is new gets the password in the file DIR/USER; without that file, one is made."
+        ),
+    ] = None,
+    enable: Annotated[bool, typer.Option("--enable", help="Switch etcd's authentication on, if it is off.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Create the roles of this cluster in etcd.
+
+    controller for replicas, user for who submits, admin for pools and repairs, reader for who only looks: each with exactly
+    its rights. May be called again: what is in order is left alone. Give etcd's root with --user where authentication is on.
+    """
+    from controller.store.etcd import EtcdStore
+    from controller.store.etcd_auth import EtcdAuth
+
+    members = [parse_member(text) for text in grant or ()]
+    client = session.client
+    assert isinstance(client.store, EtcdStore)
+    auth = EtcdAuth(client.store.gateway, client.keys)
+    asks_for_users = enable or auth.is_enabled()
+    steps = auth.plan(members, passwords.expanduser().absolute() if passwords is not None else None, enable=enable)
+    for step in steps:
+        if not dry_run:
+            auth.take(step)
+        print(step.what + (" (dry run)" if dry_run else ""), flush=True)
+    if not steps:
+        print(f"all roles of cluster {client.keys.cluster} are in order")
+    if not asks_for_users:
+        print(WARNING)
+
+
+def parse_member(text: str) -> Member:
+    """`ROLE=USER`, or `root=root`."""
+    from controller.store.access import Role
+    from controller.store.etcd_auth import ROOT, Member
+
+    role, _, user = text.partition("=")
+    if text == f"{ROOT}={ROOT}":
+        return Member(None, ROOT)
+    if role not in tuple(Role) or not user or not user.isprintable() or "/" in user or user in (".", "..", ROOT):
+        raise typer.BadParameter(
+            f"--grant {text[:80]!r} is not ROLE=USER, with one of {', '.join(Role)} for ROLE and any name but {ROOT} for USER; "
+            f"or {ROOT}={ROOT}"
+        )
+    return Member(Role(role), user)

@@ -1,0 +1,214 @@
+"""Who may do what, by etcd itself and by every command of Tally; an etcd with users, no stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import typer.main
+
+from controller.cli.main import app
+from controller.core import codec
+from controller.core.lifecycle import State
+from controller.core.resources import Vector
+from controller.core.task import Status
+from controller.store.base import Committed, Delete, Guard, Put, Store, StoreDenied, Transaction
+from controller.store.connection import RpcError
+from tests.auth.conftest import ROLES, Guarded
+from tests.support.etcd import admin
+from tests.support.etcd import in_seconds as soon
+
+WRITERS = {
+    "tasks/a": ("controller", "user", "admin"),
+    "requests/a/cancel": ("controller", "user", "admin"),
+    "pools/p": ("admin",),
+    "repairs/x": ("controller", "admin"),
+    "leader": ("controller", "admin"),
+    "epoch": ("controller",),
+    "replicas/r1": ("controller",),
+    "states/a": ("controller",),
+    "ledgers/p": ("controller",),
+    "terms/000000000001": ("controller",),
+    "repaired/x": ("controller",),
+    "foreign": ("controller",),
+}
+"""Design, section 4: each kind of key, and who writes it."""
+
+
+def denied(call: Callable[[], Any]) -> bool:
+    """Whether etcd refuses the call for want of a right."""
+    try:
+        call()
+    except StoreDenied as error:
+        return "lacks the right" in str(error)
+    return False
+
+
+def write(store: Store, *writes: Put | Delete) -> None:
+    guards = tuple(Guard(each.key, store.get(each.key, deadline=soon())[0].mod) for each in writes)  # type: ignore[union-attr]
+    assert isinstance(store.commit(Transaction(guards, writes, "test"), deadline=soon()), Committed)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_writes_its_keys_and_no_other(guarded: Guarded, role: str) -> None:
+    """Put and delete, of every kind of key; nothing outside the cluster, and nothing of a cluster beside it."""
+    root, store = guarded.store("root"), guarded.store(role)
+    outside = [f"/tally/{guarded.keys.cluster}x/tasks/a", f"/tally/{guarded.keys.cluster}", "/other", "/tally/default/tasks/a"]
+    keys = {f"{guarded.keys.prefix}{key}": role in writers for key, writers in WRITERS.items()}
+    for key in (*keys, *outside):
+        put = Transaction((), (Put(key, b"before"),), "seed")
+        root.commit(put, deadline=soon())
+    for key, allowed in keys.items():
+        assert denied(lambda key=key: write(store, Put(key, b"after"))) is not allowed, key
+        assert denied(lambda key=key: write(store, Delete(key))) is not allowed, key
+    for key in outside:
+        assert denied(lambda key=key: store.get(key, deadline=soon())), key
+        assert denied(lambda key=key: store.commit(Transaction((), (Put(key, b"x"),), "x"), deadline=soon())), key
+    left = {item.key for item in root.load(guarded.keys.prefix, deadline=soon()).items}
+    assert left == {key for key, allowed in keys.items() if not allowed}
+
+
+def test_no_way_round_lets_a_user_write_a_state_or_a_ledger(guarded: Guarded) -> None:
+    """Not by another call of etcd, nor by a transaction that also does what is allowed, nor by a lease."""
+    keys, root, user = guarded.keys, guarded.store("root"), guarded.store("user")
+    state, ledger = keys.state("a"), keys.ledger("p")
+    for key in (state, ledger):
+        root.commit(Transaction((), (Put(key, b"true"),), "seed"), deadline=soon())
+    root.grant(4711, 60, deadline=soon())
+    root.commit(Transaction((), (Put(keys.leader, b"{}", 4711),), "seed"), deadline=soon())
+    below, end = keys.prefix.encode(), (keys.prefix[:-1] + "0").encode()
+    for path, request in (
+        ("/kv/put", {"key": state.encode(), "value": b"x"}),
+        ("/kv/put", {"key": ledger.encode(), "value": b"x"}),
+        ("/kv/put", {"key": ledger.encode(), "ignore_value": True}),
+        ("/kv/deleterange", {"key": below, "range_end": end}),
+        ("/kv/deleterange", {"key": keys.task("").encode(), "range_end": end}),
+        ("/lease/revoke", {"ID": 4711}),  # the leader's key hangs on it
+        ("/kv/txn", {"success": [], "failure": [{"request_put": {"key": state.encode(), "value": b"x"}}]}),
+    ):
+        with pytest.raises(Exception, match="permission denied"):
+            admin(user, path, request)
+    both = (Put(keys.task("a"), b"{}"), Put(state, b"x"))
+    with pytest.raises(StoreDenied):
+        user.commit(Transaction((Guard(keys.task("a"), 0),), both, "x"), deadline=soon())
+    user.grant(4712, 60, deadline=soon())
+    with pytest.raises(StoreDenied):
+        user.commit(Transaction((), (Put(state, b"x", 4712),), "x"), deadline=soon())
+    stored = {item.key: item.value for item in root.load(keys.prefix, deadline=soon()).items}
+    assert stored == {state: b"true", ledger: b"true", keys.leader: b"{}"}
+
+
+def test_an_etcd_whose_nested_transactions_ask_for_no_right_is_warned_of(guarded: Guarded) -> None:
+    """Older releases let them through, whatever the roles say: nothing but a newer etcd helps, and `tally check` says so."""
+    state = guarded.keys.state("a")
+    nested = {"request_txn": {"success": [{"request_put": {"key": state.encode(), "value": b"x"}}]}}
+    try:
+        admin(guarded.store("user"), "/kv/txn", {"success": [nested]})
+    except RpcError as error:
+        assert "permission denied" in str(error)  # noqa: PT017  # either outcome is one that etcd has
+        assert guarded.store("root").get(state, deadline=soon())[0] is None
+    else:
+        assert "whoever may write anything may write everything" in guarded.tally("reader", "check").out
+
+
+def test_a_reader_watches_its_cluster_and_no_other(guarded: Guarded) -> None:
+    from tests.support.watching import WatchReader
+
+    after = guarded.store("root").get(guarded.keys.leader, deadline=soon())[1]
+    reader = WatchReader(guarded.store("reader").watch(guarded.keys.prefix, after=after))
+    guarded.store("controller").commit(Transaction((), (Put(guarded.keys.state("a"), b"x"),), "x"), deadline=soon())
+    reader.wait_for([guarded.keys.state("a")])
+    reader.close()
+    ended = WatchReader(guarded.store("reader").watch("/tally/", after=after)).wait_for_end()
+    assert isinstance(ended, StoreDenied)
+
+
+# -- Tally's own commands --------------------------------------------------------------------------------------------
+
+
+class Verb(NamedTuple):
+    """A command, who may call it beside those above (reader, user, admin, in this order), and what it says then."""
+
+    role: str
+    arguments: str
+    says: str
+    stdin: str | None = None
+
+
+POOL = "name: {}\ncapacity: {{cpu: 4}}\n"
+VERBS = (
+    Verb("reader", "get tasks", "failed"),
+    Verb("reader", "get pools", "default"),
+    Verb("reader", "get replicas", "r1"),
+    Verb("reader", "describe task failed", "Failed"),
+    Verb("reader", "explain created", "created"),
+    Verb("reader", "history failed", ""),
+    Verb("reader", "wait failed --timeout 10s --for failed", "failed"),
+    Verb("reader", "audit --records-only", "findings"),
+    Verb("reader", "check", "ok       read"),
+    Verb("reader", "submit never-stored --dry-run -- true", "never-stored"),
+    Verb("user", "submit new-task -- true", "task/new-task created"),
+    Verb("user", "cancel created", "task/created cancel requested"),
+    Verb("user", "retry failed", "task/failed retry requested"),
+    Verb("user", "confirm-stopped lost --yes", "task/lost confirm-stopped requested"),
+    Verb("admin", "apply -f -", "pool/new-pool created", POOL.format("new-pool")),
+    Verb("admin", "apply -f - ", "pool/default configured", "name: default\ncapacity: {cpu: 9}\n"),
+    Verb("admin", "delete pool spare", "pool/spare deleted"),
+    Verb("admin", "step-down", "replica/r1 no longer leads"),
+)
+ELSEWHERE = {
+    "logs",  # with `describe`, what it reads of etcd
+    "selftest",  # with all of the above: test_replica.py
+    "auth init",  # etcd's root alone: test_init.py
+    "controller",  # test_replica.py
+    "dev", "release-finalizers", "config show", "completion", "version",  # write nothing to etcd
+}  # fmt: skip
+
+
+def commands() -> Iterator[str]:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        yield from (f"{name} {inner}" for inner in getattr(command, "commands", {})) if hasattr(command, "commands") else (name,)
+
+
+def test_no_command_is_forgotten() -> None:
+    covered = {verb.arguments.split()[0] for verb in VERBS}
+    assert covered | ELSEWHERE == set(commands())
+
+
+@pytest.fixture
+def filled(guarded: Guarded) -> Guarded:
+    """Tasks in all the states that verbs ask for, written by those who may; no replica changes them."""
+    with guarded.client("admin") as client:
+        for pool in ("default", "spare"):
+            client.apply_pool({"name": pool, "capacity": {"cpu": 4}})
+        client.submit_many({"id": name, "command": ["true"]} for name in ("created", "failed", "lost"))
+    store = guarded.store("controller")
+    record = {"id": "r1", "instance": "i", "epoch": 1, "op": "x"}
+    lost = Status(state=State.RUNNING, pool="default", attempt=1, lost_since=2.0, hold=Vector({"cpu": 100}))
+    writes = (
+        Put(guarded.keys.leader, codec.encode(record)),
+        Put(guarded.keys.epoch, codec.encode({"epoch": 1, "op": "x"})),
+        Put(guarded.keys.replica("r1"), codec.encode(record)),
+        Put(guarded.keys.state("failed"), codec.encode_status(Status(state=State.FAILED, pool="default", finished_at=2.0), {})),
+        Put(guarded.keys.state("lost"), codec.encode_status(lost, {})),
+    )
+    assert isinstance(store.commit(Transaction((), writes, "x"), deadline=soon()), Committed)
+    return guarded
+
+
+def test_each_command_works_for_those_who_may_and_for_nobody_else(filled: Guarded) -> None:
+    """Who lacks the right is told which, and nothing has changed."""
+    order = ("reader", "user", "admin")
+    root = filled.store("root")
+    for verb in VERBS:
+        below = order[: order.index(verb.role)]
+        before = root.load(filled.keys.prefix, deadline=soon()).items
+        for role in below:
+            answer = filled.tally(role, *verb.arguments.split(), stdin=verb.stdin)
+            assert answer.exit_code == 1, f"{role}: {verb.arguments}"
+            assert f"the etcd user '{role}' lacks the right to write" in answer.err, f"{role}: {verb.arguments}"
+        assert root.load(filled.keys.prefix, deadline=soon()).items == before, verb.arguments
+        answer = filled.tally(verb.role, *verb.arguments.split(), stdin=verb.stdin)
+        assert verb.says in answer.out, (verb.arguments, answer.err)
+        assert answer.exit_code == 0 or verb.role == "reader", (verb.arguments, answer.err)  # `wait`, `audit`: what was found
