@@ -24,7 +24,7 @@ eventually = partial(wait_until, timeout=90.0, poll=0.1)
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(300)]  # one worker boots one
+pytestmark = [pytest.mark.xdist_group("systemd"), pytest.mark.timeout(300)]  # one worker boots one
 EXPOSURE = 2.0
 UNIT = "tally.service"
 LAUNCHER = """#!{python}
@@ -124,13 +124,14 @@ def order(systemd: PrivateSystemd, *verb: str) -> None:
     assert done.returncode == 0, f"{done.stderr}\n{status}\n{said}"
 
 
-def configure(systemd: PrivateSystemd, environment: dict[str, str], *drop_ins: str) -> None:
-    """Settings for the unit, and the drop-ins of these names, in place of those before."""
+def configure(systemd: PrivateSystemd, environment: dict[str, str], *drop_ins: str, **service: str) -> None:
+    """Settings for the unit, the drop-ins of these names and settings of its service, in place of those before."""
     folder = systemd.path(f"/etc/systemd/system/{UNIT}.d")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     # An interpreter that was moved finds its library by this.
-    (folder / "log.conf").write_text(f"[Service]\nStandardError=append:{LOG}\nEnvironment={MOVED}\n")
+    own = {"StandardError": f"append:{LOG}", "Environment": MOVED, **service}
+    (folder / "own.conf").write_text("[Service]\n" + "".join(f"{name}={value}\n" for name, value in own.items()))
     for name, text in [(each, (UNITS / "drop-ins" / each).read_text()) for each in drop_ins]:
         (folder / name).write_text(text)
     systemd.path("/etc/tally/tally.env").write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
@@ -144,31 +145,49 @@ def tally(systemd: PrivateSystemd, *arguments: str) -> Any:
     return json.loads(done.stdout) if "json" in arguments else done.stdout
 
 
+def leads(systemd: PrivateSystemd) -> bool:
+    """Whether the unit's status line says so."""
+    return systemd.show(UNIT, "StatusText").startswith("leading")
+
+
 def test_a_replica_under_systemd(systemd: PrivateSystemd) -> None:
-    """Started, it is ready, nobody in particular, and says that it leads; stuck, it is replaced; stopped, it hands over."""
-    configure(systemd, {"TALLY_ENGINE": "null", "TALLY_REPLICA": "unit"})
-    systemd.path(f"/etc/systemd/system/{UNIT}.d/watchdog.conf").write_text("[Service]\nWatchdogSec=3s\n")
-    order(systemd, "daemon-reload")
+    """Started, it is ready, nobody in particular, says that it leads, and feeds the watchdog; stopped, it hands over."""
+    configure(systemd, {"TALLY_ENGINE": "null", "TALLY_REPLICA": "unit"}, WatchdogSec="10s")
     order(systemd, "start", UNIT)
-    eventually(lambda: systemd.show(UNIT, "StatusText").startswith("leading, epoch 1"), "leadership")
+    eventually(lambda: leads(systemd), "leadership")
     pid = systemd.show(UNIT, "MainPID")
     status = systemd.path(f"/proc/{pid}/status").read_text()
     assert not re.search(r"^Uid:\s+0", status, re.MULTILINE)
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
     assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
-    tally(systemd, "apply", "-f", write(systemd, {"name": "default", "capacity": {"cpu": 1}}))
-    tally(systemd, "submit", "one", "--cpu", "1", "--", "true")
     fed = systemd.show(UNIT, "WatchdogTimestampMonotonic")
+    assert int(pid) in registered(systemd)
     eventually(lambda: systemd.show(UNIT, "WatchdogTimestampMonotonic") != fed, "the watchdog to be fed")
-
-    systemd.run("kill", "-STOP", pid)
-    eventually(lambda: systemd.show(UNIT, "NRestarts") == "1", "the watchdog")
-    eventually(lambda: systemd.show(UNIT, "StatusText").startswith("leading, epoch 2"), "leadership")
 
     order(systemd, "stop", UNIT)
     assert systemd.show(UNIT, "Result") == "success"
-    assert tally(systemd, "get", "replicas", "-o", "json")["items"] == []
+    assert int(pid) not in registered(systemd)
+
+
+def registered(systemd: PrivateSystemd) -> set[int]:
+    """Processes that are registered as replicas."""
+    return {replica["pid"] for replica in tally(systemd, "get", "replicas", "-o", "json")["items"]}
+
+
+def test_a_loop_that_is_stuck_is_replaced(systemd: PrivateSystemd) -> None:
+    """The watchdog ends the process, systemd starts another, and that one leads. The registration of the first expires."""
+    environment = {"TALLY_ENGINE": "null", "TALLY_REPLICA": "unit"}
+    configure(systemd, environment, WatchdogSec="3s", RestartSec="0")
+    order(systemd, "start", UNIT)
+    eventually(lambda: leads(systemd), "leadership")
+    stuck = systemd.show(UNIT, "MainPID")
+    systemd.run("kill", "-STOP", stuck)
+    configure(systemd, environment, RestartSec="0")  # the next start has the unit's own patience
+    eventually(lambda: systemd.show(UNIT, "MainPID") not in ("0", stuck), "the watchdog")
+    eventually(lambda: leads(systemd), "leadership")
+    assert int(systemd.show(UNIT, "NRestarts")) >= 1
+    assert int(systemd.show(UNIT, "MainPID")) in registered(systemd)
 
 
 def test_credentials_are_shown_to_the_service_alone(systemd: PrivateSystemd) -> None:
@@ -180,7 +199,7 @@ def test_credentials_are_shown_to_the_service_alone(systemd: PrivateSystemd) -> 
         (credentials / name).chmod(0o600)
     configure(systemd, {"TALLY_ENGINE": "null", "TALLY_ETCD": "http://127.0.0.1:2379"}, "credentials.conf")
     order(systemd, "start", UNIT)
-    eventually(lambda: systemd.show(UNIT, "StatusText").startswith("leading"), "leadership")
+    eventually(lambda: leads(systemd), "leadership")
     directory = systemd.path("/run/credentials") / UNIT
     assert (directory / "etcd-password").read_text() == "secret\n"
     assert (
