@@ -15,17 +15,17 @@ from typing import Any
 
 import structlog
 
-from controller.election import session, term
+from controller.election import sentinel, session, term
 from controller.runtime import actuator, follower, inbox, observer, replica
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler
 
-THREADED = (session, term, actuator, follower, observer, replica)
+THREADED = (sentinel, session, term, actuator, follower, observer, replica)
 QUEUED = (actuator, inbox)
 _SWITCH_SECONDS = 2e-4  # a thread that could go on does so after up to this
 _PREEMPTION = 0.01  # of clock reads
 
 
-class _Waiters:
+class Waiters:
     """Fibers that wait for one thing."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -54,7 +54,7 @@ class SimulatedEvent:
     """threading.Event."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self._waiters = _Waiters(scheduler)
+        self._waiters = Waiters(scheduler)
         self._set = False
 
     def is_set(self) -> bool:
@@ -68,8 +68,8 @@ class SimulatedEvent:
         self._set = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        give_up_at = _deadline(self._waiters.scheduler, timeout)
-        while not self._set and not _passed(self._waiters.scheduler, give_up_at):
+        give_up_at = deadline_of(self._waiters.scheduler, timeout)
+        while not self._set and not has_passed(self._waiters.scheduler, give_up_at):
             self._waiters.wait(give_up_at)
         return self._set
 
@@ -78,7 +78,7 @@ class SimulatedLock:
     """threading.RLock, and Lock, which nobody here takes twice."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self._waiters = _Waiters(scheduler)
+        self._waiters = Waiters(scheduler)
         self._owner: Fiber | None = None
         self._depth = 0
 
@@ -100,7 +100,7 @@ class SimulatedQueue:
     """queue.SimpleQueue."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self._waiters = _Waiters(scheduler)
+        self._waiters = Waiters(scheduler)
         self._items: list[Any] = []
 
     def put(self, item: Any) -> None:
@@ -108,9 +108,9 @@ class SimulatedQueue:
         self._waiters.wake()
 
     def get(self, timeout: float | None = None) -> Any:
-        give_up_at = _deadline(self._waiters.scheduler, timeout)
+        give_up_at = deadline_of(self._waiters.scheduler, timeout)
         while not self._items:
-            if _passed(self._waiters.scheduler, give_up_at):
+            if has_passed(self._waiters.scheduler, give_up_at):
                 raise queue.Empty
             self._waiters.wait(give_up_at)
         return self._items.pop(0)
@@ -174,8 +174,8 @@ class SimulatedClock:
 
 
 @contextmanager
-def installed(scheduler: Scheduler) -> Iterator[None]:
-    """Production code waits and starts threads on this scheduler."""
+def installed(scheduler: Scheduler, sockets: dict[str, SimpleNamespace]) -> Iterator[None]:
+    """Production code waits and starts threads on this scheduler; `sockets` are twins of the sentinel's other modules."""
     threading_twin = SimpleNamespace(
         Thread=lambda target, name, daemon: SimulatedThread(scheduler, target, name, daemon),
         Event=lambda: SimulatedEvent(scheduler),
@@ -184,6 +184,7 @@ def installed(scheduler: Scheduler) -> Iterator[None]:
     )
     queue_twin = SimpleNamespace(SimpleQueue=_QueueFactory(scheduler), Empty=queue.Empty)
     replaced = [(module, "threading", threading_twin) for module in THREADED] + [(module, "queue", queue_twin) for module in QUEUED]
+    replaced += [(sentinel, name, twin) for name, twin in sockets.items()]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     for module, name, twin in replaced:
         setattr(module, name, twin)
@@ -226,14 +227,16 @@ class _QueueFactory:
         return self
 
 
-def _deadline(scheduler: Scheduler, timeout: float | None) -> float | None:
+def deadline_of(scheduler: Scheduler, timeout: float | None) -> float | None:
+    """When a wait that begins now is over, by the clock of the machine that waits; None: never."""
     fiber = scheduler.current
     if fiber is None or not fiber.process.alive:
         raise Killed
     return None if timeout is None else fiber.process.machine.local() + max(0.0, timeout)
 
 
-def _passed(scheduler: Scheduler, give_up_at: float | None) -> bool:
+def has_passed(scheduler: Scheduler, give_up_at: float | None) -> bool:
+    """Whether a wait is over."""
     fiber = scheduler.current
     assert fiber is not None
     return give_up_at is not None and fiber.process.machine.local() >= give_up_at - 1e-9

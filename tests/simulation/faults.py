@@ -18,7 +18,8 @@ FAULTS: dict[str, tuple[float, str]] = {
     "crash": (6.0, "crash"),
     "crash-all": (12.0, "crash_all"),
     "crash-leader-on-write": (5.0, "crash_on_write"),
-    "crash-and-fast-takeover": (8.0, "crash_fast"),
+    "endpoint": (2.0, "trouble_endpoint"),
+    "endpoints-flap": (6.0, "flap_endpoints"),
     "stop": (10.0, "stop"),
     "pause": (6.0, "pause"),
     "pause-leader-on-write": (6.0, "pause_on_write"),
@@ -42,7 +43,7 @@ FAULTS: dict[str, tuple[float, str]] = {
     "engine-outage": (12.0, "engine_outage"),
     "engine-refuses": (12.0, "refuse"),
     "node-lost": (4.0, "lose_node"),
-    "removed-by-hand": (5.0, "remove_attempt"),
+    "removed-by-hand": (2.0, "remove_attempt"),
     "made-by-hand": (5.0, "forge_attempt"),
 }
 
@@ -103,15 +104,6 @@ class Faults:
         """kill -9 of one."""
         self._any().crash()
 
-    def crash_fast(self) -> None:
-        """kill -9 of the leader, noticed at once: a follower that is refused at its status endpoint deletes its key."""
-        leading = [computer for computer in self.simulation.computers if computer.is_leading]
-        for computer in leading[:1]:
-            computer.crash()
-            self.scheduler.after(
-                self.scheduler.rng.random() * 0.2, lambda: self.simulation.users.delete(self.simulation.keys.leader)
-            )
-
     def crash_all(self) -> None:
         """kill -9 of all."""
         for computer in self.simulation.computers:
@@ -143,6 +135,32 @@ class Faults:
     def change_rate(self) -> None:
         """A clock runs fast or slow, by less than the margin allows for."""
         self._any().machine.set_rate(1 + (self.scheduler.rng.random() - 0.5) * 0.08)
+
+    def trouble_endpoint(self) -> None:
+        """A status endpoint is lost while its replica, rather the leader, lives on; or hangs up; or falls silent."""
+        endpoints, machine = self.simulation.endpoints, self._any().machine.name
+        how = self.scheduler.rng.choice(("lost", "lost", "silent", "hangs up", "hangs up and falls silent"))
+        self.scheduler.note(f"the endpoint of {machine}: {how}")
+        if how.startswith("hangs up"):
+            endpoints.hang_up(machine)
+        if how == "lost":
+            self._for_a_while(endpoints.lose(machine), 2.0)
+        elif how.endswith("silent"):
+            self._for_a_while(endpoints.silence(machine), 2.0)
+
+    def flap_endpoints(self) -> None:
+        """Whoever leads loses its endpoint for a moment, again and again."""
+        ends_at = self.scheduler.now + 2 + self.scheduler.rng.random() * 10
+
+        def again() -> None:
+            if self._ended or self.scheduler.now > ends_at:
+                return
+            for computer in self.simulation.computers:
+                if computer.is_leading:
+                    self._for_a_while(self.simulation.endpoints.lose(computer.machine.name), 0.5)
+            self.scheduler.after(self.scheduler.rng.random(), again)
+
+        again()
 
     def jump_wall_clock(self) -> None:
         """Somebody sets a wall clock."""
@@ -281,8 +299,11 @@ class Faults:
     def remove_attempt(self) -> None:
         """Somebody deletes an attempt behind the engine's back."""
         attempts = list(self.simulation.engine.attempts.values())
-        if attempts:
-            self.simulation.engine.remove(self.scheduler.rng.choice(attempts))
+        waiting = [attempt for attempt in attempts if not attempt.ended and not attempt.live]
+        live = [attempt for attempt in attempts if attempt.live]
+        candidates = self.scheduler.rng.choice((waiting, live, attempts)) or attempts
+        if candidates:
+            self.simulation.engine.remove(self.scheduler.rng.choice(candidates))
 
     def forge_attempt(self) -> None:
         """Somebody makes an attempt by hand, in our name, of a task that holds nothing."""
@@ -343,7 +364,7 @@ class Faults:
         link.slow, link.late = self.scheduler.rng.choice((1.0, 10.0, 100.0)), self.scheduler.rng.choice((0.0, 0.05, 0.2))
         self._for_a_while(lambda: _mend(link))
 
-    def _for_a_while(self, undo: Callable[[], None]) -> None:
+    def _for_a_while(self, undo: Callable[[], None], longest: float = 15.0) -> None:
         self._undos += 1
         number = self._undos
         self._undo[number] = undo
@@ -352,7 +373,7 @@ class Faults:
             if self._undo.pop(number, None) is not None:
                 undo()
 
-        self.scheduler.after(self.scheduler.rng.random() ** 2 * 15, later)
+        self.scheduler.after(self.scheduler.rng.random() ** 2 * longest, later)
 
 
 RUBBISH = b'{"not": "one of ours'

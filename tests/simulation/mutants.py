@@ -42,6 +42,7 @@ class Mutant(NamedTuple):
 _TRANSACTION = "runtime.reconciler:to_transaction"
 _RECONCILER = "runtime.reconciler:Reconciler"
 _PLANNER = "core.planner:Planner"
+_SENTINEL = "election.sentinel:Sentinel"
 
 MUTANTS = [
     # -- the fence: what a transaction compares
@@ -69,8 +70,8 @@ MUTANTS = [
         (
             Edit(
                 f"{_RECONCILER}.step",
-                "if plan.persists and not self._commit(plan):\n        return True\n    for effect in plan.effects:",
-                "later = plan.persists\n    for effect in plan.effects:",
+                "if plan.persists and not self._commit(plan):\n        return True\n",
+                "later = plan.persists\n",
             ),
             Edit(f"{_RECONCILER}.step", "return bool(plan)", "if later:\n        self._commit(plan)\n    return bool(plan)"),
         ),
@@ -210,6 +211,24 @@ MUTANTS = [
         "a leader stays when its lease cannot be renewed",
         (Edit("election.term:Leadership.why_ended", "self._clock.boottime() >= self._deadline", "False"),),
     ),
+    # -- the sentinel, which deposes leaders whose process is gone
+    Mutant(
+        "a deposition does not compare the term",
+        (
+            Edit(f"{_SENTINEL}._depose", "Guard(self._keys.leader, target.term, on_create=True)", "None"),
+            Edit(f"{_SENTINEL}._depose", "Transaction((guard,), ", "Transaction((), "),
+        ),
+    ),
+    Mutant("a connection that ends is a death", (Edit(f"{_SENTINEL}._run", "self._is_refused(target)", "True"),)),
+    Mutant(
+        "silence is a death",
+        (Edit(f"{_SENTINEL}._is_refused", "except OSError:\n        return False", "except OSError:\n        return True"),),
+    ),
+    Mutant(
+        "who was never connected deposes",
+        (Edit(f"{_SENTINEL}._run", "target is None or not self._stays_connected(target)", "target is None"),),
+    ),
+    Mutant("depositions are not bounded", (Edit(f"{_SENTINEL}._depose", "len(self._acted_at) == BURST", "False"),)),
     # -- the model
     Mutant(
         "the watch resumes one revision late",

@@ -21,6 +21,7 @@ from controller.store.keys import Keys
 from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.scheduler import Machine, Scheduler
+from tests.simulation.sockets import Endpoints
 
 LIFECYCLE = {
     "Created": {"Pending", "Cancelled", "Failed"},
@@ -34,6 +35,9 @@ LIFECYCLE = {
 """Section 7 of the design, written down a second time."""
 
 HOLDING = ("Pending", "Running")
+BURST, BURST_SECONDS = 5, 60.0
+"""So many leaders may be deposed by one replica within so many seconds of its clock."""
+
 FINISHED = ("Succeeded", "Failed", "Cancelled")
 USER = "user"
 
@@ -57,6 +61,7 @@ class Oracle:
         self.keys = keys
         self.etcd: SimulatedEtcd
         self.engine: SimulatedEngineServer
+        self.endpoints: Endpoints
         self.wall_spread = 0.0
         self.values: dict[str, bytes] = {}
         self.creates: dict[str, int] = {}
@@ -75,11 +80,13 @@ class Oracle:
         self.machines: dict[str, Machine] = {}
         self.leaderships: Callable[[], list[tuple[str, Leadership]]] = list
         self.elected_at = 0.0
+        self.deposed_at: dict[str, list[float]] = {}  # process → when it deposed leaders, by its machine's clock
         self.ttl = 0.0  # of the leader's lease, in seconds
         self.wrote_at: dict[str, float] = {}  # process → when it changed a status last
         self.lease_gone: dict[int, float] = {}  # lease → when it was first seen to be gone
         self.expired: dict[int, None] = {}  # terms whose lease has run out
         self.runs = 0
+        self.depositions = 0
 
     # -- what runs -------------------------------------------------------------------------------------------------
 
@@ -103,7 +110,7 @@ class Oracle:
 
     def on_effect(self, process: str, leadership: Leadership) -> None:
         """A start leaves a replica only before its own deadline."""
-        machine = self.machines[process.partition(".")[0]]
+        machine = self._machine(process)
         if leadership._ended or machine.local() >= leadership.deadline:
             raise Violation("I7", f"{process} starts an attempt although its term of epoch {leadership.epoch} has ended")
         if leadership.revision in self.expired:
@@ -124,7 +131,7 @@ class Oracle:
         """No leader's own deadline is later than the end of its lease, wherever etcd counts it."""
         leases = self.etcd.store._server.leases
         for name, leadership in self.leaderships():
-            deadline = self.machines[name.partition(".")[0]].true_time(leadership.deadline)
+            deadline = self._machine(name).true_time(leadership.deadline)
             if leadership.lease in leases:
                 ends = leases[leadership.lease].expires
             else:  # revoked by somebody: the leader cannot know before its next keep-alive
@@ -160,6 +167,26 @@ class Oracle:
         if event.item is None and not writer:
             self.on_expiry(self.creates[event.key])
             self.expired[self.creates[event.key]] = None
+        elif event.item is None and writer != USER:
+            self._check_deposition(codec.decode_mapping(self.values[event.key]).get("instance"), writer)
+
+    def _check_deposition(self, leader: str | None, writer: str) -> None:
+        """A leader key is deleted by its leader; or by whom that very leader's endpoint refused after it was connected to it."""
+        if leader in (None, writer):  # the former: written by hand, of no lease, and removed for that
+            return
+        way = (writer, self._machine(leader).name)
+        if self.endpoints.connected_at.get(way, -1.0) < self.elected_at:
+            raise Violation("I7", f"{writer} deposed {leader}, to whose endpoint it was not connected since it was elected")
+        if self.endpoints.refused_at.get(way, -1.0) < self.elected_at:
+            raise Violation("I7", f"{writer} deposed {leader}, which has not refused it since it was elected")
+        now = self._machine(writer).local()
+        times = self.deposed_at[writer] = [*self.deposed_at.get(writer, ()), now][-BURST - 1 :]
+        self.depositions += 1
+        if len(times) > BURST and now - times[0] < BURST_SECONDS:
+            raise Violation("I7", f"{writer} deposed {len(times)} leaders within {now - times[0]:.0f} s")
+
+    def _machine(self, process: str) -> Machine:
+        return self.machines[process.partition(".")[0]]
 
     def _on_epoch(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
         if event.item is not None and writer != USER:

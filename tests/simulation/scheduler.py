@@ -116,12 +116,15 @@ class Process:
         self.name = name
         self.alive = True
         self.fibers: list[Fiber] = []
+        self.at_end: list[Action] = []  # what its machine's kernel does then
 
     def kill(self) -> None:
         """End every fiber where it is. One that calls this itself unwinds at its next wait, or by the Killed raised here."""
         if not self.alive:
             return
         self.alive = False
+        for action in self.at_end:
+            action()
         scheduler = self.machine.scheduler
         for fiber in self.fibers:
             if fiber is not scheduler.current and not fiber.ended:

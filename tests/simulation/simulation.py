@@ -23,6 +23,7 @@ from tests.simulation.etcd import FAR, SimulatedEtcd, SimulatedStore
 from tests.simulation.faults import FAULTS, Faults
 from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.scheduler import Fiber, Machine, Process, Scheduler
+from tests.simulation.sockets import PORT, Endpoints
 from tests.simulation.users import Users
 
 MARGIN = 0.5
@@ -53,6 +54,7 @@ class Result:
     epochs: int = 0
     runs: int = 0
     crashes: int = 0
+    depositions: int = 0  # by sentinels
     transitions: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
 
@@ -99,15 +101,16 @@ class Computer:
     def _main(self, process: Process) -> None:
         simulation = self.simulation
         clock = SimulatedClock(self.machine)
+        simulation.endpoints.listen(process)
         options = ReplicaOptions(
             cluster=simulation.keys.cluster,
-            identity={"id": self.name, "instance": process.name, "status_url": ""},
+            identity={"id": self.name, "instance": process.name, "status_url": f"http://{self.machine.name}:{PORT}"},
             timings=simulation.timings,
             relist_seconds=simulation.relist_seconds,
             heartbeat_seconds=2.0,
             silence_seconds=6.0,
             workers=2,
-            fast_takeover=False,  # it needs sockets; the fault `fast-takeover` does what it does,
+            fast_takeover=simulation.fast_takeover,
         )
         self.replica = Replica(
             SimulatedStore(simulation.etcd, process),
@@ -147,11 +150,13 @@ class Simulation:
         self.relist_seconds = rng.choice((1.0, 3.0, 10.0))
         self.oracle = Oracle(self.scheduler, self.keys)
         self.etcd = SimulatedEtcd(self.scheduler, self._on_revision)
-        gates = rng.random() < 0.4
+        gates = rng.random() < 0.5
         self.engine = SimulatedEngineServer(
-            self.scheduler, self.oracle, gates=gates, keeps=rng.random() < 0.3, frees_names=gates and rng.random() < 0.5
+            self.scheduler, self.oracle, gates=gates, keeps=rng.random() < 0.3, frees_names=gates and rng.random() < 0.7
         )
-        self.oracle.etcd, self.oracle.engine = self.etcd, self.engine
+        self.endpoints = Endpoints(self.scheduler)
+        self.fast_takeover = rng.random() < 0.6  # else a dead leader's lease is waited for
+        self.oracle.etcd, self.oracle.engine, self.oracle.endpoints = self.etcd, self.engine, self.endpoints
         self.users = Users(self.scheduler, self.etcd, self.oracle, self.keys, scenario.tasks)
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
         self.oracle.machines = {computer.name: computer.machine for computer in self.computers}
@@ -165,7 +170,7 @@ class Simulation:
     def run(self) -> Result:
         """Run it all: the steps with faults, then until everything has finished without. Raises Violation."""
         scheduler = self.scheduler
-        with installed(scheduler), logging_into(scheduler):
+        with installed(scheduler, self.endpoints.modules()), logging_into(scheduler):
             try:
                 self._run()
             finally:
@@ -197,6 +202,7 @@ class Simulation:
         result = self.result
         result.digest, result.steps, result.seconds = scheduler.digest, scheduler.steps, scheduler.now
         result.revisions, result.epochs, result.runs = self.etcd.revision, len(self.oracle.epochs), self.oracle.runs
+        result.depositions = self.oracle.depositions
         result.transitions = self.oracle.transitions
 
     def _users_act(self) -> None:
