@@ -1,19 +1,37 @@
-"""Two versions side by side: the older one keeps what the newer one writes, whoever leads."""
+"""Two versions side by side: the older one keeps what the newer one writes, whoever leads, and a rolling update loses nothing."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import controller
 from controller.core.lifecycle import State
 from controller.dev import LocalCluster
 from controller.store.keys import Keys
-from tests.support.local import QUICK, Gate, Journal, add_replica, check_promise, lead_by_turns, local_cluster
+from tests.support.kustomize import DEPLOY
+from tests.support.load import loaded
+from tests.support.local import (
+    QUICK,
+    Gate,
+    Journal,
+    Witness,
+    add_replica,
+    check_promise,
+    is_ready,
+    kill,
+    lead_by_turns,
+    leader_of,
+    local_cluster,
+)
 from tests.support.waiting import wait_until
 
+DEPLOYMENT = DEPLOY / "kubernetes/base/controller/deployment.yaml"
 NEWER = "0.2.0"
 CHANGES = {
     "__init__.py": (f'__version__ = "{controller.__version__}"', f'__version__ = "{NEWER}"'),
@@ -75,3 +93,39 @@ def test_versions_take_turns(tmp_path: Path) -> None:
         client.wait(["begun-by-older"], timeout_seconds=60)
         assert status(cluster, "begun-by-older")["note"] == "newer"
         check_promise(cluster, journal, ["begun-by-newer", "begun-by-older"])
+
+
+def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
+    """As the Deployment does it: one of the next version is started, and once it is ready one of this version has its grace
+    to end in; three times. Every task ends as it must and once, and nothing is held."""
+    deployment = yaml.safe_load(DEPLOYMENT.read_text())["spec"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    grace = deployment["template"]["spec"]["terminationGracePeriodSeconds"]
+    settings = newer_version(tmp_path / "newer")
+    gaps = []
+    with loaded(tmp_path, replicas=3) as (cluster, journal, load):
+        before = list(cluster.replicas)
+        lead_by_turns(cluster, before[0])  # so that at least one leader is replaced
+        witness = Witness(cluster.endpoint)
+        try:
+            for number, older in enumerate(before):
+                newer = add_replica(cluster, f"newer-{number}", **settings)
+                wait_until(lambda newer=newer: is_ready(newer), "the new replica", timeout=60)
+                led = leader_of(cluster) is older
+                at = kill(older, signal.SIGTERM)
+                assert older.process is not None
+                assert older.process.wait(grace) == 0
+                cluster.replicas.remove(older)
+                gaps += [witness.next_term(at)] if led else []
+        finally:
+            witness.close()
+        print(f"longest gap of a rolling update: {max(gaps):.3f} s, {len(load.acknowledged)} tasks submitted meanwhile")
+        assert witness.terms_out_of_order == []
+        with cluster.client() as client:
+            leader = client.leader()
+            assert leader is not None
+            assert leader.version == NEWER
+            assert {replica.version for replica in client.replicas()} == {NEWER}
+        load.finish()
+        assert status(cluster, load.acknowledged[-1])["version"] == 2
+        check_promise(cluster, journal, load.acknowledged)
