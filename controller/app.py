@@ -25,6 +25,7 @@ from controller.engine.base import Counting, Engine
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.self_audit import SelfAudit
+from controller.status.access import Access, StatusFiles
 from controller.status.server import StatusServer
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
@@ -115,6 +116,7 @@ def run_controller(settings: Settings) -> int:
     check_timings(settings)
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     configure_logs(replica=settings.replica, cluster=settings.cluster)
+    access = status_access(settings)
     threading.excepthook = _exit_on_dead_thread
     clock = SystemClock()
     store = make_store(settings, clock)
@@ -156,7 +158,7 @@ def run_controller(settings: Settings) -> int:
     own = SelfAudit(replica, settings.cluster, settings.audit_interval_seconds, clock, metrics.audited)
     own.start()
     host, _, port = settings.status.rpartition(":")
-    server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition)
+    server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition, access)
     server.start()
     identity["status_url"] = advertised_url(server.url, settings.advertise)
     _on_signals(replica.stop)
@@ -172,6 +174,14 @@ def run_controller(settings: Settings) -> int:
         store.close()
     log.info("replica stopped")
     return 0
+
+
+def status_access(settings: Settings) -> Access:
+    """Who may read the status endpoint. Raises InvalidField for files that cannot be used."""
+    files = StatusFiles(
+        settings.status_cert_file, settings.status_key_file, settings.status_client_ca_file, settings.status_token_file
+    )
+    return Access(files, hosts=[urlsplit(f"//{settings.advertise}").hostname or ""])
 
 
 def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOptions:

@@ -197,6 +197,21 @@ class Settings:
         "HOST or HOST:PORT under which others reach the status endpoint",
         shown="as `status`; the host's name when that listens everywhere",
     )
+    status_cert_file: Path | None = _setting(
+        None,
+        _path,
+        "the status endpoint's certificate, for TLS; needs `status_key_file`; who reads it shows it when asked",
+    )
+    status_key_file: Path | None = _setting(None, _path, "key of that certificate")
+    status_client_ca_file: Path | None = _setting(
+        None, _path, "lets in who shows a certificate that this authority signed; needs `status_cert_file`"
+    )
+    status_token_file: Path | None = _setting(
+        None, _path, "lets in who gives a token that this file has, one a line; who reads the endpoint gives the first"
+    )
+    status_ca_file: Path | None = _setting(
+        None, _path, "authority that signed the status endpoints' certificates, for who reads them: `tally selftest`"
+    )
     lease_ttl_seconds: int = _setting(
         5, _whole_seconds, "how long a dead leader keeps the lease; a take-over needs about this long"
     )
@@ -286,8 +301,19 @@ def _read_file(given: str | None) -> tuple[Path | None, dict[str, Any]]:
     return path, table
 
 
+_NEEDED_TOGETHER = (
+    ("user", "password_file"),
+    ("password_file", "user"),
+    ("cert_file", "key_file"),
+    ("key_file", "cert_file"),
+    ("status_cert_file", "status_key_file"),
+    ("status_key_file", "status_cert_file"),
+    ("status_client_ca_file", "status_cert_file"),
+)
+
+
 def _check_pairs(settings: Settings) -> None:
-    for one, other in (("user", "password_file"), ("password_file", "user"), ("cert_file", "key_file"), ("key_file", "cert_file")):
+    for one, other in _NEEDED_TOGETHER:
         if getattr(settings, one) and not getattr(settings, other):
             raise InvalidSetting(other, f"is missing, but {one} is given: set {flag_of(other)} or {variable_of(other)}")
 

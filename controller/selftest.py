@@ -67,11 +67,18 @@ class Skipped(TallyError):
 
 
 class SelfTest:
-    """One run. `connect` makes a client of the installation; `engine` (None: not readable from here) is only listed."""
+    """One run. `connect` makes a client; `engine` (None: not readable from here) is only listed; `status` opens status URLs."""
 
     def __init__(
-        self, connect: Callable[[], Client], engine: Engine | None, *, image: str = "", timeout_seconds: float = 120.0
+        self,
+        connect: Callable[[], Client],
+        engine: Engine | None,
+        *,
+        image: str = "",
+        timeout_seconds: float = 120.0,
+        status: urllib.request.OpenerDirector | None = None,
     ) -> None:
+        self._status = status or urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._connect = connect
         self._client = connect()
         self._engine = engine
@@ -355,10 +362,9 @@ class SelfTest:
 
     def _compare(self, url: str, revision: int) -> None:
         """What a replica tells of each task against what is stored. Raises OSError when it cannot be asked."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         for name in self._tasks:
             query = f"{url}/v1/tasks/{name}?min_revision={revision}&wait=5"
-            with opener.open(query, timeout=HTTP_SECONDS) as answer:
+            with self._status.open(query, timeout=HTTP_SECONDS) as answer:
                 told = json.load(answer)
             view = self._client.get(name)
             _require(told["state"] == view.state, f"{url} says that {name} is {told['state']}, etcd says {view.state}")

@@ -26,6 +26,8 @@ app.add_typer(roles, name="auth", rich_help_panel="Operators")
 TASKS, OPERATORS = "Tasks and pools", "Operators"
 WITH_ENGINE = (*CONNECTION, "state_dir", "kubeconfig", "kube_context", "kube_namespaces")
 
+STATUS_READER = ("status_ca_file", "status_token_file", "status_cert_file", "status_key_file")
+
 root_flags(app)
 command(app, "submit", rich_help_panel=TASKS)(submit)
 command(app, "get", rich_help_panel=TASKS)(look.get)
@@ -41,7 +43,7 @@ command(app, "delete", rich_help_panel=TASKS)(change.delete)
 command(app, "dev", rich_help_panel=OPERATORS, settings=operate.REPLICA_SETTINGS)(operate.dev)
 command(app, "controller", rich_help_panel=OPERATORS, settings=operate.ALL_SETTINGS)(operate.controller)
 command(app, "audit", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(audit)
-command(app, "selftest", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(selftest)
+command(app, "selftest", rich_help_panel=OPERATORS, settings=(*WITH_ENGINE, *STATUS_READER))(selftest)
 command(app, "check", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(operate.check)
 command(app, "step-down", rich_help_panel=OPERATORS)(change.step_down)
 command(app, "confirm-stopped", rich_help_panel=OPERATORS)(change.confirm_stopped)

@@ -21,12 +21,17 @@ def selftest(
 
     Races, a step-down, a stale leader, a cut watch: with tasks and a pool of its own, which it removes. Exit 1 on failure.
     """
+    from controller.cli.status_reader import status_reader
     from controller.client import Client
     from controller.selftest import SelfTest, Verdict
 
     out.check_form(output, ("json", "yaml"))
     run = SelfTest(
-        lambda: Client.from_settings(session.settings), open_engine_or_warn(session), image=image, timeout_seconds=timeout
+        lambda: Client.from_settings(session.settings),
+        open_engine_or_warn(session),
+        image=image,
+        timeout_seconds=timeout,
+        status=status_reader(session.settings),
     )
     items: list[dict[str, Any]] = []
     for item in run.run():

@@ -30,7 +30,7 @@ MAX_STREAMS = 64
 READERS = 4  # threads that read the model
 SCAN = 1000  # tasks that are looked at without letting go of the model
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-CSP = (
+PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -66,7 +66,7 @@ class Api:
         if asset is None:
             raise Problem(HTTPStatus.NOT_FOUND, f"the live page has no part {name[:80]!r}; see /")
         content, content_type = asset
-        return Response(content, headers={"Content-Type": content_type, "Content-Security-Policy": CSP})
+        return Response(content, headers={"Content-Type": content_type, "Content-Security-Policy": PAGE_CSP})
 
     async def livez(self, ask: Ask) -> Response:
         """Whether the process should go on."""
@@ -79,6 +79,8 @@ class Api:
     async def is_leader(self, ask: Ask) -> Response:
         """For load balancers that want the leader."""
         facts = ask.facts
+        if facts.role != "leader" and not ask.trusted:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "this replica does not lead")
         if facts.role != "leader":
             leads = f"{facts.leader!r} leads" if facts.leader else "nobody leads as far as it knows"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"replica {facts.replica!r} is a {facts.role}; {leads}")
@@ -225,6 +227,8 @@ def _json(document: object) -> Response:
 def _checked(ask: Ask, checks: tuple[Check, ...]) -> Response:
     failed = tuple(f"{check.name}: {check.detail}" for check in checks if not check.ok)
     if failed:
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{len(failed)} of {len(checks)} checks fail", checks=failed)
-    lines = [f"[+]{check.name} ok: {check.detail}" for check in checks] if ask.values["verbose"] else []
+        told = failed if ask.trusted else ()
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{len(failed)} of {len(checks)} checks fail", checks=told)
+    is_told = ask.trusted and ask.values["verbose"]
+    lines = [f"[+]{check.name} ok: {check.detail}" for check in checks] if is_told else []
     return PlainTextResponse("\n".join([*lines, "ok", ""]))

@@ -22,6 +22,7 @@ class Ask:
     facts: Facts
     last_event_id: str = ""
     head_only: bool = False
+    trusted: bool = True  # may be told all; False only where a probe without credentials asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +42,5 @@ class Route:
     problems: Mapping[HTTPStatus, str] = field(default_factory=dict)
     in_loop: bool = False
     reads_model: bool = False  # takes min_revision and wait as well
+    is_probe: bool = False  # answered to everybody, in one word to whom has no credentials: kubelet has none
     strict: bool = True  # whether unknown parameters are refused; probes take what they are sent

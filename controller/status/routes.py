@@ -23,6 +23,7 @@ ROUTES: tuple[Route, ...] = (
         parameters=(query.VERBOSE,),
         problems={_UNAVAILABLE: "A check fails; `checks` says which."},
         in_loop=True,
+        is_probe=True,
         strict=False,
     ),
     Route(
@@ -34,6 +35,7 @@ ROUTES: tuple[Route, ...] = (
         parameters=(query.VERBOSE,),
         problems={_UNAVAILABLE: "A check fails; `checks` says which."},
         in_loop=True,
+        is_probe=True,
         strict=False,
     ),
     Route(
@@ -45,6 +47,7 @@ ROUTES: tuple[Route, ...] = (
         parameters=(query.VERBOSE,),
         problems={_UNAVAILABLE: "A check fails; `checks` says which."},
         in_loop=True,
+        is_probe=True,
         strict=False,
     ),
     Route(
@@ -55,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
         _TEXT,
         problems={_UNAVAILABLE: "This replica does not lead."},
         in_loop=True,
+        is_probe=True,
         strict=False,
     ),
     Route(

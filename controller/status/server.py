@@ -1,7 +1,7 @@
 """The status endpoint's server: read-only, bounded in every direction, in a thread of its own (fault 9).
 
-Bounds: connections, size of a request's head, time to send it, idle keep-alive, unacknowledged data; handlers run in a few
-threads; streams have no queues (see `stream`). Anything but GET and HEAD is answered 405, whatever the path.
+Connections are bounded in number, time and size (see `connections`); handlers run in a few threads; streams have no queues
+(see `stream`). Anything but GET and HEAD is answered 405, whatever the path. Who may read is decided in `access`.
 """
 
 from __future__ import annotations
@@ -10,36 +10,46 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 
 import structlog
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from controller.core.errors import TallyError
 from controller.core.view import Facts, ReplicaView
+from controller.status.access import Access, is_loopback
 from controller.status.api import Api
+from controller.status.connections import CERTIFIED, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_REQUEST_BYTES, Door, StatusProtocol
 from controller.status.problems import Problem
 from controller.status.query import MIN_REVISION, WAIT, parse_parameters
 from controller.status.route import Ask, Route
 from controller.status.routes import ASSETS, ROUTES
 from controller.status.stream import Feed
 
-MAX_CONNECTIONS = 512
-MAX_HEAD_BYTES = 16 * 1024
-REQUEST_SECONDS = 10.0  # for a client to send its request
 KEEP_ALIVE_SECONDS = 5
 UNACKNOWLEDGED_MILLISECONDS = 30_000  # after which a peer that takes nothing is cut off
 STOP_SECONDS = 3.0
 _READING = ("GET", "HEAD")
+_PROBES = frozenset(route.path for route in ROUTES if route.is_probe)
+# No Strict-Transport-Security: it would hold for every port of the host's name.
+_PROTECTION = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # the live page has its own
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 _log = structlog.get_logger(__name__)
 
 
@@ -50,8 +60,16 @@ class StatusAddressUnavailable(TallyError):
 class StatusServer:
     """Serves `view` on host:port (port 0: a free one) between `start` and `stop`; `exposition` gives what /metrics shows."""
 
-    def __init__(self, view: ReplicaView, host: str = "127.0.0.1", port: int = 0, exposition: Callable[[], bytes] = bytes) -> None:
+    def __init__(
+        self,
+        view: ReplicaView,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        exposition: Callable[[], bytes] = bytes,
+        access: Access | None = None,
+    ) -> None:
         self._view = view
+        self._access = access or Access()
         self._address = (host, port)
         self._feed = Feed()
         self._api = Api(view, self._feed, ROUTES, exposition)
@@ -64,12 +82,22 @@ class StatusServer:
         """Listen, and serve from now on. Raises StatusAddressUnavailable."""
         listening = _listen(*self._address)
         host, port = listening.getsockname()[:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if self._access.tls is not None else "http"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        alone = is_loopback(host)
+        if not alone and not self._access.asks:
+            _log.warning(
+                "the status endpoint listens beyond this machine and asks nobody who he is: whoever reaches it may read all tasks; "
+                "set status_token_file or status_client_ca_file, or let the network keep others away",
+                url=self.url,
+            )
+        elif not alone and self._access.tls is None:
+            _log.warning("the status endpoint's token crosses the network in clear text: set status_cert_file", url=self.url)
         self._unsubscribe = self._view.subscribe(self._feed)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                application(self._api),
-                http=_PunctualProtocol,
+                application(self._api, self._access, checks_host=alone and not self._access.asks),
+                http=cast(type[asyncio.Protocol], partial(StatusProtocol, Door(self._access))),
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -77,7 +105,6 @@ class StatusServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=1,
@@ -98,65 +125,57 @@ class StatusServer:
         self._api.close()  # not before: requests that are just arriving are still answered
 
 
-def application(api: Api) -> ASGIApp:
+def application(api: Api, access: Access, *, checks_host: bool) -> ASGIApp:
     """The routes as an ASGI application, with the headers and problem documents that all answers share."""
     app = Starlette(
         routes=[Path(route.path, _endpoint(api, route), methods=["GET"]) for route in (*api.routes, ASSETS)],
         exception_handlers={Problem: _answer_problem, HTTPException: _answer_http_exception, Exception: _answer_failure},
     )
     app.router.redirect_slashes = False
-    return _Frame(app, api.view)
+    return _Frame(app, api.view, access, checks_host)
 
 
 class _Frame:
-    """Around every answer: refuses all that is not reading, and adds the headers."""
+    """Around every answer: lets in who may read, refuses all that is not reading, and adds the headers."""
 
-    def __init__(self, app: ASGIApp, view: ReplicaView) -> None:
+    def __init__(self, app: ASGIApp, view: ReplicaView, access: Access, checks_host: bool) -> None:
         self._app = app
         self._view = view
+        self._access = access
+        self._checks_host = checks_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        trusted = self._access.admits(headers.get("authorization", ""), scope["state"].get(CERTIFIED, False))
+        scope["tally.trusted"] = trusted
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                facts = scope.get("tally.facts") or self._view.facts()
-                headers = MutableHeaders(scope=message)
-                for name, value in _headers(facts).items():
-                    headers.setdefault(name, value)
+                answered = MutableHeaders(scope=message)
+                told = _headers(scope.get("tally.facts") or self._view.facts()) if trusted else {}
+                for name, value in (told | _PROTECTION).items():
+                    answered.setdefault(name, value)
             await send(message)
 
-        app = self._app
+        await (self._refusal(scope, headers, trusted) or self._app)(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope, headers: Headers, trusted: bool) -> Response | None:
+        if self._checks_host and not self._access.expects(headers.get("host", "")):
+            detail = "this endpoint is for this machine alone: call it localhost, or by its address"
+            return Problem(HTTPStatus.MISDIRECTED_REQUEST, detail).response()
+        if not trusted and scope["path"] not in _PROBES:
+            detail = "give a token as `Authorization: Bearer …`, or as the password of a browser; or a client certificate"
+            answer = Problem(HTTPStatus.UNAUTHORIZED, detail).response()
+            for scheme in ("Bearer", "Basic"):  # a header for each: browsers do not find the second one in a list
+                answer.headers.append("WWW-Authenticate", f'{scheme} realm="Tally"')
+            return answer
         if scope["method"] not in _READING:
             detail = "this endpoint only reads: submit, cancel and retry with `tally`, which writes to the store"
-            app = Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(_READING)}).response()
-        await app(scope, receive, send_with_headers)
-
-
-class _PunctualProtocol(H11Protocol):
-    """Cuts a connection whose request is not complete in time; uvicorn itself waits for ever."""
-
-    _overdue: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._expect_request()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._expect_request()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-        super().connection_lost(exc)
-
-    def _expect_request(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-        self._overdue = self.loop.call_later(REQUEST_SECONDS, self._cut_if_late)
-
-    def _cut_if_late(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:  # else it is being answered
-            self.transport.abort()
+            return Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(_READING)}).response()
+        if int(headers.get("content-length", "0")) > MAX_REQUEST_BYTES:
+            detail = "what only reads needs no body"
+            return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"}).response()
+        return None
 
 
 def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]]:
@@ -179,6 +198,7 @@ def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]
             facts=facts,
             last_event_id=request.headers.get("last-event-id", ""),
             head_only=request.method == "HEAD",
+            trusted=request.scope["tally.trusted"],
         )
         if route.in_loop:
             return await cast(Awaitable[Response], route.handle(api, ask))
@@ -209,8 +229,6 @@ def _headers(facts: Facts) -> dict[str, str]:
         "Tally-Role": facts.role,
         "Tally-Leader-Known": "true" if facts.leader else "false",
         "Tally-Staleness-Seconds": f"{facts.staleness_seconds:.3f}",
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
     }
 
 

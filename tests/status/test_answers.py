@@ -15,7 +15,8 @@ from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.view import Check
 from controller.status.api import AUDIT_SECONDS
-from controller.status.server import MAX_HEAD_BYTES, StatusAddressUnavailable, StatusServer
+from controller.status.connections import MAX_HEAD_BYTES
+from controller.status.server import StatusAddressUnavailable, StatusServer
 from tests.status.model_view import ModelView
 from tests.support.waiting import wait_until
 
@@ -292,7 +293,7 @@ def test_an_oversize_head_is_refused(server: StatusServer, http: httpx.Client) -
 def test_a_client_that_never_ends_its_request_is_cut(
     server: StatusServer, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.status.server.REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr("controller.status.connections.REQUEST_SECONDS", 0.1)
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20.0) as slow:
         slow.sendall(b"GET /v1/tasks HTTP/1.1\r\n")
         with contextlib.suppress(ConnectionResetError):  # cut is as good as closed in order; waiting for ever is not

@@ -169,7 +169,7 @@ def test_a_reader_that_takes_nothing_costs_nothing_and_is_cut(server: StatusServ
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     slow.connect((host, int(port)))
-    slow.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    slow.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     with reading(server) as quick:
         written = 0
         changes = tuple(("states", (f"t{n}",), status_value(State.RUNNING, message="m" * 8000)) for n in range(64))
@@ -193,7 +193,7 @@ def test_streams_are_limited_and_their_places_given_back(server: StatusServer, h
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(MAX_STREAMS):
         sockets.append(socket.create_connection((host, int(port))))
-        sockets[-1].sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        sockets[-1].sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         sockets[-1].settimeout(20.0)
         while b"retry:" not in sockets[-1].recv(4096):
             pass
