@@ -6,7 +6,9 @@ it: a newer replica's fields survive an older leader (rolling upgrades, fault 7)
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,12 +16,14 @@ import msgspec
 from controller.core.errors import CorruptValue, InvalidField
 from controller.core.resources import Vector
 from controller.core.task import SCHEMA_VERSION, Pool, RepairRequest, Request, Spec, Status, Step, StoredSpec
-from controller.core.validation import parse_name, parse_pool, parse_spec
+from controller.core.validation import MAX_SPEC_BYTES, parse_name, parse_pool, parse_spec, parse_stored_spec
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 Extras = Mapping[str, Any]
 """Fields of a stored value that this version does not know."""
+
+NO_EXTRAS: Extras = MappingProxyType({})
 
 
 def _encode_custom(value: object) -> object:
@@ -84,14 +88,17 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
     submitted_at = raw.get("submitted_at", 0.0)
     if isinstance(submitted_at, bool) or not isinstance(submitted_at, int | float) or not 0 <= submitted_at < _YEAR_10000:
         submitted_at = 0.0
-    known = {name: value for name, value in raw.items() if name in Spec.__struct_fields__}
     try:
         if raw.get("id") != task_id:
             raise InvalidField("id", f"is {str(raw.get('id'))[:80]!r}, but the key says {task_id!r}")
         if raw.get("version", 1) == SCHEMA_VERSION:
             # A newer version may add fields, which are left alone; at our own version an unknown field is a mistake.
-            known = {name: value for name, value in raw.items() if name not in ("version", "submitted_at", "op")}
-        return StoredSpec(parse_spec(known), float(submitted_at))
+            fields = {name: value for name, value in raw.items() if name not in ("version", "submitted_at", "op")}
+        else:
+            fields = {name: value for name, value in raw.items() if name in Spec.__struct_fields__}
+        fields["id"] = task_id  # one text for the task's name, not two
+        spec = parse_spec(fields) if len(data) > MAX_SPEC_BYTES else parse_stored_spec(fields)
+        return StoredSpec(spec, float(submitted_at))
     except InvalidField as error:
         pool = raw.get("pool")
         return StoredSpec(Spec(id=task_id, pool=pool if isinstance(pool, str) else ""), float(submitted_at), str(error))
@@ -146,15 +153,31 @@ def encode_status(status: Status, extras: Extras) -> bytes:
 def decode_status(data: bytes) -> tuple[Status, Extras]:
     """A stored status and its unknown fields. Raises CorruptValue when it is not one."""
     try:
-        status = _status_decoder.decode(data)
-        raw = _raw_mapping_decoder.decode(data)
+        status, extras = _status_decoder.decode(data), NO_EXTRAS
+    except msgspec.ValidationError:
+        status, extras = _decode_with_extras(data)
     except (*_UNREADABLE, InvalidField) as error:
         raise CorruptValue(str(error)) from error
-    # A Raw is a view into the whole message: copied, so that it does not keep the message alive.
-    extras = {name: msgspec.Raw(bytes(value)) for name, value in raw.items() if name not in _STATUS_FIELDS}
-    if status.history:
-        status = msgspec.structs.replace(status, history=tuple(msgspec.Raw(bytes(step)) for step in status.history))
-    return status, extras
+    return msgspec.structs.replace(
+        status,
+        # A Raw is a view into the whole message: copied, so that it does not keep the message alive.
+        history=tuple(step.copy() for step in status.history),
+        # Many statuses have these in common: one of each is kept.
+        pool=sys.intern(status.pool),
+        reason=sys.intern(status.reason),
+        op=sys.intern(status.op),
+    ), extras
+
+
+def _decode_with_extras(data: bytes) -> tuple[Status, Extras]:
+    """As decode_status, of a value that has fields which this version does not know, or is none."""
+    try:
+        raw = _raw_mapping_decoder.decode(data)
+        known = {name: value for name, value in raw.items() if name in _STATUS_FIELDS}
+        status = _status_decoder.decode(_encoder.encode(known))
+    except (*_UNREADABLE, InvalidField) as error:
+        raise CorruptValue(str(error)) from error
+    return status, {name: value.copy() for name, value in raw.items() if name not in _STATUS_FIELDS}
 
 
 def encode_step(step: Step) -> msgspec.Raw:

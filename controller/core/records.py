@@ -53,7 +53,7 @@ class Task:
         self.spec_mod = 0
         self.submitted_at = 0.0
         self.status: Status | None = None
-        self.extras: codec.Extras = {}
+        self.extras: codec.Extras = codec.NO_EXTRAS
         self.status_mod = 0
         self.requests: dict[RequestKind, tuple[Request, int]] = {}  # kind → (request, mod)
         self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined

@@ -10,7 +10,8 @@ Source of the syntax: https://kubernetes.io/docs/reference/kubernetes-api/common
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 
@@ -99,15 +100,21 @@ class Vector(Mapping[str, int]):
     Subtraction may go below zero: a ledger that would is a finding for the audit, never clamped away.
     """
 
-    __slots__ = ("_amounts", "_hash")
+    __slots__ = ("_amounts",)
 
     def __init__(self, amounts: Mapping[str, int] | None = None) -> None:
         self._amounts = {name: amount for name, amount in sorted((amounts or {}).items()) if amount}
-        self._hash = hash(tuple(self._amounts.items()))
 
     @classmethod
     def parse(cls, raw: object, field: str = "resources") -> Vector:
         """From a user's mapping of name → quantity. Raises InvalidField that names the resource."""
+        if type(raw) is dict and all(type(text) is str for text in raw.values()):
+            with suppress(InvalidField):  # found out again below, with the field's name
+                return _shared(tuple(raw.items()))
+        return cls._parse(raw, field)
+
+    @classmethod
+    def _parse(cls, raw: object, field: str) -> Vector:
         if not isinstance(raw, Mapping):
             raise InvalidField(field, "expected a mapping of resource names to quantities, such as {cpu: 500m, memory: 64Mi}")
         if len(raw) > MAX_NAMES:
@@ -144,22 +151,38 @@ class Vector(Mapping[str, int]):
         return len(self._amounts)
 
     def __add__(self, other: Mapping[str, int]) -> Vector:
-        return Vector({name: self.get(name) + other.get(name, 0) for name in [*self, *other]})
+        amounts = self._amounts.copy()
+        for name, amount in other.items():
+            amounts[name] = amounts.get(name, 0) + amount
+        return Vector(amounts)
 
     def __sub__(self, other: Mapping[str, int]) -> Vector:
-        return Vector({name: self.get(name) - other.get(name, 0) for name in [*self, *other]})
+        amounts = self._amounts.copy()
+        for name, amount in other.items():
+            amounts[name] = amounts.get(name, 0) - amount
+        return Vector(amounts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vector) and self._amounts == other._amounts
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash(tuple(self._amounts.items()))
 
     def __repr__(self) -> str:
         return f"Vector({self.format()})"
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {text}" for name, text in self.format().items()) or "nothing"
+
+    def items(self) -> ItemsView[str, int]:
+        """Names and amounts, sorted by name."""
+        return self._amounts.items()
+
+
+@lru_cache(maxsize=8192)  # tasks ask for few different things: one vector stands in all that ask for the same
+def _shared(items: tuple[tuple[str, str], ...]) -> Vector:
+    """The vector of these quantities. Raises InvalidField."""
+    return Vector._parse(dict(items), "")
 
 
 ZERO = Vector()

@@ -157,7 +157,7 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     term: int = 0
 
 
-class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the leader knows of a task; changed only by `controller.core.transitions`.
 
     Invariant I1: `hold` is non-zero only while `state` is Pending or Running (and may be zero then, if nothing was asked).

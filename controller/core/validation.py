@@ -7,8 +7,9 @@ field that does not hold. Durations may be given as seconds (`30`, `1.5`) or as 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -30,8 +31,6 @@ _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 _ACTIONS = ("retry", "fail", "ignore")
-
-T = TypeVar("T")
 
 
 def parse_duration(raw: object, field: str) -> float:
@@ -63,31 +62,7 @@ def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -
 
 def parse_spec(raw: object) -> Spec:
     """The spec that a mapping describes. Raises InvalidField, naming the field."""
-    fields = _mapping(raw, "", "a task is a mapping with at least `id` and `command` or `image`")
-    _known(fields, "", Spec.__struct_fields__)
-    read = _Reader(fields)
-    spec = Spec(
-        id=parse_name(fields.get("id"), "id", "a task id", MAX_ID),
-        pool=read("pool", lambda v, f: parse_name(v, f, "a pool's name"), "default"),
-        image=read("image", _image, ""),
-        command=read("command", _strings, ()),
-        args=read("args", _strings, ()),
-        env=read("env", _env, {}),
-        working_dir=read("working_dir", _text, ""),
-        resources=read("resources", Vector.parse, Vector()),
-        priority=read("priority", lambda v, f: _integer(v, f, -1_000_000_000, 1_000_000_000), 0),
-        labels=read("labels", _labels, {}),
-        retry=read("retry", _retry, RetryPolicy()),
-        deadlines=read("deadlines", _deadlines, Deadlines()),
-        grace_seconds=read("grace_seconds", parse_duration, 30.0),
-        on_lost=read("on_lost", _on_lost, OnLost()),
-        retention_seconds=read("retention_seconds", parse_duration, 86400.0),
-        pod_template=read("pod_template", lambda v, f: _json_object(v, f, "expected a pod template"), {}),
-    )
-    if not spec.command and not spec.image:
-        raise InvalidField("command", "give a command to run, or an image that has one")
-    if spec.args and not spec.command and not spec.image:
-        raise InvalidField("args", "need a command, or an image that has one")
+    spec = parse_stored_spec(raw)
     size = len(msgspec.json.encode(spec, enc_hook=_plain))
     if size > MAX_SPEC_BYTES:
         raise InvalidField(
@@ -96,22 +71,29 @@ def parse_spec(raw: object) -> Spec:
     return spec
 
 
+def parse_stored_spec(raw: object) -> Spec:
+    """As `parse_spec`, of a mapping whose size is known to be within the limit."""
+    fields = _mapping(raw, "", "a task is a mapping with at least `id` and `command` or `image`")
+    if fields.get("id") is None:
+        parse_name(None, "id", "a task id")
+    spec = Spec(**(_UNSAID | _read(fields, _SPEC)))
+    if not spec.command and not spec.image:
+        raise InvalidField("command", "give a command to run, or an image that has one")
+    if spec.args and not spec.command and not spec.image:
+        raise InvalidField("args", "need a command, or an image that has one")
+    return spec
+
+
 def parse_pool(raw: object) -> Pool:
     """The pool that a mapping describes. Raises InvalidField, naming the field."""
-    fields = _mapping(raw, "", "a pool is a mapping with `name` and `capacity`")
-    _known(fields, "", (*Pool.__struct_fields__, "version", "op"))
-    read = _Reader(fields)
-    if "capacity" not in fields:
+    fields = dict(_mapping(raw, "", "a pool is a mapping with `name` and `capacity`"))
+    for of_the_store in ("version", "op"):
+        fields.pop(of_the_store, None)
+    if fields.get("capacity") is None:
         raise InvalidField("capacity", "is missing: give the resources of the pool, such as {cpu: 8, memory: 16Gi}")
-    return Pool(
-        name=parse_name(fields.get("name"), "name", "a pool's name"),
-        capacity=read("capacity", Vector.parse, Vector()),
-        policy=read("policy", _policy, Policy.STRICT),
-        backfill_seconds=read("backfill_seconds", parse_duration, 300.0),
-        default_resources=read("default_resources", Vector.parse, Vector()),
-        paused=read("paused", _boolean, False),
-        engine_options=read("engine_options", lambda v, f: _json_object(v, f, "expected a mapping"), {}),
-    )
+    if fields.get("name") is None:
+        parse_name(None, "name", "a pool's name")
+    return Pool(**_read(fields, _POOL))
 
 
 def check_satisfiable(spec: Spec, pool: Pool) -> None:
@@ -123,16 +105,19 @@ def check_satisfiable(spec: Spec, pool: Pool) -> None:
         raise InvalidField(f"resources.{name}", f"asks for {asked}, but {problem}: it could never run")
 
 
-class _Reader:
-    """Reads one optional field of a mapping; None counts as not given, as in YAML's `key:`."""
+_Parse = Callable[[object, str], Any]
 
-    def __init__(self, fields: Mapping[str, Any], prefix: str = "") -> None:
-        self._fields = fields
-        self._prefix = prefix
 
-    def __call__(self, name: str, parse: Callable[[object, str], T], default: T) -> T:
-        raw = self._fields.get(name)
-        return default if raw is None else parse(raw, f"{self._prefix}{name}")
+def _read(fields: Mapping[str, Any], parsers: Mapping[str, _Parse], prefix: str = "") -> dict[str, Any]:
+    """Each field that is given, parsed; None counts as not given, as in YAML's `key:`."""
+    values = {}
+    for name, raw in fields.items():
+        parse = parsers.get(name)
+        if parse is None:
+            raise InvalidField(f"{prefix}{name}", f"is not a field; known here are {', '.join(parsers)}")
+        if raw is not None:
+            values[name] = parse(raw, f"{prefix}{name}")
+    return values
 
 
 def _mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
@@ -157,12 +142,6 @@ def _is_deeper_than(levels: int, value: object) -> bool:
         return False
     inner = value.values() if isinstance(value, dict) else value
     return levels == 0 or any(_is_deeper_than(levels - 1, one) for one in inner)
-
-
-def _known(fields: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -> None:
-    for name in fields:
-        if name not in known:
-            raise InvalidField(f"{prefix}{name}", f"is not a field; known here are {', '.join(known)}")
 
 
 def _is_number(raw: object) -> TypeGuard[int | float]:
@@ -206,11 +185,15 @@ def _text(raw: object, field: str) -> str:
     return raw
 
 
+def _pool(raw: object, field: str) -> str:
+    return sys.intern(parse_name(raw, field, "a pool's name"))
+
+
 def _image(raw: object, field: str) -> str:
     image = _text(raw, field)
-    if image != image.strip() or any(c.isspace() for c in image):
+    if image and image.split() != [image]:
         raise InvalidField(field, f"{image!r} holds white space")
-    return image
+    return sys.intern(image)
 
 
 def _strings(raw: object, field: str) -> tuple[str, ...]:
@@ -246,20 +229,12 @@ def _labels(raw: object, field: str) -> dict[str, str]:
 def _retry(raw: object, field: str) -> RetryPolicy:
     if isinstance(raw, RetryPolicy):
         return raw
-    fields = _mapping(raw, field, "expected a mapping such as {max_attempts: 3, backoff_seconds: 10}")
-    fields = dict(fields)
+    if raw == {}:
+        return _RETRY_DEFAULT
+    fields = dict(_mapping(raw, field, "expected a mapping such as {max_attempts: 3, backoff_seconds: 10}"))
     if "max" in fields:  # the short name for max_seconds
         fields.setdefault("max_seconds", fields.pop("max"))
-    _known(fields, f"{field}.", RetryPolicy.__struct_fields__)
-    read = _Reader(fields, f"{field}.")
-    return RetryPolicy(
-        max_attempts=read("max_attempts", lambda v, f: _integer(v, f, 1, MAX_ATTEMPTS), 1),
-        backoff_seconds=read("backoff_seconds", parse_duration, 10.0),
-        factor=read("factor", _factor, 2.0),
-        max_seconds=read("max_seconds", parse_duration, 300.0),
-        max_start_failures=read("max_start_failures", lambda v, f: _integer(v, f, 0, MAX_ATTEMPTS), 5),
-        rules=read("rules", _rules, ()),
-    )
+    return RetryPolicy(**_read(fields, _RETRY, f"{field}."))
 
 
 def _factor(raw: object, field: str) -> float:
@@ -275,18 +250,14 @@ def _rules(raw: object, field: str) -> tuple[RetryRule, ...]:
     for index, item in enumerate(raw):
         path = f"{field}[{index}]"
         fields = _mapping(item, path, "expected a mapping such as {exit_codes: [2], action: fail}")
-        _known(fields, f"{path}.", RetryRule.__struct_fields__)
-        if fields.get("action") not in _ACTIONS:
-            raise InvalidField(f"{path}.action", f"is {_shown(fields.get('action'))}, expected one of {', '.join(_ACTIONS)}")
-        read = _Reader(fields, f"{path}.")
-        rules.append(
-            RetryRule(
-                action=fields["action"],
-                exit_codes=read("exit_codes", _exit_codes, ()),
-                reasons=read("reasons", _strings, ()),
-            )
-        )
+        rules.append(RetryRule(**_read({"action": "", **fields}, _RULE, f"{path}.")))
     return tuple(rules)
+
+
+def _action(raw: object, field: str) -> str:
+    if raw not in _ACTIONS:
+        raise InvalidField(field, f"is {_shown(raw)}, expected one of {', '.join(_ACTIONS)}")
+    return str(raw)
 
 
 def _exit_codes(raw: object, field: str) -> tuple[int, ...]:
@@ -296,16 +267,15 @@ def _exit_codes(raw: object, field: str) -> tuple[int, ...]:
 
 
 def _deadlines(raw: object, field: str) -> Deadlines:
+    if raw == {}:
+        return _DEADLINES_DEFAULT
     fields = dict(_mapping(raw, field, "expected a mapping such as {queue: 1h, start: 5m, run: 2h}"))
     for short in ("queue", "start", "run"):
         if short in fields:
             if f"{short}_seconds" in fields:
                 raise InvalidField(f"{field}.{short}", f"is given twice, as {short} and as {short}_seconds")
             fields[f"{short}_seconds"] = fields.pop(short)
-    _known(fields, f"{field}.", Deadlines.__struct_fields__)
-    read = _Reader(fields, f"{field}.")
-    limits: dict[str, float | None] = {name: read(name, _positive_duration, None) for name in Deadlines.__struct_fields__}
-    return Deadlines(**limits)
+    return Deadlines(**_read(fields, _DEADLINES, f"{field}."))
 
 
 def _positive_duration(raw: object, field: str) -> float | None:
@@ -316,13 +286,12 @@ def _positive_duration(raw: object, field: str) -> float | None:
 
 
 def _on_lost(raw: object, field: str) -> OnLost:
-    if raw == "hold":
-        return OnLost()
+    if raw in ("hold", {}):
+        return _ON_LOST_DEFAULT
     fields = dict(_mapping(raw, field, "expected `hold`, or a mapping such as {replace_after: 10m}"))
     if "replace_after" in fields:
         fields["replace_after_seconds"] = fields.pop("replace_after")
-    _known(fields, f"{field}.", OnLost.__struct_fields__)
-    return OnLost(replace_after_seconds=_Reader(fields, f"{field}.")("replace_after_seconds", _positive_duration, None))
+    return OnLost(**_read(fields, _ON_LOST, f"{field}."))
 
 
 def _policy(raw: object, field: str) -> Policy:
@@ -336,3 +305,62 @@ def _plain(value: object) -> object:
     if isinstance(value, Vector):
         return value.format()
     raise TypeError(f"cannot encode {type(value)}")
+
+
+def _named(what: str, limit: int = 63) -> _Parse:
+    return lambda raw, field: parse_name(raw, field, what, limit)
+
+
+def _integer_within(low: int, high: int) -> _Parse:
+    return lambda raw, field: _integer(raw, field, low, high)
+
+
+def _json_of(problem: str) -> _Parse:
+    return lambda raw, field: _json_object(raw, field, problem)
+
+
+_SPEC: dict[str, _Parse] = {
+    "id": _named("a task id", MAX_ID),
+    "pool": _pool,
+    "image": _image,
+    "command": _strings,
+    "args": _strings,
+    "env": _env,
+    "working_dir": _text,
+    "resources": Vector.parse,
+    "priority": _integer_within(-1_000_000_000, 1_000_000_000),
+    "labels": _labels,
+    "retry": _retry,
+    "deadlines": _deadlines,
+    "grace_seconds": parse_duration,
+    "on_lost": _on_lost,
+    "retention_seconds": parse_duration,
+    "pod_template": _json_of("expected a pod template"),
+}
+_RETRY: dict[str, _Parse] = {
+    "max_attempts": _integer_within(1, MAX_ATTEMPTS),
+    "backoff_seconds": parse_duration,
+    "factor": _factor,
+    "max_seconds": parse_duration,
+    "max_start_failures": _integer_within(0, MAX_ATTEMPTS),
+    "rules": _rules,
+}
+_RULE: dict[str, _Parse] = {"action": _action, "exit_codes": _exit_codes, "reasons": _strings}
+_DEADLINES: dict[str, _Parse] = dict.fromkeys(Deadlines.__struct_fields__, _positive_duration)
+_ON_LOST: dict[str, _Parse] = dict.fromkeys(OnLost.__struct_fields__, _positive_duration)
+_POOL: dict[str, _Parse] = {
+    "name": _named("a pool's name"),
+    "capacity": Vector.parse,
+    "policy": _policy,
+    "backfill_seconds": parse_duration,
+    "default_resources": Vector.parse,
+    "paused": _boolean,
+    "engine_options": _json_of("expected a mapping"),
+}
+# One of each in all specs that say nothing else, since most do not. Specs are never changed.
+_RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()
+_NOTHING: dict[str, Any] = {}
+_UNSAID: dict[str, Any] = {
+    "env": _NOTHING, "labels": _NOTHING, "pod_template": _NOTHING,
+    "retry": _RETRY_DEFAULT, "deadlines": _DEADLINES_DEFAULT, "on_lost": _ON_LOST_DEFAULT,
+}  # fmt: skip

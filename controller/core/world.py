@@ -56,15 +56,19 @@ class World:
 
     def load(self, changes: Iterable[Change], revision: int) -> None:
         """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted."""
-        present = set()
+        lacked = {(kind, names): mod for kind, names, mod in self._records()}
+        touched: dict[str, Task] = {}
         for change in changes:
             record = (change.kind, change.names)
-            present.add(record)
-            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)):  # the snapshot is right, whatever we missed
-                self._take(change)
-        for kind, names, mod in list(self._records()):
-            if (kind, names) not in present and mod <= revision:
-                self._take(Change(kind, names, None, revision))
+            lacked.pop(record, None)
+            # The snapshot is right, whatever we missed.
+            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (task := self._take(change)):
+                touched[task.id] = task
+        for (kind, names), mod in lacked.items():
+            if mod <= revision and (task := self._take(Change(kind, names, None, revision))):
+                touched[task.id] = task
+        for task in touched.values():
+            self._reindex(task)
         self.advance_revision(revision)
 
     def apply(self, change: Change) -> bool:
@@ -74,10 +78,13 @@ class World:
         known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
         if change.mod <= known:
             return False
-        self._take(change)
+        task = self._take(change)
+        if task is not None:
+            self._reindex(task)
         return True
 
-    def _take(self, change: Change) -> None:
+    def _take(self, change: Change) -> Task | None:
+        """Take over one change; returns the task that it is of, which must be indexed again."""
         record = (change.kind, change.names)
         mended = self.quarantine.pop(record, None) is not None
         if mended and change.kind == "ledgers":  # what waited for a ledger that could not be read is looked at again
@@ -87,11 +94,12 @@ class World:
         else:
             self._tombstones.pop(record, None)
         if change.kind in ("tasks", "states", "requests"):
-            self._apply_to_task(change)
-        elif change.kind in ("pools", "ledgers"):
+            return self._apply_to_task(change)
+        if change.kind in ("pools", "ledgers"):
             self._apply_to_pool(change)
         else:
             self._apply_to_installation(change)
+        return None
 
     def advance_revision(self, revision: int) -> None:
         """Everything up to `revision` has been applied; older tombstones are no longer needed."""
@@ -195,7 +203,7 @@ class World:
 
     # -- indexes -----------------------------------------------------------------------------------------------------
 
-    def _apply_to_task(self, change: Change) -> None:
+    def _apply_to_task(self, change: Change) -> Task:
         task_id = change.names[0]
         task = self.tasks.get(task_id) or self._new_task(task_id)
         task.frozen = task.frozen - {change.kind}
@@ -204,14 +212,16 @@ class World:
                 self._apply_spec(task, change)
             elif change.kind == "states":
                 task.status_mod = change.mod if change.value is not None else 0
-                task.status, task.extras = codec.decode_status(change.value) if change.value is not None else (None, {})
+                task.status, task.extras = (
+                    codec.decode_status(change.value) if change.value is not None else (None, codec.NO_EXTRAS)
+                )
             else:
                 self._apply_request(task, change)
         except CorruptValue as error:
             self._quarantine(change, str(error))
             if change.kind != "requests":
                 task.frozen = task.frozen | {change.kind}
-        self._reindex(task)
+        return task
 
     def _apply_spec(self, task: Task, change: Change) -> None:
         if change.value is None:
