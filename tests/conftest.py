@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from controller.embedded_etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find_etcd, identify
 from controller.store.etcd import EtcdStore
@@ -17,14 +17,11 @@ from tests.support.etcd import EtcdFactory
 from tests.support.proxy import Proxy
 from tests.support.tls import Authority
 
-settings.register_profile("tally", deadline=None)  # a busy machine is no fault of the code's
+# A busy machine is no fault of the code's.
+settings.register_profile("tally", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tally")
 
 _prefixes = itertools.count()
-
-# How fast an example ran says something of the machine, and nothing of the code.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")
