@@ -210,8 +210,12 @@ class ProcessEngine:
         attempts = dict(_parsed(names))
         found = {name: self._look(name, attempt) for name, attempt in attempts.items()}
         unsupervised = [name for name, seen in found.items() if seen is None or seen.phase is Phase.UNKNOWN]
-        settle((self._attempts / name for name in unsupervised), self._clock.now())
+        failures = settle((self._attempts / name for name in unsupervised), self._clock.now())
         found.update((name, self._look(name, attempts[name])) for name in unsupervised)
+        for folder, error in failures.items():
+            seen = found[folder.name]
+            if seen is not None:  # else nothing was claimed, and the request to stop forbids that by itself
+                found[folder.name] = replace(seen, message=f"nobody supervises it, and its end cannot be recorded: {error}")
         return [seen for seen in found.values() if seen is not None]
 
     def _observe_one(self, folder: Path) -> Observation | None:

@@ -35,8 +35,13 @@ def never_started(now: float) -> dict[str, Any]:
     }
 
 
-def settle(folders: Iterable[Path], now: float) -> None:
-    """Settle those of the attempts that nobody supervises, and that can be; the others stay as they are. Raises OSError."""
+def settle(folders: Iterable[Path], now: float) -> dict[Path, OSError]:
+    """Settle those of the attempts that nobody supervises, and that can be; the others stay as they are.
+
+    Returns those whose result could not be written (a full disk): one of them keeps nobody from seeing the others. Raises
+    OSError for what cannot be read.
+    """
+    failures: dict[Path, OSError] = {}
     remaining = list(folders)
     while remaining:
         batch, remaining = remaining[:_LOCKS_AT_ONCE], remaining[_LOCKS_AT_ONCE:]
@@ -46,35 +51,37 @@ def settle(folders: Iterable[Path], now: float) -> None:
                 lock = files.Lock.take(folder)
                 if lock is not None:
                     locks.enter_context(lock)
-                    record = _settle_without_search(folder, now)
+                    record = _settle_without_search(folder, now, failures)
                     if record is not None:
                         lost[folder] = record
-            _settle_lost(lost, now)
+            _settle_lost(lost, now, failures)
+    return failures
 
 
-def _settle_without_search(folder: Path, now: float) -> dict[str, Any] | None:
+def _settle_without_search(folder: Path, now: float, failures: dict[Path, OSError]) -> dict[str, Any] | None:
     """Under the lock: write the result, if no search for processes is needed; returns the record if one is."""
     if files.read_result(folder) is not None:
         return None
     record = files.read(folder, files.RECORD)
     if record is None:
         if files.read(folder, files.STOP) is not None:
-            files.write(folder, files.RESULT, never_started(now), durable=True)
+            _write(folder, never_started(now), failures)
         return None
     if record.get("boot_id", files.boot_id()) != files.boot_id():
-        _write_failure(folder, record, now, "MachineRebooted", "the machine was restarted while the attempt ran", disrupted=True)
+        message = "the machine was restarted while the attempt ran"
+        _write(folder, _failure(record, now, "MachineRebooted", message, disrupted=True), failures)
         return None
     return record
 
 
-def _settle_lost(lost: dict[Path, dict[str, Any]], now: float) -> None:
+def _settle_lost(lost: dict[Path, dict[str, Any]], now: float, failures: dict[Path, OSError]) -> None:
     for _ in range(_ROUNDS):
         if not lost:
             return
         found = _leftovers(lost)
         for folder in [folder for folder in lost if folder not in found]:
             message = "the attempt's supervisor was killed; what was left of the attempt has ended"
-            _write_failure(folder, lost.pop(folder), now, "SupervisorLost", message)
+            _write(folder, _failure(lost.pop(folder), now, "SupervisorLost", message), failures)
         kill_and_wait([process for group in found.values() for process in group], _KILL_WAIT_SECONDS)
 
 
@@ -98,8 +105,8 @@ def _leftovers(lost: dict[Path, dict[str, Any]]) -> dict[Path, list[Process]]:
     return found
 
 
-def _write_failure(folder: Path, record: dict[str, Any], now: float, reason: str, message: str, *, disrupted: bool = False) -> None:
-    result = {
+def _failure(record: dict[str, Any], now: float, reason: str, message: str, *, disrupted: bool = False) -> dict[str, Any]:
+    return {
         "uid": record.get("uid", ""),
         "phase": "Failed",
         "ran": True,
@@ -109,4 +116,10 @@ def _write_failure(folder: Path, record: dict[str, Any], now: float, reason: str
         "finished_at": now,
         "disrupted": disrupted,
     }
-    files.write(folder, files.RESULT, result, durable=True)
+
+
+def _write(folder: Path, result: dict[str, Any], failures: dict[Path, OSError]) -> None:
+    try:
+        files.write(folder, files.RESULT, result, durable=True)
+    except OSError as error:
+        failures[folder] = error

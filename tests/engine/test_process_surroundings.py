@@ -184,22 +184,30 @@ from pathlib import Path
 from controller.clock import SystemClock
 from controller.engine.base import EngineUnavailable
 from controller.engine.process import ProcessEngine
-from tests.engine.process_cases import launch, observation, running_pids, wait_for, wait_stopped
+from controller.engine.attempt_folder import MARKER
+from controller.engine.process_table import environment_value
+from tests.engine.process_cases import folder_of, kill_supervisor, launch, observation, running_pids, wait_for, wait_stopped
 
 home = Path(sys.argv[1])
 engine = ProcessEngine(home, "test", SystemClock())
-given = launch("sleep", "1000")
+given, orphaned = launch("sleep", "1000"), launch("sleep", "1000")
 engine.start(given)
+engine.start(orphaned)
 ballast = open(home / "ballast", "wb", buffering=0)
 try:
     while ballast.write(b"x" * 512):
         pass
 except OSError:
     pass
-os.kill(running_pids(home)[0], 15)
-wait_for(lambda: not running_pids(home), "the command to end")
+for pid in running_pids(home):
+    if environment_value(pid, MARKER) == str(folder_of(home, given.attempt)):
+        os.kill(pid, 15)
+kill_supervisor(home, orphaned.attempt)
+wait_for(lambda: observation(engine, orphaned.attempt).phase == "Unknown" and not running_pids(home), "the commands to end")
 seen = observation(engine, given.attempt)
 assert seen.phase == "Running" and not seen.stopped, seen
+seen = observation(engine, orphaned.attempt)
+assert seen.phase == "Unknown" and not seen.stopped and "No space" in seen.message, seen
 try:
     engine.start(launch("true", task_id="no-space"))
 except EngineUnavailable as error:
@@ -210,6 +218,7 @@ os.unlink(home / "ballast")
 ballast.close()
 seen = wait_stopped(engine, given.attempt)
 assert (seen.phase, seen.reason, seen.signal) == ("Failed", "Error", 15), seen
+assert wait_stopped(engine, orphaned.attempt).reason == "SupervisorLost"
 engine.start(launch("true", task_id="no-space"))
 engine.close()
 print("held")
@@ -217,7 +226,10 @@ print("held")
 
 
 def test_a_full_disk_delays_results_and_starts_and_loses_none(tmp_path: Path) -> None:
-    """The end of an attempt is reported once there is room for its result; until then it counts as running."""
+    """The end of an attempt is reported once there is room for its result; until then it counts as running, or as lost.
+
+    One whose end cannot be recorded keeps nobody from seeing the others.
+    """
     unshare = shutil.which("unshare")
     mount = f"mount -t tmpfs -o size=256k tally {tmp_path}"
     if unshare is None or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode != 0:
