@@ -3,12 +3,13 @@
 The shape is that of https://github.com/kubernetes-sigs/kueue/blob/main/test/performance/scheduler/configs/baseline/generator.yaml:
 5 cohorts of 6 queues with a quota of 20 each, of which a queue may borrow 100, so all of its cohort's 120. For each queue 350
 small (1 unit, 200 ms), 100 medium (5 units, 500 ms) and 50 large ones (20 units, 1000 ms), of priorities 50, 100 and 200,
-created every 100, 500 and 1200 ms. Kueue's results are the averages of five runs that `rangespec.yaml` beside it tells: 351,116 ms for 15,000
-workloads, and the mean times to admission below. Tally has no queues within a pool, and does not preempt; no run needs either.
+created every 100, 500 and 1200 ms. Kueue's results are the averages of five runs that `rangespec.yaml` beside it tells:
+351,116 ms for 15,000 workloads, and the mean times to admission below. Unlike Kueue, Tally has no quota for a queue within a
+pool, and preempts nothing.
 
-The quota sets a limit that no scheduler passes: 6 × (350 × 1 × 0.2 + 100 × 5 × 0.5 + 50 × 20 × 1.0) = 7,920 unit-seconds for 120
-units are 66 s, so 15,000 tasks in 66 s, 227 a second; the creation takes 60 s. Hence the second measurement: the same tasks, all
-submitted before, with run times of a twentieth, shows what Tally itself can do.
+The quota sets a limit that no scheduler passes: 6 × (350 × 1 × 0.2 + 100 × 5 × 0.5 + 50 × 20 × 1.0) = 7,920 unit-seconds for
+120 units are 66 s, so 15,000 tasks in 66 s, 227 a second; the creation takes 60 s. Hence the second measurement: the same
+tasks, all submitted before, with run times of a twentieth, shows what Tally itself can do.
 """
 
 from __future__ import annotations

@@ -8,9 +8,15 @@ from tests.bench.burn_down import burn_down
 from tests.bench.floor import floor
 from tests.bench.growth import growth
 from tests.bench.kueue_shape import kueue_shape
+from tests.bench.latency import latency
 from tests.bench.measure import Figure, Skipped
+from tests.bench.peers import peers
+from tests.bench.pods import pods
+from tests.bench.reads import reads
+from tests.bench.simulator import simulator
 from tests.bench.sizes import Sizes
 from tests.bench.standing import standing
+from tests.bench.submissions import submissions
 from tests.bench.take_over import take_over
 
 __all__ = ["MEASUREMENTS", "ROWS", "Skipped"]
@@ -22,6 +28,12 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B4",), growth),
     (("B5", "B6"), standing),
     (("B7",), take_over),
+    (("B8",), latency),
+    (("B9",), reads),
+    (("B10",), submissions),
+    (("B11",), pods),
+    (("B12",), simulator),
+    (("PEERS",), peers),
 )
 
 ROWS = tuple(dict.fromkeys(row for rows, _ in MEASUREMENTS for row in rows))

@@ -24,7 +24,6 @@ class Sizes:
     latencies: int  # B8
     read_stored: tuple[int, ...]  # B9
     readers: int
-    reads: int  # of each kind of request
     read_burned: int
     submitted: int  # B10
     pods: int  # B11: pod lives
@@ -50,7 +49,6 @@ FULL = Sizes(
     latencies=500,
     read_stored=(10_000, 100_000),
     readers=200,
-    reads=500,
     read_burned=10_000,
     submitted=10_000,
     pods=2_000,
@@ -76,7 +74,6 @@ QUICK = Sizes(
     latencies=100,
     read_stored=(10_000,),
     readers=200,
-    reads=100,
     read_burned=3_000,
     submitted=10_000,
     pods=500,
@@ -102,7 +99,6 @@ TINY = Sizes(
     latencies=2,
     read_stored=(20,),
     readers=3,
-    reads=3,
     read_burned=30,
     submitted=40,
     pods=4,
