@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -16,8 +20,9 @@ import yaml
 
 from controller import __version__
 from controller.config import Settings, load_settings
-from controller.embedded_etcd import EtcdProcess
-from tests.support.docker import BUSYBOX, PrivateDocker
+from controller.embedded_etcd import EtcdBinary, EtcdProcess
+from tests.support.docker import BUSYBOX, NetworkedDocker, PrivateDocker, private_docker
+from tests.support.docker import IMAGE as TASK_IMAGE
 from tests.support.etcd import free_ports
 from tests.support.waiting import wait_until
 
@@ -30,7 +35,8 @@ MANYLINUX = ("libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthrea
 """What wheels may rely on (PEP 600)."""
 COMMANDS = ("sh", "mkdir", "printf", "rm", "chmod", "test")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(400)]
+slow = pytest.mark.slow  # what needs the image: to build it takes a minute, and the package index
 
 
 def base_filesystem() -> bytes:
@@ -98,6 +104,7 @@ def image(docker: PrivateDocker) -> str:
     return IMAGE
 
 
+@slow
 def test_the_image_is_small_and_says_what_it_is(docker: PrivateDocker, image: str) -> None:
     """A numeric user, no shell in its entry, OCI labels; no etcd, no fake, no tests in what is added to the base."""
     with docker.api() as api:
@@ -133,6 +140,7 @@ def confined(api: Any) -> Any:
     )
 
 
+@slow
 def test_the_command_runs_in_the_image(docker: PrivateDocker, image: str) -> None:
     """Without a shell, a writable file system or a name for its user."""
     assert f"tally {__version__}" in run(docker, image, ["version"])
@@ -155,6 +163,7 @@ def container(docker: PrivateDocker, image: str, etcd: EtcdProcess, cluster_name
         api.remove_container(made, force=True)
 
 
+@slow
 def test_a_replica_leads_in_a_container_and_hands_over(docker: PrivateDocker, container: tuple[str, int]) -> None:
     """On a read-only root, as a user without a name; SIGTERM reaches it as process 1, and it ends in good order."""
     name, port = container
@@ -194,6 +203,7 @@ def test_the_compose_file_starts_what_it_says(tmp_path: Path) -> None:
         (published,) = service["ports"]
         assert published.startswith("127.0.0.1:")
     assert "--auto-compaction-retention=1h" in compose["services"]["etcd"]["command"]
+    assert compose["services"]["tally-1"]["image"] == f"tally:{__version__}"
 
 
 def settings_of(environment: dict[str, str], folder: Path) -> Settings:
@@ -203,3 +213,90 @@ def settings_of(environment: dict[str, str], folder: Path) -> Settings:
     known = {f"TALLY_{name.upper()}" for name, origin in loaded.origins.items() if origin.startswith("environment")}
     assert known == {name for name in environment if name.startswith("TALLY_")}
     return loaded.settings
+
+
+class Composed:
+    """The compose file's services on an engine with a network of its own, where all its images are. `through` names the one
+    in whose container commands are called."""
+
+    def __init__(self, engine: NetworkedDocker) -> None:
+        self.engine = engine
+        self.through = "tally-1"
+
+    def compose(self, *arguments: str) -> None:
+        """docker-compose with the file as it is."""
+        group = str((self.engine.folder / "docker.sock").stat().st_gid)
+        command = ["docker-compose", "--project-name", "tally", "--file", str(DOCKER / "compose.yaml"), *arguments]
+        environment = {**os.environ, "DOCKER_HOST": self.engine.url, "DOCKER_GROUP": group}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    def tally(self, *arguments: str, given: dict[str, Any] | None = None) -> Any:
+        """A command by a replica's own settings, and its answer."""
+        inside = ["docker", "--host", self.engine.url, "exec", "-i", f"tally_{self.through}_1"]
+        command = [*inside, "/opt/tally/bin/tally", *arguments]
+        done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if "json" in arguments else done.stdout
+
+    def leader(self) -> str:
+        """Its name, once three replicas are registered and one of them leads."""
+
+        def found() -> str:
+            replicas = self.tally("get", "replicas", "-o", "json")["items"]
+            leaders = [replica["id"] for replica in replicas if replica["role"] == "leader"]
+            return leaders[0] if len(replicas) == 3 and leaders else ""
+
+        return wait_until(found, "three replicas with a leader", timeout=120, poll=0.5)
+
+
+@pytest.fixture
+def composed(docker: PrivateDocker, image: str, etcd_binary: EtcdBinary) -> Iterator[Composed]:
+    """The services, started as the file says, but for the images: Tally's is the one built here, and etcd's this machine's."""
+    if shutil.which("docker-compose") is None:
+        pytest.skip("docker-compose is not installed (Debian: docker-compose)")
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    etcd_image = io.BytesIO()
+    with tarfile.open(fileobj=etcd_image, mode="w") as tar:
+        tar.add(etcd_binary.path, services["etcd"]["command"][0].lstrip("/"))
+    with private_docker(NetworkedDocker) as engine:
+        assert isinstance(engine, NetworkedDocker)
+        with docker.api() as builder, engine.api() as api:
+            api.load_image(b"".join(builder.get_image(image)))
+            api.tag(image, *services["tally-1"]["image"].split(":"))
+            repository, tag = services["etcd"]["image"].split(":")
+            api.import_image_from_data(etcd_image.getvalue(), repository=repository, tag=tag)
+        started = Composed(engine)
+        started.compose("up", "--detach", "--no-build")
+        try:
+            yield started
+        finally:
+            started.compose("down", "--volumes")
+
+
+@slow
+def test_the_compose_file_runs_tasks_and_survives_its_leader(composed: Composed) -> None:
+    """Three replicas find etcd by its name, run containers through the engine's socket, and go on when one is killed."""
+    leader = composed.leader()
+    composed.through = "tally-2" if leader == "tally-1" else "tally-1"
+    for port in (9181, 9182, 9183):
+        script = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/livez').status)"
+        assert composed.engine.inside(sys.executable, "-c", script) == "200\n"
+    composed.tally("apply", "-f", "-", given={"name": "default", "capacity": {"cpu": 1}, "engine_options": {"network": "none"}})
+    run_task(composed, "before")
+    with composed.engine.api() as api:
+        killed = api.inspect_container(f"tally_{leader}_1")["State"]["Pid"]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: api.inspect_container(f"tally_{leader}_1")["State"]["Pid"] not in (0, killed), "its restart", timeout=90)
+    composed.leader()
+    run_task(composed, "after")
+    composed.compose("stop")
+    with composed.engine.api() as api:
+        replicas = [each for each in api.containers(all=True) if each["Image"].startswith("tally:")]
+        assert {api.inspect_container(each["Id"])["State"]["ExitCode"] for each in replicas} == {0}
+
+
+def run_task(composed: Composed, name: str) -> None:
+    """One that succeeds."""
+    composed.tally("submit", name, "--image", TASK_IMAGE, "--cpu", "1", "--", "true")
+    composed.tally("wait", name, "--for=succeeded", "--timeout", "120s")

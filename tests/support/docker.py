@@ -39,23 +39,10 @@ class PrivateDocker:
 
     def start(self) -> None:
         """Start the daemon, and wait until it answers. Raises AssertionError with the end of its log when it does not."""
-        # It ends with the test run, also with one that is killed; setpriv becomes dockerd.
-        command = [
-            "setpriv",
-            "--pdeathsig",
-            "TERM",
-            "dockerd",
-            "--iptables=false",
-            "--ip6tables=false",
-            "--bridge=none",
-            "--shutdown-timeout=5",
-        ]
-        command += [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid"]
-        command += ["-H", self.url, "-H", f"tcp://127.0.0.1:{self.port}", "--tls=false", f"--config-file={self.folder}/config"]
         (self.folder / "config").write_text("{}")  # not the machine's own
-        (self.folder / "pid").unlink(missing_ok=True)
+        (self.folder / "pidfile").unlink(missing_ok=True)
         with open(self.folder / "log", "ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
         process = self._process
 
         def answers() -> bool:
@@ -67,6 +54,15 @@ class PrivateDocker:
                 return False
 
         wait_until(answers, "dockerd's answer")
+
+    def _command(self) -> list[str]:
+        """It ends with the test run, also with one that is killed; setpriv becomes dockerd."""
+        address = ["--bridge=none", "-H", self.url, "-H", f"tcp://127.0.0.1:{self.port}", "--tls=false"]
+        return ["setpriv", "--pdeathsig", "TERM", *self._dockerd(), *address]
+
+    def _dockerd(self) -> list[str]:
+        own = [f"--{name}={self.folder}/{name.split('-')[0]}" for name in ("data-root", "exec-root", "pidfile", "config-file")]
+        return ["dockerd", "--iptables=false", "--ip6tables=false", "--shutdown-timeout=5", *own]
 
     def terminate(self) -> None:
         """SIGTERM, and wait for its end."""
@@ -118,8 +114,24 @@ class PrivateDocker:
         return (self.folder / "log").read_text(errors="replace").strip().splitlines()[-1]
 
 
+class NetworkedDocker(PrivateDocker):
+    """One with the default bridge, in a network namespace of its own, where its socket is in its usual place too."""
+
+    _ENTER = 'ip link set lo up && mount -t tmpfs tmpfs /run && exec "$@"'
+
+    def _command(self) -> list[str]:
+        outside = ["setpriv", "--pdeathsig", "TERM", "unshare", "--net", "--mount", "sh", "-c", self._ENTER, "enter"]
+        return [*outside, *self._dockerd(), "-H", self.url, "-H", "unix:///run/docker.sock"]
+
+    def inside(self, *command: str) -> str:
+        """What a command says that runs in its network."""
+        assert self._process is not None
+        enter = ["nsenter", "--net", "--target", str(self._process.pid)]
+        return subprocess.run([*enter, *command], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
 @contextmanager
-def private_docker() -> Iterator[PrivateDocker]:
+def private_docker(kind: type[PrivateDocker] = PrivateDocker) -> Iterator[PrivateDocker]:
     """A running daemon with the test image; skips, with the reason, where there can be none."""
     if shutil.which("dockerd") is None:
         pytest.skip("no Docker engine: dockerd is not installed (Debian: docker.io)")
@@ -128,7 +140,7 @@ def private_docker() -> Iterator[PrivateDocker]:
     if not Path("/usr/share/doc/busybox-static").exists():  # /bin/busybox may also be a linked one, which runs in no empty root
         pytest.skip("no image for the Docker engine: busybox-static is not installed")
     # A short path: the names of its sockets are limited to 108 characters.
-    docker = PrivateDocker(Path(tempfile.mkdtemp(prefix="tally-docker-")))
+    docker = kind(Path(tempfile.mkdtemp(prefix="tally-docker-")))
     try:
         docker.start()
     except AssertionError as error:
