@@ -35,7 +35,10 @@ def panel(kind: str, title: str, about: str, unit: str, *queries: Query, width: 
     if kind == "timeseries":
         options = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}}
     elif kind in ("stat", "bargauge"):
-        options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "textMode": "auto", "orientation": "auto"}
+        options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "orientation": "auto"}
+    # A table is of now, one row a series; what it does not need of each is hidden below.
+    form = {"format": "table", "instant": True} if kind == "table" else {}
+    hidden = {"excludeByName": {"Time": True, "Value": True}}
     return {
         "type": kind,
         "title": title,
@@ -45,9 +48,10 @@ def panel(kind: str, title: str, about: str, unit: str, *queries: Query, width: 
         "fieldConfig": {"defaults": {"unit": unit, **defaults}, "overrides": []},
         "options": options,
         "targets": [
-            {"refId": chr(ord("A") + number), "datasource": DATASOURCE, "expr": query.expr, "legendFormat": query.legend}
+            {"refId": chr(ord("A") + number), "datasource": DATASOURCE, "expr": query.expr, "legendFormat": query.legend, **form}
             for number, query in enumerate(queries)
         ],
+        **({"transformations": [{"id": "organize", "options": hidden}]} if kind == "table" else {}),
     }
 
 

@@ -21,6 +21,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from controller.client import Client
 from controller.dev import LocalCluster
@@ -139,6 +142,24 @@ def test_dashboards_are_made_from_their_source() -> None:
     source = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(source)
     assert dashboards() == source.dashboards(), "call: python deploy/grafana/dashboards.py"
+
+
+def lost(given: Any, kept: Any, path: str = "") -> list[str]:
+    """Paths of what stands in one document and not in the other."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        return [each for name in given for each in lost(given[name], kept.get(name), f"{path}/{name}")]
+    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        return [each for number, item in enumerate(given) for each in lost(item, kept[number], f"{path}/{number}")]
+    return [] if given == kept else [f"{path}: {given!r}"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DASHBOARDS.glob("*.json")))
+def test_grafana_knows_every_field(name: str) -> None:
+    """Read into Grafana's own model and written again: no field is unknown, misspelt, or not one of its panel's options."""
+    register_default_plugins()
+    document = dashboards()[name]
+    model = Dashboard.from_json(json.loads(json.dumps(document)))  # it changes what it is given
+    assert lost(document, json.loads(json.dumps(model, cls=JSONEncoder))) == []
 
 
 class Target(NamedTuple):
