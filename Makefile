@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full test-cluster check lint types lock simulate mutants chaos bench clean
+.PHONY: help install run test test-full test-cluster check lint types lock simulate mutants chaos bench bench-full clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,9 +62,12 @@ mutants: install ## seed bugs into the code, one by one, and print how many seed
 chaos: install ## kill, stop and cut off real processes for MINUTES=5, from a SEED (FAULTS="leader killed,…", REPLICAS, USERS)
 	@$(BIN)/python -m tests.chaos
 
-bench: install ## measure: prints a table; nothing is asserted
-	$(BIN)/python -m tests.bench
+bench: install ## measure all rows in a few minutes, or ROWS=B2,B7: prints a table; nothing is asserted
+	@ROWS="$(ROWS)" $(BIN)/python -m tests.bench
+
+bench-full: install ## measure at full size, other systems beside it: more than an hour, of disk 3 GB [ROWS=…]
+	@ROWS="$(ROWS)" $(BIN)/python -m tests.bench --full
 
 clean: ## remove the virtual environment, caches and the local cluster's data
-	rm -rf $(VENV) .tally .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .tally .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

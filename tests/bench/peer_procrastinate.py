@@ -31,8 +31,7 @@ def main(url: str, count: int, killed_among: int) -> None:
     options = {URL: url, "PYTHONPATH": str(HERE)}
     command = [sys.executable, "-m", "procrastinate", "--app", "peer_procrastinate.app", "worker", "--concurrency", CONCURRENCY]
     start = partial(Workers, command, PROCESSES, **options)
-    own = app.with_connector(procrastinate.SyncPsycopgConnector(conninfo=url))
-    with own.open():
+    with app.replace_connector(procrastinate.SyncPsycopgConnector(conninfo=url)) as own, own.open():
         own.schema_manager.apply_schema()
 
         def submit(number: int) -> None:

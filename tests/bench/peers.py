@@ -122,9 +122,11 @@ def _served(command: list[str], ready: list[str], what: str, **options: Any) -> 
 @contextmanager
 def _postgresql(folder: Path) -> Iterator[str]:
     """A PostgreSQL of its own with its default durability; as another user when we are root, whom it refuses."""
-    places = [Path(found).parent for name in ("postgres",) if (found := shutil.which(name))]
-    places = [place.resolve() for place in places] + sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    place = next((each for each in places if (each / "initdb").exists() and (each / "postgres").exists()), None)
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    if found := shutil.which("postgres"):
+        places.insert(0, Path(found).resolve().parent)
+    programs = ("initdb", "postgres", "pg_isready")
+    place = next((each for each in places if all((each / program).exists() for program in programs)), None)
     if place is None:
         raise Skipped("PostgreSQL is not installed (Debian: postgresql)")
     user = {"user": "postgres" if _is_user("postgres") else "nobody", "extra_groups": []} if os.geteuid() == 0 else {}

@@ -1,0 +1,77 @@
+"""What the benchmarks say of their samples: numbers, aims, the document and the README's section."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bench import report
+from tests.bench.measure import Aim, Figure, quantile
+from tests.bench.report import BEGIN, END, README, Report, readme_table, renew_readme
+from tests.bench.rows import ROWS
+
+MACHINE = {
+    "cpu": "a cpu", "cores": 2, "memory_gib": 8.0, "system": "Linux", "file_system": "ext4", "fsync_ms": 1.5,
+    "busy_percent_before": 3.0, "quiet": True,
+}  # fmt: skip
+
+
+@pytest.fixture
+def document() -> dict[str, object]:
+    """A run of two figures, as it is read from its file."""
+    figures = [
+        Figure(
+            "B2",
+            "burn-down",
+            "tasks/s",
+            [1600.0, 1500.0, 1700.0],
+            baseline=2000.0,
+            against="B1 floor",
+            aims=(Aim("ratio", least=0.7),),
+        ),
+        Figure("B7", "SIGKILL", "s", [0.5, 1.5], aims=(Aim("p99", most=1.0),), tail=True),
+    ]
+    made = Report("quick", MACHINE, {"python": "3.11.7", "etcd": "3.5.1"}, "abc", "2026-01-02T03:04:05+00:00", figures)
+    made.skipped.append({"row": "PEERS", "reason": "no | network"})
+    return dict(json.loads(json.dumps(made.to_json())))
+
+
+def test_quantiles_are_samples() -> None:
+    assert [quantile([3.0, 1.0, 2.0], share) for share in (0.0, 0.5, 0.99, 1.0)] == [1.0, 2.0, 3.0, 3.0]
+    assert quantile([float(n) for n in range(1, 101)], 0.99) == 99.0
+
+
+def test_an_aim_is_met_or_missed_by_the_number_that_it_names(document: dict[str, object]) -> None:
+    met = {figure["row"]: figure["met"] for figure in document["figures"]}  # type: ignore[index,attr-defined]
+    assert met == {"B2": True, "B7": False}
+    assert Figure("B1", "", "", [1.0], aims=(Aim("ratio", least=1.0),)).met() is None  # without a baseline there is none to tell
+
+
+def test_all_rows_are_there() -> None:
+    assert [f"B{number}" for number in range(1, 13)] == [row for row in ROWS if row.startswith("B")]
+
+
+def test_the_readme_shows_figures_aims_and_what_is_missing(document: dict[str, object]) -> None:
+    lines = readme_table(document).splitlines()
+    assert "| B2 | burn-down | 1,600 tasks/s | 1,500 – 1,700 of 3 | 0.80 × B1 floor | ratio ≥ 0.7 ✓ | etcd, fsync |" in lines
+    assert any(line.startswith("| B7 | SIGKILL | 1 s | p99 1.5, max 1.5 of 2 |") and "✗ missed" in line for line in lines)
+    assert "- PEERS: not measured: no | network" in lines
+    assert not any("Preliminary" in line for line in lines)
+
+
+def test_figures_of_a_busy_machine_are_marked(document: dict[str, object]) -> None:
+    document["machine"] = MACHINE | {"quiet": False, "busy_percent_before": 80.0}
+    assert "Preliminary: 80 % of the machine was in use by others" in readme_table(document)
+
+
+def test_the_readme_has_a_place_for_them(document: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text(README.read_text())
+    monkeypatch.setattr(report, "README", copy)
+    renew_readme(document)
+    renew_readme(document)
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    assert copy.read_text() == f"{before}{BEGIN}\n{readme_table(document)}\n{END}{after}"
