@@ -3,6 +3,10 @@
 The client's typed methods would check every body against its own models, which know neither what is newer than they nor
 haste; so they are left out, and JSON goes in and out as it is. Nothing is repeated by the transport: what is not idempotent
 is repeated by whoever knows what a second time means. Each call has time-outs, and takes its turn under a rate limit.
+
+Credentials change while we run: the client reads a pod's own token again each minute, and a plugin's when it expires, but never a
+kubeconfig's `tokenFile`, client key or inline certificates. So a 401, which says that nothing was done, makes us read the whole
+configuration again, and the call is sent once more with what is new. Authorities' files are read for each new connection.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Any
 
 import msgspec
 import urllib3
+import yaml
 from kubernetes import config
 from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
@@ -33,7 +38,9 @@ POOL_SIZE = 32  # connections kept; more are made when needed
 CREDENTIALS_RETRY_SECONDS = 5.0
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _STREAM_BYTES = 64 * 1024
-_AUTHENTICATION = ["BearerToken"]
+_UNAUTHORIZED = 401
+_UNREADABLE = (config.ConfigException, OSError, yaml.YAMLError, TypeError, ValueError, KeyError, AttributeError)
+"""How the client fails at a configuration: the last four where a value is of another kind than it thinks."""
 
 
 class ApiRefused(EngineError):
@@ -114,9 +121,11 @@ class KubernetesApi:
     def __init__(self, access: Access, clock: Clock) -> None:
         """Raises EngineUnavailable when there is no configuration that can be read."""
         configuration, self.namespace = _load(access)
-        configuration.retries = False
-        configuration.connection_pool_maxsize = POOL_SIZE
         self._client = ApiClient(configuration)
+        self._access = access
+        self._clock = clock
+        self._renewing = threading.Lock()
+        self._renew_again_at = 0.0  # boottime
         self._timeout = access.timeout_seconds
         self.limit = RateLimit(access.qps, access.burst, clock)
         self._closed = threading.Event()
@@ -157,22 +166,42 @@ class KubernetesApi:
         if self._closed.is_set() or self._closed.wait(self.limit.take()):
             raise EngineUnavailable("the connection to Kubernetes is closed")
         headers = {"Accept": JSON} | ({"Content-Type": content_type} if body is not None else {})
-        try:
-            request = self._client.param_serialize(
-                method, path, query_params=list(query.items()), header_params=headers, body=body, auth_settings=_AUTHENTICATION
+        client = self._client
+
+        def send() -> urllib3.BaseHTTPResponse:
+            request = client.param_serialize(
+                method, path, query_params=list(query.items()), header_params=headers | _authorization(client), body=body
             )
-            response: urllib3.BaseHTTPResponse = self._client.call_api(
-                *request, _request_timeout=(min(CONNECT_SECONDS, timeout), timeout)
-            ).response
+            answer = client.call_api(*request, _request_timeout=(min(CONNECT_SECONDS, timeout), timeout))
+            response: urllib3.BaseHTTPResponse = answer.response
+            return response
+
+        try:
+            response = send()
+            if response.status == _UNAUTHORIZED and (renewed := self._renewed(client)) is not client:
+                client = renewed
+                response = send()
             if 200 <= response.status < 300:
                 return response
             data = response.data
         except (urllib3.exceptions.HTTPError, ApiException) as error:  # ApiException: a certificate that is not trusted
             raise self._broken(error) from error
-        except config.ConfigException as error:
+        except (config.ConfigException, OSError) as error:
             self.faults["credentials"] += 1
             raise EngineUnavailable(f"credentials for Kubernetes: {error}", CREDENTIALS_RETRY_SECONDS) from error
         raise self.fault(_status_of(response.status, data), response.headers.get("Retry-After", ""))
+
+    def _renewed(self, refused: ApiClient) -> ApiClient:
+        """A client with the configuration as it is now, after the server did not accept the credentials of `refused`.
+
+        The same one again when that was tried a moment ago: plugins that make credentials are not to be stormed.
+        """
+        with self._renewing:
+            if self._client is refused and self._clock.boottime() >= self._renew_again_at and not self._closed.is_set():
+                self._renew_again_at = self._clock.boottime() + CREDENTIALS_RETRY_SECONDS
+                self._client = ApiClient(_load(self._access)[0])
+                refused.close()  # type: ignore[no-untyped-call]  # calls under way keep their connections
+            return self._client
 
     def fault(self, status: Status, retry_after: str = "") -> EngineError:
         """The error that an answer other than good means."""
@@ -180,7 +209,7 @@ class KubernetesApi:
         told = status.details.retry_after_seconds if status.details is not None else 0
         pause = float(retry_after) if retry_after.isdigit() else float(told)
         words = f"Kubernetes answers {status.code} {status.reason}: {status.message}"
-        if status.code == 401:
+        if status.code == _UNAUTHORIZED:
             return EngineUnavailable(f"{words} (our credentials are not accepted)", CREDENTIALS_RETRY_SECONDS)
         if status.code >= 500 or status.code in (408, 429) or pause:
             return EngineUnavailable(words, pause or 1.0)
@@ -236,6 +265,8 @@ class Stream:
 def _load(access: Access) -> tuple[Configuration, str]:
     """The client's configuration and the namespace that it names. Raises EngineUnavailable."""
     configuration = Configuration()
+    configuration.retries = False
+    configuration.connection_pool_maxsize = POOL_SIZE
     try:
         if access.kubeconfig is None and not access.context and "KUBECONFIG" not in os.environ and _is_in_cluster():
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
@@ -244,10 +275,16 @@ def _load(access: Access) -> tuple[Configuration, str]:
         context = access.context or None
         config.load_kube_config(file, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
         contexts, active = config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError) as error:
+    except _UNREADABLE as error:
         raise EngineUnavailable(f"no access to Kubernetes: {error}; give --kubeconfig, or run in a cluster") from error
     chosen = next((each for each in contexts if each["name"] == access.context), active)
     return configuration, str(chosen.get("context", {}).get("namespace") or "default")
+
+
+def _authorization(client: ApiClient) -> dict[str, str]:
+    """The header that signs a call. Files of tokens end with a newline where people have made them."""
+    token = client.configuration.get_api_key_with_prefix("BearerToken")
+    return {"Authorization": token.strip()} if token else {}
 
 
 def _is_in_cluster() -> bool:

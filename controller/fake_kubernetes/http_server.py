@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
@@ -36,12 +37,14 @@ class ConnectionServer(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 256
 
-    def __init__(self, host: str, port: int, cluster: FakeCluster) -> None:
+    def __init__(self, host: str, port: int, cluster: FakeCluster, tls: ssl.SSLContext | None) -> None:
         self.cluster = cluster
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         super().__init__((host, port), Handler)
+        if tls is not None:  # hands are shaken in the connection's own thread, with its first byte
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread of its own, with a name, for each connection."""
@@ -78,7 +81,7 @@ class ConnectionServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as socketserver calls it
         """A handler's own mistake ends the test that caused it (see FakeCluster.stop); a client that went away is none."""
         error = sys.exception()
-        if not isinstance(error, ConnectionError):
+        if not isinstance(error, ConnectionError | ssl.SSLError):
             self.cluster.note_failure(error)
 
 

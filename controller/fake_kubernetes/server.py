@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,7 +36,7 @@ class FakeCluster:
     """One API server, its scheduler, and nodes with their kubelets, on 127.0.0.1.
 
     `scale` is how many real seconds one second of the cluster takes: run times, graces, deadlines and `timings` are in
-    seconds of the cluster; watch time-outs, bookmarks and delays of requests are real.
+    seconds of the cluster; watch time-outs, bookmarks and delays of requests are real. With `tls` it is served over that.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class FakeCluster:
         seed: int = 0,
         node: bool = True,
         clock: Clock | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         timings = timings or Timings()
         self.clock = clock or SystemClock()
@@ -84,7 +86,8 @@ class FakeCluster:
         self._logs = PodLogs(self.storage, self._kubelets.runs, self._agenda)
         self.api = Api(self.storage, self._registry, self._logs, self.clock, self.version, bookmark_seconds)
         self._failure: BaseException | None = None
-        self._server = ConnectionServer("127.0.0.1", port, self)
+        self._server = ConnectionServer("127.0.0.1", port, self, tls)
+        self._scheme = "http" if tls is None else "https"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), name="fake-kubernetes-listener", daemon=True
         )
@@ -129,8 +132,8 @@ class FakeCluster:
 
     @property
     def url(self) -> str:
-        """http://127.0.0.1:PORT."""
-        return f"http://127.0.0.1:{self.port}"
+        """http://127.0.0.1:PORT, or https."""
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def kubeconfig(self, path: Path, *, token: str = TOKEN, namespace: str = "default") -> Path:
         """Write a kubeconfig for this server, readable by its owner only; returns `path`."""
