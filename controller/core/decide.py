@@ -83,7 +83,7 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     may_end = attempt is None or not attempt.starting
     if seen is not None and seen.stopped:
         return Decision(end(task, status, seen, moment)) if may_end else None
-    requested = _holding_request(task, status, moment, may_end)
+    requested = _holding_request(task, status, attempt, moment)
     if requested is not None:
         return requested
     if status.lost_since is not None and task.spec is not None and may_end:
@@ -159,7 +159,7 @@ def _overdue(task: Task, status: Status, moment: Moment) -> tuple[str, str] | No
     return None
 
 
-def _holding_request(task: Task, status: Status, moment: Moment, may_end: bool) -> Decision | None:
+def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     if RequestKind.CANCEL in task.requests:
         request = task.requests[RequestKind.CANCEL][0]
         if status.cancelling:
@@ -167,23 +167,37 @@ def _holding_request(task: Task, status: Status, moment: Moment, may_end: bool) 
             return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
         message = f"cancelled by {request.by or 'request'}" + (f": {request.reason}" if request.reason else "")
         return Decision(transitions.stop_requested(status, "cancel", message, moment), (RequestKind.CANCEL,))
-    if RequestKind.CONFIRM_STOPPED in task.requests and may_end:
-        request = task.requests[RequestKind.CONFIRM_STOPPED][0]
-        kind = (RequestKind.CONFIRM_STOPPED,)
-        if request.attempt not in (0, status.attempt):
-            why = f"it speaks of attempt {request.attempt}, but attempt {status.attempt} is the current one"
-            return Decision(transitions.request_ignored(status, request, why, moment), kind)
-        if status.lost_since is None and not status.stopping:
-            why = "its attempt is neither lost nor being stopped"
-            return Decision(transitions.request_ignored(status, request, why, moment), kind)
-        message = f"{request.by or 'an operator'} confirmed that it stopped" + (f": {request.reason}" if request.reason else "")
-        return Decision(_give_up(task, status, "ConfirmedStopped", message, moment), kind)
+    if RequestKind.CONFIRM_STOPPED in task.requests:
+        confirmed = _confirmed(task, status, attempt, moment)
+        if confirmed is not None:
+            return confirmed
     if RequestKind.RETRY in task.requests and not status.cancelling:
         # While it is being cancelled, a retry waits for the end and takes effect then.
         request = task.requests[RequestKind.RETRY][0]
         why = "its attempt has not ended"
         return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.RETRY,))
     return None
+
+
+def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
+    """An operator's word that the attempt stopped. It counts for what is lost or being stopped, unless the engine knows better."""
+    request, kind = task.requests[RequestKind.CONFIRM_STOPPED][0], (RequestKind.CONFIRM_STOPPED,)
+    seen = attempt.observation if attempt is not None else None
+    why = ""
+    if request.attempt not in (0, status.attempt):
+        why = f"it speaks of attempt {request.attempt}, but attempt {status.attempt} is the current one"
+    elif status.lost_since is None and seen is not None and seen.phase in (Phase.PENDING, Phase.RUNNING):
+        why = f"the engine shows its attempt as {seen.phase}"
+    elif status.lost_since is None and not status.stopping:
+        why = "its attempt is neither lost nor being stopped"
+    if why:
+        return Decision(transitions.request_ignored(status, request, why, moment), kind)
+    if attempt is None or attempt.starting or (seen is None and attempt.stop_sent_at is None):
+        # A start may be on its way, from an earlier term too, and nobody's word speaks of what it will make. Once the engine
+        # has shown the attempt, or taken its stop, a late start finds its name taken.
+        return None
+    message = f"{request.by or 'an operator'} confirmed that it stopped" + (f": {request.reason}" if request.reason else "")
+    return Decision(_give_up(task, status, "ConfirmedStopped", message, moment), kind)
 
 
 def _give_up(task: Task, status: Status, reason: str, message: str, moment: Moment) -> Status:

@@ -618,6 +618,28 @@ def test_an_operators_word_waits_for_the_start_that_is_under_way(stage: Stage) -
     leader.run()
     assert stage.state("job") == State.PENDING
     leader.acknowledge(effects)
+    assert stops(leader.run()) == ["job-1"]
+    assert stage.state("job") == State.PENDING, "the engine knows better: it shows the attempt"
+    leader.see(observation(("job", 1), Phase.FAILED))
     leader.run()
     assert stage.state("job") == State.CANCELLED
     assert stage.held() == {}
+
+
+def test_an_operators_word_waits_until_a_late_start_would_find_its_name_taken(stage: Stage) -> None:
+    """An earlier leader's start may still be on its way: what nobody has seen is stopped before it is believed to be dead."""
+    stage.submit("job")
+    leader_of(stage).run()
+    stage.request("job", RequestKind.CANCEL)
+    stage.elect()
+    leader = leader_of(stage)
+    stage.request("job", RequestKind.CONFIRM_STOPPED, attempt=1)
+    leader.sync()
+    effects = leader.run()
+    assert stops(effects) == ["job-1"]
+    assert stage.state("job") == State.PENDING
+    leader.acknowledge(effects)
+    leader.run()
+    assert stage.state("job") == State.CANCELLED
+    assert stage.held() == {}
+    stage.check()

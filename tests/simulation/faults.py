@@ -30,6 +30,7 @@ FAULTS: dict[str, tuple[float, str]] = {
     "etcd-lossy": (10.0, "lose_at_etcd"),
     "etcd-late": (10.0, "delay_at_etcd"),
     "watch-stalled": (8.0, "stall_watch"),
+    "etcd-late-commit": (4.0, "hold_up_commit"),
     "etcd-outage": (15.0, "etcd_outage"),
     "etcd-full": (12.0, "fill_etcd"),
     "compaction": (3.0, "compact"),
@@ -39,7 +40,8 @@ FAULTS: dict[str, tuple[float, str]] = {
     "foreign": (8.0, "write_foreign_values"),
     "engine-cut": (8.0, "cut_engine"),
     "engine-lossy": (8.0, "lose_at_engine"),
-    "engine-late": (8.0, "delay_at_engine"),
+    "engine-late": (4.0, "delay_at_engine"),
+    "engine-late-start": (3.0, "hold_up_start"),
     "engine-outage": (12.0, "engine_outage"),
     "engine-refuses": (12.0, "refuse"),
     "node-lost": (4.0, "lose_node"),
@@ -73,6 +75,7 @@ class Faults:
         """Nothing goes wrong any more, and what is wrong is mended."""
         self._ended = True
         self._on_write = self._on_user = None
+        self.simulation.etcd.holds_up = self.simulation.engine.holds_up = ""
         for undo in list(self._undo.values()):
             undo()
         self._undo.clear()
@@ -180,6 +183,10 @@ class Faults:
         """Requests and answers of one replica are slow, and some very late."""
         self._delay(self.simulation.etcd)
 
+    def hold_up_commit(self) -> None:
+        """One transaction arrives when its sender has long sent another copy, or has given up."""
+        self.simulation.etcd.holds_up = "commit"
+
     def stall_watch(self) -> None:
         """A watch falls silent while all else is answered."""
         link = self.simulation.etcd.link(self._any().machine)
@@ -278,6 +285,10 @@ class Faults:
         """Requests and answers between one replica and the engine are slow, and some very late."""
         self._delay(self.simulation.engine)
 
+    def hold_up_start(self) -> None:
+        """One creation arrives when its sender has long given up."""
+        self.simulation.engine.holds_up = "start"
+
     def engine_outage(self) -> None:
         """The engine answers nobody."""
         engine = self.simulation.engine
@@ -361,7 +372,7 @@ class Faults:
 
     def _delay(self, server: Server) -> None:
         link = server.link(self._any().machine)
-        link.slow, link.late = self.scheduler.rng.choice((1.0, 10.0, 100.0)), self.scheduler.rng.choice((0.0, 0.05, 0.2))
+        link.slow, link.late = self.scheduler.rng.choice((1.0, 10.0, 100.0)), self.scheduler.rng.choice((0.0, 0.1, 0.4))
         self._for_a_while(lambda: _mend(link))
 
     def _for_a_while(self, undo: Callable[[], None], longest: float = 15.0) -> None:

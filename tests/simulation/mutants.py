@@ -93,6 +93,27 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        "a commit that a read does not show is taken for not applied",
+        (
+            Edit(
+                f"{_RECONCILER}._commit",
+                "result = self._store.commit(transaction, deadline=self._leadership.deadline)",
+                """from controller.store.base import Committed, OutcomeUnknown
+        soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
+        try:
+            result = self._store.commit(transaction, deadline=soon)
+        except OutcomeUnknown:
+            key = transaction.writes[0].key
+            found, revision = self._store.get(key, deadline=self._leadership.deadline)
+            if found is None or transaction.op.encode() not in found.value:
+                with self._changing():
+                    self._planner.refused(plan)
+                return False
+            result = Committed(found.mod)""",
+            ),
+        ),
+    ),
     # -- evidence
     Mutant(
         "a phase is trusted without evidence",
@@ -119,6 +140,24 @@ MUTANTS = [
                 "runtime.actuator:Actuator._perform",
                 "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
                 "self._inbox.put(StartRefused(epoch, effect, 'Timeout', str(error), False))",
+            ),
+        ),
+    ),
+    Mutant(
+        "a start that a list does not show is taken for not applied",
+        (
+            Edit(
+                "runtime.actuator:Actuator._perform",
+                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
+                """shown = [effect.attempt]
+            if isinstance(effect, Start):
+                try:
+                    shown = [seen.attempt for seen in self._engine.list()]
+                except EngineUnavailable:
+                    pass
+            failed = EffectFailed(epoch, effect, str(error), error.retry_after)
+            refused = StartRefused(epoch, effect, 'NotApplied', str(error), False)
+            self._inbox.put(failed if effect.attempt in shown else refused)""",
             ),
         ),
     ),

@@ -43,6 +43,7 @@ class Server:
         self.scheduler = scheduler
         self.name = name
         self.up = True  # False: no quorum, or an outage: requests are lost
+        self.holds_up = ""  # the next request that begins so is late, whatever its link is like
         self.links: dict[str, Link] = {}
 
     def link(self, machine: Machine) -> Link:
@@ -90,7 +91,10 @@ class Server:
                 fiber.wake(turn, answer, self.delay(back))
 
         if not link.silent and scheduler.rng.random() >= link.loss:
-            scheduler.after(self.delay(link), arrive)
+            held_up = self.holds_up != "" and what.startswith(self.holds_up)
+            if held_up:
+                self.holds_up = ""
+            scheduler.after(scheduler.rng.random() * LATEST_SECONDS if held_up else self.delay(link), arrive)
         fiber.wake(turn, None, max(0.0, give_up_at - scheduler.now))
         result = fiber.wait()
         if result is None:

@@ -76,7 +76,7 @@ class Oracle:
         self.epochs: dict[int, int] = {}  # epoch → term
         self.transitions: dict[str, int] = {}  # how often each state was entered
         self.admitted: dict[str, int] = {}  # task → the highest attempt that was ever admitted
-        self.abandoned: dict[str, int] = {}  # task → attempts up to this number were given up by somebody's word
+        self.abandoned: dict[str, int] = {}  # task → attempts up to this number were given up by their `on_lost`: they may run
         self.machines: dict[str, Machine] = {}
         self.leaderships: Callable[[], list[tuple[str, Leadership]]] = list
         self.elected_at = 0.0
@@ -97,10 +97,12 @@ class Oracle:
         if attempt.forged:
             return
         abandoned = self.abandoned.get(task_id, 0)
+        if attempt.id.number <= abandoned:
+            return
         for other in self.engine.every[task_id]:
             if other is not attempt and other.live and not other.forged and other.id.number > abandoned:
                 raise Violation("I4", f"{attempt.id} ({attempt.uid}) begins to run while {other.id} ({other.uid}) runs", task_id)
-        if attempt.id.number > abandoned and not self.holds(attempt.id):
+        if not self.holds(attempt.id):
             raise Violation("I4", f"{attempt.id} begins to run after its hold has ended", task_id)
 
     def on_create(self, attempt: AttemptId) -> None:
@@ -311,7 +313,7 @@ class Oracle:
                 # What somebody made by hand can only be respected once it is known.
                 # What reached the writer before its last commit was answered is known to the plan of this one.
                 known = not other.forged or other.shown.get(writer, self.scheduler.now) < self.wrote_at.get(writer, 0.0)
-                if other.live and known and other.id.number > new.abandoned:
+                if other.live and known and other.id.number > self.abandoned.get(task_id, 0):
                     raise Violation("I4", f"{task_id} was admitted while {other.id} runs", task_id)
         if was_holding and (new.state not in HOLDING or new.attempt != before):
             assert old is not None
@@ -319,19 +321,22 @@ class Oracle:
 
     def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
         """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true result."""
-        if new.abandoned >= old.attempt:
-            self.abandoned[task_id] = new.abandoned
+        mine = [attempt for attempt in self.engine.every.get(task_id, ()) if attempt.id.number == old.attempt]
+        given_up = new.abandoned >= old.attempt
+        key = self.keys.request(task_id, "confirm-stopped")
+        confirmed = key in changed and codec.decode_request("confirm-stopped", self.values[key]).attempt in (0, old.attempt)
+        if given_up and not confirmed:
+            self.abandoned[task_id] = new.abandoned  # by the user's own policy: it may run, even while its successor does
             limit = self._replaces_lost_after(task_id)
-            key = self.keys.request(task_id, "confirm-stopped")
-            confirmed = key in changed and codec.decode_request("confirm-stopped", self.values[key]).attempt in (0, old.attempt)
             lost_for = (new.finished_at or 0.0) - (old.lost_since if old.lost_since is not None else float("inf"))
-            if not confirmed and (limit is None or lost_for < limit - 0.001 - self.wall_spread):
+            if limit is None or lost_for < limit - 0.001 - self.wall_spread:
                 raise Violation("I4", f"{task_id}-{old.attempt} was given up, and nobody had said so", task_id)
             return
-        mine = [attempt for attempt in self.engine.every.get(task_id, ()) if attempt.id.number == old.attempt]
         for attempt in mine:
             if attempt.live:
                 raise Violation("I4", f"the hold of {attempt.id} ended while it runs", task_id)
+        if given_up:
+            return  # an operator said that it had stopped, and it had; what became of it nobody knows
         results = {attempt.result.phase for attempt in mine if attempt.result is not None and not attempt.removed}
         steps: list[Step] = codec.decode_history(new)[-(new.steps - old.steps) :]
         told = "Succeeded" if steps[0].state == "Succeeded" else "Failed"
