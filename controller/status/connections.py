@@ -8,6 +8,7 @@ way to a new one: a thousand idle connections cannot keep a probe out. They coun
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from uvicorn import Config
@@ -23,6 +24,9 @@ REQUEST_SECONDS = 10.0  # for a client to send its request, and for a TLS handsh
 LOOK_SECONDS = 10.0  # an answer of which nothing is taken for so long is given up
 CERTIFIED = "tally.certified"  # in a request's state: whether its connection has a certificate that the client authority signed
 CLOSE_SECONDS = 2.0  # for a peer's word that it has closed its side of TLS
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.ERROR)  # uvicorn warns of each request that it cannot parse: whoever sends rubbish would fill the log
 
 
 class Door:
@@ -48,6 +52,7 @@ class StatusProtocol(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.logger = _log
         self._door = door
         self._accepted: asyncio.Transport | None = None
         self._securing: asyncio.Task[None] | None = None

@@ -21,6 +21,17 @@ HEADERS = {
     "Tally-Staleness-Seconds": ("Seconds since the model was last known to be current.", {"type": "number", "minimum": 0}),
 }
 _REF = "#/components/schemas/{name}"
+_ANY_OF: list[dict[str, list[str]]] = [
+    {},
+    {"token": []},
+    {"password": []},
+    {"certificate": []},
+]  # {}: a replica need not ask for any
+_UNAUTHORIZED = {
+    "description": "The replica asks for a token or a certificate, and the request has none that it knows.",
+    "headers": {"WWW-Authenticate": {"description": "How a token may be given.", "schema": {"type": "string"}}},
+    "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(name=ProblemDocument.__name__)}}},
+}
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
@@ -40,6 +51,12 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "components": {
             "schemas": components,
             "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()},
+            "responses": {"Unauthorized": _UNAUTHORIZED},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "A token of the replica's `status_token_file`."},
+                "password": {"type": "http", "scheme": "basic", "description": "The token as password, under any name."},
+                "certificate": {"type": "mutualTLS", "description": "Signed by the replica's `status_client_ca_file`."},
+            },
         },
     }
 
@@ -55,6 +72,8 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
     responses = {"200": _response("As asked for.", route.content_type, schema or {"type": "string"})}
     for status, text in sorted(problems.items()):
         responses[str(status.value)] = _response(text, CONTENT_TYPE, {"$ref": _REF.format(name=ProblemDocument.__name__)})
+    if not route.is_probe:
+        responses["401"] = {"$ref": "#/components/responses/Unauthorized"}
     named = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for name in re.findall(r"{(\w+)}", route.path)
@@ -64,6 +83,7 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": named + [_parameter(parameter) for parameter in parameters],
         "responses": responses,
+        "security": [] if route.is_probe else _ANY_OF,
     }
 
 

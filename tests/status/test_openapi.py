@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 import httpx
+import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -18,6 +19,7 @@ from controller.core.resources import Vector
 from controller.core.view import Check
 from controller.status.openapi import HEADERS
 from controller.status.routes import ROUTES
+from tests.status.conftest import Files, reader, serving
 from tests.status.model_view import ModelView
 
 STREAM = "/v1/events"
@@ -31,6 +33,7 @@ def test_the_document_describes_every_route_and_nothing_else(http: httpx.Client)
         assert list(document["paths"][route.path]) == ["get"]
         answers = document["paths"][route.path]["get"]["responses"]
         assert {"200", *(str(int(status)) for status in route.problems)} <= set(answers)
+        assert (answers.pop("401", None) is None) is route.is_probe
         assert all(set(answer["headers"]) == set(HEADERS) for answer in answers.values())
 
 
@@ -47,8 +50,14 @@ def test_every_route_answers_as_described(http: httpx.Client, view: ModelView) -
             assert answer.headers["content-type"].partition(";")[0] == route.content_type.partition(";")[0]
 
 
-def test_answers_hold_what_the_document_says(http: httpx.Client, view: ModelView) -> None:
+@pytest.mark.parametrize("protected", [False, True], ids=["plain", "TLS and token"])
+def test_answers_hold_what_the_document_says(view: ModelView, files: Files, protected: bool) -> None:
     """Generated requests, valid and not, against a model with all kinds of records: status codes, headers and bodies fit."""
+    with serving(view, files.tls | files.token if protected else {}) as server, reader(server, files) as http:
+        _hold(view, http, files if protected else None)
+
+
+def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
     view.define_pool("default", cpu=1000)
     view.submit("0", labels={"team": "blue"}, env={"A": "1"})
     view.submit("1", pool="other")
@@ -59,9 +68,12 @@ def test_answers_hold_what_the_document_says(http: httpx.Client, view: ModelView
     checked = 0
     session = requests.Session()
     session.trust_env = False
+    if files is not None:
+        schema.config.update(tls_verify=files.authority.ca_file)
+        session.headers["Authorization"] = f"Bearer {files.secret}"
 
     @given(st.data())
-    @settings(max_examples=250, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+    @settings(max_examples=150 if files is None else 100, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     def requests_hold(data: st.DataObject) -> None:
         nonlocal checked
@@ -81,4 +93,4 @@ def test_answers_hold_what_the_document_says(http: httpx.Client, view: ModelView
 
     with session:
         requests_hold()
-    assert checked > 100
+    assert checked > 50
