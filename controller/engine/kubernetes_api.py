@@ -6,7 +6,7 @@ is repeated by whoever knows what a second time means. Each call has time-outs, 
 
 Credentials change while we run: the client reads a pod's own token again each minute, and a plugin's when it expires, but never a
 kubeconfig's `tokenFile`, client key or inline certificates. So a 401, which says that nothing was done, makes us read the whole
-configuration again, and the call is sent once more with what is new. Authorities' files are read for each new connection.
+configuration again, and the call is sent once more if we have another token now. Authorities' files are read for each new connection.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class KubernetesApi:
         if self._closed.is_set() or self._closed.wait(self.limit.take()):
             raise EngineUnavailable("the connection to Kubernetes is closed")
         headers = {"Accept": JSON} | ({"Content-Type": content_type} if body is not None else {})
-        client = self._client
+        client = self._client  # of this call, and replaced where its credentials are
 
         def send() -> urllib3.BaseHTTPResponse:
             request = client.param_serialize(
@@ -178,9 +178,10 @@ class KubernetesApi:
 
         try:
             response = send()
-            if response.status == _UNAUTHORIZED and (renewed := self._renewed(client)) is not client:
-                client = renewed
-                response = send()
+            if response.status == _UNAUTHORIZED:
+                signed, client = _authorization(client), self._renewed(client)
+                if _authorization(client) != signed:
+                    response = send()
             if 200 <= response.status < 300:
                 return response
             data = response.data
