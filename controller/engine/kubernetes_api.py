@@ -6,7 +6,8 @@ is repeated by whoever knows what a second time means. Each call has time-outs, 
 
 Credentials change while we run: the client reads a pod's own token again each minute, and a plugin's when it expires, but never a
 kubeconfig's `tokenFile`, client key or inline certificates. So a 401, which says that nothing was done, makes us read the whole
-configuration again, and the call is sent once more if we have another token now. Authorities' files are read for each new connection.
+configuration again, and the call is sent once more if we have another token now. Files of
+authorities are read for each new connection.
 """
 
 from __future__ import annotations
