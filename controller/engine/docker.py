@@ -56,7 +56,7 @@ from controller.engine.container import (
     placeholder,
 )
 from controller.engine.delayed_kills import DelayedKills
-from controller.engine.docker_daemon import DockerDaemon, ImagePulls, closed_when, translated
+from controller.engine.docker_daemon import DockerDaemon, ImagePulls, closed_when
 
 _Observations = list[Observation]  # named before a method is called `list`
 
@@ -69,7 +69,7 @@ _EMPTY_TAR = bytes(1024)  # two blocks of zeros end an archive
 
 
 class DockerEngine:
-    """See the module's docstring. Safe to use from several threads and by several replicas."""
+    """See the module's docstring. Safe to use from several threads and by several replicas. `faults` counts failed calls."""
 
     name = "docker"
 
@@ -77,11 +77,16 @@ class DockerEngine:
         """`base_url` as in DOCKER_HOST, None for the environment's; connects when first used. Raises InvalidField."""
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._daemon = DockerDaemon(base_url)
+        self.faults = self._daemon.faults
         self._pulls = ImagePulls(self._daemon)
         self._kills = DelayedKills(lambda container_id: self._signal(container_id, "SIGKILL"), clock, f"docker-kills-{cluster}")
         # Starts and stops of one attempt come one after the other, or they would replace each other's containers in vain.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._listed: dict[tuple[str, str], Observation] = {}  # by id and state: what the last list found, where it stays so
+
+    def waited_seconds(self) -> float:
+        """See Counting: no call waits for a turn, there is no limit of our own."""
+        return 0.0
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """See Engine. AttemptRefused: NameTaken, ImageMissing, ErrImagePull, InvalidContainer (bad options, and Docker's own)."""
@@ -91,7 +96,7 @@ class DockerEngine:
         except InvalidField as error:
             raise AttemptRefused("InvalidContainer", str(error)) from error
         name = name_of(self._cluster, launch.attempt)
-        with self._lock_of(launch.attempt), translated():
+        with self._lock_of(launch.attempt), self._daemon.translated():
             for _ in range(_TRIES):
                 found = self._inspect(name)
                 if found is not None and attempt_of(found, self._cluster) != launch.attempt:
@@ -116,7 +121,7 @@ class DockerEngine:
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         """See Engine. None when `uid` is not the attempt's."""
         name = name_of(self._cluster, attempt)
-        with self._lock_of(attempt), translated():
+        with self._lock_of(attempt), self._daemon.translated():
             for _ in range(_TRIES):
                 found = self._inspect(uid or name)
                 is_ours = found is not None and attempt_of(found, self._cluster) == attempt
@@ -141,7 +146,7 @@ class DockerEngine:
 
     def forget(self, attempt: AttemptId) -> None:
         """See Engine."""
-        with self._lock_of(attempt), translated():
+        with self._lock_of(attempt), self._daemon.translated():
             found = self._inspect(name_of(self._cluster, attempt))
             if found is not None and (attempt_of(found, self._cluster) != attempt or not self._observe(found, attempt).stopped):
                 return
@@ -153,7 +158,7 @@ class DockerEngine:
 
     def list(self) -> _Observations:
         """See Engine. What runs or has ended is inspected once."""
-        with translated():
+        with self._daemon.translated():
             self._daemon.check_same()
             listed: dict[tuple[str, str], Observation] = {}
             observations = []
@@ -187,7 +192,7 @@ class DockerEngine:
 
         filters = {"type": "container", "event": _EVENTS, "label": f"{LABEL_CLUSTER}={self._cluster}"}
         while not stop.is_set():
-            with translated():
+            with self._daemon.translated():
                 events = self._daemon.api.events(decode=True, filters=filters)
                 with closed_when(stop, events):
                     listed = self.list()  # what happened before the stream was open
@@ -200,7 +205,7 @@ class DockerEngine:
 
     def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
         """See Engine."""
-        with translated():
+        with self._daemon.translated():
             found = self._inspect(name_of(self._cluster, attempt))
         if found is None or attempt_of(found, self._cluster) != attempt:
             raise AttemptUnknown(f"the docker engine has no attempt {attempt}")
@@ -292,7 +297,7 @@ class DockerEngine:
             self._kills.add(container.id, grace_seconds)
 
     def _signal(self, container_id: str, signal: str) -> None:
-        with translated():
+        with self._daemon.translated():
             try:
                 self._daemon.api.kill(container_id, signal)
             except NotFound:
@@ -339,7 +344,7 @@ class DockerEngine:
         return True
 
     def _read_log(self, name: str, follow: bool, stop: threading.Event) -> Iterator[bytes]:
-        with translated():
+        with self._daemon.translated():
             while follow and (found := self._inspect(name)) is not None and found.awaits_start:
                 if stop.wait(_AWAIT_START_SECONDS):
                     return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -40,6 +41,7 @@ class DockerDaemon:
         self._connecting = threading.Lock()
         self._client: Any = None
         self._id = ""
+        self.faults: Counter[str] = Counter()  # what went wrong with calls, by kind: HTTP codes, "connection", "answer"
         self.node = ""
         """The daemon's name of its machine; "" before the first call."""
 
@@ -48,7 +50,7 @@ class DockerDaemon:
         """The library's client. Raises EngineUnavailable."""
         with self._connecting:
             if self._client is None:
-                with translated():
+                with self.translated():
                     options = kwargs_from_env() if self._base_url is None else {"base_url": self._base_url}
                     client = _BoundedClient(**options, version="auto", timeout=REQUEST_SECONDS)
                     info = client.info()
@@ -58,13 +60,28 @@ class DockerDaemon:
 
     def check_same(self) -> None:
         """Raises EngineUnavailable when another daemon answers than before: that it lacks an attempt would prove nothing."""
-        with translated():
+        with self.translated():
             found = self.api.info()["ID"]
         if found != self._id:
             raise EngineUnavailable(
                 f"the Docker daemon is another one than before (id {found}, was {self._id}): what ran under that one is unknown; "
                 "if it certainly does not run any more, restart the controller"
             )
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """The library's errors as the engine's, counted."""
+        try:
+            yield
+        except APIError as error:
+            self.faults[str(error.status_code)] += 1
+            raise EngineUnavailable(f"the Docker daemon refuses: {error.explanation or error}") from error
+        except (DockerException, RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            self.faults["connection"] += 1
+            raise EngineUnavailable(f"the Docker daemon does not answer: {error}") from error
+        except msgspec.ValidationError as error:
+            self.faults["answer"] += 1
+            raise EngineUnavailable(f"the Docker daemon's answer is not understood: {error}") from error
 
     def close(self) -> None:
         """Let go of idle connections. Idempotent."""
@@ -101,7 +118,7 @@ class ImagePulls:
     def _run(self, image: str) -> None:
         failure = None
         try:
-            with translated():
+            with self._daemon.translated():
                 repository, tag = parse_repository_tag(image)
                 for step in self._daemon.api.pull(repository, tag or "latest", stream=True, decode=True):
                     failure = step.get("error", failure)
@@ -113,19 +130,6 @@ class ImagePulls:
             del self._pulls[image]
             if failure is not None:
                 self._failures[image] = failure
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """The library's errors as the engine's."""
-    try:
-        yield
-    except APIError as error:
-        raise EngineUnavailable(f"the Docker daemon refuses: {error.explanation or error}") from error
-    except (DockerException, RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise EngineUnavailable(f"the Docker daemon does not answer: {error}") from error
-    except msgspec.ValidationError as error:
-        raise EngineUnavailable(f"the Docker daemon's answer is not understood: {error}") from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pytest
 
 from controller.clock import SystemClock
 from controller.core.task import AttemptId, Launch, Observation, Phase
-from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.base import AttemptRefused, Counting, EngineUnavailable
 from controller.engine.container import LABEL_CLUSTER, RUN, Config, Container, State, name_of, observe
 from controller.engine.docker import DockerEngine
 from tests.engine.process_cases import observation, wait_for, wait_stopped
@@ -437,3 +437,13 @@ def test_a_watch_that_loses_its_daemon_says_so(proxied: tuple[DockerEngine, Prox
     assert not thread.is_alive()
     assert failed
     assert [each.attempt for each in seen] == [given.attempt]
+
+
+def test_failed_calls_are_counted_for_the_metrics(proxied: tuple[DockerEngine, Proxy]) -> None:
+    engine, proxy = proxied
+    assert isinstance(engine, Counting)
+    assert dict(engine.faults) == {}
+    proxy.refuse()
+    with pytest.raises(EngineUnavailable):
+        engine.list()
+    assert dict(engine.faults) == {"connection": 1}
