@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 
+from msgspec.structs import replace
+
 from controller.core import codec
 from controller.core.invariants import current_epoch
 from controller.core.plan import Effect, Start
 from controller.core.planner import Planner, Term
-from controller.core.task import AttemptId, Observation, Phase
+from controller.core.task import Observation, Phase
 from controller.core.validation import parse_pool, parse_spec
 from controller.core.world import World
 from controller.election.term import Leadership
-from controller.runtime.inbox import Listed, Observed
+from controller.runtime.inbox import Listed, Observed, Started
 from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
 from controller.store.base import Committed, Guard, Put, Transaction
 from controller.store.changes import changes_of
@@ -49,7 +51,7 @@ def growth(sizes: Sizes) -> list[Figure]:
 def pass_microseconds(count: int, times: int) -> list[float]:
     """One change of one task, planned, committed (to memory) and performed: an end and the admission that it allows."""
     store = MemoryStore(CLOCK)
-    _fill(store, count)
+    _fill(store, count, times + 1)
     store.grant(1, 3600, deadline=CLOCK.boottime() + 5)
     leadership = _lead(store)
     world = World()
@@ -63,8 +65,12 @@ def pass_microseconds(count: int, times: int) -> list[float]:
     _settle(reconciler)
     samples = []
     for _ in range(times):
-        attempt = next(effect.attempt for effect in reversed(performed) if isinstance(effect, Start))
-        ended = Observed(1, Observation(attempt=AttemptId(*attempt), phase=Phase.SUCCEEDED, stopped=True, exit_code=0))
+        (start,) = (effect for effect in performed if isinstance(effect, Start))  # each end has led to one admission
+        performed.clear()
+        attempt = Observation(attempt=start.attempt, phase=Phase.RUNNING)
+        reconciler.handle(Started(1, start, attempt))
+        _settle(reconciler)
+        ended = Observed(1, replace(attempt, phase=Phase.SUCCEEDED, stopped=True, exit_code=0))
         began = CLOCK.boottime()
         reconciler.handle(ended)
         _settle(reconciler)
@@ -77,11 +83,11 @@ def _settle(reconciler: Reconciler) -> None:
         pass
 
 
-def _fill(store: MemoryStore, count: int) -> None:
+def _fill(store: MemoryStore, count: int, waiting: int) -> None:
     """The stock, and in another pool as many waiting tasks as passes can admit, one at a time."""
     pools = ({"name": "stock", "capacity": {"cpu": 1000}, "paused": True}, {"name": "default", "capacity": {"cpu": 1}})
     records = [(KEYS.pool(pool["name"]), codec.encode_pool(parse_pool(pool), "bench")) for pool in pools]
-    for number in range(1000):
+    for number in range(waiting):
         spec = parse_spec({"id": f"pass-{number}", "command": ["true"], "resources": {"cpu": 1}})
         records.append((KEYS.task(spec.id), codec.encode_spec(spec, CLOCK.now(), "bench")))
     records += stock_records(count)
