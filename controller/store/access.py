@@ -2,15 +2,16 @@
 
 | role | reads | writes |
 |---|---|---|
-| controller | all of the cluster's keys | all of them but `pools/` |
+| controller | all of the cluster's keys | all of the cluster's keys |
 | user | the same | `tasks/`, `requests/` |
 | admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `leader` (to make it step down) |
 | reader | the same | nothing |
 
 All read everything: each guard of a transaction is a read, and the answer to "why does it wait" depends on all records.
-The controller's writes are what is not `pools/` instead of a list of kinds, since it also removes keys that no version of
-Tally wrote, when an admin names them. etcd knows ranges of keys and no verbs finer than write: a user who may put a spec
-may also overwrite or delete one, and may make any kind of request.
+The controller writes everything: specs it removes after their retention, and any other key when an admin names it for
+repair; a leader that may not do what it was asked for would lose its office over it, and its successor too. etcd knows
+ranges of keys and no verbs finer than write: a user who may put a spec may also overwrite or delete one, and may make any
+kind of request.
 """
 
 from __future__ import annotations
@@ -66,8 +67,7 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
                 Permission("WRITE", keys.leader),
             )
         case Role.CONTROLLER:
-            pools = _below("WRITE", keys.pool(""))
-            return read, Permission("WRITE", read.start, pools.start), Permission("WRITE", pools.end, read.end)
+            return (_below("READWRITE", keys.prefix),)
 
 
 def _user(keys: Keys) -> tuple[Permission, ...]:

@@ -36,11 +36,7 @@ def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
         ("WRITE", f"{p}repairs/", f"{p}repairs0"),
         ("WRITE", f"{p}leader", ""),
     }
-    assert stored_permissions(guarded, "controller") == {
-        read,
-        ("WRITE", p, f"{p}pools/"),
-        ("WRITE", f"{p}pools0", p[:-1] + "0"),
-    }
+    assert stored_permissions(guarded, "controller") == {("READWRITE", p, p[:-1] + "0")}
 
 
 def test_a_second_run_has_nothing_to_do(guarded: Guarded) -> None:

@@ -22,7 +22,7 @@ from tests.support.etcd import in_seconds as soon
 WRITERS = {
     "tasks/a": ("controller", "user", "admin"),
     "requests/a/cancel": ("controller", "user", "admin"),
-    "pools/p": ("admin",),
+    "pools/p": ("controller", "admin"),
     "repairs/x": ("controller", "admin"),
     "leader": ("controller", "admin"),
     "epoch": ("controller",),
