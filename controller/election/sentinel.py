@@ -8,7 +8,8 @@ This is safe whether the leader is dead or not: the fence makes it right. A lead
 endpoint finds its key gone in its next commit or by its watch, and steps down. A silent machine, a time-out or an
 unreachable network proves nothing here: for these the lease is waited for.
 
-Against flapping: only after a connection to that very term was established, and at most BURST times in BURST_SECONDS.
+Against flapping: only after a connection to that very term was established, and at most BURST times in BURST_SECONDS. What
+only hangs up, as a proxy does that has nobody behind it, is asked again every LOOK_SECONDS.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Sentinel:
         self._target = target
         self._on_deposed = on_deposed
         self._acted_at: deque[float] = deque(maxlen=BURST)
+        self._connected_to: Target | None = None
         self._closed = threading.Event()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -97,19 +99,24 @@ class Sentinel:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            target = self._target()
+            target, began = self._target(), self._clock.boottime()
             if target is None or not self._stays_connected(target):
                 if self._target() == target:
                     self._wait_for_wake()
             elif self._is_refused(target) and self._target() == target:
                 self._depose(target)
+            elif self._clock.boottime() - began < LOOK_SECONDS:
+                self._wait_for_wake()  # whoever takes connections only to end them is not asked without pause
 
     def _stays_connected(self, target: Target) -> bool:
-        """Connects, and waits until the connection ends; False when there was none, or another leads by now."""
+        """Connects, and waits until the connection ends; False when there never was one, or another leads by now."""
         try:
             connection = socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS)
+        except ConnectionRefusedError:  # a process that is killed takes connections for a moment after it has lost ours
+            return self._connected_to == target
         except (OSError, ValueError):  # the latter: a name that no machine can have
             return False
+        self._connected_to = target
         with connection:
             while not self._closed.is_set() and self._target() == target:
                 if connection not in self._wait_for_wake(connection):
@@ -142,6 +149,7 @@ class Sentinel:
         return False
 
     def _depose(self, target: Target) -> None:
+        self._connected_to = None  # another try needs another connection
         now = self._clock.boottime()
         if len(self._acted_at) == BURST and now - self._acted_at[0] < BURST_SECONDS:
             log.info("the leader's endpoint is gone, but too often lately: its lease is waited for", term=target.term)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from controller.clock import SystemClock
-from controller.election.sentinel import Sentinel, Target
+from controller.election.sentinel import LOOK_SECONDS, Sentinel, Target
 from controller.store.base import Committed, Delete, Guard, Put, Transaction
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
@@ -117,6 +117,30 @@ def test_a_leader_that_hangs_up_is_not_deposed() -> None:
             connection.close()
         assert not here.woken.is_set()
         assert here.has_leader()
+
+
+def test_what_takes_connections_only_to_end_them_is_not_asked_without_pause() -> None:
+    """A proxy with nobody behind it: it proves nothing, and is spared."""
+    with socket.create_server(("127.0.0.1", 0)) as server, stage(server.getsockname()[1]) as here:
+        server.settimeout(QUIET_SECONDS)
+        until, taken = here.clock.boottime() + QUIET_SECONDS, 0
+        while here.clock.boottime() < until:
+            with contextlib.suppress(TimeoutError):
+                server.accept()[0].close()
+                taken += 1
+        assert taken <= 2 * (2 + QUIET_SECONDS / LOOK_SECONDS)  # a connection, and the question whether a new one is refused
+        assert not here.woken.is_set()
+
+
+def test_a_leader_that_dies_after_it_hung_up_is_deposed() -> None:
+    """As a killed process does: for a moment after our connection has ended, its kernel still takes new ones."""
+    with socket.create_server(("127.0.0.1", 0)) as server, stage(server.getsockname()[1]) as here:
+        for _ in range(2):  # our connection, and the question whether a new one is refused
+            connection, _ = server.accept()
+            connection.close()
+        server.close()
+        assert here.woken.wait(10)
+        assert not here.has_leader()
 
 
 def test_without_an_established_connection_nothing_is_concluded() -> None:
