@@ -54,7 +54,7 @@ class DevView:
         lines = [f"{replica.name} died; it is started again" for replica in self.cluster.tend()]
         for message in self._inbox.take(REFRESH_SECONDS):
             if isinstance(message, Loaded):
-                self.world.load(message.changes, message.revision)
+                self.world.load(message.changes, message.revision, is_first=message.is_first, is_last=message.is_last)
             elif isinstance(message, Changed):
                 for change in message.changes:
                     self.world.apply(change)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from controller.core import codec
@@ -27,10 +29,14 @@ class RevisionWentBack(TallyError):
     """A store that is known to be newest shows an older value than we have seen: it is another store (fault 24)."""
 
 
+NO_REQUESTS: Mapping[RequestKind, tuple[Request, int]] = MappingProxyType({})
+
+
 class Task:
     """All records of one task, and where the indexes have it. Changed by World alone."""
 
     __slots__ = (
+        "counted",
         "due",
         "extras",
         "frozen",
@@ -55,9 +61,10 @@ class Task:
         self.status: Status | None = None
         self.extras: codec.Extras = codec.NO_EXTRAS
         self.status_mod = 0
-        self.requests: dict[RequestKind, tuple[Request, int]] = {}  # kind → (request, mod)
+        self.requests: Mapping[RequestKind, tuple[Request, int]] = NO_REQUESTS  # kind → (request, mod)
         self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
         self.due: float | None = None  # when its timer rings next
+        self.counted: tuple[str, State] | None = None  # under which pool and state it is counted
 
     @property
     def state(self) -> State:

@@ -18,7 +18,7 @@ from controller.core import codec
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
-from controller.core.records import Change, Ledger, PoolRecord, RevisionWentBack, Task
+from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
 from controller.core.resources import Vector
 from controller.core.task import RepairRequest, RequestKind, Status
 
@@ -50,26 +50,34 @@ class World:
         self._timers: list[tuple[float, str]] = []
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
-        self._counted: dict[str, tuple[str, State]] = {}
+        self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}  # what the snapshot that is being loaded has not had yet
+        self._counted: dict[tuple[str, State], tuple[str, State]] = {}  # one tuple for all tasks that are counted so
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
-    def load(self, changes: Iterable[Change], revision: int) -> None:
-        """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted."""
-        lacked = {(kind, names): mod for kind, names, mod in self._records()}
+    def load(self, changes: Iterable[Change], revision: int, *, is_first: bool = True, is_last: bool = True) -> None:
+        """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted.
+
+        It may come in pages, with other changes in between; what is deleted is known, and `revision` reached, with the last.
+        """
+        if is_first:
+            self._lacked = {(kind, names): None for kind, names, _ in self._records()}
         touched: dict[str, Task] = {}
         for change in changes:
             record = (change.kind, change.names)
-            lacked.pop(record, None)
+            self._lacked.pop(record, None)
             # The snapshot is right, whatever we missed.
             if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (task := self._take(change)):
                 touched[task.id] = task
-        for (kind, names), mod in lacked.items():
-            if mod <= revision and (task := self._take(Change(kind, names, None, revision))):
-                touched[task.id] = task
+        if is_last:
+            for kind, names in self._lacked:
+                if 0 < self.mod_of(kind, names) <= revision and (task := self._take(Change(kind, names, None, revision))):
+                    touched[task.id] = task
+            self._lacked = {}
         for task in touched.values():
             self._reindex(task)
-        self.advance_revision(revision)
+        if is_last:
+            self.advance_revision(revision)
 
     def apply(self, change: Change) -> bool:
         """Apply one change if it is newer than what is known; tells whether it was."""
@@ -233,7 +241,7 @@ class World:
 
     def _apply_request(self, task: Task, change: Change) -> None:
         record = ("requests", change.names)
-        task.requests.pop(change.names[1], None)  # type: ignore[call-overload]  # a text that is no kind is not in it
+        task.requests = {kind: known for kind, known in task.requests.items() if kind != change.names[1]} or NO_REQUESTS
         self._mods.pop(record, None)
         if change.value is None:
             return
@@ -242,7 +250,8 @@ class World:
             kind = RequestKind(change.names[1])
         except ValueError:
             raise CorruptValue(f"{change.names[1]!r} is no kind of request") from None
-        task.requests[kind] = (codec.decode_request(change.names[1], change.value), change.mod)
+        request = codec.decode_request(change.names[1], change.value)
+        task.requests = {**task.requests, kind: (request, change.mod)}
 
     def _apply_to_pool(self, change: Change) -> None:
         name = change.names[0]
@@ -301,13 +310,14 @@ class World:
     def _reindex(self, task: Task) -> None:
         """Bring all indexes up to the task's records, and mark it as worth a look."""
         self.dirty[task.id] = None
-        counted = self._counted.pop(task.id, None)
-        if counted is not None:
-            self.counts[counted] -= 1
-            queue = self.queues.get(counted[0])
+        if task.counted is not None:
+            pool = task.counted[0]
+            self.counts[task.counted] -= 1
+            task.counted = None
+            queue = self.queues.get(pool)
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
-                self.dirty_pools[counted[0]] = None  # it may have been the head that kept others waiting
+                self.dirty_pools[pool] = None  # it may have been the head that kept others waiting
         self.holding.pop(task.id, None)
         self.attention.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
@@ -320,8 +330,9 @@ class World:
         if task.frozen or (task.spec is None and task.status is None):
             self.schedule(task, None)
             return
-        self._counted[task.id] = (task.pool, task.state)
-        self.counts[task.pool, task.state] = self.counts.get((task.pool, task.state), 0) + 1
+        pool_and_state = task.pool, task.state
+        task.counted = self._counted.setdefault(pool_and_state, pool_and_state)
+        self.counts[task.counted] = self.counts.get(task.counted, 0) + 1
         if task.state in HOLDING:
             self.holding[task.id] = task
         elif task.state is State.CREATED:

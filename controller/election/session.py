@@ -31,11 +31,12 @@ class Session:
         self._elector = elector
         self._on_error = on_error
         self._wake = threading.Event()
-        self._closing = False
+        self._closing = self._started = False
         self._thread = threading.Thread(target=self._run, name="election", daemon=True)
 
     def start(self) -> None:
         """Begin to campaign."""
+        self._started = True
         self._thread.start()
 
     def wake(self) -> None:
@@ -43,11 +44,12 @@ class Session:
         self._wake.set()
 
     def close(self, why: str, timeout_seconds: float) -> bool:
-        """Release leadership, if held, and end the thread; tells whether it ended within the time."""
+        """Release leadership, if held, and end the thread, if started; tells whether it ended within the time."""
         self._closing = True
         self._elector.release(why, campaign_again=False)
         self.wake()
-        self._thread.join(timeout_seconds)
+        if self._started:
+            self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -59,11 +59,8 @@ class Follower:
                 self._closed.wait(PAUSE_SECONDS)  # a store whose every answer sends us back here must not be stormed with loads
 
     def _load_and_watch(self) -> None:
-        snapshot = self._store.load(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS)
-        self._heard()
-        self._inbox.put(Loaded(list(changes_of(self._keys, snapshot.items)), snapshot.revision, self._fresh))
-        self._fresh = False
-        watch = self._store.watch(self._keys.prefix, after=snapshot.revision, silence_seconds=self._silence_seconds)
+        revision = self._load()
+        watch = self._store.watch(self._keys.prefix, after=revision, silence_seconds=self._silence_seconds)
         self._watch = watch
         try:
             if self._closed.is_set():
@@ -74,6 +71,16 @@ class Follower:
                 self._inbox.put(Changed(changes, batch.revision))
         finally:
             watch.close()
+
+    def _load(self) -> int:
+        """Hand over all that the store holds, page by page: the model takes one in while the next is read."""
+        is_first, revision = True, 0
+        for page in self._store.pages(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS):
+            self._heard()
+            revision = page.revision
+            self._inbox.put(Loaded(list(changes_of(self._keys, page.items)), revision, self._fresh, is_first, not page.more))
+            is_first = self._fresh = False
+        return revision
 
     def _heard(self) -> None:
         self.last_contact = self._clock.boottime()

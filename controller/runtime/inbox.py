@@ -16,11 +16,13 @@ from controller.election.term import Leadership
 
 
 class Loaded(NamedTuple):
-    """The whole store at one revision: the first load, or a reload after a compaction. `fresh`: it is another store."""
+    """A page of the whole store at one revision: of the first load, or of a reload. `fresh`: it is another store."""
 
     changes: list[Change]
     revision: int
     fresh: bool = False
+    is_first: bool = True
+    is_last: bool = True
 
 
 class Changed(NamedTuple):

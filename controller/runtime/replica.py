@@ -101,7 +101,6 @@ class Replica:
         """Follow, lead when elected, until `stop`; then hand over and return."""
         self._follower.start()
         self._registration.start()
-        self._session.start()
         if self._options.fast_takeover:
             self._sentinel.start()
         closer = threading.Thread(target=self._close_when_stopping, name="closer", daemon=True)
@@ -135,6 +134,7 @@ class Replica:
         if tenure is None:
             with self._lock:
                 self._world.discard_dirty()
+        if tenure is None or not self._loaded:
             return
         try:
             while tenure.reconciler.step():
@@ -157,7 +157,7 @@ class Replica:
 
     def _idle_seconds(self) -> float:
         tenure = self._tenure
-        if tenure is None or tenure.leadership.why_ended():
+        if tenure is None or not self._loaded or tenure.leadership.why_ended():
             return IDLE_SECONDS
         wake = tenure.reconciler.next_wake_seconds()
         return IDLE_SECONDS if wake is None else min(IDLE_SECONDS, wake)
@@ -194,12 +194,16 @@ class Replica:
             if self._tenure is not None:
                 self._end_tenure("the store is another one than before")
             self._world = World()
-        self._world.load(message.changes, message.revision)
-        self._loaded = True
+        self._mark_turn()  # a load that goes on is no loop that is stuck
+        self._world.load(message.changes, message.revision, is_first=message.is_first, is_last=message.is_last)
+        self._loaded = message.is_last  # nothing is planned from half a snapshot
+        if not message.is_last:
+            return
         if self._world.leader is None:
             self._session.wake()
         if self._phase == "starting":
             self._enter("following", revision=message.revision, tasks=len(self._world.tasks))
+            self._session.start()  # who has not loaded yet keeps nobody from leading who has
         for listener in self._listeners:
             listener.reloaded(message.revision)
 

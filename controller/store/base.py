@@ -85,6 +85,14 @@ class Snapshot(NamedTuple):
     items: tuple[KeyValue, ...]
 
 
+class Page(NamedTuple):
+    """A part of a snapshot: the keys that follow the last page's; `more` says that others follow these."""
+
+    revision: int
+    items: tuple[KeyValue, ...]
+    more: bool
+
+
 class StoreSize(NamedTuple):
     """Bytes of the store's database: the file, the part of it in use, and the limit on the file (0: not told)."""
 
@@ -215,6 +223,10 @@ class Store(Protocol):
 
         Raises StoreUnavailable, StoreDenied, Compacted, ClusterChanged.
         """
+        ...
+
+    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+        """What `load` returns of the newest revision, page by page as it is read; there is at least one. Raises as `load`."""
         ...
 
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> Watch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
 from controller.clock import Clock
@@ -19,6 +19,7 @@ from controller.store.base import (
     Compacted,
     KeyValue,
     OutcomeUnknown,
+    Page,
     Refused,
     Snapshot,
     StoreDenied,
@@ -55,10 +56,20 @@ class EtcdStore:
 
     def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
         """See Store. A load of the newest revision is the new start after ClusterChanged; until then every call raises it."""
+        items: list[KeyValue] = []
+        for page in self._pages(prefix, deadline, revision):
+            items += page.items
+            revision = page.revision
+        return Snapshot(revision, tuple(items))
+
+    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+        """See Store, and `load`."""
+        return self._pages(prefix, deadline, 0)
+
+    def _pages(self, prefix: str, deadline: float, revision: int) -> Iterator[Page]:
         if revision == 0:
             self.identity.renew()
         start, end = wire.prefix_range(prefix.encode())
-        items: list[KeyValue] = []
         limit, last = _FIRST_PAGE_KEYS, b""
         while True:
             body = wire.encode_range(last + b"\0" if last else start, end, revision=revision, limit=limit)
@@ -71,9 +82,9 @@ class EtcdStore:
 
             answer = self._range(body, prefix, deadline, revision, decode)
             revision = revision or answer.header.revision
-            items += map(wire.key_value, answer.kvs)
+            yield Page(revision, tuple(map(wire.key_value, answer.kvs)), answer.more)
             if not answer.more:
-                return Snapshot(revision, tuple(items))
+                return
             last = answer.kvs[-1].key
             limit = max(10, min(_MAX_PAGE_KEYS, limit * _PAGE_BYTES // size))
 

@@ -28,6 +28,7 @@ from controller.store.base import (
     Guard,
     KeyValue,
     LeaseNotFound,
+    Page,
     Put,
     Refused,
     Snapshot,
@@ -37,6 +38,7 @@ from controller.store.base import (
 )
 from controller.store.wire import check_limits, guarded_keys
 
+_PAGE_KEYS = 500
 _MIN_TTL_SECONDS = 2  # etcd's, with its default election time-out
 
 
@@ -217,6 +219,12 @@ class MemoryStore:
             if revision > server.revision:
                 raise StoreUnavailable(f"revision {revision} is not there yet, the newest is {server.revision}")
             return Snapshot(revision, tuple(server.at(prefix, revision)))
+
+    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+        """See Store."""
+        revision, items = self.load(prefix, deadline=deadline)
+        for first in range(0, max(1, len(items)), _PAGE_KEYS):
+            yield Page(revision, items[first : first + _PAGE_KEYS], first + _PAGE_KEYS < len(items))
 
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> MemoryWatch:
         """See Store; there is no connection that could fall silent."""

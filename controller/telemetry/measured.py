@@ -17,6 +17,7 @@ from controller.store.base import (
     KeyValue,
     LeaseNotFound,
     OutcomeUnknown,
+    Page,
     Refused,
     RequestTooLarge,
     Snapshot,
@@ -61,6 +62,11 @@ class MeasuredStore:
         """See Store."""
         with self._timed("load"):
             return self._store.load(prefix, deadline=deadline, revision=revision)
+
+    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+        """See Store; all pages are one load."""
+        with self._timed("load"):
+            yield from self._store.pages(prefix, deadline=deadline)
 
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> Watch:
         """See Store."""

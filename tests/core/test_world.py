@@ -128,19 +128,29 @@ def test_what_is_late_beyond_the_applied_revision_brings_nothing_back(history: l
     assert picture(world) == before
 
 
-@given(histories(), histories(), st.integers(0, 25))
-def test_a_reload_takes_over_what_the_store_is(history: list[Change], later: list[Change], seen: int) -> None:
-    """Whatever part of the history was missed: after a load the model is the store's, deletions included."""
-    shifted = [change._replace(mod=change.mod + 25, create=change.create + 25) for change in later]
-    store = fresh(history + shifted)
+def shifted(history: list[Change], revisions: int) -> list[Change]:
+    return [change._replace(mod=change.mod + revisions, create=change.create + revisions) for change in history]
+
+
+@given(histories(), histories(), histories(), st.integers(0, 25), st.integers(0, 10))
+def test_a_reload_takes_over_what_the_store_is(
+    history: list[Change], missed: list[Change], own: list[Change], seen: int, cut: int
+) -> None:
+    """Whatever part of the history was missed, and whatever comes between two pages: the model is the store's then."""
+    missed, own = shifted(missed, 25), shifted(own, 50)
     world = World()
     for change in history[:seen]:
         world.apply(change)
         world.advance_revision(change.mod)
-    latest = {(change.kind, change.names): change for change in history + shifted}
-    world.load([change for change in latest.values() if change.value is not None], shifted[-1].mod)
-    assert picture(world) == picture(store)
-    assert world.revision == shifted[-1].mod
+    latest = {(change.kind, change.names): change for change in history + missed}
+    snapshot = sorted((change for change in latest.values() if change.value is not None), key=lambda c: (c.kind, c.names))
+    revision = missed[-1].mod
+    world.load(snapshot[:cut], revision, is_last=False)
+    for change in own:
+        world.apply(change)
+    world.load(snapshot[cut:], revision, is_first=False)
+    assert picture(world) == picture(fresh(history + missed + own))
+    assert world.revision == revision
 
 
 def world_with(*changes: tuple[str, tuple[str, ...], bytes | None]) -> World:

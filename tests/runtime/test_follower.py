@@ -56,7 +56,7 @@ def test_a_store_that_sends_it_back_each_time_is_not_stormed_with_loads() -> Non
         loaded_at.append(CLOCK.boottime())
         return real(*args, **kwargs)
 
-    store.on["load"] = load
+    store.on["pages"] = load
     store.on["watch"] = lambda *_args, **_kwargs: _Broken(Compacted(1))
     follower = Follower(store, Keys("followed"), CLOCK, Inbox(), silence_seconds=5.0)  # type: ignore[arg-type]
     follower.start()

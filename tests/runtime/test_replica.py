@@ -174,7 +174,7 @@ def cut_off(store: MeddledStore, cut: bool) -> None:
     def unanswered(_real: Any, *_args: Any, **_kwargs: Any) -> Any:
         raise StoreUnavailable("no answer (the test's doing)")
 
-    store.on = dict.fromkeys(("get", "load", "commit", "grant", "keep_alive", "revoke"), unanswered) if cut else {}
+    store.on = dict.fromkeys(("get", "load", "pages", "commit", "grant", "keep_alive", "revoke"), unanswered) if cut else {}
 
 
 # -- the watch -------------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_a_leader_whose_watch_is_dead_does_not_stay(start: Start, memory: Memory
         return DeadWatch() if severed.is_set() else Severable(real(*args, **kwargs), severed)
 
     store.on["watch"] = watch
-    store.on["load"] = lambda real, *args, **kwargs: cut_load(real, severed, *args, **kwargs)
+    store.on["pages"] = lambda real, *args, **kwargs: cut_load(real, severed, *args, **kwargs)
     deaf = start(store, "deaf", silence_seconds=0.5)
     first = deaf.until_leading()
     other = start(name="other", engine=deaf.engine)

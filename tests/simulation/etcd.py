@@ -15,6 +15,7 @@ from controller.store.base import (
     Committed,
     KeyValue,
     OutcomeUnknown,
+    Page,
     Put,
     Refused,
     Snapshot,
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 FAR = float("inf")
 _TRY_SECONDS = 1.5  # after which a client sends again
+_PAGE_KEYS = 20  # of a load: it takes several
 _EXPIRY_SECONDS = 0.5  # how often etcd looks at its leases
 
 
@@ -154,6 +156,13 @@ class SimulatedStore:
         return self._read(
             "load", lambda: self._etcd.do(lambda store: store.load(prefix, deadline=FAR, revision=revision)), deadline
         )
+
+    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+        revision, items = self.load(prefix, deadline=deadline)
+        for first in range(0, max(1, len(items)), _PAGE_KEYS):
+            if first:
+                revision, items = self.load(prefix, deadline=deadline, revision=revision)
+            yield Page(revision, items[first : first + _PAGE_KEYS], first + _PAGE_KEYS < len(items))
 
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> SimulatedWatch:
         return SimulatedWatch(self._etcd, self._process, prefix, after, silence_seconds)

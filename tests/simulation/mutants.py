@@ -271,7 +271,7 @@ MUTANTS = [
     # -- the model
     Mutant(
         "the watch resumes one revision late",
-        (Edit("runtime.follower:Follower._load_and_watch", "after=snapshot.revision", "after=snapshot.revision + 1"),),
+        (Edit("runtime.follower:Follower._load_and_watch", "after=revision", "after=revision + 1"),),
     ),
     Mutant("late changes are applied", (Edit("core.world:World.apply", "if change.mod <= known:", "if False:"),)),
     Mutant(
