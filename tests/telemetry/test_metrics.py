@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from controller.core import codec
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Observation, Pool, Spec, Status, Step
+from controller.core.view import Facts
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
 from controller.engine.null import NullEngine
@@ -142,12 +144,29 @@ def test_an_engine_that_fails_is_seen(run: Run) -> None:
     run.engine.on = {}
 
 
+class MovingView(ModelView):
+    """A view whose facts can be changed one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed: dict[str, Any] = {}
+
+    def facts(self) -> Facts:
+        return replace(super().facts(), **self.changed)
+
+
 def complete(metrics: Metrics, view: ModelView) -> None:
     """Something of every kind happens."""
     view.define_pool("default", cpu=2000)
     view.submit("task-one", resources=Vector({"cpu": 1000}))
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("unknown", ("junk",), b"?"))
     metrics.observe(view)
+    happen(metrics, 1)
+    view.role, view.reloads = "leader", {"compacted": 1}
+
+
+def happen(metrics: Metrics, times: int) -> None:
+    """What is counted, once more; what others count and measure, so many times."""
     metrics.entered("leading")
     metrics.took_over(0.1)
     steps = [
@@ -162,14 +181,13 @@ def complete(metrics: Metrics, view: ModelView) -> None:
     store.get("k", deadline=CLOCK.boottime() + 5)
     engine.list()
     metrics.count("tally_engine_watch_restarts", "unavailable")
-    metrics.sized(StoreSize(3, 2, 4))
+    metrics.sized(StoreSize(3 * times, 2 * times, 4 * times))
     finding = {"invariant": "I1", "severity": "wrong"}
-    metrics.audited({"at": 7.0, "findings": [finding, finding, {"invariant": "layout", "severity": "notice"}]})
-    metrics.outside.watch_restarts = lambda: {"silence": 2}
-    metrics.outside.endpoint_failures = lambda: {"http://a:2379": 1}
-    metrics.outside.engine_faults = lambda: {"503": 4}
-    metrics.outside.rate_limit_seconds = lambda: 1.5
-    view.role, view.reloads = "leader", {"compacted": 1}
+    metrics.audited({"at": 7.0 * times, "findings": [*[finding] * (times + 1), {"invariant": "layout", "severity": "notice"}]})
+    metrics.outside.watch_restarts = lambda: {"silence": 2 * times}
+    metrics.outside.endpoint_failures = lambda: {"http://a:2379": times}
+    metrics.outside.engine_faults = lambda: {"503": 4 * times}
+    metrics.outside.rate_limit_seconds = lambda: 1.5 * times
 
 
 def test_the_catalog_is_what_is_exposed() -> None:
@@ -188,6 +206,30 @@ def test_the_catalog_is_what_is_exposed() -> None:
     assert all(ROLE in labels for series in exposed.values() for labels, _ in series)
     assert value(metrics, "tally_audit_findings", invariant="I1", severity="wrong") == 2
     assert value(metrics, "tally_pool_admissible", pool="default") == 1
+
+
+def test_every_metric_moves() -> None:
+    """Each shows another value when what it measures is another; only who this is stays."""
+    metrics, view = Metrics(CLOCK), MovingView()
+    complete(metrics, view)
+    before = samples(metrics)
+    happen(metrics, 2)
+    view.changed = {"phase": "leading", "term": 7, "epoch": 4, "lease_seconds": 3.5, "staleness_seconds": 9.0, "role": "follower",
+                    "leader": "", "reloads": {"compacted": 2}}  # fmt: skip
+    pool = Pool(name="default", capacity=Vector({"cpu": 4000}), paused=True)
+    view.write(("pools", ("default",), codec.encode_pool(pool, "op")))
+    view.write(("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), "x", {})), ("unknown", ("more",), b"?"))
+    view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
+    view.write(("replicas", ("r",), b'{"applied_revision":1}'))
+    after = samples(metrics)
+    names = {family.exposed: f"{family.exposed}_count" if family.buckets else family.exposed for family in FAMILIES}
+    still = {exposed for exposed, name in names.items() if values(before.get(name, [])) == values(after.get(name, []))}
+    assert still == {"tally_build_info", "tally_replica_info"}
+
+
+def values(series: list[tuple[dict[str, str], float]]) -> list[tuple[tuple[str, ...], float]]:
+    """What is shown, whatever the role."""
+    return sorted((tuple(text for name, text in labels.items() if name != ROLE), value) for labels, value in series)
 
 
 def test_durations_are_those_of_the_task() -> None:
