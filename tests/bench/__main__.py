@@ -27,6 +27,7 @@ from tests.bench.sizes import FULL, QUICK, Sizes
 from tests.bench.stage import drop_stocks
 
 RESULTS = Path(__file__).parent / "results"
+PIPED_COLUMNS = 200
 
 
 def main() -> int:
@@ -45,10 +46,10 @@ def main() -> int:
     if unknown := rows - set(ROWS):
         parser.error(f"there is no row {', '.join(sorted(unknown))}; known are {', '.join(ROWS)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start of a process compiles all modules, as no user's does
     report = Report("full" if arguments.full else "quick")
     broken = measure(report, rows, FULL if arguments.full else QUICK)
-    Console(width=200 if not sys.stdout.isatty() else None).print()
-    report.show(Console(width=200 if not sys.stdout.isatty() else None))
+    report.show(Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS))
     path = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     report.write(path)
     print(f"written to {path}; `python -m tests.bench --readme {path}` puts it into the README")

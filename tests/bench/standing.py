@@ -15,6 +15,8 @@ from tests.support.waiting import wait_until
 
 BYTES_A_TASK = 3_000.0
 START_SECONDS, TAKE_OVER_MS = 3.0, 100.0
+NO_MORE = 1.02
+"""A follower takes no more than the leader, within what the allocator makes of the same model twice."""
 
 
 def standing(sizes: Sizes) -> list[Figure]:
@@ -24,7 +26,7 @@ def standing(sizes: Sizes) -> list[Figure]:
     for count in sizes.standing:
         leader, follower, starts, take_overs = _measure(count, sizes.repeat)
         for role, samples in (("leader", leader), ("follower", follower)):
-            aims = (Aim("ratio", most=1.0),) if role == "follower" else ()
+            aims = (Aim("ratio", most=NO_MORE),) if role == "follower" else ()
             of = Figure("", "", "", leader).median if role == "follower" else None
             what = f"resident memory of a {role}, {count:,} tasks"
             figures.append(Figure("B5", what, "MB", samples, baseline=of, against="the leader's", aims=aims))

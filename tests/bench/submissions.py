@@ -63,8 +63,11 @@ def _command(path: Path) -> float:
     with _etcd_with_pool() as environment:
         began = CLOCK.boottime()
         command = [sys.executable, "-m", "controller.cli.main", "submit", "-f", str(path)]
-        subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, check=True, timeout=600)
-        return CLOCK.boottime() - began
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+        seconds = CLOCK.boottime() - began
+        if done.returncode:
+            raise RuntimeError(f"tally submit failed: {done.stderr}")
+        return seconds
 
 
 def _at_once(each: int) -> float:

@@ -111,9 +111,11 @@ def take_over(sizes: Sizes) -> list[Figure]:
 def _installation(ttl: int) -> Iterator[tuple[LocalCluster, dict[str, Proxy]]]:
     """Replicas that reach etcd through proxies of their own."""
     with ExitStack() as stack:
+        # Closed after the replicas, which hand over through them when they end.
+        proxies = {f"r{n + 1}": stack.enter_context(Proxy(0)) for n in range(REPLICAS)}
         running = stack.enter_context(cluster(replicas=0, engine="process", TALLY_LEASE_TTL_SECONDS=str(ttl)))
-        proxies = {f"r{n + 1}": stack.enter_context(Proxy(running.options.etcd_port)) for n in range(REPLICAS)}
         for name, proxy in proxies.items():
+            proxy.target = running.options.etcd_port
             start(running, name, TALLY_ETCD=proxy.url)
         with running.client() as client:
             client.apply_pool({"name": "default", "capacity": {"cpu": 1000}})
