@@ -143,6 +143,14 @@ _FAULT_BY_CODE = {3: Fault.REFUSED, 5: Fault.REFUSED, 6: Fault.REFUSED, 7: Fault
 """gRPC codes; those that are missing (Unknown, DeadlineExceeded, Unavailable, Internal, …) leave the outcome open."""
 
 
+_COMMON_NAME = b"CommonName of client sending a request against gateway"
+"""Source: `accessController.ServeHTTP` in etcd's embed/serve.go; why: https://github.com/etcd-io/etcd/pull/10366"""
+
+_COMMON_NAME_ADVICE = (
+    "an etcd with users takes no client certificate with a common name: use one whose subject has none (an organization will do)"
+)
+
+
 def classify(message: str, code: int) -> Fault:
     """What an error means, by etcd's own words and else by its gRPC code."""
     for words, fault in _FAULT_BY_MESSAGE:
@@ -247,6 +255,8 @@ def rpc_error(body: bytes, status: int, endpoint: str) -> RpcError:
     try:
         answer = wire.decode_error(body)
     except msgspec.MsgspecError:
+        if _COMMON_NAME in body:
+            return RpcError(Fault.DENIED, _COMMON_NAME_ADVICE, endpoint)
         return RpcError(Fault.TRANSIENT, f"HTTP {status}: {body[:200].decode(errors='backslashreplace').strip()}", endpoint)
     if isinstance(answer.error, wire.StreamError):
         return stream_error(answer.error, endpoint)

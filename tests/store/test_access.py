@@ -169,6 +169,20 @@ class TestCertificates:
         with pytest.raises(StoreDenied, match="certificate"):
             etcd_factory.store(server.url, ca_file=authority.ca_file).get("/tally/a", deadline=in_seconds())
 
+    def test_a_common_name_that_an_etcd_with_users_refuses_is_told(
+        self, etcd_factory: EtcdFactory, authority: Authority, tmp_path: Path
+    ) -> None:
+        """Its JSON gateway answers with a page of text."""
+        server = etcd_factory.start(**authority.server_files(), client_cert_auth=True)
+        without = {"ca_file": authority.ca_file, **authority.issue("without")}
+        enable_authentication(etcd_factory.store(server.url, **without), "tally", "secret", "/tally/")
+        (tmp_path / "password").write_text("secret")
+        user = {"user": "tally", "password_file": str(tmp_path / "password")}
+        put(etcd_factory.store(server.url, **without, **user), "/tally/a")
+        named = authority.issue("named", common_name="tally")
+        with pytest.raises(StoreDenied, match="takes no client certificate with a common name"):
+            put(etcd_factory.store(server.url, ca_file=authority.ca_file, **named, **user), "/tally/b")
+
     def test_a_missing_file_is_named(self, etcd_factory: EtcdFactory) -> None:
         with pytest.raises(StoreDenied, match=r"/nowhere/ca\.pem"):
             etcd_factory.store("https://127.0.0.1:1", ca_file="/nowhere/ca.pem").get("/tally/a", deadline=in_seconds())

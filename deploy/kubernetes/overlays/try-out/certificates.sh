@@ -13,8 +13,9 @@ authority() {
     -addext "keyUsage=critical,keyCertSign,cRLSign" -keyout ca.key -out ca.crt
 }
 
+# No common names: an etcd with users (`tally auth init --enable`) refuses clients that have one.
 certificate() {  # certificate NAME USAGES [NAMES]
-  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" -keyout "$1.key" -out "$1.csr"
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/O=$1" -keyout "$1.key" -out "$1.csr"
   { echo "extendedKeyUsage=$2"; [ -z "${3:-}" ] || echo "subjectAltName=$3"; } > "$1.ext"
   openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -extfile "$1.ext" -out "$1.crt"
   rm "$1.csr" "$1.ext"
