@@ -53,6 +53,7 @@ class Planner:
         self.wants_list = False  # a full list of the engine now, and not at its next turn: a request for repairs waits for it
         self._listed_began = 0.0
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
+        world.wind()
         world.dirty.update(dict.fromkeys([*world.holding, *world.attention]))
         for name, queue in world.queues.items():
             record = world.pools.get(name)

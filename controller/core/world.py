@@ -175,6 +175,13 @@ class World:
                 if limit is not None and task.queued_at + limit > now:
                     self.schedule(task, task.queued_at + limit)
 
+    def wind(self) -> None:
+        """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed since, rings again."""
+        for task_id in self.attention:
+            task = self.tasks[task_id]
+            if task.due is None and not task.frozen:
+                self.schedule(task, task.first_due())
+
     def next_due(self) -> float | None:
         """When the next timer rings, None when there is none."""
         while self._timers:

@@ -123,11 +123,12 @@ def test_a_head_that_is_refused_lets_the_next_ones_in(stage: Stage) -> None:
     assert starts(leader.run()) == ["small-1"]
 
 
+@pytest.mark.parametrize("set_back_seconds", [0, 10])
 @pytest.mark.parametrize("timer", ["retention", "queue"])
 def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
-    stage: Stage, timer: str, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, timer: str, set_back_seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It rang, and the store did not answer: the same replica, elected again, does what was due."""
+    """It rang, and the store did not answer: the same replica, elected again, does what is due, by whatever its clock says then."""
     leader = leader_of(stage)
     stage.submit("done", retention_seconds=10)
     run_to(stage, leader, "done", Phase.SUCCEEDED)
@@ -146,8 +147,12 @@ def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
         silence.setattr(stage.store, "commit", unanswered)
         with pytest.raises(OutcomeUnknown):
             leader.run()
+    stage.clock.move(-set_back_seconds)
     again = stage.replica(leader.world)
     again.list_engine(observation(("large", 1), Phase.RUNNING))
+    again.run()
+    assert ("done" in stage.world().tasks) is (set_back_seconds > 0)
+    stage.clock.move(set_back_seconds)
     again.run()
     assert "done" not in stage.world().tasks
     if timer == "queue":
