@@ -103,8 +103,8 @@ class LocalCluster:
 
     def start(self) -> None:
         """Start etcd and the replicas. Raises DevError and EtcdFailed; on failure nothing is left running."""
+        self._lock_file = self._claim_data_dir()  # what another cluster uses is not ours to stop
         try:
-            self._claim_data_dir()
             self._check_ports()
             self.etcd.start()
             if self.fake_cluster is not None:
@@ -159,8 +159,15 @@ class LocalCluster:
         """A client of this cluster."""
         return Client(self.endpoint, cluster=CLUSTER)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the data directory, and so what runs on it, is this cluster's: from `start` until `stop`."""
+        return self._lock_file is not None
+
     def stop(self) -> None:
         """End replicas, then what the tasks have running, then etcd; everything that was started here is gone after it."""
+        if self._lock_file is None:
+            return
         running = [replica.process for replica in self.replicas if replica.process is not None]
         for process in running:
             process.terminate()
@@ -170,25 +177,32 @@ class LocalCluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if self.options.engine == "process" and self.state_dir.exists():
+        if running and self.options.engine == "process" and self.state_dir.exists():
             engine = ProcessEngine(self.state_dir, CLUSTER, self.clock)
             engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
             engine.close()
         if self.fake_cluster is not None:
             self.fake_cluster.stop()
         self.etcd.stop()
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        os.close(self._lock_file)
+        self._lock_file = None
 
-    def _claim_data_dir(self) -> None:
-        """One `tally dev` a directory, and none on a directory that a newer version or another program wrote."""
+    def _claim_data_dir(self) -> int:
+        """One `tally dev` a directory, and none on a directory that a newer version or another program wrote; the lock's file."""
         try:
             (self.data_dir / "logs").mkdir(parents=True, exist_ok=True)
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DevError(f"{self.data_dir} cannot be written ({error.strerror}): choose another --data-dir") from error
-        self._lock_file = lock
+        try:
+            self._lock(lock)
+            self._check_version()
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
+
+    def _lock(self, lock: int) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -198,6 +212,8 @@ class LocalCluster:
             ) from None
         os.truncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _check_version(self) -> None:
         marker = self.data_dir / "version.json"
         if not marker.exists():
             marker.write_text(json.dumps({"data_version": DATA_VERSION}) + "\n")
@@ -282,10 +298,11 @@ def run_dev(options: DevOptions) -> int:
         except KeyboardInterrupt:
             pass
         finally:
-            print("\nstopping: replicas, tasks, etcd …", flush=True)  # noqa: T201  # a foreground command
-            with suppress(KeyboardInterrupt):
-                cluster.stop()
-            print(f"stopped; the data is kept in {cluster.data_dir}", flush=True)  # noqa: T201
+            if cluster.is_ours:
+                print("\nstopping: replicas, tasks, etcd …", flush=True)  # noqa: T201  # a foreground command
+                with suppress(KeyboardInterrupt):
+                    cluster.stop()
+                print(f"stopped; the data is kept in {cluster.data_dir}", flush=True)  # noqa: T201
     return 0
 
 

@@ -13,7 +13,7 @@ import typer
 from controller import __version__
 from controller.cli import output as out
 from controller.cli.session import ERROR, Session
-from controller.config import Settings, text_of, variable_of
+from controller.config import ENGINES, Settings, text_of, variable_of
 
 SHELLS = ("bash", "zsh", "fish")
 ALL_SETTINGS = tuple(spec.name for spec in fields(Settings))
@@ -53,6 +53,8 @@ def dev(
     """
     from controller.dev import DevOptions, run_dev
 
+    if engine not in ENGINES:
+        raise typer.BadParameter(f"--engine: {engine!r} is not one of {', '.join(ENGINES)}")
     handed_on = {variable_of(name): text_of(session.given(name)) for name in REPLICA_SETTINGS if session.given(name) is not None}
     options = DevOptions(
         replicas=replicas,

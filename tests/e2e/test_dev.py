@@ -166,6 +166,9 @@ def test_a_port_in_use_is_named(dev: MakeDev, tmp_path: Path, which: str) -> Non
 
 def test_a_data_directory_in_use_is_named_and_its_user_goes_on(dev: MakeDev) -> None:
     first = dev().until_it_leads()
+    with first.client() as client:
+        client.submit({"id": "running", "command": ["sleep", "1000"]})
+        client.wait(["running"], for_="running", timeout_seconds=30)
     second = dev(etcd_port=adjacent_ports(), status_port=free_ports(1)[0])
     assert second.ended() == 1
     assert f"pid {first.process.pid}" in second.output
@@ -174,6 +177,9 @@ def test_a_data_directory_in_use_is_named_and_its_user_goes_on(dev: MakeDev) -> 
     with first.client() as client:
         client.submit({"id": "task", "command": ["true"]})
         assert client.wait(["task"], timeout_seconds=30)["task"].state is State.SUCCEEDED
+        view = client.get("running")
+        assert (view.state, view.attempt) == (State.RUNNING, 1)
+    assert "stop" not in second.output.replace("stop it", "")
 
 
 @pytest.mark.parametrize(
