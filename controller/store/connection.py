@@ -21,7 +21,6 @@ from enum import Enum, auto
 from typing import Any
 from urllib.parse import urlsplit
 
-import etcd3
 import msgspec
 import requests
 import semantic_version  # type: ignore[import-untyped]  # what etcd3-py keeps versions in
@@ -30,6 +29,7 @@ from requests.adapters import HTTPAdapter
 
 from controller.core.errors import InvalidField, TallyError
 from controller.store import wire
+from controller.store.etcd3_client import Client
 
 _READ_BYTES = 256 * 1024
 
@@ -159,7 +159,7 @@ def classify(message: str, code: int) -> Fault:
     return _FAULT_BY_CODE.get(code, Fault.TRANSIENT)
 
 
-class Connection(etcd3.Client):  # type: ignore[misc]  # the library has no types
+class Connection(Client):  # type: ignore[misc]  # the library has no types
     """See the module's docstring. `stamp` tells which version of the certificate files it was made with."""
 
     def __init__(self, endpoint: str, options: GatewayOptions, stamp: object) -> None:

@@ -6,6 +6,8 @@ If one of the first halves fails after an upgrade of the library, the defect is 
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -284,3 +286,15 @@ def test_a_watcher_jumps_over_compaction(etcd_factory: EtcdFactory) -> None:
         error = reader.wait_for_end()
         assert isinstance(error, Compacted)
         assert error.revision == 40
+
+
+def test_every_import_of_the_library_loads_aiohttp() -> None:
+    """Ours does not, and leaves the asynchronous client to whoever asks for it."""
+
+    def loads(modules: str) -> bool:
+        program = f"import sys, {modules}; print('aiohttp' in sys.modules)"
+        return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "True\n"
+
+    assert loads("etcd3")
+    assert not loads("controller.store.etcd, etcd3.stateful")
+    assert loads("controller.store.etcd; from etcd3 import AioClient; AioClient.__init__")
