@@ -283,9 +283,9 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], confi
 
 
 def _read_file(given: str | None) -> tuple[Path | None, dict[str, Any]]:
-    path = (
-        Path(given).expanduser() if given else next((p for p in (Path(c).expanduser() for c in CONFIG_PATHS) if p.is_file()), None)
-    )
+    # A home directory that may not be looked into (under systemd) holds no file for us: isfile says so, Path.is_file raises.
+    found = (Path(each) for each in map(os.path.expanduser, CONFIG_PATHS) if os.path.isfile(each))
+    path = Path(given).expanduser() if given else next(found, None)
     if path is None:
         return None, {}
     try:

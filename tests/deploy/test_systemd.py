@@ -45,7 +45,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.mark.parametrize("drop_in", ["", "credentials.conf", "process-engine.conf"])
+@pytest.mark.parametrize("drop_in", ["", "credentials.conf", "status-tls.conf", "process-engine.conf"])
 def test_the_unit_is_valid(tmp_path: Path, drop_in: str) -> None:
     """Alone, and with each drop-in: no unknown setting, no warning."""
     unit = tmp_path / UNIT
@@ -110,7 +110,6 @@ def install(systemd: PrivateSystemd) -> None:
     launcher.write_text(LAUNCHER.format(python=f"/opt/tally/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"))
     launcher.chmod(0o755)
     systemd.path("/etc/tally").mkdir()
-    systemd.path("/etc/tally/tally.toml").write_text("")
     (systemd.path("/etc/passwd")).open("a").write("tally:x:4711:4711::/nonexistent:/usr/sbin/nologin\n")
     (systemd.path("/etc/group")).open("a").write("tally:x:4711:\n")
     systemd.path("/etc/systemd/system/tally.service").write_text((UNITS / UNIT).read_text())
