@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full test-cluster check lint types lock simulate mutants chaos bench bench-full clean
+.PHONY: help install run test test-full test-cluster check lint types audit-deps lock simulate mutants chaos bench bench-full clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,15 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# No part of `check`: the list of vulnerabilities is on the network, and may change at any time. A dependency that cannot be
+# looked up is an error (--strict), not a clean bill.
+audit-deps: install ## compare the locked dependencies with the public list of known vulnerabilities (needs PyPI itself)
+	@locked=$$(mktemp) && trap 'rm -f "$$locked"' EXIT && \
+	  $(BIN)/uv export --quiet --frozen --no-dev --no-emit-project --output-file "$$locked" && \
+	  $(BIN)/uv tool run --quiet --from 'pip-audit>=2.7' pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r "$$locked" || \
+	  { echo "Not passed. Where it found something, it says so above. Where it could not look a dependency up, NOTHING was audited: the list"; \
+	    echo "is at pypi.org itself, and mirrors have none. Run it where that can be reached, or give uv.lock to a scanner that has a list."; exit 1; }
 
 lock: ## renew the lock file
 	$(BIN)/uv lock --upgrade

@@ -123,6 +123,22 @@ def test_a_leader_stays_in_office_while_its_tokens_end(etcd_factory: EtcdFactory
         assert replica.epoch == epoch
 
 
+def test_users_are_switched_on_under_a_leader(etcd_factory: EtcdFactory, tmp_path: Path) -> None:
+    """Who has been told a user before goes on; nothing is restarted."""
+    server = etcd_factory.start(extra_args=(*QUICK_ELECTION, QUICK_SIGN_IN), unsafe_no_fsync=True)
+    guarded = Guarded(server, etcd_factory, tmp_path, "default")
+    for user in ("root", *ROLES):
+        (tmp_path / user).write_text(f"password of {user}")
+    client = guarded.client("user")
+    guarded.client("admin").apply_pool(POOL)
+    with leading(guarded.store("controller"), "default"):
+        runs(client, "before")
+        answer = guarded.init("--grant", "root=root", "--enable")
+        assert answer.exit_code == 0, answer.err
+        runs(client, "after")
+        assert run_tally("get", "tasks", "--etcd", server.url).exit_code == 1
+
+
 def test_all_certificates_are_rotated_under_a_leader(
     etcd_factory: EtcdFactory, authority: Authority, tmp_path: Path, proxy_to: Callable[[int], Proxy]
 ) -> None:
