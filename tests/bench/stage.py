@@ -5,16 +5,18 @@ The folder is TALLY_BENCH_DIR, or `.bench` beside the code; a folder in memory i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache, partial
+from contextlib import closing, contextmanager
+from functools import cache
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import httpx
 import psutil
 
 from controller.client import Client
@@ -32,7 +34,7 @@ from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from controller.store.keys import Keys
 from tests.support.etcd import free_ports
-from tests.support.local import add_replica, is_ready, local_cluster, pid_of
+from tests.support.local import add_replica, local_cluster, pid_of
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -109,11 +111,34 @@ def cluster(*, replicas: int = 1, engine: str = "null", stock: int = 0, **settin
 def start(running_cluster: LocalCluster, name: str, **settings: str) -> ReplicaProcess:
     """One more replica that is ready; the first one leads."""
     replica = add_replica(running_cluster, name, **settings)
-    wait_until(partial(is_ready, replica), f"{name} being ready", timeout=PATIENCE_SECONDS, poll=0.005)
+    wait_started(running_cluster, replica)
     if len(running_cluster.replicas) == 1:
         with running_cluster.client() as client:
             wait_until(client.leader, "a leader", timeout=60.0)
     return replica
+
+
+def wait_started(running_cluster: LocalCluster, replica: ReplicaProcess) -> None:
+    """Wait until it is ready. Raises RuntimeError with the end of its log when it has died."""
+
+    def ready() -> bool:
+        if replica.process is not None and replica.process.poll() is not None:
+            log = (running_cluster.data_dir / "logs" / f"{replica.name}.log").read_text(errors="replace")
+            raise RuntimeError(f"{replica.name} ended with exit code {replica.process.returncode}: {log[-2000:]}")
+        try:
+            return ask(replica, "/readyz")[0] == HTTPStatus.OK
+        except OSError:
+            return False
+
+    wait_until(ready, f"{replica.name} being ready", timeout=PATIENCE_SECONDS, poll=0.005)
+
+
+def ask(replica: ReplicaProcess, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET. Plain, so that asking often costs little beside what is measured. Raises OSError."""
+    with closing(HTTPConnection("127.0.0.1", replica.status_port, timeout=30)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 def specs(count: int, name: str, **fields: object) -> list[dict[str, object]]:
@@ -123,11 +148,11 @@ def specs(count: int, name: str, **fields: object) -> list[dict[str, object]]:
 
 def pool_counts(replica: ReplicaProcess, pool: str = "default") -> dict[str, int]:
     """The pool's tasks by state, as the replica knows them."""
-    answer = httpx.get(f"http://127.0.0.1:{replica.status_port}/v1/pools/{pool}", timeout=30, trust_env=False)
-    if answer.status_code == httpx.codes.NOT_FOUND:
+    status, body = ask(replica, f"/v1/pools/{pool}")
+    if status == HTTPStatus.NOT_FOUND:
         return {}
-    answer.raise_for_status()
-    return dict(answer.json()["tasks"])
+    assert status == HTTPStatus.OK, body
+    return dict(json.loads(body)["tasks"])
 
 
 class Burned(NamedTuple):
@@ -245,8 +270,3 @@ def _put(store: EtcdStore, writes: list[Put]) -> None:
 def client_of(url: str) -> Client:
     """A client of the cluster on this etcd."""
     return Client(url, cluster=KEYS.cluster)
-
-
-def get_json(replica: ReplicaProcess, path: str) -> Any:
-    """An answer of the replica's status endpoint."""
-    return httpx.get(f"http://127.0.0.1:{replica.status_port}{path}", timeout=30, trust_env=False).raise_for_status().json()

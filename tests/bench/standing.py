@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
-from functools import partial
 
 from controller.dev import LocalCluster
 from tests.bench.measure import Aim, Figure
 from tests.bench.sizes import Sizes
-from tests.bench.stage import CLOCK, PATIENCE_SECONDS, cluster, resident_bytes, specs
-from tests.support.local import Witness, add_replica, is_ready, kill
+from tests.bench.stage import CLOCK, cluster, resident_bytes, specs, wait_started
+from tests.support.local import Witness, add_replica, kill
 from tests.support.waiting import wait_until
 
 BYTES_A_TASK = 3_000.0
@@ -52,7 +51,7 @@ def _measure(count: int, repeat: int) -> tuple[list[float], list[float], list[fl
         for turn in range(repeat):
             began = CLOCK.boottime()
             follower = add_replica(running, f"next{turn}")
-            wait_until(partial(is_ready, follower), "the start", timeout=PATIENCE_SECONDS, poll=0.005)
+            wait_started(running, follower)
             starts.append(CLOCK.boottime() - began)
             leaders.append(resident_bytes(running.replicas[0]) / 1e6)
             followers.append(resident_bytes(follower) / 1e6)

@@ -19,8 +19,8 @@ from controller.core.lifecycle import State
 from controller.dev import LocalCluster, ReplicaProcess
 from tests.bench.measure import Aim, Figure
 from tests.bench.sizes import Sizes
-from tests.bench.stage import CLOCK, cluster, start
-from tests.support.local import Witness, kill, leader_of, pid_of, wait_ready
+from tests.bench.stage import CLOCK, cluster, start, wait_started
+from tests.support.local import Witness, kill, leader_of, pid_of
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
@@ -127,7 +127,7 @@ def _strikes(running: LocalCluster, proxies: dict[str, Proxy], fault: Fault, tim
     gaps, behind = [], 0
     with closing(Witness(running.endpoint)) as witness, running.client() as client:
         for turn in range(times):
-            wait_ready(running)
+            _wait_started(running)
             with closing(Users(running, f"{fault.name.split()[0].lower()}-{turn}")) as users:
                 leader = leader_of(running)
                 _wait_for_work(client, users)
@@ -152,7 +152,7 @@ def _recover(running: LocalCluster, proxies: dict[str, Proxy], fault: Fault, rep
         replica.process.wait(30)
         running.replicas.remove(replica)
         start(running, replica.name, TALLY_ETCD=proxies[replica.name].url)
-    wait_ready(running)
+    _wait_started(running)
 
 
 def _left_behind(client: Client, names: list[str]) -> int:
@@ -161,3 +161,8 @@ def _left_behind(client: Client, names: list[str]) -> int:
     except Still as still:
         views = still.views
     return sum(view.state is not State.SUCCEEDED for view in views.values())
+
+
+def _wait_started(running: LocalCluster) -> None:
+    for replica in running.replicas:
+        wait_started(running, replica)
