@@ -1,7 +1,7 @@
 """`make chaos`: faults for MINUTES (default 5), from SEED (default: another each time), on REPLICAS (default 3).
 
-FAULTS="leader killed,user cut off" injects only those; USERS (default 3) says how many call at once. The data and
-logs of a run that fails are kept, and named.
+FAULTS="leader killed,user cut off" injects only those; USERS (default 3) says how many call at once; ENGINE=kubernetes
+runs the attempts on the fake cluster instead of as processes. The data and logs of a run that fails are kept, and named.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from controller.embedded_etcd import find_etcd
@@ -23,16 +24,22 @@ def main() -> int:
     seed = int(os.environ.get("SEED") or secrets.randbelow(2**31))
     minutes, replicas = float(os.environ.get("MINUTES") or 5), int(os.environ.get("REPLICAS") or 3)
     users = int(os.environ.get("USERS") or 3)
-    faults = [name for name in os.environ.get("FAULTS", "").split(",") if name] or list(FAULTS)
+    engine = os.environ.get("ENGINE") or "process"
+    faults = [name for name in os.environ.get("FAULTS", "").split(",") if name]
+    if engine not in ("process", "kubernetes"):
+        print(f"ENGINE: {engine} is neither process nor kubernetes", file=sys.stderr)
+        return 2
     if unknown := set(faults) - FAULTS.keys():
         print(f"FAULTS: {', '.join(sorted(unknown))} is none of {', '.join(FAULTS)}", file=sys.stderr)
         return 2
-    print(f"seed {seed}, {minutes:g} minutes, {replicas} replicas, {users} users", flush=True)
+    print(f"seed {seed}, {minutes:g} minutes, {replicas} replicas, {users} users, {engine} engine", flush=True)
     path = Path(tempfile.mkdtemp(prefix="tally-chaos-"))
     try:
-        report = run(path, find_etcd(), seed=seed, seconds=60 * minutes, replicas=replicas, users=users, faults=faults)
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is the finding
-        print("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        report = run(
+            path, find_etcd(), seed=seed, seconds=60 * minutes, replicas=replicas, users=users, engine=engine, faults=faults
+        )
+    except Exception:  # noqa: BLE001  # whatever it is, it is the finding
+        traceback.print_exc()
         return 1
     shutil.rmtree(path)
     print(report.table())

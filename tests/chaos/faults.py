@@ -1,70 +1,21 @@
-"""What is done to an installation: each fault is injected by a function, and undone by what that returns."""
+"""What is done to replicas, to the leader's key and to the network; `etcd_faults` and `engine_faults` have the rest."""
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from controller.client import NotFound
 from controller.dev import ReplicaProcess
-from controller.embedded_etcd import EtcdProcess
 from controller.failpoints import POINTS
-from controller.store.base import Delete, Transaction
-from tests.chaos.installation import Installation
-from tests.chaos.recorder import Recorder
-from tests.support.etcd import admin, compact, in_seconds
+from controller.store.base import Delete, LeaseNotFound, Put, Transaction
+from tests.chaos import engine_faults, etcd_faults
+from tests.chaos.ground import FAULTS, Fault, Ground, fault
+from tests.support.etcd import free_ports, in_seconds
 from tests.support.proxy import Proxy
 
-
-@dataclass
-class Ground:
-    """What a fault finds: `leader` is the replica that led when the step began, `destroyed` collects the tasks it killed."""
-
-    installation: Installation
-    recorder: Recorder
-    leader: ReplicaProcess
-    rng: random.Random
-    destroyed: set[str] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
-
-    def follower(self) -> ReplicaProcess:
-        """Any other replica that is up; the leader when there is none."""
-        return self.rng.choice([r for r in self.installation.up() if r is not self.leader] or [self.leader])
-
-    def members(self, count: int) -> list[EtcdProcess]:
-        """Some members."""
-        return self.rng.sample(self.installation.members, count)
-
-
-Inject = Callable[[Ground], Iterator[None]]
-
-
-class Fault(NamedTuple):
-    """A fault: what it is called, which rows of the table of faults it is, what it strikes, and how."""
-
-    name: str
-    rows: tuple[int, ...]
-    strikes: str
-    inject: Inject
-
-
-FAULTS: dict[str, Fault] = {}
-
-
-def fault(strikes: str, *rows: int) -> Callable[[Inject], Inject]:
-    """Register a fault. Two that strike the same are never injected at once."""
-
-    def register(inject: Inject) -> Inject:
-        name = inject.__name__.replace("_", " ")
-        FAULTS[name] = Fault(name, rows, strikes, inject)
-        return inject
-
-    return register
+__all__ = ["FAULTS", "Fault", "engine_faults", "etcd_faults"]
 
 
 # -- replicas ------------------------------------------------------------------------------------------------------------
@@ -72,7 +23,7 @@ def fault(strikes: str, *rows: int) -> Callable[[Inject], Inject]:
 
 @fault("replicas", 1)
 def leader_killed(ground: Ground) -> Iterator[None]:
-    _signal(ground, ground.leader, signal.SIGKILL)
+    ground.signal(ground.leader, signal.SIGKILL)
     yield
 
 
@@ -84,7 +35,7 @@ def leader_killed_at_a_step(ground: Ground) -> Iterator[None]:
     point = f"{ground.rng.choice(POINTS)}:{action}@{ground.rng.randint(1, 4)}"
     ground.installation.armed[victim.name] = point
     ground.notes.append(point)
-    _signal(ground, victim, signal.SIGKILL)
+    ground.signal(victim, signal.SIGKILL)
     yield
     with suppress(NotFound), ground.installation.client() as client:
         client.step_down()
@@ -92,14 +43,14 @@ def leader_killed_at_a_step(ground: Ground) -> Iterator[None]:
 
 @fault("replicas", 2)
 def follower_killed(ground: Ground) -> Iterator[None]:
-    _signal(ground, ground.follower(), signal.SIGKILL)
+    ground.signal(ground.follower(), signal.SIGKILL)
     yield
 
 
 @fault("replicas", 2)
 def all_replicas_killed(ground: Ground) -> Iterator[None]:
     for replica in ground.installation.up():
-        _signal(ground, replica, signal.SIGKILL)
+        ground.signal(replica, signal.SIGKILL)
     yield
 
 
@@ -117,66 +68,30 @@ def all_replicas_stopped(ground: Ground) -> Iterator[None]:
 
 @fault("replicas", 7)
 def leader_terminated(ground: Ground) -> Iterator[None]:
-    _signal(ground, ground.leader, signal.SIGTERM)
+    ground.signal(ground.leader, signal.SIGTERM)
     yield
 
 
 @fault("replicas", 7)
 def all_replicas_terminated(ground: Ground) -> Iterator[None]:
     for replica in ground.installation.up():
-        _signal(ground, replica, signal.SIGTERM)
+        ground.signal(replica, signal.SIGTERM)
     yield
 
 
-# -- etcd ----------------------------------------------------------------------------------------------------------------
-
-
-@fault("etcd", 13)
-def member_killed(ground: Ground) -> Iterator[None]:
-    with _killed(ground, 1):
+@fault("replicas", 8)
+def two_of_one_name(ground: Ground) -> Iterator[None]:
+    """A second process of the leader's name, started by mistake and ended by who noticed."""
+    installation = ground.installation
+    (port,) = free_ports(1)
+    twin = ReplicaProcess(ground.leader.name, port)
+    installation.start_replica(twin)
+    assert twin.process is not None
+    try:
         yield
-
-
-@fault("etcd", 14)
-def quorum_killed(ground: Ground) -> Iterator[None]:
-    with _killed(ground, 2):
-        yield
-
-
-@fault("etcd", 13)
-def all_members_killed(ground: Ground) -> Iterator[None]:
-    with _killed(ground, 3):
-        yield
-
-
-@fault("etcd", 11, 15)
-def member_stopped(ground: Ground) -> Iterator[None]:
-    with _members_stopped(ground, 1):
-        yield
-
-
-@fault("etcd", 14, 15)
-def quorum_stopped(ground: Ground) -> Iterator[None]:
-    with _members_stopped(ground, 2):
-        yield
-
-
-@fault("etcd", 21)
-def out_of_space(ground: Ground) -> Iterator[None]:
-    """The alarm is raised as etcd raises it when its quota is used up."""
-    store = ground.installation.store
-    member = admin(store, "/maintenance/status", {})["header"]["member_id"]
-    alarm = {"memberID": member, "alarm": "NOSPACE"}
-    admin(store, "/maintenance/alarm", {"action": "ACTIVATE", **alarm})
-    yield
-    admin(store, "/maintenance/alarm", {"action": "DEACTIVATE", **alarm})
-
-
-@fault("history", 16)
-def compacted(ground: Ground) -> Iterator[None]:
-    """All history that is recorded goes; whoever is cut off now finds it gone."""
-    yield
-    compact(ground.installation.store, ground.recorder.applied)
+    finally:
+        twin.process.send_signal(ground.rng.choice([signal.SIGKILL, signal.SIGTERM]))
+        installation.until(lambda: twin.process is not None and twin.process.poll() is not None, "the end of the second process")
 
 
 # -- the leader's key ----------------------------------------------------------------------------------------------------
@@ -195,6 +110,20 @@ def lease_revoked(ground: Ground) -> Iterator[None]:
 def leader_key_deleted(ground: Ground) -> Iterator[None]:
     delete = Transaction((), (Delete(ground.recorder.history.keys.leader),), "by hand")
     ground.installation.store.commit(delete, deadline=in_seconds())
+    yield
+
+
+@fault("key", 19)
+def leader_key_overwritten(ground: Ground) -> Iterator[None]:
+    """By hand, with what may be a leader's record or nothing of the kind, with a lease that ends by itself or without."""
+    store, rng = ground.installation.store, ground.rng
+    lease = rng.choice([0, rng.getrandbits(62) | 1])
+    if lease:
+        store.grant(lease, 2, deadline=in_seconds())
+    value = rng.choice([b'{"id": "by-hand", "instance": "by-hand"}', b"by hand"])
+    ground.notes.append(f"{value.decode()}, {'leased' if lease else 'without a lease'}")
+    with suppress(LeaseNotFound):
+        store.commit(Transaction((), (Put(ground.recorder.history.keys.leader, value, lease),), "by hand"), deadline=in_seconds())
     yield
 
 
@@ -278,64 +207,36 @@ def user_answers_late(ground: Ground) -> Iterator[None]:
         yield
 
 
-# -- the engine ----------------------------------------------------------------------------------------------------------
+# -- the leader's endpoint, which followers watch ------------------------------------------------------------------------
 
 
-@fault("engine", 33)
-def supervisors_killed(ground: Ground) -> Iterator[None]:
-    attempts = ground.installation.supervised()
-    for attempt in ground.rng.sample(sorted(attempts), min(2, len(attempts))):
-        ground.destroyed.add(attempt.task_id)
-        with suppress(ProcessLookupError):
-            os.kill(attempts[attempt], signal.SIGKILL)
-    yield
+@fault("endpoints")
+def leader_unseen(ground: Ground) -> Iterator[None]:
+    """Its status endpoint ends all connections and refuses new ones, and it lives: it is deposed for nothing."""
+    with _unseen(ground, ground.leader, flickering=False):
+        yield
+
+
+@fault("endpoints")
+def endpoints_flicker(ground: Ground) -> Iterator[None]:
+    """Whoever leads is seen and not seen by turns."""
+    with _unseen(ground, *ground.installation.replicas, flickering=True):
+        yield
 
 
 # -- how -----------------------------------------------------------------------------------------------------------------
-
-
-def _signal(ground: Ground, replica: ReplicaProcess, number: int) -> None:
-    if replica.process is not None and replica.process.poll() is None:
-        ground.notes.append(replica.name)
-        replica.process.send_signal(number)
 
 
 @contextmanager
 def _stopped(ground: Ground, *replicas: ReplicaProcess) -> Iterator[None]:
     processes = [replica.process for replica in replicas if replica.process is not None]
     for replica in replicas:
-        _signal(ground, replica, signal.SIGSTOP)
+        ground.signal(replica, signal.SIGSTOP)
     try:
         yield
     finally:
         for process in processes:
             process.send_signal(signal.SIGCONT)
-
-
-@contextmanager
-def _killed(ground: Ground, count: int) -> Iterator[None]:
-    members = ground.members(count)
-    for member in members:
-        member.kill()
-    try:
-        yield
-    finally:
-        for member in members:
-            member.launch()
-        for member in members:
-            member.wait_healthy()
-
-
-@contextmanager
-def _members_stopped(ground: Ground, count: int) -> Iterator[None]:
-    members = ground.members(count)
-    for member in members:
-        os.kill(member.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for member in members:
-            os.kill(member.pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -347,3 +248,13 @@ def _bad(links: list[Proxy], harm: Callable[[Proxy], None]) -> Iterator[None]:
     finally:
         for link in links:
             link.heal()
+
+
+@contextmanager
+def _unseen(ground: Ground, *replicas: ReplicaProcess, flickering: bool) -> Iterator[None]:
+    unseen = ground.installation.unseen
+    unseen.update((replica.name, flickering) for replica in replicas)
+    try:
+        yield
+    finally:
+        unseen.clear()

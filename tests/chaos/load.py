@@ -20,36 +20,21 @@ from controller.core import codec
 from controller.core.errors import UserError
 from controller.core.lifecycle import State
 from controller.store.base import StoreError
+from tests.chaos.attempts import ENDS, Attempts
 from tests.chaos.installation import Installation
 from tests.chaos.linearizability import UNKNOWN, Call
-from tests.support.local import Journal
 
 PAUSE_SECONDS = 0.15
 RECENT = 12  # tasks that users meet at
-BODIES = {
-    "quick": "true",
-    "slow": "sleep 0.4",
-    "flaky": '[ "$TALLY_ATTEMPT" != 1 ]',
-    "failing": "exit 7",
-    "endless": "sleep 600",
-}
-ENDS = {
-    "quick": {State.SUCCEEDED},
-    "slow": {State.SUCCEEDED},
-    "flaky": {State.SUCCEEDED},
-    "failing": {State.FAILED},
-    "endless": set(),
-}
-"""How a task of each kind may end; that it was cancelled, or its attempt destroyed, comes on top."""
 WEIGHTS = {"submit": 5, "again": 2, "cancel": 4, "retry": 4, "get": 2, "read": 4}
 
 
 class Users:
     """All users; they call until the block's end."""
 
-    def __init__(self, installation: Installation, journal: Journal, seed: int) -> None:
+    def __init__(self, installation: Installation, attempts: Attempts, seed: int) -> None:
         self._installation = installation
-        self._journal = journal
+        self._attempts = attempts
         self._clock = SystemClock()
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
@@ -118,7 +103,7 @@ class Users:
             self._errors.append(error)
 
     def _new(self, rng: random.Random) -> str:
-        (kind,) = rng.choices(list(BODIES), [4, 3, 2, 3, 2])
+        (kind,) = rng.choices(list(ENDS), [4, 3, 2, 3, 2])
         task = f"{kind}-{next(self._numbers)}"
         self._recent.append(task)  # before it is there: others meet it while it is being submitted
         del self._recent[:-RECENT]
@@ -139,7 +124,7 @@ class Users:
     def _spec(self, task: str) -> dict[str, Any]:
         return {
             "id": task,
-            "command": self._journal.command(BODIES[task.split("-")[0]]),
+            **self._attempts.body(task.split("-")[0]),
             "resources": {"cpu": "500m"},
             "retry": {"max_attempts": 2, "backoff_seconds": 0.3},
             "grace_seconds": 1,

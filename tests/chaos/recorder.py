@@ -39,7 +39,7 @@ class Version(NamedTuple):
 class Recorder:
     """Records from its creation, which comes before the first replica, until `close`."""
 
-    def __init__(self, urls: Iterable[str], cluster: str = "default") -> None:
+    def __init__(self, members: Iterable[GatewayOptions], cluster: str = "default") -> None:
         self.history = History(Keys(cluster))
         self.versions: dict[str, list[Version]] = defaultdict(list)
         self.requested: dict[tuple[str, str], list[int]] = defaultdict(list)  # (task, kind) → revisions at which it was put
@@ -49,10 +49,12 @@ class Recorder:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._errors: list[BaseException] = []
-        self._stores = [EtcdStore(GatewayOptions((url,)), self._clock) for url in urls]
+        self.foreign: set[str] = set()  # keys that are there, and not the cluster's
+        self.stores = [EtcdStore(member, self._clock) for member in members]
+        """One for each member."""
         self._threads = [
             threading.Thread(target=self._run, args=(store,), name=f"recorder-{n}", daemon=True)
-            for n, store in enumerate(self._stores)
+            for n, store in enumerate(self.stores)
         ]
         for thread in self._threads:
             thread.start()
@@ -72,7 +74,7 @@ class Recorder:
     def close(self) -> None:
         """End the watches."""
         self._closed.set()
-        for store in self._stores:
+        for store in self.stores:
             store.close()
         for thread in self._threads:
             thread.join(10)
@@ -99,6 +101,9 @@ class Recorder:
             if revision <= self.applied:
                 return
             self.history.apply(revision, changes)
+            for change in changes:
+                if not change.key.startswith(self.history.keys.prefix):
+                    (self.foreign.discard if change.item is None else self.foreign.add)(change.key)
             self._keep_versions(revision, changes)
             self.applied = revision
 

@@ -2,7 +2,7 @@
 
 A step injects one or two faults, holds them for a while, undoes them, and waits until something is committed again. Every
 fault comes once before any comes twice. What the run proves, it proves from etcd's history (`Recorder`), from what the
-tasks wrote themselves (`Journal`) and from what users were told (`Users`).
+tasks wrote themselves or the kubelets know (`Attempts`) and from what users were told (`Users`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ from typing import NamedTuple
 
 from controller.clock import SystemClock
 from controller.embedded_etcd import EtcdBinary
-from tests.chaos.faults import FAULTS, Fault, Ground
+from tests.chaos.attempts import Attempts, Pods, Processes
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.ground import Ground
 from tests.chaos.installation import EXPECTED_EXITS, Installation
 from tests.chaos.linearizability import violations
 from tests.chaos.load import Users
 from tests.chaos.recorder import Recorder
 from tests.support.etcd import EtcdFactory
-from tests.support.local import Journal, check_promise
+from tests.support.local import check_promise
 
 POOL = {"name": "default", "capacity": {"cpu": 6}, "policy": "backfill"}
 HOLD_SECONDS = (0.2, 4.0)
-ORDER = ["key", "engine", "history", "leader's links", "follower's links", "users' links", "replicas", "etcd"]
+QUOTA_BYTES = 24 * 2**20  # of etcd: soon used up by somebody who means to
+LINKS = ["leader's links", "follower's links", "users' links", "endpoints"]
+ORDER = ["key", "access", "engine", "watches", "nodes", "history", *LINKS, "replicas", "etcd"]
 """In which the faults of one step are injected: what needs etcd comes before what takes it away."""
 
 
@@ -63,7 +67,7 @@ class Report:
         for name, fault in FAULTS.items():
             steps = [step for step in self.steps if name in step.faults]
             if steps:
-                numbers = ", ".join(map(str, fault.rows))
+                numbers = ", ".join(map(str, fault.rows)) or "–"
                 held, gap = max(step.held for step in steps), max(step.gap for step in steps)
                 rows.append(f"{name:<26} {numbers:<8} {len(steps):>5} {held:>8.1f} {gap:>12.1f}")
         return "\n".join([*rows, self.summary])
@@ -77,18 +81,20 @@ def run(
     seconds: float | None,
     replicas: int = 3,
     users: int = 3,
-    faults: Iterable[str] = FAULTS,
+    engine: str = "process",
+    faults: Iterable[str] = (),
 ) -> Report:
-    """Inject these faults for so long (None: until each came once), then heal all and judge. A failure tells the seed and what
-    had been done."""
+    """Inject these faults (none: all that this engine can have) for so long (None: until each came once), then heal all and
+    judge. A failure tells the seed and what had been done."""
+    names = list(faults) or [fault.name for fault in FAULTS.values() if fault.engine in ("", engine)]
     report = Report(seed)
     try:
-        with _started(path, etcd, seed, replicas, users) as (installation, recorder, journal, load):
-            schedule = _draw(random.Random(seed), [FAULTS[name] for name in faults])
+        with _started(path, etcd, seed, replicas, users, engine) as (installation, recorder, attempts, load):
+            schedule = _draw(random.Random(seed), [FAULTS[name] for name in names])
             destroyed = _strike(installation, recorder, schedule, report, seconds)
             load.__exit__()
             load.settle(destroyed)
-            _judge(installation, recorder, journal, load, report)
+            _judge(installation, recorder, attempts, load, report)
     except BaseException as error:
         error.add_note(f"{report.schedule()}\nlogs: {path}")
         raise
@@ -97,23 +103,24 @@ def run(
 
 @contextmanager
 def _started(
-    path: Path, etcd: EtcdBinary, seed: int, replicas: int, users: int
-) -> Iterator[tuple[Installation, Recorder, Journal, Users]]:
+    path: Path, etcd: EtcdBinary, seed: int, replicas: int, users: int, engine: str
+) -> Iterator[tuple[Installation, Recorder, Attempts, Users]]:
     with ExitStack() as stack:
         factory = EtcdFactory(etcd, path)
         stack.callback(factory.close)
-        members = factory.start_cluster()
-        recorder = Recorder(member.url for member in members)
-        stack.callback(recorder.close)
-        installation = Installation(path / "data", members, replicas, users)
+        members = factory.start_cluster(quota_backend_bytes=QUOTA_BYTES, extra_args=("--auth-token-ttl=2", "--bcrypt-cost=4"))
+        installation = Installation(path / "data", members, replicas, users, engine)
         stack.callback(installation.stop)
+        recorder = Recorder(installation.as_root(member.url) for member in members)
+        stack.callback(recorder.close)
         installation.start()
         with installation.client() as client:
             client.apply_pool(POOL)
-        journal = Journal(path / "journal")
-        load = stack.enter_context(Users(installation, journal, seed))
+        cluster = installation.fake_cluster
+        attempts = Processes(path / "journal") if cluster is None else Pods(cluster)
+        load = stack.enter_context(Users(installation, attempts, seed))
         installation.until(lambda: recorder.commits, "the first commit")
-        yield installation, recorder, journal, load
+        yield installation, recorder, attempts, load
 
 
 def _strike(
@@ -175,9 +182,9 @@ def _longest_gap(at: float, healed: float, commits: list[float]) -> float:
     return longest
 
 
-def _judge(installation: Installation, recorder: Recorder, journal: Journal, load: Users, report: Report) -> None:
+def _judge(installation: Installation, recorder: Recorder, attempts: Attempts, load: Users, report: Report) -> None:
     recorder.catch_up(installation.store)
-    check_promise(installation, journal, load.acknowledged, history=recorder.history)
+    check_promise(installation, attempts, load.acknowledged, engine=installation.engine(), history=recorder.history)
     untrue = violations(load.calls, recorder.versions, recorder.requested)
     assert not untrue, "users were told what was not so:\n" + "\n".join(untrue)
     unexpected = [(name, code) for name, code in installation.exits if code not in EXPECTED_EXITS]
@@ -185,5 +192,5 @@ def _judge(installation: Installation, recorder: Recorder, journal: Journal, loa
     history = recorder.history
     report.summary = (
         f"{len(report.steps)} steps, {len(history.terms)} terms, {history.revisions} revisions, {len(load.acknowledged)} tasks, "
-        f"{len(journal.starts())} attempts, {len(load.calls)} answers to users, {len(installation.exits)} deaths of replicas"
+        f"{len(attempts.starts())} attempts, {len(load.calls)} answers to users, {len(installation.exits)} deaths of replicas"
     )

@@ -59,12 +59,12 @@ class EtcdFactory:
         process.start()
         return process
 
-    def start_cluster(self, size: int = 3) -> list[EtcdProcess]:
-        """A running cluster."""
+    def start_cluster(self, size: int = 3, **options: Any) -> list[EtcdProcess]:
+        """A running cluster; `options` are EtcdConfig's."""
         ports = free_ports(2 * size)
         peers = ",".join(f"m{i}=http://127.0.0.1:{ports[2 * i + 1]}" for i in range(size))
         members = [
-            self.configure(name=f"m{i}", client_port=ports[2 * i], peer_port=ports[2 * i + 1], initial_cluster=peers)
+            self.configure(name=f"m{i}", client_port=ports[2 * i], peer_port=ports[2 * i + 1], initial_cluster=peers, **options)
             for i in range(size)
         ]
         for member in members:

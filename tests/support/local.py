@@ -13,11 +13,11 @@ import os
 import signal
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 
@@ -27,6 +27,7 @@ from controller.clock import SystemClock
 from controller.core import codec
 from controller.core.errors import CorruptValue
 from controller.dev import DevOptions, LocalCluster, ReplicaProcess
+from controller.engine.base import Engine
 from controller.engine.process import ProcessEngine
 from controller.store.base import StoreError
 from controller.store.etcd import EtcdStore
@@ -112,26 +113,47 @@ class Gate:
         os.close(writer)  # and this is the end of what they read
 
 
+class Ran(Protocol):
+    """Who knows what really ran: the tasks themselves, by a Journal, or the machines they ran on."""
+
+    def starts(self) -> Mapping[tuple[str, int], int]:
+        """(task, attempt) → how often it started."""
+        ...
+
+    def overlaps(self) -> list[str]:
+        """Tasks of which two attempts ran at the same time."""
+        ...
+
+
 def check_promise(
-    cluster: LocalCluster, journal: Journal, acknowledged: Iterable[str], *, audit: bool = True, history: History | None = None
+    cluster: LocalCluster,
+    journal: Ran,
+    acknowledged: Iterable[str],
+    *,
+    audit: bool = True,
+    engine: Engine | None = None,
+    history: History | None = None,
 ) -> History:
     """What must hold when all has finished: each attempt ran once and alone, nothing is lost, nothing is held, and the
-    invariants held at every revision that etcd ever had. Returns the history, which is replayed unless it was recorded."""
+    invariants held at every revision that etcd ever had. Returns the history, which is replayed unless it was recorded.
+
+    The audit asks `engine`, by default the process engine of that cluster, and closes it."""
     acknowledged = set(acknowledged)
     starts = journal.starts()
-    assert {attempt: times for attempt, times in starts.items() if times != 1} == {}, "an attempt ran more than once"
-    assert journal.overlaps() == []
+    twice = {attempt: times for attempt, times in starts.items() if times != 1}
+    assert not twice, f"attempts ran more than once: {twice}"
+    assert not (overlaps := journal.overlaps()), overlaps
     history = history or replay(cluster.endpoint)
-    assert history.findings == []
-    assert history.missing(acknowledged) == []
-    assert history.unfinished() == []
-    assert history.held() == {}
+    assert not history.findings, "\n".join(history.findings)
+    assert not (missing := history.missing(acknowledged)), f"acknowledged, and lost: {missing}"
+    assert not (unfinished := history.unfinished()), f"not finished: {unfinished}"
+    assert not (held := history.held()), f"still held: {held}"
     began = Counter(task_id for task_id, _ in starts)
     for task_id in acknowledged:
         assert began[task_id] <= history.admissions[task_id], f"{task_id} ran without a hold"
     if audit:
         clock = SystemClock()
-        engine = ProcessEngine(cluster.state_dir, "default", clock)
+        engine = engine or ProcessEngine(cluster.state_dir, "default", clock)
         with cluster.client() as client:
             report = run_audit(client.store, engine, "default", clock)
         engine.close()

@@ -45,6 +45,8 @@ class Proxy:
         self._closed = False
         self._passing = threading.Event()  # cleared: bytes are held back in both directions
         self._passing.set()
+        self._listening = threading.Event()
+        self._listening.set()
         self._refuse = False
         self._swallow = False
         self._reset_on_answer = False
@@ -87,8 +89,22 @@ class Proxy:
         self._refuse = True
         self.disconnect()
 
+    def shut(self) -> None:
+        """End what is open; a new connection is refused, as where nobody listens. Linux keeps only a port that was given."""
+        if self._listening.is_set():
+            self._listening.clear()
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self.disconnect()
+
+    def open(self) -> None:
+        """Listen again after `shut`."""
+        if not self._listening.is_set():
+            self._listener.listen()
+            self._listening.set()
+
     def heal(self) -> None:
         """Behave again. Connections that lost bytes are closed."""
+        self.open()
         lossy = self._swallow
         self._refuse = self._swallow = self._reset_on_answer = False
         self._cut_after, self._delay = None, 0.0
@@ -108,6 +124,7 @@ class Proxy:
         """Stop listening, end all connections and threads."""
         self._closed = True
         self._passing.set()
+        self._listening.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -128,11 +145,11 @@ class Proxy:
         thread.start()
 
     def _accept(self) -> None:
-        while not self._closed:
+        while self._listening.wait() and not self._closed:
             try:
                 client, _ = self._listener.accept()
             except OSError:
-                return
+                continue  # shut, or closed
             if self._refuse:
                 client.close()
                 continue
