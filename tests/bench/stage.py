@@ -156,9 +156,10 @@ def pool_counts(replica: ReplicaProcess, pool: str = "default") -> dict[str, int
 
 
 class Burned(NamedTuple):
-    """A burn-down: how long it took, and what was written meanwhile, as etcd's history tells."""
+    """A burn-down: how long it took, the leader's CPU, and what was written meanwhile, as etcd's history tells."""
 
     seconds: float
+    cpu_seconds: float
     writes: int
     revisions: int
 
@@ -172,13 +173,13 @@ def burn(running_cluster: LocalCluster, count: int, name: str) -> Burned:
         client.submit_many(specs(count, name))
         wait_until(lambda: pool_counts(leader).get("Created", 0) >= count, "the leader to know all", timeout=PATIENCE_SECONDS)
         _, first = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
-        began = CLOCK.boottime()
+        began, used = CLOCK.boottime(), cpu_seconds(leader)
         client.apply_pool(POOL)
         wait_until(
             lambda: pool_counts(leader).get("Succeeded", 0) >= before + count, "the end of all", timeout=PATIENCE_SECONDS, poll=0.03
         )
         seconds = CLOCK.boottime() - began
-        return Burned(seconds, *_written(store, first))
+        return Burned(seconds, cpu_seconds(leader) - used, *_written(store, first))
 
 
 def _written(store: EtcdStore, after: int) -> tuple[int, int]:
