@@ -21,8 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import msgspec
-import requests
 import urllib3
+from urllib3 import HTTPResponse
 
 from controller.core.errors import TallyError
 from controller.store import wire
@@ -71,7 +71,7 @@ class EtcdWatch:
         self._on_reconnect = on_reconnect
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._response: requests.Response | None = None
+        self._response: HTTPResponse | None = None
         self._denials = 0
         self.revision = after
         self.connected = False
@@ -130,7 +130,7 @@ class EtcdWatch:
             connection.close()
         raise _Ended("ended by the server")
 
-    def _receive(self, line: bytes, response: requests.Response) -> Iterator[Batch]:
+    def _receive(self, line: bytes, response: HTTPResponse) -> Iterator[Batch]:
         """The batch in one message, if any. Raises Compacted, ClusterChanged, RpcError, MsgspecError."""
         message = wire.decode_watch(line)
         if message.error is not None:
@@ -148,7 +148,7 @@ class EtcdWatch:
             self.revision = events[-1].mod
             yield Batch(self.revision, events)
 
-    def _created(self, header: wire.Header, response: requests.Response) -> None:
+    def _created(self, header: wire.Header, response: HTTPResponse) -> None:
         self.connected = True
         self._denials = 0
         if header.revision < self.revision:
@@ -157,7 +157,7 @@ class EtcdWatch:
                 self._check(self._gateway.now() + _CREATE_SECONDS)
             except StoreUnavailable as error:
                 raise _Ended("unreachable") from error
-        connection = response.raw.connection
+        connection = response.connection
         if connection is not None and connection.sock is not None:
             connection.sock.settimeout(self._silence_seconds or None)
 
@@ -180,16 +180,16 @@ class EtcdWatch:
         if response is not None:
             # Wakes the thread that reads; closing a socket under it would not.
             with contextlib.suppress(OSError, ValueError):
-                response.raw.shutdown()
+                response.shutdown()
 
 
-def _lines(response: requests.Response) -> Iterator[bytes]:
+def _lines(response: HTTPResponse) -> Iterator[bytes]:
     """The messages of a stream: one JSON object a line, cut anywhere by the transport.
 
     Source of the newline: grpc-gateway from 1.3.1, https://github.com/etcd-io/etcd/pull/11843; JSON has none of its own.
     """
     parts: list[bytes] = []
-    while data := response.raw.read1(_READ_BYTES):
+    while data := response.read1(_READ_BYTES):
         first, *rest = data.split(b"\n")
         parts.append(first)
         for piece in rest:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import requests
+from urllib3 import HTTPResponse
 
 from controller.clock import Clock
 from controller.core.errors import TallyError
@@ -118,7 +118,7 @@ class Gateway:
                     error.in_doubt = tries.in_doubt
                     raise
 
-    def stream(self, path: str, body: bytes, *, timeout: float) -> tuple[Connection, requests.Response]:
+    def stream(self, path: str, body: bytes, *, timeout: float) -> tuple[Connection, HTTPResponse]:
         """Open a stream on the preferred endpoint, once. The caller closes both, and reports a failure by `demote`.
 
         Raises RpcError, ConnectionFailed, Unanswered (the sign-in's).
