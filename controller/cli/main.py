@@ -55,7 +55,7 @@ app.command("version", rich_help_panel=OPERATORS)(operate.version)
 
 
 def main() -> None:
-    """The entry point of the installed command."""
+    """Run the command line of this process; `entry` calls it."""
     app()
 
 

@@ -88,28 +88,28 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
     """Submit the chunks and tell what became of them; returns the accepted ids. Exits with 1 when any was refused."""
     counts: Counter[str] = Counter()
     accepted: list[SubmitResult] = []
-    with _progress(counts) as advance:
-        for chunk in chunks:
-            readable = [document for document in chunk if not document.problem]
+    try:
+        with _progress(counts) as advance:
+            for chunk in chunks:
+                readable = [document for document in chunk if not document.problem]
 
-            def note(result: SubmitResult, readable: list[Document] = readable) -> None:
-                counts[result.outcome] += 1
-                if result.accepted:
-                    accepted.append(result)
-                else:
-                    _refuse(counts, readable[result.index].place, result.id, result.message)
-                advance()
+                def note(result: SubmitResult, readable: list[Document] = readable) -> None:
+                    counts[result.outcome] += 1
+                    if result.accepted:
+                        accepted.append(result)
+                    else:
+                        _refuse(counts, readable[result.index].place, result.id, result.message)
+                    advance()
 
-            for document in chunk:
-                if document.problem:
-                    counts["invalid"] += 1
-                    _refuse(counts, document.place, "", document.problem)
-            try:
+                for document in chunk:
+                    if document.problem:
+                        counts["invalid"] += 1
+                        _refuse(counts, document.place, "", document.problem)
                 session.client.submit_many([document.value for document in readable], dry_run=dry_run, on_result=note)
-            except StoreError:
-                if counts:
-                    print(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", file=sys.stderr)
-                raise
+    except (StoreError, KeyboardInterrupt):
+        if counts:
+            print(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", file=sys.stderr)
+        raise
     _report(counts, accepted, output, " (dry run)" if dry_run else "")
     if counts["invalid"] or counts["conflict"]:
         raise typer.Exit(ERROR)

@@ -62,4 +62,4 @@ def tally(environment: dict[str, str]) -> Tally:
 @pytest.fixture
 def executable() -> list[str]:
     """The command as a process of its own."""
-    return [sys.executable, "-m", "controller.cli.main"]
+    return [sys.executable, "-m", "controller.cli.entry"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -188,6 +189,40 @@ def test_a_stream_is_submitted_as_it_arrives(environment: dict[str, str], execut
     finally:
         process.kill()
         process.wait()
+
+
+def test_an_interrupted_stream_says_how_far_it_came(environment: dict[str, str], executable: list[str], client: Client) -> None:
+    process = subprocess.Popen(
+        [*executable, "submit", "-f", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # whoever runs the tests may ignore it
+    )
+    try:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"id": "first", "command": ["x"]}) + "\n")
+        process.stdin.flush()
+        wait_until(lambda: client.tasks(), "it is stored")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_streams_that_the_caller_closed_lead_nowhere(environment: dict[str, str], executable: list[str], client: Client) -> None:
+    """No message goes into a connection that was given a closed stream's number."""
+    task = [*executable, "submit", "quiet", "--", "x"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *task], env={**os.environ, **environment}, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert [view.id for view in client.tasks()] == ["quiet"]
 
 
 @pytest.mark.parametrize(("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1)])
