@@ -35,6 +35,7 @@ from controller.status.route import Ask, Route
 from controller.status.routes import ASSETS, ROUTES
 from controller.status.stream import Feed
 
+MAX_WAITING = 128  # of requests that wait for a revision, and streams
 KEEP_ALIVE_SECONDS = 5
 UNACKNOWLEDGED_MILLISECONDS = 30_000  # after which a peer that takes nothing is cut off
 STOP_SECONDS = 3.0
@@ -185,6 +186,9 @@ def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]
     async def endpoint(request: Request) -> Response:
         given = request.query_params.multi_items()
         values = parse_parameters(known, given if route.strict else [pair for pair in given if pair[0] in names])
+        if route.reads_model and values["wait"] and api.feed.waiting >= MAX_WAITING:  # else they could take up every connection
+            detail = f"{MAX_WAITING} requests and streams wait already: ask without `wait`, or another replica, or later"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         if route.reads_model and not await api.feed.reached(values["min_revision"], values["wait"]):
             detail = f"revision {values['min_revision']} is not here yet: wait longer (`wait`), or ask another replica"
             raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")

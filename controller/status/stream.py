@@ -117,6 +117,12 @@ class Feed:
         """Whether there is no more to come."""
         return self._closed
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a revision now: streams that are up to date, and requests with `wait`."""
+        with self._lock:
+            return len(self._waiting)
+
     def position(self, after: int | None = None) -> Position:
         """Where a reader begins: after the given revision, or now. Raises FellBehind when that is not kept any more."""
         with self._lock:

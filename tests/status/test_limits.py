@@ -220,6 +220,17 @@ class TestNumbers:
                 received += opened.recv(4096)
             opened.close()
 
+    def test_requests_that_wait_leave_room_for_others(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("controller.status.server.MAX_WAITING", 4)
+        waiting = [served.connect() for _ in range(4)]
+        for opened in waiting:
+            opened.sendall(served.get("/v1/tasks?min_revision=1000000&wait=30"))
+        wait_until(lambda: served.server._feed.waiting == 4, "all of them waiting")
+        assert served.http.get("/v1/tasks?min_revision=1000000&wait=30").status_code == 503
+        assert served.http.get("/v1/tasks").status_code == 200
+        for opened in waiting:
+            opened.close()
+
 
 class TestSizes:
     def test_a_large_head_is_refused(self, served: Served) -> None:
