@@ -203,12 +203,14 @@ def test_an_interrupted_stream_says_how_far_it_came(environment: dict[str, str],
     )
     try:
         assert process.stdin is not None
-        process.stdin.write(json.dumps({"id": "first", "command": ["x"]}) + "\n")
-        process.stdin.flush()
-        wait_until(lambda: client.tasks(), "it is stored")
+        for name in ("first", "second"):  # the first is counted before the second is read
+            process.stdin.write(json.dumps({"id": name, "command": ["x"]}) + "\n")
+            process.stdin.flush()
+            wait_until(lambda name=name: name in [view.id for view in client.tasks()], f"{name} is stored")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130
+        assert "created before this: submit the same again" in err
         assert "Traceback" not in err
     finally:
         process.kill()
