@@ -24,7 +24,7 @@ from rich.console import Console
 from tests.bench.report import Report, renew_readme
 from tests.bench.rows import MEASUREMENTS, ROWS, Skipped
 from tests.bench.sizes import FULL, QUICK, Sizes
-from tests.bench.stage import drop_stocks
+from tests.bench.stage import alone
 
 RESULTS = Path(__file__).parent / "results"
 PIPED_COLUMNS = 200
@@ -47,8 +47,9 @@ def main() -> int:
         parser.error(f"there is no row {', '.join(sorted(unknown))}; known are {', '.join(ROWS)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start of a process compiles all modules, as no user's does
-    report = Report("full" if arguments.full else "quick")
-    broken = measure(report, rows, FULL if arguments.full else QUICK)
+    with alone():
+        report = Report("full" if arguments.full else "quick")
+        broken = measure(report, rows, FULL if arguments.full else QUICK)
     report.show(Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS))
     path = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     report.write(path)
@@ -59,23 +60,20 @@ def main() -> int:
 def measure(report: Report, rows: set[str], sizes: Sizes) -> bool:
     """Measure these rows into the report; tells whether one broke, which keeps no other from being measured."""
     broken = False
-    try:
-        for names, function in MEASUREMENTS:
-            if not rows & set(names):
-                continue
-            print(f"{', '.join(names)}: {function.__doc__ or ''}".splitlines()[0], file=sys.stderr, flush=True)
-            began = time.monotonic()
-            try:
-                report.figures += [figure for figure in function(sizes) if figure.row in rows]
-            except Skipped as skipped:
-                report.skipped.append({"row": ", ".join(names), "reason": str(skipped)})
-            except Exception as error:  # noqa: BLE001  # the others are still worth having; the exit code tells
-                traceback.print_exc()
-                report.skipped.append({"row": ", ".join(names), "reason": f"broke with {type(error).__name__}: {error}"})
-                broken = True
-            report.seconds[", ".join(names)] = round(time.monotonic() - began, 1)
-    finally:
-        drop_stocks()
+    for names, function in MEASUREMENTS:
+        if not rows & set(names):
+            continue
+        print(f"{', '.join(names)}: {function.__doc__ or ''}".splitlines()[0], file=sys.stderr, flush=True)
+        began = time.monotonic()
+        try:
+            report.figures += [figure for figure in function(sizes) if figure.row in rows]
+        except Skipped as skipped:
+            report.skipped.append({"row": ", ".join(names), "reason": str(skipped)})
+        except Exception as error:  # noqa: BLE001  # the others are still worth having; the exit code tells
+            traceback.print_exc()
+            report.skipped.append({"row": ", ".join(names), "reason": f"broke with {type(error).__name__}: {error}"})
+            broken = True
+        report.seconds[", ".join(names)] = round(time.monotonic() - began, 1)
     return broken
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from tests.support.waiting import wait_until
 PACKAGES = ("procrastinate>=3", "psycopg[binary]>=3", "celery[redis]>=5.4")
 REDIS_PACKAGES = ("redis-server", "redis-tools", "libjemalloc2", "liblzf1")
 KILLED_AMONG = 1_000
+RUNS = 3
 INSTALL_SECONDS, DRIVE_SECONDS = 300, 1800
 
 Server = Callable[[Path], Any]  # a context manager that gives the server's URL
@@ -52,7 +54,7 @@ def peers(sizes: Sizes) -> list[Figure]:
     missing = []
     for name, driver, on, server in servers:
         try:
-            told = [_drive(python, driver, server, sizes.peers) for _ in range(sizes.repeat)]
+            told = [_drive(python, driver, server, sizes.peers) for _ in range(RUNS)]
         except Skipped as skipped:
             missing.append(f"{name}: {skipped}")
             continue
@@ -91,10 +93,14 @@ def _drive(python: Path, driver: str, server: Server, count: int) -> dict[str, A
     """Run a driver against a fresh server: its rate, and what killed workers left behind."""
     with disk() as folder, server(folder) as url:
         command = [str(python), str(ROOT / "tests" / "bench" / f"{driver}.py"), url, str(count), str(KILLED_AMONG)]
-        process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DRIVE_SECONDS, cwd=folder)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+            try:
+                told, errors = process.communicate(timeout=DRIVE_SECONDS)
+            finally:
+                process.send_signal(signal.SIGINT)  # if it still runs: so that it ends its workers
         if process.returncode:
-            raise RuntimeError(f"{driver} failed: {process.stderr[-2000:]}")
-        return dict(json.loads(process.stdout.splitlines()[-1]))
+            raise RuntimeError(f"{driver} failed: {errors[-2000:]}")
+        return dict(json.loads(told.splitlines()[-1]))
 
 
 @contextmanager
@@ -111,7 +117,7 @@ def _served(command: list[str], ready: list[str], what: str, **options: Any) -> 
         wait_until(answers, f"{what} answering", timeout=60.0, poll=0.1)
         yield
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # PostgreSQL's word for: at once, whoever is connected
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

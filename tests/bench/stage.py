@@ -5,6 +5,7 @@ The folder is TALLY_BENCH_DIR, or `.bench` beside the code; a folder in memory i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -56,6 +57,23 @@ def bench_folder() -> Path:
     if (kind := filesystem(folder)) in _IN_MEMORY:
         raise SystemExit(f"{folder} is on {kind}, where an fsync costs nothing: name a folder on a disk by TALLY_BENCH_DIR")
     return folder
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One run at a time; what one that was killed left behind is removed first. Raises SystemExit while another runs."""
+    folder = bench_folder()
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(f"another run uses {folder}: wait for its end, or name another folder by TALLY_BENCH_DIR") from None
+        for left in (*folder.glob("run-*"), *folder.glob("stock-*")):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield
+        finally:
+            drop_stocks()
 
 
 def filesystem(folder: Path) -> str:
