@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -167,6 +168,10 @@ def test_a_task_opens_and_closes_with_the_keyboard(browser: Browser, serve: Any)
     browser.wait(lambda: browser.all(".timeline li"), "the history")
     steps = browser.texts(".timeline strong")
     assert steps == ["Submitted", "Admitted: resources are held", "Seen running", "Seen to have failed", "To be tried again"]
+    durations = browser.texts(".durations .badge")
+    assert durations[:4] == ["Created3m30s", "Pending3.4s", "Running3.4s", "Failed3.4s"]
+    assert re.fullmatch(r"WaitingRetry\dm(\d+s)?", durations[4]), "it goes on, by the replica's clock"
+    assert len(browser.all("#task .shares i")) == 5
     assert browser.js("return document.querySelector('#task').contains(document.activeElement)")
     browser.press(Keys.ESCAPE)
     browser.wait(lambda: not browser.one("#task").is_displayed(), "the end of the dialog")
@@ -220,6 +225,16 @@ def test_every_text_can_be_read(browser: Browser, serve: Any, scene: str, dark: 
     assert browser.js(NAMELESS) == []
     expected = "rgb(16, 20, 28)" if dark else "rgb(245, 246, 248)"
     assert browser.js("return getComputedStyle(document.body).backgroundColor") == expected
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_tasks_text_can_be_read(browser: Browser, serve: Any, dark: bool) -> None:
+    """The same of the dialog, here of a task that is lost; and it fits on a phone."""
+    browser.open(f"{serve(failing()).url}/#task=render-001", dark=dark, width=320)
+    browser.wait(lambda: browser.all(".timeline li"), "the history")
+    assert browser.js(CONTRASTS) == []
+    assert browser.js(NAMELESS) == []
+    assert browser.js("const e = document.querySelector('#task'); return e.scrollWidth - e.clientWidth") == 0
 
 
 @pytest.mark.parametrize("scene", ["empty", "busy", "failing"])

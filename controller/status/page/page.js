@@ -26,12 +26,12 @@ const live = new Live(refresh, heard, connection);
 
 async function refresh() {
   const summary = await ask("/v1/summary");
+  setNow(summary.now); // before anything is shown that has an age
   await Promise.all([tasks.load(), dialog.load()]);
   show(summary);
 }
 
 function show(summary) {
-  setNow(summary.now);
   replicas = summary.replicas;
   document.title = `${summary.verdict === "ok" ? "" : "⚠ "}Tally ${summary.cluster}`;
   document.querySelector("main").hidden = false;

@@ -1,9 +1,10 @@
 // One task in a dialog: what is known of it, and its history as a time line.
 
-import { ago, badge, dateAndTime, el, setChildren, setText, span } from "/static/format.js";
+import { ago, badge, dateAndTime, el, now, setChildren, setText, span } from "/static/format.js";
 import { ask } from "/static/live.js";
 
 const $ = (id) => document.getElementById(id);
+const FINAL = ["Succeeded", "Failed", "Cancelled"];
 const EVENTS = {
   "admitted": "Admitted: resources are held", "rejected": "Rejected", "running-observed": "Seen running", "succeeded-observed": "Seen to have succeeded",
   "failed-observed": "Seen to have failed", "stop-requested": "Told to stop", "stopped-observed": "Seen to have stopped",
@@ -74,7 +75,7 @@ export class TaskDialog {
     if (task.spec?.command || task.spec?.image) {
       parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
     }
-    parts.push(el("section", {}, el("h3", {}, "History"), this.#timeline(task)));
+    parts.push(el("section", {}, el("h3", {}, "History"), ...this.#durations(task), this.#timeline(task)));
     if (task.state === "Created" || task.state === "WaitingRetry") {
       parts.push(el("p", { class: "muted" }, "Why it waits, with numbers: ", el("code", {}, `tally explain ${task.id}`)));
     }
@@ -93,6 +94,25 @@ export class TaskDialog {
       ["Labels", Object.entries(task.labels).map(([name, value]) => `${name}=${value}`).join(", ")],
     ].filter(([, value]) => value !== "");
     return el("dl", { class: "fields" }, ...fields.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
+  }
+
+  /** How long it was in each state, as shares of a bar and in words; of what is kept of its history. */
+  #durations(task) {
+    const cut = task.steps > task.history.length;
+    const known = [...(cut ? [] : [{ at: task.submitted_at, state: "Created" }]), ...task.history].filter((step) => step.at);
+    const goesOn = !FINAL.includes(task.state);
+    if (known.length && goesOn) known.push({ at: now() });
+    const parts = known.slice(0, -1).map((step, index) => ({ state: step.state, seconds: Math.max(0, known[index + 1].at - step.at) }));
+    const totals = new Map();
+    for (const { state, seconds } of parts) totals.set(state, (totals.get(state) ?? 0) + seconds);
+    if (!totals.size) return [];
+    const shares = el("div", { class: "shares", "aria-hidden": "true" }, ...parts.map(({ state, seconds }) => {
+      const share = el("i", { "data-tone": state, title: `${state} ${elapsed(seconds)}` });
+      share.style.flexGrow = seconds;
+      return share;
+    }));
+    const words = ([state, seconds]) => badge(state, el("span", { class: "muted" }, goesOn && state === task.state ? ago(now() - seconds) : elapsed(seconds)));
+    return [shares, el("p", { class: "durations" }, ...[...totals].map(words))];
   }
 
   #timeline(task) {
