@@ -20,7 +20,8 @@ from tests.support.watching import WatchReader
 
 
 def put(store: Store, key: str) -> Committed:
-    result = store.commit(Transaction((Guard(key, 0),), (Put(key, b"v"),), key), deadline=in_seconds())
+    value = f'{{"op":"{key}"}}'.encode()  # by which a copy that was sent again, as on a busy machine, knows its predecessor
+    result = store.commit(Transaction((Guard(key, 0),), (Put(key, value),), key), deadline=in_seconds())
     assert isinstance(result, Committed)
     return result
 
