@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,7 @@ from controller.embedded_etcd import EtcdBinary, EtcdConfig, EtcdProcess
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from controller.store.wire import prefix_range
+from tests.support.ports import free_ports
 
 CLOCK = SystemClock()
 
@@ -24,15 +24,6 @@ QUICK_ELECTION = ("--heartbeat-interval=20", "--election-timeout=200")
 def in_seconds(seconds: float = 15.0) -> float:
     """A deadline; generous unless the test is about deadlines."""
     return CLOCK.boottime() + seconds
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 class EtcdFactory:
