@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -84,6 +85,22 @@ def test_libraries_log_in_the_same_form() -> None:
     entry = json.loads(logged("import logging; logging.getLogger('urllib3').warning('retrying %s', 3)"))
     assert (entry["event"], entry["level"], entry["logger"], entry["replica"]) == ("retrying 3", "warning", "urllib3", "r1")
     assert logged("import logging; logging.getLogger('urllib3').info('chatter')") == ""
+
+
+def test_on_a_terminal_lines_are_for_people() -> None:
+    """Coloured, and no JSON; what is bound to all lines is left out, as the screen shows one replica."""
+    screen, terminal = os.openpty()
+    script = "from controller.telemetry.logs import configure_logs; configure_logs(replica='r1')\n"
+    script += "import structlog; structlog.get_logger().info('phase', term=7)"
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    subprocess.run([sys.executable, "-c", script], stderr=terminal, env=environment, timeout=60, check=True)
+    os.close(terminal)
+    text = os.read(screen, 65536).decode()
+    os.close(screen)
+    assert "\x1b[" in text
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert re.search(r"\[info *\] phase +term=7\s*$", plain), plain
+    assert "r1" not in plain
 
 
 def test_tracebacks_do_not_show_what_variables_hold() -> None:
