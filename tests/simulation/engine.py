@@ -76,6 +76,7 @@ class SimulatedEngineServer(Server):
         self.listed: dict[str, float] = {}  # process → when it last had a full list
         self.calm = False  # nothing fails or hangs by itself any more
         self.refusing = False  # a quota: starts are refused for now
+        self.removes_restarted = False  # the next attempt of which another start arrives is removed by hand before that
         self._uids = 0
         self._judge = judge
         self._watches: list[SimulatedQueue] = []
@@ -90,6 +91,10 @@ class SimulatedEngineServer(Server):
         """Create an attempt, unless its name is or was taken."""
         self._judge.on_create(launch.attempt)
         found = self.attempts.get(launch.attempt)
+        if found is not None and self.removes_restarted:
+            self.removes_restarted = False
+            self.remove(found)
+            found = self.attempts.get(launch.attempt)
         if found is not None:
             return self.look(found)
         if launch.attempt in self.removed:

@@ -76,6 +76,7 @@ class Faults:
         self._ended = True
         self._on_write = self._on_user = None
         self.simulation.etcd.holds_up = self.simulation.engine.holds_up = ""
+        self.simulation.engine.removes_restarted = False
         for undo in list(self._undo.values()):
             undo()
         self._undo.clear()
@@ -315,6 +316,7 @@ class Faults:
         candidates = self.scheduler.rng.choice((waiting, live, attempts)) or attempts
         if candidates:
             self.simulation.engine.remove(self.scheduler.rng.choice(candidates))
+        self.simulation.engine.removes_restarted = True
 
     def forge_attempt(self) -> None:
         """Somebody makes an attempt by hand, in our name, of a task that holds nothing."""

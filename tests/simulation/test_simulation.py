@@ -19,7 +19,7 @@ from tests.simulation.mutants import MUTANTS, SEEDS, Mutant, applied, hunt
 from tests.simulation.report import explain, failure, smaller
 from tests.simulation.simulation import Result, Scenario, Simulation
 
-BLOCKS, SEEDS_IN_BLOCK = 6, 8
+BLOCKS, SEEDS_IN_BLOCK = 4, 8
 
 
 def check(scenario: Scenario) -> Result:
