@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -18,14 +20,20 @@ from tests.auth.conftest import QUICK_SIGN_IN, ROLES, Guarded, run_tally
 from tests.support.etcd import QUICK_ELECTION, EtcdFactory, admin
 from tests.support.etcd import in_seconds as soon
 from tests.support.proxy import Proxy
-from tests.support.running import POOL, RunningReplica, submit
+from tests.support.running import POOL, TIMINGS, RunningReplica, submit
 from tests.support.tls import Authority
 from tests.support.waiting import wait_until
 
+STEADY = {
+    "timings": dataclasses.replace(TIMINGS, lease_ttl_seconds=60, request_timeout_seconds=20.0, heartbeat_limit_seconds=60.0),
+    "silence_seconds": 60.0,
+}
+"""Of a replica that keeps its office on however busy a machine, unless it is taken away."""
+
 
 @contextmanager
-def leading(store: EtcdStore, cluster: str) -> Iterator[RunningReplica]:
-    with RunningReplica(store, cluster=cluster) as replica:
+def leading(store: EtcdStore, cluster: str, **options: Any) -> Iterator[RunningReplica]:
+    with RunningReplica(store, cluster=cluster, **options) as replica:
         replica.until_leading()
         yield replica
 
@@ -73,7 +81,7 @@ def test_a_damaged_pool_is_removed_at_an_admins_word(guarded: Guarded) -> None:
     """The leader deletes it, and stays in office: it would lose that over a right that it lacks."""
     key = f"{guarded.keys.prefix}pools/No_Name"
     guarded.store("admin").commit(Transaction((), (Put(key, b"{}"),), "x"), deadline=soon())
-    with leading(guarded.store("controller"), guarded.keys.cluster) as replica:
+    with leading(guarded.store("controller"), guarded.keys.cluster, **STEADY) as replica:
         epoch = replica.epoch
         answer = guarded.tally("admin", "audit", "--records-only", "--repair", "--delete", "pools/No_Name")
         assert "REPAIRED" in answer.out, answer.out + answer.err
@@ -111,7 +119,7 @@ def test_a_leader_stays_in_office_while_its_tokens_end(etcd_factory: EtcdFactory
     guarded = Guarded(server, etcd_factory, tmp_path / "passwords", "default")
     boss, store = guarded.client("admin"), guarded.store("controller")
     boss.apply_pool(POOL)
-    with leading(store, "default") as replica:
+    with leading(store, "default", **STEADY) as replica:
         tokens, epoch = {store.gateway.token(soon())}, replica.epoch
 
         def renewed() -> int:
