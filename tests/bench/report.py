@@ -138,10 +138,17 @@ def describe(document: dict[str, Any]) -> str:
 def _notes(document: dict[str, Any]) -> str:
     notes = [f"{figure['row']}: {figure['note']}" for figure in document["figures"] if figure["note"]]
     notes += [f"{each['row']}: not measured: {each['reason']}" for each in document["skipped"]]
-    if not document["machine"]["quiet"]:
-        busy = document["machine"]["busy_percent_before"]
-        notes.insert(0, f"Preliminary: {busy:.0f} % of the machine was in use by others before this run.")
+    if preliminary := _preliminary(document):
+        notes.insert(0, preliminary)
     return "\n".join(dict.fromkeys(notes))
+
+
+def _preliminary(document: dict[str, Any]) -> str:
+    """What must be known of figures from a machine that others used; empty for a quiet one."""
+    if document["machine"]["quiet"]:
+        return ""
+    busy = document["machine"]["busy_percent_before"]
+    return f"Preliminary: {busy:.0f} % of the machine was in use by others before this run, so no verdict on an aim counts yet."
 
 
 def readme_table(document: dict[str, Any]) -> str:
@@ -149,9 +156,11 @@ def readme_table(document: dict[str, Any]) -> str:
     began = datetime.datetime.fromisoformat(document["began"])
     rows = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     rows += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in figure["cells"]) + " |" for figure in document["figures"]]
-    notes = [f"- {line}" for line in _notes(document).splitlines()]
+    preliminary = _preliminary(document)
+    notes = [f"- {line}" for line in _notes(document).splitlines() if line != preliminary]
     mode = "make bench-full" if document["mode"] == "full" else "make bench"
     head = f"Measured on {began:%Y-%m-%d} with `{mode}` at commit `{document['commit']}`: {describe(document)}."
+    head += f"\n**{preliminary}**" if preliminary else ""
     return "\n".join([head, "", *rows, *(["", *notes] if notes else [])])
 
 
