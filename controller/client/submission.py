@@ -52,6 +52,10 @@ class Prepared(NamedTuple):
     named: frozenset[str]
     position: int = 0
 
+    def encode(self, submitted_at: float, op: str) -> bytes:
+        """What is stored."""
+        return codec.encode_spec(self.spec, submitted_at, op, self.spec.resources.keys() - self.named)
+
     def result(self, outcome: Outcome, message: str = "") -> SubmitResult:
         """What became of it."""
         return SubmitResult(id=self.spec.id, outcome=outcome, message=message, index=self.position)
@@ -83,17 +87,20 @@ def _defaults(named: frozenset[str], pool: Pool) -> Vector:
 
 
 def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
-    """Whether the stored task is the one that was submitted; resources that were filled in are not compared."""
+    """Whether the stored task is the one that was submitted; resources that nobody named, then or now, are not compared."""
     task_id = new.spec.id
+    filled_in = None
     try:
         old, _, error = codec.decode_spec(task_id, stored.value)
+        filled_in = codec.filled_in(stored.value)
     except CorruptValue as corrupt:
         error = str(corrupt)
     if error:
         return new.result("conflict", f"a task {task_id} exists, but is not valid: {error}")
     # What JSON cannot hold as it is (a date in a pod template) is compared as it is stored.
     fresh = codec.decode_spec(task_id, codec.encode_spec(new.spec, 0.0, "")).spec
-    same_named = all(fresh.resources.get(name) == old.resources.get(name) for name in new.named)
+    named = new.named if filled_in is None else new.named | (old.resources.keys() - filled_in)
+    same_named = all(fresh.resources.get(name) == old.resources.get(name) for name in named)
     if same_named and msgspec.structs.replace(fresh, resources=old.resources) == old:
         return new.result("unchanged")
     differing = [name for name in Spec.__struct_fields__ if name != "resources" and getattr(fresh, name) != getattr(old, name)]
@@ -135,13 +142,16 @@ class Submission:
     def dry_run(self, tasks: Iterable[object], read: Callable[[Collection[str]], Mapping[str, KeyValue]]) -> Iterator[SubmitResult]:
         """What `run` would answer now; `read` gives what is stored at keys. Writes nothing."""
         checked = [self.check(raw, index) for index, raw in enumerate(tasks)]
-        stored = read({self._keys.task(task.spec.id) for task in checked if isinstance(task, Prepared)})
+        stored = dict(read({self._keys.task(task.spec.id) for task in checked if isinstance(task, Prepared)}))
         for task in checked:
             if isinstance(task, SubmitResult):
                 yield task
-            else:
-                found = stored.get(self._keys.task(task.spec.id))
-                yield compare(task, found) if found is not None else task.result("created")
+                continue
+            key = self._keys.task(task.spec.id)
+            found = stored.get(key)
+            if found is None:
+                stored[key] = KeyValue(key, task.encode(self._clock.now(), ""), 0, 0)  # for those after it
+            yield compare(task, found) if found is not None else task.result("created")
 
     def check(self, raw: object, index: int) -> Prepared | SubmitResult:
         """The task made ready, or why it is refused."""
@@ -168,8 +178,6 @@ class Submission:
         return Transaction(
             guards=tuple(Guard(self._keys.task(task_id), 0) for task_id in batch),
             # A microsecond apart: what one transaction creates has one revision, and keeps the order in which it was given.
-            writes=tuple(
-                Put(self._keys.task(p.spec.id), codec.encode_spec(p.spec, now + n * 1e-6, op)) for n, p in enumerate(batch.values())
-            ),
+            writes=tuple(Put(self._keys.task(p.spec.id), p.encode(now + n * 1e-6, op)) for n, p in enumerate(batch.values())),
             op=op,
         )

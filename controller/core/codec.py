@@ -7,7 +7,7 @@ it: a newer replica's fields survive an older leader (rolling upgrades, fault 7)
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -70,9 +70,22 @@ def decode_mapping(data: bytes) -> dict[str, Any]:
         raise CorruptValue(f"not a JSON object: {error}") from error
 
 
-def encode_spec(spec: Spec, submitted_at: float, op: str) -> bytes:
-    """The stored form of a spec: its fields, the schema version, when it was submitted, and the submission's `op`."""
-    return encode({**to_builtins(spec), "version": SCHEMA_VERSION, "submitted_at": submitted_at, "op": op})
+_SUBMISSION = ("version", "submitted_at", "op", "filled_in")  # stored beside a spec's own fields
+
+
+def encode_spec(spec: Spec, submitted_at: float, op: str, filled_in: Iterable[str] | None = None) -> bytes:
+    """The stored form of a spec: its fields, the schema version, when it was submitted, and the submission's `op`.
+
+    `filled_in` are the resources that its user did not name; None where that is not known.
+    """
+    told = {} if filled_in is None else {"filled_in": sorted(filled_in)}
+    return encode({**to_builtins(spec), "version": SCHEMA_VERSION, "submitted_at": submitted_at, "op": op, **told})
+
+
+def filled_in(data: bytes) -> frozenset[str] | None:
+    """What `encode_spec` was told. Raises CorruptValue."""
+    told = decode_mapping(data).get("filled_in")
+    return frozenset(map(str, told)) if isinstance(told, list) else None
 
 
 def decode_spec(task_id: str, data: bytes) -> StoredSpec:
@@ -93,7 +106,7 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
             raise InvalidField("id", f"is {str(raw.get('id'))[:80]!r}, but the key says {task_id!r}")
         if raw.get("version", 1) == SCHEMA_VERSION:
             # A newer version may add fields, which are left alone; at our own version an unknown field is a mistake.
-            fields = {name: value for name, value in raw.items() if name not in ("version", "submitted_at", "op")}
+            fields = {name: value for name, value in raw.items() if name not in _SUBMISSION}
         else:
             fields = {name: value for name, value in raw.items() if name in Spec.__struct_fields__}
         fields["id"] = task_id  # one text for the task's name, not two

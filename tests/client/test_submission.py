@@ -60,6 +60,24 @@ def test_resources_are_filled_in_from_the_pool(client: Client) -> None:
     }
 
 
+def test_a_resource_that_is_no_longer_named_makes_another_spec(client: Client) -> None:
+    """Whether the pool would fill in another amount, or none."""
+    client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1, "memory": "1Gi"}, "default_resources": {"memory": "64Mi"}})
+    client.submit(task("a", pool="d", resources={"cpu": 1, "gpu": 1, "memory": "128Mi"}))
+    assert client.submit(task("a", pool="d", resources={"cpu": 1, "memory": "128Mi"})).outcome == "conflict"
+    assert client.submit(task("a", pool="d", resources={"cpu": 1, "gpu": 1})).outcome == "conflict"
+    assert client.submit(task("a", pool="d", resources={"memory": "128Mi", "gpu": 1, "cpu": 1})).outcome == "unchanged"
+    client.submit(task("b", pool="d", resources={"cpu": 1, "memory": "64Mi"}))
+    assert client.submit(task("b", pool="d", resources={"cpu": 1})).outcome == "unchanged"  # it asks for the same
+
+
+def test_a_dry_run_compares_those_of_one_file_too(client: Client) -> None:
+    tasks = [task("a"), task("a"), task("a", priority=1)]
+    expected = ["created", "unchanged", "conflict"]
+    for dry_run in (True, False):
+        assert [result.outcome for result in client.submit_many(tasks, dry_run=dry_run)] == expected
+
+
 def test_a_pools_new_defaults_make_no_conflict(client: Client) -> None:
     """Only the resources that the user named are compared."""
     client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1}, "default_resources": {"gpu": 1}})
