@@ -19,6 +19,7 @@ POOL_COLUMNS = ("NAME", "POLICY", "RESOURCE", "CAPACITY", "HELD", "FREE", "NOTE"
 REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "AGE")
 WIDE_REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "AGE")
 MESSAGE_WIDTH = 60
+NAME_WIDTH = 63  # the longest that is valid; a key that was written by hand may be any
 
 
 class Table:
@@ -50,14 +51,18 @@ def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
     state = f"{view.state} (lost)" if view.lost else f"{view.state} (stopping)" if status and status.stopping else view.state
     reason = "Unreadable" if view.problem and not view.status else view.reason
     age = span(now - view.submitted_at) if view.submitted_at else ""
+    name = _cut(view.id, NAME_WIDTH)
     if not wide:
-        return view.id, state, view.pool, view.attempt, reason, age
+        return name, state, view.pool, view.attempt, reason, age
     resources = ",".join(f"{name}={text}" for name, text in (spec.resources if spec else Vector()).format().items())
-    message = view.problem or view.message
-    short = message if len(message) <= MESSAGE_WIDTH else message[: MESSAGE_WIDTH - 1] + "…"
+    short = _cut(view.problem or view.message, MESSAGE_WIDTH)
     exit_code = status.exit_code if status is not None else None
     node = status.node if status is not None else ""
-    return view.id, state, view.pool, view.attempt, reason, spec.priority if spec else 0, resources, node, exit_code, short, age
+    return name, state, view.pool, view.attempt, reason, spec.priority if spec else 0, resources, node, exit_code, short, age
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def pool_rows(view: PoolView) -> list[tuple[object, ...]]:

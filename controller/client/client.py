@@ -202,7 +202,7 @@ class Client:
         try:
             return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop)
         except AttemptUnknown as error:
-            raise NotFound(f"{error}: it was removed after its retention, or never started") from error
+            raise NotFound(f"{error}: it never started, or was removed, by its stop or after its retention") from error
 
     def engine(self, state_dir: Path | None = None) -> Engine | None:
         """The engine that the registered replicas use, opened for reading; None when none is registered that can be.

@@ -149,6 +149,13 @@ def test_a_broken_record_is_shown_and_the_rest_goes_on(tally: Tally, put_raw: Pu
     assert tally("describe", "task", "foreign").exit_code == 0
 
 
+def test_a_name_of_any_length_breaks_no_table(tally: Tally, put_raw: PutRaw) -> None:
+    """A key that was written by hand; whole in the other forms."""
+    put_raw(f"tasks/{'x' * 3000}", b"{}")
+    assert max(map(len, tally("get", "tasks").out.splitlines())) < 200
+    assert f"task/{'x' * 3000}" in tally("get", "tasks", "-o", "name").out
+
+
 def test_logs_of_the_process_engine(tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus, tmp_path: object) -> None:
     """From the folder that the replicas name; --attempt chooses, an attempt that never was is not found."""
     engine = ProcessEngine(tmp_path / "state", client.keys.cluster, SystemClock())  # type: ignore[operator]
