@@ -12,10 +12,13 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from controller.clock import SystemClock
+from controller.dev import ReplicaProcess
+from controller.election.sentinel import BURST, BURST_SECONDS
 from controller.embedded_etcd import EtcdBinary
 from tests.chaos.attempts import Attempts, Pods, Processes
 from tests.chaos.faults import FAULTS, Fault
@@ -25,10 +28,11 @@ from tests.chaos.linearizability import violations
 from tests.chaos.load import Users
 from tests.chaos.recorder import Recorder
 from tests.support.etcd import EtcdFactory
-from tests.support.local import check_promise
+from tests.support.local import check_promise, logged
 
 POOL = {"name": "default", "capacity": {"cpu": 6}, "policy": "backfill"}
 HOLD_SECONDS = (0.2, 4.0)
+DEPOSED = "the leader's process is gone: its term is ended before its lease"  # in a replica's log
 QUOTA_BYTES = 24 * 2**20  # of etcd: soon used up by somebody who means to
 LINKS = ["leader's links", "follower's links", "users' links", "endpoints"]
 ORDER = ["key", "access", "engine", "watches", "nodes", "history", *LINKS, "replicas", "etcd"]
@@ -182,6 +186,13 @@ def _longest_gap(at: float, healed: float, commits: list[float]) -> float:
     return longest
 
 
+def _depositions(installation: Installation, replica: ReplicaProcess) -> list[datetime]:
+    """When the newest process of a replica ended another's term because it saw its endpoint go."""
+    entries = logged(installation, replica)
+    began = max(index for index, entry in enumerate(entries) if entry["event"] == "replica starts")
+    return [datetime.fromisoformat(entry["timestamp"]) for entry in entries[began:] if entry["event"] == DEPOSED]
+
+
 def _judge(installation: Installation, recorder: Recorder, attempts: Attempts, load: Users, report: Report) -> None:
     recorder.catch_up(installation.store)
     check_promise(installation, attempts, load.acknowledged, engine=installation.engine(), history=recorder.history)
@@ -189,6 +200,9 @@ def _judge(installation: Installation, recorder: Recorder, attempts: Attempts, l
     assert not untrue, "users were told what was not so:\n" + "\n".join(untrue)
     unexpected = [(name, code) for name, code in installation.exits if code not in EXPECTED_EXITS]
     assert not unexpected, f"replicas ended as nobody made them: {unexpected}"
+    for replica in installation.replicas:
+        for began, ended in zip(times := _depositions(installation, replica), times[BURST:], strict=False):
+            assert (ended - began).total_seconds() >= BURST_SECONDS, f"{replica.name} deposed leaders too often: {times}"
     history = recorder.history
     report.summary = (
         f"{len(report.steps)} steps, {len(history.terms)} terms, {history.revisions} revisions, {len(load.acknowledged)} tasks, "
