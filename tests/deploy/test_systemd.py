@@ -144,6 +144,11 @@ def tally(systemd: PrivateSystemd, *arguments: str) -> Any:
     return json.loads(done.stdout) if "json" in arguments else done.stdout
 
 
+def main_process(systemd: PrivateSystemd) -> int:
+    """The unit's process; waits until there is one."""
+    return eventually(lambda: int(systemd.show(UNIT, "MainPID")), "its process")
+
+
 def leads(systemd: PrivateSystemd) -> bool:
     """Whether the unit's status line says so."""
     return systemd.show(UNIT, "StatusText").startswith("leading")
@@ -154,19 +159,19 @@ def test_a_replica_under_systemd(systemd: PrivateSystemd) -> None:
     configure(systemd, {"TALLY_ENGINE": "null", "TALLY_REPLICA": "unit"}, WatchdogSec="10s")
     order(systemd, "start", UNIT)
     eventually(lambda: leads(systemd), "leadership")
-    pid = systemd.show(UNIT, "MainPID")
+    pid = main_process(systemd)
     status = systemd.path(f"/proc/{pid}/status").read_text()
     assert not re.search(r"^Uid:\s+0", status, re.MULTILINE)
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
     assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
     fed = systemd.show(UNIT, "WatchdogTimestampMonotonic")
-    assert int(pid) in registered(systemd)
+    eventually(lambda: pid in registered(systemd), "its registration")
     eventually(lambda: systemd.show(UNIT, "WatchdogTimestampMonotonic") != fed, "the watchdog to be fed")
 
     order(systemd, "stop", UNIT)
     assert systemd.show(UNIT, "Result") == "success"
-    assert int(pid) not in registered(systemd)
+    assert pid not in registered(systemd)
 
 
 def registered(systemd: PrivateSystemd) -> set[int]:
@@ -180,13 +185,13 @@ def test_a_loop_that_is_stuck_is_replaced(systemd: PrivateSystemd) -> None:
     configure(systemd, environment, WatchdogSec="3s", RestartSec="0")
     order(systemd, "start", UNIT)
     eventually(lambda: leads(systemd), "leadership")
-    stuck = systemd.show(UNIT, "MainPID")
-    systemd.run("kill", "-STOP", stuck)
+    stuck = main_process(systemd)
+    systemd.run("kill", "-STOP", str(stuck))
     configure(systemd, environment, RestartSec="0")  # the next start has the unit's own patience
-    eventually(lambda: systemd.show(UNIT, "MainPID") not in ("0", stuck), "the watchdog")
+    eventually(lambda: main_process(systemd) != stuck, "the watchdog")
     eventually(lambda: leads(systemd), "leadership")
     assert int(systemd.show(UNIT, "NRestarts")) >= 1
-    assert int(systemd.show(UNIT, "MainPID")) in registered(systemd)
+    eventually(lambda: main_process(systemd) in registered(systemd), "its registration")
 
 
 def test_credentials_are_shown_to_the_service_alone(systemd: PrivateSystemd) -> None:
