@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from controller.client.asking import ask
-from controller.client.reading import Reading, parse_state, sorted_views
+from controller.client.reading import Reading, is_asked_again, parse_state, sorted_views
 from controller.client.submission import Submission, SubmitResult
 from controller.client.views import (
     ApplyResult,
@@ -233,22 +233,23 @@ class Client:
     ) -> dict[str, TaskView]:
         """Wait until each task is in the state `for_` (any case), or has finished otherwise: what has ended never gets there.
 
-        Returns the tasks as they came to it; the caller looks at their states. An etcd that restarts does not end the
-        wait. Raises NotFound for a task that is not there or is removed meanwhile, Still when the time is over.
+        A task for which a retry was asked since it ended has not finished. Returns the tasks as they came to it; the caller
+        looks at their states. An etcd that restarts does not end the wait. Raises NotFound for a task that is not there or is
+        removed meanwhile, Still when the time is over.
         """
         target = None if for_ == "finished" else parse_state(for_)
         waiting = dict.fromkeys(task_ids)
         views: dict[str, TaskView] = {}
         prefix = self.keys.state(next(iter(waiting))) if len(waiting) == 1 else self.keys.state("")
         few = len(waiting) <= FEW
-        load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.world("tasks/", "states/"))
+        load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.world("tasks/", "states/", "requests/"))
         for world, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
                 view = self._found(world, task_id)
                 if on_change is not None and views.get(task_id) != view:
                     on_change(view)
                 views[task_id] = view
-                if view.finished or view.state is target:
+                if (view.finished and not is_asked_again(world, task_id)) or view.state is target:
                     del waiting[task_id]
             if not waiting:
                 return views

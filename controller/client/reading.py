@@ -9,6 +9,7 @@ from controller.client.views import TaskView, task_view
 from controller.clock import Clock
 from controller.core.errors import UserError
 from controller.core.lifecycle import State
+from controller.core.task import RequestKind
 from controller.core.validation import parse_name
 from controller.core.world import World
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
@@ -102,6 +103,13 @@ def parse_state(text: str) -> State:
         if state.lower() == wanted:
             return state
     raise UserError(f"{text!r} is no state of a task: use one of {', '.join(State)}")
+
+
+def is_asked_again(world: World, task_id: str) -> bool:
+    """Whether a retry of the task was asked for after its last step, so that the leader has not taken it up yet."""
+    task = world.tasks.get(task_id)
+    asked = task.requests.get(RequestKind.RETRY) if task is not None else None
+    return task is not None and asked is not None and asked[1] > task.status_mod
 
 
 def sorted_views(

@@ -77,6 +77,20 @@ def test_it_ends_at_a_state(client: Client, put_status: PutStatus, wanted: str) 
     assert client.wait(["a"], for_=wanted)["a"].state is State.FAILED
 
 
+@pytest.mark.parametrize("others", [(), tuple(f"other-{n}" for n in range(60))], ids=["few", "many"])
+def test_a_retry_that_nobody_took_up_yet_is_waited_for(client: Client, put_status: PutStatus, others: tuple[str, ...]) -> None:
+    """`tally retry a; tally wait a` tells of the attempt that was asked for, and not of the one before."""
+    client.submit_many({"id": name, "command": ["true"]} for name in others)
+    for name in ("a", *others):
+        put_status(name, State.FAILED, finished_at=2.0)
+    client.retry("a")
+    waiter = Waiter(lambda note: client.wait(["a", *others], on_change=note))
+    put_status("a", State.WAITING_RETRY)
+    wait_until(lambda: ("a", State.WAITING_RETRY) in waiter.states, "the change is reported")
+    put_status("a", State.SUCCEEDED, finished_at=3.0)
+    assert waiter.result()["a"].state is State.SUCCEEDED
+
+
 def test_it_ends_at_its_time_limit(client: Client) -> None:
     """With what is still waited for, and what was seen of it; no thread is left behind."""
     with pytest.raises(Still, match="still waiting for a, b") as caught:
