@@ -127,7 +127,7 @@ class TestOnRealEtcd:
         never = store.watch(prefix, after=1)
         never.close()
         assert list(never) == []
-        watch, reader = start(store, prefix, 1)
+        watch, reader = start(store, prefix, store.get(prefix, deadline=in_seconds())[1])  # others may have compacted what was
         wait_until(lambda: watch.connected, "the watch")
         proxy.refuse()
         wait_until(lambda: watch.reconnects["unreachable"] >= 2, "vain attempts")
