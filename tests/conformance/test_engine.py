@@ -199,11 +199,18 @@ def test_a_finished_attempt_is_never_run_again(case: EngineCase) -> None:
 def test_a_stopped_attempt_ends_failed_with_the_proof_of_stop(case: EngineCase) -> None:
     given = case.until_stopped()
     started = case.engine.start(given)
+    wait_for(lambda: is_running(case.engine, given.attempt), "the attempt to run")
     case.engine.stop(given.attempt, grace_seconds=30.0, uid=started.uid)
     case.engine.stop(given.attempt, grace_seconds=30.0, uid=started.uid)
     seen = wait_stopped(case.engine, given.attempt)
     assert (seen.phase, seen.reason, seen.ran) == (Phase.FAILED, "Stopped", True)
     assert case.engine.stop(given.attempt, grace_seconds=0.0) == seen
+
+
+def is_running(engine: Engine, attempt: AttemptId) -> bool:
+    """Whether the engine shows the attempt as running."""
+    seen = observation(engine, attempt)
+    return seen is not None and seen.phase is Phase.RUNNING
 
 
 def test_a_stop_meant_for_another_uid_touches_nothing(case: EngineCase) -> None:
