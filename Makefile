@@ -68,7 +68,7 @@ simulate: install ## simulate clusters under faults: SEEDS=1000, or SEED=7 (STEP
 mutants: install ## seed bugs into the code, one by one, and print how many seeds of the simulation find each
 	@$(BIN)/python -m tests.simulation.mutants
 
-nightly: install ## 1,000 seeds of 2,000 steps, then all mutants: about half an hour on one core
+nightly: install ## 1,000 seeds of 2,000 steps, then all mutants: half an hour
 	@STEPS=2000 $(BIN)/python -m tests.simulation
 	@$(BIN)/python -m tests.simulation.mutants
 

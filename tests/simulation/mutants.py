@@ -303,25 +303,6 @@ MUTANTS = [
         ),
     ),
     Mutant("a timer that rang by a faster clock is lost", (Edit(f"{_PLANNER}.__init__", "world.wind()", "pass"),)),
-    Mutant(
-        "a timer that rang in vain is lost",
-        (
-            Edit("core.world:World.advance", "self.dirty[task_id] = self.attention[task_id] = None", "self.dirty[task_id] = None"),
-            Edit(f"{_PLANNER}.__init__", "world.wind()", "pass"),
-        ),
-    ),
-    Mutant(
-        "an attempt whose status was deleted runs on",
-        (Edit(f"{_PLANNER}._plan_tasks", "if not self._is_current(task, attempt.id):", "if task is None:"),),
-    ),
-    Mutant(
-        "a list from before an orphan was seen proves it gone",
-        (Edit(f"{_PLANNER}.listed", "or seen_since", ""),),
-    ),
-    Mutant(
-        "a stop that came during the election is forgotten",
-        (Edit("election.elector:Elector._campaign", "if not self._stopped:", "if True:"),),
-    ),
 ]
 
 

@@ -440,6 +440,19 @@ class Oracle:
         waiting = [task_id for task_id in self.accepted if self.keys.task(task_id) in self.values and task_id not in self.statuses]
         return waiting + [task_id for task_id, status in self.statuses.items() if status.state not in FINISHED]
 
+    def overdue(self) -> list[str]:
+        """Finished tasks that should have been removed a while ago, by any machine's clock."""
+        found, now = [], 1_700_000_000.0 + self.scheduler.now
+        for task_id, status in self.statuses.items():
+            spec = self.values.get(self.keys.task(task_id))
+            if spec is None or status.state not in FINISHED:
+                continue
+            stored = codec.decode_spec(task_id, spec)
+            due = (status.finished_at or 0.0) + stored.spec.retention_seconds
+            if not stored.error and due + self.wall_spread + 5.0 < now:
+                found.append(task_id)
+        return found
+
     def requests(self) -> list[str]:
         """Requests that nobody has answered."""
         return [key for key in self.values if key.startswith(f"{self.keys.prefix}requests/")]

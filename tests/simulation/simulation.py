@@ -234,6 +234,7 @@ class Simulation:
         """What is not yet as it must be in the end."""
         oracle = self.oracle
         left = [f"{task_id} has not finished" for task_id in oracle.unfinished()]
+        left += [f"{task_id} is kept beyond its retention" for task_id in oracle.overdue()]
         left += [f"{key} is not answered" for key in oracle.requests()]
         left += [f"{attempt.id} runs" for attempt in oracle.running()]
         return left or self._models_that_differ()
