@@ -2,9 +2,9 @@
 
 The loop, as one replica runs it (`runtime/replica.py`, `runtime/reconciler.py`):
 
-    follower thread:  snapshot = store.load(prefix)                       # then watch from its revision, for ever
+    follower thread:  for page in store.pages(prefix): inbox.put(page)    # then watch from its revision, for ever
                       inbox.put(changes)
-    election thread:  leadership = campaign()                             # lease + one transaction; renew; lose; again
+    election thread:  leadership = campaign()                             # once loaded; lease + one transaction; renew; lose
     control loop:     for message in inbox.take():
                           world.apply(message)                            # newer mod revisions only
                       if leadership:                                      # and the model has applied the term's revision
