@@ -157,7 +157,7 @@ def _shown(raw: object) -> str:
 
 def _in_range(value: float, field: str, low: float, high: float) -> float:
     if not low <= value <= high:
-        raise InvalidField(field, f"is {value:g}, expected {low:g} to {high:g}")
+        raise InvalidField(field, f"is {value:.15g}, expected {low:.15g} to {high:.15g}")
     return value
 
 

@@ -194,3 +194,8 @@ def test_what_json_cannot_say_is_refused_in_templates() -> None:
         parse_spec({**GOOD, "pod_template": {"a": object()}})
     dated = parse_spec({**GOOD, "pod_template": {"a": date(2026, 1, 2), "b": {3: [math.nan]}}})
     assert dated.pod_template == {"a": "2026-01-02", "b": {"3": [None]}}
+
+
+def test_a_number_out_of_range_is_named_in_full() -> None:
+    with pytest.raises(InvalidField, match=r"priority: is 1000000001, expected -1000000000 to 1000000000"):
+        parse_spec({"id": "a", "command": ["x"], "priority": 1_000_000_001})
