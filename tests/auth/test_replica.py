@@ -124,9 +124,9 @@ def test_a_leader_stays_in_office_while_its_tokens_end(etcd_factory: EtcdFactory
 
         def renewed() -> int:
             tokens.add(store.gateway.token(soon()))
-            return len(tokens) > 3
+            return len(tokens) > 2
 
-        wait_until(renewed, "three new tokens")
+        wait_until(renewed, "two new tokens")
         runs(guarded.client("user"), "task")
         assert replica.epoch == epoch
 
