@@ -15,6 +15,7 @@ default an empty one of the attempt's own. Both streams go to one file.
 
 Limits: see `process_limits`. The end of the command's first process ends the attempt, as in a container: what it left running
 is killed. Only what another service was asked to run (a container daemon, systemd, at) is beyond its reach.
+Output is kept whole until `forget`: nothing bounds what a task writes but the disk.
 
 Cost, as measured on two shared cores: about 8 ms of CPU for an attempt from start to end, the command's own fork and exec
 included (150 attempts a second), 2 MB of memory for a supervisor, 0.1 s for a list of 10,000 finished attempts.
