@@ -47,7 +47,9 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_builtins(self) -> dict[str, Any]:
         """As dicts, lists and texts, the history included."""
-        plain: dict[str, Any] = codec.to_builtins(msgspec.structs.replace(self, status=None))
+        plain: dict[str, Any] = codec.to_builtins(msgspec.structs.replace(self, spec=None, status=None))
+        if self.spec is not None:
+            plain["spec"] = codec.spelled_out(self.spec)
         if self.status is not None:
             plain["status"] = codec.to_builtins(msgspec.structs.replace(self.status, history=()))
             plain["status"]["history"] = codec.to_builtins(self.history())

@@ -62,6 +62,12 @@ def to_builtins(value: object) -> Any:
     return msgspec.to_builtins(value, enc_hook=_encode_custom)
 
 
+def spelled_out(value: msgspec.Struct) -> dict[str, Any]:
+    """As `to_builtins`, with all that holds by default: what applies is seen without knowing this version's defaults."""
+    fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+    return {name: spelled_out(one) if isinstance(one, msgspec.Struct) else to_builtins(one) for name, one in fields}
+
+
 def decode_mapping(data: bytes) -> dict[str, Any]:
     """A stored JSON object. Raises CorruptValue for anything else."""
     try:

@@ -246,12 +246,9 @@ def leader_document(record: Change | None, leader: str, epoch: int) -> LeaderDoc
 
 def masked_spec(spec: Spec) -> dict[str, Any]:
     """The spec as builtins, without the values of environment variables."""
-    fields: dict[str, Any] = codec.to_builtins(spec)
-    for name in ("env", "pod_template"):
-        if name in fields:
-            fields[name] = _masked(fields[name])
-    if "env" in fields:
-        fields["env"] = dict.fromkeys(fields["env"], MASK)
+    fields = codec.spelled_out(spec)
+    fields["env"] = dict.fromkeys(fields["env"], MASK)
+    fields["pod_template"] = _masked(fields["pod_template"])
     return fields
 
 

@@ -34,7 +34,7 @@ def test_every_flag_reaches_the_spec(tally: Tally, client: Client) -> None:
     assert view["command"] == ("sh", "-c", "echo $HOME")
     assert view["env"] == {"A": "1", "B": "x=y"}
     assert view["labels"] == {"team": "ml"}
-    assert view["retry"] == {"max_attempts": 3, "backoff_seconds": 60.0}  # what is as by default is not said
+    assert (view["retry"]["max_attempts"], view["retry"]["backoff_seconds"], view["retry"]["max_seconds"]) == (3, 60.0, 300.0)
     assert view["deadlines"] == {"queue_seconds": 7200.0, "start_seconds": 300.0, "run_seconds": 3600.0}
     assert view["on_lost"] == {"replace_after_seconds": 600.0}
     assert (view["grace_seconds"], view["retention_seconds"], view["priority"]) == (5.0, 172800.0, 7)
