@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from controller.store.base import Delete, Transaction
 from tests.support.etcd import CLOCK, EtcdFactory, admin, in_seconds
 from tests.support.history import replay
 from tests.support.proxy import Proxy
-from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
+from tests.support.running import POOL, TIMINGS, RecordingEngine, RunningReplica, submit
 from tests.support.waiting import wait_until
 from tests.support.watching import WatchReader
 
@@ -40,7 +41,8 @@ def test_a_leader_cut_off_by_silence_stops_before_the_store_lets_go_of_its_lease
     """Its own deadline comes first, by the margin; after it no effect begins, although there is enough to do."""
     proxy = proxy_to(etcd.config.client_port)
     engine = RecordingEngine(CLOCK)
-    with RunningReplica(etcd_factory.store(proxy.url), cluster=CLUSTER, engine=engine) as replica:
+    timings = replace(TIMINGS, lease_ttl_seconds=5, deadline_margin_seconds=2.5)  # so long may a busy machine keep us from looking
+    with RunningReplica(etcd_factory.store(proxy.url), cluster=CLUSTER, engine=engine, timings=timings) as replica:
         replica.until_leading()
         _, revision = client.store.get(client.keys.leader, deadline=CLOCK.boottime() + 5)
         submit(client, *(f"t{n}" for n in range(150)), env={"TALLY_NULL_SECONDS": "0.02"})
