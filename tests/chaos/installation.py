@@ -46,8 +46,9 @@ SETTINGS = {
     "TALLY_RELIST_SECONDS": "3",
     "TALLY_AUDIT_INTERVAL_SECONDS": "5",
     "TALLY_KUBE_TIMEOUT_SECONDS": "2",
+    "PYTHONFAULTHANDLER": "1",
 }
-"""Each replica notices what was done to it as soon as it can."""
+"""Each replica notices what was done to it as soon as it can; one that crashes says where, in its log."""
 
 EXPECTED_EXITS = (0, -signal.SIGTERM, -signal.SIGKILL, 70)
 """In good order, or terminated before it was up; killed, by us or at a failpoint; by itself, because it was stuck."""

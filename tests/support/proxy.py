@@ -162,6 +162,8 @@ class Proxy:
             pair = _Pair(client, server)
             with self._lock:
                 self._pairs.append(pair)
+            if self._closed:  # since it was accepted
+                pair.close()
             self._spawn(self._pump_requests, "requests", pair)
             self._spawn(self._pump_answers, "answers", pair)
 
