@@ -95,6 +95,11 @@ class Container(Struct, frozen=True, rename="pascal"):
         return self.role == RUN and not self.was_started and not self.state.error and not self.state.exit_code
 
 
+# At import: msgspec prepares a type when it is first used, and crashes if two threads do that at once.
+msgspec.json.Decoder(Container)
+msgspec.json.Decoder(Options)
+
+
 def decode(document: object) -> Container:
     """What the daemon answers to an inspection. Raises msgspec.ValidationError."""
     return msgspec.convert(document, Container)

@@ -66,6 +66,9 @@ class PoolOptions(Struct, frozen=True, kw_only=True):
     scheduling_gates: bool = False
 
 
+msgspec.json.Decoder(PoolOptions)  # at import: msgspec prepares a type when it is first used, and two threads at once crash it
+
+
 def parse_options(pool: Pool) -> PoolOptions:
     """The pool's options. Raises InvalidField that names the option."""
     for name in pool.engine_options:

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import watchfiles
-from msgspec import convert
+from msgspec import convert, json
 from msgspec.structs import replace
 
 from controller.clock import Clock
@@ -46,6 +46,8 @@ from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavail
 from controller.engine.fork_server import ForkServer
 from controller.engine.process_limits import over_memory
 from controller.engine.settlement import settle
+
+json.Decoder(Observation)  # at import: msgspec prepares a type when it is first used, and two threads at once crash it
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
 _Observations = list[Observation]  # these are named before a method is called `list`
