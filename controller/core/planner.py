@@ -236,8 +236,7 @@ class Planner:
         dirty = self._world.dirty
         postponed: dict[str, None] = {}
         while dirty and not draft.is_full:
-            task_id = next(iter(dirty))
-            del dirty[task_id]
+            task_id, _ = dirty.popitem(last=False)
             task = self._world.tasks.get(task_id)
             for attempt in self._attempts.of_task(task_id):
                 if not self._is_current(task, attempt.id):  # its status may have been deleted, or mended

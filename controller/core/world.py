@@ -12,6 +12,7 @@ frozen, never treated as absent.
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from controller.core import codec
@@ -42,7 +43,7 @@ class World:
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
         # What a leader has to look at, in order of arrival. Followers discard both, again and again.
-        self.dirty: dict[str, None] = {}
+        self.dirty: OrderedDict[str, None] = OrderedDict()  # whose first is taken in constant time, unlike a dict's
         self.dirty_pools: dict[str, None] = {}
         # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and so is one whose
         # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.

@@ -7,13 +7,14 @@ that need only the replica's facts, or wait by themselves, are coroutines of the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from controller.core.errors import TallyError
 from controller.core.lifecycle import HOLDING
@@ -26,7 +27,7 @@ from controller.status.route import Ask, Route
 from controller.status.summary import AuditSummary, Waits, summarize
 
 AUDIT_SECONDS = 5.0  # an audit is answered again for so long, so that asking cannot load the engine
-MAX_STREAMS = 64
+MAX_STREAMS = 256
 READERS = 4  # threads that read the model
 SCAN = 1000  # tasks that are looked at without letting go of the model
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,7 +49,7 @@ class Api:
         self._waits = Waits()
         self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
         self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
-        self._streams = 0
+        self.streams = 0  # open streams of changes
         self._auditing = asyncio.Lock()
         self._audited: tuple[float, dict[str, Any] | TallyError] | None = None
 
@@ -196,9 +197,8 @@ class Api:
 
     async def events(self, ask: Ask) -> Response:
         """Changes of tasks."""
-        if self._streams >= MAX_STREAMS:
-            detail = f"{MAX_STREAMS} streams are open already: ask another replica, or later"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        if self.streams >= MAX_STREAMS:
+            raise _too_many_streams()
         after = ask.values["after"]
         if ask.last_event_id:  # a browser that connects again says so; its address is still the one it began with
             after = query.parse_parameters([query.AFTER], [("after", ask.last_event_id)])["after"]
@@ -209,15 +209,30 @@ class Api:
         headers = {"X-Accel-Buffering": "no"}
         if ask.head_only:
             return Response(media_type="text/event-stream", headers=headers)
-        return StreamingResponse(self._counted(position), media_type="text/event-stream", headers=headers)
+        return _Stream(self, position, headers)
 
-    async def _counted(self, position: stream.Position) -> AsyncIterator[bytes]:
-        self._streams += 1
+
+class _Stream(StreamingResponse):
+    """A stream of changes, counted from before its first byte: those that are opened together are all seen."""
+
+    def __init__(self, api: Api, position: stream.Position, headers: Mapping[str, str]) -> None:
+        super().__init__(stream.events(api.feed, position), media_type="text/event-stream", headers=headers)
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._api.streams >= MAX_STREAMS:
+            await _too_many_streams().response()(scope, receive, send)
+            return
+        self._api.streams += 1
         try:
-            async for event in stream.events(self.feed, position):
-                yield event
+            await super().__call__(scope, receive, send)
         finally:
-            self._streams -= 1
+            self._api.streams -= 1
+
+
+def _too_many_streams() -> Problem:
+    detail = f"{MAX_STREAMS} streams are open already: ask another replica, or later"
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
 
 def _json(document: object) -> Response:

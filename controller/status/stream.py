@@ -27,6 +27,7 @@ from controller.core.records import Change, decode_or_empty
 CAPACITY = 8192  # changes kept for readers
 CAPACITY_BYTES = 32 * 2**20  # of their values, which a long history makes large
 PAGE = 256  # changes sent at once
+PACE_SECONDS = 0.05  # between two pages for one reader: what happens meanwhile goes out together
 KEEP_ALIVE_SECONDS = 15.0
 FELL_BEHIND = "changes were missed: list /v1/tasks again, and resume after its Tally-Revision"
 RETRY_MILLISECONDS = 2000  # how soon a browser connects again
@@ -78,6 +79,7 @@ class Feed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._woken = False
+        self._pages: dict[Position, tuple[bytes, Position]] = {}  # made already, for others who stand at the same place
 
     # -- the model's thread ------------------------------------------------------------------------------------------
 
@@ -88,6 +90,7 @@ class Feed:
             self._bytes = 0
             self._floor = self._revision = revision
             self._era += 1
+            self._pages = {}
             self._wake()
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:
@@ -101,6 +104,7 @@ class Feed:
                 dropped = self._entries.popleft()
                 self._floor, self._bytes = dropped.mod, self._bytes - dropped.size
             self._revision = max(self._revision, revision)
+            self._pages = {}
             self._wake()
 
     def close(self) -> None:
@@ -147,6 +151,14 @@ class Feed:
         page = [entry for entry in fresh if entry.mod <= last]
         return page, position._replace(revision=last)
 
+    def page(self, position: Position) -> tuple[bytes, Position]:
+        """As `since`, encoded: once for all readers who stand at the same place."""
+        pages = self._pages  # a move of the ring begins another dict: what is put into this one then is not seen again
+        if (made := pages.get(position)) is None:
+            entries, following = self.since(position)
+            made = pages[position] = _encode(entries), following
+        return made
+
     async def reached(self, revision: int, timeout_seconds: float) -> bool:
         """Wait until the model has applied `revision`; tells whether it has within the time."""
         loop = asyncio.get_running_loop()
@@ -184,12 +196,13 @@ async def events(feed: Feed, position: Position) -> AsyncIterator[bytes]:
     yield f"retry: {RETRY_MILLISECONDS}\nid: {position.revision}\n\n".encode()
     while not feed.closed:
         try:
-            entries, position = feed.since(position)
+            page, position = feed.page(position)
         except FellBehind:
             yield _event("gap", {"detail": FELL_BEHIND}) + b"\n"
             return
-        if entries:
-            yield _encode(entries)
+        if page:
+            yield page
+            await asyncio.sleep(PACE_SECONDS)
         elif not await feed.reached(position.revision + 1, KEEP_ALIVE_SECONDS):
             yield f": still here\nid: {position.revision}\n\n".encode()
 
