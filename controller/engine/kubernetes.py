@@ -11,6 +11,9 @@ A pod in a terminal phase that proves no stop is not deleted: the server would r
 With the pool's option `scheduling_gates` (Kubernetes 1.27) a pod is created gated, and the gate is opened after `confirm` has
 said that its leader still leads: a creation that lands late then never runs at all.
 
+Watches select by label, and tell of a pod whose label was removed as of a deleted one; so an end that has no other proof is
+believed once the name was asked for. Lists are of all pods of our namespaces: our finalizer tells which are ours without labels.
+
 Namespaces: exactly those that are given are listed, watched and used, whatever pools name now or named before; so no
 attempt is out of sight, and rights can be given for each. A pool that names another one is refused (see `PoolOptions`).
 
@@ -151,8 +154,13 @@ class KubernetesEngine:
         """See Engine. `sink` is called from one thread for each namespace; never raises: each goes on by itself."""
 
         def report(pod: Pod, removed: bool) -> None:
-            if attempt_of(pod, self._cluster) is not None:
-                sink(observe(pod, removed=removed))
+            if (attempt := attempt_of(pod, self._cluster)) is None:
+                return
+            if removed and not observe(pod).stopped:
+                current = self._get(pod.metadata.namespace, attempt)
+                if current is not None and current.metadata.uid == pod.metadata.uid:
+                    pod, removed = current, False  # it is there, and only its labels have changed
+            sink(observe(pod, removed=removed))
 
         watches = [
             PodWatch(
@@ -224,7 +232,7 @@ class KubernetesEngine:
         """All of ours. Raises EngineUnavailable."""
         for namespace in self.namespaces:
             with unavailable(f"pods of namespace {namespace} cannot be listed"):
-                for pods, _ in list_pods(self._api, pods_path(namespace), self._selector, self._list_timeout):
+                for pods, _ in list_pods(self._api, pods_path(namespace), {}, self._list_timeout):
                     for pod in pods:
                         attempt = attempt_of(pod, self._cluster)
                         if attempt is not None:

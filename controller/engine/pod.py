@@ -207,15 +207,19 @@ def decode_pod(data: bytes | msgspec.Raw) -> Pod:
 
 
 def attempt_of(pod: Pod, cluster: str) -> AttemptId | None:
-    """Which attempt of the cluster it is, None when it is not one: its name must be what its labels say."""
+    """Which attempt of the cluster it is, None when it is not one: its labels must say what its name says.
+
+    A pod that our finalizer keeps is still what it was when somebody has changed its labels, unless they name another cluster.
+    """
     labels = pod.metadata.labels or {}
-    if labels.get(LABEL_CLUSTER) != cluster:
+    if labels.get(LABEL_CLUSTER, cluster if pod.has_finalizer else None) != cluster:
         return None
     try:
         attempt = AttemptId.parse(pod.metadata.name)
     except ValueError:
         return None
-    return attempt if labels.get(LABEL_TASK) == attempt.task_id and labels.get(LABEL_ATTEMPT) == str(attempt.number) else None
+    is_labelled = labels.get(LABEL_TASK) == attempt.task_id and labels.get(LABEL_ATTEMPT) == str(attempt.number)
+    return attempt if is_labelled or pod.has_finalizer else None
 
 
 def pods_path(namespace: str) -> str:

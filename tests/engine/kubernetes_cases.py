@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from msgspec.structs import replace
 
 from controller.clock import SystemClock
 from controller.core.resources import ZERO, Vector
-from controller.core.task import Launch, Pool
+from controller.core.task import Launch, Observation, Pool
 from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
 from controller.engine.kubernetes_api import Access
 from controller.fake_kubernetes import FakeCluster, script_annotation
@@ -56,3 +58,18 @@ def scripted(engine_options: dict[str, Any] | None = None, *, pod: dict[str, Any
 def running(**options: Any) -> Launch:
     """A launch that runs until it is stopped, and ends at once on TERM."""
     return scripted(run_seconds=None, on_term=143, term_seconds=0.01, **options)
+
+
+@contextmanager
+def watching(engine: KubernetesEngine) -> Iterator[list[Observation]]:
+    """What a watch reports during the block; it must end when told."""
+    reported: list[Observation] = []
+    stop = threading.Event()
+    watch = threading.Thread(target=engine.watch, args=(reported.append, stop), name="watch")
+    watch.start()
+    try:
+        yield reported
+    finally:
+        stop.set()
+        watch.join(20)
+        assert not watch.is_alive()

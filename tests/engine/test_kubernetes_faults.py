@@ -14,9 +14,9 @@ from controller.core.task import Launch, Observation, Phase
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.kubernetes import KubernetesEngine
-from controller.engine.pod import FINALIZER
+from controller.engine.pod import FINALIZER, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
 from controller.fake_kubernetes import FakeCluster
-from tests.engine.kubernetes_cases import Engines, launch, running, scripted
+from tests.engine.kubernetes_cases import Engines, launch, running, scripted, watching
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 from tests.support.fake_cluster import core_api, task_pod
 
@@ -256,6 +256,44 @@ def test_30_a_pod_deleted_by_hand_is_kept_until_its_end_is_committed(
     engine.settle(given.attempt)
     engine.settle(given.attempt)
     wait_for(lambda: not fake_cluster.pods(), "the object to go")
+
+
+@pytest.mark.parametrize(
+    "labels", [{LABEL_CLUSTER: None}, {LABEL_TASK: "other"}, {LABEL_CLUSTER: None, LABEL_TASK: None, LABEL_ATTEMPT: None}]
+)
+def test_30_a_pod_whose_labels_were_changed_by_hand_has_not_ended(
+    fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path, labels: dict[str, str | None]
+) -> None:
+    """A watch by label tells of it as if it were deleted. It runs on: it is listed, found by its name, and stopped as any other."""
+    given = running()
+    uid = start(engine, given).uid
+    wait_for(lambda: fake_cluster.executions, "the container")
+    with watching(engine) as reported:
+        wait_for(lambda: reported, "the watch")
+        core_api(fake_cluster, tmp_path).patch_namespaced_pod(str(given.attempt), "default", {"metadata": {"labels": labels}})
+        last = launch("true")
+        engine.start(last)
+        wait_for(lambda: any(seen.attempt == last.attempt for seen in reported), "what happened later")
+        assert not [seen for seen in reported if seen.attempt == given.attempt and (seen.stopped or seen.gone)]
+    assert [(seen.uid, seen.stopped) for seen in engine.list() if seen.attempt == given.attempt] == [(uid, False)]
+    assert engine.start(again(given)).uid == uid
+    engine.stop(given.attempt, grace_seconds=1, uid=uid)
+    assert wait_stopped(engine, given.attempt).ran
+    assert fake_cluster.executions[0].ended is not None
+
+
+def test_30_a_pod_that_names_another_cluster_now_is_left_to_it(
+    fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path
+) -> None:
+    """Whoever writes another cluster's name on it has given it away."""
+    given = running()
+    start(engine, given)
+    core_api(fake_cluster, tmp_path).patch_namespaced_pod(
+        str(given.attempt), "default", {"metadata": {"labels": {LABEL_CLUSTER: "other"}}}
+    )
+    assert engine.list() == []
+    engine.stop(given.attempt, grace_seconds=1)
+    assert "deletionTimestamp" not in fake_cluster.pods()[0]["metadata"]
 
 
 @pytest.mark.parametrize("version", ["v1.20.2", "v1.33.1"])

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
 from controller.core.task import AttemptId, Observation, Phase
 from controller.engine import kubernetes_watch
 from controller.engine.base import EngineUnavailable
-from controller.engine.kubernetes import KubernetesEngine
 from controller.engine.kubernetes_api import RateLimit
 from controller.fake_kubernetes import FakeCluster
-from tests.engine.kubernetes_cases import Engines, launch, running
+from tests.engine.kubernetes_cases import Engines, launch, running, watching
 from tests.engine.process_cases import wait_for, wait_stopped
 from tests.support.bench import HandClock
-
-
-@contextmanager
-def watching(engine: KubernetesEngine) -> Iterator[list[Observation]]:
-    """What a watch reports during the block; it must end when told."""
-    reported: list[Observation] = []
-    stop = threading.Event()
-    watch = threading.Thread(target=engine.watch, args=(reported.append, stop), name="watch")
-    watch.start()
-    try:
-        yield reported
-    finally:
-        stop.set()
-        watch.join(20)
-        assert not watch.is_alive()
 
 
 def is_reported(reported: list[Observation], attempt: AttemptId) -> bool:
