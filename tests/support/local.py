@@ -225,11 +225,9 @@ class Witness:
 @contextmanager
 def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
     """A local cluster on free ports, without samples, all of whose replicas are ready; ended with the block."""
-    etcd_port = adjacent_ports()
-    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=etcd_port, **options))
-    others = (port for port in free_ports(len(cluster.replicas) + 2) if port not in (etcd_port, etcd_port + 1))
-    for replica in cluster.replicas:
-        replica.status_port = next(others)
+    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=adjacent_ports(), **options))
+    for replica, port in zip(cluster.replicas, free_ports(len(cluster.replicas)), strict=True):
+        replica.status_port = port
     cluster.start()
     try:
         wait_ready(cluster)
@@ -239,18 +237,11 @@ def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
 
 
 def adjacent_ports() -> int:
-    """A free port whose successor is free too."""
-    import socket
-
-    for _ in range(100):
-        (port,) = free_ports(1)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no two adjacent ports are free")
+    """A free port whose successor is free too; neither is given to anybody else."""
+    first, second = free_ports(2)
+    while second != first + 1:
+        first, (second,) = second, free_ports(1)
+    return first
 
 
 class Tending:
