@@ -199,6 +199,7 @@ class Replica:
         self._loaded = message.is_last  # nothing is planned from half a snapshot
         if not message.is_last:
             return
+        self._sentinel.wake()
         if self._world.leader is None:
             self._session.wake()
         if self._phase == "starting":

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -140,6 +141,13 @@ class Fortress:
         return {name: text for name, text in found.items() if len(text) >= 12}
 
 
+def is_connected(replica: Replica, to: Replica) -> bool:
+    """Whether the replica has a connection to the other's status endpoint: it watches whether that lives."""
+    port = urlsplit(to.url).port
+    connections = psutil.Process(replica.process.pid).net_connections("tcp")
+    return any(each.raddr and each.raddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in connections)
+
+
 def answers(client: httpx.Client, url: str) -> bool:
     try:
         return client.get(url).status_code == 200
@@ -183,6 +191,7 @@ def test_it_works_and_no_secret_leaves_it(fortress: Fortress, tmp_path: Path) ->
 
     leader = fortress.leader()
     (other,) = [replica for replica in fortress.replicas if replica is not leader]
+    wait_until(lambda: is_connected(other, leader), "the follower's connection to the leader")
     os.kill(leader.process.pid, signal.SIGKILL)
     leader.process.wait()
     wait_until(
