@@ -159,6 +159,8 @@ class Proxy:
                 client.close()
                 continue
             server.settimeout(None)
+            for side in (client, server):  # else Nagle holds back a request's body until its head is acknowledged, 40 ms later
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             pair = _Pair(client, server)
             with self._lock:
                 self._pairs.append(pair)
