@@ -157,9 +157,9 @@ class Replica:
 
     def _idle_seconds(self) -> float:
         tenure = self._tenure
-        if tenure is None or not self._loaded or tenure.leadership.why_ended():
-            return IDLE_SECONDS
-        wake = tenure.reconciler.next_wake_seconds()
+        if tenure is not None and tenure.leadership.why_ended():
+            return 0.0  # what woke us for it may have been taken between two commits, and nothing else need follow
+        wake = tenure.reconciler.next_wake_seconds() if tenure is not None and self._loaded else None
         return IDLE_SECONDS if wake is None else min(IDLE_SECONDS, wake)
 
     # -- messages ----------------------------------------------------------------------------------------------------
