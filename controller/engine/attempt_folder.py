@@ -122,20 +122,31 @@ def write(folder: Path, name: str, value: dict[str, Any], *, durable: bool = Fal
 def read(folder: Path, name: str) -> dict[str, Any] | None:
     """The JSON object in the file `name`; None when it is absent; {} when it is not a JSON object. Raises OSError."""
     try:
-        data = (folder / name).read_bytes()
+        return _parse((folder / name).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def parse_result(data: bytes) -> dict[str, Any] | None:
+    """The result in what a result's file holds; None when that does not say how the attempt ended."""
+    result = _parse(data)
+    return result if result.get("phase") in ("Succeeded", "Failed") else None
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result, None when there is none, or none that says how the attempt ended. Raises OSError."""
+    try:
+        return parse_result((folder / RESULT).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _parse(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result, None when there is none, or none that says how the attempt ended. Raises OSError."""
-    result = read(folder, RESULT)
-    return result if result and result.get("phase") in ("Succeeded", "Failed") else None
 
 
 def wake(folder: Path) -> bool:

@@ -18,7 +18,8 @@ is killed. Only what another service was asked to run (a container daemon, syste
 Output is kept whole until `forget`: nothing bounds what a task writes but the disk.
 
 Cost, as measured on two shared cores: about 8 ms of CPU for an attempt from start to end, the command's own fork and exec
-included (150 attempts a second), 2 MB of memory for a supervisor, 0.1 s for a list of 10,000 finished attempts.
+included (150 attempts a second), 2 MB of memory for a supervisor; of 10,000 finished attempts, 0.16 s for a first list and 0.06 s
+for another.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ json.Decoder(Observation)  # at import: msgspec prepares a type when it is first
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
 _Observations = list[Observation]  # these are named before a method is called `list`
 _AttemptIds = list[AttemptId]
+_NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
 _WATCH_STEP_MS = 5
 _ENDING_SECONDS = 2.0  # between a supervisor's result and its end lie microseconds, unless it is starved or stopped
@@ -74,6 +76,7 @@ class ProcessEngine:
             for folder in (home, self._attempts, self._trash):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # outputs may hold what is not for everyone's eyes
         self._fork_server = ForkServer(home / "supervisors.log")
+        self._listing = threading.Lock()
         self._finished: dict[str, tuple[tuple[int, int], Observation]] = {}  # by name; with its result's inode and time
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
@@ -139,28 +142,33 @@ class ProcessEngine:
     def list(self) -> _Observations:
         """See Engine. Finished attempts are read once, and then cost a stat each."""
         with _os_errors_mean_unavailable():
-            return self._observe(os.listdir(self._attempts))
+            return self._observe_all()
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
-        """See Engine. Changes arrive within some milliseconds, the loss of a supervisor within two seconds."""
-        known = {str(seen.attempt): seen for seen in self.list()}
+        """See Engine. Changes arrive within some milliseconds, the loss of a supervisor within two seconds.
+
+        What runs when it begins is reported too; of what has ended, only what ended as it began, which a list may have missed.
+        """
+        known: dict[str, Observation] = {}
+        news_since = self._clock.now() - _NEWS_SECONDS
         sweep_at = 0.0
         with _os_errors_mean_unavailable():
             for changes in _changes(self._attempts, stop):
+                is_first = not sweep_at
                 names = {os.path.basename(path) for _, path in changes}
                 if self._clock.boottime() >= sweep_at:
                     live = [name for name, seen in known.items() if not seen.stopped]
                     self._enforce_memory(live)
-                    # The first time all, since changes between the list and the watch were seen by neither.
-                    names.update(live if sweep_at else os.listdir(self._attempts))
+                    names.update(live)
                     sweep_at = self._clock.boottime() + _SWEEP_SECONDS
-                now = {str(seen.attempt): seen for seen in self._observe(names)}
+                now = {str(seen.attempt): seen for seen in (self._observe_all() if is_first else self._observe(names))}
                 for name in names - now.keys():
                     known.pop(name, None)
                 for name, seen in now.items():
                     if known.get(name) != seen:
                         known[name] = seen
-                        sink(seen)
+                        if not is_first or not self._ended_before(name, news_since):
+                            sink(seen)
 
     def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
         """See Engine."""
@@ -208,6 +216,10 @@ class ProcessEngine:
         # reads the request before it starts anything.
         files.wake(folder)
 
+    def _observe_all(self) -> _Observations:
+        with self._listing:  # one at a time: the second finds what the first has read
+            return self._observe(os.listdir(self._attempts))
+
     def _observe(self, names: Iterable[str]) -> _Observations:
         """The attempts of these names, those without a supervisor settled first. Raises OSError."""
         attempts = dict(_parsed(names))
@@ -226,10 +238,10 @@ class ProcessEngine:
 
     def _look(self, name: str, attempt: AttemptId) -> Observation | None:
         """What the folder says: None when nothing was claimed, phase Unknown when nobody supervises what was."""
-        folder = self._attempts / name
-        result = self._result(folder, attempt)
+        result = self._result(name, attempt)
         if result is not None:
             return result
+        folder = self._attempts / name
         locked = files.is_locked(folder)
         record = files.read(folder, files.RECORD)
         if record is None:
@@ -245,21 +257,26 @@ class ProcessEngine:
             return seen
         return replace(seen, phase=Phase.UNKNOWN, reason="SupervisorLost", message="processes of it may still run")
 
-    def _result(self, folder: Path, attempt: AttemptId) -> Observation | None:
+    def _result(self, name: str, attempt: AttemptId) -> Observation | None:
+        """How it ended, if it has. A take-over waits until all were read: pathlib would cost half as much again."""
+        path = f"{self._attempts}/{name}/{files.RESULT}"
+        known = self._finished.get(name)
         try:
-            status = os.stat(folder / files.RESULT)
+            if known is not None and known[0] == _version(os.stat(path)):
+                return known[1]
+            with open(path, "rb", buffering=0) as file:
+                version, result = _version(os.fstat(file.fileno())), files.parse_result(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        version = (status.st_ino, status.st_mtime_ns)
-        known = self._finished.get(folder.name)
-        if known is not None and known[0] == version:
-            return known[1]
-        result = files.read_result(folder)
         if result is None:
             return None
         seen = convert({**result, "attempt": attempt, "stopped": True, "node": _NODE}, Observation)
-        self._finished[folder.name] = (version, seen)
+        self._finished[name] = (version, seen)
         return seen
+
+    def _ended_before(self, name: str, time_seconds: float) -> bool:
+        finished = self._finished.get(name)
+        return finished is not None and finished[0][1] < time_seconds * 1e9
 
     def _read_log(self, folder: Path, follow: bool, stop: threading.Event) -> Iterator[bytes]:
         position = 0
@@ -272,6 +289,10 @@ class ProcessEngine:
                     yield chunk
                 if ended:
                     return
+
+
+def _version(status: os.stat_result) -> tuple[int, int]:
+    return status.st_ino, status.st_mtime_ns
 
 
 def _base_environment() -> dict[str, str]:

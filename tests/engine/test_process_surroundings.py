@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from controller.clock import SystemClock
 from controller.core.task import AttemptId, Launch, Phase, Pool, Spec
+from controller.engine import attempt_folder as files
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.process import ProcessEngine
 from tests.engine.process_cases import folder_of, launch, observation, wait_for, wait_stopped
@@ -245,3 +247,27 @@ def test_a_watch_ends_with_its_stop_event(engine: ProcessEngine) -> None:
     watch.start()
     stop.set()
     wait_for(lambda: not watch.is_alive(), "the watch to end")
+
+
+def test_a_watch_begins_with_what_runs_and_what_has_just_ended(engine: ProcessEngine, tmp_path: Path) -> None:
+    """Not with all that ever ended: the list beside it tells that, and a take-over waits for both."""
+    runs, ended, just_ended = launch("sleep", "1000"), launch("true"), launch("true")
+    for given in (runs, ended, just_ended):
+        engine.start(given)
+    for given in (ended, just_ended):
+        wait_stopped(engine, given.attempt)
+    for given, hours in ((ended, -1), (just_ended, 1)):  # later than now: as if it had ended meanwhile, however slow the machine
+        os.utime(folder_of(tmp_path, given.attempt) / files.RESULT, times=(time.time() + 3600 * hours,) * 2)
+    reported: list[AttemptId] = []
+    stop = threading.Event()
+    watch = threading.Thread(target=engine.watch, args=(lambda seen: reported.append(seen.attempt), stop), name="watch")
+    watch.start()
+    try:
+        wait_for(lambda: {runs.attempt, just_ended.attempt} <= set(reported), "what runs and what has just ended to be reported")
+        later = launch("sleep", "1000")
+        engine.start(later)
+        wait_for(lambda: later.attempt in reported, "the next round")
+    finally:
+        stop.set()
+        watch.join()
+    assert ended.attempt not in reported
