@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from controller.client import Client
-from controller.clock import SystemClock
 from controller.core import codec
 from controller.core.invariants import Severity, check_world
 from controller.core.lifecycle import State
@@ -18,42 +17,11 @@ from controller.engine.base import EngineError, EngineUnavailable
 from controller.store.base import Batch, Delete, Guard, Put, StoreUnavailable, Transaction
 from controller.store.changes import changes_of
 from controller.store.memory import MemoryStore
+from tests.runtime.conftest import CLOCK, CLUSTER, Start
 from tests.support.history import replay_store
 from tests.support.meddling import MeddledStore, answer_lost
-from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
+from tests.support.running import RecordingEngine, RunningReplica, submit
 from tests.support.waiting import wait_until
-
-CLUSTER = "runtime"
-CLOCK = SystemClock()
-
-
-@pytest.fixture
-def memory() -> MemoryStore:
-    return MemoryStore(CLOCK)
-
-
-@pytest.fixture
-def client(memory: MemoryStore) -> Client:
-    made = Client(store=memory.client(), cluster=CLUSTER)
-    made.apply_pool(POOL)
-    return made
-
-
-@pytest.fixture
-def start(memory: MemoryStore) -> Iterator[Callable[..., RunningReplica]]:
-    """Starts replicas, and sees at the end that none wanted to end its process."""
-    replicas: list[RunningReplica] = []
-
-    def make(store: Any = None, name: str = "r1", **options: Any) -> RunningReplica:
-        replicas.append(RunningReplica(store or memory.client(), name, cluster=CLUSTER, **options))
-        return replicas[-1]
-
-    yield make
-    for replica in replicas:
-        replica.close()
-
-
-Start = Callable[..., RunningReplica]
 
 
 def check_records(client: Client, engine: RecordingEngine) -> None:

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from controller.client import Client
-from controller.clock import SystemClock
 from controller.core.lifecycle import State
 from controller.store.base import Put
 from controller.store.memory import MemoryStore
+from tests.runtime.conftest import CLOCK, CLUSTER, Start
 from tests.support.history import replay_store
 from tests.support.meddling import Call, MeddledStore
-from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
+from tests.support.running import RecordingEngine, submit
 from tests.support.waiting import wait_until
-
-CLUSTER = "once"
-CLOCK = SystemClock()
-
-
-@pytest.fixture
-def memory() -> MemoryStore:
-    return MemoryStore(CLOCK)
-
-
-@pytest.fixture
-def client(memory: MemoryStore) -> Client:
-    """Knows what is true."""
-    made = Client(store=memory.client(), cluster=CLUSTER)
-    made.apply_pool(POOL)
-    return made
 
 
 @pytest.fixture
@@ -49,15 +32,9 @@ def unlucky(memory: MemoryStore, client: Client) -> Client:
     return Client(store=store, cluster=CLUSTER)
 
 
-@pytest.fixture
-def replica(memory: MemoryStore) -> Iterator[RunningReplica]:
-    with RunningReplica(memory.client(), cluster=CLUSTER, engine=RecordingEngine(CLOCK, run_seconds=600)) as running:
-        running.until_leading()
-        yield running
-
-
-def test_cancel_and_retry_take_effect_once(client: Client, unlucky: Client, replica: RunningReplica) -> None:
+def test_cancel_and_retry_take_effect_once(start: Start, client: Client, unlucky: Client) -> None:
     """And the answer is true: the leader has acted on it."""
+    start(engine=RecordingEngine(CLOCK, run_seconds=600)).until_leading()
     (task,) = submit(client, "task")
     for round_number in (1, 2):
         client.wait([task], for_="running", timeout_seconds=30)
