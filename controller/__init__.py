@@ -27,7 +27,7 @@ The layers, each knowing only those below it (`.importlinter`, tests/architectur
     core                pure: values, lifecycle, ledgers, queue, planner, invariants
 
 What can fail, and where that is handled: a stale leader (`store` guards, `election.term`), a lost answer (`store.etcd.commit`), a
-lost event (`runtime.follower` reloads, `runtime.observer` lists), an engine that is silent (`core.planner.unavailable`), an end
+lost event (`runtime.follower` reloads, `runtime.observer` lists), an engine that is silent (`core.intake.unavailable`), an end
 without proof (`core.decide`), a value that does not parse (`core.world` quarantines it).
 """
 

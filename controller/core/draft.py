@@ -1,4 +1,9 @@
-"""A plan in the making: the ledgers that it would leave, and the room that one transaction has left."""
+"""A plan in the making: the ledgers that it would leave, and the room that one transaction has left.
+
+It may be begun while the plan before it is still being persisted. Then it builds on the ledgers that this one leaves,
+and leaves alone the tasks that it changes; what it compares of these ledgers is known once that plan is committed. Where
+it is not, the draft is thrown away.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +28,19 @@ class Limits(NamedTuple):
 
 
 class Draft:
-    """See the module's docstring. Nothing of the model is changed by it."""
+    """See the module's docstring. Nothing of the model is changed by it. `after` is the plan that is being persisted."""
 
-    def __init__(self, world: World, limits: Limits, moment: Moment) -> None:
+    def __init__(self, world: World, limits: Limits, moment: Moment, after: Plan | None = None) -> None:
         self._world = world
         self._limits = limits
         self.moment = moment
         self.plan = Plan(moment.op)
-        self.changed: set[str] = set()
+        self._changed: set[str] = set()
         self._held: dict[str, Vector] = {}
-        self._admitted_to: dict[str, None] = {}
+        self._seen: dict[str, int | None] = {}  # the mod of each ledger that is changed; None: what `after` will have made it
+        self._admitted_to: dict[str, int] = {}  # the mod of each pool whose capacity is relied on
+        self._after = {ledger.pool: ledger.held for ledger in after.ledgers} if after is not None else {}
+        self._after_changed = {change.task_id for change in after.changes} if after is not None else set()
         self._operations = 1  # the term
         self._bytes = 0
 
@@ -43,7 +51,18 @@ class Draft:
 
     def held(self, pool: str) -> Vector:
         """What is held of a pool once this plan is persisted."""
-        return self._held[pool] if pool in self._held else self._world.ledger(pool).held
+        if pool in self._held:
+            return self._held[pool]
+        return self._after[pool] if pool in self._after else self._world.ledger(pool).held
+
+    def has_changed(self, task_id: str) -> bool:
+        """Whether the task is changed by this plan, or by the one before that is being persisted: it is looked at again then."""
+        return task_id in self._changed or task_id in self._after_changed
+
+    def follows(self, revision: int) -> None:
+        """The plan before was committed at this revision, and the model shows it."""
+        self._seen = {pool: revision if mod is None else mod for pool, mod in self._seen.items()}
+        self._after, self._after_changed = {}, set()
 
     def add(self, task: Task, decision: Decision, admitted_to: str = "") -> bool:
         """Take the decision into the plan; False when it cannot be written now (plan full, ledger quarantined)."""
@@ -61,12 +80,13 @@ class Draft:
             return False
         if ledger_changes:
             # Invariant I1: the ledger changes by exactly what the hold changes by, in the same transaction.
+            self._seen.setdefault(pool, None if pool in self._after else self._world.ledger(pool).mod)
             self._held[pool] = self.held(pool) - before + after
         if admitted_to:
-            self._admitted_to[admitted_to] = None
+            self._admitted_to.setdefault(admitted_to, self._world.pools[admitted_to].mod)
         self._operations += operations
         self._bytes += size
-        self.changed.add(task.id)
+        self._changed.add(task.id)
         self.plan.changes.append(
             TaskChange(
                 task.id, task.status_mod, decision.status, value,
@@ -78,8 +98,9 @@ class Draft:
     def finish(self) -> Plan:
         """The plan, with its ledgers and the pools whose capacity it relied on."""
         for pool, held in self._held.items():
-            ledger = self._world.ledger(pool)
-            value = codec.encode_ledger(held, self.moment.op, ledger.extras)
-            self.plan.ledgers.append(LedgerChange(pool, ledger.mod, held, value))
-        self.plan.pools = [(pool, self._world.pools[pool].mod) for pool in self._admitted_to]
+            value = codec.encode_ledger(held, self.moment.op, self._world.ledger(pool).extras)
+            seen = self._seen[pool]
+            assert seen is not None, "the plan before has to be committed first"
+            self.plan.ledgers.append(LedgerChange(pool, seen, held, value))
+        self.plan.pools = [*self._admitted_to.items()]
         return self.plan

@@ -8,17 +8,17 @@ changed plus what it admits, never the number of tasks stored. The planner chang
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from controller.core import transitions
-from controller.core.attempts import Attempt, Attempts
+from controller.core.attempts import Attempt
 from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
+from controller.core.intake import Intake
 from controller.core.plan import Forget, Plan, Settle, Start, Stop
 from controller.core.records import Change, Task
 from controller.core.repair import plan_repair
-from controller.core.task import AttemptId, Launch, Observation, Phase, Pool, Status, fencing_environment
+from controller.core.task import AttemptId, Launch, Pool, Status, fencing_environment
 from controller.core.transitions import Moment
 from controller.core.world import World
 
@@ -36,22 +36,16 @@ class Term(NamedTuple):
     cluster: str
 
 
-class Planner:
+class Planner(Intake):
     """See the module's docstring. One planner lives for one tenure; `now` is seconds since the epoch by the leader's clock."""
 
     def __init__(self, world: World, term: Term, limits: Limits) -> None:
-        self._world = world
+        super().__init__(world)
         self._term = term
         self._limits = limits
-        self._attempts = Attempts()
-        self._dirty_attempts: dict[AttemptId, None] = {}
-        self._wakes: list[tuple[float, AttemptId]] = []
         self._plans = 0
-        # Nothing is started or admitted before the engine was listed once: what runs already must be known first.
-        self.engine_listed = False
-        self.engine_answers = False
+        self._ahead: Draft | None = None  # the next plan, begun while the one before it is being persisted
         self.wants_list = False  # a full list of the engine now, and not at its next turn: a request for repairs waits for it
-        self._listed_began = 0.0
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
         world.wind()
         world.dirty.update(dict.fromkeys([*world.holding, *world.attention]))
@@ -60,91 +54,6 @@ class Planner:
             if record is not None:
                 world.dirty.update(dict.fromkeys(queue.exceeding(record.pool.capacity)))
         world.dirty_pools.update(dict.fromkeys(world.queues))
-
-    # -- what the engine says ----------------------------------------------------------------------------------------
-
-    def observed(self, seen: Observation, now: float, asked_at: float | None = None) -> None:
-        """An observation from the engine's watch (`asked_at` None), or part of an answer that was asked for then."""
-        task = self._world.tasks.get(seen.attempt.task_id)
-        self._attempts.note(seen.attempt)
-        is_tombstone = seen.stopped and not seen.awaits_commit
-        if is_tombstone and task is not None and not self._is_current(task, seen.attempt):
-            # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no longer does.
-            known = self._attempts.get(seen.attempt)
-            if known is None:
-                return
-            if not known.busy and not known.is_another(seen):
-                self._attempts.drop(seen.attempt)
-                self._world.dirty_pools[task.pool] = None
-                return
-        attempt = self._attempts.observe(seen, now, asked_at)
-        if attempt is not None:
-            self._touch(seen.attempt)
-
-    def listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
-        """A full list, asked for at `began`: what it lacks is gone, unless it was started since."""
-        self._listed_began = began
-        names = set()
-        for observation in seen:
-            names.add(observation.attempt)
-            self.observed(observation, now, began)
-        is_first = not self.engine_listed
-        self.engine_listed = self.engine_answers = True
-        for task in self._world.holding.values():
-            attempt_id = AttemptId(task.id, task.attempt)
-            if attempt_id not in names and self._is_gone(task, attempt_id, began):
-                self.observed(
-                    Observation(
-                        attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True, reason="Gone",
-                        message="the engine no longer has this attempt: it was removed from outside",
-                    ),
-                    now,
-                )  # fmt: skip
-            elif is_first or attempt_id not in names:
-                self._touch(attempt_id)  # until the first list nothing was driven, whatever the watch had shown by then
-        for attempt in list(self._attempts):
-            started_since = attempt.starting or (attempt.start_done_at is not None and attempt.start_done_at >= began)
-            current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)
-            seen_since = attempt.observation is not None and attempt.seen_at >= began
-            if attempt.id not in names and not (current or started_since or seen_since or attempt.busy):
-                self._attempts.drop(attempt.id)  # an orphan that has gone
-        self._attempts.renumber(names)
-        self._world.dirty_pools.update(dict.fromkeys(self._world.queues))
-
-    def unavailable(self) -> None:
-        """The engine does not answer: nothing is concluded, and nothing new is admitted until it does."""
-        self.engine_answers = False
-
-    def start_done(self, attempt_id: AttemptId, seen: Observation, now: float) -> None:
-        """A Start succeeded, or found the attempt there."""
-        attempt = self._attempts.ensure(attempt_id)
-        attempt.starting, attempt.start_done_at = False, now
-        self.observed(seen, now, None if seen.stopped else now)
-        self._touch(attempt_id)
-
-    def start_refused(self, attempt_id: AttemptId, reason: str, message: str, transient: bool, now: float) -> None:
-        """The engine refused a Start, and certainly started nothing. What is `transient` is tried again, uncounted."""
-        self._attempts.ensure(attempt_id).starting = False
-        seen = Observation(
-            attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message, disrupted=transient
-        )  # fmt: skip
-        self.observed(seen, now)
-        self._touch(attempt_id)
-
-    def stop_done(self, attempt_id: AttemptId, seen: Observation | None, now: float) -> None:
-        """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at once."""
-        attempt = self._attempts.ensure(attempt_id)
-        attempt.stopping, attempt.stop_sent_at = False, now
-        if seen is not None:
-            self.observed(seen, now)
-        self._touch(attempt_id)
-
-    def effect_failed(self, attempt_id: AttemptId, retry_at: float) -> None:
-        """The engine did not answer an effect; nothing is known of its outcome, and it is tried again at `retry_at`."""
-        attempt = self._attempts.ensure(attempt_id)
-        attempt.starting = attempt.stopping = False
-        attempt.retry_at = retry_at
-        heapq.heappush(self._wakes, (retry_at, attempt_id))
 
     def next_wake(self) -> float | None:
         """When time alone gives the planner something to do; None when never."""
@@ -162,20 +71,31 @@ class Planner:
 
         `removals_only`: nothing that is to be written, since the store is full; what only deletes, and effects, go on.
         """
-        self._world.advance(now)
-        while self._wakes and self._wakes[0][0] <= now:
-            self._touch(heapq.heappop(self._wakes)[1])
-        self._plans += 1
-        moment = Moment(now, self._term.epoch, f"{self._term.replica}/{self._term.revision}/{self._plans}")
-        repairs = None if removals_only else self._plan_repairs(moment)
-        if repairs is not None:
-            return repairs
-        draft = Draft(self._world, self._limits, moment)
-        self._plan_tasks(draft, removals_only)
-        self._plan_attempts(draft)
-        if self.engine_listed and self.engine_answers and not removals_only:
-            self._plan_admissions(draft)
+        draft, self._ahead = self._ahead, None
+        if draft is None:
+            moment = self._next_moment(now)
+            repairs = None if removals_only else self._plan_repairs(moment)
+            if repairs is not None:
+                return repairs
+            draft = Draft(self._world, self._limits, moment)
+        self._fill(draft, now, removals_only)
         return draft.finish()
+
+    def plan_ahead(self, plan: Plan, now: float, *, removals_only: bool = False) -> None:
+        """While `plan` is being persisted: begin the next one with what is ready by now, as if `plan` were committed already.
+
+        `committed` or `refused` tells whether it was, and `plan` ends what was begun here.
+        """
+        if plan.records or self._world.repairs:
+            return  # repairs are made from what is committed, and come first
+        draft = self._ahead or Draft(self._world, self._limits, self._next_moment(now), plan)
+        self._fill(draft, now, removals_only)
+        self._ahead = draft if draft.plan else None
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the next plan was begun already."""
+        return self._ahead is not None
 
     def committed(self, plan: Plan, revision: int) -> None:
         """The plan was persisted at `revision`: the model becomes what was written. Its effects may start now."""
@@ -199,9 +119,14 @@ class Planner:
         for effect in plan.effects:
             if isinstance(effect, Start):
                 self._attempts.ensure(effect.attempt).starting = True
+        if self._ahead is not None:
+            self._ahead.follows(revision)
 
     def refused(self, plan: Plan) -> None:
         """The plan was not persisted: what it was about is looked at again, with what the store has shown since."""
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            self.refused(ahead.plan)
         for change in plan.changes:
             self._world.dirty[change.task_id] = None
             task = self._world.tasks.get(change.task_id)
@@ -213,11 +138,22 @@ class Planner:
             if attempt is not None:
                 attempt.starting = attempt.stopping = False
 
-    def observations(self) -> list[Observation]:
-        """What is known of attempts: all that hold something, and whatever else may run."""
-        return [attempt.observation for attempt in self._attempts if attempt.observation is not None]
-
     # -- details -----------------------------------------------------------------------------------------------------
+
+    def _next_moment(self, now: float) -> Moment:
+        self._plans += 1
+        return Moment(now, self._term.epoch, f"{self._term.replica}/{self._term.revision}/{self._plans}")
+
+    def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
+        """Take into the draft what is ready now."""
+        self._world.advance(now)
+        while self._wakes and self._wakes[0][0] <= now:
+            self._touch(heapq.heappop(self._wakes)[1])
+        draft.moment = draft.moment._replace(now=now)
+        self._plan_tasks(draft, removals_only)
+        self._plan_attempts(draft)
+        if self.engine_listed and self.engine_answers and not removals_only:
+            self._plan_admissions(draft)
 
     def _plan_repairs(self, moment: Moment) -> Plan | None:
         """The oldest request for repairs, once the engine was listed after it had come."""
@@ -237,6 +173,9 @@ class Planner:
         postponed: dict[str, None] = {}
         while dirty and not draft.is_full:
             task_id, _ = dirty.popitem(last=False)
+            if draft.has_changed(task_id):
+                postponed[task_id] = None
+                continue
             task = self._world.tasks.get(task_id)
             for attempt in self._attempts.of_task(task_id):
                 if not self._is_current(task, attempt.id):  # its status may have been deleted, or mended
@@ -274,6 +213,8 @@ class Planner:
     def _plan_attempts(self, draft: Draft) -> None:
         """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten (invariant I5)."""
         for attempt_id in list(self._dirty_attempts):
+            if draft.has_changed(attempt_id.task_id):
+                continue
             del self._dirty_attempts[attempt_id]
             attempt, task = self._attempts.get(attempt_id), self._world.tasks.get(attempt_id.task_id)
             if attempt is None or attempt.busy or attempt.observation is None or (task is not None and task.frozen):
@@ -333,7 +274,7 @@ class Planner:
 
         def may_start(task_id: str) -> bool:
             task = self._world.tasks[task_id]
-            if task_id in draft.changed or task.requests:
+            if draft.has_changed(task_id) or task.requests:
                 return False  # cancelled or rejected in this plan; the pool is looked at again when that is committed
             # Invariant I4: an earlier attempt may still run; its end makes the pool dirty again.
             abandoned = task.status.abandoned if task.status is not None else 0
@@ -373,27 +314,3 @@ class Planner:
 
     def _must_wait(self, attempt: Attempt, now: float) -> bool:
         return attempt.retry_at is not None and now < attempt.retry_at
-
-    def _touch(self, attempt_id: AttemptId) -> None:
-        """Something happened to an attempt: its task and it are looked at in the next pass."""
-        self._world.dirty[attempt_id.task_id] = None
-        self._dirty_attempts[attempt_id] = None
-
-    def _is_gone(self, task: Task, attempt_id: AttemptId, began: float) -> bool:
-        """Whether an attempt that a complete list lacks did exist before."""
-        attempt = self._attempts.get(attempt_id)
-        if attempt is not None and attempt.starting:
-            return False
-        if attempt is not None and attempt.start_done_at is not None:
-            return attempt.start_done_at < began
-        if attempt is not None and attempt.observation is not None:
-            return attempt.seen_at < began
-        # Not started by this leader. Seen running before: it is gone. Else it may never have been created, and a start of
-        # the same name is harmless: where it was created, its tombstone answers.
-        assert task.status is not None
-        return task.status.uid != "" or task.status.started_at is not None
-
-    @staticmethod
-    def _is_current(task: Task | None, attempt_id: AttemptId) -> bool:
-        """Whether the attempt is the one that its task holds resources for."""
-        return task is not None and task.status is not None and task.status.is_holding and task.status.attempt == attempt_id.number

@@ -108,6 +108,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._kept: list[Message] = []  # taken from the queue, and not yet asked for
 
     def put(self, message: Message) -> None:
         """Add a message; from any thread."""
@@ -115,13 +116,28 @@ class Inbox:
 
     def take(self, timeout_seconds: float) -> list[Message]:
         """All that has arrived; waits for the first, up to the time-out. Empty when nothing came."""
-        messages = []
+        if not self._kept and timeout_seconds > 0:
+            try:
+                self._kept.append(self._queue.get(timeout=timeout_seconds))
+            except queue.Empty:
+                return []
+        self._collect()
+        messages, self._kept = self._kept, []
+        return messages
+
+    def take_from_engine(self) -> list[FromEngine]:
+        """What the engine has said; all else stays, in its order. Engine and store are two sources: neither waits for the other."""
+        self._collect()
+        messages = [message for message in self._kept if isinstance(message, FromEngine)]
+        self._kept = [message for message in self._kept if not isinstance(message, FromEngine)]
+        return messages
+
+    def _collect(self) -> None:
         try:
-            messages.append(self._queue.get(timeout=timeout_seconds) if timeout_seconds > 0 else self._queue.get_nowait())
             while True:
-                messages.append(self._queue.get_nowait())
+                self._kept.append(self._queue.get_nowait())
         except queue.Empty:
-            return messages
+            return
 
     def __len__(self) -> int:
-        return self._queue.qsize()
+        return len(self._kept) + self._queue.qsize()

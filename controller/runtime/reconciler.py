@@ -1,13 +1,15 @@
 """The leader's loop, without threads: messages in, one guarded transaction at a time, then its effects.
 
-All that became ready while the last transaction was in flight goes into the next one (group commit). A commit is
-synchronous and ends by the leadership's deadline: past it nothing may start anyway.
+All that became ready while the last transaction was in flight goes into the next one (group commit), which is begun
+while that one is: the plan after it, the effects and the log lines of the one before it cost no time of their own. A commit
+is synchronous and ends by the leadership's deadline: past it nothing may start anyway.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -84,7 +86,8 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
 class Reconciler:
     """One tenure's decisions. `reading` guards the model against readers while it changes; see the module's docstring.
 
-    `instruments` are told of every transition that was persisted; `relist` asks for a full list of the engine now.
+    `instruments` are told of every transition that was persisted; `relist` asks for a full list of the engine now;
+    `receive` hands to `handle` what the engine has said by now.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Reconciler:
         changing: Callable[[], AbstractContextManager[object]],
         instruments: Instruments = UNCOUNTED,
         relist: Callable[[], None] = lambda: None,
+        receive: Callable[[], None] = lambda: None,
     ) -> None:
         self._world = world
         self._planner = planner
@@ -110,6 +114,8 @@ class Reconciler:
         self._perform = perform
         self._changing = changing
         self._relist = relist
+        self._receive = receive
+        self._committed: _Committed | None = None  # whose consequences are still to follow
         self._store_is_full = False  # then only removals are planned, until there are none
         self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
         self.commits = 0
@@ -142,6 +148,8 @@ class Reconciler:
         until the term's deadline, StoreDenied when it refuses us.
         """
         self._leadership.check()
+        if self._committed is not None and not self._planner.is_ahead:
+            self._follow_up()  # nothing is ready that it could be done beside
         if self._clock.boottime() < self._not_before:
             return False
         with self._changing():
@@ -149,16 +157,18 @@ class Reconciler:
         if self._planner.wants_list:
             self._planner.wants_list = False
             self._relist()
-        if plan.persists and not self._commit(plan):
+        if plan.persists:
+            self._commit(plan)
             return True
-        if self._store_is_full and not plan.persists:
+        self._follow_up()
+        if self._store_is_full:
             self._wait_for_room()
-        for effect in plan.effects:
-            if isinstance(effect, Start):
-                # Persist before act, and act only in office: a paused leader finds its deadline passed here.
-                self._leadership.check()
-            self._perform(effect)
+        self._act(plan)
         return bool(plan)
+
+    def close(self) -> None:
+        """The term has ended: tell what was persisted in it and was not told yet."""
+        self._follow_up()
 
     def next_wake_seconds(self) -> float | None:
         """Seconds until time alone gives something to do; None when never."""
@@ -167,11 +177,18 @@ class Reconciler:
         pause = self._not_before - self._clock.boottime()
         return seconds if pause <= 0 else max(pause, seconds or 0.0)
 
-    def _commit(self, plan: Plan) -> bool:
+    def _commit(self, plan: Plan) -> None:
         transaction = to_transaction(plan, self._keys, self._leadership.revision)
         failpoints.hit("before-commit")
+
+        def meanwhile() -> None:
+            self._follow_up()
+            self._receive()
+            with self._changing():
+                self._planner.plan_ahead(plan, self._clock.now(), removals_only=self._store_is_full)
+
         try:
-            result = self._store.commit(transaction, deadline=self._leadership.deadline)
+            result = self._store.commit(transaction, deadline=self._leadership.deadline, meanwhile=meanwhile)
         except StoreFull as error:
             # Certainly not applied. Staying in office keeps the attempts observed; what is due is written when there is room.
             log.error("etcd is out of space: nothing can be recorded", error=str(error))  # noqa: TRY400
@@ -181,28 +198,42 @@ class Reconciler:
                 self._wait_for_room()  # it refuses deletions as well, as etcd 3.5.1 does above its quota
             else:
                 self._store_is_full = True
-            return False
+            return
         except RequestTooLarge as error:
             self._shrink(plan, transaction, error)
-            return False
+            return
         if isinstance(result, Refused):
             self._refused(plan, result)
-            return False
+            return
         failpoints.hit("after-commit")
-        before = {change.task_id: self._status(change.task_id) for change in plan.changes}
+        self._follow_up()  # of the one before, where nothing was sent for long enough to do it meanwhile
+        self._committed = _Committed(plan, result.revision, {c.task_id: self._status(c.task_id) for c in plan.changes})
         with self._changing():
             self._planner.committed(plan, result.revision)
         self.commits += 1
-        for outcome in plan.outcomes:
-            log.warning("repair", revision=result.revision, **msgspec.to_builtins(outcome))
-        for change in plan.changes:
+
+    def _follow_up(self) -> None:
+        """What a commit leads to, once: its effects, and its lines in the log."""
+        done, self._committed = self._committed, None
+        if done is None:
+            return
+        self._act(done.plan)
+        for outcome in done.plan.outcomes:
+            log.warning("repair", revision=done.revision, **msgspec.to_builtins(outcome))
+        for change in done.plan.changes:
             if change.status is not None:
-                steps = _new_steps(before[change.task_id], change.status)
-                _log_steps(change.task_id, steps, result.revision)
-                self._instruments.transitioned(before[change.task_id], change.status, steps)
+                before = done.before[change.task_id]
+                steps = _new_steps(before, change.status)
+                _log_steps(change.task_id, steps, done.revision)
+                self._instruments.transitioned(before, change.status, steps)
             elif change.removes:
-                log.info("task removed", task=change.task_id, revision=result.revision)
-        return True
+                log.info("task removed", task=change.task_id, revision=done.revision)
+
+    def _act(self, plan: Plan) -> None:
+        for effect in plan.effects:
+            if isinstance(effect, Start) and self._leadership.why_ended():
+                return  # persist before act, and act only in office: a paused leader finds its deadline passed here
+            self._perform(effect)
 
     def _wait_for_room(self) -> None:
         """All that can be removed is removed, or nothing can be: after a pause everything is tried again."""
@@ -238,6 +269,14 @@ class Reconciler:
         with self._changing():
             self._planner.limit(Limits(max(FEWEST_OPERATIONS, operations), max(4096, transaction.size() // 2)))
             self._planner.refused(plan)
+
+
+class _Committed(NamedTuple):
+    """A plan that was persisted, at which revision, and the statuses before it."""
+
+    plan: Plan
+    revision: int
+    before: dict[str, Status | None]
 
 
 DEFAULT_LIMITS = Limits(MAX_OPERATIONS, MAX_REQUEST_BYTES)

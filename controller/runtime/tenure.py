@@ -49,6 +49,8 @@ class Tenure:
     ) -> None:
         clock.anchor()
         self.leadership = leadership
+        self._inbox = inbox
+        self._changing = changing
         self._actuator = Actuator(engine, leadership, inbox, clock, workers)
         self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
         planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
@@ -64,6 +66,7 @@ class Tenure:
             changing,
             instruments,
             self._observer.relist,
+            self._receive,
         )
 
     @property
@@ -80,8 +83,15 @@ class Tenure:
         """What this leader knows of attempts; the caller holds the model."""
         return self._planner.observations()
 
+    def _receive(self) -> None:
+        """While a commit is in flight: what the engine has said. What the store says waits until the model shows the commit."""
+        with self._changing():
+            for message in self._inbox.take_from_engine():
+                self.reconciler.handle(message)
+
     def close(self) -> bool:
         """Tear everything down; tells whether it was done within TEARDOWN_SECONDS. The term must have ended."""
+        self.reconciler.close()
         self._observer.end()
         acted = self._actuator.close(TEARDOWN_SECONDS)
         if not self._observer.ended():

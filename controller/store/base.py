@@ -11,7 +11,7 @@ Contract, in short:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -199,6 +199,14 @@ class Batch(NamedTuple):
     events: tuple[Event, ...]
 
 
+Meanwhile = Callable[[], None]
+"""What a caller does while its request is under way."""
+
+
+def nothing() -> None:
+    """Who has nothing to do but to wait."""
+
+
 class Watch(Protocol):
     """An iterator of batches; blocks until there is one. `close` may be called from any thread, and ends the iteration."""
 
@@ -237,8 +245,11 @@ class Store(Protocol):
         """
         ...
 
-    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
         """Apply the transaction once, or say why not. An ambiguous answer is followed by the same transaction again.
+
+        `meanwhile` is called whenever a copy has been sent, before its answer is waited for: maybe never, maybe several
+        times. What it raises ends the call, with the outcome unknown.
 
         Raises OutcomeUnknown when the deadline passes in doubt, StoreUnavailable when it certainly was not applied,
         RequestTooLarge, LeaseNotFound, StoreDenied, ClusterChanged.

@@ -34,6 +34,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTime
 
 from controller.core.errors import InvalidField, TallyError
 from controller.store import wire
+from controller.store.base import Meanwhile, nothing
 from controller.store.etcd3_client import Client
 
 _READ_BYTES = 256 * 1024
@@ -209,11 +210,14 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
             raise ConnectionFailed(f"{self.endpoint} does not answer as etcd does: {error}", sent=False) from error
         return version
 
-    def call(self, path: str, body: bytes, *, timeout: float, token: str) -> bytes:
-        """One request, sent once; the whole answer within `timeout` seconds. Raises RpcError, ConnectionFailed."""
+    def call(self, path: str, body: bytes, *, timeout: float, token: str, meanwhile: Meanwhile = nothing) -> bytes:
+        """One request, sent once; the whole answer within `timeout` seconds. Raises RpcError, ConnectionFailed.
+
+        `meanwhile` is called once it has been sent.
+        """
         ends = time.monotonic() + timeout
         try:
-            with self._request(path, body, timeout, token) as response:
+            with self._request(path, body, timeout, token, meanwhile) as response:
                 parts = []
                 while part := response.read1(_READ_BYTES):
                     parts.append(part)
@@ -230,15 +234,26 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _connection_failed(self.endpoint, error, sent=True) from error
 
-    def _request(self, path: str, body: bytes, timeout: float, token: str) -> HTTPResponse:
-        response = self.call_rpc(path, body, raw=True, timeout=timeout, headers={"authorization": token} if token else {})
+    def _request(self, path: str, body: bytes, timeout: float, token: str, meanwhile: Meanwhile = nothing) -> HTTPResponse:
+        headers = {"Content-Length": str(len(body)), **({"authorization": token} if token else {})}
+        response = self.call_rpc(path, body, raw=True, timeout=timeout, headers=headers, meanwhile=meanwhile)
         assert isinstance(response, HTTPResponse)
         return response
 
-    def _post(self, url: str, data: bytes, *, headers: dict[str, str], timeout: float, **_: Any) -> BaseHTTPResponse:
+    def _post(
+        self, url: str, data: bytes, *, headers: dict[str, str], timeout: float, meanwhile: Meanwhile, **_: Any
+    ) -> BaseHTTPResponse:
         """Overrides the library's; see the module's docstring. The answer's body is yet to be read."""
+
+        def body() -> Iterator[bytes]:
+            yield data
+            try:
+                meanwhile()  # asked for a second part, urllib3 has sent the first
+            except OSError as error:
+                raise RuntimeError("what was done meanwhile failed") from error  # no fault of the connection's
+
         return self._pool.urlopen(
-            "POST", url.removeprefix(self._origin), data, headers, retries=False, redirect=False, assert_same_host=False,
+            "POST", url.removeprefix(self._origin), body(), headers, retries=False, redirect=False, assert_same_host=False,
             timeout=timeout, preload_content=False, decode_content=False,
         )  # fmt: skip
 

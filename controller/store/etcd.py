@@ -18,6 +18,7 @@ from controller.store.base import (
     Committed,
     Compacted,
     KeyValue,
+    Meanwhile,
     OutcomeUnknown,
     Page,
     Refused,
@@ -27,6 +28,7 @@ from controller.store.base import (
     StoreSize,
     StoreUnavailable,
     Transaction,
+    nothing,
 )
 from controller.store.connection import stream_error
 from controller.store.etcd_watch import EtcdWatch
@@ -102,12 +104,14 @@ class EtcdStore:
         self._watches.add(watch)
         return watch
 
-    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
         """See Store. Raises StoreFull (which is a StoreUnavailable) when etcd is out of space and nothing was applied."""
         wire.check_limits(transaction)
         floor = self.identity.floor()
         try:
-            answer = self.gateway.call("/kv/txn", wire.encode_transaction(transaction), wire.decode_transaction, deadline=deadline)
+            answer = self.gateway.call(
+                "/kv/txn", wire.encode_transaction(transaction), wire.decode_transaction, deadline=deadline, meanwhile=meanwhile
+            )
         except Unanswered as error:
             if error.in_doubt:
                 raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {error}") from error

@@ -21,7 +21,16 @@ from urllib3 import HTTPResponse
 from controller.clock import Clock
 from controller.core.errors import TallyError
 from controller.store import wire
-from controller.store.base import LeaseNotFound, RequestTooLarge, StoreDenied, StoreError, StoreFull, StoreUnavailable
+from controller.store.base import (
+    LeaseNotFound,
+    Meanwhile,
+    RequestTooLarge,
+    StoreDenied,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    nothing,
+)
 from controller.store.connection import Connection, ConnectionFailed, Fault, GatewayOptions, RpcError
 
 __all__ = ["Fault", "Gateway", "GatewayOptions", "RpcError", "Unanswered", "translate"]
@@ -86,9 +95,10 @@ class Gateway:
         self.failures: dict[str, int] = defaultdict(int)
         """Failed tries by endpoint, for the metrics."""
 
-    def call(self, path: str, body: bytes, decode: Callable[[bytes], T], *, deadline: float) -> T:
+    def call(self, path: str, body: bytes, decode: Callable[[bytes], T], *, deadline: float, meanwhile: Meanwhile = nothing) -> T:
         """Send `body` to `path` (without the version prefix) until it is answered; returns the answer, decoded.
 
+        `meanwhile` is called each time that it has been sent.
         `decode` raises MsgspecError for an answer that is not whole, which counts as none.
 
         Raises RpcError for an answer that trying again does not change, and Unanswered; both tell `in_doubt`.
@@ -100,7 +110,7 @@ class Gateway:
             token = ""
             try:
                 token = self.token(deadline)
-                return decode(self._send(endpoint, path, body, timeout, token))
+                return decode(self._send(endpoint, path, body, timeout, token, meanwhile))
             except ConnectionFailed as error:
                 tries.failed(endpoint, error, in_doubt=error.sent, untrusted=error.untrusted)
             except msgspec.MsgspecError as error:
@@ -229,14 +239,14 @@ class Gateway:
 
     # --- connections ------------------------------------------------------------------------------------------------
 
-    def _send(self, endpoint: str, path: str, body: bytes, timeout: float, token: str) -> bytes:
+    def _send(self, endpoint: str, path: str, body: bytes, timeout: float, token: str, meanwhile: Meanwhile = nothing) -> bytes:
         started = self._clock.boottime()
         connection = self._take(endpoint, timeout)
         try:
             left = timeout - (self._clock.boottime() - started)
             if left <= 0:
                 raise ConnectionFailed(f"{endpoint}: timed out while connecting", sent=False)
-            answer = connection.call(path, body, timeout=left, token=token)
+            answer = connection.call(path, body, timeout=left, token=token, meanwhile=meanwhile)
         except RpcError:
             self._put_back(connection)
             raise

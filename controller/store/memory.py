@@ -28,6 +28,7 @@ from controller.store.base import (
     Guard,
     KeyValue,
     LeaseNotFound,
+    Meanwhile,
     Page,
     Put,
     Refused,
@@ -35,6 +36,7 @@ from controller.store.base import (
     StoreUnavailable,
     Transaction,
     Write,
+    nothing,
 )
 from controller.store.wire import check_limits, guarded_keys
 
@@ -232,9 +234,10 @@ class MemoryStore:
         self._watches.add(watch)
         return watch
 
-    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
         """See Store."""
         check_limits(transaction)
+        meanwhile()
         with self._use() as server:
             if not all(map(server.holds, transaction.guards)):
                 current = {key: server.current(key) for key in guarded_keys(transaction)}

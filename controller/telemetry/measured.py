@@ -16,6 +16,7 @@ from controller.store.base import (
     Compacted,
     KeyValue,
     LeaseNotFound,
+    Meanwhile,
     OutcomeUnknown,
     Page,
     Refused,
@@ -27,6 +28,7 @@ from controller.store.base import (
     StoreUnavailable,
     Transaction,
     Watch,
+    nothing,
 )
 from controller.telemetry.metrics import Metrics
 
@@ -72,14 +74,14 @@ class MeasuredStore:
         """See Store."""
         return self._store.watch(prefix, after=after, silence_seconds=silence_seconds)
 
-    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
         """See Store."""
         kind = _kind(transaction)
         self._metrics.time("tally_transaction_operations", transaction.operations(), kind)
         self._metrics.time("tally_transaction_bytes", transaction.size(), kind)
         began, outcome = self._clock.boottime(), "error"
         try:
-            result = self._store.commit(transaction, deadline=deadline)
+            result = self._store.commit(transaction, deadline=deadline, meanwhile=meanwhile)
             outcome = "conflict" if isinstance(result, Refused) else "recovered" if result.recovered else "applied"
         except Exception as error:
             outcome = _store_outcome(error)

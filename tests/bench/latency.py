@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import threading
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +17,11 @@ from controller.core.lifecycle import State
 from controller.core.task import AttemptId, Launch, Observation, Phase, fencing_environment
 from controller.core.validation import parse_pool, parse_spec
 from controller.engine.process import ProcessEngine
-from controller.store.base import Batch
+from controller.store.base import StoreError
+from controller.store.etcd import EtcdStore
 from tests.bench.measure import MEMORY, Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, KEYS, cluster, disk, store_on
-from tests.support.watching import Following
 
 COMMAND = ["sleep", "0.05"]
 IDLE_SECONDS = 0.05
@@ -60,13 +59,13 @@ def latency(sizes: Sizes) -> list[Figure]:
 
 def _by_turns(count: int) -> tuple[list[Latency], list[Latency]]:
     """The engine alone and the whole way, in turns, so that both meet the same machine; the first turn is not counted."""
-    alone, through, pause, seen = [], [], threading.Event(), Seen()
+    alone, through, pause = [], [], threading.Event()
     with (
         disk() as folder,
         cluster(replicas=3, engine="process") as running,
         running.client() as client,
         store_on(running.endpoint) as store,
-        closing(Following(store, KEYS.state(""), partial(_note_states, seen), deadline=CLOCK.boottime() + 30)),
+        closing(StateWatch(store)) as states,
         closing(EngineAlone(folder)) as engine,
     ):
         client.apply_pool({"name": "default", "capacity": {"cpu": 1000}})
@@ -75,7 +74,7 @@ def _by_turns(count: int) -> tuple[list[Latency], list[Latency]]:
             pause.wait(IDLE_SECONDS)
             began = CLOCK.boottime()
             client.submit({"id": f"latency-{number}", "command": COMMAND, "resources": {"cpu": 1}})
-            through.append(seen.wait(f"latency-{number}", _RUNNING, _ENDED, began))
+            through.append(states.seen.wait(f"latency-{number}", _RUNNING, _ENDED, began))
             pause.wait(IDLE_SECONDS)
     return alone[1:], through[1:]
 
@@ -135,9 +134,31 @@ class Seen:
         return min((self._at[task_id, state] for state in states if (task_id, state) in self._at), default=0.0)
 
 
-def _note_states(seen: Seen, batch: Batch) -> None:
-    at = CLOCK.boottime()
-    for event in batch.events:
-        if event.item is not None:
-            status, _ = codec.decode_status(event.item.value)
-            seen.note(event.key.rsplit("/", 1)[1], status.state, at)
+class StateWatch:
+    """Watches the statuses in etcd, in a thread of its own, until `close`."""
+
+    def __init__(self, store: EtcdStore) -> None:
+        self.seen = Seen()
+        _, revision = store.get(KEYS.leader, deadline=CLOCK.boottime() + 30)
+        self._watch = store.watch(KEYS.state(""), after=revision)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bench-state-watch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for batch in self._watch:
+                at = CLOCK.boottime()
+                for event in batch.events:
+                    if event.item is not None:
+                        status, _ = codec.decode_status(event.item.value)
+                        self.seen.note(event.key.rsplit("/", 1)[1], status.state, at)
+        except StoreError:
+            if not self._closed.is_set():
+                raise
+
+    def close(self) -> None:
+        """End the watch."""
+        self._closed.set()
+        self._watch.close()
+        self._thread.join(30)

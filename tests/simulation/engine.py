@@ -96,6 +96,9 @@ class SimulatedEngineServer(Server):
             self.remove(found)
             found = self.attempts.get(launch.attempt)
         if found is not None:
+            if found.forged and found.live:  # it is the task's attempt now, and ends as those do
+                found.forged = False
+                self.scheduler.after(self.scheduler.rng.random() ** 2 * 6, lambda: self._end_by_itself(found))
             return self.look(found)
         if launch.attempt in self.removed:
             return _removed(launch.attempt)

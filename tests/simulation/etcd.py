@@ -14,6 +14,7 @@ from controller.store.base import (
     Batch,
     Committed,
     KeyValue,
+    Meanwhile,
     OutcomeUnknown,
     Page,
     Put,
@@ -22,6 +23,7 @@ from controller.store.base import (
     StoreFull,
     StoreUnavailable,
     Transaction,
+    nothing,
 )
 from controller.store.memory import MemoryStore
 from controller.store.wire import check_limits
@@ -167,7 +169,7 @@ class SimulatedStore:
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> SimulatedWatch:
         return SimulatedWatch(self._etcd, self._process, prefix, after, silence_seconds)
 
-    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
         check_limits(transaction)
         writer = self._process.name
         in_doubt = False
@@ -178,8 +180,11 @@ class SimulatedStore:
                     raise OutcomeUnknown(f"the outcome of {transaction.op} is unknown")
                 raise StoreUnavailable("etcd cannot be reached")
             try:
-                return self._send(
-                    f"commit {transaction.op}", lambda: self._etcd.transact(transaction, writer), min(left, _TRY_SECONDS)
+                return self._etcd.call(
+                    f"commit {transaction.op}",
+                    lambda: self._etcd.transact(transaction, writer),
+                    min(left, _TRY_SECONDS),
+                    meanwhile,
                 )
             except StoreFull as error:
                 if in_doubt:

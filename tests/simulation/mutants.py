@@ -43,6 +43,7 @@ class Mutant(NamedTuple):
 _TRANSACTION = "runtime.reconciler:to_transaction"
 _RECONCILER = "runtime.reconciler:Reconciler"
 _PLANNER = "core.planner:Planner"
+_INTAKE = "core.intake:Intake"
 _SENTINEL = "election.sentinel:Sentinel"
 
 MUTANTS = [
@@ -68,14 +69,7 @@ MUTANTS = [
     # -- persist before act
     Mutant(
         "act before persist",
-        (
-            Edit(
-                f"{_RECONCILER}.step",
-                "if plan.persists and not self._commit(plan):\n        return True\n",
-                "later = plan.persists\n",
-            ),
-            Edit(f"{_RECONCILER}.step", "return bool(plan)", "if later:\n        self._commit(plan)\n    return bool(plan)"),
-        ),
+        (Edit(f"{_RECONCILER}.step", "self._commit(plan)", "self._act(plan)\n        self._commit(plan)"),),
     ),
     Mutant("a refused plan acts all the same", (Edit(f"{_RECONCILER}.step", "return True", "pass"),)),
     Mutant(
@@ -83,12 +77,12 @@ MUTANTS = [
         (
             Edit(
                 f"{_RECONCILER}._commit",
-                "result = self._store.commit(transaction, deadline=self._leadership.deadline)",
+                "result = self._store.commit(transaction, deadline=self._leadership.deadline, meanwhile=meanwhile)",
                 """from controller.store.base import Committed, OutcomeUnknown
         result = Committed(self._world.revision + 1)
         soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
         try:
-            result = self._store.commit(transaction, deadline=soon)
+            result = self._store.commit(transaction, deadline=soon, meanwhile=meanwhile)
         except OutcomeUnknown:
             pass""",
             ),
@@ -99,11 +93,11 @@ MUTANTS = [
         (
             Edit(
                 f"{_RECONCILER}._commit",
-                "result = self._store.commit(transaction, deadline=self._leadership.deadline)",
+                "result = self._store.commit(transaction, deadline=self._leadership.deadline, meanwhile=meanwhile)",
                 """from controller.store.base import Committed, OutcomeUnknown
         soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
         try:
-            result = self._store.commit(transaction, deadline=soon)
+            result = self._store.commit(transaction, deadline=soon, meanwhile=meanwhile)
         except OutcomeUnknown:
             key = transaction.writes[0].key
             found, revision = self._store.get(key, deadline=self._leadership.deadline)
@@ -123,13 +117,13 @@ MUTANTS = [
     ),
     Mutant(
         "a list older than the start proves an end",
-        (Edit(f"{_PLANNER}._is_gone", "return attempt.start_done_at < began", "return True"),),
+        (Edit(f"{_INTAKE}._is_gone", "return attempt.start_done_at < began", "return True"),),
     ),
     Mutant(
         "what a list lacks is gone, while its start is under way",
         (
             Edit(
-                f"{_PLANNER}._is_gone",
+                f"{_INTAKE}._is_gone",
                 "if attempt is not None and attempt.starting:\n        return False",
                 "if attempt is None or attempt.starting:\n        return True",
             ),
@@ -196,8 +190,8 @@ MUTANTS = [
     Mutant(
         "the engine is not listed at take-over",
         (
-            Edit(f"{_PLANNER}.__init__", "self.engine_listed = False", "self.engine_listed = True"),
-            Edit(f"{_PLANNER}.__init__", "self.engine_answers = False", "self.engine_answers = True"),
+            Edit(f"{_INTAKE}.__init__", "self.engine_listed = False", "self.engine_listed = True"),
+            Edit(f"{_INTAKE}.__init__", "self.engine_answers = False", "self.engine_answers = True"),
         ),
     ),
     # -- the ledger
@@ -205,7 +199,7 @@ MUTANTS = [
         "resources are released on the event, not in the commit",
         (
             Edit(
-                f"{_PLANNER}.observed",
+                f"{_INTAKE}.observed",
                 "is_tombstone = seen.stopped",
                 """if seen.stopped and task is not None and self._is_current(task, seen.attempt):
         ledger = self._world.ledger(task.pool)
@@ -216,7 +210,11 @@ MUTANTS = [
     ),
     Mutant(
         "the ledger is computed from before the plan",
-        (Edit("core.draft:Draft.held", "self._held[pool] if pool in self._held else ", ""),),
+        (Edit("core.draft:Draft.held", "if pool in self._held:", "if False:"),),
+    ),
+    Mutant(
+        "the next plan does not count what the one in flight changes",
+        (Edit("core.draft:Draft.held", "self._after[pool] if pool in self._after else ", ""),),
     ),
     Mutant("a release is forgotten", (Edit("core.draft:Draft.add", "before != after", "bool(after)"),)),
     # -- requests and retention
@@ -302,7 +300,7 @@ MUTANTS = [
             ),
         ),
     ),
-    Mutant("a timer that rang by a faster clock is lost", (Edit(f"{_PLANNER}.__init__", "world.wind()", "pass"),)),
+    Mutant("a timer that rang by a faster clock is lost", (Edit("core.world:World.wind", "self.schedule(task, task.first_due())", "pass"),)),
 ]
 
 

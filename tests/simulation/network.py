@@ -59,10 +59,11 @@ class Server:
             return rng.random() * 0.5
         return (0.0005 + rng.random() ** 3 * 0.01) * link.slow
 
-    def call(self, what: str, action: Callable[[], Any], timeout: float) -> Any:
+    def call(self, what: str, action: Callable[[], Any], timeout: float, meanwhile: Callable[[], None] = lambda: None) -> Any:
         """Send one request from the fiber that runs, wait for its answer, and return or raise what it says.
 
-        `action` is what the server does when the request arrives. Raises Unanswered after `timeout` seconds (local).
+        `action` is what the server does when the request arrives; `meanwhile` what the caller does once it has left. Raises
+        Unanswered after `timeout` seconds (local).
         """
         scheduler = self.scheduler
         fiber = scheduler.current
@@ -74,7 +75,13 @@ class Server:
         if not link.up:
             scheduler.note(f"{self.name} {what}: refused")
             raise Unanswered(sent=False)
-        turn = fiber.begin_wait()
+        answers: list[tuple[bool, Any]] = []
+        waits: list[int] = []
+
+        def deliver(answer: tuple[bool, Any]) -> None:
+            answers.append(answer)
+            for turn in waits:
+                fiber.wake(turn, None)
 
         def arrive() -> None:
             if not self.up or self.link(machine).silent:
@@ -88,19 +95,22 @@ class Server:
                 answer = (False, error)
             back = self.link(machine)
             if not (back.silent or back.deaf or scheduler.rng.random() < back.loss):
-                fiber.wake(turn, answer, self.delay(back))
+                scheduler.after(self.delay(back), lambda: deliver(answer))
 
         if not link.silent and scheduler.rng.random() >= link.loss:
             held_up = self.holds_up != "" and what.startswith(self.holds_up)
             if held_up:
                 self.holds_up = ""
             scheduler.after(scheduler.rng.random() * LATEST_SECONDS if held_up else self.delay(link), arrive)
-        fiber.wake(turn, None, max(0.0, give_up_at - scheduler.now))
-        result = fiber.wait()
-        if result is None:
+        meanwhile()
+        if not answers:
+            waits.append(fiber.begin_wait())
+            fiber.wake(waits[0], None, max(0.0, give_up_at - scheduler.now))
+            fiber.wait()
+        if not answers:
             scheduler.note(f"{self.name} {what}: no answer")
             raise Unanswered(sent=True)
-        worked, value = result
+        worked, value = answers[0]
         if not worked:
             raise value
         return value

@@ -29,14 +29,13 @@ from controller.core.errors import CorruptValue
 from controller.dev import DevOptions, LocalCluster, ReplicaProcess
 from controller.engine.base import Engine
 from controller.engine.process import ProcessEngine
-from controller.store.base import Batch
+from controller.store.base import StoreError
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from controller.store.keys import Keys
 from tests.support.etcd import free_ports
 from tests.support.history import History, replay
 from tests.support.waiting import wait_until
-from tests.support.watching import Following
 
 SHELL = ["sh", "-c"]
 QUICK = {
@@ -173,14 +172,26 @@ class Witness:
 
     def __post_init__(self) -> None:
         self._clock = SystemClock()
-        self._highest = 0
         self._store = EtcdStore(GatewayOptions((self.endpoint,)), self._clock)
-        states = Keys(self.cluster).state("")
-        self._following = Following(self._store, states, self._take, deadline=self._clock.boottime() + 30)
+        self._keys = Keys(self.cluster)
+        self._ready = threading.Event()
+        self._closed = threading.Event()
+        self._highest = 0
+        self._thread = threading.Thread(target=self._run, name="witness", daemon=True)
+        self._thread.start()
+        assert self._ready.wait(30)
 
-    def _take(self, batch: Batch) -> None:
-        for event in batch.events:
-            self._note(event.key, event.item.value if event.item is not None else None)
+    def _run(self) -> None:
+        _, revision = self._store.get(self._keys.leader, deadline=self._clock.boottime() + 30)
+        self._watch = self._store.watch(f"{self._keys.prefix}states/", after=revision)
+        self._ready.set()
+        try:
+            for batch in self._watch:
+                for event in batch.events:
+                    self._note(event.key, event.item.value if event.item is not None else None)
+        except StoreError:
+            if not self._closed.is_set():
+                raise
 
     def _note(self, key: str, value: bytes | None) -> None:
         if value is None:
@@ -205,7 +216,9 @@ class Witness:
 
     def close(self) -> None:
         """End the watch."""
-        self._following.close()
+        self._closed.set()
+        self._watch.close()
+        self._thread.join(10)
         self._store.close()
 
 

@@ -1,38 +1,12 @@
-"""A watch read by a thread: to wait for what it delivers, or to be told of it."""
+"""A watch read by a thread, so that a test can wait for what it delivers."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from controller.store.base import Batch, Event, Store, StoreError, Watch
+from controller.store.base import Batch, Event, Watch
 from tests.support.waiting import wait_until
-
-
-class Following:
-    """Hands every change under `prefix` from now on to `take`, in a thread of its own, until `close`."""
-
-    def __init__(self, store: Store, prefix: str, take: Callable[[Batch], None], *, deadline: float) -> None:
-        _, revision = store.get(prefix, deadline=deadline)
-        self._watch = store.watch(prefix, after=revision)
-        self._take = take
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch-following", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            for batch in self._watch:
-                self._take(batch)
-        except StoreError:
-            if not self._closed.is_set():
-                raise
-
-    def close(self) -> None:
-        """End the watch and its thread."""
-        self._closed.set()
-        self._watch.close()
-        self._thread.join(30)
 
 
 class WatchReader:

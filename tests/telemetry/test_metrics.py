@@ -28,6 +28,7 @@ from controller.store.base import (
     ClusterChanged,
     Guard,
     LeaseNotFound,
+    Meanwhile,
     OutcomeUnknown,
     Put,
     RequestTooLarge,
@@ -37,6 +38,7 @@ from controller.store.base import (
     StoreSize,
     StoreUnavailable,
     Transaction,
+    nothing,
 )
 from controller.store.memory import MemoryStore
 from controller.telemetry.catalog import FAMILIES, ROLE
@@ -283,7 +285,7 @@ class FailingStore(MemoryStore):
         super().__init__(CLOCK)
         self.error = error
 
-    def commit(self, transaction: Transaction, *, deadline: float) -> Any:
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Any:
         raise self.error
 
     def get(self, key: str, *, deadline: float) -> Any:

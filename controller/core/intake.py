@@ -1,0 +1,139 @@
+"""What a leader has heard of the engine: the half of the planner that listens.
+
+Nothing is decided here. What an attempt was last seen to be is noted, and its task is marked as worth a look.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from controller.core.attempts import Attempts
+from controller.core.records import Task
+from controller.core.task import AttemptId, Observation, Phase
+from controller.core.world import World
+
+
+class Intake:
+    """See the module's docstring. Times are seconds since the epoch by the leader's clock."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._attempts = Attempts()
+        self._dirty_attempts: dict[AttemptId, None] = {}
+        self._wakes: list[tuple[float, AttemptId]] = []
+        # Nothing is started or admitted before the engine was listed once: what runs already must be known first.
+        self.engine_listed = False
+        self.engine_answers = False
+        self._listed_began = 0.0
+
+    def observed(self, seen: Observation, now: float, asked_at: float | None = None) -> None:
+        """An observation from the engine's watch (`asked_at` None), or part of an answer that was asked for then."""
+        task = self._world.tasks.get(seen.attempt.task_id)
+        self._attempts.note(seen.attempt)
+        is_tombstone = seen.stopped and not seen.awaits_commit
+        if is_tombstone and task is not None and not self._is_current(task, seen.attempt):
+            # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no longer does.
+            known = self._attempts.get(seen.attempt)
+            if known is None:
+                return
+            if not known.busy and not known.is_another(seen):
+                self._attempts.drop(seen.attempt)
+                self._world.dirty_pools[task.pool] = None
+                return
+        attempt = self._attempts.observe(seen, now, asked_at)
+        if attempt is not None:
+            self._touch(seen.attempt)
+
+    def listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
+        """A full list, asked for at `began`: what it lacks is gone, unless it was started since."""
+        self._listed_began = began
+        names = set()
+        for observation in seen:
+            names.add(observation.attempt)
+            self.observed(observation, now, began)
+        is_first = not self.engine_listed
+        self.engine_listed = self.engine_answers = True
+        for task in self._world.holding.values():
+            attempt_id = AttemptId(task.id, task.attempt)
+            if attempt_id not in names and self._is_gone(task, attempt_id, began):
+                self.observed(
+                    Observation(
+                        attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True, reason="Gone",
+                        message="the engine no longer has this attempt: it was removed from outside",
+                    ),
+                    now,
+                )  # fmt: skip
+            elif is_first or attempt_id not in names:
+                self._touch(attempt_id)  # until the first list nothing was driven, whatever the watch had shown by then
+        for attempt in list(self._attempts):
+            started_since = attempt.starting or (attempt.start_done_at is not None and attempt.start_done_at >= began)
+            current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)
+            seen_since = attempt.observation is not None and attempt.seen_at >= began
+            if attempt.id not in names and not (current or started_since or seen_since or attempt.busy):
+                self._attempts.drop(attempt.id)  # an orphan that has gone
+        self._attempts.renumber(names)
+        self._world.dirty_pools.update(dict.fromkeys(self._world.queues))
+
+    def unavailable(self) -> None:
+        """The engine does not answer: nothing is concluded, and nothing new is admitted until it does."""
+        self.engine_answers = False
+
+    def start_done(self, attempt_id: AttemptId, seen: Observation, now: float) -> None:
+        """A Start succeeded, or found the attempt there."""
+        attempt = self._attempts.ensure(attempt_id)
+        attempt.starting, attempt.start_done_at = False, now
+        self.observed(seen, now, None if seen.stopped else now)
+        self._touch(attempt_id)
+
+    def start_refused(self, attempt_id: AttemptId, reason: str, message: str, transient: bool, now: float) -> None:
+        """The engine refused a Start, and certainly started nothing. What is `transient` is tried again, uncounted."""
+        self._attempts.ensure(attempt_id).starting = False
+        seen = Observation(
+            attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message, disrupted=transient
+        )  # fmt: skip
+        self.observed(seen, now)
+        self._touch(attempt_id)
+
+    def stop_done(self, attempt_id: AttemptId, seen: Observation | None, now: float) -> None:
+        """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at once."""
+        attempt = self._attempts.ensure(attempt_id)
+        attempt.stopping, attempt.stop_sent_at = False, now
+        if seen is not None:
+            self.observed(seen, now)
+        self._touch(attempt_id)
+
+    def effect_failed(self, attempt_id: AttemptId, retry_at: float) -> None:
+        """The engine did not answer an effect; nothing is known of its outcome, and it is tried again at `retry_at`."""
+        attempt = self._attempts.ensure(attempt_id)
+        attempt.starting = attempt.stopping = False
+        attempt.retry_at = retry_at
+        heapq.heappush(self._wakes, (retry_at, attempt_id))
+
+    def observations(self) -> list[Observation]:
+        """What is known of attempts: all that hold something, and whatever else may run."""
+        return [attempt.observation for attempt in self._attempts if attempt.observation is not None]
+
+    def _touch(self, attempt_id: AttemptId) -> None:
+        """Something happened to an attempt: its task and it are looked at in the next pass."""
+        self._world.dirty[attempt_id.task_id] = None
+        self._dirty_attempts[attempt_id] = None
+
+    def _is_gone(self, task: Task, attempt_id: AttemptId, began: float) -> bool:
+        """Whether an attempt that a complete list lacks did exist before."""
+        attempt = self._attempts.get(attempt_id)
+        if attempt is not None and attempt.starting:
+            return False
+        if attempt is not None and attempt.start_done_at is not None:
+            return attempt.start_done_at < began
+        if attempt is not None and attempt.observation is not None:
+            return attempt.seen_at < began
+        # Not started by this leader. Seen running before: it is gone. Else it may never have been created, and a start of
+        # the same name is harmless: where it was created, its tombstone answers.
+        assert task.status is not None
+        return task.status.uid != "" or task.status.started_at is not None
+
+    @staticmethod
+    def _is_current(task: Task | None, attempt_id: AttemptId) -> bool:
+        """Whether the attempt is the one that its task holds resources for."""
+        return task is not None and task.status is not None and task.status.is_holding and task.status.attempt == attempt_id.number

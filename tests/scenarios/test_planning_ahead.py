@@ -1,0 +1,183 @@
+"""The next plan is begun while the one before it is being persisted; what that must never cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from controller.core import codec
+from controller.core.resources import Vector
+from controller.core.task import Phase, RequestKind
+from controller.store.base import Committed, Meanwhile, Refused, Transaction, nothing
+from controller.store.memory import MemoryStore
+from tests.support.bench import HandClock, Stage, StagedReplica, observation, starts
+
+TASKS = 150  # several transactions' worth
+
+
+class SlowStore(MemoryStore):
+    """Lets the test act while a commit of the leader is in flight: once it was `sent`, `before` it is applied, and `after`."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__(clock)
+        self.sent: Callable[[], None] = nothing
+        self.before: Callable[[], None] = nothing
+        self.after: Callable[[], None] = nothing
+
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+        if meanwhile is nothing:
+            return super().commit(transaction, deadline=deadline)
+        self.sent()
+        meanwhile()
+        self.before()
+        result = super().commit(transaction, deadline=deadline)
+        self.after()
+        return result
+
+
+@pytest.fixture
+def store() -> SlowStore:
+    return SlowStore(HandClock())
+
+
+@pytest.fixture
+def stage(store: SlowStore) -> Stage:
+    """A pool that has room for all, and TASKS that wait for it."""
+    clock = store._clock
+    assert isinstance(clock, HandClock)
+    stage = Stage(store, clock)
+    stage.pool(capacity={"cpu": TASKS})
+    for number in range(TASKS):
+        stage.submit(f"t{number:03}")
+    return stage
+
+
+@pytest.fixture
+def leader(stage: Stage) -> StagedReplica:
+    """A leader that has listed an empty engine."""
+    leader = stage.replica()
+    leader.list_engine()
+    return leader
+
+
+def all_started_once(stage: Stage, leader: StagedReplica) -> None:
+    """Every task holds what it asked for, and was started once."""
+    stage.check()
+    assert stage.held() == {"cpu": str(TASKS)}
+    assert sorted(starts(leader.effects)) == [f"t{number:03}-1" for number in range(TASKS)]
+
+
+def test_the_next_plan_is_begun_while_one_is_in_flight(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+    """It counts what that one changes: nothing is admitted twice, and the ledger is the sum of all."""
+    begun = []
+    store.before = lambda: begun.append(leader.planner.is_ahead)
+    leader.run()
+    assert begun[0]
+    assert not begun[-1]
+    assert leader.reconciler.commits == len(begun)  # none was refused
+    all_started_once(stage, leader)
+
+
+def test_effects_follow_the_commit_while_the_next_one_is_in_flight(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+    """Neither before their own commit, nor only after the next one's answer."""
+    committed: list[int] = []
+    started: list[int] = []
+    store.before = lambda: started.append(len(starts(leader.effects)))
+    store.after = lambda: committed.append(sum(task.status is not None for task in stage.world().tasks.values()))
+    leader.run()
+    assert started == [0, *committed[:-1]]
+    all_started_once(stage, leader)
+
+
+def test_a_refused_plan_takes_the_next_one_with_it(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+    """The task that somebody cancelled meanwhile is not admitted; of the others each is, once."""
+
+    def cancel() -> None:
+        store.before = nothing
+        assert leader.planner.is_ahead
+        stage.delete(stage.keys.task("t000"))
+
+    store.before = cancel
+    leader.sync()
+    leader.run()
+    stage.check()
+    assert stage.held() == {"cpu": str(TASKS - 1)}
+    assert len(starts(leader.effects)) == len(set(starts(leader.effects))) == TASKS - 1
+
+
+def test_an_end_that_was_planned_with_it_is_planned_again(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+    """The engine says it once; it is not lost with the plan that was begun."""
+    leader.acknowledge(leader.run())
+    leader.run()
+    stage.request("t000", RequestKind.CANCEL)
+    leader.sync()
+
+    def end_another() -> None:
+        store.sent = nothing
+        leader.see(observation(("t001", 1), Phase.SUCCEEDED))
+
+    def cancel_again() -> None:
+        store.before = nothing
+        assert leader.planner.is_ahead
+        stage.request("t000", RequestKind.CANCEL)
+
+    store.sent, store.before = end_another, cancel_again
+    leader.run()
+    stage.check()
+    assert stage.state("t001") == "Succeeded"
+    assert stage.held() == {"cpu": str(TASKS - 1)}
+
+
+def test_a_ledger_that_changed_after_the_commit_is_not_written_over(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+    """What the next plan was made from is what its plan before left, not what stands there when it is sent."""
+
+    def raise_ledger() -> None:
+        store.after = nothing
+        held = stage.world().ledger("default").held + Vector.parse({"memory": "1"}, "")
+        stage.put(stage.keys.ledger("default"), codec.encode_ledger(held, "by hand", {}))
+
+    store.after = raise_ledger
+    leader.reconciler.step()
+    leader.sync()  # the watch brings it before the next plan is sent
+    leader.run()
+    assert stage.held() == {"cpu": str(TASKS), "memory": "1"}
+    assert len(starts(leader.effects)) == TASKS
+
+
+def test_what_the_engine_says_of_a_task_in_flight_is_taken_after_the_commit(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
+    """A cancel is in flight; the end that is observed meanwhile is looked at after it, and counts once."""
+    leader.acknowledge(leader.run())
+    leader.run()
+    stage.request("t000", RequestKind.CANCEL)
+    leader.sync()
+    ahead = []
+
+    def end() -> None:
+        store.sent = nothing
+        leader.see(observation(("t000", 1), Phase.SUCCEEDED))
+
+    store.sent = end
+    store.before = lambda: ahead.append(leader.planner.is_ahead)
+    leader.run()
+    assert ahead == [False, False]
+    stage.check()
+    assert stage.state("t000") == "Succeeded"
+    assert stage.held() == {"cpu": str(TASKS - 1)}
+
+
+def test_what_was_persisted_is_told_although_the_term_ends(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+    """The log has each transition; nothing is started any more."""
+    with capture_logs() as logs:
+        leader.reconciler.step()
+        assert leader.planner.is_ahead
+        leader.leadership.end("test")
+        leader.reconciler.close()
+        leader.reconciler.close()
+    persisted = sorted(task.id for task in stage.world().tasks.values() if task.status is not None)
+    assert sorted(entry["task"] for entry in logs if entry["event"] == "transition") == persisted
+    assert len(persisted) < TASKS
+    assert leader.effects == []
