@@ -17,10 +17,11 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from controller.core.errors import TallyError
-from controller.core.lifecycle import HOLDING
 from controller.core.records import Task
 from controller.core.view import Check, ReplicaView
 from controller.status import documents, openapi, query, stream
+from controller.status.connections import CONNECTION
+from controller.status.index import SCAN, TaskIndex
 from controller.status.page import INDEX, load_assets
 from controller.status.problems import Problem
 from controller.status.route import Ask, Route
@@ -29,7 +30,6 @@ from controller.status.summary import AuditSummary, Waits, summarize
 AUDIT_SECONDS = 5.0  # an audit is answered again for so long, so that asking cannot load the engine
 MAX_STREAMS = 256
 READERS = 4  # threads that read the model
-SCAN = 1000  # tasks that are looked at without letting go of the model
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -43,6 +43,7 @@ class Api:
     def __init__(self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route], exposition: Callable[[], bytes]) -> None:
         self.view = view
         self.feed = feed
+        self.index = TaskIndex(view.reading)
         self.routes = routes
         self._exposition = exposition
         self._assets = load_assets()
@@ -155,7 +156,7 @@ class Api:
 
     def _find(self, wanted: Mapping[str, Any], limit: int) -> list[documents.TaskCapture]:
         """The first tasks after `continue` that match, by id; the model is let go of every SCAN tasks."""
-        pool, states, labels, search = wanted["pool"], wanted["state"], wanted["label"], wanted["search"]
+        pool, states, labels, after = wanted["pool"], wanted["state"], wanted["label"], wanted["continue"]
 
         def matches(task: Task) -> bool:
             return (
@@ -165,15 +166,16 @@ class Api:
                 and (not labels or (task.spec is not None and all(term.holds(task.spec.labels) for term in labels)))
             )
 
-        with self.view.reading() as world:
-            ids = list(world.holding if states is not None and states <= HOLDING else world.tasks)
-        after = wanted["continue"]
-        remaining = iter(sorted(task_id for task_id in ids if task_id > after and search in task_id))
         found: list[documents.TaskCapture] = []
-        while len(found) < limit and (chunk := list(islice(remaining, SCAN))):
+        while len(found) < limit:
+            size = SCAN if labels else limit - len(found)
+            chunk = self.index.ids(after, pool, states, wanted["search"], size)
             with self.view.reading() as world:
                 tasks = (task for task_id in chunk if (task := world.tasks.get(task_id)) is not None and matches(task))
                 found += [documents.capture(world, task) for task in islice(tasks, limit - len(found))]
+            if len(chunk) < size:
+                break
+            after = chunk[-1]
         return found
 
     # -- what takes longer -------------------------------------------------------------------------------------------
@@ -216,14 +218,16 @@ class _Stream(StreamingResponse):
     """A stream of changes, counted from before its first byte: those that are opened together are all seen."""
 
     def __init__(self, api: Api, position: stream.Position, headers: Mapping[str, str]) -> None:
-        super().__init__(stream.events(api.feed, position), media_type="text/event-stream", headers=headers)
+        super().__init__((), media_type="text/event-stream", headers=headers)
         self._api = api
+        self._position = position
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._api.streams >= MAX_STREAMS:
             await _too_many_streams().response()(scope, receive, send)
             return
         self._api.streams += 1
+        self.body_iterator = stream.events(self._api.feed, self._position, scope["state"][CONNECTION].write_page)
         try:
             await super().__call__(scope, receive, send)
         finally:

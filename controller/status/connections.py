@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from controller.status.access import Access
+from controller.status.stream import Page
 
 MAX_CONNECTIONS = 512
 MAX_HEAD_BYTES = 16 * 1024
@@ -23,6 +24,7 @@ MAX_REQUEST_BYTES = 64 * 1024  # with a body, which nobody here reads
 REQUEST_SECONDS = 10.0  # for a client to send its request, and for a TLS handshake
 LOOK_SECONDS = 10.0  # an answer of which nothing is taken for so long is given up
 CERTIFIED = "tally.certified"  # in a request's state: whether its connection has a certificate that the client authority signed
+CONNECTION = "tally.connection"  # in a request's state: its StatusProtocol
 CLOSE_SECONDS = 2.0  # for a peer's word that it has closed its side of TLS
 
 _log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class StatusProtocol(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, app_state | {CONNECTION: self}, _loop)
         self.logger = _log
         self._door = door
         self._accepted: asyncio.Transport | None = None
@@ -115,6 +117,13 @@ class StatusProtocol(H11Protocol):
             super().shutdown()
         else:
             self._cut()
+
+    def write_page(self, page: Page) -> bool:
+        """Write a part of the answer that is under way; see `stream.Write`."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(page.plain if self.scope["http_version"] == "1.0" else page.chunk)
+        return True
 
     # -- bounds ------------------------------------------------------------------------------------------------------
 

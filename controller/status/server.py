@@ -35,7 +35,7 @@ from controller.status.route import Ask, Route
 from controller.status.routes import ASSETS, ROUTES
 from controller.status.stream import Feed
 
-MAX_WAITING = 128  # of requests that wait for a revision, and streams
+MAX_WAITING = 128  # of requests that wait for a revision
 KEEP_ALIVE_SECONDS = 5
 UNACKNOWLEDGED_MILLISECONDS = 30_000  # after which a peer that takes nothing is cut off
 STOP_SECONDS = 3.0
@@ -76,7 +76,7 @@ class StatusServer:
         self._api = Api(view, self._feed, ROUTES, exposition)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
-        self._unsubscribe: Callable[[], None] = lambda: None
+        self._subscriptions: list[Callable[[], None]] = []
         self.url = ""  # set by start
 
     def start(self) -> None:
@@ -94,7 +94,7 @@ class StatusServer:
             )
         elif not alone and self._access.tls is None:
             _log.warning("the status endpoint's token crosses the network in clear text: set status_cert_file", url=self.url)
-        self._unsubscribe = self._view.subscribe(self._feed)
+        self._subscriptions = [self._view.subscribe(listener) for listener in (self._feed, self._api.index)]
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application(self._api, self._access, checks_host=alone and not self._access.asks),
@@ -116,7 +116,8 @@ class StatusServer:
 
     def stop(self) -> None:
         """End all streams and connections and the thread, within STOP_SECONDS; idempotent."""
-        self._unsubscribe()
+        for end in self._subscriptions:
+            end()
         self._feed.close()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
@@ -187,7 +188,7 @@ def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]
         given = request.query_params.multi_items()
         values = parse_parameters(known, given if route.strict else [pair for pair in given if pair[0] in names])
         if route.reads_model and values["wait"] and api.feed.waiting >= MAX_WAITING:  # else they could take up every connection
-            detail = f"{MAX_WAITING} requests and streams wait already: ask without `wait`, or another replica, or later"
+            detail = f"{MAX_WAITING} requests wait already: ask without `wait`, or another replica, or later"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         if route.reads_model and not await api.feed.reached(values["min_revision"], values["wait"]):
             detail = f"revision {values['min_revision']} is not here yet: wait longer (`wait`), or ask another replica"

@@ -4,6 +4,10 @@ The model's thread only appends to the ring; decoding happens when somebody read
 is a position in the ring, and one that falls behind its oldest entry (a slow reader), or whose model was reloaded, is cut
 and told to list the tasks again. So a reader costs no memory and can delay nobody (fault 9).
 
+Who keeps up follows: such readers stand at one place, and are told together, PACE_SECONDS apart while there are changes. A
+page is encoded and framed once for all of them, and each costs one write to its connection, however much has changed. Who is
+behind, since it resumed or did not take what was written, gets its pages by itself until it has caught up.
+
 A revision may change many tasks. The `id` of an event stands only on the last of its revision: who resumes after it may
 hear some of a revision again, and misses nothing.
 
@@ -15,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -26,9 +30,11 @@ from controller.core.records import Change, decode_or_empty
 
 CAPACITY = 8192  # changes kept for readers
 CAPACITY_BYTES = 32 * 2**20  # of their values, which a long history makes large
-PAGE = 256  # changes sent at once
-PACE_SECONDS = 0.05  # between two pages for one reader: what happens meanwhile goes out together
-KEEP_ALIVE_SECONDS = 15.0
+PAGE = 1024  # changes sent at once
+PAGE_BYTES = 2**20  # of their values
+PACE_SECONDS = 0.05  # between two times that followers are told: what happens meanwhile goes out together
+KEEP_ALIVE_SECONDS = 15.0  # without a word, after which a follower is told that the stream is alive
+PAUSE_SECONDS = 5.0  # between two looks whether it is time for that
 FELL_BEHIND = "changes were missed: list /v1/tasks again, and resume after its Tally-Revision"
 RETRY_MILLISECONDS = 2000  # how soon a browser connects again
 
@@ -63,6 +69,22 @@ class Entry:
         return self._data
 
 
+class Page(NamedTuple):
+    """Events as they are sent: plain, and as one chunk of HTTP/1.1."""
+
+    plain: bytes
+    chunk: bytes
+
+    @classmethod
+    def of(cls, events: bytes) -> Page:
+        """Framed once for all readers. Source: RFC 9112, section 7.1."""
+        return cls(events, b"%x\r\n%s\r\n" % (len(events), events))
+
+
+Write = Callable[[Page], bool]
+"""Writes a page to a reader's connection; False, and nothing was written, when it has yet to take what came before."""
+
+
 class Feed:
     """The ring and those who wait for it to move. A Listener of the replica; all else is for one event loop."""
 
@@ -79,7 +101,11 @@ class Feed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._woken = False
-        self._pages: dict[Position, tuple[bytes, Position]] = {}  # made already, for others who stand at the same place
+        self._told = Position(0, 0)  # where all followers stand
+        self._followers: dict[asyncio.Future[Position], Write] = {}  # each is done when its reader must go on by itself
+        self._is_due = False  # followers will be told
+        self._told_at = self._spoken_at = 0.0  # by the loop's clock: when they were, and when there was something to say
+        self._pause: asyncio.TimerHandle | None = None
 
     # -- the model's thread ------------------------------------------------------------------------------------------
 
@@ -90,7 +116,6 @@ class Feed:
             self._bytes = 0
             self._floor = self._revision = revision
             self._era += 1
-            self._pages = {}
             self._wake()
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:
@@ -104,7 +129,6 @@ class Feed:
                 dropped = self._entries.popleft()
                 self._floor, self._bytes = dropped.mod, self._bytes - dropped.size
             self._revision = max(self._revision, revision)
-            self._pages = {}
             self._wake()
 
     def close(self) -> None:
@@ -123,7 +147,7 @@ class Feed:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a revision now: streams that are up to date, and requests with `wait`."""
+        """How many requests wait for a revision now."""
         with self._lock:
             return len(self._waiting)
 
@@ -134,30 +158,62 @@ class Feed:
                 raise FellBehind
             return Position(self._revision if after is None else after, self._era)
 
-    def since(self, position: Position) -> tuple[list[Entry], Position]:
-        """The next changes (whole revisions, about a page) and the position after them. Raises FellBehind."""
+    @property
+    def revision(self) -> int:
+        """What the model has applied."""
+        return self._revision
+
+    @property
+    def told(self) -> int:
+        """The revision that followers stand at."""
+        return self._told.revision
+
+    def since(self, position: Position, until: int | None = None) -> tuple[list[Entry], Position]:
+        """The next changes (whole revisions, about a page), up to the revision `until` or now, and the position after them.
+
+        Raises FellBehind.
+        """
         with self._lock:
             if position.era != self._era or position.revision < self._floor:
                 raise FellBehind
+            last = self._revision if until is None else min(until, self._revision)
             fresh: list[Entry] = []
             for entry in reversed(self._entries):
                 if entry.mod <= position.revision:
                     break
-                fresh.append(entry)
-            fresh.reverse()
-            if len(fresh) <= PAGE:
-                return fresh, position._replace(revision=max(position.revision, self._revision))
-        last = fresh[PAGE - 1].mod
-        page = [entry for entry in fresh if entry.mod <= last]
-        return page, position._replace(revision=last)
+                if entry.mod <= last:
+                    fresh.append(entry)
+        fresh.reverse()
+        size = 0
+        for number, entry in enumerate(fresh, 1):
+            size += entry.size
+            if number == PAGE or size >= PAGE_BYTES:
+                last = entry.mod
+                break
+        return [entry for entry in fresh if entry.mod <= last], position._replace(revision=max(position.revision, last))
 
-    def page(self, position: Position) -> tuple[bytes, Position]:
-        """As `since`, encoded: once for all readers who stand at the same place."""
-        pages = self._pages  # a move of the ring begins another dict: what is put into this one then is not seen again
-        if (made := pages.get(position)) is None:
-            entries, following = self.since(position)
-            made = pages[position] = _encode(entries), following
-        return made
+    async def follow(self, position: Position, write: Write) -> Position:
+        """Have `write` called with all that changes, until the reader must go on by itself; from where, is returned.
+
+        At once, when others have been told of more already. A connection is spoken to every KEEP_ALIVE_SECONDS or so.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._followers or position.era != self._told.era or position.revision > self._told.revision:
+            self._tell()
+        leaving: asyncio.Future[Position] = loop.create_future()
+        with self._lock:
+            if position != self._told or self._closed:
+                return position
+            self._loop = loop
+            self._followers[leaving] = write
+            if self._revision > position.revision:  # since just now, when perhaps nobody was there to be told
+                self._wake()
+        if self._pause is None:
+            self._pause = loop.call_later(PAUSE_SECONDS, self._tell)
+        try:
+            return await leaving
+        finally:
+            self._followers.pop(leaving, None)
 
     async def reached(self, revision: int, timeout_seconds: float) -> bool:
         """Wait until the model has applied `revision`; tells whether it has within the time."""
@@ -179,9 +235,51 @@ class Feed:
         return self._revision >= revision
 
     def _wake(self) -> None:
-        if self._waiting and self._loop is not None and not self._woken:
+        if self._loop is None:
+            return
+        if self._waiting and not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self._release)
+        if self._followers and not self._is_due:
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._loop.call_at, self._told_at + PACE_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        """Tell all followers what has changed since they were told last."""
+        loop = asyncio.get_running_loop()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._pause = loop.call_later(PAUSE_SECONDS, self._tell) if self._followers else None
+        self._told_at = loop.time()
+        with self._lock:
+            now = Position(self._revision, self._era)
+            self._is_due = False
+        while self._followers and self._told != now:
+            try:
+                entries, following = self.since(self._told, now.revision)
+            except FellBehind:
+                break
+            if entries:
+                self._write(_encode(entries))
+            self._told = following
+        if self._told != now or self._closed:
+            self._dismiss(self._followers)
+            self._told = now
+        elif self._told_at - self._spoken_at >= KEEP_ALIVE_SECONDS:
+            self._write(_alive(now.revision))
+
+    def _write(self, events: bytes) -> None:
+        """To all followers, but who cannot take it now."""
+        page = Page.of(events)
+        self._spoken_at = self._told_at
+        self._dismiss([leaving for leaving, write in self._followers.items() if not write(page)])
+
+    def _dismiss(self, followers: Iterable[asyncio.Future[Position]]) -> None:
+        """These go on by themselves, from where all have stood so far."""
+        for leaving in list(followers):
+            del self._followers[leaving]
+            if not leaving.done():
+                leaving.set_result(self._told)
 
     def _release(self) -> None:
         with self._lock:
@@ -191,20 +289,29 @@ class Feed:
                 moved.set_result(None)
 
 
-async def events(feed: Feed, position: Position) -> AsyncIterator[bytes]:
-    """The stream, until the reader goes away, falls behind (a last event `gap` says so) or the feed is closed."""
+async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[bytes]:
+    """The stream, until the reader goes away, falls behind (a last event `gap` says so) or the feed is closed.
+
+    What is written by `write` meanwhile stands between what is yielded.
+    """
     yield f"retry: {RETRY_MILLISECONDS}\nid: {position.revision}\n\n".encode()
     while not feed.closed:
         try:
-            page, position = feed.page(position)
+            entries, position = feed.since(position, feed.told)
         except FellBehind:
             yield _event("gap", {"detail": FELL_BEHIND}) + b"\n"
             return
-        if page:
-            yield page
-            await asyncio.sleep(PACE_SECONDS)
-        elif not await feed.reached(position.revision + 1, KEEP_ALIVE_SECONDS):
-            yield f": still here\nid: {position.revision}\n\n".encode()
+        if entries:
+            yield _encode(entries)
+        elif position.revision > feed.revision:  # it resumes what it began at a replica that is ahead of this one
+            if not await feed.reached(position.revision, KEEP_ALIVE_SECONDS):
+                yield _alive(position.revision)
+        else:
+            position = await feed.follow(position, write)
+
+
+def _alive(revision: int) -> bytes:
+    return f": still here\nid: {revision}\n\n".encode()
 
 
 def _encode(entries: list[Entry]) -> bytes:

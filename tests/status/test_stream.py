@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -163,8 +164,11 @@ def test_a_reload_of_the_model_ends_streams_with_a_gap(server: StatusServer, vie
         assert [name for name, _, _ in reader.events] == ["gap"]
 
 
-def test_a_reader_that_takes_nothing_costs_nothing_and_is_cut(server: StatusServer, view: ModelView) -> None:
+def test_a_reader_that_takes_nothing_costs_nothing_and_is_cut(
+    server: StatusServer, view: ModelView, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 9: nobody waits for a slow reader, nothing is kept for it, and it learns that it missed something."""
+    monkeypatch.setattr(stream, "PACE_SECONDS", 0.0)  # for this test's own time
     host, port = server.url.removeprefix("http://").split(":")
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -186,6 +190,77 @@ def test_a_reader_that_takes_nothing_costs_nothing_and_is_cut(server: StatusServ
     slow.close()
     assert b"event: gap" in received
     assert received.count(b"event: status") < written
+
+
+def open_stream(server: StatusServer, version: str = "1.1", receive_buffer: int = 0) -> socket.socket:
+    """A stream that is answered, over a plain socket of which nobody has read more than the first bytes."""
+    opened = socket.socket()
+    if receive_buffer:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    host, port = server.url.removeprefix("http://").split(":")
+    opened.settimeout(20.0)
+    opened.connect((host, int(port)))
+    opened.sendall(f"GET /v1/events HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+    assert opened.recv(1)
+    return opened
+
+
+def receive_until(opened: socket.socket, last: bytes) -> bytes:
+    received = bytearray()
+    while last not in received[-len(last) - 65536 :]:
+        chunk = opened.recv(65536)
+        assert chunk
+        received += chunk
+    return bytes(received)
+
+
+def test_a_reader_that_pauses_for_a_while_misses_nothing_and_follows_again(server: StatusServer, view: ModelView) -> None:
+    """More than all buffers between can hold is kept for it in the ring, and told once, in order."""
+    slow, feed = open_stream(server, receive_buffer=4096), server._feed
+    wait_until(lambda: feed._followers, "the reader following")
+    written = [[f"t{revision}-{n}" for n in range(64)] for revision in range(32)]
+    for names in written:
+        view.write(*(("states", (name,), status_value(State.RUNNING, message="m" * 8000)) for name in names))
+    wait_until(lambda: not feed._followers, "the reader being left behind")
+    received = receive_until(slow, b"\nid: 32\n")
+    wait_until(lambda: feed._followers, "the reader following again")
+    view.submit("last")
+    received += receive_until(slow, b"\nid: 33\n")
+    slow.close()
+    assert re.findall(rb'data: {"id":"([^"]+)"', received) == [name.encode() for names in [*written, ["last"]] for name in names]
+
+
+def test_http_1_0_has_no_chunks(server: StatusServer, view: ModelView) -> None:
+    old = open_stream(server, version="1.0")
+    wait_until(lambda: server._feed._followers, "the reader following")
+    view.submit("a")
+    view.submit("b")
+    received = receive_until(old, b"\nid: 2\n\n")
+    old.close()
+    told = [f'event: submitted\ndata: {{"id":"{name}","revision":{n}}}\nid: {n}\n\n' for n, name in enumerate("ab", 1)]
+    assert received.endswith("".join(told).encode())
+
+
+def test_a_stream_of_which_nothing_is_to_be_told_is_kept_alive(
+    server: StatusServer, view: ModelView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the store moves: most revisions change no task."""
+    monkeypatch.setattr(stream, "KEEP_ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(stream, "PAUSE_SECONDS", 0.01)
+    idle = open_stream(server)
+    receive_until(idle, b": still here\nid: 0\n\n")
+    view.define_pool("default", cpu=1000)
+    receive_until(idle, b": still here\nid: 1\n\n")
+    idle.close()
+
+
+def test_who_resumes_from_a_replica_that_is_ahead_waits_for_this_one(server: StatusServer, view: ModelView) -> None:
+    with reading(server, "/v1/events?after=2") as reader, reading(server) as other:
+        for name in ("a", "b", "c"):
+            view.submit(name)
+        wait_until(lambda: reader.events and len(other.events) >= 3, "what is new")
+    assert [data["id"] for _, data, _ in reader.events] == ["c"]
+    assert [data["id"] for _, data, _ in other.events] == ["a", "b", "c"]
 
 
 def test_streams_are_limited_and_their_places_given_back(server: StatusServer, http: httpx.Client) -> None:
@@ -262,6 +337,34 @@ def test_pages_end_with_a_revision() -> None:
         assert position.revision == entries[-1].mod
         seen += len(entries)
     assert seen == 1000
+
+
+def test_a_store_with_lower_revisions_is_followed_from_its_own_beginning() -> None:
+    """It was restored from a backup; who followed the one before learns that it missed something."""
+
+    async def scenario() -> tuple[bytes, bytes]:
+        feed, told = stream.Feed(), []
+        feed.reloaded(500)
+        before = stream.events(feed, feed.position(), lambda _: True)
+        await anext(before)
+        cut = asyncio.ensure_future(anext(before))
+        await asyncio.sleep(0)
+        feed.reloaded(20)
+        after = stream.events(feed, feed.position(), lambda page: told.append(page.plain) is None)
+        await anext(after)
+        following = asyncio.ensure_future(anext(after))
+        await asyncio.sleep(0)
+        feed.changed([change(21)], 21)
+        gap = await cut
+        while not told:
+            await asyncio.sleep(0.001)
+        feed.close()
+        await asyncio.gather(following, return_exceptions=True)
+        return gap, told[0]
+
+    gap, page = asyncio.run(asyncio.wait_for(scenario(), 20.0))
+    assert b"event: gap" in gap
+    assert b"id: 21" in page
 
 
 def test_waiting_for_a_revision_ends_with_it_with_time_or_with_the_feed() -> None:
