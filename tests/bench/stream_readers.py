@@ -1,75 +1,110 @@
 """`python -m tests.bench.stream_readers URL COUNT`: so many readers of a replica's event stream, in a process of their own.
 
-Says "ready" once each stream was answered, reads until a line comes on standard input, and then prints what was seen as JSON:
-streams served, refused and cut off by the server, all events, the seconds, and when the first had heard all of each revision.
-Plain sockets, so that the readers cost little beside what is measured.
+Says "ready" once each stream was answered, and reads until a line comes on standard input. This has the last revision that is
+waited for: once all have heard it, or WAIT_SECONDS later, it prints what was seen as JSON: streams served, refused and cut off
+by the server, the bytes that all received, the events and the seconds of the first, and for each stream which revision it had
+heard in full, and when.
+
+The readers share their cores with what is measured, and stand for other machines: they receive every byte of every stream, and
+look in it for no more than where its last revision ends.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
+import selectors
+import socket
 import sys
-from dataclasses import dataclass, field
+from typing import IO
 from urllib.parse import urlsplit
 
 from controller.clock import SystemClock
 
 CLOCK = SystemClock()
+WAIT_SECONDS = 30.0
+_ID = b"\nid: "
+_KEPT = 32  # of what came before: an id that is cut in two
+_BUFFER = bytearray(_KEPT + 2**20)
 
 
-@dataclass
-class Seen:
-    """What all readers have seen."""
+class Stream:
+    """One reader. `heard` are revisions, each with when all up to it had come."""
 
-    served: int = 0
-    refused: int = 0
-    cut: int = 0
-    events: int = 0
-    revisions: list[tuple[int, float]] = field(default_factory=list)
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=WAIT_SECONDS)
+        self.socket.sendall(f"GET /v1/events HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode())
+        head = b""
+        while b"\n\n" not in head and (data := self.socket.recv(4096)):  # the end of what each stream begins with
+            head += data
+        self.served = head.startswith(b"HTTP/1.1 200 ")
+        self.open = self.served
+        self.bytes = self.events = 0
+        self.heard: list[tuple[int, float]] = []
+        self._rest = head[-_KEPT:]
+
+    def receive(self, counts: bool) -> None:
+        """What has come."""
+        try:
+            received = self.socket.recv_into(memoryview(_BUFFER)[_KEPT:])
+        except ConnectionError:
+            received = 0
+        if not received:
+            self.open = False
+            return
+        at = CLOCK.boottime()
+        first, end = _KEPT - len(self._rest), _KEPT + received
+        _BUFFER[first:_KEPT] = self._rest
+        self.bytes += received
+        if counts:
+            self.events += _BUFFER.count(b"\ndata: ", _KEPT, end)
+        begin = _BUFFER.rfind(_ID, first, end)
+        if begin >= 0 and _BUFFER.find(b"\n", begin + len(_ID), end) < 0:  # the rest of it is still to come
+            begin = _BUFFER.rfind(_ID, first, begin)
+        if begin >= 0:
+            revision = int(_BUFFER[begin + len(_ID) : _BUFFER.find(b"\n", begin + len(_ID), end)])
+            if not self.heard or revision > self.heard[-1][0]:
+                self.heard.append((revision, at))
+        self._rest = bytes(_BUFFER[max(first, end - _KEPT) : end])
 
 
-async def read(url: str, seen: Seen, answered: asyncio.Queue[None]) -> None:
-    """One stream, to its end."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    try:
-        writer.write(f"GET /v1/events HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode())
-        head = await reader.readuntil(b"\r\n\r\n")
-        served = b" 200 " in head.split(b"\r\n", 1)[0]
-        first = served and not seen.served
-        seen.served += served
-        seen.refused += not served
-        answered.put_nowait(None)
-        rest = b""
-        while served and (data := await reader.read(65536)):
-            seen.events += data.count(b"\ndata:")
-            if first:
-                *lines, rest = (rest + data).split(b"\n")
-                at = CLOCK.boottime()
-                seen.revisions += [(int(line[3:]), at) for line in lines if line.startswith(b"id:")]
-        seen.cut += served
-    finally:
-        writer.close()
-
-
-async def main(url: str, count: int) -> None:
+def main(url: str, count: int, asked: IO[str]) -> None:
     """See the module's docstring."""
-    seen, answered = Seen(), asyncio.Queue[None]()
     began = CLOCK.boottime()
-    readers = [asyncio.create_task(read(url, seen, answered)) for _ in range(count)]
-    for _ in readers:
-        await answered.get()
+    streams = [Stream(url) for _ in range(count)]
     print("ready", flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    for reader in readers:
-        reader.cancel()
-    outcomes = await asyncio.gather(*readers, return_exceptions=True)
-    if errors := [outcome for outcome in outcomes if isinstance(outcome, Exception)]:
-        print(f"{len(errors)} streams broke, the first with {errors[0]!r}", file=sys.stderr)
-    document = {"seconds": CLOCK.boottime() - began, "served": seen.served, "refused": seen.refused, "cut": seen.cut}
-    print(json.dumps(document | {"events": seen.events, "revisions": seen.revisions}), flush=True)
+    with selectors.DefaultSelector() as selector:
+        selector.register(asked, selectors.EVENT_READ)
+        for stream in streams:
+            if stream.open:
+                selector.register(stream.socket, selectors.EVENT_READ, stream)
+        awaited, deadline = None, None
+        while awaited is None or any(s.open and (not s.heard or s.heard[-1][0] < awaited) for s in streams):
+            if deadline is not None and CLOCK.boottime() > deadline:
+                break
+            for key, _ in selector.select(1.0):
+                if key.data is None:
+                    awaited, deadline = int(asked.readline()), CLOCK.boottime() + WAIT_SECONDS
+                    selector.unregister(asked)
+                    continue
+                key.data.receive(key.data is streams[0])
+                if not key.data.open:
+                    selector.unregister(key.data.socket)
+    seconds = CLOCK.boottime() - began
+    for stream in streams:
+        stream.socket.close()
+    served = [stream for stream in streams if stream.served]
+    document = {
+        "seconds": seconds,
+        "served": len(served),
+        "refused": count - len(served),
+        "cut": sum(not stream.open for stream in served),
+        "bytes": sum(stream.bytes for stream in served),
+        "events": streams[0].events,
+        "heard": [stream.heard for stream in served if stream.open],
+    }
+    print(json.dumps(document), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    main(sys.argv[1], int(sys.argv[2]), sys.stdin)
