@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
+import msgspec
 import structlog
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+_to_text = structlog.processors.JSONRenderer(default=str)
 
 
 def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bound: Any) -> None:
@@ -23,13 +28,13 @@ def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bou
     ]
     if as_json:
         shared += [structlog.processors.format_exc_info, lambda _logger, _name, event: {**event, **bound}]
-        renderer: Any = structlog.processors.JSONRenderer(default=str)
+        renderer: Any = _to_text
     else:
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, _to_bytes if as_json else renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer) if as_json else structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -40,3 +45,11 @@ def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bou
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _to_bytes(logger: object, name: str, event: MutableMapping[str, Any]) -> bytes:
+    """A line a transition is a tenth of a leader's work: msgspec takes half of what `json` takes."""
+    try:
+        return _encoder.encode(event)
+    except UnicodeEncodeError:  # a file's name that is no UTF-8, with surrogates in it
+        return str(_to_text(logger, name, event)).encode()

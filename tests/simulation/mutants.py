@@ -300,7 +300,6 @@ MUTANTS = [
             ),
         ),
     ),
-    Mutant("a timer that rang by a faster clock is lost", (Edit("core.world:World.wind", "self.schedule(task, task.first_due())", "pass"),)),
 ]
 
 

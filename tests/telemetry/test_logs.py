@@ -87,6 +87,12 @@ def test_libraries_log_in_the_same_form() -> None:
     assert logged("import logging; logging.getLogger('urllib3').info('chatter')") == ""
 
 
+def test_whatever_is_logged_becomes_one_line_of_json() -> None:
+    script = "import structlog; structlog.get_logger().info('odd', file='a\\udcff', path=__import__('pathlib').Path('/x'))"
+    entry = json.loads(logged(script))
+    assert (entry["event"], entry["file"], entry["path"], entry["replica"]) == ("odd", "a\udcff", "/x", "r1")
+
+
 def test_on_a_terminal_lines_are_for_people() -> None:
     """Coloured, and no JSON; what is bound to all lines is left out, as the screen shows one replica."""
     screen, terminal = os.openpty()
