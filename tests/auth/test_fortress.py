@@ -33,7 +33,7 @@ from tests.support.waiting import wait_until
 ETCD_TOKEN = re.compile(r"\b[a-zA-Z]{16}\.\d+\b")
 """What etcd gives to whoever has signed in. Source: `simpleTokenTTL` and its neighbours in etcd's server/auth/simple_token.go."""
 
-STATUS_URL = re.compile(r'"status": "(https://127\.0\.0\.1:\d+)"')
+STATUS_URL = re.compile(r'"status":"(https://127\.0\.0\.1:\d+)"')
 
 STEADY = {"TALLY_LEASE_TTL_SECONDS": "30"}
 """An office that is lost neither on a busy machine nor, in time, by its lease: a dead leader is replaced by who watches it."""
