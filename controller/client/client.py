@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from controller.client.asking import ask
 from controller.client.reading import Reading, is_asked_again, parse_state, sorted_views
-from controller.client.submission import Submission, SubmitResult
+from controller.client.submission import KnownPools, Submission, SubmitResult
 from controller.client.views import (
     ApplyResult,
     LeaderView,
@@ -93,6 +93,7 @@ class Client:
             store = EtcdStore(options, self.clock)
         self.store = store
         self._reading = Reading(store, self.keys, self.clock, timeout_seconds)
+        self._pools = KnownPools(lambda: self._reading.world("pools/").pools)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -138,7 +139,7 @@ class Client:
         submitted at the same moment. `dry_run` validates against the pools as they are, and writes nothing. When etcd
         stays away, what `on_result` has seen is stored, and the same call again counts it as unchanged.
         """
-        submission = Submission(self.keys, self._pool_definitions(), self.clock, self._commit_patiently)
+        submission = Submission(self.keys, self._pools, self.clock, self._commit_patiently)
         results = []
         for result in submission.dry_run(tasks, self._stored_tasks) if dry_run else submission.run(tasks):
             results.append(result)
@@ -354,9 +355,6 @@ class Client:
         return (
             f"more is held than this capacity has ({over}: {held} held): nothing is admitted until enough has ended" if over else ""
         )
-
-    def _pool_definitions(self) -> dict[str, Pool]:
-        return {name: record.pool for name, record in self._reading.world("pools/").pools.items()}
 
     def _found(self, world: World, task_id: str) -> TaskView:
         view = task_view(world, task_id)

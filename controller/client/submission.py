@@ -3,6 +3,9 @@
 A task is created under the guard that its key does not exist, so submitting the same again never makes a second one:
 the answer is `unchanged` when the content is the same, `conflict` when it is not. A batch in which some exist is refused
 whole by etcd; those are judged from what the refusal shows, and the others are sent again.
+
+Each is checked against its pool as it was read last, and created under the guard that the pool is still that one: a client
+that submits often needs one request for each batch, and no task is stored that was checked against a pool of the past.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import msgspec
 from controller.clock import Clock
 from controller.core import codec
 from controller.core.errors import CorruptValue, InvalidField
+from controller.core.records import PoolRecord
 from controller.core.resources import Vector, parse_quantity
 from controller.core.task import Pool, Spec
 from controller.core.validation import check_satisfiable, parse_spec
-from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Guard, KeyValue, Put, Transaction
+from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys
 
 Outcome = Literal["created", "unchanged", "conflict", "invalid"]
@@ -46,10 +50,15 @@ class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepared(NamedTuple):
-    """A spec that is ready to be stored, and the resources that the user named (the others were filled in)."""
+    """A spec that is ready to be stored, and the resources that the user named (the others were filled in).
+
+    `raw` is what it was made from, and `pool_mod` the pool that it was checked against.
+    """
 
     spec: Spec
     named: frozenset[str]
+    raw: object
+    pool_mod: int
     position: int = 0
 
     def encode(self, submitted_at: float, op: str) -> bytes:
@@ -61,7 +70,24 @@ class Prepared(NamedTuple):
         return SubmitResult(id=self.spec.id, outcome=outcome, message=message, index=self.position)
 
 
-def prepare(raw: object, pools: Mapping[str, Pool]) -> Prepared:
+class KnownPools:
+    """The pools as they were read last."""
+
+    def __init__(self, read: Callable[[], Mapping[str, PoolRecord]]) -> None:
+        self._read = read
+        self._records: Mapping[str, PoolRecord] = {}
+
+    @property
+    def records(self) -> Mapping[str, PoolRecord]:
+        """By name; empty before the first `refresh`."""
+        return self._records
+
+    def refresh(self) -> None:
+        """Read them now. Raises StoreUnavailable, StoreDenied."""
+        self._records = self._read()
+
+
+def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:
     """Validate what a user gave (a mapping or a Spec), and fill in the resources that its pool gives by default.
 
     Raises InvalidField for anything invalid, an unknown pool, and requests that the pool could never satisfy.
@@ -69,14 +95,14 @@ def prepare(raw: object, pools: Mapping[str, Pool]) -> Prepared:
     given = codec.to_builtins(raw) if isinstance(raw, Spec) else raw
     spec = parse_spec(given)
     assert isinstance(given, Mapping)  # parse_spec takes nothing else
-    pool = pools.get(spec.pool)
-    if pool is None:
+    record = pools.get(spec.pool)
+    if record is None:
         known = ", ".join(sorted(pools)) or "none yet: create one with `tally apply -f pool.yaml`"
         raise InvalidField("pool", f"there is no pool {spec.pool!r}; known are {known}")
     named = frozenset(given.get("resources") or ())
-    spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, pool))
-    check_satisfiable(spec, pool)
-    return Prepared(spec, named)
+    spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, record.pool))
+    check_satisfiable(spec, record.pool)
+    return Prepared(spec, named, raw, record.mod, position)
 
 
 def _defaults(named: frozenset[str], pool: Pool) -> Vector:
@@ -115,33 +141,38 @@ class Submission:
     `commit` is the client's, which waits out an unavailable store up to its own time limit.
     """
 
-    def __init__(self, keys: Keys, pools: Mapping[str, Pool], clock: Clock, commit: Callable[[Transaction], Any]) -> None:
+    def __init__(self, keys: Keys, pools: KnownPools, clock: Clock, commit: Callable[[Transaction], Any]) -> None:
         self._keys = keys
         self._pools = pools
+        self._refreshed = False  # since this run began
         self._clock = clock
         self._commit = commit
 
     def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
         """Submit each task; invalid ones and conflicts are results, and never keep others from being submitted."""
         batch: dict[str, Prepared] = {}
+        pools: set[str] = set()  # each is compared
         size = 0
         for index, raw in enumerate(tasks):
-            prepared = self.check(raw, index)
+            prepared = self._check(raw, index)
             if isinstance(prepared, SubmitResult):
                 yield prepared
                 continue
             task_id = prepared.spec.id
-            bytes_needed = 3 * len(self._keys.task(task_id)) + 128 + len(codec.encode(prepared.spec))
-            if batch and (task_id in batch or len(batch) >= MAX_OPERATIONS or size + bytes_needed > MAX_REQUEST_BYTES):
+            bytes_needed = 3 * len(self._keys.task(task_id)) + 256 + len(codec.encode(prepared.spec))
+            operations = len(batch) + 1 + len(pools | {prepared.spec.pool})
+            if batch and (task_id in batch or operations > MAX_OPERATIONS or size + bytes_needed > MAX_REQUEST_BYTES):
                 yield from self._create(batch)
-                batch, size = {}, 0
+                batch, pools, size = {}, set(), 0
             batch[task_id] = prepared
+            pools.add(prepared.spec.pool)
             size += bytes_needed
         yield from self._create(batch)
 
     def dry_run(self, tasks: Iterable[object], read: Callable[[Collection[str]], Mapping[str, KeyValue]]) -> Iterator[SubmitResult]:
         """What `run` would answer now; `read` gives what is stored at keys. Writes nothing."""
-        checked = [self.check(raw, index) for index, raw in enumerate(tasks)]
+        self._refresh()
+        checked = [self._check(raw, index) for index, raw in enumerate(tasks)]
         stored = dict(read({self._keys.task(task.spec.id) for task in checked if isinstance(task, Prepared)}))
         for task in checked:
             if isinstance(task, SubmitResult):
@@ -153,11 +184,18 @@ class Submission:
                 stored[key] = KeyValue(key, task.encode(self._clock.now(), ""), 0, 0)  # for those after it
             yield compare(task, found) if found is not None else task.result("created")
 
-    def check(self, raw: object, index: int) -> Prepared | SubmitResult:
-        """The task made ready, or why it is refused."""
+    def _refresh(self) -> None:
+        self._pools.refresh()
+        self._refreshed = True
+
+    def _check(self, raw: object, index: int) -> Prepared | SubmitResult:
+        """The task made ready, or why it is refused: nothing is refused for what was read before this run."""
         try:
-            return prepare(raw, self._pools)._replace(position=index)
+            return prepare(raw, self._pools.records, index)
         except InvalidField as error:
+            if not self._refreshed:
+                self._refresh()
+                return self._check(raw, index)
             task_id = raw.get("id") if isinstance(raw, Mapping) else raw.id if isinstance(raw, Spec) else None
             shown = task_id if isinstance(task_id, str) else ""
             return SubmitResult(id=shown, outcome="invalid", message=str(error), index=index)
@@ -172,11 +210,26 @@ class Submission:
                 stored = answer.current.get(self._keys.task(task_id))
                 if stored is not None:
                     yield compare(batch.pop(task_id), stored)
+            if any(self._mod_in(answer, prepared.spec.pool) != prepared.pool_mod for prepared in batch.values()):
+                self._refresh()
+                again = {task_id: self._check(prepared.raw, prepared.position) for task_id, prepared in batch.items()}
+                yield from (result for result in again.values() if isinstance(result, SubmitResult))
+                batch = {task_id: prepared for task_id, prepared in again.items() if isinstance(prepared, Prepared)}
+
+    def _mod_in(self, refused: Refused, pool: str) -> int:
+        found = refused.current.get(self._keys.pool(pool))
+        return found.mod if found is not None else 0
 
     def _creation(self, batch: Mapping[str, Prepared]) -> Transaction:
         op, now = uuid.uuid4().hex, self._clock.now()
+        pools: dict[str, int] = {}  # as the first that was checked saw them: a newer one for the others is found by the refusal
+        for prepared in batch.values():
+            pools.setdefault(prepared.spec.pool, prepared.pool_mod)
         return Transaction(
-            guards=tuple(Guard(self._keys.task(task_id), 0) for task_id in batch),
+            guards=(
+                *(Guard(self._keys.task(task_id), 0) for task_id in batch),
+                *(Guard(self._keys.pool(name), mod) for name, mod in pools.items()),
+            ),
             # A microsecond apart: what one transaction creates has one revision, and keeps the order in which it was given.
             writes=tuple(Put(self._keys.task(p.spec.id), p.encode(now + n * 1e-6, op)) for n, p in enumerate(batch.values())),
             op=op,

@@ -119,7 +119,7 @@ class _Keeping(EtcdStore):
 
 
 def _replay(count: int) -> float:
-    """Seconds for the very transactions of these submissions: their guards, that no such task exists, hold on a fresh etcd."""
+    """Seconds for the very transactions of these submissions: their guards hold on a fresh etcd with the same pool."""
     with etcd() as member:
         store = _Keeping(member.url)
         client = Client(store=store, cluster=KEYS.cluster)
@@ -128,7 +128,7 @@ def _replay(count: int) -> float:
         client.submit_many(specs(count, "file"))
         store.close()
     with etcd() as member, store_on(member.url) as fresh:
-        fresh.get(KEYS.leader, deadline=CLOCK.boottime() + 30)  # connected
+        Client(store=fresh, cluster=KEYS.cluster).apply_pool(POOL)  # at the revision that they compare; and it is connected
         began = CLOCK.boottime()
         for body in store.bodies:
             assert fresh.gateway.call("/kv/txn", body, wire.decode_transaction, deadline=CLOCK.boottime() + 30).succeeded

@@ -145,13 +145,13 @@ def test_batches_stay_within_etcds_limits(client: Client) -> None:
     """By number and by bytes, and no more of them than needed."""
     store = Counting(client)
     counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
-    counting.submit_many(task(f"small-{i}") for i in range(3 * MAX_OPERATIONS))
+    counting.submit_many(task(f"small-{i}") for i in range(3 * (MAX_OPERATIONS - 1)))
     assert [transaction.operations() for transaction in store.transactions] == [MAX_OPERATIONS] * 3
     store.transactions.clear()
     counting.submit_many(task(f"large-{i}", env={"A": "x" * 100_000}) for i in range(40))
     assert all(transaction.size() <= MAX_REQUEST_BYTES for transaction in store.transactions)
     assert len(store.transactions) <= 5
-    assert len(client.tasks()) == 3 * MAX_OPERATIONS + 40
+    assert len(client.tasks()) == 3 * (MAX_OPERATIONS - 1) + 40
 
 
 def test_two_clients_submitting_the_same_make_each_task_once(client: Client) -> None:
@@ -218,3 +218,31 @@ def test_an_unreadable_task_of_that_name_is_a_conflict(client: Client, put_raw: 
     put_raw("tasks/a", b"\xff not ours")  # type: ignore[operator]
     assert "exists, but is not valid" in client.submit(task("a")).message
     wait_until(lambda: client.get("a").problem, "the problem is shown")
+
+
+def test_a_client_follows_its_pools(client: Client) -> None:
+    """What it knows of pools may be old: a task is neither refused for it nor stored by it."""
+    client.apply_pool({"name": "p", "capacity": {"cpu": 4}, "default_resources": {"cpu": 1}})
+    other = Client(store=client.store, cluster=client.keys.cluster)
+    assert other.submit(task("first", pool="p")).outcome == "created"
+    client.apply_pool({"name": "p", "capacity": {"cpu": 8}, "default_resources": {"cpu": 2}})
+    assert other.submit(task("default", pool="p")).outcome == "created"
+    assert other.submit(task("larger", pool="p", resources={"cpu": 6})).outcome == "created"
+    client.apply_pool({"name": "new", "capacity": {"cpu": 1}})
+    assert other.submit(task("elsewhere", pool="new")).outcome == "created"
+    client.apply_pool({"name": "p", "capacity": {"cpu": 2}, "default_resources": {"cpu": 1}})
+    mixed = other.submit_many([task("small", pool="p"), task("large", pool="p", resources={"cpu": 6}), task("first", pool="p")])
+    assert outcomes(mixed) == {"small": "created", "large": "invalid", "first": "unchanged"}
+    assert [result.index for result in mixed if result.outcome == "invalid"] == [1]
+    held = {view.id: view.spec.resources["cpu"] for view in client.tasks() if view.spec is not None}
+    assert held == {"first": 1000, "default": 2000, "larger": 6000, "elsewhere": 100, "small": 1000}
+
+
+def test_the_pool_of_a_batch_is_asked_for_once(client: Client) -> None:
+    """One transaction and nothing else, once the client knows the pools."""
+    store = Counting(client)
+    counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
+    counting.submit(task("first"))
+    store.load = store.get = None  # type: ignore[attr-defined]  # whoever reads fails
+    assert counting.submit(task("second")).outcome == "created"
+    assert len(store.transactions) == 2
