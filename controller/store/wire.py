@@ -198,7 +198,7 @@ def encode_transaction(transaction: Transaction) -> bytes:
         for g in transaction.guards
     ]
     success = [
-        {"request_put": {"key": w.key.encode(), "value": w.value, "lease": w.lease}}
+        {"request_put": {"key": w.key.encode(), "value": w.value, **({"lease": w.lease} if w.lease else {})}}
         if isinstance(w, Put)
         else {"request_delete_range": {"key": w.key.encode()}}
         for w in transaction.writes
