@@ -9,7 +9,7 @@ endpoint finds its key gone in its next commit or by its watch, and steps down. 
 unreachable network proves nothing here: for these the lease is waited for.
 
 Against flapping: only after a connection to that very term was established, and at most BURST times in BURST_SECONDS. What
-only hangs up, as a proxy does that has nobody behind it, is asked again every LOOK_SECONDS.
+only hangs up, as a proxy does that has nobody behind it, is soon asked again only every LOOK_SECONDS.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from controller.store.keys import Keys
 
 CONNECT_SECONDS = 1.0
 LOOK_SECONDS = 0.5  # how often it is looked whether another leads by now, should a wake-up be missed
+FIRST_PAUSE_SECONDS = 0.01  # until a leader is asked again that hung up on us: a process that dies may take connections still
 BURST, BURST_SECONDS = 5, 60.0
 
 log = structlog.get_logger(__name__)
@@ -98,15 +99,17 @@ class Sentinel:
         self._wake_reader.close()
 
     def _run(self) -> None:
+        pause = LOOK_SECONDS
         while not self._closed.is_set():
             target, began = self._target(), self._clock.boottime()
-            if target is None or not self._stays_connected(target):
-                if self._target() == target:
-                    self._wait_for_wake()
-            elif self._is_refused(target) and self._target() == target:
+            was_connected = target is not None and self._stays_connected(target)
+            if was_connected and self._clock.boottime() - began >= LOOK_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            if target is not None and was_connected and self._is_refused(target) and self._target() == target:
                 self._depose(target)
-            elif self._clock.boottime() - began < LOOK_SECONDS:
-                self._wait_for_wake()  # whoever takes connections only to end them is not asked without pause
+            elif self._target() == target:
+                self._wait_for_wake(seconds=pause)
+                pause = min(2 * pause, LOOK_SECONDS)
 
     def _stays_connected(self, target: Target) -> bool:
         """Connects, and waits until the connection ends; False when there never was one, or another leads by now."""
@@ -127,12 +130,12 @@ class Sentinel:
                 return True
         return False
 
-    def _wait_for_wake(self, *others: socket.socket) -> list[socket.socket]:
+    def _wait_for_wake(self, *others: socket.socket, seconds: float = LOOK_SECONDS) -> list[socket.socket]:
         """Wait for a wake-up, or until one of `others` is readable; returns those that are."""
         poll = select.poll()  # select() takes no descriptor above 1023
         for waited_for in (self._wake_reader, *others):
             poll.register(waited_for, select.POLLIN)
-        readable = {descriptor for descriptor, _ in poll.poll(LOOK_SECONDS * 1000)}
+        readable = {descriptor for descriptor, _ in poll.poll(seconds * 1000)}
         with contextlib.suppress(BlockingIOError):
             while self._wake_reader.recv(4096):
                 continue

@@ -119,16 +119,19 @@ def test_a_leader_that_hangs_up_is_not_deposed() -> None:
         assert here.has_leader()
 
 
-def test_what_takes_connections_only_to_end_them_is_not_asked_without_pause() -> None:
-    """A proxy with nobody behind it: it proves nothing, and is spared."""
+@pytest.mark.parametrize("held_seconds", [0.0, LOOK_SECONDS])
+def test_what_takes_connections_only_to_end_them_is_not_asked_without_pause(held_seconds: float) -> None:
+    """A proxy with nobody behind it: it proves nothing, and is spared, also where somebody was behind it before."""
     with socket.create_server(("127.0.0.1", 0)) as server, stage(server.getsockname()[1]) as here:
+        with server.accept()[0]:
+            assert not here.woken.wait(held_seconds)
         server.settimeout(QUIET_SECONDS)
         until, taken = here.clock.boottime() + QUIET_SECONDS, 0
         while here.clock.boottime() < until:
             with contextlib.suppress(TimeoutError):
                 server.accept()[0].close()
                 taken += 1
-        assert taken <= 2 * (2 + QUIET_SECONDS / LOOK_SECONDS)  # a connection, and the question whether a new one is refused
+        assert taken < 100  # without a pause there are thousands; with it some tens at most, however often the machine stalls
         assert not here.woken.is_set()
 
 

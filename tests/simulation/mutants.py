@@ -265,7 +265,7 @@ MUTANTS = [
     ),
     Mutant(
         "who was never connected deposes",
-        (Edit(f"{_SENTINEL}._run", "target is None or not self._stays_connected(target)", "target is None"),),
+        (Edit(f"{_SENTINEL}._run", "target is not None and self._stays_connected(target)", "target is not None"),),
     ),
     Mutant("depositions are not bounded", (Edit(f"{_SENTINEL}._depose", "len(self._acted_at) == BURST", "False"),)),
     # -- the model
