@@ -99,12 +99,12 @@ class Sentinel:
         self._wake_reader.close()
 
     def _run(self) -> None:
-        pause = LOOK_SECONDS
+        pause, last = LOOK_SECONDS, None
         while not self._closed.is_set():
             target, began = self._target(), self._clock.boottime()
             was_connected = target is not None and self._stays_connected(target)
-            if was_connected and self._clock.boottime() - began >= LOOK_SECONDS:
-                pause = FIRST_PAUSE_SECONDS
+            if target != last or (was_connected and self._clock.boottime() - began >= LOOK_SECONDS):
+                pause, last = FIRST_PAUSE_SECONDS, target
             if target is not None and was_connected and self._is_refused(target) and self._target() == target:
                 self._depose(target)
             elif self._target() == target:
