@@ -158,7 +158,7 @@ def check_terms(world: World, written: Iterable[Written]) -> list[Finding]:
         findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
     named = [(int(name), name, change.mod) for name, change in world.terms.items() if is_number(name)]
     if epoch is None:
-        if written or named or world.epoch is not None:
+        if any(one.term for one in written) or named or world.epoch is not None:  # no term is 0: somebody wrote that by hand
             what = "is missing" if world.epoch is None else "names no number"
             findings.append(_epoch_finding(what, world.epoch.mod if world.epoch is not None else 0))
         return findings

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from controller.engine.null import NullEngine
 from controller.store import wire
-from controller.store.base import Committed, Delete, Guard, Put, Refused, Transaction, Write
+from controller.store.base import Committed, Delete, Guard, Meanwhile, Put, Refused, Transaction, Write, nothing
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from tests.bench.measure import Figure
@@ -50,8 +50,8 @@ class _RecordingStore(EtcdStore):
         super().__init__(options, CLOCK)
         self.sent: dict[int, bytes] = {}
 
-    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
-        result = super().commit(transaction, deadline=deadline)
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+        result = super().commit(transaction, deadline=deadline, meanwhile=meanwhile)
         if isinstance(result, Committed) and not result.recovered:
             self.sent[result.revision] = wire.encode_transaction(transaction)
         return result

@@ -16,7 +16,7 @@ from typing import Any
 
 from controller.client import Client
 from controller.store import wire
-from controller.store.base import Committed, Refused, Transaction
+from controller.store.base import Committed, Meanwhile, Refused, Transaction, nothing
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from tests.bench.measure import Aim, Figure
@@ -113,9 +113,9 @@ class _Keeping(EtcdStore):
         super().__init__(GatewayOptions((url,)), CLOCK)
         self.bodies: list[bytes] = []
 
-    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
         self.bodies.append(wire.encode_transaction(transaction))
-        return super().commit(transaction, deadline=deadline)
+        return super().commit(transaction, deadline=deadline, meanwhile=meanwhile)
 
 
 def _replay(count: int) -> float:
