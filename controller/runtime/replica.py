@@ -10,6 +10,7 @@ never during a request to the store or the engine, so that they cannot put the l
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -195,7 +196,11 @@ class Replica:
                 self._end_tenure("the store is another one than before")
             self._world = World()
         self._mark_turn()  # a load that goes on is no loop that is stuck
-        self._world.load(message.changes, message.revision, is_first=message.is_first, is_last=message.is_last)
+        gc.disable()  # a page is tens of thousands of objects without a cycle: looking for some took a tenth of a load
+        try:
+            self._world.load(message.changes, message.revision, is_first=message.is_first, is_last=message.is_last)
+        finally:
+            gc.enable()
         self._loaded = message.is_last  # nothing is planned from half a snapshot
         if not message.is_last:
             return

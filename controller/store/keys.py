@@ -25,6 +25,9 @@ _NAMES = {"leader": 0, "epoch": 0, "replicas": 1, "pools": 1, "tasks": 1, "reque
 _NAMES |= {"repairs": 1, "repaired": 1}
 
 
+_USUAL = frozenset(("tasks", "states"))  # nearly all keys of a full store
+
+
 class Keys:
     """The keys of one cluster. Raises InvalidField when `cluster` is no DNS label."""
 
@@ -78,6 +81,9 @@ class Keys:
         """What `key` holds, or None for a key of no known kind (foreign: shown by the audit, left alone)."""
         if not key.startswith(self.prefix):
             return None
+        kind, _, name = key[len(self.prefix) :].partition("/")
+        if kind in _USUAL and name and "/" not in name:
+            return Record(kind, (name,))
         kind, *names = key[len(self.prefix) :].split("/")
         if _NAMES.get(kind) != len(names) or not all(names):
             return None

@@ -148,7 +148,7 @@ def wait_started(running_cluster: LocalCluster, replica: ReplicaProcess) -> None
         except OSError:
             return False
 
-    wait_until(ready, f"{replica.name} being ready", timeout=PATIENCE_SECONDS, poll=0.005)
+    wait_until(ready, f"{replica.name} being ready", timeout=PATIENCE_SECONDS, poll=0.02)
 
 
 def ask(replica: ReplicaProcess, path: str) -> tuple[int, bytes]:
