@@ -87,13 +87,8 @@ class Replica:
             store, self._keys, clock, options.identity, self._describe, options.heartbeat_seconds, new_lease
         )
         self._sentinel = Sentinel(
-            store,
-            self._keys,
-            clock,
-            options.identity["instance"],
-            self._leader_elsewhere,
-            self._session.wake,
-        )
+            store, self._keys, clock, options.identity["instance"], self._leader_elsewhere, self._session.wake
+        )  # fmt: skip
         self._enter("starting")
 
     # -- life --------------------------------------------------------------------------------------------------------
