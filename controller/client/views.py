@@ -8,6 +8,7 @@ import msgspec
 
 from controller.core import codec
 from controller.core.lifecycle import State
+from controller.core.overview import leads
 from controller.core.records import Change, Task, decode_or_empty
 from controller.core.resources import ZERO, Vector
 from controller.core.task import Pool, Spec, Status, Step
@@ -169,14 +170,12 @@ def _pool_view(world: World, name: str) -> PoolView:
 
 def replica_views(world: World) -> list[ReplicaView]:
     """The registered replicas, sorted by id."""
-    leader = decode_or_empty(world.leader)
-    return [_replica_view(change, leader) for _, change in sorted(world.replicas.items())]
+    return [_replica_view(change, world.leader) for _, change in sorted(world.replicas.items())]
 
 
-def _replica_view(change: Change, leader: dict[str, Any]) -> ReplicaView:
-    value = decode_or_empty(change)
-    leads = bool(leader) and value.get("instance", change.names[0]) == leader.get("instance", leader.get("id"))
-    return _lenient(ReplicaView, {**value, "id": change.names[0], "role": "leader" if leads else "follower"})
+def _replica_view(change: Change, leader: Change | None) -> ReplicaView:
+    role = "leader" if leads(change, leader) else "follower"
+    return _lenient(ReplicaView, {**decode_or_empty(change), "id": change.names[0], "role": role})
 
 
 def leader_view(change: Change | None) -> LeaderView | None:

@@ -1,4 +1,4 @@
-"""What the status endpoint and the metrics both say of the whole model: sums over what is held, heads of queues, lags.
+"""What the status endpoint and the metrics both say of the whole model: sums over what is held, heads of queues, lags, who leads.
 
 Pure; the cost follows the pools and what is held, never the number of tasks stored.
 """
@@ -59,3 +59,11 @@ def lag_revisions(registration: Change) -> int:
     """Revisions that a replica had not applied when it wrote this registration of itself (its own write not counted)."""
     applied = decode_or_empty(registration).get("applied_revision")
     return max(0, registration.mod - 1 - applied) if isinstance(applied, int) else 0
+
+
+def leads(registration: Change, leader: Change | None) -> bool:
+    """Whether the replica that wrote this registration has the leader key: the same process, and not just the same name."""
+    record = decode_or_empty(leader)
+    return bool(record) and decode_or_empty(registration).get("instance", registration.names[0]) == record.get(
+        "instance", record.get("id")
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -145,3 +146,14 @@ def decode_or_empty(change: Change | None) -> dict[str, Any]:
         return codec.decode_mapping(change.value)
     except CorruptValue:
         return {}
+
+
+def number_in(record: Mapping[str, Any], name: str) -> float | None:
+    """A field of such a record, where it is a number that a float can be; anybody may have written anything."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond all floats
+        return None

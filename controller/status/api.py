@@ -7,6 +7,7 @@ that need only the replica's facts, or wait by themselves, are coroutines of the
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from controller.core.errors import TallyError
 from controller.core.records import Task
-from controller.core.view import Check, ReplicaView
+from controller.core.view import Check, Facts, ReplicaView
 from controller.status import documents, openapi, query, stream
 from controller.status.connections import CONNECTION
 from controller.status.index import SCAN, TaskIndex
@@ -52,7 +53,8 @@ class Api:
         self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
         self.streams = 0  # open streams of changes
         self._auditing = asyncio.Lock()
-        self._audited: tuple[float, dict[str, Any] | TallyError] | None = None
+        self._audited: tuple[float, dict[str, Any]] | None = None  # the last report, and when it was made (boottime)
+        self._audit_failed: tuple[float, str] | None = None  # when and why the last try failed; None when it did not
 
     def close(self) -> None:
         """Let go of the threads; what they are busy with is not waited for."""
@@ -102,7 +104,7 @@ class Api:
         """All at a glance, for the live page."""
         now = self.view.now()
         with self.view.reading() as world:
-            document = summarize(world, ask.facts, self._last_audit(), self._waits, now)
+            document = summarize(world, ask.facts, *self._last_audit(ask.facts), self._waits, now)
         return _json(document)
 
     def tasks(self, ask: Ask) -> Response:
@@ -142,7 +144,7 @@ class Api:
     def replicas(self, ask: Ask) -> Response:
         """All replicas."""
         with self.view.reading() as world:
-            items = documents.replica_documents(world, ask.facts.leader)
+            items = documents.replica_documents(world, ask.facts)
         return _json(documents.ReplicaList(items=items))
 
     def leader(self, ask: Ask) -> Response:
@@ -151,8 +153,13 @@ class Api:
             record = world.leader
         return _json(documents.leader_document(record, ask.facts.leader, ask.facts.epoch))
 
-    def _last_audit(self) -> AuditSummary | None:
-        return None if self._audited is None or isinstance(self._audited[1], TallyError) else AuditSummary.of(self._audited[1])
+    def _last_audit(self, facts: Facts) -> tuple[AuditSummary | None, str]:
+        """The last report, and why there is no later one."""
+        problem = self._audit_failed[1] if self._audit_failed is not None else ""
+        if self._audited is None:
+            return None, problem
+        at, report = self._audited
+        return AuditSummary.of(report, max(0.0, facts.boottime - at), facts.rule.audit), problem
 
     def _find(self, wanted: Mapping[str, Any], limit: int) -> list[documents.TaskCapture]:
         """The first tasks after `continue` that match, by id; the model is let go of every SCAN tasks."""
@@ -183,19 +190,22 @@ class Api:
     async def audit(self, _: Ask) -> Response:
         """The invariants, checked now or a few seconds ago; one audit at a time."""
         async with self._auditing:
-            now = self.view.now()
-            if self._audited is None or not 0 <= now - self._audited[0] < AUDIT_SECONDS:
-                try:
-                    report: dict[str, Any] | TallyError = await asyncio.get_running_loop().run_in_executor(
-                        self._auditor, self.view.audit
-                    )
-                except TallyError as error:
-                    report = error
-                self._audited = (self.view.now(), report)
-            outcome = self._audited[1]
-        if isinstance(outcome, TallyError):
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {outcome}")
-        return _json(outcome)
+            now = self.view.facts().boottime
+            last = max(made[0] for made in (self._audited, self._audit_failed, (-math.inf, "")) if made is not None)
+            if now - last >= AUDIT_SECONDS:
+                await self._make_audit()
+        if self._audit_failed is not None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {self._audit_failed[1]}")
+        assert self._audited is not None
+        return _json(self._audited[1])
+
+    async def _make_audit(self) -> None:
+        try:
+            report = await asyncio.get_running_loop().run_in_executor(self._auditor, self.view.audit)
+        except TallyError as error:
+            self._audit_failed = (self.view.facts().boottime, str(error))
+        else:
+            self._audited, self._audit_failed = (self.view.facts().boottime, report), None
 
     async def events(self, ask: Ask) -> Response:
         """Changes of tasks."""

@@ -32,12 +32,14 @@ class ModelView:
         self.staleness = 0.25
         self.reloads: dict[str, int] = {}
         self.time = 1000.0
+        self.ages: dict[str, float] = {}  # of registrations
 
     def facts(self) -> Facts:
         return Facts(
             replica="replica-a", cluster="test", role=self.role, phase="following", term=0, epoch=3,
             revision=self.world.revision or int(self.loaded), staleness_seconds=self.staleness, leader=self.leader, engine="null",
             live=self.checks, ready=self.checks, reloads=self.reloads,
+            boottime=self.time, replica_ages=self.ages,
         )  # fmt: skip
 
     @contextmanager
