@@ -23,6 +23,7 @@ from controller.core.view import Check, Facts, ReplicaView
 from controller.status import documents, openapi, query, stream
 from controller.status.connections import CONNECTION
 from controller.status.index import SCAN, TaskIndex
+from controller.status.order import By, Position, Sort
 from controller.status.page import INDEX, load_assets
 from controller.status.problems import Problem
 from controller.status.route import Ask, Route
@@ -44,7 +45,9 @@ class Api:
     def __init__(self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route], exposition: Callable[[], bytes]) -> None:
         self.view = view
         self.feed = feed
-        self.index = TaskIndex(view.reading)
+        self._by_name = TaskIndex(view.reading)
+        self._by_submission = TaskIndex(view.reading, by_submission=True)
+        self.indexes = (self._by_name, self._by_submission)
         self.routes = routes
         self._exposition = exposition
         self._assets = load_assets()
@@ -109,11 +112,14 @@ class Api:
 
     def tasks(self, ask: Ask) -> Response:
         """A page of tasks."""
-        limit = ask.values["limit"]
-        found = self._find(ask.values, limit + 1)
+        limit, sort = ask.values["limit"], ask.values["sort"]
+        began, after = ask.values["continue"] or (sort, None)
+        if began != sort:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"this page continues a list with sort={began}: begin anew", parameter="continue")
+        found = self._find(sort, after, ask.values, limit + 1)
         page = found[:limit]
-        token = query.continue_token(page[-1].id) if len(found) > limit else ""
-        return _json(documents.TaskList(items=[documents.summary(task) for task in page], continue_=token))
+        token = page[-1][0].token(sort) if len(found) > limit else ""
+        return _json(documents.TaskList(items=[documents.summary(task) for _, task in page], continue_=token))
 
     def task(self, ask: Ask) -> Response:
         """One task."""
@@ -161,9 +167,12 @@ class Api:
         at, report = self._audited
         return AuditSummary.of(report, max(0.0, facts.boottime - at), facts.rule.audit), problem
 
-    def _find(self, wanted: Mapping[str, Any], limit: int) -> list[documents.TaskCapture]:
-        """The first tasks after `continue` that match, by id; the model is let go of every SCAN tasks."""
-        pool, states, labels, after = wanted["pool"], wanted["state"], wanted["label"], wanted["continue"]
+    def _find(
+        self, sort: Sort, after: Position | None, wanted: Mapping[str, Any], limit: int
+    ) -> list[tuple[Position, documents.TaskCapture]]:
+        """The first tasks after `after` that match, in order; the model is let go of every SCAN tasks."""
+        pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
+        index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
 
         def matches(task: Task) -> bool:
             return (
@@ -173,13 +182,13 @@ class Api:
                 and (not labels or (task.spec is not None and all(term.holds(task.spec.labels) for term in labels)))
             )
 
-        found: list[documents.TaskCapture] = []
+        found: list[tuple[Position, documents.TaskCapture]] = []
         while len(found) < limit:
             size = SCAN if labels else limit - len(found)
-            chunk = self.index.ids(after, pool, states, wanted["search"], size)
+            chunk = index.find(sort, after, pool, states, wanted["search"], size)
             with self.view.reading() as world:
-                tasks = (task for task_id in chunk if (task := world.tasks.get(task_id)) is not None and matches(task))
-                found += [documents.capture(world, task) for task in islice(tasks, limit - len(found))]
+                known = ((at, task) for at in chunk if (task := world.tasks.get(at.task_id)) is not None and matches(task))
+                found += [(at, documents.capture(world, task)) for at, task in islice(known, limit - len(found))]
             if len(chunk) < size:
                 break
             after = chunk[-1]

@@ -64,7 +64,7 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
 
 
 class TaskList(Struct, frozen=True, kw_only=True):
-    """A page of tasks in the order of their ids. `continue` is given back for the next page; "" when this was the last."""
+    """A page of tasks. `continue` is given back for the next page; "" when this was the last."""
 
     items: list[TaskSummary]
     continue_: str = field(name="continue")

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from controller.core.lifecycle import State
+from controller.status.order import SORTS, Sort, parse_token
 from controller.status.problems import Problem
 
 MAX_LIMIT = 500
@@ -105,16 +106,11 @@ def parse_labels(text: str) -> tuple[Requirement, ...]:
     return tuple(_requirement(term) for term in text.split(","))
 
 
-def continue_token(task_id: str) -> str:
-    """The token of the page after `task_id`; opaque to clients, and good for ever, since it names an id and no position."""
-    return task_id.encode().hex()
-
-
-def parse_continue(text: str) -> str:
-    """The id after which the page begins."""
-    if re.fullmatch(r"([0-9a-f]{2}){1,512}", text) is None:
-        raise ValueError("expected the `continue` of the page before, unchanged")
-    return bytes.fromhex(text).decode(errors="replace")
+def parse_sort(text: str) -> Sort:
+    """An order, by its name."""
+    if text not in SORTS:
+        raise ValueError(f"expected one of {', '.join(SORTS)}")
+    return SORTS[text]
 
 
 def _requirement(term: str) -> Requirement:
@@ -180,12 +176,18 @@ LIMIT = Parameter(
     integer(1, MAX_LIMIT),
     default=100,
 )
+SORT = Parameter(
+    "sort",
+    "By what tasks are sorted; with - in the reverse order. States stand in the order of the lifecycle, and equals by name.",
+    {"type": "string", "enum": list(SORTS), "default": str(Sort())},
+    parse_sort,
+    default=Sort(),
+)
 CONTINUE = Parameter(
     "continue",
-    "The `continue` of the page before.",
-    {"type": "string", "pattern": "^([0-9a-f]{2}){1,512}$"},
-    parse_continue,
-    default="",
+    "The `continue` of the page before, which had the same `sort`.",
+    {"type": "string", "pattern": "^([0-9a-f]{2}){1,1024}$"},
+    parse_token,
 )
 AFTER = Parameter(
     "after",

@@ -76,9 +76,9 @@ class ModelView:
                 listener.changed(changes, revision)
             return revision
 
-    def submit(self, task_id: str, **fields: Any) -> int:
+    def submit(self, task_id: str, *, at: float = 900.0, **fields: Any) -> int:
         fields.setdefault("command", ("true",))
-        return self.write(("tasks", (task_id,), codec.encode_spec(Spec(id=task_id, **fields), 900.0, "op")))
+        return self.write(("tasks", (task_id,), codec.encode_spec(Spec(id=task_id, **fields), at, "op")))
 
     def set_state(self, task_id: str, state: State, **fields: Any) -> int:
         return self.write(("states", (task_id,), status_value(state, **fields)))
