@@ -11,13 +11,14 @@ import typer
 
 from controller.client.views import PoolView, ReplicaView, TaskView
 from controller.core.explain import span
+from controller.core.freshness import Freshness
 from controller.core.resources import Vector
 
 TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
 WIDE_TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "PRIORITY", "RESOURCES", "NODE", "EXIT", "MESSAGE", "AGE")
 POOL_COLUMNS = ("NAME", "POLICY", "RESOURCE", "CAPACITY", "HELD", "FREE", "NOTE")
-REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "AGE")
-WIDE_REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "AGE")
+REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "HEARD", "AGE")
+WIDE_REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "HEARD", "AGE")
 MESSAGE_WIDTH = 60
 NAME_WIDTH = 63  # the longest that is valid; a key that was written by hand may be any
 
@@ -82,8 +83,11 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
     """The columns of one replica."""
     age = span(now - view.started_at) if view.started_at else ""
     engine = view.engine.get("name", "")
+    heard, freshness = view.age_seconds(now), view.freshness(now)
+    note = "" if freshness is Freshness.FRESH else f", {freshness}"
+    when = f"{span(heard)} ago{note}" if heard is not None else ""
     if not wide:
-        return view.id, view.role, engine, view.status_url, view.pid, age
+        return view.id, view.role, engine, view.status_url, view.pid, when, age
     return (
         view.id,
         view.role,
@@ -94,6 +98,7 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
         view.version,
         view.applied_revision,
         view.instance,
+        when,
         age,
     )
 

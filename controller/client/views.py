@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from controller.core import codec
+from controller.core.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.core.lifecycle import State
 from controller.core.overview import leads
 from controller.core.records import Change, Task, decode_or_empty
@@ -87,6 +88,19 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, Any] = {}
     started_at: float = 0.0
     applied_revision: int = 0
+    at: float = 0.0  # when it wrote this, by its own clock; it does once a heartbeat. 0: an older version, which does not say
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    engine_answers: bool | None = None  # None: it does not lead, and so does not ask
+    engine_age_seconds: float | None = None  # since the engine answered it, when it wrote this
+
+    def age_seconds(self, now: float) -> float | None:
+        """Seconds since it was last heard of, by its clock and `now`; None when it does not say."""
+        return max(0.0, now - self.at) if self.at else None
+
+    def freshness(self, now: float) -> Freshness:
+        """What that age means. A replica that does not say is taken to be there: its registration has not expired."""
+        age = self.age_seconds(now)
+        return Rule.of(self.heartbeat_seconds).replica.judge(age) if age is not None else Freshness.FRESH
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):

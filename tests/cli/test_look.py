@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -75,6 +76,28 @@ def test_replicas_can_be_killed_by_role(tally: Tally, put_raw: PutRaw) -> None:
     assert tally("get", "replicas", "--role", "leader", "-o", "pid").out == "2\n"
     assert [row[:2] for row in tally("get", "replicas").rows()] == [["r1", "follower"], ["r2", "leader"]]
     assert tally("get", "replica", "r3").exit_code == 5
+
+
+def test_replicas_show_when_they_were_heard_of(tally: Tally, put_raw: PutRaw) -> None:
+    """A killed one is registered for some seconds: it is no replica like the others, nor does `check` pass over it."""
+    now = SystemClock().now()
+    for name, seconds in (("alive", 1), ("killed", 8), ("gone", 60)):
+        record = {"instance": name, "at": now - seconds, "started_at": now - 90, "version": "1"}
+        engine = {"engine_answers": False, "engine_age_seconds": 130.0} if name == "alive" else {}
+        put_raw(f"replicas/{name}", msgspec.json.encode(record | engine))
+    put_raw("replicas/older", b'{"instance":"o"}')
+    put_raw("leader", b'{"id":"alive","instance":"alive","epoch":1}')
+    heard = {row[0]: " ".join(row[5:-1]) for row in tally("get", "replicas").rows()}
+    assert heard.keys() == {"alive", "killed", "gone", "older"}
+    assert heard["alive"].endswith("s ago")
+    assert re.fullmatch(r"\d+s ago, stale", heard["killed"])
+    assert heard["gone"].endswith("ago, dead")
+    assert heard["older"] == "-"
+    checked = tally("check").out
+    assert re.search(r"replica killed: .*not been heard of for", checked)
+    assert re.search(r"replica gone: .*not been heard of for 1m", checked)
+    assert "replica alive" not in checked
+    assert re.search(r"engine: does not answer alive, last heard of 2m", checked)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ export class Tasks {
 
   #read() {
     this.#search = $("search").value.trim();
-    this.#label = $("label").value.replace(/\s+/g, "");
+    this.#label = $("label").value.trim();
     this.#pool = $("pool").value;
     this.#sort = $("sort").value;
     this.#showSort();
