@@ -335,10 +335,7 @@ class Replica:
             Check("leader", bool(leader), f"{leader} leads" if leader else "no leader is known"),
         )
         if leading and tenure is not None:
-            answers = tenure.engine_answers
-            ready += (
-                Check("engine", answers, f"{self._engine.name} answers" if answers else f"{self._engine.name} does not answer"),
-            )
+            ready += (Check("engine", tenure.engine_answers, tenure.engine_words()),)
         return Facts(
             replica=self._options.identity["id"],
             cluster=self._options.cluster,

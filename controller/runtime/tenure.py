@@ -25,6 +25,8 @@ from controller.store.base import Store
 from controller.store.keys import Keys
 
 TEARDOWN_SECONDS = 1.0
+SILENT_RELISTS = 3  # lists that are due without any answer: the engine does not answer, whether or not a call has failed
+SILENT_SECONDS = 30.0  # at least: as long as one list may take
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +53,8 @@ class Tenure:
         self.leadership = leadership
         self._inbox = inbox
         self._changing = changing
+        self._engine, self._clock, self._relist_seconds = engine, clock, relist_seconds
+        self._began_at = clock.boottime()
         self._actuator = Actuator(engine, leadership, inbox, clock, workers)
         self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
         planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
@@ -71,8 +75,20 @@ class Tenure:
 
     @property
     def engine_answers(self) -> bool:
-        """Whether the engine answered the last list."""
-        return self._planner.engine_answers
+        """Whether the engine answered the last list, and anything lately: a call that hangs says nothing at all."""
+        return self._planner.engine_answers and self._engine_silence() <= max(self._relist_seconds * SILENT_RELISTS, SILENT_SECONDS)
+
+    def engine_words(self) -> str:
+        """How the engine is, with the age of its last answer."""
+        name, silence, error = self._engine.name, self._engine_silence(), self.reconciler.engine_error
+        if self.engine_answers:
+            return f"{name} answered {silence:.0f} s ago"
+        heard = "since this term began" if self.reconciler.engine_heard_at is None else "and answered last"
+        return f"{name} does not answer, {heard} {silence:.0f} s ago" + (f": {error}" if error else "")
+
+    def _engine_silence(self) -> float:
+        heard_at = self.reconciler.engine_heard_at
+        return self._clock.boottime() - (heard_at if heard_at is not None else self._began_at)
 
     @property
     def engine_listed(self) -> bool:
