@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.core.task import Observation, Phase
+from controller.core.retry import judge
+from controller.core.task import Observation, Phase, RetryPolicy, Status
 from controller.engine.pod import decode_pod
 from controller.engine.pod_observation import observe
 
@@ -134,6 +135,16 @@ def test_a_deleted_pod_says_so() -> None:
     ("observation", "reason"),
     [
         (seen("Failed", ended(137), reason="Evicted", message="low on memory"), "Evicted"),
+        (
+            seen(
+                "Failed",
+                ended(137),
+                reason="Evicted",
+                message="The node was low on resource: ephemeral-storage. "
+                "Container task was using 2Gi, which exceeds its request of 0. ",
+            ),
+            "Evicted",
+        ),
         (seen("Failed", ended(143), reason="Terminated", message="node shutdown"), "Terminated"),
         (seen("Failed", ended(143), conditions=[{**DISRUPTION, "reason": "TerminationByKubelet"}]), "TerminationByKubelet"),
         (
@@ -145,6 +156,28 @@ def test_a_deleted_pod_says_so() -> None:
 def test_what_the_platform_ended_is_no_failure_of_the_task(observation: Observation, reason: str) -> None:
     assert brief(observation) == ("Failed", True, reason)
     assert observation.disrupted
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+        'Container task exceeded its local ephemeral storage limit "100Mi". ',
+        'Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". ',
+    ],
+)
+@pytest.mark.parametrize("state", [ended(137), None])
+def test_an_eviction_for_its_own_limit_is_a_failure_of_the_task(message: str, state: dict[str, Any] | None) -> None:
+    """Counted as OOMKilled is: without that it would be tried for ever. Also once its pod was removed."""
+    removed: dict[str, Any] = {"conditions": [{**DISRUPTION, "reason": "DeletionByPodGC"}], "removed": True}
+    finished: tuple[dict[str, Any], ...] = ({}, {"metadata": deleted(0, at="2026-01-01T01:00:00Z")}) if state else ()
+    for more in (*finished, removed):
+        observation = seen("Failed", state, reason="Evicted", message=message, **more)
+        assert brief(observation) == ("Failed", True, "Evicted")
+        assert (observation.message, observation.ran, observation.disrupted) == (message, True, False)
+        verdict = judge(RetryPolicy(max_attempts=1), Status(), observation)
+        assert (verdict.retry, verdict.failures) == (False, 1)
+    assert not seen("Failed", None, reason="Evicted", message=message).disrupted  # while there is no proof yet
 
 
 @pytest.mark.parametrize(
