@@ -27,7 +27,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from controller.core.task import AttemptId, Observation, Phase
-from controller.engine.pod import ContainerStatus, Pod, Terminated
+from controller.engine.pod import GATE, ContainerStatus, Pod, Terminated
 
 _DISRUPTED = frozenset({"Evicted", "Preempting", "NodeShutdown", "Shutdown", "Terminated", "NodeLost"})
 """`status.reason` of pods that the platform ended (Terminated: a graceful shutdown of the node)."""
@@ -212,7 +212,11 @@ def _why_waiting(pod: Pod) -> str:
             reason = "ErrImagePull" if waiting.reason == "ImagePullBackOff" else waiting.reason
             return f"{reason}: {waiting.message}" if waiting.message else reason
     scheduled = pod.condition("PodScheduled")
-    if scheduled is not None and scheduled.status == "False" and not pod.is_gated:
+    if scheduled is not None and scheduled.status == "False" and not pod.spec.node_name:
+        # Our own gate is no reason to wait; nor is one that was opened, of which the scheduler has not heard yet.
+        others = [gate.name for gate in pod.spec.scheduling_gates or () if gate.name != GATE]
+        if scheduled.reason == "SchedulingGated" and not others:
+            return ""
         return f"{scheduled.reason or 'Unschedulable'}: {scheduled.message or 'no node takes it'}"
     return ""
 

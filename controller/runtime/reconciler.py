@@ -145,7 +145,8 @@ class Reconciler:
         elif isinstance(message, StopSent):
             self._planner.stop_done(message.effect.attempt, message.observation, now)
         elif isinstance(message, EffectFailed):
-            self._planner.effect_failed(message.effect.attempt, now + message.retry_after)
+            _, effect, words, retry_after, is_delay = message
+            self._planner.effect_failed(effect.attempt, words, retry_after, now, is_delay=is_delay)
 
     def step(self) -> bool:
         """Plan once, persist, then act; tells whether there was anything to do.

@@ -230,3 +230,21 @@ def test_a_gated_pod_awaits_its_start() -> None:
     gated = {"schedulingGates": [{"name": "tally.dev/leadership"}]}
     assert seen("Pending", None, node="", spec=gated).awaits_start
     assert not seen("Pending", None, node="", spec=gated, metadata=deleted(0)).awaits_start
+
+
+def unscheduled(reason: str, message: str) -> list[dict[str, Any]]:
+    return [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
+
+
+def test_gates_of_ours_are_no_reason_to_wait_and_those_of_others_are() -> None:
+    """The condition stays for a moment after the gate was opened, and a bound pod waits for no scheduler."""
+    ours, theirs = {"name": "tally.dev/leadership"}, {"name": "kueue.x-k8s.io/admission"}
+    blocked = unscheduled("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
+    for gates in ([ours], []):
+        assert not seen("Pending", None, node="", spec={"schedulingGates": gates}, conditions=blocked).waiting
+    waits = seen("Pending", None, node="", spec={"schedulingGates": [theirs]}, conditions=blocked).waiting
+    assert waits.startswith("SchedulingGated: Scheduling is blocked")
+    assert not seen("Pending", WAITING, conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting
+    assert (
+        seen("Pending", None, node="", conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting == "Unschedulable: 0/1 nodes"
+    )
