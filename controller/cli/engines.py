@@ -56,7 +56,7 @@ def open_kubernetes(session: Session) -> KubernetesEngine:
 def _as_registered(settings: Settings, registered: dict[str, object]) -> Settings:
     """The flags win; what they leave open is taken from the replicas, where it can be used on this machine."""
     kubeconfig, namespaces = registered.get("kubeconfig"), registered.get("namespaces")
-    if settings.kubeconfig is None and "KUBECONFIG" not in os.environ and kubeconfig and Path(str(kubeconfig)).is_file():
+    if settings.kubeconfig is None and not os.environ.get("KUBECONFIG") and kubeconfig and Path(str(kubeconfig)).is_file():
         settings = replace(settings, kubeconfig=Path(str(kubeconfig)))
     if not settings.kube_namespaces and isinstance(namespaces, list):
         settings = replace(settings, kube_namespaces=tuple(map(str, namespaces)))

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from controller.core import transitions
-from controller.core.attempts import Attempt
+from controller.core.attempts import Attempt, waiting_reason
 from controller.core.errors import InvalidField
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.records import PoolRecord, Task
 from controller.core.retry import Verdict, judge
+from controller.core.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
 from controller.core.task import AttemptId, Observation, Phase, RequestKind, Status
 from controller.core.transitions import Moment
 from controller.core.validation import check_satisfiable
@@ -97,7 +98,11 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
             return Decision(noted)
     if status.stopping:
         return None
-    overdue = _overdue(task, status, moment)
+    if attempt is not None and attempt.failures >= FAILURES_TOLD and attempt.must_start:
+        words = f"{START_DELAYED}: {attempt.trouble}"
+        if (status.reason, _gist(status.message)) != (START_DELAYED, _gist(attempt.trouble)):
+            return Decision(transitions.kept_waiting(status, words, moment))
+    overdue = _overdue(task, status, attempt, moment)
     return Decision(transitions.stop_requested(status, *overdue, moment)) if overdue is not None else None
 
 
@@ -115,12 +120,11 @@ def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status
 
 
 def _as_policy_sees(status: Status, seen: Observation) -> Observation:
-    """The observation that retry rules judge: a stop for a deadline is a failure with the deadline's reason."""
-    if status.stopping == "deadline-start":
-        return msgspec.structs.replace(seen, reason="StartDeadlineExceeded", ran=False, disrupted=False)
-    if status.stopping == "deadline-run":
-        return msgspec.structs.replace(seen, reason="DeadlineExceeded", ran=True, disrupted=False)
-    return seen
+    """The observation that retry rules judge: a stop for a deadline, or for what keeps it from running, is a failure."""
+    reason = transitions.stop_reason(status)
+    if not reason:
+        return seen
+    return msgspec.structs.replace(seen, reason=reason, ran=status.stopping == "deadline-run", disrupted=False)
 
 
 def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment: Moment) -> Status | None:
@@ -130,10 +134,12 @@ def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment
     if seen.phase in (Phase.RUNNING, Phase.PENDING):
         if status.lost_since is not None:
             return transitions.found(status, moment)
-        # Noted once for each reason: the words after it may change with every look ("0/5 nodes …").
-        word = seen.waiting.partition(": ")[0][: transitions.REASON_LIMIT]
-        is_news = seen.phase is Phase.PENDING and not status.stopping and word not in ("", status.reason)
-        return transitions.kept_waiting(status, seen.waiting, moment) if is_news else None
+        if seen.phase is Phase.RUNNING or status.stopping:
+            return None
+        word = waiting_reason(seen)[: transitions.REASON_LIMIT]  # noted once for each
+        if word == status.reason or seen.awaits_start:
+            return None
+        return transitions.kept_waiting(status, seen.waiting, moment) if word else transitions.no_longer_waiting(status, moment)
     if status.lost_since is not None:
         return None
     if status.stopping:
@@ -145,10 +151,21 @@ def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment
     return transitions.lost(status, seen.reason or "Lost", message, moment)
 
 
-def _overdue(task: Task, status: Status, moment: Moment) -> tuple[str, str] | None:
+def _gist(words: str) -> str:
+    """What two failures have in common that differ in details alone: what stands before the first colon."""
+    return words.partition(":")[0]
+
+
+def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> tuple[str, str] | None:
     """Why the attempt must be stopped now: kind and message."""
     if task.spec is None:
         return "spec-deleted", "its spec was deleted"
+    due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
+    if due is not None and due <= moment.now:
+        assert attempt is not None
+        assert attempt.observation is not None
+        reason, _, words = attempt.observation.waiting.partition(": ")
+        return transitions.CANNOT_START + reason, words or reason
     limits = task.spec.deadlines
     if status.state is State.PENDING and limits.start_seconds is not None:
         if (status.admitted_at or 0.0) + limits.start_seconds <= moment.now:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from controller.core.lifecycle import FINISHED, State
 from controller.core.records import Task
 from controller.core.resources import Vector
+from controller.core.start_faults import START_DELAYED
 from controller.core.task import Policy, Pool, Status
 from controller.core.world import World
 
@@ -100,7 +101,8 @@ def _holding(task: Task, status: Status, now: float) -> str:
     if status.lost_since is not None:
         return _lost(task, status, f"{attempt} {holds}", now)
     if status.stopping:
-        why = _STOPPING.get(status.stopping, status.stopping)
+        kind, _, word = status.stopping.partition(": ")
+        why = f"it cannot start ({word}: {_words(status.message)})" if word else _STOPPING.get(kind, kind)
         return f"{attempt} is being stopped since {why}, and {holds} until its end is observed"
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now
@@ -110,8 +112,11 @@ def _holding(task: Task, status: Status, now: float) -> str:
     since = status.admitted_at or now
     limit = task.spec.deadlines.start_seconds if task.spec is not None else None
     ends = f"; it is stopped in {span(since + limit - now)} if it does not run by then" if limit is not None else ""
+    admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
+    if status.reason == START_DELAYED:
+        return f"{admitted} and could not be started yet: {_words(status.message)}; it is tried again, ever more slowly{ends}"
     said = f"; the engine says: {because}" if (because := _because(status)) else ""
-    return f"{attempt} was admitted {span(now - since)} ago, {holds} and has not been seen running yet{said}{ends}"
+    return f"{admitted} and has not been seen running yet{said}{ends}"
 
 
 def _lost(task: Task, status: Status, held: str, now: float) -> str:

@@ -13,6 +13,9 @@ HEARTBEAT_SECONDS = 2.0  # the defaults of the settings of these names
 SILENCE_SECONDS = 10.0
 RELIST_SECONDS = 30.0
 
+LIST_SECONDS = 30.0
+"""As long as one list of an engine may take: it is not called dead sooner."""
+
 
 class Freshness(StrEnum):
     """What an age means, the best first: as current as can be, old enough to be doubted, too old to be believed."""
@@ -62,7 +65,7 @@ class Rule(NamedTuple):
         return cls(
             store=Limits(3 * heartbeat_seconds, 2 * silence_seconds),
             replica=Limits(3 * heartbeat_seconds, 5 * heartbeat_seconds),
-            engine=Limits(2 * relist_seconds, 4 * relist_seconds),
+            engine=Limits(2 * relist_seconds, max(4 * relist_seconds, LIST_SECONDS)),
         )
 
 

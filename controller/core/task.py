@@ -171,7 +171,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     hold: Vector = ZERO
     uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
     node: str = ""
-    stopping: str = ""  # why the attempt is being stopped: "cancel", "deadline-start", "deadline-run"; "" when it is not
+    stopping: str = ""  # why the attempt is being stopped (see transitions.stop_requested); "" when it is not
     lost_since: float | None = None  # since when the attempt may have ended without proof; its hold stays
     abandoned: int = 0  # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
     failures: int = 0  # attempts that ran and failed, as the retry policy counts them

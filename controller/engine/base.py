@@ -31,6 +31,10 @@ class EngineUnavailable(EngineError):
         self.retry_after = retry_after
 
 
+class AttemptDelayed(EngineUnavailable):
+    """What the attempt needs is being made, its image for example: ask again each `retry_after` seconds."""
+
+
 class AttemptRefused(EngineError):
     """The engine refuses to start this attempt, and certainly has not started it.
 

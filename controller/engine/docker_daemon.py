@@ -16,7 +16,7 @@ from docker.types import CancellableStream
 from docker.utils import kwargs_from_env, parse_repository_tag
 from requests.exceptions import RequestException
 
-from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.base import AttemptDelayed, AttemptRefused, EngineUnavailable
 
 REQUEST_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # of a stream: of events, after which it is opened again; of a pull, after which it has failed
@@ -100,7 +100,7 @@ class ImagePulls:
         self._closed = threading.Event()
 
     def need(self, image: str) -> NoReturn:
-        """Have the image pulled. Raises EngineUnavailable while that is under way, AttemptRefused once it has failed."""
+        """Have the image pulled. Raises AttemptDelayed while that is under way, AttemptRefused once it has failed."""
         with self._lock:
             failure = self._failures.pop(image, None)
             if failure is not None:
@@ -109,7 +109,7 @@ class ImagePulls:
                 thread = threading.Thread(target=self._run, args=(image,), name=f"docker-pull-{image}", daemon=True)
                 self._pulls[image] = thread
                 thread.start()
-        raise EngineUnavailable(f"image {image} is being pulled", retry_after=_PULL_RETRY_SECONDS)
+        raise AttemptDelayed(f"image {image} is being pulled", retry_after=_PULL_RETRY_SECONDS)
 
     def close(self) -> None:
         """End the pulls under way; each ends with the daemon's next word of it. What was fetched stays with the daemon."""

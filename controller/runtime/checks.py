@@ -28,11 +28,16 @@ def leader(name: str) -> Check:
     return Check("leader", bool(name), f"{name} leads" if name else "no leader is known")
 
 
-def engine(name: str, age_seconds: float | None, limits: Limits, *, answers: bool) -> Check:
-    """Whether the engine answers the leader: its last list, and not too long ago."""
+def engine(name: str, age_seconds: float | None, limits: Limits, *, silent: str | None) -> Check:
+    """Whether the engine answers the leader, and not too long ago: a call that hangs says nothing at all.
+
+    `silent` is why its last list failed ("" when that is not known), None when it did not.
+    """
     if age_seconds is None:
-        return Check("engine", False, f"{name} has not answered in this term")
-    seen = f"{name} answered {span(age_seconds)} ago"
+        return Check("engine", False, f"{name} has not answered in this term" + (f": {silent}" if silent else ""))
+    answers = silent is None and limits.judge(age_seconds) is not Freshness.DEAD
+    if answers:
+        return Check("engine", True, f"{name} answered {span(age_seconds)} ago")
     return Check(
-        "engine", answers and limits.judge(age_seconds) is not Freshness.DEAD, seen if answers else f"{seen}, but not since"
+        "engine", False, f"{name} does not answer, and answered last {span(age_seconds)} ago" + (f": {silent}" if silent else "")
     )

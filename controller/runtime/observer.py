@@ -15,10 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class Observer:
-    """One tenure's eyes. The watch begins before the first list, so that nothing falls between the two.
-
-    `heard_at` is when the engine last answered or told something (boottime), None before it did.
-    """
+    """One tenure's eyes. The watch begins before the first list, so that nothing falls between the two."""
 
     def __init__(self, engine: Engine, epoch: int, inbox: Inbox, clock: Clock, relist_seconds: float) -> None:
         self._engine = engine
@@ -28,7 +25,6 @@ class Observer:
         self._relist_seconds = relist_seconds
         self._closed = threading.Event()
         self._relist = threading.Event()
-        self.heard_at: float | None = None
         self._threads = [
             threading.Thread(target=self._watch, name=f"engine-watch-{epoch}", daemon=True),
             threading.Thread(target=self._list, name=f"engine-list-{epoch}", daemon=True),
@@ -51,7 +47,6 @@ class Observer:
 
     def _watch(self) -> None:
         def sink(observation: Observation) -> None:
-            self.heard_at = self._clock.boottime()
             self._inbox.put(Observed(self._epoch, observation))
 
         while not self._closed.is_set():
@@ -68,7 +63,6 @@ class Observer:
             began = self._clock.now()
             try:
                 listed = self._engine.list()
-                self.heard_at = self._clock.boottime()
                 self._inbox.put(Listed(self._epoch, listed, began))
                 pause = self._relist_seconds
             except EngineError as error:

@@ -343,7 +343,8 @@ class Replica:
             checks.leader(leader),
         ]
         if office is not None:
-            ready.append(checks.engine(self._engine.name, engine_age, self._rule.engine, answers=office.engine_answers))
+            silent = office.engine_error if not office.engine_answers else None
+            ready.append(checks.engine(self._engine.name, engine_age, self._rule.engine, silent=silent))
         return Facts(
             replica=self._options.identity["id"],
             cluster=self._options.cluster,

@@ -76,9 +76,14 @@ class Tenure:
         return self._planner.engine_answers
 
     @property
+    def engine_error(self) -> str:
+        """What the engine said when it was listed last, if that was no list."""
+        return self.reconciler.engine_error
+
+    @property
     def engine_age_seconds(self) -> float | None:
         """Seconds since the engine answered or told something, None when it has not in this term."""
-        heard_at = self._observer.heard_at
+        heard_at = self.reconciler.engine_heard_at
         return None if heard_at is None else max(0.0, self._clock.boottime() - heard_at)
 
     @property

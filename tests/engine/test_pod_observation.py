@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.core.task import Observation, Phase
+from controller.core.retry import judge
+from controller.core.task import Observation, Phase, RetryPolicy, Status
 from controller.engine.pod import decode_pod
 from controller.engine.pod_observation import observe
 
@@ -134,6 +135,16 @@ def test_a_deleted_pod_says_so() -> None:
     ("observation", "reason"),
     [
         (seen("Failed", ended(137), reason="Evicted", message="low on memory"), "Evicted"),
+        (
+            seen(
+                "Failed",
+                ended(137),
+                reason="Evicted",
+                message="The node was low on resource: ephemeral-storage. "
+                "Container task was using 2Gi, which exceeds its request of 0. ",
+            ),
+            "Evicted",
+        ),
         (seen("Failed", ended(143), reason="Terminated", message="node shutdown"), "Terminated"),
         (seen("Failed", ended(143), conditions=[{**DISRUPTION, "reason": "TerminationByKubelet"}]), "TerminationByKubelet"),
         (
@@ -145,6 +156,28 @@ def test_a_deleted_pod_says_so() -> None:
 def test_what_the_platform_ended_is_no_failure_of_the_task(observation: Observation, reason: str) -> None:
     assert brief(observation) == ("Failed", True, reason)
     assert observation.disrupted
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+        'Container task exceeded its local ephemeral storage limit "100Mi". ',
+        'Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". ',
+    ],
+)
+@pytest.mark.parametrize("state", [ended(137), None])
+def test_an_eviction_for_its_own_limit_is_a_failure_of_the_task(message: str, state: dict[str, Any] | None) -> None:
+    """Counted as OOMKilled is: without that it would be tried for ever. Also once its pod was removed."""
+    removed: dict[str, Any] = {"conditions": [{**DISRUPTION, "reason": "DeletionByPodGC"}], "removed": True}
+    finished: tuple[dict[str, Any], ...] = ({}, {"metadata": deleted(0, at="2026-01-01T01:00:00Z")}) if state else ()
+    for more in (*finished, removed):
+        observation = seen("Failed", state, reason="Evicted", message=message, **more)
+        assert brief(observation) == ("Failed", True, "Evicted")
+        assert (observation.message, observation.ran, observation.disrupted) == (message, True, False)
+        verdict = judge(RetryPolicy(max_attempts=1), Status(), observation)
+        assert (verdict.retry, verdict.failures) == (False, 1)
+    assert not seen("Failed", None, reason="Evicted", message=message).disrupted  # while there is no proof yet
 
 
 @pytest.mark.parametrize(
@@ -197,3 +230,21 @@ def test_a_gated_pod_awaits_its_start() -> None:
     gated = {"schedulingGates": [{"name": "tally.dev/leadership"}]}
     assert seen("Pending", None, node="", spec=gated).awaits_start
     assert not seen("Pending", None, node="", spec=gated, metadata=deleted(0)).awaits_start
+
+
+def unscheduled(reason: str, message: str) -> list[dict[str, Any]]:
+    return [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
+
+
+def test_gates_of_ours_are_no_reason_to_wait_and_those_of_others_are() -> None:
+    """The condition stays for a moment after the gate was opened, and a bound pod waits for no scheduler."""
+    ours, theirs = {"name": "tally.dev/leadership"}, {"name": "kueue.x-k8s.io/admission"}
+    blocked = unscheduled("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
+    for gates in ([ours], []):
+        assert not seen("Pending", None, node="", spec={"schedulingGates": gates}, conditions=blocked).waiting
+    waits = seen("Pending", None, node="", spec={"schedulingGates": [theirs]}, conditions=blocked).waiting
+    assert waits.startswith("SchedulingGated: Scheduling is blocked")
+    assert not seen("Pending", WAITING, conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting
+    assert (
+        seen("Pending", None, node="", conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting == "Unschedulable: 0/1 nodes"
+    )

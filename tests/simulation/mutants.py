@@ -134,7 +134,7 @@ MUTANTS = [
         (
             Edit(
                 "runtime.actuator:Actuator._perform",
-                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
+                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))",
                 "self._inbox.put(StartRefused(epoch, effect, 'Timeout', str(error), False))",
             ),
         ),
@@ -144,7 +144,7 @@ MUTANTS = [
         (
             Edit(
                 "runtime.actuator:Actuator._perform",
-                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
+                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))",
                 """shown = [effect.attempt]
             if isinstance(effect, Start):
                 try:
