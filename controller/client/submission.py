@@ -18,11 +18,12 @@ import msgspec
 
 from controller.clock import Clock
 from controller.core import codec
+from controller.core.demand import check_satisfiable
 from controller.core.errors import CorruptValue, InvalidField
 from controller.core.records import PoolRecord
 from controller.core.resources import Vector, parse_quantity
 from controller.core.task import Pool, Spec
-from controller.core.validation import check_satisfiable, parse_spec
+from controller.core.validation import parse_spec
 from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys
 

@@ -12,13 +12,13 @@ import msgspec
 
 from controller.core import transitions
 from controller.core.attempts import Attempt
+from controller.core.demand import check_satisfiable
 from controller.core.errors import InvalidField
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.records import PoolRecord, Task
 from controller.core.retry import Verdict, judge
 from controller.core.task import AttemptId, Observation, Phase, RequestKind, Status
 from controller.core.transitions import Moment
-from controller.core.validation import check_satisfiable
 
 LOST_AFTER_STOP_SECONDS = 60.0
 """An attempt that was told to stop, and of which there is no proof so long after its grace, is shown as lost."""

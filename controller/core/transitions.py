@@ -30,14 +30,15 @@ class Moment(NamedTuple):
     op: str
 
 
-def admitted(task: Task, spec: Spec, attempt: int, moment: Moment) -> Status:
-    """It fits and it is its turn: the hold begins, and with it attempt number `attempt`."""
+def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
+    """It fits its pool, as that is at `pool_mod`, and it is its turn: the hold begins, and with it attempt number `attempt`."""
     return _step(
         _status_of(task),
         Event.ADMITTED,
         moment,
         pool=task.pool,  # whose queue it waited in; a spec put again by hand may name another by now
-        hold=spec.resources,
+        hold=task.demand,
+        sized_by=pool_mod if task.demand != spec.resources else 0,
         attempt=attempt,
         admitted_at=moment.now,
         started_at=None,
@@ -162,6 +163,7 @@ def _status_of(task: Task) -> Status:
 def _ended(status: Status, seen: Observation, moment: Moment) -> dict[str, Any]:
     return {
         "hold": ZERO,
+        "sized_by": 0,
         "stopping": "",
         "lost_since": None,
         "exit_code": seen.exit_code,

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from controller.core import codec
+from controller.core.demand import demand, pool_template
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
@@ -267,9 +268,10 @@ class World:
         self.dirty_pools[name] = None
         try:
             if change.kind == "pools":
-                self.pools.pop(name, None)
+                before = self.pools.pop(name, None)
                 if change.value is not None:
                     self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+                self._size_again(name, before)
             else:
                 self.ledgers.pop(name, None)
                 if change.value is not None:
@@ -277,6 +279,13 @@ class World:
                     self.ledgers[name] = Ledger(held, change.mod, extras)
         except CorruptValue as error:
             self._quarantine(change, str(error))
+
+    def _size_again(self, name: str, before: PoolRecord | None) -> None:
+        """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
+        after = self.pools.get(name)
+        if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
+            for task_id in [*self.queue(name)]:
+                self._enqueue(self.tasks[task_id])
 
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
@@ -353,7 +362,9 @@ class World:
         queue = self.queues.get(task.pool)
         if queue is None:
             queue = self.queues[task.pool] = Queue()
-        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.spec.resources)
+        record = self.pools.get(task.pool)
+        task.demand = demand(task.spec, record.pool if record is not None else None)
+        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
         self.dirty_pools[task.pool] = None
 
     def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:

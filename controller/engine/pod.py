@@ -11,16 +11,16 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
+from controller.core.pod_merge import MAIN
 from controller.core.task import AttemptId
 
-MAIN = "task"
-"""Name of the container that is the task; others in the pod are the user's."""
 FINALIZER = "tally.dev/attempt"
 GATE = "tally.dev/leadership"
 LABEL_CLUSTER = "tally.dev/cluster"
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
+LABEL_MAIN = "tally.dev/main-container"  # names the container whose end ends the attempt
 
 
 class Meta(Struct, frozen=True, rename="camel"):

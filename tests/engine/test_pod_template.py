@@ -121,13 +121,16 @@ def test_templates_merge_by_name() -> None:
     template = {
         "metadata": {"annotations": {"a": "b"}},
         "spec": {
-            "containers": [{"name": "side", "image": "x"}, {"name": "task", "env": [secret], "volumeMounts": [{"name": "v"}]}]
+            "containers": [
+                {"name": "side", "image": "x"},
+                {"name": "task", "env": [secret], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+            ]
         },
     }
     pod = pod_of("true", pod_template=template, env={"A": "1"})
     assert [each["name"] for each in pod["spec"]["containers"]] == ["task", "side"]
     assert {"KEY", "A", "TALLY_TERM"} <= {each["name"] for each in main(pod)["env"]}
-    assert main(pod)["volumeMounts"] == [{"name": "v"}]
+    assert main(pod)["volumeMounts"] == [{"name": "v", "mountPath": "/v"}]
     assert pod["metadata"]["annotations"]["a"] == "b"
 
 
