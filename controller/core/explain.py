@@ -19,6 +19,8 @@ _STOPPING = {
     "deadline-start": "its start deadline has passed",
     "deadline-run": "its run deadline has passed",
     "spec-deleted": "its spec was deleted",
+    "main-ended": "its main container has ended",
+    "main-not-started": "its main container could not be started",
 }
 NAMED = 3  # tasks ahead that are named; the others are counted
 

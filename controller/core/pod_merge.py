@@ -68,6 +68,9 @@ def check_template(template: Document, path: str) -> None:
     for name, value in template.get("metadata", {}).items():
         if name not in ("labels", "annotations") or not isinstance(value, Mapping):
             raise InvalidField(f"{path}.metadata.{name}", "a template's metadata has the mappings labels and annotations")
+        for key in value if name == "labels" else ():
+            if str(key).startswith("tally.dev/"):  # what a pod is to Tally: also that it stands for one that never ran
+                raise InvalidField(f"{path}.metadata.labels.{key}", "is set by Tally alone: leave it out here")
     spec = template.get("spec", {})
     for name in ("containers", "initContainers"):
         containers = spec.get(name, [])

@@ -259,7 +259,7 @@ class Observation(Struct, frozen=True, kw_only=True):
     node: str = ""
     started_at: float | None = None
     finished_at: float | None = None
-    main_ended: bool = False  # the container that ends the attempt has ended (see exit_code), but others have not
+    main_ended: bool = False  # the container that ends the attempt has (see exit_code, ran), and others have not
     disrupted: bool = False  # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
     awaits_start: bool = False  # created, but not let loose: another Start does it
     awaits_commit: bool = False  # ended, and the engine keeps what is left of it until a Settle says that this is committed

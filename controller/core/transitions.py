@@ -20,6 +20,7 @@ from controller.core.task import HISTORY_LIMIT, SCHEMA_VERSION, Observation, Req
 
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
 REASON_LIMIT = 64
+MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"  # why an attempt is stopped, beside a user's wish or a deadline
 
 
 class Moment(NamedTuple):
@@ -72,6 +73,14 @@ def running(status: Status, seen: Observation, moment: Moment) -> Status:
 def stop_requested(status: Status, why: str, message: str, moment: Moment) -> Status:
     """Its attempt is to be stopped (`why`: cancel, deadline-start, deadline-run, spec-deleted); the hold stays until then."""
     return _step(status, Event.STOP_REQUESTED, moment, why, message, stopping=why)
+
+
+def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
+    """Its main container has ended, or could not be started: that is its end, and what else is in its pod is to be stopped."""
+    why = MAIN_ENDED if seen.ran else MAIN_NOT_STARTED
+    what = f"its main container ended with exit code {seen.exit_code}" if seen.ran else "its main container could not be started"
+    message = what + (f": {seen.message}" if seen.message else "")
+    return _step(status, Event.STOP_REQUESTED, moment, seen.reason or why, message, stopping=why, exit_code=seen.exit_code)
 
 
 def succeeded(status: Status, seen: Observation, moment: Moment) -> Status:

@@ -284,8 +284,9 @@ class World:
         """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
         after = self.pools.get(name)
         if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
-            for task_id in [*self.queue(name)]:
-                self._enqueue(self.tasks[task_id])
+            for task in [self.tasks[task_id] for task_id in self.queue(name)]:
+                if task.pool == name:  # or else it is about to be indexed anew
+                    self._enqueue(task)
 
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
