@@ -66,7 +66,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
         # The pool has not changed since: it could not be satisfied when it was submitted. A pool that shrinks later
         # makes its tasks wait instead.
         try:
-            check_satisfiable(task.spec, pool.pool)
+            check_satisfiable(task.spec, pool.pool, task.demand)
         except InvalidField as error:
             return Decision(transitions.rejected(task, "Unsatisfiable", str(error), moment), compares_spec=True)
     limit = task.spec.deadlines.queue_seconds

@@ -25,6 +25,30 @@ def demand(spec: Spec, pool: Pool | None) -> Vector:
     return pod_requests(_pod_spec(spec, pool), "pod_template.spec", spec.resources)
 
 
+class Demands:
+    """Demands that are remembered: those of specs that have no template of their own, and ask for the same of one pool."""
+
+    LIMIT = 1024  # of each pool
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[Vector, Vector]] = {}
+
+    def of(self, spec: Spec, pool: Pool | None) -> Vector:
+        """As `demand`."""
+        if pool is None or spec.pod_template or not pool_template(pool):
+            return demand(spec, pool)
+        known = self._known.setdefault(pool.name, {})
+        if spec.resources not in known:
+            if len(known) >= self.LIMIT:
+                known.clear()
+            known[spec.resources] = demand(spec, pool)
+        return known[spec.resources]
+
+    def forget(self, pool: str) -> None:
+        """The pool is another one now."""
+        self._known.pop(pool, None)
+
+
 def pool_template(pool: Pool | None) -> Document:
     """The pod template that all tasks of the pool have in common, {} when there is none."""
     template: Document = pool.engine_options.get("pod_template", {}) if pool is not None else {}
@@ -46,10 +70,9 @@ def main_container(spec: Spec, pool: Pool) -> str:
     return main
 
 
-def check_satisfiable(spec: Spec, pool: Pool) -> None:
-    """Raises InvalidField when the spec can never run in its pool: with the numbers, when it asks for more than that has."""
+def check_satisfiable(spec: Spec, pool: Pool, asked: Vector) -> None:
+    """Raises InvalidField when the spec, whose demand is `asked`, can never run in its pool: the numbers, when it asks too much."""
     main_container(spec, pool)
-    asked = demand(spec, pool)
     for name in asked.exceeding(pool.capacity):
         amount = Vector({name: asked[name]}).format()[name]
         more = " with what its pod template adds" if asked[name] != spec.resources.get(name) else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 import msgspec
@@ -120,9 +121,20 @@ def _mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
 
 def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
     """A mapping of anything, as it will be read back from the store: what JSON has no word for (a date) is text from here on."""
+    return _decoded(_as_json(raw, field, problem), field)
+
+
+def _as_json(raw: object, field: str, problem: str) -> bytes:
     try:
-        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(_mapping(raw, field, problem)))
+        return msgspec.json.encode(_mapping(raw, field, problem))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
+
+
+def _decoded(text: bytes, field: str) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
         raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
     if _is_deeper_than(MAX_NESTING, plain):
         raise InvalidField(field, f"is nested more than {MAX_NESTING} deep")
@@ -308,7 +320,12 @@ def _integer_within(low: int, high: int) -> _Parse:
 
 
 def _template(raw: object, field: str) -> dict[str, Any]:
-    template = _json_object(raw, field, "expected a pod template")
+    return _checked_template(_as_json(raw, field, "expected a pod template"), field)
+
+
+@lru_cache(maxsize=64)  # the tasks of one user have few different ones: each is checked once, and kept once
+def _checked_template(text: bytes, field: str) -> dict[str, Any]:
+    template = _decoded(text, field)
     check_template(template, field)
     pod_requests(overlay({}, template).get("spec", {}), f"{field}.spec")
     return template

@@ -183,10 +183,10 @@ def test_an_unsatisfiable_request_is_refused_with_the_numbers() -> None:
     pool = Pool(name="p", capacity=Vector.parse({"cpu": 4}))
     spec = parse_spec({**GOOD, "resources": {"cpu": "4500m"}})
     with pytest.raises(InvalidField, match=r"resources\.cpu: asks for 4500m, but pool 'p' has 4 in all"):
-        check_satisfiable(spec, pool)
+        check_satisfiable(spec, pool, spec.resources)
     spec = parse_spec({**GOOD, "resources": {"nvidia.com/gpu": 1}})
     with pytest.raises(InvalidField, match=r"nvidia\.com/gpu: asks for 1, but pool 'p' has none"):
-        check_satisfiable(spec, pool)
+        check_satisfiable(spec, pool, spec.resources)
 
 
 def test_what_json_cannot_say_is_refused_in_templates() -> None:

@@ -56,6 +56,11 @@ def sized(resources: dict[str, Any], template: Pod, pool_template: Pod | None = 
     return demand(given.spec, given.pool), build_pod(given, options_for(given), "jobs")
 
 
+def check(spec: Spec, pool: Pool) -> None:
+    """As a submission is checked."""
+    check_satisfiable(spec, pool, demand(spec, pool))
+
+
 def containers(*asked: tuple[str, Pod], **more: Any) -> Pod:
     """A template of these containers; the task's own has its image already."""
     named = [{"name": name, "resources": resources} | ({} if name == "task" else {"image": "x"}) for name, resources in asked]
@@ -142,7 +147,7 @@ def test_what_can_never_run_is_refused_with_the_numbers() -> None:
     with pytest.raises(
         InvalidField, match=r"resources\.cpu: asks for 3 with what its pod template adds, but pool 'p' has 2 in all"
     ):
-        check_satisfiable(Spec(id="a", resources=Vector.parse({"cpu": 1})), pool)
+        check(Spec(id="a", resources=Vector.parse({"cpu": 1})), pool)
 
 
 def test_a_main_container_that_is_not_there_is_named() -> None:
@@ -150,9 +155,9 @@ def test_a_main_container_that_is_not_there_is_named() -> None:
     template = containers(("side", {}), initContainers=[init("i", "1")])
     spec = Spec(id="a", image="x", pod_template=template, main_container="i")
     with pytest.raises(InvalidField, match=r"^main_container: is 'i', but the containers of the task's pod are task, side$"):
-        check_satisfiable(spec, Pool(name="p", capacity=Vector.parse({"cpu": 9})))
+        check(spec, Pool(name="p", capacity=Vector.parse({"cpu": 9})))
     with pytest.raises(InvalidField, match=r"^engine_options\.main_container: is 'x'"):
-        check_satisfiable(Spec(id="a"), Pool(name="p", engine_options={"main_container": "x"}))
+        check(Spec(id="a"), Pool(name="p", engine_options={"main_container": "x"}))
 
 
 amounts = st.dictionaries(
