@@ -18,11 +18,12 @@ import msgspec
 
 from controller.clock import Clock
 from controller.core import codec
+from controller.core.demand import check_satisfiable, demand
 from controller.core.errors import CorruptValue, InvalidField
 from controller.core.records import PoolRecord
 from controller.core.resources import Vector, parse_quantity
 from controller.core.task import Pool, Spec
-from controller.core.validation import check_satisfiable, parse_spec
+from controller.core.validation import parse_spec
 from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys
 
@@ -101,7 +102,7 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
         raise InvalidField("pool", f"there is no pool {spec.pool!r}; known are {known}")
     named = frozenset(given.get("resources") or ())
     spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, record.pool))
-    check_satisfiable(spec, record.pool)
+    check_satisfiable(spec, record.pool, demand(spec, record.pool))
     return Prepared(spec, named, raw, record.mod, position)
 
 

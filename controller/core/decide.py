@@ -12,6 +12,7 @@ import msgspec
 
 from controller.core import transitions
 from controller.core.attempts import Attempt, waiting_reason
+from controller.core.demand import check_satisfiable
 from controller.core.errors import InvalidField
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.records import PoolRecord, Task
@@ -19,7 +20,6 @@ from controller.core.retry import Verdict, judge
 from controller.core.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
 from controller.core.task import AttemptId, Observation, Phase, RequestKind, Status
 from controller.core.transitions import Moment
-from controller.core.validation import check_satisfiable
 
 LOST_AFTER_STOP_SECONDS = 60.0
 """An attempt that was told to stop, and of which there is no proof so long after its grace, is shown as lost."""
@@ -67,7 +67,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
         # The pool has not changed since: it could not be satisfied when it was submitted. A pool that shrinks later
         # makes its tasks wait instead.
         try:
-            check_satisfiable(task.spec, pool.pool)
+            check_satisfiable(task.spec, pool.pool, task.demand)
         except InvalidField as error:
             return Decision(transitions.rejected(task, "Unsatisfiable", str(error), moment), compares_spec=True)
     limit = task.spec.deadlines.queue_seconds
@@ -84,6 +84,8 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     may_end = attempt is None or not attempt.starting
     if seen is not None and seen.stopped:
         return Decision(end(task, status, seen, moment)) if may_end else None
+    if seen is not None and seen.main_ended and not status.stopping:
+        return Decision(transitions.main_ended(status, seen, moment))
     requested = _holding_request(task, status, attempt, moment)
     if requested is not None:
         return requested
@@ -108,6 +110,8 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
 
 def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status:
     """The attempt has ended, and that is proven: the status without its hold."""
+    if status.stopping in (transitions.MAIN_ENDED, transitions.MAIN_NOT_STARTED):
+        seen = _as_main_ended(status, seen)
     if seen.phase is Phase.SUCCEEDED:
         return transitions.succeeded(status, seen, moment)
     if status.cancelling:
@@ -117,6 +121,20 @@ def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status
     else:
         verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen))
     return transitions.failed(status, seen, verdict, moment)
+
+
+def _as_main_ended(status: Status, seen: Observation) -> Observation:
+    """What counts is how its main container ended: that was recorded before the others were stopped."""
+    succeeded = status.exit_code == 0
+    return msgspec.structs.replace(
+        seen,
+        phase=Phase.SUCCEEDED if succeeded else Phase.FAILED,
+        ran=status.stopping == transitions.MAIN_ENDED,
+        exit_code=status.exit_code,
+        reason="Completed" if succeeded else status.reason,
+        message="",
+        disrupted=False,
+    )
 
 
 def _as_policy_sees(status: Status, seen: Observation) -> Observation:
@@ -179,8 +197,8 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
 def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     if RequestKind.CANCEL in task.requests:
         request = task.requests[RequestKind.CANCEL][0]
-        if status.cancelling:
-            why = "it is being cancelled already"
+        if status.cancelling or (status.stopping and status.exit_code == 0):
+            why = "it is being cancelled already" if status.cancelling else "its main container has succeeded"
             return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
         message = f"cancelled by {request.by or 'request'}" + (f": {request.reason}" if request.reason else "")
         return Decision(transitions.stop_requested(status, "cancel", message, moment), (RequestKind.CANCEL,))

@@ -20,6 +20,8 @@ _STOPPING = {
     "deadline-start": "its start deadline has passed",
     "deadline-run": "its run deadline has passed",
     "spec-deleted": "its spec was deleted",
+    "main-ended": "its main container has ended",
+    "main-not-started": "its main container could not be started",
 }
 NAMED = 3  # tasks ahead that are named; the others are counted
 
@@ -154,7 +156,7 @@ def _waiting(world: World, task: Task, now: float) -> str:
 
 
 def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
-    asked = task.spec.resources if task.spec is not None else Vector()
+    asked = task.demand
     free = pool.capacity - world.ledger(pool.name).held
     if not asked.fits(pool.capacity):
         return f"{task.id} can never run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool {pool.name}"
@@ -175,9 +177,9 @@ def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
 def _blocker(world: World, pool: Pool, head_id: str, free: Vector, now: float) -> str:
     """Why the head of the queue keeps others from running."""
     head = world.tasks.get(head_id)
-    if head is None or head.spec is None or head.spec.resources.fits(free):
+    if head is None or head.spec is None or head.demand.fits(free):
         return ", and the leader admits them first"
-    blocks = f"; the head, {head_id}, asks for {_lack(head.spec.resources, free, 'free')}"
+    blocks = f"; the head, {head_id}, asks for {_lack(head.demand, free, 'free')}"
     if pool.policy is Policy.STRICT:
         return f"{blocks}, and the pool's policy is strict: nobody passes the head"
     waited = now - head.queued_at

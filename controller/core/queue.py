@@ -38,6 +38,9 @@ class Queue:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._places
 

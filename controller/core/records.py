@@ -38,6 +38,7 @@ class Task:
 
     __slots__ = (
         "counted",
+        "demand",
         "due",
         "extras",
         "frozen",
@@ -64,6 +65,7 @@ class Task:
         self.status_mod = 0
         self.requests: Mapping[RequestKind, tuple[Request, int]] = NO_REQUESTS  # kind → (request, mod)
         self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
+        self.demand = ZERO  # what it asks for of its pool, while it is in the queue
         self.due: float | None = None  # when its timer rings next
         self.counted: tuple[str, State] | None = None  # under which pool and state it is counted
 

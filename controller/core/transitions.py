@@ -22,6 +22,7 @@ MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a st
 REASON_LIMIT = 64
 CANNOT_START = "cannot-start: "
 """Before the engine's word, in `Status.stopping`: such an end is a failure to start."""
+MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"  # why an attempt is stopped, beside a user's wish or a deadline
 
 
 class Moment(NamedTuple):
@@ -32,14 +33,15 @@ class Moment(NamedTuple):
     op: str
 
 
-def admitted(task: Task, spec: Spec, attempt: int, moment: Moment) -> Status:
-    """It fits and it is its turn: the hold begins, and with it attempt number `attempt`."""
+def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
+    """It fits its pool, as that is at `pool_mod`, and it is its turn: the hold begins, and with it attempt number `attempt`."""
     return _step(
         _status_of(task),
         Event.ADMITTED,
         moment,
         pool=task.pool,  # whose queue it waited in; a spec put again by hand may name another by now
-        hold=spec.resources,
+        hold=task.demand,
+        sized_by=pool_mod if task.demand != spec.resources else 0,
         attempt=attempt,
         admitted_at=moment.now,
         started_at=None,
@@ -76,6 +78,14 @@ def stop_requested(status: Status, why: str, message: str, moment: Moment) -> St
     CANNOT_START and the engine's word for what keeps it from running.
     """
     return _step(status, Event.STOP_REQUESTED, moment, why, message, stopping=why)
+
+
+def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
+    """Its main container has ended, or could not be started: that is its end, and what else is in its pod is to be stopped."""
+    why = MAIN_ENDED if seen.ran else MAIN_NOT_STARTED
+    what = f"its main container ended with exit code {seen.exit_code}" if seen.ran else "its main container could not be started"
+    message = what + (f": {seen.message}" if seen.message else "")
+    return _step(status, Event.STOP_REQUESTED, moment, seen.reason or why, message, stopping=why, exit_code=seen.exit_code)
 
 
 def succeeded(status: Status, seen: Observation, moment: Moment) -> Status:
@@ -177,6 +187,7 @@ def _status_of(task: Task) -> Status:
 def _ended(status: Status, seen: Observation, moment: Moment) -> dict[str, Any]:
     return {
         "hold": ZERO,
+        "sized_by": 0,
         "stopping": "",
         "lost_since": None,
         "exit_code": seen.exit_code,

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from controller.core import codec
+from controller.core.demand import Demands, pool_template
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
@@ -48,6 +49,7 @@ class World:
         # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and so is one whose
         # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
         self.attention: dict[str, None] = {}
+        self._demands = Demands()
         self._timers: list[tuple[float, str]] = []
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
@@ -267,9 +269,10 @@ class World:
         self.dirty_pools[name] = None
         try:
             if change.kind == "pools":
-                self.pools.pop(name, None)
+                before = self.pools.pop(name, None)
                 if change.value is not None:
                     self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+                self._size_again(name, before)
             else:
                 self.ledgers.pop(name, None)
                 if change.value is not None:
@@ -277,6 +280,15 @@ class World:
                     self.ledgers[name] = Ledger(held, change.mod, extras)
         except CorruptValue as error:
             self._quarantine(change, str(error))
+
+    def _size_again(self, name: str, before: PoolRecord | None) -> None:
+        """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
+        after = self.pools.get(name)
+        self._demands.forget(name)
+        if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
+            for task in [self.tasks[task_id] for task_id in self.queue(name)]:
+                if task.pool == name:  # or else it is about to be indexed anew
+                    self._enqueue(task)
 
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
@@ -353,7 +365,9 @@ class World:
         queue = self.queues.get(task.pool)
         if queue is None:
             queue = self.queues[task.pool] = Queue()
-        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.spec.resources)
+        record = self.pools.get(task.pool)
+        task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
+        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
         self.dirty_pools[task.pool] = None
 
     def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:

@@ -41,7 +41,7 @@ from controller.engine.kubernetes_rights import MissingRight, missing_rights
 from controller.engine.kubernetes_watch import LIST_SECONDS_FACTOR, PodWatch, list_pods
 from controller.engine.pod import FINALIZER, GATE, LABEL_CLUSTER, Pod, attempt_of, decode_pod, pod_path, pods_path
 from controller.engine.pod_observation import observe
-from controller.engine.pod_template import Document, PoolOptions, build_pod, build_tombstone, parse_options, whole_seconds
+from controller.engine.pod_template import Document, PoolOptions, build_pod, build_tombstone, options_for, whole_seconds
 
 _Observations = list[Observation]  # named before a method is called `list`
 _Rights = list[MissingRight]
@@ -266,7 +266,7 @@ class KubernetesEngine:
     def _create(self, launch: Launch) -> Pod:
         """The attempt's pod, created or adopted. Raises AttemptRefused, EngineUnavailable."""
         try:
-            options = parse_options(launch.pool)
+            options = options_for(launch)
             namespace = self._namespace(options)
         except InvalidField as error:
             raise AttemptRefused("InvalidPool", f"pool {launch.pool.name}: {error}", transient=True) from error

@@ -9,9 +9,10 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
+from controller.core.pod_merge import MAIN
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes_api import ApiRefused, KubernetesApi, Stream
-from controller.engine.pod import MAIN, Pod
+from controller.engine.pod import Pod
 from controller.engine.pod_observation import observe
 
 SILENCE_SECONDS = 300.0  # of a task that prints nothing; then the stream is opened again

@@ -11,16 +11,16 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
+from controller.core.pod_merge import MAIN
 from controller.core.task import AttemptId
 
-MAIN = "task"
-"""Name of the container that is the task; others in the pod are the user's."""
 FINALIZER = "tally.dev/attempt"
 GATE = "tally.dev/leadership"
 LABEL_CLUSTER = "tally.dev/cluster"
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
+LABEL_MAIN = "tally.dev/main-container"  # names the container whose end ends the attempt
 
 
 class Meta(Struct, frozen=True, rename="camel"):
@@ -159,10 +159,15 @@ class Pod(Struct, frozen=True):
         return FINALIZER in (self.metadata.finalizers or ())
 
     @property
+    def ends_with(self) -> str:
+        """The container whose end ends the attempt, "" for the end of all."""
+        return (self.metadata.labels or {}).get(LABEL_MAIN, "")
+
+    @property
     def main(self) -> ContainerStatus | None:
-        """The status of the task's container, None before there is one."""
-        statuses = self.status.container_statuses or []
-        return next((each for each in statuses if each.name == MAIN), statuses[0] if len(statuses) == 1 else None)
+        """The status of the container whose end is that of the task, None before there is one."""
+        statuses, name = self.status.container_statuses or [], self.ends_with or MAIN
+        return next((each for each in statuses if each.name == name), statuses[0] if len(statuses) == 1 else None)
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of that type."""

@@ -73,6 +73,8 @@ def observe(pod: Pod, *, removed: bool = False) -> Observation:
     )
     if stopped:
         return _as_ended(seen, pod, end)
+    if pod.ends_with and end is not None and end.is_known and _ended_by_itself(pod, end):
+        return _with_main_ended(seen, pod, end)
     if seen.phase is Phase.PENDING:
         return replace(seen, waiting=_why_waiting(pod))
     if seen.phase is Phase.UNKNOWN:
@@ -135,11 +137,12 @@ def _as_ended(seen: Observation, pod: Pod, end: Terminated | None) -> Observatio
     is_own_fault = _exceeded_its_limit(pod)
     disruption = "" if is_own_fault else _disruption(pod)
     requested = _deletion_requested_at(pod)
-    finished = seen.finished_at
-    ended_by_itself = end is not None and (requested is None or (finished is not None and finished < requested))
+    ended_by_itself = end is not None and _ended_by_itself(pod, end)
     if end is not None and end.is_known:
         seen = replace(seen, exit_code=end.exit_code, signal=_signal(end))
-    if ended_by_itself and end is not None and end.exit_code == 0 and (pod.status.phase != "Failed" or requested is not None):
+    failed_by_others = pod.ends_with and not seen.reason and not disruption
+    may_succeed = pod.status.phase != "Failed" or requested is not None or failed_by_others
+    if ended_by_itself and end is not None and end.exit_code == 0 and may_succeed:
         return replace(seen, phase=Phase.SUCCEEDED, reason=end.reason or "Completed", message=end.message)
     seen = replace(seen, phase=Phase.FAILED, disrupted=bool(disruption))
     if not ended_by_itself and (requested is not None or seen.gone) and not is_own_fault:
@@ -151,6 +154,20 @@ def _as_ended(seen: Observation, pod: Pod, end: Terminated | None) -> Observatio
     if seen.reason or disruption:  # the kubelet's own words for the pod as a whole
         ran = any(not each.never_started for each in pod.statuses()) or is_own_fault
         return replace(seen, ran=ran, reason=seen.reason or disruption)
+    return _as_failed(seen, pod, end)
+
+
+def _ended_by_itself(pod: Pod, end: Terminated) -> bool:
+    """Whether the main container ended before anybody had asked for the pod's deletion."""
+    requested, finished = _deletion_requested_at(pod), _seconds(end.finished_at)
+    return requested is None or (finished is not None and finished < requested)
+
+
+def _with_main_ended(seen: Observation, pod: Pod, end: Terminated) -> Observation:
+    """The container that ends the attempt has ended, and others run on: how it ended, and nothing of a stop."""
+    seen = replace(seen, main_ended=True, exit_code=end.exit_code, signal=_signal(end))
+    if end.exit_code == 0:
+        return replace(seen, reason=end.reason or "Completed", message=end.message)
     return _as_failed(seen, pod, end)
 
 

@@ -162,7 +162,7 @@ REASONS = frozenset(
         # Tally's own (core/transitions.py, core/decide.py)
         "", "Cancelled", "ConfirmedStopped", "DeadlineExceeded", "Failed", "Found", "Gone", "InvalidSpec", "Lost",
         "QueueDeadlineExceeded", "Replaced", "RequestIgnored", "RetryRequested", "SpecDeleted", "StartDeadlineExceeded",
-        "Succeeded", "Unsatisfiable", "cancel", "deadline-run", "deadline-start", "spec-deleted",
+        "Succeeded", "Unsatisfiable", "cancel", "deadline-run", "deadline-start", "main-ended", "main-not-started", "spec-deleted",
         # engines
         "AdmissionDenied", "BadWorkingDirectory", "CommandNotFound", "Completed", "Error", "Forbidden", "Interrupted",
         "InvalidDuration", "InvalidName", "InvalidPod", "InvalidPool", "MachineRebooted", "NameTaken", "NamespaceNotFound",

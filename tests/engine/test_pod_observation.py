@@ -248,3 +248,52 @@ def test_gates_of_ours_are_no_reason_to_wait_and_those_of_others_are() -> None:
     assert (
         seen("Pending", None, node="", conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting == "Unschedulable: 0/1 nodes"
     )
+
+
+# -- the container that ends the attempt -------------------------------------------------------------------------------
+
+
+def with_main(name: str = "task", **metadata: Any) -> dict[str, Any]:
+    return {"labels": {"tally.dev/main-container": name}, **metadata}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "ran"), [(0, "Completed", True), (7, "Error", True), (137, "OOMKilled", True), (128, "StartError", False)]
+)
+def test_the_main_containers_end_is_told_while_others_run(code: int, reason: str, ran: bool) -> None:
+    """And it is no proof of a stop."""
+    found = seen("Running", ended(code, reason=reason), others={"side": RUNNING}, metadata=with_main())
+    assert (found.phase, found.stopped, found.main_ended) == (Phase.RUNNING, False, True)
+    assert (found.exit_code, found.reason, found.ran) == (code, reason, ran)
+
+
+def test_without_a_main_container_all_must_end() -> None:
+    assert not seen("Running", ended(0), others={"side": RUNNING}).main_ended
+    assert not seen("Running", RUNNING, others={"side": ended(0)}, metadata=with_main()).main_ended
+
+
+def test_another_container_may_be_the_main_one() -> None:
+    found = seen("Running", RUNNING, others={"side": ended(3)}, metadata=with_main("side"))
+    assert (found.main_ended, found.exit_code) == (True, 3)
+
+
+def test_an_end_by_deletion_is_none_of_its_own() -> None:
+    """A cancel stops the main container too: what it exits with then is no result."""
+    late, early = ended(0, at=T9), ended(0, at=T0)
+    deleting = with_main(**deleted(4))  # asked for at T5
+    assert not seen("Running", late, others={"side": RUNNING}, metadata=deleting).main_ended
+    assert seen("Running", early, others={"side": RUNNING}, metadata=deleting).main_ended
+
+
+@pytest.mark.parametrize(("code", "phase"), [(0, Phase.SUCCEEDED), (7, Phase.FAILED)])
+def test_the_end_of_all_is_judged_by_the_main_container(code: int, phase: Phase) -> None:
+    """The pod is Failed if any container failed."""
+    found = seen("Failed", ended(code), others={"side": ended(1)}, metadata=with_main())
+    assert (found.phase, found.stopped, found.exit_code) == (phase, True, code)
+    assert seen("Failed", ended(0), others={"side": ended(1)}).phase is Phase.FAILED
+
+
+def test_an_evicted_pod_has_not_succeeded() -> None:
+    """Its main container may exit with 0 when it is told to stop."""
+    found = seen("Failed", ended(0), others={"side": ended(137)}, metadata=with_main(), reason="Evicted")
+    assert (found.phase, found.disrupted) == (Phase.FAILED, True)
