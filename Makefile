@@ -4,11 +4,15 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 
+# What `make etcd` has fetched comes first, in all that make runs.
+CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tally
+export PATH := $(CACHE)/newest/etcd/current:$(PATH)
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full test-cluster check lint types audit-deps lock simulate mutants chaos bench bench-full clean
+.PHONY: help install run test test-full test-cluster etcd cluster cluster-down check lint types audit-deps lock simulate mutants chaos bench bench-full clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The stamp is newer than what it was installed from, or the installation is brought up to date. Nothing is compiled: every
 # dependency has a wheel, so no compiler is needed.
@@ -40,6 +44,19 @@ NAMESPACE ?= tally-test
 test-cluster: install ## run tests/cluster on the Kubernetes that KUBECONFIG names [IMAGE= NAMESPACE= ARGS=]
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster: make test-cluster KUBECONFIG=~/.kube/config"; exit 2; }
 	$(BIN)/pytest tests/cluster -m cluster --cluster-image $(IMAGE) --cluster-namespace $(NAMESPACE) $(ARGS)
+
+etcd: ## fetch Debian's newest etcd, which make's commands then use; nothing is installed (Debian 12 or newer)
+	@folder=$$(tests/support/newest.sh etcd etcd-server etcd-client) && \
+	  echo "make run, make test and make bench use it from now on; elsewhere: export PATH=\"$$folder:\$$PATH\""
+
+# A socket is in there, whose path must be short: not in the clone.
+CLUSTER ?= /var/tmp/tally-one-node
+cluster: ## bring up a real one-node Kubernetes, built once in a few minutes (root, Debian) [CLUSTER=folder]
+	@tests/cluster/one_node/up.sh "$(CLUSTER)" && \
+	  echo "make test-cluster KUBECONFIG=\"$(CLUSTER)/kubeconfig\" ARGS=--cluster-host-network; make cluster-down ends it"
+
+cluster-down: ## end what `make cluster` started
+	@tests/cluster/one_node/down.sh "$(CLUSTER)"
 
 check: lint types ## lint and types: what CI runs before the tests
 

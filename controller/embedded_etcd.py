@@ -80,6 +80,26 @@ def find_etcd() -> EtcdBinary:
     return max(found)
 
 
+def known_losses(binary: EtcdBinary) -> str:
+    """What this version may lose, and how to get another one, in one line; "" when no such fault of it is known.
+
+    etcd 3.5 answered before a lone member's write was on disk (etcd#14370, mended in 3.5.5 and 3.4.21), and could forget after a
+    crash what it had applied (etcd#13766, mended in 3.5.3).
+    """
+    minor, patch = binary.version[:2], binary.version[2]
+    if minor == (3, 5) and patch < 5:
+        faults = "etcd#14370" + (", etcd#13766" if patch < 3 else "")
+    elif minor == (3, 4) and patch < 21:
+        faults = "etcd#14370"
+    else:
+        return ""
+    version = ".".join(map(str, binary.version))
+    return (
+        f"etcd {version} may lose acknowledged writes when it or the machine is killed ({faults}): good for trying things out; put "
+        "etcd 3.5.28 or newer on PATH for more (`make etcd` fetches Debian's newest)"
+    )
+
+
 def _candidates() -> Iterator[str]:
     # The virtual environment's own `etcd` is a script of the wheel that is looked at below.
     outside = [

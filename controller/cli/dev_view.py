@@ -12,6 +12,7 @@ from controller.core.lifecycle import State
 from controller.core.records import decode_or_empty
 from controller.core.resources import format_quantity
 from controller.core.world import World
+from controller.embedded_etcd import known_losses
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Inbox, Loaded
 from controller.store.etcd import EtcdStore
@@ -138,6 +139,7 @@ def banner(view: DevView) -> list[str]:
     flags = "" if cluster.options.etcd_port == 2379 else f" --etcd {cluster.endpoint}"
     return [
         f"Tally runs here: {len(cluster.replicas)} replicas, {cluster.etcd.binary}, engine {cluster.options.engine}",
+        *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
         f"  etcd    {cluster.endpoint}",
         *(f"  {replica.name}      http://127.0.0.1:{replica.status_port}" for replica in cluster.replicas),
         f"  data    {cluster.data_dir}",

@@ -117,9 +117,9 @@ def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status
     if status.cancelling:
         return transitions.cancelled(status, seen, moment)
     if task.spec is None or task.spec_error:
-        verdict = Verdict(False, 0.0, status.failures + 1, status.start_failures, "its spec can no longer be read")
+        verdict = Verdict(False, 0.0, status.failures + 1, status.start_failures, 0, "its spec can no longer be read")
     else:
-        verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen))
+        verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen), moment.now)
     return transitions.failed(status, seen, verdict, moment)
 
 

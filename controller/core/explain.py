@@ -170,22 +170,33 @@ def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
         )
     if not ahead:
         return f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free): it is admitted in the leader's next pass"
-    blocker = _blocker(world, pool, ahead[0], free, now)
+    blocker = _blocker(world, task, pool, now)
     return f"{task.id} would fit, but waits for its turn: {crowd} in pool {pool.name}{blocker}"
 
 
-def _blocker(world: World, pool: Pool, head_id: str, free: Vector, now: float) -> str:
-    """Why the head of the queue keeps others from running."""
-    head = world.tasks.get(head_id)
-    if head is None or head.spec is None or head.demand.fits(free):
-        return ", and the leader admits them first"
-    blocks = f"; the head, {head_id}, asks for {_lack(head.demand, free, 'free')}"
-    if pool.policy is Policy.STRICT:
-        return f"{blocks}, and the pool's policy is strict: nobody passes the head"
-    waited = now - head.queued_at
-    if waited >= pool.backfill_seconds:
-        return f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)} nobody passes it"
-    return f"{blocks}, and smaller ones may pass it for another {span(pool.backfill_seconds - waited)}"
+def _blocker(world: World, task: Task, pool: Pool, now: float) -> str:
+    """Why those ahead of a task that fits keep it from running, by the rules of `Queue.admissible`."""
+    asked = task.demand
+    free = pool.capacity - world.ledger(pool.name).held
+    passed = ""
+    for head_id, request in world.queue(pool.name).heads_before(task.id, pool):
+        if request.fits(free):
+            free = free - request  # admitted first
+            continue
+        blocks = f"; the head, {head_id}, asks for {_lack(request, free, 'free')}"
+        if pool.policy is Policy.STRICT:
+            return f"{blocks}, and the pool's policy is strict: nobody passes the head"
+        waited = now - world.tasks[head_id].queued_at
+        if waited < pool.backfill_seconds:
+            passed = passed or f"{blocks}, and smaller ones may pass it for another {span(pool.backfill_seconds - waited)}"
+            continue
+        free = free.without(request)
+        if not asked.fits(free):
+            return (
+                f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)} nobody passes it by taking what it "
+                f"needs, and {task.id} asks for {_lack(asked, free, 'beside that')}"
+            )
+    return passed or ", and the leader admits them first"
 
 
 def _lack(asked: Vector, limit: Vector, what: str) -> str:

@@ -51,7 +51,7 @@ def next_admission(world: World, pool: str, now: float) -> str:
         return ""
     free = record.pool.capacity - world.ledger(pool).held
     queue = world.queue(pool)
-    waited = lambda task_id: now - world.tasks[task_id].submitted_at  # noqa: E731  # as the queue orders them
+    waited = lambda task_id: now - world.tasks[task_id].queued_at  # noqa: E731
     return next(queue.admissible(record.pool, free, waited, lambda task_id: not world.tasks[task_id].requests), "")
 
 

@@ -147,6 +147,7 @@ class Planner(Intake):
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Take into the draft what is ready now."""
+        self._world.sight(now)
         self._world.advance(now)
         while self._wakes and self._wakes[0][0] <= now:
             self._touch(heapq.heappop(self._wakes)[1])
@@ -271,7 +272,7 @@ class Planner(Intake):
         free = pool.capacity - draft.held(pool.name)
 
         def waited(task_id: str) -> float:
-            return now - self._world.tasks[task_id].submitted_at  # as the queue orders them
+            return now - self._world.tasks[task_id].queued_at
 
         def may_start(task_id: str) -> bool:
             task = self._world.tasks[task_id]

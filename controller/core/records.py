@@ -44,6 +44,7 @@ class Task:
         "frozen",
         "id",
         "requests",
+        "seen_at",
         "spec",
         "spec_create",
         "spec_error",
@@ -59,7 +60,8 @@ class Task:
         self.spec_error = ""
         self.spec_create = 0
         self.spec_mod = 0
-        self.submitted_at = 0.0
+        self.submitted_at = 0.0  # by the submitter's clock: shown, and nothing is decided by it
+        self.seen_at: float | None = None  # when this replica saw the spec, by its own clock: see World.sight
         self.status: Status | None = None
         self.extras: codec.Extras = codec.NO_EXTRAS
         self.status_mod = 0
@@ -96,7 +98,7 @@ class Task:
         status, spec = self.status, self.spec
         if status is None:
             limit = spec.deadlines.queue_seconds if spec is not None else None
-            return self.submitted_at + limit if limit is not None else None
+            return self.queued_at + limit if limit is not None else None
         if status.state is State.WAITING_RETRY:
             return status.retry_at or 0.0
         if status.state in FINISHED:
@@ -114,10 +116,13 @@ class Task:
 
     @property
     def queued_at(self) -> float:
-        """Since when it waits for admission: its submission, or the end of its last back-off."""
+        """Since when it waits for admission: its submission, as this replica saw it, or the end of its last back-off.
+
+        Queue deadlines and `backfill_seconds` are counted from here.
+        """
         if self.status is not None and self.status.state is State.WAITING_RETRY:
             return self.status.retry_at or 0.0
-        return self.submitted_at
+        return self.seen_at if self.seen_at is not None else self.submitted_at
 
     @property
     def retention_seconds(self) -> float:

@@ -178,6 +178,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     abandoned: int = 0  # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
     failures: int = 0  # attempts that ran and failed, as the retry policy counts them
     start_failures: int = 0
+    uncounted: int = 0  # attempts in a row that the retry policy did not count, such as those that the platform ended
     exit_code: int | None = None
     reason: str = ""
     message: str = ""

@@ -43,6 +43,7 @@ def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment
         hold=task.demand,
         sized_by=pool_mod if task.demand != spec.resources else 0,
         attempt=attempt,
+        queued_at=task.queued_at,
         admitted_at=moment.now,
         started_at=None,
         finished_at=None,
@@ -110,7 +111,7 @@ def failed(status: Status, seen: Observation, verdict: Verdict, moment: Moment) 
     """Its attempt was observed to have failed or to be gone: the hold ends, and another attempt may follow after a back-off."""
     reason = stop_reason(status) or ("SpecDeleted" if status.stopping == "spec-deleted" else seen.reason or "Failed")
     message = "; ".join(part for part in (status.message if status.stopping else "", seen.message, verdict.why) if part)
-    counts: dict[str, Any] = {"failures": verdict.failures, "start_failures": verdict.start_failures}
+    counts = {"failures": verdict.failures, "start_failures": verdict.start_failures, "uncounted": verdict.uncounted}
     ended = _step(status, Event.FAILED_OBSERVED, moment, reason, message, **counts, **_ended(status, seen, moment))
     if not verdict.retry:
         return ended
@@ -121,7 +122,8 @@ def failed(status: Status, seen: Observation, verdict: Verdict, moment: Moment) 
 def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
     """A user wants another attempt: at once, with fresh counts."""
     message = _request_message(request)
-    fields: dict[str, Any] = {"retry_at": moment.now, "failures": 0, "start_failures": 0, "finished_at": None, "exit_code": None}
+    counts: dict[str, Any] = {"failures": 0, "start_failures": 0, "uncounted": 0}
+    fields = counts | {"retry_at": moment.now, "finished_at": None, "exit_code": None}
     return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, **fields)
 
 
@@ -181,7 +183,7 @@ def _note(status: Status, reason: str, message: str, moment: Moment, fields: dic
 def _status_of(task: Task) -> Status:
     if task.status is not None:
         return task.status
-    return Status(pool=task.pool, created_at=task.submitted_at, queued_at=task.submitted_at)
+    return Status(pool=task.pool, created_at=task.submitted_at, queued_at=task.queued_at)
 
 
 def _ended(status: Status, seen: Observation, moment: Moment) -> dict[str, Any]:

@@ -11,7 +11,9 @@ frozen, never treated as absent.
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
@@ -20,7 +22,7 @@ from controller.core.demand import Demands, pool_template
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
-from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
+from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task, decode_or_empty
 from controller.core.resources import Vector
 from controller.core.task import RepairRequest, RequestKind, Status
 
@@ -51,6 +53,7 @@ class World:
         self.attention: dict[str, None] = {}
         self._demands = Demands()
         self._timers: list[tuple[float, str]] = []
+        self._unseen: dict[str, None] = {}  # Created since `sight` was called last
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}  # what the snapshot that is being loaded has not had yet
@@ -163,6 +166,24 @@ class World:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
+    def sight(self, now: float) -> None:
+        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's clock says.
+
+        A replica that comes late, and loads what others saw before it, takes the start of the first term after the submission
+        instead, when a leader had it at the latest: so take-overs lengthen a wait by no more than the rest of one term.
+        """
+        if not self._unseen or not self.revision:
+            return  # the terms are loaded last
+        told = ((change.create, decode_or_empty(change).get("from")) for change in self.terms.values())
+        terms = sorted((create, float(began)) for create, began in told if isinstance(began, int | float))
+        for task_id in self._unseen:
+            task = self.tasks.get(task_id)
+            if task is not None and task.state is State.CREATED and not task.frozen:
+                later = bisect.bisect(terms, (task.spec_create, math.inf))
+                task.seen_at = min([now, *(began for _, began in terms[later : later + 1])])
+                self.schedule(task, task.first_due())
+        self._unseen.clear()
+
     def advance(self, now: float) -> None:
         """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join their queue."""
         while self._timers and self._timers[0][0] <= now:
@@ -245,6 +266,8 @@ class World:
         if change.value is None:
             task.spec, task.spec_mod, task.spec_create, task.spec_error, task.submitted_at = None, 0, 0, "", 0.0
             return
+        if task.spec_create != change.create:
+            task.seen_at = None
         task.spec_mod, task.spec_create = change.mod, change.create
         stored = codec.decode_spec(task.id, change.value)
         task.spec, task.submitted_at, task.spec_error = stored.spec, stored.submitted_at, stored.error
@@ -357,6 +380,8 @@ class World:
             self.holding[task.id] = task
         elif task.state is State.CREATED:
             self._enqueue(task)
+            if task.seen_at is None:
+                self._unseen[task.id] = None
         self.schedule(task, task.first_due())
 
     def _enqueue(self, task: Task) -> None:

@@ -142,6 +142,7 @@ class Replica:
         if tenure is None:
             with self._lock:
                 self._world.discard_dirty()
+                self._world.sight(self._clock.now())
         if tenure is None or not self._loaded:
             return
         try:

@@ -107,7 +107,7 @@ class Metrics:
 def _queued_at(before: Status | None, after: Status) -> float:
     if before is not None and before.state is State.WAITING_RETRY:
         return before.retry_at or 0.0
-    return after.created_at
+    return after.queued_at or after.created_at
 
 
 HEAD = """# The metrics of a replica
