@@ -363,6 +363,7 @@ class World:
                 self.dirty_pools[pool] = None  # it may have been the head that kept others waiting
         self.holding.pop(task.id, None)
         self.attention.pop(task.id, None)
+        self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
             self.attention[task.id] = None
         if not task.exists:

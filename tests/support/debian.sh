@@ -17,7 +17,8 @@ mirror() {  # the machine's own mirror, else Debian's
 apt_of() {
   local folder=$1 command=$2
   shift 2
-  "apt-$command" -q -oDir::Etc::sourcelist="$folder/sources.list" -oDir::Etc::sourceparts=/dev/null -oAPT::Sandbox::User=root \
+  # What is installed here is none of its business: a foreign package of the same name may call itself newer.
+  "apt-$command" -q -oDir::State::status=/dev/null -oDir::Etc::sourcelist="$folder/sources.list" -oDir::Etc::sourceparts=/dev/null -oAPT::Sandbox::User=root \
     -oDir::State::Lists="$folder/lists" -oDir::Cache="$folder/cache" -oAcquire::Retries=3 -oAcquire::http::Timeout=20 "$@"
 }
 

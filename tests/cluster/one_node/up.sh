@@ -22,7 +22,8 @@ fi
 bin=$("$here/build.sh")
 cd "$folder"
 mkdir -p certs logs docker pids
-trap '[ $? = 0 ] || { tail -n 5 logs/* >&2; "$here/down.sh" "$folder"; }' EXIT
+why="it was stopped"
+trap '[ $? = 0 ] || { tail -n 5 logs/* >&2; "$here/down.sh" "$folder"; echo "no cluster: $why" >&2; }' EXIT
 
 start() {  # start NAME COMMAND…: in the background, in a session of its own, with its log in logs/NAME
   local name=$1
@@ -35,8 +36,8 @@ await() {  # await NAME SECONDS COMMAND…: until the command succeeds, or NAME 
   local name=$1 limit=$((SECONDS + $2))
   shift 2
   until "$@" >/dev/null 2>&1; do
-    kill -0 "$(cat "pids/$name")" 2>/dev/null || { echo "$name has ended: its log is $folder/logs/$name" >&2; return 1; }
-    [ $SECONDS -lt $limit ] || { echo "$name was not ready in time: its log is $folder/logs/$name" >&2; return 1; }
+    kill -0 "$(cat "pids/$name")" 2>/dev/null || { why="$name has ended, see the end of its log above"; return 1; }
+    [ $SECONDS -lt $limit ] || { why="$name was not ready in time, see the end of its log above"; return 1; }
     sleep 0.2
   done
 }
