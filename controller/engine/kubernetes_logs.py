@@ -9,7 +9,6 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from controller.core.pod_merge import MAIN
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes_api import ApiRefused, KubernetesApi, Stream
 from controller.engine.pod import Pod
@@ -76,7 +75,7 @@ def _read(event: _Event) -> PodEvent:
 def read_log(
     api: KubernetesApi, path: str, pod: Pod, look: Callable[[], Pod | None], follow: bool, stop: threading.Event
 ) -> Iterator[bytes]:
-    """The task's container's output, each byte once; with `follow` until the container has ended, or `stop`.
+    """The main container's output, each byte once; with `follow` until the container has ended, or `stop`.
 
     A connection that breaks is opened again, and what was delivered is passed over. That loses lines when the node has
     begun a new log file in between, since it shows only the last one. Raises EngineUnavailable.
@@ -86,7 +85,7 @@ def read_log(
     while current is not None and not stop.is_set():
         last_pass = not follow or _has_ended(current)
         try:
-            query = {"container": MAIN} | ({} if last_pass else {"follow": "true"})
+            query = {"container": current.main_name} | ({} if last_pass else {"follow": "true"})
             stream = api.stream(path, query, SILENCE_SECONDS)
             for chunk in _from(position, stream, stop):
                 position += len(chunk)

@@ -164,10 +164,15 @@ class Pod(Struct, frozen=True):
         return (self.metadata.labels or {}).get(LABEL_MAIN, "")
 
     @property
+    def main_name(self) -> str:
+        """The container that is the task to its user: the one that ends the attempt, or else the task's own."""
+        return self.ends_with or MAIN
+
+    @property
     def main(self) -> ContainerStatus | None:
-        """The status of the container whose end is that of the task, None before there is one."""
-        statuses, name = self.status.container_statuses or [], self.ends_with or MAIN
-        return next((each for each in statuses if each.name == name), statuses[0] if len(statuses) == 1 else None)
+        """The status of that container, None before there is one."""
+        statuses = self.status.container_statuses or []
+        return next((each for each in statuses if each.name == self.main_name), statuses[0] if len(statuses) == 1 else None)
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of that type."""

@@ -185,7 +185,14 @@ def test_the_main_containers_end_is_the_tasks(
 
 
 def test_another_container_can_be_the_main_one(request: pytest.FixtureRequest, tally: LocalCluster, task: Make) -> None:
-    trainer = {"spec": {"containers": [side(request, "sleep 3; exit 5", name="trainer")]}}
-    view = run(tally, task("sleep 3600", pod_template=trainer, main_container="trainer"))
+    """Its output is the task's, and its end is."""
+    trainer = {"spec": {"containers": [side(request, "echo trained; sleep 8; exit 5", name="trainer")]}}
+    spec = task("echo other; sleep 3600", pod_template=trainer, main_container="trainer")
+    with tally.client() as users:
+        users.submit(spec)
+        running = wait_for(tally, spec["id"], "running", is_running)
+        wait_until(lambda: output_of(tally, running), "its output", timeout=60, poll=1)
+        assert output_of(tally, running) == "trained\n"
+        view = users.wait([spec["id"]], timeout_seconds=240)[spec["id"]]
     assert view.status is not None
     assert (view.state, view.status.exit_code) == (State.FAILED, 5), view

@@ -343,7 +343,7 @@ class Oracle:
         results = {attempt.result.phase for attempt in mine if attempt.result is not None and not attempt.removed}
         if old.stopping == "main-ended":  # recorded before the others were stopped: whatever became of them, that is the result
             results = {attempt.main.phase for attempt in mine if attempt.main is not None}
-        else:
+        elif results:
             results |= {attempt.main.phase for attempt in mine if attempt.main is not None}
         steps: list[Step] = codec.decode_history(new)[-(new.steps - old.steps) :]
         told = "Succeeded" if steps[0].state == "Succeeded" else "Failed"
