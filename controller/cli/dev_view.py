@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from controller.config import InvalidSetting, flag_of, load_settings, text_of, variable_of
 from controller.core.lifecycle import State
 from controller.core.records import decode_or_empty
 from controller.core.resources import format_quantity
 from controller.core.world import World
+from controller.dev import CLUSTER
 from controller.embedded_etcd import known_losses
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Inbox, Loaded
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
     from controller.client import Client
     from controller.dev import LocalCluster
+
 
 REFRESH_SECONDS = 0.25
 RECENT = 12
@@ -41,8 +47,8 @@ class DevView:
         self._states: dict[str, tuple[State, int]] = {}
         self._leader = ""
         self._inbox = Inbox()
-        self._store = EtcdStore(GatewayOptions((cluster.endpoint,)), cluster.clock)
-        self._follower = Follower(self._store, Keys("default"), cluster.clock, self._inbox, silence_seconds=10.0)
+        self._store = EtcdStore(GatewayOptions((cluster.endpoint,), **cluster.client_files), cluster.clock)
+        self._follower = Follower(self._store, Keys(CLUSTER), cluster.clock, self._inbox, silence_seconds=10.0)
         self._follower.start()
 
     def close(self) -> None:
@@ -133,16 +139,32 @@ def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, o
         view.close()
 
 
+def flags_from_here(cluster: LocalCluster, environ: Mapping[str, str]) -> list[str]:
+    """What `tally` must be told to mean this cluster, when it is called in this folder with this environment."""
+    if cluster.credentials is None:
+        return ["--etcd", cluster.endpoint]
+    wanted = {"etcd": cluster.endpoint, "cluster": CLUSTER, **cluster.client_files}
+    with suppress(InvalidSetting):
+        found = load_settings({}, environ).settings
+        if all(text_of(getattr(found, name)) == value for name, value in wanted.items()):
+            return []
+    flags = ["--config", str(cluster.credentials.config)]
+    for name, value in wanted.items():
+        if environ.get(variable_of(name)):  # it would win over the file
+            flags += [flag_of(name), str(value)]
+    return flags
+
+
 def banner(view: DevView) -> list[str]:
     """Addresses, and three commands to try."""
     cluster = view.cluster
-    flags = "" if cluster.options.etcd_port == 2379 else f" --etcd {cluster.endpoint}"
+    flags = "".join(f" {shlex.quote(word)}" for word in flags_from_here(cluster, os.environ))
     return [
         f"Tally runs here: {len(cluster.replicas)} replicas, {cluster.etcd.binary}, engine {cluster.options.engine}",
         *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
         f"  etcd    {cluster.endpoint}",
         *(f"  {replica.name}      http://127.0.0.1:{replica.status_port}" for replica in cluster.replicas),
-        f"  data    {cluster.data_dir}",
+        f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {cluster.data_dir}/tally.toml",
         "",
         "Try in a second terminal:",
         f"  {view.tally}{flags} submit hello --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",

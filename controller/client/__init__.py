@@ -2,7 +2,7 @@
 
     from controller.client import Client
 
-    with Client("http://127.0.0.1:2379") as tally:
+    with Client.from_config() as tally:  # or Client("http://127.0.0.1:2379")
         tally.submit({"id": "hello", "command": ["echo", "hello"], "resources": {"cpu": "100m"}})
         print(tally.wait(["hello"])["hello"].state)
 
@@ -12,7 +12,8 @@ pending is `already requested`. Raises the errors of `controller.store.base` (St
 StoreDenied), InvalidField for what cannot hold, NotFound for what is not there. Safe to use from several threads.
 """
 
-from controller.client.client import Client, NotFound, Still
+from controller.client.client import Client
+from controller.client.errors import NotFound, Still
 from controller.client.submission import SubmitResult
 from controller.client.views import ApplyResult, LeaderView, PoolView, ReplicaView, RequestResult, TaskView
 
