@@ -12,7 +12,7 @@ from controller.cli.documents import read_documents
 from controller.cli.look import Kind, parse_kind
 from controller.cli.session import ERROR, NOT_FOUND, Session, complain
 from controller.client import NotFound, RequestResult
-from controller.core.errors import UserError
+from controller.core.errors import InvalidField, UserError
 
 Names = Annotated[list[str], typer.Argument(help="The tasks.")]
 Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history.")]
@@ -92,7 +92,7 @@ def apply(
                     raise UserError(document.problem)
                 result = session.client.apply_pool(document.value)
             except UserError as error:
-                complain(f"{document.place}: {error}")
+                complain(f"{document.place_of(error.field if isinstance(error, InvalidField) else '')}: {error}")
                 refused = True
             else:
                 print(f"pool/{result.name} {result.outcome}")

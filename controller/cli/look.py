@@ -262,10 +262,9 @@ def _fields(fields: dict[str, object]) -> None:
 
 
 def _indented(value: Any) -> None:
-    import yaml
+    from controller.cli.yaml12 import write_yaml
 
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-    print("".join(f"  {line}\n" for line in text.splitlines()), end="")
+    print("".join(f"  {line}\n" for line in write_yaml(value).splitlines()), end="")
 
 
 def why(

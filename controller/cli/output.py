@@ -108,9 +108,9 @@ def print_document(value: Any, form: str) -> None:
     if form == "json":
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
-        import yaml
+        from controller.cli.yaml12 import write_yaml
 
-        yaml.safe_dump(value, sys.stdout, sort_keys=False, allow_unicode=True)
+        print(write_yaml(value), end="")
 
 
 def check_form(form: str, known: Sequence[str]) -> str:

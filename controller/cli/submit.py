@@ -98,13 +98,13 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
                     if result.accepted:
                         accepted.append(result)
                     else:
-                        _refuse(counts, readable[result.index].place, result.id, result.message)
+                        _refuse(counts, readable[result.index], result)
                     advance()
 
                 for document in chunk:
                     if document.problem:
                         counts["invalid"] += 1
-                        _refuse(counts, document.place, "", document.problem)
+                        _refuse(counts, document)
                 session.client.submit_many([document.value for document in readable], dry_run=dry_run, on_result=note)
     except (StoreError, KeyboardInterrupt):
         if counts:
@@ -116,9 +116,14 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
     return [result.id for result in accepted]
 
 
-def _refuse(counts: Counter[str], place: str, task_id: str, message: str) -> None:
-    if counts["invalid"] + counts["conflict"] <= SHOWN_PROBLEMS:
-        complain(": ".join(filter(None, [place, task_id, message])))
+def _refuse(counts: Counter[str], document: Document, result: SubmitResult | None = None) -> None:
+    """One that is refused: where it stands in its file, or which it is of the command line's."""
+    if counts["invalid"] + counts["conflict"] > SHOWN_PROBLEMS:
+        return
+    if result is None:
+        complain(f"{document.place}: {document.problem}")
+    else:
+        complain(f"{document.place_of(result.field) if document.place else result.id}: {result.message}".removeprefix(": "))
 
 
 def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suffix: str) -> None:
