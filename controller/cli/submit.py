@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli.documents import Document, read_documents
+from controller.cli.names import complete_pools
 from controller.cli.output import check_form, print_document
 from controller.cli.session import ERROR, Session, complain, parse_timeout
 from controller.cli.wait import wait_for
@@ -31,7 +32,9 @@ def submit(
     output: Annotated[str, typer.Option("-o", "--output", help="json, yaml or name.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have finished; exit 1 unless all succeeded.")] = False,
     timeout: Annotated[str | None, typer.Option(help="With --wait: at most this long, such as 90s or 1h.")] = None,
-    pool: Annotated[str | None, typer.Option(help="The pool whose resources it draws on (default: default).")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="The pool whose resources it draws on (default: default).", autocompletion=complete_pools)
+    ] = None,
     image: Annotated[str | None, typer.Option(help="The container image.")] = None,
     cpu: Annotated[str | None, typer.Option(help="Such as 500m or 2.")] = None,
     memory: Annotated[str | None, typer.Option(help="Such as 64Mi or 2Gi.")] = None,

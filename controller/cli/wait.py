@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from controller.cli.names import TaskNames, complete_of
 from controller.cli.session import ERROR, Session, as_usage, complain, parse_timeout
 from controller.client import TaskView
 from controller.client.reading import parse_state
@@ -20,8 +21,15 @@ PASSED_BY_SUCCESS = (State.CREATED, State.PENDING, State.RUNNING)  # a task that
 
 def wait(
     session: Session,
-    names: Annotated[list[str], typer.Argument(help="The tasks.")],
-    for_: Annotated[str, typer.Option("--for", help="finished, or a state: succeeded, failed, cancelled, running, …")] = "finished",
+    names: TaskNames,
+    for_: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            help="finished, or a state: succeeded, failed, cancelled, running, …",
+            autocompletion=complete_of("finished", *State),
+        ),
+    ] = "finished",
     timeout: Annotated[str | None, typer.Option(help="At most this long, such as 90s or 1h; then exit 4.")] = None,
 ) -> None:
     """Wait until tasks have finished, or are in a state.

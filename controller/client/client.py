@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from controller.client.asking import ask
 from controller.client.errors import NotFound, Still
 from controller.client.pools import apply_pool, delete_pool
-from controller.client.reading import Reading, is_asked_again, parse_state, sorted_views
+from controller.client.reading import Reading, is_asked_again, parse_state, requirements, sorted_views
 from controller.client.submission import KnownPools, Submission, SubmitResult
 from controller.client.views import (
     ApplyResult,
@@ -150,9 +150,15 @@ class Client:
         """One task. Raises NotFound."""
         return self._found(self._reading.tasks(task_id), task_id)
 
-    def tasks(self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None) -> list[TaskView]:
-        """The tasks that match, in the order in which they were submitted, at one revision."""
-        return sorted_views(self._reading.world("tasks/", "states/"), pool, parse_state(state) if state else None, labels or {})
+    def tasks(
+        self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None, selector: str = ""
+    ) -> list[TaskView]:
+        """The tasks that match, in the order in which they were submitted, at one revision.
+
+        `selector` is one of labels, as kubectl takes it: `team=a,tier!=test,zone in (x,y),!spot`. Raises UserError for none.
+        """
+        wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
+        return sorted_views(self._reading.world("tasks/", "states/"), pool, wanted, terms)
 
     def history(self, task_id: str) -> list[Step]:
         """What happened to a task, oldest first. Raises NotFound."""
@@ -254,14 +260,20 @@ class Client:
         raise Still(list(waiting), views)
 
     def watch_tasks(
-        self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None, task_id: str = ""
+        self,
+        *,
+        pool: str = "",
+        state: str = "",
+        labels: Mapping[str, str] | None = None,
+        selector: str = "",
+        task_id: str = "",
     ) -> Iterator[list[TaskView]]:
-        """The tasks that match, all at first and then those that changed, until the iterator is closed."""
-        wanted = parse_state(state) if state else None
+        """The tasks that match as `tasks` has it, all at first and then those that changed, until the iterator is closed."""
+        wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
         load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.world("tasks/", "states/"))
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for world, changed in self._reading.follow(load, prefix, None):
-            yield sorted_views(world, pool, wanted, labels or {}, changed if changed is None or not task_id else {task_id})
+            yield sorted_views(world, pool, wanted, terms, changed if changed is None or not task_id else {task_id})
 
     # -- asking the leader -------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 MAX_ATTEMPTS = 1000
 MAX_NUMBER = 1e18
 MAX_NESTING = 50  # of mappings and lists in a pod template; whoever writes it out again must not run out of stack
-SIMILAR = 0.7  # of difflib's ratio: below it what is known is no more likely to be meant than to be nonsense
+SIMILAR = 0.75  # of difflib's ratio: below it what is known is no more likely to be meant than to be nonsense
 
 _ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 
@@ -105,7 +106,19 @@ def test_replicas_show_when_they_were_heard_of(tally: Tally, put_raw: PutRaw) ->
     [
         (["get", "nonsense"], 2),
         (["get", "tasks", "-o", "pid"], 2),
-        (["get", "tasks", "-l", "n"], 2),
+        (["get", "tasks", "-l", "n=a,"], 2),
+        (["get", "tasks", "-l", "n in a"], 2),
+        (["get", "tasks", "--sort-by", "odd"], 2),
+        (["get", "tasks", "--role", "odd"], 2),
+        (["get", "task/nope"], 5),
+        (["get", "task", "pool/default"], 2),
+        (["get", "odd/a"], 2),
+        (["describe", "task"], 2),
+        (["describe", "task/a", "b"], 2),
+        (["delete", "pool"], 2),
+        (["delete", "task/a"], 1),
+        (["cancel", "pool/a"], 2),
+        (["explain", "task/"], 2),
         (["get", "pools", "-w"], 2),
         (["get", "tasks", "--state", "odd"], 2),
         (["get", "task", "nope"], 5),
@@ -235,3 +248,70 @@ def test_a_closed_pipe_is_no_error(environment: dict[str, str], executable: list
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
     assert done.stdout.startswith("NAME")
     assert done.stderr == ""
+
+
+def test_selectors_are_kubectls(tally: Tally) -> None:
+    """In each form; what is none is exit 2, with the place."""
+    for selector, names in {
+        "n!=a": "b", "n in (a,c)": "a", "n notin (a)": "b", "n": "ab", "!n": "", "m!=x": "ab", "n=a,n=b": "",
+    }.items():  # fmt: skip
+        assert tally("get", "tasks", "-l", selector, "-o", "name").out == "".join(f"task/{name}\n" for name in names), selector
+    answer = tally("get", "tasks", "-l", "n=a b")
+    assert answer.exit_code == 2
+    assert "from character 5" in " ".join(answer.err.replace("│", " ").split())
+
+
+def test_order_is_as_asked_for(tally: Tally, client: Client) -> None:
+    """By submission when nobody asks."""
+    client.submit({"id": "0", "command": ["true"], "priority": 5, "resources": {"cpu": 1}})
+    names = {
+        order: tally("get", "tasks", "-o", "name", "--sort-by", order).out.split()
+        for order in ("name", "-name", "-priority", "age")
+    }
+    assert names["name"] == ["task/0", "task/a", "task/b"]
+    assert names["-name"] == names["name"][::-1]
+    assert names["-priority"][0] == "task/0"
+    assert names["age"] == ["task/0", "task/b", "task/a"]
+    assert tally("get", "tasks", "-o", "name").out.split() == ["task/a", "task/b", "task/0"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["get task/a", "get tasks task/a", "describe task/a", "explain task/a", "history task/a", "cancel task/a",
+     "wait task/a --for created", "get pool/default", "describe pool/default", "delete pool/default", "describe pool pool/default"],
+)  # fmt: skip
+def test_what_o_name_prints_is_a_name_everywhere(tally: Tally, command: str) -> None:
+    assert tally(*command.split()).exit_code == 0
+
+
+def test_a_removed_pool_is_shown_as_long_as_something_is_held(tally: Tally, client: Client, put_raw: PutRaw) -> None:
+    """As `/v1/pools` does."""
+    client.apply_pool({"name": "gone", "capacity": {"cpu": 1}})
+    put_raw("ledgers/gone", codec.encode_ledger(Vector.parse({"cpu": 1}), "op", {}))
+    client.delete_pool("gone")
+    assert ["gone", "-", "cpu", "0", "1", "-1", "not", "defined,", "overcommitted"] in tally("get", "pools").rows()
+    put_raw("ledgers/gone", codec.encode_ledger(Vector(), "op", {}))
+    assert "gone" not in tally("get", "pools").out
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("cancel ", "a b"), ("get tasks b", "b"), ("get pool ", "default"), ("describe task/", ""), ("cancel task/", "task/a task/b"),
+     ("get tasks --state Suc", "Succeeded"), ("get tasks --pool d", "default"), ("submit x --pool ", "default"),
+     ("get ta", "tasks")],
+)  # fmt: skip
+def test_the_shell_completes(executable: list[str], environment: dict[str, str], words: str, completed: str) -> None:
+    """Tasks, pools, states, kinds."""
+    asked = {**os.environ, **environment, "_TALLY_COMPLETE": "complete_bash", "COMP_WORDS": f"tally {words}"}
+    asked["COMP_CWORD"] = str(len(f"tally {words}x".split()) - 1)
+    done = subprocess.run(executable, env=asked, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout.split(), done.stderr) == (completed.split(), "")
+
+
+def test_the_shell_completes_nothing_without_etcd(executable: list[str], environment: dict[str, str]) -> None:
+    """And says nothing: it is in the midst of a line that somebody types."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asked = {**os.environ, **environment, "TALLY_ETCD": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        asked |= {"_TALLY_COMPLETE": "complete_bash", "COMP_WORDS": "tally cancel ", "COMP_CWORD": "2"}
+        done = subprocess.run(executable, env=asked, capture_output=True, text=True, timeout=10, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
