@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -343,8 +344,8 @@ def tally_command() -> str:
     if found is not None and Path(found).resolve() == own.resolve():
         return "tally"
     with suppress(ValueError):
-        return str(own.relative_to(Path.cwd()))
-    return str(own)
+        return shlex.quote(str(own.relative_to(Path.cwd())))
+    return shlex.quote(str(own))
 
 
 def _next_run(data_dir: Path) -> int:

@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Tasks that hold resources once and release them once, whatever fails.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than all else that help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config = typer.Typer(cls=Verbs, help="Settings and where they come from.", no_args_is_help=True)
