@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from controller.client.asking import ask
-from controller.client.errors import NotFound, Still
+from controller.client.errors import Conflict, NotFound, Still
 from controller.client.pools import apply_pool, delete_pool
 from controller.client.reading import Reading, is_asked_again, parse_state, requirements, sorted_views
 from controller.client.submission import KnownPools, Submission, SubmitResult
@@ -29,7 +29,7 @@ from controller.client.views import (
     task_view,
 )
 from controller.clock import Clock, SystemClock
-from controller.core.errors import UserError
+from controller.core.errors import InvalidField, UserError
 from controller.core.explain import explain
 from controller.core.lifecycle import State
 from controller.core.records import Change
@@ -120,8 +120,13 @@ class Client:
     # -- submitting --------------------------------------------------------------------------------------------------
 
     def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
-        """Submit one task; see submit_many."""
-        return self.submit_many([task], dry_run=dry_run)[0]
+        """Submit one task: `created` or `unchanged`, else raises InvalidField or Conflict. See submit_many."""
+        [result] = self.submit_many([task], dry_run=dry_run)
+        if result.outcome == "invalid":
+            raise InvalidField(result.field, result.message.removeprefix(f"{result.field}: "))
+        if result.outcome == "conflict":
+            raise Conflict(result.message)
+        return result
 
     def submit_many(
         self,

@@ -12,6 +12,10 @@ class NotFound(UserError):
     """There is no such task, pool or leader."""
 
 
+class Conflict(UserError):
+    """A task of that name exists with another spec, and specs never change."""
+
+
 class Still(TallyError):
     """The time is over, and these tasks have not come to what was waited for; `views` has all as they stood last."""
 
