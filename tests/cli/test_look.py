@@ -315,3 +315,24 @@ def test_the_shell_completes_nothing_without_etcd(executable: list[str], environ
         asked |= {"_TALLY_COMPLETE": "complete_bash", "COMP_WORDS": "tally cancel ", "COMP_CWORD": "2"}
         done = subprocess.run(executable, env=asked, capture_output=True, text=True, timeout=10, check=False)
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("command", ["submit c --wait --timeout 1s --cpu 1 -- true", "wait a b --timeout 1s"])
+def test_who_waits_in_vain_is_told_why(tally: Tally, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """As `explain` says it, on stderr, once for each reason."""
+    monkeypatch.setattr("controller.cli.wait.EXPLAIN_AFTER_SECONDS", 0.1)
+    answer = tally(*command.split())
+    assert answer.exit_code == 4
+    lines = [line for line in answer.err.splitlines() if "no replica leads" in line]
+    assert len(lines) == 1, answer.err
+
+
+def test_what_runs_is_explained_only_while_nobody_leads(
+    tally: Tally, put_status: PutStatus, put_raw: PutRaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes as long as it takes, but its end must be seen."""
+    monkeypatch.setattr("controller.cli.wait.EXPLAIN_AFTER_SECONDS", 0.1)
+    put_status("a", State.RUNNING)
+    assert "no replica leads" in tally("wait", "a", "--timeout", "0.5").err
+    put_raw("leader", msgspec.json.encode({"id": "r2", "instance": "i2", "epoch": 1}))
+    assert tally("wait", "a", "--timeout", "0.5").err.startswith("error: still waiting for a\n")
