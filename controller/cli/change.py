@@ -11,6 +11,7 @@ import typer
 from controller.cli.documents import read_documents
 from controller.cli.names import Kind, TaskName, TaskNames, complete_names, parse_kind_and_names
 from controller.cli.session import ERROR, NOT_FOUND, Session, complain
+from controller.cli.terminal import say
 from controller.client import NotFound, RequestResult
 from controller.core.errors import InvalidField, UserError
 
@@ -61,7 +62,7 @@ def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) 
             complain(str(error))
             code = max(code, NOT_FOUND if isinstance(error, NotFound) else ERROR)
         else:
-            print(f"task/{result.message}" if result.outcome == "already finished" else f"task/{name} {verb} {result.outcome}")
+            say(f"task/{result.message}" if result.outcome == "already finished" else f"task/{name} {verb} {result.outcome}")
     if code:
         raise typer.Exit(code)
 
@@ -72,7 +73,7 @@ def step_down(session: Session) -> None:
     Another one, or the same, is elected at once; attempts go on running.
     """
     leader = session.client.step_down()
-    print(f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who does now")
+    say(f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who does now")
 
 
 def apply(
@@ -94,9 +95,9 @@ def apply(
                 complain(f"{document.place_of(error.field if isinstance(error, InvalidField) else '')}: {error}")
                 refused = True
             else:
-                print(f"pool/{result.name} {result.outcome}")
+                say(f"pool/{result.name} {result.outcome}")
                 if result.message:
-                    print(f"warning: {result.message}", file=sys.stderr)
+                    say(f"warning: {result.message}", err=True)
     if refused:
         raise typer.Exit(ERROR)
 
@@ -116,7 +117,7 @@ def delete(
     if len(names) != 1:
         raise typer.BadParameter("give one NAME, or pool/NAME")
     session.client.delete_pool(names[0])
-    print(f"pool/{names[0]} deleted")
+    say(f"pool/{names[0]} deleted")
 
 
 def release_finalizers(
@@ -138,4 +139,4 @@ def release_finalizers(
         released = engine.release_finalizers()
     finally:
         engine.close()
-    print(f"{released} pods released" if released != 1 else "1 pod released")
+    say(f"{released} pods released" if released != 1 else "1 pod released")

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from controller.cli.terminal import say
 from controller.config import InvalidSetting, flag_of, load_settings, text_of, variable_of
 from controller.core.lifecycle import State
+from controller.core.printable import one_line
 from controller.core.records import decode_or_empty
 from controller.core.resources import format_quantity
 from controller.core.world import World
@@ -128,9 +130,9 @@ def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, o
     view = DevView(cluster, tally)
     try:
         for line in banner(view):
-            print(line, flush=True)
+            say(line, flush=True)
         for result in client.submit_many(samples) if samples else ():
-            print(f"{result.id} {result.outcome}", flush=True)
+            say(f"{result.id} {result.outcome}", flush=True)
         if sys.stdout.isatty():
             _show_live(view)
         else:
@@ -182,15 +184,15 @@ def _show_plain(view: DevView, samples: set[str]) -> None:
         for line in view.update():
             shown += 1
             if shown <= PLAIN_LIMIT or " leads" in line or "died" in line:
-                print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+                say(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
             elif shown == PLAIN_LIMIT + 1:
-                print(
+                say(
                     f"{time.strftime('%H:%M:%S')}  … further transitions are not shown; see `{view.tally} get tasks -w`", flush=True
                 )
         tasks = [view.world.tasks.get(task_id) for task_id in samples]
         if samples and not done and all(task is not None and task.status is not None and task.status.is_finished for task in tasks):
             done = True
-            print("the sample tasks have finished; the cluster stays up", flush=True)
+            say("the sample tasks have finished; the cluster stays up", flush=True)
 
 
 def _show_live(view: DevView) -> None:
@@ -205,6 +207,7 @@ def _show_live(view: DevView) -> None:
 def _table(view: DevView) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     replicas = Table("REPLICA", "ROLE", "PROCESS", box=None, pad_edge=False)
     for name, role, process in view.replicas():
@@ -213,5 +216,5 @@ def _table(view: DevView) -> RenderableType:
     tasks.add_row(*(str(number) for number in view.counts().values()))
     pools = Table("POOL", "HELD", box=None, pad_edge=False)
     for name, held in view.pools():
-        pools.add_row(name, held)
-    return Group(replicas, "", tasks, "", pools, "", *view.recent)
+        pools.add_row(Text(one_line(name)), Text(one_line(held)))
+    return Group(replicas, "", tasks, "", pools, "", *(Text(one_line(line)) for line in view.recent))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from controller.cli.terminal import say
 from controller.core.errors import UserError
 
 CHUNK = 1280  # documents that are handed on at a time, at most
@@ -62,7 +63,7 @@ def read_documents(source: str) -> Iterator[list[Document]]:
     """
     if source == "-":
         if sys.stdin.isatty():
-            print("reading from the terminal; end with Ctrl-D", file=sys.stderr)
+            say("reading from the terminal; end with Ctrl-D", err=True)
         try:
             yield from _read(sys.stdin, "standard input", streams=True)
         except UnicodeDecodeError as error:

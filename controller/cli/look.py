@@ -23,6 +23,7 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.session import ERROR, Session, as_usage, complain
+from controller.cli.terminal import say, say_lines
 from controller.client import NotFound, PoolView, ReplicaView, TaskView
 from controller.client.reading import parse_state
 from controller.core.codec import to_builtins
@@ -112,14 +113,15 @@ def _named(views: list[Any], names: list[str], noun: str, name_of: Any) -> list[
 
 def _print_tasks(views: list[TaskView], output: str, *, alone: bool) -> None:
     if output == "name":
-        print("".join(f"task/{view.id}\n" for view in views), end="")
+        for view in views:
+            say(f"task/{view.id}")
     elif output in ("json", "yaml"):
         items = [view.to_builtins() for view in views]
         out.print_document(items[0] if alone else {"items": items}, output)
     elif views:
         _task_table(output).print(out.task_row(view, time.time(), wide=output == "wide") for view in views)
     else:
-        print("No tasks found.", file=sys.stderr)
+        say("No tasks found.", err=True)
 
 
 def _task_table(output: str) -> out.Table:
@@ -135,26 +137,29 @@ def _watch_tasks(session: Session, names: list[str], output: str, filters: dict[
     for views in session.client.watch_tasks(task_id=only, **filters):
         shown = [view for view in views if not names or view.id in names]
         if output == "name":
-            print("".join(f"task/{view.id}\n" for view in shown), end="", flush=True)
+            for view in shown:
+                say(f"task/{view.id}", flush=True)
         else:
             table.print(out.task_row(view, time.time(), wide=output == "wide") for view in shown)
 
 
 def _print_pools(views: list[PoolView], output: str, *, alone: bool) -> None:
     if output == "name":
-        print("".join(f"pool/{view.name}\n" for view in views), end="")
+        for view in views:
+            say(f"pool/{view.name}")
     elif output in ("json", "yaml"):
         items = [to_builtins(view) for view in views]
         out.print_document(items[0] if alone else {"items": items}, output)
     elif views:
         out.Table(out.POOL_COLUMNS).print(row for view in views for row in out.pool_rows(view))
     else:
-        print("No pools found. Create one: tally apply -f pool.yaml", file=sys.stderr)
+        say("No pools found. Create one: tally apply -f pool.yaml", err=True)
 
 
 def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> None:
     if output in ("name", "pid"):
-        print("".join(f"replica/{view.id}\n" if output == "name" else f"{view.pid}\n" for view in views), end="")
+        for view in views:
+            say(f"replica/{view.id}" if output == "name" else view.pid)
     elif output in ("json", "yaml"):
         items = [to_builtins(view) for view in views]
         out.print_document(items[0] if alone else {"items": items}, output)
@@ -162,7 +167,7 @@ def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> No
         table = out.Table(out.WIDE_REPLICA_COLUMNS if output == "wide" else out.REPLICA_COLUMNS)
         table.print(out.replica_row(view, time.time(), wide=output == "wide") for view in views)
     else:
-        print("No replicas found. Start some: tally dev, or tally controller", file=sys.stderr)
+        say("No replicas found. Start some: tally dev, or tally controller", err=True)
 
 
 # -- one thing in detail -----------------------------------------------------------------------------------------------
@@ -212,12 +217,12 @@ def _describe_task(session: Session, name: str) -> None:
         }
     )
     if view.spec is not None:
-        print("Spec:")
+        say("Spec:")
         plain = {key: value for key, value in to_builtins(view.spec).items() if key != "id" and value not in ({}, "")}
         _indented(plain)
     steps = view.history()
     if steps:
-        print("History:")
+        say("History:")
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
@@ -236,15 +241,15 @@ def _print_events(session: Session, attempt: AttemptId) -> None:
     except AttemptUnknown:
         events = []
     except EngineError as error:
-        print(f"Events: {error}")
+        say(f"Events: {error}")
         return
     finally:
         if engine is not None:
             engine.close()
-    print(f"Events of pod {attempt}:" if events else f"Events of pod {attempt}: none, or too long ago")
+    say(f"Events of pod {attempt}:" if events else f"Events of pod {attempt}: none, or too long ago")
     for event in events:
         times = f" (×{event.count})" if event.count > 1 else ""
-        print(f"  {at(event.at)}  {event.kind}  {event.reason}{times}  {event.message}")
+        say(f"  {at(event.at)}  {event.kind}  {event.reason}{times}  {event.message}")
 
 
 def _describe_pool(session: Session, name: str) -> None:
@@ -264,11 +269,11 @@ def _describe_pool(session: Session, name: str) -> None:
             "Overcommitted": ", ".join(view.overcommitted),
         }
     )
-    print("Resources:")
+    say("Resources:")
     table = out.Table(("  RESOURCE", "CAPACITY", "HELD", "FREE"))
     table.print((f"  {row[2]}", *row[3:6]) for row in out.pool_rows(view) if row[2])
     if pool is not None and pool.engine_options:
-        print("Engine options:")
+        say("Engine options:")
         _indented(to_builtins(pool.engine_options))
 
 
@@ -276,13 +281,13 @@ def _fields(fields: dict[str, object]) -> None:
     shown = {name: value for name, value in fields.items() if value not in (None, "")}
     width = max(len(name) for name in shown) + 1
     for name, value in shown.items():
-        print(f"{name + ':':<{width}} {value}")
+        say(f"{name + ':':<{width}} {value}")
 
 
 def _indented(value: Any) -> None:
     from controller.cli.yaml12 import write_yaml
 
-    print("".join(f"  {line}\n" for line in write_yaml(value).splitlines()), end="")
+    say_lines("".join(f"  {line}\n" for line in write_yaml(value).split("\n")[:-1]))
 
 
 def why(
@@ -291,7 +296,7 @@ def why(
 ) -> None:
     """Say why a task waits, runs or ended, with numbers."""
     for name in names:
-        print(session.client.explain(name))
+        say(session.client.explain(name))
 
 
 def history(
@@ -317,13 +322,13 @@ def history(
     elif steps:
         _print_steps(steps, "")
     elif not problems:
-        print(f"Nothing has happened to {name} yet: `tally explain {name}` says why.", file=sys.stderr)
+        say(f"Nothing has happened to {name} yet: `tally explain {name}` says why.", err=True)
     for problem in problems:
         complain(problem)
     if problems:
         raise typer.Exit(ERROR)
     if verify and steps and not output:
-        print(f"Verified: {len(steps)} steps lead from {steps[0].source} to {view.state}, as it is stored.")
+        say(f"Verified: {len(steps)} steps lead from {steps[0].source} to {view.state}, as it is stored.")
 
 
 def _print_steps(steps: list[Step], indent: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from controller import __version__
+from controller.cli.terminal import say, say_lines
 from controller.cli.verbs import Verb
 from controller.core.errors import TallyError, UserError
 
@@ -107,7 +108,7 @@ def root_flags(app: typer.Typer) -> None:
 
     def remember(context: typer.Context, **given: Any) -> None:
         if given.pop("version"):
-            print(f"tally {__version__}")
+            say(f"tally {__version__}")
             raise typer.Exit
         if context.invoked_subcommand is None:
             context.fail("a command is missing")
@@ -174,7 +175,7 @@ def with_exit_code(session: Session, function: Callable[[], None]) -> None:
 def complain(error: str, *advice: str) -> None:
     """What went wrong and what to do, on stderr."""
     for line in (f"error: {error}", *advice):
-        print(line, file=sys.stderr)
+        say_lines(line.replace("\n", "\n  "), err=True)
 
 
 def as_usage(parse: Callable[[], T]) -> T:

@@ -14,6 +14,7 @@ from controller.cli.documents import Document, read_documents
 from controller.cli.names import complete_pools
 from controller.cli.output import check_form, print_document
 from controller.cli.session import ERROR, Session, complain, parse_timeout
+from controller.cli.terminal import say
 from controller.cli.wait import wait_for
 from controller.client.submission import SubmitResult
 from controller.store.base import StoreError
@@ -111,7 +112,7 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
                 session.client.submit_many([document.value for document in readable], dry_run=dry_run, on_result=note)
     except (StoreError, KeyboardInterrupt):
         if counts:
-            print(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", file=sys.stderr)
+            say(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", err=True)
         raise
     _report(counts, accepted, output, " (dry run)" if dry_run else "")
     if counts["invalid"] or counts["conflict"]:
@@ -133,11 +134,13 @@ def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suf
     if output in ("json", "yaml"):
         print_document({"items": [{"id": result.id, "outcome": result.outcome} for result in accepted]}, output)
     elif output == "name":
-        print("".join(f"task/{result.id}\n" for result in accepted), end="")
+        for result in accepted:
+            say(f"task/{result.id}")
     elif len(accepted) <= QUIET_ABOVE:
-        print("".join(f"task/{result.id} {result.outcome}{suffix}\n" for result in accepted), end="")
+        for result in accepted:
+            say(f"task/{result.id} {result.outcome}{suffix}")
     if sum(counts.values()) > QUIET_ABOVE:
-        print(f"{_summary(counts)}{suffix}", file=sys.stderr if output else sys.stdout)
+        say(f"{_summary(counts)}{suffix}", err=bool(output))
     refused = counts["invalid"] + counts["conflict"]
     if refused > SHOWN_PROBLEMS:
         complain(
@@ -170,7 +173,7 @@ def _progress(counts: Counter[str]) -> Iterator[Callable[[], None]]:
 
 def _plain_progress(counts: Counter[str]) -> None:
     if sum(counts.values()) % PLAIN_STEP == 0:
-        print(f"{_summary(counts)} so far", file=sys.stderr)
+        say(f"{_summary(counts)} so far", err=True)
 
 
 def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:

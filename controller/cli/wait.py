@@ -15,6 +15,7 @@ import typer
 
 from controller.cli.names import TaskNames, complete_of
 from controller.cli.session import ERROR, Session, as_usage, complain, parse_timeout
+from controller.cli.terminal import say
 from controller.client import Client, TaskView
 from controller.client.reading import parse_state
 from controller.core.errors import TallyError
@@ -96,7 +97,7 @@ def _explaining(client: Client, waiting: dict[str, State | None]) -> Iterator[Ca
             reason = _DURATION.sub("", sentence)
             if reason and reason != said and not ended.is_set():
                 said = reason
-                print(sentence, file=sys.stderr, flush=True)
+                say(sentence, err=True, flush=True)
 
     thread = threading.Thread(target=explain, name="wait-explains", daemon=True)
     thread.start()
@@ -151,4 +152,4 @@ def _line(view: TaskView, states: dict[str, State]) -> None:
     if states.get(view.id) is not view.state:
         states[view.id] = view.state
         reason = f" ({view.reason})" if view.reason and view.reason != view.state else ""
-        print(f"task/{view.id} {view.state}{reason}", flush=True)
+        say(f"task/{view.id} {view.state}{reason}", flush=True)

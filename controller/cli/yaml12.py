@@ -69,6 +69,8 @@ class _Dumper(yaml.SafeDumper):
     def text(self, text: str) -> yaml.ScalarNode:
         """A text's node."""
         style = None if isinstance(plain(text), str) and text != "<<" else "'"
+        if not text.replace("\n", "").isprintable():
+            style = '"'  # the escapes that `printable.shown` prints are YAML's, too
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 

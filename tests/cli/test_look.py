@@ -336,3 +336,34 @@ def test_what_runs_is_explained_only_while_nobody_leads(
     assert "no replica leads" in tally("wait", "a", "--timeout", "0.5").err
     put_raw("leader", msgspec.json.encode({"id": "r2", "instance": "i2", "epoch": 1}))
     assert tally("wait", "a", "--timeout", "0.5").err.startswith("error: still waiting for a\n")
+
+
+EVIL = "\x1b]0;owned\x07\x9b2J\u202e\r\nName: fake"
+
+
+READERS = (
+    "get tasks -o wide;get tasks -o name;get tasks -o json;get tasks -o yaml;get pools;get replicas;describe task a;"
+    "describe pool default;explain a;history a;history a -o json;audit --records-only;wait a --timeout 0.1;step-down"
+)
+
+
+@pytest.mark.parametrize("words", READERS.split(";"))
+def test_nobody_elses_words_are_commands_to_the_terminal(tally: Tally, put_status: PutStatus, put_raw: PutRaw, words: str) -> None:
+    """Messages come from programs, keys and names from whoever may write."""
+    put_status("a", State.RUNNING, lost_since=2.0, reason=f"Lost{EVIL}", message=f"gone{EVIL}", node=f"n{EVIL}")
+    for part in ("tasks", "states", "pools", "ledgers", "replicas", "odd"):
+        put_raw(f"{part}/x{EVIL}", b"not json")
+    put_raw("pools/default", codec.encode({"name": "default", "capacity": {f"cpu{EVIL}": 1}, "engine_options": {f"a{EVIL}": EVIL}}))
+    put_raw("leader", msgspec.json.encode({"id": f"r2{EVIL}", "instance": "i2", "epoch": 1}))
+    answer = tally(*words.split())
+    printed = (answer.out + answer.err).replace("\n", "")
+    assert printed.isprintable(), repr(printed)
+    assert not [line for line in answer.out.splitlines() if line.startswith("Name: fake")]
+
+
+def test_a_form_for_programs_says_all(tally: Tally, put_status: PutStatus) -> None:
+    """What is escaped is read back as it was."""
+    message = f"gone{EVIL}\xa0\u200b\U000e0001"
+    put_status("a", State.RUNNING, message=message)
+    assert tally("get", "task", "a", "-o", "json").document["message"] == message
+    assert yaml.safe_load(tally("get", "task", "a", "-o", "yaml").out)["message"] == message

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from controller.cli.yaml12 import YamlError, read_yaml, write_yaml
 from controller.client import Client
 from controller.core.lifecycle import State
+from controller.core.printable import shown
 from tests.cli.conftest import Tally
 from tests.support.waiting import wait_until
 
@@ -338,5 +339,6 @@ SCALARS = TEXTS | st.integers(-(10**9), 10**9) | st.booleans() | st.none()
 def test_what_yaml_prints_is_read_as_it_was(value: object) -> None:
     """`get -o yaml` quotes what either version of YAML would take for something else."""
     assert yaml.safe_load(write_yaml([value])) == [value]
-    [read] = [value for value, _ in read_yaml(write_yaml([value]))]
-    assert read == [value]
+    printed = shown(write_yaml([value]))
+    assert printed.replace("\n", "").isprintable()
+    assert [read for read, _ in read_yaml(printed)] == [[value]]
