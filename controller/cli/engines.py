@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controller.cli.terminal import say
 from controller.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def open_engine_or_warn(session: Session) -> Engine | None:
     try:
         return open_engine(session)
     except UserError as error:
-        print(f"warning: the engine is not checked: {error}", file=sys.stderr)
+        say(f"warning: the engine is not checked: {error}", err=True)
         return None
 
 

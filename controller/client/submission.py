@@ -36,13 +36,14 @@ FALLBACK_RESOURCES = Vector({"cpu": parse_quantity("cpu", "100m"), "memory": par
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one submitted task; `message` says why when it is neither created nor unchanged.
 
-    `index` is its place in what was given, from 0.
+    `index` is its place in what was given, from 0; `field` the path of the field that does not hold, such as `retry.rules[0]`.
     """
 
     id: str
     outcome: Outcome
     message: str = ""
     index: int = 0
+    field: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -199,7 +200,7 @@ class Submission:
                 return self._check(raw, index)
             task_id = raw.get("id") if isinstance(raw, Mapping) else raw.id if isinstance(raw, Spec) else None
             shown = task_id if isinstance(task_id, str) else ""
-            return SubmitResult(id=shown, outcome="invalid", message=str(error), index=index)
+            return SubmitResult(id=shown, outcome="invalid", message=str(error), index=index, field=error.field)
 
     def _create(self, batch: dict[str, Prepared]) -> Iterator[SubmitResult]:
         while batch:

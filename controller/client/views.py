@@ -9,7 +9,7 @@ import msgspec
 from controller.core import codec
 from controller.core.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.core.lifecycle import State
-from controller.core.overview import leads
+from controller.core.overview import leads, pool_names
 from controller.core.records import Change, Task, decode_or_empty
 from controller.core.resources import ZERO, Vector
 from controller.core.task import Pool, Spec, Status, Step
@@ -159,8 +159,7 @@ def _problem(world: World, task: Task) -> str:
 
 def pool_views(world: World) -> list[PoolView]:
     """Every pool that is defined, or of which something is held, sorted by name."""
-    broken = {names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers")}
-    return [_pool_view(world, name) for name in sorted(world.pools.keys() | world.ledgers.keys() | broken)]
+    return [_pool_view(world, name) for name in pool_names(world)]
 
 
 def _pool_view(world: World, name: str) -> PoolView:

@@ -1,4 +1,4 @@
-"""What the status endpoint and the metrics both say of the whole model: sums over what is held, heads of queues, lags, who leads.
+"""What the status endpoint, the metrics and the client say of the whole model: what is held, heads of queues, lags, who leads.
 
 Pure; the cost follows the pools and what is held, never the number of tasks stored.
 """
@@ -11,6 +11,13 @@ from typing import NamedTuple
 from controller.core.records import Change, decode_or_empty
 from controller.core.resources import ZERO, Vector
 from controller.core.world import World
+
+
+def pool_names(world: World) -> list[str]:
+    """Pools that are defined, or of which something is held although they are not, or whose records do not parse; sorted."""
+    held = (name for name, ledger in world.ledgers.items() if ledger.held)
+    damaged = (names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers"))
+    return sorted({*world.pools, *held, *damaged})
 
 
 class Holding(NamedTuple):

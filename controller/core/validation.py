@@ -6,6 +6,7 @@ field that does not hold. Durations may be given as seconds (`30`, `1.5`) or as 
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 MAX_ATTEMPTS = 1000
 MAX_NUMBER = 1e18
 MAX_NESTING = 50  # of mappings and lists in a pod template; whoever writes it out again must not run out of stack
+SIMILAR = 0.75  # of difflib's ratio: below it what is known is no more likely to be meant than to be nonsense
 
 _ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -107,7 +109,9 @@ def _read(fields: Mapping[str, Any], parsers: Mapping[str, _Parse], prefix: str 
     for name, raw in fields.items():
         parse = parsers.get(name)
         if parse is None:
-            raise InvalidField(f"{prefix}{name}", f"is not a field; known here are {', '.join(parsers)}")
+            meant = difflib.get_close_matches(name, parsers, 1, SIMILAR)
+            advice = f"did you mean {meant[0]}?" if meant else f"known here are {', '.join(parsers)}"
+            raise InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
         if raw is not None:
             values[name] = parse(raw, f"{prefix}{name}")
     return values
@@ -179,7 +183,8 @@ def _boolean(raw: object, field: str) -> bool:
 
 def _text(raw: object, field: str) -> str:
     if not isinstance(raw, str):
-        raise InvalidField(field, f"is {_shown(raw)}, expected text")
+        quotes = ": put it in quotes" if isinstance(raw, int | float) else ""
+        raise InvalidField(field, f"is {_shown(raw)}, expected text{quotes}")
     if "\0" in raw:
         raise InvalidField(field, "holds a NUL character, which no process can be given")
     try:

@@ -18,7 +18,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from controller.core.errors import TallyError
+from controller.core.overview import pool_names
 from controller.core.records import Task
+from controller.core.selector import selects
 from controller.core.view import Check, Facts, ReplicaView
 from controller.status import documents, openapi, query, stream
 from controller.status.connections import CONNECTION
@@ -134,14 +136,14 @@ class Api:
     def pools(self, _: Ask) -> Response:
         """All pools."""
         with self.view.reading() as world:
-            items = [documents.pool_document(world, name) for name in documents.pool_names(world)]
+            items = [documents.pool_document(world, name) for name in pool_names(world)]
         return _json(documents.PoolList(items=items))
 
     def pool(self, ask: Ask) -> Response:
         """One pool."""
         name = ask.path["name"]
         with self.view.reading() as world:
-            names = documents.pool_names(world)
+            names = pool_names(world)
             found = documents.pool_document(world, name) if name in names else None
         if found is None:
             raise Problem(HTTPStatus.NOT_FOUND, f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}")
@@ -179,7 +181,7 @@ class Api:
                 documents.is_listed(task)
                 and (pool is None or task.pool == pool)
                 and (states is None or ("states" not in task.frozen and task.state in states))
-                and (not labels or (task.spec is not None and all(term.holds(task.spec.labels) for term in labels)))
+                and (not labels or (task.spec is not None and selects(labels, task.spec.labels)))
             )
 
         found: list[tuple[Position, documents.TaskCapture]] = []

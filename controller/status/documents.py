@@ -183,13 +183,6 @@ def document(task: TaskCapture) -> TaskDocument:
     )
 
 
-def pool_names(world: World) -> list[str]:
-    """Pools that are defined, or of which something is held although they are not, or whose definition does not parse."""
-    held = (name for name, ledger in world.ledgers.items() if ledger.held)
-    damaged = (names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers"))
-    return sorted({*world.pools, *held, *damaged})
-
-
 def pool_document(world: World, name: str) -> PoolDocument:
     """A pool as it stands; call while the model is held still."""
     record, held = world.pools.get(name), world.ledger(name).held

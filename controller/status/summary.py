@@ -10,14 +10,13 @@ from msgspec import Struct
 from controller import __version__
 from controller.core.freshness import Freshness, Limits
 from controller.core.lifecycle import WAITING, State
-from controller.core.overview import Holding, holding_by_pool, next_admission
+from controller.core.overview import Holding, holding_by_pool, next_admission, pool_names
 from controller.core.records import decode_or_empty, number_in
 from controller.core.resources import ZERO
 from controller.core.view import Facts
 from controller.core.world import World
 from controller.status import diagnosis
 from controller.status.diagnosis import Notice, Severity
-from controller.status.documents import pool_names
 from controller.status.replicas import ReplicaSummary, replica_summaries
 
 MAX_POOLS = 100
