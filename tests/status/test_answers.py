@@ -218,7 +218,7 @@ def test_a_page_scans_on_until_it_is_full(http: httpx.Client, view: ModelView) -
 
 
 def test_environment_values_are_masked_wherever_they_stand(http: httpx.Client, view: ModelView) -> None:
-    template = {"metadata": {"labels": {"env": "prod"}}, "spec": {"containers": [{"env": [{"name": "B", "value": "hush"}]}]}}
+    template = {"metadata": {"labels": {"env": "prod"}}, "spec": {"containers": [{"name": "task", "env": [{"name": "B", "value": "hush"}]}]}}
     view.submit("a", env={"PASSWORD": "hush"}, labels={"env": "prod"}, pod_template=template)
     pool = b'{"name":"p","capacity":{"cpu":"1"},"engine_options":{"template":{"env":[{"name":"C","value":"hush"}]}}}'
     view.write(("pools", ("p",), pool))
