@@ -20,12 +20,12 @@ REMOTE = ("kubernetes", "docker")  # engines whose truth is behind an API, and n
 
 
 def open_engine(session: Session) -> Engine | None:
-    """The engine, by what the replicas have registered and by the flags; None when no replica is registered.
+    """The engine, by what the replicas have registered, else by the settings; None when neither tells.
 
     Raises UserError when it cannot be read from this machine, EngineError when it cannot be reached.
     """
     registered = next((replica.engine for replica in session.client.replicas() if replica.engine.get("name")), {})
-    name = str(registered.get("name", ""))
+    name = str(registered.get("name") or session.given("engine") or "")
     if name in REMOTE:
         from controller.app import make_engine
 
@@ -36,10 +36,14 @@ def open_engine(session: Session) -> Engine | None:
 def open_engine_or_warn(session: Session) -> Engine | None:
     """The same for commands that have something to say without it."""
     try:
-        return open_engine(session)
+        engine = open_engine(session)
     except UserError as error:
         say(f"warning: the engine is not checked: {error}", err=True)
         return None
+    if engine is None:
+        how = "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
+        print(f"warning: the engine is not checked: {how}", file=sys.stderr)
+    return engine
 
 
 def open_kubernetes(session: Session) -> KubernetesEngine:
