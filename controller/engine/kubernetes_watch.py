@@ -16,7 +16,7 @@ import structlog
 
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.engine.kubernetes_api import ApiRefused, KubernetesApi, Stream, decode_status
-from controller.engine.pod import Pod, decode_event, decode_list, decode_pod
+from controller.engine.pod import NOT_JSON_OF_ITS_TYPE, Pod, decode_event, decode_list, read_pod
 
 PAGE = 500
 LIST_SECONDS_FACTOR = 4.0  # a page may take so much longer than other calls
@@ -38,9 +38,9 @@ def list_pods(api: KubernetesApi, path: str, query: Mapping[str, object], timeou
         data = api.call("GET", path, query=page, timeout=timeout)
         try:
             decoded = decode_list(data)
-        except msgspec.MsgspecError as error:
+        except NOT_JSON_OF_ITS_TYPE as error:
             raise EngineUnavailable(f"Kubernetes sends a list that cannot be read: {error}") from error
-        yield decoded.items or [], decoded.metadata.resource_version
+        yield [read_pod(item) for item in decoded.items or ()], decoded.metadata.resource_version
         token = decoded.metadata.continue_
         if not token:
             return
@@ -127,11 +127,14 @@ class PodWatch:
             event = decode_event(line)
             if event.type == "ERROR":
                 raise self._error(event.object)
-            pod = decode_pod(event.object)
-        except msgspec.MsgspecError as error:
+            pod = read_pod(event.object)
+        except NOT_JSON_OF_ITS_TYPE as error:
             self._version = ""  # what it told is found by a list
             raise EngineUnavailable(f"Kubernetes sends an event that cannot be read: {error}") from error
-        if event.type != "BOOKMARK":
+        except EngineUnavailable:
+            self._version = ""
+            raise
+        if event.type != "BOOKMARK" and not (pod.unreadable and event.type == "DELETED"):  # that one is left to a list
             self._sink(pod, event.type == "DELETED")
         self._version = pod.metadata.resource_version or self._version
 
