@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import urllib3
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -56,7 +57,7 @@ from controller.engine.container import (
     placeholder,
 )
 from controller.engine.delayed_kills import DelayedKills
-from controller.engine.docker_daemon import DockerDaemon, ImagePulls, closed_when
+from controller.engine.docker_daemon import NOT_UNDERSTOOD, DockerDaemon, ImagePulls, closed_when
 
 _Observations = list[Observation]  # named before a method is called `list`
 
@@ -172,7 +173,7 @@ class DockerEngine:
                 # Had it ended by then, a mark that was made since says nothing about its end.
                 unmarked = summary["State"] == "exited" and (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) not in marked
                 key = (summary["Id"], summary["State"])
-                seen = self._listed.get(key) or self._look(summary["Id"], unmarked=unmarked)
+                seen = self._listed.get(key) or self._look_at_one(summary, unmarked=unmarked)
                 if seen is None:
                     continue  # not ours, or removed meanwhile
                 if seen.stopped or seen.phase is Phase.RUNNING:
@@ -234,6 +235,17 @@ class DockerEngine:
             return None
         attempt = attempt_of(container, self._cluster)
         return self._observe(container, attempt, unmarked=unmarked) if attempt is not None else None
+
+    def _look_at_one(self, summary: dict[str, Any], *, unmarked: bool) -> Observation | None:
+        """The same in a list: one that cannot be read is there, and nothing else is known of it; the others are looked at."""
+        try:
+            return self._look(summary["Id"], unmarked=unmarked)
+        except NOT_UNDERSTOOD as error:
+            self.faults["answer"] += 1
+            labels = summary["Labels"]
+            attempt = AttemptId.parse(f"{labels.get(LABEL_TASK)}-{labels.get(LABEL_ATTEMPT)}")
+            message = f"its container cannot be read: {error}"
+            return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=summary["Id"], reason="Unreadable", message=message)
 
     def _observe(self, container: Container, attempt: AttemptId, *, unmarked: bool = False) -> Observation:
         """What the container says; its mark is looked for unless the caller knows that there is none."""

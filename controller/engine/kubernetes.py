@@ -22,6 +22,7 @@ What this engine can prove, and what not, stands in `pod_observation`.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ from controller.engine.kubernetes_objects import TRIES, PodObjects
 from controller.engine.kubernetes_refusals import to_refusal, unavailable
 from controller.engine.kubernetes_rights import MissingRight, missing_rights
 from controller.engine.kubernetes_watch import LIST_SECONDS_FACTOR, PodWatch
-from controller.engine.pod import LABEL_CLUSTER, Pod, attempt_of, pod_path, pods_path
+from controller.engine.pod import LABEL_CLUSTER, NOT_JSON_OF_ITS_TYPE, Pod, attempt_of, pod_path, pods_path
 from controller.engine.pod_observation import observe
 from controller.engine.pod_template import PoolOptions, build_pod, options_for, whole_seconds
 
@@ -62,6 +63,10 @@ class KubernetesOptions:
     namespaces: tuple[str, ...] = ()
     watch_seconds: float = 240.0  # the server ends a watch after this, up to half as much longer
     silence_seconds: float = 90.0  # a server sends bookmarks about every minute
+
+
+class _Version(msgspec.Struct, frozen=True):
+    minor: str
 
 
 class KubernetesEngine:
@@ -256,6 +261,10 @@ class KubernetesEngine:
     def _server_minor(self) -> int:
         if self._minor is None:
             with unavailable("the server's version cannot be read"):
-                version = msgspec.json.decode(self._api.call("GET", "/version"))
-            self._minor = int("".join(filter(str.isdigit, version["minor"])))  # some say "27+"
+                data = self._api.call("GET", "/version")
+            try:
+                minor = msgspec.json.decode(data, type=_Version).minor
+                self._minor = int(re.sub("[^0-9]", "", minor))  # some say "27+"
+            except NOT_JSON_OF_ITS_TYPE as error:
+                raise EngineUnavailable(f"Kubernetes sends a version that cannot be read: {error}") from error
         return self._minor

@@ -12,7 +12,7 @@ from msgspec import Struct
 from controller.core.pod_merge import MAIN
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes_api import ApiRefused, KubernetesApi, Stream
-from controller.engine.pod import Pod
+from controller.engine.pod import NOT_JSON_OF_ITS_TYPE, Pod
 from controller.engine.pod_observation import observe
 
 SILENCE_SECONDS = 300.0  # of a task that prints nothing; then the stream is opened again
@@ -35,7 +35,7 @@ class _Event(Struct, frozen=True, rename="camel"):
 
 
 class _EventList(Struct, frozen=True):
-    items: list[_Event] | None = None
+    items: list[msgspec.Raw] | None = None
 
 
 class PodEvent(Struct, frozen=True, kw_only=True):
@@ -55,12 +55,16 @@ def recent_events(api: KubernetesApi, pod: Pod) -> list[PodEvent]:
     query = {"fieldSelector": f"involvedObject.kind=Pod,involvedObject.uid={pod.metadata.uid}", "limit": 100}
     try:
         listed = msgspec.json.decode(api.call("GET", path, query=query), type=_EventList)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON_OF_ITS_TYPE as error:
         raise EngineUnavailable(f"Kubernetes sends events that cannot be read: {error}") from error
     return sorted((_read(event) for event in listed.items or ()), key=lambda event: event.at)
 
 
-def _read(event: _Event) -> PodEvent:
+def _read(item: msgspec.Raw) -> PodEvent:
+    try:
+        event = msgspec.json.decode(item, type=_Event)
+    except NOT_JSON_OF_ITS_TYPE as error:
+        event = _Event(type="Warning", reason="Unreadable", message=f"this event cannot be read: {error}")
     at = event.last_timestamp or event.event_time
     component = event.reporting_component or (event.source.component if event.source is not None else "")
     return PodEvent(

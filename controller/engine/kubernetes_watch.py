@@ -90,6 +90,12 @@ class PodWatch:
                     return
                 log.warning("watch of pods interrupted", path=self._path, error=str(error))
                 self._stop.wait(max(pause, error.retry_after if isinstance(error, EngineUnavailable) else 0.0))
+            except Exception:
+                # Nothing that a server says may end the thread: what it told is found by a list.
+                self._version = ""
+                self._api.faults["watch"] += 1
+                log.exception("watch of pods failed", path=self._path)
+                self._stop.wait(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
     def close(self) -> None:
