@@ -34,14 +34,14 @@ from controller.clock import Clock
 from controller.core.errors import InvalidField
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
-from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions
 from controller.engine.kubernetes_api import Access, ApiRefused, KubernetesApi
-from controller.engine.kubernetes_logs import PodEvent, read_log, recent_events
+from controller.engine.kubernetes_logs import PodEvent, check_container, read_log, recent_events
 from controller.engine.kubernetes_objects import TRIES, PodObjects
 from controller.engine.kubernetes_refusals import to_refusal, unavailable
 from controller.engine.kubernetes_rights import MissingRight, missing_rights
 from controller.engine.kubernetes_watch import LIST_SECONDS_FACTOR, PodWatch
-from controller.engine.pod import LABEL_CLUSTER, NOT_JSON_OF_ITS_TYPE, Pod, attempt_of, pod_path, pods_path
+from controller.engine.pod import LABEL_CLUSTER, NOT_JSON_OF_ITS_TYPE, Pod, attempt_of, pods_path
 from controller.engine.pod_observation import observe
 from controller.engine.pod_template import PoolOptions, build_pod, options_for, whole_seconds
 
@@ -85,6 +85,7 @@ class KubernetesEngine:
         self._pods = PodObjects(self._api, self._cluster, self.namespaces, list_timeout)
         self._selector = {"labelSelector": f"{LABEL_CLUSTER}={cluster}"}
         self._minor: int | None = None
+        self.is_verified = self._api.is_verified
 
     # -- the seam ----------------------------------------------------------------------------------------------------
 
@@ -169,6 +170,8 @@ class KubernetesEngine:
                     pod, removed = current, False  # it is there, and only its labels have changed
             sink(observe(pod, removed=removed))
 
+        if not self.is_verified:
+            log.warning("the API server's certificate is not verified", host=self._api.host)
         watches = [
             PodWatch(
                 self._api,
@@ -193,14 +196,17 @@ class KubernetesEngine:
             watch.close()
             thread.join()
 
-    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
         """See Engine; as long as the pod is there, and its node keeps the output."""
         pod = self._pods.known(attempt)
 
         def look() -> Pod | None:
             return self._pods.get(pod.metadata.namespace, attempt)
 
-        return read_log(self._api, f"{pod_path(pod)}/log", pod, look, follow, stop or threading.Event())
+        check_container(pod, options.container)
+        return read_log(self._api, pod, look, follow, stop or threading.Event(), options)
 
     def close(self) -> None:
         """See Engine."""
@@ -209,10 +215,13 @@ class KubernetesEngine:
     # -- beyond the seam ---------------------------------------------------------------------------------------------
 
     def events(self, attempt: AttemptId) -> _Events:
-        """The pod's recent Kubernetes events, oldest first. Raises AttemptUnknown, EngineUnavailable."""
-        pod = self._pods.known(attempt)
+        """The recent Kubernetes events of the pod, oldest first; they outlive it. Raises EngineUnavailable."""
+        pod = self._pods.find(attempt)
+        namespaces = self.namespaces if pod is None else (pod.metadata.namespace,)
+        uid = pod.metadata.uid if pod is not None else ""
         with unavailable("events cannot be read"):
-            return recent_events(self._api, pod)
+            found = [event for each in namespaces for event in recent_events(self._api, each, str(attempt), uid)]
+        return sorted(found, key=lambda event: event.at)
 
     def check_rights(self) -> _Rights:
         """The rights that are missing, each with the RBAC rule that gives it. Raises EngineUnavailable."""

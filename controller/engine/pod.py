@@ -51,6 +51,7 @@ class Spec(Struct, frozen=True, rename="camel"):
     node_name: str = ""
     containers: list[Named] | None = None
     scheduling_gates: list[Named] | None = None
+    init_containers: list[Named] | None = None
 
 
 class Condition(Struct, frozen=True):
