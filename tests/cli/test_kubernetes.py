@@ -14,11 +14,11 @@ from tests.support.fake_cluster import fake_cluster, fake_clusters  # noqa: F401
 
 def test_finalizers_are_released_without_etcd(fake_cluster: FakeCluster, tally: Tally, tmp_path: Path) -> None:  # noqa: F811
     """An uninstallation may have removed it; that nobody could be asked is said."""
-    engine = engine_on(fake_cluster, tmp_path, "gone")
+    engine = engine_on(fake_cluster, tmp_path)
     given = running()
     engine.start(given)
     gone = f"http://127.0.0.1:{free_ports(1)[0]}"
-    flags = ("--etcd", gone, "--cluster", "gone", "--kubeconfig", str(tmp_path / "kubeconfig"), "--request-timeout-seconds", "1")
+    flags = ("--etcd", gone, "--cluster", "test", "--kubeconfig", str(tmp_path / "kubeconfig"), "--request-timeout-seconds", "1")
     answer = tally("release-finalizers", *flags)
     assert (answer.exit_code, answer.out) == (0, "1 pod released\n"), answer.err
     assert "whether replicas still run is not known" in answer.err
