@@ -127,14 +127,16 @@ def release_finalizers(
     """Let go of all pods that Tally keeps, for uninstalling.
 
     Each pod has a finalizer that keeps it, when it is deleted, until its end is recorded. Stop the replicas first: while they
-    run, this makes deleted pods vanish before their end is committed.
+    run, this makes deleted pods vanish before their end is committed. It needs no etcd, if the flags say which cluster
+    (--cluster, --kube-namespaces): an uninstallation may have removed it.
     """
-    from controller.cli.engines import open_kubernetes
+    from controller.cli.engines import open_kubernetes, registered_or_warn
 
-    replicas = session.client.replicas()
+    replicas = registered_or_warn(session)
     if replicas and not yes:
-        raise UserError(f"{len(replicas)} replicas are registered: stop them first, or give --yes")
-    engine = open_kubernetes(session)
+        who = "1 replica is registered: stop it" if len(replicas) == 1 else f"{len(replicas)} replicas are registered: stop them"
+        raise UserError(f"{who} first, or give --yes")
+    engine = open_kubernetes(session, replicas)
     try:
         released = engine.release_finalizers()
     finally:

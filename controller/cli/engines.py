@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.cli.terminal import say
 from controller.core.errors import UserError
+from controller.store.base import StoreError
 
 if TYPE_CHECKING:
     from controller.cli.session import Session
+    from controller.client import ReplicaView
     from controller.config import Settings
     from controller.engine.base import Engine
     from controller.engine.kubernetes import KubernetesEngine
@@ -42,16 +45,25 @@ def open_engine_or_warn(session: Session) -> Engine | None:
         return None
     if engine is None:
         how = "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
-        print(f"warning: the engine is not checked: {how}", file=sys.stderr)
+        say(f"warning: the engine is not checked: {how}", err=True)
     return engine
 
 
-def open_kubernetes(session: Session) -> KubernetesEngine:
+def registered_or_warn(session: Session) -> list[ReplicaView]:
+    """The registered replicas; none, with a warning, where etcd does not answer: it may be gone by now."""
+    try:
+        return session.client.replicas()
+    except StoreError as error:
+        say(f"warning: whether replicas still run is not known: {error}", err=True)
+        return []
+
+
+def open_kubernetes(session: Session, replicas: Sequence[ReplicaView]) -> KubernetesEngine:
     """The Kubernetes engine, from the flags where no replica says otherwise: for use after an uninstallation too."""
     from controller.app import make_engine
     from controller.engine.kubernetes import KubernetesEngine
 
-    registered = next((r.engine for r in session.client.replicas() if r.engine.get("name") == "kubernetes"), {})
+    registered = next((r.engine for r in replicas if r.engine.get("name") == "kubernetes"), {})
     engine = make_engine("kubernetes", _as_registered(session.settings, registered), session.client.clock)
     assert isinstance(engine, KubernetesEngine)
     return engine

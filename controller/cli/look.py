@@ -231,15 +231,13 @@ def _describe_task(session: Session, name: str) -> None:
 def _print_events(session: Session, attempt: AttemptId) -> None:
     """What Kubernetes says of the pod; nothing for other engines."""
     from controller.cli.engines import open_engine_or_warn
-    from controller.engine.base import AttemptUnknown, EngineError
+    from controller.engine.base import EngineError
 
     if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas()):
         return
     engine = open_engine_or_warn(session)
     try:
         events = engine.events(attempt) if engine is not None and hasattr(engine, "events") else []
-    except AttemptUnknown:
-        events = []
     except EngineError as error:
         say(f"Events: {error}")
         return
@@ -341,11 +339,19 @@ def logs(
     name: TaskName,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")] = False,
     attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
+    container: Annotated[str, typer.Option("-c", "--container", help="Of its pod, init containers too.")] = "",
+    tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
+    since: Annotated[str, typer.Option(help="Only what was printed since then: 5m, 1h30m.")] = "",
+    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of a restarted container's last run.")] = False,
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""
     from controller.cli.engines import open_engine
+    from controller.core.validation import parse_duration
+    from controller.engine.base import LogOptions
 
+    seconds = parse_duration(since, "--since") if since else None
+    options = LogOptions(container=container, tail=tail, since_seconds=seconds, previous=previous)
     engine = open_engine(session)
-    for chunk in session.client.logs(name, attempt=attempt, follow=follow, engine=engine):
+    for chunk in session.client.logs(name, attempt=attempt, follow=follow, engine=engine, options=options):
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()

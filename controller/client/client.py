@@ -35,7 +35,7 @@ from controller.core.lifecycle import State
 from controller.core.records import Change
 from controller.core.task import AttemptId, Pool, Request, RequestKind, Spec, Step
 from controller.core.world import World
-from controller.engine.base import AttemptUnknown, Engine
+from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
 from controller.store.base import Committed, Delete, Guard, KeyValue, Refused, Store, Transaction
 from controller.store.keys import Keys
 
@@ -196,6 +196,7 @@ class Client:
         follow: bool = False,
         stop: threading.Event | None = None,
         engine: Engine | None = None,
+        options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
         """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or `stop` is set.
 
@@ -209,7 +210,7 @@ class Client:
         if engine is None:
             raise UserError("no replica is registered whose engine keeps output that can be read from here: give --state-dir")
         try:
-            return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop)
+            return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop, options=options)
         except AttemptUnknown as error:
             raise NotFound(f"{error}: it never started, or was removed, by its stop or after its retention") from error
 

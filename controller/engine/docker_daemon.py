@@ -24,6 +24,10 @@ _CLOSE_POLL_SECONDS = 0.1
 _PULL_RETRY_SECONDS = 1.0
 
 
+NOT_UNDERSTOOD = (msgspec.ValidationError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""How the library and we fail at an answer of another form than the daemon's own."""
+
+
 class _BoundedClient(APIClient):  # type: ignore[misc]  # the library has no types
     """The library asks for no time limit in some calls. (It retries nothing by itself, which is as it must be.)"""
 
@@ -79,9 +83,9 @@ class DockerDaemon:
         except (DockerException, RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             self.faults["connection"] += 1
             raise EngineUnavailable(f"the Docker daemon does not answer: {error}") from error
-        except msgspec.ValidationError as error:
+        except NOT_UNDERSTOOD as error:
             self.faults["answer"] += 1
-            raise EngineUnavailable(f"the Docker daemon's answer is not understood: {error}") from error
+            raise EngineUnavailable(f"the Docker daemon's answer is not understood: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         """Let go of idle connections. Idempotent."""

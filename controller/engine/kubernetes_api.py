@@ -34,6 +34,7 @@ from controller.engine.base import EngineError, EngineUnavailable
 from controller.engine.kubernetes_credentials import RETRY_SECONDS, Credentials, authorization
 
 JSON = "application/json"
+MAX_RETRY_AFTER_SECONDS = 300.0  # whatever a server asks for
 JSON_PATCH = "application/json-patch+json"
 CONNECT_SECONDS = 3.0
 _CHUNK_BYTES = 64 * 1024
@@ -213,7 +214,8 @@ class KubernetesApi:
         """The error that an answer other than good means."""
         self.faults[str(status.code)] += 1
         told = status.details.retry_after_seconds if status.details is not None else 0
-        pause = float(retry_after) if retry_after.isdigit() else float(told)
+        asked = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else float(told)
+        pause = min(max(asked, 0.0), MAX_RETRY_AFTER_SECONDS)
         words = f"Kubernetes answers {status.code} {status.reason}: {status.message}"
         if status.code == _UNAUTHORIZED:
             return EngineUnavailable(f"{words} (our credentials are not accepted)", RETRY_SECONDS)
@@ -275,6 +277,6 @@ def _status_of(code: int, data: bytes) -> Status:
     """The body of an answer other than good; of proxies it is anything."""
     try:
         status = decode_status(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return Status(code=code, message=data[:200].decode(errors="replace"))
     return msgspec.structs.replace(status, code=code)

@@ -46,13 +46,29 @@ _REFUSED = frozenset(
     }
 )  # fmt: skip
 """`status.reason` of pods that a kubelet refused before it created anything; those that begin with OutOf are, too."""
+UNREADABLE = "Unreadable"
 _CANNOT_START = frozenset({"ContainerCannotRun", "StartError"})  # dockershim's and containerd's words
 _ORDINARY_WAITING = frozenset({"", "ContainerCreating", "PodInitializing"})
 _SIGNAL_BASE, _SIGNALS = 128, 64
 
 
 def observe(pod: Pod, *, removed: bool = False) -> Observation:
-    """What the pod says of its attempt (named as its pod is). `removed`: the object is gone, and this is its last state."""
+    """What the pod says of its attempt (named as its pod is). `removed`: the object is gone, and this is its last state.
+
+    A pod that cannot be read, or says what no server says, is an attempt of which nothing is known but that it is there.
+    """
+    problem = pod.unreadable
+    if not problem:
+        try:
+            return _observe(pod, removed)
+        except (ValueError, OverflowError, TypeError) as error:  # an unknown phase, a date before all calendars
+            problem = str(error)
+    message = f"its pod cannot be read: {problem}"
+    attempt, uid = AttemptId.parse(pod.metadata.name), pod.metadata.uid
+    return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=uid, reason=UNREADABLE, message=message)
+
+
+def _observe(pod: Pod, removed: bool) -> Observation:
     stopped = _is_proven(pod, removed)
     main = pod.main
     end = main.state.terminated if main is not None else None

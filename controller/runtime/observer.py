@@ -52,8 +52,8 @@ class Observer:
         while not self._closed.is_set():
             try:
                 self._engine.watch(sink, self._closed)
-            except EngineError as error:
-                log.warning("engine watch ended", error=str(error))
+            except Exception as error:  # noqa: BLE001  # see _log
+                self._log("engine watch ended", error)
                 self._relist.set()  # what happened meanwhile is found by a list
                 self._closed.wait(error.retry_after if isinstance(error, EngineUnavailable) else 1.0)
 
@@ -65,9 +65,14 @@ class Observer:
                 listed = self._engine.list()
                 self._inbox.put(Listed(self._epoch, listed, began))
                 pause = self._relist_seconds
-            except EngineError as error:
-                self._inbox.put(EngineSilent(self._epoch, str(error)))
+            except Exception as error:  # noqa: BLE001
+                self._inbox.put(EngineSilent(self._epoch, str(error) or type(error).__name__))
                 pause = min(max(1.0, 2 * pause), self._relist_seconds)
-                log.warning("engine cannot be listed", error=str(error), retry_in_seconds=pause)
+                self._log("engine cannot be listed", error, retry_in_seconds=pause)
             self._relist.wait(pause)
             self._relist.clear()
+
+    @staticmethod
+    def _log(what: str, error: Exception, **facts: object) -> None:
+        """What an engine does not foresee is told with its trace; it ends a look at the engine, and not the thread."""
+        log.warning(what, error=str(error), exc_info=not isinstance(error, EngineError), **facts)

@@ -175,7 +175,7 @@ def test_an_eviction_for_its_own_limit_is_a_failure_of_the_task(message: str, st
         observation = seen("Failed", state, reason="Evicted", message=message, **more)
         assert brief(observation) == ("Failed", True, "Evicted")
         assert (observation.message, observation.ran, observation.disrupted) == (message, True, False)
-        verdict = judge(RetryPolicy(max_attempts=1), Status(), observation)
+        verdict = judge(RetryPolicy(max_attempts=1), Status(), observation, 0.0)
         assert (verdict.retry, verdict.failures) == (False, 1)
     assert not seen("Failed", None, reason="Evicted", message=message).disrupted  # while there is no proof yet
 
