@@ -21,14 +21,18 @@ class Attempt:
     """One attempt as this leader sees it. Times are seconds of the leader's boottime clock."""
 
     __slots__ = (
+        "asked_at",
         "failures",
         "first_seen_at",
         "id",
+        "missing",
         "observation",
+        "proving",
         "retry_at",
         "seen_at",
         "start_done_at",
         "starting",
+        "stop_asked_at",
         "stop_sent_at",
         "stopping",
         "trouble",
@@ -43,7 +47,11 @@ class Attempt:
         self.starting = False  # a Start is under way; Invariant: at most one effect of an attempt is under way
         self.start_done_at: float | None = None  # since when a complete list must show it
         self.stopping = False  # a Stop is under way
-        self.stop_sent_at: float | None = None
+        self.stop_asked_at: float | None = None  # when a Stop was taken first; one is sent again and again
+        self.stop_sent_at: float | None = None  # and last
+        self.missing = False  # a full list lacked it, and should not have
+        self.proving = False  # a Prove is under way
+        self.asked_at = 0.0  # since when
         self.retry_at: float | None = None  # the engine did not answer: no effect before
         self.failures = 0  # effects in a row that the engine did not answer
         self.trouble = ""  # the engine's words of the last of them
@@ -52,7 +60,7 @@ class Attempt:
     @property
     def busy(self) -> bool:
         """Whether one of its effects is under way."""
-        return self.starting or self.stopping
+        return self.starting or self.stopping or self.proving
 
     @property
     def may_be_alive(self) -> bool:

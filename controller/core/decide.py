@@ -95,7 +95,7 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
             message = f"lost for {limit:g} s, given up as its on_lost says; it may still run"
             return Decision(_give_up(task, status, "Lost", message, moment))
     if seen is not None:
-        noted = _observed(status, seen, attempt, moment)
+        noted = _observed(task, status, seen, attempt, moment)
         if noted is not None:
             return Decision(noted)
     if status.stopping:
@@ -145,11 +145,12 @@ def _as_policy_sees(status: Status, seen: Observation) -> Observation:
     return msgspec.structs.replace(seen, reason=reason, ran=status.stopping == "deadline-run", disrupted=False)
 
 
-def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment: Moment) -> Status | None:
+def _observed(task: Task, status: Status, seen: Observation, attempt: Attempt | None, moment: Moment) -> Status | None:
     """What an observation without proof of stop changes."""
     if seen.phase is Phase.RUNNING and status.state is State.PENDING:
         return transitions.running(status, seen, moment)
-    if seen.phase in (Phase.RUNNING, Phase.PENDING):
+    is_overdue = bool(status.stopping) and _stop_is_overdue(task, attempt, moment)
+    if seen.phase in (Phase.RUNNING, Phase.PENDING) and not is_overdue:
         if status.lost_since is not None:
             return transitions.found(status, moment)
         if seen.phase is Phase.RUNNING or status.stopping:
@@ -160,13 +161,16 @@ def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment
         return transitions.kept_waiting(status, seen.waiting, moment) if word else transitions.no_longer_waiting(status, moment)
     if status.lost_since is not None:
         return None
-    if status.stopping:
-        # A stop takes its time, and a terminal phase may precede the proof by minutes.
-        sent_at = attempt.stop_sent_at if attempt is not None else None
-        if sent_at is None or moment.now < sent_at + LOST_AFTER_STOP_SECONDS:
-            return None
+    if status.stopping and not is_overdue:
+        return None  # a stop takes its time, and a terminal phase may precede the proof by minutes
     message = f"{seen.message or seen.reason or seen.phase}; no proof that it stopped: its resources stay held"
     return transitions.lost(status, seen.reason or "Lost", message, moment)
+
+
+def _stop_is_overdue(task: Task, attempt: Attempt | None, moment: Moment) -> bool:
+    asked_at = attempt.stop_asked_at if attempt is not None else None
+    grace = task.spec.grace_seconds if task.spec is not None else 0.0
+    return asked_at is not None and asked_at + grace + LOST_AFTER_STOP_SECONDS <= moment.now
 
 
 def _gist(words: str) -> str:

@@ -14,6 +14,8 @@ from controller.core.start_faults import FAILURES_TOLD, LONGEST_PAUSE_SECONDS, s
 from controller.core.task import AttemptId, Observation, Phase
 from controller.core.world import World
 
+PROVE_AGAIN_SECONDS = 10.0
+
 
 class Intake:
     """See the module's docstring. Times are seconds since the epoch by the leader's clock."""
@@ -50,32 +52,34 @@ class Intake:
                 heapq.heappush(self._wakes, (due, attempt.id))
 
     def listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
-        """A full list, asked for at `began`: what it lacks is gone, unless it was started since."""
+        """A full list, asked for at `began`. What it lacks, and was not started since, is asked for: it may run."""
         self._listed_began = began
         names = set()
         for observation in seen:
             names.add(observation.attempt)
             self.observed(observation, now, began)
+            known = self._attempts.get(observation.attempt)
+            if known is not None:
+                known.missing = False
         is_first, is_back = not self.engine_listed, not self.engine_answers
         self.engine_listed = self.engine_answers = True
         for task in self._world.holding.values():
             attempt_id = AttemptId(task.id, task.attempt)
-            if attempt_id not in names and self._is_gone(task, attempt_id, began):
-                self.observed(
-                    Observation(
-                        attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True, reason="Gone",
-                        message="the engine no longer has this attempt: it was removed from outside",
-                    ),
-                    now,
-                )  # fmt: skip
-            elif is_first or attempt_id not in names:
+            if attempt_id not in names and self._is_missing(task, attempt_id, began):
+                self._attempts.ensure(attempt_id).missing = True
+            if is_first or attempt_id not in names:
                 self._touch(attempt_id)  # until the first list nothing was driven, whatever the watch had shown by then
         for attempt in list(self._attempts):
             started_since = attempt.starting or (attempt.start_done_at is not None and attempt.start_done_at >= began)
             current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)
             seen_since = attempt.observation is not None and attempt.seen_at >= began
-            if attempt.id not in names and not (current or started_since or seen_since or attempt.busy):
-                self._attempts.drop(attempt.id)  # an orphan that has gone
+            if attempt.id in names or current or started_since or seen_since or attempt.busy:
+                continue
+            if attempt.may_be_alive:
+                attempt.missing = True  # an orphan
+                self._touch(attempt.id)
+            else:
+                self._attempts.drop(attempt.id)
         self._attempts.renumber(names)
         if is_back:
             for attempt in self._attempts:
@@ -110,8 +114,23 @@ class Intake:
         attempt = self._attempts.ensure(attempt_id)
         attempt.stopping, attempt.stop_sent_at = False, now
         self._answered(attempt)
+        if attempt.stop_asked_at is None:
+            attempt.stop_asked_at = now
         if seen is not None:
             self.observed(seen, now)
+        self._touch(attempt_id)
+
+    def found(self, attempt_id: AttemptId, seen: Observation, now: float) -> None:
+        """The engine's answer to a Prove. What it cannot prove either is asked for again after a pause."""
+        attempt = self._attempts.ensure(attempt_id)
+        attempt.proving = False
+        self._answered(attempt)
+        is_overtaken = seen.gone and attempt.seen_at > attempt.asked_at  # it was seen meanwhile: asked for again
+        if not is_overtaken:
+            attempt.missing = seen.phase is Phase.UNKNOWN
+            self.observed(seen, now, attempt.asked_at)
+        if attempt.missing:
+            self._wait(attempt, now + (0.0 if is_overtaken else PROVE_AGAIN_SECONDS))
         self._touch(attempt_id)
 
     def effect_failed(self, attempt_id: AttemptId, message: str, retry_after: float, now: float, *, is_delay: bool = False) -> None:
@@ -120,11 +139,10 @@ class Intake:
         The pause grows from `retry_after` seconds with each failure in a row; not where it `is_delay`: a thing that takes time.
         """
         attempt = self._attempts.ensure(attempt_id)
-        attempt.starting = attempt.stopping = False
+        attempt.starting = attempt.stopping = attempt.proving = False
         growth = 1.0 if is_delay else 2.0 ** min(attempt.failures, 16)
         attempt.failures, attempt.trouble = attempt.failures + 1, message
-        attempt.retry_at = now + max(retry_after, min(retry_after * growth, LONGEST_PAUSE_SECONDS))
-        heapq.heappush(self._wakes, (attempt.retry_at, attempt_id))
+        self._wait(attempt, now + max(retry_after, min(retry_after * growth, LONGEST_PAUSE_SECONDS)))
         if attempt.failures >= FAILURES_TOLD:
             self._touch(attempt_id)
 
@@ -136,12 +154,17 @@ class Intake:
     def _answered(attempt: Attempt) -> None:
         attempt.failures, attempt.trouble, attempt.retry_at = 0, "", None
 
+    def _wait(self, attempt: Attempt, until: float) -> None:
+        """No effect of it before then."""
+        attempt.retry_at = until
+        heapq.heappush(self._wakes, (until, attempt.id))
+
     def _touch(self, attempt_id: AttemptId) -> None:
         """Something happened to an attempt: its task and it are looked at in the next pass."""
         self._world.dirty[attempt_id.task_id] = None
         self._dirty_attempts[attempt_id] = None
 
-    def _is_gone(self, task: Task, attempt_id: AttemptId, began: float) -> bool:
+    def _is_missing(self, task: Task, attempt_id: AttemptId, began: float) -> bool:
         """Whether an attempt that a complete list lacks did exist before."""
         attempt = self._attempts.get(attempt_id)
         if attempt is not None and attempt.starting:
@@ -150,7 +173,7 @@ class Intake:
             return attempt.start_done_at < began
         if attempt is not None and attempt.observation is not None:
             return attempt.seen_at < began
-        # Not started by this leader. Seen running before: it is gone. Else it may never have been created, and a start of
+        # Not started by this leader. Seen running before: it is missing. Else it may never have been created, and a start of
         # the same name is harmless: where it was created, its tombstone answers.
         assert task.status is not None
         return task.status.uid != "" or task.status.started_at is not None

@@ -39,13 +39,20 @@ class Settle(NamedTuple):
     attempt: AttemptId
 
 
+class Prove(NamedTuple):
+    """Ask the engine what became of an attempt that its full list lacks: that it is not listed proves nothing."""
+
+    attempt: AttemptId
+    uid: str
+
+
 class Forget(NamedTuple):
     """Remove the tombstone of an attempt whose task is gone."""
 
     attempt: AttemptId
 
 
-Effect = Start | Stop | Settle | Forget
+Effect = Start | Stop | Settle | Prove | Forget
 
 
 class TaskChange(NamedTuple):

@@ -15,7 +15,7 @@ from controller.core.attempts import Attempt
 from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
 from controller.core.intake import Intake
-from controller.core.plan import Forget, Plan, Settle, Start, Stop
+from controller.core.plan import Forget, Plan, Prove, Settle, Start, Stop
 from controller.core.records import Change, PoolRecord, Task
 from controller.core.repair import plan_repair
 from controller.core.resources import Vector
@@ -137,7 +137,7 @@ class Planner(Intake):
             self._touch(effect.attempt)
             attempt = self._attempts.get(effect.attempt)
             if attempt is not None:
-                attempt.starting = attempt.stopping = False
+                attempt.starting = attempt.stopping = attempt.proving = False
 
     # -- details -----------------------------------------------------------------------------------------------------
 
@@ -205,9 +205,12 @@ class Planner(Intake):
         attempt = self._attempts.ensure(AttemptId(task.id, status.attempt))
         if attempt.busy or not self.engine_listed or self._must_wait(attempt, draft.moment.now):
             return
-        if status.stopping:
+        seen_uid = attempt.observation.uid if attempt.observation is not None else ""
+        if attempt.missing and not (status.stopping and attempt.stop_asked_at is None):
+            self._prove(attempt, status.uid or seen_uid, draft)
+        elif status.stopping:
             grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
-            self._stop(attempt, grace, status.uid, status.stopping, draft)
+            self._stop(attempt, grace, status.uid or (seen_uid if attempt.missing else ""), status.stopping, draft)
         elif attempt.must_start and task.spec is not None:
             attempt.starting = True
             draft.plan.effects.append(self._start(attempt.id, task, status.hold, repeated=True))
@@ -225,6 +228,9 @@ class Planner(Intake):
                 continue
             if self._must_wait(attempt, draft.moment.now):
                 continue
+            if attempt.missing and attempt.may_be_alive and attempt.stop_asked_at is not None:
+                self._prove(attempt, attempt.observation.uid, draft)
+                continue
             if not attempt.observation.stopped:
                 grace = task.spec.grace_seconds if task is not None and task.spec is not None else ORPHAN_GRACE_SECONDS
                 self._stop(attempt, min(grace, ORPHAN_GRACE_SECONDS), attempt.observation.uid, "orphan", draft)
@@ -232,7 +238,7 @@ class Planner(Intake):
             if attempt.observation.awaits_commit:
                 self._attempts.drop(attempt_id)
                 draft.plan.effects.append(Settle(attempt_id))
-            elif task is None:
+            elif task is None and not attempt.observation.gone:
                 self._bury(attempt, draft)
             else:
                 self._attempts.drop(attempt_id)
@@ -249,8 +255,7 @@ class Planner(Intake):
             self._attempts.drop(attempt.id)
             draft.plan.effects.append(Forget(attempt.id))
         elif not self._must_wait(attempt, draft.moment.now):
-            attempt.retry_at = (ended_at or draft.moment.now) + TOMBSTONE_SECONDS
-            heapq.heappush(self._wakes, (attempt.retry_at, attempt.id))
+            self._wait(attempt, (ended_at or draft.moment.now) + TOMBSTONE_SECONDS)
 
     @staticmethod
     def _is_old(ended_at: float | None, draft: Draft) -> bool:
@@ -313,6 +318,11 @@ class Planner(Intake):
                 return
         attempt.stopping = True
         draft.plan.effects.append(Stop(attempt.id, grace, uid, why))
+
+    @staticmethod
+    def _prove(attempt: Attempt, uid: str, draft: Draft) -> None:
+        attempt.proving, attempt.asked_at = True, draft.moment.now
+        draft.plan.effects.append(Prove(attempt.id, uid))
 
     def _must_wait(self, attempt: Attempt, now: float) -> bool:
         return attempt.retry_at is not None and now < attempt.retry_at

@@ -15,12 +15,16 @@ JITTER = 0.1
 
 PERMANENT_REASONS = frozenset(
     {
+        "ArgumentsTooLong",
         "CommandNotFound",
         "PermissionDenied",
         "BadWorkingDirectory",
         "InvalidSpec",
         "InvalidImageName",
+        "InvalidName",
         "NameTaken",
+        "NoCommand",
+        "NotExecutable",
         "SpecDeleted",
         "InvalidPod",
         "InvalidContainer",

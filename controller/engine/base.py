@@ -4,7 +4,7 @@ One conformance suite (`tests/conformance/test_engine.py`) holds for all. Contra
 - an attempt's name is its fencing token: `start` of an attempt that exists, or ever existed, starts nothing;
 - `stop` leaves behind whatever is needed so that a late `start` of the same attempt never runs;
 - a finished attempt stays listed (its tombstone, with its result) until `forget`;
-- the watch is a hint, a full `list` is the truth;
+- the watch is a hint, a full `list` is the truth about what it has; what it lacks proves nothing until `find` was asked;
 - an engine never touches what is not its cluster's.
 Calls may come from several threads at once, for different attempts.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from controller.core.errors import TallyError
-from controller.core.task import AttemptId, Launch, Observation
+from controller.core.task import AttemptId, Launch, Observation, Phase
 
 
 class EngineError(TallyError):
@@ -83,6 +83,12 @@ _WHY_NOT = {
 }
 
 
+def gone(attempt: AttemptId, uid: str) -> Observation:
+    """What `find` says where the engine has the last word, and has no such object."""
+    message = "the engine no longer has this attempt: it was removed from outside"
+    return Observation(attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, uid=uid, reason="Gone", message=message)
+
+
 class Engine(Protocol):
     """See the module's docstring."""
 
@@ -103,6 +109,15 @@ class Engine(Protocol):
         Idempotent. An attempt that was never started is marked so that it never will be; the observation that is
         returned (if any) says so. `uid`, when given, must be the attempt's uid, or nothing is touched.
         Raises EngineUnavailable.
+        """
+        ...
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """What became of an attempt that `list` lacks, and should not: asked for by its name, and by its uid if that is known.
+
+        `stopped` and `gone` where that is proven: the engine's own word that there is no such object, where it has the last
+        word, or a search for its processes. Phase Unknown, with a reason, where the engine cannot tell; what else it is, where
+        it is there after all. Raises EngineUnavailable: then nothing may be concluded.
         """
         ...
 

@@ -37,7 +37,7 @@ from controller.clock import Clock
 from controller.core.errors import InvalidField
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
-from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
 from controller.engine.container import (
     EMPTY_IMAGE,
     LABEL_ATTEMPT,
@@ -142,6 +142,16 @@ class DockerEngine:
                         found = self._inspect(found.id) or found
                     return self._observe(found, attempt)
         raise EngineUnavailable(f"container {name} changes under our hands")
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """See Engine. A container that the daemon does not have any more has stopped: it removes none that runs."""
+        with self._daemon.translated():
+            self._daemon.check_same()
+            for name in filter(None, (uid, name_of(self._cluster, attempt))):
+                found = self._inspect(name)
+                if found is not None and attempt_of(found, self._cluster) == attempt:
+                    return self._observe(found, attempt)
+        return gone(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
         """See Engine; all that is kept is kept until `forget`."""

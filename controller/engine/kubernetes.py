@@ -34,7 +34,7 @@ from controller.clock import Clock
 from controller.core.errors import InvalidField
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
-from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions
+from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
 from controller.engine.kubernetes_api import Access, ApiRefused, KubernetesApi
 from controller.engine.kubernetes_logs import PodEvent, check_container, read_log, recent_events
 from controller.engine.kubernetes_objects import TRIES, PodObjects
@@ -130,6 +130,11 @@ class KubernetesEngine:
             if deleted is not None:
                 return observe(deleted)
         raise EngineUnavailable(f"{attempt} changes while it is being stopped")
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """See Engine. A pod of our uid is ours whatever became of its labels."""
+        pod = self._pods.find(attempt, uid)
+        return observe(pod) if pod is not None else gone(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
         """See Engine. Lets a deleted pod go."""

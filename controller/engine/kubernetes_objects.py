@@ -38,11 +38,11 @@ class PodObjects:
                         if attempt is not None:
                             yield attempt, pod
 
-    def find(self, attempt: AttemptId) -> Pod | None:
-        """The attempt's pod."""
+    def find(self, attempt: AttemptId, uid: str = "") -> Pod | None:
+        """The attempt's pod, by its labels or its uid."""
         for namespace in self._namespaces:
             pod = self.get(namespace, attempt)
-            if pod is not None and attempt_of(pod, self._cluster) == attempt:
+            if pod is not None and (attempt_of(pod, self._cluster) == attempt or pod.metadata.uid == uid):
                 return pod
         return None
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from controller.clock import Clock
 from controller.core.task import AttemptId, Launch, Observation, Phase
-from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, LogOptions
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, LogOptions, gone
 
 _Observations = list[Observation]  # named before a method is called `list`
 
@@ -58,6 +58,11 @@ class NullEngine:
             elif not seen.stopped:
                 self._end(replace(seen, phase=Phase.FAILED, reason="Stopped"))
             return self._attempts[attempt]
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """See Engine. What it does not know does not run: nothing does."""
+        with self._changed:
+            return self._attempts.get(attempt) or gone(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
         """See Engine; all that is kept is kept until `forget`."""

@@ -8,6 +8,10 @@ How the name fences: the supervisor makes the claim itself, in the folder of the
 kernel drops with it. So a claim is never left without an owner, a late start finds the record, the result or the
 tombstone of a stop, and two starts at once make one run. The name fences until `forget`.
 
+What one attempt's folder holds, and whoever put it there, concerns that attempt alone: what cannot be read is reported of it,
+as Unknown with the reason. That an attempt is not listed proves nothing (its folder may have been removed or moved): `find`
+looks for its processes.
+
 What it does with a spec: `command` and `args` are executed without a shell; `image` is not used (there is no container),
 and a spec with an image alone is refused. The environment is a short list of the controller's own variables (PATH, HOME,
 LANG, LC_*, TZ, USER, TMPDIR; no secrets), then the spec's and the fencing token. `working_dir` is a folder of this machine, by
@@ -26,38 +30,40 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import watchfiles
-from msgspec import convert, json
-from msgspec.structs import replace
 
 from controller.clock import Clock
 from controller.core.errors import InvalidField
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine import attempt_folder as files
+from controller.engine.attempt_origin import Origin
+from controller.engine.attempt_output import chunks_of, start_of_tail
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions
 from controller.engine.fork_server import ForkServer
 from controller.engine.process_limits import over_memory
-from controller.engine.settlement import settle
-
-json.Decoder(Observation)  # at import: msgspec prepares a type when it is first used, and two threads at once crash it
+from controller.engine.process_search import Unproven, end_all, supervisor_of
+from controller.engine.process_sight import ProcessSight, is_folder, lost
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
 _Observations = list[Observation]  # these are named before a method is called `list`
 _AttemptIds = list[AttemptId]
+_Names = list[str]
 _NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
 _WATCH_STEP_MS = 5
 _ENDING_SECONDS = 2.0  # between a supervisor's result and its end lie microseconds, unless it is starved or stopped
-_CHUNK_BYTES = 64 * 1024
+_FULL_RETRY_SECONDS = 5.0
+_WORDS = 1000  # of a message that is sent through a FIFO, which takes 4096 bytes at once
 _NODE = os.uname().nodename
 
 
@@ -76,8 +82,7 @@ class ProcessEngine:
             for folder in (home, self._attempts, self._trash):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # outputs may hold what is not for everyone's eyes
         self._fork_server = ForkServer(home / "supervisors.log")
-        self._listing = threading.Lock()
-        self._finished: dict[str, tuple[tuple[int, int], Observation]] = {}  # by name; with its result's inode and time
+        self._sight = ProcessSight(self._attempts, clock)
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
         """See Engine. AttemptRefused: NoCommand, InvalidName."""
@@ -86,9 +91,11 @@ class ProcessEngine:
             raise AttemptRefused("NoCommand", "the process engine runs no images: give the task a command")
         folder = self._folder(launch.attempt)
         with _os_errors_mean_unavailable():
-            seen = self._observe_one(folder)
+            seen = self._sight.observe_one(folder.name)
             if seen is not None:
                 return seen
+            if launch.repeated and (unproven := end_all({folder: None})):  # it ran, and its folder was removed
+                return lost(launch.attempt, unproven[folder])
             request = {
                 "folder": str(folder),
                 "argv": [*spec.command, *spec.args],
@@ -99,8 +106,12 @@ class ProcessEngine:
             }
             answer = self._fork_server.ask(request)
             if "error" in answer:
-                raise EngineUnavailable(f"{launch.attempt} could not be started: {answer['error']}")
-            seen = self._observe_one(folder)
+                raise EngineUnavailable(f"{launch.attempt} could not be started: {answer['error']}", _FULL_RETRY_SECONDS)
+            give_up_at = self._clock.boottime() + _ENDING_SECONDS
+            while (seen := self._sight.observe_one(folder.name)) is None and is_folder(folder):
+                if self._clock.boottime() > give_up_at:
+                    break
+                time.sleep(0.002)  # whoever writes that it never started has not let go of its lock yet
         if seen is None:
             raise EngineUnavailable(f"{launch.attempt} was started and forgotten at the same time")
         return seen
@@ -109,13 +120,29 @@ class ProcessEngine:
         """See Engine. None when `uid` is not the attempt's."""
         folder = self._folder(attempt)
         with _os_errors_mean_unavailable():
-            seen = self._observe_one(folder)
-            if uid and (seen is None or seen.uid != uid):
+            seen = self._sight.observe_one(folder.name)
+            if uid and seen is None:
+                return self._stop_unlisted(attempt, uid)
+            if uid and seen is not None and seen.uid not in ("", uid):
                 return None
             if seen is not None and seen.stopped:
                 return seen
             self._request_stop(folder, "Stopped", grace_seconds)
-            return self._observe_one(folder)
+            return self._sight.observe_one(folder.name)
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """See Engine. What runs of it without a supervisor is ended."""
+        folder = self._folder(attempt)
+        with _os_errors_mean_unavailable():
+            os.stat(self._attempts)  # where there is no state folder, nothing is concluded
+            seen = self._sight.observe_one(folder.name)
+            if seen is not None:
+                return seen
+            unproven = self._search(folder, uid)
+        if unproven is not None:
+            return lost(attempt, unproven, uid)
+        message = "its folder was removed from outside; no process of it is left"
+        return Observation(attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, uid=uid, reason="Gone", message=message)
 
     def settle(self, attempt: AttemptId) -> None:
         """See Engine; all that is kept is kept until `forget`."""
@@ -125,24 +152,26 @@ class ProcessEngine:
         folder = self._folder(attempt)
         with _os_errors_mean_unavailable():
             give_up_at = self._clock.boottime() + _ENDING_SECONDS
+            if not is_folder(folder):
+                return
             while (lock := files.Lock.take(folder)) is None:
-                if not (folder / files.RESULT).exists():
+                if not files.exists(folder, files.RESULT):
                     return
                 if self._clock.boottime() > give_up_at:
                     raise EngineUnavailable(f"the supervisor of {attempt} has written its result, and does not end")
                 time.sleep(0.002)
             with lock:
-                if (folder / files.RECORD).exists() and not (folder / files.RESULT).exists():
+                if lock.is_inherited() or (files.exists(folder, files.RECORD) and not files.exists(folder, files.RESULT)):
                     return
                 trash = self._trash / f"{folder.name}.{uuid.uuid4().hex}"
                 folder.rename(trash)
-                self._finished.pop(folder.name, None)
-            shutil.rmtree(trash)
+                self._sight.forget(folder.name)
+            _remove(trash)
 
     def list(self) -> _Observations:
         """See Engine. Finished attempts are read once, and then cost a stat each."""
         with _os_errors_mean_unavailable():
-            return self._observe_all()
+            return self._sight.observe_all()
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         """See Engine. Changes arrive within some milliseconds, the loss of a supervisor within two seconds.
@@ -161,13 +190,13 @@ class ProcessEngine:
                     self._enforce_memory(live)
                     names.update(live)
                     sweep_at = self._clock.boottime() + _SWEEP_SECONDS
-                now = {str(seen.attempt): seen for seen in (self._observe_all() if is_first else self._observe(names))}
+                now = {str(seen.attempt): seen for seen in (self._sight.observe_all() if is_first else self._sight.observe(names))}
                 for name in names - now.keys():
                     known.pop(name, None)
                 for name, seen in now.items():
                     if known.get(name) != seen:
                         known[name] = seen
-                        if not is_first or not self._ended_before(name, news_since):
+                        if not is_first or not self._sight.ended_before(name, news_since):
                             sink(seen)
 
     def logs(
@@ -191,11 +220,12 @@ class ProcessEngine:
         """
         give_up_at = self._clock.boottime() + grace_seconds + 5.0
         live = [seen.attempt for seen in self.list() if not seen.stopped]
-        with _os_errors_mean_unavailable():
-            for attempt in live:
+        for attempt in live:
+            with suppress(OSError):  # it is among those that have not ended
                 self._request_stop(self._folder(attempt), "Interrupted", grace_seconds)
+        with _os_errors_mean_unavailable():
             for _ in _changes(self._attempts, threading.Event(), timeout_ms=100):
-                live = [seen.attempt for seen in self._observe(map(str, live)) if not seen.stopped]
+                live = [seen.attempt for seen in self._sight.observe(map(str, live)) if not seen.stopped]
                 if not live or self._clock.boottime() > give_up_at:
                     break
         return live
@@ -210,136 +240,78 @@ class ProcessEngine:
     def _enforce_memory(self, names: Iterable[str]) -> None:
         for excess in over_memory(self._attempts / name for name in names):
             message = f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it asked for"
-            self._request_stop(excess.folder, "OOMKilled", 0.0, message)
+            with suppress(OSError):  # told when its folder is looked at, and tried again in the next round
+                self._request_stop(excess.folder, "OOMKilled", 0.0, message)
 
     def _request_stop(self, folder: Path, reason: str, grace_seconds: float, message: str = "") -> None:
-        folder.mkdir(exist_ok=True)
-        files.write(folder, files.STOP, {"reason": reason, "grace_seconds": grace_seconds, "message": message})
-        # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so far; then it
-        # reads the request before it starts anything.
-        files.wake(folder)
-
-    def _observe_all(self) -> _Observations:
-        with self._listing:  # one at a time: the second finds what the first has read
-            return self._observe(os.listdir(self._attempts))
-
-    def _observe(self, names: Iterable[str]) -> _Observations:
-        """The attempts of these names, those without a supervisor settled first. Raises OSError."""
-        attempts = dict(_parsed(names))
-        found = {name: self._look(name, attempt) for name, attempt in attempts.items()}
-        unsupervised = [name for name, seen in found.items() if seen is None or seen.phase is Phase.UNKNOWN]
-        failures = settle((self._attempts / name for name in unsupervised), self._clock.now())
-        found.update((name, self._look(name, attempts[name])) for name in unsupervised)
-        for folder, error in failures.items():
-            seen = found[folder.name]
-            if seen is not None:  # else nothing was claimed, and the request to stop forbids that by itself
-                found[folder.name] = replace(seen, message=f"nobody supervises it, and its end cannot be recorded: {error}")
-        return [seen for seen in found.values() if seen is not None]
-
-    def _observe_one(self, folder: Path) -> Observation | None:
-        return next(iter(self._observe([folder.name])), None)
-
-    def _look(self, name: str, attempt: AttemptId) -> Observation | None:
-        """What the folder says: None when nothing was claimed, phase Unknown when nobody supervises what was."""
-        result = self._result(name, attempt)
-        if result is not None:
-            return result
-        folder = self._attempts / name
-        locked = files.is_locked(folder)
-        record = files.read(folder, files.RECORD)
-        if record is None:
-            return None
-        seen = Observation(
-            attempt=attempt,
-            phase=Phase.RUNNING if record.get("started_at") else Phase.PENDING,
-            uid=record.get("uid", ""),
-            node=_NODE,
-            started_at=record.get("started_at"),
-        )
-        if locked:
-            return seen
-        return replace(seen, phase=Phase.UNKNOWN, reason="SupervisorLost", message="processes of it may still run")
-
-    def _result(self, name: str, attempt: AttemptId) -> Observation | None:
-        """How it ended, if it has. A take-over waits until all were read: pathlib would cost half as much again."""
-        path = f"{self._attempts}/{name}/{files.RESULT}"
-        known = self._finished.get(name)
+        """Needs no room on the disk where a supervisor listens. Raises OSError when the request could neither be kept nor told."""
+        request = {"reason": reason, "grace_seconds": grace_seconds, "message": message[:_WORDS]}
+        failure = None
         try:
-            if known is not None and known[0] == _version(os.stat(path)):
-                return known[1]
-            with open(path, "rb", buffering=0) as file:
-                version, result = _version(os.fstat(file.fileno())), files.parse_result(file.read())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if result is None:
-            return None
-        seen = convert({**result, "attempt": attempt, "stopped": True, "node": _NODE}, Observation)
-        self._finished[name] = (version, seen)
-        return seen
+            folder.mkdir(exist_ok=True)
+            files.write(folder, files.STOP, request)
+        except OSError as error:
+            failure = error
+        # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so far; then it
+        # finds what was written before it starts anything. Or the task took the FIFO away.
+        if files.send(folder, request) or (failure is None and not files.exists(folder, files.RECORD)):
+            return
+        supervisor = supervisor_of(folder, None)
+        if supervisor:
+            _interrupt(supervisor)
+        elif failure is not None:
+            raise failure
 
-    def _ended_before(self, name: str, time_seconds: float) -> bool:
-        finished = self._finished.get(name)
-        return finished is not None and finished[0][1] < time_seconds * 1e9
+    def _stop_unlisted(self, attempt: AttemptId, uid: str) -> Observation | None:
+        """Stop what was removed from the state folder while it ran; None when there is no such attempt."""
+        if Origin.of_uid(uid) is None:
+            return None
+        unproven = self._search(self._folder(attempt), uid)
+        if unproven is None:
+            return None
+        if unproven.supervisor:
+            _interrupt(unproven.supervisor)
+        return lost(attempt, unproven, uid)
+
+    def _search(self, folder: Path, uid: str) -> Unproven | None:
+        """End what is left of an attempt without a folder; returns why it may still run."""
+        origin = Origin.of_uid(uid)
+        if origin is None:
+            return Unproven("Unlisted", "its folder was removed, and with it what says where its processes are to be looked for")
+        return end_all({folder: origin}).get(folder)
 
     def _read_log(self, folder: Path, follow: bool, stop: threading.Event, tail: int | None) -> Iterator[bytes]:
         with _os_errors_mean_unavailable():
-            position = 0 if tail is None else _start_of_tail(folder / files.LOG, tail)
+            position = 0 if tail is None else start_of_tail(folder / files.LOG, tail)
             for _ in _changes(folder, stop, timeout_ms=200, first=True):
                 # Asked before reading: what was written before the end is then read for certain.
-                ended = not follow or all(seen.stopped for seen in self._observe([folder.name]))
-                for chunk in _chunks(folder / files.LOG, position):
+                ended = not follow or all(seen.stopped for seen in self._sight.observe([folder.name]))
+                for chunk in chunks_of(folder / files.LOG, position):
                     position += len(chunk)
                     yield chunk
                 if ended:
                     return
 
 
-def _version(status: os.stat_result) -> tuple[int, int]:
-    return status.st_ino, status.st_mtime_ns
+def _interrupt(supervisor: int) -> None:
+    """Have it end its attempt; it reads the request, if there is one that it can read."""
+    with suppress(ProcessLookupError):
+        os.kill(supervisor, signal.SIGTERM)
+
+
+def _remove(folder: Path) -> None:
+    """With what the task closed to us."""
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        for root, folders, _ in os.walk(folder):
+            for name in folders:
+                os.chmod(os.path.join(root, name), 0o700, follow_symlinks=False)
+        shutil.rmtree(folder)
 
 
 def _base_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
-
-
-def _parsed(names: Iterable[str]) -> Iterator[tuple[str, AttemptId]]:
-    for name in names:
-        try:
-            yield name, AttemptId.parse(name)
-        except ValueError:
-            continue  # not ours: left alone
-
-
-def _start_of_tail(path: Path, lines: int) -> int:
-    """Where the last so many lines begin; one without its end is a line, too."""
-    if not path.exists():
-        return 0
-    with open(path, "rb") as file:
-        position = file.seek(0, os.SEEK_END)
-        if lines == 0 or position == 0:
-            return position
-        file.seek(position - 1)
-        ends = lines + (file.read(1) == b"\n")  # so many line ends from the back: after that one they begin
-        while position:
-            begin = max(0, position - _CHUNK_BYTES)
-            file.seek(begin)
-            block = file.read(position - begin)
-            at = len(block)
-            while ends and (at := block.rfind(b"\n", 0, at)) >= 0:
-                ends -= 1
-            if not ends:
-                return begin + at + 1
-            position = begin
-    return 0
-
-
-def _chunks(path: Path, position: int) -> Iterator[bytes]:
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        file.seek(position)
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
 
 
 def _changes(folder: Path, stop: threading.Event, *, timeout_ms: int = 1000, first: bool = False) -> Iterator[set[Any]]:

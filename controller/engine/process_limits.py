@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controller.engine import attempt_folder as files
+from controller.engine.attempt_values import parse_record
 from controller.engine.process_table import private_bytes, processes
 
 
@@ -30,19 +31,23 @@ def over_memory(folders: Iterable[Path]) -> Iterator[Excess]:
     """Those of the running attempts that use more memory than their spec says; one pass over all processes. Raises OSError."""
     limited = {}
     for folder in folders:
-        record = files.read(folder, files.RECORD)
-        if record and record.get("memory_bytes"):
-            limited[folder] = record
+        try:
+            data = files.read_bytes(folder, files.RECORD)
+        except OSError:
+            continue  # shown where the attempt is looked at
+        record = parse_record(data or b"")
+        if record.memory_bytes and record.supervisor:
+            limited[folder] = record.supervisor, record.memory_bytes
     if not limited:
         return
     children = defaultdict(list)
     for process in processes():
         children[process.parent].append(process.pid)
-    for folder, record in limited.items():
-        used, family = 0, [*children[record["supervisor"]]]
+    for folder, (supervisor, limit) in limited.items():
+        used, family = 0, [*children[supervisor]]
         while family:
             pid = family.pop()
             used += private_bytes(pid)
             family += children[pid]
-        if used > record["memory_bytes"]:
-            yield Excess(folder, used, record["memory_bytes"])
+        if used > limit:
+            yield Excess(folder, used, limit)

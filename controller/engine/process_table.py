@@ -5,79 +5,149 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_ENDED = (b"Z", b"X")
+_STOPPED = (b"T", b"t")
 
 
 class Process(NamedTuple):
-    """One process that has not ended; `started` is in clock ticks since boot, and with the pid names it for good."""
+    """One process of which at least one thread runs; `started` is in clock ticks since boot, and with the pid names it for good."""
 
     pid: int
     parent: int
     session: int
     started: int
+    path: str  # under /proc: of a thread that has not ended, since only there memory and descriptors are still to be seen
+    is_stopped: bool = False  # by SIGSTOP, or by a debugger
 
 
 def read_process(pid: int) -> Process | None:
-    """The process of this number, None when there is none or it is a zombie (nothing of it runs any more)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
-    except (FileNotFoundError, ProcessLookupError):
+    """The process of this number, None when there is none or nothing of it runs any more.
+
+    One whose main thread has ended is a zombie, while its other threads may run on.
+    """
+    path = f"/proc/{pid}"
+    fields = _stat(path)
+    if fields is None:
         return None
-    # The command's name, in parentheses, may hold anything: fields are counted from the last one.
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    if fields[0] in (b"Z", b"X"):
-        return None
-    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]))
+    state = fields[0]
+    if state in _ENDED:
+        living = next(_living_threads(path), None)
+        if living is None:
+            return None
+        path, state = living
+    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), path, state in _STOPPED)
+
+
+def pids() -> list[int]:
+    """The numbers of all processes, in order."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def processes() -> Iterator[Process]:
-    """All processes, in the order of their numbers, so that what they fork meanwhile is met further on."""
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+    """All processes, in the order of their numbers, so that most of what they fork meanwhile is met further on."""
+    for pid in pids():
         process = read_process(pid)
         if process is not None:
             yield process
 
 
-def environment_value(pid: int, name: str) -> str | None:
-    """A variable of the environment that the process was started with; None when it has none or is not ours to read."""
+def environment(process: Process) -> bytes | None:
+    """What it was started with, each variable ended by a zero byte; None when it is not ours to read.
+
+    Empty while it executes another program, for an instant: look twice.
+    """
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return _read(f"{process.path}/environ")
+    except PermissionError:
         return None
+
+
+def value_in(environment: bytes, name: str) -> str | None:
+    """A variable of such an environment."""
     prefix = f"{name}=".encode()
     return next((os.fsdecode(item[len(prefix) :]) for item in environment.split(b"\0") if item.startswith(prefix)), None)
+
+
+def environment_value(pid: int, name: str) -> str | None:
+    """A variable of the environment that the process was started with; None when it has none or is not ours to read."""
+    process = read_process(pid)
+    return value_in(environment(process) or b"", name) if process is not None else None
 
 
 def private_bytes(pid: int) -> int:
     """Resident memory that the process shares with no file or other segment; 0 when it has ended."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            fields = file.read().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
+        fields = _read(f"/proc/{pid}/statm").split()
+    except PermissionError:
+        return 0  # hidden from us: see `why_unseen`
+    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES if fields else 0
 
 
-def kill_and_wait(targets: list[Process], timeout_seconds: float) -> None:
-    """SIGKILL each and wait until they have ended, or for the next of them at most so long. Raises PermissionError."""
-    poll = select.poll()
-    handles = []
+def next_number() -> int:
+    """The number that the kernel gives to the next thread or process; it is used up.
+
+    They are given in order: where two calls return successive ones, nobody was forked in between.
+    """
+    number: list[int] = []
+    thread = threading.Thread(target=lambda: number.append(threading.get_native_id()), name="next-number")
+    thread.start()
+    thread.join()
+    return number[0]
+
+
+def why_unseen() -> str:
+    """Why /proc does not show all processes of our PID namespace to us; "" when it does."""
+    if os.readlink("/proc/self") != str(os.getpid()):
+        return "/proc is that of another PID namespace"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        mounts = [line.split() for line in file]
+    # The last one that is mounted on /proc is the one that is seen.
+    options = next((mount[-1].split(",") for mount in reversed(mounts) if mount[4] == "/proc"), [])
+    hidden = next(
+        (option for option in options if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off")), ""
+    )
+    if hidden and os.geteuid() != 0:
+        return f"/proc is mounted with {hidden}, which hides the processes of other users"
+    if _stat("/proc/1") is None:
+        return "/proc does not show process 1"
+    return ""
+
+
+def pid_namespace() -> int:
+    """Names the PID namespace that we are in, as long as it exists."""
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def kill(target: Process) -> int | None:
+    """SIGKILL, and a handle to wait for its end by (see `wait_ended`); None when it has ended. Raises PermissionError."""
     try:
-        for target in targets:
-            try:
-                handle = os.pidfd_open(target.pid)
-                handles.append(handle)
-                current = read_process(target.pid)
-                # Read after the handle was opened: when it is the one we mean, the handle stands for no other.
-                if current is not None and current.started == target.started:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        handle = os.pidfd_open(target.pid)
+    except ProcessLookupError:
+        return None
+    try:
+        current = read_process(target.pid)
+        # Read after the handle was opened: when it is the one we mean, the handle stands for no other.
+        if current is not None and current.started == target.started:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            return handle
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
+
+
+def wait_ended(handles: list[int], timeout_seconds: float) -> None:
+    """Wait until these have ended, or for the next of them at most so long; closes the handles."""
+    poll = select.poll()
+    try:
         for handle in handles:
             poll.register(handle, select.POLLIN)
         remaining = len(handles)
@@ -88,3 +158,42 @@ def kill_and_wait(targets: list[Process], timeout_seconds: float) -> None:
     finally:
         for handle in handles:
             os.close(handle)
+
+
+def _stat(path: str) -> list[bytes] | None:
+    """The fields from the state on; None when there is no such process, or it may not be seen."""
+    try:
+        stat = _read(f"{path}/stat")
+    except PermissionError:
+        return None
+    # The command's name, in parentheses, may hold anything: fields are counted from the last one.
+    return stat[stat.rindex(b")") + 2 :].split() if stat else None
+
+
+def _living_threads(path: str) -> Iterator[tuple[str, bytes]]:
+    """Path and state of those threads of a process that have not ended."""
+    try:
+        threads = os.listdir(f"{path}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for thread in threads:
+        fields = _stat(f"{path}/task/{thread}")
+        if fields is not None and fields[0] not in _ENDED:
+            yield f"{path}/task/{thread}", fields[0]
+
+
+def _read(path: str) -> bytes:
+    """b"" when the process has ended. Raises PermissionError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts)
+    except ProcessLookupError:
+        return b""
+    finally:
+        os.close(fd)

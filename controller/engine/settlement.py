@@ -1,25 +1,26 @@
 """Writes the result of attempts whose supervisor is gone without having done so (killed, or the machine was rebooted).
 
-Any replica may do it at any time: each attempt is settled under its lock, once. No result is written before a pass over
-all processes has found none of the attempt's: those whose environment names its folder, and those of the session that its
-command was started in. What neither shows would be a process that left the session *and* cleared its environment *and*
-outlived its supervisor; nothing escapes a supervisor that lives.
+Any replica may do it at any time: each attempt is settled under its lock, once. No result is written before nobody has
+inherited the attempt's lock any more, and a search of all processes (`process_search`) has found none of the attempt's. Only
+a process that closed what it inherited and hides from the search escapes; nothing escapes a supervisor that lives.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import errno
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from controller.engine import attempt_folder as files
-from controller.engine.process_table import Process, environment_value, kill_and_wait, processes
+from controller.engine.attempt_origin import Origin, this_boot
+from controller.engine.attempt_values import Record, parse_record, parse_result
+from controller.engine.process_search import Unproven, end_all
 
-_ROUNDS = 3  # passes of find and kill in one call; what is left then is tried again by the next
-_KILL_WAIT_SECONDS = 0.5
 _LOCKS_AT_ONCE = 200  # each is an open file
+OF_THE_REPLICA = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that tell nothing of the attempt whose file could not be opened."""
 
 
 def never_started(now: float) -> dict[str, Any]:
@@ -35,91 +36,96 @@ def never_started(now: float) -> dict[str, Any]:
     }
 
 
-def settle(folders: Iterable[Path], now: float) -> dict[Path, OSError]:
-    """Settle those of the attempts that nobody supervises, and that can be; the others stay as they are.
+def settle(folders: Iterable[Path], now: float) -> dict[Path, Unproven]:
+    """Settle those of the attempts that nobody supervises, and that can be; returns why not, of the others.
 
-    Returns those whose result could not be written (a full disk): one of them keeps nobody from seeing the others. Raises
-    OSError for what cannot be read.
+    One that cannot be settled keeps nobody from being settled. Raises OSError for what is the machine's or this replica's.
     """
-    failures: dict[Path, OSError] = {}
+    unproven: dict[Path, Unproven] = {}
     remaining = list(folders)
     while remaining:
         batch, remaining = remaining[:_LOCKS_AT_ONCE], remaining[_LOCKS_AT_ONCE:]
         with ExitStack() as locks:
-            lost = {}
+            taken: dict[Path, files.Lock] = {}
+            origins: dict[Path, Origin | None] = {}
             for folder in batch:
-                lock = files.Lock.take(folder)
-                if lock is not None:
-                    locks.enter_context(lock)
-                    record = _settle_without_search(folder, now, failures)
-                    if record is not None:
-                        lost[folder] = record
-            _settle_lost(lost, now, failures)
-    return failures
+                try:
+                    lock = files.Lock.take(folder)
+                    if lock is None:
+                        continue
+                    taken[folder] = locks.enter_context(lock)
+                    end = _end_without_supervisor(folder, lock, now)
+                except OSError as error:
+                    unproven[folder] = _unusable(error, "its folder cannot be used")
+                    continue
+                if end is not None:
+                    origins[folder] = end[1]
+            unproven |= end_all(origins)
+            for folder in origins.keys() - unproven.keys():
+                why = _write(folder, taken[folder], now)
+                if why is not None:
+                    unproven[folder] = why
+    return unproven
 
 
-def _settle_without_search(folder: Path, now: float, failures: dict[Path, OSError]) -> dict[str, Any] | None:
-    """Under the lock: write the result, if no search for processes is needed; returns the record if one is."""
-    if files.read_result(folder) is not None:
+def _end_without_supervisor(folder: Path, lock: files.Lock, now: float) -> tuple[dict[str, Any], Origin | None] | None:
+    """Under the lock: the result to write once nothing of it runs any more, and where to look for that; None for nothing."""
+    data = _read(folder, files.RESULT) or b""
+    result = parse_result(data)
+    if result is not None and result.lock_inode == lock.inode and not lock.is_inherited():
         return None
-    record = files.read(folder, files.RECORD)
-    if record is None:
-        if files.read(folder, files.STOP) is not None:
-            _write(folder, never_started(now), failures)
-        return None
-    if record.get("boot_id", files.boot_id()) != files.boot_id():
+    record_data = _read(folder, files.RECORD)
+    record = parse_record(record_data or b"")
+    origin = record.origin
+    if result is not None:
+        return files.parse(data), origin  # of an older version, or the task's own doing: it counts once nothing runs
+    if record_data is None:
+        return (never_started(now), None) if files.exists(folder, files.STOP) else None
+    if origin is not None and origin.boot != this_boot():
         message = "the machine was restarted while the attempt ran"
-        _write(folder, _failure(record, now, "MachineRebooted", message, disrupted=True), failures)
-        return None
-    return record
+        return _failure(record, now, "MachineRebooted", message, disrupted=True), origin
+    message = "the attempt's supervisor was killed; what was left of the attempt has ended"
+    return _failure(record, now, "SupervisorLost", message), origin
 
 
-def _settle_lost(lost: dict[Path, dict[str, Any]], now: float, failures: dict[Path, OSError]) -> None:
-    for _ in range(_ROUNDS):
-        if not lost:
-            return
-        found = _leftovers(lost)
-        for folder in [folder for folder in lost if folder not in found]:
-            message = "the attempt's supervisor was killed; what was left of the attempt has ended"
-            _write(folder, _failure(lost.pop(folder), now, "SupervisorLost", message), failures)
-        kill_and_wait([process for group in found.values() for process in group], _KILL_WAIT_SECONDS)
+def _read(folder: Path, name: str) -> bytes | None:
+    """What the file says; b"" for what the task put in its place."""
+    try:
+        return files.read_bytes(folder, name)
+    except OSError as error:
+        if error.errno in OF_THE_REPLICA:
+            raise
+        return b""
 
 
-def _leftovers(lost: dict[Path, dict[str, Any]]) -> dict[Path, list[Process]]:
-    """The processes of each attempt that still run, in one pass over all processes."""
-    by_folder = {str(folder): folder for folder in lost}
-    by_session = {record["session"]: folder for folder, record in lost.items() if "session" in record}
-    found = defaultdict(list)
-    for process in processes():
-        folder = by_folder.get(environment_value(process.pid, files.MARKER) or "")
-        if folder is None and process.session in by_session:
-            folder = by_session[process.session]
-            # A session's number comes free when its last process has ended: with another leader, or one from
-            # before our time, it is not the session that we mean.
-            started = lost[folder].get("session_started", 0)
-            if process.started < started or (process.pid == process.session and process.started != started):
-                by_session.pop(process.session)
-                folder = None
-        if folder is not None:
-            found[folder].append(process)
-    return found
-
-
-def _failure(record: dict[str, Any], now: float, reason: str, message: str, *, disrupted: bool = False) -> dict[str, Any]:
+def _failure(record: Record, now: float, reason: str, message: str, *, disrupted: bool = False) -> dict[str, Any]:
     return {
-        "uid": record.get("uid", ""),
+        "uid": record.uid,
         "phase": "Failed",
         "ran": True,
         "reason": reason,
         "message": message,
-        "started_at": record.get("started_at"),
+        "started_at": record.started_at,
         "finished_at": now,
         "disrupted": disrupted,
     }
 
 
-def _write(folder: Path, result: dict[str, Any], failures: dict[Path, OSError]) -> None:
+def _write(folder: Path, lock: files.Lock, now: float) -> Unproven | None:
+    """Returns why not."""
     try:
-        files.write(folder, files.RESULT, result, durable=True)
+        if lock.is_inherited():
+            return Unproven("SupervisorLost", "nobody supervises it, and a process that cannot be seen holds its lock")
+        # Read again: a supervisor whose lock the task had removed may have ended by itself during the search.
+        end = _end_without_supervisor(folder, lock, now)
+        if end is not None:
+            files.write(folder, files.RESULT, {**end[0], "lock_inode": lock.inode}, durable=True)
     except OSError as error:
-        failures[folder] = error
+        return _unusable(error, "its end cannot be recorded")
+    return None
+
+
+def _unusable(error: OSError, what: str) -> Unproven:
+    if error.errno in OF_THE_REPLICA:
+        raise error
+    return Unproven("SupervisorLost", f"nobody supervises it, and {what}: {error}")

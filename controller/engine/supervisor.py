@@ -7,12 +7,13 @@ does not: it has a session of its own, no open file of the controller's, and end
 What a supervisor does, in an order that is safe wherever it stops:
 1. takes the attempt's lock, and holds it for life. Taken by another, or already recorded: there is nothing to do;
 2. a stop request lies there: writes the result NeverStarted;
-3. forks the command's process, which waits at a gate before it executes anything;
+3. forks the command's process, which inherits a lock of its own and waits at a gate before it executes anything;
 4. writes the record (the claim), and opens the gate. Killed before this: the child never executes, and no record says
    that it did. Killed after this: the child dies too (PR_SET_PDEATHSIG), and what is left is found by the record;
-5. waits for the end, for a stop request, for SIGTERM (the machine shuts down);
+5. waits for the end, for a stop request (through a FIFO, as a file where there was room for one, or as SIGTERM where the
+   task took both away), for SIGTERM (the machine shuts down);
 6. kills what is left, is told by the kernel that it has no child any more (ECHILD; as a subreaper, orphans of any session
-   become its children), and only then writes the result.
+   become its children), and only then writes the result, which counts once it has let go of the lock.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import math
 import os
 import select
 import signal
@@ -34,26 +36,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from controller.engine import attempt_folder as files
-from controller.engine.process_table import processes, read_process
+from controller.engine.attempt_command import execute, why_not_executed
+from controller.engine.attempt_origin import BOOT_LETTERS, Origin, boot_id
+from controller.engine.process_table import pid_namespace, processes, read_process
 
 INTERRUPT_GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL when the supervisor itself is told to end; a machine that shuts down gives about this long."""
 
 _CLAIM_SECONDS = 5.0  # how long another may hold the lock of an attempt that has no record before the start gives up
 _RETRY_SECONDS = 0.1  # for what no event announces: a lock that comes free, a killed process that will not die, a full disk
-_PR_SET_PDEATHSIG = 1
+_RECORD_RETRY_SECONDS = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-_START_FAILURES = {
-    errno.ENOENT: ("CommandNotFound", "the command was not found"),
-    errno.ENOTDIR: ("CommandNotFound", "the command was not found"),
-    errno.EACCES: ("PermissionDenied", "the command may not be executed"),
-    errno.EPERM: ("PermissionDenied", "the command may not be executed"),
-    errno.ENOEXEC: ("NotExecutable", "the command is no program (a script needs a #! line)"),
-    errno.E2BIG: ("ArgumentsTooLong", "the arguments and the environment are larger than the system allows"),
-}
 
 Reply = Callable[[dict[str, Any]], None]
 
@@ -113,15 +108,18 @@ class Supervisor:
         self._finished_at = 0.0
         self._stop: dict[str, Any] | None = None
         self._kill_at = 0.0  # on the monotonic clock, once stopping
+        self._is_interrupted = False  # told to end by SIGTERM
+        self._lock: files.Lock | None = None
         self._record: dict[str, Any] = {}
+        self._is_recorded_whole = True
         self._signals, self._signals_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake = -1
 
     def run(self) -> None:
         """The whole life, steps 1 to 6 of the module's docstring. `reply` is called once: started, exists, or error."""
         try:
-            lock = self._claim()
-            if lock is None:
+            self._lock = self._claim()
+            if self._lock is None:
                 return
             failure = self._start()
         except OSError as error:
@@ -154,7 +152,7 @@ class Supervisor:
         return None
 
     def _is_recorded(self) -> bool:
-        return any((self._folder / name).exists() for name in (files.RECORD, files.RESULT))
+        return any(files.exists(self._folder, name) for name in (files.RECORD, files.RESULT))
 
     def _start(self) -> tuple[str, str] | None:
         """Steps 2 to 4; returns why the command could not be executed (reason and message), or None. Raises OSError."""
@@ -166,26 +164,30 @@ class Supervisor:
         fifo = self._folder / files.WAKE
         if not fifo.exists():
             os.mkfifo(fifo, 0o600)
-        self._wake = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        # Read after the FIFO was opened: a request is either seen here, or its wake is heard.
-        if files.read(self._folder, files.STOP) is not None:
+        self._wake = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Looked for after the FIFO was opened: a request is either seen here, or heard there.
+        if files.exists(self._folder, files.STOP):
             return "NeverStarted", "a stop was requested before the attempt had started"
+        inherited = files.open_inherited(self._folder)
         gate_out, self._gate = os.pipe2(os.O_CLOEXEC)
         failure_out, failure_in = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         self._main = os.fork()
         if self._main == 0:
             os.close(self._gate)
-            _execute(self._launch, parent, gate_out, failure_in)
-        os.close(gate_out)
-        os.close(failure_in)
+            execute(self._launch, parent, gate_out, failure_in, inherited)
+        for descriptor in (gate_out, failure_in, inherited):
+            os.close(descriptor)
         process = read_process(self._main)
+        started, boot = process.started if process else 0, boot_id()
+        assert self._lock is not None
+        origin = Origin(self._main, started, pid_namespace(), self._lock.inode, boot[:BOOT_LETTERS])
         self._record = {
-            "uid": uuid.uuid4().hex,
-            "boot_id": files.boot_id(),
+            "uid": origin.to_uid(uuid.uuid4().hex[:8]),
+            "boot_id": boot,
             "supervisor": parent,
-            "session": self._main,
-            "session_started": process.started if process else 0,
+            "session": origin.session,
+            "session_started": origin.session_started,
             "term": self._launch["term"],
             "memory_bytes": self._launch["memory_bytes"],
             "started_at": None,
@@ -197,14 +199,20 @@ class Supervisor:
             failure = stream.read()  # ends when the command is executed, or could not be
         if failure:
             os.waitpid(self._main, 0)
-            stage, number, text = failure.decode(errors="replace").split(":", 2)
-            if stage == "cwd":
-                return "BadWorkingDirectory", f"cannot enter the working directory: {text}"
-            reason, what = _START_FAILURES.get(int(number), ("StartError", "the command could not be executed"))
-            return reason, f"{what}: {text}"
+            return why_not_executed(failure)
         self._record["started_at"] = time.time()
-        self._write(files.RECORD, self._record)
+        self._complete_record()
         return None
+
+    def _complete_record(self) -> None:
+        """Once the command runs, nothing waits for the disk but its result: a stop must be heard meanwhile."""
+        try:
+            files.write(self._folder, files.RECORD, self._record)
+            self._is_recorded_whole = True
+        except OSError:
+            if self._is_recorded_whole:
+                _show_error()
+            self._is_recorded_whole = False
 
     def _abandon_child(self) -> None:
         if self._main and not self._record.get("started_at"):
@@ -212,8 +220,7 @@ class Supervisor:
             os.waitpid(self._main, 0)
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        if number == signal.SIGTERM and self._stop is None:
-            self._stop = {"reason": "Interrupted", "grace_seconds": INTERRUPT_GRACE_SECONDS}
+        self._is_interrupted = self._is_interrupted or number == signal.SIGTERM
 
     def _wait_for_end(self) -> dict[str, Any]:
         """Step 5: until the main process has ended; forwards a request to stop to its group. Returns what to record."""
@@ -231,25 +238,33 @@ class Supervisor:
                     _send_signal(os.killpg, self._main, signal.SIGTERM)
                 announced = True
                 self._kill_at = time.monotonic() + self._stop["grace_seconds"]
-            timeout = None
+            timeout = None if self._is_recorded_whole else _RECORD_RETRY_SECONDS * 1000
             if announced:
                 left = self._kill_at - time.monotonic()
                 if left <= 0:
                     _send_signal(os.killpg, self._main, signal.SIGKILL)
                 timeout = max(left, _RETRY_SECONDS) * 1000
-            for descriptor, _ in poll.poll(timeout):
-                _drain(descriptor)
+            poll.poll(timeout)
+            _drain(self._signals)
+            if not self._is_recorded_whole:
+                self._complete_record()
 
     def _read_request(self) -> None:
-        """Take up a request; one that is sent again can only shorten the grace."""
-        request = files.read(self._folder, files.STOP)
-        if request is None:
-            return
-        grace = float(request.get("grace_seconds", 0.0))
-        if self._stop is None:
-            self._stop = {"reason": "Stopped", **request, "grace_seconds": grace}
-        elif self._kill_at:
-            self._kill_at = min(self._kill_at, time.monotonic() + grace)
+        """Take up what was asked for; one that is sent again can only shorten the grace."""
+        requests = [files.parse(line) for line in _drain(self._wake).splitlines()]
+        try:
+            requests.append(files.read_request(self._folder) or {})
+        except OSError:
+            _show_error()  # the task put something else in its place
+        if self._is_interrupted and not any(requests):
+            requests.append({"reason": "Interrupted", "grace_seconds": INTERRUPT_GRACE_SECONDS})
+        for request in filter(None, requests):
+            grace = _seconds(request.get("grace_seconds"))
+            if self._stop is None:
+                reason, message = str(request.get("reason", "Stopped")), str(request.get("message", ""))
+                self._stop = {"reason": reason, "grace_seconds": grace, "message": message}
+            self._stop["grace_seconds"] = min(self._stop["grace_seconds"], grace)
+            self._kill_at = min(self._kill_at, time.monotonic() + grace) if self._kill_at else 0.0
 
     def _reap(self) -> None:
         """Reap orphans that became our children, and note the main process's end, without reaping it."""
@@ -278,8 +293,8 @@ class Supervisor:
             for pid in rest - asked:
                 _send_signal(os.kill, pid, signal.SIGTERM)  # a child of ours, not reaped: the number is its own
             asked |= rest
-            for descriptor, _ in poll.poll(_RETRY_SECONDS * 1000):
-                _drain(descriptor)
+            poll.poll(_RETRY_SECONDS * 1000)
+            _drain(self._signals)
             self._read_request()
         _send_signal(os.killpg, self._main, signal.SIGKILL)
         os.waitpid(self._main, 0)
@@ -291,8 +306,8 @@ class Supervisor:
             if pid == 0:
                 for child in self._rest():
                     _send_signal(os.kill, child, signal.SIGKILL)
-                for descriptor, _ in poll.poll(_RETRY_SECONDS * 1000):
-                    _drain(descriptor)
+                poll.poll(_RETRY_SECONDS * 1000)
+                _drain(self._signals)
 
     def _rest(self) -> set[int]:
         """Our children that still run; orphans join them as their parents end."""
@@ -315,53 +330,25 @@ class Supervisor:
 
     def _finish(self, result: dict[str, Any]) -> None:
         times = {"started_at": self._record.get("started_at"), "finished_at": self._finished_at or time.time()}
-        self._write(files.RESULT, {"uid": self._record.get("uid", ""), **times, **result})
+        assert self._lock is not None
+        self._write_result({"uid": self._record.get("uid", ""), "lock_inode": self._lock.inode, **times, **result})
+        self._lock.release()  # from now on the result counts
+        with suppress(OSError):  # whoever misses this finds it by looking again
+            files.announce(self._folder)
 
-    def _write(self, name: str, value: dict[str, Any]) -> None:
+    def _write_result(self, result: dict[str, Any]) -> None:
         """Write however long it takes: while the disk is full, the attempt is shown as it was, and nothing is released."""
         shown = False
         while True:
             try:
-                return files.write(self._folder, name, value, durable=name == files.RESULT)
+                return files.write(self._folder, files.RESULT, result, durable=True)
             except OSError as error:
-                if error.errno == errno.ENOENT and not self._folder.exists():
+                if error.errno in (errno.ENOENT, errno.ENOTDIR) and not self._folder.is_dir():
                     raise  # someone removed the folder by hand: there is nowhere to write to
                 if not shown:
                     _show_error()
                     shown = True
                 time.sleep(_RETRY_SECONDS)
-
-
-def _execute(launch: dict[str, Any], parent: int, gate: int, failure: int) -> NoReturn:
-    """In the child: become the command. A failure is told through `failure` as `stage:errno:text`."""
-    stage = "setup"
-    try:
-        os.setsid()
-        if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
-        signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)  # what whoever started the controller ignored is none of the task's
-        # Opened by the supervisor once the claim is recorded; it died, if this ends or we have another parent.
-        if not os.read(gate, 1) or os.getppid() != parent:
-            os._exit(127)
-        folder = Path(launch["folder"])
-        stdin = os.open(os.devnull, os.O_RDONLY)
-        log = os.open(folder / files.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(stdin, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        if not launch["working_dir"]:
-            (folder / files.WORK).mkdir(exist_ok=True)
-        stage = "cwd"
-        os.chdir(launch["working_dir"] or folder / files.WORK)
-        stage = "exec"
-        os.execvpe(launch["argv"][0], launch["argv"], launch["env"])  # no shell, on purpose
-    except OSError as error:
-        text = f"{error.strerror}: {launch['argv'][0] if stage == 'exec' else error.filename}"
-        os.write(failure, f"{stage}:{error.errno}:{text}".encode())
-    finally:
-        os._exit(127)
 
 
 def _show_error() -> None:
@@ -378,12 +365,19 @@ def _send_signal(send: Callable[[int, int], None], target: int, number: int) -> 
         _show_error()
 
 
-def _drain(descriptor: int) -> None:
+def _seconds(value: object) -> float:
+    """A grace; 0 for what is none."""
+    return max(0.0, value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+
+def _drain(descriptor: int) -> bytes:
+    parts = []
     try:
-        while os.read(descriptor, 4096):
-            pass
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
     except BlockingIOError:
-        return
+        pass
+    return b"".join(parts)
 
 
 if __name__ == "__main__":

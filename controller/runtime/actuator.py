@@ -9,10 +9,10 @@ import structlog
 
 from controller import failpoints
 from controller.clock import Clock
-from controller.core.plan import Effect, Forget, Settle, Start, Stop
+from controller.core.plan import Effect, Forget, Prove, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineUnavailable
-from controller.runtime.inbox import EffectFailed, Inbox, Started, StartRefused, StopSent
+from controller.runtime.inbox import EffectFailed, Found, Inbox, Started, StartRefused, StopSent
 
 log = structlog.get_logger(__name__)
 
@@ -58,12 +58,14 @@ class Actuator:
         epoch = self._leadership.epoch
         try:
             failpoints.hit("before-effect")
-            outcome: Started | StopSent | None = None
+            outcome: Started | StopSent | Found | None = None
             if isinstance(effect, Start):
                 outcome = Started(epoch, effect, self._engine.start(effect.launch, self._leadership.check))
             elif isinstance(effect, Stop):
                 seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
                 outcome = StopSent(epoch, effect, seen)
+            elif isinstance(effect, Prove):
+                outcome = Found(epoch, effect, self._engine.find(effect.attempt, uid=effect.uid))
             elif isinstance(effect, Settle):
                 self._engine.settle(effect.attempt)
             else:

@@ -86,6 +86,14 @@ class StopSent(NamedTuple):
     observation: Observation | None
 
 
+class Found(NamedTuple):
+    """The engine's answer to a Prove."""
+
+    epoch: int
+    effect: Effect
+    observation: Observation
+
+
 class EffectFailed(NamedTuple):
     """The engine did not answer an effect; try again after `retry_after` seconds. `is_delay`: what it needs takes its time."""
 
@@ -100,7 +108,7 @@ class Wake(NamedTuple):
     """Nothing happened but that the loop should look at its flags."""
 
 
-FromEngine = Listed | Observed | EngineSilent | Started | StartRefused | StopSent | EffectFailed
+FromEngine = Listed | Observed | EngineSilent | Started | StartRefused | StopSent | Found | EffectFailed
 Message = Loaded | Changed | Elected | Wake | FromEngine
 
 

@@ -26,6 +26,7 @@ from controller.election.term import Leadership, LeadershipLost
 from controller.runtime.inbox import (
     EffectFailed,
     EngineSilent,
+    Found,
     FromEngine,
     Listed,
     Observed,
@@ -144,6 +145,8 @@ class Reconciler:
             self._planner.start_refused(message.effect.attempt, message.reason, message.message, message.transient, now)
         elif isinstance(message, StopSent):
             self._planner.stop_done(message.effect.attempt, message.observation, now)
+        elif isinstance(message, Found):
+            self._planner.found(message.effect.attempt, message.observation, now)
         elif isinstance(message, EffectFailed):
             _, effect, words, retry_after, is_delay = message
             self._planner.effect_failed(effect.attempt, words, retry_after, now, is_delay=is_delay)

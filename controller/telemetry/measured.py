@@ -140,6 +140,11 @@ class MeasuredEngine:
         with self._timed("stop"):
             return self._engine.stop(attempt, grace_seconds=grace_seconds, uid=uid)
 
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """See Engine."""
+        with self._timed("find"):
+            return self._engine.find(attempt, uid=uid)
+
     def settle(self, attempt: AttemptId) -> None:
         """See Engine."""
         with self._timed("settle"):

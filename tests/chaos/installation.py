@@ -202,7 +202,7 @@ class Installation(LocalCluster):
         found = {}
         for folder in sorted((self.state_dir / CLUSTER / "attempts").glob("*")):
             with suppress(OSError, ValueError):  # removed, or not claimed yet
-                if files.is_locked(folder):
+                if files.held(folder)[0] is files.Held.SUPERVISED:
                     task_id, _, number = folder.name.rpartition("-")
                     found[AttemptId(task_id, int(number))] = int(json.loads((folder / files.RECORD).read_text())["supervisor"])
         return found

@@ -272,6 +272,31 @@ def test_a_running_attempt_cannot_be_forgotten(case: EngineCase) -> None:
     assert (seen.uid, seen.stopped) == (started.uid, False)
 
 
+def test_what_is_asked_for_by_name_is_told(case: EngineCase) -> None:
+    """While it runs, when it has ended, and when the engine has it no more: gone, and that it stopped is proven."""
+    given = case.until_stopped()
+    started = case.engine.start(given)
+    wait_for(lambda: is_running(case.engine, given.attempt), "the attempt to run")
+    seen = case.engine.find(given.attempt, uid=started.uid)
+    assert (seen.phase, seen.stopped, seen.gone, seen.uid) == (Phase.RUNNING, False, False, started.uid)
+    case.engine.stop(given.attempt, grace_seconds=0.0)
+    ended = wait_stopped(case.engine, given.attempt)
+    assert case.engine.find(given.attempt, uid=started.uid) == ended
+    case.engine.settle(given.attempt)
+    case.engine.forget(given.attempt)
+    wait_for(lambda: case.engine.list() == [], "it to be gone")
+    seen = case.engine.find(given.attempt, uid=started.uid)
+    assert (seen.attempt, seen.phase, seen.stopped, seen.gone) == (given.attempt, Phase.FAILED, True, True)
+
+
+def test_another_replica_tells_what_became_of_an_attempt(running_case: EngineCase) -> None:
+    another = running_case.another("test")
+    given = running_case.until_stopped()
+    started = running_case.engine.start(given)
+    wait_for(lambda: is_running(running_case.engine, given.attempt), "the attempt to run")
+    assert another.find(given.attempt, uid=started.uid).phase is Phase.RUNNING
+
+
 def test_a_watch_reports_the_end_and_returns_when_told(running_case: EngineCase) -> None:
     reported: list[Observation] = []
     stop = threading.Event()

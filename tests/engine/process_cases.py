@@ -65,7 +65,9 @@ def record_of(state_dir: Path, attempt: AttemptId) -> dict[str, object]:
 def kill_supervisor(state_dir: Path, attempt: AttemptId) -> None:
     """SIGKILL, and wait until the kernel has dropped its lock."""
     os.kill(int(record_of(state_dir, attempt)["supervisor"]), signal.SIGKILL)
-    wait_for(lambda: not files.is_locked(folder_of(state_dir, attempt)), "the dead supervisor's lock to come free")
+    wait_for(
+        lambda: files.held(folder_of(state_dir, attempt))[0] is not files.Held.SUPERVISED, "the dead supervisor's lock to come free"
+    )
 
 
 def running_pids(state_dir: Path) -> list[int]:

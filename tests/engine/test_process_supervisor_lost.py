@@ -17,7 +17,7 @@ import pytest
 
 from controller.core.task import AttemptId, Phase
 from controller.engine import attempt_folder as files
-from controller.engine import settlement
+from controller.engine import process_search
 from controller.engine.base import EngineUnavailable
 from controller.engine.process import ProcessEngine
 from controller.engine.process_table import processes
@@ -74,7 +74,7 @@ def test_while_something_of_a_lost_attempt_may_run_nothing_is_proven(
     """A process that does not die (as one that hangs in the kernel) keeps the attempt Unknown, and so its hold."""
     attempt = start_family(engine)
     with monkeypatch.context() as patch:
-        patch.setattr(settlement, "kill_and_wait", lambda targets, timeout_seconds: None)
+        patch.setattr(process_search, "kill", lambda target: None)
         kill_supervisor(tmp_path, attempt)
         seen = observation(engine, attempt)
         assert seen is not None

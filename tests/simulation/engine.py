@@ -17,7 +17,7 @@ from controller.core.demand import demand
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
-from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
+from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable, gone
 from tests.simulation.concurrency import SimulatedEvent, SimulatedQueue
 from tests.simulation.network import Server, Unanswered
 from tests.simulation.scheduler import Process, Scheduler
@@ -44,6 +44,7 @@ class Attempt:
         self.declared_dead = False  # the platform reports Failed for what its lost node may still run, as Kubernetes does
         self.stop_wanted = False  # asked for while the node was lost
         self.removed = False  # by hand
+        self.unlisted_until = 0.0  # lists and watches lack it: its folder was moved, or its label taken off
         self.forged = False  # by hand
         self.settled = False
         self.stubborn = False  # takes its time to die
@@ -151,6 +152,19 @@ class SimulatedEngineServer(Server):
             self._stop_soon(attempt, grace)
         return self.look(attempt)
 
+    def find(self, attempt_id: AttemptId, uid: str) -> Observation:
+        """What became of an attempt, asked for by its name; one that lists lack cannot always be told from a lost one."""
+        attempt = self.attempts.get(attempt_id)
+        if attempt is None:
+            return gone(attempt_id, uid)
+        if self.is_unlisted(attempt) and attempt.live and self.scheduler.rng.random() < 0.5:
+            return Observation(attempt=attempt_id, phase=Phase.UNKNOWN, uid=attempt.uid, reason="Unlisted")
+        return self.look(attempt)
+
+    def is_unlisted(self, attempt: Attempt) -> bool:
+        """Whether lists lack it for now."""
+        return attempt.unlisted_until > self.scheduler.now
+
     def settle(self, attempt_id: AttemptId) -> None:
         """Its end is committed."""
         attempt = self.attempts.get(attempt_id)
@@ -186,7 +200,7 @@ class SimulatedEngineServer(Server):
 
     def listing(self) -> _Observations:
         """All there is, in no order that anybody may rely on."""
-        seen = [self.look(attempt) for attempt in self.attempts.values()]
+        seen = [self.look(attempt) for attempt in self.attempts.values() if not self.is_unlisted(attempt)]
         self.scheduler.rng.shuffle(seen)
         return seen
 
@@ -209,6 +223,11 @@ class SimulatedEngineServer(Server):
         if attempt.stop_wanted and not attempt.ended:
             self._stop_soon(attempt, 1.0)
         self._news(attempt)
+
+    def unlist(self, attempt: Attempt, seconds: float) -> None:
+        """For a time lists lack an attempt, which goes on."""
+        self.scheduler.note(f"{attempt.id} not listed for {seconds:.1f} s")
+        attempt.unlisted_until = self.scheduler.now + seconds
 
     def remove(self, attempt: Attempt) -> None:
         """Somebody deletes it: it is killed, and gone; or gone when its end has been settled, where ends are kept."""
@@ -236,6 +255,7 @@ class SimulatedEngineServer(Server):
         self.calm = True
         self.refusing = False
         for attempt in list(self.attempts.values()):
+            attempt.unlisted_until = 0.0
             self.find_node(attempt)
             if attempt.live and self._judge.holds(attempt.id):
                 self.scheduler.after(self.scheduler.rng.random() * 5, lambda attempt=attempt: self._end_by_itself(attempt))
@@ -333,6 +353,8 @@ class SimulatedEngineServer(Server):
     def _news(self, attempt: Attempt) -> None:
         rng = self.scheduler.rng
         seen = self.look(attempt)
+        if self.is_unlisted(attempt):
+            return
         for watch in self._watches:
             if rng.random() < 0.1:
                 continue  # missed
@@ -361,6 +383,10 @@ class SimulatedEngine:
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         seen: Observation | None = self._ask(f"stop {attempt}", lambda: self._server.stop(attempt, grace_seconds, uid))
+        return seen
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        seen: Observation = self._ask(f"find {attempt}", lambda: self._server.find(attempt, uid))
         return seen
 
     def settle(self, attempt: AttemptId) -> None:

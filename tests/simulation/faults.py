@@ -46,6 +46,7 @@ FAULTS: dict[str, tuple[float, str]] = {
     "engine-refuses": (12.0, "refuse"),
     "node-lost": (4.0, "lose_node"),
     "removed-by-hand": (2.0, "remove_attempt"),
+    "unlisted": (4.0, "unlist_attempt"),
     "made-by-hand": (5.0, "forge_attempt"),
 }
 
@@ -317,6 +318,12 @@ class Faults:
         if candidates:
             self.simulation.engine.remove(self.scheduler.rng.choice(candidates))
         self.simulation.engine.removes_restarted = True
+
+    def unlist_attempt(self) -> None:
+        """The engine's lists lack one attempt, which lives: its folder was moved, or it lost its label."""
+        live = [attempt for attempt in self.simulation.engine.attempts.values() if not attempt.ended]
+        if live:
+            self.simulation.engine.unlist(self.scheduler.rng.choice(live), self.scheduler.rng.random() * 60)
 
     def forge_attempt(self) -> None:
         """Somebody makes an attempt by hand, in our name, of a task that holds nothing."""

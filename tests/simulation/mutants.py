@@ -46,6 +46,12 @@ _PLANNER = "core.planner:Planner"
 _INTAKE = "core.intake:Intake"
 _SENTINEL = "election.sentinel:Sentinel"
 
+_TAKEN_FOR_STOPPED = Edit(
+    f"{_INTAKE}.listed",
+    "self._attempts.ensure(attempt_id).missing = True",
+    "self.observed(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True, reason='Gone'), now)",
+)
+
 MUTANTS = [
     # -- the fence: what a transaction compares
     Mutant("no compare of the term", (Edit(_TRANSACTION, "[Guard(keys.leader, term, on_create=True)]", "[]"),)),
@@ -126,13 +132,15 @@ MUTANTS = [
     ),
     Mutant(
         "a list older than the start proves an end",
-        (Edit(f"{_INTAKE}._is_gone", "return attempt.start_done_at < began", "return True"),),
+        (Edit(f"{_INTAKE}._is_missing", "return attempt.start_done_at < began", "return True"),),
+        harmless="what a list lacks is asked for by its name, and that answer is newer than the start",
     ),
+    Mutant("what a list lacks is taken for stopped without asking", (_TAKEN_FOR_STOPPED,)),
     Mutant(
         "what a list lacks is gone, while its start is under way",
         (
             Edit(
-                f"{_INTAKE}._is_gone",
+                f"{_INTAKE}._is_missing",
                 "if attempt is not None and attempt.starting:\n        return False",
                 "if attempt is None or attempt.starting:\n        return True",
             ),

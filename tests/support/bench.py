@@ -7,18 +7,19 @@ Everything on it is the real part: world, planner, reconciler, transactions. Onl
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from controller.core import codec
 from controller.core.invariants import Severity, check_world
-from controller.core.plan import Effect, Start, Stop
+from controller.core.plan import Effect, Prove, Start, Stop
 from controller.core.planner import Planner, Term
 from controller.core.task import AttemptId, Observation, Phase, Request, RequestKind, Status
 from controller.core.validation import parse_pool, parse_spec
 from controller.core.world import World
 from controller.election.term import Leadership
-from controller.runtime.inbox import Listed, Observed, Started, StopSent
+from controller.engine.base import gone
+from controller.runtime.inbox import Found, Listed, Observed, Started, StopSent
 from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
 from controller.store.base import Committed, Delete, Guard, Put, Transaction
 from controller.store.changes import changes_of
@@ -134,14 +135,21 @@ class StagedReplica:
         self.stage = stage
         self.world = world or World()
         self.effects: list[Effect] = []
+        self._proofs: list[Prove] = []
+        # What the engine says of what it does not list; None: it has not answered yet.
+        self.finds: Callable[[AttemptId, str], Observation | None] = gone
         self.leadership = Leadership(term, epoch, 0, float("inf"), stage.clock)
         self.sync()
         self.world.discard_dirty()  # as a follower does, turn by turn
         self.planner = Planner(self.world, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS)
         lock = threading.RLock()
         self.reconciler = Reconciler(
-            self.world, self.planner, self.leadership, stage.store, stage.keys, stage.clock, self.effects.append, lambda: lock
+            self.world, self.planner, self.leadership, stage.store, stage.keys, stage.clock, self._perform, lambda: lock
         )
+
+    def _perform(self, effect: Effect) -> None:
+        self.effects.append(effect)
+        self._proofs += [effect] if isinstance(effect, Prove) else []
 
     def sync(self) -> None:
         """What its watch would bring: all there is, up to now."""
@@ -149,10 +157,16 @@ class StagedReplica:
         self.world.load(changes_of(self.stage.keys, snapshot.items), snapshot.revision)
 
     def run(self) -> list[Effect]:
-        """Step until nothing is left to do; returns the effects of these steps."""
+        """Step until nothing is left to do, the engine's proofs included; returns the effects of these steps."""
         before = len(self.effects)
         for _ in range(1000):
-            if not self.reconciler.step():
+            is_done = not self.reconciler.step()
+            proofs, self._proofs = self._proofs, []
+            for effect in proofs:
+                seen = self.finds(effect.attempt, effect.uid)
+                if seen is not None:
+                    self.reconciler.handle(Found(self.leadership.epoch, effect, seen))
+            if is_done and not proofs:
                 return self.effects[before:]
         raise AssertionError("the reconciler does not come to rest")
 
