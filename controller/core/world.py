@@ -11,9 +11,7 @@ frozen, never treated as absent.
 
 from __future__ import annotations
 
-import bisect
 import heapq
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
@@ -22,8 +20,9 @@ from controller.core.demand import Demands, pool_template
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
-from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task, decode_or_empty
+from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
 from controller.core.resources import Vector
+from controller.core.sight import first_sight
 from controller.core.task import RepairRequest, RequestKind, Status
 
 
@@ -167,20 +166,14 @@ class World:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def sight(self, now: float) -> None:
-        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's clock says.
-
-        A replica that comes late, and loads what others saw before it, takes the start of the first term after the submission
-        instead, when a leader had it at the latest: so take-overs lengthen a wait by no more than the rest of one term.
-        """
+        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's clock says."""
         if not self._unseen or not self.revision:
             return  # the terms are loaded last
-        told = ((change.create, decode_or_empty(change).get("from")) for change in self.terms.values())
-        terms = sorted((create, float(began)) for create, began in told if isinstance(began, int | float))
+        seen_at = first_sight(self.terms.values(), now)
         for task_id in self._unseen:
             task = self.tasks.get(task_id)
             if task is not None and task.state is State.CREATED and not task.frozen:
-                later = bisect.bisect(terms, (task.spec_create, math.inf))
-                task.seen_at = min([now, *(began for _, began in terms[later : later + 1])])
+                task.seen_at = seen_at(task.spec_create)
                 self.schedule(task, task.first_due())
         self._unseen.clear()
 
