@@ -33,6 +33,7 @@ class Attempt:
         "start_done_at",
         "starting",
         "stop_asked_at",
+        "stop_failed",
         "stop_sent_at",
         "stopping",
         "trouble",
@@ -55,6 +56,7 @@ class Attempt:
         self.retry_at: float | None = None  # the engine did not answer: no effect before
         self.failures = 0  # effects in a row that the engine did not answer
         self.trouble = ""  # the engine's words of the last of them
+        self.stop_failed = False  # it was a Stop
         self.waits_since = 0.0  # since when it is seen to wait for the reason that it waits for
 
     @property

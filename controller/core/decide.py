@@ -99,6 +99,9 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
         if noted is not None:
             return Decision(noted)
     if status.stopping:
+        fails = attempt is not None and attempt.stop_failed and attempt.failures >= FAILURES_TOLD
+        if attempt is not None and fails and not transitions.is_stop_delayed(status):
+            return Decision(transitions.stop_delayed(status, attempt.trouble, moment))
         return None
     if attempt is not None and attempt.failures >= FAILURES_TOLD and attempt.must_start:
         words = f"{START_DELAYED}: {attempt.trouble}"

@@ -139,6 +139,9 @@ class Intake:
         The pause grows from `retry_after` seconds with each failure in a row; not where it `is_delay`: a thing that takes time.
         """
         attempt = self._attempts.ensure(attempt_id)
+        if attempt.stopping and not attempt.stop_failed:
+            attempt.failures = 0  # those so far were of starts
+        attempt.stop_failed = attempt.stopping
         attempt.starting = attempt.stopping = attempt.proving = False
         growth = 1.0 if is_delay else 2.0 ** min(attempt.failures, 16)
         attempt.failures, attempt.trouble = attempt.failures + 1, message
@@ -152,7 +155,7 @@ class Intake:
 
     @staticmethod
     def _answered(attempt: Attempt) -> None:
-        attempt.failures, attempt.trouble, attempt.retry_at = 0, "", None
+        attempt.failures, attempt.trouble, attempt.retry_at, attempt.stop_failed = 0, "", None, False
 
     def _wait(self, attempt: Attempt, until: float) -> None:
         """No effect of it before then."""

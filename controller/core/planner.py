@@ -203,7 +203,10 @@ class Planner(Intake):
     def _drive(self, task: Task, status: Status, draft: Draft) -> None:
         """Bring the engine to what is committed: start the attempt, or stop it."""
         attempt = self._attempts.ensure(AttemptId(task.id, status.attempt))
-        if attempt.busy or not self.engine_listed or self._must_wait(attempt, draft.moment.now):
+        if attempt.busy or not self.engine_listed:
+            return
+        is_first_stop = bool(status.stopping) and not attempt.stop_failed  # it does not wait out the pause of a start
+        if self._must_wait(attempt, draft.moment.now) and not is_first_stop:
             return
         seen_uid = attempt.observation.uid if attempt.observation is not None else ""
         if attempt.missing and not (status.stopping and attempt.stop_asked_at is None):

@@ -20,6 +20,7 @@ from controller.core.task import HISTORY_LIMIT, SCHEMA_VERSION, Observation, Req
 
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
 REASON_LIMIT = 64
+STOP_DELAYED = "StopDelayed"
 CANNOT_START = "cannot-start: "
 """Before the engine's word, in `Status.stopping`: such an end is a failure to start."""
 MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"  # why an attempt is stopped, beside a user's wish or a deadline
@@ -131,6 +132,16 @@ def kept_waiting(status: Status, waiting: str, moment: Moment) -> Status:
     """Its attempt does not run yet, for a reason that the engine states as `Reason: message`."""
     reason, _, message = waiting.partition(": ")
     return _step(status, Event.NOTED, moment, reason, message or reason)
+
+
+def stop_delayed(status: Status, words: str, moment: Moment) -> Status:
+    """The engine keeps failing its stop, and says why; the reason of the stop stays the task's own."""
+    return _note(status, STOP_DELAYED, words, moment, {})
+
+
+def is_stop_delayed(status: Status) -> bool:
+    """Whether that is the last that was noted of it."""
+    return bool(status.history) and STOP_DELAYED.encode() in bytes(status.history[-1])
 
 
 def no_longer_waiting(status: Status, moment: Moment) -> Status:

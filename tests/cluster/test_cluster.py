@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -106,7 +108,7 @@ def test_cancel_pending(tally: LocalCluster, task: Make) -> None:
 
 def test_an_image_that_cannot_be_is_a_failure_to_start(tally: LocalCluster, task: Make) -> None:
     """The kubelet says so at once, the pod is stopped with proof, and no attempt is used up."""
-    view = run(tally, task("true", image="No Such:Image", retry={"max_start_failures": 2}))
+    view = run(tally, task("true", image="tally.invalid/No-Such-Image:0", retry={"max_start_failures": 2}))
     assert view.status is not None
     assert (view.state, view.status.reason) == (State.FAILED, "InvalidImageName"), view
     assert (view.status.start_failures, view.status.failures) == (1, 0)
@@ -204,7 +206,7 @@ def test_a_part_of_the_output(tally: LocalCluster, task: Make) -> None:
     engine.close()
 
 
-def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, task: Make) -> None:
+def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
     """The kubelet evicts it, and that counts. Before 1.21 nothing proves the stop of an evicted pod: it is lost, undisrupted."""
     limits = {"requests": {"ephemeral-storage": "1Mi"}, "limits": {"ephemeral-storage": "1Mi"}}
     template = {
@@ -214,6 +216,12 @@ def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, tas
     spec = task("dd if=/dev/zero of=/tmp/full bs=1M count=20; sleep 600", pod_template=template, retry={"max_attempts": 1})
     with tally.client() as users:
         users.submit(spec)
+    wait_for(tally, spec["id"], "running", lambda view: view.state not in (State.CREATED, State.PENDING))
+    if not _is_measured(core, f"{spec['id']}-1"):
+        with tally.client() as users:
+            users.cancel(spec["id"])
+            users.wait([spec["id"]], timeout_seconds=PATIENCE)
+        pytest.skip("the kubelet measures no pods (it has no cgroups for them), and so evicts none for its own limits")
     view = wait_for(tally, spec["id"], "evicted", lambda view: view.lost or view.state is State.FAILED)
     assert view.status is not None
     if view.lost:
@@ -336,6 +344,17 @@ def _pool_of(tally: LocalCluster) -> dict[str, Any]:
         (pool,) = users.pools()
     plain: dict[str, Any] = to_builtins(pool.definition)
     return plain
+
+
+def _is_measured(core: client.CoreV1Api, pod: str) -> bool:
+    """Whether the node's kubelet has statistics of the pod; it takes them every ten seconds."""
+    node = core.list_node().items[0].metadata.name
+    for _ in range(20):
+        answer = core.connect_get_node_proxy_with_path(node, "stats/summary", _preload_content=False)
+        if any(each["podRef"]["name"] == pod for each in json.loads(answer.data)["pods"]):
+            return True
+        time.sleep(1)  # nothing tells that there are none
+    return False
 
 
 def _container_ended(core: client.CoreV1Api, namespace: str, name: str) -> bool:

@@ -100,6 +100,27 @@ def test_starts_do_not_wait_out_their_pause_once_the_engine_is_back() -> None:
     assert starts(leader.run()) == ["job-1"]
 
 
+def test_a_cancel_does_not_wait_out_the_pause_of_a_start_and_says_why_it_takes_long() -> None:
+    """Its stop is tried at once, and then as slowly as a start; the words stand in the history, once."""
+    stage, leader = staged()
+    tries(stage, leader, 40)
+    stage.request("job", RequestKind.CANCEL)
+    leader.sync()
+    stopped = []
+    for second in range(20):
+        effects = leader.run()
+        if stops(effects):
+            stopped.append(second)
+            (stop,) = effects
+            leader.reconciler.handle(EffectFailed(leader.leadership.epoch, stop, "403: cannot delete", 1.0))
+        stage.clock.move(1)
+    assert stopped == [0, 1, 3, 7, 15]
+    status = status_of(stage)
+    assert status.reason == "cancel"
+    assert [b"StopDelayed" in bytes(step) for step in status.history].count(True) == 1
+    assert b"403: cannot delete" in bytes(status.history[-1])
+
+
 # -- a reason to wait does not outlive the wait ------------------------------------------------------------------------
 
 
