@@ -74,10 +74,14 @@ def check_template(template: Document, path: str) -> None:
     spec = template.get("spec", {})
     for name in ("containers", "initContainers"):
         containers = spec.get(name, [])
-        if not isinstance(containers, list) or any(identity(name, each) is None for each in containers):
+        if not isinstance(containers, list) or not all(_is_named(each) for each in containers):
             problem = f"expected a list of containers with names; the task's own is named {MAIN}"
             raise InvalidField(f"{path}.spec.{name}", problem)
     _check_lists(spec, "", f"{path}.spec")
+
+
+def _is_named(container: object) -> bool:
+    return isinstance(container, Mapping) and isinstance(container.get("name"), str)
 
 
 def _check_lists(value: object, field: str, path: str) -> None:

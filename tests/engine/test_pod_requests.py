@@ -6,12 +6,14 @@ The oracle is written from Kubernetes' own words: the API server gives each cont
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from controller.core.demand import check_satisfiable, demand
 from controller.core.errors import InvalidField
@@ -189,3 +191,49 @@ templates = st.fixed_dictionaries(
 def test_it_is_what_the_scheduler_counts(asked: dict[str, Any], template: Pod, pool_template: Pod) -> None:
     held, pod = sized(asked, template, pool_template)
     assert dict(held.items()) == as_scheduled(pod)
+
+
+texts = st.sampled_from(["task", "a", "1", "500m", "Always", "", "x.io/y"])
+scalars = st.one_of(st.none(), st.booleans(), st.integers(-1, 3), texts)
+fields = st.sampled_from(
+    [
+        "spec", "metadata", "labels", "containers", "initContainers", "name", "image", "resources", "requests", "limits",
+        "cpu", "env", "value", "valueFrom", "ports", "containerPort", "volumes", "overhead", "claims", "seccompProfile",
+        "type", "restartPolicy",
+    ]
+)  # fmt: skip
+anything = st.recursive(
+    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(fields, inner, max_size=4)), max_leaves=20
+)
+odd_containers = st.lists(
+    st.builds(
+        lambda name, more: {**more, "name": name},
+        st.sampled_from(["task", "a", "b", 3, None]),
+        st.dictionaries(fields, anything, max_size=3),
+    ),
+    max_size=3,
+)
+odd_fields = {"containers": odd_containers, "initContainers": odd_containers, "overhead": anything, "resources": anything}
+odd_templates = st.one_of(
+    st.dictionaries(fields, anything, max_size=3),
+    st.fixed_dictionaries({"spec": st.fixed_dictionaries({}, optional=odd_fields)}),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(odd_templates, odd_templates, st.sampled_from(["", "a", "task"]))
+def test_whatever_a_template_is_it_is_refused_by_name_or_has_a_demand(template: Any, pool_template: Any, main: str) -> None:
+    """Nothing else may come of it: what is admitted anywhere must not end a leader."""
+    try:
+        pool = parse_pool(
+            {"name": "p", "capacity": {"cpu": 9}, "engine_options": {"pod_template": pool_template, "main_container": main}}
+        )
+        spec = parse_spec({"id": "a", "image": "x", "pod_template": template})
+    except InvalidField:
+        return
+    held = demand(spec, pool)
+    assert all(amount > 0 for amount in held.values())
+    given = replace(launch("run", pod_template=spec.pod_template, engine_options=pool.engine_options), hold=held)
+    for refusing in (lambda: check(spec, pool), lambda: build_pod(given, options_for(given), "jobs")):
+        with suppress(InvalidField):
+            refusing()
