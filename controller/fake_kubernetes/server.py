@@ -138,13 +138,17 @@ class FakeCluster:
         """http://127.0.0.1:PORT, or https."""
         return f"{self._scheme}://127.0.0.1:{self.port}"
 
-    def kubeconfig(self, path: Path, *, token: str = "", namespace: str = "default") -> Path:
-        """Write a kubeconfig for this server, with its token unless told otherwise, for its owner only; returns `path`."""
+    def kubeconfig(self, path: Path, *, token: str = "", namespace: str = "default", ca_file: str = "") -> Path:
+        """Write a kubeconfig for this server, with its token unless told otherwise, for its owner only; returns `path`.
+
+        `ca_file`: the authority of its certificate. Without TLS kubectl is anonymous, since it sends no token in the clear.
+        """
+        cluster = {"server": self.url} | ({"certificate-authority": ca_file} if ca_file else {})
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "fake", "cluster": cluster}],
             "users": [{"name": "fake", "user": {"token": token or self.token}}],
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": namespace}}],
         }

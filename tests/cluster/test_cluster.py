@@ -208,12 +208,12 @@ def test_a_part_of_the_output(tally: LocalCluster, task: Make) -> None:
 
 def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
     """The kubelet evicts it, and that counts. Before 1.21 nothing proves the stop of an evicted pod: it is lost, undisrupted."""
-    limits = {"requests": {"ephemeral-storage": "1Mi"}, "limits": {"ephemeral-storage": "1Mi"}}
+    mounted = {"name": "task", "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}
     template = {
         "metadata": {"annotations": {"fake.tally.dev/script": '{"run_seconds": 1, "exit_code": 1}'}},
-        "spec": {"containers": [{"name": "task", "resources": limits}]},
+        "spec": {"volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}}], "containers": [mounted]},
     }
-    spec = task("dd if=/dev/zero of=/tmp/full bs=1M count=20; sleep 600", pod_template=template, retry={"max_attempts": 1})
+    spec = task("dd if=/dev/zero of=/scratch/full bs=1M count=20; sleep 600", pod_template=template, retry={"max_attempts": 1})
     with tally.client() as users:
         users.submit(spec)
     wait_for(tally, spec["id"], "running", lambda view: view.state not in (State.CREATED, State.PENDING))
