@@ -291,21 +291,23 @@ def default_pool() -> dict[str, object]:
     }
 
 
-def sample_tasks(run: int, image: str = "") -> list[dict[str, object]]:
-    """Small tasks that show the lifecycle: successes, a retry that helps, a failure, a deadline, priorities."""
+def sample_tasks(image: str = "") -> list[dict[str, object]]:
+    """Small tasks that show the lifecycle: successes, a retry that helps, a failure, a deadline, priorities.
+
+    They have the same names in each run, so that they are there once.
+    """
     shell = ["sh", "-c"]
     flaky = 'if [ "$TALLY_ATTEMPT" = 1 ]; then echo "first attempt fails"; exit 1; fi; echo "attempt $TALLY_ATTEMPT succeeds"'
     tasks: list[dict[str, object]] = [
-        {"id": f"sample-{run}-count-{n}", "command": [*shell, f"for i in 1 2 3 4; do echo {n}: $i; sleep 1; done"]}
-        for n in range(1, 7)
+        {"id": f"sample-count-{n}", "command": [*shell, f"for i in 1 2 3 4; do echo {n}: $i; sleep 1; done"]} for n in range(1, 7)
     ]
     tasks += [
-        {"id": f"sample-{run}-flaky", "command": [*shell, flaky], "retry": {"max_attempts": 3, "backoff_seconds": 2}},
-        {"id": f"sample-{run}-failing", "command": [*shell, "echo 'this one always fails' >&2; exit 7"]},
-        {"id": f"sample-{run}-overdue", "command": ["sleep", "60"], "deadlines": {"run": "5s"}, "grace_seconds": 1},
-        {"id": f"sample-{run}-urgent", "command": ["echo", "first in the queue"], "priority": 100},
+        {"id": "sample-flaky", "command": [*shell, flaky], "retry": {"max_attempts": 3, "backoff_seconds": 2}},
+        {"id": "sample-failing", "command": [*shell, "echo 'this one always fails' >&2; exit 7"]},
+        {"id": "sample-overdue", "command": ["sleep", "60"], "deadlines": {"run": "5s"}, "grace_seconds": 1},
+        {"id": "sample-urgent", "command": ["echo", "first in the queue"], "priority": 100},
     ]
-    common = {"image": image, "resources": {"cpu": "250m", "memory": "64Mi"}, "labels": {"sample": str(run)}}
+    common = {"image": image, "resources": {"cpu": "250m", "memory": "64Mi"}, "labels": {"sample": "yes"}}
     return [{**common, **task} for task in tasks]
 
 
@@ -324,8 +326,9 @@ def run_dev(options: DevOptions) -> int:
                 if not any(pool.name == "default" for pool in client.pools()):
                     client.apply_pool(default_pool())
                 image = "" if options.engine in ("process", "null") else SAMPLE_IMAGE
-                samples = sample_tasks(_next_run(cluster.data_dir), image) if options.samples else []
-                show(cluster, client, samples, tally_command())
+                samples = sample_tasks(image) if options.samples else []
+                run = _next_run(cluster.data_dir)
+                show(cluster, client, samples, tally_command(), "hello" if run == 1 else f"hello-{run}")
         except KeyboardInterrupt:
             pass
         finally:
@@ -349,7 +352,7 @@ def tally_command() -> str:
 
 
 def _next_run(data_dir: Path) -> int:
-    """Counts the runs on this data directory, so that samples have new names each time."""
+    """Counts the runs on this data directory, so that what is printed to be tried has a new name each time."""
     counter = data_dir / "runs"
     run = int(counter.read_text()) + 1 if counter.exists() and counter.read_text().strip().isdigit() else 1
     counter.write_text(f"{run}\n")

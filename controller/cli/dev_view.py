@@ -125,11 +125,11 @@ class DevView:
         ]
 
 
-def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, object]], tally: str) -> None:
-    """Submit the samples and show what happens, until interrupted (KeyboardInterrupt)."""
+def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, object]], tally: str, hello: str) -> None:
+    """Submit the samples and show what happens, until interrupted (KeyboardInterrupt). `hello` names the task to try."""
     view = DevView(cluster, tally)
     try:
-        for line in banner(view):
+        for line in banner(view, hello):
             say(line, flush=True)
         for result in client.submit_many(samples) if samples else ():
             say(f"{result.id} {result.outcome}", flush=True)
@@ -157,7 +157,7 @@ def flags_from_here(cluster: LocalCluster, environ: Mapping[str, str]) -> list[s
     return flags
 
 
-def banner(view: DevView) -> list[str]:
+def banner(view: DevView, hello: str) -> list[str]:
     """Addresses, and three commands to try."""
     cluster = view.cluster
     flags = "".join(f" {shlex.quote(word)}" for word in flags_from_here(cluster, os.environ))
@@ -169,7 +169,7 @@ def banner(view: DevView) -> list[str]:
         f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {cluster.data_dir}/tally.toml",
         "",
         "Try in a second terminal:",
-        f"  {view.tally}{flags} submit hello --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",
+        f"  {view.tally}{flags} submit {hello} --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",
         f"  kill -9 $({view.tally}{flags} get replicas --role leader -o pid)",
         f"  {view.tally}{flags} audit",
         "",

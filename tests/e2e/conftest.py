@@ -24,12 +24,19 @@ class Dev:
     """One run of `tally dev`."""
 
     def __init__(
-        self, folder: Path, data_dir: Path, etcd_port: int, status_port: int, flags: tuple[str, ...] = (), replicas: int = 1
+        self,
+        folder: Path,
+        data_dir: Path,
+        etcd_port: int,
+        status_port: int,
+        flags: tuple[str, ...] = (),
+        replicas: int = 1,
+        samples: bool = False,
     ) -> None:
         self.data_dir = data_dir
         self.config = data_dir / "tally.toml"
         self._output = folder / f"dev-{os.urandom(4).hex()}.txt"
-        command = ["dev", "--no-samples", "--replicas", str(replicas), "--data-dir", str(data_dir)]
+        command = ["dev", "--samples" if samples else "--no-samples", "--replicas", str(replicas), "--data-dir", str(data_dir)]
         command += ["--lease-ttl-seconds", "2", "--keepalive-interval-seconds", "0.5", "--deadline-margin-seconds", "0.3"]
         ports = ["--etcd-port", str(etcd_port), "--status-port", str(status_port)]
         with self._output.open("wb") as output:
