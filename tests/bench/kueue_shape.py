@@ -1,11 +1,11 @@
-"""B3: the baseline of Kueue's own performance test, with a pool for each of its cohorts.
+"""B3: the load of Kueue's own baseline test, with a pool for each of its cohorts: without borrowing, reclaim or preemption.
 
 The shape is that of https://github.com/kubernetes-sigs/kueue/blob/main/test/performance/scheduler/configs/baseline/generator.yaml:
 5 cohorts of 6 queues with a quota of 20 each, of which a queue may borrow 100, so all of its cohort's 120. For each queue 350
 small (1 unit, 200 ms), 100 medium (5 units, 500 ms) and 50 large ones (20 units, 1000 ms), of priorities 50, 100 and 200,
 created every 100, 500 and 1200 ms. Kueue's results are the averages of five runs that its range specification tells:
 351,116 ms for 15,000 workloads, and the mean times to admission below. Unlike Kueue, Tally has no quota for a queue within a
-pool, and preempts nothing.
+pool, borrows and reclaims nothing, and preempts nothing: it has less to decide, and the figures beside are no comparison of equals.
 
 The quota sets a limit that no scheduler passes: 6 × (350 × 1 × 0.2 + 100 × 5 × 0.5 + 50 × 20 × 1.0) = 7,920 unit-seconds for
 120 units are 66 s, so 15,000 tasks in 66 s, 227 a second; the creation takes 60 s. Hence the second measurement: the same
@@ -61,17 +61,20 @@ def limit(divisor: int, quickened: float) -> float:
 
 
 def kueue_shape(sizes: Sizes) -> list[Figure]:
-    """Kueue's baseline: 5 cohorts of 6 queues, small, medium and large tasks; null engine."""
+    """The load of Kueue's baseline: 5 cohorts of 6 queues, small, medium and large tasks; null engine."""
     total = COHORTS * QUEUES * sum(each.count // sizes.shape_divisor for each in CLASSES)
     with cluster() as running:
         views, seconds, cores = _run(running, sizes.shape_divisor)
         memory = resident_bytes(running.replicas[0]) / 1e6
     bound = limit(sizes.shape_divisor, 1)
-    note = f"the quota and the run times allow {bound:.0f} tasks/s at most, in whatever order: 300/s is beyond any scheduler here"
+    note = (
+        f"the quota and the run times allow {bound:.0f} tasks/s at most, in whatever order; the load is that of Kueue's baseline, "
+        "but Tally has no queues within a pool, and so neither borrows, reclaims nor preempts"
+    )
     figures = [
         Figure(
-            "B3", f"Kueue's baseline, {total:,} tasks, as created there", "tasks/s", [total / seconds], baseline=bound,
-            against="the quota's limit", aims=(Aim("median", least=300.0),), note=note,
+            "B3", f"{total:,} tasks in the sizes and at the pace of Kueue's baseline", "tasks/s", [total / seconds], baseline=bound,
+            against="the quota's limit", aims=(Aim("ratio", least=0.85),), note=note,
         )
     ]  # fmt: skip
     whole = sizes.shape_divisor == 1  # how long tasks wait grows with their number: fewer are not to be compared
