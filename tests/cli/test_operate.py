@@ -7,9 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from controller import __version__
 from controller.cli import look
+from controller.cli.main import app
 from controller.client import Client
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
@@ -212,3 +216,66 @@ def test_only_what_is_likely_is_suggested(tally: Tally) -> None:
 def test_the_version_is_a_flag_too(tally: Tally) -> None:
     assert tally("--version").out == f"tally {__version__}\n"
     assert tally("--etcd", "http://127.0.0.1:1").exit_code == 2
+
+
+VERBS = [
+    "get",
+    "describe",
+    "explain",
+    "history",
+    "cancel",
+    "retry",
+    "wait",
+    "submit",
+    "apply",
+    "delete",
+    "config",
+    "completion",
+    "nope",
+]
+FLAGS = [
+    "-o",
+    "json",
+    "name",
+    "-l",
+    "--state",
+    "--sort-by",
+    "--pool",
+    "--for",
+    "--dry-run",
+    "-f",
+    "--cpu",
+    "--timeout",
+    "--config",
+    "--etcd",
+    "--cluster",
+    "task",
+    "pools",
+    "task/a",
+    "pool/",
+    "--",
+    "-1",
+    "1s",
+    "../x",
+    "a=b",
+    "--verify",
+    "show",
+]
+WORDS = st.sampled_from([*FLAGS, ""]) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(VERBS), st.lists(WORDS, max_size=5))
+def test_whatever_is_given_ends_with_a_code_of_the_table(verb: str, words: list[str]) -> None:
+    """0, 1, 2, 4 or 5, and never a traceback or an unexpected error. Nothing listens where etcd should be."""
+    assume(not any(word.startswith(("-w", "--w", "-h", "--h")) for word in words))
+    environment = {
+        "TALLY_ETCD": "http://127.0.0.1:1",
+        "TALLY_REQUEST_TIMEOUT_SECONDS": "0.05",
+        "TALLY_CONFIG": "/dev/null",
+    }
+    result = CliRunner().invoke(app, [verb, *words], input="", env=environment)
+    assert result.exit_code in (0, 1, 2, 4, 5), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
+    assert "Traceback" not in result.output
+    assert "error: unexpected" not in result.output
