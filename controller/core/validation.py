@@ -198,6 +198,10 @@ def _pool(raw: object, field: str) -> str:
     return sys.intern(parse_name(raw, field, "a pool's name"))
 
 
+def _main_container(raw: object, field: str) -> str:
+    return "" if raw == "" else parse_name(raw, field, "a container's name")  # as it is printed where none is named
+
+
 def _image(raw: object, field: str) -> str:
     image = _text(raw, field)
     if image and image.split() != [image]:
@@ -361,7 +365,7 @@ _SPEC: dict[str, _Parse] = {
     "on_lost": _on_lost,
     "retention_seconds": parse_duration,
     "pod_template": _template,
-    "main_container": _named("a container's name"),
+    "main_container": _main_container,
 }
 _RETRY: dict[str, _Parse] = {
     "max_attempts": _integer_within(1, MAX_ATTEMPTS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,34 @@ def test_the_table_has_a_row_for_each_setting() -> None:
     """What stands in the README is generated from the settings."""
     rows = table().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == [field.name for field in dataclasses.fields(Settings)]
+
+
+def test_the_file_of_a_local_cluster_is_found_where_nothing_else_says_which_etcd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what we ourselves wrote: who prepares a folder must not say where our tasks and secrets go."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".tally").mkdir()
+    written = tmp_path / ".tally" / "tally.toml"
+    written.write_text('etcd = "https://127.0.0.1:1"\ncluster = "local"\n')
+    written.chmod(0o600)
+
+    def found(**flags: str) -> tuple[tuple[str, ...], str]:
+        settings = load_settings(flags, {}).settings
+        return settings.etcd, settings.cluster
+
+    usual = ("http://127.0.0.1:2379",), "default"
+    assert found() == (("https://127.0.0.1:1",), "local")
+    assert found(etcd="http://127.0.0.1:2") == (("http://127.0.0.1:2",), "default")
+    written.chmod(0o666)
+    assert found() == usual, "others may write it"
+    written.chmod(0o600)
+    written.rename(tmp_path / "elsewhere.toml")
+    written.symlink_to(tmp_path / "elsewhere.toml")
+    assert found() == usual, "a link says nothing of who made it"
+    if os.geteuid() == 0:
+        written.unlink()
+        (tmp_path / "elsewhere.toml").rename(written)
+        os.chown(written, 65534, 65534)
+        assert found() == usual, "somebody else's"
