@@ -79,7 +79,7 @@ def test_no_record_costs_others_their_answers() -> None:
     turns = itertools.count()
 
     @given(st.lists(record(), min_size=1, max_size=4))
-    @settings(max_examples=150, **SETTINGS)
+    @settings(max_examples=60, **SETTINGS)
     def holds(records: list[tuple[str, tuple[str, ...], bytes]]) -> None:
         with view.lock:
             view.world = World()
