@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from http import HTTPStatus
 from typing import Any
 
+import h11
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from controller.status.access import Access
+from controller.status.problems import Problem
 from controller.status.stream import Page
 
 MAX_CONNECTIONS = 512
@@ -26,6 +29,17 @@ LOOK_SECONDS = 10.0  # an answer of which nothing is taken for so long is given 
 CERTIFIED = "tally.certified"  # in a request's state: whether its connection has a certificate that the client authority signed
 CONNECTION = "tally.connection"  # in a request's state: its StatusProtocol
 CLOSE_SECONDS = 2.0  # for a peer's word that it has closed its side of TLS
+
+# On every answer, also to what is no request. No Strict-Transport-Security: it would hold for every port of the host's name.
+PROTECTION = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # the live page has its own
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 _log = logging.getLogger(__name__)
 _log.setLevel(logging.ERROR)  # uvicorn warns of each request that it cannot parse: whoever sends rubbish would fill the log
@@ -105,6 +119,18 @@ class StatusProtocol(H11Protocol):
         self._forget()
         if self._is_open:
             super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what it cannot parse. `msg` is its word, of which the peer can make nothing."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # in the midst of the answer to what came before
+            self._cut()
+            return
+        answer = Problem(HTTPStatus.BAD_REQUEST, f"this is no HTTP request that can be parsed: {msg}").response()
+        headers = [*answer.raw_headers, *((name.encode(), value.encode()) for name, value in PROTECTION.items())]
+        head = h11.Response(status_code=answer.status_code, headers=[*headers, (b"Connection", b"close")], reason=b"Bad Request")
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """Called by uvicorn when an answer was written."""

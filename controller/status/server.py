@@ -28,7 +28,15 @@ from controller.core.errors import TallyError
 from controller.core.view import Facts, ReplicaView
 from controller.status.access import Access, is_loopback
 from controller.status.api import Api
-from controller.status.connections import CERTIFIED, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_REQUEST_BYTES, Door, StatusProtocol
+from controller.status.connections import (
+    CERTIFIED,
+    MAX_CONNECTIONS,
+    MAX_HEAD_BYTES,
+    MAX_REQUEST_BYTES,
+    PROTECTION,
+    Door,
+    StatusProtocol,
+)
 from controller.status.problems import Problem
 from controller.status.query import MIN_REVISION, WAIT, parse_parameters
 from controller.status.route import Ask, Route
@@ -41,16 +49,6 @@ UNACKNOWLEDGED_MILLISECONDS = 30_000  # after which a peer that takes nothing is
 STOP_SECONDS = 3.0
 _READING = ("GET", "HEAD")
 _PROBES = frozenset(route.path for route in ROUTES if route.is_probe)
-# No Strict-Transport-Security: it would hold for every port of the host's name.
-_PROTECTION = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # the live page has its own
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
 _log = structlog.get_logger(__name__)
 
 
@@ -155,7 +153,7 @@ class _Frame:
             if message["type"] == "http.response.start":
                 answered = MutableHeaders(scope=message)
                 told = _headers(scope.get("tally.facts") or self._view.facts()) if trusted else {}
-                for name, value in (told | _PROTECTION).items():
+                for name, value in (told | PROTECTION).items():
                     answered.setdefault(name, value)
             await send(message)
 

@@ -197,7 +197,10 @@ def test_a_killed_leader_is_shown_as_what_it_is(browser: Browser, serve: Any) ->
     scene.register(leader="tally-1", engine_answers=True, engine_age_seconds=2.0)
     killed = {"id": "tally-0", "version": "0.1.0", "phase": "leading", "engine_answers": True, "applied_revision": 1}
     scene.write(("replicas", ("tally-0",), json.dumps(killed).encode()))
+    browser.wait(lambda: "heard of" in browser.text("#replicas li:nth-child(1)"), "its age")
+    assert "up to date" not in browser.text("#replicas li:nth-child(1)"), "nor is it that until its silence is long"
     scene.ages = {"tally-0": RULE.replica.stale_seconds + 1}
+    scene.write(("replicas", ("tally-0",), json.dumps(killed).encode()))
     browser.wait(lambda: "not heard of for" in browser.text("#replicas li:nth-child(1)"), "the mark")
     assert "led before" in browser.text("#replicas li:nth-child(1)")
     assert "behind" not in browser.text("#replicas li:nth-child(1)")

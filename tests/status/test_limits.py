@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import random
 import socket
@@ -310,6 +311,24 @@ def test_rubbish_is_refused_or_cut_and_never_a_fault(served: Served, caplog: pyt
     wait_until(lambda: connected(served) == 0, "the end of them")
     served.is_well()
     assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize("said", [b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n"])
+def test_what_is_no_request_is_refused_as_all_else_is(served: Served, said: bytes) -> None:
+    """A problem in words, with the headers that every answer has."""
+    with served.connect() as opened:
+        opened.sendall(said)
+        received = b""
+        while chunk := opened.recv(4096):
+            received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"connection"] == b"close"
+    for name, value in connections.PROTECTION.items():
+        assert headers[name.lower().encode()] == value.lower().encode()
+    assert json.loads(body)["status"] == 400
 
 
 def speak(served: Served, seed: int) -> socket.socket:

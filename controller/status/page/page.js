@@ -168,13 +168,14 @@ function showReplicas(summary) {
     const deaf = replica.behind_seconds > 3 ? ` · heard of etcd ${span(replica.behind_seconds)} before that` : "";
     const state = isFresh ? (replica.behind_seconds > 3 ? `heard of etcd ${span(replica.behind_seconds)} ago` : lag) : deaf;
     // Counted on by the page: what changes with each answer is not what the row is made of.
-    const since = isFresh ? null : Math.round((now() - replica.age_seconds) / 2);
+    const since = isFresh && !led ? null : Math.round((now() - replica.age_seconds) / 2);
     return { id, status_url, leads, role, freshness, state, since, own: id === summary.replica, from: host ? `${version} on ${host}` : version, age: replica.age_seconds };
   });
   setChildren($("replicas"), rows.map(({ age, ...made }) => made), () => rows.map((row) => el("li", { "data-freshness": row.freshness },
     el("strong", {}, replicaLink(row.id, row.status_url), row.own ? " (this one)" : ""),
     el("span", { class: row.leads ? "leads" : "muted-role" }, row.role),
-    el("span", { class: "muted" }, ...(row.since === null ? [row.state] : [el("span", { class: "silent" }, "not heard of for ", ago(now() - row.age)), row.state]), ` · ${row.from}`))));
+    el("span", { class: "muted" }, ...(row.since === null ? [row.state] : row.freshness === "fresh" ? ["heard of ", ago(now() - row.age), " ago"]
+      : [el("span", { class: "silent" }, "not heard of for ", ago(now() - row.age)), row.state]), ` · ${row.from}`))));
 }
 
 // -- what happens ----------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ function showAge() {
   if (freshness === "fresh") { setText($("connection-text"), live.hears ? "Live" : "Asking every few seconds"); return; }
   if (!cut) { setText($("connection-text"), `etcd not heard of for ${span(last.staleness_seconds + live.age)}`); return; }
   setText($("connection-text"), last === null ? (live.problem ? "Not connected" : "Connecting …") : own === "dead" ? `No answer${since}` : `Stale${since}`);
-  setText($("stale-title"), last === null ? "This replica cannot show anything yet." : `This replica does not answer${since}: what is shown is ${span(live.age)} old.`);
+  setText($("stale-title"), last === null ? "This replica cannot show anything yet." : `This replica has not answered${since}: what is shown is ${span(live.age)} old.`);
   setText($("stale-detail"), `${live.problem || "It takes its time."} The page goes on by itself when it is back.`);
   const others = (last?.replicas ?? []).filter(({ status_url: url }) => URL.canParse(url) && new URL(url).origin !== location.origin);
   $("stale-elsewhere").hidden = !others.length;
