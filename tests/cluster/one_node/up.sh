@@ -66,7 +66,11 @@ exec $(command -v runc) "\$@"
 R
 chmod +x runc
 echo '{}' >docker/config.json  # not the machine's own
-start dockerd dockerd --config-file "$folder/docker/config.json" -H "unix://$folder/docker.sock" --iptables=false --ip6tables=false \
+# A kubelet removes what it does not know from /var/log/pods, which no flag moves: dockerd and the kubelet have one of their own,
+# in a mount namespace that goes with them.
+mkdir -p /var/log/pods pod-logs
+# shellcheck disable=SC2016  # for the inner shell
+start dockerd unshare --mount sh -c 'mount --bind "$0/pod-logs" /var/log/pods && exec "$@"' "$folder" dockerd --config-file "$folder/docker/config.json" -H "unix://$folder/docker.sock" --iptables=false --ip6tables=false \
   --bridge=none --data-root "$folder/docker/data" --exec-root "$folder/docker/exec" -p "$folder/docker/pid" \
   --exec-opt native.cgroupdriver=cgroupfs --add-runtime "scored=$folder/runc" --default-runtime scored
 
@@ -104,7 +108,7 @@ start controller-manager "$bin/kube-controller-manager" --kubeconfig="$folder/ku
 start scheduler "$bin/kube-scheduler" --kubeconfig="$folder/kubeconfig.new" --port=0 --secure-port=0 --leader-elect=false
 
 # The node is named by its address, so that the API server finds the kubelet without a line in /etc/hosts.
-start kubelet "$bin/kubelet" --kubeconfig="$folder/kubeconfig.new" --hostname-override=127.0.0.1 --address=127.0.0.1 --port="$kubelet_port" \
+start kubelet nsenter --mount --target "$(cat pids/dockerd)" "$bin/kubelet" --kubeconfig="$folder/kubeconfig.new" --hostname-override=127.0.0.1 --address=127.0.0.1 --port="$kubelet_port" \
   --read-only-port=0 --healthz-port=0 --container-runtime=docker --docker-endpoint="unix://$folder/docker.sock" \
   --pod-infra-container-image=pause:local --root-dir="$folder/kubelet" --cert-dir="$folder/certs/kubelet" --cgroup-driver=cgroupfs \
   --cgroups-per-qos=false --enforce-node-allocatable= --fail-swap-on=false --eviction-hard= --max-pods=400
