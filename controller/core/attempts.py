@@ -74,6 +74,11 @@ class Attempt:
         """Whether the engine is not known to have taken a Start of it."""
         return self.start_done_at is None and (self.observation is None or self.observation.awaits_start)
 
+    @property
+    def must_be_told(self) -> bool:
+        """Whether, to be stopped, it is to be told so before its end is asked for again: it was asked for once already."""
+        return self.asked_at > 0 and self.stop_asked_at is None
+
     def is_another(self, seen: Observation) -> bool:
         """Whether it is of another object than the one that is known under this name."""
         known = self.observation

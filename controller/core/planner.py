@@ -209,7 +209,7 @@ class Planner(Intake):
         if self._must_wait(attempt, draft.moment.now) and not is_first_stop:
             return
         seen_uid = attempt.observation.uid if attempt.observation is not None else ""
-        if attempt.missing and not (status.stopping and attempt.stop_asked_at is None):
+        if attempt.missing and not (status.stopping and attempt.must_be_told):
             self._prove(attempt, status.uid or seen_uid, draft)
         elif status.stopping:
             grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
@@ -231,7 +231,7 @@ class Planner(Intake):
                 continue
             if self._must_wait(attempt, draft.moment.now):
                 continue
-            if attempt.missing and attempt.may_be_alive and attempt.stop_asked_at is not None:
+            if attempt.missing and attempt.may_be_alive and not attempt.must_be_told:
                 self._prove(attempt, attempt.observation.uid, draft)
                 continue
             if not attempt.observation.stopped:

@@ -147,6 +147,7 @@ def run_lane(engine: ProcessEngine, lane: int, count: int, place: Path) -> None:
         engine.forget(given.attempt)
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("attempts", [40, pytest.param(int(os.environ.get("OVERLAP_ATTEMPTS", "1000")), marks=pytest.mark.slow)])
 def test_no_attempt_overlaps_the_one_before(engine: ProcessEngine, tmp_path: Path, attempts: int) -> None:
     """Chains, daemons that close what they inherit or hide, dead main threads, under supervisors that are killed at random."""
