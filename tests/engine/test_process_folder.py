@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -240,10 +241,16 @@ print("held")
 
 
 @pytest.fixture
-def unprivileged(tmp_path: Path) -> list[str]:
+def home() -> Iterator[Path]:
+    """Not among pytest's folders, which are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="tally-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def unprivileged(home: Path) -> list[str]:
     """The beginning of a command, up to the interpreter, that runs as nobody; it may write into `home`."""
-    home, root = tmp_path / "home", Path(__file__).parents[2]
-    home.mkdir()
+    root = Path(__file__).parents[2]
     path = f"PYTHONPATH={root}:{sysconfig.get_path('purelib')}"
     if os.geteuid() != 0:
         return ["env", path, sys.executable]
@@ -251,8 +258,6 @@ def unprivileged(tmp_path: Path) -> list[str]:
     if setpriv is None:
         pytest.skip("needs setpriv, to leave root's rights")
     os.chown(home, 65534, 65534)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
     for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         command = [setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", path, python]
         probe = "import subprocess, sys, controller, msgspec; subprocess.run([sys.executable, '-c', ''], check=True)"
@@ -269,25 +274,25 @@ def unprivileged(tmp_path: Path) -> list[str]:
         "chmod 555 ..",
         "chmod 555 ..; rm -f ../wake",
         "mkdir -p deep/er; chmod 000 deep",
-        "{setpriv} --reuid 0 --regid 0 --clear-groups --inh-caps=-all setsid sleep 1000 &",
+        "{setpriv} --reuid 0 --regid 0 --clear-groups --inh-caps=-all sleep 1000 & :",
     ],
 )
-def test_as_an_ordinary_user(tmp_path: Path, unprivileged: list[str], deed: str) -> None:
+def test_as_an_ordinary_user(home: Path, unprivileged: list[str], deed: str) -> None:
     """Who cannot open what is closed, and cannot kill who changed its user."""
-    target = tmp_path / "setpriv"
+    target = home / "setpriv"
     if "{setpriv}" in deed:
         if os.geteuid() != 0:
             pytest.skip("needs root, for a program that changes its user")
         shutil.copy(shutil.which("setpriv") or "", target)
         target.chmod(0o4755)
-    command: list[Any] = [*unprivileged, "-c", AS_ANOTHER_USER, tmp_path / "home", deed.format(setpriv=target)]
+    command: list[Any] = [*unprivileged, "-c", AS_ANOTHER_USER, home, deed.format(setpriv=target)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], start_new_session=True
     ) as process:
         output, errors = process.communicate(timeout=120)
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:  # what only root may end
         with suppress(OSError):
-            if str(tmp_path).encode() in Path(f"/proc/{pid}/environ").read_bytes():
+            if str(home).encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 os.kill(pid, signal.SIGKILL)
     assert output == "held\n", errors
 
