@@ -24,6 +24,7 @@ from controller.core.world import World
 
 ORPHAN_GRACE_SECONDS = 10.0
 TOMBSTONE_SECONDS = 3600.0  # how long the name of an ended attempt is kept at least, so that a late start of it meets it
+FORGOTTEN_AT_ONCE = 100  # attempts of one task
 STOP_RESEND_SECONDS = 30.0  # after the grace: the stop may have been lost with the engine that took it
 
 
@@ -195,7 +196,9 @@ class Planner(Intake):
                 dirty[task_id] = None
                 break
             elif decision.removes and self._is_old(task.status.finished_at if task.status is not None else None, draft):
-                draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in range(1, task.attempt + 1)]
+                # Older ones, were there any, are found by the next list.
+                numbers = range(max(1, task.attempt + 1 - FORGOTTEN_AT_ONCE), task.attempt + 1)
+                draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in numbers]
         dirty.update(postponed)
 
     def _drive(self, task: Task, status: Status, draft: Draft) -> None:
@@ -285,7 +288,7 @@ class Planner(Intake):
             assert task.spec is not None
             number = max(task.attempt, self._attempts.highest(task_id)) + 1
             status = transitions.admitted(task, task.spec, number, draft.moment)
-            if not draft.add(task, Decision(status, compares_spec=True), admitted_to=pool.name):
+            if not draft.add(task, Decision(status, compares_spec=True, compares_pool=True)):
                 self._world.dirty_pools[pool.name] = None
                 return
             draft.plan.effects.append(self._start(AttemptId(task_id, number), task, number, repeated=False))

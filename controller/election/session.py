@@ -143,11 +143,14 @@ class Registration:
         self._beats += 1
         op = f"{self._identity['instance']}/beat/{self._beats}"
         value = codec.encode({**self._identity, **self._describe(), "id": name, "op": op})
-        guard = Guard(key, current.mod if current is not None else 0)
+        guards = [Guard(key, current.mod if current is not None else 0)]
         writes: list[Write] = [Put(key, value, self._lease)]
         if self._registered_as not in ("", name):
-            writes.append(Delete(self._keys.replica(self._registered_as)))
-        if isinstance(self._store.commit(Transaction((guard,), tuple(writes), op), deadline=deadline), Refused):
+            before, _ = self._store.get(self._keys.replica(self._registered_as), deadline=deadline)
+            if before is not None and self._instance_of(before) == self._identity["instance"]:  # else another's by now
+                guards.append(Guard(before.key, before.mod))
+                writes.append(Delete(before.key))
+        if isinstance(self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline), Refused):
             return False
         self._registered_as = name
         return True

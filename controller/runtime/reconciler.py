@@ -57,12 +57,11 @@ log = structlog.get_logger(__name__)
 
 
 def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
-    """The plan's changes as one guarded transaction: the term, and every record that the plan was made from."""
+    """The plan's changes as one guarded transaction: the term, and every record that the plan rests on, present or absent."""
     guards = [Guard(keys.leader, term, on_create=True)]
     writes: list[Write] = []
     for change in plan.changes:
-        if change.value is not None or change.removes:
-            guards.append(Guard(keys.state(change.task_id), change.seen_mod))
+        guards.append(Guard(keys.state(change.task_id), change.seen_mod))
         if change.spec_mod >= 0:
             guards.append(Guard(keys.task(change.task_id), change.spec_mod))
         if change.value is not None:
@@ -70,6 +69,7 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
         for kind, mod in change.requests:
             guards.append(Guard(keys.request(change.task_id, kind), mod))
             writes.append(Delete(keys.request(change.task_id, kind)))
+        guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]
         if change.removes:
             writes += [Delete(keys.state(change.task_id)), Delete(keys.task(change.task_id))]
     for ledger in plan.ledgers:
@@ -80,6 +80,7 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
         guards.append(Guard(key, record.seen_mod))
         writes.append(Put(key, record.value) if record.value is not None else Delete(key))
     guards += [Guard(keys.pool(pool), mod) for pool, mod in plan.pools]
+    guards += [Guard(keys.of(kind, names), mod) for kind, names, mod in plan.compared]
     return Transaction(tuple(guards), tuple(writes), plan.op)
 
 

@@ -36,6 +36,7 @@ class Keys:
         self.prefix = f"{ROOT}{cluster}/"
         self.leader = f"{self.prefix}leader"
         self.epoch = f"{self.prefix}epoch"
+        self.terms = f"{self.prefix}terms/"
 
     def task(self, task_id: str) -> str:
         """The spec of a task."""
@@ -63,7 +64,7 @@ class Keys:
 
     def term(self, epoch: int) -> str:
         """The record of one term; padded, so that keys sort as the epochs do."""
-        return f"{self.prefix}terms/{epoch:012d}"
+        return f"{self.terms}{epoch:012d}"
 
     def repair(self, request_id: str) -> str:
         """A request for repairs."""
