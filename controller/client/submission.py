@@ -1,8 +1,8 @@
 """Submitting: what a user gave becomes stored specs, once each, many to a transaction.
 
-A task is created under the guard that neither its spec nor its status exists, so submitting the same again never makes a second one:
-the answer is `unchanged` when the content is the same, `conflict` when it is not. A batch in which some exist is refused
-whole by etcd; those are judged from what the refusal shows, and the others are sent again.
+A task is created under the guard that neither its spec nor a status of its name exists, so submitting the same again never
+makes a second one: the answer is `unchanged` when the content is the same, `conflict` when it is not. A batch in which some
+exist is refused whole by etcd; those are judged from what the refusal shows, and the others are sent again.
 
 Each is checked against its pool as it was read last, and created under the guard that the pool is still that one: a client
 that submits often needs one request for each batch, and no task is stored that was checked against a pool of the past.

@@ -32,9 +32,12 @@ class Limits(NamedTuple):
 class Draft:
     """See the module's docstring. Nothing of the model is changed by it. `after` is the plan that is being persisted."""
 
-    def __init__(self, world: World, limits: Limits, moment: Moment, after: Plan | None = None) -> None:
+    def __init__(
+        self, world: World, limits: Limits, moment: Moment, after: Plan | None = None, *, most_tasks: int | None = None
+    ) -> None:
         self._world = world
         self._limits = limits
+        self._most_tasks = most_tasks
         self.moment = moment
         self.plan = Plan(moment.op)
         self._changed: set[str] = set()
@@ -49,6 +52,8 @@ class Draft:
     @property
     def is_full(self) -> bool:
         """Whether the largest usual change no longer fits."""
+        if self._most_tasks is not None and len(self.plan.changes) >= self._most_tasks:
+            return True
         return self._operations + 8 > self._limits.operations or self._bytes > self._limits.bytes // 2
 
     def held(self, pool: str) -> Vector:

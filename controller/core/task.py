@@ -24,6 +24,8 @@ SCHEMA_VERSION = 1
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 AttemptNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ExitCode = Annotated[int, Meta(ge=-(2**31), le=2**32)]
+Word = Annotated[str, Meta(max_length=1024)]
+Text = Annotated[str, Meta(max_length=2**20)]  # of which the beginning is kept
 Time = Annotated[float, Meta(ge=0.0, lt=253_402_300_800.0)]  # until the year 10000
 
 HISTORY_LIMIT = 40
@@ -221,6 +223,12 @@ class AttemptId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.task_id}-{self.number}"
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be an attempt's: an engine that lists what others made may come upon anything."""
+        named = isinstance(self.task_id, str) and 0 < len(self.task_id) <= 63 and self.task_id.isascii()
+        return named and type(self.number) is int and 0 < self.number < 2**31
+
     @classmethod
     def parse(cls, name: str) -> AttemptId:
         """The inverse of str(). Raises ValueError when `name` is not of that form."""
@@ -254,15 +262,15 @@ class Observation(Struct, frozen=True, kw_only=True):
     stopped: bool = False
     gone: bool = False
     ran: bool = True
-    uid: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    reason: str = ""
-    message: str = ""
-    waiting: str = ""  # why a Pending attempt does not run yet, in the engine's words
-    node: str = ""
-    started_at: float | None = None
-    finished_at: float | None = None
+    uid: Word = ""
+    exit_code: ExitCode | None = None
+    signal: ExitCode | None = None
+    reason: Text = ""
+    message: Text = ""
+    waiting: Text = ""  # why a Pending attempt does not run yet, in the engine's words
+    node: Word = ""
+    started_at: Time | None = None
+    finished_at: Time | None = None
     disrupted: bool = False  # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
     awaits_start: bool = False  # created, but not let loose: another Start does it
     awaits_commit: bool = False  # ended, and the engine keeps what is left of it until a Settle says that this is committed

@@ -6,22 +6,24 @@ the watch is not taken for an absent key: no late put can bring a finished and r
 and run again.
 
 A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs to is
-frozen, never treated as absent.
+frozen, never treated as absent. So is one that cannot be taken in for whatever other error: no value ends a replica.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-from controller.core import codec
+from controller.core import codec, quarantine
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
 from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
 from controller.core.resources import Vector
 from controller.core.task import RepairRequest, RequestKind, Status
+from controller.core.timers import Timers
+
+_OF_TASKS = ("tasks", "states", "requests")
 
 
 class World:
@@ -39,6 +41,8 @@ class World:
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
         self.repaired: dict[str, Change] = {}  # what became of them
         self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
+        self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}  # tasks that were set aside, and whether that is stored
+        self.caught: list[quarantine.Caught] = []  # errors that are yet to be counted, by whoever owns the model
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
@@ -48,7 +52,7 @@ class World:
         # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and so is one whose
         # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
         self.attention: dict[str, None] = {}
-        self._timers: list[tuple[float, str]] = []
+        self.timers = Timers(self.tasks)
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}  # what the snapshot that is being loaded has not had yet
@@ -68,15 +72,15 @@ class World:
             record = (change.kind, change.names)
             self._lacked.pop(record, None)
             # The snapshot is right, whatever we missed.
-            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (task := self._take(change)):
+            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (task := self._take_in(change)):
                 touched[task.id] = task
         if is_last:
             for kind, names in self._lacked:
-                if 0 < self.mod_of(kind, names) <= revision and (task := self._take(Change(kind, names, None, revision))):
+                if 0 < self.mod_of(kind, names) <= revision and (task := self._take_in(Change(kind, names, None, revision))):
                     touched[task.id] = task
             self._lacked = {}
         for task in touched.values():
-            self._reindex(task)
+            self._index(task)
         if is_last:
             self.advance_revision(revision)
 
@@ -87,10 +91,51 @@ class World:
         known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
         if change.mod <= known:
             return False
-        task = self._take(change)
+        task = self._take_in(change)
         if task is not None:
-            self._reindex(task)
+            self._index(task)
         return True
+
+    def _take_in(self, change: Change) -> Task | None:
+        """As `_take`; a change that cannot be taken in is quarantined, whatever the error."""
+        try:
+            return self._take(change)
+        except Exception as error:  # noqa: BLE001  # counted and shown
+            self._keep_out(change, error)
+            return self.tasks.get(change.names[0]) if change.kind in _OF_TASKS else None
+
+    def _index(self, task: Task) -> None:
+        try:
+            self._reindex(task)
+        except Exception as error:  # noqa: BLE001  # counted and shown
+            self._keep_out(Change("states", (task.id,), None, task.status_mod), error)
+            self._reindex(task)  # as one that cannot be read
+
+    def _keep_out(self, change: Change, error: Exception) -> None:
+        self.caught.append(quarantine.Caught("model", "/".join((change.kind, *change.names)), error))
+        self._quarantine(change, quarantine.describe("it cannot be taken in", error))
+        if change.kind in ("tasks", "states"):
+            task = self.tasks.get(change.names[0]) or self._new_task(change.names[0])
+            task.frozen = task.frozen | {change.kind}
+
+    def set_aside(self, task_id: str, where: str, error: Exception, at: float, term: int) -> None:
+        """Nothing is done with a task from now on, since that raised `error`; see `quarantine`."""
+        self.caught.append(quarantine.Caught(where, task_id, error))
+        task = self.tasks.get(task_id)
+        if task is not None:
+            self.asides[task_id] = quarantine.Aside.of(task, where, error, at, term), False
+            self._settle_aside(task)
+            self._index(task)
+
+    def _settle_aside(self, task: Task | None) -> Task | None:
+        """Freeze what is set aside, and let go of what has changed since."""
+        if task is not None and task.id in self.asides and self.asides[task.id][0].holds_for(task):
+            task.frozen = task.frozen | {quarantine.KIND}
+            self.quarantine[quarantine.KIND, (task.id,)] = self.asides[task.id][0].reason
+        elif task is not None and quarantine.KIND in task.frozen:
+            task.frozen = task.frozen - {quarantine.KIND}
+            self.quarantine.pop((quarantine.KIND, (task.id,)), None)
+        return task
 
     def _take(self, change: Change) -> Task | None:
         """Take over one change; returns the task that it is of, which must be indexed again."""
@@ -102,8 +147,10 @@ class World:
             self._tombstones[record] = change.mod
         else:
             self._tombstones.pop(record, None)
-        if change.kind in ("tasks", "states", "requests"):
-            return self._apply_to_task(change)
+        if change.kind in _OF_TASKS:
+            return self._settle_aside(self._apply_to_task(change))
+        if change.kind == quarantine.KIND:
+            return self._apply_aside(change)
         if change.kind in ("pools", "ledgers"):
             self._apply_to_pool(change)
         else:
@@ -163,45 +210,20 @@ class World:
 
     def advance(self, now: float) -> None:
         """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join their queue."""
-        while self._timers and self._timers[0][0] <= now:
-            due, task_id = heapq.heappop(self._timers)
-            task = self.tasks.get(task_id)
-            if task is None or task.due != due:
-                continue  # rescheduled since
-            task.due = None
-            self.dirty[task_id] = self.attention[task_id] = None  # the latter until it has changed, in whatever term
+        for task in self.timers.ring(now):
+            self.dirty[task.id] = self.attention[task.id] = None  # the latter until it has changed, in whatever term
             if task.state is State.WAITING_RETRY:
                 self._enqueue(task)
                 limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
                 if limit is not None and task.queued_at + limit > now:
-                    self.schedule(task, task.queued_at + limit)
+                    self.timers.schedule(task, task.queued_at + limit)
 
     def wind(self) -> None:
         """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed since, rings again."""
         for task_id in self.attention:
             task = self.tasks[task_id]
             if task.due is None and not task.frozen:
-                self.schedule(task, task.first_due())
-
-    def next_due(self) -> float | None:
-        """When the next timer rings, None when there is none."""
-        while self._timers:
-            due, task_id = self._timers[0]
-            task = self.tasks.get(task_id)
-            if task is not None and task.due == due:
-                return due
-            heapq.heappop(self._timers)
-        return None
-
-    def schedule(self, task: Task, due: float | None) -> None:
-        """Let the task's timer ring at `due` (None: never), instead of when it would have."""
-        if task.due == due:
-            return
-        task.due = due
-        if due is not None:
-            heapq.heappush(self._timers, (due, task.id))
-            if len(self._timers) > 64 + 4 * len(self.tasks):  # mostly rescheduled ones: drop them
-                self._timers = sorted((t.due, t.id) for t in self.tasks.values() if t.due is not None)
+                self.timers.schedule(task, task.first_due())
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -261,6 +283,17 @@ class World:
         request = codec.decode_request(change.names[1], change.value)
         task.requests = {**task.requests, kind: (request, change.mod)}
 
+    def _apply_aside(self, change: Change) -> Task | None:
+        task_id = change.names[0]
+        self._note_mod(change)
+        self.asides.pop(task_id, None)
+        if change.value is not None:
+            try:
+                self.asides[task_id] = quarantine.decode(change.value), True
+            except CorruptValue as error:
+                self._quarantine(change, str(error))
+        return self._settle_aside(self.tasks.get(task_id))
+
     def _apply_to_pool(self, change: Change) -> None:
         name = change.names[0]
         self._note_mod(change)
@@ -307,7 +340,7 @@ class World:
             self._mods[change.kind, change.names] = change.mod
 
     def _quarantine(self, change: Change, reason: str) -> None:
-        self.quarantine[change.kind, change.names] = reason
+        self.quarantine[change.kind, change.names] = reason[: quarantine.REASON_LIMIT]
         if change.kind not in ("tasks", "states"):
             self._mods[change.kind, change.names] = change.mod
 
@@ -335,8 +368,8 @@ class World:
             task.due = None
             del self.tasks[task.id]
             return
-        if task.frozen or (task.spec is None and task.status is None):
-            self.schedule(task, None)
+        if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
+            self.timers.schedule(task, None)
             return
         pool_and_state = task.pool, task.state
         task.counted = self._counted.setdefault(pool_and_state, pool_and_state)
@@ -345,7 +378,7 @@ class World:
             self.holding[task.id] = task
         elif task.state is State.CREATED:
             self._enqueue(task)
-        self.schedule(task, task.first_due())
+        self.timers.schedule(task, task.first_due() if not task.frozen else None)
 
     def _enqueue(self, task: Task) -> None:
         if task.spec is None or task.spec_error or task.frozen:

@@ -194,7 +194,8 @@ class Elector:
             return _number(seen)
         except CorruptValue as error:
             records = self._store.load(self._keys.terms, deadline=deadline).items
-            numbers = [int(name) for item in records if is_number(name := item.key.removeprefix(self._keys.terms))]
+            names = [item.key.removeprefix(self._keys.terms) for item in records]
+            numbers = [int(name) for name in names if is_number(name) and int(name) + 1 < MAX_EPOCH]
             if not numbers:
                 raise
             log.warning("the epoch cannot be read: it is taken from the records of terms", error=str(error), last=max(numbers))
@@ -270,7 +271,10 @@ def _number(item: KeyValue | None) -> int:
     """The epoch that was written last; 0 when there was none. Raises CorruptValue when the key holds something else."""
     if item is None:
         return 0
-    value = codec.decode_mapping(item.value).get("epoch")
+    try:
+        value = codec.decode_mapping(item.value).get("epoch")
+    except CorruptValue:
+        value = None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_EPOCH:
         raise CorruptValue(f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation")
     return value

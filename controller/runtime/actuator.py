@@ -7,12 +7,14 @@ import threading
 
 import structlog
 
-from controller import failpoints
+from controller import bulkhead, failpoints
 from controller.clock import Clock
 from controller.core.plan import Effect, Forget, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
-from controller.engine.base import AttemptRefused, Engine, EngineError, EngineUnavailable
+from controller.engine.base import AttemptRefused, Engine, EngineError, EngineUnavailable, checked
 from controller.runtime.inbox import EffectFailed, Inbox, Started, StartRefused, StopSent
+
+UNEXPECTED_RETRY_SECONDS = 30.0  # after an effect raised what no engine may raise
 
 log = structlog.get_logger(__name__)
 
@@ -60,10 +62,10 @@ class Actuator:
             failpoints.hit("before-effect")
             outcome: Started | StopSent | None = None
             if isinstance(effect, Start):
-                outcome = Started(epoch, effect, self._engine.start(effect.launch, self._leadership.check))
+                outcome = Started(epoch, effect, checked(self._engine.start(effect.launch, self._leadership.check), effect.attempt))
             elif isinstance(effect, Stop):
                 seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
-                outcome = StopSent(epoch, effect, seen)
+                outcome = StopSent(epoch, effect, checked(seen, effect.attempt) if seen is not None else None)
             elif isinstance(effect, Settle):
                 self._engine.settle(effect.attempt)
             else:
@@ -83,3 +85,7 @@ class Actuator:
         except EngineError as error:
             log.error("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))  # noqa: TRY400
             self._inbox.put(EffectFailed(epoch, effect, str(error), 5.0))
+        except Exception as error:  # noqa: BLE001  # nothing is known of its outcome; all other effects go on
+            bulkhead.caught("effect", error, attempt=str(effect.attempt), effect=type(effect).__name__)
+            if not isinstance(effect, Forget | Settle):
+                self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", UNEXPECTED_RETRY_SECONDS))

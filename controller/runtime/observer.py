@@ -6,9 +6,10 @@ import threading
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.core.task import Observation
-from controller.engine.base import Engine, EngineError, EngineUnavailable
+from controller.engine.base import Engine, EngineError, EngineUnavailable, all_checked
 from controller.runtime.inbox import EngineSilent, Inbox, Listed, Observed
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,8 @@ class Observer:
 
     def _watch(self) -> None:
         def sink(observation: Observation) -> None:
-            self._inbox.put(Observed(self._epoch, observation))
+            for one in all_checked([observation]):
+                self._inbox.put(Observed(self._epoch, one))
 
         while not self._closed.is_set():
             try:
@@ -56,15 +58,21 @@ class Observer:
                 log.warning("engine watch ended", error=str(error))
                 self._relist.set()  # what happened meanwhile is found by a list
                 self._closed.wait(error.retry_after if isinstance(error, EngineUnavailable) else 1.0)
+            except Exception as error:  # noqa: BLE001  # a watch is a hint: it begins anew after a list
+                bulkhead.caught("engine-watch", error)
+                self._relist.set()
+                self._closed.wait(1.0)
 
     def _list(self) -> None:
         pause = 0.0
         while not self._closed.is_set():
             began = self._clock.now()
             try:
-                self._inbox.put(Listed(self._epoch, self._engine.list(), began))
+                self._inbox.put(Listed(self._epoch, all_checked(self._engine.list()), began))
                 pause = self._relist_seconds
-            except EngineError as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and nothing is concluded
+                if not isinstance(error, EngineError):
+                    bulkhead.caught("engine-list", error)
                 self._inbox.put(EngineSilent(self._epoch, str(error)))
                 pause = min(max(1.0, 2 * pause), self._relist_seconds)
                 log.warning("engine cannot be listed", error=str(error), retry_in_seconds=pause)

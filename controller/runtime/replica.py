@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.core.errors import TallyError
 from controller.core.invariants import current_epoch
@@ -33,8 +34,9 @@ from controller.engine.base import Engine
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
 from controller.runtime.instruments import UNCOUNTED, Instruments
+from controller.runtime.listeners import Listeners
 from controller.runtime.options import ReplicaOptions
-from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
+from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure, TermFailed
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
 
@@ -69,7 +71,7 @@ class Replica:
         self._inbox = Inbox()
         self._lock = threading.RLock()
         self._world = World()
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners(self._lock)
         self._loaded = False
         self._phase = ""
         self._started = self._beat = clock.boottime()
@@ -130,12 +132,16 @@ class Replica:
         if tenure is None:
             with self._lock:
                 self._world.discard_dirty()
-        if tenure is None or not self._loaded:
+        if tenure is None or not self._loaded or tenure.has_failed:
             return
         try:
-            while tenure.reconciler.step():
+            while tenure.step():
                 self._mark_turn()
                 self._take(0.0)
+        except TermFailed as error:
+            self._last_error = str(error)
+            self._session.release(str(error))
+            return
         except (LeadershipLost, StoreError, RevisionWentBack) as error:
             if isinstance(error, OutcomeUnknown):
                 log.warning("a commit's outcome is unknown; the next leader finds what was written", error=str(error))
@@ -167,6 +173,9 @@ class Replica:
         with self._lock:
             for message in messages:
                 self._handle(message)
+            for where, subject, error in self._world.caught:
+                bulkhead.caught(where, error, subject=subject)
+            self._world.caught = []
 
     def _handle(self, message: Message) -> None:
         if isinstance(message, Loaded):
@@ -178,8 +187,7 @@ class Replica:
                     if change.value is None:
                         self._session.wake()  # nobody leads: campaign now
             self._world.advance_revision(message.revision)
-            for listener in self._listeners:
-                listener.changed(message.changes, message.revision)
+            self._listeners.changed(message.changes, message.revision)
         elif isinstance(message, Elected):
             self._elected = message.leadership
         elif not isinstance(message, Wake) and self._tenure is not None:
@@ -205,8 +213,7 @@ class Replica:
         if self._phase == "starting":
             self._enter("following", revision=message.revision, tasks=len(self._world.tasks))
             self._session.start()  # who has not loaded yet keeps nobody from leading who has
-        for listener in self._listeners:
-            listener.reloaded(message.revision)
+        self._listeners.reloaded(message.revision)
 
     # -- office ------------------------------------------------------------------------------------------------------
 
@@ -369,15 +376,7 @@ class Replica:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See ReplicaView."""
         with self._lock:
-            self._listeners.append(listener)
-            listener.reloaded(self._world.revision)
-
-        def end() -> None:
-            with self._lock:
-                if listener in self._listeners:
-                    self._listeners.remove(listener)
-
-        return end
+            return self._listeners.add(listener, self._world.revision)
 
     def observed(self) -> list[Observation] | None:
         """What the leader knows of attempts, None while the replica does not lead; the caller holds the model."""

@@ -11,7 +11,7 @@ from controller.client import Client
 from controller.client.submission import SubmitResult
 from controller.core.resources import Vector
 from controller.core.task import Spec
-from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Refused, StoreUnavailable, Transaction
+from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Delete, Put, Refused, StoreUnavailable, Transaction
 from tests.support.etcd import EtcdFactory
 from tests.support.waiting import wait_until
 
@@ -247,3 +247,17 @@ def test_the_pool_of_a_batch_is_asked_for_once(client: Client) -> None:
     store.load = store.get = None  # type: ignore[attr-defined]  # whoever reads fails
     assert counting.submit(task("second")).outcome == "created"
     assert len(store.transactions) == 2
+
+
+def test_what_is_left_of_an_earlier_task_is_not_taken_for_the_end_of_a_new_one(client: Client) -> None:
+    """A status without a spec: the submission is refused until the leader has removed it."""
+    key = client.keys.state("a")
+    value = b'{"version":1,"state":"Failed","finished_at":1.0}'
+    put = Transaction((), (Put(key, value),), "by-hand")
+    client.store.commit(put, deadline=client.clock.boottime() + 5)
+    refused, created = client.submit_many([task("a"), task("b")])
+    assert (refused.id, refused.outcome) == ("a", "conflict")
+    assert "its status is still there" in refused.message
+    assert (created.id, created.outcome) == ("b", "created")
+    client.store.commit(Transaction((), (Delete(key),), "by-hand-2"), deadline=client.clock.boottime() + 5)
+    assert client.submit(task("a")).outcome == "created"

@@ -5,6 +5,8 @@ A staged replica hears of nothing until it is told to, so that what a user write
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from controller.core.invariants import check_layout
@@ -138,3 +140,19 @@ def test_a_retry_that_is_ignored_for_want_of_a_spec_is_not_when_the_spec_is_back
     leader.sync()
     stage.submit("job", retention_seconds=10)
     assert starts(leader.run()) == ["job-2"]
+
+
+def test_an_abandoned_ledger_is_not_deleted_once_its_pool_is_back(stage: Stage) -> None:
+    """A repair compares that there is no such pool."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    run_to(leader, "job", Phase.SUCCEEDED)
+    stage.delete(stage.keys.pool("default"))
+    mod = stage.world().ledger("default").mod
+    wanted = {"invariant": "layout", "subject": "key/ledgers/default", "mod": mod}
+    stage.put(stage.keys.repair("r"), json.dumps({"findings": [wanted]}).encode())
+    leader.sync()
+    stage.pool()
+    leader.run()
+    assert stored(stage, stage.keys.ledger("default"))
+    assert not stored(stage, stage.keys.repair("r"))
