@@ -52,9 +52,13 @@ class Draft:
     @property
     def is_full(self) -> bool:
         """Whether the largest usual change no longer fits."""
-        if self._most_tasks is not None and len(self.plan.changes) >= self._most_tasks:
+        if self._has_most_tasks:
             return True
         return self._operations + 8 > self._limits.operations or self._bytes > self._limits.bytes // 2
+
+    @property
+    def _has_most_tasks(self) -> bool:
+        return self._most_tasks is not None and len(self.plan.changes) >= self._most_tasks
 
     def held(self, pool: str) -> Vector:
         """What is held of a pool once this plan is persisted."""
@@ -80,7 +84,7 @@ class Draft:
         before, after = _held(task.status), _held(decision.status)
         pool = task.pool
         ledger_changes = before != after
-        if ledger_changes and self._world.pool_is_frozen(pool):
+        if self._has_most_tasks or (ledger_changes and self._world.pool_is_frozen(pool)):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)

@@ -90,6 +90,8 @@ class Planner(Orphans):
             draft = Draft(self._world, self._limits, moment, most_tasks=1 if self._is_cautious else None)
         self._fill(draft, now, removals_only)
         plan = draft.finish()
+        if not plan:
+            plan = self._plan_asides(draft.moment) or plan  # what was set aside just now
         if not plan and self.engine_listed:
             self._is_cautious = False
         return plan
@@ -104,6 +106,10 @@ class Planner(Orphans):
         draft = self._ahead or Draft(self._world, self._limits, self._next_moment(now), plan)
         self._fill(draft, now, removals_only)
         self._ahead = draft if draft.plan else None
+
+    def take_care(self) -> None:
+        """Change one task with each plan from now on, until all is quiet: something is wrong with one of several."""
+        self._is_cautious = True
 
     @property
     def is_cautious(self) -> bool:
@@ -212,7 +218,6 @@ class Planner(Orphans):
                 postponed[task_id] = None
                 continue
             try:
-                self._looks_at(task_id)
                 if not self._plan_task(task_id, draft, removals_only, postponed):
                     dirty[task_id] = None
                     break
@@ -228,6 +233,7 @@ class Planner(Orphans):
                 self._dirty_attempts[attempt.id] = None
         if task is None or quarantine.KIND in task.frozen:
             return True
+        self._looks_at(task_id)
         current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
         decision = decide(task, current, self._world.pools.get(task.pool), draft.moment)
         if decision is None:

@@ -319,6 +319,8 @@ class Reconciler:
             return
         log.warning("transaction too large for this etcd: planning smaller ones", operations=operations, error=str(error))
         with self._changing():
+            if operations < FEWEST_OPERATIONS:
+                self._planner.take_care()
             self._planner.limit(Limits(max(FEWEST_OPERATIONS, operations), max(4096, transaction.size() // 2)))
             self._planner.refused(plan)
 

@@ -138,6 +138,7 @@ class Replica:
             while tenure.step():
                 self._mark_turn()
                 self._take(0.0)
+                self._check_leader_key(tenure.leadership)  # effects alone meet no fence: another's admissions are not ours
         except TermFailed as error:
             self._last_error = str(error)
             self._session.release(str(error))
