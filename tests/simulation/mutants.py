@@ -66,6 +66,24 @@ MUTANTS = [
     Mutant(
         "no compare of the request", (Edit(_TRANSACTION, "guards.append(Guard(keys.request(change.task_id, kind), mod))", "pass"),)
     ),
+    # -- the fence: what a transaction relies on not being there
+    Mutant(
+        "a removal does not compare that nobody asks for anything",
+        (Edit(_TRANSACTION, "guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]", "pass"),),
+    ),
+    Mutant("a first status does not compare the spec", (Edit("core.draft:Draft.add", "or task.status_mod == 0", ""),)),
+    Mutant(
+        "what is decided without a spec does not compare that there is none",
+        (Edit("core.draft:Draft.add", "or task.spec_mod == 0 ", ""),),
+    ),
+    Mutant(
+        "a refusal as unsatisfiable does not compare the pool",
+        (Edit("core.decide:_waiting", ", compares_pool=True", ""),),
+    ),
+    Mutant(
+        "a leader looks at the leader key only between turns",
+        (Edit("runtime.replica:Replica._turn", "self._check_leader_key(tenure.leadership)  #", "pass  #"),),
+    ),
     # -- persist before act
     Mutant(
         "act before persist",
