@@ -20,7 +20,7 @@ from controller.core.codec import decode_history
 from controller.core.errors import CorruptValue
 from controller.core.finding import Finding, Mender, Severity
 from controller.core.lifecycle import HOLDING, Event, State, is_path
-from controller.core.records import Task, decode_or_empty
+from controller.core.records import Task, decode_or_empty, number_in
 from controller.core.resources import ZERO, Vector, format_quantity
 from controller.core.task import RequestKind, Status, Step
 from controller.core.world import World
@@ -231,8 +231,8 @@ _DELETIONS = {
 
 def current_epoch(world: World) -> int | None:
     """The number of elections so far, None when it is not known."""
-    epoch = decode_or_empty(world.epoch).get("epoch")
-    return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None
+    epoch = number_in(decode_or_empty(world.epoch), "epoch")
+    return epoch if isinstance(epoch, int) else None
 
 
 def _history_findings(task: Task, status: Status) -> Iterator[Finding]:

@@ -15,6 +15,9 @@ from controller.core.task import Pool, Request, RequestKind, Spec, Status
 DEFAULT_RETENTION_SECONDS = 86400.0  # of a finished task whose spec cannot be read
 
 
+MOST_SHOWN = 10**15
+
+
 class Change(NamedTuple):
     """One key as it became at revision `mod`; `value` is None for a deletion. Kinds are those of the key layout."""
 
@@ -145,3 +148,11 @@ def decode_or_empty(change: Change | None) -> dict[str, Any]:
         return codec.decode_mapping(change.value)
     except CorruptValue:
         return {}
+
+
+def number_in(record: Mapping[str, Any], name: str) -> float | None:
+    """A number of a record that is only shown; None when there is none, or one that no reader could do anything with."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST_SHOWN:
+        return None
+    return value

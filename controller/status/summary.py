@@ -10,7 +10,7 @@ from msgspec import Struct
 from controller import __version__
 from controller.core.lifecycle import WAITING, State
 from controller.core.overview import Holding, holding_by_pool, lag_revisions, next_admission
-from controller.core.records import decode_or_empty
+from controller.core.records import decode_or_empty, number_in
 from controller.core.resources import ZERO
 from controller.core.view import Facts
 from controller.core.world import World
@@ -164,11 +164,10 @@ def summarize(world: World, facts: Facts, audit: AuditSummary | None, waits: Wai
 
 def _leader(world: World, facts: Facts) -> LeaderSummary:
     record = decode_or_empty(world.leader)
-    since = record.get("since")
     return LeaderSummary(
         replica=facts.leader,
         status_url=str(record.get("status_url", "")),
-        since=float(since) if isinstance(since, int | float) else None,
+        since=number_in(record, "since"),
         term=world.leader.create if world.leader is not None else 0,
         epoch=facts.epoch,
     )
@@ -178,8 +177,7 @@ def _replicas(world: World, facts: Facts) -> list[ReplicaSummary]:
     found = []
     for name, change in sorted(world.replicas.items()):
         record = decode_or_empty(change)
-        answers, behind, started = record.get("engine_answers"), record.get("behind_seconds"), record.get("started_at")
-        applied = record.get("applied_revision")
+        answers = record.get("engine_answers")
         found.append(
             ReplicaSummary(
                 id=name,
@@ -188,10 +186,10 @@ def _replicas(world: World, facts: Facts) -> list[ReplicaSummary]:
                 version=str(record.get("version", "")),
                 host=str(record.get("host", "")),
                 status_url=str(record.get("status_url", "")),
-                started_at=float(started) if isinstance(started, int | float) else None,
-                applied_revision=applied if isinstance(applied, int) else 0,
+                started_at=number_in(record, "started_at"),
+                applied_revision=int(number_in(record, "applied_revision") or 0),
                 lag_revisions=lag_revisions(change),
-                behind_seconds=float(behind) if isinstance(behind, int | float) else None,
+                behind_seconds=number_in(record, "behind_seconds"),
                 engine_answers=answers if isinstance(answers, bool) else None,
             )
         )

@@ -14,8 +14,11 @@ from controller.client import Client
 from controller.core.lifecycle import State
 from controller.core.task import AttemptId, Observation
 from controller.engine.base import all_checked
+from controller.status.documents import encode
+from controller.status.summary import Waits, summarize
 from controller.store.base import Put, Transaction
 from controller.store.memory import MemoryStore
+from controller.telemetry.metrics import Metrics
 from tests.runtime.conftest import CLOCK, CLUSTER, Start
 from tests.support.running import RecordingEngine, submit
 from tests.support.waiting import wait_until
@@ -180,6 +183,11 @@ def test_any_value_under_any_key_keeps_nobody_from_being_served(
     client.replicas()
     client.leader()
     client.tasks()
+    metrics = Metrics(CLOCK)
+    metrics.observe(replica.replica)
+    assert b"tally_quarantined_records{" in metrics.exposition()
+    with replica.replica.reading() as world:
+        encode(summarize(world, replica.replica.facts(), None, Waits(), CLOCK.now()))
     put(client, keys.epoch, value)
     epoch = replica.epoch
     client.step_down()
