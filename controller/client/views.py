@@ -7,7 +7,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from controller.core import codec
+from controller.core.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.core.lifecycle import State
+from controller.core.overview import leads, pool_names
 from controller.core.records import Change, Task, decode_or_empty
 from controller.core.resources import ZERO, Vector
 from controller.core.task import Pool, Spec, Status, Step
@@ -86,6 +88,19 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, Any] = {}
     started_at: float = 0.0
     applied_revision: int = 0
+    at: float = 0.0  # when it wrote this, by its own clock; it does once a heartbeat. 0: an older version, which does not say
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    engine_answers: bool | None = None  # None: it does not lead, and so does not ask
+    engine_age_seconds: float | None = None  # since the engine answered it, when it wrote this
+
+    def age_seconds(self, now: float) -> float | None:
+        """Seconds since it was last heard of, by its clock and `now`; None when it does not say."""
+        return max(0.0, now - self.at) if self.at else None
+
+    def freshness(self, now: float) -> Freshness:
+        """What that age means. A replica that does not say is taken to be there: its registration has not expired."""
+        age = self.age_seconds(now)
+        return Rule.of(self.heartbeat_seconds).replica.judge(age) if age is not None else Freshness.FRESH
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,8 +159,7 @@ def _problem(world: World, task: Task) -> str:
 
 def pool_views(world: World) -> list[PoolView]:
     """Every pool that is defined, or of which something is held, sorted by name."""
-    broken = {names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers")}
-    return [_pool_view(world, name) for name in sorted(world.pools.keys() | world.ledgers.keys() | broken)]
+    return [_pool_view(world, name) for name in pool_names(world)]
 
 
 def _pool_view(world: World, name: str) -> PoolView:
@@ -169,14 +183,12 @@ def _pool_view(world: World, name: str) -> PoolView:
 
 def replica_views(world: World) -> list[ReplicaView]:
     """The registered replicas, sorted by id."""
-    leader = decode_or_empty(world.leader)
-    return [_replica_view(change, leader) for _, change in sorted(world.replicas.items())]
+    return [_replica_view(change, world.leader) for _, change in sorted(world.replicas.items())]
 
 
-def _replica_view(change: Change, leader: dict[str, Any]) -> ReplicaView:
-    value = decode_or_empty(change)
-    leads = bool(leader) and value.get("instance", change.names[0]) == leader.get("instance", leader.get("id"))
-    return _lenient(ReplicaView, {**value, "id": change.names[0], "role": "leader" if leads else "follower"})
+def _replica_view(change: Change, leader: Change | None) -> ReplicaView:
+    role = "leader" if leads(change, leader) else "follower"
+    return _lenient(ReplicaView, {**decode_or_empty(change), "id": change.names[0], "role": role})
 
 
 def leader_view(change: Change | None) -> LeaderView | None:

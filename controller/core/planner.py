@@ -16,8 +16,9 @@ from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
 from controller.core.orphans import ORPHAN_GRACE_SECONDS, Orphans
 from controller.core.plan import Forget, Plan, RecordChange, Start
-from controller.core.records import Change, Task
+from controller.core.records import Change, PoolRecord, Task
 from controller.core.repair import plan_repair
+from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Pool, Status, fencing_environment
 from controller.core.transitions import Moment
 from controller.core.world import World
@@ -170,6 +171,7 @@ class Planner(Orphans):
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Take into the draft what is ready now."""
+        self._world.sight(now)
         self._world.advance(now)
         while self._wakes and self._wakes[0][0] <= now:
             self._touch(heapq.heappop(self._wakes)[1])
@@ -258,7 +260,7 @@ class Planner(Orphans):
             grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
             self._stop(attempt, grace, status.uid, status.stopping, draft)
         elif attempt.must_start and task.spec is not None:
-            draft.plan.effects.append(self._start(attempt.id, task, task.attempt, repeated=True))
+            draft.plan.effects.append(self._start(attempt.id, task, status.hold, repeated=True))
             attempt.starting = True
 
     def _plan_admissions(self, draft: Draft) -> None:
@@ -271,17 +273,17 @@ class Planner(Orphans):
             if record is None or record.pool.paused or self._world.pool_is_frozen(name):
                 continue
             try:
-                self._admit(record.pool, draft)
+                self._admit(record, draft)
             except Exception as error:  # noqa: BLE001  # counted, and shown on the pool until it changes: others are served
                 self._world.quarantine["ledgers", (name,)] = quarantine.describe("admission", error)
                 self._world.caught.append(quarantine.Caught("admission", name, error))
 
-    def _admit(self, pool: Pool, draft: Draft) -> None:
-        now = draft.moment.now
+    def _admit(self, record: PoolRecord, draft: Draft) -> None:
+        pool, now = record.pool, draft.moment.now
         free = pool.capacity - draft.held(pool.name)
 
         def waited(task_id: str) -> float:
-            return now - self._world.tasks[task_id].submitted_at  # as the queue orders them
+            return now - self._world.tasks[task_id].queued_at
 
         def may_start(task_id: str) -> bool:
             task = self._world.tasks[task_id]
@@ -293,7 +295,7 @@ class Planner(Orphans):
 
         for task_id in self._world.queue(pool.name).admissible(pool, free, waited, may_start):
             try:
-                is_admitted = self._admit_task(self._world.tasks[task_id], draft)
+                is_admitted = self._admit_task(self._world.tasks[task_id], record.mod, draft)
             except Exception as error:  # noqa: BLE001  # counted, and shown on the task; it has left the queue
                 self._set_aside(task_id, "admission", error, now)
                 is_admitted = False
@@ -301,25 +303,25 @@ class Planner(Orphans):
                 self._world.dirty_pools[pool.name] = None
                 return
 
-    def _admit_task(self, task: Task, draft: Draft) -> bool:
+    def _admit_task(self, task: Task, pool_mod: int, draft: Draft) -> bool:
         """Take its admission into the draft; False when the draft has no room for it."""
         assert task.spec is not None
         self._looks_at(task.id)
         number = max(task.attempt, self._attempts.highest(task.id)) + 1
-        status = transitions.admitted(task, task.spec, number, draft.moment)
-        start = self._start(AttemptId(task.id, number), task, number, repeated=False)
+        status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)
+        start = self._start(AttemptId(task.id, number), task, status.hold, repeated=False)
         if not draft.add(task, Decision(status, compares_spec=True, compares_pool=True)):
             return False
         draft.plan.effects.append(start)
         return True
 
-    def _start(self, attempt_id: AttemptId, task: Task, number: int, *, repeated: bool) -> Start:
+    def _start(self, attempt_id: AttemptId, task: Task, hold: Vector, *, repeated: bool) -> Start:
         assert task.spec is not None
         record = self._world.pools.get(task.pool)
         environment = fencing_environment(attempt_id, self._term.revision, task.spec.env)
         pool = record.pool if record is not None else Pool(name=task.pool)
         launch = Launch(
-            attempt=AttemptId(task.id, number), cluster=self._term.cluster, term=self._term.revision,
-            spec=task.spec, pool=pool, environment=environment, repeated=repeated,
+            attempt=attempt_id, cluster=self._term.cluster, term=self._term.revision,
+            spec=task.spec, pool=pool, environment=environment, hold=hold, repeated=repeated,
         )  # fmt: skip
         return Start(attempt_id, launch)

@@ -11,27 +11,29 @@ frozen, never treated as absent. So is one that cannot be taken in for whatever 
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from controller.core import codec, quarantine
+from controller.core.compartments import OF_TASKS, Compartments
+from controller.core.demand import Demands, pool_template
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
-from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
+from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task, decode_or_empty, number_in
 from controller.core.resources import Vector
 from controller.core.task import RepairRequest, RequestKind, Status
 from controller.core.timers import Timers
 
-_OF_TASKS = ("tasks", "states", "requests")
 
-
-class World:
+class World(Compartments):
     """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.revision = 0  # every change up to here has been applied
-        self.tasks: dict[str, Task] = {}
         self.pools: dict[str, PoolRecord] = {}
         self.ledgers: dict[str, Ledger] = {}
         self.leader: Change | None = None
@@ -40,9 +42,6 @@ class World:
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
         self.repaired: dict[str, Change] = {}  # what became of them
-        self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
-        self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}  # tasks that were set aside, and whether that is stored
-        self.caught: list[quarantine.Caught] = []  # errors that are yet to be counted, by whoever owns the model
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
@@ -53,6 +52,8 @@ class World:
         # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
         self.attention: dict[str, None] = {}
         self.timers = Timers(self.tasks)
+        self._demands = Demands()
+        self._unseen: dict[str, None] = {}  # Created since `sight` was called last
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}  # what the snapshot that is being loaded has not had yet
@@ -96,47 +97,6 @@ class World:
             self._index(task)
         return True
 
-    def _take_in(self, change: Change) -> Task | None:
-        """As `_take`; a change that cannot be taken in is quarantined, whatever the error."""
-        try:
-            return self._take(change)
-        except Exception as error:  # noqa: BLE001  # counted and shown
-            self._keep_out(change, error)
-            return self.tasks.get(change.names[0]) if change.kind in _OF_TASKS else None
-
-    def _index(self, task: Task) -> None:
-        try:
-            self._reindex(task)
-        except Exception as error:  # noqa: BLE001  # counted and shown
-            self._keep_out(Change("states", (task.id,), None, task.status_mod), error)
-            self._reindex(task)  # as one that cannot be read
-
-    def _keep_out(self, change: Change, error: Exception) -> None:
-        self.caught.append(quarantine.Caught("model", "/".join((change.kind, *change.names)), error))
-        self._quarantine(change, quarantine.describe("it cannot be taken in", error))
-        if change.kind in ("tasks", "states"):
-            task = self.tasks.get(change.names[0]) or self._new_task(change.names[0])
-            task.frozen = task.frozen | {change.kind}
-
-    def set_aside(self, task_id: str, where: str, error: Exception, at: float, term: int) -> None:
-        """Nothing is done with a task from now on, since that raised `error`; see `quarantine`."""
-        self.caught.append(quarantine.Caught(where, task_id, error))
-        task = self.tasks.get(task_id)
-        if task is not None:
-            self.asides[task_id] = quarantine.Aside.of(task, where, error, at, term), False
-            self._settle_aside(task)
-            self._index(task)
-
-    def _settle_aside(self, task: Task | None) -> Task | None:
-        """Freeze what is set aside, and let go of what has changed since."""
-        if task is not None and task.id in self.asides and self.asides[task.id][0].holds_for(task):
-            task.frozen = task.frozen | {quarantine.KIND}
-            self.quarantine[quarantine.KIND, (task.id,)] = self.asides[task.id][0].reason
-        elif task is not None and quarantine.KIND in task.frozen:
-            task.frozen = task.frozen - {quarantine.KIND}
-            self.quarantine.pop((quarantine.KIND, (task.id,)), None)
-        return task
-
     def _take(self, change: Change) -> Task | None:
         """Take over one change; returns the task that it is of, which must be indexed again."""
         record = (change.kind, change.names)
@@ -147,7 +107,7 @@ class World:
             self._tombstones[record] = change.mod
         else:
             self._tombstones.pop(record, None)
-        if change.kind in _OF_TASKS:
+        if change.kind in OF_TASKS:
             return self._settle_aside(self._apply_to_task(change))
         if change.kind == quarantine.KIND:
             return self._apply_aside(change)
@@ -208,6 +168,24 @@ class World:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
+    def sight(self, now: float) -> None:
+        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's clock says.
+
+        A replica that comes late, and loads what others saw before it, takes the start of the first term after the submission
+        instead, when a leader had it at the latest: so take-overs lengthen a wait by no more than the rest of one term.
+        """
+        if not self._unseen or not self.revision:
+            return  # the terms are loaded last
+        told = ((change.create, number_in(decode_or_empty(change), "from")) for change in self.terms.values())
+        terms = sorted((create, began) for create, began in told if began is not None)
+        for task_id in self._unseen:
+            task = self.tasks.get(task_id)
+            if task is not None and task.state is State.CREATED and not task.frozen:
+                later = bisect.bisect(terms, (task.spec_create, math.inf))
+                task.seen_at = min([now, *(began for _, began in terms[later : later + 1])])
+                self.timers.schedule(task, task.first_due())
+        self._unseen.clear()
+
     def advance(self, now: float) -> None:
         """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join their queue."""
         for task in self.timers.ring(now):
@@ -265,6 +243,8 @@ class World:
         if change.value is None:
             task.spec, task.spec_mod, task.spec_create, task.spec_error, task.submitted_at = None, 0, 0, "", 0.0
             return
+        if task.spec_create != change.create:
+            task.seen_at = None
         task.spec_mod, task.spec_create = change.mod, change.create
         stored = codec.decode_spec(task.id, change.value)
         task.spec, task.submitted_at, task.spec_error = stored.spec, stored.submitted_at, stored.error
@@ -283,26 +263,16 @@ class World:
         request = codec.decode_request(change.names[1], change.value)
         task.requests = {**task.requests, kind: (request, change.mod)}
 
-    def _apply_aside(self, change: Change) -> Task | None:
-        task_id = change.names[0]
-        self._note_mod(change)
-        self.asides.pop(task_id, None)
-        if change.value is not None:
-            try:
-                self.asides[task_id] = quarantine.decode(change.value), True
-            except CorruptValue as error:
-                self._quarantine(change, str(error))
-        return self._settle_aside(self.tasks.get(task_id))
-
     def _apply_to_pool(self, change: Change) -> None:
         name = change.names[0]
         self._note_mod(change)
         self.dirty_pools[name] = None
         try:
             if change.kind == "pools":
-                self.pools.pop(name, None)
+                before = self.pools.pop(name, None)
                 if change.value is not None:
                     self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+                self._size_again(name, before)
             else:
                 self.ledgers.pop(name, None)
                 if change.value is not None:
@@ -310,6 +280,15 @@ class World:
                     self.ledgers[name] = Ledger(held, change.mod, extras)
         except CorruptValue as error:
             self._quarantine(change, str(error))
+
+    def _size_again(self, name: str, before: PoolRecord | None) -> None:
+        """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
+        after = self.pools.get(name)
+        self._demands.forget(name)
+        if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
+            for task in [self.tasks[task_id] for task_id in self.queue(name)]:
+                if task.pool == name:  # or else it is about to be indexed anew
+                    self._enqueue(task)
 
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
@@ -361,6 +340,7 @@ class World:
                 self.dirty_pools[pool] = None  # it may have been the head that kept others waiting
         self.holding.pop(task.id, None)
         self.attention.pop(task.id, None)
+        self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
             self.attention[task.id] = None
         if not task.exists:
@@ -378,6 +358,8 @@ class World:
             self.holding[task.id] = task
         elif task.state is State.CREATED:
             self._enqueue(task)
+            if task.seen_at is None:
+                self._unseen[task.id] = None
         self.timers.schedule(task, task.first_due() if not task.frozen else None)
 
     def _enqueue(self, task: Task) -> None:
@@ -386,7 +368,9 @@ class World:
         queue = self.queues.get(task.pool)
         if queue is None:
             queue = self.queues[task.pool] = Queue()
-        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.spec.resources)
+        record = self.pools.get(task.pool)
+        task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
+        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
         self.dirty_pools[task.pool] = None
 
     def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:

@@ -11,10 +11,8 @@ from controller import bulkhead, failpoints
 from controller.clock import Clock
 from controller.core.plan import Effect, Forget, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
-from controller.engine.base import AttemptRefused, Engine, EngineError, EngineUnavailable, checked
+from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineError, EngineUnavailable, checked
 from controller.runtime.inbox import EffectFailed, Inbox, Started, StartRefused, StopSent
-
-UNEXPECTED_RETRY_SECONDS = 30.0  # after an effect raised what no engine may raise
 
 log = structlog.get_logger(__name__)
 
@@ -81,11 +79,11 @@ class Actuator:
         except EngineUnavailable as error:
             log.warning("engine does not answer", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
             if not isinstance(effect, Forget | Settle):  # what is left behind is found again by the next list
-                self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))
-        except EngineError as error:
-            log.error("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))  # noqa: TRY400
-            self._inbox.put(EffectFailed(epoch, effect, str(error), 5.0))
-        except Exception as error:  # noqa: BLE001  # nothing is known of its outcome; all other effects go on
-            bulkhead.caught("effect", error, attempt=str(effect.attempt), effect=type(effect).__name__)
+                delay = isinstance(error, AttemptDelayed)
+                self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))
+        except Exception as error:  # noqa: BLE001  # it belongs to this attempt: it may not end the thread that serves all others
+            if not isinstance(error, EngineError):
+                bulkhead.caught("effect", error, attempt=str(effect.attempt), effect=type(effect).__name__)
+            log.warning("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
             if not isinstance(effect, Forget | Settle):
-                self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", UNEXPECTED_RETRY_SECONDS))
+                self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))

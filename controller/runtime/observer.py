@@ -54,14 +54,10 @@ class Observer:
         while not self._closed.is_set():
             try:
                 self._engine.watch(sink, self._closed)
-            except EngineError as error:
-                log.warning("engine watch ended", error=str(error))
+            except Exception as error:  # noqa: BLE001  # see _log
+                self._log("engine watch ended", error)
                 self._relist.set()  # what happened meanwhile is found by a list
                 self._closed.wait(error.retry_after if isinstance(error, EngineUnavailable) else 1.0)
-            except Exception as error:  # noqa: BLE001  # a watch is a hint: it begins anew after a list
-                bulkhead.caught("engine-watch", error)
-                self._relist.set()
-                self._closed.wait(1.0)
 
     def _list(self) -> None:
         pause = 0.0
@@ -71,10 +67,15 @@ class Observer:
                 self._inbox.put(Listed(self._epoch, all_checked(self._engine.list()), began))
                 pause = self._relist_seconds
             except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and nothing is concluded
-                if not isinstance(error, EngineError):
-                    bulkhead.caught("engine-list", error)
-                self._inbox.put(EngineSilent(self._epoch, str(error)))
+                self._inbox.put(EngineSilent(self._epoch, str(error) or type(error).__name__))
                 pause = min(max(1.0, 2 * pause), self._relist_seconds)
-                log.warning("engine cannot be listed", error=str(error), retry_in_seconds=pause)
+                self._log("engine cannot be listed", error, retry_in_seconds=pause)
             self._relist.wait(pause)
             self._relist.clear()
+
+    @staticmethod
+    def _log(what: str, error: Exception, **facts: object) -> None:
+        """What an engine does not foresee is counted, and ends a look at the engine, not the thread."""
+        if not isinstance(error, EngineError):
+            bulkhead.caught("engine", error)
+        log.warning(what, error=str(error), **facts)

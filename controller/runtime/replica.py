@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -21,21 +21,24 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.errors import TallyError
+from controller.core.freshness import Rule
 from controller.core.invariants import current_epoch
 from controller.core.records import RevisionWentBack, decode_or_empty
 from controller.core.task import Observation
-from controller.core.view import Check, Facts, Listener
+from controller.core.view import Facts, Listener
 from controller.core.world import World
 from controller.election.elector import Elector
 from controller.election.sentinel import Sentinel, Target
 from controller.election.session import Registration, Session
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
+from controller.runtime import checks
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.listeners import Listeners
 from controller.runtime.options import ReplicaOptions
+from controller.runtime.registrations import Registrations, describe
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure, TermFailed
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
@@ -86,11 +89,20 @@ class Replica:
         self._elector = Elector(store, self._keys, clock, self, options.identity, timings, new_lease)
         self._session = Session(self._elector, self._on_election_error)
         self._registration = Registration(
-            store, self._keys, clock, options.identity, self._describe, options.heartbeat_seconds, new_lease
+            store,
+            self._keys,
+            clock,
+            options.identity,
+            lambda: describe(self.facts(), clock.now()),
+            options.heartbeat_seconds,
+            new_lease,
         )
         self._sentinel = Sentinel(
             store, self._keys, clock, options.identity["instance"], self._leader_elsewhere, self._session.wake
         )  # fmt: skip
+        self._rule = Rule.of(options.heartbeat_seconds, options.silence_seconds, options.relist_seconds)
+        self._registrations = Registrations(clock)
+        self._listeners.add(self._registrations, 0)
         self._enter("starting")
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -132,6 +144,7 @@ class Replica:
         if tenure is None:
             with self._lock:
                 self._world.discard_dirty()
+                self._world.sight(self._clock.now())
         if tenure is None or not self._loaded or tenure.has_failed:
             return
         try:
@@ -329,50 +342,44 @@ class Replica:
 
     def facts(self) -> Facts:
         """See ReplicaView."""
-        tenure, world = self._tenure, self._world
-        now = self._clock.boottime()
-        staleness = self._staleness()
+        tenure, world, now, staleness = self._tenure, self._world, self._clock.boottime(), self._staleness()
+        office = tenure if tenure is not None and not tenure.leadership.why_ended() else None
         leader = str(decode_or_empty(world.leader).get("id", ""))
-        leading = tenure is not None and not tenure.leadership.why_ended()
-        silence = now - self._beat
-        live = (Check("control-loop", silence <= self._options.timings.heartbeat_limit_seconds, f"last turn {silence:.1f} s ago"),)
-        stale = staleness > 2 * self._options.silence_seconds
-        ready: tuple[Check, ...] = (
-            Check("model", self._loaded, f"{len(world.tasks)} tasks at revision {world.revision}" if self._loaded else "loading"),
-            Check("store", not stale, self._follower.last_error or f"heard of {staleness:.1f} s ago"),
-            Check("leader", bool(leader), f"{leader} leads" if leader else "no leader is known"),
-        )
-        if leading and tenure is not None:
-            answers = tenure.engine_answers
-            ready += (
-                Check("engine", answers, f"{self._engine.name} answers" if answers else f"{self._engine.name} does not answer"),
-            )
+        engine_age = office.engine_age_seconds if office is not None else None
+        ready = [
+            checks.model(len(world.tasks), world.revision, loaded=self._loaded),
+            checks.store(staleness, self._rule.store, self._follower.last_error),
+            checks.leader(leader),
+        ]
+        if office is not None:
+            silent = office.engine_error if not office.engine_answers else None
+            ready.append(checks.engine(self._engine.name, engine_age, self._rule.engine, silent=silent))
         return Facts(
             replica=self._options.identity["id"],
             cluster=self._options.cluster,
-            role="leader" if leading else "follower",
+            role="leader" if office is not None else "follower",
             phase=self._phase,
-            term=tenure.leadership.revision if leading and tenure is not None else 0,
+            term=office.leadership.revision if office is not None else 0,
             epoch=current_epoch(world) or 0,
             revision=world.revision,
             staleness_seconds=staleness,
             leader=leader,
             engine=self._engine.name,
-            live=live,
-            ready=ready,
-            lease_seconds=tenure.leadership.remaining() if leading and tenure is not None else 0.0,
+            live=(checks.loop(now - self._beat, self._options.timings.heartbeat_limit_seconds),),
+            ready=tuple(ready),
+            lease_seconds=office.leadership.remaining() if office is not None else 0.0,
             reloads=dict(self._follower.reloads),
+            boottime=now,
+            engine_age_seconds=engine_age,
+            replica_ages=self._registrations.ages(world.replicas),
+            rule=self._rule,
         )
 
-    def reading(self) -> AbstractContextManager[World]:
+    @contextmanager
+    def reading(self) -> Iterator[World]:
         """See ReplicaView."""
-
-        @contextmanager
-        def held() -> Iterator[World]:
-            with self._lock:
-                yield self._world
-
-        return held()
+        with self._lock:
+            yield self._world
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See ReplicaView."""
@@ -391,9 +398,3 @@ class Replica:
     def now(self) -> float:
         """See ReplicaView."""
         return self._clock.now()
-
-    def _describe(self) -> dict[str, Any]:
-        """What the registration says beside the identity; the leader alone knows of the engine."""
-        tenure = self._tenure
-        described = {"applied_revision": self._world.revision, "behind_seconds": round(self._staleness(), 1), "phase": self._phase}
-        return described if tenure is None else {**described, "engine_answers": tenure.engine_answers}

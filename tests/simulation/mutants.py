@@ -84,6 +84,15 @@ MUTANTS = [
         "a leader looks at the leader key only between turns",
         (Edit("runtime.replica:Replica._turn", "self._check_leader_key(tenure.leadership)  #", "pass  #"),),
     ),
+    # -- what is held is what runs
+    Mutant(
+        "what is held is what the spec asks for", (Edit("core.transitions:admitted", "hold=task.demand", "hold=spec.resources"),)
+    ),
+    Mutant("a pool's new template is not heard of", (Edit("core.world:World._size_again", "self._enqueue(task)", "pass"),)),
+    Mutant(
+        "what became of the others is the result",
+        (Edit("core.decide:end", "seen = _as_main_ended(status, seen)", "pass"),),
+    ),
     # -- persist before act
     Mutant(
         "act before persist",
@@ -152,7 +161,7 @@ MUTANTS = [
         (
             Edit(
                 "runtime.actuator:Actuator._perform",
-                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
+                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))",
                 "self._inbox.put(StartRefused(epoch, effect, 'Timeout', str(error), False))",
             ),
         ),
@@ -162,7 +171,7 @@ MUTANTS = [
         (
             Edit(
                 "runtime.actuator:Actuator._perform",
-                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
+                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))",
                 """shown = [effect.attempt]
             if isinstance(effect, Start):
                 try:
