@@ -6,10 +6,12 @@ and who wrote. It is slower of mind than the core on purpose: sums, lists and th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from controller.core import codec
-from controller.core.errors import CorruptValue
+from controller.core.demand import check_satisfiable, demand
+from controller.core.errors import CorruptValue, InvalidField
 from controller.core.invariants import Severity, check_world
 from controller.core.resources import ZERO, Vector
 from controller.core.task import AttemptId, RequestKind, Status, Step
@@ -311,7 +313,11 @@ class Oracle:
                 raise Violation("I6", f"{task_id}: {step.reason}, but its spec is there", task_id)
             if step.reason == "Unsatisfiable":
                 stored = codec.decode_spec(task_id, spec).spec
-                if stored.resources.fits(self.capacities.get(stored.pool, ZERO)):
+                value = self.values.get(self.keys.pool(stored.pool))
+                with contextlib.suppress(InvalidField):
+                    if value is not None:
+                        pool = codec.decode_pool(stored.pool, value)
+                        check_satisfiable(stored, pool, demand(stored, pool))
                     raise Violation("I6", f"{task_id} was refused as unsatisfiable, but its pool has enough", task_id)
 
     def _check_attempts(self, task_id: str, old: Status | None, new: Status, changed: set[str], writer: str) -> None:
