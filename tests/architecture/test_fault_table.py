@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.faults import FAULTS, Fault
 
 TESTS = Path(__file__).parents[1]
-NUMBERS = [*range(1, 40), 44, 46, 49]
+NUMBERS = [*range(1, 40), 44, 45, 46, 47, 49]
 ROW = re.compile(r"^\| (\d+) \| ([^|]+) \| ([^|]*) \| ([^|]*)\|$", re.MULTILINE)
 NAME = re.compile(r"`([\w/]+\.py)((?:::\w+)+)`")
 
