@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from controller import bulkhead
 from controller.core.records import Change
@@ -13,7 +13,7 @@ from controller.core.view import Listener
 class Listeners:
     """Called by the control loop, which holds `lock`, the model's. One that raises is told nothing any more."""
 
-    def __init__(self, lock: threading.RLock) -> None:
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
         self._lock = lock
         self._listeners: list[Listener] = []
 

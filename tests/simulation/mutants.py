@@ -208,12 +208,14 @@ MUTANTS = [
         (Edit("core.decide:_confirmed", "request.attempt not in (0, status.attempt)", "False"),),
     ),
     # -- attempts
-    Mutant("an attempt's number is used again", (Edit(f"{_PLANNER}._admit", "number = ", "number = max(1, task.attempt) or "),)),
+    Mutant(
+        "an attempt's number is used again", (Edit(f"{_PLANNER}._admit_task", "number = ", "number = max(1, task.attempt) or "),)
+    ),
     Mutant(
         "the next attempt starts while the one before may live",
         (Edit(f"{_PLANNER}._admit", "return not any(", "return True or any("),),
     ),
-    Mutant("orphans are left alone", (Edit(f"{_PLANNER}._plan_attempts", "self._stop(", "(lambda *_: None)("),)),
+    Mutant("orphans are left alone", (Edit("core.orphans:Orphans._plan_attempt", "self._stop(", "(lambda *_: None)("),)),
     Mutant(
         "the engine is not listed at take-over",
         (
@@ -226,7 +228,7 @@ MUTANTS = [
         "resources are released on the event, not in the commit",
         (
             Edit(
-                f"{_INTAKE}.observed",
+                f"{_INTAKE}._observed",
                 "is_tombstone = seen.stopped",
                 """if seen.stopped and task is not None and self._is_current(task, seen.attempt):
         ledger = self._world.ledger(task.pool)
@@ -285,14 +287,14 @@ MUTANTS = [
             Edit(f"{_SENTINEL}._depose", "Transaction((guard,), ", "Transaction((), "),
         ),
     ),
-    Mutant("a connection that ends is a death", (Edit(f"{_SENTINEL}._run", "self._is_refused(target)", "True"),)),
+    Mutant("a connection that ends is a death", (Edit(f"{_SENTINEL}._watch", "self._is_refused(target)", "True"),)),
     Mutant(
         "silence is a death",
         (Edit(f"{_SENTINEL}._is_refused", "except OSError:\n        return False", "except OSError:\n        return True"),),
     ),
     Mutant(
         "who was never connected deposes",
-        (Edit(f"{_SENTINEL}._run", "target is not None and self._stays_connected(target)", "target is not None"),),
+        (Edit(f"{_SENTINEL}._watch", "target is not None and self._stays_connected(target)", "target is not None"),),
     ),
     Mutant("depositions are not bounded", (Edit(f"{_SENTINEL}._depose", "len(self._acted_at) == BURST", "False"),)),
     # -- the model
