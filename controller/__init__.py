@@ -28,7 +28,8 @@ The layers, each knowing only those below it (`.importlinter`, tests/architectur
 
 What can fail, and where that is handled: a stale leader (`store` guards, `election.term`), a lost answer (`store.etcd.commit`), a
 lost event (`runtime.follower` reloads, `runtime.observer` lists), an engine that is silent (`core.intake.unavailable`), an end
-without proof (`core.decide`), a value that does not parse (`core.world` quarantines it).
+without proof (`core.decide`), a value that does not parse (`core.world` quarantines it), an error of
+our own on one task (`core.compartments` sets it aside, `bulkhead` counts it).
 """
 
 __version__ = "0.1.0"

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from controller import bulkhead
 from controller.audit import Report, make_report
 from controller.clock import Clock
 from controller.core.engine_invariants import check_engine
@@ -85,11 +86,15 @@ class SelfAudit:
 
     def _run(self) -> None:
         while not self._closed.wait(self._interval_seconds):
-            report = self.audit()
-            self.last = report.to_json() if report is not None else None
-            if report is not None and self.last is not None:
-                self._tell(report)
-                self._heard(self.last)
+            try:
+                report = self.audit()
+                self.last = report.to_json() if report is not None else None
+                if report is not None and self.last is not None:
+                    self._tell(report)
+                    self._heard(self.last)
+            except Exception as error:  # noqa: BLE001  # an audit only looks; the next round looks again
+                bulkhead.caught("self-audit", error)
+                self.last = None
 
     def audit(self) -> Report | None:
         """One round; None while the replica does not lead."""

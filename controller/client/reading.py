@@ -60,7 +60,7 @@ class Reading:
             revision = revision or snapshot.revision
             for change in changes_of(self._keys, snapshot.items):
                 world.apply(change)
-            for key in (self._keys.state(task_id), self._keys.task(task_id)):
+            for key in (self._keys.state(task_id), self._keys.task(task_id), self._keys.quarantined(task_id)):
                 item, _ = self._store.get(key, deadline=self.deadline())
                 if item is not None:
                     world.apply(to_change(self._keys, key, item, item.mod))

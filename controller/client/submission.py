@@ -1,8 +1,8 @@
 """Submitting: what a user gave becomes stored specs, once each, many to a transaction.
 
-A task is created under the guard that its key does not exist, so submitting the same again never makes a second one:
-the answer is `unchanged` when the content is the same, `conflict` when it is not. A batch in which some exist is refused
-whole by etcd; those are judged from what the refusal shows, and the others are sent again.
+A task is created under the guard that neither its spec nor a status of its name exists, so submitting the same again never
+makes a second one: the answer is `unchanged` when the content is the same, `conflict` when it is not. A batch in which some
+exist is refused whole by etcd; those are judged from what the refusal shows, and the others are sent again.
 
 Each is checked against its pool as it was read last, and created under the guard that the pool is still that one: a client
 that submits often needs one request for each batch, and no task is stored that was checked against a pool of the past.
@@ -31,6 +31,12 @@ Outcome = Literal["created", "unchanged", "conflict", "invalid"]
 
 FALLBACK_RESOURCES = Vector({"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")})
 """What a task holds, of what its pool has, when neither it nor its pool's `default_resources` names any resource."""
+
+
+_LEFT_BEHIND = (
+    "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again once the leader has "
+    "removed that, or take another name"
+)
 
 
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +168,7 @@ class Submission:
                 continue
             task_id = prepared.spec.id
             bytes_needed = 3 * len(self._keys.task(task_id)) + 256 + len(codec.encode(prepared.spec))
-            operations = len(batch) + 1 + len(pools | {prepared.spec.pool})
+            operations = 2 * (len(batch) + 1) + len(pools | {prepared.spec.pool})
             if batch and (task_id in batch or operations > MAX_OPERATIONS or size + bytes_needed > MAX_REQUEST_BYTES):
                 yield from self._create(batch)
                 batch, pools, size = {}, set(), 0
@@ -212,6 +218,8 @@ class Submission:
                 stored = answer.current.get(self._keys.task(task_id))
                 if stored is not None:
                     yield compare(batch.pop(task_id), stored)
+                elif answer.current.get(self._keys.state(task_id)) is not None:
+                    yield batch.pop(task_id).result("conflict", _LEFT_BEHIND.format(task_id))
             if any(self._mod_in(answer, prepared.spec.pool) != prepared.pool_mod for prepared in batch.values()):
                 self._refresh()
                 again = {task_id: self._check(prepared.raw, prepared.position) for task_id, prepared in batch.items()}
@@ -230,6 +238,8 @@ class Submission:
         return Transaction(
             guards=(
                 *(Guard(self._keys.task(task_id), 0) for task_id in batch),
+                # A status without a spec would make its end that of the new task, which would never run.
+                *(Guard(self._keys.state(task_id), 0) for task_id in batch),
                 *(Guard(self._keys.pool(name), mod) for name, mod in pools.items()),
             ),
             # A microsecond apart: what one transaction creates has one revision, and keeps the order in which it was given.

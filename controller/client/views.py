@@ -205,6 +205,6 @@ def _lenient(kind: type[V], value: dict[str, Any]) -> V:
         if info.encode_name in value:
             try:
                 fields[info.name] = msgspec.convert(value[info.encode_name], info.type)
-            except msgspec.ValidationError:
+            except (msgspec.ValidationError, OverflowError):
                 continue
     return kind(**{"id": "", **fields})

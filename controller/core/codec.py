@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from controller.core.errors import CorruptValue, InvalidField
+from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.task import SCHEMA_VERSION, Pool, RepairRequest, Request, Spec, Status, Step, StoredSpec
 from controller.core.validation import MAX_SPEC_BYTES, parse_name, parse_pool, parse_spec, parse_stored_spec
@@ -48,6 +49,8 @@ _step_decoder = msgspec.json.Decoder(Step)
 _STATUS_FIELDS = frozenset(Status.__struct_fields__)
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: JSON nested deeper than our stack
+MAX_STATUS_BYTES = 512 * 1024  # twice what a status can grow to by our own steps; one transaction writes it whole
+MAX_LEDGER_BYTES = 64 * 1024
 _MAX_REPAIR_BYTES = 64 * 1024  # the answer names each finding again, with what became of it, in one transaction
 _YEAR_10000 = 253_402_300_800.0  # times from there on cannot be shown, and very large integers are no floats
 
@@ -119,8 +122,14 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
         spec = parse_spec(fields) if len(data) > MAX_SPEC_BYTES else parse_stored_spec(fields)
         return StoredSpec(spec, float(submitted_at))
     except InvalidField as error:
-        pool = raw.get("pool")
-        return StoredSpec(Spec(id=task_id, pool=pool if isinstance(pool, str) else ""), float(submitted_at), str(error))
+        return StoredSpec(Spec(id=task_id, pool=_name_or_empty(raw.get("pool"))), float(submitted_at), str(error))
+
+
+def _name_or_empty(raw: object) -> str:
+    try:
+        return parse_name(raw, "", "a name")
+    except InvalidField:
+        return ""
 
 
 def encode_pool(pool: Pool, op: str) -> bytes:
@@ -170,13 +179,15 @@ def encode_status(status: Status, extras: Extras) -> bytes:
 
 
 def decode_status(data: bytes) -> tuple[Status, Extras]:
-    """A stored status and its unknown fields. Raises CorruptValue when it is not one."""
+    """A stored status and its unknown fields. Raises CorruptValue when it is not one, or one that no leader can have written."""
+    _check_size(data, MAX_STATUS_BYTES)
     try:
         status, extras = _status_decoder.decode(data), NO_EXTRAS
     except msgspec.ValidationError:
         status, extras = _decode_with_extras(data)
     except (*_UNREADABLE, InvalidField) as error:
         raise CorruptValue(str(error)) from error
+    _check_status(status)
     return msgspec.structs.replace(
         status,
         # A Raw is a view into the whole message: copied, so that it does not keep the message alive.
@@ -186,6 +197,24 @@ def decode_status(data: bytes) -> tuple[Status, Extras]:
         reason=sys.intern(status.reason),
         op=sys.intern(status.op),
     ), extras
+
+
+def _check_status(status: Status) -> None:
+    """What no transition leads to, and so none leads out of. Raises CorruptValue."""
+    if status.state is State.CREATED:
+        raise CorruptValue("state: is Created, which is never stored: a task without a status is Created")
+    if status.is_holding and status.attempt < 1:
+        raise CorruptValue(f"attempt: is {status.attempt}, but a {status.state} task has one")
+    if status.is_holding and status.pool:
+        try:
+            parse_name(status.pool, "pool", "a pool's name")
+        except InvalidField as error:
+            raise CorruptValue(str(error)) from error
+
+
+def _check_size(data: bytes, limit: int) -> None:
+    if len(data) > limit:
+        raise CorruptValue(f"has {len(data):,} bytes, at most {limit:,} can be written back")
 
 
 def _decode_with_extras(data: bytes) -> tuple[Status, Extras]:
@@ -227,6 +256,7 @@ def _parse_balance(raw: object) -> Vector:
 
 def decode_ledger(data: bytes) -> tuple[Vector, Extras]:
     """What a pool's ledger says is held, and its unknown fields. Raises CorruptValue when it is not a ledger."""
+    _check_size(data, MAX_LEDGER_BYTES)
     raw = decode_mapping(data)
     try:
         held = _parse_balance(raw["held"])

@@ -26,12 +26,17 @@ LOST_AFTER_STOP_SECONDS = 60.0
 
 
 class Decision(NamedTuple):
-    """The status as it becomes (None: only requests are consumed, or the task is removed), and the requests consumed."""
+    """The status as it becomes (None: only requests are consumed, or the task is removed), and the requests consumed.
+
+    It is written only if its status and requests, and with `compares_…` also its spec and its pool, are still those that
+    it was made from.
+    """
 
     status: Status | None
     consumed: tuple[RequestKind, ...] = ()
     removes: bool = False
     compares_spec: bool = False
+    compares_pool: bool = False
 
 
 def decide(task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment) -> Decision | None:
@@ -69,7 +74,8 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
         try:
             check_satisfiable(task.spec, pool.pool, task.demand)
         except InvalidField as error:
-            return Decision(transitions.rejected(task, "Unsatisfiable", str(error), moment), compares_spec=True)
+            rejected = transitions.rejected(task, "Unsatisfiable", str(error), moment)
+            return Decision(rejected, compares_spec=True, compares_pool=True)
     limit = task.spec.deadlines.queue_seconds
     if limit is not None and task.queued_at <= moment.now - limit:
         message = f"not admitted within {limit:g} s, its queue deadline"

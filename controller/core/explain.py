@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from controller.core import quarantine
 from controller.core.lifecycle import FINISHED, State
 from controller.core.records import Task
 from controller.core.resources import Vector
@@ -31,6 +32,12 @@ def explain(world: World, task_id: str, now: float) -> str:
     task = world.tasks.get(task_id)
     if task is None or not task.exists:
         return f"There is no task {task_id}."
+    if task.frozen == {quarantine.KIND}:
+        why = _words(world.quarantine[quarantine.KIND, (task_id,)])
+        return (
+            f"Nothing is done with {task_id}, which is quarantined after an error of Tally's own ({why}): report it, and try "
+            f"again by `tally retry` or `tally cancel`, or by `tally audit --repair --delete {quarantine.KIND}/{task_id}`."
+        )
     if task.frozen:
         broken = {"/".join((kind, *names)): why for (kind, names), why in world.quarantine.items() if names[:1] == (task_id,)}
         records = "; ".join(f"{record}: {why}" for record, why in broken.items())

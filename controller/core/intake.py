@@ -20,8 +20,9 @@ PROVE_AGAIN_SECONDS = 10.0
 class Intake:
     """See the module's docstring. Times are seconds since the epoch by the leader's clock."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, epoch: int) -> None:
         self._world = world
+        self._epoch = epoch
         self._attempts = Attempts()
         self._dirty_attempts: dict[AttemptId, None] = {}
         self._wakes: list[tuple[float, AttemptId]] = []
@@ -32,6 +33,12 @@ class Intake:
 
     def observed(self, seen: Observation, now: float, asked_at: float | None = None) -> None:
         """An observation from the engine's watch (`asked_at` None), or part of an answer that was asked for then."""
+        try:
+            self._observed(seen, now, asked_at)
+        except Exception as error:  # noqa: BLE001  # counted, and shown on the task: the others are heard
+            self._set_aside(seen.attempt.task_id, "observation", error, now)
+
+    def _observed(self, seen: Observation, now: float, asked_at: float | None) -> None:
         task = self._world.tasks.get(seen.attempt.task_id)
         self._attempts.note(seen.attempt)
         is_tombstone = seen.stopped and not seen.awaits_commit
@@ -152,6 +159,9 @@ class Intake:
     def observations(self) -> list[Observation]:
         """What is known of attempts: all that hold something, and whatever else may run."""
         return [attempt.observation for attempt in self._attempts if attempt.observation is not None]
+
+    def _set_aside(self, task_id: str, where: str, error: Exception, now: float) -> None:
+        self._world.set_aside(task_id, where, error, now, self._epoch)
 
     @staticmethod
     def _answered(attempt: Attempt) -> None:

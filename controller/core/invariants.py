@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+from controller.core import quarantine
 from controller.core.codec import decode_history
 from controller.core.demand import demand
 from controller.core.errors import CorruptValue
@@ -215,14 +216,19 @@ def check_layout(world: World) -> Iterator[Finding]:
             subject=f"key/{subject}",
             what=f"is left alone: {reason}",
             since_revision=world.mod_of(kind, names),
-            likely_cause="a key written by something else" if foreign else "a value damaged by hand, or of a newer version",
+            likely_cause=_CAUSES.get(kind, "a value damaged by hand, or of a newer version"),
             repair=f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair --delete {subject}`",
             mender=Mender.DELETION,
             severity=Severity.NOTICE,
         )
 
 
+_CAUSES = {
+    "unknown": "a key written by something else",
+    quarantine.KIND: "an error of Tally's own on this task: nothing is done with it, all others go on. Report it, with the log",
+}
 _DELETIONS = {
+    quarantine.KIND: "the leader deletes it, and looks at the task again",
     "states": "better restore the value; else the leader deletes it, stops what may run of the task, and runs it from the start",
     "ledgers": "the leader writes it anew, as the sum of what the tasks hold",
     "tasks": "better restore the value; else the leader deletes it, stops what may run of the task, and removes it",
@@ -232,7 +238,7 @@ _DELETIONS = {
 def current_epoch(world: World) -> int | None:
     """The number of elections so far, None when it is not known."""
     epoch = decode_or_empty(world.epoch).get("epoch")
-    return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None
+    return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 10**15 else None
 
 
 def _history_findings(task: Task, status: Status) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from controller.core.records import Change, decode_or_empty
+from controller.core.records import Change, decode_or_empty, number_in
 from controller.core.resources import ZERO, Vector
 from controller.core.world import World
 
@@ -64,8 +64,8 @@ def next_admission(world: World, pool: str, now: float) -> str:
 
 def lag_revisions(registration: Change) -> int:
     """Revisions that a replica had not applied when it wrote this registration of itself (its own write not counted)."""
-    applied = decode_or_empty(registration).get("applied_revision")
-    return max(0, registration.mod - 1 - applied) if isinstance(applied, int) else 0
+    applied = number_in(decode_or_empty(registration), "applied_revision")
+    return max(0, registration.mod - 1 - int(applied)) if applied is not None else 0
 
 
 def leads(registration: Change, leader: Change | None) -> bool:

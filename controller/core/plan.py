@@ -59,7 +59,8 @@ class TaskChange(NamedTuple):
     """The next status of one task, and what must be unchanged for it to be written.
 
     `value` None removes the task whole (status, spec and requests); `status` None with a `seen_mod` of 0 and only requests
-    consumes these without writing a status. `spec_mod` -1: the spec is not compared.
+    consumes these without writing a status. A mod of 0 compares that the record is absent; `spec_mod` -1: the spec is not
+    compared.
     """
 
     task_id: str
@@ -68,6 +69,7 @@ class TaskChange(NamedTuple):
     value: bytes | None
     spec_mod: int = -1
     requests: tuple[tuple[RequestKind, int], ...] = ()  # consumed: kind and mod
+    left: tuple[tuple[RequestKind, int], ...] = ()  # compared, and left as they are: absent, or not readable
     removes: bool = False
 
 
@@ -109,9 +111,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Plan:
-    """See the module's docstring. `pools` are compared (name, mod), since something is admitted by their capacity (I2).
+    """See the module's docstring. `pools` are compared (name, mod), since something is decided by their definition (I2).
 
-    A plan of repairs has `records` and `outcomes`, and nothing else.
+    A plan of repairs has `records`, `outcomes` and what else it compares, and nothing else.
     """
 
     op: str
@@ -121,6 +123,7 @@ class Plan:
     effects: list[Effect] = field(default_factory=list)
     records: list[RecordChange] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    compared: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)  # records by kind and names, with their mod
 
     def __bool__(self) -> bool:
         return bool(self.persists or self.effects)

@@ -8,14 +8,14 @@ changed plus what it admits, never the number of tasks stored. The planner chang
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import NamedTuple
 
-from controller.core import transitions
-from controller.core.attempts import Attempt
+from controller.core import quarantine, transitions
 from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
-from controller.core.intake import Intake
-from controller.core.plan import Forget, Plan, Prove, Settle, Start, Stop
+from controller.core.orphans import ORPHAN_GRACE_SECONDS, Orphans
+from controller.core.plan import Forget, Plan, RecordChange, Start
 from controller.core.records import Change, PoolRecord, Task
 from controller.core.repair import plan_repair
 from controller.core.resources import Vector
@@ -23,9 +23,11 @@ from controller.core.task import AttemptId, Launch, Pool, Status, fencing_enviro
 from controller.core.transitions import Moment
 from controller.core.world import World
 
-ORPHAN_GRACE_SECONDS = 10.0
-TOMBSTONE_SECONDS = 3600.0  # how long the name of an ended attempt is kept at least, so that a late start of it meets it
-STOP_RESEND_SECONDS = 30.0  # after the grace: the stop may have been lost with the engine that took it
+FORGOTTEN_AT_ONCE = 100  # attempts of one task
+
+
+def _nothing(_: str) -> None:
+    """Nobody wants to know."""
 
 
 class Term(NamedTuple):
@@ -37,16 +39,24 @@ class Term(NamedTuple):
     cluster: str
 
 
-class Planner(Intake):
+class Planner(Orphans):
     """See the module's docstring. One planner lives for one tenure; `now` is seconds since the epoch by the leader's clock."""
 
-    def __init__(self, world: World, term: Term, limits: Limits) -> None:
-        super().__init__(world)
+    def __init__(
+        self, world: World, term: Term, limits: Limits, *, cautious: bool = False, looks_at: Callable[[str], None] = _nothing
+    ) -> None:
+        """`cautious`: the term before ended by an unexpected error, so that each plan changes one task until all is quiet.
+
+        `looks_at` is called with each task before its next step is derived; what it raises counts as raised by that.
+        """
+        super().__init__(world, term.epoch)
         self._term = term
         self._limits = limits
         self._plans = 0
         self._ahead: Draft | None = None  # the next plan, begun while the one before it is being persisted
         self.wants_list = False  # a full list of the engine now, and not at its next turn: a request for repairs waits for it
+        self._is_cautious = cautious
+        self._looks_at = looks_at
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
         world.wind()
         world.dirty.update(dict.fromkeys([*world.holding, *world.attention]))
@@ -58,7 +68,7 @@ class Planner(Intake):
 
     def next_wake(self) -> float | None:
         """When time alone gives the planner something to do; None when never."""
-        wakes = [wake for wake in (self._world.next_due(), self._wakes[0][0] if self._wakes else None) if wake is not None]
+        wakes = [wake for wake in (self._world.timers.next_due(), self._wakes[0][0] if self._wakes else None) if wake is not None]
         return min(wakes, default=None)
 
     # -- planning ----------------------------------------------------------------------------------------------------
@@ -75,23 +85,37 @@ class Planner(Intake):
         draft, self._ahead = self._ahead, None
         if draft is None:
             moment = self._next_moment(now)
-            repairs = None if removals_only else self._plan_repairs(moment)
-            if repairs is not None:
-                return repairs
-            draft = Draft(self._world, self._limits, moment)
+            records = self._plan_asides(moment) or (None if removals_only else self._plan_repairs(moment))
+            if records is not None:
+                return records
+            draft = Draft(self._world, self._limits, moment, most_tasks=1 if self._is_cautious else None)
         self._fill(draft, now, removals_only)
-        return draft.finish()
+        plan = draft.finish()
+        if not plan:
+            plan = self._plan_asides(draft.moment) or plan  # what was set aside just now
+        if not plan and self.engine_listed:
+            self._is_cautious = False
+        return plan
 
     def plan_ahead(self, plan: Plan, now: float, *, removals_only: bool = False) -> None:
         """While `plan` is being persisted: begin the next one with what is ready by now, as if `plan` were committed already.
 
         `committed` or `refused` tells whether it was, and `plan` ends what was begun here.
         """
-        if plan.records or self._world.repairs:
-            return  # repairs are made from what is committed, and come first
+        if plan.records or self._world.repairs or self._world.asides or self._is_cautious:
+            return  # records are made from what is committed, and come first; an error is to be that of one plan
         draft = self._ahead or Draft(self._world, self._limits, self._next_moment(now), plan)
         self._fill(draft, now, removals_only)
         self._ahead = draft if draft.plan else None
+
+    def take_care(self) -> None:
+        """Change one task with each plan from now on, until all is quiet: something is wrong with one of several."""
+        self._is_cautious = True
+
+    @property
+    def is_cautious(self) -> bool:
+        """Whether each plan changes one task alone."""
+        return self._is_cautious
 
     @property
     def is_ahead(self) -> bool:
@@ -168,7 +192,24 @@ class Planner(Intake):
         if self._listed_began < self._repairing[2] or not self.engine_answers:
             return None
         alive = [attempt.id for attempt in self._attempts if attempt.may_be_alive]
-        return plan_repair(self._world, request_id, request, alive, moment, self._limits)
+        try:
+            return plan_repair(self._world, request_id, request, alive, moment, self._limits)
+        except Exception as error:  # noqa: BLE001  # counted, and shown on the request
+            del self._world.repairs[request_id]
+            self._world.quarantine["repairs", (request_id,)] = quarantine.describe("repair", error)
+            self._world.caught.append(quarantine.Caught("repair", request_id, error))
+            return None
+
+    def _plan_asides(self, moment: Moment) -> Plan | None:
+        """Store which tasks are set aside, and remove the records of those that are looked at again."""
+        records = []
+        for task_id, (aside, is_stored) in self._world.asides.items():
+            names = (task_id,)
+            holds = aside.holds_for(self._world.tasks.get(task_id))
+            if holds is not is_stored:
+                value = quarantine.encode(aside, moment.op) if holds else None
+                records.append(RecordChange(quarantine.KIND, names, self._world.mod_of(quarantine.KIND, names), value))
+        return Plan(moment.op, records=records[: self._limits.operations - 1]) if records else None
 
     def _plan_tasks(self, draft: Draft, removals_only: bool) -> None:
         dirty = self._world.dirty
@@ -178,27 +219,37 @@ class Planner(Intake):
             if draft.has_changed(task_id):
                 postponed[task_id] = None
                 continue
-            task = self._world.tasks.get(task_id)
-            for attempt in self._attempts.of_task(task_id):
-                if not self._is_current(task, attempt.id):  # its status may have been deleted, or mended
-                    self._dirty_attempts[attempt.id] = None
-            if task is None:
-                continue
-            current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
-            decision = decide(task, current, self._world.pools.get(task.pool), draft.moment)
-            if decision is None:
-                if task.status is not None and task.status.is_holding:
-                    self._drive(task, task.status, draft)
-            elif removals_only and decision.status is not None:
-                postponed[task_id] = None
-            elif not draft.add(task, decision):
-                if self._world.pool_is_frozen(task.pool):
-                    continue  # looked at again when the ledger has been mended
-                dirty[task_id] = None
-                break
-            elif decision.removes and self._is_old(task.status.finished_at if task.status is not None else None, draft):
-                draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in range(1, task.attempt + 1)]
+            try:
+                if not self._plan_task(task_id, draft, removals_only, postponed):
+                    dirty[task_id] = None
+                    break
+            except Exception as error:  # noqa: BLE001  # counted, and shown on the task: the others are served
+                self._set_aside(task_id, "planning", error, draft.moment.now)
         dirty.update(postponed)
+
+    def _plan_task(self, task_id: str, draft: Draft, removals_only: bool, postponed: dict[str, None]) -> bool:
+        """Take its next step into the draft; False when the draft has no room for it."""
+        task = self._world.tasks.get(task_id)
+        for attempt in self._attempts.of_task(task_id):
+            if not self._is_current(task, attempt.id):  # its status may have been deleted, or mended
+                self._dirty_attempts[attempt.id] = None
+        if task is None or quarantine.KIND in task.frozen:
+            return True
+        self._looks_at(task_id)
+        current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
+        decision = decide(task, current, self._world.pools.get(task.pool), draft.moment)
+        if decision is None:
+            if task.status is not None and task.status.is_holding:
+                self._drive(task, task.status, draft)
+        elif removals_only and decision.status is not None:
+            postponed[task_id] = None
+        elif not draft.add(task, decision):
+            return self._world.pool_is_frozen(task.pool)  # then it is looked at again when the ledger has been mended
+        elif decision.removes and self._is_old(task.status.finished_at if task.status is not None else None, draft):
+            # Older ones, were there any, are found by the next list.
+            numbers = range(max(1, task.attempt + 1 - FORGOTTEN_AT_ONCE), task.attempt + 1)
+            draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in numbers]
+        return True
 
     def _drive(self, task: Task, status: Status, draft: Draft) -> None:
         """Bring the engine to what is committed: start the attempt, or stop it."""
@@ -215,54 +266,8 @@ class Planner(Intake):
             grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
             self._stop(attempt, grace, status.uid or (seen_uid if attempt.missing else ""), status.stopping, draft)
         elif attempt.must_start and task.spec is not None:
-            attempt.starting = True
             draft.plan.effects.append(self._start(attempt.id, task, status.hold, repeated=True))
-
-    def _plan_attempts(self, draft: Draft) -> None:
-        """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten (invariant I5)."""
-        for attempt_id in list(self._dirty_attempts):
-            if draft.has_changed(attempt_id.task_id):
-                continue
-            del self._dirty_attempts[attempt_id]
-            attempt, task = self._attempts.get(attempt_id), self._world.tasks.get(attempt_id.task_id)
-            if attempt is None or attempt.busy or attempt.observation is None or (task is not None and task.frozen):
-                continue
-            if task is not None and self._is_current(task, attempt_id):
-                continue
-            if self._must_wait(attempt, draft.moment.now):
-                continue
-            if attempt.missing and attempt.may_be_alive and not attempt.must_be_told:
-                self._prove(attempt, attempt.observation.uid, draft)
-                continue
-            if not attempt.observation.stopped:
-                grace = task.spec.grace_seconds if task is not None and task.spec is not None else ORPHAN_GRACE_SECONDS
-                self._stop(attempt, min(grace, ORPHAN_GRACE_SECONDS), attempt.observation.uid, "orphan", draft)
-                continue
-            if attempt.observation.awaits_commit:
-                self._attempts.drop(attempt_id)
-                draft.plan.effects.append(Settle(attempt_id))
-            elif task is None and not attempt.observation.gone:
-                self._bury(attempt, draft)
-            else:
-                self._attempts.drop(attempt_id)
-            if task is not None:
-                self._world.dirty_pools[task.pool] = None
-
-    def _bury(self, attempt: Attempt, draft: Draft) -> None:
-        """What is left of an attempt whose task is gone is removed once no late start of its name can be under way."""
-        assert attempt.observation is not None
-        ended_at = attempt.observation.finished_at
-        if ended_at is None:
-            ended_at = attempt.first_seen_at
-        if self._is_old(ended_at, draft):
-            self._attempts.drop(attempt.id)
-            draft.plan.effects.append(Forget(attempt.id))
-        elif not self._must_wait(attempt, draft.moment.now):
-            self._wait(attempt, (ended_at or draft.moment.now) + TOMBSTONE_SECONDS)
-
-    @staticmethod
-    def _is_old(ended_at: float | None, draft: Draft) -> bool:
-        return ended_at is not None and ended_at + TOMBSTONE_SECONDS <= draft.moment.now
+            attempt.starting = True
 
     def _plan_admissions(self, draft: Draft) -> None:
         dirty = self._world.dirty_pools
@@ -273,7 +278,11 @@ class Planner(Intake):
             record = self._world.pools.get(name)
             if record is None or record.pool.paused or self._world.pool_is_frozen(name):
                 continue
-            self._admit(record, draft)
+            try:
+                self._admit(record, draft)
+            except Exception as error:  # noqa: BLE001  # counted, and shown on the pool until it changes: others are served
+                self._world.quarantine["ledgers", (name,)] = quarantine.describe("admission", error)
+                self._world.caught.append(quarantine.Caught("admission", name, error))
 
     def _admit(self, record: PoolRecord, draft: Draft) -> None:
         pool, now = record.pool, draft.moment.now
@@ -291,14 +300,26 @@ class Planner(Intake):
             return not any(a.may_be_alive and a.id.number > abandoned for a in self._attempts.of_task(task_id))
 
         for task_id in self._world.queue(pool.name).admissible(pool, free, waited, may_start):
-            task = self._world.tasks[task_id]
-            assert task.spec is not None
-            number = max(task.attempt, self._attempts.highest(task_id)) + 1
-            status = transitions.admitted(task, task.spec, record.mod, number, draft.moment)
-            if not draft.add(task, Decision(status, compares_spec=True), admitted_to=pool.name):
+            try:
+                is_admitted = self._admit_task(self._world.tasks[task_id], record.mod, draft)
+            except Exception as error:  # noqa: BLE001  # counted, and shown on the task; it has left the queue
+                self._set_aside(task_id, "admission", error, now)
+                is_admitted = False
+            if not is_admitted:
                 self._world.dirty_pools[pool.name] = None
                 return
-            draft.plan.effects.append(self._start(AttemptId(task_id, number), task, status.hold, repeated=False))
+
+    def _admit_task(self, task: Task, pool_mod: int, draft: Draft) -> bool:
+        """Take its admission into the draft; False when the draft has no room for it."""
+        assert task.spec is not None
+        self._looks_at(task.id)
+        number = max(task.attempt, self._attempts.highest(task.id)) + 1
+        status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)
+        start = self._start(AttemptId(task.id, number), task, status.hold, repeated=False)
+        if not draft.add(task, Decision(status, compares_spec=True, compares_pool=True)):
+            return False
+        draft.plan.effects.append(start)
+        return True
 
     def _start(self, attempt_id: AttemptId, task: Task, hold: Vector, *, repeated: bool) -> Start:
         assert task.spec is not None
@@ -310,22 +331,3 @@ class Planner(Intake):
             spec=task.spec, pool=pool, environment=environment, hold=hold, repeated=repeated,
         )  # fmt: skip
         return Start(attempt_id, launch)
-
-    def _stop(self, attempt: Attempt, grace: float, uid: str, why: str, draft: Draft) -> None:
-        if attempt.observation is not None and attempt.observation.stopped:
-            return
-        if attempt.stop_sent_at is not None:
-            again_at = attempt.stop_sent_at + grace + STOP_RESEND_SECONDS
-            if draft.moment.now < again_at:
-                heapq.heappush(self._wakes, (again_at, attempt.id))
-                return
-        attempt.stopping = True
-        draft.plan.effects.append(Stop(attempt.id, grace, uid, why))
-
-    @staticmethod
-    def _prove(attempt: Attempt, uid: str, draft: Draft) -> None:
-        attempt.proving, attempt.asked_at = True, draft.moment.now
-        draft.plan.effects.append(Prove(attempt.id, uid))
-
-    def _must_wait(self, attempt: Attempt, now: float) -> bool:
-        return attempt.retry_at is not None and now < attempt.retry_at

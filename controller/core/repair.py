@@ -59,7 +59,7 @@ def plan_repair(
     for wanted in request.findings:
         draft.take(wanted)
     draft.settle_ledgers()
-    plan = Plan(moment.op, records=draft.records, outcomes=draft.outcomes)
+    plan = Plan(moment.op, records=draft.records, outcomes=draft.outcomes, compared=draft.compared)
     document = {
         "request": codec.to_builtins(request),
         "at": moment.now,
@@ -90,6 +90,7 @@ class _Draft:
     ) -> None:
         self.records: list[RecordChange] = []
         self.outcomes: list[Outcome] = []
+        self.compared: list[tuple[str, tuple[str, ...], int]] = []  # what is not written, and relied on
         self._world = world
         self._moment = moment
         self._limits = limits
@@ -112,7 +113,8 @@ class _Draft:
         """Decide on one finding."""
         kind, _, rest = wanted.subject.partition("/")
         size = sum(len(record.value or b"") for record in self.records)
-        if len(self.records) + len(self._pools) + RESERVED + 3 > self._limits.operations or size > self._limits.bytes // 2:
+        operations = len(self.records) + len(self.compared) + len(self._pools) + RESERVED + 4
+        if operations > self._limits.operations or size > self._limits.bytes // 2:
             self._answer(wanted, Verdict.LATER, "one transaction has no room for it")
         elif kind == "pool":
             self._pools[rest] = wanted
@@ -165,6 +167,7 @@ class _Draft:
                 self._pools.setdefault(name, None)
         self._statuses[task_id] = None
         self._write("states", (task_id,), codec.encode_status(status, task.extras))
+        self.compared.append(("tasks", (task_id,), task.spec_mod))
         self._answer(wanted, Verdict.REPAIRED, f"{what}: the status is written anew, holding {hold}")
 
     def _found(self, task: Task, invariant: str) -> list[str]:
@@ -231,6 +234,7 @@ class _Draft:
             self._answer(wanted, Verdict.LEFT, "the ledger is in use, or is another one by now")
             return
         self._write("ledgers", (pool,), None)
+        self.compared.append(("pools", (pool,), 0))
         self._answer(wanted, Verdict.REPAIRED, "the empty ledger of a pool that is gone is deleted")
 
     def _attempt(self, wanted: Wanted, name: str) -> None:

@@ -11,13 +11,13 @@ import bisect
 import math
 from collections.abc import Callable, Iterable
 
-from controller.core.records import Change, decode_or_empty
+from controller.core.records import Change, decode_or_empty, number_in
 
 
 def first_sight(terms: Iterable[Change], now: float) -> Callable[[int], float]:
     """Tells when a spec of a given create revision, which is seen `now`, was seen first. `terms` are the records of terms."""
-    told = ((change.create, decode_or_empty(change).get("from")) for change in terms)
-    starts = sorted((create, float(began)) for create, began in told if isinstance(began, int | float))
+    told = ((change.create, number_in(decode_or_empty(change), "from")) for change in terms)
+    starts = sorted((create, began) for create, began in told if began is not None)
 
     def seen_at(spec_create: int) -> float:
         later = bisect.bisect(starts, (spec_create, math.inf))

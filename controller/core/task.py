@@ -9,16 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from controller.core.lifecycle import FINISHED, HOLDING, State
 from controller.core.resources import ZERO, Vector
 
 SCHEMA_VERSION = 1
 """Written into every stored value. A reader keeps fields it does not know; a higher version is not an error."""
+
+# What a stored status or an engine's observation may say. What is beyond cannot be counted on with, written back or shown.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+AttemptNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+ExitCode = Annotated[int, Meta(ge=-(2**31), le=2**32)]
+Word = Annotated[str, Meta(max_length=1024)]
+Text = Annotated[str, Meta(max_length=2**20)]  # of which the beginning is kept
+Time = Annotated[float, Meta(ge=0.0, lt=253_402_300_800.0)]  # until the year 10000
 
 HISTORY_LIMIT = 40
 """Steps kept in a status; the oldest are dropped, and `steps` still counts them all."""
@@ -165,32 +173,32 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     Invariant I4: `attempt` counts attempts started, and never goes back.
     """
 
-    version: int = 0  # SCHEMA_VERSION of the writer
+    version: Count = 0  # SCHEMA_VERSION of the writer
     state: State = State.CREATED
     pool: str = ""
-    attempt: int = 0
+    attempt: AttemptNumber = 0
     hold: Vector = ZERO
-    sized_by: int = 0  # the mod of the pool whose pod template has a part in `hold`; 0 when `hold` is the spec's resources
+    sized_by: Count = 0  # the mod of the pool whose pod template has a part in `hold`; 0 when `hold` is the spec's resources
     uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
     node: str = ""
     stopping: str = ""  # why the attempt is being stopped (see transitions.stop_requested); "" when it is not
-    lost_since: float | None = None  # since when the attempt may have ended without proof; its hold stays
-    abandoned: int = 0  # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
-    failures: int = 0  # attempts that ran and failed, as the retry policy counts them
-    start_failures: int = 0
-    uncounted: int = 0  # attempts in a row that the retry policy did not count, such as those that the platform ended
-    exit_code: int | None = None
+    lost_since: Time | None = None  # since when the attempt may have ended without proof; its hold stays
+    abandoned: AttemptNumber = 0  # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
+    failures: Count = 0  # attempts that ran and failed, as the retry policy counts them
+    start_failures: Count = 0
+    uncounted: Count = 0  # attempts in a row that the retry policy did not count, such as those that the platform ended
+    exit_code: ExitCode | None = None
     reason: str = ""
     message: str = ""
-    created_at: float = 0.0
-    queued_at: float = 0.0  # since when the task has waited for admission (or did, last)
-    admitted_at: float | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    retry_at: float | None = None  # WaitingRetry: not admitted before
-    steps: int = 0
+    created_at: Time = 0.0
+    queued_at: Time = 0.0  # since when the task has waited for admission (or did, last)
+    admitted_at: Time | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    retry_at: Time | None = None  # WaitingRetry: not admitted before
+    steps: Count = 0
     history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
-    term: int = 0
+    term: Count = 0
     op: str = ""
 
     @property
@@ -217,6 +225,12 @@ class AttemptId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.task_id}-{self.number}"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be an attempt's: an engine that lists what others made may come upon anything."""
+        named = isinstance(self.task_id, str) and 0 < len(self.task_id) <= 63 and self.task_id.isascii()
+        return named and type(self.number) is int and 0 < self.number < 2**31
 
     @classmethod
     def parse(cls, name: str) -> AttemptId:
@@ -251,15 +265,15 @@ class Observation(Struct, frozen=True, kw_only=True):
     stopped: bool = False
     gone: bool = False
     ran: bool = True
-    uid: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    reason: str = ""
-    message: str = ""
-    waiting: str = ""  # why a Pending attempt does not run yet, in the engine's words
-    node: str = ""
-    started_at: float | None = None
-    finished_at: float | None = None
+    uid: Word = ""
+    exit_code: ExitCode | None = None
+    signal: ExitCode | None = None
+    reason: Text = ""
+    message: Text = ""
+    waiting: Text = ""  # why a Pending attempt does not run yet, in the engine's words
+    node: Word = ""
+    started_at: Time | None = None
+    finished_at: Time | None = None
     main_ended: bool = False  # the container that ends the attempt has (see exit_code, ran), and others have not
     disrupted: bool = False  # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
     awaits_start: bool = False  # created, but not let loose: another Start does it

@@ -6,16 +6,16 @@ the watch is not taken for an absent key: no late put can bring a finished and r
 and run again.
 
 A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs to is
-frozen, never treated as absent.
+frozen, never treated as absent. So is one that cannot be taken in for whatever other error: no value ends a replica.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-from controller.core import codec
+from controller.core import codec, quarantine
+from controller.core.compartments import OF_TASKS, Compartments
 from controller.core.demand import Demands, pool_template
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import HOLDING, WAITING, State
@@ -24,14 +24,15 @@ from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, Rev
 from controller.core.resources import Vector
 from controller.core.sight import first_sight
 from controller.core.task import RepairRequest, RequestKind, Status
+from controller.core.timers import Timers
 
 
-class World:
+class World(Compartments):
     """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.revision = 0  # every change up to here has been applied
-        self.tasks: dict[str, Task] = {}
         self.pools: dict[str, PoolRecord] = {}
         self.ledgers: dict[str, Ledger] = {}
         self.leader: Change | None = None
@@ -40,7 +41,6 @@ class World:
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
         self.repaired: dict[str, Change] = {}  # what became of them
-        self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
@@ -50,8 +50,8 @@ class World:
         # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and so is one whose
         # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
         self.attention: dict[str, None] = {}
+        self.timers = Timers(self.tasks)
         self._demands = Demands()
-        self._timers: list[tuple[float, str]] = []
         self._unseen: dict[str, None] = {}  # Created since `sight` was called last
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
@@ -72,15 +72,15 @@ class World:
             record = (change.kind, change.names)
             self._lacked.pop(record, None)
             # The snapshot is right, whatever we missed.
-            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (task := self._take(change)):
+            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (task := self._take_in(change)):
                 touched[task.id] = task
         if is_last:
             for kind, names in self._lacked:
-                if 0 < self.mod_of(kind, names) <= revision and (task := self._take(Change(kind, names, None, revision))):
+                if 0 < self.mod_of(kind, names) <= revision and (task := self._take_in(Change(kind, names, None, revision))):
                     touched[task.id] = task
             self._lacked = {}
         for task in touched.values():
-            self._reindex(task)
+            self._index(task)
         if is_last:
             self.advance_revision(revision)
 
@@ -91,9 +91,9 @@ class World:
         known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
         if change.mod <= known:
             return False
-        task = self._take(change)
+        task = self._take_in(change)
         if task is not None:
-            self._reindex(task)
+            self._index(task)
         return True
 
     def _take(self, change: Change) -> Task | None:
@@ -106,8 +106,10 @@ class World:
             self._tombstones[record] = change.mod
         else:
             self._tombstones.pop(record, None)
-        if change.kind in ("tasks", "states", "requests"):
-            return self._apply_to_task(change)
+        if change.kind in OF_TASKS:
+            return self._settle_aside(self._apply_to_task(change))
+        if change.kind == quarantine.KIND:
+            return self._apply_aside(change)
         if change.kind in ("pools", "ledgers"):
             self._apply_to_pool(change)
         else:
@@ -174,50 +176,25 @@ class World:
             task = self.tasks.get(task_id)
             if task is not None and task.state is State.CREATED and not task.frozen:
                 task.seen_at = seen_at(task.spec_create)
-                self.schedule(task, task.first_due())
+                self.timers.schedule(task, task.first_due())
         self._unseen.clear()
 
     def advance(self, now: float) -> None:
         """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join their queue."""
-        while self._timers and self._timers[0][0] <= now:
-            due, task_id = heapq.heappop(self._timers)
-            task = self.tasks.get(task_id)
-            if task is None or task.due != due:
-                continue  # rescheduled since
-            task.due = None
-            self.dirty[task_id] = self.attention[task_id] = None  # the latter until it has changed, in whatever term
+        for task in self.timers.ring(now):
+            self.dirty[task.id] = self.attention[task.id] = None  # the latter until it has changed, in whatever term
             if task.state is State.WAITING_RETRY:
                 self._enqueue(task)
                 limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
                 if limit is not None and task.queued_at + limit > now:
-                    self.schedule(task, task.queued_at + limit)
+                    self.timers.schedule(task, task.queued_at + limit)
 
     def wind(self) -> None:
         """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed since, rings again."""
         for task_id in self.attention:
             task = self.tasks[task_id]
             if task.due is None and not task.frozen:
-                self.schedule(task, task.first_due())
-
-    def next_due(self) -> float | None:
-        """When the next timer rings, None when there is none."""
-        while self._timers:
-            due, task_id = self._timers[0]
-            task = self.tasks.get(task_id)
-            if task is not None and task.due == due:
-                return due
-            heapq.heappop(self._timers)
-        return None
-
-    def schedule(self, task: Task, due: float | None) -> None:
-        """Let the task's timer ring at `due` (None: never), instead of when it would have."""
-        if task.due == due:
-            return
-        task.due = due
-        if due is not None:
-            heapq.heappush(self._timers, (due, task.id))
-            if len(self._timers) > 64 + 4 * len(self.tasks):  # mostly rescheduled ones: drop them
-                self._timers = sorted((t.due, t.id) for t in self.tasks.values() if t.due is not None)
+                self.timers.schedule(task, task.first_due())
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -335,7 +312,7 @@ class World:
             self._mods[change.kind, change.names] = change.mod
 
     def _quarantine(self, change: Change, reason: str) -> None:
-        self.quarantine[change.kind, change.names] = reason
+        self.quarantine[change.kind, change.names] = reason[: quarantine.REASON_LIMIT]
         if change.kind not in ("tasks", "states"):
             self._mods[change.kind, change.names] = change.mod
 
@@ -364,8 +341,8 @@ class World:
             task.due = None
             del self.tasks[task.id]
             return
-        if task.frozen or (task.spec is None and task.status is None):
-            self.schedule(task, None)
+        if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
+            self.timers.schedule(task, None)
             return
         pool_and_state = task.pool, task.state
         task.counted = self._counted.setdefault(pool_and_state, pool_and_state)
@@ -376,7 +353,7 @@ class World:
             self._enqueue(task)
             if task.seen_at is None:
                 self._unseen[task.id] = None
-        self.schedule(task, task.first_due())
+        self.timers.schedule(task, task.first_due() if not task.frozen else None)
 
     def _enqueue(self, task: Task) -> None:
         if task.spec is None or task.spec_error or task.frozen:

@@ -19,6 +19,7 @@ import structlog
 from controller.clock import Clock
 from controller.core import codec
 from controller.core.errors import CorruptValue
+from controller.core.invariants import is_number
 from controller.election.term import Leadership
 from controller.store.base import (
     Committed,
@@ -36,6 +37,8 @@ from controller.store.base import (
 from controller.store.keys import Keys
 
 TERMS_KEPT = 100
+MAX_EPOCH = 10**12  # what a term's key has room for, and any JSON reader a number
+MAX_RECORD_BYTES = 64 * 1024  # of a term's record that is written anew
 
 log = structlog.get_logger(__name__)
 
@@ -150,7 +153,7 @@ class Elector:
     def _campaign(self, lease: int, leadership_deadline: float, deadline: float) -> bool:
         """One transaction takes the key and raises the epoch, and closes the record of the term before."""
         seen_epoch, _ = self._store.get(self._keys.epoch, deadline=deadline)
-        last = _number(seen_epoch)
+        last = self._last_epoch(seen_epoch, deadline)
         epoch = last + 1
         previous, _ = self._store.get(self._keys.term(last), deadline=deadline)
         now = self._clock.now()
@@ -181,6 +184,22 @@ class Elector:
         log.info("elected", epoch=epoch, term=leadership.revision)
         self._ballot.on_elected(leadership)
         return True
+
+    def _last_epoch(self, seen: KeyValue | None, deadline: float) -> int:
+        """The epoch that was written last; where its key was damaged, the highest of which there is a record.
+
+        Raises CorruptValue when there is none: nobody would know that a later term is later.
+        """
+        try:
+            return _number(seen)
+        except CorruptValue as error:
+            records = self._store.load(self._keys.terms, deadline=deadline).items
+            names = [item.key.removeprefix(self._keys.terms) for item in records]
+            numbers = [int(name) for name in names if is_number(name) and int(name) + 1 < MAX_EPOCH]
+            if not numbers:
+                raise
+            log.warning("the epoch cannot be read: it is taken from the records of terms", error=str(error), last=max(numbers))
+            return max(numbers)
 
     # -- leading -----------------------------------------------------------------------------------------------------
 
@@ -252,15 +271,18 @@ def _number(item: KeyValue | None) -> int:
     """The epoch that was written last; 0 when there was none. Raises CorruptValue when the key holds something else."""
     if item is None:
         return 0
-    value = codec.decode_mapping(item.value).get("epoch")
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    try:
+        value = codec.decode_mapping(item.value).get("epoch")
+    except CorruptValue:
+        value = None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_EPOCH:
         raise CorruptValue(f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation")
     return value
 
 
 def _closed(item: KeyValue | None, now: float, why: str, op: str = "") -> bytes | None:
     """The record of a term with its end; None when it has one already, or is not ours to understand."""
-    if item is None:
+    if item is None or len(item.value) > MAX_RECORD_BYTES:
         return None
     try:
         record = codec.decode_mapping(item.value)

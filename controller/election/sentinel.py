@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.store.base import Committed, Delete, Guard, Store, StoreError, Transaction
 from controller.store.keys import Keys
@@ -99,6 +100,14 @@ class Sentinel:
         self._wake_reader.close()
 
     def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._watch()
+            except Exception as error:  # noqa: BLE001  # a lease that ends is waited for, as without a sentinel
+                bulkhead.caught("sentinel", error)
+                self._closed.wait(LOOK_SECONDS)
+
+    def _watch(self) -> None:
         pause, last = LOOK_SECONDS, None
         while not self._closed.is_set():
             target, began = self._target(), self._clock.boottime()

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.core import codec
 from controller.core.errors import TallyError
@@ -43,6 +44,11 @@ class Session:
         """Something changed that the elector should look at now: the leader key went, or a release was asked for."""
         self._wake.set()
 
+    def release(self, why: str) -> None:
+        """Let go of leadership, if held, and let the others campaign first."""
+        self._elector.release(why, campaign_again=True)
+        self.wake()
+
     def close(self, why: str, timeout_seconds: float) -> bool:
         """Release leadership, if held, and end the thread, if started; tells whether it ended within the time."""
         self._closing = True
@@ -58,6 +64,9 @@ class Session:
                 delay = self._elector.step()
             except TallyError as error:
                 self._on_error(error)
+                delay = 1.0
+            except Exception as error:  # noqa: BLE001  # a term that is not renewed for it ends by its deadline
+                bulkhead.caught("election", error)
                 delay = 1.0
             self._wake.wait(delay)
             self._wake.clear()
@@ -116,6 +125,8 @@ class Registration:
                 self._refresh(self._clock.boottime() + max(1.0, self._interval))
             except StoreError as error:
                 log.warning("registration not refreshed", error=str(error))
+            except Exception as error:  # noqa: BLE001  # it expires, and is made again
+                bulkhead.caught("registration", error)
             self._closed.wait(self._interval)
 
     def _refresh(self, deadline: float) -> None:
@@ -143,11 +154,14 @@ class Registration:
         self._beats += 1
         op = f"{self._identity['instance']}/beat/{self._beats}"
         value = codec.encode({**self._identity, **self._describe(), "id": name, "op": op})
-        guard = Guard(key, current.mod if current is not None else 0)
+        guards = [Guard(key, current.mod if current is not None else 0)]
         writes: list[Write] = [Put(key, value, self._lease)]
         if self._registered_as not in ("", name):
-            writes.append(Delete(self._keys.replica(self._registered_as)))
-        if isinstance(self._store.commit(Transaction((guard,), tuple(writes), op), deadline=deadline), Refused):
+            before, _ = self._store.get(self._keys.replica(self._registered_as), deadline=deadline)
+            if before is not None and self._instance_of(before) == self._identity["instance"]:  # else another's by now
+                guards.append(Guard(before.key, before.mod))
+                writes.append(Delete(before.key))
+        if isinstance(self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline), Refused):
             return False
         self._registered_as = name
         return True

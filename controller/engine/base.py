@@ -12,10 +12,13 @@ Calls may come from several threads at once, for different attempts.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
+from controller import bulkhead
 from controller.core.errors import TallyError
 from controller.core.task import AttemptId, Launch, Observation, Phase
 
@@ -87,6 +90,39 @@ def gone(attempt: AttemptId, uid: str) -> Observation:
     """What `find` says where the engine has the last word, and has no such object."""
     message = "the engine no longer has this attempt: it was removed from outside"
     return Observation(attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, uid=uid, reason="Gone", message=message)
+
+
+_observation = msgspec.json.Decoder(Observation)
+
+
+def checked(seen: Observation, attempt: AttemptId) -> Observation:
+    """What an engine says of `attempt`, if it is what an Observation may be; else one that says that nothing is known.
+
+    An engine reads files and servers that others write. What is odd there is no proof of anything: the attempt is shown as
+    lost, with the reason, and all others are heard.
+    """
+    try:
+        if type(seen) is Observation and seen.attempt == attempt:
+            _observation.decode(msgspec.json.encode(seen))  # every field, and all the way down
+            return seen
+        problem = f"expected an Observation of {attempt}, got {type(seen).__name__}"
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        problem = str(error)
+    message = f"what the engine says of it cannot be used: {problem}"
+    bulkhead.caught("observation", EngineError(message), attempt=str(attempt))
+    return Observation(attempt=attempt, phase=Phase.UNKNOWN, reason="Quarantined", message=message)
+
+
+def all_checked(seen: Iterable[Observation]) -> list[Observation]:
+    """Each one `checked`. What names no attempt is counted and left out: there is nothing that it could belong to."""
+    found = []
+    for observation in seen:
+        attempt = getattr(observation, "attempt", None)
+        if isinstance(attempt, AttemptId) and attempt.is_sound:
+            found.append(checked(observation, attempt))
+        else:
+            bulkhead.caught("observation", EngineError(f"it names no attempt: {observation!r:.200}"))
+    return found
 
 
 class Engine(Protocol):

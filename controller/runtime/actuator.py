@@ -7,11 +7,11 @@ import threading
 
 import structlog
 
-from controller import failpoints
+from controller import bulkhead, failpoints
 from controller.clock import Clock
 from controller.core.plan import Effect, Forget, Prove, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
-from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineUnavailable
+from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineError, EngineUnavailable, checked
 from controller.runtime.inbox import EffectFailed, Found, Inbox, Started, StartRefused, StopSent
 
 log = structlog.get_logger(__name__)
@@ -60,12 +60,12 @@ class Actuator:
             failpoints.hit("before-effect")
             outcome: Started | StopSent | Found | None = None
             if isinstance(effect, Start):
-                outcome = Started(epoch, effect, self._engine.start(effect.launch, self._leadership.check))
+                outcome = Started(epoch, effect, checked(self._engine.start(effect.launch, self._leadership.check), effect.attempt))
             elif isinstance(effect, Stop):
                 seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
-                outcome = StopSent(epoch, effect, seen)
+                outcome = StopSent(epoch, effect, checked(seen, effect.attempt) if seen is not None else None)
             elif isinstance(effect, Prove):
-                outcome = Found(epoch, effect, self._engine.find(effect.attempt, uid=effect.uid))
+                outcome = Found(epoch, effect, checked(self._engine.find(effect.attempt, uid=effect.uid), effect.attempt))
             elif isinstance(effect, Settle):
                 self._engine.settle(effect.attempt)
             else:
@@ -83,8 +83,9 @@ class Actuator:
             if not isinstance(effect, Forget | Settle):  # what is left behind is found again by the next list
                 delay = isinstance(error, AttemptDelayed)
                 self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))
-        except Exception as error:
-            # Whatever an engine does not foresee belongs to this attempt: it may not end the thread that serves all others.
-            log.exception("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__)
+        except Exception as error:  # noqa: BLE001  # it belongs to this attempt: it may not end the thread that serves all others
+            if not isinstance(error, EngineError):
+                bulkhead.caught("effect", error, attempt=str(effect.attempt), effect=type(effect).__name__)
+            log.warning("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
             if not isinstance(effect, Forget | Settle):
                 self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))

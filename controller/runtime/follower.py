@@ -6,6 +6,7 @@ import threading
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.runtime.inbox import Changed, Inbox, Loaded
 from controller.store.base import ClusterChanged, Compacted, Store, StoreError, Watch
@@ -57,6 +58,12 @@ class Follower:
                 self._fresh = self._fresh or isinstance(error, ClusterChanged)
                 self._note(_CAUSES.get(type(error), "unavailable"), error)
                 self._closed.wait(PAUSE_SECONDS)  # a store whose every answer sends us back here must not be stormed with loads
+
+            except Exception as error:  # noqa: BLE001  # the model is loaded anew
+                bulkhead.caught("follower", error)
+                self.last_error = f"{type(error).__name__}: {error}"
+                self.reloads["error"] = self.reloads.get("error", 0) + 1
+                self._closed.wait(PAUSE_SECONDS)
 
     def _load_and_watch(self) -> None:
         revision = self._load()

@@ -6,9 +6,10 @@ import threading
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.core.task import Observation
-from controller.engine.base import Engine, EngineError, EngineUnavailable
+from controller.engine.base import Engine, EngineError, EngineUnavailable, all_checked
 from controller.runtime.inbox import EngineSilent, Inbox, Listed, Observed
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,8 @@ class Observer:
 
     def _watch(self) -> None:
         def sink(observation: Observation) -> None:
-            self._inbox.put(Observed(self._epoch, observation))
+            for one in all_checked([observation]):
+                self._inbox.put(Observed(self._epoch, one))
 
         while not self._closed.is_set():
             try:
@@ -62,10 +64,9 @@ class Observer:
         while not self._closed.is_set():
             began = self._clock.now()
             try:
-                listed = self._engine.list()
-                self._inbox.put(Listed(self._epoch, listed, began))
+                self._inbox.put(Listed(self._epoch, all_checked(self._engine.list()), began))
                 pause = self._relist_seconds
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and nothing is concluded
                 self._inbox.put(EngineSilent(self._epoch, str(error) or type(error).__name__))
                 pause = min(max(1.0, 2 * pause), self._relist_seconds)
                 self._log("engine cannot be listed", error, retry_in_seconds=pause)
@@ -74,5 +75,7 @@ class Observer:
 
     @staticmethod
     def _log(what: str, error: Exception, **facts: object) -> None:
-        """What an engine does not foresee is told with its trace; it ends a look at the engine, and not the thread."""
-        log.warning(what, error=str(error), exc_info=not isinstance(error, EngineError), **facts)
+        """What an engine does not foresee is counted, and ends a look at the engine, not the thread."""
+        if not isinstance(error, EngineError):
+            bulkhead.caught("engine", error)
+        log.warning(what, error=str(error), **facts)

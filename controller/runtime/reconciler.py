@@ -14,11 +14,11 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from controller import failpoints
+from controller import bulkhead, failpoints
 from controller.clock import Clock
-from controller.core import codec
+from controller.core import codec, quarantine
 from controller.core.draft import Limits
-from controller.core.plan import Effect, Plan, Start
+from controller.core.plan import Effect, Plan, Start, TaskChange
 from controller.core.planner import Planner
 from controller.core.task import Status, Step
 from controller.core.world import World
@@ -44,6 +44,7 @@ from controller.store.base import (
     Refused,
     RequestTooLarge,
     Store,
+    StoreError,
     StoreFull,
     Transaction,
     Write,
@@ -58,12 +59,11 @@ log = structlog.get_logger(__name__)
 
 
 def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
-    """The plan's changes as one guarded transaction: the term, and every record that the plan was made from."""
+    """The plan's changes as one guarded transaction: the term, and every record that the plan rests on, present or absent."""
     guards = [Guard(keys.leader, term, on_create=True)]
     writes: list[Write] = []
     for change in plan.changes:
-        if change.value is not None or change.removes:
-            guards.append(Guard(keys.state(change.task_id), change.seen_mod))
+        guards.append(Guard(keys.state(change.task_id), change.seen_mod))
         if change.spec_mod >= 0:
             guards.append(Guard(keys.task(change.task_id), change.spec_mod))
         if change.value is not None:
@@ -71,6 +71,7 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
         for kind, mod in change.requests:
             guards.append(Guard(keys.request(change.task_id, kind), mod))
             writes.append(Delete(keys.request(change.task_id, kind)))
+        guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]
         if change.removes:
             writes += [Delete(keys.state(change.task_id)), Delete(keys.task(change.task_id))]
     for ledger in plan.ledgers:
@@ -81,6 +82,7 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
         guards.append(Guard(key, record.seen_mod))
         writes.append(Put(key, record.value) if record.value is not None else Delete(key))
     guards += [Guard(keys.pool(pool), mod) for pool, mod in plan.pools]
+    guards += [Guard(keys.of(kind, names), mod) for kind, names, mod in plan.compared]
     return Transaction(tuple(guards), tuple(writes), plan.op)
 
 
@@ -119,6 +121,7 @@ class Reconciler:
         self._committed: _Committed | None = None  # whose consequences are still to follow
         self._store_is_full = False  # then only removals are planned, until there are none
         self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
+        self._in_hand: Plan | None = None  # while it is being persisted
         self.commits = 0
         self.engine_heard_at: float | None = None  # boottime of its last answer, whatever it was to
         self.engine_error = ""  # why it could not be listed, last
@@ -127,10 +130,16 @@ class Reconciler:
         """Take in what the engine said; the caller holds the model."""
         if message.epoch != self._leadership.epoch:
             return  # of a tenure before
-        now = self._clock.now()
         failpoints.hit("before-observe")
         if not isinstance(message, EngineSilent | EffectFailed):
             self.engine_heard_at = self._clock.boottime()
+        try:
+            self._hear(message, self._clock.now())
+        except Exception as error:  # noqa: BLE001  # counted: what else the engine says is heard
+            bulkhead.caught("engine-message", error, message=type(message).__name__)
+        self.count_caught()
+
+    def _hear(self, message: FromEngine, now: float) -> None:
         if isinstance(message, Observed):
             self._planner.observed(message.observation, now)
         elif isinstance(message, Listed):
@@ -164,17 +173,48 @@ class Reconciler:
             return False
         with self._changing():
             plan = self._planner.plan(self._clock.now(), removals_only=self._store_is_full)
+        self.count_caught()
         if self._planner.wants_list:
             self._planner.wants_list = False
             self._relist()
         if plan.persists:
+            self._in_hand = plan
             self._commit(plan)
+            self._in_hand = None
             return True
         self._follow_up()
         if self._store_is_full:
             self._wait_for_room()
         self._act(plan)
         return bool(plan)
+
+    def count_caught(self) -> None:
+        """Count and log what the core kept from harming others."""
+        caught, self._world.caught = self._world.caught, []
+        for where, subject, error in caught:
+            bulkhead.caught(where, error, subject=subject)
+
+    def blame(self, error: Exception) -> str:
+        """The term ends by an error that nobody expected: name the task that it must be of, so that the next leader is spared.
+
+        That is known where the term before ended so as well: then each plan changes one task. Returns its id, or "".
+        """
+        plan, task_id = self._in_hand, ""
+        if plan is not None and self._planner.is_cautious and len(plan.changes) == 1:
+            task_id = plan.changes[0].task_id
+        task = self._world.tasks.get(task_id)
+        if task is None:
+            return ""
+        key, names = self._keys.quarantined(task_id), (quarantine.KIND, (task_id,))
+        aside = quarantine.Aside.of(task, "commit", error, self._clock.now(), self._leadership.epoch)
+        op = f"{plan.op}/blame" if plan is not None else ""
+        guards = Guard(self._keys.leader, self._leadership.revision, on_create=True), Guard(key, self._world.mod_of(*names))
+        blaming = Transaction(guards, (Put(key, quarantine.encode(aside, op)),), op)
+        try:
+            self._store.commit(blaming, deadline=self._leadership.deadline)
+        except StoreError as failure:
+            log.warning("a task that ended the term could not be set aside", task=task_id, error=str(failure))
+        return task_id
 
     def close(self) -> None:
         """The term has ended: tell what was persisted in it and was not told yet."""
@@ -189,7 +229,7 @@ class Reconciler:
 
     def _commit(self, plan: Plan) -> None:
         transaction = to_transaction(plan, self._keys, self._leadership.revision)
-        failpoints.hit("before-commit")
+        failpoints.hit("before-commit", *(change.task_id for change in plan.changes))
 
         def meanwhile() -> None:
             self._follow_up()
@@ -231,13 +271,19 @@ class Reconciler:
         for outcome in done.plan.outcomes:
             log.warning("repair", revision=done.revision, **msgspec.to_builtins(outcome))
         for change in done.plan.changes:
-            if change.status is not None:
-                before = done.before[change.task_id]
-                steps = _new_steps(before, change.status)
-                _log_steps(change.task_id, steps, done.revision)
-                self._instruments.transitioned(before, change.status, steps)
-            elif change.removes:
-                log.info("task removed", task=change.task_id, revision=done.revision)
+            try:
+                self._tell(change, done)
+            except Exception as error:  # noqa: BLE001  # counted: it is committed, and the others are told of
+                bulkhead.caught("log", error, task=change.task_id)
+
+    def _tell(self, change: TaskChange, done: _Committed) -> None:
+        if change.status is not None:
+            before = done.before[change.task_id]
+            steps = _new_steps(before, change.status)
+            _log_steps(change.task_id, steps, done.revision)
+            self._instruments.transitioned(before, change.status, steps)
+        elif change.removes:
+            log.info("task removed", task=change.task_id, revision=done.revision)
 
     def _act(self, plan: Plan) -> None:
         for effect in plan.effects:
@@ -274,9 +320,17 @@ class Reconciler:
         """An etcd with lower limits than the default's: smaller transactions from now on."""
         operations = transaction.operations() // 2
         if operations < FEWEST_OPERATIONS and len(plan.changes) <= 1:
-            raise error
+            if not plan.changes:
+                raise error
+            with self._changing():
+                now, epoch = self._clock.now(), self._leadership.epoch
+                self._world.set_aside(plan.changes[0].task_id, "commit", error, now, epoch)
+                self._planner.refused(plan)
+            return
         log.warning("transaction too large for this etcd: planning smaller ones", operations=operations, error=str(error))
         with self._changing():
+            if operations < FEWEST_OPERATIONS:
+                self._planner.take_care()
             self._planner.limit(Limits(max(FEWEST_OPERATIONS, operations), max(4096, transaction.size() // 2)))
             self._planner.refused(plan)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.core.errors import TallyError
 from controller.core.freshness import Rule
@@ -35,9 +36,10 @@ from controller.runtime import checks
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
 from controller.runtime.instruments import UNCOUNTED, Instruments
+from controller.runtime.listeners import Listeners
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.registrations import Registrations, describe
-from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
+from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure, TermFailed
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
 
@@ -72,7 +74,7 @@ class Replica:
         self._inbox = Inbox()
         self._lock = threading.RLock()
         self._world = World()
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners(self._lock)
         self._loaded = False
         self._phase = ""
         self._started = self._beat = clock.boottime()
@@ -100,7 +102,7 @@ class Replica:
         )  # fmt: skip
         self._rule = Rule.of(options.heartbeat_seconds, options.silence_seconds, options.relist_seconds)
         self._registrations = Registrations(clock)
-        self._listeners.append(self._registrations)
+        self._listeners.add(self._registrations, 0)
         self._enter("starting")
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -143,12 +145,17 @@ class Replica:
             with self._lock:
                 self._world.discard_dirty()
                 self._world.sight(self._clock.now())
-        if tenure is None or not self._loaded:
+        if tenure is None or not self._loaded or tenure.has_failed:
             return
         try:
-            while tenure.reconciler.step():
+            while tenure.step():
                 self._mark_turn()
                 self._take(0.0)
+                self._check_leader_key(tenure.leadership)  # effects alone meet no fence: another's admissions are not ours
+        except TermFailed as error:
+            self._last_error = str(error)
+            self._session.release(str(error))
+            return
         except (LeadershipLost, StoreError, RevisionWentBack) as error:
             if isinstance(error, OutcomeUnknown):
                 log.warning("a commit's outcome is unknown; the next leader finds what was written", error=str(error))
@@ -180,6 +187,9 @@ class Replica:
         with self._lock:
             for message in messages:
                 self._handle(message)
+            for where, subject, error in self._world.caught:
+                bulkhead.caught(where, error, subject=subject)
+            self._world.caught = []
 
     def _handle(self, message: Message) -> None:
         if isinstance(message, Loaded):
@@ -191,8 +201,7 @@ class Replica:
                     if change.value is None:
                         self._session.wake()  # nobody leads: campaign now
             self._world.advance_revision(message.revision)
-            for listener in self._listeners:
-                listener.changed(message.changes, message.revision)
+            self._listeners.changed(message.changes, message.revision)
         elif isinstance(message, Elected):
             self._elected = message.leadership
         elif not isinstance(message, Wake) and self._tenure is not None:
@@ -218,8 +227,7 @@ class Replica:
         if self._phase == "starting":
             self._enter("following", revision=message.revision, tasks=len(self._world.tasks))
             self._session.start()  # who has not loaded yet keeps nobody from leading who has
-        for listener in self._listeners:
-            listener.reloaded(message.revision)
+        self._listeners.reloaded(message.revision)
 
     # -- office ------------------------------------------------------------------------------------------------------
 
@@ -376,15 +384,7 @@ class Replica:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See ReplicaView."""
         with self._lock:
-            self._listeners.append(listener)
-            listener.reloaded(self._world.revision)
-
-        def end() -> None:
-            with self._lock:
-                if listener in self._listeners:
-                    self._listeners.remove(listener)
-
-        return end
+            return self._listeners.add(listener, self._world.revision)
 
     def observed(self) -> list[Observation] | None:
         """What the leader knows of attempts, None while the replica does not lead; the caller holds the model."""

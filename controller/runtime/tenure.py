@@ -10,23 +10,39 @@ from contextlib import AbstractContextManager
 
 import structlog
 
+from controller import bulkhead, failpoints
 from controller.clock import Clock
+from controller.core import quarantine
+from controller.core.errors import TallyError
 from controller.core.planner import Planner, Term
+from controller.core.records import Change, RevisionWentBack, decode_or_empty
 from controller.core.task import Observation
 from controller.core.world import World
-from controller.election.term import Leadership
+from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
 from controller.runtime.actuator import Actuator
 from controller.runtime.inbox import Inbox
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.observer import Observer
 from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
-from controller.store.base import Store
+from controller.store.base import Store, StoreError
 from controller.store.keys import Keys
 
 TEARDOWN_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+UNEXPECTED = "an unexpected error: "
+"""How the reason of a term that ended so begins, in its record: the next leader takes care (see Planner)."""
+
+
+class TermFailed(TallyError):
+    """The term ends by an error that nobody expected; the replica lives on. `str(error)` begins with UNEXPECTED."""
+
+
+def _ended_unexpectedly(record: Change | None) -> bool:
+    return str(decode_or_empty(record).get("why", "")).startswith(UNEXPECTED)
 
 
 class Tenure:
@@ -49,12 +65,19 @@ class Tenure:
     ) -> None:
         clock.anchor()
         self._clock = clock
+        planner = Planner(
+            world,
+            Term(leadership.revision, leadership.epoch, replica, keys.cluster),
+            DEFAULT_LIMITS,
+            cautious=_ended_unexpectedly(world.terms.get(f"{leadership.epoch - 1:012d}")),
+            looks_at=lambda task_id: failpoints.hit("plan-task", task_id),
+        )
         self.leadership = leadership
+        self.has_failed = False  # by an unexpected error: nothing more is done in this term, which is being let go of
         self._inbox = inbox
         self._changing = changing
         self._actuator = Actuator(engine, leadership, inbox, clock, workers)
         self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
-        planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
         self._planner = planner
         self.reconciler = Reconciler(
             world,
@@ -90,6 +113,18 @@ class Tenure:
     def engine_listed(self) -> bool:
         """Whether the engine was listed once: the point from which this leader acts."""
         return self._planner.engine_listed
+
+    def step(self) -> bool:
+        """As Reconciler.step. Raises TermFailed for an error that nobody expected: the term, and nothing else, is to end."""
+        try:
+            return self.reconciler.step()
+        except (LeadershipLost, StoreError, RevisionWentBack):
+            raise
+        except Exception as error:
+            self.has_failed = True
+            task_id = self.reconciler.blame(error)
+            bulkhead.caught("control-loop", error, task=task_id)
+            raise TermFailed(f"{UNEXPECTED}{type(error).__name__}: {error}"[: quarantine.REASON_LIMIT]) from error
 
     def observations(self) -> list[Observation]:
         """What this leader knows of attempts; the caller holds the model."""

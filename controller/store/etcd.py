@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
+import msgspec
+
 from controller.clock import Clock
 from controller.store import wire
 from controller.store.base import (
@@ -107,10 +109,17 @@ class EtcdStore:
     def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
         """See Store. Raises StoreFull (which is a StoreUnavailable) when etcd is out of space and nothing was applied."""
         wire.check_limits(transaction)
-        floor = self.identity.floor()
+        floor, keys = self.identity.floor(), wire.guarded_keys(transaction)
+
+        def decode(data: bytes) -> wire.TransactionAnswer:
+            answer = wire.decode_transaction(data)
+            if not answer.succeeded and len(answer.responses) != len(keys):
+                raise msgspec.DecodeError(f"{len(answer.responses)} reads were answered, of {len(keys)}")
+            return answer
+
         try:
             answer = self.gateway.call(
-                "/kv/txn", wire.encode_transaction(transaction), wire.decode_transaction, deadline=deadline, meanwhile=meanwhile
+                "/kv/txn", wire.encode_transaction(transaction), decode, deadline=deadline, meanwhile=meanwhile
             )
         except Unanswered as error:
             if error.in_doubt:
@@ -129,7 +138,7 @@ class EtcdStore:
         found = [response.response_range for response in answer.responses]
         current = {
             key: wire.key_value(ranged.kvs[0]) if ranged is not None and ranged.kvs else None
-            for key, ranged in zip(wire.guarded_keys(transaction), found, strict=True)
+            for key, ranged in zip(keys, found, strict=True)
         }
         if transaction.applied_in(current):
             return _recovered(transaction, current, revision)

@@ -1,8 +1,7 @@
 """Where each record lives: the key layout under `/tally/<cluster>/`, in one place.
 
-Kinds and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`, `terms`, `repaired`
-(the leader),
-`leader`, `epoch` (the winner of an election), `replicas` (each replica, leased).
+Kinds and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`, `terms`, `repaired`,
+`quarantined` (the leader), `leader`, `epoch` (the winner of an election), `replicas` (each replica, leased).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Record(NamedTuple):
 
 
 _NAMES = {"leader": 0, "epoch": 0, "replicas": 1, "pools": 1, "tasks": 1, "requests": 2, "states": 1, "ledgers": 1, "terms": 1}
-_NAMES |= {"repairs": 1, "repaired": 1}
+_NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1}
 
 
 _USUAL = frozenset(("tasks", "states"))  # nearly all keys of a full store
@@ -36,6 +35,7 @@ class Keys:
         self.prefix = f"{ROOT}{cluster}/"
         self.leader = f"{self.prefix}leader"
         self.epoch = f"{self.prefix}epoch"
+        self.terms = f"{self.prefix}terms/"
 
     def task(self, task_id: str) -> str:
         """The spec of a task."""
@@ -63,7 +63,7 @@ class Keys:
 
     def term(self, epoch: int) -> str:
         """The record of one term; padded, so that keys sort as the epochs do."""
-        return f"{self.prefix}terms/{epoch:012d}"
+        return f"{self.terms}{epoch:012d}"
 
     def repair(self, request_id: str) -> str:
         """A request for repairs."""
@@ -72,6 +72,10 @@ class Keys:
     def repaired(self, request_id: str) -> str:
         """What became of a request for repairs."""
         return f"{self.prefix}repaired/{request_id}"
+
+    def quarantined(self, task_id: str) -> str:
+        """Why nothing is done with a task, after an error of a leader's own on it."""
+        return f"{self.prefix}quarantined/{task_id}"
 
     def of(self, kind: str, names: tuple[str, ...]) -> str:
         """The key of any record of the model; that of a foreign key (kind "unknown") is its one name."""

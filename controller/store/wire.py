@@ -8,12 +8,14 @@ Source of the messages: https://github.com/etcd-io/etcd/blob/main/api/etcdserver
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
-from controller.core.errors import TallyError
 from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Event, KeyValue, Put, RequestTooLarge, Transaction
+
+T = TypeVar("T")
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -130,20 +132,49 @@ class ErrorAnswer(msgspec.Struct):
     error: str | StreamError = ""
 
 
-class MalformedAnswer(TallyError):
-    """An answer that is not what etcd sends; for a transaction, its outcome is unknown."""
+def _decoder(kind: type[T], is_whole: Callable[[T], object] = bool) -> Callable[[bytes], T]:
+    """Decodes answers of one kind. Raises MsgspecError for whatever etcd does not send, be it no JSON, or JSON without a header:
+    that counts as no answer, and so proves nothing."""
+    decode = msgspec.json.Decoder(kind, strict=False).decode  # not strict: 64-bit integers are carried as texts
+
+    def decode_whole(data: bytes) -> T:
+        try:
+            answer = decode(data)
+        except (UnicodeDecodeError, OverflowError, RecursionError) as error:
+            raise msgspec.DecodeError(str(error)) from error
+        if not is_whole(answer):
+            raise msgspec.DecodeError("it lacks what every answer of etcd has")
+        return answer
+
+    return decode_whole
 
 
-# strict=False reads 64-bit integers, which JSON carries as texts.
-decode_range = msgspec.json.Decoder(RangeAnswer, strict=False).decode
-decode_transaction = msgspec.json.Decoder(TransactionAnswer, strict=False).decode
-decode_lease = msgspec.json.Decoder(LeaseAnswer, strict=False).decode
-decode_keep_alive = msgspec.json.Decoder(KeepAliveMessage, strict=False).decode
-decode_watch = msgspec.json.Decoder(WatchMessage, strict=False).decode
-decode_token = msgspec.json.Decoder(TokenAnswer, strict=False).decode
-decode_version = msgspec.json.Decoder(VersionAnswer, strict=False).decode
-decode_status = msgspec.json.Decoder(StatusAnswer, strict=False).decode
-decode_error = msgspec.json.Decoder(ErrorAnswer, strict=False).decode
+def _says_who(header: Header) -> bool:
+    return bool(header.cluster_id)
+
+
+def _is_whole_range(answer: RangeAnswer) -> bool:
+    return _says_who(answer.header) and answer.header.revision > 0 and bool(answer.kvs or not answer.more)
+
+
+def _is_whole_transaction(answer: TransactionAnswer) -> bool:
+    reads = answer.succeeded or all(response.response_range is not None for response in answer.responses)
+    return _says_who(answer.header) and answer.header.revision > 0 and reads
+
+
+def _is_whole_message(message: KeepAliveMessage | WatchMessage) -> bool:
+    return message.error is not None or (message.result is not None and _says_who(message.result.header))
+
+
+decode_range = _decoder(RangeAnswer, _is_whole_range)
+decode_transaction = _decoder(TransactionAnswer, _is_whole_transaction)
+decode_lease = _decoder(LeaseAnswer, lambda answer: _says_who(answer.header))
+decode_keep_alive = _decoder(KeepAliveMessage, _is_whole_message)
+decode_watch = _decoder(WatchMessage, _is_whole_message)
+decode_token = _decoder(TokenAnswer)
+decode_version = _decoder(VersionAnswer)
+decode_status = _decoder(StatusAnswer)
+decode_error = _decoder(ErrorAnswer)
 encode = msgspec.json.Encoder().encode
 
 

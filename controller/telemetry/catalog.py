@@ -71,7 +71,20 @@ FAMILIES: tuple[Family, ...] = (
         ("replica",),
     ),
     Family("tally_model_reloads", Kind.COUNTER, "Whole loads of the model after a gap in the watch, by cause.", ("cause",)),
-    Family("tally_quarantined_records", Kind.GAUGE, "Records that do not parse, and foreign keys; they are left alone."),
+    Family(
+        "tally_quarantined_records",
+        Kind.GAUGE,
+        "What is left alone, by kind of record: values that do not parse, foreign keys (unknown), and tasks that were set aside "
+        "after an error of Tally's own (quarantined).",
+        ("kind",),
+    ),
+    Family(
+        "tally_errors",
+        Kind.COUNTER,
+        "Errors that nobody expected, kept to what they belong to: where they were caught, and the error's class. Each is a fault "
+        "of Tally, and in the log.",
+        ("where", "error"),
+    ),
     # -- tasks
     Family("tally_tasks", Kind.GAUGE, 'Tasks by pool and state; pools that nobody defined are "Other".', ("pool", "state")),
     Family("tally_tasks_lost", Kind.GAUGE, "Tasks whose attempt may have ended without proof; they keep their hold.", ("pool",)),

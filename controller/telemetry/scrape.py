@@ -6,6 +6,7 @@ never the number of tasks stored.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,8 +15,9 @@ from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCo
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from controller import __version__
+from controller import __version__, bulkhead
 from controller.clock import Clock
+from controller.core import quarantine
 from controller.core.finding import Severity
 from controller.core.freshness import Freshness
 from controller.core.overview import Holding, holding_by_pool, lag_revisions, next_admission
@@ -25,6 +27,7 @@ from controller.core.world import World
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, Kind
 
+QUARANTINED = ("tasks", "states", "requests", "pools", "ledgers", "repairs", "unknown", quarantine.KIND)
 INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "layout")
 
 
@@ -53,7 +56,7 @@ class _Model(NamedTuple):
     ledgers: dict[str, Vector]
     admissible: dict[str, bool]
     lags: dict[str, int]
-    quarantined: int
+    quarantined: Mapping[str, int]
 
 
 class ViewSeries(Collector):
@@ -82,6 +85,8 @@ class ViewSeries(Collector):
 
     def _add_outside(self, families: _Families, facts: Facts) -> None:
         outside = self._outside
+        for (where, error), number in dict(bulkhead.counts).items():
+            families.add("tally_errors", number, where, error)
         for cause, number in dict(outside.watch_restarts()).items():  # a copy: others count on
             families.add("tally_store_watch_restarts", number, cause)
         for endpoint, number in dict(outside.endpoint_failures()).items():
@@ -161,7 +166,7 @@ def _take(world: World, now: float) -> _Model:
         ledgers={name: ledger.held for name, ledger in world.ledgers.items() if not world.pool_is_frozen(name)},
         admissible={name: bool(next_admission(world, name, now)) for name in world.pools},
         lags={name: lag_revisions(change) for name, change in world.replicas.items()},
-        quarantined=len(world.quarantine),
+        quarantined={**dict.fromkeys(QUARANTINED, 0), **Counter(kind for kind, _ in world.quarantine)},
     )
 
 
@@ -187,7 +192,8 @@ def _add_model(families: _Families, model: _Model) -> None:
         families.add("tally_tasks", number, pool, state)
     for name, lag in model.lags.items():
         families.add("tally_replica_lag_revisions", lag, name)
-    families.add("tally_quarantined_records", model.quarantined)
+    for kind, number in model.quarantined.items():
+        families.add("tally_quarantined_records", number, kind)
 
 
 def _add_pools(families: _Families, model: _Model) -> None:

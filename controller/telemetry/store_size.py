@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.store.base import StoreError, StoreSize
 
@@ -49,4 +50,6 @@ class StoreSizePoll:
                 if not self._denied:  # said once; that etcd is away is said by all others
                     log.info("the store does not tell its size", error=str(error))
                 self._denied = True
+            except Exception as error:  # noqa: BLE001  # a size is only shown
+                bulkhead.caught("store-size", error)
             self._closed.wait(self._interval)

@@ -102,8 +102,8 @@ def overview() -> list[Panel]:
             Query(f"sum(tally_tasks_lost{{{LEADER}}})"), width=4, height=4, thresholds=thresholds((None, "green"), (1, "orange")),
         ),
         panel(
-            "stat", "Unreadable records", "Records that do not parse, and foreign keys; they are left alone. tally audit names them.", "none",
-            Query(f"max(tally_quarantined_records{{{JOB}}})"), width=4, height=4,
+            "stat", "Quarantined", "Records that do not parse, foreign keys, tasks set aside: left alone. tally audit names them.", "none",
+            Query(f"max(sum by (instance) (tally_quarantined_records{{{JOB}}}))"), width=4, height=4,
             thresholds=thresholds((None, "green"), (1, "orange")),
         ),
         panel(

@@ -12,7 +12,7 @@ from controller.client.submission import SubmitResult
 from controller.core.errors import InvalidField
 from controller.core.resources import Vector
 from controller.core.task import Spec
-from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Refused, StoreUnavailable, Transaction
+from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Delete, Put, Refused, StoreUnavailable, Transaction
 from tests.support.etcd import EtcdFactory
 from tests.support.waiting import wait_until
 
@@ -143,16 +143,17 @@ class Counting:
 
 
 def test_batches_stay_within_etcds_limits(client: Client) -> None:
-    """By number and by bytes, and no more of them than needed."""
+    """By number (two guards for each task, one for its pool) and by bytes, and no more of them than needed."""
     store = Counting(client)
     counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
-    counting.submit_many(task(f"small-{i}") for i in range(3 * (MAX_OPERATIONS - 1)))
-    assert [transaction.operations() for transaction in store.transactions] == [MAX_OPERATIONS] * 3
+    most = (MAX_OPERATIONS - 1) // 2
+    counting.submit_many(task(f"small-{i}") for i in range(3 * most))
+    assert [transaction.operations() for transaction in store.transactions] == [2 * most + 1] * 3
     store.transactions.clear()
     counting.submit_many(task(f"large-{i}", env={"A": "x" * 100_000}) for i in range(40))
     assert all(transaction.size() <= MAX_REQUEST_BYTES for transaction in store.transactions)
     assert len(store.transactions) <= 5
-    assert len(client.tasks()) == 3 * (MAX_OPERATIONS - 1) + 40
+    assert len(client.tasks()) == 3 * most + 40
 
 
 def test_two_clients_submitting_the_same_make_each_task_once(client: Client) -> None:
@@ -247,6 +248,20 @@ def test_the_pool_of_a_batch_is_asked_for_once(client: Client) -> None:
     store.load = store.get = None  # type: ignore[attr-defined]  # whoever reads fails
     assert counting.submit(task("second")).outcome == "created"
     assert len(store.transactions) == 2
+
+
+def test_what_is_left_of_an_earlier_task_is_not_taken_for_the_end_of_a_new_one(client: Client) -> None:
+    """A status without a spec: the submission is refused until the leader has removed it."""
+    key = client.keys.state("a")
+    value = b'{"version":1,"state":"Failed","finished_at":1.0}'
+    put = Transaction((), (Put(key, value),), "by-hand")
+    client.store.commit(put, deadline=client.clock.boottime() + 5)
+    refused, created = client.submit_many([task("a"), task("b")])
+    assert (refused.id, refused.outcome) == ("a", "conflict")
+    assert "its status is still there" in refused.message
+    assert (created.id, created.outcome) == ("b", "created")
+    client.store.commit(Transaction((), (Delete(key),), "by-hand-2"), deadline=client.clock.boottime() + 5)
+    assert client.submit(task("a")).outcome == "created"
 
 
 def test_a_single_submission_that_is_refused_raises(client: Client) -> None:

@@ -192,9 +192,9 @@ def test_a_new_cluster_has_no_epoch_and_nothing_wrong() -> None:
 def test_what_no_term_wrote_is_no_sign_of_an_epoch() -> None:
     """A status put by hand into a cluster that nobody has led yet: it is wrong itself, and no epoch is missed for it."""
     world = World()
-    world.apply(Change("states", ("foreign",), b'{"version":9}', 2, 2))
+    world.apply(Change("states", ("foreign",), b'{"version":9,"state":"Failed"}', 2, 2))
     assert ("I7", "key/epoch") not in {(finding.invariant, finding.subject) for finding in check_world(world)}
-    world.apply(Change("states", ("other",), b'{"version":9,"term":1}', 3, 3))
+    world.apply(Change("states", ("other",), b'{"version":9,"state":"Failed","term":1}', 3, 3))
     assert ("I7", "key/epoch") in {(finding.invariant, finding.subject) for finding in check_world(world)}
 
 

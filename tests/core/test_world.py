@@ -258,7 +258,7 @@ def test_damage_is_shown_with_its_reason_and_goes_with_its_key(record: tuple[str
 def test_a_back_off_ends_with_its_timer() -> None:
     status = status_value(State.WAITING_RETRY, retry_at=200.0)
     world = world_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status))
-    assert world.next_due() == 200.0
+    assert world.timers.next_due() == 200.0
     world.dirty.clear()
     world.advance(199.9)
     assert "a" not in world.queue("default")
@@ -266,7 +266,7 @@ def test_a_back_off_ends_with_its_timer() -> None:
     world.advance(200.0)
     assert "a" in world.queue("default")
     assert list(world.dirty) == ["a"]
-    assert world.next_due() is None
+    assert world.timers.next_due() is None
 
 
 def test_a_timer_that_was_overtaken_by_events_does_not_ring() -> None:
@@ -294,16 +294,16 @@ def test_each_deadline_has_its_timer(state: State | None, fields: dict[str, Any]
     world = world_with(("tasks", ("a",), spec_value("a", **fields)))
     if state is not None:
         world.apply(Change("states", ("a",), status_value(state, admitted_at=120.0, started_at=130.0), 2, 2))
-    assert world.next_due() == due
+    assert world.timers.next_due() == due
 
 
 def test_timers_that_are_set_again_and_again_do_not_pile_up() -> None:
     world = world_with(("tasks", ("a",), spec_value("a")))
     task = world.tasks["a"]
     for n in range(10_000):
-        world.schedule(task, 1000.0 + n)
-    assert len(world._timers) < 200
-    assert world.next_due() == 10_999.0
+        world.timers.schedule(task, 1000.0 + n)
+    assert len(world.timers._heap) < 200
+    assert world.timers.next_due() == 10_999.0
 
 
 def test_counts_follow_every_change() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -337,9 +338,44 @@ def test_a_leader_key_with_a_lease_is_waited_for_whatever_it_says(one: Candidate
     assert one.events == ["elected 1"]
 
 
-def test_an_epoch_that_is_none_is_named(one: Candidate, memory: MemoryStore) -> None:
-    """Guessing one could let a term come back."""
-    put(memory, KEYS.epoch, b'{"epoch": "many"}')
+BAD_EPOCHS = [
+    b'{"epoch": "many"}',
+    b'{"epoch": true}',
+    b'{"epoch": -1}',
+    b'{"epoch": 1' + b"0" * 400 + b"}",
+    b"[" * 200_000,
+    b"\xff",
+]
+
+
+@pytest.mark.parametrize("value", BAD_EPOCHS, ids=lambda value: repr(value[:16]))
+def test_an_epoch_that_is_none_is_taken_from_the_records_of_terms(one: Candidate, memory: MemoryStore, value: bytes) -> None:
+    """One damaged key keeps nobody from leading, and terms go on rising."""
+    for epoch in (1, 2):
+        assert one.elect().epoch == epoch
+        one.elector.release("stop", campaign_again=True)
+        one.clock.move(one.elector.step())
+    put(memory, KEYS.epoch, value)
+    put(memory, KEYS.term(10**12), b"{}")
+    assert one.elect().epoch == 3
+    stored, _ = memory.get(KEYS.epoch, deadline=0)
+    assert stored is not None
+    assert codec.decode_mapping(stored.value)["epoch"] == 3
+
+
+def test_a_record_of_a_term_that_is_too_large_to_be_closed_is_left_alone(one: Candidate, memory: MemoryStore) -> None:
+    """It is not written again with the next election, which would be larger than etcd takes."""
+    one.elect()
+    put(memory, KEYS.term(1), json.dumps({"epoch": 1, "x": "x" * 1_040_000}).encode())
+    one.elector.release("stop", campaign_again=True)
+    one.clock.move(one.elector.step())
+    assert one.elect().epoch == 2
+
+
+@pytest.mark.parametrize("value", BAD_EPOCHS, ids=lambda value: repr(value[:16]))
+def test_an_epoch_that_is_none_is_named(one: Candidate, memory: MemoryStore, value: bytes) -> None:
+    """Guessing one could let a term come back: nobody leads where there is no record of a term either."""
+    put(memory, KEYS.epoch, value)
     with pytest.raises(CorruptValue, match=f"{KEYS.epoch}: holds no epoch; restore it"):
         one.elector.step()
     assert memory.get(KEYS.leader, deadline=0)[0] is None

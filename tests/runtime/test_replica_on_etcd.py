@@ -136,3 +136,27 @@ def test_an_etcd_without_space_is_still_relieved_of_what_can_go(
         client.wait(["running"], timeout_seconds=30)
         assert replica.epoch == 1
     assert not replica.fatal
+
+
+def test_a_retry_that_lands_while_its_task_is_removed_is_kept(
+    etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client, proxy_to: Callable[[int], Proxy]
+) -> None:
+    """What the leader hears of etcd comes 0.6 s late: each of six retries is stored before the removal, which it refuses (I8)."""
+    proxy = proxy_to(etcd.config.client_port)
+    timings = replace(TIMINGS, lease_ttl_seconds=5, request_timeout_seconds=3.0)
+    with RunningReplica(etcd_factory.store(proxy.url), cluster=CLUSTER, timings=timings) as replica:
+        replica.until_leading()
+        ids = submit(client, *(f"t{n}" for n in range(6)), env={"TALLY_NULL_SECONDS": "600"}, retention_seconds=6)
+        proxy.delay(0.6)
+        for task_id in ids:
+            client.cancel(task_id)
+        ended = client.wait(ids, timeout_seconds=60)
+        for finished_at, task_id in sorted((view.status.finished_at or 0.0, view.id) for view in ended.values() if view.status):
+            wait_until(lambda due=finished_at + 6: CLOCK.now() > due - 0.3, "the moment before its removal")
+            assert client.retry(task_id).outcome == "requested"
+        proxy.heal()
+        for task_id in ids:
+            retried = lambda i=task_id: any(step.event == "retry-requested" for step in client.history(i))  # noqa: E731
+            wait_until(retried, f"the retry of {task_id}")
+    assert not replica.fatal
+    assert replay(etcd.url, CLUSTER).findings == []

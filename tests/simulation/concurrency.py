@@ -15,9 +15,10 @@ from typing import Any
 
 import structlog
 
+from controller import bulkhead
 from controller.election import sentinel, session, term
 from controller.runtime import actuator, follower, inbox, observer, replica
-from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler
+from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
 
 THREADED = (sentinel, session, term, actuator, follower, observer, replica)
 QUEUED = (actuator, inbox)
@@ -193,6 +194,22 @@ def installed(scheduler: Scheduler, sockets: dict[str, SimpleNamespace]) -> Iter
     finally:
         for module, name, real in before:
             setattr(module, name, real)
+
+
+@contextmanager
+def errors_found_by(scheduler: Scheduler) -> Iterator[None]:
+    """What production code catches because nobody expected it ends the run: it is a finding, however well it was kept apart."""
+
+    def found(where: str, error: BaseException, **about: str) -> None:
+        caught = ThreadDied(f"{where} ({', '.join(about.values())}) raised {type(error).__name__}: {error}")
+        caught.__cause__ = error
+        scheduler.failure = scheduler.failure or (error if getattr(error, "is_finding", False) else caught)
+
+    real, bulkhead.caught = bulkhead.caught, found  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        bulkhead.caught = real
 
 
 @contextmanager

@@ -72,6 +72,24 @@ MUTANTS = [
     Mutant(
         "no compare of the request", (Edit(_TRANSACTION, "guards.append(Guard(keys.request(change.task_id, kind), mod))", "pass"),)
     ),
+    # -- the fence: what a transaction relies on not being there
+    Mutant(
+        "a removal does not compare that nobody asks for anything",
+        (Edit(_TRANSACTION, "guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]", "pass"),),
+    ),
+    Mutant("a first status does not compare the spec", (Edit("core.draft:Draft.add", "or task.status_mod == 0", ""),)),
+    Mutant(
+        "what is decided without a spec does not compare that there is none",
+        (Edit("core.draft:Draft.add", "or task.spec_mod == 0 ", ""),),
+    ),
+    Mutant(
+        "a refusal as unsatisfiable does not compare the pool",
+        (Edit("core.decide:_waiting", ", compares_pool=True", ""),),
+    ),
+    Mutant(
+        "a leader looks at the leader key only between turns",
+        (Edit("runtime.replica:Replica._turn", "self._check_leader_key(tenure.leadership)  #", "pass  #"),),
+    ),
     # -- what is held is what runs
     Mutant(
         "what is held is what the spec asks for", (Edit("core.transitions:admitted", "hold=task.demand", "hold=spec.resources"),)
@@ -198,12 +216,14 @@ MUTANTS = [
         (Edit("core.decide:_confirmed", "request.attempt not in (0, status.attempt)", "False"),),
     ),
     # -- attempts
-    Mutant("an attempt's number is used again", (Edit(f"{_PLANNER}._admit", "number = ", "number = max(1, task.attempt) or "),)),
+    Mutant(
+        "an attempt's number is used again", (Edit(f"{_PLANNER}._admit_task", "number = ", "number = max(1, task.attempt) or "),)
+    ),
     Mutant(
         "the next attempt starts while the one before may live",
         (Edit(f"{_PLANNER}._admit", "return not any(", "return True or any("),),
     ),
-    Mutant("orphans are left alone", (Edit(f"{_PLANNER}._plan_attempts", "self._stop(", "(lambda *_: None)("),)),
+    Mutant("orphans are left alone", (Edit("core.orphans:Orphans._plan_attempt", "self._stop(", "(lambda *_: None)("),)),
     Mutant(
         "the engine is not listed at take-over",
         (
@@ -216,7 +236,7 @@ MUTANTS = [
         "resources are released on the event, not in the commit",
         (
             Edit(
-                f"{_INTAKE}.observed",
+                f"{_INTAKE}._observed",
                 "is_tombstone = seen.stopped",
                 """if seen.stopped and task is not None and self._is_current(task, seen.attempt):
         ledger = self._world.ledger(task.pool)
@@ -275,14 +295,14 @@ MUTANTS = [
             Edit(f"{_SENTINEL}._depose", "Transaction((guard,), ", "Transaction((), "),
         ),
     ),
-    Mutant("a connection that ends is a death", (Edit(f"{_SENTINEL}._run", "self._is_refused(target)", "True"),)),
+    Mutant("a connection that ends is a death", (Edit(f"{_SENTINEL}._watch", "self._is_refused(target)", "True"),)),
     Mutant(
         "silence is a death",
         (Edit(f"{_SENTINEL}._is_refused", "except OSError:\n        return False", "except OSError:\n        return True"),),
     ),
     Mutant(
         "who was never connected deposes",
-        (Edit(f"{_SENTINEL}._run", "target is not None and self._stays_connected(target)", "target is not None"),),
+        (Edit(f"{_SENTINEL}._watch", "target is not None and self._stays_connected(target)", "target is not None"),),
     ),
     Mutant("depositions are not bounded", (Edit(f"{_SENTINEL}._depose", "len(self._acted_at) == BURST", "False"),)),
     # -- the model

@@ -6,13 +6,15 @@ and who wrote. It is slower of mind than the core on purpose: sums, lists and th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from controller.core import codec
-from controller.core.errors import CorruptValue
+from controller.core.demand import check_satisfiable, demand
+from controller.core.errors import CorruptValue, InvalidField
 from controller.core.invariants import Severity, check_world
 from controller.core.resources import ZERO, Vector
-from controller.core.task import AttemptId, Status, Step
+from controller.core.task import AttemptId, RequestKind, Status, Step
 from controller.core.world import World
 from controller.election.term import Leadership
 from controller.store.base import Batch, Event
@@ -245,7 +247,7 @@ class Oracle:
             if writer == USER:  # foreign ones, which held nothing
                 self.frozen.pop(task_id, None)
                 return
-            self._check_removal(task_id, old)
+            self._check_removal(task_id, old, changed)
             self.accepted.pop(task_id, None)
             return
         try:
@@ -268,6 +270,7 @@ class Oracle:
         if new.term != max(self.epochs, default=0):
             raise Violation("I7", f"{task_id} was written in term {new.term}, but {max(self.epochs, default=0)} has begun", task_id)
         self._check_path(task_id, old, new)
+        self._check_grounds(task_id, old, new)
         self._check_attempts(task_id, old, new, changed, writer)
         self._move_hold(task_id, old, new)
         self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
@@ -297,6 +300,25 @@ class Oracle:
             position = step.state
         if position != new.state:
             raise Violation("I3", f"{task_id} is {new.state}, but its last step led to {position}", task_id)
+
+    def _check_grounds(self, task_id: str, old: Status | None, new: Status) -> None:
+        """What a step gives as its reason is so in the very revision that records it."""
+        spec = self.values.get(self.keys.task(task_id))
+        if old is None and spec is None:
+            raise Violation("I6", f"{task_id} got its first status after its spec was deleted", task_id)
+        if spec is None:
+            return
+        for step in codec.decode_history(new)[-(new.steps - (old.steps if old is not None else 0)) :]:
+            if step.event in ("rejected", "stop-requested") and step.reason in ("SpecDeleted", "spec-deleted"):
+                raise Violation("I6", f"{task_id}: {step.reason}, but its spec is there", task_id)
+            if step.reason == "Unsatisfiable":
+                stored = codec.decode_spec(task_id, spec).spec
+                value = self.values.get(self.keys.pool(stored.pool))
+                with contextlib.suppress(InvalidField):
+                    if value is not None:
+                        pool = codec.decode_pool(stored.pool, value)
+                        check_satisfiable(stored, pool, demand(stored, pool))
+                    raise Violation("I6", f"{task_id} was refused as unsatisfiable, but its pool has enough", task_id)
 
     def _check_attempts(self, task_id: str, old: Status | None, new: Status, changed: set[str], writer: str) -> None:
         """I4 as the records show it, and the truth behind them."""
@@ -350,12 +372,16 @@ class Oracle:
         if results and told not in results:
             raise Violation("I6", f"{task_id}-{old.attempt} is recorded as {told}, but it {sorted(results)[0]}", task_id)
 
-    def _check_removal(self, task_id: str, old: Status | None) -> None:
+    def _check_removal(self, task_id: str, old: Status | None, changed: set[str]) -> None:
         """I6: nothing disappears before its retention has passed, unless its spec was deleted by hand."""
         if old is None:
             raise Violation("I6", f"the status of {task_id}, which could not be read, was removed", task_id)
         if old.state not in FINISHED:
             raise Violation("I6", f"{task_id} was removed while {old.state}", task_id)
+        for kind in RequestKind:
+            key = self.keys.request(task_id, kind)
+            if key in self.values and key not in changed:
+                raise Violation("I8", f"{task_id} was removed, although somebody asks for {kind}", task_id)
         spec = self.values.get(self.keys.task(task_id))
         if spec is None:
             return

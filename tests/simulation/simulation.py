@@ -17,7 +17,7 @@ from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.store.changes import changes_of
 from controller.store.keys import Keys
-from tests.simulation.concurrency import SimulatedClock, installed, logging_into
+from tests.simulation.concurrency import SimulatedClock, errors_found_by, installed, logging_into
 from tests.simulation.engine import SimulatedEngine, SimulatedEngineServer
 from tests.simulation.etcd import FAR, SimulatedEtcd, SimulatedStore
 from tests.simulation.faults import FAULTS, Faults
@@ -170,7 +170,7 @@ class Simulation:
     def run(self) -> Result:
         """Run it all: the steps with faults, then until everything has finished without. Raises Violation."""
         scheduler = self.scheduler
-        with installed(scheduler, self.endpoints.modules()), logging_into(scheduler):
+        with installed(scheduler, self.endpoints.modules()), logging_into(scheduler), errors_found_by(scheduler):
             try:
                 self._run()
             finally:

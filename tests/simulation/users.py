@@ -49,7 +49,7 @@ class Users:
         rng = self.scheduler.rng
         deeds = {
             self.submit: 6, self.cancel: 6, self.retry: 5, self.submit_again: 1, self.confirm: 2, self.change_pool: 1,
-            self.delete_spec: 0.3, self.replace_spec: 0.3, self.ask_nobody: 0.3,
+            self.delete_spec: 0.3, self.replace_spec: 0.5, self.ask_nobody: 0.3, self.retry_late: 2,
         }  # fmt: skip
         done = rng.choices(list(deeds), list(deeds.values()))[0]
         for _ in range(rng.randint(1, 6) if done == self.submit else 1):
@@ -66,7 +66,9 @@ class Users:
         task_id = f"t{self._submitted}"
         self._write_spec(task_id, self._fields())
         if rng.random() < 0.2:
-            self.soon(rng.random() ** 3, lambda: self.request(task_id, RequestKind.CANCEL))
+            self.soon(at := rng.random() ** 3, lambda: self.request(task_id, RequestKind.CANCEL))
+            if rng.random() < 0.2:  # while that is about to be recorded
+                self.soon(at + rng.random() * 0.02, lambda: self.delete(self.keys.task(task_id)))
         elif rng.random() < 0.1:  # while it is about to be admitted
             self.soon(rng.random() * 0.03, lambda: self.delete(self.keys.task(task_id)))
 
@@ -119,7 +121,20 @@ class Users:
         task_id = self._any_task()
         if task_id:
             self._write(Delete(self.keys.task(task_id)))
-            self._write_spec(task_id, self._fields())
+            after = self.scheduler.rng.choice((0.0, self.scheduler.rng.random() * 0.05))
+            self.soon(after, lambda: self._write_spec(task_id, self._fields()))
+
+    def retry_late(self) -> None:
+        """Somebody retries what is just being removed."""
+        for task_id, status in self.oracle.statuses.items():
+            spec = self.oracle.values.get(self.keys.task(task_id))
+            if spec is None or status.state not in ("Failed", "Cancelled"):
+                continue
+            retention = codec.decode_spec(task_id, spec).spec.retention_seconds
+            due = (status.finished_at or 0.0) + retention - self.now()
+            if 0 < due < 30:
+                self.soon(due + self.scheduler.rng.random() * 0.02, lambda i=task_id: self.request(i, RequestKind.RETRY))
+                return
 
     def ask_nobody(self) -> None:
         """A request for a task that does not exist."""

@@ -1,0 +1,169 @@
+"""An error of Tally's own on one task: that task is set aside, shown and left alone, and all others go on (fault 47)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from controller.core.explain import explain
+from controller.core.invariants import check_layout
+from controller.core.lifecycle import State
+from controller.core.task import AttemptId, Observation, Phase, RequestKind
+from controller.runtime.inbox import Observed
+from tests.support.bench import Stage, StagedReplica, observation, starts
+
+
+class Poison:
+    """Raises whenever the task is looked at."""
+
+    def __init__(self, task_id: str = "poison") -> None:
+        self.task_id = task_id
+        self.seen = 0
+
+    def __call__(self, task_id: str) -> None:
+        if task_id == self.task_id:
+            self.seen += 1
+            raise KeyError(f"no row for {task_id}")
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """An empty cluster with one pool of 4 cpus."""
+    stage = Stage()
+    stage.pool()
+    return stage
+
+
+def leader_of(stage: Stage, looks_at: Callable[[str], None] | None = None) -> StagedReplica:
+    leader = stage.replica()
+    if looks_at is not None:
+        leader.planner._looks_at = looks_at
+    leader.list_engine()
+    return leader
+
+
+def test_one_task_is_set_aside_and_the_others_run(stage: Stage) -> None:
+    """Its key says why; explain, the audit and the next leader know it, and that leader does not fall over it again."""
+    for task_id in ("a", "poison", "z"):
+        stage.submit(task_id)
+    poison = Poison()
+    leader = leader_of(stage, poison)
+    assert starts(leader.run()) == ["a-1", "z-1"]
+    assert poison.seen == 1
+    world = stage.world()
+    assert world.tasks["poison"].frozen == {"quarantined"}
+    assert "quarantined after an error of Tally's own (admission: KeyError: " in explain(world, "poison", stage.clock.now())
+    (finding,) = check_layout(world)
+    assert finding.subject == "key/quarantined/poison"
+    stage.check()
+    stage.elect()
+    successor = leader_of(stage, again := Poison())
+    stage.submit("more")
+    successor.sync()
+    assert starts(successor.run())[-1] == "more-1"
+    assert again.seen == 0
+    assert stage.state("poison") == State.CREATED
+
+
+def test_an_error_in_admission_leaves_the_queue_to_the_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head of the queue cannot be admitted for an error: it has left it."""
+    stage.submit("head", priority=5)
+    stage.submit("next")
+    leader = leader_of(stage)
+    real = leader.planner._start
+
+    def start(attempt: AttemptId, *args: object, **options: object) -> object:
+        if attempt.task_id == "head":
+            raise RecursionError("maximum recursion depth exceeded")
+        return real(attempt, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(leader.planner, "_start", start)
+    assert starts(leader.run()) == ["next-1"]
+    assert stage.world().tasks["head"].frozen == {"quarantined"}
+    stage.check()
+
+
+@pytest.mark.parametrize("kind", [RequestKind.CANCEL, RequestKind.RETRY])
+def test_who_asks_for_anything_has_it_looked_at_again(stage: Stage, kind: RequestKind) -> None:
+    """The record goes once it does not hold any more; and comes again if the error does."""
+    stage.submit("poison")
+    leader = leader_of(stage, Poison())
+    leader.run()
+    assert stage.world().asides
+    stage.request("poison", kind)
+    leader.sync()
+    leader.run()
+    assert stage.world().tasks["poison"].frozen == {"quarantined"}, "it raised again"
+    leader.planner._looks_at = lambda _: None
+    stage.submit("poison", priority=1)  # changed by hand
+    leader.sync()
+    leader.run()
+    assert not stage.world().asides
+    assert not stage.world().tasks["poison"].requests
+    stage.check()
+
+
+def test_an_operator_has_it_looked_at_again(stage: Stage) -> None:
+    """By the deletion of its record."""
+    stage.submit("poison")
+    leader = leader_of(stage, Poison())
+    leader.run()
+    leader.planner._looks_at = lambda _: None
+    stage.delete(stage.keys.quarantined("poison"))
+    leader.sync()
+    assert starts(leader.run()) == ["poison-1"]
+
+
+def test_what_is_set_aside_keeps_its_hold(stage: Stage) -> None:
+    """Nothing is concluded of an attempt that nobody looks at: I1 holds, and nothing else is admitted in its place."""
+    stage.submit("poison", resources={"cpu": 4})
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    leader.planner._looks_at = Poison()
+    leader.see(observation(("poison", 1), Phase.RUNNING))
+    stage.submit("other")
+    leader.sync()
+    leader.see(observation(("poison", 1), Phase.SUCCEEDED))
+    assert starts(leader.run()) == []
+    assert stage.held() == {"cpu": "4"}
+    stage.check()
+    leader.planner._looks_at = lambda _: None
+    stage.delete(stage.keys.quarantined("poison"))
+    leader.sync()
+    assert starts(leader.run()) == ["other-1"]
+    assert stage.state("poison") == State.SUCCEEDED
+
+
+def test_an_observation_that_raises_costs_its_own_task_alone(stage: Stage) -> None:
+    """Whatever it is made of."""
+    stage.submit("poison")
+    stage.submit("other")
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    odd = Observation(attempt=AttemptId("poison", 1), phase="Odd", uid=5)  # type: ignore[arg-type]
+    leader.reconciler.handle(Observed(leader.leadership.epoch, odd))
+    leader.see(observation(("other", 1), Phase.SUCCEEDED))
+    leader.run()
+    assert stage.state("other") == State.SUCCEEDED
+    assert stage.world().tasks["poison"].frozen == {"quarantined"}
+
+
+def test_a_task_that_etcd_refuses_as_too_large_ends_no_term(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its transaction cannot be split: it is set aside."""
+    from controller.store.base import RequestTooLarge
+
+    stage.submit("poison")
+    stage.submit("other")
+    leader = leader_of(stage)
+    real = stage.store.commit
+
+    def commit(transaction: object, **options: object) -> object:
+        writes = getattr(transaction, "writes", ())
+        if any(write.key == stage.keys.state("poison") for write in writes):
+            raise RequestTooLarge("too large")
+        return real(transaction, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage.store, "commit", commit)
+    assert starts(leader.run()) == ["other-1"]
+    assert stage.world().tasks["poison"].frozen == {"quarantined"}
