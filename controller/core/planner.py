@@ -34,6 +34,7 @@ class Term(NamedTuple):
     epoch: int
     replica: str
     cluster: str
+    installation: str = ""
 
 
 class Planner(Intake):
@@ -298,6 +299,7 @@ class Planner(Intake):
         launch = Launch(
             attempt=AttemptId(task.id, number), cluster=self._term.cluster, term=self._term.revision,
             spec=task.spec, pool=pool, environment=environment, repeated=repeated,
+            installation=self._term.installation,
         )  # fmt: skip
         return Start(attempt_id, launch)
 

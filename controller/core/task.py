@@ -276,6 +276,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     pool: Pool
     environment: dict[str, str]
     repeated: bool = False
+    installation: str = ""  # the id that what is created carries
 
 
 def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from controller.core import codec
 from controller.core.errors import CorruptValue
+from controller.core.installation import EngineRecord, Installation, decode_engine, decode_installation
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
 from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
@@ -34,6 +35,8 @@ class World:
         self.ledgers: dict[str, Ledger] = {}
         self.leader: Change | None = None
         self.epoch: Change | None = None
+        self.installation: Installation | None = None
+        self.engine: EngineRecord | None = None
         self.replicas: dict[str, Change] = {}
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
@@ -285,6 +288,8 @@ class World:
             self.leader = present
         elif change.kind == "epoch":
             self.epoch = present
+        elif change.kind in ("installation", "engine"):
+            self._apply_identity(change)
         elif change.kind == "repairs":
             self.repairs.pop(change.names[0], None)
             if change.value is not None:
@@ -299,6 +304,15 @@ class World:
                 table[change.names[0]] = present
         elif present is not None:
             self._quarantine(change, "not a key of Tally's layout")
+
+    def _apply_identity(self, change: Change) -> None:
+        try:
+            if change.kind == "installation":
+                self.installation = decode_installation(change.value) if change.value is not None else None
+            else:
+                self.engine = decode_engine(change.value) if change.value is not None else None
+        except CorruptValue as error:  # what was read last stays: neither identity may be taken for absent
+            self._quarantine(change, str(error))
 
     def _note_mod(self, change: Change) -> None:
         if change.value is None:

@@ -1,7 +1,7 @@
 """The Docker engine: each attempt is a container of one Docker daemon, which holds the truth about it.
 
-All replicas use one daemon (DOCKER_HOST); another daemon's list would say that all attempts are gone. While a replica lives,
-it notices when another one answers. Needs Docker 20.10 or later.
+All replicas use one daemon (DOCKER_HOST): another daemon's list would say that all attempts are gone. Its id is the engine's
+identity, and containers carry the installation's id as a label. Needs Docker 20.10 or later.
 
 How the name fences: `tally.<cluster>.<task-id>-<n>` is created once; a start that finds it adopts it, if it is ours, and is
 refused if it is not (fault 29). Docker's `start` would run a finished container again, so a container is started at most once:
@@ -28,12 +28,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import urllib3
 from docker.errors import APIError, ImageNotFound, NotFound
 
 from controller.clock import Clock
 from controller.core.errors import InvalidField
+from controller.core.installation import EngineIdentity
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
@@ -50,15 +52,19 @@ from controller.engine.container import (
     attempt_of,
     creation,
     decode,
+    divide,
     name_of,
+    not_ours,
     observe,
     parse_options,
     placeholder,
 )
 from controller.engine.delayed_kills import DelayedKills
 from controller.engine.docker_daemon import DockerDaemon, ImagePulls, closed_when
+from controller.engine.ownership import Owning
 
-_Observations = list[Observation]  # named before a method is called `list`
+_Observations = list[Observation]  # these are named before a method is called `list`
+_Summaries = list[dict[str, Any]]
 
 _TRIES = 5  # at a name that changes under our hands
 _LOCKS = 64
@@ -68,13 +74,14 @@ _AWAIT_START_SECONDS = 0.2
 _EMPTY_TAR = bytes(1024)  # two blocks of zeros end an archive
 
 
-class DockerEngine:
+class DockerEngine(Owning):
     """See the module's docstring. Safe to use from several threads and by several replicas. `faults` counts failed calls."""
 
     name = "docker"
 
     def __init__(self, base_url: str | None, cluster: str, clock: Clock) -> None:
         """`base_url` as in DOCKER_HOST, None for the environment's; connects when first used. Raises InvalidField."""
+        super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._daemon = DockerDaemon(base_url)
         self.faults = self._daemon.faults
@@ -83,6 +90,12 @@ class DockerEngine:
         # Starts and stops of one attempt come one after the other, or they would replace each other's containers in vain.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._listed: dict[tuple[str, str], Observation] = {}  # by id and state: what the last list found, where it stays so
+
+    def identity(self) -> EngineIdentity:
+        """See Engine: the daemon's id, which it keeps in its data folder."""
+        with self._daemon.translated():
+            info = self._daemon.api.info()
+        return EngineIdentity(name=self.name, id=str(info["ID"]), details={"host": str(info["Name"])})
 
     def waited_seconds(self) -> float:
         """See Counting: no call waits for a turn, there is no limit of our own."""
@@ -99,10 +112,8 @@ class DockerEngine:
         with self._lock_of(launch.attempt), self._daemon.translated():
             for _ in range(_TRIES):
                 found = self._inspect(name)
-                if found is not None and attempt_of(found, self._cluster) != launch.attempt:
-                    raise AttemptRefused(
-                        "NameTaken", f"there is a container {name} that is not Tally's ({found.id[:12]}): remove it"
-                    )
+                if found is not None and self._attempt_of(found) != launch.attempt:
+                    raise AttemptRefused("NameTaken", not_ours(found, name))
                 if found is not None and not found.awaits_start:
                     return self._observe(found, launch.attempt)
                 _confirm(confirm)
@@ -124,13 +135,13 @@ class DockerEngine:
         with self._lock_of(attempt), self._daemon.translated():
             for _ in range(_TRIES):
                 found = self._inspect(uid or name)
-                is_ours = found is not None and attempt_of(found, self._cluster) == attempt
+                is_ours = found is not None and self._attempt_of(found) == attempt
                 if uid and not (found is not None and is_ours and found.id == uid):
                     return None
                 if found is None:
                     self._make_placeholder(attempt, TOMBSTONE)
                 elif not is_ours:
-                    raise EngineUnavailable(f"there is a container {name} that is not Tally's ({found.id[:12]}): remove it", 10.0)
+                    raise EngineUnavailable(not_ours(found, name), 10.0)
                 elif found.awaits_start:
                     self._discard(found)
                     uid = ""
@@ -148,7 +159,7 @@ class DockerEngine:
         """See Engine."""
         with self._lock_of(attempt), self._daemon.translated():
             found = self._inspect(name_of(self._cluster, attempt))
-            if found is not None and (attempt_of(found, self._cluster) != attempt or not self._observe(found, attempt).stopped):
+            if found is not None and (self._attempt_of(found) != attempt or not self._observe(found, attempt).stopped):
                 return
             # The mark first: what is left after a crash in between is still listed, and so forgotten again.
             mark = self._mark_of(attempt)
@@ -159,10 +170,10 @@ class DockerEngine:
     def list(self) -> _Observations:
         """See Engine. What runs or has ended is inspected once."""
         with self._daemon.translated():
-            self._daemon.check_same()
             listed: dict[tuple[str, str], Observation] = {}
             observations = []
-            summaries = self._daemon.api.containers(all=True, filters={"label": f"{LABEL_CLUSTER}={self._cluster}"})
+            found = self._daemon.api.containers(all=True, filters={"label": f"{LABEL_CLUSTER}={self._cluster}"})
+            summaries = self._ours_among(found)
             marks = [each for each in summaries if each["Labels"].get(LABEL_ROLE) == STOP]
             marked = {(each["Labels"].get(LABEL_TASK), each["Labels"].get(LABEL_ATTEMPT)) for each in marks}
             for summary in summaries:
@@ -207,7 +218,7 @@ class DockerEngine:
         """See Engine."""
         with self._daemon.translated():
             found = self._inspect(name_of(self._cluster, attempt))
-        if found is None or attempt_of(found, self._cluster) != attempt:
+        if found is None or self._attempt_of(found) != attempt:
             raise AttemptUnknown(f"the docker engine has no attempt {attempt}")
         return self._read_log(name_of(self._cluster, attempt), follow, stop or threading.Event())
 
@@ -218,6 +229,15 @@ class DockerEngine:
         self._daemon.close()
 
     # -- the daemon's words ------------------------------------------------------------------------------------------
+
+    def _attempt_of(self, container: Container) -> AttemptId | None:
+        return attempt_of(container, self._cluster, self.installation)
+
+    def _ours_among(self, summaries: _Summaries) -> _Summaries:
+        """Those of this installation; of the others it is noted that they are there."""
+        ours, others = divide(summaries, self.installation)
+        self.note_others(others)
+        return ours
 
     def _lock_of(self, attempt: AttemptId) -> threading.Lock:
         return self._locks[hash(attempt) % _LOCKS]
@@ -232,7 +252,7 @@ class DockerEngine:
         container = self._inspect(container_id)
         if container is None or container.role == STOP:
             return None
-        attempt = attempt_of(container, self._cluster)
+        attempt = self._attempt_of(container)
         return self._observe(container, attempt, unmarked=unmarked) if attempt is not None else None
 
     def _observe(self, container: Container, attempt: AttemptId, *, unmarked: bool = False) -> Observation:
@@ -244,7 +264,7 @@ class DockerEngine:
 
     def _mark_of(self, attempt: AttemptId) -> Container | None:
         mark = self._inspect(name_of(self._cluster, attempt, STOP))
-        return mark if mark is not None and attempt_of(mark, self._cluster) == attempt else None
+        return mark if mark is not None and self._attempt_of(mark) == attempt else None
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
@@ -315,7 +335,7 @@ class DockerEngine:
 
     def _make_placeholder(self, attempt: AttemptId, role: str) -> None:
         """Create the attempt's mark or tombstone, unless its name is taken already."""
-        name, body = name_of(self._cluster, attempt, role), placeholder(self._cluster, attempt, role)
+        name, body = name_of(self._cluster, attempt, role), placeholder(self._cluster, self.mark, attempt, role)
         api = self._daemon.api
         for _ in range(_TRIES):
             try:

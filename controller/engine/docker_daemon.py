@@ -40,7 +40,6 @@ class DockerDaemon:
         self._base_url = base_url
         self._connecting = threading.Lock()
         self._client: Any = None
-        self._id = ""
         self.faults: Counter[str] = Counter()  # what went wrong with calls, by kind: HTTP codes, "connection", "answer"
         self.node = ""
         """The daemon's name of its machine; "" before the first call."""
@@ -54,19 +53,9 @@ class DockerDaemon:
                     options = kwargs_from_env() if self._base_url is None else {"base_url": self._base_url}
                     client = _BoundedClient(**options, version="auto", timeout=REQUEST_SECONDS)
                     info = client.info()
-                self._id, self.node = info["ID"], info["Name"]
+                self.node = info["Name"]
                 self._client = client
             return self._client
-
-    def check_same(self) -> None:
-        """Raises EngineUnavailable when another daemon answers than before: that it lacks an attempt would prove nothing."""
-        with self.translated():
-            found = self.api.info()["ID"]
-        if found != self._id:
-            raise EngineUnavailable(
-                f"the Docker daemon is another one than before (id {found}, was {self._id}): what ran under that one is unknown; "
-                "if it certainly does not run any more, restart the controller"
-            )
 
     @contextmanager
     def translated(self) -> Iterator[None]:

@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
-import structlog
 
 from controller.clock import Clock
 from controller.core.errors import InvalidField
+from controller.core.installation import EngineIdentity
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
@@ -38,7 +38,9 @@ from controller.engine.kubernetes_api import JSON_PATCH, Access, ApiRefused, Kub
 from controller.engine.kubernetes_logs import PodEvent, read_log, recent_events
 from controller.engine.kubernetes_refusals import to_refusal, unavailable
 from controller.engine.kubernetes_rights import MissingRight, missing_rights
-from controller.engine.kubernetes_watch import LIST_SECONDS_FACTOR, PodWatch, list_pods
+from controller.engine.kubernetes_server import identity, minor_version
+from controller.engine.kubernetes_watch import LIST_SECONDS_FACTOR, PodWatch, list_pods, run_watches
+from controller.engine.ownership import Owning
 from controller.engine.pod import FINALIZER, GATE, LABEL_CLUSTER, Pod, attempt_of, decode_pod, pod_path, pods_path
 from controller.engine.pod_observation import observe
 from controller.engine.pod_template import Document, PoolOptions, build_pod, build_tombstone, parse_options, whole_seconds
@@ -51,8 +53,6 @@ _TRIES = 5  # at an object that changes under our hands
 _FORGET_GRACE_SECONDS = 1
 FIRST_MINOR_WITH_GATES = 27
 
-log = structlog.get_logger(__name__)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesOptions:
@@ -64,13 +64,14 @@ class KubernetesOptions:
     silence_seconds: float = 90.0  # a server sends bookmarks about every minute
 
 
-class KubernetesEngine:
+class KubernetesEngine(Owning):
     """See the module's docstring. Safe to use from several threads. `faults` counts what went wrong with calls, by kind."""
 
     name = "kubernetes"
 
     def __init__(self, cluster: str, clock: Clock, options: KubernetesOptions) -> None:
         """Raises EngineUnavailable when there is no configuration, InvalidField when `cluster` is no DNS label."""
+        super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._options = options
         self._api = KubernetesApi(options.access, clock)
@@ -80,6 +81,10 @@ class KubernetesEngine:
         self._minor: int | None = None
 
     # -- the seam ----------------------------------------------------------------------------------------------------
+
+    def identity(self) -> EngineIdentity:
+        """See Engine."""
+        return identity(self._api, self.namespaces)
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """See Engine. AttemptRefused: InvalidPool, InvalidPod, NameTaken, and those of `kubernetes_refusals`."""
@@ -133,7 +138,7 @@ class KubernetesEngine:
         """See Engine. A pod in a terminal phase is removed even if that proves no stop: its end was committed without."""
         for namespace in self.namespaces:
             pod = self._get(namespace, attempt)
-            if pod is None or attempt_of(pod, self._cluster) != attempt or not (observe(pod).stopped or pod.is_terminal):
+            if pod is None or self._attempt_of(pod) != attempt or not (observe(pod).stopped or pod.is_terminal):
                 continue
             if not pod.is_deleting:
                 pod = self._delete(pod, _FORGET_GRACE_SECONDS)
@@ -154,7 +159,7 @@ class KubernetesEngine:
         """See Engine. `sink` is called from one thread for each namespace; never raises: each goes on by itself."""
 
         def report(pod: Pod, removed: bool) -> None:
-            if (attempt := attempt_of(pod, self._cluster)) is None:
+            if (attempt := self._attempt_of(pod)) is None:
                 return
             if removed and not observe(pod).stopped:
                 current = self._get(pod.metadata.namespace, attempt)
@@ -175,16 +180,7 @@ class KubernetesEngine:
             )
             for namespace in self.namespaces
         ]
-        threads = [
-            threading.Thread(target=watch.run, name=f"pods-{namespace}", daemon=True)
-            for watch, namespace in zip(watches, self.namespaces, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        stop.wait()
-        for watch, thread in zip(watches, threads, strict=True):
-            watch.close()
-            thread.join()
+        run_watches(watches, self.namespaces, stop)
 
     def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
         """See Engine; as long as the pod is there, and its node keeps the output."""
@@ -230,19 +226,26 @@ class KubernetesEngine:
 
     def _pods(self) -> Iterator[tuple[AttemptId, Pod]]:
         """All of ours. Raises EngineUnavailable."""
+        others = []
         for namespace in self.namespaces:
             with unavailable(f"pods of namespace {namespace} cannot be listed"):
                 for pods, _ in list_pods(self._api, pods_path(namespace), {}, self._list_timeout):
                     for pod in pods:
-                        attempt = attempt_of(pod, self._cluster)
+                        attempt = self._attempt_of(pod)
                         if attempt is not None:
                             yield attempt, pod
+                        elif attempt_of(pod, self._cluster) is not None:
+                            others.append((pod.installation, pod.metadata.name))
+        self.note_others(others)
+
+    def _attempt_of(self, pod: Pod) -> AttemptId | None:
+        return attempt_of(pod, self._cluster, self.installation)
 
     def _find(self, attempt: AttemptId) -> Pod | None:
         """The attempt's pod."""
         for namespace in self.namespaces:
             pod = self._get(namespace, attempt)
-            if pod is not None and attempt_of(pod, self._cluster) == attempt:
+            if pod is not None and self._attempt_of(pod) == attempt:
                 return pod
         return None
 
@@ -296,10 +299,9 @@ class KubernetesEngine:
             pod = self._get(namespace, attempt)
             if pod is None:
                 continue  # it has just gone
-            if attempt_of(pod, self._cluster) == attempt:
+            if self._attempt_of(pod) == attempt:
                 return pod
-            message = f"namespace {namespace} has a pod {attempt} that is not of cluster {self._cluster}: it is left alone"
-            raise AttemptRefused("NameTaken", message)
+            raise AttemptRefused("NameTaken", pod.why_not_ours(self._cluster))
         raise EngineUnavailable(f"the name {attempt} is taken and given back again and again")
 
     def _entomb(self, attempt: AttemptId, why: str) -> Pod | None:
@@ -313,7 +315,7 @@ class KubernetesEngine:
         for namespace in self.namespaces:
             with unavailable(f"{attempt}: {why}"):
                 try:
-                    pod = self._create_or_adopt(attempt, build_tombstone(attempt, self._cluster, namespace))
+                    pod = self._create_or_adopt(attempt, build_tombstone(attempt, self._cluster, namespace, self.mark))
                 except AttemptRefused:
                     continue  # taken by something that is not ours, which serves as well
             if not pod.is_tombstone:
@@ -382,10 +384,7 @@ class KubernetesEngine:
         return namespace
 
     def _server_minor(self) -> int:
-        if self._minor is None:
-            with unavailable("the server's version cannot be read"):
-                version = msgspec.json.decode(self._api.call("GET", "/version"))
-            self._minor = int("".join(filter(str.isdigit, version["minor"])))  # some say "27+"
+        self._minor = minor_version(self._api) if self._minor is None else self._minor
         return self._minor
 
 

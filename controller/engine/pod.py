@@ -11,6 +11,7 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
+from controller.core.installation import Installation
 from controller.core.task import AttemptId
 
 MAIN = "task"
@@ -18,6 +19,8 @@ MAIN = "task"
 FINALIZER = "tally.dev/attempt"
 GATE = "tally.dev/leadership"
 LABEL_CLUSTER = "tally.dev/cluster"
+INSTALLATION = "tally.dev/installation"
+"""Label, to select by, and annotation, which nobody removes along with the labels: the id of the installation."""
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
@@ -34,6 +37,7 @@ class Meta(Struct, frozen=True, rename="camel"):
     deletion_timestamp: datetime | None = None
     deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
     finalizers: list[str] | None = None
 
 
@@ -159,6 +163,17 @@ class Pod(Struct, frozen=True):
         return FINALIZER in (self.metadata.finalizers or ())
 
     @property
+    def installation(self) -> str:
+        """The id of the installation that made it, "" when it carries none."""
+        return (self.metadata.annotations or {}).get(INSTALLATION, "") or (self.metadata.labels or {}).get(INSTALLATION, "")
+
+    def why_not_ours(self, cluster: str) -> str:
+        """Why it is left alone, although it has our attempt's name."""
+        other = f"of another installation of Tally, {self.installation}"
+        whose = other if self.installation else f"not of cluster {cluster}, or not of this installation of it"
+        return f"namespace {self.metadata.namespace} has a pod {self.metadata.name} that is {whose}: it is left alone"
+
+    @property
     def main(self) -> ContainerStatus | None:
         """The status of the task's container, None before there is one."""
         statuses = self.status.container_statuses or []
@@ -206,13 +221,18 @@ def decode_pod(data: bytes | msgspec.Raw) -> Pod:
     return _pod_decoder.decode(data)
 
 
-def attempt_of(pod: Pod, cluster: str) -> AttemptId | None:
-    """Which attempt of the cluster it is, None when it is not one: its labels must say what its name says.
+def attempt_of(pod: Pod, cluster: str, ours: Installation | None = None) -> AttemptId | None:
+    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not one.
 
-    A pod that our finalizer keeps is still what it was when somebody has changed its labels, unless they name another cluster.
+    Its labels must say what its name says. A pod that our finalizer keeps is still what it was when somebody has changed its
+    labels, unless they name another cluster or installation.
     """
     labels = pod.metadata.labels or {}
     if labels.get(LABEL_CLUSTER, cluster if pod.has_finalizer else None) != cluster:
+        return None
+    mark = pod.installation
+    is_stripped = not mark and LABEL_CLUSTER not in labels
+    if ours is not None and not (ours.owns(mark) or is_stripped):
         return None
     try:
         attempt = AttemptId.parse(pod.metadata.name)

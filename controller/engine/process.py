@@ -40,6 +40,7 @@ from msgspec.structs import replace
 
 from controller.clock import Clock
 from controller.core.errors import InvalidField
+from controller.core.installation import EngineIdentity, Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine import attempt_folder as files
@@ -47,12 +48,14 @@ from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavail
 from controller.engine.fork_server import ForkServer
 from controller.engine.process_limits import over_memory
 from controller.engine.settlement import settle
+from controller.engine.state_folder import StateFolder
 
 json.Decoder(Observation)  # at import: msgspec prepares a type when it is first used, and two threads at once crash it
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
 _Observations = list[Observation]  # these are named before a method is called `list`
 _AttemptIds = list[AttemptId]
+_Others = dict[str, list[str]]
 _NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
 _WATCH_STEP_MS = 5
@@ -70,14 +73,36 @@ class ProcessEngine:
         """Raises EngineUnavailable when `state_dir` cannot be used, InvalidField when `cluster` is no DNS label."""
         self._clock = clock
         home = state_dir.resolve() / parse_name(cluster, "cluster", "a cluster's name")
-        self._attempts = home / "attempts"
-        self._trash = home / "trash"
         with _os_errors_mean_unavailable():
-            for folder in (home, self._attempts, self._trash):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # outputs may hold what is not for everyone's eyes
+            self._state_folder = StateFolder(home)
+        self._use(home)
         self._fork_server = ForkServer(home / "supervisors.log")
         self._listing = threading.Lock()
         self._finished: dict[str, tuple[tuple[int, int], Observation]] = {}  # by name; with its result's inode and time
+
+    def _use(self, place: Path) -> None:
+        self._place = place
+        self._attempts = place / "attempts"
+        self._trash = place / "trash"
+
+    def identity(self) -> EngineIdentity:
+        """See Engine: the id that was made with the state folder, so that one made anew in its place is another engine."""
+        with _os_errors_mean_unavailable():
+            places = self._state_folder.places()
+        return EngineIdentity(name=self.name, id=places.id, details={"folder": str(self._state_folder.home)})
+
+    def bind(self, installation: Installation, *, claim: bool = False) -> None:
+        """See Engine: each installation of the cluster's name has a folder of attempts of its own."""
+        with _os_errors_mean_unavailable():
+            place = self._state_folder.place_of(installation, claim=claim)
+        if place != self._place:
+            self._finished = {}
+            self._use(place)
+
+    def others(self) -> _Others:
+        """See Engine."""
+        with _os_errors_mean_unavailable():
+            return self._state_folder.others(self._place)
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
         """See Engine. AttemptRefused: NoCommand, InvalidName."""

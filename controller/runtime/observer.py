@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 
 from controller.clock import Clock
+from controller.core.installation import EngineIdentity, Installation, difference
 from controller.core.task import Observation
+from controller.core.world import World
+from controller.election.term import Leadership
 from controller.engine.base import Engine, EngineError, EngineUnavailable
 from controller.runtime.inbox import EngineSilent, Inbox, Listed, Observed
 
 log = structlog.get_logger(__name__)
 
 
+class Standing(NamedTuple):
+    """What a tenure stands on: as which installation, and on which engine."""
+
+    installation: Installation
+    engine: EngineIdentity
+
+    @classmethod
+    def of(cls, world: World) -> Standing:
+        """As the election that the model has applied wrote it."""
+        assert world.installation is not None
+        assert world.engine is not None
+        return cls(world.installation, world.engine.engine)
+
+
 class Observer:
     """One tenure's eyes. The watch begins before the first list, so that nothing falls between the two."""
 
-    def __init__(self, engine: Engine, epoch: int, inbox: Inbox, clock: Clock, relist_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        leadership: Leadership,
+        standing: Standing,
+        inbox: Inbox,
+        clock: Clock,
+        relist_seconds: float,
+    ) -> None:
+        epoch = leadership.epoch
         self._engine = engine
+        self._leadership = leadership
+        self._standing = standing
+        self._others: Mapping[str, Sequence[str]] = {}
         self._epoch = epoch
         self._inbox = inbox
         self._clock = clock
@@ -51,6 +82,7 @@ class Observer:
 
         while not self._closed.is_set():
             try:
+                self._engine.bind(self._standing.installation, claim=True)
                 self._engine.watch(sink, self._closed)
             except EngineError as error:
                 log.warning("engine watch ended", error=str(error))
@@ -62,7 +94,7 @@ class Observer:
         while not self._closed.is_set():
             began = self._clock.now()
             try:
-                self._inbox.put(Listed(self._epoch, self._engine.list(), began))
+                self._inbox.put(Listed(self._epoch, self._believable_list(), began))
                 pause = self._relist_seconds
             except EngineError as error:
                 self._inbox.put(EngineSilent(self._epoch, str(error)))
@@ -70,3 +102,24 @@ class Observer:
                 log.warning("engine cannot be listed", error=str(error), retry_in_seconds=pause)
             self._relist.wait(pause)
             self._relist.clear()
+
+    def _believable_list(self) -> list[Observation]:
+        """What the engine lists, if it is the recorded one before and after: what another one lacks has not gone.
+
+        Raises EngineError; the term has ended when the engine is another one.
+        """
+        self._check_engine()
+        self._engine.bind(self._standing.installation, claim=True)
+        observations = self._engine.list()
+        self._check_engine()
+        others = self._engine.others()
+        if others != self._others:
+            self._others = others
+            counts = {mark or "(none)": len(names) for mark, names in others.items()}
+            log.warning("the engine has attempts of other installations of this cluster's name: left alone", attempts=counts)
+        return observations
+
+    def _check_engine(self) -> None:
+        if why := difference(self._standing.engine, self._engine.identity()):
+            self._leadership.end(why)
+            raise EngineUnavailable(why)

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
 
 from controller.clock import Clock
 from controller.core.errors import TallyError
+from controller.core.installation import EngineIdentity
 from controller.core.invariants import current_epoch
 from controller.core.records import RevisionWentBack, decode_or_empty
 from controller.core.task import Observation
@@ -30,10 +31,13 @@ from controller.election.sentinel import Sentinel, Target
 from controller.election.session import Registration, Session
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
+from controller.runtime.candidacy import Candidacy
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
 from controller.runtime.instruments import UNCOUNTED, Instruments
+from controller.runtime.observer import Standing
 from controller.runtime.options import ReplicaOptions
+from controller.runtime.readers import Readers
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
@@ -67,9 +71,9 @@ class Replica:
         self._instruments = instruments
         self._keys = Keys(options.cluster)
         self._inbox = Inbox()
-        self._lock = threading.RLock()
+        self._readers = Readers()
+        self._lock = self._readers.lock
         self._world = World()
-        self._listeners: list[Listener] = []
         self._loaded = False
         self._phase = ""
         self._started = self._beat = clock.boottime()
@@ -81,6 +85,7 @@ class Replica:
         self._last_error = ""
         self._follower = Follower(store, self._keys, clock, self._inbox, options.silence_seconds)
         timings = options.timings
+        self._candidacy = Candidacy(engine, self._on_engine_told)
         self._elector = Elector(store, self._keys, clock, self, options.identity, timings, new_lease)
         self._session = Session(self._elector, self._on_election_error)
         self._registration = Registration(
@@ -95,6 +100,7 @@ class Replica:
 
     def run(self) -> None:
         """Follow, lead when elected, until `stop`; then hand over and return."""
+        self._candidacy.start()
         self._follower.start()
         self._registration.start()
         if self._options.fast_takeover:
@@ -104,6 +110,7 @@ class Replica:
         while closer.is_alive():
             self._turn()
         self._end_tenure("the replica stops")
+        self._candidacy.close()
         self._follower.close()
         self._registration.close()
         if self._options.fast_takeover:
@@ -173,13 +180,11 @@ class Replica:
             self._load(message)
         elif isinstance(message, Changed):
             for change in message.changes:
-                if self._world.apply(change) and change.kind == "leader":
+                if self._world.apply(change) and change.kind in ("leader", "engine"):
                     self._sentinel.wake()
-                    if change.value is None:
-                        self._session.wake()  # nobody leads: campaign now
+                    self._session.wake()  # if nobody leads, or another engine may lead from now on: campaign now
             self._world.advance_revision(message.revision)
-            for listener in self._listeners:
-                listener.changed(message.changes, message.revision)
+            self._readers.changed(message.changes, message.revision)
         elif isinstance(message, Elected):
             self._elected = message.leadership
         elif not isinstance(message, Wake) and self._tenure is not None:
@@ -205,8 +210,7 @@ class Replica:
         if self._phase == "starting":
             self._enter("following", revision=message.revision, tasks=len(self._world.tasks))
             self._session.start()  # who has not loaded yet keeps nobody from leading who has
-        for listener in self._listeners:
-            listener.reloaded(message.revision)
+        self._readers.reloaded(message.revision)
 
     # -- office ------------------------------------------------------------------------------------------------------
 
@@ -214,6 +218,8 @@ class Replica:
         """Begin a tenure once the model has applied its term; tear it down once the term has ended."""
         if self._tenure is not None:
             self._check_leader_key(self._tenure.leadership)
+            if why := self._candidacy.why_not(self._world, self._tenure.installation):
+                self._end_office(self._tenure.leadership, why)
             if why := self._tenure.leadership.why_ended():
                 self._end_tenure(why)
         elected = self._elected
@@ -222,29 +228,33 @@ class Replica:
         caught_up = self._loaded and self._world.revision >= elected.revision
         if caught_up:
             self._check_leader_key(elected)
+            if self._world.installation is None or self._world.engine is None:  # the election wrote both
+                self._end_office(elected, "the records of the installation and its engine were removed")
         if elected.why_ended():
             self._elected = None
             self._torn_down.set()
         elif self._tenure is None and caught_up:
             self._elected = None
             self._enter("taking-over", epoch=elected.epoch, term=elected.revision, revision=self._world.revision)
-            self._tenure = Tenure(
-                self._world,
-                elected,
-                self._store,
-                self._engine,
-                self._keys,
-                self._clock,
-                self._inbox,
-                self._options.identity["instance"],
-                self._options.relist_seconds,
-                self._options.workers,
-                lambda: self._lock,
-                self._instruments,
-            )
+            self._tenure = self._begin_tenure(elected)
         elif self._staleness() > self._deaf_seconds:
             elected.end("the model does not reach the term: the watch is dead")
             self._session.wake()
+
+    def _begin_tenure(self, elected: Leadership) -> Tenure:
+        return Tenure(
+            self._world,
+            elected,
+            Standing.of(self._world),
+            self._store,
+            self._engine,
+            self._keys,
+            self._clock,
+            self._inbox,
+            self._options,
+            lambda: self._lock,
+            self._instruments,
+        )
 
     def _check_leader_key(self, leadership: Leadership) -> None:
         """End a term whose key is no longer ours, whatever our lease says, and one whose model hears nothing any more."""
@@ -295,17 +305,21 @@ class Replica:
         if not self._torn_down.wait(limit):
             self._fatal(f"the leader's state was not torn down in time ({why})")
 
+    def engine(self) -> EngineIdentity | None:
+        """See Ballot."""
+        return self._candidacy.told
+
+    def _on_engine_told(self) -> None:
+        self._inbox.put(Wake())
+        self._session.wake()
+
     def loop_is_alive(self, within_seconds: float) -> bool:
         """See Ballot."""
         return self._clock.boottime() - self._beat <= within_seconds
 
     def _leader_elsewhere(self) -> Target | None:
         """Whom the sentinel watches: the leader, unless it is this replica."""
-        leader = self._world.leader
-        record = decode_or_empty(leader)
-        if leader is None or self._stopping.is_set() or record.get("instance") == self._options.identity["instance"]:
-            return None
-        return Target.of(leader.create, record.get("status_url"))
+        return None if self._stopping.is_set() else Target.of_another(self._world.leader, self._options.identity["instance"])
 
     def _on_election_error(self, error: TallyError) -> None:
         self._last_error = str(error)
@@ -327,18 +341,19 @@ class Replica:
         leader = str(decode_or_empty(world.leader).get("id", ""))
         leading = tenure is not None and not tenure.leadership.why_ended()
         silence = now - self._beat
-        live = (Check("control-loop", silence <= self._options.timings.heartbeat_limit_seconds, f"last turn {silence:.1f} s ago"),)
+        limit = self._options.timings.heartbeat_limit_seconds
+        live = (Check("control-loop", silence <= limit, f"last turn {silence:.1f} s ago"),)
         stale = staleness > 2 * self._options.silence_seconds
+        why_not = self._candidacy.why_not(world)
         ready: tuple[Check, ...] = (
             Check("model", self._loaded, f"{len(world.tasks)} tasks at revision {world.revision}" if self._loaded else "loading"),
             Check("store", not stale, self._follower.last_error or f"heard of {staleness:.1f} s ago"),
             Check("leader", bool(leader), f"{leader} leads" if leader else "no leader is known"),
+            Check("engine-identity", not why_not, why_not or str(self._candidacy.told)),
         )
         if leading and tenure is not None:
             answers = tenure.engine_answers
-            ready += (
-                Check("engine", answers, f"{self._engine.name} answers" if answers else f"{self._engine.name} does not answer"),
-            )
+            ready += (Check("engine", answers, f"{self._engine.name} {'answers' if answers else 'does not answer'}"),)
         return Facts(
             replica=self._options.identity["id"],
             cluster=self._options.cluster,
@@ -358,26 +373,11 @@ class Replica:
 
     def reading(self) -> AbstractContextManager[World]:
         """See ReplicaView."""
-
-        @contextmanager
-        def held() -> Iterator[World]:
-            with self._lock:
-                yield self._world
-
-        return held()
+        return self._readers.reading(lambda: self._world)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See ReplicaView."""
-        with self._lock:
-            self._listeners.append(listener)
-            listener.reloaded(self._world.revision)
-
-        def end() -> None:
-            with self._lock:
-                if listener in self._listeners:
-                    self._listeners.remove(listener)
-
-        return end
+        return self._readers.subscribe(listener, lambda: self._world.revision)
 
     def observed(self) -> list[Observation] | None:
         """What the leader knows of attempts, None while the replica does not lead; the caller holds the model."""
@@ -396,4 +396,5 @@ class Replica:
         """What the registration says beside the identity; the leader alone knows of the engine."""
         tenure = self._tenure
         described = {"applied_revision": self._world.revision, "behind_seconds": round(self._staleness(), 1), "phase": self._phase}
+        described["engine_problem"] = self._candidacy.why_not(self._world)
         return described if tenure is None else {**described, "engine_answers": tenure.engine_answers}

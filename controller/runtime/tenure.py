@@ -19,7 +19,8 @@ from controller.engine.base import Engine
 from controller.runtime.actuator import Actuator
 from controller.runtime.inbox import Inbox
 from controller.runtime.instruments import UNCOUNTED, Instruments
-from controller.runtime.observer import Observer
+from controller.runtime.observer import Observer, Standing
+from controller.runtime.options import ReplicaOptions
 from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
 from controller.store.base import Store
 from controller.store.keys import Keys
@@ -36,24 +37,25 @@ class Tenure:
         self,
         world: World,
         leadership: Leadership,
+        standing: Standing,
         store: Store,
         engine: Engine,
         keys: Keys,
         clock: Clock,
         inbox: Inbox,
-        replica: str,
-        relist_seconds: float,
-        workers: int,
+        options: ReplicaOptions,
         changing: Callable[[], AbstractContextManager[object]],
         instruments: Instruments = UNCOUNTED,
     ) -> None:
         clock.anchor()
         self.leadership = leadership
+        self.installation = standing.installation.id
         self._inbox = inbox
         self._changing = changing
-        self._actuator = Actuator(engine, leadership, inbox, clock, workers)
-        self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
-        planner = Planner(world, Term(leadership.revision, leadership.epoch, replica, keys.cluster), DEFAULT_LIMITS)
+        self._actuator = Actuator(engine, leadership, inbox, clock, options.workers)
+        self._observer = Observer(engine, leadership, standing, inbox, clock, options.relist_seconds)
+        term = Term(leadership.revision, leadership.epoch, options.identity["instance"], keys.cluster, self.installation)
+        planner = Planner(world, term, DEFAULT_LIMITS)
         self._planner = planner
         self.reconciler = Reconciler(
             world,

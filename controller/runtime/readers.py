@@ -1,0 +1,52 @@
+"""Whoever reads a replica's model from other threads: those who hold it still for a moment, and those who hear of changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from controller.core.records import Change
+from controller.core.view import Listener
+from controller.core.world import World
+
+
+class Readers:
+    """`lock` keeps readers out while the model changes, and the model from changing while they read."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._listeners: list[Listener] = []
+
+    def reading(self, world: Callable[[], World]) -> AbstractContextManager[World]:
+        """The model, held still until the context ends."""
+
+        @contextmanager
+        def held() -> Iterator[World]:
+            with self.lock:
+                yield world()
+
+        return held()
+
+    def subscribe(self, listener: Listener, revision: Callable[[], int]) -> Callable[[], None]:
+        """Tell `listener` of all changes, beginning with where the model stands; the returned call ends it."""
+        with self.lock:
+            self._listeners.append(listener)
+            listener.reloaded(revision())
+
+        def end() -> None:
+            with self.lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return end
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:
+        """See Listener; the caller holds the model."""
+        for listener in self._listeners:
+            listener.changed(changes, revision)
+
+    def reloaded(self, revision: int) -> None:
+        """See Listener; the caller holds the model."""
+        for listener in self._listeners:
+            listener.reloaded(revision)
