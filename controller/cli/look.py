@@ -147,6 +147,9 @@ def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> No
     elif views:
         table = out.Table(out.WIDE_REPLICA_COLUMNS if output == "wide" else out.REPLICA_COLUMNS)
         table.print(out.replica_row(view, time.time(), wide=output == "wide") for view in views)
+        for view in views:
+            if view.engine_problem:
+                print(f"{view.id} does not campaign: {view.engine_problem}", file=sys.stderr)
     else:
         print("No replicas found. Start some: tally dev, or tally controller", file=sys.stderr)
 

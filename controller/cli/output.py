@@ -82,11 +82,12 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
     """The columns of one replica."""
     age = span(now - view.started_at) if view.started_at else ""
     engine = view.engine.get("name", "")
+    role = f"{view.role} (no candidate)" if view.engine_problem else view.role
     if not wide:
-        return view.id, view.role, engine, view.status_url, view.pid, age
+        return view.id, role, engine, view.status_url, view.pid, age
     return (
         view.id,
-        view.role,
+        role,
         engine,
         view.status_url,
         view.host,

@@ -8,7 +8,7 @@ import msgspec
 
 from controller.core import codec
 from controller.core.lifecycle import State
-from controller.core.records import Change, Task, decode_or_empty
+from controller.core.records import Change, Task, decode_or_empty, is_of_leader
 from controller.core.resources import ZERO, Vector
 from controller.core.task import Pool, Spec, Status, Step
 from controller.core.world import World
@@ -74,7 +74,10 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica as it registered itself. `engine` holds the engine's name and its options, such as `state_dir`."""
+    """A replica as it registered itself. `engine` holds the engine's name and its options, such as `state_dir`.
+
+    `engine_problem` says why it does not campaign ("": it does): its engine is not the recorded one, or has not told yet.
+    """
 
     id: str
     instance: str = ""
@@ -86,6 +89,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, Any] = {}
     started_at: float = 0.0
     applied_revision: int = 0
+    engine_problem: str = ""
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,14 +173,12 @@ def _pool_view(world: World, name: str) -> PoolView:
 
 def replica_views(world: World) -> list[ReplicaView]:
     """The registered replicas, sorted by id."""
-    leader = decode_or_empty(world.leader)
-    return [_replica_view(change, leader) for _, change in sorted(world.replicas.items())]
+    return [_replica_view(change, world.leader) for _, change in sorted(world.replicas.items())]
 
 
-def _replica_view(change: Change, leader: dict[str, Any]) -> ReplicaView:
-    value = decode_or_empty(change)
-    leads = bool(leader) and value.get("instance", change.names[0]) == leader.get("instance", leader.get("id"))
-    return _lenient(ReplicaView, {**value, "id": change.names[0], "role": "leader" if leads else "follower"})
+def _replica_view(change: Change, leader: Change | None) -> ReplicaView:
+    role = "leader" if is_of_leader(change, leader) else "follower"
+    return _lenient(ReplicaView, {**decode_or_empty(change), "id": change.names[0], "role": role})
 
 
 def leader_view(change: Change | None) -> LeaderView | None:

@@ -145,3 +145,9 @@ def decode_or_empty(change: Change | None) -> dict[str, Any]:
         return codec.decode_mapping(change.value)
     except CorruptValue:
         return {}
+
+
+def is_of_leader(replica: Change, leader: Change | None) -> bool:
+    """Whether a replica's registration is that of the leader: by its instance, since two replicas may have one name."""
+    record, leading = decode_or_empty(replica), decode_or_empty(leader)
+    return bool(leading) and record.get("instance", replica.names[0]) == leading.get("instance", leading.get("id"))

@@ -139,10 +139,10 @@ class Api:
             raise Problem(HTTPStatus.NOT_FOUND, f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}")
         return _json(found)
 
-    def replicas(self, ask: Ask) -> Response:
+    def replicas(self, _ask: Ask) -> Response:
         """All replicas."""
         with self.view.reading() as world:
-            items = documents.replica_documents(world, ask.facts.leader)
+            items = documents.replica_documents(world)
         return _json(documents.ReplicaList(items=items))
 
     def leader(self, ask: Ask) -> Response:

@@ -84,14 +84,24 @@ def _of_this_replica(facts: Facts) -> Iterator[Notice]:
         )
 
 
-def of_replicas(leader: str, since: float | None, replicas: Sequence[ReplicaSummary], now: float) -> list[Notice]:
+def of_replicas(since: float | None, replicas: Sequence[ReplicaSummary], now: float) -> list[Notice]:
     """What the replicas tell of themselves; the leader speaks for the engine."""
     notices = []
     for replica in replicas:
         taking_over = replica.phase == "taking-over"
         late = taking_over and since is not None and now - since > TAKE_OVER_SECONDS
-        if replica.id == leader and replica.engine_answers is False and (late or not taking_over):
+        if replica.leads and replica.engine_answers is False and (late or not taking_over):
             notices.append(_engine_silent(replica.id, late))
+        if replica.engine_problem:
+            notices.append(
+                Notice(
+                    severity=Severity.WARNING,
+                    code="other-engine",
+                    title=f"Replica {replica.id} does not campaign",
+                    detail=f"It follows and answers reads, but must not lead: {replica.engine_problem}.",
+                    action="Start it with the recorded engine (`tally engine show`), or change the record: `tally engine adopt`.",
+                )
+            )
         if replica.behind_seconds is not None and replica.behind_seconds > BEHIND_SECONDS:
             notices.append(
                 Notice(

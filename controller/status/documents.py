@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from controller.core import codec
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import WAITING, State
-from controller.core.records import Change, Task, decode_or_empty
+from controller.core.records import Change, Task, decode_or_empty, is_of_leader
 from controller.core.resources import ZERO
 from controller.core.task import Request, Spec, Status, Step
 from controller.core.world import World
@@ -119,6 +119,7 @@ class ReplicaSummary(Struct, frozen=True, kw_only=True):
     lag_revisions: int
     behind_seconds: float | None  # since it heard of the store; null when it did not tell
     engine_answers: bool | None  # null: it does not lead, and so does not ask
+    engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" when it does
 
 
 class LeaderDocument(Struct, frozen=True, kw_only=True):
@@ -229,10 +230,10 @@ def pool_document(world: World, name: str) -> PoolDocument:
     )
 
 
-def replica_documents(world: World, leader: str) -> list[ReplicaDocument]:
+def replica_documents(world: World) -> list[ReplicaDocument]:
     """The registered replicas; call while the model is held still."""
     return [
-        ReplicaDocument(id=name, leads=name == leader, record=decode_or_empty(change))
+        ReplicaDocument(id=name, leads=is_of_leader(change, world.leader), record=decode_or_empty(change))
         for name, change in sorted(world.replicas.items())
     ]
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from controller import __version__
 from controller.core.lifecycle import WAITING, State
 from controller.core.overview import Holding, holding_by_pool, lag_revisions, next_admission
-from controller.core.records import decode_or_empty
+from controller.core.records import decode_or_empty, is_of_leader
 from controller.core.resources import ZERO
 from controller.core.view import Facts
 from controller.core.world import World
@@ -127,10 +127,10 @@ def summarize(world: World, facts: Facts, audit: AuditSummary | None, waits: Wai
     holding = holding_by_pool(world)
     names = pool_names(world)
     pools = [_pool(world, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
-    leader, replicas = _leader(world, facts), _replicas(world, facts)
+    leader, replicas = _leader(world, facts), _replicas(world)
     stuck = {name: (task, waits.seconds(name, task, now)) for name in names for task in [next_admission(world, name, now)]}
     notices = diagnosis.diagnose(world, facts, holding, stuck)
-    notices += diagnosis.of_replicas(leader.replica, leader.since, replicas, now)
+    notices += diagnosis.of_replicas(leader.since, replicas, now)
     if audit is not None and audit.wrong:
         notices.append(diagnosis.audit_failed(audit.wrong))
     notices.sort(key=lambda notice: list(Severity).index(notice.severity))
@@ -174,7 +174,7 @@ def _leader(world: World, facts: Facts) -> LeaderSummary:
     )
 
 
-def _replicas(world: World, facts: Facts) -> list[ReplicaSummary]:
+def _replicas(world: World) -> list[ReplicaSummary]:
     found = []
     for name, change in sorted(world.replicas.items()):
         record = decode_or_empty(change)
@@ -183,7 +183,7 @@ def _replicas(world: World, facts: Facts) -> list[ReplicaSummary]:
         found.append(
             ReplicaSummary(
                 id=name,
-                leads=name == facts.leader,
+                leads=is_of_leader(change, world.leader),
                 phase=str(record.get("phase", "")),
                 version=str(record.get("version", "")),
                 host=str(record.get("host", "")),
@@ -193,6 +193,7 @@ def _replicas(world: World, facts: Facts) -> list[ReplicaSummary]:
                 lag_revisions=lag_revisions(change),
                 behind_seconds=float(behind) if isinstance(behind, int | float) else None,
                 engine_answers=answers if isinstance(answers, bool) else None,
+                engine_problem=str(record.get("engine_problem", "")),
             )
         )
     return found

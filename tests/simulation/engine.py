@@ -387,7 +387,9 @@ class SimulatedEngine:
         return seen
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
-        seen: Observation | None = self._ask(f"stop {attempt}", lambda: self._server.stop(attempt, grace_seconds, uid, self._installation))
+        seen: Observation | None = self._ask(
+            f"stop {attempt}", lambda: self._server.stop(attempt, grace_seconds, uid, self._installation)
+        )
         return seen
 
     def settle(self, attempt: AttemptId) -> None:
