@@ -29,7 +29,9 @@ def open_engine(session: Session) -> Engine | None:
     if name in REMOTE:
         from controller.app import make_engine
 
-        return make_engine(name, _as_registered(session.settings, registered), session.client.clock)
+        engine = make_engine(name, _as_registered(session.settings, registered), session.client.clock)
+        session.client.bind(engine)
+        return engine
     return session.client.engine(session.given("state_dir"))
 
 

@@ -220,7 +220,15 @@ class Client:
             state_dir = Path(str(replica.engine["state_dir"]))
             if replica.host not in ("", socket.gethostname()):
                 raise UserError(f"the replicas run attempts in {state_dir} on {replica.host}: call this there")
-        return ProcessEngine(state_dir, self.keys.cluster, self.clock)
+        engine = ProcessEngine(state_dir, self.keys.cluster, self.clock)
+        self.bind(engine)
+        return engine
+
+    def bind(self, engine: Engine) -> None:
+        """Let the engine show what is this installation's, and nothing else that has the cluster's name there."""
+        installation = self._reading.world("installation").installation
+        if installation is not None:
+            engine.bind(installation)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ json.Decoder(Observation)  # at import: msgspec prepares a type when it is first
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
 _Observations = list[Observation]  # these are named before a method is called `list`
 _AttemptIds = list[AttemptId]
+_Installations = list[Installation]
 _Others = dict[str, list[str]]
 _NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
@@ -205,6 +206,12 @@ class ProcessEngine:
     def close(self) -> None:
         """See Engine."""
         self._fork_server.close()
+
+    def further_installations(self) -> _Installations:
+        """Those that have places of their own in the state folder, beside the first."""
+        with _os_errors_mean_unavailable():
+            places = self._state_folder.places()
+        return [Installation(id=mark) for mark in places.others]
 
     def interrupt_all(self, grace_seconds: float) -> _AttemptIds:
         """Stop every attempt of the cluster as a shutdown of the machine would (reason Interrupted, disrupted), and wait.
