@@ -24,7 +24,7 @@ def open_engine(session: Session) -> Engine | None:
 
     Raises UserError when it cannot be read from this machine, EngineError when it cannot be reached.
     """
-    registered = next((replica.engine for replica in session.client.replicas() if replica.engine.get("name")), {})
+    registered = next((engine for engine in _registered(session) if engine.get("name")), {})
     name = str(registered.get("name", ""))
     if name in REMOTE:
         from controller.app import make_engine
@@ -49,10 +49,15 @@ def open_kubernetes(session: Session) -> KubernetesEngine:
     from controller.app import make_engine
     from controller.engine.kubernetes import KubernetesEngine
 
-    registered = next((r.engine for r in session.client.replicas() if r.engine.get("name") == "kubernetes"), {})
+    registered = next((engine for engine in _registered(session) if engine.get("name") == "kubernetes"), {})
     engine = make_engine("kubernetes", _as_registered(session.settings, registered), session.client.clock)
     assert isinstance(engine, KubernetesEngine)
     return engine
+
+
+def _registered(session: Session) -> list[dict[str, object]]:
+    """The engines of the replicas; one that is not the recorded engine comes last."""
+    return [replica.engine for replica in sorted(session.client.replicas(), key=lambda replica: bool(replica.engine_problem))]
 
 
 def _as_registered(settings: Settings, registered: dict[str, object]) -> Settings:

@@ -214,7 +214,9 @@ class Client:
         from controller.engine.process import ProcessEngine
 
         if state_dir is None:
-            replica = next((r for r in self.replicas() if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
+            # One whose engine is not the recorded one comes last.
+            known = sorted(self.replicas(), key=lambda r: bool(r.engine_problem))
+            replica = next((r for r in known if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
             if replica is None:
                 return None
             state_dir = Path(str(replica.engine["state_dir"]))

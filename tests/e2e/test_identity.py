@@ -18,7 +18,7 @@ import pytest
 
 from controller.core.lifecycle import State
 from controller.dev import LocalCluster, ReplicaProcess
-from controller.store.base import Guard, Put, Transaction
+from controller.store.base import Delete, Guard, Put, Transaction
 from tests.support.local import (
     QUICK,
     Gate,
@@ -69,6 +69,17 @@ def tally(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+def until_back(cluster: LocalCluster, replica: ReplicaProcess) -> None:
+    """Wait until a replica that was killed is up again."""
+
+    def is_back() -> bool:
+        cluster.tend()
+        return replica.process is not None and is_ready(replica)
+
+    replica_died = replica.process
+    wait_until(lambda: is_back() and replica.process is not replica_died, f"{replica.name}'s return", timeout=30.0)
+
+
 def other_folder(path: Path) -> dict[str, str]:
     return {"TALLY_STATE_DIR": str(path / "another-state")}
 
@@ -101,8 +112,7 @@ def test_a_replica_with_another_engine_follows_and_says_why(tmp_path: Path, sett
         assert not leads(wrong)
         tasks = httpx.get(f"http://127.0.0.1:{wrong.status_port}/v1/tasks/held", timeout=5, trust_env=False).json()
         assert tasks["state"] == "Running"
-        cluster.tend()  # sees the death
-        wait_until(lambda: cluster.tend() or is_ready(right), "the right one's return", timeout=30.0)
+        until_back(cluster, right)
         assert leader_of(cluster) is right
         gate.open()
         until(cluster, "held", State.SUCCEEDED)
@@ -217,12 +227,12 @@ def test_what_an_installation_left_whose_etcd_was_lost_is_taken_over_on_purpose(
             listed = tally(cluster, "engine", "adopt", "--installation", old_id, *flags)
             assert "Nothing was done" in listed.stdout, listed
             assert not any(line.what == "end" for line in journal.lines())
-            by_name = tally(cluster, "engine", "adopt", "left-1", "--installation", old_id, "--yes", *flags)
+            by_name = tally(cluster, "engine", "adopt", "left-1", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags)
             assert "1 attempts of installation" in by_name.stdout, by_name
             listed = tally(cluster, "engine", "adopt", "--installation", old_id, *flags)
             assert "also-left-1" in listed.stdout
             assert "\nleft-1" not in listed.stdout
-            everything = tally(cluster, "engine", "adopt", "--installation", old_id, "--yes", *flags)
+            everything = tally(cluster, "engine", "adopt", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags)
             assert everything.returncode == 0, everything
             assert "2 attempts" not in tally(cluster, "engine", "show", *flags).stdout
 
@@ -238,7 +248,7 @@ def test_an_installation_of_an_older_version_keeps_what_runs(tmp_path: Path) -> 
         assert replica.process is not None
         replica.process.kill()
         make_older(cluster)
-        wait_until(lambda: cluster.tend() or is_ready(replica), "the new version", timeout=30.0)
+        until_back(cluster, replica)
         shown: dict[str, Any] = json.loads(tally(cluster, "engine", "show", "-o", "json").stdout)
         assert shown["installation"]["adopts_unmarked"] is True
         assert shown["here"]["difference"] == ""
@@ -253,8 +263,6 @@ def make_older(cluster: LocalCluster) -> None:
     (cluster.state_dir / "default" / "engine.json").unlink()
     with cluster.client() as client:
         store, keys, deadline = client.store, client.keys, client.clock.boottime() + 10
-        from controller.store.base import Delete
-
         for key in (keys.installation, keys.engine):
             item, _ = store.get(key, deadline=deadline)
             assert item is not None
