@@ -26,6 +26,8 @@ WRITERS = {
     "repairs/x": ("controller", "admin"),
     "leader": ("controller", "admin"),
     "epoch": ("controller",),
+    "installation": ("controller",),
+    "engine": ("controller", "admin"),
     "replicas/r1": ("controller",),
     "states/a": ("controller",),
     "ledgers/p": ("controller",),
