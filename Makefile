@@ -4,11 +4,15 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 
+# What `make etcd` has fetched comes first, in all that make runs.
+CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tally
+export PATH := $(CACHE)/newest/etcd/current:$(PATH)
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full test-cluster check lint types audit-deps lock simulate mutants chaos bench bench-full clean
+.PHONY: help install run test test-full test-cluster etcd cluster cluster-down check lint types audit-deps lock simulate mutants chaos bench bench-full clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The stamp is newer than what it was installed from, or the installation is brought up to date. Nothing is compiled: every
 # dependency has a wheel, so no compiler is needed.
@@ -20,9 +24,10 @@ $(VENV)/.installed: pyproject.toml uv.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "No virtual environment could be made: install your system's python3-venv package."; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --frozen --active --python $(BIN)/python || \
+	@VIRTUAL_ENV="$$(cd $(VENV) && pwd)" $(BIN)/uv sync --quiet --frozen --active --python $(BIN)/python || \
 	  { echo "The dependencies could not be installed (see above). Is PyPI, or your mirror, reachable? If it speaks of a compiler:"; \
 	    echo "all dependencies have wheels for CPython 3.11 to 3.13 on x86-64 Linux; elsewhere install one (Debian: build-essential)."; exit 1; }
+	@$(BIN)/python -c 'import controller.app, controller.cli.main, controller.dev'  # compiles what a start needs, once
 	@touch $@
 
 run: install ## run a whole cluster here: etcd, three replicas, sample tasks; Ctrl-C ends it
@@ -40,6 +45,19 @@ NAMESPACE ?= tally-test
 test-cluster: install ## run tests/cluster on the Kubernetes that KUBECONFIG names [IMAGE= NAMESPACE= ARGS=]
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster: make test-cluster KUBECONFIG=~/.kube/config"; exit 2; }
 	$(BIN)/pytest tests/cluster -m cluster --cluster-image $(IMAGE) --cluster-namespace $(NAMESPACE) $(ARGS)
+
+etcd: ## fetch Debian's newest etcd, which make's commands then use; nothing is installed (Debian 12 or newer)
+	@folder=$$(tests/support/newest.sh etcd etcd-server etcd-client) && \
+	  echo "make run, make test and make bench use it from now on; elsewhere: export PATH=\"$$folder:\$$PATH\""
+
+# A socket is in there, whose path must be short: not in the clone.
+CLUSTER ?= /var/tmp/tally-one-node
+cluster: ## bring up a real one-node Kubernetes, built once in a few minutes (root, Debian) [CLUSTER=folder]
+	@tests/cluster/one_node/up.sh "$(CLUSTER)" && \
+	  echo "make test-cluster KUBECONFIG=\"$(CLUSTER)/kubeconfig\" ARGS=--cluster-host-network; make cluster-down ends it"
+
+cluster-down: ## end what `make cluster` started
+	@tests/cluster/one_node/down.sh "$(CLUSTER)"
 
 check: lint types ## lint and types: what CI runs before the tests
 

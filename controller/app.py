@@ -136,6 +136,7 @@ def run_controller(settings: Settings) -> int:
         "version": __version__,
         "engine": describe_engine(settings),
         "started_at": clock.now(),
+        "heartbeat_seconds": settings.heartbeat_seconds,
     }
 
     def audit() -> dict[str, Any]:

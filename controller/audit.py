@@ -21,6 +21,7 @@ from controller.core.finding import Finding, Mender, Severity
 from controller.core.identity_findings import check_others, other_engine
 from controller.core.installation import difference
 from controller.core.invariants import check_world
+from controller.core.printable import one_line
 from controller.core.task import Observation
 from controller.core.world import World
 from controller.engine.base import Engine
@@ -91,7 +92,7 @@ class Report:
         notices = len(self.findings) - self.wrong
         verdict = f"{_count(self.wrong, 'finding')} against the promise" if self.wrong else "Nothing is wrong"
         lines.append(f"{verdict}, {_count(notices, 'notice')}." if notices else f"{verdict}.")
-        return "\n".join(lines)
+        return "\n".join(map(one_line, lines))
 
 
 class Look(NamedTuple):

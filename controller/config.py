@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -29,6 +30,8 @@ Parse = Callable[[object, str], Any]
 ENGINES = ("process", "null", "kubernetes", "docker")
 LOWEST_LEASE_TTL_SECONDS = 2  # etcd grants no shorter lease with its default election time-out
 CONFIG_PATHS = ("~/.config/tally/tally.toml", "/etc/tally/tally.toml")
+DEV_CONFIG = ".tally/tally.toml"
+"""What `tally dev` writes where it is called: read there when nothing says otherwise which etcd is meant."""
 
 
 def parse_endpoints(raw: object, name: str) -> tuple[str, ...]:
@@ -256,10 +259,11 @@ def variable_of(name: str) -> str:
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], config: str | None = None) -> Loaded:
     """The settings by precedence. `flags` maps setting names to what was given (None: not given).
 
-    `config` is the TOML file to read; without it TALLY_CONFIG, then the first of CONFIG_PATHS that exists. Raises
-    InvalidSetting that names the setting and where the value was found.
+    `config` is the TOML file to read; without it TALLY_CONFIG, then the first of CONFIG_PATHS that exists, then DEV_CONFIG.
+    Raises InvalidSetting that names the setting and where the value was found.
     """
-    path, table = _read_file(config or environ.get("TALLY_CONFIG"))
+    names_etcd = bool(flags.get("etcd") or environ.get(variable_of("etcd")))
+    path, table = _read_file(config or environ.get("TALLY_CONFIG"), None if names_etcd else _dev_config())
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for spec in fields(Settings):
@@ -282,10 +286,21 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], confi
     return Loaded(settings, origins)
 
 
-def _read_file(given: str | None) -> tuple[Path | None, dict[str, Any]]:
+def _dev_config() -> Path | None:
+    """DEV_CONFIG, if we ourselves wrote it: a folder that somebody else prepared says neither where tasks nor secrets go."""
+    path = Path(DEV_CONFIG)
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return path.absolute() if ours else None
+
+
+def _read_file(given: str | None, last: Path | None) -> tuple[Path | None, dict[str, Any]]:
     # A home directory that may not be looked into (under systemd) holds no file for us: isfile says so, Path.is_file raises.
     found = (Path(each) for each in map(os.path.expanduser, CONFIG_PATHS) if os.path.isfile(each))
-    path = Path(given).expanduser() if given else next(found, None)
+    path = Path(given).expanduser() if given else next(found, last)
     if path is None:
         return None, {}
     try:

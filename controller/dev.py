@@ -10,6 +10,8 @@ import ctypes
 import fcntl
 import json
 import os
+import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -26,8 +28,10 @@ import psutil
 
 from controller.client import Client
 from controller.clock import SystemClock
+from controller.config import variable_of
 from controller.core.errors import TallyError
 from controller.core.resources import format_quantity
+from controller.dev_credentials import DevCredentials, TlsFiles
 from controller.embedded_etcd import EtcdConfig, EtcdProcess, find_etcd
 from controller.engine.process import ProcessEngine
 
@@ -74,17 +78,28 @@ class ReplicaProcess:
 
 
 class LocalCluster:
-    """etcd, replicas and their engine on this machine. Start it from a thread that outlives it (see EtcdProcess)."""
+    """etcd, replicas and their engine on this machine. Start it from a thread that outlives it (see EtcdProcess).
 
-    def __init__(self, options: DevOptions) -> None:
+    Its etcd asks for the certificate of `credentials`. Not `guarded`, whoever reaches its ports may write: for measurements
+    and tests that read etcd with means of their own.
+    """
+
+    def __init__(self, options: DevOptions, *, guarded: bool = True) -> None:
         self.options = options
         self.data_dir = options.data_dir.expanduser().absolute()
         self.clock = SystemClock()
         self.state_dir = self.data_dir / "attempts"
+        self.credentials = DevCredentials(self.data_dir / "certificates", self.data_dir / "tally.toml") if guarded else None
         self.etcd = EtcdProcess(
             find_etcd(),
             EtcdConfig(
-                self.data_dir / "etcd", options.etcd_port, options.etcd_port + 1, log_file=self.data_dir / "logs" / "etcd.log"
+                self.data_dir / "etcd",
+                options.etcd_port,
+                options.etcd_port + 1,
+                log_file=self.data_dir / "logs" / "etcd.log",
+                client_cert_auth=guarded,
+                peer_cert_auth=guarded,
+                **(self.credentials.server if self.credentials is not None else {}),
             ),
         )
         self.fake_cluster = _fake_cluster(options)
@@ -101,11 +116,18 @@ class LocalCluster:
         """etcd's URL."""
         return self.etcd.url
 
+    @property
+    def client_files(self) -> TlsFiles:
+        """The files that etcd asks a client for, by the names of the settings; none where it asks for none."""
+        return self.credentials.client if self.credentials is not None else {}
+
     def start(self) -> None:
         """Start etcd and the replicas. Raises DevError and EtcdFailed; on failure nothing is left running."""
         self._lock_file = self._claim_data_dir()  # what another cluster uses is not ours to stop
         try:
             self._check_ports()
+            if self.credentials is not None:
+                self._make(self.credentials)
             self.etcd.start()
             if self.fake_cluster is not None:
                 self.fake_cluster.start()
@@ -121,6 +143,7 @@ class LocalCluster:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
         environment |= {
             "TALLY_ETCD": self.endpoint,
+            **{variable_of(name): str(path) for name, path in self.client_files.items()},
             "TALLY_CLUSTER": CLUSTER,
             "TALLY_REPLICA": replica.name,
             "TALLY_ENGINE": self.options.engine,
@@ -157,7 +180,7 @@ class LocalCluster:
 
     def client(self) -> Client:
         """A client of this cluster."""
-        return Client(self.endpoint, cluster=CLUSTER)
+        return Client(self.endpoint, cluster=CLUSTER, **self.client_files)
 
     @property
     def is_ours(self) -> bool:
@@ -193,7 +216,8 @@ class LocalCluster:
     def _claim_data_dir(self) -> int:
         """One `tally dev` a directory, and none on a directory that a newer version or another program wrote; the lock's file."""
         try:
-            (self.data_dir / "logs").mkdir(parents=True, exist_ok=True)
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # logs and attempts are nobody else's to read
+            (self.data_dir / "logs").mkdir(exist_ok=True)
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DevError(f"{self.data_dir} cannot be written ({error.strerror}): choose another --data-dir") from error
@@ -204,6 +228,13 @@ class LocalCluster:
             os.close(lock)
             raise
         return lock
+
+    def _make(self, credentials: DevCredentials) -> None:
+        try:
+            credentials.make({"etcd": self.endpoint, "cluster": CLUSTER})
+        except (OSError, UnicodeEncodeError) as error:
+            why = f"no certificates can be kept in {self.data_dir} ({error}): choose another --data-dir"
+            raise DevError(why) from error
 
     def _lock(self, lock: int) -> None:
         try:
@@ -250,7 +281,7 @@ def _fake_cluster(options: DevOptions) -> FakeCluster | None:
         raise DevError(f"--fake-cluster is for --engine kubernetes, not for --engine {options.engine}")
     from controller.fake_kubernetes import FakeCluster
 
-    return FakeCluster()
+    return FakeCluster(token=secrets.token_urlsafe())
 
 
 def default_pool() -> dict[str, object]:
@@ -316,8 +347,8 @@ def tally_command() -> str:
     if found is not None and Path(found).resolve() == own.resolve():
         return "tally"
     with suppress(ValueError):
-        return str(own.relative_to(Path.cwd()))
-    return str(own)
+        return shlex.quote(str(own.relative_to(Path.cwd())))
+    return shlex.quote(str(own))
 
 
 def _next_run(data_dir: Path) -> int:

@@ -21,6 +21,7 @@ from controller.core.engine_invariants import is_live
 from controller.core.errors import TallyError, UserError
 from controller.core.finding import Mender
 from controller.core.plan import Outcome
+from controller.core.printable import one_line
 from controller.core.records import decode_or_empty
 from controller.core.repair import plan_repair
 from controller.core.task import SCHEMA_VERSION, RepairRequest, Wanted
@@ -73,7 +74,7 @@ class Preview(NamedTuple):
             f"  put    {write.key} {write.value.decode()}" if isinstance(write, Put) else f"  delete {write.key}"
             for write in self.transaction.writes
         ]
-        return "\n".join(lines)
+        return "\n".join(map(one_line, lines))
 
     def to_builtins(self) -> dict[str, Any]:
         """The same for machines."""
@@ -122,7 +123,7 @@ def outcomes_text(outcomes: Sequence[Outcome]) -> str:
 
 
 def _line(outcome: Outcome) -> str:
-    return f"{outcome.verdict.upper():<8} {outcome.invariant} {outcome.subject}: {outcome.what}"
+    return one_line(f"{outcome.verdict.upper():<8} {outcome.invariant} {outcome.subject}: {outcome.what}")
 
 
 def _await(store: Store, key: str, after: int, clock: Clock, timeout_seconds: float) -> KeyValue | None:

@@ -129,7 +129,7 @@ class SelfAudit:
                     if (one := written_by(task)) is not None:
                         written.append(one)
                     if max(task.status_mod, task.spec_mod) > self._followed:
-                        self._histories[task_id] = check_task(task)
+                        self._histories[task_id] = check_task(task, world.pools.get(task.pool))
         # Gone with their tasks, or empty.
         self._histories = {task_id: found for task_id, found in self._histories.items() if found and task_id in world.tasks}
         self._followed = revision

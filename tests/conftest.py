@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,15 +30,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _prefixes = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def etcd_binary() -> EtcdBinary:
-    """The etcd that tests run: the one that TALLY_TEST_ETCD names, else the newest; without one they are skipped."""
+def _chosen_etcd() -> EtcdBinary:
+    """The etcd that TALLY_TEST_ETCD names, else the newest. Raises EtcdNotFound."""
     if path := os.environ.get("TALLY_TEST_ETCD"):
         binary = identify(path)
         assert binary is not None, f"TALLY_TEST_ETCD: {path} is no etcd that runs here"
         return binary
+    return find_etcd()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests ran on: quiet runs show no header."""
     try:
-        return find_etcd()
+        etcd = str(_chosen_etcd())
+    except EtcdNotFound:
+        etcd = "no etcd"
+    terminalreporter.write_line(f"on Python {platform.python_version()}, {etcd}")
+
+
+@pytest.fixture(scope="session")
+def etcd_binary() -> EtcdBinary:
+    """The etcd that tests run; without one they are skipped."""
+    try:
+        return _chosen_etcd()
     except EtcdNotFound as error:
         pytest.skip(str(error))
 

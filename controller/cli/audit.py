@@ -10,6 +10,7 @@ import typer
 from controller.cli import output as out
 from controller.cli.engines import open_engine_or_warn
 from controller.cli.session import ERROR, Session, complain
+from controller.cli.terminal import say_lines
 
 if TYPE_CHECKING:
     from controller.audit import Look, Report
@@ -59,9 +60,9 @@ def audit(
             document["repairs"] = to_builtins(outcomes)
         out.print_document(document, output)
     else:
-        print(report.to_text())
+        say_lines(report.to_text())
         if shown is not None:
-            print(shown.to_text())
+            say_lines(shown.to_text())
     if report.wrong:
         raise typer.Exit(ERROR)
 
@@ -89,7 +90,7 @@ def _repair(
             break
         outcomes += answered
         if not quiet:
-            print(outcomes_text(answered), flush=True)
+            say_lines(outcomes_text(answered))
         verdicts = {outcome.verdict for outcome in answered}
         delete = []  # once, with the revision that was seen
         if Verdict.LATER in verdicts:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.cli.session import Session
+from controller.cli.terminal import say
 
 if TYPE_CHECKING:
     from controller.store.etcd_auth import Member
@@ -49,11 +50,11 @@ def init(
     for step in steps:
         if not dry_run:
             auth.take(step)
-        print(step.what + (" (dry run)" if dry_run else ""), flush=True)
+        say(step.what + (" (dry run)" if dry_run else ""), flush=True)
     if not steps:
-        print(f"all roles of cluster {client.keys.cluster} are in order")
+        say(f"all roles of cluster {client.keys.cluster} are in order")
     if not asks_for_users:
-        print(WARNING)
+        say(WARNING)
 
 
 def parse_member(text: str) -> Member:

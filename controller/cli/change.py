@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from controller.cli.documents import read_documents
-from controller.cli.look import Kind, parse_kind
+from controller.cli.names import Kind, TaskName, TaskNames, complete_names, parse_kind_and_names
 from controller.cli.session import ERROR, NOT_FOUND, Session, complain
+from controller.cli.terminal import say
 from controller.client import NotFound, RequestResult
-from controller.core.errors import UserError
+from controller.core.errors import InvalidField, UserError
+from controller.store.base import StoreError
 
-Names = Annotated[list[str], typer.Argument(help="The tasks.")]
 Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history.")]
 
 
-def cancel(session: Session, names: Names, reason: Reason = "") -> None:
+def cancel(session: Session, names: TaskNames, reason: Reason = "") -> None:
     """Cancel tasks.
 
     One that waits ends at once, one that runs is stopped. A finished one is left as it is (exit 0).
@@ -26,7 +28,7 @@ def cancel(session: Session, names: Names, reason: Reason = "") -> None:
     _for_each(names, lambda name: session.client.cancel(name, reason=reason), "cancel")
 
 
-def retry(session: Session, names: Names, reason: Reason = "") -> None:
+def retry(session: Session, names: TaskNames, reason: Reason = "") -> None:
     """Run Failed or Cancelled tasks again.
 
     What has succeeded is not run again (exit 1, nothing is changed).
@@ -36,7 +38,7 @@ def retry(session: Session, names: Names, reason: Reason = "") -> None:
 
 def confirm_stopped(
     session: Session,
-    name: Annotated[str, typer.Argument(help="The task whose attempt is lost.")],
+    name: TaskName,
     reason: Reason = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
@@ -62,7 +64,7 @@ def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) 
             complain(str(error))
             code = max(code, NOT_FOUND if isinstance(error, NotFound) else ERROR)
         else:
-            print(f"task/{result.message}" if result.outcome == "already finished" else f"task/{name} {verb} {result.outcome}")
+            say(f"task/{result.message}" if result.outcome == "already finished" else f"task/{name} {verb} {result.outcome}")
     if code:
         raise typer.Exit(code)
 
@@ -73,7 +75,7 @@ def step_down(session: Session) -> None:
     Another one, or the same, is elected at once; attempts go on running.
     """
     leader = session.client.step_down()
-    print(f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who does now")
+    say(f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who does now")
 
 
 def apply(
@@ -92,29 +94,32 @@ def apply(
                     raise UserError(document.problem)
                 result = session.client.apply_pool(document.value)
             except UserError as error:
-                complain(f"{document.place}: {error}")
+                complain(f"{document.place_of(error.field if isinstance(error, InvalidField) else '')}: {error}")
                 refused = True
             else:
-                print(f"pool/{result.name} {result.outcome}")
+                say(f"pool/{result.name} {result.outcome}")
                 if result.message:
-                    print(f"warning: {result.message}", file=sys.stderr)
+                    say(f"warning: {result.message}", err=True)
     if refused:
         raise typer.Exit(ERROR)
 
 
 def delete(
     session: Session,
-    kind: Annotated[str, typer.Argument(metavar="pool", help="What to delete.")],
-    name: Annotated[str, typer.Argument(help="Its name.")],
+    kind: Annotated[str, typer.Argument(metavar="pool", help="What to delete, or pool/NAME.")],
+    name: Annotated[str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)] = "",
 ) -> None:
     """Remove a pool's definition.
 
     What runs goes on, what waits waits until there is one again.
     """
-    if parse_kind(kind) is not Kind.POOLS:
+    what, names = parse_kind_and_names(kind, [name] if name else [])
+    if what is not Kind.POOLS:
         raise UserError("only pools can be deleted: finished tasks go when their retention is over, others can be cancelled")
-    session.client.delete_pool(name)
-    print(f"pool/{name} deleted")
+    if len(names) != 1:
+        raise typer.BadParameter("give one NAME, or pool/NAME")
+    session.client.delete_pool(names[0])
+    say(f"pool/{names[0]} deleted")
 
 
 def release_finalizers(
@@ -124,16 +129,20 @@ def release_finalizers(
     """Let go of all pods that Tally keeps, for uninstalling.
 
     Each pod has a finalizer that keeps it, when it is deleted, until its end is recorded. Stop the replicas first: while they
-    run, this makes deleted pods vanish before their end is committed.
+    run, this makes deleted pods vanish before their end is committed. It needs no etcd, if the flags say which cluster
+    (--cluster, --kube-namespaces): an uninstallation may have removed it.
     """
-    from controller.cli.engines import open_kubernetes
+    from controller.cli.engines import open_kubernetes, registered_or_warn
 
-    replicas = session.client.replicas()
+    replicas = registered_or_warn(session)
     if replicas and not yes:
-        raise UserError(f"{len(replicas)} replicas are registered: stop them first, or give --yes")
-    engine = open_kubernetes(session)
+        who = "1 replica is registered: stop it" if len(replicas) == 1 else f"{len(replicas)} replicas are registered: stop them"
+        raise UserError(f"{who} first, or give --yes")
+    engine = open_kubernetes(session, replicas)
+    with suppress(StoreError):  # without etcd, all that has the cluster's name
+        session.client.bind(engine)
     try:
         released = engine.release_finalizers()
     finally:
         engine.close()
-    print(f"{released} pods released" if released != 1 else "1 pod released")
+    say(f"{released} pods released" if released != 1 else "1 pod released")

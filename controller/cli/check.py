@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from controller.cli.check_identity import identity_points
 from controller.cli.check_point import Point, Verdict
+from controller.core.explain import span
+from controller.core.freshness import Freshness
 from controller.store.base import Compacted, StoreError
 
 if TYPE_CHECKING:
     from controller.cli.session import Session
+    from controller.client import ReplicaView
     from controller.store.etcd import EtcdStore
 
 SAFE_FROM = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
@@ -53,10 +56,25 @@ def check(session: Session) -> Iterator[Point]:
             yield Point("replicas", Verdict.WARNING, f"{replica.id} does not campaign: {replica.engine_problem}")
     versions = sorted({replica.version for replica in replicas})
     yield Point("replicas", Verdict.OK, f"{len(replicas)} registered, version {', '.join(versions)}")
+    yield from _ages(replicas, session.client.clock.now())
     if leader is None:
         yield Point("leader", Verdict.WRONG, "none: one should be elected within the lease's time; see the replicas' logs")
     else:
         yield Point("leader", Verdict.OK, f"{leader.id} leads epoch {leader.epoch} (term {leader.term})")
+
+
+def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
+    """Replicas that are registered still, and do not write any more; an engine that the leader does not hear."""
+    for replica in replicas:
+        age = replica.age_seconds(now)
+        if age is not None and replica.freshness(now) is not Freshness.FRESH:
+            seen = f"has not been heard of for {span(age)}: it is gone, stopped, or cut off from etcd; or the clocks differ"
+            yield Point(f"replica {replica.id}", Verdict.WARNING, seen)
+        if replica.role == "leader" and replica.engine_answers is not None:
+            heard = replica.engine_age_seconds
+            when = f"last heard of {span(heard + (age or 0.0))} ago" if heard is not None else "never heard of in this term"
+            verdict = Verdict.OK if replica.engine_answers else Verdict.WRONG
+            yield Point("engine", verdict, f"{'answers' if replica.engine_answers else 'does not answer'} {replica.id}, {when}")
 
 
 def _rights(session: Session) -> Iterator[Point]:
@@ -65,10 +83,12 @@ def _rights(session: Session) -> Iterator[Point]:
     from controller.core.errors import TallyError
 
     try:
-        engine = open_kubernetes(session)
+        engine = open_kubernetes(session, session.client.replicas())
     except TallyError as error:
         yield Point("kubernetes", Verdict.WRONG, str(error))
         return
+    if not engine.is_verified:
+        yield Point("kubernetes", Verdict.WARNING, "insecure-skip-tls-verify: whoever answers in its place is believed")
     try:
         missing = engine.check_rights()
     except TallyError as error:

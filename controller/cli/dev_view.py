@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from controller.cli.terminal import say
+from controller.config import InvalidSetting, flag_of, load_settings, text_of, variable_of
 from controller.core.lifecycle import State
+from controller.core.printable import one_line
 from controller.core.records import decode_or_empty
 from controller.core.resources import format_quantity
 from controller.core.world import World
+from controller.dev import CLUSTER
+from controller.embedded_etcd import known_losses
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Inbox, Loaded
 from controller.store.etcd import EtcdStore
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
     from controller.client import Client
     from controller.dev import LocalCluster
+
 
 REFRESH_SECONDS = 0.25
 RECENT = 12
@@ -40,8 +49,8 @@ class DevView:
         self._states: dict[str, tuple[State, int]] = {}
         self._leader = ""
         self._inbox = Inbox()
-        self._store = EtcdStore(GatewayOptions((cluster.endpoint,)), cluster.clock)
-        self._follower = Follower(self._store, Keys("default"), cluster.clock, self._inbox, silence_seconds=10.0)
+        self._store = EtcdStore(GatewayOptions((cluster.endpoint,), **cluster.client_files), cluster.clock)
+        self._follower = Follower(self._store, Keys(CLUSTER), cluster.clock, self._inbox, silence_seconds=10.0)
         self._follower.start()
 
     def close(self) -> None:
@@ -121,9 +130,9 @@ def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, o
     view = DevView(cluster, tally)
     try:
         for line in banner(view):
-            print(line, flush=True)
+            say(line, flush=True)
         for result in client.submit_many(samples) if samples else ():
-            print(f"{result.id} {result.outcome}", flush=True)
+            say(f"{result.id} {result.outcome}", flush=True)
         if sys.stdout.isatty():
             _show_live(view)
         else:
@@ -132,15 +141,32 @@ def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, o
         view.close()
 
 
+def flags_from_here(cluster: LocalCluster, environ: Mapping[str, str]) -> list[str]:
+    """What `tally` must be told to mean this cluster, when it is called in this folder with this environment."""
+    if cluster.credentials is None:
+        return ["--etcd", cluster.endpoint]
+    wanted = {"etcd": cluster.endpoint, "cluster": CLUSTER, **cluster.client_files}
+    with suppress(InvalidSetting):
+        found = load_settings({}, environ).settings
+        if all(text_of(getattr(found, name)) == value for name, value in wanted.items()):
+            return []
+    flags = ["--config", str(cluster.credentials.config)]
+    for name, value in wanted.items():
+        if environ.get(variable_of(name)):  # it would win over the file
+            flags += [flag_of(name), str(value)]
+    return flags
+
+
 def banner(view: DevView) -> list[str]:
     """Addresses, and three commands to try."""
     cluster = view.cluster
-    flags = "" if cluster.options.etcd_port == 2379 else f" --etcd {cluster.endpoint}"
+    flags = "".join(f" {shlex.quote(word)}" for word in flags_from_here(cluster, os.environ))
     return [
         f"Tally runs here: {len(cluster.replicas)} replicas, {cluster.etcd.binary}, engine {cluster.options.engine}",
+        *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
         f"  etcd    {cluster.endpoint}",
         *(f"  {replica.name}      http://127.0.0.1:{replica.status_port}" for replica in cluster.replicas),
-        f"  data    {cluster.data_dir}",
+        f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {cluster.data_dir}/tally.toml",
         "",
         "Try in a second terminal:",
         f"  {view.tally}{flags} submit hello --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",
@@ -158,15 +184,15 @@ def _show_plain(view: DevView, samples: set[str]) -> None:
         for line in view.update():
             shown += 1
             if shown <= PLAIN_LIMIT or " leads" in line or "died" in line:
-                print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+                say(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
             elif shown == PLAIN_LIMIT + 1:
-                print(
+                say(
                     f"{time.strftime('%H:%M:%S')}  … further transitions are not shown; see `{view.tally} get tasks -w`", flush=True
                 )
         tasks = [view.world.tasks.get(task_id) for task_id in samples]
         if samples and not done and all(task is not None and task.status is not None and task.status.is_finished for task in tasks):
             done = True
-            print("the sample tasks have finished; the cluster stays up", flush=True)
+            say("the sample tasks have finished; the cluster stays up", flush=True)
 
 
 def _show_live(view: DevView) -> None:
@@ -181,6 +207,7 @@ def _show_live(view: DevView) -> None:
 def _table(view: DevView) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     replicas = Table("REPLICA", "ROLE", "PROCESS", box=None, pad_edge=False)
     for name, role, process in view.replicas():
@@ -189,5 +216,5 @@ def _table(view: DevView) -> RenderableType:
     tasks.add_row(*(str(number) for number in view.counts().values()))
     pools = Table("POOL", "HELD", box=None, pad_edge=False)
     for name, held in view.pools():
-        pools.add_row(name, held)
-    return Group(replicas, "", tasks, "", pools, "", *view.recent)
+        pools.add_row(Text(one_line(name)), Text(one_line(held)))
+    return Group(replicas, "", tasks, "", pools, "", *(Text(one_line(line)) for line in view.recent))

@@ -1,26 +1,58 @@
-"""The documents in a file or on standard input: YAML (several, or lists), JSON, or one JSON object a line, as it arrives."""
+"""The documents in a file or on standard input: YAML (several, or lists), JSON, or one JSON object a line, as it arrives.
+
+What `tally get -o yaml` and `-o json` print is taken too: of a list its items, of a task its spec, of a pool its definition.
+"""
 
 from __future__ import annotations
 
 import json
 import queue
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from controller.cli.terminal import say
 from controller.core.errors import UserError
 
 CHUNK = 1280  # documents that are handed on at a time, at most
+MAX_BYTES = 128 * 1024**2  # of what is read whole; a stream of JSON lines may be of any length
+MAX_LINED_BYTES = 1024**2  # of JSON whose lines are known
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 class Document(NamedTuple):
-    """What was read, and where, for messages. `problem` says why it could not be read."""
+    """What was read, and where: `FILE:LINE`, for messages. `problem` says why it could not be read."""
 
     value: Any
     place: str
     problem: str = ""
+
+    def place_of(self, field: str) -> str:
+        """Where a field such as `retry.rules[0].action` stands, or what of it is there."""
+        from controller.cli.yaml12 import Lined
+
+        if not isinstance(self.value, Lined):
+            return self.place
+        file, _, line = self.place.rpartition(":")
+        value: Any = self.value
+        rest = field
+        while rest:
+            if isinstance(value, Lined):
+                # The longest first: a label's key may have dots.
+                keys = [key for key in value if rest == key or rest.startswith((f"{key}.", f"{key}["))]
+                if not keys:
+                    break
+                key = max(keys, key=len)
+                line, value, rest = str(value.lines[key]), value[key], rest[len(key) :].removeprefix(".")
+            elif isinstance(value, list) and (index := re.match(r"\[(\d+)\]\.?", rest)) and int(index[1]) < len(value):
+                value, rest = value[int(index[1])], rest[index.end() :]
+                line = str(value.line) if isinstance(value, Lined) else line
+            else:
+                break
+        return f"{file}:{line}"
 
 
 def read_documents(source: str) -> Iterator[list[Document]]:
@@ -31,25 +63,35 @@ def read_documents(source: str) -> Iterator[list[Document]]:
     """
     if source == "-":
         if sys.stdin.isatty():
-            print("reading from the terminal; end with Ctrl-D", file=sys.stderr)
-        yield from _read(sys.stdin, "standard input", streams=True)
+            say("reading from the terminal; end with Ctrl-D", err=True)
+        try:
+            yield from _read(sys.stdin, "standard input", streams=True)
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input is not UTF-8 text: {error}") from None
         return
     try:
         with Path(source).open(encoding="utf-8") as file:
             yield from _read(file, source, streams=False)
-    except OSError as error:
-        raise UserError(f"{source} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{source} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise UserError(f"{source} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError("a file's name holds no NUL character") from None
 
 
 def _read(file: IO[str], name: str, *, streams: bool) -> Iterator[list[Document]]:
-    first = file.readline()
+    first = file.readline(MAX_BYTES + 1).removeprefix(_BYTE_ORDER_MARK)
     if _is_object(first):
         lines = _lines(first, file, name)
         yield from _as_they_arrive(lines) if streams else _chunks(lines)
     else:
-        yield from _chunks(_whole(first + file.read(), name))
+        text = first + file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise UserError(
+                f"{name} has more than {MAX_BYTES // 1024**2} MiB: give one JSON object a line, which may be of any length"
+            )
+        yield from _chunks(_whole(text, name))
 
 
 def _is_object(line: str) -> bool:
@@ -63,41 +105,76 @@ def _lines(first: str, file: IO[str], name: str) -> Iterator[Document]:
     number, line = 1, first
     while line:
         if line.strip():
-            place = f"{name}, line {number}"
+            place = f"{name}:{number}"
             try:
-                yield Document(json.loads(line), place)
+                value = json.loads(line, object_pairs_hook=_once_each)
             except (ValueError, RecursionError) as error:
                 yield Document(None, place, f"is not JSON: {error}")
-        number, line = number + 1, file.readline()
+            else:
+                yield from _items(value, place)
+        number, line = number + 1, file.readline(MAX_BYTES + 1)
 
 
 def _whole(text: str, name: str) -> Iterator[Document]:
     documents = _parse(text, name)
     if not documents:
         raise UserError(f"{name} holds no document")
-    for number, document in enumerate(documents, 1):
-        place = f"{name}, document {number}" if len(documents) > 1 else name
-        if isinstance(document, list):
-            yield from (Document(item, f"{place}, item {index}") for index, item in enumerate(document, 1))
-        else:
-            yield Document(document, place)
+    for value, line in documents:
+        yield from _items(value, f"{name}:{line}")
 
 
-def _parse(text: str, name: str) -> list[Any]:
-    import yaml
+def _items(value: Any, place: str) -> Iterator[Document]:
+    """What stands in a document: a list's items, and what `tally get` printed as what it was made from."""
+    from controller.cli.yaml12 import Lined
 
+    file = place.rpartition(":")[0]
+    if isinstance(value, dict) and isinstance(value.get("items"), list) and "id" not in value:
+        value = value["items"]
+    if not isinstance(value, list):
+        yield Document(_as_given(value), place)
+        return
+    for number, item in enumerate(value, 1):
+        yield Document(_as_given(item), f"{file}:{item.line}" if isinstance(item, Lined) else f"{place}, item {number}")
+
+
+def _as_given(value: Any) -> Any:
+    for part in ("spec", "definition"):
+        if isinstance(value, dict) and isinstance(value.get(part), dict):
+            return value[part]
+    return value
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)}: is given twice")
+    return made
+
+
+def _parse(text: str, name: str) -> list[tuple[Any, int]]:
+    from controller.cli.yaml12 import YamlError, read_yaml
+
+    json_value: Any = None
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return [json.loads(text)]
+            json_value = json.loads(text, object_pairs_hook=_once_each)
         except (ValueError, RecursionError) as error:
             if name.endswith(".json"):
-                raise UserError(f"{name} is not JSON: {error}") from None
+                line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+                raise UserError(f"{name}{line}: is not JSON: {error}") from None
             # Else YAML, whose flow style begins like this too.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where libyaml is there: ten times faster
+        if json_value is not None and len(text) > MAX_LINED_BYTES:
+            return [(json_value, 1)]
     try:
-        return [document for document in yaml.load_all(text, Loader=loader) if document is not None]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{name} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+        documents = list(read_yaml(text))
+    except YamlError as error:
+        if json_value is not None:
+            return [(json_value, 1)]
+        where = f"{name}:{error.line}" if error.line else name
+        raise UserError(f"{where}: is neither YAML nor JSON: {error}") from None
+    # YAML knows the lines. Where it reads JSON otherwise than JSON does (1e400, \\/), JSON is right.
+    return documents if json_value is None or [value for value, _ in documents] == [json_value] else [(json_value, 1)]
 
 
 def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:

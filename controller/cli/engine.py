@@ -9,7 +9,9 @@ import typer
 
 from controller.cli import output as out
 from controller.cli.session import ERROR, Session
+from controller.cli.terminal import say, say_lines
 from controller.core.errors import TallyError, UserError
+from controller.core.printable import one_line
 
 if TYPE_CHECKING:
     from controller.core.records import Task
@@ -55,7 +57,7 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
     if output:
         out.print_document(document, output)
     else:
-        print("\n".join(lines))
+        say_lines("\n".join(map(one_line, lines)))
 
 
 def adopt(
@@ -104,8 +106,9 @@ def adopt(
     client = session.client
     before = adopt_engine(client.store, client.keys, client.clock, own, requester(), forget_running=forget_running)
     if before.holding:
-        print(f"given up: {_named(before.holding)}. {CONSEQUENCE}.")
-    print(f"recorded: {own}\nbefore:   {before.record.engine if before.record is not None else 'none'}")
+        say(f"given up: {_named(before.holding)}. {CONSEQUENCE}.")
+    say(f"recorded: {own}")
+    say(f"before:   {before.record.engine if before.record is not None else 'none'}")
 
 
 def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds: float, *, yes: bool) -> None:
@@ -122,17 +125,17 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
             raise UserError(f"the engine has nothing of installation {lost}: there are {', '.join(filter(None, others)) or 'none'}")
         found = left_by(engine, lost, set(names))
         for seen in found:
-            print(f"{seen.attempt}  {seen.phase}  {'has stopped' if seen.stopped else 'is stopped'}, and removed")
+            say(f"{seen.attempt}  {seen.phase}  {'has stopped' if seen.stopped else 'is stopped'}, and removed")
         if not yes:
-            print("Nothing was done. If that installation's etcd is lost for good, add --yes.")
+            say("Nothing was done. If that installation's etcd is lost for good, add --yes.")
             return
         left = take_over(engine, found, grace_seconds, STOP_SECONDS, client.clock)
     finally:
         engine.close()
     if left:
-        print(f"still there, without proof that they stopped: {', '.join(map(str, left))}. Run it again.")
+        say(f"still there, without proof that they stopped: {', '.join(map(str, left))}. Run it again.")
         raise typer.Exit(ERROR)
-    print(f"{len(found)} attempts of installation {lost} were stopped and removed.")
+    say(f"{len(found)} attempts of installation {lost} were stopped and removed.")
 
 
 def _open(session: Session) -> Engine:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controller.cli.terminal import say
 from controller.core.errors import UserError
+from controller.store.base import StoreError
 
 if TYPE_CHECKING:
     from controller.cli.session import Session
+    from controller.client import ReplicaView
     from controller.config import Settings
     from controller.engine.base import Engine
     from controller.engine.kubernetes import KubernetesEngine
@@ -20,12 +23,12 @@ REMOTE = ("kubernetes", "docker")  # engines whose truth is behind an API, and n
 
 
 def open_engine(session: Session) -> Engine | None:
-    """The engine, by what the replicas have registered and by the flags; None when no replica is registered.
+    """The engine, by what the replicas have registered, else by the settings; None when neither tells.
 
     Raises UserError when it cannot be read from this machine, EngineError when it cannot be reached.
     """
-    registered = next((engine for engine in _registered(session) if engine.get("name")), {})
-    name = str(registered.get("name", ""))
+    registered = next((engine for engine in _registered(session.client.replicas()) if engine.get("name")), {})
+    name = str(registered.get("name") or session.given("engine") or "")
     if name in REMOTE:
         from controller.app import make_engine
 
@@ -38,32 +41,45 @@ def open_engine(session: Session) -> Engine | None:
 def open_engine_or_warn(session: Session) -> Engine | None:
     """The same for commands that have something to say without it."""
     try:
-        return open_engine(session)
+        engine = open_engine(session)
     except UserError as error:
-        print(f"warning: the engine is not checked: {error}", file=sys.stderr)
+        say(f"warning: the engine is not checked: {error}", err=True)
         return None
+    if engine is None:
+        how = "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
+        say(f"warning: the engine is not checked: {how}", err=True)
+    return engine
 
 
-def open_kubernetes(session: Session) -> KubernetesEngine:
+def registered_or_warn(session: Session) -> list[ReplicaView]:
+    """The registered replicas; none, with a warning, where etcd does not answer: it may be gone by now."""
+    try:
+        return session.client.replicas()
+    except StoreError as error:
+        say(f"warning: whether replicas still run is not known: {error}", err=True)
+        return []
+
+
+def open_kubernetes(session: Session, replicas: Sequence[ReplicaView]) -> KubernetesEngine:
     """The Kubernetes engine, from the flags where no replica says otherwise: for use after an uninstallation too."""
     from controller.app import make_engine
     from controller.engine.kubernetes import KubernetesEngine
 
-    registered = next((engine for engine in _registered(session) if engine.get("name") == "kubernetes"), {})
+    registered = next((engine for engine in _registered(replicas) if engine.get("name") == "kubernetes"), {})
     engine = make_engine("kubernetes", _as_registered(session.settings, registered), session.client.clock)
     assert isinstance(engine, KubernetesEngine)
     return engine
 
 
-def _registered(session: Session) -> list[dict[str, object]]:
+def _registered(replicas: Sequence[ReplicaView]) -> list[dict[str, object]]:
     """The engines of the replicas; one that is not the recorded engine comes last."""
-    return [replica.engine for replica in sorted(session.client.replicas(), key=lambda replica: bool(replica.engine_problem))]
+    return [replica.engine for replica in sorted(replicas, key=lambda replica: bool(replica.engine_problem))]
 
 
 def _as_registered(settings: Settings, registered: dict[str, object]) -> Settings:
     """The flags win; what they leave open is taken from the replicas, where it can be used on this machine."""
     kubeconfig, namespaces = registered.get("kubeconfig"), registered.get("namespaces")
-    if settings.kubeconfig is None and "KUBECONFIG" not in os.environ and kubeconfig and Path(str(kubeconfig)).is_file():
+    if settings.kubeconfig is None and not os.environ.get("KUBECONFIG") and kubeconfig and Path(str(kubeconfig)).is_file():
         settings = replace(settings, kubeconfig=Path(str(kubeconfig)))
     if not settings.kube_namespaces and isinstance(namespaces, list):
         settings = replace(settings, kube_namespaces=tuple(map(str, namespaces)))

@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import sys
 import time
-from enum import StrEnum
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from controller.cli import output as out
+from controller.cli.names import (
+    Kind,
+    KindName,
+    TaskName,
+    TaskNames,
+    bare,
+    complete_names,
+    complete_of,
+    complete_pools,
+    complete_states,
+    parse_kind_and_names,
+)
 from controller.cli.session import ERROR, Session, as_usage, complain
+from controller.cli.terminal import say, say_lines
 from controller.client import NotFound, PoolView, ReplicaView, TaskView
 from controller.client.reading import parse_state
 from controller.core.codec import to_builtins
 from controller.core.errors import CorruptValue
 from controller.core.explain import at, span
+from controller.core.lifecycle import State
 from controller.core.replay import replay
+from controller.core.selector import parse_selector
 from controller.core.task import AttemptId, Step
 
-
-class Kind(StrEnum):
-    """What can be looked at; singular and plural are the same."""
-
-    TASKS = "tasks"
-    POOLS = "pools"
-    REPLICAS = "replicas"
-
-
-def parse_kind(text: str) -> Kind:
-    """A kind from singular or plural, in any case."""
-    for kind in Kind:
-        if text.lower() in (kind, kind.removesuffix("s")):
-            return kind
-    raise typer.BadParameter(f"{text!r} is not one of {', '.join(Kind)}")
-
-
-KindArgument = Annotated[str, typer.Argument(metavar="tasks|pools|replicas", help="What to look at.")]
 FORMS = {
     Kind.TASKS: ("wide", "json", "yaml", "name"),
     Kind.POOLS: ("json", "yaml", "name"),
@@ -44,53 +41,71 @@ FORMS = {
 }
 
 
+Sort = Callable[[TaskView], Any]
+SORTS: dict[str, Sort] = {
+    "name": lambda view: view.id,
+    "state": lambda view: list(State).index(view.state),
+    "pool": lambda view: view.pool,
+    "priority": lambda view: view.spec.priority if view.spec is not None else 0,
+    "attempt": lambda view: view.attempt,
+    "age": lambda view: -view.submitted_at,
+}
+
+
 def get(
     session: Session,
-    kind: KindArgument,
-    names: Annotated[list[str] | None, typer.Argument(help="Only these.", show_default=False)] = None,
+    kind: KindName,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Only these.", show_default=False, autocompletion=complete_names)
+    ] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="wide, json, yaml, name; pid for replicas.")] = "",
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with each change, until Ctrl-C.")] = False,
-    pool: Annotated[str, typer.Option(help="Only tasks of this pool.")] = "",
-    state: Annotated[str, typer.Option(help="Only tasks in this state.")] = "",
-    label: Annotated[str, typer.Option("-l", "--selector", help="Only tasks with these labels: KEY=VALUE,KEY=VALUE.")] = "",
+    pool: Annotated[str, typer.Option(help="Only tasks of this pool.", autocompletion=complete_pools)] = "",
+    state: Annotated[str, typer.Option(help="Only tasks in this state.", autocompletion=complete_states)] = "",
+    selector: Annotated[
+        str, typer.Option("-l", "--selector", help="Only tasks with such labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e.")
+    ] = "",
+    sort_by: Annotated[
+        str,
+        typer.Option(help=f"Order of tasks: {', '.join(SORTS)}; '-' before it turns it round.", autocompletion=complete_of(*SORTS)),
+    ] = "",
     role: Annotated[str, typer.Option(help="Only replicas in this role: leader or follower.")] = "",
 ) -> None:
     """List tasks, pools or replicas.
 
     `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`.
     """
-    what = parse_kind(kind)
+    what, only = parse_kind_and_names(kind, names or [])
     out.check_form(output, FORMS[what])
     if state:
         as_usage(lambda: parse_state(state))
-    filters: dict[str, Any] = {"pool": pool, "state": state, "labels": _selector(label)}
+    as_usage(lambda: parse_selector(selector) if selector else ())
+    if sort_by.removeprefix("-") not in ("", *SORTS):
+        raise typer.BadParameter(f"--sort-by: {sort_by!r} is not one of {', '.join(SORTS)}, with or without '-' before it")
+    if role not in ("", "leader", "follower"):
+        raise typer.BadParameter(f"--role: {role!r} is neither leader nor follower")
+    filters: dict[str, Any] = {"pool": bare(pool, Kind.POOLS), "state": state, "selector": selector}
     if watch and what is not Kind.TASKS:
         raise typer.BadParameter("-w works for tasks only")
+    if watch and sort_by:
+        raise typer.BadParameter("-w shows tasks as they change: leave out --sort-by")
     if watch:
-        _watch_tasks(session, names or [], output, filters)
+        _watch_tasks(session, only, output, filters)
     elif what is Kind.TASKS:
-        one_by_one = [session.client.get(name) for name in names] if names else session.client.tasks(**filters)
-        _print_tasks(one_by_one, output, alone=len(names or ()) == 1)
+        views = [session.client.get(name) for name in only] if only else session.client.tasks(**filters)
+        if sort_by:
+            views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
+        _print_tasks(views, output, alone=len(only) == 1)
     elif what is Kind.POOLS:
-        _print_pools(_named(session.client.pools(), names, "pool", lambda view: view.name), output, alone=len(names or ()) == 1)
+        _print_pools(_named(session.client.pools(), only, "pool", lambda view: view.name), output, alone=len(only) == 1)
     else:
-        views = [view for view in session.client.replicas() if role in ("", view.role)]
-        _print_replicas(_named(views, names, "replica", lambda view: view.id), output, alone=len(names or ()) == 1)
+        replicas = [view for view in session.client.replicas() if role in ("", view.role)]
+        _print_replicas(_named(replicas, only, "replica", lambda view: view.id), output, alone=len(only) == 1)
 
 
-def _selector(text: str) -> dict[str, str]:
-    labels = {}
-    for part in filter(None, text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--selector: {part!r} is not KEY=VALUE")
-        labels[key] = value.removeprefix("=")  # kubectl takes == too
-    return labels
-
-
-def _named(views: list[Any], names: list[str] | None, noun: str, name_of: Any) -> list[Any]:
+def _named(views: list[Any], names: list[str], noun: str, name_of: Any) -> list[Any]:
     by_name = {name_of(view): view for view in views}
-    missing = [name for name in names or () if name not in by_name]
+    missing = [name for name in names if name not in by_name]
     if missing:
         raise NotFound(f"there is no {noun} {missing[0]!r}: there are {', '.join(by_name) or 'none'}")
     return [by_name[name] for name in names] if names else views
@@ -98,14 +113,15 @@ def _named(views: list[Any], names: list[str] | None, noun: str, name_of: Any) -
 
 def _print_tasks(views: list[TaskView], output: str, *, alone: bool) -> None:
     if output == "name":
-        print("".join(f"task/{view.id}\n" for view in views), end="")
+        for view in views:
+            say(f"task/{view.id}")
     elif output in ("json", "yaml"):
         items = [view.to_builtins() for view in views]
         out.print_document(items[0] if alone else {"items": items}, output)
     elif views:
         _task_table(output).print(out.task_row(view, time.time(), wide=output == "wide") for view in views)
     else:
-        print("No tasks found.", file=sys.stderr)
+        say("No tasks found.", err=True)
 
 
 def _task_table(output: str) -> out.Table:
@@ -121,26 +137,29 @@ def _watch_tasks(session: Session, names: list[str], output: str, filters: dict[
     for views in session.client.watch_tasks(task_id=only, **filters):
         shown = [view for view in views if not names or view.id in names]
         if output == "name":
-            print("".join(f"task/{view.id}\n" for view in shown), end="", flush=True)
+            for view in shown:
+                say(f"task/{view.id}", flush=True)
         else:
             table.print(out.task_row(view, time.time(), wide=output == "wide") for view in shown)
 
 
 def _print_pools(views: list[PoolView], output: str, *, alone: bool) -> None:
     if output == "name":
-        print("".join(f"pool/{view.name}\n" for view in views), end="")
+        for view in views:
+            say(f"pool/{view.name}")
     elif output in ("json", "yaml"):
         items = [to_builtins(view) for view in views]
         out.print_document(items[0] if alone else {"items": items}, output)
     elif views:
         out.Table(out.POOL_COLUMNS).print(row for view in views for row in out.pool_rows(view))
     else:
-        print("No pools found. Create one: tally apply -f pool.yaml", file=sys.stderr)
+        say("No pools found. Create one: tally apply -f pool.yaml", err=True)
 
 
 def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> None:
     if output in ("name", "pid"):
-        print("".join(f"replica/{view.id}\n" if output == "name" else f"{view.pid}\n" for view in views), end="")
+        for view in views:
+            say(f"replica/{view.id}" if output == "name" else view.pid)
     elif output in ("json", "yaml"):
         items = [to_builtins(view) for view in views]
         out.print_document(items[0] if alone else {"items": items}, output)
@@ -149,9 +168,9 @@ def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> No
         table.print(out.replica_row(view, time.time(), wide=output == "wide") for view in views)
         for view in views:
             if view.engine_problem:
-                print(f"{view.id} does not campaign: {view.engine_problem}", file=sys.stderr)
+                say(f"{view.id} does not campaign: {view.engine_problem}", err=True)
     else:
-        print("No replicas found. Start some: tally dev, or tally controller", file=sys.stderr)
+        say("No replicas found. Start some: tally dev, or tally controller", err=True)
 
 
 # -- one thing in detail -----------------------------------------------------------------------------------------------
@@ -159,18 +178,22 @@ def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> No
 
 def describe(
     session: Session,
-    kind: Annotated[str, typer.Argument(metavar="task|pool", help="What to describe.")],
-    name: Annotated[str, typer.Argument(help="Its name.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="task|pool", help="What to describe, or KIND/NAME.", autocompletion=complete_of("task", "pool"))
+    ],
+    name: Annotated[str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)] = "",
 ) -> None:
     """Show all about a task or a pool.
 
     A task's spec, status, history and why it waits; a pool's capacity, what is held, and its tasks by state.
     """
-    what = parse_kind(kind)
+    what, names = parse_kind_and_names(kind, [name] if name else [])
+    if len(names) != 1:
+        raise typer.BadParameter("give one NAME, or KIND/NAME")
     if what is Kind.TASKS:
-        _describe_task(session, name)
+        _describe_task(session, names[0])
     elif what is Kind.POOLS:
-        _describe_pool(session, name)
+        _describe_pool(session, names[0])
     else:
         raise typer.BadParameter("a replica has nothing more to tell than `tally get replicas -o wide`")
 
@@ -197,12 +220,12 @@ def _describe_task(session: Session, name: str) -> None:
         }
     )
     if view.spec is not None:
-        print("Spec:")
+        say("Spec:")
         plain = {key: value for key, value in to_builtins(view.spec).items() if key != "id" and value not in ({}, "")}
         _indented(plain)
     steps = view.history()
     if steps:
-        print("History:")
+        say("History:")
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
@@ -211,25 +234,23 @@ def _describe_task(session: Session, name: str) -> None:
 def _print_events(session: Session, attempt: AttemptId) -> None:
     """What Kubernetes says of the pod; nothing for other engines."""
     from controller.cli.engines import open_engine_or_warn
-    from controller.engine.base import AttemptUnknown, EngineError
+    from controller.engine.base import EngineError
 
     if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas()):
         return
     engine = open_engine_or_warn(session)
     try:
         events = engine.events(attempt) if engine is not None and hasattr(engine, "events") else []
-    except AttemptUnknown:
-        events = []
     except EngineError as error:
-        print(f"Events: {error}")
+        say(f"Events: {error}")
         return
     finally:
         if engine is not None:
             engine.close()
-    print(f"Events of pod {attempt}:" if events else f"Events of pod {attempt}: none, or too long ago")
+    say(f"Events of pod {attempt}:" if events else f"Events of pod {attempt}: none, or too long ago")
     for event in events:
         times = f" (×{event.count})" if event.count > 1 else ""
-        print(f"  {at(event.at)}  {event.kind}  {event.reason}{times}  {event.message}")
+        say(f"  {at(event.at)}  {event.kind}  {event.reason}{times}  {event.message}")
 
 
 def _describe_pool(session: Session, name: str) -> None:
@@ -249,11 +270,11 @@ def _describe_pool(session: Session, name: str) -> None:
             "Overcommitted": ", ".join(view.overcommitted),
         }
     )
-    print("Resources:")
+    say("Resources:")
     table = out.Table(("  RESOURCE", "CAPACITY", "HELD", "FREE"))
     table.print((f"  {row[2]}", *row[3:6]) for row in out.pool_rows(view) if row[2])
     if pool is not None and pool.engine_options:
-        print("Engine options:")
+        say("Engine options:")
         _indented(to_builtins(pool.engine_options))
 
 
@@ -261,28 +282,27 @@ def _fields(fields: dict[str, object]) -> None:
     shown = {name: value for name, value in fields.items() if value not in (None, "")}
     width = max(len(name) for name in shown) + 1
     for name, value in shown.items():
-        print(f"{name + ':':<{width}} {value}")
+        say(f"{name + ':':<{width}} {value}")
 
 
 def _indented(value: Any) -> None:
-    import yaml
+    from controller.cli.yaml12 import write_yaml
 
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-    print("".join(f"  {line}\n" for line in text.splitlines()), end="")
+    say_lines("".join(f"  {line}\n" for line in write_yaml(value).split("\n")[:-1]))
 
 
 def why(
     session: Session,
-    names: Annotated[list[str], typer.Argument(help="The tasks.")],
+    names: TaskNames,
 ) -> None:
     """Say why a task waits, runs or ended, with numbers."""
     for name in names:
-        print(session.client.explain(name))
+        say(session.client.explain(name))
 
 
 def history(
     session: Session,
-    name: Annotated[str, typer.Argument(help="The task.")],
+    name: TaskName,
     verify: Annotated[
         bool, typer.Option("--verify", help="Replay the steps through the lifecycle; exit 1 when they do not fit.")
     ] = False,
@@ -303,13 +323,13 @@ def history(
     elif steps:
         _print_steps(steps, "")
     elif not problems:
-        print(f"Nothing has happened to {name} yet: `tally explain {name}` says why.", file=sys.stderr)
+        say(f"Nothing has happened to {name} yet: `tally explain {name}` says why.", err=True)
     for problem in problems:
         complain(problem)
     if problems:
         raise typer.Exit(ERROR)
     if verify and steps and not output:
-        print(f"Verified: {len(steps)} steps lead from {steps[0].source} to {view.state}, as it is stored.")
+        say(f"Verified: {len(steps)} steps lead from {steps[0].source} to {view.state}, as it is stored.")
 
 
 def _print_steps(steps: list[Step], indent: str) -> None:
@@ -319,14 +339,22 @@ def _print_steps(steps: list[Step], indent: str) -> None:
 
 def logs(
     session: Session,
-    name: Annotated[str, typer.Argument(help="The task.")],
+    name: TaskName,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")] = False,
     attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
+    container: Annotated[str, typer.Option("-c", "--container", help="Of its pod, init containers too.")] = "",
+    tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
+    since: Annotated[str, typer.Option(help="Only what was printed since then: 5m, 1h30m.")] = "",
+    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of a restarted container's last run.")] = False,
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""
     from controller.cli.engines import open_engine
+    from controller.core.validation import parse_duration
+    from controller.engine.base import LogOptions
 
+    seconds = parse_duration(since, "--since") if since else None
+    options = LogOptions(container=container, tail=tail, since_seconds=seconds, previous=previous)
     engine = open_engine(session)
-    for chunk in session.client.logs(name, attempt=attempt, follow=follow, engine=engine):
+    for chunk in session.client.logs(name, attempt=attempt, follow=follow, engine=engine, options=options):
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()

@@ -9,18 +9,21 @@ from controller.cli.audit import audit
 from controller.cli.selftest import selftest
 from controller.cli.session import CONNECTION, command, root_flags
 from controller.cli.submit import submit
+from controller.cli.verbs import Verb, Verbs
 from controller.cli.wait import wait
 
 app = typer.Typer(
     name="tally",
+    cls=Verbs,
     help="Tasks that hold resources once and release them once, whatever fails.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than all else that help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
+config = typer.Typer(cls=Verbs, help="Settings and where they come from.", no_args_is_help=True)
 app.add_typer(config, name="config", rich_help_panel="Operators")
-roles = typer.Typer(help="Who may do what in etcd.", no_args_is_help=True)
+roles = typer.Typer(cls=Verbs, help="Who may do what in etcd.", no_args_is_help=True)
 app.add_typer(roles, name="auth", rich_help_panel="Operators")
 engines = typer.Typer(help="Which engine this installation has.", no_args_is_help=True)
 app.add_typer(engines, name="engine", rich_help_panel="Operators")
@@ -44,7 +47,7 @@ command(app, "apply", rich_help_panel=TASKS)(change.apply)
 command(app, "delete", rich_help_panel=TASKS)(change.delete)
 command(app, "dev", rich_help_panel=OPERATORS, settings=operate.REPLICA_SETTINGS)(operate.dev)
 command(app, "controller", rich_help_panel=OPERATORS, settings=operate.ALL_SETTINGS)(operate.controller)
-command(app, "audit", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(audit)
+command(app, "audit", rich_help_panel=OPERATORS, settings=(*WITH_ENGINE, "engine"))(audit)
 command(app, "selftest", rich_help_panel=OPERATORS, settings=(*WITH_ENGINE, *STATUS_READER))(selftest)
 command(app, "check", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(operate.check)
 command(app, "step-down", rich_help_panel=OPERATORS)(change.step_down)
@@ -54,13 +57,13 @@ command(roles, "init")(auth.init)
 command(engines, "show", settings=(*CONNECTION, *engine.SETTINGS))(engine.show)
 command(engines, "adopt", settings=(*CONNECTION, *engine.SETTINGS))(engine.adopt)
 command(config, "show", settings=operate.ALL_SETTINGS)(operate.config_show)
-app.command("completion", rich_help_panel=OPERATORS)(operate.completion)
-app.command("version", rich_help_panel=OPERATORS)(operate.version)
+app.command("completion", cls=Verb, rich_help_panel=OPERATORS)(operate.completion)
+app.command("version", cls=Verb, rich_help_panel=OPERATORS)(operate.version)
 
 
 def main() -> None:
     """Run the command line of this process; `entry` calls it."""
-    app()
+    app(prog_name="tally")  # however it was started: completion goes by this name
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import typer
 from controller import __version__
 from controller.cli import output as out
 from controller.cli.session import ERROR, Session
+from controller.cli.terminal import say, say_lines
 from controller.config import ENGINES, Settings, text_of, variable_of
 
 SHELLS = ("bash", "zsh", "fish")
@@ -77,15 +78,15 @@ def check(
 
     etcd's versions, rights, space, history and clock, and who leads. Exit 1 when something keeps Tally from working.
     """
-    from controller.cli.check_point import Verdict
     from controller.cli.check import check as points
+    from controller.cli.check_point import Verdict
 
     out.check_form(output, ("json", "yaml"))
     found = []
     for point in points(session):
         found.append(point)
         if not output:
-            print(f"{point.verdict:<8} {point.name}: {point.seen}", flush=True)
+            say(f"{point.verdict:<8} {point.name}: {point.seen}", flush=True)
     if output:
         out.print_document({"points": [{**point._asdict(), "verdict": point.verdict.value} for point in found]}, output)
     if any(point.verdict is Verdict.WRONG for point in found):
@@ -115,7 +116,7 @@ def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", hel
 
     if shell not in SHELLS:
         raise typer.BadParameter(f"{shell!r} is not one of {', '.join(SHELLS)}")
-    print(get_completion_script(prog_name="tally", complete_var="_TALLY_COMPLETE", shell=shell))
+    say_lines(get_completion_script(prog_name="tally", complete_var="_TALLY_COMPLETE", shell=shell))
 
 
 def version(
@@ -128,4 +129,4 @@ def version(
     elif output:
         raise typer.BadParameter(f"-o {output} is not known here: use json or yaml")
     else:
-        print(f"tally {__version__} (Python {value['python']}, {value['system']})")
+        say(f"tally {__version__} (Python {value['python']}, {value['system']})")

@@ -9,15 +9,17 @@ from typing import Any
 
 import typer
 
+from controller.cli.terminal import say, say_lines
 from controller.client.views import PoolView, ReplicaView, TaskView
 from controller.core.explain import span
+from controller.core.freshness import Freshness
 from controller.core.resources import Vector
 
 TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
 WIDE_TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "PRIORITY", "RESOURCES", "NODE", "EXIT", "MESSAGE", "AGE")
 POOL_COLUMNS = ("NAME", "POLICY", "RESOURCE", "CAPACITY", "HELD", "FREE", "NOTE")
-REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "AGE")
-WIDE_REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "AGE")
+REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "HEARD", "AGE")
+WIDE_REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "HEARD", "AGE")
 MESSAGE_WIDTH = 60
 NAME_WIDTH = 63  # the longest that is valid; a key that was written by hand may be any
 
@@ -35,14 +37,13 @@ class Table:
         self._rows = []
         self._widths = [max([width, *(len(row[i]) for row in cells)]) for i, width in enumerate(self._widths)]
         for row in cells:
-            print("   ".join(text.ljust(width) for text, width in zip(row, self._widths, strict=True)).rstrip())
+            say("   ".join(text.ljust(width) for text, width in zip(row, self._widths, strict=True)).rstrip())
         sys.stdout.flush()
 
 
 def _cell(value: object) -> str:
     text = str(value) if value not in (None, "") else "-"
-    # Someone else's words must not break the table, nor reach the terminal as control sequences.
-    return "".join(c if c.isprintable() else " " for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)  # or it would break the table
 
 
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
@@ -83,8 +84,11 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
     age = span(now - view.started_at) if view.started_at else ""
     engine = view.engine.get("name", "")
     role = f"{view.role} (no candidate)" if view.engine_problem else view.role
+    heard, freshness = view.age_seconds(now), view.freshness(now)
+    note = "" if freshness is Freshness.FRESH else f", {freshness}"
+    when = f"{span(heard)} ago{note}" if heard is not None else ""
     if not wide:
-        return view.id, role, engine, view.status_url, view.pid, age
+        return view.id, role, engine, view.status_url, view.pid, when, age
     return (
         view.id,
         role,
@@ -95,6 +99,7 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
         view.version,
         view.applied_revision,
         view.instance,
+        when,
         age,
     )
 
@@ -102,11 +107,12 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
 def print_document(value: Any, form: str) -> None:
     """A value of builtins as JSON or YAML."""
     if form == "json":
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        say_lines(text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
     else:
-        import yaml
+        from controller.cli.yaml12 import write_yaml
 
-        yaml.safe_dump(value, sys.stdout, sort_keys=False, allow_unicode=True)
+        say_lines(write_yaml(value))
 
 
 def check_form(form: str, known: Sequence[str]) -> str:

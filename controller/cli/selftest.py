@@ -9,6 +9,7 @@ import typer
 from controller.cli import output as out
 from controller.cli.engines import open_engine_or_warn
 from controller.cli.session import ERROR, Session
+from controller.cli.terminal import say
 
 
 def selftest(
@@ -37,7 +38,7 @@ def selftest(
     for item in run.run():
         items.append({**item._asdict(), "verdict": item.verdict.value})
         if not output:
-            print(f"{item.verdict:<8} {item.seconds:6.1f} s  {item.name}: {item.seen}", flush=True)
+            say(f"{item.verdict:<8} {item.seconds:6.1f} s  {item.name}: {item.seen}", flush=True)
     if output:
         out.print_document({"name": run.name, "items": items}, output)
     if any(item["verdict"] == Verdict.FAILED for item in items):

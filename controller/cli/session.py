@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from controller import __version__
+from controller.cli.terminal import say, say_lines
+from controller.cli.verbs import Verb
 from controller.core.errors import TallyError, UserError
 
 if TYPE_CHECKING:
@@ -93,7 +96,7 @@ def command(
         parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *flags]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, **options)(run)
+        app.command(name, cls=Verb, **options)(run)
         return function
 
     return register
@@ -104,12 +107,23 @@ def root_flags(app: typer.Typer) -> None:
     flags = flag_parameters(CONNECTION)
 
     def remember(context: typer.Context, **given: Any) -> None:
+        if given.pop("version"):
+            say(f"tally {__version__}")
+            raise typer.Exit
+        if context.invoked_subcommand is None:
+            context.fail("a command is missing")
         context.obj = {name: value for name, value in given.items() if value is not None}
 
+    version = inspect.Parameter(
+        "version",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, typer.Option("--version", help="Print the version.")],
+    )
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    remember.__signature__ = inspect.Signature([context, *flags])  # type: ignore[attr-defined]
-    remember.__annotations__ = {parameter.name: parameter.annotation for parameter in (context, *flags)}
-    app.callback()(remember)
+    remember.__signature__ = inspect.Signature([context, version, *flags])  # type: ignore[attr-defined]
+    remember.__annotations__ = {parameter.name: parameter.annotation for parameter in (context, version, *flags)}
+    app.callback(invoke_without_command=True)(remember)  # for --version
 
 
 def flag_parameters(settings: Iterable[str]) -> list[inspect.Parameter]:
@@ -161,7 +175,7 @@ def with_exit_code(session: Session, function: Callable[[], None]) -> None:
 def complain(error: str, *advice: str) -> None:
     """What went wrong and what to do, on stderr."""
     for line in (f"error: {error}", *advice):
-        print(line, file=sys.stderr)
+        say_lines(line.replace("\n", "\n  "), err=True)
 
 
 def as_usage(parse: Callable[[], T]) -> T:

@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli.documents import Document, read_documents
+from controller.cli.names import complete_pools
 from controller.cli.output import check_form, print_document
 from controller.cli.session import ERROR, Session, complain, parse_timeout
+from controller.cli.terminal import say
 from controller.cli.wait import wait_for
 from controller.client.submission import SubmitResult
 from controller.store.base import StoreError
@@ -31,7 +33,9 @@ def submit(
     output: Annotated[str, typer.Option("-o", "--output", help="json, yaml or name.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have finished; exit 1 unless all succeeded.")] = False,
     timeout: Annotated[str | None, typer.Option(help="With --wait: at most this long, such as 90s or 1h.")] = None,
-    pool: Annotated[str | None, typer.Option(help="The pool whose resources it draws on (default: default).")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="The pool whose resources it draws on (default: default).", autocompletion=complete_pools)
+    ] = None,
     image: Annotated[str | None, typer.Option(help="The container image.")] = None,
     cpu: Annotated[str | None, typer.Option(help="Such as 500m or 2.")] = None,
     memory: Annotated[str | None, typer.Option(help="Such as 64Mi or 2Gi.")] = None,
@@ -98,17 +102,17 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
                     if result.accepted:
                         accepted.append(result)
                     else:
-                        _refuse(counts, readable[result.index].place, result.id, result.message)
+                        _refuse(counts, readable[result.index], result)
                     advance()
 
                 for document in chunk:
                     if document.problem:
                         counts["invalid"] += 1
-                        _refuse(counts, document.place, "", document.problem)
+                        _refuse(counts, document)
                 session.client.submit_many([document.value for document in readable], dry_run=dry_run, on_result=note)
     except (StoreError, KeyboardInterrupt):
         if counts:
-            print(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", file=sys.stderr)
+            say(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", err=True)
         raise
     _report(counts, accepted, output, " (dry run)" if dry_run else "")
     if counts["invalid"] or counts["conflict"]:
@@ -116,20 +120,27 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
     return [result.id for result in accepted]
 
 
-def _refuse(counts: Counter[str], place: str, task_id: str, message: str) -> None:
-    if counts["invalid"] + counts["conflict"] <= SHOWN_PROBLEMS:
-        complain(": ".join(filter(None, [place, task_id, message])))
+def _refuse(counts: Counter[str], document: Document, result: SubmitResult | None = None) -> None:
+    """One that is refused: where it stands in its file, or which it is of the command line's."""
+    if counts["invalid"] + counts["conflict"] > SHOWN_PROBLEMS:
+        return
+    if result is None:
+        complain(f"{document.place}: {document.problem}")
+    else:
+        complain(f"{document.place_of(result.field) if document.place else result.id}: {result.message}".removeprefix(": "))
 
 
 def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suffix: str) -> None:
     if output in ("json", "yaml"):
         print_document({"items": [{"id": result.id, "outcome": result.outcome} for result in accepted]}, output)
     elif output == "name":
-        print("".join(f"task/{result.id}\n" for result in accepted), end="")
+        for result in accepted:
+            say(f"task/{result.id}")
     elif len(accepted) <= QUIET_ABOVE:
-        print("".join(f"task/{result.id} {result.outcome}{suffix}\n" for result in accepted), end="")
+        for result in accepted:
+            say(f"task/{result.id} {result.outcome}{suffix}")
     if sum(counts.values()) > QUIET_ABOVE:
-        print(f"{_summary(counts)}{suffix}", file=sys.stderr if output else sys.stdout)
+        say(f"{_summary(counts)}{suffix}", err=bool(output))
     refused = counts["invalid"] + counts["conflict"]
     if refused > SHOWN_PROBLEMS:
         complain(
@@ -162,7 +173,7 @@ def _progress(counts: Counter[str]) -> Iterator[Callable[[], None]]:
 
 def _plain_progress(counts: Counter[str]) -> None:
     if sum(counts.values()) % PLAIN_STEP == 0:
-        print(f"{_summary(counts)} so far", file=sys.stderr)
+        say(f"{_summary(counts)} so far", err=True)
 
 
 def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:

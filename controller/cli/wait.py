@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,18 +13,30 @@ from typing import Annotated
 
 import typer
 
+from controller.cli.names import TaskNames, complete_of
 from controller.cli.session import ERROR, Session, as_usage, complain, parse_timeout
-from controller.client import TaskView
+from controller.cli.terminal import say
+from controller.client import Client, TaskView
 from controller.client.reading import parse_state
+from controller.core.errors import TallyError
 from controller.core.lifecycle import FINISHED, State
 
+EXPLAIN_AFTER_SECONDS = 5.0
+_DURATION = re.compile(r"\d+[dhms](\d+[dhms])?")  # the same reason for longer is no other
 PASSED_BY_SUCCESS = (State.CREATED, State.PENDING, State.RUNNING)  # a task that has succeeded has been there
 
 
 def wait(
     session: Session,
-    names: Annotated[list[str], typer.Argument(help="The tasks.")],
-    for_: Annotated[str, typer.Option("--for", help="finished, or a state: succeeded, failed, cancelled, running, …")] = "finished",
+    names: TaskNames,
+    for_: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            help="finished, or a state: succeeded, failed, cancelled, running, …",
+            autocompletion=complete_of("finished", *State),
+        ),
+    ] = "finished",
     timeout: Annotated[str | None, typer.Option(help="At most this long, such as 90s or 1h; then exit 4.")] = None,
 ) -> None:
     """Wait until tasks have finished, or are in a state.
@@ -38,8 +53,15 @@ def wait(
 
 def wait_for(session: Session, names: list[str], target: str, timeout_seconds: float | None) -> None:
     """Wait, print each task's changes, and exit as `wait` says; `target` is a state in lower case, or finished."""
-    with _progress(len(set(names))) as show:
-        views = session.client.wait(names, for_=target, timeout_seconds=timeout_seconds, on_change=show)
+    waiting: dict[str, State | None] = dict.fromkeys(names)
+    with _progress(len(waiting)) as show, _explaining(session.client, waiting) as changed:
+
+        def note(view: TaskView) -> None:
+            waiting[view.id] = view.state
+            changed()
+            show(view)
+
+        views = session.client.wait(names, for_=target, timeout_seconds=timeout_seconds, on_change=note)
     missed = [view for view in views.values() if not _came_to(view, target)]
     if missed:
         first = missed[0]
@@ -49,6 +71,51 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
             f"`tally describe task {first.id}` and `tally logs {first.id}` show more.",
         )
         raise typer.Exit(ERROR)
+
+
+@contextmanager
+def _explaining(client: Client, waiting: dict[str, State | None]) -> Iterator[Callable[[], None]]:
+    """Says on stderr why the first of those that wait does, when nothing has changed for EXPLAIN_AFTER_SECONDS; once per reason.
+
+    Yields what to call when something has changed.
+    """
+    ended, changed = threading.Event(), threading.Event()
+
+    def explain() -> None:
+        said = ""
+        pause = EXPLAIN_AFTER_SECONDS
+        while not ended.is_set():
+            if changed.wait(pause):
+                changed.clear()
+                continue
+            began = time.monotonic()
+            try:
+                sentence = _why(client, waiting.copy())
+            except TallyError as error:
+                sentence = str(error)
+            pause = max(EXPLAIN_AFTER_SECONDS, 20 * (time.monotonic() - began))  # it reads all tasks
+            reason = _DURATION.sub("", sentence)
+            if reason and reason != said and not ended.is_set():
+                said = reason
+                say(sentence, err=True, flush=True)
+
+    thread = threading.Thread(target=explain, name="wait-explains", daemon=True)
+    thread.start()
+    try:
+        yield changed.set
+    finally:
+        ended.set()
+        changed.set()
+        thread.join()
+
+
+def _why(client: Client, waiting: dict[str, State | None]) -> str:
+    """Why the first one waits; what runs takes as long as it takes, unless nobody is there to see its end."""
+    running = [name for name, state in waiting.items() if state is State.RUNNING]
+    stuck = [name for name, state in waiting.items() if state is not State.RUNNING and state not in FINISHED]
+    if not stuck and running and client.leader() is None:
+        stuck = running
+    return client.explain(stuck[0]) if stuck else ""
 
 
 def _came_to(view: TaskView, target: str) -> bool:
@@ -85,4 +152,4 @@ def _line(view: TaskView, states: dict[str, State]) -> None:
     if states.get(view.id) is not view.state:
         states[view.id] = view.state
         reason = f" ({view.reason})" if view.reason and view.reason != view.state else ""
-        print(f"task/{view.id} {view.state}{reason}", flush=True)
+        say(f"task/{view.id} {view.state}{reason}", flush=True)

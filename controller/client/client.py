@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from controller.client.asking import ask
-from controller.client.reading import Reading, is_asked_again, parse_state, sorted_views
+from controller.client.errors import Conflict, NotFound, Still
+from controller.client.pools import apply_pool, delete_pool
+from controller.client.reading import Reading, is_asked_again, parse_state, requirements, sorted_views
 from controller.client.submission import KnownPools, Submission, SubmitResult
 from controller.client.views import (
     ApplyResult,
@@ -26,16 +29,14 @@ from controller.client.views import (
     task_view,
 )
 from controller.clock import Clock, SystemClock
-from controller.core import codec
-from controller.core.errors import CorruptValue, TallyError, UserError
+from controller.core.errors import InvalidField, UserError
 from controller.core.explain import explain
 from controller.core.lifecycle import State
 from controller.core.records import Change
 from controller.core.task import AttemptId, Pool, Request, RequestKind, Spec, Step
-from controller.core.validation import parse_name, parse_pool
 from controller.core.world import World
-from controller.engine.base import AttemptUnknown, Engine
-from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Store, Transaction
+from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
+from controller.store.base import Committed, Delete, Guard, KeyValue, Refused, Store, Transaction
 from controller.store.keys import Keys
 
 if TYPE_CHECKING:
@@ -43,20 +44,6 @@ if TYPE_CHECKING:
 
 SUBMIT_TIMEOUT_SECONDS = 30.0  # a submission waits this long for an etcd that restarts
 FEW = 20  # tasks that are waited for are read one by one up to here, and all at once above
-
-
-class NotFound(UserError):
-    """There is no such task, pool or leader."""
-
-
-class Still(TallyError):
-    """The time is over, and these tasks have not come to what was waited for; `views` has all as they stood last."""
-
-    def __init__(self, waiting: Sequence[str], views: dict[str, TaskView]) -> None:
-        shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
-        super().__init__(f"still waiting for {shown}")
-        self.waiting = tuple(waiting)
-        self.views = views
 
 
 class Client:
@@ -109,6 +96,16 @@ class Client:
             timeout_seconds=settings.request_timeout_seconds,
         )
 
+    @classmethod
+    def from_config(cls, config: str | None = None) -> Self:
+        """A client as `tally` itself has one: by the environment, then by a TOML file (`config`, or as `--config` says).
+
+        So it finds a `tally dev` in this folder. Raises InvalidField.
+        """
+        from controller.config import load_settings
+
+        return cls.from_settings(load_settings({}, os.environ, config).settings)
+
     def __enter__(self) -> Self:
         return self
 
@@ -123,8 +120,13 @@ class Client:
     # -- submitting --------------------------------------------------------------------------------------------------
 
     def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
-        """Submit one task; see submit_many."""
-        return self.submit_many([task], dry_run=dry_run)[0]
+        """Submit one task: `created` or `unchanged`, else raises InvalidField or Conflict. See submit_many."""
+        [result] = self.submit_many([task], dry_run=dry_run)
+        if result.outcome == "invalid":
+            raise InvalidField(result.field, result.message.removeprefix(f"{result.field}: "))
+        if result.outcome == "conflict":
+            raise Conflict(result.message)
+        return result
 
     def submit_many(
         self,
@@ -153,9 +155,15 @@ class Client:
         """One task. Raises NotFound."""
         return self._found(self._reading.tasks(task_id), task_id)
 
-    def tasks(self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None) -> list[TaskView]:
-        """The tasks that match, in the order in which they were submitted, at one revision."""
-        return sorted_views(self._reading.world("tasks/", "states/"), pool, parse_state(state) if state else None, labels or {})
+    def tasks(
+        self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None, selector: str = ""
+    ) -> list[TaskView]:
+        """The tasks that match, in the order in which they were submitted, at one revision.
+
+        `selector` is one of labels, as kubectl takes it: `team=a,tier!=test,zone in (x,y),!spot`. Raises UserError for none.
+        """
+        wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
+        return sorted_views(self._reading.world("tasks/", "states/"), pool, wanted, terms)
 
     def history(self, task_id: str) -> list[Step]:
         """What happened to a task, oldest first. Raises NotFound."""
@@ -188,6 +196,7 @@ class Client:
         follow: bool = False,
         stop: threading.Event | None = None,
         engine: Engine | None = None,
+        options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
         """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or `stop` is set.
 
@@ -201,7 +210,7 @@ class Client:
         if engine is None:
             raise UserError("no replica is registered whose engine keeps output that can be read from here: give --state-dir")
         try:
-            return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop)
+            return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop, options=options)
         except AttemptUnknown as error:
             raise NotFound(f"{error}: it never started, or was removed, by its stop or after its retention") from error
 
@@ -267,14 +276,20 @@ class Client:
         raise Still(list(waiting), views)
 
     def watch_tasks(
-        self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None, task_id: str = ""
+        self,
+        *,
+        pool: str = "",
+        state: str = "",
+        labels: Mapping[str, str] | None = None,
+        selector: str = "",
+        task_id: str = "",
     ) -> Iterator[list[TaskView]]:
-        """The tasks that match, all at first and then those that changed, until the iterator is closed."""
-        wanted = parse_state(state) if state else None
+        """The tasks that match as `tasks` has it, all at first and then those that changed, until the iterator is closed."""
+        wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
         load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.world("tasks/", "states/"))
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for world, changed in self._reading.follow(load, prefix, None):
-            yield sorted_views(world, pool, wanted, labels or {}, changed if changed is None or not task_id else {task_id})
+            yield sorted_views(world, pool, wanted, terms, changed if changed is None or not task_id else {task_id})
 
     # -- asking the leader -------------------------------------------------------------------------------------------
 
@@ -330,34 +345,12 @@ class Client:
 
     def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
         """Create a pool, or replace its definition as a whole: what is left out becomes the default. Raises InvalidField."""
-        pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
-        key, op = self.keys.pool(pool.name), uuid.uuid4().hex
-        while True:
-            item = self._stored(key)
-            unknown: dict[str, Any] = {}
-            if item is not None:
-                try:
-                    if codec.decode_pool(pool.name, item.value) == pool:
-                        return ApplyResult(name=pool.name, outcome="unchanged", message=self._overcommit(pool))
-                    stored = codec.decode_mapping(item.value)
-                    unknown = {name: value for name, value in stored.items() if name not in Pool.__struct_fields__}
-                except CorruptValue:
-                    pass  # this definition takes the place of what cannot be read
-            value = codec.encode({**unknown, **codec.decode_mapping(codec.encode_pool(pool, op))})
-            answer = self._commit(Transaction((Guard(key, item.mod if item is not None else 0),), (Put(key, value),), op))
-            if isinstance(answer, Committed):
-                outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
-                return ApplyResult(name=pool.name, outcome=outcome, message=self._overcommit(pool))
+        pool, outcome = apply_pool(self._stored, self._commit, self.keys, definition)
+        return ApplyResult(name=pool.name, outcome=outcome, message=self._overcommit(pool))
 
     def delete_pool(self, name: str) -> None:
         """Remove a pool's definition: what runs goes on, what waits waits until there is one again. Raises NotFound."""
-        key = self.keys.pool(parse_name(name, "name", "a pool's name"))
-        while True:
-            item = self._stored(key)
-            if item is None:
-                raise NotFound(f"there is no pool {name!r} in cluster {self.keys.cluster!r}: see `tally get pools`")
-            if isinstance(self._commit(Transaction((Guard(key, item.mod),), (Delete(key),), uuid.uuid4().hex)), Committed):
-                return
+        delete_pool(self._stored, self._commit, self.keys, name)
 
     def _overcommit(self, pool: Pool) -> str:
         held = self._reading.world("ledgers/").ledger(pool.name).held

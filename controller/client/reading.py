@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from controller.client.views import TaskView, task_view
 from controller.clock import Clock
 from controller.core.errors import UserError
 from controller.core.lifecycle import State
+from controller.core.selector import Requirement, parse_selector, selects
 from controller.core.task import RequestKind
 from controller.core.validation import parse_name
 from controller.core.world import World
@@ -112,8 +113,14 @@ def is_asked_again(world: World, task_id: str) -> bool:
     return task is not None and asked is not None and asked[1] > task.status_mod
 
 
+def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requirement, ...]:
+    """What both ask for. Raises InvalidSelector."""
+    equal = (Requirement(key, frozenset([value]), negated=False) for key, value in (labels or {}).items())
+    return (*equal, *(parse_selector(selector) if selector else ()))
+
+
 def sorted_views(
-    world: World, pool: str, state: State | None, labels: Mapping[str, str], only: set[str] | None = None
+    world: World, pool: str, state: State | None, terms: Iterable[Requirement], only: set[str] | None = None
 ) -> list[TaskView]:
     """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
     views = []
@@ -122,7 +129,7 @@ def sorted_views(
         if (pool and task.pool != pool) or (state is not None and task.state is not state):
             continue
         has = task.spec.labels if task.spec is not None else {}
-        view = task_view(world, task.id) if all(has.get(key) == value for key, value in labels.items()) else None
+        view = task_view(world, task.id) if selects(terms, has) else None
         if view is not None:
             views.append(view)
     return views

@@ -18,11 +18,12 @@ import msgspec
 
 from controller.clock import Clock
 from controller.core import codec
+from controller.core.demand import check_satisfiable, demand
 from controller.core.errors import CorruptValue, InvalidField
 from controller.core.records import PoolRecord
 from controller.core.resources import Vector, parse_quantity
 from controller.core.task import Pool, Spec
-from controller.core.validation import check_satisfiable, parse_spec
+from controller.core.validation import parse_spec
 from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys
 
@@ -35,13 +36,14 @@ FALLBACK_RESOURCES = Vector({"cpu": parse_quantity("cpu", "100m"), "memory": par
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one submitted task; `message` says why when it is neither created nor unchanged.
 
-    `index` is its place in what was given, from 0.
+    `index` is its place in what was given, from 0; `field` the path of the field that does not hold, such as `retry.rules[0]`.
     """
 
     id: str
     outcome: Outcome
     message: str = ""
     index: int = 0
+    field: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -101,7 +103,7 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
         raise InvalidField("pool", f"there is no pool {spec.pool!r}; known are {known}")
     named = frozenset(given.get("resources") or ())
     spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, record.pool))
-    check_satisfiable(spec, record.pool)
+    check_satisfiable(spec, record.pool, demand(spec, record.pool))
     return Prepared(spec, named, raw, record.mod, position)
 
 
@@ -198,7 +200,7 @@ class Submission:
                 return self._check(raw, index)
             task_id = raw.get("id") if isinstance(raw, Mapping) else raw.id if isinstance(raw, Spec) else None
             shown = task_id if isinstance(task_id, str) else ""
-            return SubmitResult(id=shown, outcome="invalid", message=str(error), index=index)
+            return SubmitResult(id=shown, outcome="invalid", message=str(error), index=index, field=error.field)
 
     def _create(self, batch: dict[str, Prepared]) -> Iterator[SubmitResult]:
         while batch:

@@ -7,8 +7,10 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from controller.core import codec
+from controller.core.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.core.lifecycle import State
-from controller.core.records import Change, Task, decode_or_empty, is_of_leader
+from controller.core.overview import leads, pool_names
+from controller.core.records import Change, Task, decode_or_empty
 from controller.core.resources import ZERO, Vector
 from controller.core.task import Pool, Spec, Status, Step
 from controller.core.world import World
@@ -74,10 +76,7 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica as it registered itself. `engine` holds the engine's name and its options, such as `state_dir`.
-
-    `engine_problem` says why it does not campaign ("": it does): its engine is not the recorded one, or has not told yet.
-    """
+    """A replica as it registered itself. `engine` holds the engine's name and its options, such as `state_dir`."""
 
     id: str
     instance: str = ""
@@ -89,7 +88,20 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, Any] = {}
     started_at: float = 0.0
     applied_revision: int = 0
-    engine_problem: str = ""
+    at: float = 0.0  # when it wrote this, by its own clock; it does once a heartbeat. 0: an older version, which does not say
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    engine_answers: bool | None = None  # None: it does not lead, and so does not ask
+    engine_age_seconds: float | None = None  # since the engine answered it, when it wrote this
+    engine_problem: str = ""  # why it does not campaign: its engine is not the recorded one, or has not told yet
+
+    def age_seconds(self, now: float) -> float | None:
+        """Seconds since it was last heard of, by its clock and `now`; None when it does not say."""
+        return max(0.0, now - self.at) if self.at else None
+
+    def freshness(self, now: float) -> Freshness:
+        """What that age means. A replica that does not say is taken to be there: its registration has not expired."""
+        age = self.age_seconds(now)
+        return Rule.of(self.heartbeat_seconds).replica.judge(age) if age is not None else Freshness.FRESH
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,8 +160,7 @@ def _problem(world: World, task: Task) -> str:
 
 def pool_views(world: World) -> list[PoolView]:
     """Every pool that is defined, or of which something is held, sorted by name."""
-    broken = {names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers")}
-    return [_pool_view(world, name) for name in sorted(world.pools.keys() | world.ledgers.keys() | broken)]
+    return [_pool_view(world, name) for name in pool_names(world)]
 
 
 def _pool_view(world: World, name: str) -> PoolView:
@@ -177,7 +188,7 @@ def replica_views(world: World) -> list[ReplicaView]:
 
 
 def _replica_view(change: Change, leader: Change | None) -> ReplicaView:
-    role = "leader" if is_of_leader(change, leader) else "follower"
+    role = "leader" if leads(change, leader) else "follower"
     return _lenient(ReplicaView, {**decode_or_empty(change), "id": change.names[0], "role": role})
 
 

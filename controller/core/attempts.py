@@ -12,10 +12,16 @@ from controller.core.task import AttemptId, Observation, Phase
 _LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCEEDED: 2, Phase.FAILED: 2}
 
 
+def waiting_reason(seen: Observation) -> str:
+    """The word of `Observation.waiting`; the message after it may change with every look ("0/5 nodes …")."""
+    return seen.waiting.partition(": ")[0]
+
+
 class Attempt:
     """One attempt as this leader sees it. Times are seconds of the leader's boottime clock."""
 
     __slots__ = (
+        "failures",
         "first_seen_at",
         "id",
         "observation",
@@ -25,6 +31,8 @@ class Attempt:
         "starting",
         "stop_sent_at",
         "stopping",
+        "trouble",
+        "waits_since",
     )
 
     def __init__(self, attempt: AttemptId) -> None:
@@ -37,6 +45,9 @@ class Attempt:
         self.stopping = False  # a Stop is under way
         self.stop_sent_at: float | None = None
         self.retry_at: float | None = None  # the engine did not answer: no effect before
+        self.failures = 0  # effects in a row that the engine did not answer
+        self.trouble = ""  # the engine's words of the last of them
+        self.waits_since = 0.0  # since when it is seen to wait for the reason that it waits for
 
     @property
     def busy(self) -> bool:
@@ -133,5 +144,7 @@ class Attempts:
                 return None
             if not seen.stopped and _LIVELINESS[seen.phase] < _LIVELINESS[before.phase] and before.phase is not Phase.UNKNOWN:
                 return None  # an older view of it that came late
+        if before is None or waiting_reason(before) != waiting_reason(seen):
+            attempt.waits_since = now
         attempt.observation = seen
         return attempt

@@ -11,14 +11,15 @@ from typing import NamedTuple
 import msgspec
 
 from controller.core import transitions
-from controller.core.attempts import Attempt
+from controller.core.attempts import Attempt, waiting_reason
+from controller.core.demand import check_satisfiable
 from controller.core.errors import InvalidField
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.records import PoolRecord, Task
 from controller.core.retry import Verdict, judge
+from controller.core.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
 from controller.core.task import AttemptId, Observation, Phase, RequestKind, Status
 from controller.core.transitions import Moment
-from controller.core.validation import check_satisfiable
 
 LOST_AFTER_STOP_SECONDS = 60.0
 """An attempt that was told to stop, and of which there is no proof so long after its grace, is shown as lost."""
@@ -66,7 +67,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
         # The pool has not changed since: it could not be satisfied when it was submitted. A pool that shrinks later
         # makes its tasks wait instead.
         try:
-            check_satisfiable(task.spec, pool.pool)
+            check_satisfiable(task.spec, pool.pool, task.demand)
         except InvalidField as error:
             return Decision(transitions.rejected(task, "Unsatisfiable", str(error), moment), compares_spec=True)
     limit = task.spec.deadlines.queue_seconds
@@ -83,6 +84,8 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     may_end = attempt is None or not attempt.starting
     if seen is not None and seen.stopped:
         return Decision(end(task, status, seen, moment)) if may_end else None
+    if seen is not None and seen.main_ended and not status.stopping:
+        return Decision(transitions.main_ended(status, seen, moment))
     requested = _holding_request(task, status, attempt, moment)
     if requested is not None:
         return requested
@@ -97,30 +100,49 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
             return Decision(noted)
     if status.stopping:
         return None
-    overdue = _overdue(task, status, moment)
+    if attempt is not None and attempt.failures >= FAILURES_TOLD and attempt.must_start:
+        words = f"{START_DELAYED}: {attempt.trouble}"
+        if (status.reason, _gist(status.message)) != (START_DELAYED, _gist(attempt.trouble)):
+            return Decision(transitions.kept_waiting(status, words, moment))
+    overdue = _overdue(task, status, attempt, moment)
     return Decision(transitions.stop_requested(status, *overdue, moment)) if overdue is not None else None
 
 
 def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status:
     """The attempt has ended, and that is proven: the status without its hold."""
+    if status.stopping in (transitions.MAIN_ENDED, transitions.MAIN_NOT_STARTED):
+        seen = _as_main_ended(status, seen)
     if seen.phase is Phase.SUCCEEDED:
         return transitions.succeeded(status, seen, moment)
     if status.cancelling:
         return transitions.cancelled(status, seen, moment)
     if task.spec is None or task.spec_error:
-        verdict = Verdict(False, 0.0, status.failures + 1, status.start_failures, "its spec can no longer be read")
+        verdict = Verdict(False, 0.0, status.failures + 1, status.start_failures, 0, "its spec can no longer be read")
     else:
-        verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen))
+        verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen), moment.now)
     return transitions.failed(status, seen, verdict, moment)
 
 
+def _as_main_ended(status: Status, seen: Observation) -> Observation:
+    """What counts is how its main container ended: that was recorded before the others were stopped."""
+    succeeded = status.exit_code == 0
+    return msgspec.structs.replace(
+        seen,
+        phase=Phase.SUCCEEDED if succeeded else Phase.FAILED,
+        ran=status.stopping == transitions.MAIN_ENDED,
+        exit_code=status.exit_code,
+        reason="Completed" if succeeded else status.reason,
+        message="",
+        disrupted=False,
+    )
+
+
 def _as_policy_sees(status: Status, seen: Observation) -> Observation:
-    """The observation that retry rules judge: a stop for a deadline is a failure with the deadline's reason."""
-    if status.stopping == "deadline-start":
-        return msgspec.structs.replace(seen, reason="StartDeadlineExceeded", ran=False, disrupted=False)
-    if status.stopping == "deadline-run":
-        return msgspec.structs.replace(seen, reason="DeadlineExceeded", ran=True, disrupted=False)
-    return seen
+    """The observation that retry rules judge: a stop for a deadline, or for what keeps it from running, is a failure."""
+    reason = transitions.stop_reason(status)
+    if not reason:
+        return seen
+    return msgspec.structs.replace(seen, reason=reason, ran=status.stopping == "deadline-run", disrupted=False)
 
 
 def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment: Moment) -> Status | None:
@@ -130,10 +152,12 @@ def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment
     if seen.phase in (Phase.RUNNING, Phase.PENDING):
         if status.lost_since is not None:
             return transitions.found(status, moment)
-        # Noted once for each reason: the words after it may change with every look ("0/5 nodes …").
-        word = seen.waiting.partition(": ")[0][: transitions.REASON_LIMIT]
-        is_news = seen.phase is Phase.PENDING and not status.stopping and word not in ("", status.reason)
-        return transitions.kept_waiting(status, seen.waiting, moment) if is_news else None
+        if seen.phase is Phase.RUNNING or status.stopping:
+            return None
+        word = waiting_reason(seen)[: transitions.REASON_LIMIT]  # noted once for each
+        if word == status.reason or seen.awaits_start:
+            return None
+        return transitions.kept_waiting(status, seen.waiting, moment) if word else transitions.no_longer_waiting(status, moment)
     if status.lost_since is not None:
         return None
     if status.stopping:
@@ -145,10 +169,21 @@ def _observed(status: Status, seen: Observation, attempt: Attempt | None, moment
     return transitions.lost(status, seen.reason or "Lost", message, moment)
 
 
-def _overdue(task: Task, status: Status, moment: Moment) -> tuple[str, str] | None:
+def _gist(words: str) -> str:
+    """What two failures have in common that differ in details alone: what stands before the first colon."""
+    return words.partition(":")[0]
+
+
+def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> tuple[str, str] | None:
     """Why the attempt must be stopped now: kind and message."""
     if task.spec is None:
         return "spec-deleted", "its spec was deleted"
+    due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
+    if due is not None and due <= moment.now:
+        assert attempt is not None
+        assert attempt.observation is not None
+        reason, _, words = attempt.observation.waiting.partition(": ")
+        return transitions.CANNOT_START + reason, words or reason
     limits = task.spec.deadlines
     if status.state is State.PENDING and limits.start_seconds is not None:
         if (status.admitted_at or 0.0) + limits.start_seconds <= moment.now:
@@ -162,8 +197,8 @@ def _overdue(task: Task, status: Status, moment: Moment) -> tuple[str, str] | No
 def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     if RequestKind.CANCEL in task.requests:
         request = task.requests[RequestKind.CANCEL][0]
-        if status.cancelling:
-            why = "it is being cancelled already"
+        if status.cancelling or (status.stopping and status.exit_code == 0):
+            why = "it is being cancelled already" if status.cancelling else "its main container has succeeded"
             return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
         message = f"cancelled by {request.by or 'request'}" + (f": {request.reason}" if request.reason else "")
         return Decision(transitions.stop_requested(status, "cancel", message, moment), (RequestKind.CANCEL,))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from controller.core.lifecycle import FINISHED, State
 from controller.core.records import Task
 from controller.core.resources import Vector
+from controller.core.start_faults import START_DELAYED
 from controller.core.task import Policy, Pool, Status
 from controller.core.world import World
 
@@ -19,6 +20,8 @@ _STOPPING = {
     "deadline-start": "its start deadline has passed",
     "deadline-run": "its run deadline has passed",
     "spec-deleted": "its spec was deleted",
+    "main-ended": "its main container has ended",
+    "main-not-started": "its main container could not be started",
 }
 NAMED = 3  # tasks ahead that are named; the others are counted
 
@@ -100,7 +103,8 @@ def _holding(task: Task, status: Status, now: float) -> str:
     if status.lost_since is not None:
         return _lost(task, status, f"{attempt} {holds}", now)
     if status.stopping:
-        why = _STOPPING.get(status.stopping, status.stopping)
+        kind, _, word = status.stopping.partition(": ")
+        why = f"it cannot start ({word}: {_words(status.message)})" if word else _STOPPING.get(kind, kind)
         return f"{attempt} is being stopped since {why}, and {holds} until its end is observed"
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now
@@ -110,8 +114,11 @@ def _holding(task: Task, status: Status, now: float) -> str:
     since = status.admitted_at or now
     limit = task.spec.deadlines.start_seconds if task.spec is not None else None
     ends = f"; it is stopped in {span(since + limit - now)} if it does not run by then" if limit is not None else ""
+    admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
+    if status.reason == START_DELAYED:
+        return f"{admitted} and could not be started yet: {_words(status.message)}; it is tried again, ever more slowly{ends}"
     said = f"; the engine says: {because}" if (because := _because(status)) else ""
-    return f"{attempt} was admitted {span(now - since)} ago, {holds} and has not been seen running yet{said}{ends}"
+    return f"{admitted} and has not been seen running yet{said}{ends}"
 
 
 def _lost(task: Task, status: Status, held: str, now: float) -> str:
@@ -149,7 +156,7 @@ def _waiting(world: World, task: Task, now: float) -> str:
 
 
 def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
-    asked = task.spec.resources if task.spec is not None else Vector()
+    asked = task.demand
     free = pool.capacity - world.ledger(pool.name).held
     if not asked.fits(pool.capacity):
         return f"{task.id} can never run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool {pool.name}"
@@ -163,22 +170,33 @@ def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
         )
     if not ahead:
         return f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free): it is admitted in the leader's next pass"
-    blocker = _blocker(world, pool, ahead[0], free, now)
+    blocker = _blocker(world, task, pool, now)
     return f"{task.id} would fit, but waits for its turn: {crowd} in pool {pool.name}{blocker}"
 
 
-def _blocker(world: World, pool: Pool, head_id: str, free: Vector, now: float) -> str:
-    """Why the head of the queue keeps others from running."""
-    head = world.tasks.get(head_id)
-    if head is None or head.spec is None or head.spec.resources.fits(free):
-        return ", and the leader admits them first"
-    blocks = f"; the head, {head_id}, asks for {_lack(head.spec.resources, free, 'free')}"
-    if pool.policy is Policy.STRICT:
-        return f"{blocks}, and the pool's policy is strict: nobody passes the head"
-    waited = now - head.queued_at
-    if waited >= pool.backfill_seconds:
-        return f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)} nobody passes it"
-    return f"{blocks}, and smaller ones may pass it for another {span(pool.backfill_seconds - waited)}"
+def _blocker(world: World, task: Task, pool: Pool, now: float) -> str:
+    """Why those ahead of a task that fits keep it from running, by the rules of `Queue.admissible`."""
+    asked = task.demand
+    free = pool.capacity - world.ledger(pool.name).held
+    passed = ""
+    for head_id, request in world.queue(pool.name).heads_before(task.id, pool):
+        if request.fits(free):
+            free = free - request  # admitted first
+            continue
+        blocks = f"; the head, {head_id}, asks for {_lack(request, free, 'free')}"
+        if pool.policy is Policy.STRICT:
+            return f"{blocks}, and the pool's policy is strict: nobody passes the head"
+        waited = now - world.tasks[head_id].queued_at
+        if waited < pool.backfill_seconds:
+            passed = passed or f"{blocks}, and smaller ones may pass it for another {span(pool.backfill_seconds - waited)}"
+            continue
+        free = free.without(request)
+        if not asked.fits(free):
+            return (
+                f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)} nobody passes it by taking what it "
+                f"needs, and {task.id} asks for {_lack(asked, free, 'beside that')}"
+            )
+    return passed or ", and the leader admits them first"
 
 
 def _lack(asked: Vector, limit: Vector, what: str) -> str:

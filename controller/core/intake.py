@@ -8,8 +8,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from controller.core.attempts import Attempts
+from controller.core.attempts import Attempt, Attempts
 from controller.core.records import Task
+from controller.core.start_faults import FAILURES_TOLD, LONGEST_PAUSE_SECONDS, start_fault_due
 from controller.core.task import AttemptId, Observation, Phase
 from controller.core.world import World
 
@@ -44,6 +45,9 @@ class Intake:
         attempt = self._attempts.observe(seen, now, asked_at)
         if attempt is not None:
             self._touch(seen.attempt)
+            due = start_fault_due(attempt)
+            if due is not None:
+                heapq.heappush(self._wakes, (due, attempt.id))
 
     def listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
         """A full list, asked for at `began`: what it lacks is gone, unless it was started since."""
@@ -52,7 +56,7 @@ class Intake:
         for observation in seen:
             names.add(observation.attempt)
             self.observed(observation, now, began)
-        is_first = not self.engine_listed
+        is_first, is_back = not self.engine_listed, not self.engine_answers
         self.engine_listed = self.engine_answers = True
         for task in self._world.holding.values():
             attempt_id = AttemptId(task.id, task.attempt)
@@ -73,6 +77,11 @@ class Intake:
             if attempt.id not in names and not (current or started_since or seen_since or attempt.busy):
                 self._attempts.drop(attempt.id)  # an orphan that has gone
         self._attempts.renumber(names)
+        if is_back:
+            for attempt in self._attempts:
+                if attempt.failures:
+                    self._answered(attempt)
+                    self._touch(attempt.id)  # what waited for the engine need not wait out its pause
         self._world.dirty_pools.update(dict.fromkeys(self._world.queues))
 
     def unavailable(self) -> None:
@@ -83,6 +92,7 @@ class Intake:
         """A Start succeeded, or found the attempt there."""
         attempt = self._attempts.ensure(attempt_id)
         attempt.starting, attempt.start_done_at = False, now
+        self._answered(attempt)
         self.observed(seen, now, None if seen.stopped else now)
         self._touch(attempt_id)
 
@@ -99,20 +109,32 @@ class Intake:
         """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at once."""
         attempt = self._attempts.ensure(attempt_id)
         attempt.stopping, attempt.stop_sent_at = False, now
+        self._answered(attempt)
         if seen is not None:
             self.observed(seen, now)
         self._touch(attempt_id)
 
-    def effect_failed(self, attempt_id: AttemptId, retry_at: float) -> None:
-        """The engine did not answer an effect; nothing is known of its outcome, and it is tried again at `retry_at`."""
+    def effect_failed(self, attempt_id: AttemptId, message: str, retry_after: float, now: float, *, is_delay: bool = False) -> None:
+        """The engine did not answer an effect; nothing is known of its outcome, and it is tried again after a pause.
+
+        The pause grows from `retry_after` seconds with each failure in a row; not where it `is_delay`: a thing that takes time.
+        """
         attempt = self._attempts.ensure(attempt_id)
         attempt.starting = attempt.stopping = False
-        attempt.retry_at = retry_at
-        heapq.heappush(self._wakes, (retry_at, attempt_id))
+        growth = 1.0 if is_delay else 2.0 ** min(attempt.failures, 16)
+        attempt.failures, attempt.trouble = attempt.failures + 1, message
+        attempt.retry_at = now + max(retry_after, min(retry_after * growth, LONGEST_PAUSE_SECONDS))
+        heapq.heappush(self._wakes, (attempt.retry_at, attempt_id))
+        if attempt.failures >= FAILURES_TOLD:
+            self._touch(attempt_id)
 
     def observations(self) -> list[Observation]:
         """What is known of attempts: all that hold something, and whatever else may run."""
         return [attempt.observation for attempt in self._attempts if attempt.observation is not None]
+
+    @staticmethod
+    def _answered(attempt: Attempt) -> None:
+        attempt.failures, attempt.trouble, attempt.retry_at = 0, "", None
 
     def _touch(self, attempt_id: AttemptId) -> None:
         """Something happened to an attempt: its task and it are looked at in the next pass."""

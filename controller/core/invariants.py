@@ -16,10 +16,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from controller.core.codec import decode_history
+from controller.core.demand import demand
 from controller.core.errors import CorruptValue
 from controller.core.finding import Finding, Mender, Severity
 from controller.core.lifecycle import HOLDING, Event, State, is_path
-from controller.core.records import Task, decode_or_empty
+from controller.core.records import PoolRecord, Task, decode_or_empty
 from controller.core.resources import ZERO, Vector, format_quantity
 from controller.core.task import RequestKind, Status, Step
 from controller.core.world import World
@@ -40,19 +41,19 @@ def check_world(world: World) -> list[Finding]:
     findings = [*check_layout(world), *check_ledgers(world, world.tasks.values()), *check_requests(world)]
     findings += check_terms(world, [written for task in world.tasks.values() if (written := written_by(task)) is not None])
     for task in world.tasks.values():
-        findings += check_task(task)
+        findings += check_task(task, world.pools.get(task.pool))
     return findings
 
 
-def check_task(task: Task) -> list[Finding]:
-    """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6)."""
+def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
+    """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6). `pool` is its pool's."""
     status = task.status
     if status is None or "states" in task.frozen:
         return []
     findings = list(_history_findings(task, status))
-    hold, pool = rightful_hold(task, status)
-    if (hold, pool) != (status.hold, status.pool):
-        should = f"{hold}{f' of pool {pool}' if pool != status.pool else ''}"
+    hold, of = rightful_hold(task, status, pool)
+    if (hold, of) != (status.hold, status.pool):
+        should = f"{hold}{f' of pool {of}' if of != status.pool else ''}"
         findings.append(
             Finding(
                 invariant="I1",
@@ -80,10 +81,11 @@ def check_task(task: Task) -> list[Finding]:
     return findings
 
 
-def rightful_hold(task: Task, status: Status) -> tuple[Vector, str]:
+def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[Vector, str]:
     """What the task should hold, and of which pool: nothing unless it is Pending or Running, and then what its spec asks for.
 
-    A spec that may be another one than the attempt was admitted with (changed or put again by hand) judges nothing.
+    A spec that may be another one than the attempt was admitted with (changed or put again by hand) judges nothing, nor does
+    a pool that has changed since its pod template had a part in the hold.
     """
     if status.state not in HOLDING:
         return ZERO, status.pool
@@ -91,7 +93,11 @@ def rightful_hold(task: Task, status: Status) -> tuple[Vector, str]:
     is_original = task.spec_mod == task.spec_create and status.created_at == task.submitted_at and not task.spec_error
     if spec is None or not is_original or "tasks" in task.frozen:
         return status.hold, status.pool
-    return spec.resources, spec.pool
+    if not status.sized_by:
+        return spec.resources, spec.pool
+    if pool is None or pool.mod != status.sized_by:
+        return status.hold, spec.pool
+    return demand(spec, pool.pool), spec.pool
 
 
 def holding_tasks(world: World) -> Iterator[Task]:

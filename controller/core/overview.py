@@ -1,4 +1,4 @@
-"""What the status endpoint and the metrics both say of the whole model: sums over what is held, heads of queues, lags.
+"""What the status endpoint, the metrics and the client say of the whole model: what is held, heads of queues, lags, who leads.
 
 Pure; the cost follows the pools and what is held, never the number of tasks stored.
 """
@@ -11,6 +11,13 @@ from typing import NamedTuple
 from controller.core.records import Change, decode_or_empty
 from controller.core.resources import ZERO, Vector
 from controller.core.world import World
+
+
+def pool_names(world: World) -> list[str]:
+    """Pools that are defined, or of which something is held although they are not, or whose records do not parse; sorted."""
+    held = (name for name, ledger in world.ledgers.items() if ledger.held)
+    damaged = (names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers"))
+    return sorted({*world.pools, *held, *damaged})
 
 
 class Holding(NamedTuple):
@@ -51,7 +58,7 @@ def next_admission(world: World, pool: str, now: float) -> str:
         return ""
     free = record.pool.capacity - world.ledger(pool).held
     queue = world.queue(pool)
-    waited = lambda task_id: now - world.tasks[task_id].submitted_at  # noqa: E731  # as the queue orders them
+    waited = lambda task_id: now - world.tasks[task_id].queued_at  # noqa: E731
     return next(queue.admissible(record.pool, free, waited, lambda task_id: not world.tasks[task_id].requests), "")
 
 
@@ -59,3 +66,11 @@ def lag_revisions(registration: Change) -> int:
     """Revisions that a replica had not applied when it wrote this registration of itself (its own write not counted)."""
     applied = decode_or_empty(registration).get("applied_revision")
     return max(0, registration.mod - 1 - applied) if isinstance(applied, int) else 0
+
+
+def leads(registration: Change, leader: Change | None) -> bool:
+    """Whether the replica that wrote this registration has the leader key: the same process, and not just the same name."""
+    record = decode_or_empty(leader)
+    return bool(record) and decode_or_empty(registration).get("instance", registration.names[0]) == record.get(
+        "instance", record.get("id")
+    )

@@ -16,8 +16,9 @@ from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
 from controller.core.intake import Intake
 from controller.core.plan import Forget, Plan, Settle, Start, Stop
-from controller.core.records import Change, Task
+from controller.core.records import Change, PoolRecord, Task
 from controller.core.repair import plan_repair
+from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Pool, Status, fencing_environment
 from controller.core.transitions import Moment
 from controller.core.world import World
@@ -147,6 +148,7 @@ class Planner(Intake):
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Take into the draft what is ready now."""
+        self._world.sight(now)
         self._world.advance(now)
         while self._wakes and self._wakes[0][0] <= now:
             self._touch(heapq.heappop(self._wakes)[1])
@@ -209,7 +211,7 @@ class Planner(Intake):
             self._stop(attempt, grace, status.uid, status.stopping, draft)
         elif attempt.must_start and task.spec is not None:
             attempt.starting = True
-            draft.plan.effects.append(self._start(attempt.id, task, task.attempt, repeated=True))
+            draft.plan.effects.append(self._start(attempt.id, task, status.hold, repeated=True))
 
     def _plan_attempts(self, draft: Draft) -> None:
         """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten (invariant I5)."""
@@ -264,14 +266,14 @@ class Planner(Intake):
             record = self._world.pools.get(name)
             if record is None or record.pool.paused or self._world.pool_is_frozen(name):
                 continue
-            self._admit(record.pool, draft)
+            self._admit(record, draft)
 
-    def _admit(self, pool: Pool, draft: Draft) -> None:
-        now = draft.moment.now
+    def _admit(self, record: PoolRecord, draft: Draft) -> None:
+        pool, now = record.pool, draft.moment.now
         free = pool.capacity - draft.held(pool.name)
 
         def waited(task_id: str) -> float:
-            return now - self._world.tasks[task_id].submitted_at  # as the queue orders them
+            return now - self._world.tasks[task_id].queued_at
 
         def may_start(task_id: str) -> bool:
             task = self._world.tasks[task_id]
@@ -285,20 +287,20 @@ class Planner(Intake):
             task = self._world.tasks[task_id]
             assert task.spec is not None
             number = max(task.attempt, self._attempts.highest(task_id)) + 1
-            status = transitions.admitted(task, task.spec, number, draft.moment)
+            status = transitions.admitted(task, task.spec, record.mod, number, draft.moment)
             if not draft.add(task, Decision(status, compares_spec=True), admitted_to=pool.name):
                 self._world.dirty_pools[pool.name] = None
                 return
-            draft.plan.effects.append(self._start(AttemptId(task_id, number), task, number, repeated=False))
+            draft.plan.effects.append(self._start(AttemptId(task_id, number), task, status.hold, repeated=False))
 
-    def _start(self, attempt_id: AttemptId, task: Task, number: int, *, repeated: bool) -> Start:
+    def _start(self, attempt_id: AttemptId, task: Task, hold: Vector, *, repeated: bool) -> Start:
         assert task.spec is not None
         record = self._world.pools.get(task.pool)
         environment = fencing_environment(attempt_id, self._term.revision, task.spec.env)
         pool = record.pool if record is not None else Pool(name=task.pool)
         launch = Launch(
-            attempt=AttemptId(task.id, number), cluster=self._term.cluster, term=self._term.revision,
-            spec=task.spec, pool=pool, environment=environment, repeated=repeated,
+            attempt=attempt_id, cluster=self._term.cluster, term=self._term.revision,
+            spec=task.spec, pool=pool, environment=environment, hold=hold, repeated=repeated,
             installation=self._term.installation,
         )  # fmt: skip
         return Start(attempt_id, launch)

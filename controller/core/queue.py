@@ -2,8 +2,8 @@
 
 Order: higher priority first, then submission (the spec's create revision): no clock decides it. Waiting tasks are kept
 by what they ask for and their priority, so that a pass looks at one head for each and not at every waiting task: its cost
-follows the number of distinct requests plus what it admits. Within such a group the first has waited longest, so that
-nobody who has waited long enough under `backfill` is passed unseen.
+follows the number of distinct requests plus what it admits. Within such a group the first stands for all: it is the first
+to be admitted, and under `backfill` resources are set aside for it before they are for those behind it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
 
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._places
@@ -81,6 +84,12 @@ class Queue:
                 ahead.extend(places.irange(maximum=place, inclusive=(True, False)))
         return [other.task_id for other in sorted(ahead)]
 
+    def heads_before(self, task_id: str, pool: Pool) -> list[tuple[str, Vector]]:
+        """Of those that are ahead (see `ahead_of`) the first of each request and priority, with its request, in order."""
+        place = self.place(task_id)
+        groups = ((places[0], request) for (request, _), places in self._groups.items() if request.fits(pool.capacity))
+        return [(head.task_id, request) for head, request in sorted(groups) if place is not None and head < place]
+
     def admissible(
         self, pool: Pool, free: Vector, waited_seconds: Callable[[str], float], may_start: Callable[[str], bool]
     ) -> Iterator[str]:
@@ -88,7 +97,9 @@ class Queue:
 
         `free` is what the pool has left; each task that is yielded is taken to be admitted. A task that asks for more than
         the whole capacity, or for which `may_start` is false, never blocks others. Under `strict` the first that does not
-        fit ends the pass; under `backfill` it is passed over until `waited_seconds(task)` reaches `backfill_seconds`.
+        fit ends the pass. Under `backfill` it is passed over, and once `waited_seconds(task)` reaches `backfill_seconds` what
+        it asks for is set aside as far as it is there: those behind it take nothing of a resource that it lacks, and leave
+        enough of each other one, so that nobody whom it lets pass delays it.
         """
         heads = [(places[0], 0, request) for (request, _), places in self._groups.items() if request.fits(pool.capacity)]
         heapq.heapify(heads)  # places are unique, so that requests are never compared
@@ -96,8 +107,10 @@ class Queue:
             place, index, request = heapq.heappop(heads)
             ready = may_start(place.task_id)
             if ready and not request.fits(free):
-                if pool.policy is Policy.STRICT or waited_seconds(place.task_id) >= pool.backfill_seconds:
+                if pool.policy is Policy.STRICT:
                     return
+                if waited_seconds(place.task_id) >= pool.backfill_seconds:
+                    free = free.without(request)
                 continue  # passed over, with its group, since what is free only shrinks during a pass
             places = self._groups[request, place.rank]
             if index + 1 < len(places):

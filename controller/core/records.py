@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -37,11 +38,13 @@ class Task:
 
     __slots__ = (
         "counted",
+        "demand",
         "due",
         "extras",
         "frozen",
         "id",
         "requests",
+        "seen_at",
         "spec",
         "spec_create",
         "spec_error",
@@ -57,12 +60,14 @@ class Task:
         self.spec_error = ""
         self.spec_create = 0
         self.spec_mod = 0
-        self.submitted_at = 0.0
+        self.submitted_at = 0.0  # by the submitter's clock: shown, and nothing is decided by it
+        self.seen_at: float | None = None  # when this replica saw the spec, by its own clock: see World.sight
         self.status: Status | None = None
         self.extras: codec.Extras = codec.NO_EXTRAS
         self.status_mod = 0
         self.requests: Mapping[RequestKind, tuple[Request, int]] = NO_REQUESTS  # kind → (request, mod)
         self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
+        self.demand = ZERO  # what it asks for of its pool, while it is in the queue
         self.due: float | None = None  # when its timer rings next
         self.counted: tuple[str, State] | None = None  # under which pool and state it is counted
 
@@ -93,7 +98,7 @@ class Task:
         status, spec = self.status, self.spec
         if status is None:
             limit = spec.deadlines.queue_seconds if spec is not None else None
-            return self.submitted_at + limit if limit is not None else None
+            return self.queued_at + limit if limit is not None else None
         if status.state is State.WAITING_RETRY:
             return status.retry_at or 0.0
         if status.state in FINISHED:
@@ -111,10 +116,13 @@ class Task:
 
     @property
     def queued_at(self) -> float:
-        """Since when it waits for admission: its submission, or the end of its last back-off."""
+        """Since when it waits for admission: its submission, as this replica saw it, or the end of its last back-off.
+
+        Queue deadlines and `backfill_seconds` are counted from here.
+        """
         if self.status is not None and self.status.state is State.WAITING_RETRY:
             return self.status.retry_at or 0.0
-        return self.submitted_at
+        return self.seen_at if self.seen_at is not None else self.submitted_at
 
     @property
     def retention_seconds(self) -> float:
@@ -147,7 +155,12 @@ def decode_or_empty(change: Change | None) -> dict[str, Any]:
         return {}
 
 
-def is_of_leader(replica: Change, leader: Change | None) -> bool:
-    """Whether a replica's registration is that of the leader: by its instance, since two replicas may have one name."""
-    record, leading = decode_or_empty(replica), decode_or_empty(leader)
-    return bool(leading) and record.get("instance", replica.names[0]) == leading.get("instance", leading.get("id"))
+def number_in(record: Mapping[str, Any], name: str) -> float | None:
+    """A field of such a record, where it is a number that a float can be; anybody may have written anything."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond all floats
+        return None

@@ -146,7 +146,7 @@ class _Draft:
         if task is None or task.status is None or not found:
             self._answer(wanted, Verdict.GONE, "its status shows nothing of that kind that could be repaired")
             return
-        hold, pool = rightful_hold(task, task.status)
+        hold, pool = rightful_hold(task, task.status, self._world.pools.get(task.pool))
         changes_hold = task.status.is_holding and (hold, pool) != (task.status.hold, task.status.pool)
         if changes_hold:
             blocked = self._blocked(task.status.pool) or self._blocked(pool)
@@ -172,7 +172,8 @@ class _Draft:
         status = task.status
         if status is None or "states" in task.frozen:
             return []
-        found = [finding.what for finding in check_task(task) if (finding.invariant, finding.mender) == (invariant, Mender.REPAIR)]
+        wrong = check_task(task, self._world.pools.get(task.pool))
+        found = [finding.what for finding in wrong if (finding.invariant, finding.mender) == (invariant, Mender.REPAIR)]
         if invariant == "I7" and status.term > self._moment.epoch:
             found.append(f"names term {status.term}, but the epoch is only {self._moment.epoch}")
         elif invariant == "I7" and task.id in self._written_late():

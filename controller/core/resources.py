@@ -162,6 +162,13 @@ class Vector(Mapping[str, int]):
             amounts[name] = amounts.get(name, 0) - amount
         return Vector(amounts)
 
+    def without(self, other: Vector) -> Vector:
+        """What is left when `other` is set aside: its amounts are taken off, down to nothing and no further."""
+        amounts = self._amounts.copy()
+        for name, amount in other.items():
+            amounts[name] = min(amounts.get(name, 0), max(0, amounts.get(name, 0) - amount))
+        return Vector(amounts)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vector) and self._amounts == other._amounts
 

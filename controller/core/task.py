@@ -79,6 +79,7 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     on_lost: OnLost = OnLost()
     retention_seconds: float = 86400.0
     pod_template: dict[str, Any] = field(default_factory=dict)
+    main_container: str = ""  # whose end ends the attempt; "" for that of all containers, unless the pool names one
 
 
 class StoredSpec(NamedTuple):
@@ -169,13 +170,15 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     pool: str = ""
     attempt: int = 0
     hold: Vector = ZERO
+    sized_by: int = 0  # the mod of the pool whose pod template has a part in `hold`; 0 when `hold` is the spec's resources
     uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
     node: str = ""
-    stopping: str = ""  # why the attempt is being stopped: "cancel", "deadline-start", "deadline-run"; "" when it is not
+    stopping: str = ""  # why the attempt is being stopped (see transitions.stop_requested); "" when it is not
     lost_since: float | None = None  # since when the attempt may have ended without proof; its hold stays
     abandoned: int = 0  # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
     failures: int = 0  # attempts that ran and failed, as the retry policy counts them
     start_failures: int = 0
+    uncounted: int = 0  # attempts in a row that the retry policy did not count, such as those that the platform ended
     exit_code: int | None = None
     reason: str = ""
     message: str = ""
@@ -257,6 +260,7 @@ class Observation(Struct, frozen=True, kw_only=True):
     node: str = ""
     started_at: float | None = None
     finished_at: float | None = None
+    main_ended: bool = False  # the container that ends the attempt has (see exit_code, ran), and others have not
     disrupted: bool = False  # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
     awaits_start: bool = False  # created, but not let loose: another Start does it
     awaits_commit: bool = False  # ended, and the engine keeps what is left of it until a Settle says that this is committed
@@ -265,8 +269,8 @@ class Observation(Struct, frozen=True, kw_only=True):
 class Launch(Struct, frozen=True, kw_only=True):
     """All an engine needs to start an attempt. `environment` holds the user's variables and the fencing token.
 
-    `repeated` says that an earlier Start of the attempt may still be under way, so that a refusal of this one alone does
-    not prove that nothing was started.
+    `hold` is what the attempt holds of its pool. `repeated` says that an earlier Start of the attempt may still be under
+    way, so that a refusal of this one alone does not prove that nothing was started.
     """
 
     attempt: AttemptId
@@ -275,10 +279,16 @@ class Launch(Struct, frozen=True, kw_only=True):
     spec: Spec
     pool: Pool
     environment: dict[str, str]
+    hold: Vector | None = None  # None: not known
     repeated: bool = False
     installation: str = ""  # the id that what is created carries
 
 
+FENCE = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
+"""The variables of an attempt's fencing token, which no user can set."""
+
+
 def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:
-    """The user's variables plus TALLY_TASK_ID, TALLY_ATTEMPT and TALLY_TERM (which the user cannot set)."""
-    return {**env, "TALLY_TASK_ID": attempt.task_id, "TALLY_ATTEMPT": str(attempt.number), "TALLY_TERM": str(term)}
+    """The fencing token's variables, and then the user's in their order: Kubernetes lets a variable refer to those before it."""
+    fence = dict(zip(FENCE, (attempt.task_id, str(attempt.number), str(term)), strict=True))
+    return {**fence, **env, **fence}

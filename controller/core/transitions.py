@@ -20,6 +20,9 @@ from controller.core.task import HISTORY_LIMIT, SCHEMA_VERSION, Observation, Req
 
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
 REASON_LIMIT = 64
+CANNOT_START = "cannot-start: "
+"""Before the engine's word, in `Status.stopping`: such an end is a failure to start."""
+MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"  # why an attempt is stopped, beside a user's wish or a deadline
 
 
 class Moment(NamedTuple):
@@ -30,15 +33,17 @@ class Moment(NamedTuple):
     op: str
 
 
-def admitted(task: Task, spec: Spec, attempt: int, moment: Moment) -> Status:
-    """It fits and it is its turn: the hold begins, and with it attempt number `attempt`."""
+def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
+    """It fits its pool, as that is at `pool_mod`, and it is its turn: the hold begins, and with it attempt number `attempt`."""
     return _step(
         _status_of(task),
         Event.ADMITTED,
         moment,
         pool=task.pool,  # whose queue it waited in; a spec put again by hand may name another by now
-        hold=spec.resources,
+        hold=task.demand,
+        sized_by=pool_mod if task.demand != spec.resources else 0,
         attempt=attempt,
+        queued_at=task.queued_at,
         admitted_at=moment.now,
         started_at=None,
         finished_at=None,
@@ -65,12 +70,23 @@ def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
 def running(status: Status, seen: Observation, moment: Moment) -> Status:
     """Its attempt runs."""
     started_at = _started_at(status, seen, moment)
-    return _step(status, Event.RUNNING_OBSERVED, moment, started_at=started_at, uid=seen.uid, node=seen.node, lost_since=None)
+    fields: dict[str, Any] = {"started_at": started_at, "uid": seen.uid, "node": seen.node, "lost_since": None}
+    return _step(status, Event.RUNNING_OBSERVED, moment, **fields)
 
 
 def stop_requested(status: Status, why: str, message: str, moment: Moment) -> Status:
-    """Its attempt is to be stopped (`why`: cancel, deadline-start, deadline-run, spec-deleted); the hold stays until then."""
+    """Its attempt is to be stopped, the hold stays until then. `why`: cancel, deadline-start, deadline-run, spec-deleted, or
+    CANNOT_START and the engine's word for what keeps it from running.
+    """
     return _step(status, Event.STOP_REQUESTED, moment, why, message, stopping=why)
+
+
+def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
+    """Its main container has ended, or could not be started: that is its end, and what else is in its pod is to be stopped."""
+    why = MAIN_ENDED if seen.ran else MAIN_NOT_STARTED
+    what = f"its main container ended with exit code {seen.exit_code}" if seen.ran else "its main container could not be started"
+    message = what + (f": {seen.message}" if seen.message else "")
+    return _step(status, Event.STOP_REQUESTED, moment, seen.reason or why, message, stopping=why, exit_code=seen.exit_code)
 
 
 def succeeded(status: Status, seen: Observation, moment: Moment) -> Status:
@@ -84,13 +100,18 @@ def cancelled(status: Status, seen: Observation, moment: Moment) -> Status:
     return _step(status, Event.STOPPED_OBSERVED, moment, "Cancelled", status.message or seen.message, **fields)
 
 
+def stop_reason(status: Status) -> str:
+    """Why an attempt that was stopped by us has failed; "" where it was not stopped for a fault."""
+    if status.stopping.startswith(CANNOT_START):
+        return status.stopping.removeprefix(CANNOT_START)
+    return {"deadline-start": "StartDeadlineExceeded", "deadline-run": "DeadlineExceeded"}.get(status.stopping, "")
+
+
 def failed(status: Status, seen: Observation, verdict: Verdict, moment: Moment) -> Status:
     """Its attempt was observed to have failed or to be gone: the hold ends, and another attempt may follow after a back-off."""
-    reason = {"deadline-start": "StartDeadlineExceeded", "deadline-run": "DeadlineExceeded", "spec-deleted": "SpecDeleted"}.get(
-        status.stopping, seen.reason or "Failed"
-    )
+    reason = stop_reason(status) or ("SpecDeleted" if status.stopping == "spec-deleted" else seen.reason or "Failed")
     message = "; ".join(part for part in (status.message if status.stopping else "", seen.message, verdict.why) if part)
-    counts: dict[str, Any] = {"failures": verdict.failures, "start_failures": verdict.start_failures}
+    counts = {"failures": verdict.failures, "start_failures": verdict.start_failures, "uncounted": verdict.uncounted}
     ended = _step(status, Event.FAILED_OBSERVED, moment, reason, message, **counts, **_ended(status, seen, moment))
     if not verdict.retry:
         return ended
@@ -101,7 +122,8 @@ def failed(status: Status, seen: Observation, verdict: Verdict, moment: Moment) 
 def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
     """A user wants another attempt: at once, with fresh counts."""
     message = _request_message(request)
-    fields: dict[str, Any] = {"retry_at": moment.now, "failures": 0, "start_failures": 0, "finished_at": None, "exit_code": None}
+    counts: dict[str, Any] = {"failures": 0, "start_failures": 0, "uncounted": 0}
+    fields = counts | {"retry_at": moment.now, "finished_at": None, "exit_code": None}
     return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, **fields)
 
 
@@ -111,6 +133,11 @@ def kept_waiting(status: Status, waiting: str, moment: Moment) -> Status:
     return _step(status, Event.NOTED, moment, reason, message or reason)
 
 
+def no_longer_waiting(status: Status, moment: Moment) -> Status:
+    """What kept its attempt from running is over, though it does not run yet: the reason does not outlive the wait."""
+    return _note(status, "Starting", f"no longer {status.reason}", moment, {"reason": "", "message": ""})
+
+
 def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
     """Its attempt may have ended, but there is no proof: the hold stays, and operators are told."""
     return _step(status, Event.NOTED, moment, reason, message, lost_since=moment.now)
@@ -118,7 +145,7 @@ def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
 
 def found(status: Status, moment: Moment) -> Status:
     """A lost attempt is observed again."""
-    return _step(status, Event.NOTED, moment, "Found", "the attempt is observed again", lost_since=None)
+    return _note(status, "Found", "the attempt is observed again", moment, {"lost_since": None, "reason": "", "message": ""})
 
 
 def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:
@@ -156,12 +183,13 @@ def _note(status: Status, reason: str, message: str, moment: Moment, fields: dic
 def _status_of(task: Task) -> Status:
     if task.status is not None:
         return task.status
-    return Status(pool=task.pool, created_at=task.submitted_at, queued_at=task.submitted_at)
+    return Status(pool=task.pool, created_at=task.submitted_at, queued_at=task.queued_at)
 
 
 def _ended(status: Status, seen: Observation, moment: Moment) -> dict[str, Any]:
     return {
         "hold": ZERO,
+        "sized_by": 0,
         "stopping": "",
         "lost_since": None,
         "exit_code": seen.exit_code,
@@ -197,7 +225,8 @@ def _step(status: Status, event: Event, moment: Moment, reason: str = "", messag
         message=message[:MESSAGE_LIMIT],
         term=moment.epoch,
     )
-    if reason or message or event is Event.ADMITTED:  # a new attempt does not carry the last one's words
+    # A new attempt does not carry the last one's words, and what runs does not carry those of its wait.
+    if reason or message or event is Event.ADMITTED or (event is Event.RUNNING_OBSERVED and not status.stopping):
         fields |= {"reason": step.reason, "message": step.message}
     return _record(status, step, moment, {"state": state, **fields})
 

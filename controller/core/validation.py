@@ -6,16 +6,20 @@ field that does not hold. Durations may be given as seconds (`30`, `1.5`) or as 
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 import msgspec
 
+from controller.core.demand import pod_requests
 from controller.core.errors import InvalidField
+from controller.core.pod_merge import check_template, overlay
 from controller.core.resources import Vector
-from controller.core.task import Deadlines, OnLost, Policy, Pool, RetryPolicy, RetryRule, Spec
+from controller.core.task import FENCE, Deadlines, OnLost, Policy, Pool, RetryPolicy, RetryRule, Spec
 
 MAX_ID = 52  # "<id>-<attempt>" must stay a DNS label of 63 characters, with ten digits for the attempt
 MAX_SPEC_BYTES = 256 * 1024  # etcd takes 1.5 MiB in a request; a spec is read again and again
@@ -23,7 +27,7 @@ MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 MAX_ATTEMPTS = 1000
 MAX_NUMBER = 1e18
 MAX_NESTING = 50  # of mappings and lists in a pod template; whoever writes it out again must not run out of stack
-RESERVED_ENV = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
+SIMILAR = 0.75  # of difflib's ratio: below it what is known is no more likely to be meant than to be nonsense
 
 _ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -96,15 +100,6 @@ def parse_pool(raw: object) -> Pool:
     return Pool(**_read(fields, _POOL))
 
 
-def check_satisfiable(spec: Spec, pool: Pool) -> None:
-    """Raises InvalidField, with the numbers, when the spec asks for more than its pool has when empty."""
-    for name in spec.resources.exceeding(pool.capacity):
-        asked = Vector({name: spec.resources[name]}).format()[name]
-        have = Vector({name: pool.capacity.get(name)}).format().get(name)
-        problem = f"pool {pool.name!r} has {have} in all" if have else f"pool {pool.name!r} has none (it has {pool.capacity})"
-        raise InvalidField(f"resources.{name}", f"asks for {asked}, but {problem}: it could never run")
-
-
 _Parse = Callable[[object, str], Any]
 
 
@@ -114,7 +109,9 @@ def _read(fields: Mapping[str, Any], parsers: Mapping[str, _Parse], prefix: str 
     for name, raw in fields.items():
         parse = parsers.get(name)
         if parse is None:
-            raise InvalidField(f"{prefix}{name}", f"is not a field; known here are {', '.join(parsers)}")
+            meant = difflib.get_close_matches(name, parsers, 1, SIMILAR)
+            advice = f"did you mean {meant[0]}?" if meant else f"known here are {', '.join(parsers)}"
+            raise InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
         if raw is not None:
             values[name] = parse(raw, f"{prefix}{name}")
     return values
@@ -128,9 +125,20 @@ def _mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
 
 def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
     """A mapping of anything, as it will be read back from the store: what JSON has no word for (a date) is text from here on."""
+    return _decoded(_as_json(raw, field, problem), field)
+
+
+def _as_json(raw: object, field: str, problem: str) -> bytes:
     try:
-        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(_mapping(raw, field, problem)))
+        return msgspec.json.encode(_mapping(raw, field, problem))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
+
+
+def _decoded(text: bytes, field: str) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
         raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
     if _is_deeper_than(MAX_NESTING, plain):
         raise InvalidField(field, f"is nested more than {MAX_NESTING} deep")
@@ -175,7 +183,8 @@ def _boolean(raw: object, field: str) -> bool:
 
 def _text(raw: object, field: str) -> str:
     if not isinstance(raw, str):
-        raise InvalidField(field, f"is {_shown(raw)}, expected text")
+        quotes = ": put it in quotes" if isinstance(raw, int | float) else ""
+        raise InvalidField(field, f"is {_shown(raw)}, expected text{quotes}")
     if "\0" in raw:
         raise InvalidField(field, "holds a NUL character, which no process can be given")
     try:
@@ -208,7 +217,7 @@ def _env(raw: object, field: str) -> dict[str, str]:
         path = f"{field}.{name}"
         if _ENV_NAME.fullmatch(name) is None:
             raise InvalidField(path[:100], "is not a variable's name: letters, digits and '_', not beginning with a digit")
-        if name in RESERVED_ENV:
+        if name in FENCE:
             raise InvalidField(path, "is set by Tally (the attempt's fencing token) and cannot be given")
         env[name] = str(value) if isinstance(value, int) and _is_number(value) else _text(value, path)
     return env
@@ -315,8 +324,24 @@ def _integer_within(low: int, high: int) -> _Parse:
     return lambda raw, field: _integer(raw, field, low, high)
 
 
-def _json_of(problem: str) -> _Parse:
-    return lambda raw, field: _json_object(raw, field, problem)
+def _template(raw: object, field: str) -> dict[str, Any]:
+    return _checked_template(_as_json(raw, field, "expected a pod template"), field)
+
+
+@lru_cache(maxsize=64)  # the tasks of one user have few different ones: each is checked once, and kept once
+def _checked_template(text: bytes, field: str) -> dict[str, Any]:
+    template = _decoded(text, field)
+    check_template(template, field)
+    pod_requests(overlay({}, template).get("spec", {}), f"{field}.spec")
+    return template
+
+
+def _engine_options(raw: object, field: str) -> dict[str, Any]:
+    """What they mean is the engine's to say, but for the pod template, which decides on what is held."""
+    options = _json_object(raw, field, "expected a mapping")
+    if "pod_template" in options:
+        _template(options["pod_template"], f"{field}.pod_template")
+    return options
 
 
 _SPEC: dict[str, _Parse] = {
@@ -335,7 +360,8 @@ _SPEC: dict[str, _Parse] = {
     "grace_seconds": parse_duration,
     "on_lost": _on_lost,
     "retention_seconds": parse_duration,
-    "pod_template": _json_of("expected a pod template"),
+    "pod_template": _template,
+    "main_container": _named("a container's name"),
 }
 _RETRY: dict[str, _Parse] = {
     "max_attempts": _integer_within(1, MAX_ATTEMPTS),
@@ -355,7 +381,7 @@ _POOL: dict[str, _Parse] = {
     "backfill_seconds": parse_duration,
     "default_resources": Vector.parse,
     "paused": _boolean,
-    "engine_options": _json_of("expected a mapping"),
+    "engine_options": _engine_options,
 }
 # One of each in all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from controller.core.freshness import RULE, Rule
 from controller.core.records import Change
 from controller.core.world import World
 
@@ -38,6 +39,10 @@ class Facts:
     ready: tuple[Check, ...]
     lease_seconds: float = 0.0  # for which effects may still start while leading, else 0
     reloads: Mapping[str, int] = field(default_factory=dict)  # cause → how often the model had to be loaded again
+    boottime: float = 0.0  # of this moment: ages are differences of it
+    engine_age_seconds: float | None = None  # since the engine answered this leader; None: not in this term, or no leader
+    replica_ages: Mapping[str, float] = field(default_factory=dict)  # name → since its registration was renewed
+    rule: Rule = RULE  # how old what is shown may be
 
 
 class Listener(Protocol):

@@ -11,36 +11,32 @@ frozen, never treated as absent.
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from controller.core import codec
+from controller.core.demand import Demands, pool_template
 from controller.core.errors import CorruptValue
-from controller.core.installation import EngineRecord, Installation, decode_engine, decode_installation
+from controller.core.installation_records import InstallationRecords
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
-from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
+from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task, decode_or_empty
 from controller.core.resources import Vector
-from controller.core.task import RepairRequest, RequestKind, Status
+from controller.core.task import RequestKind, Status
 
 
-class World:
+class World(InstallationRecords):
     """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.revision = 0  # every change up to here has been applied
         self.tasks: dict[str, Task] = {}
         self.pools: dict[str, PoolRecord] = {}
         self.ledgers: dict[str, Ledger] = {}
-        self.leader: Change | None = None
-        self.epoch: Change | None = None
-        self.installation: Installation | None = None
-        self.engine: EngineRecord | None = None
-        self.replicas: dict[str, Change] = {}
-        self.terms: dict[str, Change] = {}
-        self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
-        self.repaired: dict[str, Change] = {}  # what became of them
         self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
@@ -51,7 +47,9 @@ class World:
         # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and so is one whose
         # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
         self.attention: dict[str, None] = {}
+        self._demands = Demands()
         self._timers: list[tuple[float, str]] = []
+        self._unseen: dict[str, None] = {}  # Created since `sight` was called last
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}  # what the snapshot that is being loaded has not had yet
@@ -164,6 +162,24 @@ class World:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
+    def sight(self, now: float) -> None:
+        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's clock says.
+
+        A replica that comes late, and loads what others saw before it, takes the start of the first term after the submission
+        instead, when a leader had it at the latest: so take-overs lengthen a wait by no more than the rest of one term.
+        """
+        if not self._unseen or not self.revision:
+            return  # the terms are loaded last
+        told = ((change.create, decode_or_empty(change).get("from")) for change in self.terms.values())
+        terms = sorted((create, float(began)) for create, began in told if isinstance(began, int | float))
+        for task_id in self._unseen:
+            task = self.tasks.get(task_id)
+            if task is not None and task.state is State.CREATED and not task.frozen:
+                later = bisect.bisect(terms, (task.spec_create, math.inf))
+                task.seen_at = min([now, *(began for _, began in terms[later : later + 1])])
+                self.schedule(task, task.first_due())
+        self._unseen.clear()
+
     def advance(self, now: float) -> None:
         """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join their queue."""
         while self._timers and self._timers[0][0] <= now:
@@ -246,6 +262,8 @@ class World:
         if change.value is None:
             task.spec, task.spec_mod, task.spec_create, task.spec_error, task.submitted_at = None, 0, 0, "", 0.0
             return
+        if task.spec_create != change.create:
+            task.seen_at = None
         task.spec_mod, task.spec_create = change.mod, change.create
         stored = codec.decode_spec(task.id, change.value)
         task.spec, task.submitted_at, task.spec_error = stored.spec, stored.submitted_at, stored.error
@@ -270,9 +288,10 @@ class World:
         self.dirty_pools[name] = None
         try:
             if change.kind == "pools":
-                self.pools.pop(name, None)
+                before = self.pools.pop(name, None)
                 if change.value is not None:
                     self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+                self._size_again(name, before)
             else:
                 self.ledgers.pop(name, None)
                 if change.value is not None:
@@ -281,37 +300,21 @@ class World:
         except CorruptValue as error:
             self._quarantine(change, str(error))
 
+    def _size_again(self, name: str, before: PoolRecord | None) -> None:
+        """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
+        after = self.pools.get(name)
+        self._demands.forget(name)
+        if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
+            for task in [self.tasks[task_id] for task_id in self.queue(name)]:
+                if task.pool == name:  # or else it is about to be indexed anew
+                    self._enqueue(task)
+
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
-        present = change if change.value is not None else None
-        if change.kind == "leader":
-            self.leader = present
-        elif change.kind == "epoch":
-            self.epoch = present
-        elif change.kind in ("installation", "engine"):
-            self._apply_identity(change)
-        elif change.kind == "repairs":
-            self.repairs.pop(change.names[0], None)
-            if change.value is not None:
-                try:
-                    self.repairs[change.names[0]] = (codec.decode_repair(change.value), change.mod)
-                except CorruptValue as error:
-                    self._quarantine(change, str(error))
-        elif change.kind in ("replicas", "terms", "repaired"):
-            table = {"replicas": self.replicas, "terms": self.terms, "repaired": self.repaired}[change.kind]
-            table.pop(change.names[0], None)
-            if present is not None:
-                table[change.names[0]] = present
-        elif present is not None:
-            self._quarantine(change, "not a key of Tally's layout")
-
-    def _apply_identity(self, change: Change) -> None:
         try:
-            if change.kind == "installation":
-                self.installation = decode_installation(change.value) if change.value is not None else None
-            else:
-                self.engine = decode_engine(change.value) if change.value is not None else None
-        except CorruptValue as error:  # what was read last stays: neither identity may be taken for absent
+            if not self.take(change) and change.value is not None:
+                self._quarantine(change, "not a key of Tally's layout")
+        except CorruptValue as error:
             self._quarantine(change, str(error))
 
     def _note_mod(self, change: Change) -> None:
@@ -342,6 +345,7 @@ class World:
                 self.dirty_pools[pool] = None  # it may have been the head that kept others waiting
         self.holding.pop(task.id, None)
         self.attention.pop(task.id, None)
+        self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
             self.attention[task.id] = None
         if not task.exists:
@@ -359,6 +363,8 @@ class World:
             self.holding[task.id] = task
         elif task.state is State.CREATED:
             self._enqueue(task)
+            if task.seen_at is None:
+                self._unseen[task.id] = None
         self.schedule(task, task.first_due())
 
     def _enqueue(self, task: Task) -> None:
@@ -367,7 +373,9 @@ class World:
         queue = self.queues.get(task.pool)
         if queue is None:
             queue = self.queues[task.pool] = Queue()
-        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.spec.resources)
+        record = self.pools.get(task.pool)
+        task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
+        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
         self.dirty_pools[task.pool] = None
 
     def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:

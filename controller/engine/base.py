@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from controller.core.errors import TallyError
@@ -33,6 +34,10 @@ class EngineUnavailable(EngineError):
         self.retry_after = retry_after
 
 
+class AttemptDelayed(EngineUnavailable):
+    """What the attempt needs is being made, its image for example: ask again each `retry_after` seconds."""
+
+
 class AttemptRefused(EngineError):
     """The engine refuses to start this attempt, and certainly has not started it.
 
@@ -48,6 +53,36 @@ class AttemptRefused(EngineError):
 
 class AttemptUnknown(EngineError):
     """The engine has no such attempt (no logs to show, nothing to stop)."""
+
+
+class LogsRefused(EngineError):
+    """The engine has no such part of an attempt's output; the text says what it has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """Which part of an attempt's output. An engine refuses what it cannot tell apart (LogsRefused)."""
+
+    container: str = ""  # of a pod; "" for the task's own
+    tail: int | None = None  # the last so many lines
+    since_seconds: float | None = None  # what was printed in the last so many seconds
+    previous: bool = False  # of the run before, of a container that was restarted
+
+    def check(self, engine: str, *supported: str) -> None:
+        """Raises LogsRefused for an option that is given and not among `supported`."""
+        for name, flag in (("container", "-c"), ("tail", "--tail"), ("since_seconds", "--since"), ("previous", "--previous")):
+            if name not in supported and getattr(self, name) not in ("", None, False):
+                raise LogsRefused(f"{flag}: the {engine} engine keeps one output for an attempt, {_WHY_NOT[name]}")
+
+
+ALL_LOGS = LogOptions()
+
+_WHY_NOT = {
+    "container": "and no containers",
+    "tail": "and only as a whole",
+    "since_seconds": "without times",
+    "previous": "of its only run",
+}
 
 
 class Engine(Protocol):
@@ -111,10 +146,12 @@ class Engine(Protocol):
         """
         ...
 
-    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
         """The attempt's output (both streams, in order of arrival) in chunks; with `follow` until it has ended.
 
-        Raises AttemptUnknown, EngineUnavailable.
+        Raises AttemptUnknown, LogsRefused, EngineUnavailable.
         """
         ...
 

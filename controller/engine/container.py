@@ -169,8 +169,9 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
     spec = launch.spec
     if not spec.image:
         raise InvalidField("image", "is missing: the docker engine runs images")
-    if spec.pod_template:
-        raise InvalidField("pod_template", "means something to the kubernetes engine alone")
+    for name in ("pod_template", "main_container"):
+        if getattr(spec, name):
+            raise InvalidField(name, "means something to the kubernetes engine alone")
     memory = spec.resources.get("memory")
     own = {name: value for name, value in spec.labels.items() if not name.startswith("tally.dev/")}
     return {

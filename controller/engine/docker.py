@@ -38,7 +38,7 @@ from controller.core.errors import InvalidField
 from controller.core.installation import EngineIdentity
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
-from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions
 from controller.engine.container import (
     EMPTY_IMAGE,
     LABEL_ATTEMPT,
@@ -60,7 +60,7 @@ from controller.engine.container import (
     placeholder,
 )
 from controller.engine.delayed_kills import DelayedKills
-from controller.engine.docker_daemon import DockerDaemon, ImagePulls, closed_when
+from controller.engine.docker_daemon import NOT_UNDERSTOOD, DockerDaemon, ImagePulls, closed_when
 from controller.engine.ownership import Owning
 
 _Observations = list[Observation]  # these are named before a method is called `list`
@@ -83,6 +83,7 @@ class DockerEngine(Owning):
         """`base_url` as in DOCKER_HOST, None for the environment's; connects when first used. Raises InvalidField."""
         super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
+        self._clock = clock
         self._daemon = DockerDaemon(base_url)
         self.faults = self._daemon.faults
         self._pulls = ImagePulls(self._daemon)
@@ -183,7 +184,7 @@ class DockerEngine(Owning):
                 # Had it ended by then, a mark that was made since says nothing about its end.
                 unmarked = summary["State"] == "exited" and (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) not in marked
                 key = (summary["Id"], summary["State"])
-                seen = self._listed.get(key) or self._look(summary["Id"], unmarked=unmarked)
+                seen = self._listed.get(key) or self._look_at_one(summary, unmarked=unmarked)
                 if seen is None:
                     continue  # not ours, or removed meanwhile
                 if seen.stopped or seen.phase is Phase.RUNNING:
@@ -214,13 +215,16 @@ class DockerEngine(Owning):
                     if self._follow(events, report) and not stop.is_set():
                         raise EngineUnavailable("the Docker daemon ended the stream of events")
 
-    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
-        """See Engine."""
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
+        """See Engine; of the options, `tail` and `since_seconds`."""
+        options.check(self.name, "tail", "since_seconds")
         with self._daemon.translated():
             found = self._inspect(name_of(self._cluster, attempt))
         if found is None or self._attempt_of(found) != attempt:
             raise AttemptUnknown(f"the docker engine has no attempt {attempt}")
-        return self._read_log(name_of(self._cluster, attempt), follow, stop or threading.Event())
+        return self._read_log(name_of(self._cluster, attempt), follow, stop or threading.Event(), options)
 
     def close(self) -> None:
         """See Engine."""
@@ -254,6 +258,17 @@ class DockerEngine(Owning):
             return None
         attempt = self._attempt_of(container)
         return self._observe(container, attempt, unmarked=unmarked) if attempt is not None else None
+
+    def _look_at_one(self, summary: dict[str, Any], *, unmarked: bool) -> Observation | None:
+        """The same in a list: one that cannot be read is there, and nothing else is known of it; the others are looked at."""
+        try:
+            return self._look(summary["Id"], unmarked=unmarked)
+        except NOT_UNDERSTOOD as error:
+            self.faults["answer"] += 1
+            labels = summary["Labels"]
+            attempt = AttemptId.parse(f"{labels.get(LABEL_TASK)}-{labels.get(LABEL_ATTEMPT)}")
+            message = f"its container cannot be read: {error}"
+            return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=summary["Id"], reason="Unreadable", message=message)
 
     def _observe(self, container: Container, attempt: AttemptId, *, unmarked: bool = False) -> Observation:
         """What the container says; its mark is looked for unless the caller knows that there is none."""
@@ -363,12 +378,14 @@ class DockerEngine(Owning):
             return False
         return True
 
-    def _read_log(self, name: str, follow: bool, stop: threading.Event) -> Iterator[bytes]:
+    def _read_log(self, name: str, follow: bool, stop: threading.Event, options: LogOptions) -> Iterator[bytes]:
         with self._daemon.translated():
             while follow and (found := self._inspect(name)) is not None and found.awaits_start:
                 if stop.wait(_AWAIT_START_SECONDS):
                     return
-            stream = self._daemon.api.logs(name, stream=True, follow=follow)
+            since = None if options.since_seconds is None else max(1, int(self._clock.now() - options.since_seconds))
+            tail = "all" if options.tail is None else options.tail
+            stream = self._daemon.api.logs(name, stream=True, follow=follow, tail=tail, since=since)
             with closed_when(stop, stream):
                 yield from stream
             found = self._inspect(name)

@@ -16,12 +16,16 @@ from docker.types import CancellableStream
 from docker.utils import kwargs_from_env, parse_repository_tag
 from requests.exceptions import RequestException
 
-from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.base import AttemptDelayed, AttemptRefused, EngineUnavailable
 
 REQUEST_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # of a stream: of events, after which it is opened again; of a pull, after which it has failed
 _CLOSE_POLL_SECONDS = 0.1
 _PULL_RETRY_SECONDS = 1.0
+
+
+NOT_UNDERSTOOD = (msgspec.ValidationError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""How the library and we fail at an answer of another form than the daemon's own."""
 
 
 class _BoundedClient(APIClient):  # type: ignore[misc]  # the library has no types
@@ -68,9 +72,9 @@ class DockerDaemon:
         except (DockerException, RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             self.faults["connection"] += 1
             raise EngineUnavailable(f"the Docker daemon does not answer: {error}") from error
-        except msgspec.ValidationError as error:
+        except NOT_UNDERSTOOD as error:
             self.faults["answer"] += 1
-            raise EngineUnavailable(f"the Docker daemon's answer is not understood: {error}") from error
+            raise EngineUnavailable(f"the Docker daemon's answer is not understood: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         """Let go of idle connections. Idempotent."""
@@ -89,7 +93,7 @@ class ImagePulls:
         self._closed = threading.Event()
 
     def need(self, image: str) -> NoReturn:
-        """Have the image pulled. Raises EngineUnavailable while that is under way, AttemptRefused once it has failed."""
+        """Have the image pulled. Raises AttemptDelayed while that is under way, AttemptRefused once it has failed."""
         with self._lock:
             failure = self._failures.pop(image, None)
             if failure is not None:
@@ -98,7 +102,7 @@ class ImagePulls:
                 thread = threading.Thread(target=self._run, args=(image,), name=f"docker-pull-{image}", daemon=True)
                 self._pulls[image] = thread
                 thread.start()
-        raise EngineUnavailable(f"image {image} is being pulled", retry_after=_PULL_RETRY_SECONDS)
+        raise AttemptDelayed(f"image {image} is being pulled", retry_after=_PULL_RETRY_SECONDS)
 
     def close(self) -> None:
         """End the pulls under way; each ends with the daemon's next word of it. What was fetched stays with the daemon."""

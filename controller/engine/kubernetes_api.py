@@ -4,44 +4,42 @@ The client's typed methods would check every body against its own models, which 
 haste; so they are left out, and JSON goes in and out as it is. Nothing is repeated by the transport: what is not idempotent
 is repeated by whoever knows what a second time means. Each call has time-outs, and takes its turn under a rate limit.
 
-Credentials change while we run: the client reads a pod's own token again each minute, and a plugin's when it expires, but never a
-kubeconfig's `tokenFile`, client key or inline certificates. So a 401, which says that nothing was done, makes us read the whole
-configuration again, and the call is sent once more if we have another token now. Files of
+What we sign with is made in `kubernetes_credentials`. A 401 says that nothing was done, so the call is sent once more if we have
+another token by then. Each call has a limit in all, whatever the server dribbles, and its answer a limit of size. Files of
 authorities are read for each new connection.
 """
 
 from __future__ import annotations
 
-import os
+import re
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import urllib3
-import yaml
 from kubernetes import config
 from kubernetes.client.api_client import ApiClient
-from kubernetes.client.configuration import Configuration
 from kubernetes.client.exceptions import ApiException
 from msgspec import Struct
+from urllib3.exceptions import InsecureRequestWarning
 
 from controller.clock import Clock
 from controller.engine.base import EngineError, EngineUnavailable
+from controller.engine.kubernetes_credentials import RETRY_SECONDS, Credentials, authorization
 
 JSON = "application/json"
+MAX_RETRY_AFTER_SECONDS = 300.0  # whatever a server asks for
 JSON_PATCH = "application/json-patch+json"
 CONNECT_SECONDS = 3.0
-POOL_SIZE = 32  # connections kept; more are made when needed
-CREDENTIALS_RETRY_SECONDS = 5.0
-_SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_STREAM_BYTES = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024**2  # a page of 500 pods has a few megabytes
 _UNAUTHORIZED = 401
-_UNREADABLE = (config.ConfigException, OSError, yaml.YAMLError, TypeError, ValueError, KeyError, AttributeError)
-"""How the client fails at a configuration: the last four where a value is of another kind than it thinks."""
 
 
 class ApiRefused(EngineError):
@@ -121,16 +119,14 @@ class KubernetesApi:
 
     def __init__(self, access: Access, clock: Clock) -> None:
         """Raises EngineUnavailable when there is no configuration that can be read."""
-        configuration, self.namespace = _load(access)
-        self._client = ApiClient(configuration)
-        self._access = access
+        self._credentials = Credentials(access.kubeconfig, access.context, clock)
+        self.host, self.namespace, self.is_verified = self._credentials.place
+        if not self.is_verified:  # said once, by whoever starts; the library would repeat it with each call
+            warnings.filterwarnings("ignore", f".*'{re.escape(urlsplit(self.host).hostname or '')}'", InsecureRequestWarning)
         self._clock = clock
-        self._renewing = threading.Lock()
-        self._renew_again_at = 0.0  # boottime
         self._timeout = access.timeout_seconds
         self.limit = RateLimit(access.qps, access.burst, clock)
         self._closed = threading.Event()
-        self.host = str(configuration.host)
         self.faults: Counter[str] = Counter()
 
     def call(
@@ -144,12 +140,9 @@ class KubernetesApi:
         timeout: float | None = None,
     ) -> bytes:
         """The body of a good answer. Raises ApiRefused, and EngineUnavailable when nothing can be concluded."""
-        response = self._send(method, path, query or {}, body, content_type, timeout or self._timeout)
-        try:
-            data: bytes = response.data
-        except urllib3.exceptions.HTTPError as error:
-            raise self._broken(error) from error
-        return data
+        limit = timeout or self._timeout
+        response = self._send(method, path, query or {}, body, content_type, limit)
+        return self._body(response, self._clock.boottime() + limit)
 
     def stream(self, path: str, query: Mapping[str, object], silence_seconds: float) -> Stream:
         """An answer that goes on; see Stream. The first bytes must come as soon as those of any other call."""
@@ -159,7 +152,7 @@ class KubernetesApi:
     def close(self) -> None:
         """Drop all connections; calls under way fail, and so do later ones. Idempotent."""
         self._closed.set()
-        self._client.close()  # type: ignore[no-untyped-call]
+        self._credentials.close()
 
     def _send(
         self, method: str, path: str, query: Mapping[str, object], body: object, content_type: str, timeout: float
@@ -167,11 +160,11 @@ class KubernetesApi:
         if self._closed.is_set() or self._closed.wait(self.limit.take()):
             raise EngineUnavailable("the connection to Kubernetes is closed")
         headers = {"Accept": JSON} | ({"Content-Type": content_type} if body is not None else {})
-        client = self._client  # of this call, and replaced where its credentials are
+        client = self._signed()
 
         def send() -> urllib3.BaseHTTPResponse:
             request = client.param_serialize(
-                method, path, query_params=list(query.items()), header_params=headers | _authorization(client), body=body
+                method, path, query_params=list(query.items()), header_params=headers | authorization(client), body=body
             )
             answer = client.call_api(*request, _request_timeout=(min(CONNECT_SECONDS, timeout), timeout))
             response: urllib3.BaseHTTPResponse = answer.response
@@ -180,39 +173,52 @@ class KubernetesApi:
         try:
             response = send()
             if response.status == _UNAUTHORIZED:
-                signed, client = _authorization(client), self._renewed(client)
-                if _authorization(client) != signed:
+                signed, client = authorization(client), self._signed(refused=client)
+                if authorization(client) != signed:
+                    response.close()
                     response = send()
             if 200 <= response.status < 300:
                 return response
-            data = response.data
+            data = self._body(response, self._clock.boottime() + timeout)
         except (urllib3.exceptions.HTTPError, ApiException) as error:  # ApiException: a certificate that is not trusted
             raise self._broken(error) from error
         except (config.ConfigException, OSError) as error:
             self.faults["credentials"] += 1
-            raise EngineUnavailable(f"credentials for Kubernetes: {error}", CREDENTIALS_RETRY_SECONDS) from error
+            raise EngineUnavailable(f"credentials for Kubernetes: {error}", RETRY_SECONDS) from error
         raise self.fault(_status_of(response.status, data), response.headers.get("Retry-After", ""))
 
-    def _renewed(self, refused: ApiClient) -> ApiClient:
-        """A client with the configuration as it is now, after the server did not accept the credentials of `refused`.
+    def _signed(self, refused: ApiClient | None = None) -> ApiClient:
+        try:
+            return self._credentials.client(refused)
+        except EngineUnavailable:
+            self.faults["credentials"] += 1
+            raise
 
-        The same one again when that was tried a moment ago: plugins that make credentials are not to be stormed.
-        """
-        with self._renewing:
-            if self._client is refused and self._clock.boottime() >= self._renew_again_at and not self._closed.is_set():
-                self._renew_again_at = self._clock.boottime() + CREDENTIALS_RETRY_SECONDS
-                self._client = ApiClient(_load(self._access)[0])
-                refused.close()  # type: ignore[no-untyped-call]  # calls under way keep their connections
-            return self._client
+    def _body(self, response: urllib3.BaseHTTPResponse, give_up_at: float) -> bytes:
+        """All of it. Raises EngineUnavailable when it is not there by then (boottime), breaks off, or is too large."""
+        data = bytearray()
+        try:
+            while chunk := response.read1(_CHUNK_BYTES):
+                data += chunk
+                if self._clock.boottime() > give_up_at:
+                    raise urllib3.exceptions.TimeoutError("its answer came too slowly")
+                if len(data) > MAX_ANSWER_BYTES:
+                    raise urllib3.exceptions.ResponseError(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response.close()
+            raise self._broken(error) from error
+        response.release_conn()
+        return bytes(data)
 
     def fault(self, status: Status, retry_after: str = "") -> EngineError:
         """The error that an answer other than good means."""
         self.faults[str(status.code)] += 1
         told = status.details.retry_after_seconds if status.details is not None else 0
-        pause = float(retry_after) if retry_after.isdigit() else float(told)
+        asked = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else float(told)
+        pause = min(max(asked, 0.0), MAX_RETRY_AFTER_SECONDS)
         words = f"Kubernetes answers {status.code} {status.reason}: {status.message}"
         if status.code == _UNAUTHORIZED:
-            return EngineUnavailable(f"{words} (our credentials are not accepted)", CREDENTIALS_RETRY_SECONDS)
+            return EngineUnavailable(f"{words} (our credentials are not accepted)", RETRY_SECONDS)
         if status.code >= 500 or status.code in (408, 429) or pause:
             return EngineUnavailable(words, pause or 1.0)
         causes = status.details.causes if status.details is not None else None
@@ -239,7 +245,7 @@ class Stream:
     def __iter__(self) -> Iterator[bytes]:
         """Ends when the server ends it. Raises EngineUnavailable for silence and broken connections."""
         try:
-            yield from self._response.stream(_STREAM_BYTES, decode_content=False)
+            yield from self._response.stream(_CHUNK_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
             # The last two are how the library fails when the connection is closed by another thread.
             if not self._closed.is_set():
@@ -254,6 +260,9 @@ class Stream:
         for chunk in self:
             *lines, rest = (rest + chunk).split(b"\n")
             yield from lines
+            if len(rest) > MAX_ANSWER_BYTES:
+                self._api.faults["stream"] += 1
+                raise EngineUnavailable(f"Kubernetes at {self._api.host} sends a line of more than {MAX_ANSWER_BYTES} bytes")
 
     def close(self) -> None:
         """End the iteration, also while it waits."""
@@ -264,39 +273,10 @@ class Stream:
             return  # it has ended already
 
 
-def _load(access: Access) -> tuple[Configuration, str]:
-    """The client's configuration and the namespace that it names. Raises EngineUnavailable."""
-    configuration = Configuration()
-    configuration.retries = False
-    configuration.connection_pool_maxsize = POOL_SIZE
-    try:
-        if access.kubeconfig is None and not access.context and "KUBECONFIG" not in os.environ and _is_in_cluster():
-            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            return configuration, _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default"
-        file = str(access.kubeconfig) if access.kubeconfig is not None else None
-        context = access.context or None
-        config.load_kube_config(file, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
-        contexts, active = config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
-    except _UNREADABLE as error:
-        raise EngineUnavailable(f"no access to Kubernetes: {error}; give --kubeconfig, or run in a cluster") from error
-    chosen = next((each for each in contexts if each["name"] == access.context), active)
-    return configuration, str(chosen.get("context", {}).get("namespace") or "default")
-
-
-def _authorization(client: ApiClient) -> dict[str, str]:
-    """The header that signs a call. Files of tokens end with a newline where people have made them."""
-    token = client.configuration.get_api_key_with_prefix("BearerToken")
-    return {"Authorization": token.strip()} if token else {}
-
-
-def _is_in_cluster() -> bool:
-    return "KUBERNETES_SERVICE_HOST" in os.environ and _SERVICE_ACCOUNT_NAMESPACE.exists()
-
-
 def _status_of(code: int, data: bytes) -> Status:
     """The body of an answer other than good; of proxies it is anything."""
     try:
         status = decode_status(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return Status(code=code, message=data[:200].decode(errors="replace"))
     return msgspec.structs.replace(status, code=code)

@@ -9,9 +9,9 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from controller.engine.base import EngineUnavailable
+from controller.engine.base import EngineUnavailable, LogOptions, LogsRefused
 from controller.engine.kubernetes_api import ApiRefused, KubernetesApi, Stream
-from controller.engine.pod import MAIN, Pod
+from controller.engine.pod import NOT_JSON_OF_ITS_TYPE, Pod, pod_path
 from controller.engine.pod_observation import observe
 
 SILENCE_SECONDS = 300.0  # of a task that prints nothing; then the stream is opened again
@@ -34,7 +34,7 @@ class _Event(Struct, frozen=True, rename="camel"):
 
 
 class _EventList(Struct, frozen=True):
-    items: list[_Event] | None = None
+    items: list[msgspec.Raw] | None = None
 
 
 class PodEvent(Struct, frozen=True, kw_only=True):
@@ -48,18 +48,26 @@ class PodEvent(Struct, frozen=True, kw_only=True):
     component: str
 
 
-def recent_events(api: KubernetesApi, pod: Pod) -> list[PodEvent]:
-    """Oldest first; the cluster keeps them for about an hour. Raises EngineUnavailable, ApiRefused."""
-    path = f"/api/v1/namespaces/{pod.metadata.namespace}/events"
-    query = {"fieldSelector": f"involvedObject.kind=Pod,involvedObject.uid={pod.metadata.uid}", "limit": 100}
+def recent_events(api: KubernetesApi, namespace: str, name: str, uid: str) -> list[PodEvent]:
+    """Of one pod, or with `uid` "" of all that had the name; oldest first. The cluster keeps them for about an hour.
+
+    Raises EngineUnavailable, ApiRefused.
+    """
+    path = f"/api/v1/namespaces/{namespace}/events"
+    which = f"involvedObject.uid={uid}" if uid else f"involvedObject.name={name}"
+    query = {"fieldSelector": f"involvedObject.kind=Pod,{which}", "limit": 100}
     try:
         listed = msgspec.json.decode(api.call("GET", path, query=query), type=_EventList)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON_OF_ITS_TYPE as error:
         raise EngineUnavailable(f"Kubernetes sends events that cannot be read: {error}") from error
     return sorted((_read(event) for event in listed.items or ()), key=lambda event: event.at)
 
 
-def _read(event: _Event) -> PodEvent:
+def _read(item: msgspec.Raw) -> PodEvent:
+    try:
+        event = msgspec.json.decode(item, type=_Event)
+    except NOT_JSON_OF_ITS_TYPE as error:
+        event = _Event(type="Warning", reason="Unreadable", message=f"this event cannot be read: {error}")
     at = event.last_timestamp or event.event_time
     component = event.reporting_component or (event.source.component if event.source is not None else "")
     return PodEvent(
@@ -72,41 +80,62 @@ def _read(event: _Event) -> PodEvent:
     )
 
 
+def check_container(pod: Pod, name: str) -> None:
+    """Raises LogsRefused, which names those that there are, when the pod has no such container ("" is the task's own)."""
+    known = [each.name for each in (*(pod.spec.init_containers or ()), *(pod.spec.containers or ()))]
+    if name and name not in known:
+        raise LogsRefused(f"pod {pod.metadata.name} has no container {name!r}: there are {', '.join(known)}")
+
+
 def read_log(
-    api: KubernetesApi, path: str, pod: Pod, look: Callable[[], Pod | None], follow: bool, stop: threading.Event
+    api: KubernetesApi, pod: Pod, look: Callable[[], Pod | None], follow: bool, stop: threading.Event, options: LogOptions
 ) -> Iterator[bytes]:
-    """The task's container's output, each byte once; with `follow` until the container has ended, or `stop`.
+    """A container's output, by default the main one's, each byte once; with `follow` until it has ended, or `stop`.
 
     A connection that breaks is opened again, and what was delivered is passed over. That loses lines when the node has
-    begun a new log file in between, since it shows only the last one. Raises EngineUnavailable.
+    begun a new log file in between, since it shows only the last one. With `tail` or `since_seconds` nobody could tell what
+    was delivered: then a break is an error once something was. Raises EngineUnavailable, LogsRefused.
     """
-    position = 0
+    container, path = options.container or pod.main_name, f"{pod_path(pod)}/log"
+    part: dict[str, object] = {"container": container}
+    if options.tail is not None:
+        part["tailLines"] = options.tail
+    if options.since_seconds is not None:
+        part["sinceSeconds"] = max(1, round(options.since_seconds))
+    if options.previous:
+        part["previous"], follow = "true", False
+    position, is_part = 0, len(part) > 1
     current: Pod | None = pod
     while current is not None and not stop.is_set():
-        last_pass = not follow or _has_ended(current)
+        last_pass = not follow or _has_ended(current, container)
         try:
-            query = {"container": MAIN} | ({} if last_pass else {"follow": "true"})
-            stream = api.stream(path, query, SILENCE_SECONDS)
+            stream = api.stream(path, part | ({} if last_pass else {"follow": "true"}), SILENCE_SECONDS)
             for chunk in _from(position, stream, stop):
                 position += len(chunk)
                 yield chunk
         except ApiRefused as error:
+            if options.previous and error.code == 400:
+                raise LogsRefused(f"--previous: {error}") from error
             # 400: the container has not been created yet, or never was. 404: the pod is gone.
             if error.code not in (400, 404):
                 raise EngineUnavailable(f"the output cannot be read: {error}") from error
             stop.wait(0.0 if last_pass else _AGAIN_SECONDS)
         except EngineUnavailable as error:
-            if last_pass:
+            if last_pass or (is_part and position):
                 raise
             stop.wait(error.retry_after)
         if last_pass:
             return
         current = look()
+        if is_part and position:
+            if current is not None and not stop.is_set() and not _has_ended(current, container):
+                raise EngineUnavailable("the stream of the output has ended, and the container has not: call it again")
+            return
 
 
-def _has_ended(pod: Pod) -> bool:
-    main = pod.main
-    return observe(pod).stopped or (main is not None and main.state.terminated is not None)
+def _has_ended(pod: Pod, container: str) -> bool:
+    found = next((each for each in pod.statuses() if each.name == container), pod.main if container == pod.main_name else None)
+    return observe(pod).stopped or (found is not None and found.state.terminated is not None)
 
 
 def _from(position: int, stream: Stream, stop: threading.Event) -> Iterator[bytes]:

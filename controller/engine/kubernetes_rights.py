@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes_api import KubernetesApi
+from controller.engine.pod import NOT_JSON_OF_ITS_TYPE
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "pods": ("create", "delete", "get", "list", "patch", "watch"),
@@ -29,6 +31,14 @@ class MissingRight(NamedTuple):
         return f'namespace {self.namespace}: {{apiGroups: [""], resources: [{self.resource}], verbs: [{self.verb}]}}'
 
 
+class _ReviewStatus(msgspec.Struct, frozen=True):
+    allowed: bool
+
+
+class _Review(msgspec.Struct, frozen=True):
+    status: _ReviewStatus
+
+
 def missing_rights(api: KubernetesApi, namespaces: Iterable[str]) -> list[MissingRight]:
     """Asks the server for each right. Raises EngineUnavailable, ApiRefused."""
     return [
@@ -45,5 +55,9 @@ def _is_allowed(api: KubernetesApi, namespace: str, resource: str, verb: str) ->
     asked = {"namespace": namespace, "verb": verb, "group": "", "resource": name, "subresource": subresource}
     kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
     body = {**kind, "spec": {"resourceAttributes": asked}}
-    answer = msgspec.json.decode(api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body))
-    return bool(answer["status"]["allowed"])
+    data = api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body)
+    try:
+        answer = msgspec.json.decode(data, type=_Review)
+    except NOT_JSON_OF_ITS_TYPE as error:
+        raise EngineUnavailable(f"Kubernetes sends a review of rights that cannot be read: {error}") from error
+    return answer.status.allowed

@@ -16,7 +16,7 @@ import structlog
 
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.engine.kubernetes_api import ApiRefused, KubernetesApi, Stream, decode_status
-from controller.engine.pod import Pod, decode_event, decode_list, decode_pod
+from controller.engine.pod import NOT_JSON_OF_ITS_TYPE, Pod, decode_event, decode_list, read_pod
 
 PAGE = 500
 LIST_SECONDS_FACTOR = 4.0  # a page may take so much longer than other calls
@@ -38,9 +38,9 @@ def list_pods(api: KubernetesApi, path: str, query: Mapping[str, object], timeou
         data = api.call("GET", path, query=page, timeout=timeout)
         try:
             decoded = decode_list(data)
-        except msgspec.MsgspecError as error:
+        except NOT_JSON_OF_ITS_TYPE as error:
             raise EngineUnavailable(f"Kubernetes sends a list that cannot be read: {error}") from error
-        yield decoded.items or [], decoded.metadata.resource_version
+        yield [read_pod(item) for item in decoded.items or ()], decoded.metadata.resource_version
         token = decoded.metadata.continue_
         if not token:
             return
@@ -90,6 +90,12 @@ class PodWatch:
                     return
                 log.warning("watch of pods interrupted", path=self._path, error=str(error))
                 self._stop.wait(max(pause, error.retry_after if isinstance(error, EngineUnavailable) else 0.0))
+            except Exception:
+                # Nothing that a server says may end the thread: what it told is found by a list.
+                self._version = ""
+                self._api.faults["watch"] += 1
+                log.exception("watch of pods failed", path=self._path)
+                self._stop.wait(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
     def close(self) -> None:
@@ -127,11 +133,14 @@ class PodWatch:
             event = decode_event(line)
             if event.type == "ERROR":
                 raise self._error(event.object)
-            pod = decode_pod(event.object)
-        except msgspec.MsgspecError as error:
+            pod = read_pod(event.object)
+        except NOT_JSON_OF_ITS_TYPE as error:
             self._version = ""  # what it told is found by a list
             raise EngineUnavailable(f"Kubernetes sends an event that cannot be read: {error}") from error
-        if event.type != "BOOKMARK":
+        except EngineUnavailable:
+            self._version = ""
+            raise
+        if event.type != "BOOKMARK" and not (pod.unreadable and event.type == "DELETED"):  # that one is left to a list
             self._sink(pod, event.type == "DELETED")
         self._version = pod.metadata.resource_version or self._version
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from controller.clock import Clock
 from controller.core.installation import EngineIdentity, Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
-from controller.engine.base import AttemptRefused, AttemptUnknown
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, LogOptions
 
 _Observations = list[Observation]  # these are named before a method is called `list`
 _Names = list[str]
@@ -104,7 +104,14 @@ class NullEngine:
             for seen in news:
                 sink(seen)
 
-    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:  # noqa: ARG002
+    def logs(
+        self,
+        attempt: AttemptId,
+        *,
+        follow: bool,  # noqa: ARG002
+        stop: threading.Event | None = None,  # noqa: ARG002
+        options: LogOptions = ALL_LOGS,  # noqa: ARG002
+    ) -> Iterator[bytes]:
         """Nothing, since nothing ran. Raises AttemptUnknown."""
         with self._changed:
             if attempt not in self._attempts:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from controller.core.installation import Installation
+from controller.core.pod_merge import MAIN
 from controller.core.task import AttemptId
+from controller.engine.base import EngineUnavailable
 
-MAIN = "task"
-"""Name of the container that is the task; others in the pod are the user's."""
 FINALIZER = "tally.dev/attempt"
 GATE = "tally.dev/leadership"
 LABEL_CLUSTER = "tally.dev/cluster"
@@ -24,6 +25,7 @@ INSTALLATION = "tally.dev/installation"
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
+LABEL_MAIN = "tally.dev/main-container"  # names the container whose end ends the attempt
 
 
 class Meta(Struct, frozen=True, rename="camel"):
@@ -53,6 +55,7 @@ class Spec(Struct, frozen=True, rename="camel"):
     node_name: str = ""
     containers: list[Named] | None = None
     scheduling_gates: list[Named] | None = None
+    init_containers: list[Named] | None = None
 
 
 class Condition(Struct, frozen=True):
@@ -136,6 +139,7 @@ class Pod(Struct, frozen=True):
     metadata: Meta = Meta()
     spec: Spec = Spec()
     status: PodStatus = PodStatus()
+    unreadable: str = msgspec.field(default="", name="-")  # why all but its metadata could not be read; no server sends it
 
     @property
     def is_deleting(self) -> bool:
@@ -174,10 +178,20 @@ class Pod(Struct, frozen=True):
         return f"namespace {self.metadata.namespace} has a pod {self.metadata.name} that is {whose}: it is left alone"
 
     @property
+    def ends_with(self) -> str:
+        """The container whose end ends the attempt, "" for the end of all."""
+        return (self.metadata.labels or {}).get(LABEL_MAIN, "")
+
+    @property
+    def main_name(self) -> str:
+        """The container that is the task to its user: the one that ends the attempt, or else the task's own."""
+        return self.ends_with or MAIN
+
+    @property
     def main(self) -> ContainerStatus | None:
-        """The status of the task's container, None before there is one."""
+        """The status of that container, None before there is one."""
         statuses = self.status.container_statuses or []
-        return next((each for each in statuses if each.name == MAIN), statuses[0] if len(statuses) == 1 else None)
+        return next((each for each in statuses if each.name == self.main_name), statuses[0] if len(statuses) == 1 else None)
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of that type."""
@@ -201,7 +215,7 @@ class PodList(Struct, frozen=True):
     """One page of a list."""
 
     metadata: ListMeta = ListMeta()
-    items: list[Pod] | None = None
+    items: list[msgspec.Raw] | None = None
 
 
 class WatchEvent(Struct, frozen=True):
@@ -212,13 +226,50 @@ class WatchEvent(Struct, frozen=True):
 
 
 _pod_decoder = msgspec.json.Decoder(Pod)
+_any_decoder = msgspec.json.Decoder()
 decode_list = msgspec.json.Decoder(PodList).decode
 decode_event = msgspec.json.Decoder(WatchEvent).decode
 
+NOT_JSON_OF_ITS_TYPE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""How decoding fails: not JSON, a wrong type, bytes that are no text, too deep."""
+
 
 def decode_pod(data: bytes | msgspec.Raw) -> Pod:
-    """Raises msgspec.MsgspecError when `data` is not a pod."""
+    """Raises one of NOT_JSON_OF_ITS_TYPE when `data` is not a pod."""
     return _pod_decoder.decode(data)
+
+
+def read_pod(data: bytes | msgspec.Raw) -> Pod:
+    """The same of an API server's answer; of a pod that cannot be read, what says whose it is (`Pod.unreadable`).
+
+    Raises EngineUnavailable when not even that can be read.
+    """
+    try:
+        return decode_pod(data)
+    except NOT_JSON_OF_ITS_TYPE as error:
+        problem = str(error)
+    try:
+        return _head(_any_decoder.decode(data), problem)
+    except (*NOT_JSON_OF_ITS_TYPE, TypeError, AttributeError, KeyError) as error:
+        raise EngineUnavailable(f"Kubernetes sends a pod that cannot be read: {problem}") from error
+
+
+def _head(document: Any, problem: str) -> Pod:
+    meta = document["metadata"]
+    texts = {name: meta[name] if isinstance(meta.get(name), str) else "" for name in ("namespace", "uid", "resourceVersion")}
+    finalizers = meta.get("finalizers")
+    labels, annotations = (
+        {key: value for key, value in each.items() if isinstance(value, str)} if isinstance(each, dict) else {}
+        for each in (meta.get("labels"), meta.get("annotations"))
+    )
+    if not meta["name"]:
+        raise KeyError("name")
+    metadata = Meta(
+        name=str(meta["name"]), namespace=texts["namespace"], uid=texts["uid"], resource_version=texts["resourceVersion"],
+        labels=labels, annotations=annotations,
+        finalizers=[each for each in finalizers if isinstance(each, str)] if isinstance(finalizers, list) else None,
+    )  # fmt: skip
+    return Pod(metadata=metadata, unreadable=problem)
 
 
 def attempt_of(pod: Pod, cluster: str, ours: Installation | None = None) -> AttemptId | None:

@@ -21,15 +21,23 @@ What is no proof:
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from msgspec.structs import replace
 
 from controller.core.task import AttemptId, Observation, Phase
-from controller.engine.pod import ContainerStatus, Pod, Terminated
+from controller.engine.pod import GATE, ContainerStatus, Pod, Terminated
 
 _DISRUPTED = frozenset({"Evicted", "Preempting", "NodeShutdown", "Shutdown", "Terminated", "NodeLost"})
 """`status.reason` of pods that the platform ended (Terminated: a graceful shutdown of the node)."""
+_OWN_LIMIT = re.compile(
+    r"Pod ephemeral local storage usage exceeds the total limit of containers |"
+    r"Container \S+ exceeded its local ephemeral storage limit |"
+    r"Usage of EmptyDir volume .+ exceeds the limit "
+)
+"""How kubelets, 1.20 to 1.36, word an `Evicted` that is the task's own doing (pkg/kubelet/eviction/helpers.go). All others say
+"The node …", and from 1.26 on have the condition DisruptionTarget, which these have not."""
 _REFUSED = frozenset(
     {
         "NodeAffinity", "NodeSelectorMismatching", "NodeName", "NodePorts", "UnexpectedAdmissionError", "InvalidNodeInfo",
@@ -38,13 +46,29 @@ _REFUSED = frozenset(
     }
 )  # fmt: skip
 """`status.reason` of pods that a kubelet refused before it created anything; those that begin with OutOf are, too."""
+UNREADABLE = "Unreadable"
 _CANNOT_START = frozenset({"ContainerCannotRun", "StartError"})  # dockershim's and containerd's words
 _ORDINARY_WAITING = frozenset({"", "ContainerCreating", "PodInitializing"})
 _SIGNAL_BASE, _SIGNALS = 128, 64
 
 
 def observe(pod: Pod, *, removed: bool = False) -> Observation:
-    """What the pod says of its attempt (named as its pod is). `removed`: the object is gone, and this is its last state."""
+    """What the pod says of its attempt (named as its pod is). `removed`: the object is gone, and this is its last state.
+
+    A pod that cannot be read, or says what no server says, is an attempt of which nothing is known but that it is there.
+    """
+    problem = pod.unreadable
+    if not problem:
+        try:
+            return _observe(pod, removed)
+        except (ValueError, OverflowError, TypeError) as error:  # an unknown phase, a date before all calendars
+            problem = str(error)
+    message = f"its pod cannot be read: {problem}"
+    attempt, uid = AttemptId.parse(pod.metadata.name), pod.metadata.uid
+    return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=uid, reason=UNREADABLE, message=message)
+
+
+def _observe(pod: Pod, removed: bool) -> Observation:
     stopped = _is_proven(pod, removed)
     main = pod.main
     end = main.state.terminated if main is not None else None
@@ -65,13 +89,15 @@ def observe(pod: Pod, *, removed: bool = False) -> Observation:
     )
     if stopped:
         return _as_ended(seen, pod, end)
+    if pod.ends_with and end is not None and end.is_known and _ended_by_itself(pod, end):
+        return _with_main_ended(seen, pod, end)
     if seen.phase is Phase.PENDING:
         return replace(seen, waiting=_why_waiting(pod))
     if seen.phase is Phase.UNKNOWN:
         words = f"node {pod.spec.node_name} does not answer" + (f": {pod.status.message}" if pod.status.message else "")
         return replace(seen, reason="NodeLost", message=words)
     if pod.is_terminal:
-        return replace(seen, message=_what_is_known(pod), disrupted=bool(_disruption(pod)))
+        return replace(seen, message=_what_is_known(pod), disrupted=bool(_disruption(pod)) and not _exceeded_its_limit(pod))
     return seen
 
 
@@ -124,24 +150,40 @@ def _as_ended(seen: Observation, pod: Pod, end: Terminated | None) -> Observatio
     if pod.is_tombstone:
         message = "it was stopped before it was started"
         return replace(seen, phase=Phase.FAILED, ran=False, reason="NeverStarted", message=message)
-    disruption = _disruption(pod)
+    is_own_fault = _exceeded_its_limit(pod)
+    disruption = "" if is_own_fault else _disruption(pod)
     requested = _deletion_requested_at(pod)
-    finished = seen.finished_at
-    ended_by_itself = end is not None and (requested is None or (finished is not None and finished < requested))
+    ended_by_itself = end is not None and _ended_by_itself(pod, end)
     if end is not None and end.is_known:
         seen = replace(seen, exit_code=end.exit_code, signal=_signal(end))
-    if ended_by_itself and end is not None and end.exit_code == 0 and (pod.status.phase != "Failed" or requested is not None):
+    failed_by_others = pod.ends_with and not seen.reason and not disruption
+    may_succeed = pod.status.phase != "Failed" or requested is not None or failed_by_others
+    if ended_by_itself and end is not None and end.exit_code == 0 and may_succeed:
         return replace(seen, phase=Phase.SUCCEEDED, reason=end.reason or "Completed", message=end.message)
     seen = replace(seen, phase=Phase.FAILED, disrupted=bool(disruption))
-    if not ended_by_itself and (requested is not None or seen.gone):
+    if not ended_by_itself and (requested is not None or seen.gone) and not is_own_fault:
         ran = bool(pod.spec.node_name)
         condition = pod.condition("DisruptionTarget")
         words = (condition.message if condition is not None else "") or seen.message
         message = "its pod was deleted" + (f": {words}" if words else "")
         return replace(seen, ran=ran, disrupted=True, reason=disruption or "Stopped", message=message)
     if seen.reason or disruption:  # the kubelet's own words for the pod as a whole
-        ran = any(not each.never_started for each in pod.statuses())
+        ran = any(not each.never_started for each in pod.statuses()) or is_own_fault
         return replace(seen, ran=ran, reason=seen.reason or disruption)
+    return _as_failed(seen, pod, end)
+
+
+def _ended_by_itself(pod: Pod, end: Terminated) -> bool:
+    """Whether the main container ended before anybody had asked for the pod's deletion."""
+    requested, finished = _deletion_requested_at(pod), _seconds(end.finished_at)
+    return requested is None or (finished is not None and finished < requested)
+
+
+def _with_main_ended(seen: Observation, pod: Pod, end: Terminated) -> Observation:
+    """The container that ends the attempt has ended, and others run on: how it ended, and nothing of a stop."""
+    seen = replace(seen, main_ended=True, exit_code=end.exit_code, signal=_signal(end))
+    if end.exit_code == 0:
+        return replace(seen, reason=end.reason or "Completed", message=end.message)
     return _as_failed(seen, pod, end)
 
 
@@ -175,6 +217,11 @@ def _disruption(pod: Pod) -> str:
     return pod.status.reason if pod.status.reason in _DISRUPTED else ""
 
 
+def _exceeded_its_limit(pod: Pod) -> bool:
+    """Evicted since it used more local storage than it had asked for: a failure of the task, as OOMKilled is."""
+    return pod.status.reason == "Evicted" and _OWN_LIMIT.match(pod.status.message) is not None
+
+
 def _deletion_requested_at(pod: Pod) -> float | None:
     """`deletionTimestamp` is the time of the request plus the grace, to the second."""
     due = _seconds(pod.metadata.deletion_timestamp)
@@ -198,7 +245,11 @@ def _why_waiting(pod: Pod) -> str:
             reason = "ErrImagePull" if waiting.reason == "ImagePullBackOff" else waiting.reason
             return f"{reason}: {waiting.message}" if waiting.message else reason
     scheduled = pod.condition("PodScheduled")
-    if scheduled is not None and scheduled.status == "False" and not pod.is_gated:
+    if scheduled is not None and scheduled.status == "False" and not pod.spec.node_name:
+        # Our own gate is no reason to wait; nor is one that was opened, of which the scheduler has not heard yet.
+        others = [gate.name for gate in pod.spec.scheduling_gates or () if gate.name != GATE]
+        if scheduled.reason == "SchedulingGated" and not others:
+            return ""
         return f"{scheduled.reason or 'Unschedulable'}: {scheduled.message or 'no node takes it'}"
     return ""
 

@@ -2,27 +2,31 @@
 
 Three layers, from the weakest: defaults (Pod Security `restricted`, no service-account token), which a template may
 change; the pool's template, and over it the task's; and what Tally owns. A field that a template and Tally both set is
-refused by name. Mappings are merged, lists of named things (containers, env, volumes, …) by name, other lists replaced;
-null takes a default away.
+refused by name. How they are merged stands in `core.pod_merge`.
 
 `restartPolicy: Never` and bare pods: a Job may start its pod twice. `activeDeadlineSeconds` is a backstop for when no leader
 is there, and ends later than the leader would stop the attempt: it counts from the pod's acceptance, and v1.20 reports it
 while the container still runs, which proves nothing. Kubernetes expands `$(NAME)` in commands and variables, and halves
-`$$`; both are escaped, so that a command means the same in every engine.
+`$$`; both are escaped in what the task itself says, so that it means the same in every engine. In a template they are
+Kubernetes' own: its variables may refer to the fence (`$(TALLY_ATTEMPT)`), which each container has first, to the task's
+`env`, which comes next in the task's container, and to those before them.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from controller.core.demand import demand, main_container
 from controller.core.errors import InvalidField
-from controller.core.task import AttemptId, Launch, Pool, Spec
+from controller.core.merge_keys import MERGE_KEYS, identity
+from controller.core.pod_merge import MAIN, check_template, overlay
+from controller.core.task import FENCE, AttemptId, Launch, Pool, Spec
 from controller.core.validation import parse_name
 from controller.engine.pod import (
     FINALIZER,
@@ -30,9 +34,9 @@ from controller.engine.pod import (
     INSTALLATION,
     LABEL_ATTEMPT,
     LABEL_CLUSTER,
+    LABEL_MAIN,
     LABEL_TASK,
     LABEL_TOMBSTONE,
-    MAIN,
 )
 
 Document = dict[str, Any]
@@ -59,6 +63,7 @@ _CONTAINER_DEFAULTS: Document = {
 }
 _COMPUTE = ("cpu", "memory", "ephemeral-storage")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_OWNED = "is set by Tally, or by the task or its pool outside of templates: leave it out here"
 _EXPANSION = re.compile(r"\$\$|\$\(")
 
 
@@ -72,6 +77,7 @@ class PoolOptions(Struct, frozen=True, kw_only=True):
     image_pull_secrets: list[str] = []
     image_pull_policy: str = ""
     pod_template: Document = {}
+    main_container: str = ""
     scheduling_gates: bool = False
 
 
@@ -94,22 +100,35 @@ def parse_options(pool: Pool) -> PoolOptions:
     if options.image_pull_policy not in ("", *_PULL_POLICIES):
         problem = f"is {options.image_pull_policy!r}, expected one of {', '.join(_PULL_POLICIES)}"
         raise InvalidField("engine_options.image_pull_policy", problem)
-    _check_shape(options.pod_template, "engine_options.pod_template")
+    if options.main_container:
+        parse_name(options.main_container, "engine_options.main_container", "a container's name")
+    check_template(options.pod_template, "engine_options.pod_template")
+    return options
+
+
+def options_for(launch: Launch) -> PoolOptions:
+    """The options of the launch's pool. Raises InvalidField also when that is no longer the pool that the task was admitted to."""
+    options = parse_options(launch.pool)
+    main_container(launch.spec, launch.pool)
+    asked = demand(launch.spec, launch.pool)
+    if launch.hold is not None and asked != launch.hold:
+        raise InvalidField("engine_options.pod_template", f"has changed: the pod asks for {asked} now, {launch.hold} is held")
     return options
 
 
 def build_pod(launch: Launch, options: PoolOptions, namespace: str) -> Document:
     """The pod of an attempt. Raises InvalidField that names the field of the spec, its template or the pool's."""
     template = launch.spec.pod_template
-    _check_shape(template, "pod_template")
+    check_template(template, "pod_template")
     owned = _owned(launch, options, namespace)
     _check_unset(options.pod_template, owned, "engine_options.pod_template")
     _check_unset(template, owned, "pod_template")
-    pod = _overlay(_overlay(_overlay(_DEFAULTS, options.pod_template), template), owned)
+    pod = overlay(overlay(overlay(_DEFAULTS, options.pod_template), template), owned)
     spec = pod["spec"]
     for kind in ("containers", "initContainers"):
         if kind in spec:
-            spec[kind] = [_overlay(_CONTAINER_DEFAULTS, container) for container in spec[kind]]
+            spec[kind] = [overlay(_CONTAINER_DEFAULTS, container) for container in spec[kind]]
+            _fence_first(spec[kind], launch.environment, launch.spec.env)
     spec["containers"].sort(key=lambda container: container["name"] != MAIN)
     if not spec["containers"][0].get("image"):
         raise InvalidField("image", "is missing: the kubernetes engine runs images, from the task or from a pod template")
@@ -130,8 +149,8 @@ def build_tombstone(attempt: AttemptId, cluster: str, namespace: str, installati
     }
     nothing = {"cpu": "0", "memory": "0"}
     container = {"name": MAIN, "image": "tally.dev/none", "resources": {"requests": nothing, "limits": nothing}}
-    spec = _overlay(_DEFAULTS["spec"], {"schedulerName": NO_SCHEDULER, "restartPolicy": "Never"})
-    spec["containers"] = [_overlay(_CONTAINER_DEFAULTS, container)]
+    spec = overlay(_DEFAULTS["spec"], {"schedulerName": NO_SCHEDULER, "restartPolicy": "Never"})
+    spec["containers"] = [overlay(_CONTAINER_DEFAULTS, container)]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
@@ -166,6 +185,8 @@ def _owned(launch: Launch, options: PoolOptions, namespace: str) -> Document:
         "annotations": {"tally.dev/term": str(launch.term), "tally.dev/pool": launch.pool.name, **_mark(launch.installation)},
         "finalizers": [FINALIZER],
     }
+    if main := main_container(spec, launch.pool):
+        metadata["labels"][LABEL_MAIN] = main
     return {"metadata": metadata, "spec": pod}
 
 
@@ -173,7 +194,7 @@ def _main_container(launch: Launch, options: PoolOptions) -> Document:
     spec = launch.spec
     container: Document = {
         "name": MAIN,
-        "env": [{"name": name, "value": _literal(value)} for name, value in launch.environment.items()],
+        "env": [{"name": name, "value": value} for name, value in launch.environment.items()],
     }
     if spec.image:
         container["image"] = spec.image
@@ -227,60 +248,33 @@ def _literal(text: str) -> str:
     return _EXPANSION.sub(lambda match: "$" + match[0] if match[0] == "$(" else "$$$$", text)
 
 
-# -- templates ---------------------------------------------------------------------------------------------------------
-
-
-def _check_shape(template: Document, path: str) -> None:
-    for name, value in template.items():
-        if name not in ("metadata", "spec") or not isinstance(value, Mapping):
-            raise InvalidField(f"{path}.{name}", "a pod template has the mappings metadata (labels, annotations) and spec")
-    for name, value in template.get("metadata", {}).items():
-        if name not in ("labels", "annotations") or not isinstance(value, Mapping):
-            raise InvalidField(f"{path}.metadata.{name}", "a template's metadata has the mappings labels and annotations")
-    for name, value in template.get("spec", {}).items():
-        if name in ("containers", "initContainers") and not (isinstance(value, list) and _are_named(value)):
-            problem = f"expected a list of containers with names; the task's own is named {MAIN}"
-            raise InvalidField(f"{path}.spec.{name}", problem)
-
-
-def _are_named(items: list[Any]) -> bool:
-    return all(isinstance(item, Mapping) and isinstance(item.get("name"), str) for item in items)
-
-
-def _check_unset(template: Any, owned: Any, path: str) -> None:
-    """Raises InvalidField for the first field that both set."""
+def _check_unset(template: Any, owned: Any, path: str, field: str = "") -> None:
+    """Raises InvalidField for the first field that both set. `field` is what both are values of, or entries of."""
     if isinstance(template, Mapping) and isinstance(owned, Mapping):
         for name in template:
             if name in owned:
-                _check_unset(template[name], owned[name], f"{path}.{name}")
+                _check_unset(template[name], owned[name], f"{path}.{name}", name)
         return
-    if isinstance(template, list) and isinstance(owned, list) and _are_named(template) and _are_named(owned):
-        known = {item["name"]: item for item in owned}
-        for item in template:
-            if item["name"] not in known:
+    if field in MERGE_KEYS and isinstance(template, list) and isinstance(owned, list):
+        ours = {identity(field, entry): entry for entry in owned}
+        for entry in template:
+            known = ours.get(identity(field, entry))
+            if known is None:
                 continue
-            ours = {name: value for name, value in known[item["name"]].items() if name != "name"}
-            inside = f"{path}[{item['name']}]"
-            if path.endswith(".containers"):
-                _check_unset(item, ours, inside)
-            else:  # env, imagePullSecrets, gates: one entry is one field
-                raise InvalidField(inside, "is set by Tally, or by the task or its pool outside of templates: leave it out here")
+            inside = f"{path}[{entry['name']}]"
+            if field != "containers":  # env, imagePullSecrets, gates: one entry is one field
+                raise InvalidField(inside, _OWNED)
+            _check_unset(entry, {name: value for name, value in known.items() if name != "name"}, inside)
         return
-    raise InvalidField(path, "is set by Tally, or by the task or its pool outside of templates: leave it out here")
+    raise InvalidField(path, _OWNED)
 
 
-def _overlay(below: Any, above: Any) -> Any:
-    """`above` merged over `below`, neither of which is changed; see the module's docstring."""
-    if isinstance(below, Mapping) and isinstance(above, Mapping):
-        merged = {name: value for name, value in below.items() if name not in above or above[name] is not None}
-        for name, value in above.items():
-            if value is not None:
-                merged[name] = _overlay(merged.get(name), value)
-        return merged
-    if isinstance(below, list) and isinstance(above, list) and below and above and _are_named(below) and _are_named(above):
-        over = {item["name"]: item for item in above}
-        kept = [_overlay(item, over.pop(item["name"], {})) for item in below]
-        return [*kept, *(_overlay({}, item) for item in over.values())]
-    if isinstance(above, Mapping):
-        return _overlay({}, above)
-    return list(above) if isinstance(above, list) else above
+def _fence_first(containers: Sequence[Document], environment: Mapping[str, str], own: Collection[str]) -> None:
+    """Every container is given the fence, before all else: Kubernetes lets a variable refer to those before it.
+
+    `own` are the variables of the task itself, which its container has next.
+    """
+    for container in containers:
+        first = (*FENCE, *own) if container["name"] == MAIN else FENCE
+        told = [{"name": name, "value": _literal(environment[name])} for name in first if name in environment]
+        container["env"] = [*told, *(each for each in container.get("env", ()) if each["name"] not in first)]

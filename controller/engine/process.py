@@ -44,7 +44,7 @@ from controller.core.installation import EngineIdentity, Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine import attempt_folder as files
-from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions
 from controller.engine.fork_server import ForkServer
 from controller.engine.process_limits import over_memory
 from controller.engine.settlement import settle
@@ -196,12 +196,15 @@ class ProcessEngine:
                         if not is_first or not self._ended_before(name, news_since):
                             sink(seen)
 
-    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
-        """See Engine."""
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
+        """See Engine; of the options, `tail`."""
+        options.check(self.name, "tail")
         folder = self._folder(attempt)
         if not folder.exists():
             raise AttemptUnknown(f"the process engine has no attempt {attempt}")
-        return self._read_log(folder, follow, stop or threading.Event())
+        return self._read_log(folder, follow, stop or threading.Event(), options.tail)
 
     def close(self) -> None:
         """See Engine."""
@@ -310,9 +313,9 @@ class ProcessEngine:
         finished = self._finished.get(name)
         return finished is not None and finished[0][1] < time_seconds * 1e9
 
-    def _read_log(self, folder: Path, follow: bool, stop: threading.Event) -> Iterator[bytes]:
-        position = 0
+    def _read_log(self, folder: Path, follow: bool, stop: threading.Event, tail: int | None) -> Iterator[bytes]:
         with _os_errors_mean_unavailable():
+            position = 0 if tail is None else _start_of_tail(folder / files.LOG, tail)
             for _ in _changes(folder, stop, timeout_ms=200, first=True):
                 # Asked before reading: what was written before the end is then read for certain.
                 ended = not follow or all(seen.stopped for seen in self._observe([folder.name]))
@@ -337,6 +340,29 @@ def _parsed(names: Iterable[str]) -> Iterator[tuple[str, AttemptId]]:
             yield name, AttemptId.parse(name)
         except ValueError:
             continue  # not ours: left alone
+
+
+def _start_of_tail(path: Path, lines: int) -> int:
+    """Where the last so many lines begin; one without its end is a line, too."""
+    if not path.exists():
+        return 0
+    with open(path, "rb") as file:
+        position = file.seek(0, os.SEEK_END)
+        if lines == 0 or position == 0:
+            return position
+        file.seek(position - 1)
+        ends = lines + (file.read(1) == b"\n")  # so many line ends from the back: after that one they begin
+        while position:
+            begin = max(0, position - _CHUNK_BYTES)
+            file.seek(begin)
+            block = file.read(position - begin)
+            at = len(block)
+            while ends and (at := block.rfind(b"\n", 0, at)) >= 0:
+                ends -= 1
+            if not ends:
+                return begin + at + 1
+            position = begin
+    return 0
 
 
 def _chunks(path: Path, position: int) -> Iterator[bytes]:

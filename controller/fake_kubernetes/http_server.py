@@ -20,8 +20,9 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from controller.fake_kubernetes import discovery, fault_routes
+from controller.fake_kubernetes.access import ANONYMOUS
 from controller.fake_kubernetes.api import REVIEWS, Answer, LogStream, read_request
-from controller.fake_kubernetes.apierrors import ApiError
+from controller.fake_kubernetes.apierrors import ApiError, unauthorized
 from controller.fake_kubernetes.faults import Dropped
 from controller.fake_kubernetes.watching import Cut, Watch
 
@@ -130,6 +131,8 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         body = self._body()
         if url.path.startswith("/_faults"):
+            if cluster.access.authenticate(self.headers.get("Authorization", "")) == ANONYMOUS:
+                raise unauthorized()  # a web page can post here, too
             self._send(Answer(msgspec.json.encode(fault_routes.answer(cluster, self.command, url.path, body))), {})
             return
         if url.path in ("/healthz", "/livez", "/readyz"):

@@ -139,7 +139,8 @@ class Kubelets:
         self._soon(run, self._timings.report, self._report)
         if script.run_seconds is not None:
             code, reason = (137, "OOMKilled") if script.oom else (script.exit_code, "Error" if script.exit_code else "Completed")
-            self._agenda.after(script.run_seconds, partial(self._end, run, code, reason))
+            end = self._end_first if script.others_stay else self._end
+            self._agenda.after(script.run_seconds, partial(end, run, code, reason))
         if script.evict_after is not None:
             self._soon(run, script.evict_after, self.evict)
         if script.vanish_after is not None:
@@ -181,6 +182,11 @@ class Kubelets:
             return
         run.end(self._clock.now(), self._clock.boottime(), exit_code, reason, message)
         self._soon(run, self._timings.report, self._after_end)
+
+    def _end_first(self, run: PodRun, exit_code: int, reason: str) -> None:
+        if run.state != "ended":
+            run.first_end = (self._clock.now(), exit_code, reason)
+            self._soon(run, self._timings.report, self._report)
 
     def _after_end(self, run: PodRun) -> None:
         pod = self._object(run)

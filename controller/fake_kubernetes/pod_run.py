@@ -47,6 +47,7 @@ class PodRun:
     exit_code: int = 0
     exit_reason: str = ""
     exit_message: str = ""
+    first_end: tuple[float, int, str] | None = None  # when and how the first container ended, which the others outlive
     stopping: bool = False
     verdict: tuple[str, str] | None = None  # reason and message of a pod that the kubelet fails
     lost: bool = False  # nobody saw the containers' end
@@ -91,7 +92,8 @@ class PodRun:
             return pod_status.failed_while_running(old, reason, message, self._states(deleting=False))
         phase = "Pending" if self.state in {"creating", "waiting"} else "Running"
         if self.state == "ended":
-            phase = "Succeeded" if self.exit_code == 0 and not self.verdict and not self._unseen(deleting) else "Failed"
+            first = self.first_end[1] if self.first_end else 0
+            phase = "Succeeded" if self.exit_code == first == 0 and not self.verdict and not self._unseen(deleting) else "Failed"
         new = pod_status.with_containers(old, self.pod["spec"], phase, self._states(deleting=deleting), at)
         if self.verdict and self.state == "ended":
             new |= {"reason": self.verdict[0], "message": self.verdict[1]}
@@ -117,7 +119,10 @@ class PodRun:
         container_id = self.container_ids[container["name"]]
         started = timestamp(self.started_at)
         state: Document = {"running": {"startedAt": started}}
-        if self.state == "ended":
+        if self.first_end is not None and container["name"] == self.pod["spec"]["containers"][0]["name"]:
+            finished_at, exit_code, reason = self.first_end
+            state = pod_status.terminated(exit_code, reason, "", started, timestamp(finished_at), container_id)
+        elif self.state == "ended":
             ended = timestamp(self.finished_at)
             state = pod_status.terminated(self.exit_code, self.exit_reason, self.exit_message, started, ended, container_id)
         return pod_status.container_state(container, state, container_id)

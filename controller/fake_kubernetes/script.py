@@ -32,6 +32,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     run_seconds: float | None = 0.0
     """From the container's start to its end; None: it never ends by itself."""
     exit_code: int = 0
+    others_stay: bool = False
+    """Only the first container ends by itself; all others run until they are stopped."""
     oom: bool = False
     """Killed for its memory when `run_seconds` are over: exit code 137, reason OOMKilled."""
     on_term: int | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from controller.clock import Clock, SystemClock
-from controller.fake_kubernetes.access import TOKEN, AccessControl
+from controller.fake_kubernetes.access import TOKEN, USER, AccessControl
 from controller.fake_kubernetes.admission import Admission, Webhook
 from controller.fake_kubernetes.agenda import Agenda
 from controller.fake_kubernetes.api import Api
@@ -37,6 +37,7 @@ class FakeCluster:
 
     `scale` is how many real seconds one second of the cluster takes: run times, graces, deadlines and `timings` are in
     seconds of the cluster; watch time-outs, bookmarks and delays of requests are real. With `tls` it is served over that.
+    Whoever knows `token` may do everything: a secret one, where others than tests reach the port.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FakeCluster:
         node: bool = True,
         clock: Clock | None = None,
         tls: ssl.SSLContext | None = None,
+        token: str = TOKEN,
     ) -> None:
         timings = timings or Timings()
         self.clock = clock or SystemClock()
@@ -61,7 +63,8 @@ class FakeCluster:
         """What pods without the annotation do; None, or the answer None: as their command says."""
         self.missing_images: set[str] = set()
         self.storage = Storage(history_limit=history_limit)
-        self.access = AccessControl()
+        self.token = token
+        self.access = AccessControl({token: USER})
         self.admission = Admission(self.storage)
         self.faults = Faults(seed=seed)
         self.watches: set[Watch] = set()
@@ -135,14 +138,14 @@ class FakeCluster:
         """http://127.0.0.1:PORT, or https."""
         return f"{self._scheme}://127.0.0.1:{self.port}"
 
-    def kubeconfig(self, path: Path, *, token: str = TOKEN, namespace: str = "default") -> Path:
-        """Write a kubeconfig for this server, readable by its owner only; returns `path`."""
+    def kubeconfig(self, path: Path, *, token: str = "", namespace: str = "default") -> Path:
+        """Write a kubeconfig for this server, with its token unless told otherwise, for its owner only; returns `path`."""
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "fake",
             "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
-            "users": [{"name": "fake", "user": {"token": token}}],
+            "users": [{"name": "fake", "user": {"token": token or self.token}}],
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": namespace}}],
         }
         path.touch(mode=0o600)

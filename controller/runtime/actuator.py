@@ -11,7 +11,7 @@ from controller import failpoints
 from controller.clock import Clock
 from controller.core.plan import Effect, Forget, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
-from controller.engine.base import AttemptRefused, Engine, EngineError, EngineUnavailable
+from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineUnavailable
 from controller.runtime.inbox import EffectFailed, Inbox, Started, StartRefused, StopSent
 
 log = structlog.get_logger(__name__)
@@ -79,7 +79,10 @@ class Actuator:
         except EngineUnavailable as error:
             log.warning("engine does not answer", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
             if not isinstance(effect, Forget | Settle):  # what is left behind is found again by the next list
-                self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))
-        except EngineError as error:
-            log.error("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))  # noqa: TRY400
-            self._inbox.put(EffectFailed(epoch, effect, str(error), 5.0))
+                delay = isinstance(error, AttemptDelayed)
+                self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))
+        except Exception as error:
+            # Whatever an engine does not foresee belongs to this attempt: it may not end the thread that serves all others.
+            log.exception("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__)
+            if not isinstance(effect, Forget | Settle):
+                self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))

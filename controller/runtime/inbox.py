@@ -87,12 +87,13 @@ class StopSent(NamedTuple):
 
 
 class EffectFailed(NamedTuple):
-    """The engine did not answer an effect; try again after `retry_after` seconds."""
+    """The engine did not answer an effect; try again after `retry_after` seconds. `is_delay`: what it needs takes its time."""
 
     epoch: int
     effect: Effect
     message: str
     retry_after: float
+    is_delay: bool = False
 
 
 class Wake(NamedTuple):

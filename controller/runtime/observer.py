@@ -84,8 +84,8 @@ class Observer:
             try:
                 self._engine.bind(self._standing.installation, claim=True)
                 self._engine.watch(sink, self._closed)
-            except EngineError as error:
-                log.warning("engine watch ended", error=str(error))
+            except Exception as error:  # noqa: BLE001  # see _log
+                self._log("engine watch ended", error)
                 self._relist.set()  # what happened meanwhile is found by a list
                 self._closed.wait(error.retry_after if isinstance(error, EngineUnavailable) else 1.0)
 
@@ -94,12 +94,13 @@ class Observer:
         while not self._closed.is_set():
             began = self._clock.now()
             try:
-                self._inbox.put(Listed(self._epoch, self._believable_list(), began))
+                listed = self._believable_list()
+                self._inbox.put(Listed(self._epoch, listed, began))
                 pause = self._relist_seconds
-            except EngineError as error:
-                self._inbox.put(EngineSilent(self._epoch, str(error)))
+            except Exception as error:  # noqa: BLE001
+                self._inbox.put(EngineSilent(self._epoch, str(error) or type(error).__name__))
                 pause = min(max(1.0, 2 * pause), self._relist_seconds)
-                log.warning("engine cannot be listed", error=str(error), retry_in_seconds=pause)
+                self._log("engine cannot be listed", error, retry_in_seconds=pause)
             self._relist.wait(pause)
             self._relist.clear()
 
@@ -123,3 +124,8 @@ class Observer:
         if why := difference(self._standing.engine, self._engine.identity()):
             self._leadership.end(why)
             raise EngineUnavailable(why)
+
+    @staticmethod
+    def _log(what: str, error: Exception, **facts: object) -> None:
+        """What an engine does not foresee is told with its trace; it ends a look at the engine, and not the thread."""
+        log.warning(what, error=str(error), exc_info=not isinstance(error, EngineError), **facts)

@@ -14,9 +14,9 @@ from controller.core.world import World
 class Readers:
     """`lock` keeps readers out while the model changes, and the model from changing while they read."""
 
-    def __init__(self) -> None:
+    def __init__(self, *listeners: Listener) -> None:
         self.lock = threading.RLock()
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener] = [*listeners]
 
     def reading(self, world: Callable[[], World]) -> AbstractContextManager[World]:
         """The model, held still until the context ends."""

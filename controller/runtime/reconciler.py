@@ -119,6 +119,8 @@ class Reconciler:
         self._store_is_full = False  # then only removals are planned, until there are none
         self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
         self.commits = 0
+        self.engine_heard_at: float | None = None  # boottime of its last answer, whatever it was to
+        self.engine_error = ""  # why it could not be listed, last
 
     def handle(self, message: FromEngine) -> None:
         """Take in what the engine said; the caller holds the model."""
@@ -126,11 +128,15 @@ class Reconciler:
             return  # of a tenure before
         now = self._clock.now()
         failpoints.hit("before-observe")
+        if not isinstance(message, EngineSilent | EffectFailed):
+            self.engine_heard_at = self._clock.boottime()
         if isinstance(message, Observed):
             self._planner.observed(message.observation, now)
         elif isinstance(message, Listed):
+            self.engine_error = ""
             self._planner.listed(message.observations, message.began, now)
         elif isinstance(message, EngineSilent):
+            self.engine_error = message.message
             self._planner.unavailable()
         elif isinstance(message, Started):
             self._planner.start_done(message.effect.attempt, message.observation, now)
@@ -139,7 +145,8 @@ class Reconciler:
         elif isinstance(message, StopSent):
             self._planner.stop_done(message.effect.attempt, message.observation, now)
         elif isinstance(message, EffectFailed):
-            self._planner.effect_failed(message.effect.attempt, now + message.retry_after)
+            _, effect, words, retry_after, is_delay = message
+            self._planner.effect_failed(effect.attempt, words, retry_after, now, is_delay=is_delay)
 
     def step(self) -> bool:
         """Plan once, persist, then act; tells whether there was anything to do.

@@ -20,17 +20,19 @@ import structlog
 
 from controller.clock import Clock
 from controller.core.errors import TallyError
+from controller.core.freshness import Rule
 from controller.core.installation import EngineIdentity
 from controller.core.invariants import current_epoch
 from controller.core.records import RevisionWentBack, decode_or_empty
 from controller.core.task import Observation
-from controller.core.view import Check, Facts, Listener
+from controller.core.view import Facts, Listener
 from controller.core.world import World
 from controller.election.elector import Elector
 from controller.election.sentinel import Sentinel, Target
 from controller.election.session import Registration, Session
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
+from controller.runtime import checks
 from controller.runtime.candidacy import Candidacy
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
@@ -38,6 +40,7 @@ from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.observer import Standing
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.readers import Readers
+from controller.runtime.registrations import Registrations, describe
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
@@ -71,7 +74,8 @@ class Replica:
         self._instruments = instruments
         self._keys = Keys(options.cluster)
         self._inbox = Inbox()
-        self._readers = Readers()
+        self._registrations = Registrations(clock)
+        self._readers = Readers(self._registrations)
         self._lock = self._readers.lock
         self._world = World()
         self._loaded = False
@@ -85,15 +89,22 @@ class Replica:
         self._last_error = ""
         self._follower = Follower(store, self._keys, clock, self._inbox, options.silence_seconds)
         timings = options.timings
-        self._candidacy = Candidacy(engine, self._on_engine_told)
+        self._candidacy = Candidacy(engine, lambda: self._session.wake())  # a leader looks at each turn
         self._elector = Elector(store, self._keys, clock, self, options.identity, timings, new_lease)
         self._session = Session(self._elector, self._on_election_error)
         self._registration = Registration(
-            store, self._keys, clock, options.identity, self._describe, options.heartbeat_seconds, new_lease
+            store,
+            self._keys,
+            clock,
+            options.identity,
+            lambda: describe(self.facts(), clock.now()),
+            options.heartbeat_seconds,
+            new_lease,
         )
         self._sentinel = Sentinel(
             store, self._keys, clock, options.identity["instance"], self._leader_elsewhere, self._session.wake
         )  # fmt: skip
+        self._rule = Rule.of(options.heartbeat_seconds, options.silence_seconds, options.relist_seconds)
         self._enter("starting")
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -137,6 +148,7 @@ class Replica:
         if tenure is None:
             with self._lock:
                 self._world.discard_dirty()
+                self._world.sight(self._clock.now())
         if tenure is None or not self._loaded:
             return
         try:
@@ -309,10 +321,6 @@ class Replica:
         """See Ballot."""
         return self._candidacy.told
 
-    def _on_engine_told(self) -> None:
-        self._inbox.put(Wake())
-        self._session.wake()
-
     def loop_is_alive(self, within_seconds: float) -> bool:
         """See Ballot."""
         return self._clock.boottime() - self._beat <= within_seconds
@@ -335,40 +343,38 @@ class Replica:
 
     def facts(self) -> Facts:
         """See ReplicaView."""
-        tenure, world = self._tenure, self._world
-        now = self._clock.boottime()
-        staleness = self._staleness()
+        tenure, world, now, staleness = self._tenure, self._world, self._clock.boottime(), self._staleness()
+        office = tenure if tenure is not None and not tenure.leadership.why_ended() else None
         leader = str(decode_or_empty(world.leader).get("id", ""))
-        leading = tenure is not None and not tenure.leadership.why_ended()
-        silence = now - self._beat
-        limit = self._options.timings.heartbeat_limit_seconds
-        live = (Check("control-loop", silence <= limit, f"last turn {silence:.1f} s ago"),)
-        stale = staleness > 2 * self._options.silence_seconds
-        why_not = self._candidacy.why_not(world)
-        ready: tuple[Check, ...] = (
-            Check("model", self._loaded, f"{len(world.tasks)} tasks at revision {world.revision}" if self._loaded else "loading"),
-            Check("store", not stale, self._follower.last_error or f"heard of {staleness:.1f} s ago"),
-            Check("leader", bool(leader), f"{leader} leads" if leader else "no leader is known"),
-            Check("engine-identity", not why_not, why_not or str(self._candidacy.told)),
-        )
-        if leading and tenure is not None:
-            answers = tenure.engine_answers
-            ready += (Check("engine", answers, f"{self._engine.name} {'answers' if answers else 'does not answer'}"),)
+        engine_age = office.engine_age_seconds if office is not None else None
+        ready = [
+            checks.model(len(world.tasks), world.revision, loaded=self._loaded),
+            checks.store(staleness, self._rule.store, self._follower.last_error),
+            checks.leader(leader),
+            checks.engine_identity(self._candidacy.told, self._candidacy.why_not(world)),
+        ]
+        if office is not None:
+            silent = office.engine_error if not office.engine_answers else None
+            ready.append(checks.engine(self._engine.name, engine_age, self._rule.engine, silent=silent))
         return Facts(
             replica=self._options.identity["id"],
             cluster=self._options.cluster,
-            role="leader" if leading else "follower",
+            role="leader" if office is not None else "follower",
             phase=self._phase,
-            term=tenure.leadership.revision if leading and tenure is not None else 0,
+            term=office.leadership.revision if office is not None else 0,
             epoch=current_epoch(world) or 0,
             revision=world.revision,
             staleness_seconds=staleness,
             leader=leader,
             engine=self._engine.name,
-            live=live,
-            ready=ready,
-            lease_seconds=tenure.leadership.remaining() if leading and tenure is not None else 0.0,
+            live=(checks.loop(now - self._beat, self._options.timings.heartbeat_limit_seconds),),
+            ready=tuple(ready),
+            lease_seconds=office.leadership.remaining() if office is not None else 0.0,
             reloads=dict(self._follower.reloads),
+            boottime=now,
+            engine_age_seconds=engine_age,
+            replica_ages=self._registrations.ages(world.replicas),
+            rule=self._rule,
         )
 
     def reading(self) -> AbstractContextManager[World]:
@@ -391,10 +397,3 @@ class Replica:
     def now(self) -> float:
         """See ReplicaView."""
         return self._clock.now()
-
-    def _describe(self) -> dict[str, Any]:
-        """What the registration says beside the identity; the leader alone knows of the engine."""
-        tenure = self._tenure
-        described = {"applied_revision": self._world.revision, "behind_seconds": round(self._staleness(), 1), "phase": self._phase}
-        described["engine_problem"] = self._candidacy.why_not(self._world)
-        return described if tenure is None else {**described, "engine_answers": tenure.engine_answers}

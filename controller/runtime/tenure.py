@@ -48,6 +48,7 @@ class Tenure:
         instruments: Instruments = UNCOUNTED,
     ) -> None:
         clock.anchor()
+        self._clock = clock
         self.leadership = leadership
         self.installation = standing.installation.id
         self._inbox = inbox
@@ -75,6 +76,17 @@ class Tenure:
     def engine_answers(self) -> bool:
         """Whether the engine answered the last list."""
         return self._planner.engine_answers
+
+    @property
+    def engine_error(self) -> str:
+        """What the engine said when it was listed last, if that was no list."""
+        return self.reconciler.engine_error
+
+    @property
+    def engine_age_seconds(self) -> float | None:
+        """Seconds since the engine answered or told something, None when it has not in this term."""
+        heard_at = self.reconciler.engine_heard_at
+        return None if heard_at is None else max(0.0, self._clock.boottime() - heard_at)
 
     @property
     def engine_listed(self) -> bool:

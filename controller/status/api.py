@@ -7,6 +7,7 @@ that need only the replica's facts, or wait by themselves, are coroutines of the
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -17,11 +18,14 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from controller.core.errors import TallyError
+from controller.core.overview import pool_names
 from controller.core.records import Task
-from controller.core.view import Check, ReplicaView
+from controller.core.selector import selects
+from controller.core.view import Check, Facts, ReplicaView
 from controller.status import documents, openapi, query, stream
 from controller.status.connections import CONNECTION
 from controller.status.index import SCAN, TaskIndex
+from controller.status.order import By, Position, Sort
 from controller.status.page import INDEX, load_assets
 from controller.status.problems import Problem
 from controller.status.route import Ask, Route
@@ -43,7 +47,9 @@ class Api:
     def __init__(self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route], exposition: Callable[[], bytes]) -> None:
         self.view = view
         self.feed = feed
-        self.index = TaskIndex(view.reading)
+        self._by_name = TaskIndex(view.reading)
+        self._by_submission = TaskIndex(view.reading, by_submission=True)
+        self.indexes = (self._by_name, self._by_submission)
         self.routes = routes
         self._exposition = exposition
         self._assets = load_assets()
@@ -52,7 +58,8 @@ class Api:
         self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
         self.streams = 0  # open streams of changes
         self._auditing = asyncio.Lock()
-        self._audited: tuple[float, dict[str, Any] | TallyError] | None = None
+        self._audited: tuple[float, dict[str, Any]] | None = None  # the last report, and when it was made (boottime)
+        self._audit_failed: tuple[float, str] | None = None  # when and why the last try failed; None when it did not
 
     def close(self) -> None:
         """Let go of the threads; what they are busy with is not waited for."""
@@ -102,16 +109,19 @@ class Api:
         """All at a glance, for the live page."""
         now = self.view.now()
         with self.view.reading() as world:
-            document = summarize(world, ask.facts, self._last_audit(), self._waits, now)
+            document = summarize(world, ask.facts, *self._last_audit(ask.facts), self._waits, now)
         return _json(document)
 
     def tasks(self, ask: Ask) -> Response:
         """A page of tasks."""
-        limit = ask.values["limit"]
-        found = self._find(ask.values, limit + 1)
+        limit, sort = ask.values["limit"], ask.values["sort"]
+        began, after = ask.values["continue"] or (sort, None)
+        if began != sort:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"this page continues a list with sort={began}: begin anew", parameter="continue")
+        found = self._find(sort, after, ask.values, limit + 1)
         page = found[:limit]
-        token = query.continue_token(page[-1].id) if len(found) > limit else ""
-        return _json(documents.TaskList(items=[documents.summary(task) for task in page], continue_=token))
+        token = page[-1][0].token(sort) if len(found) > limit else ""
+        return _json(documents.TaskList(items=[documents.summary(task) for _, task in page], continue_=token))
 
     def task(self, ask: Ask) -> Response:
         """One task."""
@@ -126,23 +136,23 @@ class Api:
     def pools(self, _: Ask) -> Response:
         """All pools."""
         with self.view.reading() as world:
-            items = [documents.pool_document(world, name) for name in documents.pool_names(world)]
+            items = [documents.pool_document(world, name) for name in pool_names(world)]
         return _json(documents.PoolList(items=items))
 
     def pool(self, ask: Ask) -> Response:
         """One pool."""
         name = ask.path["name"]
         with self.view.reading() as world:
-            names = documents.pool_names(world)
+            names = pool_names(world)
             found = documents.pool_document(world, name) if name in names else None
         if found is None:
             raise Problem(HTTPStatus.NOT_FOUND, f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}")
         return _json(found)
 
-    def replicas(self, _ask: Ask) -> Response:
+    def replicas(self, ask: Ask) -> Response:
         """All replicas."""
         with self.view.reading() as world:
-            items = documents.replica_documents(world)
+            items = documents.replica_documents(world, ask.facts)
         return _json(documents.ReplicaList(items=items))
 
     def leader(self, ask: Ask) -> Response:
@@ -151,28 +161,36 @@ class Api:
             record = world.leader
         return _json(documents.leader_document(record, ask.facts.leader, ask.facts.epoch))
 
-    def _last_audit(self) -> AuditSummary | None:
-        return None if self._audited is None or isinstance(self._audited[1], TallyError) else AuditSummary.of(self._audited[1])
+    def _last_audit(self, facts: Facts) -> tuple[AuditSummary | None, str]:
+        """The last report, and why there is no later one."""
+        problem = self._audit_failed[1] if self._audit_failed is not None else ""
+        if self._audited is None:
+            return None, problem
+        at, report = self._audited
+        return AuditSummary.of(report, max(0.0, facts.boottime - at), facts.rule.audit), problem
 
-    def _find(self, wanted: Mapping[str, Any], limit: int) -> list[documents.TaskCapture]:
-        """The first tasks after `continue` that match, by id; the model is let go of every SCAN tasks."""
-        pool, states, labels, after = wanted["pool"], wanted["state"], wanted["label"], wanted["continue"]
+    def _find(
+        self, sort: Sort, after: Position | None, wanted: Mapping[str, Any], limit: int
+    ) -> list[tuple[Position, documents.TaskCapture]]:
+        """The first tasks after `after` that match, in order; the model is let go of every SCAN tasks."""
+        pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
+        index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
 
         def matches(task: Task) -> bool:
             return (
                 documents.is_listed(task)
                 and (pool is None or task.pool == pool)
                 and (states is None or ("states" not in task.frozen and task.state in states))
-                and (not labels or (task.spec is not None and all(term.holds(task.spec.labels) for term in labels)))
+                and (not labels or (task.spec is not None and selects(labels, task.spec.labels)))
             )
 
-        found: list[documents.TaskCapture] = []
+        found: list[tuple[Position, documents.TaskCapture]] = []
         while len(found) < limit:
             size = SCAN if labels else limit - len(found)
-            chunk = self.index.ids(after, pool, states, wanted["search"], size)
+            chunk = index.find(sort, after, pool, states, wanted["search"], size)
             with self.view.reading() as world:
-                tasks = (task for task_id in chunk if (task := world.tasks.get(task_id)) is not None and matches(task))
-                found += [documents.capture(world, task) for task in islice(tasks, limit - len(found))]
+                known = ((at, task) for at in chunk if (task := world.tasks.get(at.task_id)) is not None and matches(task))
+                found += [(at, documents.capture(world, task)) for at, task in islice(known, limit - len(found))]
             if len(chunk) < size:
                 break
             after = chunk[-1]
@@ -183,19 +201,22 @@ class Api:
     async def audit(self, _: Ask) -> Response:
         """The invariants, checked now or a few seconds ago; one audit at a time."""
         async with self._auditing:
-            now = self.view.now()
-            if self._audited is None or not 0 <= now - self._audited[0] < AUDIT_SECONDS:
-                try:
-                    report: dict[str, Any] | TallyError = await asyncio.get_running_loop().run_in_executor(
-                        self._auditor, self.view.audit
-                    )
-                except TallyError as error:
-                    report = error
-                self._audited = (self.view.now(), report)
-            outcome = self._audited[1]
-        if isinstance(outcome, TallyError):
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {outcome}")
-        return _json(outcome)
+            now = self.view.facts().boottime
+            last = max(made[0] for made in (self._audited, self._audit_failed, (-math.inf, "")) if made is not None)
+            if now - last >= AUDIT_SECONDS:
+                await self._make_audit()
+        if self._audit_failed is not None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {self._audit_failed[1]}")
+        assert self._audited is not None
+        return _json(self._audited[1])
+
+    async def _make_audit(self) -> None:
+        try:
+            report = await asyncio.get_running_loop().run_in_executor(self._auditor, self.view.audit)
+        except TallyError as error:
+            self._audit_failed = (self.view.facts().boottime, str(error))
+        else:
+            self._audited, self._audit_failed = (self.view.facts().boottime, report), None
 
     async def events(self, ask: Ask) -> Response:
         """Changes of tasks."""

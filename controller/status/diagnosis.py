@@ -12,16 +12,16 @@ from enum import StrEnum
 from msgspec import Struct
 
 from controller.core.explain import span
+from controller.core.freshness import Freshness
 from controller.core.lifecycle import WAITING
 from controller.core.overview import Holding
 from controller.core.resources import ZERO
 from controller.core.view import Facts
 from controller.core.world import World
-from controller.status.documents import ReplicaSummary
+from controller.status.replicas import ReplicaSummary
 
 STUCK_SECONDS = 15.0  # a task that could be admitted is, within milliseconds, when all is well
 TAKE_OVER_SECONDS = 15.0  # for a new leader to hear of its engine
-BEHIND_SECONDS = 15.0
 
 
 class Severity(StrEnum):
@@ -57,12 +57,14 @@ def diagnose(world: World, facts: Facts, holding: Mapping[str, Holding], next_of
 
 def _of_this_replica(facts: Facts) -> Iterator[Notice]:
     failing = {check.name: check for check in (*facts.live, *facts.ready) if not check.ok}
-    if "store" in failing:
+    freshness = facts.rule.store.judge(facts.staleness_seconds)
+    if "store" in failing or freshness is not Freshness.FRESH:
+        told = f" The store's check: {failing['store'].detail}." if "store" in failing else ""
         yield Notice(
-            severity=Severity.CRITICAL,
+            severity=Severity.WARNING if freshness is Freshness.STALE and not told else Severity.CRITICAL,
             code="store-unreachable",
             title=f"This replica has not heard of etcd for {span(facts.staleness_seconds)}",
-            detail=f"What is shown may be as old as that. {failing['store'].detail}",
+            detail=f"What is shown may be as old as that.{told}",
             action="Run `tally check` for etcd's own state, and look at another replica meanwhile.",
         )
     if not facts.leader:
@@ -84,30 +86,27 @@ def _of_this_replica(facts: Facts) -> Iterator[Notice]:
         )
 
 
-def of_replicas(since: float | None, replicas: Sequence[ReplicaSummary], now: float) -> list[Notice]:
-    """What the replicas tell of themselves; the leader speaks for the engine."""
+def of_replicas(facts: Facts, since: float | None, replicas: Sequence[ReplicaSummary], now: float) -> list[Notice]:
+    """What the replicas tell of themselves; the leader speaks for the engine. `since` is when it was elected."""
     notices = []
+    hears = facts.rule.store.judge(facts.staleness_seconds) is Freshness.FRESH  # else nobody is heard of, and that is said
     for replica in replicas:
+        if replica.freshness is not Freshness.FRESH and hears:
+            notices.append(_replica_silent(replica))
         taking_over = replica.phase == "taking-over"
         late = taking_over and since is not None and now - since > TAKE_OVER_SECONDS
-        if replica.leads and replica.engine_answers is False and (late or not taking_over):
-            notices.append(_engine_silent(replica.id, late))
+        silent = replica.engine_answers is False or replica.engine_freshness is Freshness.DEAD
+        if replica.leads and silent and hears and (late or not taking_over):
+            notices.append(_engine_silent(replica, late))
         if replica.engine_problem:
-            notices.append(
-                Notice(
-                    severity=Severity.WARNING,
-                    code="other-engine",
-                    title=f"Replica {replica.id} does not campaign",
-                    detail=f"It follows and answers reads, but must not lead: {replica.engine_problem}.",
-                    action="Start it with the recorded engine (`tally engine show`), or change the record: `tally engine adopt`.",
-                )
-            )
-        if replica.behind_seconds is not None and replica.behind_seconds > BEHIND_SECONDS:
+            notices.append(_other_engine(replica))
+        behind = replica.behind_seconds
+        if behind is not None and facts.rule.store.judge(behind) is Freshness.DEAD:
             notices.append(
                 Notice(
                     severity=Severity.WARNING,
                     code="replica-behind",
-                    title=f"Replica {replica.id} is {span(replica.behind_seconds)} behind",
+                    title=f"Replica {replica.id} is {span(behind)} behind",
                     detail="It hears nothing of etcd, and would answer with old data.",
                     action="Look at its log, and at its way to etcd.",
                 )
@@ -136,13 +135,34 @@ def of_replicas(since: float | None, replicas: Sequence[ReplicaSummary], now: fl
     return notices
 
 
-def _engine_silent(leader: str, never: bool) -> Notice:
-    since = "since this term began" if never else "at its last attempt"
+def _replica_silent(replica: ReplicaSummary) -> Notice:
+    return Notice(
+        severity=Severity.WARNING,
+        code="replica-silent",
+        title=f"Replica {replica.id} has not been heard of for {span(replica.age_seconds)}",
+        detail="Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd. Another leads if it led.",
+        action="See whether its process runs, and its log. It is not shown any more once its registration has expired.",
+    )
+
+
+def _other_engine(replica: ReplicaSummary) -> Notice:
+    return Notice(
+        severity=Severity.WARNING,
+        code="other-engine",
+        title=f"Replica {replica.id} does not campaign",
+        detail=f"It follows and answers reads, but must not lead: {replica.engine_problem}.",
+        action="Start it with the recorded engine (`tally engine show`), or change the record: `tally engine adopt`.",
+    )
+
+
+def _engine_silent(leader: ReplicaSummary, never: bool) -> Notice:
+    age = leader.engine_age_seconds
+    since = "since this term began" if never else "at its last attempt" if age is None else f"for {span(age)}"
     return Notice(
         severity=Severity.CRITICAL,
         code="engine-silent",
         title="The engine does not answer the leader",
-        detail=f"{leader} could not list the attempts {since}. Nothing is admitted and no end is concluded; what runs goes on.",
+        detail=f"{leader.id} could not list the attempts {since}. Nothing is admitted and no end is concluded; what runs goes on.",
         action="See that the engine is up (the Kubernetes API, the Docker daemon) and that the leader may use it: `tally check`.",
     )
 

@@ -14,10 +14,13 @@ from msgspec import Struct, field
 
 from controller.core import codec
 from controller.core.errors import CorruptValue
+from controller.core.freshness import Freshness
 from controller.core.lifecycle import WAITING, State
-from controller.core.records import Change, Task, decode_or_empty, is_of_leader
+from controller.core.overview import leads
+from controller.core.records import Change, Task, decode_or_empty
 from controller.core.resources import ZERO
 from controller.core.task import Request, Spec, Status, Step
+from controller.core.view import Facts
 from controller.core.world import World
 
 MASK = "***"
@@ -61,7 +64,7 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
 
 
 class TaskList(Struct, frozen=True, kw_only=True):
-    """A page of tasks in the order of their ids. `continue` is given back for the next page; "" when this was the last."""
+    """A page of tasks. `continue` is given back for the next page; "" when this was the last."""
 
     items: list[TaskSummary]
     continue_: str = field(name="continue")
@@ -92,10 +95,12 @@ class PoolList(Struct, frozen=True, kw_only=True):
 
 
 class ReplicaDocument(Struct, frozen=True, kw_only=True):
-    """A replica that is registered now, and what it wrote about itself."""
+    """A replica that is registered now, and what it wrote about itself `age_seconds` ago, by the clock of who answers."""
 
     id: str
     leads: bool
+    age_seconds: float
+    freshness: Freshness
     record: dict[str, Any]
 
 
@@ -103,23 +108,6 @@ class ReplicaList(Struct, frozen=True, kw_only=True):
     """All registered replicas, by id."""
 
     items: list[ReplicaDocument]
-
-
-class ReplicaSummary(Struct, frozen=True, kw_only=True):
-    """A registered replica, as it wrote of itself within the last few seconds."""
-
-    id: str
-    leads: bool
-    phase: str
-    version: str
-    host: str
-    status_url: str
-    started_at: float | None
-    applied_revision: int
-    lag_revisions: int
-    behind_seconds: float | None  # since it heard of the store; null when it did not tell
-    engine_answers: bool | None  # null: it does not lead, and so does not ask
-    engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" when it does
 
 
 class LeaderDocument(Struct, frozen=True, kw_only=True):
@@ -195,13 +183,6 @@ def document(task: TaskCapture) -> TaskDocument:
     )
 
 
-def pool_names(world: World) -> list[str]:
-    """Pools that are defined, or of which something is held although they are not, or whose definition does not parse."""
-    held = (name for name, ledger in world.ledgers.items() if ledger.held)
-    damaged = (names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers"))
-    return sorted({*world.pools, *held, *damaged})
-
-
 def pool_document(world: World, name: str) -> PoolDocument:
     """A pool as it stands; call while the model is held still."""
     record, held = world.pools.get(name), world.ledger(name).held
@@ -230,12 +211,21 @@ def pool_document(world: World, name: str) -> PoolDocument:
     )
 
 
-def replica_documents(world: World) -> list[ReplicaDocument]:
+def replica_documents(world: World, facts: Facts) -> list[ReplicaDocument]:
     """The registered replicas; call while the model is held still."""
-    return [
-        ReplicaDocument(id=name, leads=is_of_leader(change, world.leader), record=decode_or_empty(change))
-        for name, change in sorted(world.replicas.items())
-    ]
+    documents = []
+    for name, change in sorted(world.replicas.items()):
+        age = facts.replica_ages.get(name, 0.0)
+        documents.append(
+            ReplicaDocument(
+                id=name,
+                leads=bool(facts.leader) and leads(change, world.leader),
+                age_seconds=round(age, 1),
+                freshness=facts.rule.replica.judge(age),
+                record=decode_or_empty(change),
+            )
+        )
+    return documents
 
 
 def leader_document(record: Change | None, leader: str, epoch: int) -> LeaderDocument:

@@ -7,18 +7,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 from controller.core.lifecycle import State
+from controller.core.selector import TERM, InvalidSelector, Requirement, parse_selector
+from controller.status.order import SORTS, Sort, parse_token
 from controller.status.problems import Problem
 
 MAX_LIMIT = 500
 MAX_WAIT_SECONDS = 30.0
 MAX_REVISION = 2**63 - 1
-
-_LABEL = re.compile(r"(?P<absent>!)?(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]{0,316})")
-_LABEL_VALUE = re.compile(r"(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]{0,316})(?P<operator>==|=|!=)(?P<value>[-A-Za-z0-9_.]{0,63})")
-_TERM = r"(!?[A-Za-z0-9][-A-Za-z0-9_./]{0,316}|[A-Za-z0-9][-A-Za-z0-9_./]{0,316}(==|=|!=)[-A-Za-z0-9_.]{0,63})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +28,6 @@ class Parameter:
     schema: Mapping[str, Any]
     parse: Callable[[str], Any]
     default: Any = None
-
-
-class Requirement(NamedTuple):
-    """One term of a label selector: the label's value must be (or not be) in `value`; None asks whether it exists."""
-
-    key: str
-    value: str | None
-    negated: bool
-
-    def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether `labels` satisfy it. As in Kubernetes, `k!=v` holds when there is no k."""
-        found = self.key in labels if self.value is None else labels.get(self.key) == self.value
-        return found is not self.negated
 
 
 def parse_parameters(known: Iterable[Parameter], given: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -101,28 +86,18 @@ def parse_states(text: str) -> frozenset[State]:
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:
-    """A selector as kubectl takes it: `k=v,k2!=v2,k3,!k4`; all terms must hold."""
-    return tuple(_requirement(term) for term in text.split(","))
+    """A selector as kubectl takes it."""
+    try:
+        return parse_selector(text)
+    except InvalidSelector as error:
+        raise ValueError(str(error)) from None
 
 
-def continue_token(task_id: str) -> str:
-    """The token of the page after `task_id`; opaque to clients, and good for ever, since it names an id and no position."""
-    return task_id.encode().hex()
-
-
-def parse_continue(text: str) -> str:
-    """The id after which the page begins."""
-    if re.fullmatch(r"([0-9a-f]{2}){1,512}", text) is None:
-        raise ValueError("expected the `continue` of the page before, unchanged")
-    return bytes.fromhex(text).decode(errors="replace")
-
-
-def _requirement(term: str) -> Requirement:
-    if match := _LABEL_VALUE.fullmatch(term):
-        return Requirement(match["key"], match["value"], match["operator"] == "!=")
-    if match := _LABEL.fullmatch(term):
-        return Requirement(match["key"], None, bool(match["absent"]))
-    raise ValueError("expected a selector such as team=blue,tier!=test,gpu,!spot")
+def parse_sort(text: str) -> Sort:
+    """An order, by its name."""
+    if text not in SORTS:
+        raise ValueError(f"expected one of {', '.join(SORTS)}")
+    return SORTS[text]
 
 
 def _bad(name: str, detail: str) -> Problem:
@@ -161,8 +136,8 @@ STATE = Parameter(
 )
 LABEL = Parameter(
     "label",
-    "Only tasks whose labels match, such as `team=blue,tier!=test,gpu,!spot`.",
-    {"type": "string", "pattern": f"^{_TERM}(,{_TERM})*$"},
+    "Only tasks whose labels match, such as `team=blue,tier!=test,zone in (a,b),gpu,!spot`.",
+    {"type": "string", "pattern": f"^{TERM}(,{TERM})*$"},
     parse_labels,
     default=(),
 )
@@ -180,12 +155,18 @@ LIMIT = Parameter(
     integer(1, MAX_LIMIT),
     default=100,
 )
+SORT = Parameter(
+    "sort",
+    "By what tasks are sorted; with - in the reverse order. States stand in the order of the lifecycle, and equals by name.",
+    {"type": "string", "enum": list(SORTS), "default": str(Sort())},
+    parse_sort,
+    default=Sort(),
+)
 CONTINUE = Parameter(
     "continue",
-    "The `continue` of the page before.",
-    {"type": "string", "pattern": "^([0-9a-f]{2}){1,512}$"},
-    parse_continue,
-    default="",
+    "The `continue` of the page before, which had the same `sort`.",
+    {"type": "string", "pattern": "^([0-9a-f]{2}){1,1024}$"},
+    parse_token,
 )
 AFTER = Parameter(
     "after",

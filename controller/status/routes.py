@@ -76,10 +76,10 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/tasks",
         "listTasks",
-        "Tasks by id, in pages. A page can be shorter than asked for only when it is the last.",
+        "Tasks in pages, by name unless `sort` says otherwise. A page can be shorter than asked for only when it is the last.",
         Api.tasks,
         answer=documents.TaskList,
-        parameters=(query.POOL, query.STATE, query.LABEL, query.SEARCH, query.LIMIT, query.CONTINUE),
+        parameters=(query.POOL, query.STATE, query.LABEL, query.SEARCH, query.SORT, query.LIMIT, query.CONTINUE),
         reads_model=True,
     ),
     Route(

@@ -94,7 +94,7 @@ class StatusServer:
             )
         elif not alone and self._access.tls is None:
             _log.warning("the status endpoint's token crosses the network in clear text: set status_cert_file", url=self.url)
-        self._subscriptions = [self._view.subscribe(listener) for listener in (self._feed, self._api.index)]
+        self._subscriptions = [self._view.subscribe(listener) for listener in (self._feed, *self._api.indexes)]
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application(self._api, self._access, checks_host=alone and not self._access.asks),

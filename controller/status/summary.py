@@ -8,15 +8,16 @@ from typing import Any
 from msgspec import Struct
 
 from controller import __version__
+from controller.core.freshness import Freshness, Limits
 from controller.core.lifecycle import WAITING, State
-from controller.core.overview import Holding, holding_by_pool, lag_revisions, next_admission
-from controller.core.records import decode_or_empty, is_of_leader
+from controller.core.overview import Holding, holding_by_pool, next_admission, pool_names
+from controller.core.records import decode_or_empty, number_in
 from controller.core.resources import ZERO
 from controller.core.view import Facts
 from controller.core.world import World
 from controller.status import diagnosis
 from controller.status.diagnosis import Notice, Severity
-from controller.status.documents import ReplicaSummary, pool_names
+from controller.status.replicas import ReplicaSummary, replica_summaries
 
 MAX_POOLS = 100
 
@@ -56,21 +57,25 @@ class PoolSummary(Struct, frozen=True, kw_only=True):
 
 
 class AuditSummary(Struct, frozen=True, kw_only=True):
-    """The last audit that this replica made."""
+    """The last audit that this replica made, `age_seconds` ago."""
 
     at: float
+    age_seconds: float
+    freshness: Freshness
     revision: int
     verdict: str
     wrong: int
     notices: int
 
     @classmethod
-    def of(cls, report: Mapping[str, Any]) -> AuditSummary:
+    def of(cls, report: Mapping[str, Any], age_seconds: float, limits: Limits) -> AuditSummary:
         """From an audit's report."""
         findings = report.get("findings", [])
         wrong = sum(finding["severity"] == "wrong" for finding in findings)
         return cls(
             at=report.get("at", 0.0),
+            age_seconds=round(age_seconds, 1),
+            freshness=limits.judge(age_seconds),
             revision=report.get("revision", 0),
             verdict=report["verdict"],
             wrong=wrong,
@@ -90,6 +95,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     now: float
     revision: int
     staleness_seconds: float
+    freshness: Freshness  # of all that is shown, by `staleness_seconds`
+    page_limits: Limits  # from which age of its last answer on the page is stale, and dead
     verdict: Severity
     notices: list[Notice]
     leader: LeaderSummary
@@ -102,6 +109,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     pools: list[PoolSummary]
     pools_total: int
     audit: AuditSummary | None
+    audit_problem: str  # why the last try to make one failed; "" when it did not
 
 
 class Waits:
@@ -122,15 +130,15 @@ class Waits:
         return max(0.0, now - since) if task_id else 0.0
 
 
-def summarize(world: World, facts: Facts, audit: AuditSummary | None, waits: Waits, now: float) -> Summary:
+def summarize(world: World, facts: Facts, audit: AuditSummary | None, audit_problem: str, waits: Waits, now: float) -> Summary:
     """The summary; call while the model is held still. The cost follows the pools and what is held."""
     holding = holding_by_pool(world)
     names = pool_names(world)
     pools = [_pool(world, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
-    leader, replicas = _leader(world, facts), _replicas(world)
+    leader, replicas = _leader(world, facts), replica_summaries(world, facts)
     stuck = {name: (task, waits.seconds(name, task, now)) for name in names for task in [next_admission(world, name, now)]}
     notices = diagnosis.diagnose(world, facts, holding, stuck)
-    notices += diagnosis.of_replicas(leader.since, replicas, now)
+    notices += diagnosis.of_replicas(facts, leader.since, replicas, now)
     if audit is not None and audit.wrong:
         notices.append(diagnosis.audit_failed(audit.wrong))
     notices.sort(key=lambda notice: list(Severity).index(notice.severity))
@@ -147,6 +155,8 @@ def summarize(world: World, facts: Facts, audit: AuditSummary | None, waits: Wai
         now=now,
         revision=facts.revision,
         staleness_seconds=round(facts.staleness_seconds, 1),
+        freshness=facts.rule.store.judge(facts.staleness_seconds),
+        page_limits=facts.rule.page,
         verdict=notices[0].severity if notices and notices[0].severity is not Severity.INFO else Severity.OK,
         notices=notices,
         leader=leader,
@@ -159,44 +169,19 @@ def summarize(world: World, facts: Facts, audit: AuditSummary | None, waits: Wai
         pools=pools,
         pools_total=len(names),
         audit=audit,
+        audit_problem=audit_problem,
     )
 
 
 def _leader(world: World, facts: Facts) -> LeaderSummary:
     record = decode_or_empty(world.leader)
-    since = record.get("since")
     return LeaderSummary(
         replica=facts.leader,
         status_url=str(record.get("status_url", "")),
-        since=float(since) if isinstance(since, int | float) else None,
+        since=number_in(record, "since"),
         term=world.leader.create if world.leader is not None else 0,
         epoch=facts.epoch,
     )
-
-
-def _replicas(world: World) -> list[ReplicaSummary]:
-    found = []
-    for name, change in sorted(world.replicas.items()):
-        record = decode_or_empty(change)
-        answers, behind, started = record.get("engine_answers"), record.get("behind_seconds"), record.get("started_at")
-        applied = record.get("applied_revision")
-        found.append(
-            ReplicaSummary(
-                id=name,
-                leads=is_of_leader(change, world.leader),
-                phase=str(record.get("phase", "")),
-                version=str(record.get("version", "")),
-                host=str(record.get("host", "")),
-                status_url=str(record.get("status_url", "")),
-                started_at=float(started) if isinstance(started, int | float) else None,
-                applied_revision=applied if isinstance(applied, int) else 0,
-                lag_revisions=lag_revisions(change),
-                behind_seconds=float(behind) if isinstance(behind, int | float) else None,
-                engine_answers=answers if isinstance(answers, bool) else None,
-                engine_problem=str(record.get("engine_problem", "")),
-            )
-        )
-    return found
 
 
 def _pool(world: World, name: str, holds: Holding) -> PoolSummary:

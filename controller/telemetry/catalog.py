@@ -64,6 +64,12 @@ FAMILIES: tuple[Family, ...] = (
         "Revisions that a replica had yet to apply when it registered last (every few seconds).",
         ("replica",),
     ),
+    Family(
+        "tally_replica_age_seconds",
+        Kind.GAUGE,
+        "Since a registered replica was last heard of, by this replica's clock.",
+        ("replica",),
+    ),
     Family("tally_model_reloads", Kind.COUNTER, "Whole loads of the model after a gap in the watch, by cause.", ("cause",)),
     Family("tally_quarantined_records", Kind.GAUGE, "Records that do not parse, and foreign keys; they are left alone."),
     # -- tasks
@@ -142,14 +148,24 @@ FAMILIES: tuple[Family, ...] = (
         ("verb", "code"),
         _LATENCY,
     ),
-    Family("tally_engine_silence_seconds", Kind.GAUGE, "Since the engine was last heard of by this leader; absent on followers."),
+    Family(
+        "tally_engine_silence_seconds",
+        Kind.GAUGE,
+        "Since this leader heard of the engine, or took office, when that was later; absent on followers.",
+    ),
     Family("tally_engine_watch_restarts", Kind.COUNTER, "Ends of the engine's watch that nobody asked for.", ("cause",)),
     Family(
         "tally_engine_faults", Kind.COUNTER, "Refusals and failures in the engine's own words: HTTP codes, timeout …", ("code",)
     ),
     Family("tally_engine_rate_limit_wait_seconds", Kind.COUNTER, "Time that calls waited for their turn under our own limit."),
     # -- the audit
-    Family("tally_audit_findings", Kind.GAUGE, "Findings of the last audit that this replica made.", ("invariant", "severity")),
+    Family(
+        "tally_audit_findings",
+        Kind.GAUGE,
+        "Findings of the last audit that this replica made, for half an hour.",
+        ("invariant", "severity"),
+    ),
+    Family("tally_audit_age_seconds", Kind.GAUGE, "How long ago that was; absent before the first."),
     Family("tally_audit_timestamp_seconds", Kind.GAUGE, "When that was, in seconds since the Unix epoch; absent before the first."),
 )
 
@@ -162,7 +178,7 @@ REASONS = frozenset(
         # Tally's own (core/transitions.py, core/decide.py)
         "", "Cancelled", "ConfirmedStopped", "DeadlineExceeded", "Failed", "Found", "Gone", "InvalidSpec", "Lost",
         "QueueDeadlineExceeded", "Replaced", "RequestIgnored", "RetryRequested", "SpecDeleted", "StartDeadlineExceeded",
-        "Succeeded", "Unsatisfiable", "cancel", "deadline-run", "deadline-start", "spec-deleted",
+        "Succeeded", "Unsatisfiable", "cancel", "deadline-run", "deadline-start", "main-ended", "main-not-started", "spec-deleted",
         # engines
         "AdmissionDenied", "BadWorkingDirectory", "CommandNotFound", "Completed", "Error", "Forbidden", "Interrupted",
         "InvalidDuration", "InvalidName", "InvalidPod", "InvalidPool", "MachineRebooted", "NameTaken", "NamespaceNotFound",

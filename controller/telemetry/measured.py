@@ -10,7 +10,7 @@ from controller.clock import Clock
 from controller.core.installation import EngineIdentity, Installation
 from controller.core.task import AttemptId, Launch, Observation
 from controller.election.term import LeadershipLost
-from controller.engine.base import AttemptRefused, AttemptUnknown, Engine, EngineUnavailable
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, Engine, EngineUnavailable, LogOptions
 from controller.store.base import (
     ClusterChanged,
     Committed,
@@ -182,9 +182,11 @@ class MeasuredEngine:
             self._metrics.count("tally_engine_watch_restarts", _engine_code(error))
             raise
 
-    def logs(self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None) -> Iterator[bytes]:
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
         """See Engine."""
-        return self._engine.logs(attempt, follow=follow, stop=stop)
+        return self._engine.logs(attempt, follow=follow, stop=stop, options=options)
 
     def close(self) -> None:
         """See Engine."""

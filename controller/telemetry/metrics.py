@@ -67,6 +67,8 @@ class Metrics:
     def entered(self, phase: str) -> None:
         """See Instruments."""
         self._role = "leader" if phase in _LEADING_PHASES else "follower"
+        if phase == "taking-over":
+            self.outside.in_office_since = self._clock.boottime()
 
     def turned(self) -> None:
         """See Instruments. Not counted: it would tell nothing that the liveness check does not."""
@@ -98,6 +100,7 @@ class Metrics:
             kind = (finding["invariant"], finding["severity"])
             found[kind] = found.get(kind, 0) + 1
         self.outside.audit = (report["at"], found)
+        self.outside.audited_at = self._clock.boottime()
 
     def sized(self, size: StoreSize) -> None:
         """etcd told its size."""
@@ -107,7 +110,7 @@ class Metrics:
 def _queued_at(before: Status | None, after: Status) -> float:
     if before is not None and before.state is State.WAITING_RETRY:
         return before.retry_at or 0.0
-    return after.created_at
+    return after.queued_at or after.created_at
 
 
 HEAD = """# The metrics of a replica

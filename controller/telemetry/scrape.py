@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from controller import __version__
 from controller.clock import Clock
 from controller.core.finding import Severity
+from controller.core.freshness import Freshness
 from controller.core.overview import Holding, holding_by_pool, lag_revisions, next_admission
 from controller.core.resources import ZERO, Vector
 from controller.core.view import Facts, ReplicaView
@@ -32,8 +33,10 @@ class Outside:
     """What the view does not know: set by whoever does, read at each scrape. None: not known yet, and absent."""
 
     audit: tuple[float, Mapping[tuple[str, str], int]] | None = None  # when; (invariant, severity) → findings
+    audited_at: float = 0.0  # the same moment in boottime
     size: StoreSize | None = None
     engine_heard_at: float | None = None  # boottime
+    in_office_since: float | None = None  # boottime
     watch_restarts: Callable[[], Mapping[str, int]] = dict
     endpoint_failures: Callable[[], Mapping[str, int]] = dict
     engine_faults: Callable[[], Mapping[str, int]] = dict
@@ -86,8 +89,9 @@ class ViewSeries(Collector):
         for code, number in dict(outside.engine_faults()).items():
             families.add("tally_engine_faults", number, code)
         families.add("tally_engine_rate_limit_wait_seconds", outside.rate_limit_seconds())
-        if facts.role == "leader" and outside.engine_heard_at is not None:
-            families.add("tally_engine_silence_seconds", max(0.0, self._clock.boottime() - outside.engine_heard_at))
+        if facts.role == "leader" and outside.in_office_since is not None:
+            since = max(outside.engine_heard_at or 0.0, outside.in_office_since)  # an engine that never answers is silent, too
+            families.add("tally_engine_silence_seconds", max(0.0, self._clock.boottime() - since))
         if outside.size is not None:
             families.add("tally_store_size_bytes", outside.size.used)
             families.add("tally_store_size_in_use_bytes", outside.size.in_use)
@@ -96,6 +100,10 @@ class ViewSeries(Collector):
         if outside.audit is not None:
             at, findings = outside.audit
             families.add("tally_audit_timestamp_seconds", at)
+            age = max(0.0, self._clock.boottime() - outside.audited_at)
+            families.add("tally_audit_age_seconds", age)
+            if facts.rule.audit.judge(age) is Freshness.DEAD:  # mended, or found by others, since
+                return
             for invariant in INVARIANTS:
                 for severity in Severity:
                     families.add("tally_audit_findings", findings.get((invariant, severity), 0), invariant, severity)
@@ -168,6 +176,8 @@ def _add_replica(families: _Families, facts: Facts) -> None:
     families.add("tally_lease_remaining_seconds", facts.lease_seconds)
     families.add("tally_revision", facts.revision)
     families.add("tally_staleness_seconds", facts.staleness_seconds)
+    for name, age in facts.replica_ages.items():
+        families.add("tally_replica_age_seconds", age, name)
     for cause, number in facts.reloads.items():
         families.add("tally_model_reloads", number, cause)
 

@@ -232,6 +232,14 @@ def replica() -> list[Panel]:
             Query(f"max by (replica) (tally_replica_lag_revisions{{{JOB}}})", "{{replica}}"), min=0,
         ),
         panel(
+            "timeseries", "Replicas not heard of", "Since each registration was renewed: every two seconds when all is well; after ten it expires.",
+            "s", Query(f"max by (replica) (tally_replica_age_seconds{{{JOB}}})", "{{replica}}"), min=0,
+        ),
+        panel(
+            "timeseries", "Age of the last audit", "Since any replica reached a verdict; the leader audits itself every minute.", "s",
+            Query(f"min(tally_audit_age_seconds{{{JOB}}})", "age"), min=0,
+        ),
+        panel(
             "timeseries", "Revision", "etcd's revision that the model has applied; all replicas rise together.", "none",
             Query(f"max by (instance) (tally_revision{{{REPLICA}}})", "{{instance}}"),
         ),

@@ -267,10 +267,10 @@ def stock_records(count: int) -> Iterator[tuple[str, bytes]]:
         Moment(CLOCK.now(), 1, "stock"),
     )
     task = Task(model)
-    task.spec, task.submitted_at = spec, moment.now
+    task.spec, task.submitted_at, task.demand = spec, moment.now, spec.resources
     attempt = AttemptId(model, 1)
     seen = Observation(attempt=attempt, phase=Phase.RUNNING, uid=f"null-{model}-1-1", started_at=moment.now)
-    status = running(admitted(task, spec, 1, moment), seen, moment)
+    status = running(admitted(task, spec, 1, 1, moment), seen, moment)
     ended = succeeded(status, Observation(attempt=attempt, phase=Phase.SUCCEEDED, stopped=True, exit_code=0), moment)
     assert ended.state is State.SUCCEEDED
     spec_bytes, status_bytes = codec.encode_spec(spec, moment.now, "stock"), codec.encode_status(ended, {})

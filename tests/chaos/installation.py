@@ -62,7 +62,8 @@ class Installation(LocalCluster):
     """
 
     def __init__(self, path: Path, members: list[EtcdProcess], replicas: int, users: int, engine: str) -> None:
-        super().__init__(DevOptions(data_dir=path, replicas=replicas, samples=False, engine=engine, settings=SETTINGS))
+        options = DevOptions(data_dir=path, replicas=replicas, samples=False, engine=engine, settings=SETTINGS)
+        super().__init__(options, guarded=False)
         for replica, port in zip(self.replicas, free_ports(replicas), strict=True):
             replica.status_port = port
         if engine == "kubernetes":

@@ -119,7 +119,7 @@ class Users:
         elif what == "retry":
             self._call(task, "retry", lambda: client.retry(task).outcome)
         else:
-            self._call(task, "submit", lambda: client.submit(self._spec(task)).outcome)
+            self._call(task, "submit", lambda: client.submit_many([self._spec(task)])[0].outcome)
 
     def _spec(self, task: str) -> dict[str, Any]:
         return {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import threading
 
@@ -77,12 +79,46 @@ def test_replicas_can_be_killed_by_role(tally: Tally, put_raw: PutRaw) -> None:
     assert tally("get", "replica", "r3").exit_code == 5
 
 
+def test_replicas_show_when_they_were_heard_of(tally: Tally, put_raw: PutRaw) -> None:
+    """A killed one is registered for some seconds: it is no replica like the others, nor does `check` pass over it."""
+    now = SystemClock().now()
+    for name, seconds in (("alive", 1), ("killed", 8), ("gone", 60)):
+        record = {"instance": name, "at": now - seconds, "started_at": now - 90, "version": "1"}
+        engine = {"engine_answers": False, "engine_age_seconds": 130.0} if name == "alive" else {}
+        put_raw(f"replicas/{name}", msgspec.json.encode(record | engine))
+    put_raw("replicas/older", b'{"instance":"o"}')
+    put_raw("leader", b'{"id":"alive","instance":"alive","epoch":1}')
+    heard = {row[0]: " ".join(row[5:-1]) for row in tally("get", "replicas").rows()}
+    assert heard.keys() == {"alive", "killed", "gone", "older"}
+    assert heard["alive"].endswith("s ago")
+    assert re.fullmatch(r"\d+s ago, stale", heard["killed"])
+    assert heard["gone"].endswith("ago, dead")
+    assert heard["older"] == "-"
+    checked = tally("check").out
+    assert re.search(r"replica killed: .*not been heard of for", checked)
+    assert re.search(r"replica gone: .*not been heard of for 1m", checked)
+    assert "replica alive" not in checked
+    assert re.search(r"engine: does not answer alive, last heard of 2m", checked)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["get", "nonsense"], 2),
         (["get", "tasks", "-o", "pid"], 2),
-        (["get", "tasks", "-l", "n"], 2),
+        (["get", "tasks", "-l", "n=a,"], 2),
+        (["get", "tasks", "-l", "n in a"], 2),
+        (["get", "tasks", "--sort-by", "odd"], 2),
+        (["get", "tasks", "--role", "odd"], 2),
+        (["get", "task/nope"], 5),
+        (["get", "task", "pool/default"], 2),
+        (["get", "odd/a"], 2),
+        (["describe", "task"], 2),
+        (["describe", "task/a", "b"], 2),
+        (["delete", "pool"], 2),
+        (["delete", "task/a"], 1),
+        (["cancel", "pool/a"], 2),
+        (["explain", "task/"], 2),
         (["get", "pools", "-w"], 2),
         (["get", "tasks", "--state", "odd"], 2),
         (["get", "task", "nope"], 5),
@@ -212,3 +248,122 @@ def test_a_closed_pipe_is_no_error(environment: dict[str, str], executable: list
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
     assert done.stdout.startswith("NAME")
     assert done.stderr == ""
+
+
+def test_selectors_are_kubectls(tally: Tally) -> None:
+    """In each form; what is none is exit 2, with the place."""
+    for selector, names in {
+        "n!=a": "b", "n in (a,c)": "a", "n notin (a)": "b", "n": "ab", "!n": "", "m!=x": "ab", "n=a,n=b": "",
+    }.items():  # fmt: skip
+        assert tally("get", "tasks", "-l", selector, "-o", "name").out == "".join(f"task/{name}\n" for name in names), selector
+    answer = tally("get", "tasks", "-l", "n=a b")
+    assert answer.exit_code == 2
+    assert "from character 5" in " ".join(answer.err.replace("│", " ").split())
+
+
+def test_order_is_as_asked_for(tally: Tally, client: Client) -> None:
+    """By submission when nobody asks."""
+    client.submit({"id": "0", "command": ["true"], "priority": 5, "resources": {"cpu": 1}})
+    names = {
+        order: tally("get", "tasks", "-o", "name", "--sort-by", order).out.split()
+        for order in ("name", "-name", "-priority", "age")
+    }
+    assert names["name"] == ["task/0", "task/a", "task/b"]
+    assert names["-name"] == names["name"][::-1]
+    assert names["-priority"][0] == "task/0"
+    assert names["age"] == ["task/0", "task/b", "task/a"]
+    assert tally("get", "tasks", "-o", "name").out.split() == ["task/a", "task/b", "task/0"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["get task/a", "get tasks task/a", "describe task/a", "explain task/a", "history task/a", "cancel task/a",
+     "wait task/a --for created", "get pool/default", "describe pool/default", "delete pool/default", "describe pool pool/default"],
+)  # fmt: skip
+def test_what_o_name_prints_is_a_name_everywhere(tally: Tally, command: str) -> None:
+    assert tally(*command.split()).exit_code == 0
+
+
+def test_a_removed_pool_is_shown_as_long_as_something_is_held(tally: Tally, client: Client, put_raw: PutRaw) -> None:
+    """As `/v1/pools` does."""
+    client.apply_pool({"name": "gone", "capacity": {"cpu": 1}})
+    put_raw("ledgers/gone", codec.encode_ledger(Vector.parse({"cpu": 1}), "op", {}))
+    client.delete_pool("gone")
+    assert ["gone", "-", "cpu", "0", "1", "-1", "not", "defined,", "overcommitted"] in tally("get", "pools").rows()
+    put_raw("ledgers/gone", codec.encode_ledger(Vector(), "op", {}))
+    assert "gone" not in tally("get", "pools").out
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("cancel ", "a b"), ("get tasks b", "b"), ("get pool ", "default"), ("describe task/", ""), ("cancel task/", "task/a task/b"),
+     ("get tasks --state Suc", "Succeeded"), ("get tasks --pool d", "default"), ("submit x --pool ", "default"),
+     ("get ta", "tasks")],
+)  # fmt: skip
+def test_the_shell_completes(executable: list[str], environment: dict[str, str], words: str, completed: str) -> None:
+    """Tasks, pools, states, kinds."""
+    asked = {**os.environ, **environment, "_TALLY_COMPLETE": "complete_bash", "COMP_WORDS": f"tally {words}"}
+    asked["COMP_CWORD"] = str(len(f"tally {words}x".split()) - 1)
+    done = subprocess.run(executable, env=asked, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout.split(), done.stderr) == (completed.split(), "")
+
+
+def test_the_shell_completes_nothing_without_etcd(executable: list[str], environment: dict[str, str]) -> None:
+    """And says nothing: it is in the midst of a line that somebody types."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asked = {**os.environ, **environment, "TALLY_ETCD": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        asked |= {"_TALLY_COMPLETE": "complete_bash", "COMP_WORDS": "tally cancel ", "COMP_CWORD": "2"}
+        done = subprocess.run(executable, env=asked, capture_output=True, text=True, timeout=10, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("command", ["submit c --wait --timeout 1s --cpu 1 -- true", "wait a b --timeout 1s"])
+def test_who_waits_in_vain_is_told_why(tally: Tally, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """As `explain` says it, on stderr, once for each reason."""
+    monkeypatch.setattr("controller.cli.wait.EXPLAIN_AFTER_SECONDS", 0.1)
+    answer = tally(*command.split())
+    assert answer.exit_code == 4
+    lines = [line for line in answer.err.splitlines() if "no replica leads" in line]
+    assert len(lines) == 1, answer.err
+
+
+def test_what_runs_is_explained_only_while_nobody_leads(
+    tally: Tally, put_status: PutStatus, put_raw: PutRaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes as long as it takes, but its end must be seen."""
+    monkeypatch.setattr("controller.cli.wait.EXPLAIN_AFTER_SECONDS", 0.1)
+    put_status("a", State.RUNNING)
+    assert "no replica leads" in tally("wait", "a", "--timeout", "0.5").err
+    put_raw("leader", msgspec.json.encode({"id": "r2", "instance": "i2", "epoch": 1}))
+    assert tally("wait", "a", "--timeout", "0.5").err.startswith("error: still waiting for a\n")
+
+
+EVIL = "\x1b]0;owned\x07\x9b2J\u202e\r\nName: fake"
+
+
+READERS = (
+    "get tasks -o wide;get tasks -o name;get tasks -o json;get tasks -o yaml;get pools;get replicas;describe task a;"
+    "describe pool default;explain a;history a;history a -o json;audit --records-only;wait a --timeout 0.1;step-down"
+)
+
+
+@pytest.mark.parametrize("words", READERS.split(";"))
+def test_nobody_elses_words_are_commands_to_the_terminal(tally: Tally, put_status: PutStatus, put_raw: PutRaw, words: str) -> None:
+    """Messages come from programs, keys and names from whoever may write."""
+    put_status("a", State.RUNNING, lost_since=2.0, reason=f"Lost{EVIL}", message=f"gone{EVIL}", node=f"n{EVIL}")
+    for part in ("tasks", "states", "pools", "ledgers", "replicas", "odd"):
+        put_raw(f"{part}/x{EVIL}", b"not json")
+    put_raw("pools/default", codec.encode({"name": "default", "capacity": {f"cpu{EVIL}": 1}, "engine_options": {f"a{EVIL}": EVIL}}))
+    put_raw("leader", msgspec.json.encode({"id": f"r2{EVIL}", "instance": "i2", "epoch": 1}))
+    answer = tally(*words.split())
+    printed = (answer.out + answer.err).replace("\n", "")
+    assert printed.isprintable(), repr(printed)
+    assert not [line for line in answer.out.splitlines() if line.startswith("Name: fake")]
+
+
+def test_a_form_for_programs_says_all(tally: Tally, put_status: PutStatus) -> None:
+    """What is escaped is read back as it was."""
+    message = f"gone{EVIL}\xa0\u200b\U000e0001"
+    put_status("a", State.RUNNING, message=message)
+    assert tally("get", "task", "a", "-o", "json").document["message"] == message
+    assert yaml.safe_load(tally("get", "task", "a", "-o", "yaml").out)["message"] == message

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from controller import __version__
 from controller.cli import look
 from controller.client import Client
 from controller.core.lifecycle import State
@@ -52,7 +53,7 @@ def test_apply_and_delete_pools(tally: Tally) -> None:
     )
     answer = tally("apply", "-f", "-", stdin=text)
     assert (answer.exit_code, answer.out) == (1, "pool/p created\npool/r created\n")
-    assert "standard input, document 2: capacity.cpu: '-1' is not a quantity" in answer.err
+    assert "standard input:5: capacity.cpu: '-1' is not a quantity" in answer.err
     assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n").out == "pool/p unchanged\n"
     assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 9}\n").out == "pool/p configured\n"
     assert tally("delete", "pool", "p").out == "pool/p deleted\n"
@@ -191,3 +192,23 @@ def test_help_names_every_verb(tally: Tally) -> None:
         answer = tally(verb, "--help")
         assert answer.exit_code == 0
         assert "Usage" in answer.out
+
+
+def test_only_what_is_likely_is_suggested(tally: Tally) -> None:
+    """Nothing rather than nonsense."""
+
+    def said(*words: str) -> str:
+        answer = tally(*words)
+        assert answer.exit_code == 2
+        return " ".join(answer.err.replace("│", " ").split())
+
+    assert "Did you mean 'submit'?" in said("sumbit", "x")
+    assert "Did you mean" not in said("lance")
+    assert "Did you mean" not in said("list")
+    assert "--timeout" in said("wait", "a", "--timeot", "3")
+    assert "Possible" not in said("get", "tasks", "--limit", "3")
+
+
+def test_the_version_is_a_flag_too(tally: Tally) -> None:
+    assert tally("--version").out == f"tally {__version__}\n"
+    assert tally("--etcd", "http://127.0.0.1:1").exit_code == 2

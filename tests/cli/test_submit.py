@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -10,13 +12,25 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from controller.cli.yaml12 import YamlError, read_yaml, write_yaml
 from controller.client import Client
 from controller.core.lifecycle import State
+from controller.core.printable import shown
 from tests.cli.conftest import Tally
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("client")
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in itertools.pairwise("abcdefghi")
+)
+"""Nine lines that name 387 million values."""
+
+YAML_WORDS = [*"a[]{}!|>'\"#%1~\n", ": ", "- ", "  ", ", ", "&a ", "*a", "!!str ", "<<", "? ", "---\n"]
 
 
 def test_every_flag_reaches_the_spec(tally: Tally, client: Client) -> None:
@@ -87,25 +101,32 @@ def test_wrong_usage_is_exit_2(tally: Tally, arguments: list[str]) -> None:
 
 
 def test_a_yaml_file_of_all_shapes(tally: Tally, tmp_path: Path) -> None:
-    """Several documents and lists; each refusal names document, item and field, and the others are submitted."""
+    """Several documents and lists; each refusal names line and field, and the others are submitted."""
     file = tmp_path / "tasks.yaml"
     file.write_text("id: a\ncommand: [x]\n---\nid: b\ncommand: x\n---\n- {id: c, command: [y], env: {N: 1}}\n- 7\n---\n")
     answer = tally("submit", "-f", str(file))
     assert answer.exit_code == 1
     assert answer.out == "task/a created\ntask/c created\n"
-    assert f"{file}, document 2: b: command: expected a list of texts" in answer.err
-    assert f"{file}, document 3, item 2: a task is a mapping" in answer.err
+    assert f"{file}:5: command: expected a list of texts" in answer.err
+    assert f"{file}:7, item 2: a task is a mapping" in answer.err
 
 
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("t.yaml", "id: a\n  x: [\n", "is neither YAML nor JSON: mapping values are not allowed"),
-        ("t.yaml", "a: !!python/object:os.system x\n", "could not determine a constructor"),
+        ("t.yaml", "id: a\n  x: [\n", ":2: is neither YAML nor JSON: mapping values are not allowed"),
+        ("t.yaml", "a: !!python/object:os.system x\n", ":1: is neither YAML nor JSON: the tag tag:yaml.org,2002:python/object"),
         ("t.json", "[{]", "is not JSON"),
         ("t.yaml", "", "holds no document"),
         ("t.yaml", "\x00", "is neither YAML nor JSON"),
         ("t.json", "[" * 100_000, "is not JSON"),
+        ("t.yaml", "[" * 100_000, ":1: is neither YAML nor JSON: lists and mappings are nested more than 100 deep"),
+        ("t.yaml", "- " * 100_000, "nested more than 100 deep"),
+        ("t.yaml", "id: a\ncommand: [x]\nid: b\n", ":3: is neither YAML nor JSON: id: is given twice, here and in line 1"),
+        ("t.json", '{"id": "a",\n"id": "b"}', "id: is given twice"),
+        ("t.yaml", BOMB, "aliases stand for more than 100,000 values"),
+        ("t.yaml", "id: &a [*a]\n", "the alias *a is part of itself"),
+        ("t.yaml", "? [a]\n: b\n", "a key must be a text"),
     ],
 )
 def test_a_malformed_file_is_refused_whole(tally: Tally, client: Client, tmp_path: Path, name: str, text: str, says: str) -> None:
@@ -113,7 +134,7 @@ def test_a_malformed_file_is_refused_whole(tally: Tally, client: Client, tmp_pat
     (tmp_path / name).write_text(text)
     answer = tally("submit", "-f", str(tmp_path / name))
     assert answer.exit_code == 1
-    assert f"{tmp_path / name} " in answer.err
+    assert f"error: {tmp_path / name}" in answer.err
     assert says in answer.err
     assert client.tasks() == []
 
@@ -139,8 +160,8 @@ def test_json_lines_from_standard_input(tally: Tally) -> None:
     lines = '{"id":"a","command":["x"]}\n\n{broken\n{"id":"b","command":["x"]}\n{"id":"c","command":"x"}\n'
     answer = tally("submit", "-f", "-", stdin=lines)
     assert (answer.exit_code, answer.out) == (1, "task/a created\ntask/b created\n")
-    assert "standard input, line 3: is not JSON" in answer.err
-    assert "standard input, line 5: c: command: expected a list of texts" in answer.err
+    assert "standard input:3: is not JSON" in answer.err
+    assert "standard input:5: command: expected a list of texts" in answer.err
 
 
 def test_ten_thousand_tasks_with_progress(tally: Tally, client: Client, tmp_path: Path) -> None:
@@ -235,3 +256,89 @@ def test_submit_and_wait(tally: Tally, put_status: object, state: State, code: i
     answer = tally("submit", "a", "--wait", "--", "x")
     assert answer.exit_code == code
     assert f"task/a {state}" in answer.out
+
+
+def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: Path) -> None:
+    """YAML 1.1 makes 493, 750, 1116, 1000, true, a date and 31 of these; what is a number in YAML 1.2 too wants quotes."""
+    file = tmp_path / "t.yaml"
+    written = {
+        "MODE": "0755",
+        "AT": "12:30",
+        "ZIP": "02134",
+        "BIG": "1_000",
+        "ON": "yes",
+        "DAY": "2024-01-01",
+        "HEX": "0x1F",
+        "N": "7",
+    }
+    env = ", ".join(f"{name}: {text}" for name, text in written.items())
+    file.write_text(f"id: a\ncommand: [x]\nlabels: {{on: no, v: 1_0}}\nenv: {{{env}}}\n")
+    assert tally("submit", "-f", str(file)).exit_code == 0
+    spec = client.get("a").spec
+    assert spec is not None
+    assert spec.env == written
+    assert spec.labels == {"on": "no", "v": "1_0"}
+    file.write_text("id: b\ncommand: [x]\nenv:\n  A: x\n  VERSION: 1.10\n")
+    answer = tally("submit", "-f", str(file))
+    assert (answer.exit_code, answer.err) == (1, f"error: {file}:5: env.VERSION: is 1.1, expected text: put it in quotes\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id: a\ncomand: [x]\n", ":2: comand: is not a field; did you mean command?\n"),
+        ("id: a\ncommand: [x]\nqqq: 1\n", ":3: qqq: is not a field; known here are id, pool"),
+        ("id: a\ncommand: [x]\nretry:\n  max_atempts: 3\n", ":4: retry.max_atempts: is not a field; did you mean max_attempts?\n"),
+        ("id: a\ncommand: [x]\nretry:\n  rules:\n  - {exit_codes: [1], action: fail}\n  - exit_codes: [999]\n    action: fail\n",
+         ":6: retry.rules[1].exit_codes[0]: is 999"),
+        ("id: a\ncommand: [x]\nlabels:\n  a.b/c: ok\n  a.b: '?'\n", ":5: labels.a.b: '?' is not a label's value"),
+        ('{\n"id": "a",\n"command": "x"\n}', ":3: command: expected a list"),
+    ],
+)  # fmt: skip
+def test_what_does_not_hold_is_named_with_its_line(tally: Tally, tmp_path: Path, text: str, says: str) -> None:
+    """As compilers do: FILE:LINE: field: what is wrong."""
+    (tmp_path / "t").write_text(text)
+    answer = tally("submit", "-f", str(tmp_path / "t"))
+    assert answer.exit_code == 1
+    assert f"error: {tmp_path / 't'}{says}" in answer.err
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_what_get_prints_can_be_submitted_and_applied_again(tally: Tally, client: Client, tmp_path: Path, form: str) -> None:
+    """Of one, and of a list; the status is left aside."""
+    client.submit_many([{"id": name, "command": ["x"], "env": {"MODE": "0755", "ON": "yes", "N": "1e3"}} for name in ("a", "b")])
+    for arguments, out in ((["a"], "task/a unchanged\n"), ([], "task/a unchanged\ntask/b unchanged\n")):
+        printed = tally("get", "tasks", *arguments, "-o", form).out
+        assert tally("submit", "-f", "-", stdin=printed).out == out
+    printed = tally("get", "pool", "default", "-o", form).out
+    assert tally("apply", "-f", "-", stdin=printed).out == "pool/default unchanged\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tally: Tally, tmp_path: Path) -> None:
+    """As some editors write it."""
+    line = '{"id":"a","command":["x"]}\n{"id":"b","command":["x"]}\n'
+    (tmp_path / "t.ndjson").write_text(line, encoding="utf-8-sig")
+    assert tally("submit", "-f", str(tmp_path / "t.ndjson")).out == "task/a created\ntask/b created\n"
+    assert tally("submit", "-f", "-", stdin=f"\ufeff{line}").out == "task/a unchanged\ntask/b unchanged\n"
+
+
+@given(st.text() | st.lists(st.sampled_from(YAML_WORDS)).map("".join))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No other error than the reader's own, and what it gives can be stored."""
+    with contextlib.suppress(YamlError):
+        for value, line in read_yaml(text):
+            assert line >= 1
+            json.dumps(value)
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])) | st.text("0123456789.e-+_:xyn~")
+SCALARS = TEXTS | st.integers(-(10**9), 10**9) | st.booleans() | st.none()
+
+
+@given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner)))
+def test_what_yaml_prints_is_read_as_it_was(value: object) -> None:
+    """`get -o yaml` quotes what either version of YAML would take for something else."""
+    assert yaml.safe_load(write_yaml([value])) == [value]
+    printed = shown(write_yaml([value]))
+    assert printed.replace("\n", "").isprintable()
+    assert [read for read, _ in read_yaml(printed)] == [[value]]

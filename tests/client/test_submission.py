@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from controller.client import Client
+from controller.client import Client, Conflict
 from controller.client.submission import SubmitResult
+from controller.core.errors import InvalidField
 from controller.core.resources import Vector
 from controller.core.task import Spec
 from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Refused, StoreUnavailable, Transaction
@@ -28,7 +29,7 @@ def test_the_same_again_is_unchanged_and_other_content_a_conflict(client: Client
     """Submitting is idempotent; a conflict names what differs and changes nothing."""
     assert client.submit(task("a", env={"B": "1", "A": "2"})).outcome == "created"
     assert client.submit(task("a", env={"A": "2", "B": "1"}, resources={"cpu": "0.1"})).outcome == "unchanged"
-    refused = client.submit(task("a", env={"A": "3"}, priority=1))
+    refused = client.submit_many([task("a", env={"A": "3"}, priority=1)])[0]
     assert refused.outcome == "conflict"
     assert "it differs in env, priority" in refused.message
     spec = client.get("a").spec
@@ -64,8 +65,8 @@ def test_a_resource_that_is_no_longer_named_makes_another_spec(client: Client) -
     """Whether the pool would fill in another amount, or none."""
     client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1, "memory": "1Gi"}, "default_resources": {"memory": "64Mi"}})
     client.submit(task("a", pool="d", resources={"cpu": 1, "gpu": 1, "memory": "128Mi"}))
-    assert client.submit(task("a", pool="d", resources={"cpu": 1, "memory": "128Mi"})).outcome == "conflict"
-    assert client.submit(task("a", pool="d", resources={"cpu": 1, "gpu": 1})).outcome == "conflict"
+    assert client.submit_many([task("a", pool="d", resources={"cpu": 1, "memory": "128Mi"})])[0].outcome == "conflict"
+    assert client.submit_many([task("a", pool="d", resources={"cpu": 1, "gpu": 1})])[0].outcome == "conflict"
     assert client.submit(task("a", pool="d", resources={"memory": "128Mi", "gpu": 1, "cpu": 1})).outcome == "unchanged"
     client.submit(task("b", pool="d", resources={"cpu": 1, "memory": "64Mi"}))
     assert client.submit(task("b", pool="d", resources={"cpu": 1})).outcome == "unchanged"  # it asks for the same
@@ -84,14 +85,14 @@ def test_a_pools_new_defaults_make_no_conflict(client: Client) -> None:
     client.submit(task("a", pool="d", resources={"cpu": 1}))
     client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1}, "default_resources": {}})
     assert client.submit(task("a", pool="d", resources={"cpu": 1})).outcome == "unchanged"
-    assert client.submit(task("a", pool="d", resources={"cpu": 2})).outcome == "conflict"
-    assert client.submit(task("a", pool="d", resources={"cpu": 1, "gpu": 0})).outcome == "conflict"
+    assert client.submit_many([task("a", pool="d", resources={"cpu": 2})])[0].outcome == "conflict"
+    assert client.submit_many([task("a", pool="d", resources={"cpu": 1, "gpu": 0})])[0].outcome == "conflict"
 
 
 def test_unknown_pools_and_impossible_requests_are_refused_with_names_and_numbers(client: Client) -> None:
     """Nothing that could never run is stored."""
-    assert client.submit(task("a", pool="nope")).message == "pool: there is no pool 'nope'; known are default"
-    assert "asks for 9, but pool 'default' has 8 in all" in client.submit(task("a", resources={"cpu": 9})).message
+    assert client.submit_many([task("a", pool="nope")])[0].message == "pool: there is no pool 'nope'; known are default"
+    assert "asks for 9, but pool 'default' has 8 in all" in client.submit_many([task("a", resources={"cpu": 9})])[0].message
     assert client.tasks() == []
 
 
@@ -216,7 +217,7 @@ def test_dry_run_tells_what_would_be_and_writes_nothing(client: Client) -> None:
 def test_an_unreadable_task_of_that_name_is_a_conflict(client: Client, put_raw: object) -> None:
     """Fault 23: someone else's value under the key is not overwritten."""
     put_raw("tasks/a", b"\xff not ours")  # type: ignore[operator]
-    assert "exists, but is not valid" in client.submit(task("a")).message
+    assert "exists, but is not valid" in client.submit_many([task("a")])[0].message
     wait_until(lambda: client.get("a").problem, "the problem is shown")
 
 
@@ -246,3 +247,16 @@ def test_the_pool_of_a_batch_is_asked_for_once(client: Client) -> None:
     store.load = store.get = None  # type: ignore[attr-defined]  # whoever reads fails
     assert counting.submit(task("second")).outcome == "created"
     assert len(store.transactions) == 2
+
+
+def test_a_single_submission_that_is_refused_raises(client: Client) -> None:
+    """Who submits one task need not look at a result to see that there is none."""
+    with pytest.raises(InvalidField) as invalid:
+        client.submit(task("a", retry={"max_attempts": 0}))
+    assert (invalid.value.field, str(invalid.value)) == ("retry.max_attempts", "retry.max_attempts: is 0, expected 1 to 1000")
+    assert client.submit(task("a")).outcome == "created"
+    assert client.submit(task("a")).outcome == "unchanged"
+    with pytest.raises(Conflict, match="another spec"):
+        client.submit(task("a", priority=3))
+    with pytest.raises(Conflict):
+        client.submit(task("a", priority=3), dry_run=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from controller.client import TaskView
 from controller.clock import SystemClock
 from controller.core.lifecycle import State
 from controller.dev import CLUSTER, LocalCluster
+from controller.engine.base import LogOptions, LogsRefused
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
 from tests.cluster.conftest import LABEL, engine_of, option
@@ -100,6 +102,127 @@ def test_cancel_pending(tally: LocalCluster, task: Make) -> None:
     with tally.client() as users:
         users.cancel(spec["id"])
         assert users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]].state is State.CANCELLED
+
+
+def test_an_image_that_cannot_be_is_a_failure_to_start(tally: LocalCluster, task: Make) -> None:
+    """The kubelet says so at once, the pod is stopped with proof, and no attempt is used up."""
+    view = run(tally, task("true", image="No Such:Image", retry={"max_start_failures": 2}))
+    assert view.status is not None
+    assert (view.state, view.status.reason) == (State.FAILED, "InvalidImageName"), view
+    assert (view.status.start_failures, view.status.failures) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "fields"),
+    [
+        ("ErrImagePull", {"image": "tally.invalid/no-such-image:0"}),
+        (
+            "CreateContainerConfigError",
+            {"pod_template": {"spec": {"containers": [{"name": "task", "envFrom": [{"secretRef": {"name": "tally-none"}}]}]}}},
+        ),
+    ],
+)
+def test_what_keeps_a_container_from_starting_counts_after_its_grace(
+    tally: LocalCluster, task: Make, reason: str, fields: dict[str, Any]
+) -> None:
+    """No start deadline is given: a minute after the kubelet's first word the attempt is stopped, and has failed to start."""
+    view = run(tally, task("true", retry={"max_start_failures": 0}, **fields))
+    assert view.status is not None
+    assert (view.state, view.status.reason, view.status.start_failures) == (State.FAILED, reason, 1), view
+
+
+def test_a_running_task_does_not_say_why_it_waited(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
+    """Unschedulable until a label was there; then nothing of it is left but the step in its history."""
+    node = core.list_node().items[0].metadata.name
+    label = f"tally-test-{uuid.uuid4().hex[:8]}"
+    spec = task("sleep 5", pod_template={"spec": {"nodeSelector": {label: "yes"}}})
+    with tally.client() as users:
+        users.submit(spec)
+    wait_for(tally, spec["id"], "unschedulable", lambda view: bool(view.status and view.status.reason == "Unschedulable"))
+    core.patch_node(node, {"metadata": {"labels": {label: "yes"}}})
+    view = wait_for(tally, spec["id"], "running", is_running)
+    core.patch_node(node, {"metadata": {"labels": {label: None}}})
+    assert view.status is not None
+    assert (view.status.reason, view.status.message) == ("", "")
+    with tally.client() as users:
+        assert users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]].state is State.SUCCEEDED
+
+
+def test_a_webhook_that_fails_is_told_and_tried_ever_more_slowly(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
+    """Nobody answers it, so that each creation is a 500: the server's words stand on the task until it is mended."""
+    spec = task("true")
+    namespace, name = _namespace(tally), f"tally-test-{uuid.uuid4().hex[:8]}"
+    core.patch_namespace(namespace, {"metadata": {"labels": {name: "yes"}}})
+    hooks = client.AdmissionregistrationV1Api(core.api_client)
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}]
+    hook = {
+        "name": f"{name}.example.com",
+        "clientConfig": {"url": "https://127.0.0.1:1/never"},
+        "rules": rules,
+        "namespaceSelector": {"matchLabels": {name: "yes"}},
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 2,
+    }
+    hooks.create_validating_webhook_configuration({"metadata": {"name": name}, "webhooks": [hook]})
+    try:
+        with tally.client() as users:
+            users.submit(spec)
+        view = wait_for(tally, spec["id"], "delayed", lambda view: bool(view.status and view.status.reason == "StartDelayed"))
+        assert view.status is not None
+        assert "failed calling webhook" in view.status.message
+        with tally.client() as users:
+            sentence = users.explain(spec["id"])
+        assert "could not be started yet" in sentence
+    finally:
+        hooks.delete_validating_webhook_configuration(name)
+        core.patch_namespace(namespace, {"metadata": {"labels": {name: None}}})
+    with tally.client() as users:
+        view = users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]]
+    assert (view.state, view.attempt) == (State.SUCCEEDED, 1), view
+
+
+def test_a_part_of_the_output(tally: LocalCluster, task: Make) -> None:
+    """The last lines, the last minutes, and an init container's."""
+    first = {"name": "first", "image": task("true")["image"], "command": ["sh", "-c", "echo from init"]}
+    spec = task("for n in 1 2 3 4 5; do echo $n; done", pod_template={"spec": {"initContainers": [first]}})
+    assert run(tally, spec).state is State.SUCCEEDED
+    engine = engine_of(_namespace(tally))
+
+    def told(**options: Any) -> str:
+        with tally.client() as users:
+            return b"".join(users.logs(spec["id"], engine=engine, options=LogOptions(**options))).decode()
+
+    assert told(tail=2) == "4\n5\n"
+    assert told(since_seconds=3600) == "1\n2\n3\n4\n5\n"
+    assert told(container="first") == "from init\n"
+    with pytest.raises(LogsRefused, match="there are first, task"):
+        told(container="second")
+    with pytest.raises(LogsRefused, match="previous"):
+        told(previous=True)
+    engine.close()
+
+
+def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, task: Make) -> None:
+    """The kubelet evicts it, and that counts. Before 1.21 nothing proves the stop of an evicted pod: it is lost, undisrupted."""
+    limits = {"requests": {"ephemeral-storage": "1Mi"}, "limits": {"ephemeral-storage": "1Mi"}}
+    template = {
+        "metadata": {"annotations": {"fake.tally.dev/script": '{"run_seconds": 1, "exit_code": 1}'}},
+        "spec": {"containers": [{"name": "task", "resources": limits}]},
+    }
+    spec = task("dd if=/dev/zero of=/tmp/full bs=1M count=20; sleep 600", pod_template=template, retry={"max_attempts": 1})
+    with tally.client() as users:
+        users.submit(spec)
+    view = wait_for(tally, spec["id"], "evicted", lambda view: view.lost or view.state is State.FAILED)
+    assert view.status is not None
+    if view.lost:
+        assert "exceed" in view.status.message
+        with tally.client() as users:
+            users.confirm_stopped(spec["id"])
+            view = users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]]
+    assert view.status is not None
+    assert (view.state, view.status.failures) == (State.FAILED, 1), view
 
 
 def test_missing_image(tally: LocalCluster, task: Make) -> None:

@@ -15,7 +15,14 @@ from msgspec.structs import replace
 from controller.clock import SystemClock
 from controller.core.installation import Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
-from controller.engine.base import AttemptRefused, AttemptUnknown, Engine, EngineUnavailable
+from controller.engine.base import (
+    AttemptRefused,
+    AttemptUnknown,
+    Engine,
+    EngineUnavailable,
+    LogOptions,
+    LogsRefused,
+)
 from controller.engine.docker import DockerEngine
 from controller.engine.null import NullEngine
 from controller.engine.process import ProcessEngine
@@ -295,6 +302,24 @@ def test_output_of_both_streams_is_kept(running_case: EngineCase) -> None:
     running_case.engine.start(given)
     assert b"".join(running_case.engine.logs(given.attempt, follow=True)).decode() == "ä line\nä line\n"
     assert b"".join(running_case.engine.logs(given.attempt, follow=False)).decode() == "ä line\nä line\n"
+
+
+def test_the_last_lines_alone(running_case: EngineCase) -> None:
+    """Each engine that keeps output can tell them."""
+    given = running_case.printing("line")
+    running_case.engine.start(given)
+    wait_stopped(running_case.engine, given.attempt)
+    for lines in (0, 1, 2, 3):
+        told = b"".join(running_case.engine.logs(given.attempt, follow=False, options=LogOptions(tail=lines)))
+        assert told.decode() == "line\n" * min(lines, 2)
+
+
+def test_a_part_that_an_engine_does_not_have_is_refused(running_case: EngineCase) -> None:
+    """And the option is not passed over, as if all were what was asked for."""
+    given = running_case.until_stopped()
+    running_case.engine.start(given)
+    with pytest.raises(LogsRefused, match="container"):
+        running_case.engine.logs(given.attempt, follow=False, options=LogOptions(container="nosuch"))
 
 
 def test_logs_of_an_unknown_attempt_are_refused(case: EngineCase) -> None:

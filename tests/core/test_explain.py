@@ -101,6 +101,21 @@ def test_backfill_until_the_head_has_waited(waited: float, says: str) -> None:
     assert says in scene("a")
 
 
+def test_backfill_names_the_head_whose_resources_are_set_aside() -> None:
+    """A head that has waited keeps what it asks for; the resource that this task would take of it is named, with what is left."""
+    scene = Scene(policy="backfill").held(cpu=2)
+    scene.task("young", cpu=4).task("head", cpu=3, submitted_at=NOW - 400, priority=-1).task("a", priority=-2)
+    assert "the head, head, asks for cpu 3 (2 free), and has waited 6m40s" in scene("a")
+    assert scene("a").endswith("nobody passes it by taking what it needs, and a asks for cpu 1 (0 beside that).")
+
+
+def test_backfill_counts_a_retried_head_from_the_end_of_its_back_off() -> None:
+    """As the planner does: a task that ran for hours and failed has not waited for hours."""
+    scene = Scene(policy="backfill").held(cpu=2).task("head", cpu=3, submitted_at=NOW - 9000)
+    scene.status("head", State.WAITING_RETRY, attempt=1, retry_at=NOW - 60).task("a")
+    assert "smaller ones may pass it for another 4m" in scene("a")
+
+
 def test_one_ahead_is_singular() -> None:
     """Grammar, since people read it."""
     assert "1 task (b) is ahead in pool p, and the leader admits them first" in Scene().task("b").task("a")("a")

@@ -218,7 +218,7 @@ def test_foreign_keys_and_damaged_values_are_noticed(records: Records) -> None:
 
 def test_an_unreadable_status_is_judged_by_nothing_else(records: Records) -> None:
     records.put("states", ("runs",), b"garbage")
-    assert check_task(records.world.tasks["runs"]) == []
+    assert check_task(records.world.tasks["runs"], None) == []
     assert ("layout", "key/states/runs", Severity.NOTICE) in records.findings()
 
 

@@ -42,7 +42,7 @@ def admitted(queue: Queue, pool: Pool, free: Vector, waited: Callable[[str], flo
 def expected(entries: list[tuple[str, int, Vector]], pool: Pool, free: Vector, old: set[str]) -> list[str]:
     """The policy in its plainest form: one look at each task, in order.
 
-    Of those that ask for the same with the same priority, the first has waited longest, and decides for the rest.
+    Of those that ask for the same with the same priority, the first stands for the rest.
     """
     taken, passed_over = [], set()
     for task_id, priority, request in sorted(entries, key=lambda entry: -entry[1]):  # stable: submission order among equals
@@ -53,8 +53,11 @@ def expected(entries: list[tuple[str, int, Vector]], pool: Pool, free: Vector, o
             taken.append(task_id)
             continue
         passed_over.add((request, priority))
-        if pool.policy is Policy.STRICT or task_id in old:
+        if pool.policy is Policy.STRICT:
             break
+        if task_id in old:  # set aside what it asks for: nothing is left of what it lacks
+            names = free.keys() | request.keys()
+            free = Vector({n: max(0, free.get(n, 0) - request.get(n, 0)) if n in request else free.get(n, 0) for n in names})
     return taken
 
 
@@ -104,6 +107,36 @@ def test_backfill_passes_a_head_until_it_has_waited_long_enough() -> None:
     free = Vector({"cpu": 4000})
     assert admitted(queue, pool(Policy.BACKFILL), free, lambda _: 99.9) == ["small"]
     assert admitted(queue, pool(Policy.BACKFILL), free, lambda _: 100.0) == []
+
+
+def test_a_head_that_lacks_one_resource_leaves_the_others_to_those_behind_it() -> None:
+    """A head waits for GPUs: a task without any starts on idle CPUs, as long as enough of them are left for the head."""
+    head = Vector({"cpu": 2000, "gpu": 4})
+    queue = queue_of(
+        ("head", 0, head),
+        ("gpu", 0, Vector({"cpu": 1000, "gpu": 1})),
+        ("a", 0, Vector({"cpu": 5000})),
+        ("b", 0, Vector({"cpu": 3001})),
+        ("c", 0, Vector({"cpu": 3000})),
+    )
+    large = Pool(name="p", capacity=Vector({"cpu": 10_000, "gpu": 4}), policy=Policy.BACKFILL, backfill_seconds=100.0)
+    free = Vector({"cpu": 10_000, "gpu": 3})
+    waited = {"head": 100.0}
+    assert admitted(queue, large, free, lambda task_id: waited.get(task_id, 0.0)) == ["a", "c"]
+    left = free - Vector({"cpu": 8000})
+    assert admitted(queue, large, left + Vector({"gpu": 1}), lambda _: 100.0)[0] == "head", "as soon as the GPU is there"
+
+
+def test_each_head_that_has_waited_has_its_share_set_aside() -> None:
+    """The second cannot be starved by small ones while the first waits for something else."""
+    queue = queue_of(
+        ("gpus", 0, Vector({"gpu": 4})),
+        ("cpus", 0, Vector({"cpu": 8000})),
+        ("small", 0, Vector({"cpu": 1000})),
+        ("mem", 0, Vector({"mem": 1})),
+    )
+    large = Pool(name="p", capacity=Vector({"cpu": 10_000, "gpu": 4, "mem": 1}), policy=Policy.BACKFILL, backfill_seconds=100.0)
+    assert admitted(queue, large, Vector({"cpu": 4000, "gpu": 3, "mem": 1}), lambda _: 100.0) == ["mem"]
 
 
 @pytest.mark.parametrize("policy", list(Policy))

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from controller.core import codec
+from controller.core.demand import check_satisfiable
 from controller.core.errors import InvalidField
 from controller.core.resources import MAX_AMOUNT, Vector, format_quantity, parse_quantity
 from controller.core.task import Pool, Spec
-from controller.core.validation import MAX_SPEC_BYTES, check_satisfiable, parse_duration, parse_pool, parse_spec
+from controller.core.validation import MAX_SPEC_BYTES, parse_duration, parse_pool, parse_spec
 
 GOOD: dict[str, Any] = {"id": "train-1", "command": ["sh", "-c", "true"]}
 
@@ -182,18 +183,18 @@ def test_an_unsatisfiable_request_is_refused_with_the_numbers() -> None:
     pool = Pool(name="p", capacity=Vector.parse({"cpu": 4}))
     spec = parse_spec({**GOOD, "resources": {"cpu": "4500m"}})
     with pytest.raises(InvalidField, match=r"resources\.cpu: asks for 4500m, but pool 'p' has 4 in all"):
-        check_satisfiable(spec, pool)
+        check_satisfiable(spec, pool, spec.resources)
     spec = parse_spec({**GOOD, "resources": {"nvidia.com/gpu": 1}})
     with pytest.raises(InvalidField, match=r"nvidia\.com/gpu: asks for 1, but pool 'p' has none"):
-        check_satisfiable(spec, pool)
+        check_satisfiable(spec, pool, spec.resources)
 
 
 def test_what_json_cannot_say_is_refused_in_templates() -> None:
     """A YAML file can hold what no JSON can: it is stored as text if it has one, else named, before anything is sent."""
     with pytest.raises(InvalidField, match="pod_template: cannot be stored as JSON"):
         parse_spec({**GOOD, "pod_template": {"a": object()}})
-    dated = parse_spec({**GOOD, "pod_template": {"a": date(2026, 1, 2), "b": {3: [math.nan]}}})
-    assert dated.pod_template == {"a": "2026-01-02", "b": {"3": [None]}}
+    dated = parse_spec({**GOOD, "pod_template": {"metadata": {"labels": {"a": date(2026, 1, 2), 3: [math.nan]}}}})
+    assert dated.pod_template == {"metadata": {"labels": {"a": "2026-01-02", "3": [None]}}}
 
 
 def test_a_number_out_of_range_is_named_in_full() -> None:

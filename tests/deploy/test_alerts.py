@@ -43,7 +43,7 @@ def filled_in(expression: str) -> str:
 
 def quick_rules() -> dict[str, Any]:
     """The rules without patience, and with limits that a test reaches: 5 s of silence, 4 MiB of database."""
-    text = RULES.read_text().replace("> 30\n", "> 5\n").replace("> 120\n", "> 5\n").replace("2147483648", str(4 * 2**20))
+    text = RULES.read_text().replace("> 20\n", "> 5\n").replace("> 120\n", "> 5\n").replace("2147483648", str(4 * 2**20))
     rules: dict[str, Any] = yaml.safe_load(text)
     for rule in rules["groups"][0]["rules"]:
         rule["for"] = "0s"

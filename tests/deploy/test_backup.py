@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from controller.audit import Report, run_audit
 from controller.core.lifecycle import State
 from controller.dev import LocalCluster
-from controller.engine.process import ProcessEngine
+from controller.embedded_etcd import EtcdBinary
+from tests.support.etcd import EtcdFactory
+from tests.support.kustomize import DEPLOY
 from tests.support.local import QUICK, Gate, Journal, leader_of, local_cluster
 from tests.support.waiting import wait_until
 
+NOTES = (DEPLOY / "upgrades.md").read_text()
 
-def etcdctl(cluster: LocalCluster, *arguments: str) -> None:
-    """The one beside the etcd that runs, or of this machine."""
-    beside = Path(cluster.etcd.binary.path).with_name("etcdctl")
-    found = str(beside) if beside.exists() else shutil.which("etcdctl")
-    if found is None:
+
+def noted(beginning: str) -> str:
+    """The command of the notes that begins so, word for word."""
+    (command,) = [line.strip() for line in NOTES.splitlines() if line.strip().startswith(beginning)]
+    return command
+
+
+def shell(etcd: EtcdBinary, command: str, replacing: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command of the notes in a shell, with this machine's addresses and folders in place of the example's."""
+    for name, value in replacing.items():
+        assert name in command, f"{name} is not in: {command}"
+        command = command.replace(name, value)
+    # The tools beside the etcd that runs, else this machine's; the command of this checkout.
+    paths = [str(Path(etcd.path).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    if shutil.which("etcdctl", path=os.pathsep.join(paths)) is None:
         pytest.skip("etcdctl is not installed (Debian: etcd-client)")
-    done = subprocess.run([found, *arguments], env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    environment = {**os.environ, "PATH": os.pathsep.join(paths)}
+    script = f"{noted('export ETCDCTL_API')}\n{command}"
+    return subprocess.run(
+        ["sh", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def test_a_restored_backup(tmp_path: Path) -> None:
     """What ended, and what was submitted, after the backup: the audit names it before a replica runs; then the ends are learnt
     from the engine, what nobody knows of any more is stopped, nothing runs twice, and epochs go on from the backup's."""
     journal, gate, second = Journal(tmp_path / "journal"), Gate(tmp_path / "gate"), Gate(tmp_path / "second")
-    backup = tmp_path / "backup.db"
     with local_cluster(tmp_path / "data", settings=QUICK) as cluster:
         with cluster.client() as client:
             client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
@@ -42,7 +59,7 @@ def test_a_restored_backup(tmp_path: Path) -> None:
             leader = client.leader()
             assert leader is not None
 
-            etcdctl(cluster, f"--endpoints={cluster.endpoint}", "snapshot", "save", str(backup))
+            save_snapshot(cluster.etcd.binary, cluster.endpoint, tmp_path)
             gate.open()
             client.wait(["running"], timeout_seconds=60)
             later = {"resources": {"cpu": 1}, "grace_seconds": 1}
@@ -52,11 +69,8 @@ def test_a_restored_backup(tmp_path: Path) -> None:
             for name in ("kept", "unknown"):
                 wait_until(lambda name=name: client.get(name).state is State.RUNNING, "attempts after the backup", timeout=60)
 
-        restore(cluster, backup)
-        report = audited(cluster)
-        assert {("I5", "attempt/kept-1"), ("I5", "attempt/unknown-1")} == {
-            (each.invariant, each.subject) for each in report.findings if each.severity == "wrong"
-        }
+        restore(cluster, tmp_path)
+        assert wrong(audited(cluster)) == {("I5", "attempt/kept-1"), ("I5", "attempt/unknown-1")}
 
         with cluster.client() as client:
             client.submit(kept)
@@ -70,13 +84,23 @@ def test_a_restored_backup(tmp_path: Path) -> None:
             after = client.leader()
             assert after is not None
             assert after.epoch > leader.epoch
-            wait_until(lambda: audited(cluster).wrong == 0, "a clean audit", timeout=60)
+            wait_until(lambda: not wrong(audited(cluster)), "a clean audit", timeout=60)
             assert client.pools()[0].free["cpu"] == 4000
     assert set(journal.starts().values()) == {1}, "an attempt ran more than once"
 
 
-def restore(cluster: LocalCluster, backup: Path) -> None:
-    """End all replicas and etcd, and start a new etcd of the backup in its place; the replicas stay down."""
+SNAPSHOT = {"https://etcd-1.example.org:2379": "", " --cacert=etcd-ca.pem": ""}
+USER = ' --user="root:$(cat passwords/root)"'
+
+
+def save_snapshot(etcd: EtcdBinary, endpoint: str, folder: Path) -> None:
+    """The snapshot tally.db in that folder, of an etcd that asks nobody who he is."""
+    done = shell(etcd, noted("etcdctl --endpoints"), {**SNAPSHOT, "https://etcd-1.example.org:2379": endpoint, USER: ""}, folder)
+    assert done.returncode == 0, done.stderr
+
+
+def restore(cluster: LocalCluster, folder: Path) -> None:
+    """End all replicas and etcd, and start a new etcd of the snapshot in its place; the replicas stay down."""
     for replica in cluster.replicas:
         assert replica.process is not None
         replica.process.terminate()
@@ -86,17 +110,56 @@ def restore(cluster: LocalCluster, backup: Path) -> None:
     cluster.etcd.stop()
     config = cluster.etcd.config
     shutil.rmtree(config.data_dir)
-    peer = f"{config.name}={config.peer_url}"
-    members = [f"--name={config.name}", f"--initial-cluster={peer}", f"--initial-advertise-peer-urls={config.peer_url}"]
-    etcdctl(cluster, "snapshot", "restore", str(backup), f"--data-dir={config.data_dir}", *members)
+    own = {
+        "/var/lib/etcd/restored": str(config.data_dir),
+        "https://etcd-1.example.org:2380": config.peer_url,
+        "etcd-1": config.name,
+    }
+    done = shell(cluster.etcd.binary, noted("etcdctl snapshot restore"), own, folder)
+    assert done.returncode == 0, done.stderr
     cluster.etcd.start()
 
 
-def audited(cluster: LocalCluster) -> Report:
-    """The audit's report, with the engine's view."""
-    with cluster.client() as client:
-        engine = ProcessEngine(cluster.state_dir, "default", client.clock)
-        try:
-            return run_audit(client.store, engine, "default", client.clock)
-        finally:
-            engine.close()
+def audited(cluster: LocalCluster) -> dict[str, Any]:
+    """The audit's report, with the engine's view, whoever is registered."""
+    command = noted("tally audit --state-dir").partition("#")[0].strip()
+    own = {"/var/lib/tally": f"{cluster.state_dir} --etcd {cluster.endpoint} -o json"}
+    done = shell(cluster.etcd.binary, command, own, cluster.state_dir)
+    assert "not checked" not in done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def wrong(report: dict[str, Any]) -> set[tuple[str, str]]:
+    """Invariants and subjects of the contradictions."""
+    return {(each["invariant"], each["subject"]) for each in report["findings"] if each["severity"] == "wrong"}
+
+
+def test_a_snapshot_of_an_etcd_with_users(etcd_factory: EtcdFactory, etcd_binary: EtcdBinary, tmp_path: Path) -> None:
+    """Only with root's password; without it etcd refuses."""
+    etcd = etcd_factory.start()
+    (tmp_path / "passwords").mkdir()
+    (tmp_path / "passwords" / "root").write_text("secret\n")
+    control = f"etcdctl --endpoints={etcd.url}"
+    made = shell(
+        etcd_binary, f"{control} user add root:secret && {control} role add root; {control} user grant-role root root", {}, tmp_path
+    )
+    assert made.returncode == 0, made.stderr
+    assert shell(etcd_binary, f"{control} auth enable", {}, tmp_path).returncode == 0
+    own = {**SNAPSHOT, "https://etcd-1.example.org:2379": etcd.url}
+    refused = shell(etcd_binary, noted("etcdctl --endpoints"), {**own, USER: ""}, tmp_path)
+    assert refused.returncode != 0
+    done = shell(etcd_binary, noted("etcdctl --endpoints"), own, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tally.db").stat().st_size > 0
+
+
+def test_the_audit_says_when_it_checks_no_engine(etcd_factory: EtcdFactory, etcd_binary: EtcdBinary, tmp_path: Path) -> None:
+    """Nobody is registered after a restore: a verdict on the records alone must not look like one on the attempts."""
+    etcd = etcd_factory.start()
+    done = shell(etcd_binary, f"tally audit --etcd {etcd.url}", {}, tmp_path)
+    assert "the engine is not checked" in done.stderr
+    assert "--state-dir" in done.stderr
+    command = noted("tally audit --engine kubernetes").partition("#")[0]
+    elsewhere = shell(etcd_binary, f"KUBECONFIG=nowhere {command} --etcd {etcd.url}", {}, tmp_path)
+    assert "no access to Kubernetes" in elsewhere.stderr

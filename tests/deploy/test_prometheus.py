@@ -19,12 +19,14 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from controller.core.freshness import RULE
 from controller.telemetry.catalog import FAMILIES, Kind
 from tests.deploy.monitoring import DASHBOARDS, RULES, alerts, dashboards, names_in
 from tests.support.kustomize import DEPLOY, OVERLAYS, copy_of_deploy, only, render
 
 OPERATOR_RULES = DEPLOY / "kubernetes" / "components" / "monitoring" / "prometheus-rule.yaml"
 RUNBOOKS = DEPLOY / "runbooks.md"
+RUNBOOKS_BASE = "https://tally.dev/docs"
 SUFFIXES = {Kind.HISTOGRAM: ("_bucket", "_sum", "_count")}
 CLIENT_LIBRARY = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_max_fds"}
 
@@ -57,13 +59,32 @@ def test_every_alert_is_unit_tested_and_has_a_runbook() -> None:
     tested = (DEPLOY / "prometheus" / "alerts.test.yaml").read_text()
     for rule in alerts():
         name = rule["alert"]
-        assert {"summary", "description", "runbook"} == set(rule["annotations"])
-        assert rule["annotations"]["runbook"] == f"deploy/runbooks.md#{name.lower()}"
+        assert {"summary", "description", "runbook_url"} == set(rule["annotations"])
+        assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS_BASE}/{RUNBOOKS.name}#{name.lower()}"
         for part in ("**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Mitigation.**"):
             assert part in sections[name], f"{name} lacks {part}"
         assert re.search(rf"alertname: {name}\n\s+exp_alerts", tested), f"nothing shows that {name} fires"
         assert re.search(rf"alertname: {name}}}", tested), f"nothing shows that {name} keeps quiet"
     assert len(sections) == len(alerts())
+
+
+def test_the_base_of_the_links_is_changed_by_one_command(tmp_path: Path) -> None:
+    """As the notes have it, word for word, for both copies of the rules."""
+    (command,) = re.findall(r"^sed -i .*$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
+    for path in (RULES, OPERATOR_RULES):
+        text = (tmp_path / "deploy" / path.relative_to(DEPLOY)).read_text()
+        urls = re.findall(r"runbook_url: (\S+)", text)
+        assert len(urls) == len(alerts())
+        assert {url.partition("#")[0] for url in urls} == {f"https://wiki.example.org/tally/{RUNBOOKS.name}"}
+
+
+def test_the_limits_are_those_of_the_rule() -> None:
+    """What an alert takes for too old is what the page shows in red."""
+    limits = {"TallyFollowerLag": RULE.store, "TallyEngineSilent": RULE.engine, "TallyAuditOld": RULE.audit}
+    shown = {rule["alert"]: float(rule["expr"].rpartition("> ")[2]) for rule in alerts() if rule["alert"] in limits}
+    assert shown == {name: limit.dead_seconds for name, limit in limits.items()}
 
 
 def known_series() -> set[str]:

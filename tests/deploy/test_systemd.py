@@ -81,10 +81,17 @@ def test_the_example_environment_holds_settings_only(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def machine(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSystemd]:
     """A systemd on a machine where Tally is installed as the notes say, and etcd listens on its usual port."""
-    with private_systemd(tmp_path_factory.mktemp("systemd")) as running:
+    mounts = {
+        "source": ROOT,
+        "packages": sysconfig.get_paths()["purelib"],
+        "python": sys.base_prefix,
+        "etcd": Path(etcd_binary.path).parent,
+    }
+    below = {f"/opt/tally/{name}": Path(source) for name, source in mounts.items()}
+    with private_systemd(tmp_path_factory.mktemp("systemd"), below) as running:
         install(running)
         running.path("/etc/systemd/system/etcd.service").write_text(
-            f"[Service]\nType=notify\nExecStart={etcd_binary.path} --data-dir=/var/tmp/etcd\n"
+            f"[Service]\nType=notify\nExecStart=/opt/tally/etcd/{Path(etcd_binary.path).name} --data-dir=/var/tmp/etcd\n"
         )
         order(running, "start", "etcd.service")
         yield running
@@ -99,12 +106,7 @@ def systemd(machine: PrivateSystemd) -> Iterator[PrivateSystemd]:
 
 
 def install(systemd: PrivateSystemd) -> None:
-    """This interpreter, its packages and this source below /opt/tally, where an unprivileged user can read them."""
-    mounts = {"source": str(ROOT), "packages": sysconfig.get_paths()["purelib"], "python": sys.base_prefix}
-    for name, source in mounts.items():
-        systemd.path(f"/opt/tally/{name}").mkdir(parents=True)
-        mounted = systemd.run("mount", "--bind", source, f"/opt/tally/{name}")
-        assert mounted.returncode == 0, mounted.stderr
+    """The command, the user and the unit; the interpreter, its packages and the source are mounted below /opt/tally."""
     launcher = systemd.path(TALLY)
     launcher.parent.mkdir()
     launcher.write_text(LAUNCHER.format(python=f"/opt/tally/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"))

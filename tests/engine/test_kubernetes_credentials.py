@@ -12,7 +12,7 @@ import pytest
 from kubernetes.config import incluster_config
 
 from controller.clock import SystemClock
-from controller.engine import kubernetes_api
+from controller.engine import kubernetes_credentials
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes_api import Access, KubernetesApi
 from controller.fake_kubernetes import TOKEN, FakeCluster
@@ -142,11 +142,12 @@ def test_a_token_that_stays_refused_is_an_outage_and_the_files_are_not_read_each
     cluster: FakeCluster, authority: Authority, tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is concluded from a 401, and a plugin that makes tokens is asked once in a while."""
-    loads: list[Access] = []
-    load = kubernetes_api._load
-    monkeypatch.setattr(kubernetes_api, "_load", lambda access: (loads.append(access), load(access))[1])
-    monkeypatch.setattr(kubernetes_api, "CREDENTIALS_RETRY_SECONDS", 1000.0)
+    loads: list[object] = []
+    load = kubernetes_credentials._load
+    monkeypatch.setattr(kubernetes_credentials, "_load", lambda *args: (loads.append(args), load(*args))[1])
+    monkeypatch.setattr(kubernetes_credentials, "RETRY_SECONDS", 1000.0)
     api = connect(kubeconfig(cluster, tmp_path, {"token": TOKEN}, **{"certificate-authority": authority.ca_file}))
+    api.call("GET", PODS)
     replace_token(cluster, "another")
     for _ in range(3):
         with pytest.raises(EngineUnavailable, match="credentials are not accepted"):
@@ -168,7 +169,7 @@ def account(cluster: FakeCluster, authority: Authority, tmp_path: Path, monkeypa
     (folder / "ca.crt").write_bytes(Path(authority.ca_file).read_bytes())
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(folder / "token"))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(folder / "ca.crt"))
-    monkeypatch.setattr(kubernetes_api, "_SERVICE_ACCOUNT_NAMESPACE", folder / "namespace")
+    monkeypatch.setattr(kubernetes_credentials, "_SERVICE_ACCOUNT_NAMESPACE", folder / "namespace")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(cluster.port))
     monkeypatch.delenv("KUBECONFIG", raising=False)
@@ -179,6 +180,14 @@ def test_in_a_cluster_the_pods_own_account_is_used(account: Path, cluster: FakeC
     api = connect(Access())
     assert (api.namespace, api.host) == ("default", cluster.url)
     assert b'"PodList"' in api.call("GET", PODS)
+
+
+def test_an_empty_kubeconfig_variable_says_nothing(
+    account: Path, cluster: FakeCluster, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for kubectl."""
+    monkeypatch.setenv("KUBECONFIG", "")
+    assert connect(Access()).host == cluster.url
 
 
 def test_in_a_cluster_a_rotated_token_is_read_again(account: Path, cluster: FakeCluster, connect: Connect) -> None:

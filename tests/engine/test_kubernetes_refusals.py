@@ -10,7 +10,7 @@ import pytest
 
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch
-from controller.engine.base import AttemptRefused, AttemptUnknown
+from controller.engine.base import AttemptRefused
 from controller.engine.kubernetes import KubernetesEngine
 from controller.fake_kubernetes import FakeCluster
 from tests.engine.kubernetes_cases import Engines, launch, running, scripted
@@ -161,8 +161,10 @@ def test_events_of_a_pod(engine: KubernetesEngine) -> None:
     assert [event.reason for event in events][:1] == ["Scheduled"]
     assert "Started" in {event.reason for event in events}
     assert all(event.at and event.component for event in events)
-    with pytest.raises(AttemptUnknown):
-        engine.events(AttemptId("unknown", 1))
+    engine.forget(given.attempt)
+    wait_for(lambda: observation(engine, given.attempt) is None, "the pod's removal")
+    assert set(events) <= set(engine.events(given.attempt))  # they outlive it
+    assert engine.events(AttemptId("unknown", 1)) == []
 
 
 def test_following_output_survives_a_cut(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:

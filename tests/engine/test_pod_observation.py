@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.core.task import Observation, Phase
+from controller.core.retry import judge
+from controller.core.task import Observation, Phase, RetryPolicy, Status
 from controller.engine.pod import decode_pod
 from controller.engine.pod_observation import observe
 
@@ -134,6 +135,16 @@ def test_a_deleted_pod_says_so() -> None:
     ("observation", "reason"),
     [
         (seen("Failed", ended(137), reason="Evicted", message="low on memory"), "Evicted"),
+        (
+            seen(
+                "Failed",
+                ended(137),
+                reason="Evicted",
+                message="The node was low on resource: ephemeral-storage. "
+                "Container task was using 2Gi, which exceeds its request of 0. ",
+            ),
+            "Evicted",
+        ),
         (seen("Failed", ended(143), reason="Terminated", message="node shutdown"), "Terminated"),
         (seen("Failed", ended(143), conditions=[{**DISRUPTION, "reason": "TerminationByKubelet"}]), "TerminationByKubelet"),
         (
@@ -145,6 +156,28 @@ def test_a_deleted_pod_says_so() -> None:
 def test_what_the_platform_ended_is_no_failure_of_the_task(observation: Observation, reason: str) -> None:
     assert brief(observation) == ("Failed", True, reason)
     assert observation.disrupted
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+        'Container task exceeded its local ephemeral storage limit "100Mi". ',
+        'Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". ',
+    ],
+)
+@pytest.mark.parametrize("state", [ended(137), None])
+def test_an_eviction_for_its_own_limit_is_a_failure_of_the_task(message: str, state: dict[str, Any] | None) -> None:
+    """Counted as OOMKilled is: without that it would be tried for ever. Also once its pod was removed."""
+    removed: dict[str, Any] = {"conditions": [{**DISRUPTION, "reason": "DeletionByPodGC"}], "removed": True}
+    finished: tuple[dict[str, Any], ...] = ({}, {"metadata": deleted(0, at="2026-01-01T01:00:00Z")}) if state else ()
+    for more in (*finished, removed):
+        observation = seen("Failed", state, reason="Evicted", message=message, **more)
+        assert brief(observation) == ("Failed", True, "Evicted")
+        assert (observation.message, observation.ran, observation.disrupted) == (message, True, False)
+        verdict = judge(RetryPolicy(max_attempts=1), Status(), observation, 0.0)
+        assert (verdict.retry, verdict.failures) == (False, 1)
+    assert not seen("Failed", None, reason="Evicted", message=message).disrupted  # while there is no proof yet
 
 
 @pytest.mark.parametrize(
@@ -197,3 +230,70 @@ def test_a_gated_pod_awaits_its_start() -> None:
     gated = {"schedulingGates": [{"name": "tally.dev/leadership"}]}
     assert seen("Pending", None, node="", spec=gated).awaits_start
     assert not seen("Pending", None, node="", spec=gated, metadata=deleted(0)).awaits_start
+
+
+def unscheduled(reason: str, message: str) -> list[dict[str, Any]]:
+    return [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
+
+
+def test_gates_of_ours_are_no_reason_to_wait_and_those_of_others_are() -> None:
+    """The condition stays for a moment after the gate was opened, and a bound pod waits for no scheduler."""
+    ours, theirs = {"name": "tally.dev/leadership"}, {"name": "kueue.x-k8s.io/admission"}
+    blocked = unscheduled("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
+    for gates in ([ours], []):
+        assert not seen("Pending", None, node="", spec={"schedulingGates": gates}, conditions=blocked).waiting
+    waits = seen("Pending", None, node="", spec={"schedulingGates": [theirs]}, conditions=blocked).waiting
+    assert waits.startswith("SchedulingGated: Scheduling is blocked")
+    assert not seen("Pending", WAITING, conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting
+    assert (
+        seen("Pending", None, node="", conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting == "Unschedulable: 0/1 nodes"
+    )
+
+
+# -- the container that ends the attempt -------------------------------------------------------------------------------
+
+
+def with_main(name: str = "task", **metadata: Any) -> dict[str, Any]:
+    return {"labels": {"tally.dev/main-container": name}, **metadata}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "ran"), [(0, "Completed", True), (7, "Error", True), (137, "OOMKilled", True), (128, "StartError", False)]
+)
+def test_the_main_containers_end_is_told_while_others_run(code: int, reason: str, ran: bool) -> None:
+    """And it is no proof of a stop."""
+    found = seen("Running", ended(code, reason=reason), others={"side": RUNNING}, metadata=with_main())
+    assert (found.phase, found.stopped, found.main_ended) == (Phase.RUNNING, False, True)
+    assert (found.exit_code, found.reason, found.ran) == (code, reason, ran)
+
+
+def test_without_a_main_container_all_must_end() -> None:
+    assert not seen("Running", ended(0), others={"side": RUNNING}).main_ended
+    assert not seen("Running", RUNNING, others={"side": ended(0)}, metadata=with_main()).main_ended
+
+
+def test_another_container_may_be_the_main_one() -> None:
+    found = seen("Running", RUNNING, others={"side": ended(3)}, metadata=with_main("side"))
+    assert (found.main_ended, found.exit_code) == (True, 3)
+
+
+def test_an_end_by_deletion_is_none_of_its_own() -> None:
+    """A cancel stops the main container too: what it exits with then is no result."""
+    late, early = ended(0, at=T9), ended(0, at=T0)
+    deleting = with_main(**deleted(4))  # asked for at T5
+    assert not seen("Running", late, others={"side": RUNNING}, metadata=deleting).main_ended
+    assert seen("Running", early, others={"side": RUNNING}, metadata=deleting).main_ended
+
+
+@pytest.mark.parametrize(("code", "phase"), [(0, Phase.SUCCEEDED), (7, Phase.FAILED)])
+def test_the_end_of_all_is_judged_by_the_main_container(code: int, phase: Phase) -> None:
+    """The pod is Failed if any container failed."""
+    found = seen("Failed", ended(code), others={"side": ended(1)}, metadata=with_main())
+    assert (found.phase, found.stopped, found.exit_code) == (phase, True, code)
+    assert seen("Failed", ended(0), others={"side": ended(1)}).phase is Phase.FAILED
+
+
+def test_an_evicted_pod_has_not_succeeded() -> None:
+    """Its main container may exit with 0 when it is told to stop."""
+    found = seen("Failed", ended(0), others={"side": ended(137)}, metadata=with_main(), reason="Evicted")
+    assert (found.phase, found.disrupted) == (Phase.FAILED, True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from controller.core.errors import InvalidField
 from controller.core.resources import Vector
 from controller.core.task import Deadlines, Pool
-from controller.engine.pod_template import build_pod, parse_options
+from controller.engine.pod_template import build_pod, options_for, parse_options
 from controller.fake_kubernetes.admission import _restricted
 from tests.engine.kubernetes_cases import launch
 
@@ -121,14 +122,68 @@ def test_templates_merge_by_name() -> None:
     template = {
         "metadata": {"annotations": {"a": "b"}},
         "spec": {
-            "containers": [{"name": "side", "image": "x"}, {"name": "task", "env": [secret], "volumeMounts": [{"name": "v"}]}]
+            "containers": [
+                {"name": "side", "image": "x"},
+                {"name": "task", "env": [secret], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+            ]
         },
     }
     pod = pod_of("true", pod_template=template, env={"A": "1"})
     assert [each["name"] for each in pod["spec"]["containers"]] == ["task", "side"]
     assert {"KEY", "A", "TALLY_TERM"} <= {each["name"] for each in main(pod)["env"]}
-    assert main(pod)["volumeMounts"] == [{"name": "v"}]
+    assert main(pod)["volumeMounts"] == [{"name": "v", "mountPath": "/v"}]
     assert pod["metadata"]["annotations"]["a"] == "b"
+
+
+def names(container: dict[str, Any]) -> list[str]:
+    """Of a container's variables."""
+    return [each["name"] for each in container["env"]]
+
+
+FENCE = ["TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM"]
+
+
+def test_the_fence_comes_first_in_every_container() -> None:
+    """Kubernetes lets a variable refer to those before it alone (found C5). The user's own keep their order, and stand next."""
+    own = {"name": "OUT", "value": "/data/$(TALLY_ATTEMPT)"}
+    others = {"containers": [{"name": "side", "image": "x", "env": [own]}, {"name": "task", "env": [own]}]}
+    template = {"spec": {**others, "initContainers": [{"name": "init", "image": "x"}]}}
+    pod = pod_of("true", pod_template=template, env={"Z": "1", "A": "2"})
+    assert names(main(pod)) == [*FENCE, "Z", "A", "OUT"]
+    assert main(pod)["env"][-1] == own
+    assert names(pod["spec"]["containers"][1]) == [*FENCE, "OUT"]
+    assert names(pod["spec"]["initContainers"][0]) == FENCE
+    values = {each["name"]: each["value"] for each in pod["spec"]["initContainers"][0]["env"]}
+    assert (values["TALLY_ATTEMPT"], values["TALLY_TERM"]) == ("1", "7")
+
+
+def test_the_main_container_is_told_on_the_pod() -> None:
+    """By the task, or else by its pool."""
+    side = {"spec": {"containers": [{"name": "side", "image": "x"}]}}
+
+    def label(**fields: Any) -> str | None:
+        found: str | None = pod_of("true", pod_template=side, **fields)["metadata"]["labels"].get("tally.dev/main-container")
+        return found
+
+    assert label() is None
+    assert label(main_container="side") == "side"
+    assert label(engine_options={"main_container": "task"}) == "task"
+    assert label(engine_options={"main_container": "task"}, main_container="side") == "side"
+    with pytest.raises(InvalidField, match="main_container: is 'other', but the containers of the task's pod are task, side"):
+        label(main_container="other")
+
+
+def test_a_pool_that_has_changed_since_the_admission_is_refused() -> None:
+    """The pod would ask for something else than is held."""
+    given = launch("true", resources=Vector.parse({"cpu": 1}), pod_template=beside("500m"))
+    options_for(replace(given, hold=Vector.parse({"cpu": "1500m"})))
+    with pytest.raises(InvalidField, match="has changed: the pod asks for cpu 1500m now, cpu 1 is held"):
+        options_for(replace(given, hold=Vector.parse({"cpu": 1})))
+
+
+def beside(cpu: str) -> dict[str, Any]:
+    """A template with a sidecar that asks for so much."""
+    return {"spec": {"containers": [{"name": "side", "image": "x", "resources": {"requests": {"cpu": cpu}}}]}}
 
 
 def task(**fields: Any) -> dict[str, Any]:
@@ -149,6 +204,8 @@ def task(**fields: Any) -> dict[str, Any]:
         (task(command=["x"]), "pod_template.spec.containers[task].command"),
         (task(image=None), "pod_template.spec.containers[task].image"),
         (task(env=[{"name": "TALLY_TERM", "value": "8"}]), "pod_template.spec.containers[task].env[TALLY_TERM]"),
+        ({"metadata": {"labels": {"tally.dev/tombstone": "true"}}}, "pod_template.metadata.labels.tally.dev/tombstone"),
+        ({"metadata": {"labels": {"tally.dev/main-container": "x"}}}, "pod_template.metadata.labels.tally.dev/main-container"),
         (task(resources={"limits": {"cpu": "2"}}), "pod_template.spec.containers[task].resources.limits.cpu"),
         ({"spec": {"containers": [{"image": "x"}]}}, "pod_template.spec.containers"),
         ({"spec": {"containers": {}}}, "pod_template.spec.containers"),

@@ -119,20 +119,21 @@ def test_a_delayed_request(api: RawApi, fake_cluster: FakeCluster) -> None:
 def test_faults_over_http(api: RawApi, fake_cluster: FakeCluster) -> None:
     """For a cluster in another process: ordered, listed, cleared; what ran is listed too."""
     url = f"{fake_cluster.url}/_faults"
-    ordered = requests.post(url, json={"fault": "fail", "status": 503, "verb": "list", "times": 2}, timeout=10)
+    assert requests.post(url, data='{"fault": "restart"}', timeout=10).status_code == 401, "a web page can post, too"
+    ordered = api.http.post(url, json={"fault": "fail", "status": 503, "verb": "list", "times": 2}, timeout=10)
     assert ordered.json() == {"active": ["status list * left=2 rate=1.0"], "struck": {}}
     assert api.send("GET").status_code == 503
-    assert requests.get(url, timeout=10).json()["struck"] == {"status list": 1}
-    assert requests.delete(url, timeout=10).json()["active"] == []
+    assert api.http.get(url, timeout=10).json()["struck"] == {"status list": 1}
+    assert api.http.delete(url, timeout=10).json()["active"] == []
     assert api.send("GET").status_code == 200
 
     api.create(task_pod("a-1", "true"))
     wait_until(lambda: fake_cluster.executions and fake_cluster.executions[0].ended, "the end of a-1")
-    [execution] = requests.get(f"{url}/executions", timeout=10).json()
+    [execution] = api.http.get(f"{url}/executions", timeout=10).json()
     assert (execution["pod"], execution["task"], execution["exit_code"]) == ("a-1", "a", 0)
 
     events = api.watch()
-    assert requests.post(url, json={"fault": "expire-watches"}, timeout=10).status_code == 200
+    assert api.http.post(url, json={"fault": "expire-watches"}, timeout=10).status_code == 200
     assert next(events)["object"]["code"] == 410
     for body in ({"fault": "no-such"}, {"fault": "compact", "often": 3}, {}):
-        assert requests.post(url, json=body, timeout=10).status_code == 400
+        assert api.http.post(url, json=body, timeout=10).status_code == 400

@@ -47,7 +47,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.driver.get(url)
-        self.wait(lambda: self.text("#connection-text") == "Live", "the first data")
+        self.wait(lambda: self.js("return document.body.dataset.freshness !== undefined"), "the first data")
         self.wait(lambda: self.all("#rows tr") or self.one("#tasks-empty").is_displayed(), "the list of tasks")
 
     def one(self, selector: str) -> WebElement:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from controller.core.errors import TallyError
+from controller.core.freshness import RULE
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from tests.page.browser import Browser
@@ -28,7 +30,10 @@ def test_it_shows_all_at_a_glance(browser: Browser, serve: Any) -> None:
     assert browser.text("#verdict") == "All is well"
     assert browser.text("#leader") == "tally-0"
     assert "for 1h23m" in browser.text("#leader-detail")
-    assert browser.text("#work") == "20 running, 8 waiting"
+    assert browser.text("#work") == "20 Running"
+    assert browser.text("#work-detail") == "7 Created · 2 Pending · 1 WaitingRetry"
+    assert "its resources are held" in browser.one("#work-detail span:nth-of-type(2)").get_attribute("title")
+    assert browser.texts("#pools .muted")[0] == "16 Running · 2 Pending · 1 WaitingRetry"
     browser.wait(lambda: browser.text("#audit") == "nothing wrong", "the audit's verdict")
     assert browser.texts("#pools strong") == ["default", "gpu", "nightly"]
     full = browser.one('[role="meter"][aria-label="nvidia.com/gpu held"]')
@@ -135,6 +140,133 @@ def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, 
     assert [problem for problem in problems if "net::ERR_" not in problem and " 410 " not in problem] == []
 
 
+# -- how old it is ---------------------------------------------------------------------------------------------------
+
+
+def freshness(browser: Browser) -> str:
+    return str(browser.js("return document.body.dataset.freshness"))
+
+
+def test_what_is_old_turns_grey_and_then_red(browser: Browser, serve: Any) -> None:
+    """B6: the replica answers, but has heard nothing of etcd. It is neither live, nor are the others up to date."""
+    scene = busy()
+    browser.open(serve(scene).url)
+    assert (browser.text("#connection-text"), freshness(browser)) == ("Live", "fresh")
+    assert "up to date" in browser.text("#replicas li:nth-child(1)")
+
+    scene.staleness = RULE.store.stale_seconds + 1
+    scene.ages = {f"tally-{n}": RULE.replica.stale_seconds + 1 for n in range(3)}
+    browser.wait(lambda: freshness(browser) == "stale", "the first mark")
+    assert re.fullmatch(r"etcd not heard of for \d+s", browser.text("#connection-text"))
+    assert browser.text("#verdict") == "Something needs attention"
+    assert "up to date" not in browser.text("#replicas")
+    assert re.search(r"not heard of for \d+s", browser.text("#replicas li:nth-child(2)"))
+    assert "grayscale" in browser.js("return getComputedStyle(document.querySelector('.facts')).filter")
+    assert not browser.one("#stale").is_displayed(), "its own replica answers"
+
+    scene.staleness = RULE.store.dead_seconds
+    browser.wait(lambda: freshness(browser) == "dead", "the second mark")
+    assert browser.text("#verdict") == "Something is wrong"
+    assert browser.driver.title.startswith("⚠")
+
+    scene.staleness, scene.ages = 0.2, {}
+    browser.wait(lambda: (browser.text("#connection-text"), freshness(browser)) == ("Live", "fresh"), "the end of it")
+    assert not browser.driver.title.startswith("⚠")
+
+
+def test_an_old_audit_is_not_green(browser: Browser, serve: Any) -> None:
+    """A verdict of 22 minutes ago says nothing of now; one that found something stays red."""
+    scene = busy()
+    browser.open(serve(scene).url)
+    tone = lambda: browser.one("#audit").get_attribute("data-tone")  # noqa: E731
+    browser.wait(lambda: browser.text("#audit") == "nothing wrong" and tone() == "ok", "the verdict")
+    scene.report = TallyError("etcd does not answer")
+    scene.time += 22 * 60
+    browser.wait(lambda: tone() == "", "the end of the green")
+    browser.wait(lambda: "The last try failed: etcd does not answer" in browser.text("#audit-detail"), "the try that failed")
+    assert "checked 22m" in browser.text("#audit-detail")
+    scene.time += 22 * 60
+    browser.wait(lambda: (browser.text("#audit"), tone()) == ("nothing wrong long ago", "critical"), "the red")
+    assert all(" 503 " in problem for problem in browser.problems())
+
+
+def test_a_killed_leader_is_shown_as_what_it_is(browser: Browser, serve: Any) -> None:
+    """Its registration lingers for some seconds, in which it wrote that it leads; it is no follower that lags."""
+    scene = busy()
+    browser.open(serve(scene).url)
+    scene.register(leader="tally-1", engine_answers=True, engine_age_seconds=2.0)
+    killed = {"id": "tally-0", "version": "0.1.0", "phase": "leading", "engine_answers": True, "applied_revision": 1}
+    scene.write(("replicas", ("tally-0",), json.dumps(killed).encode()))
+    scene.ages = {"tally-0": RULE.replica.stale_seconds + 1}
+    browser.wait(lambda: "not heard of for" in browser.text("#replicas li:nth-child(1)"), "the mark")
+    assert "led before" in browser.text("#replicas li:nth-child(1)")
+    assert "behind" not in browser.text("#replicas li:nth-child(1)")
+    assert browser.texts("#replicas .leads") == ["leader"]
+    assert browser.one('[data-code="replica-silent"]').is_displayed()
+    assert re.fullmatch(r"Engine null answers · last heard of \d+s ago", browser.text("#engine"))
+
+
+def test_a_page_whose_replica_is_gone_turns_red_by_itself(browser: Browser, serve: Any) -> None:
+    """Nobody tells it: it counts the time since its own last answer."""
+    server = serve(busy())
+    browser.open(server.url)
+    server.stop()
+    browser.wait(lambda: freshness(browser) == "stale", "the grey")
+    dead = RULE.page.dead_seconds
+    browser.js("Date.now = ((now, ms) => () => now() + ms)(Date.now, 1000 * arguments[0])", dead)
+    browser.wait(lambda: freshness(browser) == "dead", "the red")
+    assert browser.text("#connection-text").startswith("No answer since")
+    assert all("net::ERR_" in problem for problem in browser.problems())
+
+
+# -- orders and labels -----------------------------------------------------------------------------------------------
+
+
+def test_columns_sort_all_tasks_and_not_a_page(browser: Browser, serve: Any) -> None:
+    browser.open(serve(busy()).url)
+    assert browser.one("th:nth-child(6)").get_attribute("aria-sort") == "ascending"
+    browser.tab_to('th button[value="name"]')
+    browser.press(Keys.ENTER)
+    browser.wait(lambda: browser.names()[0] == "ingest-0000", "the order of names")
+    assert browser.js("return location.hash") == "#sort=name"
+    browser.press(Keys.SPACE)
+    browser.wait(lambda: browser.names()[:2] == ["train-9", "train-8"], "the reverse")
+    assert browser.one("th:nth-child(1)").get_attribute("aria-sort") == "descending"
+    browser.one("#next").click()
+    browser.wait(lambda: browser.text("#range") == "26–50 of 152", "the second page")
+    assert browser.names()[0] == "render-005"
+    browser.one('th button[value="state"]').click()
+    browser.wait(lambda: browser.text("#range") == "1–25 of 152", "the first page again")
+    browser.wait(lambda: browser.names()[0] == "train-10", "the order of states")
+    browser.one('th button[value="-submitted"]').click()
+    browser.wait(lambda: browser.names()[0] == "sync-mirror", "the newest")
+    browser.one('th button[value="-submitted"]').click()
+    browser.wait(lambda: browser.names()[0] == "old-batch", "the oldest")
+    browser.open(f"{browser.js('return location.origin')}/#sort=-pool&search=train")
+    browser.wait(lambda: browser.names()[:1] == ["train-0"], "the order of the address")
+
+
+def test_tasks_are_filtered_by_label(browser: Browser, serve: Any) -> None:
+    browser.open(serve(busy()).url)
+    browser.tab_to("#label")
+    browser.press(*"team=film")
+    browser.wait(lambda: browser.text("#range") == "1–18 of 18", "the label's tasks")
+    browser.press(*", team!!")
+    browser.wait(lambda: browser.one("#filter-problem").is_displayed(), "the complaint")
+    assert "team=blue" in browser.text("#filter-problem")
+    assert len(browser.names()) == 18, "what is listed stays"
+    assert freshness(browser) == "fresh"
+    assert all(" 400 " in problem for problem in browser.problems())
+    browser.one("#clear").click()
+    browser.wait(lambda: browser.text("#range") == "1–25 of 152", "all tasks")
+    assert not browser.one("#filter-problem").is_displayed()
+
+
+def test_where_the_output_is_read(browser: Browser, serve: Any) -> None:
+    browser.open(f"{serve(busy()).url}/#task=train-1")
+    browser.wait(lambda: "tally logs train-1 -f" in browser.text("#task-body"), "the command")
+
+
 # -- filters, pages, one task: with the keyboard alone ---------------------------------------------------------------
 
 
@@ -149,10 +281,10 @@ def test_states_search_and_pages_work_with_the_keyboard(browser: Browser, serve:
     browser.tab_to("#next")
     browser.press(Keys.ENTER)
     browser.wait(lambda: browser.text("#range") == "26–50 of 152", "the second page")
-    assert browser.names()[0] == "ingest-0025"
+    assert browser.names()[0] == "train-4", "the newest stand first"
     browser.tab_to("#previous")
     browser.press(Keys.SPACE)
-    browser.wait(lambda: browser.names()[0] == "ingest-0000", "the first page")
+    browser.wait(lambda: browser.names()[0] == "sync-mirror", "the first page")
     browser.tab_to('#states [value="Failed"]')
     browser.press(Keys.SPACE)
     browser.wait(lambda: browser.names() == ["report-weekly"], "the failed task")
@@ -271,6 +403,7 @@ def test_a_hundred_thousand_tasks_are_searched_and_paged(browser: Browser, serve
     browser.wait(lambda: browser.names() == ["job-099999"], "the search")
     browser.one("#clear").click()
     browser.wait(lambda: browser.text("#range") == "1–25 of 100,000", "all tasks")
+    browser.one('th button[value="name"]').click()
     browser.one('#states [value="Failed"]').click()
     browser.wait(lambda: browser.names()[:2] == ["job-000000", "job-000097"], "the failed tasks")
     browser.one("#next").click()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from controller.client import Client
-from controller.core import codec
+from controller.core import codec, freshness
 from controller.core.invariants import Severity, check_world
 from controller.core.lifecycle import State
+from controller.core.view import Check
 from controller.core.world import World
 from controller.engine.base import EngineError, EngineUnavailable
+from controller.runtime.registrations import describe
 from controller.store.base import Batch, Delete, Guard, Put, StoreUnavailable, Transaction
 from controller.store.changes import changes_of
 from controller.store.memory import MemoryStore
@@ -256,6 +258,28 @@ def test_while_the_engine_is_silent_nothing_is_concluded(start: Start, client: C
     finished(client, ["running"], State.CANCELLED)
     assert [str(attempt) for attempt in engine.stopped] == ["running-1"]
     check_records(client, engine)
+
+
+def test_an_engine_whose_calls_hang_is_known_as_silent_by_its_age(
+    start: Start, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that neither answers nor fails says nothing: readiness goes by the age of the last answer (fault 46)."""
+    monkeypatch.setattr(freshness, "LIST_SECONDS", 0.3)
+    engine, released = RecordingEngine(CLOCK), threading.Event()
+    replica = start(engine=engine)
+    replica.until_leading()
+
+    def shown() -> Check:
+        return next(check for check in replica.replica.facts().ready if check.name == "engine")
+
+    wait_until(lambda: shown().ok and " answered " in shown().detail, "the engine's answer, shown")
+    engine.on["list"] = lambda: cast(None, released.wait(30))
+    wait_until(lambda: not shown().ok, "the engine's silence, shown")
+    assert "does not answer, and answered last" in shown().detail
+    assert describe(replica.replica.facts(), 0.0)["engine_answers"] is False
+    engine.on = {}
+    released.set()
+    wait_until(lambda: shown().ok, "the engine's answer again")
 
 
 _SILENT = EngineUnavailable("no answer", retry_after=0.05)

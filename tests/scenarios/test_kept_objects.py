@@ -156,4 +156,4 @@ def test_why_an_attempt_waits_is_noted_once_for_each_reason(stage: Stage) -> Non
         leader.run()
     status = stage.status("job")
     assert status is not None
-    assert (status.reason, status.message, status.steps) == ("ErrImagePull", "no such image", 3)
+    assert (status.reason, status.message, status.steps) == ("ErrImagePull", "no such image", 4)

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
+from controller.core.demand import demand
 from controller.core.installation import EngineIdentity, Installation
+from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
@@ -37,6 +39,8 @@ class Attempt:
         self.live = False  # a process of it runs
         self.ended = False  # and will never run again
         self.result: Observation | None = None  # since it ended
+        self.main: Observation | None = None  # how its main container ended, which the others outlive
+        self.asked: Vector | None = None  # what it takes of its node
         self.started_at: float | None = None
         self.node_lost = False  # nobody can tell: reported as lost, without proof
         self.declared_dead = False  # the platform reports Failed for what its lost node may still run, as Kubernetes does
@@ -114,7 +118,11 @@ class SimulatedEngineServer(Server):
         if launch.attempt in self.removed:
             return _removed(launch.attempt)
         rng = self.scheduler.rng
+        asked = demand(launch.spec, launch.pool)
+        if asked != launch.hold:
+            raise AttemptRefused("InvalidPool", f"asks for {asked}, and {launch.hold} is held", transient=True)
         attempt = self._new(launch.attempt)
+        attempt.asked = asked
         if self.refusing or (not self.calm and rng.random() < 0.03):
             if launch.repeated:
                 # The refusal has to hold for every copy of the start: the name is kept from ever running.
@@ -187,6 +195,8 @@ class SimulatedEngineServer(Server):
             return replace(attempt.result, awaits_commit=self.keeps and not attempt.settled)
         phase = Phase.RUNNING if attempt.live else Phase.PENDING
         waiting = "" if attempt.live else "Scheduling: no node yet"
+        if attempt.main is not None and attempt.live:
+            return replace(attempt.main, phase=phase, main_ended=True, started_at=attempt.started_at)
         return Observation(
             attempt=attempt.id, phase=phase, uid=attempt.uid, started_at=attempt.started_at, awaits_start=attempt.gated,
             waiting=waiting,
@@ -300,7 +310,14 @@ class SimulatedEngineServer(Server):
 
     def _end_by_itself(self, attempt: Attempt) -> None:
         fate = self.scheduler.rng.random()
-        if attempt.ended or (self.calm and not self._judge.holds(attempt.id)):
+        if attempt.ended or attempt.main is not None or (self.calm and not self._judge.holds(attempt.id)):
+            return
+        if not attempt.forged and self.scheduler.rng.random() < 0.1:
+            code = self.scheduler.rng.choice((0, 0, 2))
+            phase, reason = (Phase.FAILED, "Error") if code else (Phase.SUCCEEDED, "Completed")
+            attempt.main = Observation(attempt=attempt.id, phase=phase, uid=attempt.uid, exit_code=code, reason=reason)
+            self.scheduler.note(f"{attempt.id}: its main container ends with {code}, and others run on")
+            self._news(attempt)
             return
         if fate < 0.7 or self.calm:
             self._end(

@@ -66,6 +66,15 @@ MUTANTS = [
     Mutant(
         "no compare of the request", (Edit(_TRANSACTION, "guards.append(Guard(keys.request(change.task_id, kind), mod))", "pass"),)
     ),
+    # -- what is held is what runs
+    Mutant(
+        "what is held is what the spec asks for", (Edit("core.transitions:admitted", "hold=task.demand", "hold=spec.resources"),)
+    ),
+    Mutant("a pool's new template is not heard of", (Edit("core.world:World._size_again", "self._enqueue(task)", "pass"),)),
+    Mutant(
+        "what became of the others is the result",
+        (Edit("core.decide:end", "seen = _as_main_ended(status, seen)", "pass"),),
+    ),
     # -- persist before act
     Mutant(
         "act before persist",
@@ -134,7 +143,7 @@ MUTANTS = [
         (
             Edit(
                 "runtime.actuator:Actuator._perform",
-                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
+                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))",
                 "self._inbox.put(StartRefused(epoch, effect, 'Timeout', str(error), False))",
             ),
         ),
@@ -144,7 +153,7 @@ MUTANTS = [
         (
             Edit(
                 "runtime.actuator:Actuator._perform",
-                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after))",
+                "self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))",
                 """shown = [effect.attempt]
             if isinstance(effect, Start):
                 try:

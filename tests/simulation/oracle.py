@@ -91,7 +91,7 @@ class Oracle:
     # -- what runs -------------------------------------------------------------------------------------------------
 
     def on_run(self, attempt: Attempt) -> None:
-        """I4: nobody else of the task runs, and its hold has not ended."""
+        """I4: nobody else of the task runs, and its hold has not ended. I1: it runs with what it holds."""
         self.runs += 1
         task_id = attempt.id.task_id
         if attempt.forged:
@@ -104,6 +104,9 @@ class Oracle:
                 raise Violation("I4", f"{attempt.id} ({attempt.uid}) begins to run while {other.id} ({other.uid}) runs", task_id)
         if not self.holds(attempt.id):
             raise Violation("I4", f"{attempt.id} begins to run after its hold has ended", task_id)
+        status = self.statuses.get(task_id)
+        if status is not None and attempt.asked is not None and status.hold != attempt.asked:
+            raise Violation("I1", f"{attempt.id} runs with {attempt.asked}, but its task holds {status.hold}", task_id)
 
     def on_touch(self, attempt: Attempt, what: str) -> None:
         """What another installation runs is not ours to touch."""
@@ -350,6 +353,10 @@ class Oracle:
         if given_up:
             return  # an operator said that it had stopped, and it had; what became of it nobody knows
         results = {attempt.result.phase for attempt in mine if attempt.result is not None and not attempt.removed}
+        if old.stopping == "main-ended":  # recorded before the others were stopped: whatever became of them, that is the result
+            results = {attempt.main.phase for attempt in mine if attempt.main is not None}
+        elif results:
+            results |= {attempt.main.phase for attempt in mine if attempt.main is not None}
         steps: list[Step] = codec.decode_history(new)[-(new.steps - old.steps) :]
         told = "Succeeded" if steps[0].state == "Succeeded" else "Failed"
         if results and told not in results:

@@ -17,6 +17,11 @@ from tests.simulation.scheduler import Scheduler
 POOLS = ("default", "spare")
 
 
+def beside(cpu: str | int) -> dict[str, Any]:
+    """A pod template with a sidecar that asks for so much."""
+    return {"spec": {"containers": [{"name": "side", "image": "x", "resources": {"requests": {"cpu": cpu}}}]}}
+
+
 class Users:
     """All of them. They write to etcd directly: when a write arrives is all that matters."""
 
@@ -99,7 +104,9 @@ class Users:
             self._write(Delete(self.keys.pool(name)))
             return
         policy = rng.choice(({"policy": "strict"}, {"policy": "backfill", "backfill_seconds": 5}))
-        self.pool(name, {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}, paused=rng.random() < 0.1, **policy)
+        template = {"engine_options": {"pod_template": beside(rng.choice(("250m", 1)))}} if rng.random() < 0.4 else {}
+        capacity = {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}
+        self.pool(name, capacity, paused=rng.random() < 0.1, **policy, **template)
 
     def delete_spec(self) -> None:
         """Somebody deletes a spec around the client."""
@@ -169,6 +176,8 @@ class Users:
             "retry": {"max_attempts": rng.choice((1, 2, 3)), "backoff_seconds": rng.choice((0, 0.5, 2)), "max_seconds": 4},
             "retention_seconds": rng.choice((1, 10, 30, 86400)),
         }
+        if rng.random() < 0.15:
+            fields["pod_template"] = beside(rng.choice(("250m", 1)))
         if rng.random() < 0.2:
             fields["deadlines"] = {rng.choice(("queue_seconds", "start_seconds", "run_seconds")): rng.choice((1, 3, 8))}
         if rng.random() < 0.3:

@@ -32,12 +32,14 @@ class ModelView:
         self.staleness = 0.25
         self.reloads: dict[str, int] = {}
         self.time = 1000.0
+        self.ages: dict[str, float] = {}  # of registrations
 
     def facts(self) -> Facts:
         return Facts(
             replica="replica-a", cluster="test", role=self.role, phase="following", term=0, epoch=3,
             revision=self.world.revision or int(self.loaded), staleness_seconds=self.staleness, leader=self.leader, engine="null",
             live=self.checks, ready=self.checks, reloads=self.reloads,
+            boottime=self.time, replica_ages=self.ages,
         )  # fmt: skip
 
     @contextmanager
@@ -74,9 +76,9 @@ class ModelView:
                 listener.changed(changes, revision)
             return revision
 
-    def submit(self, task_id: str, **fields: Any) -> int:
+    def submit(self, task_id: str, *, at: float = 900.0, **fields: Any) -> int:
         fields.setdefault("command", ("true",))
-        return self.write(("tasks", (task_id,), codec.encode_spec(Spec(id=task_id, **fields), 900.0, "op")))
+        return self.write(("tasks", (task_id,), codec.encode_spec(Spec(id=task_id, **fields), at, "op")))
 
     def set_state(self, task_id: str, state: State, **fields: Any) -> int:
         return self.write(("states", (task_id,), status_value(state, **fields)))

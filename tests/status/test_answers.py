@@ -151,6 +151,39 @@ def test_pages_hold_every_task_once_while_others_come_and_go(http: httpx.Client,
     assert len(seen) == len(set(seen))
 
 
+def test_each_order_is_right_across_pages(http: httpx.Client, view: ModelView) -> None:
+    """D9: sorted over all tasks, and not within a page; a page of another order is refused in words."""
+    states = [State.RUNNING, State.SUCCEEDED, State.FAILED, None]
+    for n in range(40):
+        view.submit(f"t{n:02}", at=900.0 + n * 7 % 40, pool="ab"[n % 2])
+        if (state := states[n % 4]) is not None:
+            view.set_state(f"t{n:02}", state, pool="ab"[n % 2])
+    view.write(("states", ("t39",), b"garbage"))
+
+    def pages(sort: str) -> list[dict[str, str]]:
+        found, token = [], ""
+        while True:
+            answer = http.get("/v1/tasks", params={"limit": 7, "sort": sort} | ({"continue": token} if token else {})).json()
+            found, token = found + answer["items"], answer["continue"]
+            if not token:
+                return found
+
+    by_name = pages("name")
+    assert [task["id"] for task in by_name] == [f"t{n:02}" for n in range(40)]
+    assert pages("-name") == by_name[::-1]
+    assert pages("submitted") == sorted(by_name, key=lambda task: task["submitted_at"])
+    assert pages("-submitted") == sorted(by_name, key=lambda task: (task["submitted_at"], task["id"]), reverse=True)
+    assert pages("pool") == sorted(by_name, key=lambda task: task["pool"])
+    assert pages("-pool") == sorted(by_name, key=lambda task: task["pool"], reverse=True)
+    order = [*map(str, State), None]
+    assert pages("state") == sorted(by_name, key=lambda task: order.index(task["state"]))
+    assert pages("-state") == sorted(by_name, key=lambda task: order.index(task["state"]), reverse=True)
+
+    token = http.get("/v1/tasks?limit=2&sort=-pool").json()["continue"]
+    problem = assert_problem(http.get(f"/v1/tasks?sort=name&continue={token}"), 400, "continue")
+    assert "sort=-pool" in str(problem["detail"])
+
+
 def test_tasks_are_filtered_by_pool_state_and_label(http: httpx.Client, view: ModelView) -> None:
     view.submit("a", labels={"team": "blue", "gpu": "yes"})
     view.submit("b", labels={"team": "red"})
@@ -185,7 +218,10 @@ def test_a_page_scans_on_until_it_is_full(http: httpx.Client, view: ModelView) -
 
 
 def test_environment_values_are_masked_wherever_they_stand(http: httpx.Client, view: ModelView) -> None:
-    template = {"metadata": {"labels": {"env": "prod"}}, "spec": {"containers": [{"env": [{"name": "B", "value": "hush"}]}]}}
+    template = {
+        "metadata": {"labels": {"env": "prod"}},
+        "spec": {"containers": [{"name": "x", "env": [{"name": "B", "value": "hush"}]}]},
+    }
     view.submit("a", env={"PASSWORD": "hush"}, labels={"env": "prod"}, pod_template=template)
     pool = b'{"name":"p","capacity":{"cpu":"1"},"engine_options":{"template":{"env":[{"name":"C","value":"hush"}]}}}'
     view.write(("pools", ("p",), pool))

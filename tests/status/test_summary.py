@@ -9,10 +9,12 @@ import httpx
 import pytest
 
 from controller.core import codec
+from controller.core.errors import TallyError
+from controller.core.freshness import RULE
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.view import Check
-from controller.status.diagnosis import BEHIND_SECONDS, STUCK_SECONDS, TAKE_OVER_SECONDS
+from controller.status.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS
 from tests.status.model_view import ModelView, status_value
 
 CPU = Vector({"cpu": 1000})
@@ -114,8 +116,27 @@ def undefine(view: ModelView) -> None:
     view.submit("lost", pool="nowhere")
 
 
+def silence_replica(view: ModelView) -> None:
+    view.ages = {"replica-c": RULE.replica.stale_seconds}
+
+
+def age_engine(view: ModelView) -> None:
+    register(view, "replica-b", phase="leading", engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds - 1)
+    view.ages = {"replica-b": 1.0}
+
+
+def age_model(view: ModelView) -> None:
+    view.staleness = RULE.store.stale_seconds
+
+
+def lose_store(view: ModelView) -> None:
+    """With it go the words of all others: one notice, and not one for each."""
+    view.staleness = RULE.store.dead_seconds
+    view.ages = dict.fromkeys(("replica-a", "replica-b", "replica-c"), RULE.store.dead_seconds)
+
+
 def fall_behind(view: ModelView) -> None:
-    register(view, "replica-c", behind_seconds=BEHIND_SECONDS + 1)
+    register(view, "replica-c", behind_seconds=RULE.store.dead_seconds + 1)
 
 
 def mix(view: ModelView) -> None:
@@ -139,6 +160,8 @@ def hang(view: ModelView) -> None:
         (lose_attempt, {"attempts-lost": "warning"}), (drift, {"ledger-drift": "critical", "overcommitted": "info"}),
         (damage, {"quarantined": "warning"}), (shrink, {"overcommitted": "info"}), (outgrow, {"never-fits": "warning"}),
         (undefine, {"undefined-pool": "warning"}), (fall_behind, {"replica-behind": "warning"}), (mix, {"mixed-versions": "info"}),
+        (silence_replica, {"replica-silent": "warning"}), (age_engine, {"engine-silent": "critical"}),
+        (age_model, {"store-unreachable": "warning"}), (lose_store, {"store-unreachable": "critical"}),
         (leave_alone, {"single-replica": "info"}), (hang, {"loop-stuck": "critical"}),
     ],
 )  # fmt: skip
@@ -187,7 +210,66 @@ def test_an_audit_that_finds_something_stands_on_top(http: httpx.Client, view: M
     view.report = {"verdict": "wrong", "findings": [finding, {**finding, "severity": "notice"}], "at": 999.0, "revision": 5}
     http.get("/v1/audit")
     assert codes(http) == {"audit-findings": "critical"}
-    assert summary(http)["audit"] == {"at": 999.0, "revision": 5, "verdict": "wrong", "wrong": 1, "notices": 1}
+    found = {"at": 999.0, "revision": 5, "verdict": "wrong", "wrong": 1, "notices": 1, "age_seconds": 0.0, "freshness": "fresh"}
+    assert summary(http)["audit"] == found
+
+
+def test_whatever_is_shown_carries_its_age(http: httpx.Client, view: ModelView) -> None:
+    """B6: the model, the replicas, the engine and the audit, each judged by the one rule."""
+    healthy(view)
+    register(view, "replica-b", phase="leading", engine_answers=True, engine_age_seconds=3.0)
+    http.get("/v1/audit")
+    found = summary(http)
+    assert (found["freshness"], found["audit"]["freshness"]) == ("fresh", "fresh")
+    assert found["page_limits"] == list(RULE.page)
+
+    view.time += RULE.audit.stale_seconds
+    view.staleness = RULE.store.stale_seconds
+    view.ages = {"replica-a": 0.4, "replica-b": 7.0, "replica-c": RULE.replica.dead_seconds}
+    found = summary(http)
+    assert (found["freshness"], found["audit"]["freshness"]) == ("stale", "stale")
+    assert [(r["age_seconds"], r["freshness"]) for r in found["replicas"]] == [(0.4, "fresh"), (7.0, "stale"), (10.0, "dead")]
+    assert [(r["engine_age_seconds"], r["engine_freshness"]) for r in found["replicas"]] == [
+        (None, None), (10.0, "fresh"), (None, None),
+    ]  # fmt: skip
+    listed = http.get("/v1/replicas").json()["items"]
+    assert [(r["age_seconds"], r["freshness"]) for r in listed] == [(0.4, "fresh"), (7.0, "stale"), (10.0, "dead")]
+
+    view.time += RULE.audit.dead_seconds
+    view.staleness = RULE.store.dead_seconds
+    found = summary(http)
+    assert (found["freshness"], found["audit"]["freshness"]) == ("dead", "dead")
+
+
+def test_an_audit_that_fails_does_not_hide_the_one_before(http: httpx.Client, view: ModelView) -> None:
+    healthy(view)
+    http.get("/v1/audit")
+    view.time += 60
+    view.report = TallyError("etcd does not answer")
+    assert http.get("/v1/audit").status_code == 503
+    found = summary(http)
+    assert (found["audit"]["age_seconds"], found["audit_problem"]) == (60.0, "etcd does not answer")
+
+
+def test_a_killed_leader_is_not_shown_as_a_follower(http: httpx.Client, view: ModelView) -> None:
+    """It wrote that it leads, another has the key by now, and its registration has yet to expire."""
+    healthy(view)
+    register(view, "replica-a", phase="leading", engine_answers=True, engine_age_seconds=1.0)
+    view.ages = {"replica-a": RULE.replica.stale_seconds + 1}
+    killed, leader, follower = summary(http)["replicas"]
+    assert [(r["leads"], r["led"]) for r in (killed, leader, follower)] == [(False, True), (True, False), (False, False)]
+    assert (killed["age_seconds"], killed["freshness"]) == (7.0, "stale")
+
+
+def test_of_two_replicas_of_one_name_the_one_that_leads_is_marked(http: httpx.Client, view: ModelView) -> None:
+    """D11: the second registers under another name, and it is the process that tells who leads, not the name."""
+    view.leader = "replica-a"
+    view.write(("leader", (), b'{"id":"replica-a","instance":"22222222"}'))
+    register(view, "replica-a", instance="11111111")
+    register(view, "replica-a-22222222", instance="22222222", phase="leading")
+    expected = [("replica-a", False), ("replica-a-22222222", True)]
+    assert [(r["id"], r["leads"]) for r in http.get("/v1/replicas").json()["items"]] == expected
+    assert [(r["id"], r["leads"]) for r in summary(http)["replicas"]] == expected
 
 
 def test_registrations_that_say_nonsense_do_no_harm(http: httpx.Client, view: ModelView) -> None:

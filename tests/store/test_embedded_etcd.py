@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from controller.embedded_etcd import EtcdBinary, EtcdFailed, EtcdNotFound, EtcdProcess, find_etcd
+from controller.embedded_etcd import EtcdBinary, EtcdFailed, EtcdNotFound, EtcdProcess, find_etcd, known_losses
 from controller.store.base import Put, Transaction
 from tests.support.etcd import EtcdFactory, in_seconds
 from tests.support.waiting import wait_until
@@ -118,3 +118,24 @@ class TestFailing:
         with pytest.raises(EtcdFailed, match="not healthy after"):
             server.start(timeout=0.3)
         assert not server.running
+
+
+@pytest.mark.parametrize(
+    ("version", "faults"),
+    [
+        ((3, 4, 20), "(etcd#14370)"),
+        ((3, 4, 23), ""),
+        ((3, 5, 1), "(etcd#14370, etcd#13766)"),
+        ((3, 5, 4), "(etcd#14370)"),
+        ((3, 5, 5), ""),
+        ((3, 6, 0), ""),
+    ],
+)
+def test_what_a_version_may_lose_is_told_in_one_line_with_a_way_out(version: tuple[int, int, int], faults: str) -> None:
+    """Only of versions that are known to, each fault by its number at etcd."""
+    told = known_losses(EtcdBinary(version, "/usr/bin/etcd"))
+    assert bool(told) == bool(faults)
+    assert faults in told
+    if told:
+        assert "\n" not in told
+        assert "make etcd" in told

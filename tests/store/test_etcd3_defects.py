@@ -192,7 +192,7 @@ def test_the_token_is_not_renewed(etcd_factory: EtcdFactory, tmp_path: Path) -> 
     def refused() -> bool:
         try:
             client.range("/tally/a")
-        except etcd3.errors.ErrInvalidAuthToken:
+        except (etcd3.errors.ErrInvalidAuthToken, TypeError):  # the latter where a body has no `error`: see the next test
             return True
         return False
 

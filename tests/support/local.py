@@ -225,7 +225,7 @@ class Witness:
 @contextmanager
 def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
     """A local cluster on free ports, without samples, all of whose replicas are ready; ended with the block."""
-    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=adjacent_ports(), **options))
+    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=adjacent_ports(), **options), guarded=False)
     for replica, port in zip(cluster.replicas, free_ports(len(cluster.replicas)), strict=True):
         replica.status_port = port
     cluster.start()

@@ -29,19 +29,21 @@ class Prometheus:
         self._url = f"http://127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, targets: Iterable[str], rules: dict[str, Any]) -> None:
-        """Scrape `targets` as the job `tally`, and evaluate `rules` as often."""
+    def start(self, targets: Iterable[str], rules: dict[str, Any], alertmanagers: Iterable[str]) -> None:
+        """Scrape `targets` as the job `tally`, evaluate `rules` as often, and tell `alertmanagers`."""
         (self.folder / "alerts.yaml").write_text(yaml.safe_dump(rules))
         (self.folder / "targets.json").write_text("[]")
         config = {
             "global": {"scrape_interval": SCRAPE, "evaluation_interval": SCRAPE, "scrape_timeout": SCRAPE},
             "rule_files": ["alerts.yaml"],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
             "scrape_configs": [
                 {"job_name": "tally", "scrape_timeout": SCRAPE, "static_configs": [{"targets": list(targets)}]},
             ],
         }
         (self.folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         command = ["prometheus", f"--config.file={self.folder}/prometheus.yaml", f"--storage.tsdb.path={self.folder}/data"]
+        command.append(f"--rules.alert.resend-delay={SCRAPE}")  # what fires before Alertmanager is known is told again
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, f"--web.listen-address={self._url.removeprefix('http://')}"], stdout=log, stderr=log, cwd=self.folder
@@ -75,14 +77,16 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Iterable[str], rules: dict[str, Any]) -> Iterator[Prometheus]:
+def prometheus(
+    folder: Path, targets: Iterable[str], rules: dict[str, Any], alertmanagers: Iterable[str] = ()
+) -> Iterator[Prometheus]:
     """A running one; skips where it is not installed."""
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed (Debian: prometheus)")
     folder.mkdir()
     server = Prometheus(folder)
     try:
-        server.start(targets, rules)
+        server.start(targets, rules, alertmanagers)
         yield server
     finally:
         server.stop()

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,12 @@ fi
 for target in $2; do
   printf '[Unit]\nDescription=%s\nDefaultDependencies=no\n' "$target" > "$root/usr/lib/systemd/system/$target.target"
 done
+shift 2
+while [ $# -gt 0 ]; do  # from here: there, this machine's /tmp and /run are not to be seen
+  mkdir -p "$root$1"
+  mount --bind "$2" "$root$1"
+  shift 2
+done
 ip link set lo up
 mkdir "$root/old"
 cd "$root"
@@ -66,8 +72,9 @@ exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=other \
 class PrivateSystemd:
     """See the module's docstring."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mounts: Mapping[str, Path]) -> None:
         self._folder = folder
+        self._mounts = mounts
         self._group = Path(f"/sys/fs/cgroup/systemd/tally-test-{os.getpid()}")
         self._outer: subprocess.Popen[bytes] | None = None
         self.pid = 0
@@ -75,9 +82,10 @@ class PrivateSystemd:
     def start(self) -> None:
         """Boot, and wait until it takes orders. Raises AssertionError with what was said when it does not come up."""
         outer = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--net", "--cgroup", "--kill-child"]
+        mounts = [str(part) for mount in self._mounts.items() for part in mount]
         with (self._folder / "boot.log").open("wb") as log:
             self._outer = subprocess.Popen(
-                [*outer, "sh", "-c", _BOOT, "boot", str(self._folder), " ".join(_UNITS)],
+                [*outer, "sh", "-c", _BOOT, "boot", str(self._folder), " ".join(_UNITS), *mounts],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -137,13 +145,13 @@ def _removed(group: Path) -> bool:
 
 
 @contextmanager
-def private_systemd(folder: Path) -> Iterator[PrivateSystemd]:
-    """A running one; skips, with the reason, where there can be none."""
+def private_systemd(folder: Path, mounts: Mapping[str, Path]) -> Iterator[PrivateSystemd]:
+    """A running one, which has these folders of ours under those paths; skips, with the reason, where there can be none."""
     if shutil.which("systemctl") is None or not Path("/lib/systemd/systemd").exists():
         pytest.skip("no systemd: it is not installed")
     if os.geteuid() != 0:
         pytest.skip("no systemd: only root can make the namespaces for one")
-    systemd = PrivateSystemd(folder)
+    systemd = PrivateSystemd(folder, mounts)
     try:
         try:
             systemd.start()

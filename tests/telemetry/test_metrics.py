@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from controller.client import Client
 from controller.clock import SystemClock
 from controller.core import codec
+from controller.core.freshness import RULE
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Observation, Pool, Spec, Status, Step
@@ -45,6 +46,7 @@ from controller.telemetry.catalog import FAMILIES, ROLE
 from controller.telemetry.measured import MeasuredEngine, MeasuredStore
 from controller.telemetry.metrics import Metrics
 from tests.status.model_view import ModelView
+from tests.support.bench import HandClock
 from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
 from tests.support.waiting import wait_until
 
@@ -164,11 +166,12 @@ def complete(metrics: Metrics, view: ModelView) -> None:
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("unknown", ("junk",), b"?"))
     metrics.observe(view)
     happen(metrics, 1)
-    view.role, view.reloads = "leader", {"compacted": 1}
+    view.role, view.reloads, view.ages = "leader", {"compacted": 1}, {"r": 0.5}
 
 
 def happen(metrics: Metrics, times: int) -> None:
     """What is counted, once more; what others count and measure, so many times."""
+    metrics.entered("taking-over")
     metrics.entered("leading")
     metrics.took_over(0.1)
     steps = [
@@ -217,7 +220,7 @@ def test_every_metric_moves() -> None:
     before = samples(metrics)
     happen(metrics, 2)
     view.changed = {"phase": "leading", "term": 7, "epoch": 4, "lease_seconds": 3.5, "staleness_seconds": 9.0, "role": "follower",
-                    "leader": "", "reloads": {"compacted": 2}}  # fmt: skip
+                    "leader": "", "reloads": {"compacted": 2}, "replica_ages": {"r": 1.5}}  # fmt: skip
     pool = Pool(name="default", capacity=Vector({"cpu": 4000}), paused=True)
     view.write(("pools", ("default",), codec.encode_pool(pool, "op")))
     view.write(("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), "x", {})), ("unknown", ("more",), b"?"))
@@ -344,6 +347,33 @@ def test_each_outcome_of_an_engine_call_is_told_apart(error: Exception, code: st
     assert value(metrics, "tally_engine_request_seconds_count", verb="start", code=code) == 1
     answered = code.startswith("refused")
     assert (metrics.outside.engine_heard_at is not None) is answered
+
+
+def test_an_engine_that_never_answers_is_silent() -> None:
+    """From when this replica took office; what it heard in an earlier term, or as a follower, counts no more."""
+    clock, view = HandClock(), ModelView()
+    metrics = Metrics(clock)
+    metrics.observe(view)
+    metrics.outside.engine_heard_at = clock.boottime()
+    clock.move(500.0)
+    view.role = "leader"
+    metrics.entered("taking-over")
+    clock.move(130.0)
+    assert value(metrics, "tally_engine_silence_seconds") == 130.0
+    metrics.outside.engine_heard_at = clock.boottime() - 2.0
+    assert value(metrics, "tally_engine_silence_seconds") == 2.0
+
+
+def test_what_an_audit_found_is_told_as_long_as_it_says_something() -> None:
+    """Another replica audits by now, and the trouble may be mended: an old word must not keep an alert firing."""
+    clock = HandClock()
+    metrics = Metrics(clock)
+    metrics.observe(ModelView())
+    metrics.audited({"at": 7.0, "findings": [{"invariant": "I1", "severity": "wrong"}]})
+    assert value(metrics, "tally_audit_findings", invariant="I1", severity="wrong") == 1
+    clock.move(RULE.audit.dead_seconds)
+    assert value(metrics, "tally_audit_age_seconds") == RULE.audit.dead_seconds
+    assert "tally_audit_findings" not in samples(metrics)
 
 
 def test_prometheus_finds_no_fault_with_them() -> None:

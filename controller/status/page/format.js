@@ -6,7 +6,21 @@ const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeSt
 
 let skew = 0; // seconds by which the replica's clock is ahead of ours
 
-export const STATES = ["Created", "Pending", "Running", "WaitingRetry", "Succeeded", "Failed", "Cancelled"];
+/** The states, in the lifecycle's order, and what each means. */
+export const MEANINGS = {
+  Created: "Submitted, and waits for its turn and for free resources of its pool.",
+  Pending: "Admitted: its resources are held, and its attempt is being started.",
+  Running: "Its attempt was seen running.",
+  WaitingRetry: "An attempt has failed; it waits for the next one.",
+  Succeeded: "It has ended well.",
+  Failed: "It has ended badly, and is not tried again.",
+  Cancelled: "It was cancelled, and nothing of it runs.",
+  Unreadable: "Its record cannot be read; it is left alone.",
+};
+export const STATES = Object.keys(MEANINGS).slice(0, -1);
+
+/** The worst of these words of age. */
+export function worst(...words) { return ["dead", "stale", "fresh"].find((word) => words.includes(word)); }
 
 /** The replica said that it is `now` (seconds since the epoch): ages are counted by its clock. */
 export function setNow(now) { skew = now - Date.now() / 1000; }
@@ -74,7 +88,8 @@ export function replicaLink(name, url) {
 }
 
 export function badge(state, extra = "") {
-  return el("span", { class: "badge", "data-tone": state ?? "Unreadable" }, state ?? "Unreadable", extra);
+  const word = state ?? "Unreadable";
+  return el("span", { class: "badge", "data-tone": word, title: MEANINGS[word] }, word, extra);
 }
 
 setInterval(() => {

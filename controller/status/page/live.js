@@ -1,4 +1,4 @@
-// The connection to the replica: asks when told that something changed, and now and then; says since when nothing was heard.
+// The connection to the replica: asks when told that something changed, and now and then; says how old the last answer is.
 
 const QUIET_MILLISECONDS = 5000; // without an event, things such as lags still change
 const BUSY_MILLISECONDS = 1000; // with many events, no more often than this
@@ -18,12 +18,24 @@ export async function ask(path) {
 }
 
 export class Live {
-  #refresh; #onEvent; #onState; #source = null; #timer = null; #asking = false; #again = false; #asked = 0; #lastGood = null;
+  #refresh; #onEvent; #onState; #source = null; #timer = null; #asking = false; #again = false; #asked = 0; #answered = null; #problem = "";
 
   /** Whether events are heard; without them the page still asks every few seconds. */
   get hears() { return this.#source?.readyState === EventSource.OPEN; }
 
-  /** `refresh` asks for all that is shown (a promise); `onEvent(name, data)` hears events; `onState(state, since)` of the connection. */
+  /** Seconds since the last answer, Infinity when there was none. One clock may stand while the machine sleeps, the other may be set: the larger counts. */
+  get age() {
+    if (this.#answered === null) return Infinity;
+    return Math.max(performance.now() - this.#answered.counted, Date.now() - this.#answered.at) / 1000;
+  }
+
+  /** When the last answer came (milliseconds since the epoch), null when there was none. */
+  get answeredAt() { return this.#answered?.at ?? null; }
+
+  /** Why the last question has no answer, in words for people; "" when it has one. */
+  get problem() { return this.#problem; }
+
+  /** `refresh` asks for all that is shown (a promise); `onEvent(name, data)` hears events; `onState()` that an answer came, or none. */
   constructor(refresh, onEvent, onState) {
     this.#refresh = refresh;
     this.#onEvent = onEvent;
@@ -54,12 +66,13 @@ export class Live {
     let pause = QUIET_MILLISECONDS;
     try {
       await this.#refresh();
-      this.#lastGood = Date.now();
-      this.#onState("live", null);
+      this.#answered = { at: Date.now(), counted: performance.now() };
+      this.#problem = "";
     } catch (error) {
       pause = RETRY_MILLISECONDS;
-      this.#onState("stale", this.#lastGood, error.name === "TypeError" || error.name === "TimeoutError" ? "" : error.message);
+      this.#problem = error.name === "TypeError" || error.name === "TimeoutError" ? "It may be restarting, or the network is cut." : error.message;
     }
+    this.#onState();
     this.#asking = false;
     if (!document.hidden) this.#plan(this.#again ? BUSY_MILLISECONDS : pause);
   }

@@ -1,6 +1,8 @@
 // The live page of one replica: what is wrong, who leads, pools, replicas, tasks. See live.js for how it stays current.
 
-import { ago, badge, clock, count, dateAndTime, el, now, plural, prose, replicaLink, setChildren, setNow, setText, span } from "/static/format.js";
+import {
+  MEANINGS, ago, badge, clock, count, dateAndTime, el, now, plural, prose, replicaLink, setChildren, setNow, setText, span, worst,
+} from "/static/format.js";
 import { Live, ask } from "/static/live.js";
 import { TaskDialog } from "/static/task.js";
 import { Tasks } from "/static/tasks.js";
@@ -15,14 +17,13 @@ const VERDICTS = {
   critical: ["Something is wrong", "Tally does not do its work, or not as promised."],
 };
 
-let replicas = [];
+let last = null; // the last summary
 let auditing = false;
 let auditTriedAt = 0;
-let auditProblem = "";
 
 const tasks = new Tasks(() => { writeAddress(); live.soon(); });
 const dialog = new TaskDialog(() => writeAddress());
-const live = new Live(refresh, heard, connection);
+const live = new Live(refresh, heard, showAge);
 
 async function refresh() {
   const summary = await ask("/v1/summary");
@@ -32,13 +33,13 @@ async function refresh() {
 }
 
 function show(summary) {
-  replicas = summary.replicas;
-  document.title = `${summary.verdict === "ok" ? "" : "⚠ "}Tally ${summary.cluster}`;
+  last = summary;
   document.querySelector("main").hidden = false;
   setText($("cluster"), `cluster ${summary.cluster}`);
   setText($("self"), `Shown by replica ${summary.replica} (${summary.phase}), Tally ${summary.version}, revision ${count(summary.revision)}, engine ${summary.engine}`);
   showHealth(summary);
   showLeader(summary.leader);
+  showEngine(summary);
   showWork(summary);
   showAudit(summary);
   showPools(summary);
@@ -67,13 +68,30 @@ function showLeader(leader) {
     : [leader.epoch ? `${plural(leader.epoch, "term")} so far` : "no term yet"]);
 }
 
+/** What the leader says of its engine, and how long ago the engine said something. */
+function showEngine(summary) {
+  const leader = summary.replicas.find((replica) => replica.leads);
+  const age = leader?.engine_age_seconds ?? null;
+  const freshness = leader?.engine_freshness ?? "fresh";
+  const silent = leader?.engine_answers === false;
+  $("engine").dataset.freshness = silent ? "dead" : freshness;
+  const words = silent ? "does not answer" : freshness === "fresh" ? "answers" : "is silent";
+  setChildren($("engine"), [leader?.id, silent, freshness, age === null ? null : Math.round((now() - age) / 2)], () => leader && (silent || age !== null)
+    ? [`Engine ${summary.engine} ${words}`, ...(age === null ? [] : [" · last heard of ", ago(now() - age), " ago"])] : []);
+}
+
+/** Numbers of tasks by state, under the states' own names. */
+function stateCounts(tasks, states) {
+  return states.flatMap((state, index) => [index ? " · " : "", el("span", { title: MEANINGS[state] }, `${count(tasks[state] ?? 0)} ${state}`)]);
+}
+
 function showWork(summary) {
-  const waiting = summary.tasks.Created + summary.tasks.WaitingRetry;
-  setText($("work"), `${count(summary.tasks.Running)} running, ${count(waiting)} waiting`);
-  const parts = [`${count(summary.tasks.Pending)} starting`, `${count(summary.tasks.WaitingRetry)} to be tried again`];
-  if (summary.stopping) parts.push(`${count(summary.stopping)} stopping`);
-  if (summary.lost) parts.push(`${count(summary.lost)} lost`);
-  setText($("work-detail"), parts.join(" · "));
+  const { tasks, stopping, lost } = summary;
+  setChildren($("work"), tasks.Running, () => stateCounts(tasks, ["Running"]));
+  setChildren($("work-detail"), [tasks, stopping, lost], () => [
+    ...stateCounts(tasks, ["Created", "Pending", "WaitingRetry"]),
+    stopping ? ` · ${count(stopping)} being stopped` : "", lost ? ` · ${count(lost)} lost` : "",
+  ]);
 }
 
 function showAudit(summary) {
@@ -81,31 +99,28 @@ function showAudit(summary) {
   const old = now() - Math.max(audit?.at ?? 0, auditTriedAt) > AUDIT_SECONDS;
   if (old && summary.total <= AUDITED_TASKS) runAudit();
   if (auditing) return;
-  if (auditProblem) {
-    setText($("audit"), "not possible now");
-    $("audit").dataset.tone = "";
-    setChildren($("audit-detail"), auditProblem, () => [auditProblem]);
-    return;
-  }
-  setText($("audit"), audit === null ? "not checked yet" : audit.wrong ? plural(audit.wrong, "contradiction") : "nothing wrong");
-  $("audit").dataset.tone = audit === null ? "" : audit.wrong ? "critical" : "ok";
-  setChildren($("audit-detail"), audit, () => audit === null
-    ? ["Checks every invariant against etcd and the engine."]
-    : [`${plural(audit.notices, "notice")} · checked `, ago(audit.at), " ago ·"]);
+  const verdict = audit?.wrong ? plural(audit.wrong, "contradiction") : "nothing wrong";
+  setText($("audit"), audit === null ? (summary.audit_problem ? "not possible now" : "not checked yet") : audit.freshness === "dead" ? `${verdict} long ago` : verdict);
+  // What was all right is so only for a while; what was wrong stays wrong until another audit says otherwise.
+  $("audit").dataset.tone = audit === null || (audit.freshness === "stale" && !audit.wrong) ? "" : audit.wrong || audit.freshness === "dead" ? "critical" : "ok";
+  setChildren($("audit-detail"), [audit?.at, audit?.freshness, audit?.notices, summary.audit_problem], () => {
+    const problem = summary.audit_problem ? ` The last try failed: ${summary.audit_problem}` : "";
+    if (audit === null) return [problem.trim() || "Checks every invariant against etcd and the engine."];
+    return [`${plural(audit.notices, "notice")} · checked `, ago(now() - audit.age_seconds), ` ago ·${problem}`];
+  });
 }
 
 async function runAudit() {
   if (auditing) return;
   auditing = true;
   auditTriedAt = now();
-  auditProblem = "";
   $("audit-run").disabled = true;
   setText($("audit"), "checking …");
   $("audit").dataset.tone = "";
   try {
     await ask("/v1/audit");
-  } catch (error) {
-    auditProblem = error.message;
+  } catch {
+    // The summary says why, and what the last one found.
   }
   auditing = false;
   $("audit-run").disabled = false;
@@ -117,16 +132,16 @@ function showPools(summary) {
   $("pools-more").hidden = summary.pools_total <= summary.pools.length;
   setText($("pools-more"), `${count(summary.pools_total - summary.pools.length)} more: tally get pools`);
   setChildren($("pools"), summary.pools, () => summary.pools.map((pool) => el("div", { class: "pool" },
-    el("div", { class: "pool-head" }, el("strong", {}, pool.name), el("span", { class: "muted" }, poolNote(pool))),
+    el("div", { class: "pool-head" }, el("strong", {}, pool.name), el("span", { class: "muted" }, ...poolNote(pool))),
     ...pool.resources.map(resourceBar))));
 }
 
 function poolNote(pool) {
-  const parts = [`${count((pool.tasks.Running ?? 0) + (pool.tasks.Pending ?? 0))} at work`, `${count(pool.waiting)} waiting`];
-  if (pool.lost) parts.push(`${count(pool.lost)} lost`);
-  if (pool.paused) parts.unshift("paused");
-  if (!pool.defined) parts.unshift("not defined any more");
-  return parts.join(" · ");
+  const parts = stateCounts(pool.tasks, ["Running", "Pending", "Created", "WaitingRetry"].filter((state) => state === "Running" || pool.tasks[state]));
+  if (pool.lost) parts.push(` · ${count(pool.lost)} lost`);
+  if (pool.paused) parts.unshift("paused · ");
+  if (!pool.defined) parts.unshift("not defined any more · ");
+  return parts;
 }
 
 function resourceBar(resource) {
@@ -145,14 +160,21 @@ function resourceBar(resource) {
 
 function showReplicas(summary) {
   $("replicas-empty").hidden = summary.replicas.length > 0;
-  setChildren($("replicas"), summary.replicas, () => summary.replicas.map((replica) => {
-    const own = replica.id === summary.replica ? " (this one)" : "";
+  const rows = summary.replicas.map((replica) => {
+    const { id, status_url, leads, led, freshness, version, host } = replica;
+    const role = leads ? "leader" : led ? "led before" : "follower";
+    const isFresh = freshness === "fresh";
     const lag = replica.lag_revisions ? `${plural(replica.lag_revisions, "revision")} behind` : "up to date";
-    const heard = replica.behind_seconds > 3 ? ` · heard of etcd ${span(replica.behind_seconds)} ago` : "";
-    return el("li", {}, el("strong", {}, replicaLink(replica.id, replica.status_url), own),
-      el("span", { class: replica.leads ? "leads" : "muted-role" }, replica.leads ? "leader" : "follower"),
-      el("span", { class: "muted" }, `${lag}${heard} · ${replica.version}${replica.host ? ` on ${replica.host}` : ""}`));
-  }));
+    const deaf = replica.behind_seconds > 3 ? ` · heard of etcd ${span(replica.behind_seconds)} before that` : "";
+    const state = isFresh ? (replica.behind_seconds > 3 ? `heard of etcd ${span(replica.behind_seconds)} ago` : lag) : deaf;
+    // Counted on by the page: what changes with each answer is not what the row is made of.
+    const since = isFresh ? null : Math.round((now() - replica.age_seconds) / 2);
+    return { id, status_url, leads, role, freshness, state, since, own: id === summary.replica, from: host ? `${version} on ${host}` : version, age: replica.age_seconds };
+  });
+  setChildren($("replicas"), rows.map(({ age, ...made }) => made), () => rows.map((row) => el("li", { "data-freshness": row.freshness },
+    el("strong", {}, replicaLink(row.id, row.status_url), row.own ? " (this one)" : ""),
+    el("span", { class: row.leads ? "leads" : "muted-role" }, row.role),
+    el("span", { class: "muted" }, ...(row.since === null ? [row.state] : [el("span", { class: "silent" }, "not heard of for ", ago(now() - row.age)), row.state]), ` · ${row.from}`))));
 }
 
 // -- what happens ----------------------------------------------------------------------------------------------------
@@ -185,20 +207,30 @@ function drawActivity() {
 
 // -- the connection, and the address ---------------------------------------------------------------------------------
 
-function connection(state, since, why = "") {
-  $("connection").dataset.state = state;
-  $("stale").hidden = state === "live";
-  $("health").hidden = state !== "live"; // an old verdict is none
-  if (state === "live") { setText($("connection-text"), live.hears ? "Live" : "Asking every few seconds"); return; }
-  const when = since === null ? "" : ` since ${clock(since / 1000)}`;
-  setText($("connection-text"), since === null ? "Not connected" : `Stale${when}`);
-  if (!document.title.startsWith("⚠")) document.title = `⚠ ${document.title}`;
-  setText($("stale-title"), since === null ? "This replica cannot show anything yet." : `Stale${when}: this replica does not answer.`);
-  setText($("stale-detail"), `${why || "It may be restarting, or the network is cut."} The page goes on by itself when it is back.`);
-  const others = replicas.filter(({ status_url: url }) => URL.canParse(url) && new URL(url).origin !== location.origin);
+/** How old all that is shown is: by the replica's word of what it has heard, and by how long it has not been heard of itself. */
+function showAge() {
+  const [staleFrom, deadFrom] = last?.page_limits ?? [0, 0];
+  const cut = live.problem !== "" || live.age >= staleFrom;
+  const own = last === null ? "dead" : live.age >= deadFrom ? "dead" : cut ? "stale" : "fresh";
+  const freshness = worst(own, last?.freshness ?? "dead");
+  document.body.dataset.freshness = freshness;
+  $("health").hidden = cut; // an old verdict is none
+  $("stale").hidden = !cut;
+  const mark = freshness !== "fresh" || last.verdict !== "ok" ? "⚠ " : "";
+  document.title = `${mark}Tally${last === null ? "" : ` ${last.cluster}`}`;
+  const since = live.answeredAt === null ? "" : ` since ${clock(live.answeredAt / 1000)}`;
+  $("connection").dataset.state = last === null && !live.problem ? "connecting" : freshness;
+  if (freshness === "fresh") { setText($("connection-text"), live.hears ? "Live" : "Asking every few seconds"); return; }
+  if (!cut) { setText($("connection-text"), `etcd not heard of for ${span(last.staleness_seconds + live.age)}`); return; }
+  setText($("connection-text"), last === null ? (live.problem ? "Not connected" : "Connecting …") : own === "dead" ? `No answer${since}` : `Stale${since}`);
+  setText($("stale-title"), last === null ? "This replica cannot show anything yet." : `This replica does not answer${since}: what is shown is ${span(live.age)} old.`);
+  setText($("stale-detail"), `${live.problem || "It takes its time."} The page goes on by itself when it is back.`);
+  const others = (last?.replicas ?? []).filter(({ status_url: url }) => URL.canParse(url) && new URL(url).origin !== location.origin);
   $("stale-elsewhere").hidden = !others.length;
   setChildren($("stale-links"), others.map((replica) => replica.id), () => others.map((replica) => replicaLink(replica.id, replica.status_url)));
 }
+
+setInterval(() => { if (last !== null) showAge(); }, 1000);
 
 function writeAddress() {
   const parameters = tasks.address();

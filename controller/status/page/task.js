@@ -75,6 +75,11 @@ export class TaskDialog {
     if (task.spec?.command || task.spec?.image) {
       parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
     }
+    if (task.attempt) {
+      // Not shown here: output may hold secrets, which this endpoint masks elsewhere, and each engine has rights of its own for reading it.
+      parts.push(el("section", {}, el("h3", {}, "Output"), el("code", {}, `tally logs ${task.id}${FINAL.includes(task.state) ? "" : " -f"}`),
+        el("span", { class: "muted" }, " prints it, with your own rights at the engine.")));
+    }
     parts.push(el("section", {}, el("h3", {}, "History"), ...this.#durations(task), this.#timeline(task)));
     if (task.state === "Created" || task.state === "WaitingRetry") {
       parts.push(el("p", { class: "muted" }, "Why it waits, with numbers: ", el("code", {}, `tally explain ${task.id}`)));

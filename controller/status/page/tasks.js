@@ -1,27 +1,40 @@
 // The list of tasks: filters, search and pages, all done by the replica; one page is held here.
 
-import { STATES, ago, badge, count, el, plural, prose, setChildren, setText } from "/static/format.js";
+import { MEANINGS, STATES, ago, badge, count, el, plural, prose, setChildren, setText } from "/static/format.js";
 import { ask } from "/static/live.js";
 
 const PAGE = 25;
 const TYPING_MILLISECONDS = 250;
+const NEWEST = "-submitted"; // what is looked for is most often of today
+const FILTERS = ["state", "pool", "search", "label"];
+const BACKWARDS = (sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
 const $ = (id) => document.getElementById(id);
 
 export class Tasks {
-  #states = new Set(); #search = ""; #pool = ""; #tokens = [""]; #next = ""; #changed; #rows = new Map(); #totals = {}; #total = 0; #shown = -1;
+  #states = new Set(); #search = ""; #label = ""; #pool = ""; #sort = NEWEST; #tokens = [""]; #next = ""; #changed; #rows = new Map(); #totals = {}; #total = 0; #shown = -1;
 
   /** `changed` is called when the user asks for something else than what is shown. */
   constructor(changed) {
     this.#changed = changed;
     this.#makeChips();
+    this.#showSort();
     let typing = null;
-    $("search").addEventListener("input", () => {
-      clearTimeout(typing);
-      typing = setTimeout(() => this.#restart(), TYPING_MILLISECONDS);
-    });
+    for (const id of ["search", "label"]) {
+      $(id).addEventListener("input", () => {
+        clearTimeout(typing);
+        typing = setTimeout(() => this.#restart(), TYPING_MILLISECONDS);
+      });
+    }
+    $("sort").addEventListener("change", () => this.#restart());
+    for (const button of document.querySelectorAll(".tasks th button")) {
+      button.addEventListener("click", () => {
+        $("sort").value = this.#sort === button.value ? BACKWARDS(button.value) : button.value;
+        this.#restart();
+      });
+    }
     $("filters").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); this.#restart(); });
     $("pool").addEventListener("change", () => this.#restart());
-    $("clear").addEventListener("click", () => { this.#set(new URLSearchParams()); this.#restart(); $("search").focus(); });
+    $("clear").addEventListener("click", () => { this.#set(new URLSearchParams({ sort: this.#sort })); this.#restart(); $("search").focus(); });
     $("next").addEventListener("click", () => { this.#tokens.push(this.#next); this.#changed(); });
     $("previous").addEventListener("click", () => { this.#tokens.pop(); this.#changed(); });
     document.addEventListener("keydown", (event) => {
@@ -30,26 +43,40 @@ export class Tasks {
     });
   }
 
-  /** Takes the filters from the address: #state=Failed,Running&pool=x&search=y */
+  /** Takes the filters and the order from the address: #state=Failed,Running&pool=x&search=y&label=team=blue&sort=name */
   readAddress(parameters) {
-    if (this.#parameters().toString() === this.#onlyFilters(parameters).toString()) return false;
+    if (this.address().toString() === this.#onlyOurs(parameters).toString()) return false;
     this.#set(parameters);
     this.#tokens = [""];
     this.#read();
     return true;
   }
 
-  /** The filters as they stand, for the address. */
-  address() { return this.#parameters(); }
+  /** The filters and the order as they stand, for the address. */
+  address() {
+    const parameters = this.#parameters();
+    if (this.#sort !== NEWEST) parameters.set("sort", this.#sort);
+    return parameters;
+  }
 
   async load() {
     const token = this.#tokens.at(-1);
     const query = this.#parameters();
-    const asked = `${query}|${token}`;
+    query.set("sort", this.#sort);
+    const wanted = () => `${this.#parameters()}|${this.#sort}|${this.#tokens.at(-1)}`;
+    const asked = wanted();
     query.set("limit", PAGE);
     if (token) query.set("continue", token);
-    const page = await ask(`/v1/tasks?${query}`);
-    if (asked !== `${this.#parameters()}|${this.#tokens.at(-1)}`) return; // something else is wanted meanwhile
+    let page;
+    try {
+      page = await ask(`/v1/tasks?${query}`);
+    } catch (error) {
+      if (error.status !== 400) throw error;
+      if (asked === wanted()) this.#complain(error.message);
+      return;
+    }
+    if (asked !== wanted()) return; // something else is wanted meanwhile
+    this.#complain("");
     if (!page.items.length && this.#tokens.length > 1) { this.#tokens.pop(); this.#changed(); return; }
     this.#next = page.continue;
     this.#show(page.items);
@@ -78,7 +105,7 @@ export class Tasks {
 
   #makeChips() {
     $("states").append(...STATES.map((state) => {
-      const chip = el("button", { type: "button", value: state, "aria-pressed": "false", "data-tone": state }, state, el("span", { class: "count" }, "0"));
+      const chip = el("button", { type: "button", value: state, title: MEANINGS[state], "aria-pressed": "false", "data-tone": state }, state, el("span", { class: "count" }, "0"));
       chip.addEventListener("click", () => {
         if (!this.#states.delete(state)) this.#states.add(state);
         this.#restart();
@@ -90,20 +117,27 @@ export class Tasks {
   #set(parameters) {
     this.#states = new Set((parameters.get("state") ?? "").split(",").filter((state) => STATES.includes(state)));
     $("search").value = parameters.get("search") ?? "";
+    $("label").value = parameters.get("label") ?? "";
+    $("sort").value = parameters.get("sort") ?? NEWEST;
+    if (!$("sort").value) $("sort").value = NEWEST; // the address names no order that there is
     const pool = parameters.get("pool") ?? "";
     if (pool && ![...$("pool").options].some((option) => option.value === pool)) $("pool").append(el("option", { value: pool }, pool));
     $("pool").value = pool;
   }
 
-  #onlyFilters(parameters) {
+  #onlyOurs(parameters) {
     const wanted = new URLSearchParams();
-    for (const name of ["state", "pool", "search"]) if (parameters.get(name)) wanted.set(name, parameters.get(name));
+    for (const name of FILTERS) if (parameters.get(name)) wanted.set(name, parameters.get(name));
+    if ((parameters.get("sort") ?? NEWEST) !== NEWEST) wanted.set("sort", parameters.get("sort"));
     return wanted;
   }
 
   #read() {
     this.#search = $("search").value.trim();
+    this.#label = $("label").value.trim();
     this.#pool = $("pool").value;
+    this.#sort = $("sort").value;
+    this.#showSort();
     for (const chip of $("states").children) chip.setAttribute("aria-pressed", String(this.#states.has(chip.value)));
     $("clear").hidden = !this.#parameters().size;
   }
@@ -119,7 +153,22 @@ export class Tasks {
     if (this.#states.size) query.set("state", STATES.filter((state) => this.#states.has(state)).join(","));
     if (this.#pool) query.set("pool", this.#pool);
     if (this.#search) query.set("search", this.#search);
+    if (this.#label) query.set("label", this.#label);
     return query;
+  }
+
+  /** Says what is wrong with a filter; what is listed stays. */
+  #complain(problem) {
+    setText($("filter-problem"), problem);
+    $("filter-problem").hidden = !problem;
+    $("label").setAttribute("aria-invalid", String(problem !== ""));
+  }
+
+  #showSort() {
+    for (const button of document.querySelectorAll(".tasks th button")) {
+      const sorted = this.#sort === button.value ? "ascending" : this.#sort === BACKWARDS(button.value) ? "descending" : "none";
+      button.closest("th").setAttribute("aria-sort", sorted);
+    }
   }
 
   #show(items) {
@@ -164,7 +213,7 @@ export class Tasks {
   #showRange() {
     if (this.#shown < 0) return;
     const first = (this.#tokens.length - 1) * PAGE;
-    const known = !this.#search && !this.#pool;
+    const known = !this.#search && !this.#pool && !this.#label;
     const total = this.#states.size ? [...this.#states].reduce((sum, state) => sum + (this.#totals[state] ?? 0), 0) : this.#total;
     const of = known ? ` of ${count(total)}` : this.#next ? " of more" : ` of ${count(first + this.#shown)}`;
     setText($("range"), this.#shown ? `${count(first + 1)}–${count(first + this.#shown)}${of}` : "");

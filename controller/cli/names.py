@@ -1,0 +1,117 @@
+"""Names on the command line: of kinds and of things, bare or as `-o name` prints them, and completed by the shell.
+
+A completion asks etcd for at most COMPLETION_SECONDS, and says nothing of what goes wrong: an empty list is all that it can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from controller.cli.session import CONNECTION, Session
+from controller.core.errors import TallyError
+from controller.core.lifecycle import State
+
+COMPLETION_SECONDS = 1.0
+SHOWN = 200  # completions: more are no help, and the shell asks before it shows them
+
+
+class Kind(StrEnum):
+    """What can be looked at; singular and plural are the same."""
+
+    TASKS = "tasks"
+    POOLS = "pools"
+    REPLICAS = "replicas"
+
+
+def parse_kind(text: str) -> Kind:
+    """A kind from singular or plural, in any case."""
+    for kind in Kind:
+        if text.lower() in (kind, kind.removesuffix("s")):
+            return kind
+    raise typer.BadParameter(f"{text!r} is not one of {', '.join(Kind)}")
+
+
+def parse_kind_and_names(kind: str, names: list[str]) -> tuple[Kind, list[str]]:
+    """From `task a b`, `task/a task/b` or a mixture."""
+    word, slash, name = kind.partition("/")
+    what = parse_kind(word)
+    return what, [bare(each, what) for each in ([name] if slash else []) + names]
+
+
+def bare(text: str, kind: Kind) -> str:
+    """The name without the kind that may stand before it. Raises BadParameter for another kind."""
+    word, slash, name = text.partition("/")
+    if not slash:
+        return text
+    if word.lower() not in (kind, kind.removesuffix("s")) or not name:
+        raise typer.BadParameter(f"{text!r} does not name one of the {kind}: give NAME or {kind.removesuffix('s')}/NAME")
+    return name
+
+
+def _tasks(texts: list[str]) -> list[str]:
+    return [bare(text, Kind.TASKS) for text in texts]
+
+
+def complete_tasks(context: typer.Context, incomplete: str) -> list[str]:
+    """Tasks whose names begin so."""
+    prefix = "task/" if incomplete.startswith("task/") else ""
+    return [prefix + name for name in _stored(context, "tasks/", incomplete.removeprefix(prefix))]
+
+
+def complete_pools(context: typer.Context, incomplete: str) -> list[str]:
+    """Pools whose names begin so."""
+    return _stored(context, "pools/", incomplete)
+
+
+def complete_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the kind that was given."""
+    try:
+        kind = parse_kind(str(context.params.get("kind") or ""))
+    except typer.BadParameter:
+        return []
+    return _stored(context, f"{kind}/", incomplete)
+
+
+def complete_of(*words: str) -> Callable[[str], list[str]]:
+    """One of these words."""
+    return lambda incomplete: [word for word in words if word.lower().startswith(incomplete.lower())]
+
+
+complete_states = complete_of(*State)
+
+
+def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
+    """What is stored under this part of the cluster's prefix, and begins so."""
+    with suppress(TallyError, OSError, ValueError):
+        flags: dict[str, Any] = {}
+        for each in filter(None, (context.parent, context)):
+            flags |= {name: value for name in ("config", *CONNECTION) if (value := each.params.get(name)) is not None}
+        session = Session({**flags, "request_timeout_seconds": str(COMPLETION_SECONDS)})
+        try:
+            client = session.client
+            prefix = client.keys.prefix + part
+            snapshot = client.store.load(prefix + begin, deadline=client.clock.boottime() + COMPLETION_SECONDS)
+            names = dict.fromkeys(item.key.removeprefix(prefix) for item in snapshot.items)
+            return [name for name in names if "/" not in name and name.isprintable()][:SHOWN]
+        finally:
+            session.close()
+    return []
+
+
+TaskName = Annotated[
+    str, typer.Argument(help="The task.", callback=lambda text: bare(text, Kind.TASKS), autocompletion=complete_tasks)
+]
+TaskNames = Annotated[list[str], typer.Argument(help="The tasks.", callback=_tasks, autocompletion=complete_tasks)]
+KindName = Annotated[
+    str,
+    typer.Argument(
+        metavar="tasks|pools|replicas",
+        help="What to look at, or KIND/NAME.",
+        autocompletion=complete_of("tasks", "pools", "replicas"),
+    ),
+]

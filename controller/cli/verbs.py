@@ -1,0 +1,75 @@
+"""typer's groups and commands, with plain help in its panels, and suggestions of what is likely to be meant alone.
+
+typer prints panels by rich, whose import and drawing take a quarter of a second; its own rule suggests `logs` for `ls`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from controller.core.validation import SIMILAR
+
+_UsageError: Any = typer.BadParameter.__base__  # typer does not export it
+
+
+class Verbs(TyperGroup):
+    """A group of commands."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "suggest_commands": False})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See the base class."""
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, SIMILAR)
+            if close:
+                error.message = f"{error.message.rstrip('.')}. Did you mean '{close[0]}'?"
+            raise
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Flags first, then the commands by their panels."""
+        _write_panels(formatter, _parameters(self, ctx))
+        commands = [command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name)) is not None]
+        rows = [(getattr(one, "rich_help_panel", None) or "Commands", (one.name, one.get_short_help_str(80))) for one in commands]
+        _write_panels(formatter, rows)
+
+
+class Verb(TyperCommand):
+    """A command."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, own flags, then those that are settings."""
+        _write_panels(formatter, _parameters(self, ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """See the base class."""
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            if getattr(error, "possibilities", None):
+                error.possibilities = difflib.get_close_matches(error.option_name, error.possibilities, 2, SIMILAR)
+            raise
+
+
+def _parameters(command: Any, ctx: Any) -> Iterable[tuple[str, Any]]:
+    """Of each that is shown, its panel, and its names and what it is."""
+    for parameter in command.get_params(ctx):
+        default = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        if (record := parameter.get_help_record(ctx)) is not None:
+            yield getattr(parameter, "rich_help_panel", None) or default, record
+
+
+def _write_panels(formatter: Any, rows: Iterable[tuple[str, Any]]) -> None:
+    panels: dict[str, list[Any]] = {}
+    for panel, record in rows:
+        panels.setdefault(panel, []).append(record)
+    for panel, records in panels.items():
+        with formatter.section(panel):
+            formatter.write_dl(records)

@@ -1,0 +1,72 @@
+"""How old may be what is shown: one rule for the live page, the status endpoint, the metrics and the command line.
+
+Whatever Tally shows of something else carries its age: seconds since that was last heard of, counted by whoever shows it,
+with the clock that also counts suspension (boottime). Nobody's wall clock decides whether a thing is alive.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+HEARTBEAT_SECONDS = 2.0  # the defaults of the settings of these names
+SILENCE_SECONDS = 10.0
+RELIST_SECONDS = 30.0
+
+LIST_SECONDS = 30.0
+"""As long as one list of an engine may take: it is not called dead sooner."""
+
+
+class Freshness(StrEnum):
+    """What an age means, the best first: as current as can be, old enough to be doubted, too old to be believed."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    DEAD = "dead"
+
+
+class Limits(NamedTuple):
+    """From which ages on something is stale, and dead; in seconds."""
+
+    stale_seconds: float
+    dead_seconds: float
+
+    def judge(self, age_seconds: float) -> Freshness:
+        """What this age means."""
+        if age_seconds >= self.dead_seconds:
+            return Freshness.DEAD
+        return Freshness.STALE if age_seconds >= self.stale_seconds else Freshness.FRESH
+
+
+class Rule(NamedTuple):
+    """The limits for all that is shown.
+
+    `store`: since etcd was heard of. Every replica writes once a heartbeat, so that this is never longer for long.
+    `replica`: since another replica's registration was renewed; it expires after five heartbeats that were missed.
+    `engine`: since the engine answered the leader. It is listed every so often, even when nothing happens.
+    `audit`: since the verdict was reached.
+    `page`: since the live page had an answer of its replica, which it asks every five seconds.
+    """
+
+    store: Limits
+    replica: Limits
+    engine: Limits
+    audit: Limits = Limits(600.0, 1800.0)
+    page: Limits = Limits(12.0, 30.0)
+
+    @classmethod
+    def of(
+        cls,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
+        relist_seconds: float = RELIST_SECONDS,
+    ) -> Rule:
+        """The rule under these settings."""
+        return cls(
+            store=Limits(3 * heartbeat_seconds, 2 * silence_seconds),
+            replica=Limits(3 * heartbeat_seconds, 5 * heartbeat_seconds),
+            engine=Limits(2 * relist_seconds, max(4 * relist_seconds, LIST_SECONDS)),
+        )
+
+
+RULE = Rule.of()

@@ -1,0 +1,49 @@
+"""What a replica checks of itself: whether its process should go on, and whether it should be asked; each with its age."""
+
+from __future__ import annotations
+
+from controller.core.explain import span
+from controller.core.freshness import Freshness, Limits
+from controller.core.installation import EngineIdentity
+from controller.core.view import Check
+
+
+def loop(silence_seconds: float, limit_seconds: float) -> Check:
+    """Whether the control loop turns."""
+    return Check("control-loop", silence_seconds <= limit_seconds, f"last turn {silence_seconds:.1f} s ago")
+
+
+def model(tasks: int, revision: int, *, loaded: bool) -> Check:
+    """Whether there is a model to answer from."""
+    return Check("model", loaded, f"{tasks} tasks at revision {revision}" if loaded else "loading")
+
+
+def store(age_seconds: float, limits: Limits, error: str) -> Check:
+    """Whether the store was heard of lately; `error` is what its last answer said, if it was none."""
+    seen = f"heard of {age_seconds:.1f} s ago"
+    return Check("store", limits.judge(age_seconds) is not Freshness.DEAD, f"{seen}: {error}" if error else seen)
+
+
+def leader(name: str) -> Check:
+    """Whether anybody leads."""
+    return Check("leader", bool(name), f"{name} leads" if name else "no leader is known")
+
+
+def engine_identity(told: EngineIdentity | None, why_not: str) -> Check:
+    """Whether the engine is the recorded one: a replica with another one must not lead."""
+    return Check("engine-identity", not why_not, why_not or str(told))
+
+
+def engine(name: str, age_seconds: float | None, limits: Limits, *, silent: str | None) -> Check:
+    """Whether the engine answers the leader, and not too long ago: a call that hangs says nothing at all.
+
+    `silent` is why its last list failed ("" when that is not known), None when it did not.
+    """
+    if age_seconds is None:
+        return Check("engine", False, f"{name} has not answered in this term" + (f": {silent}" if silent else ""))
+    answers = silent is None and limits.judge(age_seconds) is not Freshness.DEAD
+    if answers:
+        return Check("engine", True, f"{name} answered {span(age_seconds)} ago")
+    return Check(
+        "engine", False, f"{name} does not answer, and answered last {span(age_seconds)} ago" + (f": {silent}" if silent else "")
+    )

@@ -1,0 +1,58 @@
+"""What a replica registers of itself every few seconds, and when each was last heard of: by our clock, whatever time it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from controller.clock import Clock
+from controller.core.records import Change
+from controller.core.view import Facts
+
+
+def describe(facts: Facts, now: float) -> dict[str, Any]:
+    """What changes in a registration, at `now` (wall clock); the leader alone speaks of the engine."""
+    described = {
+        "at": now,
+        "applied_revision": facts.revision,
+        "behind_seconds": round(facts.staleness_seconds, 1),
+        "phase": facts.phase,
+    }
+    for check in facts.ready:
+        if check.name == "engine-identity":
+            described["engine_problem"] = "" if check.ok else check.detail
+        if check.name == "engine":
+            age = facts.engine_age_seconds
+            described |= {"engine_answers": check.ok, "engine_age_seconds": None if age is None else round(age, 1)}
+    return described
+
+
+class Registrations:
+    """A Listener; see the module's docstring. `ages` is for any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._heard: dict[str, tuple[int, float]] = {}  # name → the registration's mod revision, and when it came
+        self._reloaded_at = clock.boottime()
+
+    def reloaded(self, revision: int) -> None:  # noqa: ARG002  # whatever it is
+        """See Listener. What a load brings may be old: it counts as heard of now only where we have not had it already."""
+        self._reloaded_at = self._clock.boottime()
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:  # noqa: ARG002  # as above
+        """See Listener."""
+        for change in changes:
+            if change.kind == "replicas":
+                if change.value is None:
+                    self._heard.pop(change.names[0], None)
+                else:
+                    self._heard[change.names[0]] = (change.mod, self._clock.boottime())
+
+    def ages(self, registered: Mapping[str, Change]) -> dict[str, float]:
+        """Of those that are registered, by name: seconds since they were heard of."""
+        now = self._clock.boottime()
+        ages = {}
+        for name, change in dict(registered).items():  # a copy: the model goes on meanwhile
+            mod, at = self._heard.get(name, (0, 0.0))
+            ages[name] = max(0.0, now - (at if mod == change.mod else self._reloaded_at))
+        return ages

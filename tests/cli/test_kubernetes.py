@@ -1,0 +1,38 @@
+"""Commands that speak to Kubernetes: what they do without etcd, and what they say of a server that is not verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from controller.fake_kubernetes import FakeCluster
+from tests.cli.conftest import Tally
+from tests.client.conftest import PutRaw
+from tests.engine.kubernetes_cases import engine_on, running
+from tests.support.etcd import free_ports
+from tests.support.fake_cluster import fake_cluster, fake_clusters  # noqa: F401  # fixtures
+
+
+def test_finalizers_are_released_without_etcd(fake_cluster: FakeCluster, tally: Tally, tmp_path: Path) -> None:  # noqa: F811
+    """An uninstallation may have removed it; that nobody could be asked is said."""
+    engine = engine_on(fake_cluster, tmp_path)
+    given = running()
+    engine.start(given)
+    gone = f"http://127.0.0.1:{free_ports(1)[0]}"
+    flags = ("--etcd", gone, "--cluster", "test", "--kubeconfig", str(tmp_path / "kubeconfig"), "--request-timeout-seconds", "1")
+    answer = tally("release-finalizers", *flags)
+    assert (answer.exit_code, answer.out) == (0, "1 pod released\n"), answer.err
+    assert "whether replicas still run is not known" in answer.err
+    engine.close()
+
+
+def test_one_replica_is_one(
+    fake_cluster: FakeCluster,  # noqa: F811
+    tally: Tally,
+    put_raw: PutRaw,
+    tmp_path: Path,
+) -> None:
+    put_raw("replicas/r1", b'{"id":"r1","engine":{"name":"kubernetes"}}')
+    path = fake_cluster.kubeconfig(tmp_path / "kubeconfig")
+    answer = tally("release-finalizers", "--kubeconfig", str(path))
+    assert answer.exit_code == 1
+    assert "1 replica is registered: stop it first" in answer.err
