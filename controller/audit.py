@@ -18,6 +18,8 @@ import msgspec
 from controller.clock import Clock
 from controller.core.engine_invariants import check_engine
 from controller.core.finding import Finding, Mender, Severity
+from controller.core.identity_findings import check_others, other_engine
+from controller.core.installation import difference
 from controller.core.invariants import check_world
 from controller.core.printable import one_line
 from controller.core.task import Observation
@@ -151,12 +153,18 @@ def make_report(world: World, cluster: str, at: float) -> Report:
 
 def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look:
     snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
-    observations = engine.list() if engine is not None else None  # after the load: see the module's docstring
     world = World()
     world.load(changes_of(keys, snapshot.items), snapshot.revision)
     findings = check_world(world)
-    if observations is not None:
+    observations = None
+    if engine is not None:
+        if world.engine is not None and (why := difference(world.engine.engine, engine.identity())):
+            return Look(world, None, [*findings, other_engine(world, why)])
+        if world.installation is not None:
+            engine.bind(world.installation)
+        observations = engine.list()  # after the load: see the module's docstring
         findings += check_engine(world, observations, clock.now())
+        findings += check_others(engine.others())
     return Look(world, observations, findings)
 
 

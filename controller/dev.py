@@ -203,6 +203,9 @@ class LocalCluster:
         if running and self.options.engine == "process" and self.state_dir.exists():
             engine = ProcessEngine(self.state_dir, CLUSTER, self.clock)
             engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
+            for installation in engine.further_installations():  # the folder is ours, whichever etcd's attempts it has
+                engine.bind(installation)
+                engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
             engine.close()
         if self.fake_cluster is not None:
             self.fake_cluster.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from controller.cli.session import ERROR, NOT_FOUND, Session, complain
 from controller.cli.terminal import say
 from controller.client import NotFound, RequestResult
 from controller.core.errors import InvalidField, UserError
+from controller.store.base import StoreError
 
 Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history.")]
 
@@ -137,6 +139,8 @@ def release_finalizers(
         who = "1 replica is registered: stop it" if len(replicas) == 1 else f"{len(replicas)} replicas are registered: stop them"
         raise UserError(f"{who} first, or give --yes")
     engine = open_kubernetes(session, replicas)
+    with suppress(StoreError):  # without etcd, all that has the cluster's name
+        session.client.bind(engine)
     try:
         released = engine.release_finalizers()
     finally:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from controller.cli.check_identity import identity_points
+from controller.cli.check_point import Point, Verdict
 from controller.core.explain import span
 from controller.core.freshness import Freshness
 from controller.store.base import Compacted, StoreError
@@ -24,22 +25,6 @@ DEFAULT_QUOTA_BYTES = 2 * 1024**3  # etcd's, where it does not tell
 FULL_AT = 0.8
 SKEW_SECONDS = 2.0
 UNCOMPACTED_REVISIONS = 20_000  # history that nobody compacted by then, nobody will
-
-
-class Verdict(StrEnum):
-    """How a point stands; `WRONG` makes the exit code 1."""
-
-    OK = "ok"
-    WARNING = "warning"
-    WRONG = "wrong"
-
-
-class Point(NamedTuple):
-    """One thing that was checked, and what was seen."""
-
-    name: str
-    verdict: Verdict
-    seen: str
 
 
 def check(session: Session) -> Iterator[Point]:
@@ -62,9 +47,13 @@ def check(session: Session) -> Iterator[Point]:
     replicas, leader = client.replicas(), client.leader()
     if any(replica.engine.get("name") == "kubernetes" for replica in replicas) or session.given("engine") == "kubernetes":
         yield from _rights(session)
+    yield from identity_points(session)
     if not replicas:
         yield Point("replicas", Verdict.WARNING, "none is registered: start some with `tally dev` or `tally controller`")
         return
+    for replica in replicas:
+        if replica.engine_problem:
+            yield Point("replicas", Verdict.WARNING, f"{replica.id} does not campaign: {replica.engine_problem}")
     versions = sorted({replica.version for replica in replicas})
     yield Point("replicas", Verdict.OK, f"{len(replicas)} registered, version {', '.join(versions)}")
     yield from _ages(replicas, session.client.clock.now())

@@ -27,12 +27,14 @@ def open_engine(session: Session) -> Engine | None:
 
     Raises UserError when it cannot be read from this machine, EngineError when it cannot be reached.
     """
-    registered = next((replica.engine for replica in session.client.replicas() if replica.engine.get("name")), {})
+    registered = next((engine for engine in _registered(session.client.replicas()) if engine.get("name")), {})
     name = str(registered.get("name") or session.given("engine") or "")
     if name in REMOTE:
         from controller.app import make_engine
 
-        return make_engine(name, _as_registered(session.settings, registered), session.client.clock)
+        engine = make_engine(name, _as_registered(session.settings, registered), session.client.clock)
+        session.client.bind(engine)
+        return engine
     return session.client.engine(session.given("state_dir"))
 
 
@@ -63,10 +65,15 @@ def open_kubernetes(session: Session, replicas: Sequence[ReplicaView]) -> Kubern
     from controller.app import make_engine
     from controller.engine.kubernetes import KubernetesEngine
 
-    registered = next((r.engine for r in replicas if r.engine.get("name") == "kubernetes"), {})
+    registered = next((engine for engine in _registered(replicas) if engine.get("name") == "kubernetes"), {})
     engine = make_engine("kubernetes", _as_registered(session.settings, registered), session.client.clock)
     assert isinstance(engine, KubernetesEngine)
     return engine
+
+
+def _registered(replicas: Sequence[ReplicaView]) -> list[dict[str, object]]:
+    """The engines of the replicas; one that is not the recorded engine comes last."""
+    return [replica.engine for replica in sorted(replicas, key=lambda replica: bool(replica.engine_problem))]
 
 
 def _as_registered(settings: Settings, registered: dict[str, object]) -> Settings:

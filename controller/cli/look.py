@@ -166,6 +166,9 @@ def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> No
     elif views:
         table = out.Table(out.WIDE_REPLICA_COLUMNS if output == "wide" else out.REPLICA_COLUMNS)
         table.print(out.replica_row(view, time.time(), wide=output == "wide") for view in views)
+        for view in views:
+            if view.engine_problem:
+                say(f"{view.id} does not campaign: {view.engine_problem}", err=True)
     else:
         say("No replicas found. Start some: tally dev, or tally controller", err=True)
 

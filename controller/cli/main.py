@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from controller.cli import auth, change, look, operate
+from controller.cli import auth, change, engine, look, operate
 from controller.cli.audit import audit
 from controller.cli.selftest import selftest
 from controller.cli.session import CONNECTION, command, root_flags
@@ -25,6 +25,8 @@ config = typer.Typer(cls=Verbs, help="Settings and where they come from.", no_ar
 app.add_typer(config, name="config", rich_help_panel="Operators")
 roles = typer.Typer(cls=Verbs, help="Who may do what in etcd.", no_args_is_help=True)
 app.add_typer(roles, name="auth", rich_help_panel="Operators")
+engines = typer.Typer(help="Which engine this installation has.", no_args_is_help=True)
+app.add_typer(engines, name="engine", rich_help_panel="Operators")
 
 TASKS, OPERATORS = "Tasks and pools", "Operators"
 WITH_ENGINE = (*CONNECTION, "state_dir", "kubeconfig", "kube_context", "kube_namespaces")
@@ -52,6 +54,8 @@ command(app, "step-down", rich_help_panel=OPERATORS)(change.step_down)
 command(app, "confirm-stopped", rich_help_panel=OPERATORS)(change.confirm_stopped)
 command(app, "release-finalizers", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(change.release_finalizers)
 command(roles, "init")(auth.init)
+command(engines, "show", settings=(*CONNECTION, *engine.SETTINGS))(engine.show)
+command(engines, "adopt", settings=(*CONNECTION, *engine.SETTINGS))(engine.adopt)
 command(config, "show", settings=operate.ALL_SETTINGS)(operate.config_show)
 app.command("completion", cls=Verb, rich_help_panel=OPERATORS)(operate.completion)
 app.command("version", cls=Verb, rich_help_panel=OPERATORS)(operate.version)

@@ -78,8 +78,8 @@ def check(
 
     etcd's versions, rights, space, history and clock, and who leads. Exit 1 when something keeps Tally from working.
     """
-    from controller.cli.check import Verdict
     from controller.cli.check import check as points
+    from controller.cli.check_point import Verdict
 
     out.check_form(output, ("json", "yaml"))
     found = []

@@ -83,14 +83,15 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
     """The columns of one replica."""
     age = span(now - view.started_at) if view.started_at else ""
     engine = view.engine.get("name", "")
+    role = f"{view.role} (no candidate)" if view.engine_problem else view.role
     heard, freshness = view.age_seconds(now), view.freshness(now)
     note = "" if freshness is Freshness.FRESH else f", {freshness}"
     when = f"{span(heard)} ago{note}" if heard is not None else ""
     if not wide:
-        return view.id, view.role, engine, view.status_url, view.pid, when, age
+        return view.id, role, engine, view.status_url, view.pid, when, age
     return (
         view.id,
-        view.role,
+        role,
         engine,
         view.status_url,
         view.host,

@@ -223,13 +223,23 @@ class Client:
         from controller.engine.process import ProcessEngine
 
         if state_dir is None:
-            replica = next((r for r in self.replicas() if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
+            # One whose engine is not the recorded one comes last.
+            known = sorted(self.replicas(), key=lambda r: bool(r.engine_problem))
+            replica = next((r for r in known if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
             if replica is None:
                 return None
             state_dir = Path(str(replica.engine["state_dir"]))
             if replica.host not in ("", socket.gethostname()):
                 raise UserError(f"the replicas run attempts in {state_dir} on {replica.host}: call this there")
-        return ProcessEngine(state_dir, self.keys.cluster, self.clock)
+        engine = ProcessEngine(state_dir, self.keys.cluster, self.clock)
+        self.bind(engine)
+        return engine
+
+    def bind(self, engine: Engine) -> None:
+        """Let the engine show what is this installation's, and nothing else that has the cluster's name there."""
+        installation = self._reading.world("installation").installation
+        if installation is not None:
+            engine.bind(installation)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

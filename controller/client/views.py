@@ -92,6 +92,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_seconds: float = HEARTBEAT_SECONDS
     engine_answers: bool | None = None  # None: it does not lead, and so does not ask
     engine_age_seconds: float | None = None  # since the engine answered it, when it wrote this
+    engine_problem: str = ""  # why it does not campaign: its engine is not the recorded one, or has not told yet
 
     def age_seconds(self, now: float) -> float | None:
         """Seconds since it was last heard of, by its clock and `now`; None when it does not say."""

@@ -26,8 +26,8 @@ class Mender(StrEnum):
 class Finding(Struct, frozen=True, kw_only=True):
     """Something that does not hold. Findings of one subject and invariant are the same finding at another time."""
 
-    invariant: str  # I1 … I8, or "layout" for records that cannot be read
-    subject: str  # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME"
+    invariant: str  # I1 … I8, "layout" for records that cannot be read, "identity" for what is not this installation's
+    subject: str  # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME", "installation/ID"
     what: str  # a sentence, with the numbers
     since_revision: int  # of the last write that can have caused it; 0 when none is known
     likely_cause: str

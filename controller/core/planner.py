@@ -37,6 +37,7 @@ class Term(NamedTuple):
     epoch: int
     replica: str
     cluster: str
+    installation: str = ""
 
 
 class Planner(Orphans):
@@ -329,5 +330,6 @@ class Planner(Orphans):
         launch = Launch(
             attempt=attempt_id, cluster=self._term.cluster, term=self._term.revision,
             spec=task.spec, pool=pool, environment=environment, hold=hold, repeated=repeated,
+            installation=self._term.installation,
         )  # fmt: skip
         return Start(attempt_id, launch)

@@ -295,6 +295,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     hold: Vector | None = None  # None: not known
     repeated: bool = False
+    installation: str = ""  # the id that what is created carries
 
 
 FENCE = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")

@@ -18,16 +18,17 @@ from controller.core import codec, quarantine
 from controller.core.compartments import OF_TASKS, Compartments
 from controller.core.demand import Demands, pool_template
 from controller.core.errors import CorruptValue
+from controller.core.installation_records import InstallationRecords
 from controller.core.lifecycle import HOLDING, WAITING, State
 from controller.core.queue import Place, Queue
 from controller.core.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
 from controller.core.resources import Vector
 from controller.core.sight import first_sight
-from controller.core.task import RepairRequest, RequestKind, Status
+from controller.core.task import RequestKind, Status
 from controller.core.timers import Timers
 
 
-class World(Compartments):
+class World(InstallationRecords, Compartments):
     """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
 
     def __init__(self) -> None:
@@ -35,12 +36,6 @@ class World(Compartments):
         self.revision = 0  # every change up to here has been applied
         self.pools: dict[str, PoolRecord] = {}
         self.ledgers: dict[str, Ledger] = {}
-        self.leader: Change | None = None
-        self.epoch: Change | None = None
-        self.replicas: dict[str, Change] = {}
-        self.terms: dict[str, Change] = {}
-        self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
-        self.repaired: dict[str, Change] = {}  # what became of them
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
@@ -285,25 +280,11 @@ class World(Compartments):
 
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
-        present = change if change.value is not None else None
-        if change.kind == "leader":
-            self.leader = present
-        elif change.kind == "epoch":
-            self.epoch = present
-        elif change.kind == "repairs":
-            self.repairs.pop(change.names[0], None)
-            if change.value is not None:
-                try:
-                    self.repairs[change.names[0]] = (codec.decode_repair(change.value), change.mod)
-                except CorruptValue as error:
-                    self._quarantine(change, str(error))
-        elif change.kind in ("replicas", "terms", "repaired"):
-            table = {"replicas": self.replicas, "terms": self.terms, "repaired": self.repaired}[change.kind]
-            table.pop(change.names[0], None)
-            if present is not None:
-                table[change.names[0]] = present
-        elif present is not None:
-            self._quarantine(change, "not a key of Tally's layout")
+        try:
+            if not self.take(change) and change.value is not None:
+                self._quarantine(change, "not a key of Tally's layout")
+        except CorruptValue as error:
+            self._quarantine(change, str(error))
 
     def _note_mod(self, change: Change) -> None:
         if change.value is None:

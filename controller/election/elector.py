@@ -19,7 +19,9 @@ import structlog
 from controller.clock import Clock
 from controller.core import codec
 from controller.core.errors import CorruptValue
+from controller.core.installation import EngineIdentity
 from controller.core.invariants import is_number
+from controller.election.foundation import Candidate, Foundation, OtherEngine, Records, lay
 from controller.election.term import Leadership
 from controller.store.base import (
     Committed,
@@ -70,6 +72,10 @@ class Ballot(Protocol):
         """Whether the control loop has shown a heartbeat within that time."""
         ...
 
+    def engine(self) -> EngineIdentity | None:
+        """What this replica's engine is; None while it has not told: such a replica does not campaign. Must return at once."""
+        ...
+
 
 class Elector:
     """See the module's docstring. `identity` is what the leader key and the terms record of this replica."""
@@ -95,6 +101,7 @@ class Elector:
         self._not_before = 0.0  # boottime
         self._release_why = ""
         self._stopped = False
+        self._why_not = ""  # said last
 
     @property
     def leadership(self) -> Leadership | None:
@@ -133,12 +140,18 @@ class Elector:
             return float(self._timings.lease_ttl_seconds)  # woken earlier when our watch sees the key go
         if leader is not None:
             self._remove_foreign(leader, deadline)
+        engine = self._ballot.engine()
+        if engine is None:
+            return self._timings.keepalive_interval_seconds  # woken earlier when it tells
         lease = self._new_lease()
         sent = self._clock.boottime()
         ttl = self._store.grant(lease, self._timings.lease_ttl_seconds, deadline=deadline)
         elected = False
         try:
-            elected = self._campaign(lease, sent + ttl - self._timings.deadline_margin_seconds, deadline)
+            elected = self._campaign(lease, engine, sent + ttl - self._timings.deadline_margin_seconds, deadline)
+        except OtherEngine as error:
+            self._say_why_not(str(error))
+            return float(self._timings.lease_ttl_seconds)  # woken earlier when the record, or the engine, changes
         finally:
             if not elected:
                 self._revoke(lease)
@@ -150,22 +163,35 @@ class Elector:
         op = f"{self._identity['instance']}/foreign-leader/{leader.mod}"
         self._store.commit(Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op), deadline=deadline)
 
-    def _campaign(self, lease: int, leadership_deadline: float, deadline: float) -> bool:
-        """One transaction takes the key and raises the epoch, and closes the record of the term before."""
+    def _say_why_not(self, why: str) -> None:
+        if why != self._why_not:
+            log.warning("not a candidate", why=why)
+            self._why_not = why
+
+    def _campaign(self, lease: int, engine: EngineIdentity, leadership_deadline: float, deadline: float) -> bool:
+        """One transaction takes the key and raises the epoch, on the recorded engine, and closes the record of the term before.
+
+        Raises OtherEngine.
+        """
         seen_epoch, _ = self._store.get(self._keys.epoch, deadline=deadline)
         last = self._last_epoch(seen_epoch, deadline)
         epoch = last + 1
         previous, _ = self._store.get(self._keys.term(last), deadline=deadline)
         now = self._clock.now()
         op = f"{self._identity['instance']}/election/{lease}"
+        foundation = self._lay_foundation(previous, engine, now, op, last, deadline)
+        self._why_not = ""
         record = {"epoch": epoch, "id": self._identity["id"], "instance": self._identity["instance"], "from": now, "op": op}
+        record |= foundation.of_term()
         leader = {**self._identity, "epoch": epoch, "since": now, "op": op}
         guards = [Guard(self._keys.leader, 0, on_create=True), Guard(self._keys.epoch, seen_epoch.mod if seen_epoch else 0)]
+        guards += foundation.guards
         writes: list[Write] = [
             Put(self._keys.leader, codec.encode(leader), lease),
             Put(self._keys.epoch, codec.encode({"epoch": epoch, "op": op})),
             Put(self._keys.term(epoch), codec.encode(record)),
             Delete(self._keys.term(max(0, epoch - TERMS_KEPT))),
+            *foundation.writes,
         ]
         closed = _closed(previous, now, "its lease ended without a release (closed by its successor)")
         if previous is not None and closed is not None:
@@ -200,6 +226,15 @@ class Elector:
                 raise
             log.warning("the epoch cannot be read: it is taken from the records of terms", error=str(error), last=max(numbers))
             return max(numbers)
+
+    def _lay_foundation(
+        self, previous: KeyValue | None, engine: EngineIdentity, now: float, op: str, last: int, deadline: float
+    ) -> Foundation:
+        """Raises OtherEngine, CorruptValue."""
+        keys = self._keys.installation, self._keys.engine
+        installation, recorded = (self._store.get(key, deadline=deadline)[0] for key in keys)
+        candidate = Candidate(self._identity["id"], str(self._identity.get("version", "")), engine, now, op)
+        return lay(keys, Records(installation, recorded, _fields(previous)), candidate, is_first=last == 0)
 
     # -- leading -----------------------------------------------------------------------------------------------------
 
@@ -280,14 +315,19 @@ def _number(item: KeyValue | None) -> int:
     return value
 
 
+def _fields(item: KeyValue | None) -> dict[str, Any]:
+    """Of a record that may be damaged: {} when it is absent, or not ours to understand."""
+    try:
+        return codec.decode_mapping(item.value) if item is not None else {}
+    except CorruptValue:
+        return {}
+
+
 def _closed(item: KeyValue | None, now: float, why: str, op: str = "") -> bytes | None:
     """The record of a term with its end; None when it has one already, or is not ours to understand."""
     if item is None or len(item.value) > MAX_RECORD_BYTES:
         return None
-    try:
-        record = codec.decode_mapping(item.value)
-    except CorruptValue:
-        return None
-    if "to" in record:
+    record = _fields(item)
+    if not record or "to" in record:
         return None
     return codec.encode({**record, "to": now, "why": why, "op": op or record.get("op", "")})

@@ -27,6 +27,7 @@ import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
+from controller.core.records import Change, decode_or_empty
 from controller.store.base import Committed, Delete, Guard, Store, StoreError, Transaction
 from controller.store.keys import Keys
 
@@ -53,6 +54,14 @@ class Target(NamedTuple):
             return cls(term, url.hostname, url.port) if url.hostname and url.port else None
         except ValueError:
             return None
+
+    @classmethod
+    def of_another(cls, leader: Change | None, instance: str) -> Target | None:
+        """From the leader's key; None when nobody leads, or this instance does."""
+        record = decode_or_empty(leader)
+        if leader is None or record.get("instance") == instance:
+            return None
+        return cls.of(leader.create, record.get("status_url"))
 
 
 class Sentinel:

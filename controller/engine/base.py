@@ -5,14 +5,15 @@ One conformance suite (`tests/conformance/test_engine.py`) holds for all. Contra
 - `stop` leaves behind whatever is needed so that a late `start` of the same attempt never runs;
 - a finished attempt stays listed (its tombstone, with its result) until `forget`;
 - the watch is a hint, a full `list` is the truth about what it has; what it lacks proves nothing until `find` was asked;
-- an engine never touches what is not its cluster's.
+- an engine never touches what is not its cluster's, nor what another installation of the same cluster name has there
+  (see `core.installation`): it neither lists nor stops nor adopts that, and refuses a start under a name that it has.
 Calls may come from several threads at once, for different attempts.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +21,7 @@ import msgspec
 
 from controller import bulkhead
 from controller.core.errors import TallyError
+from controller.core.installation import EngineIdentity, Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
 
 
@@ -129,6 +131,22 @@ class Engine(Protocol):
     """See the module's docstring."""
 
     name: str
+
+    def identity(self) -> EngineIdentity:
+        """What this engine is, asked for now: the same for every replica that uses the same one. Raises EngineUnavailable."""
+        ...
+
+    def bind(self, installation: Installation, *, claim: bool = False) -> None:
+        """Work for this installation from now on. Before, all of the cluster's name is taken for ours. Idempotent.
+
+        `claim` is for a leader: where the engine gives each installation a place of its own, it is made.
+        Raises EngineUnavailable.
+        """
+        ...
+
+    def others(self) -> Mapping[str, Sequence[str]]:
+        """What other installations of the cluster's name have here, as the last `list` saw it: id ("": none) → attempts' names."""
+        ...
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """Start the attempt, or adopt it when it exists already; returns what it looks like now.

@@ -17,6 +17,7 @@ what the daemon writes after a crash of the whole machine (both are Error). Neit
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -25,9 +26,11 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from controller.core.errors import InvalidField
+from controller.core.installation import Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
 
 LABEL_CLUSTER = "tally.dev/cluster"
+LABEL_INSTALLATION = "tally.dev/installation"
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TERM = "tally.dev/term"
@@ -110,19 +113,42 @@ def name_of(cluster: str, attempt: AttemptId, role: str = RUN) -> str:
     return f"tally.{cluster}.{attempt}" + (".stop" if role == STOP else "")
 
 
-def attempt_of(container: Container, cluster: str) -> AttemptId | None:
-    """Which attempt of the cluster it is, None when it is not ours.
+def attempt_of(container: Container, cluster: str, ours: Installation | None = None) -> AttemptId | None:
+    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not ours.
 
     Labels alone do not make it ours: an image that was committed from a container hands them on. The hostname it does not.
     """
     labels = container.config.labels or {}
     if labels.get(LABEL_CLUSTER) != cluster:
         return None
+    if ours is not None and not ours.owns(labels.get(LABEL_INSTALLATION, "")):
+        return None
     try:
         attempt = AttemptId.parse(container.config.hostname)
     except ValueError:
         return None
     return attempt if (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) == (attempt.task_id, str(attempt.number)) else None
+
+
+def not_ours(found: Container, name: str) -> str:
+    """Why a container that has our attempt's name is left alone."""
+    other = (found.config.labels or {}).get(LABEL_INSTALLATION)
+    whose = f"is of another installation of Tally, {other}" if other else "is not Tally's, or not this installation's"
+    return f"there is a container {name} that {whose} ({found.id[:12]}): it is left alone; remove it, if nobody needs it"
+
+
+def divide(summaries: Iterable[dict[str, Any]], ours: Installation | None) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Of a list of containers, those of this installation (None: of any), and the marks and names of others' attempts."""
+    own: list[dict[str, Any]] = []
+    others = []
+    for summary in summaries:
+        labels = summary["Labels"]
+        mark = labels.get(LABEL_INSTALLATION, "")
+        if ours is None or ours.owns(mark):
+            own.append(summary)
+        elif labels.get(LABEL_ROLE) == RUN:
+            others.append((mark, f"{labels.get(LABEL_TASK)}-{labels.get(LABEL_ATTEMPT)}"))
+    return own, others
 
 
 def parse_options(raw: dict[str, Any]) -> Options:
@@ -149,7 +175,7 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
     memory = spec.resources.get("memory")
     own = {name: value for name, value in spec.labels.items() if not name.startswith("tally.dev/")}
     return {
-        **_marked(launch.cluster, launch.attempt, RUN, own | {LABEL_TERM: str(launch.term)}),
+        **_marked(launch.cluster, launch.installation, launch.attempt, RUN, own | {LABEL_TERM: str(launch.term)}),
         "Image": spec.image,
         "Entrypoint": list(spec.command) or None,
         "Cmd": list(spec.args) or None,
@@ -168,9 +194,9 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
     }
 
 
-def placeholder(cluster: str, attempt: AttemptId, role: str) -> dict[str, Any]:
+def placeholder(cluster: str, installation: str, attempt: AttemptId, role: str) -> dict[str, Any]:
     """The body of the request that creates a mark or a tombstone: a container that nobody starts."""
-    body = _marked(cluster, attempt, role, {})
+    body = _marked(cluster, installation, attempt, role, {})
     return {**body, "Image": EMPTY_IMAGE, "Entrypoint": ["/never"], "NetworkDisabled": True}
 
 
@@ -222,9 +248,10 @@ def _never_ran(seen: Observation, reason: str, message: str, at: datetime) -> Ob
     return replace(seen, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message, finished_at=_seconds(at))
 
 
-def _marked(cluster: str, attempt: AttemptId, role: str, labels: dict[str, str]) -> dict[str, Any]:
+def _marked(cluster: str, installation: str, attempt: AttemptId, role: str, labels: dict[str, str]) -> dict[str, Any]:
     """What makes a container ours; see `attempt_of`."""
     own = {LABEL_CLUSTER: cluster, LABEL_TASK: attempt.task_id, LABEL_ATTEMPT: str(attempt.number), LABEL_ROLE: role}
+    own |= {LABEL_INSTALLATION: installation} if installation else {}
     return {"Hostname": str(attempt), "Labels": {**labels, **own}}
 
 

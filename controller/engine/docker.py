@@ -1,7 +1,7 @@
 """The Docker engine: each attempt is a container of one Docker daemon, which holds the truth about it.
 
-All replicas use one daemon (DOCKER_HOST); another daemon's list would say that all attempts are gone. While a replica lives,
-it notices when another one answers. Needs Docker 20.10 or later.
+All replicas use one daemon (DOCKER_HOST): another daemon's list would say that all attempts are gone. Its id is the engine's
+identity, and containers carry the installation's id as a label. Needs Docker 20.10 or later.
 
 How the name fences: `tally.<cluster>.<task-id>-<n>` is created once; a start that finds it adopts it, if it is ours, and is
 refused if it is not (fault 29). Docker's `start` would run a finished container again, so a container is started at most once:
@@ -35,6 +35,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 
 from controller.clock import Clock
 from controller.core.errors import InvalidField
+from controller.core.installation import EngineIdentity
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
@@ -51,40 +52,52 @@ from controller.engine.container import (
     attempt_of,
     creation,
     decode,
+    divide,
     name_of,
+    not_ours,
     observe,
     parse_options,
     placeholder,
 )
 from controller.engine.delayed_kills import DelayedKills
-from controller.engine.docker_daemon import NOT_UNDERSTOOD, DockerDaemon, ImagePulls, closed_when
+from controller.engine.docker_daemon import CONFLICT, NOT_UNDERSTOOD, DockerDaemon, ImagePulls, closed_when
+from controller.engine.ownership import Owning
 
-_Observations = list[Observation]  # named before a method is called `list`
+_Observations = list[Observation]  # these are named before a method is called `list`
+_Summaries = list[dict[str, Any]]
 
 _TRIES = 5  # at a name that changes under our hands
 _LOCKS = 64
 _EVENTS = ["start", "die", "oom", "pause", "unpause", "kill"]
-_CONFLICT = 409
 _AWAIT_START_SECONDS = 0.2
 _EMPTY_TAR = bytes(1024)  # two blocks of zeros end an archive
 
 
-class DockerEngine:
+class DockerEngine(Owning):
     """See the module's docstring. Safe to use from several threads and by several replicas. `faults` counts failed calls."""
 
     name = "docker"
 
     def __init__(self, base_url: str | None, cluster: str, clock: Clock) -> None:
         """`base_url` as in DOCKER_HOST, None for the environment's; connects when first used. Raises InvalidField."""
+        super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._clock = clock
         self._daemon = DockerDaemon(base_url)
         self.faults = self._daemon.faults
         self._pulls = ImagePulls(self._daemon)
-        self._kills = DelayedKills(lambda container_id: self._signal(container_id, "SIGKILL"), clock, f"docker-kills-{cluster}")
+        self._kills = DelayedKills(
+            lambda container_id: self._daemon.signal(container_id, "SIGKILL"), clock, f"docker-kills-{cluster}"
+        )
         # Starts and stops of one attempt come one after the other, or they would replace each other's containers in vain.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._listed: dict[tuple[str, str], Observation] = {}  # by id and state: what the last list found, where it stays so
+
+    def identity(self) -> EngineIdentity:
+        """See Engine: the daemon's id, which it keeps in its data folder."""
+        with self._daemon.translated():
+            info = self._daemon.api.info()
+        return EngineIdentity(name=self.name, id=str(info["ID"]), details={"host": str(info["Name"])})
 
     def waited_seconds(self) -> float:
         """See Counting: no call waits for a turn, there is no limit of our own."""
@@ -101,15 +114,13 @@ class DockerEngine:
         with self._lock_of(launch.attempt), self._daemon.translated():
             for _ in range(_TRIES):
                 found = self._inspect(name)
-                if found is not None and attempt_of(found, self._cluster) != launch.attempt:
-                    raise AttemptRefused(
-                        "NameTaken", f"there is a container {name} that is not Tally's ({found.id[:12]}): remove it"
-                    )
+                if found is not None and self._attempt_of(found) != launch.attempt:
+                    raise AttemptRefused("NameTaken", not_ours(found, name))
                 if found is not None and not found.awaits_start:
                     return self._observe(found, launch.attempt)
                 _confirm(confirm)
                 if found is not None:
-                    self._discard(found)
+                    self._daemon.discard(found.id)
                     continue
                 container_id = self._create(name, body, options)
                 if container_id is None:
@@ -126,15 +137,15 @@ class DockerEngine:
         with self._lock_of(attempt), self._daemon.translated():
             for _ in range(_TRIES):
                 found = self._inspect(uid or name)
-                is_ours = found is not None and attempt_of(found, self._cluster) == attempt
+                is_ours = found is not None and self._attempt_of(found) == attempt
                 if uid and not (found is not None and is_ours and found.id == uid):
                     return None
                 if found is None:
                     self._make_placeholder(attempt, TOMBSTONE)
                 elif not is_ours:
-                    raise EngineUnavailable(f"there is a container {name} that is not Tally's ({found.id[:12]}): remove it", 10.0)
+                    raise EngineUnavailable(not_ours(found, name), 10.0)
                 elif found.awaits_start:
-                    self._discard(found)
+                    self._daemon.discard(found.id)
                     uid = ""
                 else:
                     if found.state.running:
@@ -146,10 +157,9 @@ class DockerEngine:
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
         """See Engine. A container that the daemon does not have any more has stopped: it removes none that runs."""
         with self._daemon.translated():
-            self._daemon.check_same()
             for name in filter(None, (uid, name_of(self._cluster, attempt))):
                 found = self._inspect(name)
-                if found is not None and attempt_of(found, self._cluster) == attempt:
+                if found is not None and self._attempt_of(found) == attempt:
                     return self._observe(found, attempt)
         return gone(attempt, uid)
 
@@ -160,21 +170,21 @@ class DockerEngine:
         """See Engine."""
         with self._lock_of(attempt), self._daemon.translated():
             found = self._inspect(name_of(self._cluster, attempt))
-            if found is not None and (attempt_of(found, self._cluster) != attempt or not self._observe(found, attempt).stopped):
+            if found is not None and (self._attempt_of(found) != attempt or not self._observe(found, attempt).stopped):
                 return
             # The mark first: what is left after a crash in between is still listed, and so forgotten again.
             mark = self._mark_of(attempt)
             for each in (mark, found):
                 if each is not None:
-                    self._discard(each)
+                    self._daemon.discard(each.id)
 
     def list(self) -> _Observations:
         """See Engine. What runs or has ended is inspected once."""
         with self._daemon.translated():
-            self._daemon.check_same()
             listed: dict[tuple[str, str], Observation] = {}
             observations = []
-            summaries = self._daemon.api.containers(all=True, filters={"label": f"{LABEL_CLUSTER}={self._cluster}"})
+            found = self._daemon.api.containers(all=True, filters={"label": f"{LABEL_CLUSTER}={self._cluster}"})
+            summaries = self._ours_among(found)
             marks = [each for each in summaries if each["Labels"].get(LABEL_ROLE) == STOP]
             marked = {(each["Labels"].get(LABEL_TASK), each["Labels"].get(LABEL_ATTEMPT)) for each in marks}
             for summary in summaries:
@@ -222,7 +232,7 @@ class DockerEngine:
         options.check(self.name, "tail", "since_seconds")
         with self._daemon.translated():
             found = self._inspect(name_of(self._cluster, attempt))
-        if found is None or attempt_of(found, self._cluster) != attempt:
+        if found is None or self._attempt_of(found) != attempt:
             raise AttemptUnknown(f"the docker engine has no attempt {attempt}")
         return self._read_log(name_of(self._cluster, attempt), follow, stop or threading.Event(), options)
 
@@ -233,6 +243,15 @@ class DockerEngine:
         self._daemon.close()
 
     # -- the daemon's words ------------------------------------------------------------------------------------------
+
+    def _attempt_of(self, container: Container) -> AttemptId | None:
+        return attempt_of(container, self._cluster, self.installation)
+
+    def _ours_among(self, summaries: _Summaries) -> _Summaries:
+        """Those of this installation; of the others it is noted that they are there."""
+        ours, others = divide(summaries, self.installation)
+        self.note_others(others)
+        return ours
 
     def _lock_of(self, attempt: AttemptId) -> threading.Lock:
         return self._locks[hash(attempt) % _LOCKS]
@@ -247,7 +266,7 @@ class DockerEngine:
         container = self._inspect(container_id)
         if container is None or container.role == STOP:
             return None
-        attempt = attempt_of(container, self._cluster)
+        attempt = self._attempt_of(container)
         return self._observe(container, attempt, unmarked=unmarked) if attempt is not None else None
 
     def _look_at_one(self, summary: dict[str, Any], *, unmarked: bool) -> Observation | None:
@@ -270,7 +289,7 @@ class DockerEngine:
 
     def _mark_of(self, attempt: AttemptId) -> Container | None:
         mark = self._inspect(name_of(self._cluster, attempt, STOP))
-        return mark if mark is not None and attempt_of(mark, self._cluster) == attempt else None
+        return mark if mark is not None and self._attempt_of(mark) == attempt else None
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +302,7 @@ class DockerEngine:
                 raise AttemptRefused("ImageMissing", f"{error.explanation}; engine_options.pull is never") from error
             self._pulls.need(str(body["Image"]))
         except APIError as error:
-            if error.status_code == _CONFLICT:
+            if error.status_code == CONFLICT:
                 return None
             if error.is_client_error():
                 raise AttemptRefused("InvalidContainer", str(error.explanation)) from error
@@ -303,45 +322,18 @@ class DockerEngine:
             raise refusal
         return self._observe(container, attempt)
 
-    def _discard(self, container: Container) -> None:
-        """Remove a container that does not run; one that does by now is left alone."""
-        try:
-            self._daemon.api.remove_container(container.id, v=True)
-        except NotFound:
-            return
-        except APIError as error:
-            if error.status_code != _CONFLICT:
-                raise
-
     def _end(self, container: Container, attempt: AttemptId, grace_seconds: float) -> None:
         """Mark, ask, and see to the kill. A request that is repeated can only shorten the grace."""
         self._make_placeholder(attempt, STOP)
         if grace_seconds <= 0:
-            self._signal(container.id, "SIGKILL")
+            self._daemon.signal(container.id, "SIGKILL")
         elif not self._kills.shorten(container.id, grace_seconds):
-            self._signal(container.id, self._stop_signal(container))
+            self._daemon.signal(container.id, self._daemon.stop_signal(container.image))
             self._kills.add(container.id, grace_seconds)
-
-    def _signal(self, container_id: str, signal: str) -> None:
-        with self._daemon.translated():
-            try:
-                self._daemon.api.kill(container_id, signal)
-            except NotFound:
-                return
-            except APIError as error:
-                if error.status_code != _CONFLICT:  # it does not run any more
-                    raise
-
-    def _stop_signal(self, container: Container) -> str:
-        """The image's own: that of the container says how the daemon ends it."""
-        try:
-            return str(self._daemon.api.inspect_image(container.image)["Config"].get("StopSignal") or "SIGTERM")
-        except NotFound:
-            return "SIGTERM"
 
     def _make_placeholder(self, attempt: AttemptId, role: str) -> None:
         """Create the attempt's mark or tombstone, unless its name is taken already."""
-        name, body = name_of(self._cluster, attempt, role), placeholder(self._cluster, attempt, role)
+        name, body = name_of(self._cluster, attempt, role), placeholder(self._cluster, self.mark, attempt, role)
         api = self._daemon.api
         for _ in range(_TRIES):
             try:
@@ -351,7 +343,7 @@ class DockerEngine:
                 api.import_image_from_data(_EMPTY_TAR, repository=repository, tag=tag)
                 continue
             except APIError as error:
-                if error.status_code != _CONFLICT:
+                if error.status_code != CONFLICT:
                     raise
             return
         raise EngineUnavailable(f"image {EMPTY_IMAGE} is removed as often as it is made")

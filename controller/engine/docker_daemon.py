@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 import urllib3
 from docker import APIClient
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, NotFound
 from docker.types import CancellableStream
 from docker.utils import kwargs_from_env, parse_repository_tag
 from requests.exceptions import RequestException
@@ -22,6 +22,7 @@ REQUEST_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # of a stream: of events, after which it is opened again; of a pull, after which it has failed
 _CLOSE_POLL_SECONDS = 0.1
 _PULL_RETRY_SECONDS = 1.0
+CONFLICT = 409
 
 
 NOT_UNDERSTOOD = (msgspec.ValidationError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -44,7 +45,6 @@ class DockerDaemon:
         self._base_url = base_url
         self._connecting = threading.Lock()
         self._client: Any = None
-        self._id = ""
         self.faults: Counter[str] = Counter()  # what went wrong with calls, by kind: HTTP codes, "connection", "answer"
         self.node = ""
         """The daemon's name of its machine; "" before the first call."""
@@ -58,19 +58,9 @@ class DockerDaemon:
                     options = kwargs_from_env() if self._base_url is None else {"base_url": self._base_url}
                     client = _BoundedClient(**options, version="auto", timeout=REQUEST_SECONDS)
                     info = client.info()
-                self._id, self.node = info["ID"], info["Name"]
+                self.node = info["Name"]
                 self._client = client
             return self._client
-
-    def check_same(self) -> None:
-        """Raises EngineUnavailable when another daemon answers than before: that it lacks an attempt would prove nothing."""
-        with self.translated():
-            found = self.api.info()["ID"]
-        if found != self._id:
-            raise EngineUnavailable(
-                f"the Docker daemon is another one than before (id {found}, was {self._id}): what ran under that one is unknown; "
-                "if it certainly does not run any more, restart the controller"
-            )
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -86,6 +76,34 @@ class DockerDaemon:
         except NOT_UNDERSTOOD as error:
             self.faults["answer"] += 1
             raise EngineUnavailable(f"the Docker daemon's answer is not understood: {type(error).__name__}: {error}") from error
+
+    def signal(self, container_id: str, name: str) -> None:
+        """Send a signal; a container that does not run any more gets none. Raises EngineUnavailable."""
+        with self.translated():
+            try:
+                self.api.kill(container_id, name)
+            except NotFound:
+                return
+            except APIError as error:
+                if error.status_code != CONFLICT:  # it does not run any more
+                    raise
+
+    def stop_signal(self, image: str) -> str:
+        """The image's own: that of the container says how the daemon ends it."""
+        try:
+            return str(self.api.inspect_image(image)["Config"].get("StopSignal") or "SIGTERM")
+        except NotFound:
+            return "SIGTERM"
+
+    def discard(self, container_id: str) -> None:
+        """Remove a container that does not run; one that does by now is left alone."""
+        try:
+            self.api.remove_container(container_id, v=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != CONFLICT:
+                raise
 
     def close(self) -> None:
         """Let go of idle connections. Idempotent."""

@@ -22,16 +22,15 @@ What this engine can prove, and what not, stands in `pod_observation`.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import msgspec
 import structlog
 
 from controller.clock import Clock
 from controller.core.errors import InvalidField
+from controller.core.installation import EngineIdentity
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
@@ -40,8 +39,10 @@ from controller.engine.kubernetes_logs import PodEvent, check_container, read_lo
 from controller.engine.kubernetes_objects import TRIES, PodObjects
 from controller.engine.kubernetes_refusals import to_refusal, unavailable
 from controller.engine.kubernetes_rights import MissingRight, missing_rights
-from controller.engine.kubernetes_watch import LIST_SECONDS_FACTOR, PodWatch
-from controller.engine.pod import LABEL_CLUSTER, NOT_JSON_OF_ITS_TYPE, Pod, attempt_of, pods_path
+from controller.engine.kubernetes_server import identity, minor_version
+from controller.engine.kubernetes_watch import LIST_SECONDS_FACTOR, PodWatch, run_watches
+from controller.engine.ownership import Owning
+from controller.engine.pod import LABEL_CLUSTER, Pod, pods_path
 from controller.engine.pod_observation import observe
 from controller.engine.pod_template import PoolOptions, build_pod, options_for, whole_seconds
 
@@ -65,29 +66,30 @@ class KubernetesOptions:
     silence_seconds: float = 90.0  # a server sends bookmarks about every minute
 
 
-class _Version(msgspec.Struct, frozen=True):
-    minor: str
-
-
-class KubernetesEngine:
+class KubernetesEngine(Owning):
     """See the module's docstring. Safe to use from several threads. `faults` counts what went wrong with calls, by kind."""
 
     name = "kubernetes"
 
     def __init__(self, cluster: str, clock: Clock, options: KubernetesOptions) -> None:
         """Raises EngineUnavailable when there is no configuration, InvalidField when `cluster` is no DNS label."""
+        super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._options = options
         self._api = KubernetesApi(options.access, clock)
         self.namespaces = options.namespaces or (self._api.namespace,)
         self.faults, self.waited_seconds = self._api.faults, self._api.limit.waited
         list_timeout = options.access.timeout_seconds * LIST_SECONDS_FACTOR
-        self._pods = PodObjects(self._api, self._cluster, self.namespaces, list_timeout)
+        self._pods = PodObjects(self._api, self._cluster, self.namespaces, list_timeout, self)
         self._selector = {"labelSelector": f"{LABEL_CLUSTER}={cluster}"}
         self._minor: int | None = None
         self.is_verified = self._api.is_verified
 
     # -- the seam ----------------------------------------------------------------------------------------------------
+
+    def identity(self) -> EngineIdentity:
+        """See Engine."""
+        return identity(self._api, self.namespaces)
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """See Engine. AttemptRefused: InvalidPool, InvalidPod, NameTaken, and those of `kubernetes_refusals`."""
@@ -146,7 +148,7 @@ class KubernetesEngine:
         """See Engine. A pod in a terminal phase is removed even if that proves no stop: its end was committed without."""
         for namespace in self.namespaces:
             pod = self._pods.get(namespace, attempt)
-            if pod is None or attempt_of(pod, self._cluster) != attempt or not (observe(pod).stopped or pod.is_terminal):
+            if pod is None or self._pods.attempt_of(pod) != attempt or not (observe(pod).stopped or pod.is_terminal):
                 continue
             if not pod.is_deleting:
                 pod = self._pods.delete(pod, _FORGET_GRACE_SECONDS)
@@ -167,7 +169,7 @@ class KubernetesEngine:
         """See Engine. `sink` is called from one thread for each namespace; never raises: each goes on by itself."""
 
         def report(pod: Pod, removed: bool) -> None:
-            if (attempt := attempt_of(pod, self._cluster)) is None:
+            if (attempt := self._pods.attempt_of(pod)) is None:
                 return
             if removed and not observe(pod).stopped:
                 current = self._pods.get(pod.metadata.namespace, attempt)
@@ -190,16 +192,7 @@ class KubernetesEngine:
             )
             for namespace in self.namespaces
         ]
-        threads = [
-            threading.Thread(target=watch.run, name=f"pods-{namespace}", daemon=True)
-            for watch, namespace in zip(watches, self.namespaces, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        stop.wait()
-        for watch, thread in zip(watches, threads, strict=True):
-            watch.close()
-            thread.join()
+        run_watches(watches, self.namespaces, stop)
 
     def logs(
         self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
@@ -273,12 +266,5 @@ class KubernetesEngine:
         return namespace
 
     def _server_minor(self) -> int:
-        if self._minor is None:
-            with unavailable("the server's version cannot be read"):
-                data = self._api.call("GET", "/version")
-            try:
-                minor = msgspec.json.decode(data, type=_Version).minor
-                self._minor = int(re.sub("[^0-9]", "", minor))  # some say "27+"
-            except NOT_JSON_OF_ITS_TYPE as error:
-                raise EngineUnavailable(f"Kubernetes sends a version that cannot be read: {error}") from error
+        self._minor = minor_version(self._api) if self._minor is None else self._minor
         return self._minor

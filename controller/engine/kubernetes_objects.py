@@ -13,6 +13,7 @@ from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavail
 from controller.engine.kubernetes_api import JSON_PATCH, ApiRefused, KubernetesApi
 from controller.engine.kubernetes_refusals import unavailable
 from controller.engine.kubernetes_watch import list_pods
+from controller.engine.ownership import Owning
 from controller.engine.pod import FINALIZER, GATE, Pod, attempt_of, pod_path, pods_path, read_pod
 from controller.engine.pod_template import Document, build_tombstone
 
@@ -22,27 +23,36 @@ TRIES = 5  # at an object that changes under our hands
 class PodObjects:
     """See the module's docstring. Safe to use from several threads; every method raises EngineUnavailable."""
 
-    def __init__(self, api: KubernetesApi, cluster: str, namespaces: tuple[str, ...], list_timeout: float) -> None:
+    def __init__(self, api: KubernetesApi, cluster: str, namespaces: tuple[str, ...], list_timeout: float, owner: Owning) -> None:
         self._api = api
+        self._owner = owner
         self._cluster = cluster
         self._namespaces = namespaces
         self.list_timeout = list_timeout
 
     def all(self) -> Iterator[tuple[AttemptId, Pod]]:
         """All of ours. Raises EngineUnavailable."""
+        others = []
         for namespace in self._namespaces:
             with unavailable(f"pods of namespace {namespace} cannot be listed"):
                 for pods, _ in list_pods(self._api, pods_path(namespace), {}, self.list_timeout):
                     for pod in pods:
-                        attempt = attempt_of(pod, self._cluster)
+                        attempt = self.attempt_of(pod)
                         if attempt is not None:
                             yield attempt, pod
+                        elif attempt_of(pod, self._cluster) is not None:
+                            others.append((pod.installation, pod.metadata.name))
+        self._owner.note_others(others)
+
+    def attempt_of(self, pod: Pod) -> AttemptId | None:
+        """Which attempt of our installation it is, None when it is not one."""
+        return attempt_of(pod, self._cluster, self._owner.installation)
 
     def find(self, attempt: AttemptId, uid: str = "") -> Pod | None:
         """The attempt's pod, by its labels or its uid."""
         for namespace in self._namespaces:
             pod = self.get(namespace, attempt)
-            if pod is not None and (attempt_of(pod, self._cluster) == attempt or pod.metadata.uid == uid):
+            if pod is not None and (self.attempt_of(pod) == attempt or pod.metadata.uid == uid):
                 return pod
         return None
 
@@ -77,10 +87,9 @@ class PodObjects:
             pod = self.get(namespace, attempt)
             if pod is None:
                 continue  # it has just gone
-            if attempt_of(pod, self._cluster) == attempt:
+            if self.attempt_of(pod) == attempt:
                 return pod
-            message = f"namespace {namespace} has a pod {attempt} that is not of cluster {self._cluster}: it is left alone"
-            raise AttemptRefused("NameTaken", message)
+            raise AttemptRefused("NameTaken", pod.why_not_ours(self._cluster))
         raise EngineUnavailable(f"the name {attempt} is taken and given back again and again")
 
     def entomb(self, attempt: AttemptId, why: str) -> Pod | None:
@@ -94,7 +103,7 @@ class PodObjects:
         for namespace in self._namespaces:
             with unavailable(f"{attempt}: {why}"):
                 try:
-                    pod = self.create(attempt, build_tombstone(attempt, self._cluster, namespace))
+                    pod = self.create(attempt, build_tombstone(attempt, self._cluster, namespace, self._owner.mark))
                 except AttemptRefused:
                     continue  # taken by something that is not ours, which serves as well
             if not pod.is_tombstone:

@@ -16,6 +16,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "pods/log": ("get",),
     "events": ("list",),
 }
+WANTED: dict[str, tuple[str, ...]] = {"namespaces": ("get",)}
+"""Of the namespace itself, whose uid tells one cluster from another; or of kube-system alone. It works without, less safely."""
 
 
 class MissingRight(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -146,3 +146,16 @@ class PodWatch:
 
     def _error(self, status: msgspec.Raw) -> EngineError:
         return self._api.fault(decode_status(status))
+
+
+def run_watches(watches: Sequence[PodWatch], names: Sequence[str], stop: threading.Event) -> None:
+    """Run them all, each in a thread of its own that is named after its namespace, until `stop` is set and all have ended."""
+    threads = [
+        threading.Thread(target=watch.run, name=f"pods-{name}", daemon=True) for watch, name in zip(watches, names, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for watch, thread in zip(watches, threads, strict=True):
+        watch.close()
+        thread.join()

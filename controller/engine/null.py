@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from controller.clock import Clock
+from controller.core.installation import EngineIdentity, Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, LogOptions, gone
 
-_Observations = list[Observation]  # named before a method is called `list`
+_Observations = list[Observation]  # these are named before a method is called `list`
+_Names = list[str]
 
 
 class NullEngine:
@@ -31,6 +33,17 @@ class NullEngine:
         self._attempts: dict[AttemptId, Observation] = {}
         self._due: list[tuple[float, AttemptId]] = []  # a heap: when each ends, on the boottime clock
         self._news: list[Observation] = []
+
+    def identity(self) -> EngineIdentity:
+        """See Engine."""
+        return EngineIdentity(name=self.name, id=self.name)
+
+    def bind(self, installation: Installation, *, claim: bool = False) -> None:
+        """See Engine; its attempts are in the memory of one replica, and of no other installation."""
+
+    def others(self) -> dict[str, _Names]:
+        """See Engine."""
+        return {}
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
         """See Engine. AttemptRefused: InvalidDuration."""

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from controller.core.installation import Installation
 from controller.core.pod_merge import MAIN
 from controller.core.task import AttemptId
 from controller.engine.base import EngineUnavailable
@@ -19,6 +20,8 @@ from controller.engine.base import EngineUnavailable
 FINALIZER = "tally.dev/attempt"
 GATE = "tally.dev/leadership"
 LABEL_CLUSTER = "tally.dev/cluster"
+INSTALLATION = "tally.dev/installation"
+"""Label, to select by, and annotation, which nobody removes along with the labels: the id of the installation."""
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
@@ -36,6 +39,7 @@ class Meta(Struct, frozen=True, rename="camel"):
     deletion_timestamp: datetime | None = None
     deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
     finalizers: list[str] | None = None
 
 
@@ -163,6 +167,17 @@ class Pod(Struct, frozen=True):
         return FINALIZER in (self.metadata.finalizers or ())
 
     @property
+    def installation(self) -> str:
+        """The id of the installation that made it, "" when it carries none."""
+        return (self.metadata.annotations or {}).get(INSTALLATION, "") or (self.metadata.labels or {}).get(INSTALLATION, "")
+
+    def why_not_ours(self, cluster: str) -> str:
+        """Why it is left alone, although it has our attempt's name."""
+        other = f"of another installation of Tally, {self.installation}"
+        whose = other if self.installation else f"not of cluster {cluster}, or not of this installation of it"
+        return f"namespace {self.metadata.namespace} has a pod {self.metadata.name} that is {whose}: it is left alone"
+
+    @property
     def ends_with(self) -> str:
         """The container whose end ends the attempt, "" for the end of all."""
         return (self.metadata.labels or {}).get(LABEL_MAIN, "")
@@ -242,24 +257,33 @@ def read_pod(data: bytes | msgspec.Raw) -> Pod:
 def _head(document: Any, problem: str) -> Pod:
     meta = document["metadata"]
     texts = {name: meta[name] if isinstance(meta.get(name), str) else "" for name in ("namespace", "uid", "resourceVersion")}
-    labels, finalizers = meta.get("labels"), meta.get("finalizers")
-    kept = {key: value for key, value in labels.items() if isinstance(value, str)} if isinstance(labels, dict) else {}
+    finalizers = meta.get("finalizers")
+    labels, annotations = (
+        {key: value for key, value in each.items() if isinstance(value, str)} if isinstance(each, dict) else {}
+        for each in (meta.get("labels"), meta.get("annotations"))
+    )
     if not meta["name"]:
         raise KeyError("name")
     metadata = Meta(
         name=str(meta["name"]), namespace=texts["namespace"], uid=texts["uid"], resource_version=texts["resourceVersion"],
-        labels=kept, finalizers=[each for each in finalizers if isinstance(each, str)] if isinstance(finalizers, list) else None,
+        labels=labels, annotations=annotations,
+        finalizers=[each for each in finalizers if isinstance(each, str)] if isinstance(finalizers, list) else None,
     )  # fmt: skip
     return Pod(metadata=metadata, unreadable=problem)
 
 
-def attempt_of(pod: Pod, cluster: str) -> AttemptId | None:
-    """Which attempt of the cluster it is, None when it is not one: its labels must say what its name says.
+def attempt_of(pod: Pod, cluster: str, ours: Installation | None = None) -> AttemptId | None:
+    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not one.
 
-    A pod that our finalizer keeps is still what it was when somebody has changed its labels, unless they name another cluster.
+    Its labels must say what its name says. A pod that our finalizer keeps is still what it was when somebody has changed its
+    labels, unless they name another cluster or installation.
     """
     labels = pod.metadata.labels or {}
     if labels.get(LABEL_CLUSTER, cluster if pod.has_finalizer else None) != cluster:
+        return None
+    mark = pod.installation
+    is_stripped = not mark and LABEL_CLUSTER not in labels
+    if ours is not None and not (ours.owns(mark) or is_stripped):
         return None
     try:
         attempt = AttemptId.parse(pod.metadata.name)

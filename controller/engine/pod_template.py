@@ -28,7 +28,16 @@ from controller.core.merge_keys import MERGE_KEYS, identity
 from controller.core.pod_merge import MAIN, check_template, overlay
 from controller.core.task import FENCE, AttemptId, Launch, Pool, Spec
 from controller.core.validation import parse_name
-from controller.engine.pod import FINALIZER, GATE, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_MAIN, LABEL_TASK, LABEL_TOMBSTONE
+from controller.engine.pod import (
+    FINALIZER,
+    GATE,
+    INSTALLATION,
+    LABEL_ATTEMPT,
+    LABEL_CLUSTER,
+    LABEL_MAIN,
+    LABEL_TASK,
+    LABEL_TOMBSTONE,
+)
 
 Document = dict[str, Any]
 
@@ -126,7 +135,7 @@ def build_pod(launch: Launch, options: PoolOptions, namespace: str) -> Document:
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
-def build_tombstone(attempt: AttemptId, cluster: str, namespace: str) -> Document:
+def build_tombstone(attempt: AttemptId, cluster: str, namespace: str, installation: str = "") -> Document:
     """A pod that takes the attempt's name and never runs: no scheduler feels responsible for it, and so no kubelet.
 
     It asks for nothing, in words (a quota on cpu or memory refuses a pod that says nothing of them).
@@ -134,7 +143,8 @@ def build_tombstone(attempt: AttemptId, cluster: str, namespace: str) -> Documen
     metadata = {
         "name": str(attempt),
         "namespace": namespace,
-        "labels": {**_identity(attempt, cluster), LABEL_TOMBSTONE: "true"},
+        "labels": {**_identity(attempt, cluster, installation), LABEL_TOMBSTONE: "true"},
+        "annotations": _mark(installation),
         "finalizers": [FINALIZER],
     }
     nothing = {"cpu": "0", "memory": "0"}
@@ -147,7 +157,7 @@ def build_tombstone(attempt: AttemptId, cluster: str, namespace: str) -> Documen
 def _owned(launch: Launch, options: PoolOptions, namespace: str) -> Document:
     """What Tally sets, by the attempt, the spec and the pool's options."""
     spec = launch.spec
-    identity = _identity(launch.attempt, launch.cluster)
+    identity = _identity(launch.attempt, launch.cluster, launch.installation)
     for key in spec.labels:
         if key in identity or key.partition("/")[0] == "tally.dev":
             raise InvalidField(f"labels.{key}", "is set by Tally on the pods of the kubernetes engine: choose another key")
@@ -172,7 +182,7 @@ def _owned(launch: Launch, options: PoolOptions, namespace: str) -> Document:
         "name": str(launch.attempt),
         "namespace": namespace,
         "labels": {**spec.labels, **identity},
-        "annotations": {"tally.dev/term": str(launch.term), "tally.dev/pool": launch.pool.name},
+        "annotations": {"tally.dev/term": str(launch.term), "tally.dev/pool": launch.pool.name, **_mark(launch.installation)},
         "finalizers": [FINALIZER],
     }
     if main := main_container(spec, launch.pool):
@@ -207,8 +217,13 @@ def _main_container(launch: Launch, options: PoolOptions) -> Document:
     return container
 
 
-def _identity(attempt: AttemptId, cluster: str) -> dict[str, str]:
+def _mark(installation: str) -> dict[str, str]:
+    return {INSTALLATION: installation} if installation else {}
+
+
+def _identity(attempt: AttemptId, cluster: str, installation: str) -> dict[str, str]:
     return {
+        **_mark(installation),
         "app.kubernetes.io/name": "tally-task",
         "app.kubernetes.io/instance": attempt.task_id,
         "app.kubernetes.io/managed-by": "tally",

@@ -43,6 +43,7 @@ import watchfiles
 
 from controller.clock import Clock
 from controller.core.errors import InvalidField
+from controller.core.installation import EngineIdentity, Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine import attempt_folder as files
@@ -53,11 +54,14 @@ from controller.engine.fork_server import ForkServer
 from controller.engine.process_limits import over_memory
 from controller.engine.process_search import Unproven, end_all, supervisor_of
 from controller.engine.process_sight import ProcessSight, is_folder, lost
+from controller.engine.state_folder import StateFolder
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
 _Observations = list[Observation]  # these are named before a method is called `list`
 _AttemptIds = list[AttemptId]
 _Names = list[str]
+_Installations = list[Installation]
+_Others = dict[str, list[str]]
 _NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
 _WATCH_STEP_MS = 5
@@ -76,13 +80,34 @@ class ProcessEngine:
         """Raises EngineUnavailable when `state_dir` cannot be used, InvalidField when `cluster` is no DNS label."""
         self._clock = clock
         home = state_dir.resolve() / parse_name(cluster, "cluster", "a cluster's name")
-        self._attempts = home / "attempts"
-        self._trash = home / "trash"
         with _os_errors_mean_unavailable():
-            for folder in (home, self._attempts, self._trash):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # outputs may hold what is not for everyone's eyes
+            self._state_folder = StateFolder(home)
+        self._use(home)
         self._fork_server = ForkServer(home / "supervisors.log")
-        self._sight = ProcessSight(self._attempts, clock)
+
+    def _use(self, place: Path) -> None:
+        self._place = place
+        self._attempts = place / "attempts"
+        self._trash = place / "trash"
+        self._sight = ProcessSight(self._attempts, self._clock)
+
+    def identity(self) -> EngineIdentity:
+        """See Engine: the id that was made with the state folder, so that one made anew in its place is another engine."""
+        with _os_errors_mean_unavailable():
+            places = self._state_folder.places()
+        return EngineIdentity(name=self.name, id=places.id, details={"folder": str(self._state_folder.home)})
+
+    def bind(self, installation: Installation, *, claim: bool = False) -> None:
+        """See Engine: each installation of the cluster's name has a folder of attempts of its own."""
+        with _os_errors_mean_unavailable():
+            place = self._state_folder.place_of(installation, claim=claim)
+        if place != self._place:
+            self._use(place)
+
+    def others(self) -> _Others:
+        """See Engine."""
+        with _os_errors_mean_unavailable():
+            return self._state_folder.others(self._place)
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
         """See Engine. AttemptRefused: NoCommand, InvalidName."""
@@ -212,6 +237,12 @@ class ProcessEngine:
     def close(self) -> None:
         """See Engine."""
         self._fork_server.close()
+
+    def further_installations(self) -> _Installations:
+        """Those that have places of their own in the state folder, beside the first."""
+        with _os_errors_mean_unavailable():
+            places = self._state_folder.places()
+        return [Installation(id=mark) for mark in places.others]
 
     def interrupt_all(self, grace_seconds: float) -> _AttemptIds:
         """Stop every attempt of the cluster as a shutdown of the machine would (reason Interrupted, disrupted), and wait.

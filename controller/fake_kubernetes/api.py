@@ -143,9 +143,9 @@ class Api:
             raise apierrors.already_exists("namespaces", name)
         return self.add_namespace(name, document["metadata"].get("labels", {}))
 
-    def add_namespace(self, name: str, labels: Mapping[str, str]) -> Stored:
+    def add_namespace(self, name: str, labels: Mapping[str, str], uid: str = "") -> Stored:
         """A namespace, active."""
-        metadata = {"name": name, "uid": f"namespace-{name}", "creationTimestamp": timestamp(self.clock.now())}
+        metadata = {"name": name, "uid": uid or f"namespace-{name}", "creationTimestamp": timestamp(self.clock.now())}
         metadata["labels"] = {"kubernetes.io/metadata.name": name, **labels}  # type: ignore[assignment]
         status = {"phase": "Active"}
         return self.storage.namespaces.put({"kind": "Namespace", "apiVersion": "v1", "metadata": metadata, "status": status})

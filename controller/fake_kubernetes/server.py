@@ -162,10 +162,12 @@ class FakeCluster:
 
     # --- what is there ------------------------------------------------------------------------------------------
 
-    def add_namespace(self, name: str, *, labels: Mapping[str, str] | None = None, terminating: bool = False) -> None:
+    def add_namespace(
+        self, name: str, *, labels: Mapping[str, str] | None = None, terminating: bool = False, uid: str = ""
+    ) -> None:
         """An active namespace, or one that is being deleted; replaces one of that name."""
         with self.storage.lock:
-            document = self.api.add_namespace(name, labels or {}).copy()
+            document = self.api.add_namespace(name, labels or {}, uid).copy()
             if terminating:
                 document["status"]["phase"] = "Terminating"
                 self.storage.namespaces.put(document)

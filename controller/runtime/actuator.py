@@ -10,9 +10,11 @@ import structlog
 from controller import bulkhead, failpoints
 from controller.clock import Clock
 from controller.core.plan import Effect, Forget, Prove, Settle, Start, Stop
+from controller.core.task import Observation
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineError, EngineUnavailable, checked
 from controller.runtime.inbox import EffectFailed, Found, Inbox, Started, StartRefused, StopSent
+from controller.runtime.standing import Standing
 
 log = structlog.get_logger(__name__)
 
@@ -20,10 +22,13 @@ log = structlog.get_logger(__name__)
 class Actuator:
     """One tenure's hands. An effect that has not begun when the term ends never begins."""
 
-    def __init__(self, engine: Engine, leadership: Leadership, inbox: Inbox, clock: Clock, workers: int) -> None:
+    def __init__(
+        self, engine: Engine, leadership: Leadership, standing: Standing, inbox: Inbox, clock: Clock, workers: int
+    ) -> None:
         self._clock = clock
         self._engine = engine
         self._leadership = leadership
+        self._standing = standing
         self._inbox = inbox
         self._effects: queue.SimpleQueue[Effect | None] = queue.SimpleQueue()
         self._threads = [
@@ -65,7 +70,7 @@ class Actuator:
                 seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
                 outcome = StopSent(epoch, effect, checked(seen, effect.attempt) if seen is not None else None)
             elif isinstance(effect, Prove):
-                outcome = Found(epoch, effect, checked(self._engine.find(effect.attempt, uid=effect.uid), effect.attempt))
+                outcome = Found(epoch, effect, checked(self._find(effect), effect.attempt))
             elif isinstance(effect, Settle):
                 self._engine.settle(effect.attempt)
             else:
@@ -89,3 +94,10 @@ class Actuator:
             log.warning("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
             if not isinstance(effect, Forget | Settle):
                 self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))
+
+    def _find(self, effect: Prove) -> Observation:
+        """What the recorded engine says of an attempt. Raises EngineUnavailable when it is another engine by now."""
+        self._standing.check_engine(self._engine, self._leadership)
+        seen = self._engine.find(effect.attempt, uid=effect.uid)
+        self._standing.check_engine(self._engine, self._leadership)
+        return seen

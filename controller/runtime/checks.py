@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.core.explain import span
 from controller.core.freshness import Freshness, Limits
+from controller.core.installation import EngineIdentity
 from controller.core.view import Check
 
 
@@ -26,6 +27,11 @@ def store(age_seconds: float, limits: Limits, error: str) -> Check:
 def leader(name: str) -> Check:
     """Whether anybody leads."""
     return Check("leader", bool(name), f"{name} leads" if name else "no leader is known")
+
+
+def engine_identity(told: EngineIdentity | None, why_not: str) -> Check:
+    """Whether the engine is the recorded one: a replica with another one must not lead."""
+    return Check("engine-identity", not why_not, why_not or str(told))
 
 
 def engine(name: str, age_seconds: float | None, limits: Limits, *, silent: str | None) -> Check:

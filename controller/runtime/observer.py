@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.task import Observation
+from controller.election.term import Leadership
 from controller.engine.base import Engine, EngineError, EngineUnavailable, all_checked
 from controller.runtime.inbox import EngineSilent, Inbox, Listed, Observed
+from controller.runtime.standing import Standing
 
 log = structlog.get_logger(__name__)
 
@@ -18,8 +21,20 @@ log = structlog.get_logger(__name__)
 class Observer:
     """One tenure's eyes. The watch begins before the first list, so that nothing falls between the two."""
 
-    def __init__(self, engine: Engine, epoch: int, inbox: Inbox, clock: Clock, relist_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        leadership: Leadership,
+        standing: Standing,
+        inbox: Inbox,
+        clock: Clock,
+        relist_seconds: float,
+    ) -> None:
+        epoch = leadership.epoch
         self._engine = engine
+        self._leadership = leadership
+        self._standing = standing
+        self._others: Mapping[str, Sequence[str]] = {}
         self._epoch = epoch
         self._inbox = inbox
         self._clock = clock
@@ -53,6 +68,7 @@ class Observer:
 
         while not self._closed.is_set():
             try:
+                self._engine.bind(self._standing.installation, claim=True)
                 self._engine.watch(sink, self._closed)
             except Exception as error:  # noqa: BLE001  # see _log
                 self._log("engine watch ended", error)
@@ -64,7 +80,7 @@ class Observer:
         while not self._closed.is_set():
             began = self._clock.now()
             try:
-                self._inbox.put(Listed(self._epoch, all_checked(self._engine.list()), began))
+                self._inbox.put(Listed(self._epoch, all_checked(self._believable_list()), began))
                 pause = self._relist_seconds
             except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and nothing is concluded
                 self._inbox.put(EngineSilent(self._epoch, str(error) or type(error).__name__))
@@ -72,6 +88,22 @@ class Observer:
                 self._log("engine cannot be listed", error, retry_in_seconds=pause)
             self._relist.wait(pause)
             self._relist.clear()
+
+    def _believable_list(self) -> list[Observation]:
+        """What the engine lists, if it is the recorded one before and after: what another one lacks has not gone.
+
+        Raises EngineError; the term has ended when the engine is another one.
+        """
+        self._standing.check_engine(self._engine, self._leadership)
+        self._engine.bind(self._standing.installation, claim=True)
+        observations = self._engine.list()
+        self._standing.check_engine(self._engine, self._leadership)
+        others = self._engine.others()
+        if others != self._others:
+            self._others = others
+            counts = {mark or "(none)": len(names) for mark, names in others.items()}
+            log.warning("the engine has attempts of other installations of this cluster's name: left alone", attempts=counts)
+        return observations
 
     @staticmethod
     def _log(what: str, error: Exception, **facts: object) -> None:

@@ -19,6 +19,8 @@ def describe(facts: Facts, now: float) -> dict[str, Any]:
         "phase": facts.phase,
     }
     for check in facts.ready:
+        if check.name == "engine-identity":
+            described["engine_problem"] = "" if check.ok else check.detail
         if check.name == "engine":
             age = facts.engine_age_seconds
             described |= {"engine_answers": check.ok, "engine_age_seconds": None if age is None else round(age, 1)}

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
-from controller.core.errors import TallyError
 from controller.core.freshness import Rule
+from controller.core.installation import EngineIdentity
 from controller.core.invariants import current_epoch
 from controller.core.records import RevisionWentBack, decode_or_empty
 from controller.core.task import Observation
@@ -33,12 +33,14 @@ from controller.election.session import Registration, Session
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
 from controller.runtime import checks
+from controller.runtime.candidacy import Candidacy
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
 from controller.runtime.instruments import UNCOUNTED, Instruments
-from controller.runtime.listeners import Listeners
 from controller.runtime.options import ReplicaOptions
+from controller.runtime.readers import Readers
 from controller.runtime.registrations import Registrations, describe
+from controller.runtime.standing import Standing
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure, TermFailed
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
@@ -72,9 +74,10 @@ class Replica:
         self._instruments = instruments
         self._keys = Keys(options.cluster)
         self._inbox = Inbox()
-        self._lock = threading.RLock()
+        self._registrations = Registrations(clock)
+        self._readers = Readers(self._registrations)
+        self._lock = self._readers.lock
         self._world = World()
-        self._listeners = Listeners(self._lock)
         self._loaded = False
         self._phase = ""
         self._started = self._beat = clock.boottime()
@@ -83,11 +86,11 @@ class Replica:
         self._elected_at = 0.0  # boottime
         self._tenure: Tenure | None = None
         self._torn_down = threading.Event()
-        self._last_error = ""
         self._follower = Follower(store, self._keys, clock, self._inbox, options.silence_seconds)
         timings = options.timings
+        self._candidacy = Candidacy(engine, lambda: self._session.wake())  # a leader looks at each turn
         self._elector = Elector(store, self._keys, clock, self, options.identity, timings, new_lease)
-        self._session = Session(self._elector, self._on_election_error)
+        self._session = Session(self._elector, lambda error: log.error("election failed", error=str(error)))
         self._registration = Registration(
             store,
             self._keys,
@@ -101,14 +104,13 @@ class Replica:
             store, self._keys, clock, options.identity["instance"], self._leader_elsewhere, self._session.wake
         )  # fmt: skip
         self._rule = Rule.of(options.heartbeat_seconds, options.silence_seconds, options.relist_seconds)
-        self._registrations = Registrations(clock)
-        self._listeners.add(self._registrations, 0)
         self._enter("starting")
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Follow, lead when elected, until `stop`; then hand over and return."""
+        self._candidacy.start()
         self._follower.start()
         self._registration.start()
         if self._options.fast_takeover:
@@ -118,6 +120,7 @@ class Replica:
         while closer.is_alive():
             self._turn()
         self._end_tenure("the replica stops")
+        self._candidacy.close()
         self._follower.close()
         self._registration.close()
         if self._options.fast_takeover:
@@ -153,13 +156,11 @@ class Replica:
                 self._take(0.0)
                 self._check_leader_key(tenure.leadership)  # effects alone meet no fence: another's admissions are not ours
         except TermFailed as error:
-            self._last_error = str(error)
             self._session.release(str(error))
             return
         except (LeadershipLost, StoreError, RevisionWentBack) as error:
             if isinstance(error, OutcomeUnknown):
                 log.warning("a commit's outcome is unknown; the next leader finds what was written", error=str(error))
-            self._last_error = str(error)
             tenure.leadership.end(str(error))
             self._session.wake()
             return
@@ -196,12 +197,11 @@ class Replica:
             self._load(message)
         elif isinstance(message, Changed):
             for change in message.changes:
-                if self._world.apply(change) and change.kind == "leader":
+                if self._world.apply(change) and change.kind in ("leader", "engine"):
                     self._sentinel.wake()
-                    if change.value is None:
-                        self._session.wake()  # nobody leads: campaign now
+                    self._session.wake()  # if nobody leads, or another engine may lead from now on: campaign now
             self._world.advance_revision(message.revision)
-            self._listeners.changed(message.changes, message.revision)
+            self._readers.changed(message.changes, message.revision)
         elif isinstance(message, Elected):
             self._elected = message.leadership
         elif not isinstance(message, Wake) and self._tenure is not None:
@@ -227,7 +227,7 @@ class Replica:
         if self._phase == "starting":
             self._enter("following", revision=message.revision, tasks=len(self._world.tasks))
             self._session.start()  # who has not loaded yet keeps nobody from leading who has
-        self._listeners.reloaded(message.revision)
+        self._readers.reloaded(message.revision)
 
     # -- office ------------------------------------------------------------------------------------------------------
 
@@ -235,6 +235,8 @@ class Replica:
         """Begin a tenure once the model has applied its term; tear it down once the term has ended."""
         if self._tenure is not None:
             self._check_leader_key(self._tenure.leadership)
+            if why := self._candidacy.why_not(self._world, self._tenure.installation):
+                self._end_office(self._tenure.leadership, why)
             if why := self._tenure.leadership.why_ended():
                 self._end_tenure(why)
         elected = self._elected
@@ -243,29 +245,33 @@ class Replica:
         caught_up = self._loaded and self._world.revision >= elected.revision
         if caught_up:
             self._check_leader_key(elected)
+            if self._world.installation is None or self._world.engine is None:  # the election wrote both
+                self._end_office(elected, "the records of the installation and its engine were removed")
         if elected.why_ended():
             self._elected = None
             self._torn_down.set()
         elif self._tenure is None and caught_up:
             self._elected = None
             self._enter("taking-over", epoch=elected.epoch, term=elected.revision, revision=self._world.revision)
-            self._tenure = Tenure(
-                self._world,
-                elected,
-                self._store,
-                self._engine,
-                self._keys,
-                self._clock,
-                self._inbox,
-                self._options.identity["instance"],
-                self._options.relist_seconds,
-                self._options.workers,
-                lambda: self._lock,
-                self._instruments,
-            )
+            self._tenure = self._begin_tenure(elected)
         elif self._staleness() > self._deaf_seconds:
             elected.end("the model does not reach the term: the watch is dead")
             self._session.wake()
+
+    def _begin_tenure(self, elected: Leadership) -> Tenure:
+        return Tenure(
+            self._world,
+            elected,
+            Standing.of(self._world),
+            self._store,
+            self._engine,
+            self._keys,
+            self._clock,
+            self._inbox,
+            self._options,
+            lambda: self._lock,
+            self._instruments,
+        )
 
     def _check_leader_key(self, leadership: Leadership) -> None:
         """End a term whose key is no longer ours, whatever our lease says, and one whose model hears nothing any more."""
@@ -316,21 +322,17 @@ class Replica:
         if not self._torn_down.wait(limit):
             self._fatal(f"the leader's state was not torn down in time ({why})")
 
+    def engine(self) -> EngineIdentity | None:
+        """See Ballot."""
+        return self._candidacy.told
+
     def loop_is_alive(self, within_seconds: float) -> bool:
         """See Ballot."""
         return self._clock.boottime() - self._beat <= within_seconds
 
     def _leader_elsewhere(self) -> Target | None:
         """Whom the sentinel watches: the leader, unless it is this replica."""
-        leader = self._world.leader
-        record = decode_or_empty(leader)
-        if leader is None or self._stopping.is_set() or record.get("instance") == self._options.identity["instance"]:
-            return None
-        return Target.of(leader.create, record.get("status_url"))
-
-    def _on_election_error(self, error: TallyError) -> None:
-        self._last_error = str(error)
-        log.error("election failed", error=str(error))
+        return None if self._stopping.is_set() else Target.of_another(self._world.leader, self._options.identity["instance"])
 
     def _enter(self, phase: str, **facts: Any) -> None:
         if phase != self._phase:
@@ -350,10 +352,10 @@ class Replica:
             checks.model(len(world.tasks), world.revision, loaded=self._loaded),
             checks.store(staleness, self._rule.store, self._follower.last_error),
             checks.leader(leader),
+            checks.engine_identity(self._candidacy.told, self._candidacy.why_not(world)),
         ]
         if office is not None:
-            silent = office.engine_error if not office.engine_answers else None
-            ready.append(checks.engine(self._engine.name, engine_age, self._rule.engine, silent=silent))
+            ready.append(checks.engine(self._engine.name, engine_age, self._rule.engine, silent=office.engine_silence))
         return Facts(
             replica=self._options.identity["id"],
             cluster=self._options.cluster,
@@ -375,16 +377,13 @@ class Replica:
             rule=self._rule,
         )
 
-    @contextmanager
-    def reading(self) -> Iterator[World]:
+    def reading(self) -> AbstractContextManager[World]:
         """See ReplicaView."""
-        with self._lock:
-            yield self._world
+        return self._readers.reading(lambda: self._world)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See ReplicaView."""
-        with self._lock:
-            return self._listeners.add(listener, self._world.revision)
+        return self._readers.subscribe(listener, lambda: self._world.revision)
 
     def observed(self) -> list[Observation] | None:
         """What the leader knows of attempts, None while the replica does not lead; the caller holds the model."""

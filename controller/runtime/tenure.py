@@ -24,7 +24,9 @@ from controller.runtime.actuator import Actuator
 from controller.runtime.inbox import Inbox
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.observer import Observer
+from controller.runtime.options import ReplicaOptions
 from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
+from controller.runtime.standing import Standing
 from controller.store.base import Store, StoreError
 from controller.store.keys import Keys
 
@@ -52,14 +54,13 @@ class Tenure:
         self,
         world: World,
         leadership: Leadership,
+        standing: Standing,
         store: Store,
         engine: Engine,
         keys: Keys,
         clock: Clock,
         inbox: Inbox,
-        replica: str,
-        relist_seconds: float,
-        workers: int,
+        options: ReplicaOptions,
         changing: Callable[[], AbstractContextManager[object]],
         instruments: Instruments = UNCOUNTED,
     ) -> None:
@@ -67,17 +68,18 @@ class Tenure:
         self._clock = clock
         planner = Planner(
             world,
-            Term(leadership.revision, leadership.epoch, replica, keys.cluster),
+            Term(leadership.revision, leadership.epoch, options.identity["instance"], keys.cluster, standing.installation.id),
             DEFAULT_LIMITS,
             cautious=_ended_unexpectedly(world.terms.get(f"{leadership.epoch - 1:012d}")),
             looks_at=lambda task_id: failpoints.hit("plan-task", task_id),
         )
         self.leadership = leadership
         self.has_failed = False  # by an unexpected error: nothing more is done in this term, which is being let go of
+        self.installation = standing.installation.id
         self._inbox = inbox
         self._changing = changing
-        self._actuator = Actuator(engine, leadership, inbox, clock, workers)
-        self._observer = Observer(engine, leadership.epoch, inbox, clock, relist_seconds)
+        self._actuator = Actuator(engine, leadership, standing, inbox, clock, options.workers)
+        self._observer = Observer(engine, leadership, standing, inbox, clock, options.relist_seconds)
         self._planner = planner
         self.reconciler = Reconciler(
             world,
@@ -94,14 +96,9 @@ class Tenure:
         )
 
     @property
-    def engine_answers(self) -> bool:
-        """Whether the engine answered the last list."""
-        return self._planner.engine_answers
-
-    @property
-    def engine_error(self) -> str:
-        """What the engine said when it was listed last, if that was no list."""
-        return self.reconciler.engine_error
+    def engine_silence(self) -> str | None:
+        """None when the engine answered the last list, else what it said instead ("" when it said nothing)."""
+        return None if self._planner.engine_answers else self.reconciler.engine_error
 
     @property
     def engine_age_seconds(self) -> float | None:

@@ -98,6 +98,8 @@ def of_replicas(facts: Facts, since: float | None, replicas: Sequence[ReplicaSum
         silent = replica.engine_answers is False or replica.engine_freshness is Freshness.DEAD
         if replica.leads and silent and hears and (late or not taking_over):
             notices.append(_engine_silent(replica, late))
+        if replica.engine_problem:
+            notices.append(_other_engine(replica))
         behind = replica.behind_seconds
         if behind is not None and facts.rule.store.judge(behind) is Freshness.DEAD:
             notices.append(
@@ -140,6 +142,16 @@ def _replica_silent(replica: ReplicaSummary) -> Notice:
         title=f"Replica {replica.id} has not been heard of for {span(replica.age_seconds)}",
         detail="Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd. Another leads if it led.",
         action="See whether its process runs, and its log. It is not shown any more once its registration has expired.",
+    )
+
+
+def _other_engine(replica: ReplicaSummary) -> Notice:
+    return Notice(
+        severity=Severity.WARNING,
+        code="other-engine",
+        title=f"Replica {replica.id} does not campaign",
+        detail=f"It follows and answers reads, but must not lead: {replica.engine_problem}.",
+        action="Start it with the recorded engine (`tally engine show`), or change the record: `tally engine adopt`.",
     )
 
 

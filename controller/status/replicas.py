@@ -36,6 +36,7 @@ class ReplicaSummary(Struct, frozen=True, kw_only=True):
     engine_answers: bool | None  # null: it does not lead, and so does not ask
     engine_age_seconds: float | None  # since the engine answered it; null when it has not in its term, or does not lead
     engine_freshness: Freshness | None
+    engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" when it does
 
 
 def replica_summaries(world: World, facts: Facts) -> list[ReplicaSummary]:
@@ -64,6 +65,7 @@ def replica_summaries(world: World, facts: Facts) -> list[ReplicaSummary]:
                 behind_seconds=behind,
                 engine_answers=answers if isinstance(answers, bool) else None,
                 engine_age_seconds=round(engine_age + age, 1) if engine_age is not None else None,
+                engine_problem=str(record.get("engine_problem", "")),
                 engine_freshness=facts.rule.engine.judge(engine_age + age) if engine_age is not None else None,
             )
         )

@@ -4,7 +4,7 @@
 |---|---|---|
 | controller | all of the cluster's keys | all of the cluster's keys |
 | user | the same | `tasks/`, `requests/` |
-| admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `leader` (to make it step down) |
+| admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `engine`, `leader` (to make it step down) |
 | reader | the same | nothing |
 
 All read everything: each guard of a transaction is a read, and the answer to "why does it wait" depends on all records.
@@ -64,6 +64,7 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
                 *_user(keys),
                 _below("WRITE", keys.pool("")),
                 _below("WRITE", keys.repair("")),
+                Permission("WRITE", keys.engine),
                 Permission("WRITE", keys.leader),
             )
         case Role.CONTROLLER:

@@ -1,7 +1,8 @@
 """Where each record lives: the key layout under `/tally/<cluster>/`, in one place.
 
 Kinds and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`, `terms`, `repaired`,
-`quarantined` (the leader), `leader`, `epoch` (the winner of an election), `replicas` (each replica, leased).
+`quarantined` (the leader), `leader`, `epoch`, `installation` (the winner of an election), `engine` (the same, and admins),
+`replicas` (each replica, leased).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Record(NamedTuple):
 
 
 _NAMES = {"leader": 0, "epoch": 0, "replicas": 1, "pools": 1, "tasks": 1, "requests": 2, "states": 1, "ledgers": 1, "terms": 1}
-_NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1}
+_NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "installation": 0, "engine": 0}
 
 
 _USUAL = frozenset(("tasks", "states"))  # nearly all keys of a full store
@@ -36,6 +37,8 @@ class Keys:
         self.leader = f"{self.prefix}leader"
         self.epoch = f"{self.prefix}epoch"
         self.terms = f"{self.prefix}terms/"
+        self.installation = f"{self.prefix}installation"
+        self.engine = f"{self.prefix}engine"
 
     def task(self, task_id: str) -> str:
         """The spec of a task."""

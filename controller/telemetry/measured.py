@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from controller.clock import Clock
+from controller.core.installation import EngineIdentity, Installation
 from controller.core.task import AttemptId, Launch, Observation
 from controller.election.term import LeadershipLost
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, Engine, EngineUnavailable, LogOptions
@@ -129,6 +130,19 @@ class MeasuredEngine:
         self._engine = engine
         self._metrics = metrics
         self._clock = clock
+
+    def identity(self) -> EngineIdentity:
+        """See Engine."""
+        with self._timed("identity"):
+            return self._engine.identity()
+
+    def bind(self, installation: Installation, *, claim: bool = False) -> None:
+        """See Engine."""
+        self._engine.bind(installation, claim=claim)
+
+    def others(self) -> Mapping[str, Sequence[str]]:
+        """See Engine."""
+        return self._engine.others()
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """See Engine."""

@@ -34,6 +34,7 @@ def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
     assert stored_permissions(guarded, "admin") == user | {
         ("WRITE", f"{p}pools/", f"{p}pools0"),
         ("WRITE", f"{p}repairs/", f"{p}repairs0"),
+        ("WRITE", f"{p}engine", ""),
         ("WRITE", f"{p}leader", ""),
     }
     assert stored_permissions(guarded, "controller") == {("READWRITE", p, p[:-1] + "0")}

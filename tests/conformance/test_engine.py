@@ -5,14 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from controller.clock import SystemClock
+from controller.core.installation import Installation
 from controller.core.task import AttemptId, Launch, Observation, Phase
-from controller.engine.base import AttemptUnknown, Engine, LogOptions, LogsRefused
+from controller.engine.base import (
+    AttemptRefused,
+    AttemptUnknown,
+    Engine,
+    EngineUnavailable,
+    LogOptions,
+    LogsRefused,
+)
 from controller.engine.docker import DockerEngine
 from controller.engine.null import NullEngine
 from controller.engine.process import ProcessEngine
@@ -369,3 +379,53 @@ def test_another_cluster_is_not_touched(running_case: EngineCase) -> None:
     seen = observation(running_case.engine, given.attempt)
     assert seen is not None
     assert not seen.stopped
+
+
+OURS, THEIRS = Installation(id="aaaa"), Installation(id="bbbb")
+
+
+def test_every_replica_is_told_the_same_identity(running_case: EngineCase) -> None:
+    """Whatever cluster it is for, a replica on the same machine, daemon or API server has the same engine."""
+    identity = running_case.engine.identity()
+    assert identity.name == running_case.engine.name
+    assert identity.id or any(identity.parts.values())
+    assert running_case.another("test").identity() == identity == running_case.engine.identity()
+
+
+def test_another_installation_of_the_same_cluster_name_is_not_touched(running_case: EngineCase) -> None:
+    """It is neither listed nor stopped nor forgotten nor adopted; that it is there is said (fault 42)."""
+    theirs = running_case.another("test")
+    running_case.engine.bind(OURS, claim=True)
+    theirs.bind(THEIRS, claim=True)
+    given = replace(running_case.until_stopped(), installation=OURS.id)
+    started = running_case.engine.start(given)
+    assert theirs.list() == []
+    assert {mark: list(names) for mark, names in theirs.others().items()} == {OURS.id: [str(given.attempt)]}
+    with suppress(EngineUnavailable):  # where the name is taken, and cannot be kept from a late start
+        theirs.stop(given.attempt, grace_seconds=0.0)
+    theirs.settle(given.attempt)
+    theirs.forget(given.attempt)
+    with suppress(AttemptRefused):
+        seen = theirs.start(replace(given, installation=THEIRS.id))
+        assert seen.uid != started.uid
+    found = observation(running_case.engine, given.attempt)
+    assert found is not None
+    assert (found.uid, found.stopped) == (started.uid, False)
+    theirs.list()
+    running_case.engine.list()
+    assert OURS.id not in running_case.engine.others()
+
+
+def test_what_carries_no_installation_belongs_to_the_one_that_was_upgraded(running_case: EngineCase) -> None:
+    """An installation that began with ids leaves it alone; one in which an older version led adopts it."""
+    given = running_case.until_stopped()
+    started = running_case.engine.start(given)
+    began_with_ids, upgraded = running_case.another("test"), running_case.another("test")
+    began_with_ids.bind(THEIRS, claim=True)
+    assert began_with_ids.list() == []
+    assert {mark: list(names) for mark, names in began_with_ids.others().items()} == {"": [str(given.attempt)]}
+    upgraded.bind(Installation(id="cccc", adopts_unmarked=True), claim=True)
+    assert [seen.uid for seen in upgraded.list()] == [started.uid]
+    assert upgraded.start(replace(given, installation="cccc")).uid == started.uid
+    upgraded.stop(given.attempt, grace_seconds=0.0, uid=started.uid)
+    assert wait_stopped(upgraded, given.attempt).reason == "Stopped"

@@ -14,7 +14,7 @@ from kubernetes.client import models
 
 from controller.config import Settings, check_timings, load_settings, variable_of
 from controller.embedded_etcd import EtcdBinary
-from controller.engine.kubernetes_rights import NEEDED
+from controller.engine.kubernetes_rights import NEEDED, WANTED
 from controller.runtime.tenure import TEARDOWN_SECONDS
 from controller.status.routes import ROUTES
 from controller.status.server import STOP_SECONDS
@@ -90,7 +90,7 @@ def test_the_role_is_the_least_that_is_enough(objects: list[Object]) -> None:
     (role,) = roles
     assert role["metadata"]["namespace"] == "tally-tasks"
     given = {rule["resources"][0]: tuple(sorted(rule["verbs"])) for rule in role["rules"]}
-    assert given == {resource: tuple(sorted(verbs)) for resource, verbs in NEEDED.items()}
+    assert given == {resource: tuple(sorted(verbs)) for resource, verbs in {**NEEDED, **WANTED}.items()}
     assert all(len(rule["resources"]) == 1 and rule["apiGroups"] == [""] for rule in role["rules"])
     (binding,) = [each for each in objects if each["kind"] in ("RoleBinding", "ClusterRoleBinding")]
     assert binding["metadata"]["namespace"] == "tally-tasks"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from controller.core import codec
 from controller.core.errors import CorruptValue
+from controller.core.installation import EngineIdentity
 from controller.election.elector import TERMS_KEPT, Elector, Timings
 from controller.election.term import Leadership, LeadershipLost
 from controller.store.base import Delete, Guard, Put, StoreDenied, Transaction
@@ -40,6 +41,7 @@ class Candidate:
         self.clock = clock
         self.store = MeddledStore(store)
         self.alive = True
+        self.identity: EngineIdentity | None = EngineIdentity(name="test", id="e1")
         self.events: list[str] = []
         leases = itertools.count(1 + 1000 * ord(name))
         identity = {"id": name, "instance": f"instance-{name}"}
@@ -54,6 +56,9 @@ class Candidate:
 
     def loop_is_alive(self, within_seconds: float) -> bool:
         return self.alive
+
+    def engine(self) -> EngineIdentity | None:
+        return self.identity
 
     @property
     def leads(self) -> bool:

@@ -17,10 +17,10 @@ import structlog
 
 from controller import bulkhead
 from controller.election import sentinel, session, term
-from controller.runtime import actuator, follower, inbox, observer, replica
+from controller.runtime import actuator, candidacy, follower, inbox, observer, readers, replica
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
 
-THREADED = (sentinel, session, term, actuator, follower, observer, replica)
+THREADED = (sentinel, session, term, actuator, candidacy, follower, observer, readers, replica)
 QUEUED = (actuator, inbox)
 _SWITCH_SECONDS = 2e-4  # a thread that could go on does so after up to this
 _PREEMPTION = 0.01  # of clock reads

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from controller.core.demand import demand
+from controller.core.installation import EngineIdentity, Installation
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
@@ -25,6 +26,7 @@ from tests.simulation.scheduler import Process, Scheduler
 _CALL_SECONDS = 2.0
 
 _Observations = list[Observation]
+_Names = list[str]
 
 
 class Attempt:
@@ -46,6 +48,7 @@ class Attempt:
         self.removed = False  # by hand
         self.unlisted_until = 0.0  # lists and watches lack it: its folder was moved, or its label taken off
         self.forged = False  # by hand
+        self.mark = ""  # of another installation, when it is one's; else of ours, or made by hand with our name
         self.settled = False
         self.stubborn = False  # takes its time to die
         self.shown: dict[str, float] = {}  # process → when it was told, first, that this lives
@@ -63,6 +66,9 @@ class Judge(Protocol):
     def on_run(self, attempt: Attempt) -> None:
         """A process of the attempt begins to run."""
 
+    def on_touch(self, attempt: Attempt, what: str) -> None:
+        """A request to stop, or to remove, an attempt has arrived."""
+
     def holds(self, attempt: AttemptId) -> bool:
         """Whether its task holds resources for it."""
 
@@ -70,8 +76,11 @@ class Judge(Protocol):
 class SimulatedEngineServer(Server):
     """What all replicas share. The judge is told of every request for a start and of every process that begins to run."""
 
-    def __init__(self, scheduler: Scheduler, judge: Judge, *, gates: bool, keeps: bool, frees_names: bool) -> None:
-        super().__init__(scheduler, "engine")
+    def __init__(
+        self, scheduler: Scheduler, judge: Judge, *, gates: bool, keeps: bool, frees_names: bool, name: str = "engine"
+    ) -> None:
+        super().__init__(scheduler, name)
+        self.identity = EngineIdentity(name="simulated", id=name)
         self.gates = gates
         self.keeps = keeps  # what has ended, until settled
         self.frees_names = frees_names  # an attempt that was deleted by hand can be created again
@@ -96,6 +105,8 @@ class SimulatedEngineServer(Server):
         """Create an attempt, unless its name is or was taken."""
         self._judge.on_create(launch.attempt)
         found = self.attempts.get(launch.attempt)
+        if found is not None and found.mark:
+            raise AttemptRefused("NameTaken", "another installation has an attempt of this name")
         if found is not None and self.removes_restarted:
             self.removes_restarted = False
             self.remove(found)
@@ -138,9 +149,14 @@ class SimulatedEngineServer(Server):
             self._news(attempt)
         return self.look(attempt)
 
-    def stop(self, attempt_id: AttemptId, grace: float, uid: str) -> Observation | None:
+    def stop(self, attempt_id: AttemptId, grace: float, uid: str, ours: Installation) -> Observation | None:
         """Ask an attempt to end; one that does not exist never will."""
         attempt = self.attempts.get(attempt_id)
+        if attempt is not None and not ours.owns(attempt.mark or ours.id):
+            taken = Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason="NameTaken")
+            return None if uid else taken
+        if attempt is not None:
+            self._judge.on_touch(attempt, "stopped")
         if uid and (attempt is None or attempt.uid != uid):
             return None
         if attempt is None:
@@ -168,16 +184,18 @@ class SimulatedEngineServer(Server):
     def settle(self, attempt_id: AttemptId) -> None:
         """Its end is committed."""
         attempt = self.attempts.get(attempt_id)
-        if attempt is not None and attempt.ended and not attempt.node_lost:
+        if attempt is not None and not attempt.mark and attempt.ended and not attempt.node_lost:
             attempt.settled = True
             if attempt.removed:
                 self._drop(attempt)
             else:
                 self._news(attempt)
 
-    def forget(self, attempt_id: AttemptId) -> None:
+    def forget(self, attempt_id: AttemptId, ours: Installation) -> None:
         """Remove a tombstone."""
         attempt = self.attempts.get(attempt_id)
+        if attempt is not None and not ours.owns(attempt.mark or ours.id):
+            return
         if attempt is not None and attempt.ended and not attempt.node_lost:
             del self.attempts[attempt_id]
         self.removed.discard(attempt_id)
@@ -198,9 +216,10 @@ class SimulatedEngineServer(Server):
             waiting=waiting,
         )  # fmt: skip
 
-    def listing(self) -> _Observations:
-        """All there is, in no order that anybody may rely on."""
-        seen = [self.look(attempt) for attempt in self.attempts.values() if not self.is_unlisted(attempt)]
+    def listing(self, ours: Installation) -> _Observations:
+        """All there is of an installation, in no order that anybody may rely on."""
+        attempts = [each for each in self.attempts.values() if ours.owns(each.mark or ours.id) and not self.is_unlisted(each)]
+        seen = [self.look(attempt) for attempt in attempts]
         self.scheduler.rng.shuffle(seen)
         return seen
 
@@ -250,10 +269,25 @@ class SimulatedEngineServer(Server):
             self._schedule_run(attempt)
             self._news(attempt)
 
+    def settle_in(self, attempt_id: AttemptId) -> None:
+        """Another installation of the same cluster name starts an attempt of this name here."""
+        if attempt_id not in self.attempts and attempt_id not in self.removed:
+            self.scheduler.note(f"{attempt_id} started by another installation")
+            attempt = self._new(attempt_id)
+            attempt.mark, attempt.forged, attempt.live = "other", True, True
+            self._news(attempt)
+
+    def move_out(self) -> None:
+        """The other installation has ended all of its attempts, and removed them."""
+        for attempt in [attempt for attempt in self.attempts.values() if attempt.mark]:
+            attempt.live = False
+            del self.attempts[attempt.id]
+
     def finish_all(self) -> None:
         """Nodes are back, and whatever runs rightly ends by itself within seconds; orphans wait to be stopped."""
         self.calm = True
         self.refusing = False
+        self.move_out()
         for attempt in list(self.attempts.values()):
             attempt.unlisted_until = 0.0
             self.find_node(attempt)
@@ -370,6 +404,17 @@ class SimulatedEngine:
     def __init__(self, server: SimulatedEngineServer, process: Process) -> None:
         self._server = server
         self._process = process
+        self._installation = Installation(id="")
+
+    def identity(self) -> EngineIdentity:
+        found: EngineIdentity = self._ask("identity", lambda: self._server.identity)
+        return found
+
+    def bind(self, installation: Installation, *, claim: bool = False) -> None:
+        self._installation = installation
+
+    def others(self) -> dict[str, _Names]:
+        return {}
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         if isinstance(leadership := getattr(confirm, "__self__", None), Leadership):
@@ -382,7 +427,9 @@ class SimulatedEngine:
         return seen
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
-        seen: Observation | None = self._ask(f"stop {attempt}", lambda: self._server.stop(attempt, grace_seconds, uid))
+        seen: Observation | None = self._ask(
+            f"stop {attempt}", lambda: self._server.stop(attempt, grace_seconds, uid, self._installation)
+        )
         return seen
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
@@ -393,10 +440,10 @@ class SimulatedEngine:
         self._ask(f"settle {attempt}", lambda: self._server.settle(attempt))
 
     def forget(self, attempt: AttemptId) -> None:
-        self._ask(f"forget {attempt}", lambda: self._server.forget(attempt))
+        self._ask(f"forget {attempt}", lambda: self._server.forget(attempt, self._installation))
 
     def list(self) -> _Observations:
-        seen: _Observations = self._ask("list", self._server.listing)
+        seen: _Observations = self._ask("list", lambda: self._server.listing(self._installation))
         now = self._server.scheduler.now
         self._server.listed[self._process.name] = now
         for observation in seen:
@@ -417,7 +464,9 @@ class SimulatedEngine:
                     seen = news.get(timeout=1.0)
                 except queue.Empty:
                     continue
-                sink(seen)
+                attempt = self._server.attempts.get(seen.attempt)
+                if attempt is None or self._installation.owns(attempt.mark or self._installation.id):
+                    sink(seen)
         finally:
             self._server._watches.remove(news)
 

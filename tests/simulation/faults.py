@@ -48,6 +48,8 @@ FAULTS: dict[str, tuple[float, str]] = {
     "removed-by-hand": (2.0, "remove_attempt"),
     "unlisted": (4.0, "unlist_attempt"),
     "made-by-hand": (5.0, "forge_attempt"),
+    "other-engine": (4.0, "change_engine"),
+    "other-installation": (4.0, "settle_in"),
 }
 
 
@@ -86,6 +88,9 @@ class Faults:
             computer.machine.set_rate(1.0)
             if computer.process is not None:
                 computer.process.fibers[0].hangs_until = self.scheduler.now
+            if computer.engine is not self.simulation.engine:
+                computer.engine = self.simulation.engine
+                computer.crash()
             computer.start()
 
     def wrote(self, process_name: str) -> None:
@@ -324,6 +329,20 @@ class Faults:
         live = [attempt for attempt in self.simulation.engine.attempts.values() if not attempt.ended]
         if live:
             self.simulation.engine.unlist(self.scheduler.rng.choice(live), self.scheduler.rng.random() * 60)
+
+    def change_engine(self) -> None:
+        """A replica is started anew, by mistake on another engine, which has nothing of what runs; or on the right one again."""
+        simulation = self.simulation
+        if simulation.keys.engine in simulation.oracle.values:  # else the other one might be recorded, and be the right one
+            computer = self._any()
+            computer.engine = simulation.other_engine if computer.engine is simulation.engine else simulation.engine
+            computer.crash()
+
+    def settle_in(self) -> None:
+        """Another installation of our cluster's name starts an attempt under a name that ours may want."""
+        task = self.scheduler.rng.choice([*self.simulation.oracle.accepted, "of-nobody"])
+        number = max(self.simulation.oracle.admitted.get(task, 0), 0) + self.scheduler.rng.randint(1, 2)
+        self.simulation.engine.settle_in(AttemptId(task, number))
 
     def forge_attempt(self) -> None:
         """Somebody makes an attempt by hand, in our name, of a task that holds nothing."""

@@ -287,6 +287,22 @@ MUTANTS = [
         "a leader stays when its lease cannot be renewed",
         (Edit("election.term:Leadership.why_ended", "self._clock.boottime() >= self._deadline", "False"),),
     ),
+    # -- who we are, and which engine is ours
+    Mutant(
+        "a replica with another engine leads",
+        (Edit("core.installation:difference", "if own.name != recorded.name:", "return ''\n    if own.name != recorded.name:"),),
+    ),
+    Mutant(
+        "another installation's attempts are listed as ours",
+        (Edit("core.installation:Installation.owns", "mark == self.id if mark else self.adopts_unmarked", "True"),),
+    ),
+    Mutant(
+        "each election makes another installation",
+        (
+            Edit("election.foundation:_installation", "found = _read(", "told, found = '', _read("),
+            Edit("election.foundation:_installation", "if found is None:", "if True:"),
+        ),
+    ),
     # -- the sentinel, which deposes leaders whose process is gone
     Mutant(
         "a deposition does not compare the term",

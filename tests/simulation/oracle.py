@@ -110,6 +110,11 @@ class Oracle:
         if status is not None and attempt.asked is not None and status.hold != attempt.asked:
             raise Violation("I1", f"{attempt.id} runs with {attempt.asked}, but its task holds {status.hold}", task_id)
 
+    def on_touch(self, attempt: Attempt, what: str) -> None:
+        """What another installation runs is not ours to touch."""
+        if attempt.mark:
+            raise Violation("I5", f"{attempt.id} of another installation is {what}", attempt.id.task_id)
+
     def on_create(self, attempt: AttemptId) -> None:
         """Persist before act: what is to be started has been admitted, and that stands in etcd."""
         if attempt.number > self.admitted.get(attempt.task_id, 0):
@@ -194,6 +199,13 @@ class Oracle:
 
     def _machine(self, process: str) -> Machine:
         return self.machines[process.partition(".")[0]]
+
+    def _on_installation(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+        """Made once, and never another one."""
+        if event.item is not None and event.key in self.values:
+            old, new = (codec.decode_mapping(value)["id"] for value in (self.values[event.key], event.item.value))
+            if old != new:
+                raise Violation("I7", f"{writer} made installation {old} another one, {new}")
 
     def _on_epoch(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
         if event.item is not None and writer != USER:
@@ -492,7 +504,7 @@ class Oracle:
 
     def running(self) -> list[Attempt]:
         """What truly runs."""
-        return [attempt for attempts in self.engine.every.values() for attempt in attempts if attempt.live]
+        return [attempt for attempts in self.engine.every.values() for attempt in attempts if attempt.live and not attempt.mark]
 
     def history(self, task_id: str) -> list[str]:
         """A task's recorded steps, and the truth about its attempts, for a report."""

@@ -69,6 +69,7 @@ class Computer:
         self.process: Process | None = None
         self.replica: Replica | None = None
         self.lives = 0
+        self.engine = simulation.engine
 
     def start(self) -> None:
         """Start the program, unless it runs."""
@@ -114,7 +115,7 @@ class Computer:
         )
         self.replica = Replica(
             SimulatedStore(simulation.etcd, process),
-            SimulatedEngine(simulation.engine, process),  # type: ignore[arg-type]  # its stop event is a simulated one
+            SimulatedEngine(self.engine, process),  # type: ignore[arg-type]  # its stop event is a simulated one
             clock,
             options,
             audit=dict,
@@ -154,6 +155,10 @@ class Simulation:
         self.engine = SimulatedEngineServer(
             self.scheduler, self.oracle, gates=gates, keeps=rng.random() < 0.3, frees_names=gates and rng.random() < 0.7
         )
+        self.other_engine = SimulatedEngineServer(
+            self.scheduler, self.oracle, gates=False, keeps=False, frees_names=False, name="other-engine"
+        )
+        self.other_engine.every = self.engine.every  # of the same tasks
         self.endpoints = Endpoints(self.scheduler)
         self.fast_takeover = rng.random() < 0.6  # else a dead leader's lease is waited for
         self.oracle.etcd, self.oracle.engine, self.oracle.endpoints = self.etcd, self.engine, self.endpoints

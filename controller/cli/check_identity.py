@@ -1,0 +1,76 @@
+"""The points of `tally check` about who this installation is, and which engine is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from controller.cli.check_point import Point, Verdict
+from controller.core.errors import CorruptValue, TallyError
+from controller.core.installation import EngineIdentity, EngineRecord, Installation, decode_engine, decode_installation, difference
+from controller.store.base import KeyValue
+
+if TYPE_CHECKING:
+    from controller.cli.session import Session
+    from controller.engine.base import Engine
+
+
+def identity_points(session: Session) -> Iterator[Point]:
+    """The installation, its recorded engine, the engine as it is seen from here, and what others have in it."""
+    keys = session.client.keys
+    installation, record = (_stored(session, key) for key in (keys.installation, keys.engine))
+    if installation is None:
+        yield Point("installation", Verdict.WARNING, "has no id yet: the first election of this version makes it")
+        return
+    try:
+        known = decode_installation(installation.value)
+        recorded = decode_engine(record.value) if record is not None else None
+    except CorruptValue as error:
+        yield Point("installation", Verdict.WRONG, f"its records were damaged: {error}; the next election puts them back")
+        return
+    yield Point("installation", Verdict.OK, known.id)
+    yield from _of_engine(session, known, recorded)
+
+
+def _stored(session: Session, key: str) -> KeyValue | None:
+    client = session.client
+    return client.store.get(key, deadline=client.clock.boottime() + session.settings.request_timeout_seconds)[0]
+
+
+def _of_engine(session: Session, installation: Installation, record: EngineRecord | None) -> Iterator[Point]:
+    from controller.cli.engines import open_engine
+
+    try:
+        engine = open_engine(session)
+        if engine is None:
+            return
+        try:
+            yield from _asked(engine, installation, record)
+        finally:
+            engine.close()
+    except TallyError as error:
+        yield Point("engine", Verdict.WARNING, f"cannot be asked from here: {error}")
+
+
+def _asked(engine: Engine, installation: Installation, record: EngineRecord | None) -> Iterator[Point]:
+    own = engine.identity()
+    if why := difference(record.engine, own) if record is not None else "":
+        yield Point("engine", Verdict.WRONG, f"{why}. `tally engine show` says more")
+        return
+    yield Point("engine", Verdict.OK, f"{own}, as recorded")
+    if not _is_certain(own):
+        rule = 'namespace kube-system: {apiGroups: [""], resources: [namespaces], resourceNames: [kube-system], verbs: [get]}'
+        yield Point(
+            "engine",
+            Verdict.WARNING,
+            f"another cluster with these namespaces could not be told from it; add this rule, say: {rule}",
+        )
+    engine.bind(installation)
+    engine.list()
+    for mark, names in engine.others().items():
+        seen = f"{len(names)} attempts of installation {mark or '(none)'} have this cluster's name, and are left alone"
+        yield Point("others", Verdict.WARNING, f"{seen}: give one another cluster name, or see `tally engine adopt --installation`")
+
+
+def _is_certain(own: EngineIdentity) -> bool:
+    return bool(own.id or any(own.parts.values()))

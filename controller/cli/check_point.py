@@ -1,0 +1,22 @@
+"""One point of `tally check`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Verdict(StrEnum):
+    """How a point stands; `WRONG` makes the exit code 1."""
+
+    OK = "ok"
+    WARNING = "warning"
+    WRONG = "wrong"
+
+
+class Point(NamedTuple):
+    """One thing that was checked, and what was seen."""
+
+    name: str
+    verdict: Verdict
+    seen: str

@@ -1,0 +1,163 @@
+"""`tally engine`: which engine the installation has, and changing that on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from controller.cli import output as out
+from controller.cli.session import ERROR, Session
+from controller.cli.terminal import say, say_lines
+from controller.core.errors import TallyError, UserError
+from controller.core.printable import one_line
+
+if TYPE_CHECKING:
+    from controller.core.records import Task
+    from controller.engine.base import Engine
+
+SETTINGS = ("engine", "state_dir", "kubeconfig", "kube_context", "kube_namespaces")
+SHOWN = 20
+STOP_SECONDS = 30.0  # after the grace
+
+
+def show(session: Session, output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "") -> None:
+    """Show the recorded engine, and whether the one that can be reached from here is it.
+
+    Without flags that one is what the replicas have registered.
+    """
+    from controller.adoption import standing, to_json
+    from controller.core.installation import difference
+
+    out.check_form(output, ("json", "yaml"))
+    client = session.client
+    before = standing(client.store, client.keys, client.clock)
+    document: dict[str, Any] = to_json(before)
+    lines = [f"installation: {before.installation.id}"]
+    lines.append(f"recorded:     {before.record.engine if before.record is not None else 'none yet'}")
+    try:
+        engine = _open(session)
+    except TallyError as error:
+        lines.append(f"from here:    cannot be reached: {error}")
+    else:
+        try:
+            own = engine.identity()
+            why = difference(before.record.engine, own) if before.record is not None else ""
+            lines.append(f"from here:    {own}: {why or 'the recorded one'}")
+            document["here"] = {"engine": str(own), "difference": why}
+            others = {} if why else _others(engine, before.installation)
+        except TallyError as error:
+            others = {}
+            lines.append(f"from here:    cannot be asked: {error}")
+        finally:
+            engine.close()
+        document["others"] = {mark: list(names) for mark, names in others.items()}
+        lines += [f"left alone:   {len(names)} attempts of installation {mark or '(none)'}" for mark, names in others.items()]
+    if output:
+        out.print_document(document, output)
+    else:
+        say_lines("\n".join(map(one_line, lines)))
+
+
+def adopt(
+    session: Session,
+    names: Annotated[list[str] | None, typer.Argument(metavar="ATTEMPT…", help="With --installation: only these attempts.")] = None,
+    forget_running: Annotated[
+        bool,
+        typer.Option(
+            "--forget-running",
+            help="Change the engine although tasks hold resources. Nobody looks at the old engine any more: their holds end as if "
+            "their attempts were gone, and whatever is retried runs BESIDE what still runs there. Two attempts of one task may "
+            "run at the same time. Stop what runs there first.",
+        ),
+    ] = False,
+    installation: Annotated[
+        str,
+        typer.Option(
+            metavar="OLD-ID",
+            help="Take over what an installation left whose etcd is lost for good: its attempts are stopped and removed. Lists "
+            "them, and does nothing, without --yes.",
+        ),
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="With --installation: do it.")] = False,
+    grace_seconds: Annotated[float, typer.Option(min=0.0, help="With --installation: between the signal and the kill.")] = 30.0,
+) -> None:
+    """Record another engine as this installation's: that which the flags name.
+
+    A replica whose engine is not the recorded one does not lead, since what the engine lacks would count as gone. Refused while
+    anything holds resources. Run it where the engine can be reached, with the flags of the replicas: --engine, --state-dir, ….
+    """
+    if installation:
+        _take_over(session, installation, names or (), grace_seconds, yes=yes)
+        return
+    if names or yes:
+        raise typer.BadParameter("ATTEMPT and --yes belong to --installation")
+    from controller.adoption import CONSEQUENCE, adopt_engine
+    from controller.client.client import requester
+
+    if session.given("engine") is None:
+        raise typer.BadParameter("--engine: say which engine is to be recorded, with its flags")
+    engine = _open(session)
+    try:
+        own = engine.identity()
+    finally:
+        engine.close()
+    client = session.client
+    before = adopt_engine(client.store, client.keys, client.clock, own, requester(), forget_running=forget_running)
+    if before.holding:
+        say(f"given up: {_named(before.holding)}. {CONSEQUENCE}.")
+    say(f"recorded: {own}")
+    say(f"before:   {before.record.engine if before.record is not None else 'none'}")
+
+
+def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds: float, *, yes: bool) -> None:
+    from controller.adoption import left_by, standing, take_over
+
+    client = session.client
+    before = standing(client.store, client.keys, client.clock)
+    if before.installation.id == lost:
+        raise UserError(f"{lost} is this installation itself: what it runs is cancelled with `tally cancel`")
+    engine = _open(session)
+    try:
+        others = _others(engine, before.installation)
+        if lost not in others:
+            raise UserError(f"the engine has nothing of installation {lost}: there are {', '.join(filter(None, others)) or 'none'}")
+        found = left_by(engine, lost, set(names))
+        for seen in found:
+            say(f"{seen.attempt}  {seen.phase}  {'has stopped' if seen.stopped else 'is stopped'}, and removed")
+        if not yes:
+            say("Nothing was done. If that installation's etcd is lost for good, add --yes.")
+            return
+        left = take_over(engine, found, grace_seconds, STOP_SECONDS, client.clock)
+    finally:
+        engine.close()
+    if left:
+        say(f"still there, without proof that they stopped: {', '.join(map(str, left))}. Run it again.")
+        raise typer.Exit(ERROR)
+    say(f"{len(found)} attempts of installation {lost} were stopped and removed.")
+
+
+def _open(session: Session) -> Engine:
+    """The engine of the flags; without --engine, what the replicas have registered."""
+    from controller.app import make_engine
+    from controller.cli.engines import open_engine
+
+    if session.given("engine") is not None:
+        return make_engine(session.settings.engine, session.settings, session.client.clock)
+    engine = open_engine(session)
+    if engine is None:
+        raise UserError("no replica is registered whose engine can be reached from here: give --engine, and its flags")
+    return engine
+
+
+def _others(engine: Engine, installation: Any) -> dict[str, list[str]]:
+    engine.bind(installation)
+    engine.list()
+    return {mark: list(names) for mark, names in engine.others().items()}
+
+
+def _named(tasks: Iterable[Task]) -> str:
+    found = sorted(task.id for task in tasks)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{len(found)} tasks: {', '.join(found[:SHOWN])}{more}"

@@ -1,0 +1,38 @@
+"""What an audit finds about who this installation is, and what else has its cluster's name in the engine: notices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from controller.core.finding import Finding, Severity
+from controller.core.world import World
+
+
+def other_engine(world: World, why: str) -> Finding:
+    """The engine that was to be checked is not the recorded one: what it lists says nothing about this installation."""
+    return Finding(
+        invariant="identity",
+        subject="engine/asked",
+        what=f"is not this installation's, and was not checked: {why}",
+        since_revision=world.mod_of("engine", ()),
+        likely_cause="other flags or settings than those of the replicas that lead; or the engine was moved or made anew",
+        repair="use the recorded engine (`tally engine show`), or change the record on purpose (`tally engine adopt`)",
+        severity=Severity.NOTICE,
+    )
+
+
+def check_others(others: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Attempts of other installations of the cluster's name, by their id ("" for none)."""
+    for mark, names in sorted(others.items()):
+        lost = f"give one of the two another cluster name; or, its etcd being lost: `tally engine adopt --installation {mark}`"
+        whose = f"of installation {mark}" if mark else "that carry no installation's id"
+        yield Finding(
+            invariant="identity",
+            subject=f"installation/{mark or '-'}",
+            what=f"{len(names)} attempts {whose} are in the engine under this cluster's name ({', '.join(names[:3])}"
+            f"{', …' if len(names) > 3 else ''}): left alone, and not counted",
+            since_revision=0,
+            likely_cause="another etcd's Tally of the same cluster name uses this engine; or its etcd was lost, and made anew",
+            repair=lost if mark else "remove them by hand once nobody needs them",
+            severity=Severity.NOTICE,
+        )

@@ -1,0 +1,140 @@
+"""What an election stands on: the installation's id, which the first one makes, and the record of the installation's engine.
+
+Both are compared and written in the election's own transaction: nobody is elected on a record that was replaced meanwhile.
+Each term's record repeats them, so that a key that was deleted or damaged by hand is put back as it was, and neither the
+installation nor its engine becomes another one by that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import structlog
+
+from controller.core import codec
+from controller.core.errors import CorruptValue, TallyError
+from controller.core.installation import (
+    EngineIdentity,
+    EngineRecord,
+    Installation,
+    decode_engine,
+    decode_installation,
+    difference,
+    merged,
+)
+from controller.store.base import Guard, KeyValue, Put, Write
+
+ID_DIGITS = 16
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class OtherEngine(TallyError):
+    """The engine of this replica is not the recorded one: it must not lead."""
+
+
+class Foundation(NamedTuple):
+    """What the winner will stand on, the compares that keep it so, and what has to be written of it."""
+
+    installation: Installation
+    engine: EngineRecord
+    guards: tuple[Guard, ...]
+    writes: tuple[Write, ...]
+
+    def of_term(self) -> dict[str, Any]:
+        """What the term's record repeats."""
+        return {"installation": self.installation.id, "engine": msgspec.to_builtins(self.engine.engine)}
+
+
+class Records(NamedTuple):
+    """The keys as they stand (None: absent), and the record of the term before ({}: there is none, or it does not parse)."""
+
+    installation: KeyValue | None
+    engine: KeyValue | None
+    previous: Mapping[str, Any]
+
+
+class Candidate(NamedTuple):
+    """Who wants to be elected, with which engine. `op` is unique to the election, `now` in seconds since the epoch."""
+
+    replica: str
+    version: str
+    engine: EngineIdentity
+    now: float
+    op: str
+
+
+def lay(keys: tuple[str, str], records: Records, candidate: Candidate, *, is_first: bool) -> Foundation:
+    """The foundation of the next term. `keys` are those of the installation and of the engine; `is_first`: nobody has led yet.
+
+    Raises OtherEngine when the candidate's engine is not the recorded one, CorruptValue when a record cannot be read and the
+    term before does not tell it either.
+    """
+    installation = _installation(records, candidate, is_first=is_first)
+    engine = _engine(records, candidate, installation)
+    guards: list[Guard] = []
+    writes: list[Write] = []
+    for key, item, record in zip(keys, records[:2], (installation, engine), strict=True):
+        guards.append(Guard(key, item.mod if item is not None else 0))
+        stored = _mapping(item)
+        value = {**stored, **msgspec.to_builtins(record)}  # what a newer version has added is kept
+        if value != stored:
+            writes.append(Put(key, codec.encode({**value, "op": candidate.op})))
+    return Foundation(installation, engine, tuple(guards), tuple(writes))
+
+
+def _installation(records: Records, candidate: Candidate, *, is_first: bool) -> Installation:
+    """The recorded one; else that of the term before; else a new one."""
+    told = records.previous.get("installation")
+    # A version that gave no ids has led: what it left without one is ours.
+    unmarked = not is_first and not told
+    found = _read(records.installation, decode_installation, may_fail=bool(told))
+    if found is None:
+        identifier = told if isinstance(told, str) and told else hashlib.sha256(candidate.op.encode()).hexdigest()[:ID_DIGITS]
+        found = Installation(id=identifier, created_at=candidate.now, version=candidate.version)
+    return found if found.adopts_unmarked or not unmarked else msgspec.structs.replace(found, adopts_unmarked=True)
+
+
+def _engine(records: Records, candidate: Candidate, installation: Installation) -> EngineRecord:
+    """The recorded one, with what the candidate knows beyond it; else that of the term before; else the candidate's own."""
+    known = records.previous.get("engine")
+    record = _read(records.engine, decode_engine, may_fail=bool(known))
+    own = candidate.engine
+    if record is None:
+        try:
+            engine = msgspec.convert(known, EngineIdentity) if known else own
+        except msgspec.ValidationError as error:
+            raise CorruptValue(f"the engine's record is gone, and the term before tells none: {error}") from error
+        record = EngineRecord(engine=engine, installation=installation.id, recorded_at=candidate.now, recorded_by=candidate.replica)
+    if why := difference(record.engine, own):
+        raise OtherEngine(f"{why}; `tally engine show` says more, `tally engine adopt` changes the record")
+    if record.installation != installation.id:
+        raise OtherEngine(
+            f"the engine is recorded for installation {record.installation}, and this one is {installation.id}: one of the two "
+            "keys was changed by hand. Restore it, or give up what runs with `tally engine adopt`"
+        )
+    return msgspec.structs.replace(record, engine=merged(record.engine, own))
+
+
+def _mapping(item: KeyValue | None) -> dict[str, Any]:
+    try:
+        return codec.decode_mapping(item.value) if item is not None else {}
+    except CorruptValue:
+        return {}
+
+
+def _read(item: KeyValue | None, decode: Callable[[bytes], T], *, may_fail: bool) -> T | None:
+    """The record; None when it is absent, or cannot be read although it may. Raises CorruptValue."""
+    if item is None:
+        return None
+    try:
+        return decode(item.value)
+    except CorruptValue as error:
+        if not may_fail:
+            raise CorruptValue(f"{item.key}: {error}; nobody can be elected before it is restored") from error
+        log.warning("a record was damaged by hand, and is put back as the last term had it", key=item.key, error=str(error))
+        return None

@@ -1,0 +1,62 @@
+"""What an API server says of itself: which cluster it is, and its version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from controller.core.installation import EngineIdentity
+from controller.engine.base import EngineUnavailable
+from controller.engine.kubernetes_api import ApiRefused, KubernetesApi
+from controller.engine.kubernetes_refusals import unavailable
+from controller.engine.pod import NOT_JSON_OF_ITS_TYPE
+
+CLUSTER_NAMESPACE = "kube-system"  # made with the cluster and never removed, so that its uid names the cluster
+
+
+class _Version(msgspec.Struct, frozen=True):
+    minor: str
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    uid: str
+
+
+class _Namespace(msgspec.Struct, frozen=True):
+    metadata: _Meta
+
+
+def identity(api: KubernetesApi, namespaces: Sequence[str]) -> EngineIdentity:
+    """The uid of kube-system, where it may be read; else those of the namespaces that are used.
+
+    Where none may be read, the namespaces' names alone are left: another cluster that has these cannot be told from this one,
+    and `tally check` says so. Raises EngineUnavailable.
+    """
+    cluster = _uid_of(api, CLUSTER_NAMESPACE)
+    parts = {f"namespace {name}": "" if cluster else _uid_of(api, name) for name in namespaces}
+    return EngineIdentity(name="kubernetes", id=cluster, parts=parts)
+
+
+def minor_version(api: KubernetesApi) -> int:
+    """The second number of the server's version. Raises EngineUnavailable."""
+    with unavailable("the server's version cannot be read"):
+        data = api.call("GET", "/version")
+    try:
+        return int(re.sub("[^0-9]", "", msgspec.json.decode(data, type=_Version).minor))  # some say "27+"
+    except NOT_JSON_OF_ITS_TYPE as error:
+        raise EngineUnavailable(f"Kubernetes sends a version that cannot be read: {error}") from error
+
+
+def _uid_of(api: KubernetesApi, namespace: str) -> str:
+    """Its uid; "" when there is no such namespace, or it may not be read."""
+    with unavailable(f"namespace {namespace} cannot be read"):
+        try:
+            return msgspec.json.decode(api.call("GET", f"/api/v1/namespaces/{namespace}"), type=_Namespace).metadata.uid
+        except NOT_JSON_OF_ITS_TYPE as error:
+            raise EngineUnavailable(f"Kubernetes sends a namespace that cannot be read: {error}") from error
+        except ApiRefused as error:
+            if error.code in (403, 404):
+                return ""
+            raise

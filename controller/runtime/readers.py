@@ -1,0 +1,59 @@
+"""Whoever reads a replica's model from other threads: those who hold it still for a moment, and those who hear of changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from controller import bulkhead
+from controller.core.records import Change
+from controller.core.view import Listener
+from controller.core.world import World
+
+
+class Readers:
+    """`lock` keeps readers out while the model changes, and the model from changing while they read."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.lock = threading.RLock()
+        self._listeners: list[Listener] = [*listeners]
+
+    def reading(self, world: Callable[[], World]) -> AbstractContextManager[World]:
+        """The model, held still until the context ends."""
+
+        @contextmanager
+        def held() -> Iterator[World]:
+            with self.lock:
+                yield world()
+
+        return held()
+
+    def subscribe(self, listener: Listener, revision: Callable[[], int]) -> Callable[[], None]:
+        """Tell `listener` of all changes, beginning with where the model stands; the returned call ends it."""
+        with self.lock:
+            self._listeners.append(listener)
+            listener.reloaded(revision())
+
+        def end() -> None:
+            with self.lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return end
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:
+        """See Listener; the caller holds the model."""
+        self._tell(lambda listener: listener.changed(changes, revision))
+
+    def reloaded(self, revision: int) -> None:
+        """See Listener; the caller holds the model."""
+        self._tell(lambda listener: listener.reloaded(revision))
+
+    def _tell(self, what: Callable[[Listener], None]) -> None:
+        for listener in list(self._listeners):
+            try:
+                what(listener)
+            except Exception as error:  # noqa: BLE001  # a reader's fault is no writer's: it is told nothing any more
+                bulkhead.caught("listener", error)
+                self._listeners.remove(listener)

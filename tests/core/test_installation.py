@@ -1,0 +1,114 @@
+"""Which engine is the recorded one, and whose an attempt is: the rules at the top of `core.installation`, case by case."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core import codec
+from controller.core.errors import CorruptValue
+from controller.core.installation import (
+    EngineIdentity,
+    EngineRecord,
+    Installation,
+    decode_engine,
+    decode_installation,
+    difference,
+    encode,
+    merged,
+)
+from controller.core.records import Change
+from controller.core.world import World
+
+CLUSTER = EngineIdentity(name="kubernetes", id="cluster-1", parts={"namespace a": "", "namespace b": ""})
+UIDS = EngineIdentity(name="kubernetes", parts={"namespace a": "uid-a", "namespace b": "uid-b"})
+NAMES = EngineIdentity(name="kubernetes", parts={"namespace a": "", "namespace b": ""})
+FOLDER = EngineIdentity(name="process", id="folder-1")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own"),
+    [
+        pytest.param(FOLDER, FOLDER, id="the same"),
+        pytest.param(FOLDER, EngineIdentity(name="process", id="folder-1", details={"folder": "/elsewhere"}), id="another path"),
+        pytest.param(
+            CLUSTER, EngineIdentity(name="kubernetes", id="cluster-1", parts={**CLUSTER.parts, "namespace c": ""}), id="more"
+        ),
+        pytest.param(UIDS, EngineIdentity(name="kubernetes", parts={**UIDS.parts, "namespace c": "uid-c"}), id="more uids"),
+        pytest.param(NAMES, CLUSTER, id="the cluster is known by now"),
+        pytest.param(NAMES, NAMES, id="nothing was ever known"),
+        pytest.param(
+            UIDS, EngineIdentity(name="kubernetes", parts={"namespace a": "uid-a", "namespace b": ""}), id="one is enough"
+        ),
+        pytest.param(CLUSTER, EngineIdentity(name="kubernetes", id="cluster-1", parts=UIDS.parts), id="the cluster decides"),
+    ],
+)
+def test_the_recorded_engine_is_known_again(recorded: EngineIdentity, own: EngineIdentity) -> None:
+    assert difference(recorded, own) == ""
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own", "words"),
+    [
+        pytest.param(FOLDER, EngineIdentity(name="null", id="null"), "the recorded one is process", id="another kind"),
+        pytest.param(FOLDER, EngineIdentity(name="process", id="folder-2"), "the recorded one is process", id="another id"),
+        pytest.param(
+            CLUSTER, EngineIdentity(name="kubernetes", id="cluster-1", parts={"namespace a": ""}), "lacks namespace b", id="less"
+        ),
+        pytest.param(CLUSTER, NAMES, "cannot tell", id="cannot tell"),
+        pytest.param(UIDS, NAMES, "cannot tell", id="cannot tell the uids"),
+        pytest.param(
+            UIDS, EngineIdentity(name="kubernetes", id="cluster-2", parts=NAMES.parts), "cannot tell", id="only the other"
+        ),
+        pytest.param(
+            UIDS,
+            EngineIdentity(name="kubernetes", parts={"namespace a": "uid-a", "namespace b": "x"}),
+            "the recorded",
+            id="one differs",
+        ),
+    ],
+)
+def test_another_engine_is_told_apart_and_named(recorded: EngineIdentity, own: EngineIdentity, words: str) -> None:
+    assert words in difference(recorded, own)
+
+
+def test_a_record_learns_and_forgets_nothing() -> None:
+    assert merged(FOLDER, FOLDER) is FOLDER
+    more = EngineIdentity(name="kubernetes", id="cluster-1", parts={"namespace b": "", "namespace c": "uid-c"})
+    learnt = merged(UIDS, more)
+    assert (learnt.id, learnt.parts) == (
+        "cluster-1",
+        {"namespace a": "uid-a", "namespace b": "uid-b", "namespace c": "uid-c"},
+    )
+
+
+def test_what_carries_no_id_belongs_to_an_upgraded_installation_alone() -> None:
+    assert Installation(id="a").owns("a")
+    assert not Installation(id="a").owns("b")
+    assert not Installation(id="a").owns("")
+    assert Installation(id="a", adopts_unmarked=True).owns("")
+    assert not Installation(id="a", adopts_unmarked=True).owns("b")
+
+
+def test_both_records_are_read_as_they_are_written() -> None:
+    installation = Installation(id="0123abcd", created_at=5.0, version="1", adopts_unmarked=True)
+    record = EngineRecord(engine=UIDS, installation="0123abcd", recorded_at=5.0, recorded_by="r1")
+    assert decode_installation(encode(installation, "op")) == installation
+    assert decode_engine(encode(record, "op")) == record
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"[]", b"\xff", b"{}", b'{"id":5}', b'{"id":""}', b'{"id":"a b"}', b'{"id":"%s"}' % (b"a" * 64)]
+)
+def test_a_damaged_record_is_quarantined_and_what_was_read_last_stays(value: bytes) -> None:
+    """Neither identity may be taken for absent: another engine could be recorded in its place."""
+    with pytest.raises(CorruptValue):
+        decode_installation(value)
+    world = World()
+    world.apply(Change("installation", (), encode(Installation(id="a"), "op"), 1, 1))
+    world.apply(Change("engine", (), encode(EngineRecord(engine=FOLDER, installation="a"), "op"), 2, 2))
+    world.apply(Change("installation", (), value, 3, 1))
+    world.apply(Change("engine", (), codec.encode({"engine": {"name": 1}}), 4, 2))
+    assert {kind for kind, _ in world.quarantine} == {"installation", "engine"}
+    assert world.installation is not None
+    assert world.engine is not None
+    assert (world.installation.id, world.engine.engine) == ("a", FOLDER)

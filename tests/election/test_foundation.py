@@ -1,0 +1,182 @@
+"""What elections stand on: the installation's id is made once, and nobody is elected on another engine than the recorded one."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core import codec
+from controller.core.errors import CorruptValue
+from controller.core.installation import EngineIdentity, EngineRecord, Installation, decode_engine, decode_installation, encode
+from controller.store.base import Delete, Guard, Refused, Transaction
+from controller.store.memory import MemoryStore
+from tests.election.test_elector import KEYS, Candidate, put
+from tests.support.bench import HandClock
+
+ONE, TWO = EngineIdentity(name="test", id="e1"), EngineIdentity(name="test", id="e2")
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def memory(clock: HandClock) -> MemoryStore:
+    return MemoryStore(clock)
+
+
+@pytest.fixture
+def one(memory: MemoryStore, clock: HandClock) -> Candidate:
+    return Candidate(memory, clock)
+
+
+@pytest.fixture
+def other(memory: MemoryStore, clock: HandClock) -> Candidate:
+    return Candidate(memory.client(), clock, "b")
+
+
+def installation(store: MemoryStore) -> Installation:
+    item, _ = store.get(KEYS.installation, deadline=0)
+    assert item is not None
+    return decode_installation(item.value)
+
+
+def engine(store: MemoryStore) -> EngineRecord:
+    item, _ = store.get(KEYS.engine, deadline=0)
+    assert item is not None
+    return decode_engine(item.value)
+
+
+def hand_over(one: Candidate) -> None:
+    one.elector.release("test", campaign_again=False)
+    one.elector.step()
+    assert one.elector.leadership is None
+
+
+def delete(store: MemoryStore, key: str) -> None:
+    item, _ = store.get(key, deadline=0)
+    assert item is not None
+    store.commit(Transaction((Guard(key, item.mod),), (Delete(key),), "hand"), deadline=0)
+
+
+def test_the_first_election_makes_the_installation_and_no_later_one_changes_it(
+    memory: MemoryStore, one: Candidate, other: Candidate
+) -> None:
+    one.elect()
+    made, record = installation(memory), engine(memory)
+    assert len(made.id) >= 12
+    assert not made.adopts_unmarked
+    assert (record.engine, record.installation, record.recorded_by) == (ONE, made.id, "a")
+    hand_over(one)
+    other.elect()
+    assert (installation(memory), engine(memory)) == (made, record)
+
+
+def test_a_replica_whose_engine_has_not_told_does_not_campaign(one: Candidate) -> None:
+    one.identity = None
+    one.run(30)
+    assert one.elector.leadership is None
+    one.identity = ONE
+    one.run(3)
+    assert one.leads
+
+
+def test_a_replica_with_another_engine_does_not_campaign_until_the_record_is_changed(
+    memory: MemoryStore, one: Candidate, other: Candidate
+) -> None:
+    one.elect()
+    hand_over(one)
+    other.identity = TWO
+    other.run(30)
+    assert other.events == []
+    adopted = EngineRecord(engine=TWO, installation=installation(memory).id)
+    put(memory, KEYS.engine, encode(adopted, "adopt"))
+    other.run(10)
+    assert other.leads
+
+
+def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(memory: MemoryStore, one: Candidate, other: Candidate) -> None:
+    """The record is read, replaced by `tally engine adopt`, and only then the election arrives: it is refused."""
+    one.elect()
+    hand_over(one)
+    refused = []
+
+    def replace_first(real, transaction, **kwargs):  # type: ignore[no-untyped-def]
+        del other.store.on["commit"]
+        put(memory, KEYS.engine, encode(EngineRecord(engine=TWO, installation=installation(memory).id), "adopt"))
+        answer = real(transaction, **kwargs)
+        refused.append(isinstance(answer, Refused))
+        return answer
+
+    other.store.on["commit"] = replace_first
+    other.run(30)
+    assert refused == [True]
+    assert other.events == []
+    assert engine(memory).engine == TWO
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("key", [KEYS.installation, KEYS.engine])
+def test_what_was_removed_or_damaged_by_hand_is_put_back(
+    memory: MemoryStore, one: Candidate, other: Candidate, key: str, damaged: bool
+) -> None:
+    """By what the last term's record repeats: the installation stays the same, and its engine does."""
+    one.elect()
+    made, recorded = installation(memory), engine(memory).engine
+    hand_over(one)
+    if damaged:
+        put(memory, key, b"\xff")
+    else:
+        delete(memory, key)
+    other.identity = TWO
+    other.run(30)
+    assert other.events == []
+    other.identity = ONE
+    other.run(10)
+    assert other.leads
+    assert installation(memory).id == made.id
+    assert engine(memory).engine == recorded
+
+
+def test_a_record_that_cannot_be_read_nor_told_elects_nobody(memory: MemoryStore, one: Candidate) -> None:
+    put(memory, KEYS.engine, b"\xff")
+    with pytest.raises(CorruptValue, match="engine"):
+        one.elector.step()
+
+
+def test_two_keys_of_two_installations_elect_nobody(memory: MemoryStore, one: Candidate) -> None:
+    put(memory, KEYS.installation, encode(Installation(id="aaaa"), "hand"))
+    put(memory, KEYS.engine, encode(EngineRecord(engine=ONE, installation="bbbb"), "hand"))
+    one.run(30)
+    assert one.events == []
+
+
+@pytest.mark.parametrize("key_is_there", [False, True])
+def test_once_an_older_version_has_led_what_carries_no_id_is_adopted(
+    memory: MemoryStore, one: Candidate, key_is_there: bool
+) -> None:
+    """In an upgrade, and in a mixed one where the older version led after this one."""
+    put(memory, KEYS.epoch, codec.encode({"epoch": 7}))
+    put(memory, KEYS.term(7), codec.encode({"epoch": 7, "id": "old"}))
+    if key_is_there:
+        put(memory, KEYS.installation, encode(Installation(id="aaaa"), "hand"))
+    one.elect()
+    assert installation(memory).adopts_unmarked
+    assert not key_is_there or installation(memory).id == "aaaa"
+
+
+def test_what_a_newer_version_has_added_to_the_records_is_kept(memory: MemoryStore, one: Candidate) -> None:
+    put(memory, KEYS.installation, codec.encode({"id": "aaaa", "newer": [1]}))
+    one.elect()
+    item, _ = memory.get(KEYS.installation, deadline=0)
+    assert item is not None
+    assert codec.decode_mapping(item.value)["newer"] == [1]
+
+
+def test_an_election_adds_what_its_engine_knows_beyond_the_record(memory: MemoryStore, one: Candidate, other: Candidate) -> None:
+    one.identity = EngineIdentity(name="test", parts={"namespace a": ""})
+    one.elect()
+    hand_over(one)
+    other.identity = EngineIdentity(name="test", id="e1", parts={"namespace a": "", "namespace b": ""})
+    other.elect()
+    assert engine(memory).engine == other.identity

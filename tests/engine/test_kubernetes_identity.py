@@ -1,0 +1,110 @@
+"""Which cluster an API server is of, by what may be read there; and whose a pod is, whatever was done to its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from controller.core.installation import Installation, difference
+from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.kubernetes import KubernetesEngine
+from controller.fake_kubernetes import FakeCluster
+from tests.engine import kubernetes_cases as cases
+from tests.engine.process_cases import observation
+
+OURS, THEIRS = Installation(id="aaaa"), Installation(id="bbbb")
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    with FakeCluster(scale=0.02).start() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def engines(cluster: FakeCluster, tmp_path: Path) -> Iterator[cases.Engines]:
+    made: list[KubernetesEngine] = []
+
+    def make(**options: object) -> KubernetesEngine:
+        made.append(cases.engine_on(cluster, tmp_path, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+def test_the_uid_of_kube_system_names_the_cluster(cluster: FakeCluster, engines: cases.Engines) -> None:
+    cluster.add_namespace("kube-system", uid="cluster-1")
+    cluster.add_namespace("blue")
+    identity = engines(namespaces=("default", "blue")).identity()
+    assert (identity.id, identity.parts) == ("cluster-1", {"namespace default": "", "namespace blue": ""})
+
+
+def test_the_namespaces_uids_do_where_kube_system_may_not_be_read(cluster: FakeCluster, engines: cases.Engines) -> None:
+    """Another cluster has other uids; one namespace more is no other engine, one less is."""
+    cluster.add_namespace("kube-system", uid="cluster-1")
+    cluster.access.deny("get", "namespaces", namespace="kube-system")
+    cluster.add_namespace("blue", uid="blue-1")
+    both, one = engines(namespaces=("default", "blue")).identity(), engines(namespaces=("blue",)).identity()
+    assert (one.id, one.parts) == ("", {"namespace blue": "blue-1"})
+    assert difference(one, both) == ""
+    assert "lacks namespace default" in difference(both, one)
+    cluster.remove_namespace("blue")
+    cluster.add_namespace("blue", uid="of-another-cluster")
+    assert "the recorded one is" in difference(one, engines(namespaces=("blue",)).identity())
+
+
+def test_where_no_uid_may_be_read_the_names_are_left(cluster: FakeCluster, engines: cases.Engines) -> None:
+    """So that an older installation without the right goes on; one that once knew a uid does not fall back to it."""
+    known = engines().identity()
+    cluster.access.deny("get", "namespaces")
+    unknown = engines().identity()
+    assert unknown.parts == {"namespace default": ""}
+    assert difference(unknown, unknown) == difference(unknown, known) == ""
+    assert "cannot tell" in difference(known, unknown)
+
+
+def test_a_server_that_does_not_answer_tells_no_identity(cluster: FakeCluster, engines: cases.Engines) -> None:
+    engine = engines(timeout=0.5)
+    engine.identity()
+    cluster.stop()
+    with pytest.raises(EngineUnavailable):
+        engine.identity()
+
+
+def test_a_name_that_another_installation_has_is_refused_and_says_whose_it_is(engines: cases.Engines) -> None:
+    theirs, ours = engines(), engines()
+    theirs.bind(THEIRS)
+    ours.bind(OURS)
+    given = cases.running()
+    theirs.start(replace(given, installation=THEIRS.id))
+    with pytest.raises(AttemptRefused, match="of another installation of Tally, bbbb") as refusal:
+        ours.start(replace(given, installation=OURS.id))
+    assert refusal.value.reason == "NameTaken"
+
+
+@pytest.mark.parametrize("stripped", ["the installation's label", "all labels", "labels and annotations"])
+def test_a_pod_whose_marks_were_removed_by_hand_is_still_ours(cluster: FakeCluster, engines: cases.Engines, stripped: str) -> None:
+    """Else it would look gone, and run again beside itself."""
+    engine = engines()
+    engine.bind(OURS)
+    given = replace(cases.running(), installation=OURS.id)
+    engine.start(given)
+    with cluster.storage.lock:
+        stored = cluster.storage.pods.get(("default", str(given.attempt)))
+        assert stored is not None
+        document = stored.copy()
+        if stripped == "the installation's label":
+            del document["metadata"]["labels"]["tally.dev/installation"]
+        else:
+            document["metadata"]["labels"] = {}
+        if stripped == "labels and annotations":
+            document["metadata"]["annotations"] = {}
+        cluster.storage.pods.put(document)
+    seen = observation(engine, given.attempt)
+    assert seen is not None
+    assert not seen.stopped
