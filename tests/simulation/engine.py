@@ -120,18 +120,18 @@ class SimulatedEngineServer(Server):
             return _removed(launch.attempt)
         rng = self.scheduler.rng
         asked = demand(launch.spec, launch.pool)
-        if asked != launch.hold:
-            raise AttemptRefused("InvalidPool", f"asks for {asked}, and {launch.hold} is held", transient=True)
         attempt = self._new(launch.attempt)
         attempt.asked = asked
-        if self.refusing or (not self.calm and rng.random() < 0.03):
+        has_changed = asked != launch.hold
+        if has_changed or self.refusing or (not self.calm and rng.random() < 0.03):
             if launch.repeated:
                 # The refusal has to hold for every copy of the start: the name is kept from ever running.
                 self._end(attempt, Observation(attempt=launch.attempt, phase=Phase.FAILED, ran=False, reason="Refused"))
                 return self.look(attempt)
             self.attempts.pop(launch.attempt)
             self.every[launch.attempt.task_id].pop()
-            raise AttemptRefused("QuotaExceeded" if self.refusing else "Refused", "not accepted", transient=self.refusing)
+            reason = "InvalidPool" if has_changed else "QuotaExceeded" if self.refusing else "Refused"
+            raise AttemptRefused(reason, "not accepted", transient=has_changed or self.refusing)
         attempt.gated = self.gates
         if not self.gates:
             self._schedule_run(attempt)

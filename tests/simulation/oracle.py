@@ -358,7 +358,7 @@ class Oracle:
 
     def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
         """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true result."""
-        mine = [attempt for attempt in self.engine.every.get(task_id, ()) if attempt.id.number == old.attempt]
+        mine = [a for a in self.engine.every.get(task_id, ()) if a.id.number == old.attempt and not a.mark]
         given_up = new.abandoned >= old.attempt
         key = self.keys.request(task_id, "confirm-stopped")
         confirmed = key in changed and codec.decode_request("confirm-stopped", self.values[key]).attempt in (0, old.attempt)
