@@ -10,20 +10,21 @@ import threading
 import traceback
 from collections import Counter
 
-import structlog
-
 counts: Counter[tuple[str, str]] = Counter()
 """(where, class of the error) → times, in this process; for the metrics."""
 
 FRAMES = 20  # of the innermost, in the log
 _lock = threading.Lock()
-log = structlog.get_logger(__name__)
 
 
 def caught(where: str, error: BaseException, **about: str) -> None:
     """Count and log an error that goes no further. `about` names what it belongs to."""
     with _lock:
         counts[where, type(error).__name__] += 1
+    import structlog  # no command of the shell needs it to start
+
     # Bounded, and without the values of variables, whatever logs are set up: a leader must not spend its lease on it.
     trace = "".join(traceback.format_exception(error, limit=-FRAMES))
-    log.error("unexpected error: a fault of Tally, kept to what it belongs to", where=where, **about, trace=trace)
+    structlog.get_logger(__name__).error(
+        "unexpected error: a fault of Tally, kept to what it belongs to", where=where, **about, trace=trace
+    )

@@ -148,7 +148,7 @@ class SelfTest:
         spec = self._spec("twice", "true")
         outcomes = self._at_once(lambda client: client.submit(spec).outcome)
         _require(sorted(outcomes) == ["created", *["unchanged"] * (CALLS_AT_ONCE - 1)], f"the answers were {sorted(outcomes)}")
-        other = self._client.submit({**spec, "priority": 1}).outcome
+        other = self._client.submit_many([{**spec, "priority": 1}])[0].outcome
         _require(other == "conflict", f"other content under the same name was {other}")
         (view,) = self._wait([spec["id"]])
         _require(view.attempt == 1, f"it took {view.attempt} attempts")

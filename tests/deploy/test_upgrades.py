@@ -35,7 +35,7 @@ DEPLOYMENT = DEPLOY / "kubernetes/base/controller/deployment.yaml"
 NEWER = "0.2.0"
 CHANGES = {
     "__init__.py": (f'__version__ = "{controller.__version__}"', f'__version__ = "{NEWER}"'),
-    "core/task.py": ("    version: int = 0  # SCHEMA_VERSION of the writer\n", '    version: int = 0\n    note: str = ""\n'),
+    "core/task.py": ("    version: Count = 0  # SCHEMA_VERSION of the writer\n", '    version: Count = 0\n    note: str = ""\n'),
     "core/transitions.py": ("version=SCHEMA_VERSION,", 'version=SCHEMA_VERSION, note="newer",'),
 }
 """What the next version might bring: a field in every status that it writes, and a schema version of its own."""

@@ -133,7 +133,7 @@ def test_a_state_folder_that_is_made_anew_is_another_engine(tmp_path: Path) -> N
         second = add_replica(cluster, "second")  # makes the folder anew
         for replica in (leader, second):
             wait_until(lambda replica=replica: "the recorded one is" in unready(replica), "both to follow", timeout=60.0)
-        assert not leads(leader)
+        wait_until(lambda: not leads(leader), "its term to end")
         assert attempt_of(cluster, "held") == 1
         (cluster.state_dir).rename(tmp_path / "the-new-one")
         away.rename(cluster.state_dir)

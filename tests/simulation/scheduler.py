@@ -73,11 +73,13 @@ class Scheduler:
             self.trace.append(f"{self.now:11.6f}{fiber} {what}")
 
     def hand_over(self, fiber: Fiber) -> None:
-        """Run a fiber until it waits or ends."""
+        """Run a fiber until it waits or ends. A fiber that kills its own process hands over too: the baton comes back to it."""
         before, self.current = self.current, fiber
+        outer, self._baton = self._baton, _thread.allocate_lock()
+        self._baton.acquire()
         fiber.baton.release()
         self._baton.acquire()
-        self.current = before
+        self.current, self._baton = before, outer
 
     def give_back(self) -> None:
         """Called by the fiber that runs: the scheduler goes on."""

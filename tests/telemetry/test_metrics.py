@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from controller import bulkhead
 from controller.client import Client
 from controller.clock import SystemClock
 from controller.core import codec
@@ -186,6 +187,7 @@ def happen(metrics: Metrics, times: int) -> None:
     store.get("k", deadline=CLOCK.boottime() + 5)
     engine.list()
     metrics.count("tally_engine_watch_restarts", "unavailable")
+    bulkhead.caught("effect", ValueError("odd"))
     metrics.sized(StoreSize(3 * times, 2 * times, 4 * times))
     finding = {"invariant": "I1", "severity": "wrong"}
     metrics.audited({"at": 7.0 * times, "findings": [*[finding] * (times + 1), {"invariant": "layout", "severity": "notice"}]})
