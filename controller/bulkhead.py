@@ -20,10 +20,15 @@ _lock = threading.Lock()
 log = structlog.get_logger(__name__)
 
 
-def caught(where: str, error: BaseException, **about: str) -> None:
-    """Count and log an error that goes no further. `about` names what it belongs to."""
+def count(where: str, error: BaseException) -> None:
+    """Count an error that goes no further, and that its catcher logs: what went wrong is elsewhere."""
     with _lock:
         counts[where, type(error).__name__] += 1
+
+
+def caught(where: str, error: BaseException, **about: str) -> None:
+    """Count and log an error that goes no further. `about` names what it belongs to."""
+    count(where, error)
     # Bounded, and without the values of variables, whatever logs are set up: a leader must not spend its lease on it.
     trace = "".join(traceback.format_exception(error, limit=-FRAMES))
     log.error("unexpected error: a fault of Tally, kept to what it belongs to", where=where, **about, trace=trace)
