@@ -202,7 +202,6 @@ def describe(
 def _describe_task(session: Session, name: str) -> None:
     view = session.client.get(name)
     status = view.status
-    kept = session.client.kept_log(name)
     times = {} if status is None else {n: getattr(status, f"{n}_at") for n in ("admitted", "started", "finished", "retry")}
     _fields(
         {
@@ -215,7 +214,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Attempt": view.attempt,
             "Failures": f"{status.failures}, before the start {status.start_failures}" if status is not None else "",
             "Exit code": status.exit_code if status is not None else None,
-            "Kept log": f"of attempt {kept.attempt}, {_extent(kept)}" if kept is not None else "",
+            "Kept log": _kept_log(session, name),
             "Node": status.node if status is not None else "",
             "Holds": status.hold if status is not None and status.is_holding else "",
             "Submitted": at(view.submitted_at) if view.submitted_at else "",
@@ -232,6 +231,14 @@ def _describe_task(session: Session, name: str) -> None:
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _kept_log(session: Session, name: str) -> str:
+    try:
+        kept = session.client.kept_log(name)
+    except CorruptValue as error:
+        return f"cannot be read: {error}"
+    return f"of attempt {kept.attempt}, {_extent(kept)}" if kept is not None else ""
 
 
 def _print_events(session: Session, attempt: AttemptId) -> None:

@@ -99,9 +99,8 @@ class LogKeeper:
     def _read(self, attempt: AttemptId) -> tuple[bytes, bool]:
         """The end of its output, and whether there was more."""
         self._stop = stop = threading.Event()
-        timer = threading.Timer(READ_SECONDS, stop.set)
-        timer.daemon = True
-        timer.start()
+        done = threading.Event()
+        threading.Thread(target=lambda: done.wait(READ_SECONDS) or stop.set(), name="log-limit", daemon=True).start()
         chunks: deque[bytes] = deque()
         size, is_cut = 0, False
         try:
@@ -114,7 +113,7 @@ class LogKeeper:
                     size -= len(chunks.popleft())
                     is_cut = True
         finally:
-            timer.cancel()
+            done.set()
         if stop.is_set():
             raise NotKept(f"its output was not read within {READ_SECONDS:g} s")
         return b"".join(chunks)[-LIMIT_BYTES:], is_cut or size > LIMIT_BYTES
@@ -122,7 +121,7 @@ class LogKeeper:
     def _write(self, effect: KeepLog, output: bytes, is_cut: bool) -> int:
         """The revision at which it was written. Raises NotKept where the term has ended, or the task is gone."""
         task_id, number = effect.attempt
-        key, op = self._keys.log(task_id), f"{self._leadership.revision}/log/{effect.attempt}"
+        key, op = self._keys.log(task_id), f"log/{self._leadership.revision}/{effect.attempt}"
         before, _ = self._store.get(key, deadline=self._leadership.deadline)
         kept = KeptLog(attempt=number, text=output.decode(errors="replace"), truncated=is_cut, at=self._clock.now())
         guards = (
