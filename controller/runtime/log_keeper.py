@@ -100,7 +100,12 @@ class LogKeeper:
         """The end of its output, and whether there was more."""
         self._stop = stop = threading.Event()
         done = threading.Event()
-        threading.Thread(target=lambda: done.wait(READ_SECONDS) or stop.set(), name="log-limit", daemon=True).start()
+
+        def stop_late() -> None:
+            if not done.wait(READ_SECONDS):
+                stop.set()
+
+        threading.Thread(target=stop_late, name="log-limit", daemon=True).start()
         chunks: deque[bytes] = deque()
         size, is_cut = 0, False
         try:
