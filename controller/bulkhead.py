@@ -17,10 +17,15 @@ FRAMES = 20  # of the innermost, in the log
 _lock = threading.Lock()
 
 
-def caught(where: str, error: BaseException, **about: str) -> None:
-    """Count and log an error that goes no further. `about` names what it belongs to."""
+def count(where: str, error: BaseException) -> None:
+    """Count an error that goes no further, and that its catcher logs: what went wrong is elsewhere."""
     with _lock:
         counts[where, type(error).__name__] += 1
+
+
+def caught(where: str, error: BaseException, **about: str) -> None:
+    """Count and log an error that goes no further. `about` names what it belongs to."""
+    count(where, error)
     import structlog  # no command of the shell needs it to start
 
     # Bounded, and without the values of variables, whatever logs are set up: a leader must not spend its lease on it.

@@ -29,6 +29,7 @@ from controller.client.reading import parse_state
 from controller.core.codec import to_builtins
 from controller.core.errors import CorruptValue
 from controller.core.explain import at, span
+from controller.core.kept_log import LIMIT_BYTES, KeptLog
 from controller.core.lifecycle import State
 from controller.core.replay import replay
 from controller.core.selector import parse_selector
@@ -213,6 +214,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Attempt": view.attempt,
             "Failures": f"{status.failures}, before the start {status.start_failures}" if status is not None else "",
             "Exit code": status.exit_code if status is not None else None,
+            "Kept log": _kept_log(session, name),
             "Node": status.node if status is not None else "",
             "Holds": status.hold if status is not None and status.is_holding else "",
             "Submitted": at(view.submitted_at) if view.submitted_at else "",
@@ -229,6 +231,14 @@ def _describe_task(session: Session, name: str) -> None:
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _kept_log(session: Session, name: str) -> str:
+    try:
+        kept = session.client.kept_log(name)
+    except CorruptValue as error:
+        return f"cannot be read: {error}"
+    return f"of attempt {kept.attempt}, {_extent(kept)}" if kept is not None else ""
 
 
 def _print_events(session: Session, attempt: AttemptId) -> None:
@@ -355,6 +365,19 @@ def logs(
     seconds = parse_duration(since, "--since") if since else None
     options = LogOptions(container=container, tail=tail, since_seconds=seconds, previous=previous)
     engine = open_engine(session)
-    for chunk in session.client.logs(name, attempt=attempt, follow=follow, engine=engine, options=options):
+    try:
+        chunks = session.client.logs(name, attempt=attempt, follow=follow, engine=engine, options=options)
+    except NotFound:
+        kept = None if container or since or previous else session.client.kept_log(name)
+        if kept is None or attempt not in (None, kept.attempt):
+            raise
+        say(f"kept log of attempt {kept.attempt}, {_extent(kept)}", err=True)
+        lines = kept.text.encode().splitlines(keepends=True)
+        chunks = iter(lines if tail is None else lines[max(0, len(lines) - tail) :])
+    for chunk in chunks:
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
+
+
+def _extent(kept: KeptLog) -> str:
+    return f"the last {LIMIT_BYTES // 1024} KiB" if kept.truncated else "whole"

@@ -31,6 +31,7 @@ from controller.client.views import (
 from controller.clock import Clock, SystemClock
 from controller.core.errors import InvalidField, UserError
 from controller.core.explain import explain
+from controller.core.kept_log import KeptLog
 from controller.core.lifecycle import State
 from controller.core.records import Change
 from controller.core.task import AttemptId, Pool, Request, RequestKind, Spec, Step
@@ -213,6 +214,10 @@ class Client:
             return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop, options=options)
         except AttemptUnknown as error:
             raise NotFound(f"{error}: it never started, or was removed, by its stop or after its retention") from error
+
+    def kept_log(self, task_id: str) -> KeptLog | None:
+        """The end of the output of the task's last attempt that ended, where `keep_logs` has it kept. Raises CorruptValue."""
+        return self._reading.kept_log(task_id)
 
     def engine(self, state_dir: Path | None = None) -> Engine | None:
         """The engine that the registered replicas use, opened for reading; None when none is registered that can be.

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from controller.client.views import TaskView, task_view
 from controller.clock import Clock
+from controller.core import kept_log
 from controller.core.errors import UserError
+from controller.core.kept_log import KeptLog
 from controller.core.lifecycle import State
 from controller.core.selector import Requirement, parse_selector, selects
 from controller.core.task import RequestKind
@@ -66,6 +68,11 @@ class Reading:
                     world.apply(to_change(self._keys, key, item, item.mod))
         world.advance_revision(revision)
         return world
+
+    def kept_log(self, task_id: str) -> KeptLog | None:
+        """As `Client.kept_log`."""
+        item, _ = self._store.get(self._keys.log(parse_name(task_id, "id", "a task id")), deadline=self.deadline())
+        return kept_log.decode(item.value) if item is not None else None
 
     def follow(
         self, load: Callable[[], World], prefix: str, timeout_seconds: float | None

@@ -25,6 +25,7 @@ class Attempt:
         "failures",
         "first_seen_at",
         "id",
+        "keeping",
         "missing",
         "observation",
         "proving",
@@ -53,6 +54,7 @@ class Attempt:
         self.missing = False  # a full list lacked it, and should not have
         self.proving = False  # a Prove is under way
         self.asked_at = 0.0  # since when
+        self.keeping = False  # a KeepLog is under way, which may begin while a Stop still is; no other effect begins meanwhile
         self.retry_at: float | None = None  # the engine did not answer: no effect before
         self.failures = 0  # effects in a row that the engine did not answer
         self.trouble = ""  # the engine's words of the last of them
@@ -62,7 +64,7 @@ class Attempt:
     @property
     def busy(self) -> bool:
         """Whether one of its effects is under way."""
-        return self.starting or self.stopping or self.proving
+        return self.starting or self.stopping or self.proving or self.keeping
 
     @property
     def may_be_alive(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from controller.core import codec
+from controller.core import codec, kept_log
 from controller.core.decide import Decision
 from controller.core.plan import LedgerChange, Plan, TaskChange
 from controller.core.records import Task
@@ -75,11 +75,12 @@ class Draft:
         self._seen = {pool: revision if mod is None else mod for pool, mod in self._seen.items()}
         self._after, self._after_changed = {}, set()
 
-    def add(self, task: Task, decision: Decision) -> bool:
+    def add(self, task: Task, decision: Decision, *, may_have_log: bool = False) -> bool:
         """Take the decision into the plan; False when it cannot be written now (plan full, ledger quarantined).
 
         What it rests on is compared, and so is what it rests on *not* being there: what is decided without a spec compares
-        that there is none, a first status its spec, and a removal that nobody asks for anything.
+        that there is none, a first status its spec, and a removal that nobody asks for anything. `may_have_log`: one may be
+        kept that the model does not show yet.
         """
         before, after = _held(task.status), _held(decision.status)
         pool = task.pool
@@ -93,6 +94,8 @@ class Draft:
         relies_on = pool if decision.compares_pool else ""
         operations = 1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._held)
         operations += bool(relies_on) and relies_on not in self._relied_on
+        removes_log = decision.removes and (may_have_log or self._world.mod_of(kept_log.KIND, (task.id,)) > 0)
+        operations += removes_log
         size = len(value or b"") + operations * BYTES_PER_OPERATION
         if self._operations + operations > self._limits.operations or (self._bytes and self._bytes + size > self._limits.bytes):
             return False
@@ -108,7 +111,7 @@ class Draft:
         self.plan.changes.append(
             TaskChange(
                 task.id, task.status_mod, decision.status, value,
-                task.spec_mod if compares_spec else -1, requests, left, decision.removes,
+                task.spec_mod if compares_spec else -1, requests, left, decision.removes, removes_log,
             )
         )  # fmt: skip
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.core import codec
+from controller.core import codec, kept_log
 from controller.core.installation import EngineRecord, Installation, decode_engine, decode_installation
 from controller.core.records import Change
 from controller.core.task import RepairRequest
@@ -46,6 +46,8 @@ class InstallationRecords:
                 table.pop(change.names[0], None)
                 if present is not None:
                     table[change.names[0]] = present
+            case kept_log.KIND:
+                pass  # its mod is noted, and a model has no use for its bytes
             case _:
                 return False
         return True

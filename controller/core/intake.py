@@ -8,8 +8,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
+from controller.core import kept_log
 from controller.core.attempts import Attempt, Attempts
-from controller.core.records import Task
+from controller.core.records import Change, Task
 from controller.core.start_faults import FAILURES_TOLD, LONGEST_PAUSE_SECONDS, start_fault_due
 from controller.core.task import AttemptId, Observation, Phase
 from controller.core.world import World
@@ -139,6 +140,15 @@ class Intake:
         if attempt.missing:
             self._wait(attempt, now + (0.0 if is_overtaken else PROVE_AGAIN_SECONDS))
         self._touch(attempt_id)
+
+    def log_done(self, attempt_id: AttemptId, revision: int) -> None:
+        """A KeepLog is over: written at `revision`, or given up (0). The engine may let go of the attempt now."""
+        if revision:  # at once, so that a removal of the task knows of it
+            self._world.apply(Change(kept_log.KIND, (attempt_id.task_id,), b"", revision))
+        attempt = self._attempts.get(attempt_id)
+        if attempt is not None:
+            attempt.keeping = False
+            self._touch(attempt_id)
 
     def effect_failed(self, attempt_id: AttemptId, message: str, retry_after: float, now: float, *, is_delay: bool = False) -> None:
         """The engine did not answer an effect; nothing is known of its outcome, and it is tried again after a pause.

@@ -39,6 +39,16 @@ class Settle(NamedTuple):
     attempt: AttemptId
 
 
+class KeepLog(NamedTuple):
+    """Keep the end of an ended attempt's output, before the engine is told that it may drop it.
+
+    `spec_create` is the create revision of its task's spec: a later task of the same name has another.
+    """
+
+    attempt: AttemptId
+    spec_create: int
+
+
 class Prove(NamedTuple):
     """Ask the engine what became of an attempt that its full list lacks: that it is not listed proves nothing."""
 
@@ -52,7 +62,7 @@ class Forget(NamedTuple):
     attempt: AttemptId
 
 
-Effect = Start | Stop | Settle | Prove | Forget
+Effect = Start | Stop | KeepLog | Settle | Prove | Forget
 
 
 class TaskChange(NamedTuple):
@@ -71,6 +81,7 @@ class TaskChange(NamedTuple):
     requests: tuple[tuple[RequestKind, int], ...] = ()  # consumed: kind and mod
     left: tuple[tuple[RequestKind, int], ...] = ()  # compared, and left as they are: absent, or not readable
     removes: bool = False
+    removes_log: bool = False  # with it
 
 
 class LedgerChange(NamedTuple):

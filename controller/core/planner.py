@@ -11,11 +11,12 @@ import heapq
 from collections.abc import Callable
 from typing import NamedTuple
 
-from controller.core import quarantine, transitions
+from controller.core import kept_log, quarantine, transitions
+from controller.core.attempts import Attempt
 from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
 from controller.core.orphans import ORPHAN_GRACE_SECONDS, Orphans
-from controller.core.plan import Forget, Plan, RecordChange, Start
+from controller.core.plan import Forget, KeepLog, Plan, RecordChange, Start
 from controller.core.records import Change, PoolRecord, Task
 from controller.core.repair import plan_repair
 from controller.core.resources import Vector
@@ -134,6 +135,8 @@ class Planner(Orphans):
                     self._attempts.note(AttemptId(task.id, task.attempt))
                 self._world.apply(Change("tasks", (change.task_id,), None, revision))
                 self._world.put_status(change.task_id, None, revision)
+                if change.removes_log:
+                    self._world.apply(Change(kept_log.KIND, (change.task_id,), None, revision))
             elif change.status is not None:
                 self._world.put_status(change.task_id, change.status, revision)
                 if not change.status.is_holding:
@@ -162,7 +165,7 @@ class Planner(Orphans):
             self._touch(effect.attempt)
             attempt = self._attempts.get(effect.attempt)
             if attempt is not None:
-                attempt.starting = attempt.stopping = attempt.proving = False
+                attempt.starting = attempt.stopping = attempt.proving = attempt.keeping = False
 
     # -- details -----------------------------------------------------------------------------------------------------
 
@@ -244,13 +247,25 @@ class Planner(Orphans):
                 self._drive(task, task.status, draft)
         elif removals_only and decision.status is not None:
             postponed[task_id] = None
-        elif not draft.add(task, decision):
+        elif not draft.add(task, decision, may_have_log=any(attempt.keeping for attempt in self._attempts.of_task(task_id))):
             return self._world.pool_is_frozen(task.pool)  # then it is looked at again when the ledger has been mended
         elif decision.removes and self._is_old(task.status.finished_at if task.status is not None else None, draft):
             # Older ones, were there any, are found by the next list.
             numbers = range(max(1, task.attempt + 1 - FORGOTTEN_AT_ONCE), task.attempt + 1)
             draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in numbers]
+        elif current is not None and self._must_keep_log(task, current, decision):
+            current.keeping = True
+            draft.plan.effects.append(KeepLog(current.id, task.spec_create))
         return True
+
+    def _must_keep_log(self, task: Task, attempt: Attempt, decision: Decision) -> bool:
+        """Whether the decision ends an attempt whose output is to be kept, and the engine has it: only then is it read."""
+        seen = attempt.observation
+        if task.spec is None or seen is None or not seen.stopped or seen.gone or not seen.ran:
+            return False
+        ends = task.status is not None and task.status.is_holding and decision.status is not None and not decision.status.is_holding
+        record = self._world.pools.get(task.pool)
+        return ends and kept_log.is_wanted(task.spec, record.pool if record is not None else None)
 
     def _drive(self, task: Task, status: Status, draft: Draft) -> None:
         """Bring the engine to what is committed: start the attempt, or stop it."""

@@ -88,6 +88,7 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     retention_seconds: float = 86400.0
     pod_template: dict[str, Any] = field(default_factory=dict)
     main_container: str = ""  # whose end ends the attempt; "" for that of all containers, unless the pool names one
+    keep_logs: bool | None = None  # whether the end of an attempt's output is kept in the store; None: as the pool says
 
 
 class StoredSpec(NamedTuple):
@@ -115,6 +116,7 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     default_resources: Vector = ZERO  # given to submissions that name none of these
     paused: bool = False  # admits nothing while true; what runs goes on
     engine_options: dict[str, Any] = field(default_factory=dict)
+    keep_logs: bool = False  # of tasks that do not say
 
 
 class RequestKind(StrEnum):

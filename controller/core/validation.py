@@ -366,6 +366,7 @@ _SPEC: dict[str, _Parse] = {
     "retention_seconds": parse_duration,
     "pod_template": _template,
     "main_container": _main_container,
+    "keep_logs": _boolean,
 }
 _RETRY: dict[str, _Parse] = {
     "max_attempts": _integer_within(1, MAX_ATTEMPTS),
@@ -386,6 +387,7 @@ _POOL: dict[str, _Parse] = {
     "default_resources": Vector.parse,
     "paused": _boolean,
     "engine_options": _engine_options,
+    "keep_logs": _boolean,
 }
 # One of each in all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()

@@ -73,7 +73,7 @@ class Actuator:
                 outcome = Found(epoch, effect, checked(self._find(effect), effect.attempt))
             elif isinstance(effect, Settle):
                 self._engine.settle(effect.attempt)
-            else:
+            elif isinstance(effect, Forget):
                 self._engine.forget(effect.attempt)
             failpoints.hit("after-effect")
             if outcome is not None:

@@ -94,6 +94,14 @@ class Found(NamedTuple):
     observation: Observation
 
 
+class LogKept(NamedTuple):
+    """A KeepLog is over: written at `revision`, or given up (0)."""
+
+    epoch: int
+    effect: Effect
+    revision: int
+
+
 class EffectFailed(NamedTuple):
     """The engine did not answer an effect; try again after `retry_after` seconds. `is_delay`: what it needs takes its time."""
 
@@ -108,7 +116,7 @@ class Wake(NamedTuple):
     """Nothing happened but that the loop should look at its flags."""
 
 
-FromEngine = Listed | Observed | EngineSilent | Started | StartRefused | StopSent | Found | EffectFailed
+FromEngine = Listed | Observed | EngineSilent | Started | StartRefused | StopSent | Found | LogKept | EffectFailed
 Message = Loaded | Changed | Elected | Wake | FromEngine
 
 

@@ -29,6 +29,7 @@ from controller.runtime.inbox import (
     Found,
     FromEngine,
     Listed,
+    LogKept,
     Observed,
     Started,
     StartRefused,
@@ -74,6 +75,8 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
         guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]
         if change.removes:
             writes += [Delete(keys.state(change.task_id)), Delete(keys.task(change.task_id))]
+        if change.removes_log:
+            writes.append(Delete(keys.log(change.task_id)))
     for ledger in plan.ledgers:
         guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))
         writes.append(Put(keys.ledger(ledger.pool), ledger.value))
@@ -131,7 +134,7 @@ class Reconciler:
         if message.epoch != self._leadership.epoch:
             return  # of a tenure before
         failpoints.hit("before-observe")
-        if not isinstance(message, EngineSilent | EffectFailed):
+        if not isinstance(message, EngineSilent | EffectFailed | LogKept):
             self.engine_heard_at = self._clock.boottime()
         try:
             self._hear(message, self._clock.now())
@@ -156,6 +159,8 @@ class Reconciler:
             self._planner.stop_done(message.effect.attempt, message.observation, now)
         elif isinstance(message, Found):
             self._planner.found(message.effect.attempt, message.observation, now)
+        elif isinstance(message, LogKept):
+            self._planner.log_done(message.effect.attempt, message.revision)
         elif isinstance(message, EffectFailed):
             _, effect, words, retry_after, is_delay = message
             self._planner.effect_failed(effect.attempt, words, retry_after, now, is_delay=is_delay)

@@ -14,6 +14,7 @@ from controller import bulkhead, failpoints
 from controller.clock import Clock
 from controller.core import quarantine
 from controller.core.errors import TallyError
+from controller.core.plan import Effect, KeepLog
 from controller.core.planner import Planner, Term
 from controller.core.records import Change, RevisionWentBack, decode_or_empty
 from controller.core.task import Observation
@@ -23,6 +24,7 @@ from controller.engine.base import Engine
 from controller.runtime.actuator import Actuator
 from controller.runtime.inbox import Inbox
 from controller.runtime.instruments import UNCOUNTED, Instruments
+from controller.runtime.log_keeper import LogKeeper
 from controller.runtime.observer import Observer
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
@@ -79,6 +81,7 @@ class Tenure:
         self._inbox = inbox
         self._changing = changing
         self._actuator = Actuator(engine, leadership, standing, inbox, clock, options.workers)
+        self._log_keeper = LogKeeper(engine, leadership, store, keys, inbox, clock)
         self._observer = Observer(engine, leadership, standing, inbox, clock, options.relist_seconds)
         self._planner = planner
         self.reconciler = Reconciler(
@@ -88,7 +91,7 @@ class Tenure:
             store,
             keys,
             clock,
-            self._actuator.perform,
+            self._perform,
             changing,
             instruments,
             self._observer.relist,
@@ -127,6 +130,12 @@ class Tenure:
         """What this leader knows of attempts; the caller holds the model."""
         return self._planner.observations()
 
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, KeepLog):
+            self._log_keeper.keep(effect)
+        else:
+            self._actuator.perform(effect)
+
     def _receive(self) -> None:
         """While a commit is in flight: what the engine has said. What the store says waits until the model shows the commit."""
         with self._changing():
@@ -138,6 +147,7 @@ class Tenure:
         self.reconciler.close()
         self._observer.end()
         acted = self._actuator.close(TEARDOWN_SECONDS)
+        acted = self._log_keeper.close(TEARDOWN_SECONDS) and acted
         if not self._observer.ended():
             log.info("the engine's watch has not ended yet; what it still says is of a past term", epoch=self.leadership.epoch)
         return acted

@@ -1,7 +1,7 @@
 """Where each record lives: the key layout under `/tally/<cluster>/`, in one place.
 
 Kinds and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`, `terms`, `repaired`,
-`quarantined` (the leader), `leader`, `epoch`, `installation` (the winner of an election), `engine` (the same, and admins),
+`quarantined`, `logs` (the leader), `leader`, `epoch`, `installation` (the winner of an election), `engine` (the same, and admins),
 `replicas` (each replica, leased).
 """
 
@@ -22,7 +22,7 @@ class Record(NamedTuple):
 
 
 _NAMES = {"leader": 0, "epoch": 0, "replicas": 1, "pools": 1, "tasks": 1, "requests": 2, "states": 1, "ledgers": 1, "terms": 1}
-_NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "installation": 0, "engine": 0}
+_NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
 
 
 _USUAL = frozenset(("tasks", "states"))  # nearly all keys of a full store
@@ -79,6 +79,10 @@ class Keys:
     def quarantined(self, task_id: str) -> str:
         """Why nothing is done with a task, after an error of a leader's own on it."""
         return f"{self.prefix}quarantined/{task_id}"
+
+    def log(self, task_id: str) -> str:
+        """The end of the output of a task's last attempt, where that is kept."""
+        return f"{self.prefix}logs/{task_id}"
 
     def of(self, kind: str, names: tuple[str, ...]) -> str:
         """The key of any record of the model; that of a foreign key (kind "unknown") is its one name."""

@@ -82,7 +82,7 @@ FAMILIES: tuple[Family, ...] = (
         "tally_errors",
         Kind.COUNTER,
         "Errors that nobody expected, kept to what they belong to: where they were caught, and the error's class. Each is a fault "
-        "of Tally, and in the log.",
+        "of Tally, and in the log; at `keep-log` also a log that was not kept for whatever reason.",
         ("where", "error"),
     ),
     # -- tasks

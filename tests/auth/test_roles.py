@@ -33,6 +33,7 @@ WRITERS = {
     "ledgers/p": ("controller",),
     "terms/000000000001": ("controller",),
     "repaired/x": ("controller",),
+    "logs/a": ("controller",),
     "foreign": ("controller",),
 }
 """Design, section 4: each kind of key, and who writes it."""

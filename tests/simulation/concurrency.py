@@ -17,11 +17,11 @@ import structlog
 
 from controller import bulkhead
 from controller.election import sentinel, session, term
-from controller.runtime import actuator, candidacy, follower, inbox, observer, readers, replica
+from controller.runtime import actuator, candidacy, follower, inbox, log_keeper, observer, readers, replica
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
 
-THREADED = (sentinel, session, term, actuator, candidacy, follower, observer, readers, replica)
-QUEUED = (actuator, inbox)
+THREADED = (sentinel, session, term, actuator, candidacy, follower, log_keeper, observer, readers, replica)
+QUEUED = (actuator, inbox, log_keeper)
 _SWITCH_SECONDS = 2e-4  # a thread that could go on does so after up to this
 _PREEMPTION = 0.01  # of clock reads
 

@@ -18,7 +18,7 @@ from controller.core.installation import EngineIdentity, Installation
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
-from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable, gone
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
 from tests.simulation.concurrency import SimulatedEvent, SimulatedQueue
 from tests.simulation.network import Server, Unanswered
 from tests.simulation.scheduler import Process, Scheduler
@@ -470,8 +470,11 @@ class SimulatedEngine:
         finally:
             self._server._watches.remove(news)
 
-    def logs(self, attempt: AttemptId, *, follow: bool, stop: object = None) -> Iterator[bytes]:
-        raise AttemptUnknown("a simulated attempt says nothing")
+    def logs(self, attempt: AttemptId, *, follow: bool, stop: object = None, options: LogOptions = ALL_LOGS) -> Iterator[bytes]:
+        """It prints its name."""
+        if not self._ask(f"logs of {attempt}", lambda: attempt in self._server.attempts):
+            raise AttemptUnknown(f"there is no {attempt}")
+        return iter((str(attempt).encode(),))
 
     def close(self) -> None:
         """Nothing to close."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from controller.core import codec
+from controller.core import codec, kept_log
 from controller.core.demand import check_satisfiable, demand
 from controller.core.errors import CorruptValue, InvalidField
 from controller.core.invariants import Severity, check_world
@@ -77,6 +77,7 @@ class Oracle:
         self.accepted: dict[str, int] = {}  # task → create revision of its spec
         self.epochs: dict[int, int] = {}  # epoch → term
         self.transitions: dict[str, int] = {}  # how often each state was entered
+        self.logs_kept = 0
         self.admitted: dict[str, int] = {}  # task → the highest attempt that was ever admitted
         self.abandoned: dict[str, int] = {}  # task → attempts up to this number were given up by their `on_lost`: they may run
         self.machines: dict[str, Machine] = {}
@@ -287,6 +288,20 @@ class Oracle:
         self._move_hold(task_id, old, new)
         self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
 
+    def _on_logs(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+        if event.item is None:
+            return
+        self._check_writer(event.item.value, f"log of {task_id}", writer)
+        kept, status = kept_log.decode(event.item.value), self.statuses.get(task_id)
+        before = self.values.get(event.key)
+        if self.keys.task(task_id) not in self.values:
+            raise Violation("layout", f"a log was kept of {task_id}, which is gone", task_id)
+        if kept.text != f"{task_id}-{kept.attempt}" or (before is not None and kept_log.decode(before).attempt > kept.attempt):
+            raise Violation("layout", f"the log {kept} of {task_id} is another attempt's, or an earlier one's", task_id)
+        if status is not None and status.is_holding and status.attempt <= kept.attempt:
+            raise Violation("layout", f"the log of {task_id}-{kept.attempt} was kept before its end was committed", task_id)
+        self.logs_kept += 1
+
     def _check_writer(self, value: bytes, what: str, writer: str) -> None:
         """I7: whoever writes has the leader key that stands in this revision."""
         leader = self.values.get(self.keys.leader)
@@ -390,6 +405,8 @@ class Oracle:
             raise Violation("I6", f"the status of {task_id}, which could not be read, was removed", task_id)
         if old.state not in FINISHED:
             raise Violation("I6", f"{task_id} was removed while {old.state}", task_id)
+        if (log := self.keys.log(task_id)) in self.values and log not in changed:
+            raise Violation("layout", f"{task_id} was removed, and its log was not", task_id)
         for kind in RequestKind:
             key = self.keys.request(task_id, kind)
             if key in self.values and key not in changed:

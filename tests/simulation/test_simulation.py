@@ -37,6 +37,13 @@ def test_seeds_keep_the_promise(block: int) -> None:
         check(Scenario(seed))
 
 
+def test_logs_are_kept() -> None:
+    """Every fourth task asks for it; the oracle judges each write, and that a log goes with its task."""
+    simulation = Simulation(Scenario(1))
+    simulation.run()
+    assert simulation.oracle.logs_kept > 0
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_strikes_and_is_survived(fault: str) -> None:
     """Alone, so that no fault hides behind another; and none is in the list that never happens."""

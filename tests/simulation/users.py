@@ -190,6 +190,7 @@ class Users:
             "grace_seconds": rng.choice((0, 1, 3)),
             "retry": {"max_attempts": rng.choice((1, 2, 3)), "backoff_seconds": rng.choice((0, 0.5, 2)), "max_seconds": 4},
             "retention_seconds": rng.choice((1, 10, 30, 86400)),
+            "keep_logs": self._submitted % 4 == 0,
         }
         if rng.random() < 0.15:
             fields["pod_template"] = beside(rng.choice(("250m", 1)))
