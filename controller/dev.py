@@ -15,6 +15,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -102,7 +103,8 @@ class LocalCluster:
                 **(self.credentials.server if self.credentials is not None else {}),
             ),
         )
-        self.fake_cluster = _fake_cluster(options)
+        _check_engine(options)
+        self.fake_cluster: FakeCluster | None = None
         self.replicas = [ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)]
         self._lock_file: int | None = None
 
@@ -129,9 +131,8 @@ class LocalCluster:
             if self.credentials is not None:
                 self._make(self.credentials)
             self.etcd.start()
-            if self.fake_cluster is not None:
-                self.fake_cluster.start()
-                self.fake_cluster.kubeconfig(self.kubeconfig)
+            if self.options.fake_cluster:
+                self._start_fake_cluster()
             for replica in self.replicas:
                 self.start_replica(replica)
         except BaseException:
@@ -213,6 +214,18 @@ class LocalCluster:
         os.close(self._lock_file)
         self._lock_file = None
 
+    def _start_fake_cluster(self) -> None:
+        """With etcd's certificate, since kubectl sends its token over TLS alone."""
+        from controller.fake_kubernetes import FakeCluster
+
+        context, ca_file = None, ""
+        if self.credentials is not None:
+            files = self.credentials.server
+            context, ca_file = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files["ca_file"]
+            context.load_cert_chain(files["cert_file"], files["key_file"])
+        self.fake_cluster = FakeCluster(token=secrets.token_urlsafe(), tls=context).start()
+        self.fake_cluster.kubeconfig(self.kubeconfig, ca_file=ca_file)
+
     def _claim_data_dir(self) -> int:
         """One `tally dev` a directory, and none on a directory that a newer version or another program wrote; the lock's file."""
         try:
@@ -274,14 +287,9 @@ class LocalCluster:
                     ) from error
 
 
-def _fake_cluster(options: DevOptions) -> FakeCluster | None:
-    if not options.fake_cluster:
-        return None
-    if options.engine != "kubernetes":
+def _check_engine(options: DevOptions) -> None:
+    if options.fake_cluster and options.engine != "kubernetes":
         raise DevError(f"--fake-cluster is for --engine kubernetes, not for --engine {options.engine}")
-    from controller.fake_kubernetes import FakeCluster
-
-    return FakeCluster(token=secrets.token_urlsafe())
 
 
 def default_pool() -> dict[str, object]:

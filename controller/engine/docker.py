@@ -11,10 +11,11 @@ unless it runs by now, and made anew, so that a start of the old one, however la
 its creator started it after we looked and it ended before our removal arrived: one after the other, never two at once.
 
 A stop that finds no container leaves a tombstone, a container without a file in it that nobody starts, so that a creation
-that comes late finds the name taken (fault 28). A stop of a running one leaves a mark (a second container,
-`<name>.stop`, never started) and sends the image's stop signal; SIGKILL follows after the grace. Finished containers, marks
-and tombstones stay until `forget`. What a container's state proves stands in `container`. A `docker container prune` removes
-what is kept: run it with `--filter label!=tally.dev/cluster`.
+that comes late finds the name taken (fault 28). So does the refusal of a start that is repeated, since the first may still be
+under way. A stop of a running one leaves a mark (a second container, `<name>.stop`, never started) and sends the image's stop
+signal; SIGKILL follows after the grace. Finished containers, marks and tombstones stay until `forget`. What a container's
+state proves stands in `container`. A `docker container prune` removes what is kept: run it with
+`--filter label!=tally.dev/cluster`.
 
 What it does with a spec: `image` is needed; `command` and `args` take the place of its entrypoint and its command, as on
 Kubernetes; `memory` (without swap beside it) and `cpu` are limits, other resources are only counted. A pool's `engine_options`:
@@ -105,54 +106,30 @@ class DockerEngine(Owning):
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """See Engine. AttemptRefused: NameTaken, ImageMissing, ErrImagePull, InvalidContainer (bad options, and Docker's own)."""
-        try:
-            options = parse_options(launch.pool.engine_options)
-            body = creation(launch, options)
-        except InvalidField as error:
-            raise AttemptRefused("InvalidContainer", str(error)) from error
-        name = name_of(self._cluster, launch.attempt)
         with self._lock_of(launch.attempt), self._daemon.translated():
-            for _ in range(_TRIES):
-                found = self._inspect(name)
-                if found is not None and self._attempt_of(found) != launch.attempt:
-                    raise AttemptRefused("NameTaken", not_ours(found, name))
-                if found is not None and not found.awaits_start:
-                    return self._observe(found, launch.attempt)
-                _confirm(confirm)
-                if found is not None:
-                    self._daemon.discard(found.id)
-                    continue
-                container_id = self._create(name, body, options)
-                if container_id is None:
-                    continue  # another was faster
-                _confirm(confirm)
-                seen = self._start(container_id, launch.attempt)
-                if seen is not None:
-                    return seen
-        raise EngineUnavailable(f"container {name} changes under our hands")
+            try:
+                return self._create_and_start(launch, confirm)
+            except AttemptRefused as refusal:
+                if not launch.repeated or refusal.reason == "NameTaken":
+                    raise
+                # An earlier start may still be under way. Only with its name taken is nothing started for certain.
+                found = self._take_name(launch.attempt)
+                if found.role == TOMBSTONE:
+                    raise
+                return self._observe(found, launch.attempt)
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         """See Engine. None when `uid` is not the attempt's."""
-        name = name_of(self._cluster, attempt)
         with self._lock_of(attempt), self._daemon.translated():
-            for _ in range(_TRIES):
-                found = self._inspect(uid or name)
-                is_ours = found is not None and self._attempt_of(found) == attempt
-                if uid and not (found is not None and is_ours and found.id == uid):
-                    return None
-                if found is None:
-                    self._make_placeholder(attempt, TOMBSTONE)
-                elif not is_ours:
-                    raise EngineUnavailable(not_ours(found, name), 10.0)
-                elif found.awaits_start:
-                    self._daemon.discard(found.id)
-                    uid = ""
-                else:
-                    if found.state.running:
-                        self._end(found, attempt, grace_seconds)
-                        found = self._inspect(found.id) or found
-                    return self._observe(found, attempt)
-        raise EngineUnavailable(f"container {name} changes under our hands")
+            found = self._inspect(uid) if uid else None
+            if uid and (found is None or found.id != uid or self._attempt_of(found) != attempt):
+                return None
+            if found is None or found.awaits_start:
+                found = self._take_name(attempt)
+            if found.state.running:
+                self._end(found, attempt, grace_seconds)
+                found = self._inspect(found.id) or found
+            return self._observe(found, attempt)
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
         """See Engine. A container that the daemon does not have any more has stopped: it removes none that runs."""
@@ -307,6 +284,48 @@ class DockerEngine(Owning):
             if error.is_client_error():
                 raise AttemptRefused("InvalidContainer", str(error.explanation)) from error
             raise
+
+    def _create_and_start(self, launch: Launch, confirm: Callable[[], None] | None) -> Observation:
+        """The attempt's container, started by us or found. Raises AttemptRefused, EngineUnavailable."""
+        try:
+            options = parse_options(launch.pool.engine_options)
+            body = creation(launch, options)
+        except InvalidField as error:
+            raise AttemptRefused("InvalidContainer", str(error)) from error
+        name = name_of(self._cluster, launch.attempt)
+        for _ in range(_TRIES):
+            found = self._inspect(name)
+            if found is not None and self._attempt_of(found) != launch.attempt:
+                raise AttemptRefused("NameTaken", not_ours(found, name))
+            if found is not None and not found.awaits_start:
+                return self._observe(found, launch.attempt)
+            _confirm(confirm)
+            if found is not None:
+                self._daemon.discard(found.id)
+                continue
+            container_id = self._create(name, body, options)
+            if container_id is None:
+                continue  # another was faster
+            _confirm(confirm)
+            seen = self._start(container_id, launch.attempt)
+            if seen is not None:
+                return seen
+        raise EngineUnavailable(f"container {name} changes under our hands")
+
+    def _take_name(self, attempt: AttemptId) -> Container:
+        """What was started of the attempt, or its tombstone, made in the place of what was not. Raises EngineUnavailable."""
+        name = name_of(self._cluster, attempt)
+        for _ in range(_TRIES):
+            found = self._inspect(name)
+            if found is None:
+                self._make_placeholder(attempt, TOMBSTONE)
+            elif self._attempt_of(found) != attempt:
+                raise EngineUnavailable(not_ours(found, name), 10.0)
+            elif found.awaits_start:
+                self._daemon.discard(found.id)
+            else:
+                return found
+        raise EngineUnavailable(f"container {name} changes under our hands")
 
     def _start(self, container_id: str, attempt: AttemptId) -> Observation | None:
         """Start what we created; None when it was removed before, to be replaced."""

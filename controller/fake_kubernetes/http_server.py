@@ -67,7 +67,8 @@ class ConnectionServer(ThreadingHTTPServer):
             connections = list(self._connections)
         for connection in connections:
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                # Not ssl's own shutdown: it takes the TLS away under the thread that reads, which goes on in the clear.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def end(self) -> None:
         """No thread and no socket is left afterwards. `serve_forever` must run, or have run, in another thread."""
@@ -124,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
     def _close(self) -> None:
         self.close_connection = True
         with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)  # see drop_connections
 
     def _handle(self) -> None:
         cluster = self.server.cluster

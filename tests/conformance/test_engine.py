@@ -157,6 +157,12 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]
     yield from _case(request, tmp_path)
 
 
+@pytest.fixture(params=CASES[1:-1])
+def choosy_case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
+    """Those that may refuse now what they accepted before. The others refuse by the task's spec alone, which never changes."""
+    yield from _case(request, tmp_path)
+
+
 def _case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
     given = request.getfixturevalue("docker") if request.param is docker_case else tmp_path
     made: EngineCase = request.param(given)
@@ -242,6 +248,30 @@ def test_an_attempt_stopped_before_its_start_never_runs(case: EngineCase) -> Non
     assert (seen.phase, seen.stopped, seen.ran, seen.reason) == (Phase.FAILED, True, False, "NeverStarted")
     assert case.engine.start(given) == seen
     assert case.engine.list() == [seen]
+
+
+def repeated_and_refused(given: Launch) -> Launch:
+    """The same start once more, after the pool was spoiled."""
+    return replace(given, repeated=True, pool=replace(given.pool, engine_options={"nonsense": 1}))
+
+
+def test_the_refusal_of_a_repeated_start_takes_the_name(choosy_case: EngineCase) -> None:
+    """The first may still be under way: when it comes, after its hold has ended, it never runs (fault 27)."""
+    given = choosy_case.until_stopped()
+    with pytest.raises(AttemptRefused, match="nonsense"):
+        choosy_case.engine.start(repeated_and_refused(given))
+    late = choosy_case.another("test").start(given)
+    assert (late.phase, late.stopped, late.ran) == (Phase.FAILED, True, False)
+    choosy_case.engine.forget(given.attempt)
+    wait_for(lambda: choosy_case.engine.list() == [], "it to be gone")
+
+
+def test_what_runs_is_not_refused_by_a_repeated_start(choosy_case: EngineCase) -> None:
+    """It is adopted, whatever has become of its pool."""
+    given = choosy_case.until_stopped()
+    started = choosy_case.engine.start(given)
+    seen = choosy_case.engine.start(repeated_and_refused(given))
+    assert (seen.uid, seen.stopped) == (started.uid, False)
 
 
 def test_an_attempt_that_ignores_sigterm_is_killed_after_the_grace(running_case: EngineCase) -> None:

@@ -18,9 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from controller.core.lifecycle import State
 from tests.e2e.conftest import Dev, MakeDev
 from tests.support.waiting import wait_until
 
+KUBECTL = shutil.which("kubectl")
 EVIL = b'{"id":"evil","pool":"default","command":["touch","/tmp/evil"],"resources":{"cpu":1}}'
 PUT = b'{"key":"%s","value":"%s"}' % (b64encode(b"/tally/default/tasks/evil"), b64encode(EVIL))
 POD = b'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"evil"},"spec":{"containers":[{"name":"c","image":"i"}]}}'
@@ -78,6 +80,22 @@ def test_a_web_page_gets_nothing_from_any_port(dev: MakeDev) -> None:
         assert client.tasks() == []
     kubeconfig = (running.data_dir / "kubeconfig").read_text()
     assert "fake-token" not in kubeconfig, "a token that everybody knows"
+
+
+@pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on PATH")
+def test_kubectl_with_its_kubeconfig_sees_the_pods(dev: MakeDev, tmp_path: Path) -> None:
+    """It sends its token over TLS alone, so that is what the fake Kubernetes speaks."""
+    running = dev(flags=("--engine", "kubernetes", "--fake-cluster")).until_it_leads()
+    with running.client() as client:
+        client.apply_pool({"name": "default", "capacity": {"cpu": 2, "memory": "1Gi"}})
+        client.submit({"id": "seen", "image": "busybox", "command": ["sleep", "600"]})
+        wait_until(lambda: client.get("seen").state is State.RUNNING, "the task to run")
+    assert KUBECTL is not None
+    done = subprocess.run(
+        [KUBECTL, "--kubeconfig", running.data_dir / "kubeconfig", "get", "pods", "-o", "name"],
+        env={"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("pod/seen-1\n", "")
 
 
 def test_keys_are_their_owners_alone(dev: MakeDev, folder_for_all: Path) -> None:

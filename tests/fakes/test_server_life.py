@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import ssl
 import stat
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from kubernetes import client, config
 
 from controller.fake_kubernetes import FakeCluster
 from tests.support.fake_cluster import ClusterFactory, RawApi, core_api, task_pod
+from tests.support.tls import Authority
 from tests.support.waiting import wait_until
 
 
@@ -47,6 +51,28 @@ def test_stop_leaves_no_thread_and_no_listener() -> None:
     assert log.status_code == 200
     with pytest.raises(requests.exceptions.ConnectionError):
         api.send("GET")
+
+
+def test_over_tls_a_silent_client_and_one_that_speaks_no_tls_hold_up_nobody(fake_clusters: ClusterFactory, tmp_path: Path) -> None:
+    """Each shakes hands in its own thread; all threads end with the server, also those that still wait for the first byte."""
+    authority = Authority(tmp_path)
+    files = authority.issue("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["cert_file"], files["key_file"])
+    cluster = fake_clusters(tls=context)
+    with ExitStack() as clients:
+        silent, plain = (clients.enter_context(socket.create_connection(("127.0.0.1", cluster.port), timeout=10)) for _ in range(2))
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionError):
+            assert not plain.recv(4096).startswith(b"HTTP")
+        api = RawApi(cluster)
+        api.http.verify, api.http.trust_env = authority.ca_file, False
+        api.create(task_pod("a-1", "true"))
+        watch = api.watch()
+        assert next(watch)["object"]["metadata"]["name"] == "a-1", "it is scheduled"
+        cluster.stop()
+        assert fake_threads() == []
+        assert silent.recv(1) == b""
 
 
 def test_a_cluster_that_was_never_started_can_be_stopped() -> None:
