@@ -31,6 +31,7 @@ from controller.client import Client
 from controller.clock import SystemClock
 from controller.config import variable_of
 from controller.core.errors import TallyError
+from controller.core.installation import decode_engine
 from controller.core.resources import format_quantity
 from controller.dev_credentials import DevCredentials, TlsFiles
 from controller.embedded_etcd import EtcdConfig, EtcdProcess, find_etcd
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 CLUSTER = "default"
 DATA_VERSION = 1
 SAMPLE_IMAGE = "busybox:1.36"
+WITH_IMAGES = ("kubernetes", "docker")
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 10.0
 SHUTDOWN_GRACE_SECONDS = 2.0  # for the tasks that still run on Ctrl-C
@@ -322,6 +324,13 @@ def sample_tasks(image: str = "") -> list[dict[str, object]]:
     return [{**common, **task} for task in tasks]
 
 
+def _check_recorded_engine(client: Client, options: DevOptions) -> None:
+    item, _ = client.store.get(client.keys.engine, deadline=client.clock.boottime() + STOP_SECONDS)
+    recorded = decode_engine(item.value).engine.name if item is not None else options.engine
+    if recorded != options.engine:
+        raise DevError(f"{options.data_dir} is of engine {recorded}: choose another --data-dir for {options.engine}")
+
+
 def run_dev(options: DevOptions) -> int:
     """Run a local cluster in the foreground until Ctrl-C or SIGTERM; returns the exit code.
 
@@ -334,9 +343,10 @@ def run_dev(options: DevOptions) -> int:
         try:
             cluster.start()
             with cluster.client() as client:
+                _check_recorded_engine(client, options)
                 if not any(pool.name == "default" for pool in client.pools()):
                     client.apply_pool(default_pool())
-                image = "" if options.engine in ("process", "null") else SAMPLE_IMAGE
+                image = SAMPLE_IMAGE if options.engine in WITH_IMAGES else ""
                 samples = sample_tasks(image) if options.samples else []
                 run = _next_run(cluster.data_dir)
                 show(cluster, client, samples, tally_command(), "hello" if run == 1 else f"hello-{run}")

@@ -18,7 +18,7 @@ from controller.core.printable import one_line
 from controller.core.records import decode_or_empty
 from controller.core.resources import format_quantity
 from controller.core.world import World
-from controller.dev import CLUSTER
+from controller.dev import CLUSTER, SAMPLE_IMAGE, WITH_IMAGES
 from controller.embedded_etcd import known_losses
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Inbox, Loaded
@@ -161,6 +161,7 @@ def banner(view: DevView, hello: str) -> list[str]:
     """Addresses, and three commands to try."""
     cluster = view.cluster
     flags = "".join(f" {shlex.quote(word)}" for word in flags_from_here(cluster, os.environ))
+    image = f" --image {SAMPLE_IMAGE}" if cluster.options.engine in WITH_IMAGES else ""
     return [
         f"Tally runs here: {len(cluster.replicas)} replicas, {cluster.etcd.binary}, engine {cluster.options.engine}",
         *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
@@ -169,7 +170,7 @@ def banner(view: DevView, hello: str) -> list[str]:
         f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {cluster.data_dir}/tally.toml",
         "",
         "Try in a second terminal:",
-        f"  {view.tally}{flags} submit {hello} --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",
+        f"  {view.tally}{flags} submit {hello}{image} --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",
         f"  kill -9 $({view.tally}{flags} get replicas --role leader -o pid)",
         f"  {view.tally}{flags} audit",
         "",

@@ -16,8 +16,9 @@ from controller.engine.pod import NOT_JSON_OF_ITS_TYPE
 CLUSTER_NAMESPACE = "kube-system"  # made with the cluster and never removed, so that its uid names the cluster
 
 
-class _Version(msgspec.Struct, frozen=True):
-    minor: str
+class _Version(msgspec.Struct, frozen=True, rename="camel"):
+    minor: str = ""
+    git_version: str = ""
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -44,9 +45,14 @@ def minor_version(api: KubernetesApi) -> int:
     with unavailable("the server's version cannot be read"):
         data = api.call("GET", "/version")
     try:
-        return int(re.sub("[^0-9]", "", msgspec.json.decode(data, type=_Version).minor))  # some say "27+"
+        version = msgspec.json.decode(data, type=_Version)
     except NOT_JSON_OF_ITS_TYPE as error:
         raise EngineUnavailable(f"Kubernetes sends a version that cannot be read: {error}") from error
+    # Some say "27+", and a server that was built without its version says nothing but v0.0.0.
+    minor = re.match(r"([0-9]{1,4})", version.minor) or re.match(r"v1\.([0-9]{1,4})", version.git_version)
+    if minor is None:
+        raise EngineUnavailable(f"Kubernetes does not say which version it is (minor {version.minor!r}, {version.git_version!r})")
+    return int(minor[1])
 
 
 def _uid_of(api: KubernetesApi, namespace: str) -> str:
