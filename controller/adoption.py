@@ -20,6 +20,7 @@ from controller.clock import Clock
 from controller.core import codec
 from controller.core.errors import UserError
 from controller.core.installation import EngineIdentity, EngineRecord, Installation, encode
+from controller.core.printable import counted
 from controller.core.records import Task
 from controller.core.task import AttemptId, Observation
 from controller.core.world import World
@@ -74,8 +75,8 @@ def adopt_engine(store: Store, keys: Keys, clock: Clock, engine: EngineIdentity,
         before = standing(store, keys, clock)
         if (before.holding or before.unreadable) and not forget_running:
             raise UserError(
-                f"{len(before.holding)} tasks hold resources"
-                + (f", and {before.unreadable} statuses cannot be read" if before.unreadable else "")
+                f"resources are held by {counted(len(before.holding), 'task')}"
+                + (f", and {counted(before.unreadable, 'status', 'statuses')} cannot be read" if before.unreadable else "")
                 + f". Wait until they have ended, or cancel them; or give them up with --forget-running. {CONSEQUENCE}"
             )
         transaction = _adoption(keys, before, engine, by, clock.now(), forget_running=forget_running)

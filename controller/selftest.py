@@ -26,6 +26,7 @@ from controller.core import codec
 from controller.core.errors import TallyError, UserError
 from controller.core.finding import Severity
 from controller.core.lifecycle import Event, State
+from controller.core.printable import counted
 from controller.core.replay import replay
 from controller.core.resources import ZERO, Vector
 from controller.core.task import RepairRequest, Wanted
@@ -258,13 +259,13 @@ class SelfTest:
         if not answered:
             raise Skipped(f"no status endpoint can be reached from here ({', '.join(silent) or 'no replica is registered'})")
         beside = f"; {', '.join(silent)} cannot be reached from here" if silent else ""
-        return f"{answered} replicas at revision {revision} or later{beside}"
+        return f"{counted(answered, 'replica')} at revision {revision} or later{beside}"
 
     def _audit(self) -> str:
         report = run_audit(self._client.store, self._engine, self._client.keys.cluster, self._client.clock)
         ours = [f for f in report.findings if self.name in f.subject and f.severity is Severity.WRONG]
         _require(not ours, "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours))
-        others = f"; {report.wrong} findings about others: see `tally audit`" if report.wrong else ""
+        others = f"; {counted(report.wrong, 'finding')} about others: see `tally audit`" if report.wrong else ""
         engine = "etcd and the engine" if self._engine is not None else "etcd alone (the engine cannot be listed from here)"
         return f"nothing is wrong with what is ours, by {engine}{others}"
 

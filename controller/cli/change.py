@@ -15,6 +15,7 @@ from controller.cli.session import ERROR, NOT_FOUND, Session, complain
 from controller.cli.terminal import say
 from controller.client import NotFound, RequestResult
 from controller.core.errors import InvalidField, UserError
+from controller.core.printable import counted
 from controller.store.base import StoreError
 
 Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history.")]
@@ -136,8 +137,7 @@ def release_finalizers(
 
     replicas = registered_or_warn(session)
     if replicas and not yes:
-        who = "1 replica is registered: stop it" if len(replicas) == 1 else f"{len(replicas)} replicas are registered: stop them"
-        raise UserError(f"{who} first, or give --yes")
+        raise UserError(f"registered: {counted(len(replicas), 'replica')}. Stop all replicas first, or give --yes")
     engine = open_kubernetes(session, replicas)
     with suppress(StoreError):  # without etcd, all that has the cluster's name
         session.client.bind(engine)
@@ -145,4 +145,4 @@ def release_finalizers(
         released = engine.release_finalizers()
     finally:
         engine.close()
-    say(f"{released} pods released" if released != 1 else "1 pod released")
+    say(f"{counted(released, 'pod')} released")

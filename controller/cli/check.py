@@ -11,6 +11,7 @@ from controller.cli.check_identity import identity_points
 from controller.cli.check_point import Point, Verdict
 from controller.core.explain import span
 from controller.core.freshness import Freshness
+from controller.core.printable import counted
 from controller.store.base import Compacted, StoreError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def check(session: Session) -> Iterator[Point]:
         if replica.engine_problem:
             yield Point("replicas", Verdict.WARNING, f"{replica.id} does not campaign: {replica.engine_problem}")
     versions = sorted({replica.version for replica in replicas})
-    yield Point("replicas", Verdict.OK, f"{len(replicas)} registered, version {', '.join(versions)}")
+    yield Point("replicas", Verdict.OK, f"{counted(len(replicas), 'replica')} registered, version {', '.join(versions)}")
     yield from _ages(replicas, session.client.clock.now())
     if leader is None:
         yield Point("leader", Verdict.WRONG, "none: one should be elected within the lease's time; see the replicas' logs")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from controller.cli.check_point import Point, Verdict
 from controller.core.errors import CorruptValue, TallyError
 from controller.core.installation import EngineIdentity, EngineRecord, Installation, decode_engine, decode_installation, difference
+from controller.core.printable import counted
 from controller.store.base import KeyValue
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def _asked(engine: Engine, installation: Installation, record: EngineRecord | No
     engine.bind(installation)
     engine.list()
     for mark, names in engine.others().items():
-        seen = f"{len(names)} attempts of installation {mark or '(none)'} have this cluster's name, and are left alone"
-        yield Point("others", Verdict.WARNING, f"{seen}: give one another cluster name, or see `tally engine adopt --installation`")
+        seen = f"left alone, though of this cluster's name: {counted(len(names), 'attempt')} of installation {mark or '(none)'}"
+        yield Point("others", Verdict.WARNING, f"{seen}. Give one another cluster name, or see `tally engine adopt --installation`")
 
 
 def _is_certain(own: EngineIdentity) -> bool:

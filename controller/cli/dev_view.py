@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from controller.cli.terminal import say
 from controller.config import InvalidSetting, flag_of, load_settings, text_of, variable_of
 from controller.core.lifecycle import State
-from controller.core.printable import one_line
+from controller.core.printable import counted, one_line
 from controller.core.records import decode_or_empty
 from controller.core.resources import format_quantity
 from controller.core.world import World
@@ -163,7 +163,7 @@ def banner(view: DevView, hello: str) -> list[str]:
     flags = "".join(f" {shlex.quote(word)}" for word in flags_from_here(cluster, os.environ))
     image = f" --image {SAMPLE_IMAGE}" if cluster.options.engine in WITH_IMAGES else ""
     return [
-        f"Tally runs here: {len(cluster.replicas)} replicas, {cluster.etcd.binary}, engine {cluster.options.engine}",
+        f"Tally runs here: {counted(len(cluster.replicas), 'replica')}, {cluster.etcd.binary}, engine {cluster.options.engine}",
         *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
         f"  etcd    {cluster.endpoint}",
         *(f"  {replica.name}      http://127.0.0.1:{replica.status_port}" for replica in cluster.replicas),

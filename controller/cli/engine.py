@@ -11,7 +11,7 @@ from controller.cli import output as out
 from controller.cli.session import ERROR, Session
 from controller.cli.terminal import say, say_lines
 from controller.core.errors import TallyError, UserError
-from controller.core.printable import one_line
+from controller.core.printable import counted, one_line
 
 if TYPE_CHECKING:
     from controller.core.records import Task
@@ -53,7 +53,9 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
         finally:
             engine.close()
         document["others"] = {mark: list(names) for mark, names in others.items()}
-        lines += [f"left alone:   {len(names)} attempts of installation {mark or '(none)'}" for mark, names in others.items()]
+        lines += [
+            f"left alone:   {counted(len(names), 'attempt')} of installation {mark or '(none)'}" for mark, names in others.items()
+        ]
     if output:
         out.print_document(document, output)
     else:
@@ -135,7 +137,7 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
     if left:
         say(f"still there, without proof that they stopped: {', '.join(map(str, left))}. Run it again.")
         raise typer.Exit(ERROR)
-    say(f"{len(found)} attempts of installation {lost} were stopped and removed.")
+    say(f"Stopped and removed: {counted(len(found), 'attempt')} of installation {lost}.")
 
 
 def _open(session: Session) -> Engine:
@@ -160,4 +162,4 @@ def _others(engine: Engine, installation: Any) -> dict[str, list[str]]:
 def _named(tasks: Iterable[Task]) -> str:
     found = sorted(task.id for task in tasks)
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"{len(found)} tasks: {', '.join(found[:SHOWN])}{more}"
+    return f"{counted(len(found), 'task')}: {', '.join(found[:SHOWN])}{more}"

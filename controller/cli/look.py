@@ -31,6 +31,7 @@ from controller.core.errors import CorruptValue
 from controller.core.explain import at, span
 from controller.core.kept_log import LIMIT_BYTES, KeptLog
 from controller.core.lifecycle import State
+from controller.core.printable import counted
 from controller.core.replay import replay
 from controller.core.selector import parse_selector
 from controller.core.task import AttemptId, Step
@@ -339,7 +340,7 @@ def history(
     if problems:
         raise typer.Exit(ERROR)
     if verify and steps and not output:
-        say(f"Verified: {len(steps)} steps lead from {steps[0].source} to {view.state}, as it is stored.")
+        say(f"Verified: {counted(len(steps), 'step')} from {steps[0].source} to {view.state}, as it is stored.")
 
 
 def _print_steps(steps: list[Step], indent: str) -> None:

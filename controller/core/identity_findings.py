@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from controller.core.finding import Finding, Severity
+from controller.core.printable import counted
 from controller.core.world import World
 
 
@@ -29,7 +30,7 @@ def check_others(others: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
         yield Finding(
             invariant="identity",
             subject=f"installation/{mark or '-'}",
-            what=f"{len(names)} attempts {whose} are in the engine under this cluster's name ({', '.join(names[:3])}"
+            what=f"in the engine, under this cluster's name: {counted(len(names), 'attempt')} {whose} ({', '.join(names[:3])}"
             f"{', …' if len(names) > 3 else ''}): left alone, and not counted",
             since_revision=0,
             likely_cause="another etcd's Tally of the same cluster name uses this engine; or its etcd was lost, and made anew",

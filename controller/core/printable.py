@@ -1,4 +1,7 @@
-"""Somebody else's words as text: what they hold of control characters never reaches a terminal, nor looks like a line of ours."""
+"""Numbers of things and somebody else's words, as text.
+
+What somebody else's words hold of control characters never reaches a terminal, nor looks like a line of ours.
+"""
 
 from __future__ import annotations
 
@@ -13,3 +16,8 @@ def shown(text: str) -> str:
 def one_line(text: str) -> str:
     """The same, with the ends of lines as escapes too."""
     return shown(text).replace("\n", "\\n")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """1 replica, 2 replicas; with the plural where it is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

@@ -38,6 +38,7 @@ from controller.core.invariants import (
     written_by,
 )
 from controller.core.plan import Outcome, Plan, RecordChange, Verdict
+from controller.core.printable import counted
 from controller.core.records import Task
 from controller.core.resources import ZERO, Vector
 from controller.core.task import AttemptId, RepairRequest, Wanted
@@ -270,7 +271,10 @@ class _Draft:
     def _blocked(self, pool: str) -> tuple[Verdict, str] | None:
         """Why what is held of the pool cannot be told now; None when it can."""
         if unreadable := self._balance.unreadable_of(pool):
-            return Verdict.LEFT, f"{unreadable} statuses cannot be read, and may hold something: restore or delete them first"
+            return (
+                Verdict.LEFT,
+                f"{counted(unreadable, 'status', 'statuses')} cannot be read, and may hold something: restore or delete them first",
+            )
         orphan = self._orphans.get(pool) or self._orphans.get("")
         if orphan is not None:
             return Verdict.LATER, f"attempt {orphan} may still run, and holds nothing: the leader stops it first"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.core.explain import span
 from controller.core.freshness import Freshness, Limits
 from controller.core.installation import EngineIdentity
+from controller.core.printable import counted
 from controller.core.view import Check
 
 
@@ -15,7 +16,7 @@ def loop(silence_seconds: float, limit_seconds: float) -> Check:
 
 def model(tasks: int, revision: int, *, loaded: bool) -> Check:
     """Whether there is a model to answer from."""
-    return Check("model", loaded, f"{tasks} tasks at revision {revision}" if loaded else "loading")
+    return Check("model", loaded, f"{counted(tasks, 'task')} at revision {revision}" if loaded else "loading")
 
 
 def store(age_seconds: float, limits: Limits, error: str) -> Check:

@@ -160,7 +160,7 @@ VERBS = (
     Verb("admin", "delete pool spare", "pool/spare deleted"),
     Verb("reader", "engine show --engine null", "installation: 0123abcd"),
     Verb("admin", "step-down", "replica/r1 no longer leads"),
-    Verb("admin", "engine adopt --engine null --forget-running", "given up: 1 tasks: lost"),
+    Verb("admin", "engine adopt --engine null --forget-running", "given up: 1 task: lost"),
 )
 ELSEWHERE = {
     "logs",  # with `describe`, what it reads of etcd

@@ -35,4 +35,4 @@ def test_one_replica_is_one(
     path = fake_cluster.kubeconfig(tmp_path / "kubeconfig")
     answer = tally("release-finalizers", "--kubeconfig", str(path))
     assert answer.exit_code == 1
-    assert "1 replica is registered: stop it first" in answer.err
+    assert "registered: 1 replica. Stop all replicas first" in answer.err

@@ -157,14 +157,14 @@ def test_the_engine_is_changed_on_purpose_only(tmp_path: Path) -> None:
         to_new = ("engine", "adopt", "--engine", "process", "--state-dir", settings["TALLY_STATE_DIR"])
         wait_until(lambda: unready(new), "the new one to follow", timeout=30.0)
         refused = tally(cluster, *to_new)
-        assert (refused.returncode, "1 tasks hold resources" in refused.stderr) == (1, True), refused
+        assert (refused.returncode, "resources are held by 1 task." in refused.stderr) == (1, True), refused
         assert "runs beside whatever of them still runs" in refused.stderr
         shown = json.loads(tally(cluster, "engine", "show", "-o", "json").stdout)
         assert shown["holding"] == ["held"]
         assert shown["here"]["difference"] == ""
         forced = tally(cluster, *to_new, "--forget-running")
         assert forced.returncode == 0, forced.stderr
-        assert "given up: 1 tasks: held" in forced.stdout
+        assert "given up: 1 task: held" in forced.stdout
         wait_until(lambda: leads(new), "the new one to lead", timeout=30.0)
         wait_until(lambda: "the recorded one is" in unready(old), "the old one to follow", timeout=30.0)
         gate.open()
@@ -228,7 +228,7 @@ def test_what_an_installation_left_whose_etcd_was_lost_is_taken_over_on_purpose(
             assert "Nothing was done" in listed.stdout, listed
             assert not any(line.what == "end" for line in journal.lines())
             by_name = tally(cluster, "engine", "adopt", "left-1", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags)
-            assert "1 attempts of installation" in by_name.stdout, by_name
+            assert "1 attempt of installation" in by_name.stdout, by_name
             listed = tally(cluster, "engine", "adopt", "--installation", old_id, *flags)
             assert "also-left-1" in listed.stdout
             assert "\nleft-1" not in listed.stdout
