@@ -19,6 +19,7 @@ from typing import NamedTuple
 from controller.clock import Clock
 from controller.core import codec
 from controller.core.errors import UserError
+from controller.core.identity_findings import recorded_installation
 from controller.core.installation import EngineIdentity, EngineRecord, Installation, encode
 from controller.core.printable import counted
 from controller.core.records import Task
@@ -58,6 +59,11 @@ def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
     snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
     world = World()
     world.load(changes_of(keys, snapshot.items), snapshot.revision)
+    if world.installation is None and (told := recorded_installation(world)) is not None:
+        raise UserError(
+            f"the key of the installation's id ({told.id}, by the last term) is gone or damaged: `tally step-down`, and the next "
+            "election writes it back"
+        )
     if world.installation is None:
         raise UserError(
             f"cluster {keys.cluster} has no installation's id that can be read: the first election makes it, and records the "

@@ -18,7 +18,7 @@ import msgspec
 from controller.clock import Clock
 from controller.core.engine_invariants import check_engine
 from controller.core.finding import Finding, Mender, Severity
-from controller.core.identity_findings import check_others, other_engine
+from controller.core.identity_findings import check_identity, check_others, other_engine, recorded_engine, recorded_installation
 from controller.core.installation import difference
 from controller.core.invariants import check_world
 from controller.core.printable import one_line
@@ -155,13 +155,14 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
     snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
     world = World()
     world.load(changes_of(keys, snapshot.items), snapshot.revision)
-    findings = check_world(world)
+    findings = [*check_world(world), *check_identity(world)]
     observations = None
     if engine is not None:
-        if world.engine is not None and (why := difference(world.engine.engine, engine.identity())):
+        recorded, installation = recorded_engine(world), recorded_installation(world)
+        if recorded is not None and (why := difference(recorded, engine.identity())):
             return Look(world, None, [*findings, other_engine(world, why)])
-        if world.installation is not None:
-            engine.bind(world.installation)
+        if installation is not None:
+            engine.bind(installation)
         observations = engine.list()  # after the load: see the module's docstring
         findings += check_engine(world, observations, clock.now())
         findings += check_others(engine.others())

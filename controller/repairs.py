@@ -45,13 +45,15 @@ def wanted(report: Report, deletions: Collection[str] = ()) -> tuple[Wanted, ...
     """
     found: dict[tuple[str, str], Wanted] = {}
     for finding in report.findings:
-        named = finding.mender is Mender.DELETION and finding.subject.removeprefix("key/") in deletions
+        name = finding.subject.removeprefix("key/")
+        named = finding.mender is Mender.DELETION and (name in deletions or one_line(name) in deletions)
         if named or finding.mender in (Mender.REPAIR, Mender.LEADER):
             mod = finding.since_revision if named else 0
             found[finding.invariant, finding.subject] = Wanted(invariant=finding.invariant, subject=finding.subject, mod=mod)
-    known = {finding.subject for finding in report.findings if finding.mender is Mender.DELETION}
-    if missing := [name for name in deletions if f"key/{name}" not in known]:
-        listed = ", ".join(sorted(subject.removeprefix("key/") for subject in known)) or "none"
+    known = {finding.subject.removeprefix("key/") for finding in report.findings if finding.mender is Mender.DELETION}
+    shown = {one_line(name) for name in known}  # as the audit prints them
+    if missing := [name for name in deletions if name not in known | shown]:
+        listed = ", ".join(sorted(shown)) or "none"
         raise UserError(f"no quarantined key is named {missing[0]!r}: there are {listed}")
     return tuple(found.values())[:AT_ONCE]
 

@@ -28,6 +28,7 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
     Without flags that one is what the replicas have registered.
     """
     from controller.adoption import standing, to_json
+    from controller.core.identity_findings import recorded_engine
     from controller.core.installation import difference
 
     out.check_form(output, ("json", "yaml"))
@@ -35,7 +36,11 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
     before = standing(client.store, client.keys, client.clock)
     document: dict[str, Any] = to_json(before)
     lines = [f"installation: {before.installation.id}"]
-    lines.append(f"recorded:     {before.record.engine if before.record is not None else 'none yet'}")
+    recorded = recorded_engine(before.world)
+    gone = (
+        "" if before.record is not None else " (by the last term; the key is gone or damaged, and the next election writes it back)"
+    )
+    lines.append(f"recorded:     {f'{recorded}{gone}' if recorded is not None else 'none yet'}")
     try:
         engine = _open(session)
     except TallyError as error:
@@ -43,7 +48,7 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
     else:
         try:
             own = engine.identity()
-            why = difference(before.record.engine, own) if before.record is not None else ""
+            why = difference(recorded, own) if recorded is not None else "none is recorded"
             lines.append(f"from here:    {own}: {why or 'the recorded one'}")
             document["here"] = {"engine": str(own), "difference": why}
             others = {} if why else _others(engine, before.installation)

@@ -3,10 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from controller.core.finding import Finding, Severity
+from controller.core.installation import EngineIdentity, Installation
 from controller.core.printable import counted
+from controller.core.records import decode_or_empty
 from controller.core.world import World
+
+
+def recorded_engine(world: World) -> EngineIdentity | None:
+    """The recorded engine; where its key is gone or damaged, what the last term's record repeats of it, as elections do."""
+    if world.engine is not None:
+        return world.engine.engine
+    try:
+        return msgspec.convert(_last_term(world).get("engine"), EngineIdentity)
+    except msgspec.ValidationError:
+        return None
+
+
+def recorded_installation(world: World) -> Installation | None:
+    """The installation; where its key is gone or damaged, the id that the last term's record repeats."""
+    told = _last_term(world).get("installation")
+    if world.installation is not None or not (isinstance(told, str) and told):
+        return world.installation
+    return Installation(id=told)
+
+
+def _last_term(world: World) -> dict[str, Any]:
+    return decode_or_empty(world.terms[max(world.terms)]) if world.terms else {}
+
+
+def check_identity(world: World) -> Iterator[Finding]:
+    """The two keys that tell who this installation is: gone, although the last term had them."""
+    for kind, stored, told in (
+        ("installation", world.installation, recorded_installation(world)),
+        ("engine", world.engine, recorded_engine(world)),
+    ):
+        if stored is None and told is not None and (kind, ()) not in world.quarantine:
+            yield Finding(
+                invariant="identity",
+                subject=f"key/{kind}",
+                what=f"is gone; the last term's record says {told if isinstance(told, EngineIdentity) else told.id}",
+                since_revision=0,
+                likely_cause="deleted by hand",
+                repair="`tally step-down`: the next election writes it back",
+                severity=Severity.NOTICE,
+            )
 
 
 def other_engine(world: World, why: str) -> Finding:

@@ -210,7 +210,7 @@ def check_layout(world: World) -> Iterator[Finding]:
     """Notices for records that do not parse, and for keys that are not of Tally's layout."""
     for (kind, names), reason in world.quarantine.items():
         foreign = kind == "unknown"
-        subject = names[0] if foreign else f"{kind}/{'/'.join(names)}"
+        subject = names[0] if foreign else "/".join((kind, *names))
         yield Finding(
             invariant="layout",
             subject=f"key/{subject}",
@@ -230,6 +230,8 @@ _CAUSES = {
 _DELETIONS = {
     quarantine.KIND: "the leader deletes it, and looks at the task again",
     "states": "better restore the value; else the leader deletes it, stops what may run of the task, and runs it from the start",
+    "installation": "the leader deletes it, and the next election (`tally step-down`) writes it back",
+    "engine": "the leader deletes it, and the next election writes it back",
     "ledgers": "the leader writes it anew, as the sum of what the tasks hold",
     "tasks": "better restore the value; else the leader deletes it, stops what may run of the task, and removes it",
 }

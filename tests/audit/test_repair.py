@@ -11,12 +11,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from controller.audit import examine
+from controller.audit import examine, run_audit
 from controller.core import codec
 from controller.core.lifecycle import State
 from controller.core.plan import Outcome, Verdict
+from controller.core.printable import one_line
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Pool, RepairRequest, Spec, Wanted
+from controller.engine.process import ProcessEngine
 from controller.repairs import Unanswered, ask, preview, wanted
 from tests.audit.conftest import CPU, Damaged, pause, resume
 from tests.support.waiting import wait_until
@@ -237,6 +239,27 @@ def test_a_quarantined_key_goes_only_when_it_is_named(damaged: Damaged) -> None:
     assert verdicts(ask(client.store, client.keys, client.clock, request, 30)) == [(f"key/{whole}", Verdict.LEFT)]
     assert verdicts(repair(damaged, whole)) == [(f"key/{whole}", Verdict.REPAIRED)]
     assert damaged.get("foreign/thing") is None
+
+
+@pytest.mark.parametrize("printed", ["engine", "installation", "pools/\\x1b[31mx"])
+def test_a_key_is_named_as_the_audit_prints_it(damaged: Damaged, printed: str) -> None:
+    """Also one without a name of its own, and one with control characters in it."""
+    key = printed.replace("\\x1b", "\x1b")
+    damaged.put(key, b"{")
+    assert f"--delete {printed}" in one_line(" ".join(finding.repair for finding in damaged.audit().findings))
+    assert [verdict for _, verdict in verdicts(repair(damaged, printed))] == [Verdict.REPAIRED]
+
+
+def test_a_strangers_folder_is_not_checked_even_where_the_record_is_gone(damaged: Damaged, tmp_path: Path) -> None:
+    """Nothing of what runs is there, and none of it is gone: the last term tells which engine it is."""
+    damaged.runs()
+    damaged.put("engine", None)
+    client = damaged.client
+    stranger = ProcessEngine(tmp_path / "stranger", client.keys.cluster, client.clock)
+    report = run_audit(client.store, stranger, client.keys.cluster, client.clock)
+    stranger.close()
+    assert report.wrong == 0
+    assert {finding.subject for finding in report.findings} >= {"engine/asked", "key/engine"}
 
 
 def test_a_ledger_that_cannot_be_read_is_written_anew_when_it_is_named(damaged: Damaged) -> None:

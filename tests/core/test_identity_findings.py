@@ -1,0 +1,57 @@
+"""What an audit says of the two keys that tell who an installation is, when they are gone or damaged."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core import codec
+from controller.core.identity_findings import check_identity, recorded_engine, recorded_installation
+from controller.core.installation import EngineIdentity
+from controller.core.invariants import check_layout
+from controller.core.records import Change
+from controller.core.world import World
+
+OWN = {"name": "process", "id": "abc"}
+KEYS = {
+    "installation": codec.encode({"id": "i1", "op": "o"}),
+    "engine": codec.encode({"engine": OWN, "installation": "i1", "op": "o"}),
+}
+
+
+def world_with(keys: dict[str, bytes | None], term: dict[str, object]) -> World:
+    """A model of these keys, after one term."""
+    world = World()
+    world.apply(Change("terms", ("000000000001",), codec.encode({"epoch": 1, **term}), 2, 2))
+    for mod, (kind, value) in enumerate(keys.items(), 3):
+        if value is not None:
+            world.apply(Change(kind, (), value, mod, mod))
+    return world
+
+
+@pytest.mark.parametrize("lacked", ["installation", "engine"])
+def test_a_key_that_is_gone_is_found_and_its_value_known_by_the_last_term(lacked: str) -> None:
+    """As elections know it: another engine must not be taken for the recorded one meanwhile."""
+    world = world_with({**KEYS, lacked: None}, {"installation": "i1", "engine": OWN})
+    assert [finding.subject for finding in check_identity(world)] == [f"key/{lacked}"]
+    assert recorded_engine(world) == EngineIdentity(name="process", id="abc")
+    installation = recorded_installation(world)
+    assert installation is not None
+    assert installation.id == "i1"
+
+
+def test_nothing_is_missed_where_no_term_tells_of_it() -> None:
+    """An older version has led: the next election makes both."""
+    world = world_with({}, {})
+    assert list(check_identity(world)) == []
+    assert (recorded_engine(world), recorded_installation(world)) == (None, None)
+    assert recorded_engine(world_with({}, {"engine": 7})) is None
+
+
+@pytest.mark.parametrize("damaged", ["installation", "engine"])
+def test_a_damaged_key_is_named_as_its_deletion_takes_it(damaged: str) -> None:
+    world = world_with({**KEYS, damaged: b"{}"}, {"installation": "i1", "engine": OWN})
+    assert list(check_identity(world)) == []
+    (finding,) = check_layout(world)
+    assert finding.subject == f"key/{damaged}"
+    assert f"--delete {damaged}`"[:-1] in finding.repair
+    assert recorded_engine(world) == EngineIdentity(name="process", id="abc")
