@@ -119,8 +119,8 @@ class ProcessEngine:
             seen = self._sight.observe_one(folder.name)
             if seen is not None:
                 return seen
-            if launch.repeated and (unproven := end_all({folder: None})):  # it ran, and its folder was removed
-                return lost(launch.attempt, unproven[folder])
+            if launch.repeated and (unproven := self._end_leftovers(folder)):
+                return lost(launch.attempt, unproven)
             request = {
                 "folder": str(folder),
                 "argv": [*spec.command, *spec.args],
@@ -140,6 +140,18 @@ class ProcessEngine:
         if seen is None:
             raise EngineUnavailable(f"{launch.attempt} was started and forgotten at the same time")
         return seen
+
+    @staticmethod
+    def _end_leftovers(folder: Path) -> Unproven | None:
+        """Before a start is repeated: it may have run, and its folder was removed. Why no end is proven, None when it is.
+
+        Under the attempt's lock: a supervisor of the earlier start that claims it now is none of what was left behind.
+        """
+        lock = files.Lock.take(folder, make=True)
+        if lock is None:
+            return None  # that supervisor was faster, and is found by this start
+        with lock:
+            return None if (folder / files.RECORD).exists() else end_all({folder: None}).get(folder)
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         """See Engine. None when `uid` is not the attempt's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -244,7 +245,7 @@ def test_watching_ends_quietly_with_ctrl_c(environment: dict[str, str], executab
 def test_a_closed_pipe_is_no_error(environment: dict[str, str], executable: list[str], client: Client) -> None:
     """`tally get tasks | head -1`."""
     client.submit_many({"id": f"t-{i}", "command": ["x"]} for i in range(3000))
-    command = f"{' '.join(executable)} get tasks | head -1"
+    command = f"{shlex.join(executable)} get tasks | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
     assert done.stdout.startswith("NAME")
     assert done.stderr == ""

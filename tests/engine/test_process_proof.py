@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -82,7 +84,7 @@ def test_a_search_finds_who_has_no_main_thread(engine: ProcessEngine, tmp_path: 
 @pytest.mark.parametrize("child", ["setsid {} &", "{} &"], ids=["own session", "same session"])
 def test_a_child_whose_main_thread_has_ended_is_stopped_with_the_rest(engine: ProcessEngine, tmp_path: Path, child: str) -> None:
     """A living supervisor sees it, and does not wait for its end for ever."""
-    command = child.format(f'{sys.executable} -c "$1" {tmp_path}/pid')
+    command = child.format(f'{shlex.quote(sys.executable)} -c "$1" {tmp_path}/pid')
     given = launch("sh", "-c", f"{command} sleep 1000", "sh", THREAD_THAT_OUTLIVES_MAIN)
     engine.start(given)
     pid = number_in(tmp_path / "pid")
@@ -111,7 +113,7 @@ while True:
 @pytest.mark.parametrize("hides", ["keeps", "hides"])
 def test_a_chain_of_fork_and_exit_is_not_missed(engine: ProcessEngine, tmp_path: Path, hides: str) -> None:
     """Its supervisor was killed, and no process of it lives for more than a millisecond: no end is told before it has one."""
-    given = launch("sh", "-c", f'{sys.executable} -c "$1" {tmp_path}/beats {hides} & sleep 1000', "sh", CHAIN)
+    given = launch("sh", "-c", f'{shlex.quote(sys.executable)} -c "$1" {tmp_path}/beats {hides} & sleep 1000', "sh", CHAIN)
     engine.start(given)
     beats = tmp_path / "beats"
     wait_for(lambda: beats.exists() and beats.stat().st_size > 20, "the chain to run")
@@ -136,7 +138,7 @@ def test_who_is_hidden_and_keeps_the_lock_is_found(engine: ProcessEngine, tmp_pa
 def test_who_closes_the_lock_is_found_by_its_environment(engine: ProcessEngine, tmp_path: Path) -> None:
     """As daemons do that close what they inherit."""
     script = f"import os, sys; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); {HIDDEN.format(env='os.environ')}"
-    given = launch("sh", "-c", f'{sys.executable} -c "$1" & sleep 1000', "sh", script)
+    given = launch("sh", "-c", f'{shlex.quote(sys.executable)} -c "$1" & sleep 1000', "sh", script)
     engine.start(given)
     pid = number_in(tmp_path / "pid")
     kill_supervisor(tmp_path, given.attempt)
@@ -179,8 +181,9 @@ def test_a_search_that_does_not_see_all_proves_nothing(
             patch.setattr(process_search, "why_unseen", lambda: blind)
         else:
             patch.setattr(process_search, "SEARCH_SECONDS", 0.05)
-            real = process_search.next_number
-            patch.setattr(process_search, "next_number", lambda: (real(), real())[0])
+            patch.setattr(process_search, "_PASSES_IN_VAIN", 10**9)
+            numbers = itertools.count(1, 2)  # another number was given out between any two looks
+            patch.setattr(process_search, "next_number", lambda: next(numbers))
         kill_supervisor(tmp_path, given.attempt)
         seen = wait_for(lambda: _unseen(engine, given.attempt), "the attempt to be lost")
         assert not seen.stopped

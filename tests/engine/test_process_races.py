@@ -8,7 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from controller.core.task import Launch
+import msgspec
+
+from controller.core.task import Launch, Phase
 from controller.engine.base import EngineUnavailable
 from controller.engine.process import ProcessEngine
 from tests.engine.process_cases import launch, running_pids, wait_for, wait_stopped
@@ -101,3 +103,15 @@ def test_a_start_that_races_a_forget_never_overlaps_another_run(replica: Callabl
     assert len(lines(tmp_path / "runs")) >= 1
     replicas[0].forget(given.attempt)
     assert replicas[1].list() == []
+
+
+def test_a_repeated_start_harms_no_start_under_way(replica: Callable[[], ProcessEngine]) -> None:
+    """A leader repeats the start that its predecessor had just asked for: what runs is none of what was left behind."""
+    before, after = replica(), replica()
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(60):
+            given = launch("true", task_id=f"twice-{number}")
+            calls = pool.submit(before.start, given), pool.submit(after.start, msgspec.structs.replace(given, repeated=True))
+            for call in calls:
+                call.result()
+            assert wait_stopped(after, given.attempt).phase is Phase.SUCCEEDED, given.attempt

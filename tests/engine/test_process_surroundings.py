@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -126,7 +127,8 @@ def test_memory_above_what_was_asked_for_is_killed(engine: ProcessEngine) -> Non
     # 0x4000 is MAP_NORESERVE, which the module has no name for.
     reserve = "mmap.mmap(-1, 2**36, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)"
     hungry = f"import mmap, sys, time; reserved = {reserve}; kept = b'x' * (int(sys.argv[1]) * 2**20); time.sleep(1000)"
-    pair = f'{sys.executable} -c "{hungry}" 60 & exec {sys.executable} -c "{hungry}" 60'
+    python = shlex.quote(sys.executable)
+    pair = f'{python} -c "{hungry}" 60 & exec {python} -c "{hungry}" 60'
     modest = launch(sys.executable, "-c", hungry, "1", memory="100Mi")
     greedy = launch("sh", "-c", pair, memory="100Mi")
     stop = threading.Event()
