@@ -79,8 +79,6 @@ def stop_requested(status: Status, why: str, message: str, moment: Moment) -> St
     """Its attempt is to be stopped, the hold stays until then. `why`: cancel, deadline-start, deadline-run, spec-deleted, or
     CANNOT_START and the engine's word for what keeps it from running.
     """
-    if status.lost_since is not None and status.message:
-        message = f"{message}; it was lost before: {status.message}"  # that may be the one thing that helps
     return _step(status, Event.STOP_REQUESTED, moment, why, message, stopping=why)
 
 
