@@ -120,7 +120,10 @@ class ProcessEngine:
             if seen is not None:
                 return seen
             if launch.repeated and (unproven := self._end_leftovers(folder)):
-                return lost(launch.attempt, unproven)
+                give_up_at = self._clock.boottime() + _ENDING_SECONDS
+                while (seen := self._sight.observe_one(folder.name)) is None and self._clock.boottime() < give_up_at:
+                    time.sleep(0.01)  # its supervisor may be about to claim it
+                return seen if seen is not None else lost(launch.attempt, unproven)
             request = {
                 "folder": str(folder),
                 "argv": [*spec.command, *spec.args],
