@@ -120,10 +120,7 @@ class ProcessEngine:
             if seen is not None:
                 return seen
             if launch.repeated and (unproven := self._end_leftovers(folder)):
-                give_up_at = self._clock.boottime() + _ENDING_SECONDS
-                while (seen := self._sight.observe_one(folder.name)) is None and self._clock.boottime() < give_up_at:
-                    time.sleep(0.01)  # its supervisor may be about to claim it
-                return seen if seen is not None else lost(launch.attempt, unproven)
+                return self._claimed(folder) or lost(launch.attempt, unproven)  # its supervisor may be about to claim it
             request = {
                 "folder": str(folder),
                 "argv": [*spec.command, *spec.args],
@@ -135,13 +132,18 @@ class ProcessEngine:
             answer = self._fork_server.ask(request)
             if "error" in answer:
                 raise EngineUnavailable(f"{launch.attempt} could not be started: {answer['error']}", _FULL_RETRY_SECONDS)
-            give_up_at = self._clock.boottime() + _ENDING_SECONDS
-            while (seen := self._sight.observe_one(folder.name)) is None and is_folder(folder):
-                if self._clock.boottime() > give_up_at:
-                    break
-                time.sleep(0.002)  # whoever writes that it never started has not let go of its lock yet
+            seen = self._claimed(folder)  # whoever writes that it never started may not have let go of its lock yet
         if seen is None:
             raise EngineUnavailable(f"{launch.attempt} was started and forgotten at the same time")
+        return seen
+
+    def _claimed(self, folder: Path) -> Observation | None:
+        """The attempt, once something is written of it; None when nothing is in time, or its folder is gone."""
+        give_up_at = self._clock.boottime() + _ENDING_SECONDS
+        while (seen := self._sight.observe_one(folder.name)) is None and is_folder(folder):
+            if self._clock.boottime() > give_up_at:
+                return None
+            time.sleep(0.002)
         return seen
 
     @staticmethod
@@ -154,7 +156,7 @@ class ProcessEngine:
         if lock is None:
             return None  # that supervisor was faster, and is found by this start
         with lock:
-            return None if (folder / files.RECORD).exists() else end_all({folder: None}).get(folder)
+            return None if files.exists(folder, files.RECORD) else end_all({folder: None}).get(folder)
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         """See Engine. None when `uid` is not the attempt's."""

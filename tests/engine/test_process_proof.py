@@ -277,9 +277,11 @@ FORGED = '{"uid": "x", "phase": "Succeeded", "exit_code": 0}'
 )
 def test_a_task_does_not_end_its_own_hold(engine: ProcessEngine, tmp_path: Path, deed: str) -> None:
     """Whatever it writes: no end is told while it runs, and then it is the supervisor's own result that counts."""
-    script = f"read line < {tmp_path}/gate; {deed}; echo $$ > {tmp_path}/pid; read line < {tmp_path}/gate; exit 3"
+    # Two of them: a writer of the first that has not closed it yet would end the second read.
+    script = f"read line < {tmp_path}/gate; {deed}; echo $$ > {tmp_path}/pid; read line < {tmp_path}/end; exit 3"
     given = launch("sh", "-c", script)
-    os.mkfifo(tmp_path / "gate")
+    for name in ("gate", "end"):
+        os.mkfifo(tmp_path / name)
     uid = engine.start(given).uid
     (tmp_path / "gate").write_text("go on\n")
     pid = number_in(tmp_path / "pid")
@@ -287,7 +289,7 @@ def test_a_task_does_not_end_its_own_hold(engine: ProcessEngine, tmp_path: Path,
         seen = observation(engine, given.attempt) or engine.find(given.attempt, uid=uid)
         assert not seen.stopped
         assert is_running(pid)
-    (tmp_path / "gate").write_text("go on\n")
+    (tmp_path / "end").write_text("go on\n")
     seen = wait_stopped(engine, given.attempt)
     assert (seen.phase, seen.exit_code, seen.uid) == (Phase.FAILED, 3, uid)
 
