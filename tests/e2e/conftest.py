@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,20 @@ MakeDev = Callable[..., Dev]
 @pytest.fixture
 def dev(tmp_path: Path) -> Iterator[MakeDev]:
     """Starts `tally dev`; all runs of a test share a data directory and ports, unless it says otherwise."""
+    with dev_in(tmp_path) as start:
+        yield start
+
+
+@contextmanager
+def dev_in(folder: Path) -> Iterator[MakeDev]:
+    """The same, for tests that share one run."""
     settings: dict[str, Any] = {
-        "data_dir": tmp_path / "data", "etcd_port": adjacent_ports(), "status_port": free_ports(1)[0],
+        "data_dir": folder / "data", "etcd_port": adjacent_ports(), "status_port": free_ports(1)[0],
     }  # fmt: skip
     runs: list[Dev] = []
 
     def start(**options: Any) -> Dev:
-        runs.append(Dev(tmp_path, **{**settings, **options}))
+        runs.append(Dev(folder, **{**settings, **options}))
         return runs[-1]
 
     yield start
@@ -90,7 +98,7 @@ def dev(tmp_path: Path) -> Iterator[MakeDev]:
         if run.process.poll() is None:
             run.interrupt()
             run.ended()
-    for process in processes_of(tmp_path):  # only of a test that failed
+    for process in processes_of(folder):  # only of a test that failed
         process.kill()
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from controller.core.lifecycle import State
-from tests.e2e.conftest import Dev, MakeDev
+from tests.e2e.conftest import Dev, MakeDev, dev_in
 from tests.support.waiting import wait_until
 
 KUBECTL = shutil.which("kubectl")
@@ -63,9 +63,16 @@ def posted(port: int, path: str, body: bytes, *, tls: bool) -> int:
     return int(found[1]) if found else 0
 
 
-def test_a_web_page_gets_nothing_from_any_port(dev: MakeDev) -> None:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """With a Kubernetes of its own."""
+    with dev_in(tmp_path_factory.mktemp("dev")) as start:
+        yield start(flags=("--engine", "kubernetes", "--fake-cluster")).until_it_leads()
+
+
+@pytest.mark.xdist_group("dev with a fake cluster")
+def test_a_web_page_gets_nothing_from_any_port(running: Dev) -> None:
     """Fault 49. A form may post text/plain anywhere without asking; what it changes is changed, though it sees no answer."""
-    running = dev(flags=("--engine", "kubernetes", "--fake-cluster")).until_it_leads()
     ports = listening(running)
     assert len(ports) == 4, "etcd for clients and for peers, the replica's status endpoint, and the fake Kubernetes"
     answers = {
@@ -77,15 +84,15 @@ def test_a_web_page_gets_nothing_from_any_port(dev: MakeDev) -> None:
     assert {key: status for key, status in answers.items() if status != 0 and status < 400} == {}
     assert {status for (_, _, tls), status in answers.items() if not tls} - {0}, "nobody was asked at all"
     with running.client() as client:
-        assert client.tasks() == []
+        assert {view.id for view in client.tasks()} <= {"seen"}
     kubeconfig = (running.data_dir / "kubeconfig").read_text()
     assert "fake-token" not in kubeconfig, "a token that everybody knows"
 
 
+@pytest.mark.xdist_group("dev with a fake cluster")
 @pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on PATH")
-def test_kubectl_with_its_kubeconfig_sees_the_pods(dev: MakeDev, tmp_path: Path) -> None:
+def test_kubectl_with_its_kubeconfig_sees_the_pods(running: Dev, tmp_path: Path) -> None:
     """It sends its token over TLS alone, so that is what the fake Kubernetes speaks."""
-    running = dev(flags=("--engine", "kubernetes", "--fake-cluster")).until_it_leads()
     with running.client() as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 2, "memory": "1Gi"}})
         client.submit({"id": "seen", "image": "busybox", "command": ["sleep", "600"]})
@@ -114,16 +121,20 @@ def test_keys_are_their_owners_alone(dev: MakeDev, folder_for_all: Path) -> None
         assert (tried.returncode, tried.stdout) == (1, b"")
 
 
-def test_a_new_data_folder_is_its_owners_alone(dev: MakeDev) -> None:
-    """The logs and the attempts' environments are in it."""
-    running = dev().until_it_leads()
-    assert stat.S_IMODE(running.data_dir.stat().st_mode) == 0o700
+OTHERS = {"TALLY_ETCD": "http://127.0.0.1:1", "TALLY_CLUSTER": "other"}
 
 
-@pytest.mark.parametrize("set_by_user", [{}, {"TALLY_ETCD": "http://127.0.0.1:1", "TALLY_CLUSTER": "other"}])
-@pytest.mark.parametrize("data_dir", [".tally", "else where"])
+@pytest.mark.parametrize(
+    ("data_dir", "set_by_user"),
+    [
+        (".tally", {}),
+        ("else where", OTHERS),
+        pytest.param(".tally", OTHERS, marks=pytest.mark.slow),
+        pytest.param("else where", {}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_printed_commands_run_as_they_are_printed(
-    dev: MakeDev, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by_user: dict[str, str], data_dir: str
+    dev: MakeDev, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: str, set_by_user: dict[str, str]
 ) -> None:
     """In the folder where it was called, without a flag for the default data folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -146,6 +157,7 @@ def test_the_printed_commands_run_as_they_are_printed(
 def test_certificates_are_new_at_each_start_and_data_of_an_unguarded_etcd_is_taken_over(dev: MakeDev) -> None:
     """What an older version left has no certificates; a client's copy of old ones opens nothing any more."""
     first = dev().until_it_leads()
+    assert stat.S_IMODE(first.data_dir.stat().st_mode) == 0o700, "logs and the attempts' environments are in it"
     key = (first.data_dir / "certificates" / "client-key.pem").read_text()
     with first.client() as client:
         client.submit({"id": "kept", "command": ["true"]})

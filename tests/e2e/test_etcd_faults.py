@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
 from controller.core.lifecycle import State
 from tests.support.local import QUICK, Gate, Journal, check_promise, leader_of, leads, local_cluster, pid_of
@@ -53,6 +54,7 @@ def ends(journal: Journal, count: int) -> list[object]:
     return lines if len(lines) >= count else []
 
 
+@pytest.mark.slow  # the chaos run has it too; in one process, tests/runtime
 def test_etcd_is_silent_for_longer_than_the_lease(tmp_path: Path) -> None:
     """The leader stops itself, followers answer and say how old their answer is, attempts run on, and all goes on by itself."""
     journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")

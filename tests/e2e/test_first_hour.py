@@ -23,7 +23,7 @@ def lines() -> list[str]:
 
 def test_every_line_of_the_first_hour_does_what_it_says(dev: MakeDev) -> None:
     """From the clone's own folder, where the files of the examples are."""
-    running = dev().until_it_leads()
+    running = dev(samples=True).until_it_leads()
     commands = lines()
     assert len(commands) > 10
     assert commands[0] == 'PATH="$PWD/.venv/bin:$PATH"'
@@ -36,18 +36,15 @@ def test_every_line_of_the_first_hour_does_what_it_says(dev: MakeDev) -> None:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         assert "rror" not in done.stderr, f"{command}: {done.stderr}"
     with running.client() as client:
-        assert {view.id: view.state.value for view in client.tasks() if not view.id.startswith("long")} == {
-            "sweep-1": "Succeeded", "sweep-2": "Succeeded", "train-1": "Succeeded",
-        }  # fmt: skip
-
-
-def test_the_second_run_submits_no_samples_again_and_prints_a_new_name(dev: MakeDev) -> None:
-    """What is printed to be tried does something each time."""
-    first = dev(samples=True).until_it_leads()
-    first.interrupt()
-    first.ended()
+        states = {view.id: view.state.value for view in client.tasks()}
+    assert {name: states[name] for name in ("sweep-1", "sweep-2", "train-1")} == dict.fromkeys(
+        ("sweep-1", "sweep-2", "train-1"), "Succeeded"
+    )
+    # The second run submits no samples again, and what it prints to be tried does something.
+    assert running.output.count(" created\n") == 10
+    assert " submit hello --wait" in running.output
+    running.interrupt()
+    running.ended()
     second = dev(samples=True).until_it_leads()
-    assert first.output.count(" created\n") == 10
     assert second.output.count(" unchanged\n") == 10
-    assert " submit hello --wait" in first.output
     assert " submit hello-2 --wait" in second.output

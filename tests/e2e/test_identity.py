@@ -88,7 +88,7 @@ def no_engine(_path: Path) -> dict[str, str]:
     return {"TALLY_ENGINE": "null"}
 
 
-@pytest.mark.parametrize("settings", [other_folder, no_engine])
+@pytest.mark.parametrize("settings", [other_folder, pytest.param(no_engine, marks=pytest.mark.slow)])
 def test_a_replica_with_another_engine_follows_and_says_why(tmp_path: Path, settings: Callable[[Path], dict[str, str]]) -> None:
     """Fault 40. It does not lead even when nobody else is left, gives nothing up, and reads are answered."""
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster:

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from controller.clock import SystemClock
 from controller.core.lifecycle import State
 from controller.failpoints import POINTS, VARIABLE
@@ -96,6 +98,7 @@ def test_all_replicas_are_killed_at_once(tmp_path: Path) -> None:
         check_promise(cluster, journal, load.acknowledged)
 
 
+@pytest.mark.slow  # the rolling update of tests/deploy/test_upgrades.py does the same
 def test_replicas_are_restarted_one_after_the_other(tmp_path: Path) -> None:
     """SIGTERM to each under load: the leader hands over at once, and no replica has to be killed."""
     with loaded(tmp_path, replicas=3) as (cluster, journal, load):

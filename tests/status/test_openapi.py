@@ -73,7 +73,7 @@ def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
         session.headers["Authorization"] = f"Bearer {files.secret}"
 
     @given(st.data())
-    @settings(max_examples=150 if files is None else 100, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+    @settings(max_examples=100 if files is None else 40, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     def requests_hold(data: st.DataObject) -> None:
         nonlocal checked
