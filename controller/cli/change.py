@@ -15,6 +15,7 @@ from controller.cli.session import ERROR, NOT_FOUND, Session, complain
 from controller.cli.terminal import say
 from controller.client import NotFound, RequestResult
 from controller.core.errors import InvalidField, UserError
+from controller.core.installation import Installation
 from controller.core.printable import counted
 from controller.store.base import StoreError
 
@@ -126,6 +127,9 @@ def delete(
 def release_finalizers(
     session: Session,
     yes: Annotated[bool, typer.Option("--yes", help="Do it although replicas are registered.")] = False,
+    installation: Annotated[
+        str, typer.Option("--installation", metavar="ID", help="Whose pods, where etcd is gone and several have the name.")
+    ] = "",
 ) -> None:
     """Let go of all pods that Tally keeps, for uninstalling.
 
@@ -139,9 +143,12 @@ def release_finalizers(
     if replicas and not yes:
         raise UserError(f"registered: {counted(len(replicas), 'replica')}. Stop all replicas first, or give --yes")
     engine = open_kubernetes(session, replicas)
-    with suppress(StoreError):  # without etcd, all that has the cluster's name
-        session.client.bind(engine)
     try:
+        if installation:
+            engine.bind(Installation(id=installation))
+        else:
+            with suppress(StoreError):  # without etcd, all that has the cluster's name, if one installation has it
+                session.client.bind(engine)
         released = engine.release_finalizers()
     finally:
         engine.close()

@@ -23,14 +23,16 @@ What this engine can prove, and what not, stands in `pod_observation`.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
 
 from controller.clock import Clock
-from controller.core.errors import InvalidField
+from controller.core.errors import InvalidField, UserError
 from controller.core.installation import EngineIdentity
+from controller.core.printable import counted
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.core.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
@@ -227,11 +229,16 @@ class KubernetesEngine(Owning):
             return missing_rights(self._api, self.namespaces)
 
     def release_finalizers(self) -> int:
-        """Let go of all pods of the cluster, for uninstalling; returns how many had to be. Raises EngineUnavailable.
+        """Let go of all pods of this installation, for uninstalling; returns how many had to be.
 
         While a controller runs, this makes deleted pods vanish before their end is committed: stop the controllers first.
+        Raises EngineUnavailable; and UserError where the installation is not known (see `bind`) and several have pods here.
         """
         held = [pod for _, pod in self._pods.all() if pod.has_finalizer]
+        marks = Counter(pod.installation or "(none)" for pod in held)
+        if self.installation is None and len(marks) > 1:
+            told = ", ".join(f"{mark} ({counted(number, 'pod')})" for mark, number in sorted(marks.items()))
+            raise UserError(f"several installations have the name {self._cluster} here: {told}. Say whose: --installation ID")
         for pod in held:
             self._pods.drop_finalizer(pod)
         return len(held)

@@ -7,6 +7,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ from controller.dev import CLUSTER, LocalCluster
 from controller.engine.base import LogOptions, LogsRefused
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
-from tests.cluster.conftest import LABEL, engine_of, option
-from tests.support.local import kill, leader_of, wait_ready
+from tests.cluster.conftest import LABEL, engine_of, option, pool
+from tests.support.local import kill, leader_of, local_cluster, wait_ready
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(900)]
@@ -300,6 +301,50 @@ def test_controller_killed(tally: LocalCluster, task: Make, core: client.CoreV1A
         kill(leader_of(tally), signal.SIGKILL)
         view = users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]]
     assert (view.state, view.attempt) == (State.SUCCEEDED, 1), view
+
+
+def test_two_installations_of_one_name_share_a_namespace(
+    request: pytest.FixtureRequest, tally: LocalCluster, task: Make, core: client.CoreV1Api, tmp_path: Path
+) -> None:
+    """Fault 42. Each runs its own to the end, beyond a take-over; each says that the other is there; and a name that the other
+    has is neither adopted nor stopped."""
+    namespace = _namespace(tally)
+    with local_cluster(tmp_path / "other", replicas=1, engine="kubernetes", settings=tally.options.settings) as other:
+        with other.client() as users:
+            users.apply_pool(pool(request, namespace))
+        both = {"one": tally, "other": other}
+        specs = {name: [task("sleep 25") for _ in range(3)] for name in both}
+        for name, cluster in both.items():
+            with cluster.client() as users:
+                assert all(result.outcome == "created" for result in users.submit_many(specs[name]))
+            for spec in specs[name]:
+                wait_for(cluster, spec["id"], "running", is_running)
+        taken = specs["one"][0] | {"retry": {"max_attempts": 1}}
+        with other.client() as users:
+            users.submit(taken)
+        for cluster in both.values():
+            with cluster.client() as users:
+                users.step_down()
+            leader_of(cluster)
+        for cluster in both.values():
+            engine, store = engine_of(namespace), EtcdStore(GatewayOptions((cluster.endpoint,)), SystemClock())
+            report = run_audit(store, engine, CLUSTER, SystemClock())
+            store.close()
+            engine.close()
+            assert "of installation" in report.to_text(), report.to_text()
+        for name, cluster in both.items():
+            with cluster.client() as users:
+                views = users.wait([spec["id"] for spec in specs[name]], timeout_seconds=PATIENCE)
+            assert {(view.state, view.attempt) for view in views.values()} == {(State.SUCCEEDED, 1)}
+        with other.client() as users:
+            users.cancel(taken["id"])
+            print(users.wait([taken["id"]], timeout_seconds=PATIENCE)[taken["id"]])
+            engine = engine_of(namespace)
+            users.bind(engine)
+    engine.release_finalizers()  # of the other one's pods alone
+    engine.close()
+    for pod in core.list_namespaced_pod(namespace, label_selector=f"tally.dev/installation={engine.mark}").items:
+        core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=1)
 
 
 def test_many_tasks_while_leaders_die(request: pytest.FixtureRequest, tally: LocalCluster, task: Make) -> None:
