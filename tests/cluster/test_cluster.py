@@ -313,7 +313,7 @@ def test_two_installations_of_one_name_share_a_namespace(
         with other.client() as users:
             users.apply_pool(pool(request, namespace))
         both = {"one": tally, "other": other}
-        specs = {name: [task("sleep 25") for _ in range(3)] for name in both}
+        specs = {name: [task("sleep 20") for _ in range(3)] for name in both}
         for name, cluster in both.items():
             with cluster.client() as users:
                 assert all(result.outcome == "created" for result in users.submit_many(specs[name]))
@@ -337,8 +337,9 @@ def test_two_installations_of_one_name_share_a_namespace(
                 views = users.wait([spec["id"] for spec in specs[name]], timeout_seconds=PATIENCE)
             assert {(view.state, view.attempt) for view in views.values()} == {(State.SUCCEEDED, 1)}
         with other.client() as users:
-            users.cancel(taken["id"])
-            print(users.wait([taken["id"]], timeout_seconds=PATIENCE)[taken["id"]])
+            view = users.wait([taken["id"]], timeout_seconds=PATIENCE)[taken["id"]]
+            assert (view.state, view.reason) == (State.FAILED, "NameTaken")
+            assert "is of another installation of Tally" in view.message
             engine = engine_of(namespace)
             users.bind(engine)
     engine.release_finalizers()  # of the other one's pods alone
