@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from controller.cli.main import app
 from controller.core.lifecycle import State
 from controller.dev import LocalCluster, ReplicaProcess
 from controller.store.base import Delete, Guard, Put, Transaction
+from tests.cli.conftest import Answer
 from tests.support.local import (
     QUICK,
     Gate,
@@ -63,10 +64,11 @@ def unready(replica: ReplicaProcess) -> str:
     return answer.text if answer.status_code != 200 else ""
 
 
-def tally(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
-    command = [sys.executable, "-m", "controller.cli.main", *words, "--etcd", cluster.endpoint]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+def tally(cluster: LocalCluster, *words: str) -> Answer:
+    """The command, in this process."""
+    unset = {key: None for key in os.environ if key.startswith("TALLY_")}
+    result = CliRunner().invoke(app, [*words, "--etcd", cluster.endpoint], env=unset)
+    return Answer(result.exit_code, result.stdout, result.stderr)
 
 
 def until_back(cluster: LocalCluster, replica: ReplicaProcess) -> None:
@@ -104,8 +106,8 @@ def test_a_replica_with_another_engine_follows_and_says_why(tmp_path: Path, sett
                 lambda: next((each.engine_problem for each in client.replicas() if each.id == "wrong"), ""), "the registration"
             )
         assert "the recorded one is process" in problem
-        assert "wrong does not campaign" in tally(cluster, "get", "replicas").stderr
-        assert "wrong does not campaign" in tally(cluster, "check").stdout
+        assert "wrong does not campaign" in tally(cluster, "get", "replicas").err
+        assert "wrong does not campaign" in tally(cluster, "check").out
         assert right.process is not None
         right.process.kill()
         wait_until(lambda: logged(cluster, wrong, event="not a candidate"), "the refusal to campaign", timeout=30.0)
@@ -157,14 +159,14 @@ def test_the_engine_is_changed_on_purpose_only(tmp_path: Path) -> None:
         to_new = ("engine", "adopt", "--engine", "process", "--state-dir", settings["TALLY_STATE_DIR"])
         wait_until(lambda: unready(new), "the new one to follow", timeout=30.0)
         refused = tally(cluster, *to_new)
-        assert (refused.returncode, "resources are held by 1 task." in refused.stderr) == (1, True), refused
-        assert "runs beside whatever of them still runs" in refused.stderr
-        shown = json.loads(tally(cluster, "engine", "show", "-o", "json").stdout)
+        assert (refused.exit_code, "resources are held by 1 task." in refused.err) == (1, True), refused
+        assert "runs beside whatever of them still runs" in refused.err
+        shown = tally(cluster, "engine", "show", "-o", "json").document
         assert shown["holding"] == ["held"]
         assert shown["here"]["difference"] == ""
         forced = tally(cluster, *to_new, "--forget-running")
-        assert forced.returncode == 0, forced.stderr
-        assert "given up: 1 task: held" in forced.stdout
+        assert forced.exit_code == 0, forced.err
+        assert "given up: 1 task: held" in forced.out
         wait_until(lambda: leads(new), "the new one to lead", timeout=30.0)
         wait_until(lambda: "the recorded one is" in unready(old), "the old one to follow", timeout=30.0)
         gate.open()
@@ -192,11 +194,11 @@ def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> N
                 leader_of(cluster)
             for cluster in (one, two):
                 told = tally(cluster, "audit", "--state-dir", str(one.state_dir))
-                assert told.returncode == 0, told.stdout
-                assert "3 attempts of installation" in told.stdout
+                assert told.exit_code == 0, told.out
+                assert "3 attempts of installation" in told.out
                 assert (
                     "left alone, though of this cluster's name: 3 attempts"
-                    in tally(cluster, "check", "--state-dir", str(one.state_dir)).stdout
+                    in tally(cluster, "check", "--state-dir", str(one.state_dir)).out
                 )
             for name, cluster in (("one", one), ("two", two)):
                 gates[name].open()
@@ -216,7 +218,7 @@ def test_what_an_installation_left_whose_etcd_was_lost_is_taken_over_on_purpose(
         until(lost, "left", State.RUNNING)
         until(lost, "also-left", State.RUNNING)
         shared = {**QUICK, "TALLY_STATE_DIR": str(lost.state_dir)}
-        old_id = json.loads(tally(lost, "engine", "show", "-o", "json").stdout)["installation"]["id"]
+        old_id = tally(lost, "engine", "show", "-o", "json").document["installation"]["id"]
         (replica,) = lost.replicas
         assert replica.process is not None
         replica.process.kill()
@@ -226,18 +228,18 @@ def test_what_an_installation_left_whose_etcd_was_lost_is_taken_over_on_purpose(
             submit(cluster, "left", ["true"])
             until(cluster, "left", State.SUCCEEDED)
             flags = ("--engine", "process", "--state-dir", str(lost.state_dir))
-            assert "2 attempts of installation" in tally(cluster, "engine", "show", *flags).stdout
+            assert "2 attempts of installation" in tally(cluster, "engine", "show", *flags).out
             listed = tally(cluster, "engine", "adopt", "--installation", old_id, *flags)
-            assert "Nothing was done" in listed.stdout, listed
+            assert "Nothing was done" in listed.out, listed
             assert not any(line.what == "end" for line in journal.lines())
             by_name = tally(cluster, "engine", "adopt", "left-1", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags)
-            assert "1 attempt of installation" in by_name.stdout, by_name
+            assert "1 attempt of installation" in by_name.out, by_name
             listed = tally(cluster, "engine", "adopt", "--installation", old_id, *flags)
-            assert "also-left-1" in listed.stdout
-            assert "\nleft-1" not in listed.stdout
+            assert "also-left-1" in listed.out
+            assert "\nleft-1" not in listed.out
             everything = tally(cluster, "engine", "adopt", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags)
-            assert everything.returncode == 0, everything
-            assert "2 attempts" not in tally(cluster, "engine", "show", *flags).stdout
+            assert everything.exit_code == 0, everything
+            assert "2 attempts" not in tally(cluster, "engine", "show", *flags).out
 
 
 def test_an_installation_of_an_older_version_keeps_what_runs(tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ def test_an_installation_of_an_older_version_keeps_what_runs(tmp_path: Path) -> 
         replica.process.kill()
         make_older(cluster)
         until_back(cluster, replica)
-        shown: dict[str, Any] = json.loads(tally(cluster, "engine", "show", "-o", "json").stdout)
+        shown: dict[str, Any] = tally(cluster, "engine", "show", "-o", "json").document
         assert shown["installation"]["adopts_unmarked"] is True
         assert shown["here"]["difference"] == ""
         gate.open()
