@@ -43,7 +43,7 @@ class Severity(StrEnum):
 class Notice(Struct, frozen=True, kw_only=True):
     """One trouble. `code` is a fixed word; `action` says what to do, and is "" when nothing needs to be done.
 
-    `age_seconds`: since it was known to be so, where that is too long ago to be told of now.
+    `age_seconds`: of a silence, for how long; of what is known of the past alone, how long ago it was so; else null.
     """
 
     severity: Severity
@@ -69,7 +69,7 @@ _WORDS = {
     # The deepest cause first: so they stand on the page, among those of one severity.
     STORE: _Words(
         _CRITICAL,
-        "This replica has not heard of etcd for {age}",
+        "This replica hears nothing of etcd",
         "What is shown was so then; what happens now is not known here. While no replica reaches etcd, nothing is admitted, "
         "stopped or recorded, and what runs goes on.{told}",
         "Run `tally check` for etcd's own state, and look at another replica meanwhile.",
@@ -89,14 +89,14 @@ _WORDS = {
     ),
     "leader-silent": _Words(
         _CRITICAL,
-        "The leader, {id}, has not been heard of for {age}",
+        "The leader, {id}, is not heard of",
         "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd. Another takes over once its "
         "lease has ended.",
         "See whether its process runs, and its log. If nobody takes over: `tally get replicas`, and `tally check`.",
     ),
     "replica-silent": _Words(
         _WARNING,
-        "Replica {id} has not been heard of for {age}",
+        "Replica {id} is not heard of",
         "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd.",
         "See whether its process runs, and its log. It is not shown any more once its registration has expired.",
     ),
@@ -179,12 +179,11 @@ _WORDS = {
 }
 
 
-def _notice(code: str, **words: str) -> Notice:
+def _notice(code: str, severity: Severity | None = None, age_seconds: float | None = None, **words: str) -> Notice:
     """The one shape of all notices: `words` fill the braces."""
-    severity, title, detail, action = _WORDS[code]
-    return Notice(
-        severity=severity, code=code, title=title.format(**words), detail=detail.format(**words), action=action.format(**words)
-    )
+    usual, *texts = _WORDS[code]
+    title, detail, action = (str(text).format(**words) for text in texts)
+    return Notice(severity=severity or usual, code=code, title=title, detail=detail, action=action, age_seconds=age_seconds)
 
 
 def diagnose(
@@ -224,9 +223,9 @@ def _of_this_replica(facts: Facts) -> Iterator[Notice]:
     failing = {check.name: check.detail for check in (*facts.live, *facts.ready) if not check.ok}
     freshness = facts.rule.store.judge(facts.staleness_seconds)
     if "store" in failing or freshness is not Freshness.FRESH:
-        told = f" The store's check: {failing['store']}." if "store" in failing else ""
-        notice = _notice(STORE, age=span(facts.staleness_seconds), told=told)
-        yield replace(notice, severity=_WARNING) if freshness is Freshness.STALE and not told else notice
+        severity = _WARNING if freshness is Freshness.STALE and "store" not in failing else _CRITICAL
+        why = failing.get("store", "").partition(": ")[2]
+        yield _notice(STORE, severity, round(facts.staleness_seconds, 1), told=f" It says: {why}." if why else "")
     if "control-loop" in failing:
         yield _notice("loop-stuck", seen=failing["control-loop"].capitalize())
 
@@ -238,9 +237,10 @@ def _of_office(facts: Facts, replicas: Sequence[ReplicaSummary], leads_for: floa
     for leader in replicas:
         if not leader.leads:
             continue
-        if leader.freshness is not Freshness.FRESH:
-            notice = _notice("leader-silent", id=leader.id, age=span(leader.age_seconds))
-            yield notice if leader.freshness is Freshness.DEAD else replace(notice, severity=_WARNING)
+        silence = _silence(facts, leader)
+        if silence is not Freshness.FRESH:
+            severity = _CRITICAL if silence is Freshness.DEAD else _WARNING
+            yield _notice("leader-silent", severity, leader.age_seconds, id=leader.id)
             continue
         taking_over = leader.phase == "taking-over"
         late = taking_over and leads_for is not None and leads_for > TAKE_OVER_SECONDS
@@ -251,11 +251,16 @@ def _of_office(facts: Facts, replicas: Sequence[ReplicaSummary], leads_for: floa
             yield _notice("engine-silent", id=leader.id, since=since)
 
 
+def _silence(facts: Facts, replica: ReplicaSummary) -> Freshness:
+    """Of the time in which others were heard of, and it was not: when etcd falls silent, no replica is blamed for it."""
+    return facts.rule.replica.judge(facts.replica_ages.get(replica.id, 0.0) - facts.staleness_seconds)
+
+
 def _of_replicas(facts: Facts, replicas: Sequence[ReplicaSummary]) -> Iterator[Notice]:
     """What the replicas tell of themselves."""
     for replica in replicas:
-        if replica.freshness is not Freshness.FRESH and not replica.leads:
-            yield _notice("replica-silent", id=replica.id, age=span(replica.age_seconds))
+        if not replica.leads and _silence(facts, replica) is not Freshness.FRESH:
+            yield _notice("replica-silent", age_seconds=replica.age_seconds, id=replica.id)
         if replica.engine_problem:
             yield _notice("other-engine", id=replica.id, problem=replica.engine_problem)
         behind = replica.behind_seconds

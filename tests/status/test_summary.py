@@ -118,7 +118,7 @@ def undefine(view: ModelView) -> None:
 
 
 def silence_replica(view: ModelView) -> None:
-    view.ages = {"replica-c": RULE.replica.stale_seconds}
+    view.ages = {"replica-c": view.staleness + RULE.replica.stale_seconds}
 
 
 def age_engine(view: ModelView) -> None:
@@ -139,7 +139,7 @@ def lose_store(view: ModelView) -> None:
 def stop_leader(view: ModelView) -> None:
     """Its process stands still, or is gone: with it goes what it says of the engine."""
     register(view, "replica-b", phase="leading", engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds)
-    view.ages = {"replica-b": RULE.replica.dead_seconds}
+    view.ages = {"replica-b": view.staleness + RULE.replica.dead_seconds}
 
 
 def stick(view: ModelView) -> None:
@@ -228,6 +228,16 @@ def check_notices(found: Summary) -> None:
     assert ranks[len(blind) :] == sorted(ranks[len(blind) :])
     worst = list(Severity)[min(ranks, default=-1)]
     assert found.verdict == (Severity.OK if worst is Severity.INFO else worst)
+
+
+def test_no_replica_is_blamed_while_etcd_falls_silent(http: httpx.Client, view: ModelView) -> None:
+    """Whoever wrote first before that is the first that seems silent, before etcd itself does."""
+    healthy(view)
+    view.staleness = RULE.store.stale_seconds - 0.1
+    view.ages = dict.fromkeys(("replica-a", "replica-b", "replica-c"), RULE.store.stale_seconds + 1)
+    assert codes(http) == {}
+    view.staleness += 0.1
+    assert codes(http) == {"store-unreachable": "warning"}
 
 
 def test_a_new_leader_is_given_time_to_hear_of_its_engine(http: httpx.Client, view: ModelView) -> None:

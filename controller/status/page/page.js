@@ -17,6 +17,7 @@ const VERDICTS = {
   critical: ["Something is wrong", "Tally does not do its work, or not as promised."],
 };
 const UNKNOWN = "What happens now is not known here.";
+const SILENCES = ["store-unreachable", "leader-silent", "replica-silent"]; // their age is for how long
 const BLIND = ["store-unreachable", "loop-stuck"]; // a replica with such a notice knows nothing of now
 
 let last = null; // the last summary
@@ -50,16 +51,18 @@ function show(summary) {
 
 function showHealth(summary) {
   $("health").dataset.verdict = summary.verdict;
-  const [title, known] = VERDICTS[summary.verdict];
-  const codes = summary.notices.map((notice) => notice.code);
-  const detail = [...BLIND, "leader-silent"].some((code) => codes.includes(code)) ? UNKNOWN : known;
+  const [title, words] = VERDICTS[summary.verdict];
+  const leader = summary.replicas.find((replica) => replica.leads);
+  const known = !summary.notices.some((notice) => BLIND.includes(notice.code)) && (leader?.freshness ?? "fresh") === "fresh";
+  const detail = known ? words : UNKNOWN;
   const troubles = summary.notices.filter((notice) => notice.severity !== "info").length;
-  setText($("verdict"), title);
+  setText($("verdict"), known || summary.verdict !== "ok" ? title : "All was well");
   setText($("verdict-detail"), troubles ? `${detail} ${plural(troubles, "thing")} to look at${troubles > 1 ? ", the worst first" : ""}.` : detail);
-  setChildren($("notices"), summary.notices.map(({ code, title, action, severity, age_seconds: age }) => [code, title, action, severity, age]), () =>
+  setChildren($("notices"), summary.notices.map(({ code, title, action, severity, age_seconds: age }) => [code, title, action, severity, age && Math.round((summary.now - age) / 2)]), () =>
     summary.notices.map((notice) => el("li", { class: "notice", "data-severity": notice.severity, "data-code": notice.code },
       el("h3", {}, notice.title, el("span", { class: "level" }, notice.severity),
-        notice.age_seconds === null ? "" : el("span", { class: "as-of" }, "known ", ago(summary.now - notice.age_seconds), " ago")),
+        notice.age_seconds === null ? "" : el("span", { class: "as-of" }, ...(SILENCES.includes(notice.code)
+          ? ["for ", ago(summary.now - notice.age_seconds)] : ["known ", ago(summary.now - notice.age_seconds), " ago"]))),
       el("p", {}, ...prose(notice.detail)),
       notice.action ? el("p", { class: "action" }, ...prose(notice.action)) : "")));
 }
