@@ -60,9 +60,10 @@ function showHealth(summary) {
   setText($("verdict-detail"), troubles ? `${detail} ${plural(troubles, "thing")} to look at${troubles > 1 ? ", the worst first" : ""}.` : detail);
   setChildren($("notices"), summary.notices.map(({ code, title, action, severity, age_seconds: age }) => [code, title, action, severity, age && Math.round((summary.now - age) / 2)]), () =>
     summary.notices.map((notice) => el("li", { class: "notice", "data-severity": notice.severity, "data-code": notice.code },
-      el("h3", {}, notice.title, el("span", { class: "level" }, notice.severity),
+      el("h3", {}, notice.title,
         notice.age_seconds === null ? "" : el("span", { class: "as-of" }, ...(SILENCES.includes(notice.code)
-          ? ["for ", ago(summary.now - notice.age_seconds)] : ["known ", ago(summary.now - notice.age_seconds), " ago"]))),
+          ? ["for ", ago(summary.now - notice.age_seconds)] : ["known ", ago(summary.now - notice.age_seconds), " ago"])),
+        el("span", { class: "level" }, notice.severity)),
       el("p", {}, ...prose(notice.detail)),
       notice.action ? el("p", { class: "action" }, ...prose(notice.action)) : "")));
 }
