@@ -70,14 +70,14 @@ _WORDS = {
     STORE: _Words(
         _CRITICAL,
         "This replica hears nothing of etcd",
-        "What is shown was so then; what happens now is not known here. While no replica reaches etcd, nothing is admitted, "
-        "stopped or recorded, and what runs goes on.{told}",
+        "What is shown is of before that. While no replica reaches etcd, nothing is admitted, stopped or recorded, and what runs "
+        "goes on.{told}",
         "Run `tally check` for etcd's own state, and look at another replica meanwhile.",
     ),
     "loop-stuck": _Words(
         _CRITICAL,
         "This replica's control loop is stuck",
-        "{seen}. What is shown was so then; what happens now is not known here.",
+        "{seen}. What is shown is of before that.",
         "Restart this replica, and keep its log: this is a fault of Tally.",
     ),
     "no-leader": _Words(

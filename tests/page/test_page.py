@@ -126,7 +126,7 @@ def test_a_new_leader_appears_by_itself(browser: Browser, serve: Any) -> None:
     scene.register(leader="tally-2")
     browser.wait(lambda: browser.text("#leader") == "tally-2", "the new leader")
     browser.wait(lambda: browser.text("#verdict") == "All is well", "the verdict")
-    assert "tally-2 leads now" in browser.text("#activity")
+    assert "tally-2 was elected" in browser.text("#activity")
 
 
 def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, serve: Any) -> None:

@@ -28,7 +28,7 @@ def test_the_new_leader_appears_on_a_followers_page(browser: Browser, etcd_binar
         browser.wait(lambda: len(browser.texts("#replicas li")) == 2, "both replicas")
         kill(leader)
         browser.wait(lambda: browser.text("#leader") == follower.name, "the new leader", timeout=60.0)
-        browser.wait(lambda: f"{follower.name} leads now" in browser.text("#activity"), "its election among the changes")
+        browser.wait(lambda: f"{follower.name} was elected" in browser.text("#activity"), "its election among the changes")
         client.submit({"id": "after", "command": ["echo", "hello"], "resources": {"cpu": 1}, "keep_logs": True})
         browser.wait(lambda: browser.text('#states [value="Succeeded"]') == "Succeeded1", "the task's end", timeout=60.0)
         browser.wait(lambda: browser.text("#verdict") == "All is well", "the verdict", timeout=60.0)

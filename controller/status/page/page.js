@@ -221,7 +221,7 @@ function drawActivity() {
       submitted: () => [task(), " was submitted"],
       removed: () => [data.id, " was removed"],
       quarantined: () => [task(), " has a record that cannot be read"],
-      leader: () => [data.replica ? el("strong", {}, data.replica) : "Nobody", " leads now"],
+      leader: () => (data.replica ? [el("strong", {}, data.replica), " was elected"] : ["The leader's term ended"]),
     }[name]();
     return el("li", {}, el("time", { dateTime: new Date(at * 1000).toISOString() }, clock(at)), el("span", {}, ...what));
   }));
