@@ -18,11 +18,13 @@ import structlog
 
 from controller import __version__, failpoints
 from controller.audit import run_audit
+from controller.client.reading import Reading
 from controller.clock import Clock, SystemClock
 from controller.config import Settings, check_timings
 from controller.core.errors import InvalidField
 from controller.election.elector import Timings
 from controller.engine.base import Counting, Engine
+from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.self_audit import SelfAudit
@@ -30,12 +32,14 @@ from controller.status.access import Access, StatusFiles
 from controller.status.server import StatusServer
 from controller.store.etcd import EtcdStore
 from controller.store.gateway import GatewayOptions
+from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
 from controller.telemetry.measured import MeasuredEngine, MeasuredStore
 from controller.telemetry.metrics import Metrics
 from controller.telemetry.notify import ServiceNotifier
 from controller.telemetry.store_size import StoreSizePoll
 
+LOG_SECONDS = 5.0  # to read a kept log for the status endpoint
 EXIT_TORN = 70  # a thread died, or state could not be torn down: whoever supervises us starts us again (EX_SOFTWARE)
 
 log = structlog.get_logger(__name__)
@@ -127,30 +131,20 @@ def run_controller(settings: Settings) -> int:
     audited = make_store(settings, clock)
     engine = make_engine(settings.engine, settings, clock)
     metrics = make_metrics(store, engine, clock)
-    identity: dict[str, Any] = {
-        "id": settings.replica,
-        "instance": uuid.uuid4().hex,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "status_url": "",
-        "version": __version__,
-        "engine": describe_engine(settings),
-        "started_at": clock.now(),
-        "heartbeat_seconds": settings.heartbeat_seconds,
-    }
+    identity = describe_replica(settings, clock)
 
     def audit() -> dict[str, Any]:
-        report = run_audit(audited, engine, settings.cluster, clock).to_json()
-        metrics.audited(report)
-        return {**report, "own": own.last}  # what the leader's last audit of itself found; None on a follower
+        return run_audit(audited, engine, settings.cluster, clock).to_json() | {"own": own.last}  # a leader's of itself, else None
 
+    reading = Reading(audited, Keys(settings.cluster), clock, LOG_SECONDS)
+    audits = Audits(audit, clock, metrics.audited)
     notifier = ServiceNotifier(metrics, clock)
     replica = Replica(
         MeasuredStore(store, metrics, clock),
         MeasuredEngine(engine, metrics, clock),
         clock,
         replica_options(settings, identity),
-        audit=audit,
+        audits=audits,
         new_lease=new_lease,
         fatal=_exit_now,
         instruments=notifier,
@@ -159,10 +153,10 @@ def run_controller(settings: Settings) -> int:
     notifier.observe(replica)
     size = StoreSizePoll(lambda deadline: store.size(deadline=deadline), metrics.sized, clock)
     size.start()
-    own = SelfAudit(replica, settings.cluster, settings.audit_interval_seconds, clock, metrics.audited)
+    own = SelfAudit(replica, settings.cluster, settings.audit_interval_seconds, clock, audits.made)
     own.start()
     host, _, port = settings.status.rpartition(":")
-    server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition, access)
+    server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition, access, reading.kept_log)
     server.start()
     identity["status_url"] = advertised_url(server.url, settings.advertise)
     _on_signals(replica.stop)
@@ -178,6 +172,21 @@ def run_controller(settings: Settings) -> int:
         store.close()
     log.info("replica stopped")
     return 0
+
+
+def describe_replica(settings: Settings, clock: Clock) -> dict[str, Any]:
+    """What a replica registers of itself when it starts."""
+    return {
+        "id": settings.replica,
+        "instance": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "status_url": "",
+        "version": __version__,
+        "engine": describe_engine(settings),
+        "started_at": clock.now(),
+        "heartbeat_seconds": settings.heartbeat_seconds,
+    }
 
 
 def status_access(settings: Settings) -> Access:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from controller.core.freshness import RULE, Rule
 from controller.core.records import Change
@@ -19,6 +19,22 @@ class Check:
     name: str
     ok: bool
     detail: str
+
+
+class Verdict(NamedTuple):
+    """What an audit found: contradictions, and what is only worth a look."""
+
+    at: float  # seconds since the epoch, by the clock of who made it
+    made: float  # the same moment in its boottime
+    revision: int
+    wrong: int
+    notices: int
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any], made: float) -> Verdict:
+        """From an audit's report."""
+        wrong = sum(finding["severity"] == "wrong" for finding in report["findings"])
+        return cls(report["at"], made, report["revision"], wrong, len(report["findings"]) - wrong)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +59,7 @@ class Facts:
     engine_age_seconds: float | None = None  # since the engine answered this leader; None: not in this term, or no leader
     replica_ages: Mapping[str, float] = field(default_factory=dict)  # name → since its registration was renewed
     rule: Rule = RULE  # how old what is shown may be
+    verdict: Verdict | None = None  # of the last audit that this replica made
 
 
 class Listener(Protocol):

@@ -25,9 +25,10 @@ def store(age_seconds: float, limits: Limits, error: str) -> Check:
     return Check("store", limits.judge(age_seconds) is not Freshness.DEAD, f"{seen}: {error}" if error else seen)
 
 
-def leader(name: str) -> Check:
-    """Whether anybody leads."""
-    return Check("leader", bool(name), f"{name} leads" if name else "no leader is known")
+def leader(name: str, age_seconds: float, limits: Limits) -> Check:
+    """Whether anybody leads, as far as the store told `age_seconds` ago."""
+    verb = "leads" if limits.judge(age_seconds) is Freshness.FRESH else f"led {span(age_seconds)} ago"
+    return Check("leader", bool(name), f"{name} {verb}" if name else "no leader is known")
 
 
 def engine_identity(told: EngineIdentity | None, why_not: str) -> Check:

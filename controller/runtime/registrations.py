@@ -18,6 +18,10 @@ def describe(facts: Facts, now: float) -> dict[str, Any]:
         "behind_seconds": round(facts.staleness_seconds, 1),
         "phase": facts.phase,
     }
+    if facts.verdict is not None:
+        at, made, revision, wrong, notices = facts.verdict
+        ago = round(max(0.0, facts.boottime - made), 1)
+        described["audit"] = {"at": at, "age_seconds": ago, "revision": revision, "wrong": wrong, "notices": notices}
     for check in facts.ready:
         if check.name == "engine-identity":
             described["engine_problem"] = "" if check.ok else check.detail

@@ -33,6 +33,7 @@ from controller.election.session import Registration, Session
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
 from controller.runtime import checks
+from controller.runtime.audits import Audits
 from controller.runtime.candidacy import Candidacy
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
@@ -60,7 +61,7 @@ class Replica:
         clock: Clock,
         options: ReplicaOptions,
         *,
-        audit: Callable[[], dict[str, Any]],
+        audits: Audits,
         new_lease: Callable[[], int],
         fatal: Callable[[str], None],
         instruments: Instruments = UNCOUNTED,
@@ -69,7 +70,7 @@ class Replica:
         self._engine = engine
         self._clock = clock
         self._options = options
-        self._audit = audit
+        self._audits = audits
         self._fatal = fatal
         self._instruments = instruments
         self._keys = Keys(options.cluster)
@@ -100,9 +101,8 @@ class Replica:
             options.heartbeat_seconds,
             new_lease,
         )
-        self._sentinel = Sentinel(
-            store, self._keys, clock, options.identity["instance"], self._leader_elsewhere, self._session.wake
-        )  # fmt: skip
+        own = options.identity["instance"]
+        self._sentinel = Sentinel(store, self._keys, clock, own, self._leader_elsewhere, self._session.wake)
         self._rule = Rule.of(options.heartbeat_seconds, options.silence_seconds, options.relist_seconds)
         self._enter("starting")
 
@@ -351,7 +351,7 @@ class Replica:
         ready = [
             checks.model(len(world.tasks), world.revision, loaded=self._loaded),
             checks.store(staleness, self._rule.store, self._follower.last_error),
-            checks.leader(leader),
+            checks.leader(leader, staleness, self._rule.store),
             checks.engine_identity(self._candidacy.told, self._candidacy.why_not(world)),
         ]
         if office is not None:
@@ -375,6 +375,7 @@ class Replica:
             engine_age_seconds=engine_age,
             replica_ages=self._registrations.ages(world.replicas),
             rule=self._rule,
+            verdict=self._audits.verdict,
         )
 
     def reading(self) -> AbstractContextManager[World]:
@@ -392,7 +393,7 @@ class Replica:
 
     def audit(self) -> dict[str, Any]:
         """See ReplicaView."""
-        return self._audit()
+        return self._audits.make()
 
     def now(self) -> float:
         """See ReplicaView."""

@@ -17,11 +17,13 @@ from typing import Any
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from controller.core.errors import TallyError
+from controller.core.errors import CorruptValue, InvalidField, TallyError
+from controller.core.freshness import Freshness
+from controller.core.kept_log import KeptLog
 from controller.core.overview import pool_names
 from controller.core.records import Task
 from controller.core.selector import selects
-from controller.core.view import Check, Facts, ReplicaView
+from controller.core.view import Check, ReplicaView
 from controller.status import documents, openapi, query, stream
 from controller.status.connections import CONNECTION
 from controller.status.index import SCAN, TaskIndex
@@ -29,10 +31,12 @@ from controller.status.order import By, Position, Sort
 from controller.status.page import INDEX, load_assets
 from controller.status.problems import Problem
 from controller.status.route import Ask, Route
-from controller.status.summary import AuditSummary, Waits, summarize
+from controller.status.summary import Waits, summarize
 
 AUDIT_SECONDS = 5.0  # an audit is answered again for so long, so that asking cannot load the engine
 MAX_STREAMS = 256
+LOG_READERS = 2
+MAX_LOGS_ASKED = 16  # at once
 READERS = 4  # threads that read the model
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_CSP = (
@@ -41,10 +45,16 @@ PAGE_CSP = (
 )
 
 
+ReadLog = Callable[[str], KeptLog | None]
+"""Reads what is kept of a task's output from the store, within seconds. Raises TallyError when it does not answer."""
+
+
 class Api:
     """What the handlers share: the replica's view, the feed of changes, and the last audit."""
 
-    def __init__(self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route], exposition: Callable[[], bytes]) -> None:
+    def __init__(
+        self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route], exposition: Callable[[], bytes], kept_log: ReadLog
+    ) -> None:
         self.view = view
         self.feed = feed
         self._by_name = TaskIndex(view.reading)
@@ -52,10 +62,13 @@ class Api:
         self.indexes = (self._by_name, self._by_submission)
         self.routes = routes
         self._exposition = exposition
+        self._kept_log = kept_log
         self._assets = load_assets()
         self._waits = Waits()
         self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
         self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
+        self._log_readers = ThreadPoolExecutor(LOG_READERS, "tally-status-log")  # they wait for the store, and nobody for them
+        self._logs_asked = 0
         self.streams = 0  # open streams of changes
         self._auditing = asyncio.Lock()
         self._audited: tuple[float, dict[str, Any]] | None = None  # the last report, and when it was made (boottime)
@@ -63,7 +76,7 @@ class Api:
 
     def close(self) -> None:
         """Let go of the threads; what they are busy with is not waited for."""
-        for executor in (self.readers, self._auditor):
+        for executor in (self.readers, self._auditor, self._log_readers):
             executor.shutdown(wait=False, cancel_futures=True)
 
     # -- health ------------------------------------------------------------------------------------------------------
@@ -91,7 +104,9 @@ class Api:
         if facts.role != "leader" and not ask.trusted:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "this replica does not lead")
         if facts.role != "leader":
-            leads = f"{facts.leader!r} leads" if facts.leader else "nobody leads as far as it knows"
+            heard = facts.rule.store.judge(facts.staleness_seconds) is Freshness.FRESH
+            verb = "leads" if heard else "led when etcd was last heard of"
+            leads = f"{facts.leader!r} {verb}" if facts.leader else "nobody leads as far as it knows"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"replica {facts.replica!r} is a {facts.role}; {leads}")
         return PlainTextResponse("leader\n")
 
@@ -109,7 +124,8 @@ class Api:
         """All at a glance, for the live page."""
         now = self.view.now()
         with self.view.reading() as world:
-            document = summarize(world, ask.facts, *self._last_audit(ask.facts), self._waits, now)
+            problem = self._audit_failed[1] if self._audit_failed is not None else ""
+            document = summarize(world, ask.facts, problem, self._waits, now)
         return _json(document)
 
     def tasks(self, ask: Ask) -> Response:
@@ -161,14 +177,6 @@ class Api:
             record = world.leader
         return _json(documents.leader_document(record, ask.facts.leader, ask.facts.epoch))
 
-    def _last_audit(self, facts: Facts) -> tuple[AuditSummary | None, str]:
-        """The last report, and why there is no later one."""
-        problem = self._audit_failed[1] if self._audit_failed is not None else ""
-        if self._audited is None:
-            return None, problem
-        at, report = self._audited
-        return AuditSummary.of(report, max(0.0, facts.boottime - at), facts.rule.audit), problem
-
     def _find(
         self, sort: Sort, after: Position | None, wanted: Mapping[str, Any], limit: int
     ) -> list[tuple[Position, documents.TaskCapture]]:
@@ -217,6 +225,28 @@ class Api:
             self._audit_failed = (self.view.facts().boottime, str(error))
         else:
             self._audited, self._audit_failed = (self.view.facts().boottime, report), None
+
+    async def task_log(self, ask: Ask) -> Response:
+        """What is kept of a task's output: the model has none of it."""
+        name = ask.path["id"]
+        if self._logs_asked >= MAX_LOGS_ASKED:
+            detail = f"{MAX_LOGS_ASKED} logs are being read already: ask again"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
+        self._logs_asked += 1
+        try:
+            kept = await asyncio.get_running_loop().run_in_executor(self._log_readers, self._kept_log, name)
+        except InvalidField:
+            kept = None  # no task can have such a name
+        except CorruptValue as error:
+            raise Problem(HTTPStatus.NOT_FOUND, f"what is kept of the output of {name[:80]!r} cannot be read: {error}") from None
+        except TallyError as error:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the log could not be read: {error}") from None
+        finally:
+            self._logs_asked -= 1
+        if kept is None:
+            detail = f"no output of a task {name[:80]!r} is kept: see `keep_logs`, and `tally logs` for what its engine still has"
+            raise Problem(HTTPStatus.NOT_FOUND, detail)
+        return _json(documents.log_document(name, kept))
 
     async def events(self, ask: Ask) -> Response:
         """Changes of tasks."""

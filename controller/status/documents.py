@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct, field
 
-from controller.core import codec
+from controller.core import codec, kept_log
 from controller.core.errors import CorruptValue
 from controller.core.freshness import Freshness
 from controller.core.lifecycle import WAITING, State
@@ -61,6 +61,17 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
     steps: int
     history: list[Step]
     requests: list[Request]
+    kept_log_revision: int  # at which the log that is kept of it was written, 0 when none is; see /v1/tasks/{id}/log
+
+
+class LogDocument(Struct, frozen=True, kw_only=True):
+    """The end of what attempt number `attempt` printed, kept `at` its end; `truncated`: it had printed more."""
+
+    task: str
+    attempt: int
+    text: str
+    truncated: bool
+    at: float
 
 
 class TaskList(Struct, frozen=True, kw_only=True):
@@ -132,6 +143,7 @@ class TaskCapture(NamedTuple):
     submitted_at: float
     revision: int
     problem: str
+    kept_log: int
 
 
 def capture(world: World, task: Task) -> TaskCapture:
@@ -149,6 +161,7 @@ def capture(world: World, task: Task) -> TaskCapture:
         submitted_at=task.submitted_at,
         revision=max(task.spec_mod, task.status_mod),
         problem="; ".join(problems),
+        kept_log=world.mod_of(kept_log.KIND, (task.id,)),
     )
 
 
@@ -180,7 +193,13 @@ def document(task: TaskCapture) -> TaskDocument:
         steps=status.steps,
         history=history,
         requests=list(task.requests),
+        kept_log_revision=task.kept_log,
     )
+
+
+def log_document(task_id: str, kept: kept_log.KeptLog) -> LogDocument:
+    """What is kept of a task's output."""
+    return LogDocument(task=task_id, attempt=kept.attempt, text=kept.text, truncated=kept.truncated, at=kept.at)
 
 
 def pool_document(world: World, name: str) -> PoolDocument:

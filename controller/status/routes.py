@@ -91,6 +91,18 @@ ROUTES: tuple[Route, ...] = (
         problems={HTTPStatus.NOT_FOUND: "There is no such task."},
         reads_model=True,
     ),
+    Route(
+        "/v1/tasks/{id}/log",
+        "getTaskLog",
+        "What is kept of the output of a task's last attempt that ended, when it or its pool has `keep_logs`.",
+        Api.task_log,
+        answer=documents.LogDocument,
+        problems={
+            HTTPStatus.NOT_FOUND: "Nothing is kept of such a task.",
+            _UNAVAILABLE: "The store does not answer, or too many logs are being read.",
+        },
+        in_loop=True,
+    ),
     Route("/v1/pools", "listPools", "All pools.", Api.pools, answer=documents.PoolList, reads_model=True),
     Route(
         "/v1/pools/{name}",

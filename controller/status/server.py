@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from controller.core.errors import TallyError
 from controller.core.view import Facts, ReplicaView
 from controller.status.access import Access, is_loopback
-from controller.status.api import Api
+from controller.status.api import Api, ReadLog
 from controller.status.connections import (
     CERTIFIED,
     MAX_CONNECTIONS,
@@ -57,7 +57,8 @@ class StatusAddressUnavailable(TallyError):
 
 
 class StatusServer:
-    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`; `exposition` gives what /metrics shows."""
+    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`; `exposition` gives what /metrics shows,
+    `kept_log` what is kept of a task's output."""
 
     def __init__(
         self,
@@ -66,12 +67,13 @@ class StatusServer:
         port: int = 0,
         exposition: Callable[[], bytes] = bytes,
         access: Access | None = None,
+        kept_log: ReadLog = lambda _: None,
     ) -> None:
         self._view = view
         self._access = access or Access()
         self._address = (host, port)
         self._feed = Feed()
-        self._api = Api(view, self._feed, ROUTES, exposition)
+        self._api = Api(view, self._feed, ROUTES, exposition, kept_log)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._subscriptions: list[Callable[[], None]] = []

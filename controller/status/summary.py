@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from msgspec import Struct
 
 from controller import __version__
@@ -15,9 +12,9 @@ from controller.core.records import decode_or_empty, number_in
 from controller.core.resources import ZERO
 from controller.core.view import Facts
 from controller.core.world import World
-from controller.status import diagnosis
-from controller.status.diagnosis import Notice, Severity
+from controller.status.diagnosis import Notice, Severity, diagnose
 from controller.status.replicas import ReplicaSummary, replica_summaries
+from controller.status.verdicts import AuditSummary, newest_audit
 
 MAX_POOLS = 100
 
@@ -56,33 +53,6 @@ class PoolSummary(Struct, frozen=True, kw_only=True):
     resources: list[ResourceSummary]
 
 
-class AuditSummary(Struct, frozen=True, kw_only=True):
-    """The last audit that this replica made, `age_seconds` ago."""
-
-    at: float
-    age_seconds: float
-    freshness: Freshness
-    revision: int
-    verdict: str
-    wrong: int
-    notices: int
-
-    @classmethod
-    def of(cls, report: Mapping[str, Any], age_seconds: float, limits: Limits) -> AuditSummary:
-        """From an audit's report."""
-        findings = report.get("findings", [])
-        wrong = sum(finding["severity"] == "wrong" for finding in findings)
-        return cls(
-            at=report.get("at", 0.0),
-            age_seconds=round(age_seconds, 1),
-            freshness=limits.judge(age_seconds),
-            revision=report.get("revision", 0),
-            verdict=report["verdict"],
-            wrong=wrong,
-            notices=len(findings) - wrong,
-        )
-
-
 class Summary(Struct, frozen=True, kw_only=True):
     """What one replica knows at one moment. Times are seconds since the Unix epoch; `now` is the replica's."""
 
@@ -109,7 +79,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     pools: list[PoolSummary]
     pools_total: int
     audit: AuditSummary | None
-    audit_problem: str  # why the last try to make one failed; "" when it did not
+    audit_problem: str  # why this replica's last try to make one failed; "" when it did not
 
 
 class Waits:
@@ -130,18 +100,16 @@ class Waits:
         return max(0.0, now - since) if task_id else 0.0
 
 
-def summarize(world: World, facts: Facts, audit: AuditSummary | None, audit_problem: str, waits: Waits, now: float) -> Summary:
+def summarize(world: World, facts: Facts, audit_problem: str, waits: Waits, now: float) -> Summary:
     """The summary; call while the model is held still. The cost follows the pools and what is held."""
     holding = holding_by_pool(world)
     names = pool_names(world)
     pools = [_pool(world, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
     leader, replicas = _leader(world, facts), replica_summaries(world, facts)
     stuck = {name: (task, waits.seconds(name, task, now)) for name in names for task in [next_admission(world, name, now)]}
-    notices = diagnosis.diagnose(world, facts, holding, stuck)
-    notices += diagnosis.of_replicas(facts, leader.since, replicas, now)
-    if audit is not None and audit.wrong:
-        notices.append(diagnosis.audit_failed(audit.wrong))
-    notices.sort(key=lambda notice: list(Severity).index(notice.severity))
+    audit, leads_for = newest_audit(world, facts), None if leader.since is None else now - leader.since
+    notices = diagnose(world, facts, holding, stuck, replicas, leads_for, audit)
+    troubles = {notice.severity for notice in notices} - {Severity.INFO}
     tasks = {state.value: 0 for state in State}
     for (_, state), number in world.counts.items():
         tasks[state.value] += number
@@ -157,7 +125,7 @@ def summarize(world: World, facts: Facts, audit: AuditSummary | None, audit_prob
         staleness_seconds=round(facts.staleness_seconds, 1),
         freshness=facts.rule.store.judge(facts.staleness_seconds),
         page_limits=facts.rule.page,
-        verdict=notices[0].severity if notices and notices[0].severity is not Severity.INFO else Severity.OK,
+        verdict=min(troubles, key=list(Severity).index, default=Severity.OK),
         notices=notices,
         leader=leader,
         replicas=replicas,

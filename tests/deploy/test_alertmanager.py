@@ -58,7 +58,9 @@ def quick(config: dict[str, Any], receiver: str) -> dict[str, Any]:
 
 def test_an_alert_reaches_its_receiver_with_its_runbook(tmp_path: Path) -> None:
     """No replica answers: whoever is on call hears that nobody leads, and where to read on, and not of each replica as well."""
-    rules = yaml.safe_load(RULES.read_text())
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    subprocess.run([tmp_path / "deploy" / "prometheus" / "link-runbooks.sh", "https://wiki.example.org/tally"], check=True)
+    rules = yaml.safe_load((tmp_path / "deploy" / RULES.relative_to(DEPLOY)).read_text())
     for rule in rules["groups"][0]["rules"]:
         rule["for"] = "0s"
     (nobody,) = free_ports(1)
@@ -77,5 +79,5 @@ def test_an_alert_reaches_its_receiver_with_its_runbook(tmp_path: Path) -> None:
     alert = told[0][1]
     assert alert["status"] == "firing"
     assert alert["labels"]["severity"] == "critical"
-    assert alert["annotations"]["runbook_url"] == "https://tally.dev/docs/runbooks.md#tallynoleader"
+    assert alert["annotations"]["runbook_url"] == "https://wiki.example.org/tally/runbooks.md#tallynoleader"
     assert alert["annotations"]["summary"] == "No replica of Tally leads"

@@ -258,3 +258,16 @@ def test_a_node_that_is_lost(tmp_path: Path) -> None:
             fires(server, "TallyAttemptsLost")
             cluster.fake_cluster.restore_node()
             wait_until(lambda: "TallyAttemptsLost" not in server.firing(), "its end", timeout=90, poll=0.2)
+
+
+@slow
+def test_an_error_of_tallys_own(tmp_path: Path) -> None:
+    """One task's step raises: it is counted, and in the second term the task is set aside. Both are told, and others go on."""
+    settings = {**QUICK, VARIABLE: "plan-task:raise:poison"}
+    with local_cluster(tmp_path / "cluster", replicas=2, settings=settings) as cluster, cluster.client() as client:
+        client.apply_pool({"name": "default", "capacity": {"cpu": 2}})
+        with prometheus(tmp_path / "prometheus", addresses(cluster), quick_rules()) as server:
+            client.submit_many([{"id": task_id, "command": ["true"], "resources": {"cpu": 1}} for task_id in ("poison", "sound")])
+            fires(server, "TallyErrors")
+            fires(server, "TallyQuarantined")
+            client.wait(["sound"], timeout_seconds=60)

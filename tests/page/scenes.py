@@ -152,7 +152,10 @@ def failing() -> Scene:
     scene = busy()
     scene.register(leader=None)
     scene.staleness = 47.0
-    scene.checks = (Check("model", True, "loaded"), Check("store", False, "http://10.0.0.7:2379: connection refused"))
+    scene.checks = (
+        Check("model", True, "loaded"),
+        Check("store", False, "heard of 47.0 s ago: http://10.0.0.7:2379: connection refused"),
+    )
     hold = Vector({"cpu": 1000, "memory": GIB})
     lost = status_of(State.RUNNING, NOW - 3000, hold=hold, reason="NodeLost", message="node-2 is not ready for 12 minutes",
                      lost_since=NOW - 700, node="node-2")  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from controller.core import kept_log
 from controller.core.errors import TallyError
 from controller.core.freshness import RULE
 from controller.core.lifecycle import State
@@ -19,6 +20,12 @@ from tests.page.scenes import GIB, NOW, SCENES, Scene, busy, empty, failing, lar
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
 HOLD = Vector({"cpu": 1000, "memory": GIB})
+
+
+def codes_of(browser: Browser) -> list[str]:
+    """The notices that are shown, in one look: they may be drawn anew at any time."""
+    found: list[str] = browser.js("return [...document.querySelectorAll('.notice')].map((notice) => notice.dataset.code)")
+    return found
 
 
 # -- what it says ----------------------------------------------------------------------------------------------------
@@ -64,13 +71,19 @@ def test_an_empty_installation_says_how_to_begin(browser: Browser, serve: Any) -
 def test_troubles_stand_on_top_with_what_to_do(browser: Browser, serve: Any) -> None:
     browser.open(serve(failing()).url)
     assert browser.text("#verdict") == "Something is wrong"
-    codes = [notice.get_attribute("data-code") for notice in browser.all(".notice")]
-    assert codes[:2] == ["store-unreachable", "no-leader"]
+    codes = codes_of(browser)
+    assert codes[0] == "store-unreachable"
+    assert "no-leader" not in codes, "who does not hear of etcd knows nothing of that"
+    assert browser.text("#verdict-detail").startswith("What happens now is not known here.")
+    assert re.fullmatch(r"for \d+s", browser.texts(".notice .as-of")[0])
+    assert all(" ago" in text for text in browser.texts(".notice .as-of")[1:]), "what is told of the past carries its age"
+    assert browser.js("return document.querySelectorAll('.notice:not(:has(.as-of))').length") == 0
     assert {"attempts-lost", "quarantined", "undefined-pool", "overcommitted"} <= set(codes)
     assert "tally confirm-stopped NAME" in browser.texts('[data-code="attempts-lost"] code')
-    for notice in browser.all('.notice:not([data-severity="info"])'):
-        assert notice.find_element("css selector", ".action").text
-    assert browser.text("#leader") == "nobody"
+    without_action = "return document.querySelectorAll('.notice:not([data-severity=info]):not(:has(.action))').length"
+    assert browser.js(without_action) == 0
+    assert browser.text("#leader") == "not known"
+    assert browser.text("#leader-detail").startswith("nobody led 47s ago")
     assert browser.driver.title.startswith("⚠")
 
 
@@ -113,7 +126,7 @@ def test_a_new_leader_appears_by_itself(browser: Browser, serve: Any) -> None:
     scene.register(leader="tally-2")
     browser.wait(lambda: browser.text("#leader") == "tally-2", "the new leader")
     browser.wait(lambda: browser.text("#verdict") == "All is well", "the verdict")
-    assert "tally-2 leads now" in browser.text("#activity")
+    assert "tally-2 was elected" in browser.text("#activity")
 
 
 def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, serve: Any) -> None:
@@ -127,7 +140,8 @@ def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, 
     assert not browser.one("#health").is_displayed()  # an old verdict is none
     assert browser.driver.title.startswith("⚠")
     assert "tally-0" in browser.texts("#stale-links a")
-    assert browser.text("#leader") == "tally-0"
+    assert browser.text("#leader-detail").startswith("tally-0 led ")
+    assert browser.all("#replicas .leads") == []
     scene.set_state("train-5", State.CANCELLED, pool="gpu")
     serve(scene, int(server.url.rpartition(":")[2]))
     browser.wait(lambda: browser.text("#connection-text") == "Live", "the replica's return")
@@ -150,8 +164,11 @@ def freshness(browser: Browser) -> str:
 def test_what_is_old_turns_grey_and_then_red(browser: Browser, serve: Any) -> None:
     """B6: the replica answers, but has heard nothing of etcd. It is neither live, nor are the others up to date."""
     scene = busy()
-    browser.open(serve(scene).url)
+    scene.register(engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds - 5)
+    browser.open(f"{serve(scene).url}/#task=train-1")
     assert (browser.text("#connection-text"), freshness(browser)) == ("Live", "fresh")
+    assert browser.texts("#replicas .leads") == ["leader"]
+    assert not browser.one("#task-age").is_displayed()
     assert "up to date" in browser.text("#replicas li:nth-child(1)")
 
     scene.staleness = RULE.store.stale_seconds + 1
@@ -159,7 +176,14 @@ def test_what_is_old_turns_grey_and_then_red(browser: Browser, serve: Any) -> No
     browser.wait(lambda: freshness(browser) == "stale", "the first mark")
     assert re.fullmatch(r"etcd not heard of for \d+s", browser.text("#connection-text"))
     assert browser.text("#verdict") == "Something needs attention"
+    assert browser.text("#verdict-detail") == "What happens now is not known here. 1 thing to look at."
     assert "up to date" not in browser.text("#replicas")
+    assert browser.texts("#replicas li > :nth-child(2)") == ["led before", "followed before", "followed before"]
+    assert browser.text("#leader") == "not known"
+    assert re.match(r"tally-0 led \d+s ago", browser.text("#leader-detail"))
+    assert re.fullmatch(r"Engine null answered 2m\d*s? ago", browser.text("#engine")), "nobody says that it is silent now"
+    assert codes_of(browser) == ["store-unreachable"]
+    assert re.match(r"as it was \d+s ago", browser.text("#task-age"))
     assert re.search(r"not heard of for \d+s", browser.text("#replicas li:nth-child(2)"))
     assert "grayscale" in browser.js("return getComputedStyle(document.querySelector('.facts')).filter")
     assert not browser.one("#stale").is_displayed(), "its own replica answers"
@@ -183,8 +207,10 @@ def test_an_old_audit_is_not_green(browser: Browser, serve: Any) -> None:
     scene.report = TallyError("etcd does not answer")
     scene.time += 22 * 60
     browser.wait(lambda: tone() == "", "the end of the green")
-    browser.wait(lambda: "The last try failed: etcd does not answer" in browser.text("#audit-detail"), "the try that failed")
-    assert "checked 22m" in browser.text("#audit-detail")
+    browser.wait(
+        lambda: "This replica's last try failed: etcd does not answer" in browser.text("#audit-detail"), "the try that failed"
+    )
+    assert re.search(r"checked 22m(\d+s)? ago by replica-a", browser.text("#audit-detail"))
     scene.time += 22 * 60
     browser.wait(lambda: (browser.text("#audit"), tone()) == ("nothing wrong long ago", "critical"), "the red")
     assert all(" 503 " in problem for problem in browser.problems())
@@ -207,6 +233,24 @@ def test_a_killed_leader_is_shown_as_what_it_is(browser: Browser, serve: Any) ->
     assert browser.texts("#replicas .leads") == ["leader"]
     assert browser.one('[data-code="replica-silent"]').is_displayed()
     assert re.fullmatch(r"Engine null answers · last heard of \d+s ago", browser.text("#engine"))
+
+
+def test_a_leader_that_is_not_heard_of_is_none_that_leads(browser: Browser, serve: Any) -> None:
+    """Killed or frozen, it has the key until its lease ends; nobody knows what it does, and its engine is not blamed."""
+    scene = busy()
+    scene.register(engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds - 2)
+    browser.open(serve(scene).url)
+    scene.ages = {"tally-0": scene.staleness + RULE.replica.stale_seconds}
+    browser.wait(lambda: browser.text("#leader") == "not known", "the doubt")
+    assert freshness(browser) == "fresh", "all else is known"
+    assert re.match(r"tally-0 led \d+s ago", browser.text("#leader-detail"))
+    assert browser.text("#verdict-detail") == "What happens now is not known here. 1 thing to look at."
+    assert browser.all("#replicas .leads") == []
+    assert browser.texts("#replicas li > :nth-child(2)") == ["led before", "follower", "follower"]
+    scene.ages = {"tally-0": scene.staleness + RULE.replica.dead_seconds}
+    browser.wait(lambda: browser.text("#verdict") == "Something is wrong", "the alarm")
+    assert codes_of(browser) == ["leader-silent"]
+    assert "is silent" not in browser.text("#engine")
 
 
 def test_a_page_whose_replica_is_gone_turns_red_by_itself(browser: Browser, serve: Any) -> None:
@@ -254,7 +298,7 @@ def test_tasks_are_filtered_by_label(browser: Browser, serve: Any) -> None:
     browser.tab_to("#label")
     browser.press(*"team=film")
     browser.wait(lambda: browser.text("#range") == "1–18 of 18", "the label's tasks")
-    browser.press(*", team!!")
+    browser.press(*"!!")
     browser.wait(lambda: browser.one("#filter-problem").is_displayed(), "the complaint")
     assert "team=blue" in browser.text("#filter-problem")
     assert len(browser.names()) == 18, "what is listed stays"
@@ -268,6 +312,35 @@ def test_tasks_are_filtered_by_label(browser: Browser, serve: Any) -> None:
 def test_where_the_output_is_read(browser: Browser, serve: Any) -> None:
     browser.open(f"{serve(busy()).url}/#task=train-1")
     browser.wait(lambda: "tally logs train-1 -f" in browser.text("#task-body"), "the command")
+
+
+def test_what_is_kept_of_the_output(browser: Browser, serve: Any) -> None:
+    """Its end is shown, as text whatever it is; a later attempt's takes its place, and a store that does not answer is said."""
+    scene = busy()
+    evil = "<img src=x onerror=\"document.title='taken'\"></pre><script>document.title='taken'</script>\x1b[31m\u202e\x00"
+    scene.keep_log("report-weekly", "".join(f"line {n}\n" for n in range(500)) + evil, truncated=True)
+    browser.open(f"{serve(scene).url}/#task=report-weekly", width=320)
+    browser.wait(lambda: browser.all("#task-body pre"), "the output")
+    assert browser.text("#task-body pre").endswith(" ".join(evil.split()))
+    assert "Kept of attempt 1: the last 64 KiB" in browser.text("#task-body .output")
+    assert "tally logs report-weekly" in browser.text("#task-body .output")
+    assert browser.all("dialog img, dialog script") == []
+    assert "taken" not in browser.driver.title
+    assert (
+        browser.js("const e = document.querySelector('#task-body pre'); return e.scrollHeight - e.scrollTop - e.clientHeight") < 2
+    )
+    assert browser.js("const e = document.querySelector('#task'); return e.scrollWidth - e.clientWidth") == 0
+    browser.tab_to("#task-body pre")
+    assert browser.js(CONTRASTS) == []
+
+    scene.keep_log("report-weekly", "", attempt=2)
+    browser.wait(lambda: "Kept of attempt 2: all" in browser.text("#task-body"), "the second attempt's")
+    assert "It printed nothing." in browser.text("#task-body")
+    scene.logs["report-weekly"] = TallyError("etcd does not answer")
+    scene.write((kept_log.KIND, ("report-weekly",), b"{}"))
+    browser.wait(lambda: "etcd does not answer" in browser.text("#task-body"), "the reason")
+    assert freshness(browser) == "fresh"
+    assert all(" 503 " in problem for problem in browser.problems())
 
 
 # -- filters, pages, one task: with the keyboard alone ---------------------------------------------------------------

@@ -28,10 +28,12 @@ def test_the_new_leader_appears_on_a_followers_page(browser: Browser, etcd_binar
         browser.wait(lambda: len(browser.texts("#replicas li")) == 2, "both replicas")
         kill(leader)
         browser.wait(lambda: browser.text("#leader") == follower.name, "the new leader", timeout=60.0)
-        assert f"{follower.name} leads now" in browser.text("#activity")
-        client.submit({"id": "after", "command": ["true"], "resources": {"cpu": 1}})
+        browser.wait(lambda: f"{follower.name} was elected" in browser.text("#activity"), "its election among the changes")
+        client.submit({"id": "after", "command": ["echo", "hello"], "resources": {"cpu": 1}, "keep_logs": True})
         browser.wait(lambda: browser.text('#states [value="Succeeded"]') == "Succeeded1", "the task's end", timeout=60.0)
         browser.wait(lambda: browser.text("#verdict") == "All is well", "the verdict", timeout=60.0)
+        browser.js("location.hash = '#task=after'")
+        browser.wait(lambda: browser.text("#task-body pre") == "hello", "what is kept of its output")
         text = httpx.get(f"{url}/metrics", trust_env=False).text
         assert 'tally_leading{replica_role="leader"} 1.0' in text
         assert 'tally_take_over_seconds_count{replica_role="leader"} 1.0' in text

@@ -13,6 +13,7 @@ from typing import Any
 from controller.core.world import World
 from controller.election.elector import Timings
 from controller.election.term import Leadership
+from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.store.changes import changes_of
@@ -118,7 +119,7 @@ class Computer:
             SimulatedEngine(self.engine, process),  # type: ignore[arg-type]  # its stop event is a simulated one
             clock,
             options,
-            audit=dict,
+            audits=Audits(dict, clock),
             new_lease=simulation.new_lease,
             fatal=self._fatal,
         )

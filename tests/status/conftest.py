@@ -40,7 +40,7 @@ def files(tmp_path: Path) -> Files:
 @contextmanager
 def serving(view: ModelView, protection: Mapping[str, Path] = {}) -> Iterator[StatusServer]:  # never changed
     """A running status endpoint on a free port; `protection` are StatusFiles' fields."""
-    server = StatusServer(view, "127.0.0.1", 0, access=Access(StatusFiles(**protection)))
+    server = StatusServer(view, "127.0.0.1", 0, access=Access(StatusFiles(**protection)), kept_log=view.kept_log)
     server.start()
     try:
         yield server

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from controller.core import codec
+from controller.core import codec, kept_log
 from controller.core.errors import TallyError
+from controller.core.kept_log import KeptLog
 from controller.core.lifecycle import Event, State
 from controller.core.records import Change
 from controller.core.resources import Vector
 from controller.core.task import Pool, Spec, Status, Step
-from controller.core.view import Check, Facts, Listener
+from controller.core.view import Check, Facts, Listener, Verdict
 from controller.core.world import World
 
 
@@ -29,6 +30,8 @@ class ModelView:
         self.checks: tuple[Check, ...] = (Check("model", True, "loaded"),)
         self.report: dict[str, Any] | TallyError = {"verdict": "ok", "findings": []}
         self.audits = 0
+        self.logs: dict[str, KeptLog | Exception] = {}
+        self.verdict: Verdict | None = None
         self.staleness = 0.25
         self.reloads: dict[str, int] = {}
         self.time = 1000.0
@@ -39,7 +42,7 @@ class ModelView:
             replica="replica-a", cluster="test", role=self.role, phase="following", term=0, epoch=3,
             revision=self.world.revision or int(self.loaded), staleness_seconds=self.staleness, leader=self.leader, engine="null",
             live=self.checks, ready=self.checks, reloads=self.reloads,
-            boottime=self.time, replica_ages=self.ages,
+            boottime=self.time, replica_ages=self.ages, verdict=self.verdict,
         )  # fmt: skip
 
     @contextmanager
@@ -57,10 +60,22 @@ class ModelView:
         self.audits += 1
         if isinstance(self.report, TallyError):
             raise self.report
+        self.verdict = Verdict.of({"at": self.time, "revision": self.world.revision, "findings": [], **self.report}, self.time)
         return self.report
 
     def now(self) -> float:
         return self.time
+
+    def kept_log(self, task_id: str) -> KeptLog | None:
+        """What the store holds of a task's output; `logs` may be set by tests."""
+        if isinstance(kept := self.logs.get(task_id), Exception):
+            raise kept
+        return kept
+
+    def keep_log(self, task_id: str, text: str, **fields: Any) -> None:
+        """As the leader does at the end of an attempt."""
+        self.logs[task_id] = KeptLog(**{"attempt": 1, "text": text, "at": self.time} | fields)
+        self.write((kept_log.KIND, (task_id,), b"{}"))
 
     # -- what the store's watch would bring --------------------------------------------------------------------------
 

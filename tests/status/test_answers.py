@@ -6,15 +6,16 @@ import contextlib
 import re
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from controller.core.errors import TallyError
+from controller.core.errors import CorruptValue, TallyError
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.view import Check
-from controller.status.api import AUDIT_SECONDS
+from controller.status.api import AUDIT_SECONDS, MAX_LOGS_ASKED
 from controller.status.connections import MAX_HEAD_BYTES
 from controller.status.server import StatusAddressUnavailable, StatusServer
 from tests.status.model_view import ModelView
@@ -295,6 +296,36 @@ def test_audits_are_answered_again_for_a_while(http: httpx.Client, view: ModelVi
     assert "etcd does not answer" in str(assert_problem(http.get("/v1/audit"), 503)["detail"])
     assert_problem(http.get("/v1/audit"), 503)
     assert view.audits == 2
+
+
+def test_what_is_kept_of_a_tasks_output(http: httpx.Client, view: ModelView) -> None:
+    """As it was printed, whatever that is; and why there is none."""
+    view.submit("a", keep_logs=True)
+    assert http.get("/v1/tasks/a").json()["kept_log_revision"] == 0
+    assert "keep_logs" in assert_problem(http.get("/v1/tasks/a/log"), 404)["detail"]
+    printed = "</pre><script>alert(1)</script>\x1b[31m\x00\r\n\u202e\ufffd"
+    view.keep_log("a", printed, attempt=2, truncated=True, at=990.0)
+    assert http.get("/v1/tasks/a").json()["kept_log_revision"] == view.world.revision
+    expected = {"task": "a", "attempt": 2, "text": printed, "truncated": True, "at": 990.0}
+    assert http.get("/v1/tasks/a/log").json() == expected
+    for problem, status in ((CorruptValue("not JSON"), 404), (TallyError("etcd does not answer"), 503)):
+        view.logs["a"] = problem
+        assert str(problem) in assert_problem(http.get("/v1/tasks/a/log"), status)["detail"]
+
+
+def test_a_store_that_hangs_holds_up_no_other_answer(server: StatusServer, http: httpx.Client, view: ModelView) -> None:
+    """Many ask for kept logs, of which none comes: the rest of the endpoint answers, and so do those beyond the limit."""
+    view.submit("a")
+    hangs = threading.Event()
+    server._api._kept_log = lambda _: hangs.wait(60) and None
+    with ThreadPoolExecutor(MAX_LOGS_ASKED) as asking:
+        waiting = [asking.submit(http.get, "/v1/tasks/a/log") for _ in range(MAX_LOGS_ASKED)]
+        wait_until(lambda: server._api._logs_asked == MAX_LOGS_ASKED, "all who ask")
+        assert http.get("/v1/tasks/a").status_code == 200
+        assert http.get("/v1/summary").status_code == 200
+        assert "Retry-After" in http.get("/v1/tasks/a/log").headers
+        hangs.set()
+        assert {answer.result().status_code for answer in waiting} == {404}
 
 
 # -- the server ------------------------------------------------------------------------------------------------------

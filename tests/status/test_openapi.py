@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from controller.core.errors import TallyError
+from controller.core.errors import CorruptValue, InvalidField, TallyError
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.view import Check
@@ -61,6 +61,7 @@ def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
     view.define_pool("default", cpu=1000)
     view.submit("0", labels={"team": "blue"}, env={"A": "1"})
     view.submit("1", pool="other")
+    view.keep_log("0", "\x1b[31mred\x00\ud7ff")
     view.set_state("1", State.RUNNING, hold=Vector({"cpu": 500}))
     view.write(("states", ("2",), b"garbage"), ("leader", (), b'{"id":"replica-b"}'), ("replicas", ("r",), b"{}"))
     schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
@@ -81,6 +82,7 @@ def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
         view.checks = (Check("model", data.draw(st.booleans()), "drawn"),)
         view.role = data.draw(st.sampled_from(["leader", "follower"]))
         view.report = TallyError("silent") if data.draw(st.booleans()) else {"verdict": "ok"}
+        view.logs["1"] = data.draw(st.sampled_from([TallyError("silent"), CorruptValue("not JSON"), InvalidField("id", "no")]))
         view.time += 60  # no audit is answered again
         case = data.draw(schema[route.path]["GET"].as_strategy())
         if "min_revision" in case.query:

@@ -14,7 +14,8 @@ from controller.core.freshness import RULE
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.view import Check
-from controller.status.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS
+from controller.status.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS, Severity
+from controller.status.summary import Summary, Waits, summarize
 from tests.status.model_view import ModelView, status_value
 
 CPU = Vector({"cpu": 1000})
@@ -117,7 +118,7 @@ def undefine(view: ModelView) -> None:
 
 
 def silence_replica(view: ModelView) -> None:
-    view.ages = {"replica-c": RULE.replica.stale_seconds}
+    view.ages = {"replica-c": view.staleness + RULE.replica.stale_seconds}
 
 
 def age_engine(view: ModelView) -> None:
@@ -133,6 +134,17 @@ def lose_store(view: ModelView) -> None:
     """With it go the words of all others: one notice, and not one for each."""
     view.staleness = RULE.store.dead_seconds
     view.ages = dict.fromkeys(("replica-a", "replica-b", "replica-c"), RULE.store.dead_seconds)
+
+
+def stop_leader(view: ModelView) -> None:
+    """Its process stands still, or is gone: with it goes what it says of the engine."""
+    register(view, "replica-b", phase="leading", engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds)
+    view.ages = {"replica-b": view.staleness + RULE.replica.dead_seconds}
+
+
+def stick(view: ModelView) -> None:
+    """What waits would fit, and is not admitted."""
+    view.define_pool("default", cpu=2000)
 
 
 def fall_behind(view: ModelView) -> None:
@@ -152,6 +164,12 @@ def hang(view: ModelView) -> None:
     view.checks = (Check("control-loop", False, "last turn 60 s ago"),)
 
 
+TROUBLES = (
+    break_store, lose_leader, silence_engine, never_hear_of_engine, lose_attempt, drift, damage, shrink, outgrow, undefine,
+    fall_behind, mix, silence_replica, age_engine, age_model, lose_store, leave_alone, hang, stop_leader, stick,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("trouble", "expected"),
     [
@@ -162,7 +180,7 @@ def hang(view: ModelView) -> None:
         (undefine, {"undefined-pool": "warning"}), (fall_behind, {"replica-behind": "warning"}), (mix, {"mixed-versions": "info"}),
         (silence_replica, {"replica-silent": "warning"}), (age_engine, {"engine-silent": "critical"}),
         (age_model, {"store-unreachable": "warning"}), (lose_store, {"store-unreachable": "critical"}),
-        (leave_alone, {"single-replica": "info"}), (hang, {"loop-stuck": "critical"}),
+        (leave_alone, {"single-replica": "info"}), (hang, {"loop-stuck": "critical"}), (stop_leader, {"leader-silent": "critical"}),
     ],
 )  # fmt: skip
 def test_each_trouble_is_named_with_what_to_do(http: httpx.Client, view: ModelView, trouble: Any, expected: dict[str, str]) -> None:
@@ -175,6 +193,51 @@ def test_each_trouble_is_named_with_what_to_do(http: httpx.Client, view: ModelVi
     assert found["verdict"] == ("critical" if "critical" in severities else "warning" if "warning" in severities else "ok")
     assert all(notice["title"] and notice["detail"] for notice in found["notices"])
     assert all(notice["action"] for notice in found["notices"] if notice["severity"] != "info")
+
+
+@pytest.mark.parametrize("one", TROUBLES)
+def test_a_cause_hides_what_it_explains(one: Any) -> None:
+    """Any two troubles at once: nothing is said of now that is not known, and nobody is blamed for another's silence."""
+    for other in TROUBLES:
+        view, waits = ModelView(), Waits()
+        healthy(view)
+        one(view)
+        other(view)
+        look(view, waits)
+        view.time += STUCK_SECONDS + 1
+        check_notices(look(view, waits))
+
+
+def look(view: ModelView, waits: Waits) -> Summary:
+    return summarize(view.world, view.facts(), "", waits, view.now())
+
+
+def check_notices(found: Summary) -> None:
+    shown = [notice.code for notice in found.notices]
+    office = {"no-leader", "leader-silent", "engine-silent"}
+    of_others = {"replica-silent", "replica-behind", "other-engine", "single-replica", "mixed-versions"}
+    blind = [code for code in shown if code in ("store-unreachable", "loop-stuck")]
+    if blind:
+        assert shown[: len(blind)] == blind
+        assert not set(shown) & {*office, *of_others, "queue-stuck"}
+    ages = {notice.age_seconds for notice in found.notices if notice.code not in (*blind, *office, *of_others)}
+    assert ages <= ({found.staleness_seconds} if blind else {None}), "what is told of the past carries its age"
+    assert len(set(shown) & office) <= 1
+    assert not ("queue-stuck" in shown and set(shown) & office), "nothing can be admitted"
+    ranks = [list(Severity).index(notice.severity) for notice in found.notices]
+    assert ranks[len(blind) :] == sorted(ranks[len(blind) :])
+    worst = list(Severity)[min(ranks, default=-1)]
+    assert found.verdict == (Severity.OK if worst is Severity.INFO else worst)
+
+
+def test_no_replica_is_blamed_while_etcd_falls_silent(http: httpx.Client, view: ModelView) -> None:
+    """Whoever wrote first before that is the first that seems silent, before etcd itself does."""
+    healthy(view)
+    view.staleness = RULE.store.stale_seconds - 0.1
+    view.ages = dict.fromkeys(("replica-a", "replica-b", "replica-c"), RULE.store.stale_seconds + 1)
+    assert codes(http) == {}
+    view.staleness += 0.1
+    assert codes(http) == {"store-unreachable": "warning"}
 
 
 def test_a_new_leader_is_given_time_to_hear_of_its_engine(http: httpx.Client, view: ModelView) -> None:
@@ -211,6 +274,7 @@ def test_an_audit_that_finds_something_stands_on_top(http: httpx.Client, view: M
     http.get("/v1/audit")
     assert codes(http) == {"audit-findings": "critical"}
     found = {"at": 999.0, "revision": 5, "verdict": "wrong", "wrong": 1, "notices": 1, "age_seconds": 0.0, "freshness": "fresh"}
+    found["replica"] = "replica-a"
     assert summary(http)["audit"] == found
 
 
@@ -251,6 +315,22 @@ def test_an_audit_that_fails_does_not_hide_the_one_before(http: httpx.Client, vi
     assert (found["audit"]["age_seconds"], found["audit_problem"]) == (60.0, "etcd does not answer")
 
 
+def test_the_newest_audit_of_all_is_shown(http: httpx.Client, view: ModelView) -> None:
+    """A follower's own may be old; the leader registers what it found of itself, and how long ago."""
+    healthy(view)
+    http.get("/v1/audit")
+    view.time += RULE.audit.stale_seconds
+    audit = {"at": 5.0, "age_seconds": 30.0, "revision": 7, "wrong": 2, "notices": 1}
+    register(view, "replica-b", phase="leading", engine_answers=True, audit=audit)
+    view.ages = {"replica-b": 2.0}
+    expected = {"replica": "replica-b", "age_seconds": 32.0, "freshness": "fresh", "verdict": "wrong"}
+    assert summary(http)["audit"] == audit | expected
+    assert codes(http) == {"audit-findings": "critical"}
+    assert "when replica-b looked 32s ago" in summary(http)["notices"][0]["detail"]
+    http.get("/v1/audit")
+    assert (summary(http)["audit"]["replica"], codes(http)) == ("replica-a", {})
+
+
 def test_a_killed_leader_is_not_shown_as_a_follower(http: httpx.Client, view: ModelView) -> None:
     """It wrote that it leads, another has the key by now, and its registration has yet to expire."""
     healthy(view)
@@ -274,7 +354,9 @@ def test_of_two_replicas_of_one_name_the_one_that_leads_is_marked(http: httpx.Cl
 
 def test_registrations_that_say_nonsense_do_no_harm(http: httpx.Client, view: ModelView) -> None:
     healthy(view)
-    nonsense = b'{"id":7,"version":[],"applied_revision":"x","behind_seconds":{},"engine_answers":3,"started_at":null}'
+    nonsense = (
+        b'{"id":7,"version":[],"applied_revision":"x","behind_seconds":{},"engine_answers":3,"started_at":null,"audit":{"at":0}}'
+    )
     view.write(("replicas", ("replica-c",), nonsense), ("replicas", ("junk",), b"\xff"), ("leader", (), b'{"since":"x"}'))
     found = summary(http)
     assert [replica["id"] for replica in found["replicas"]] == ["junk", "replica-a", "replica-b", "replica-c"]

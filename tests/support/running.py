@@ -14,6 +14,7 @@ from controller.clock import Clock, SystemClock
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.election.elector import Timings
 from controller.engine.null import NullEngine
+from controller.runtime.audits import Audits
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
@@ -95,7 +96,7 @@ class RunningReplica:
             self.engine,
             self.clock,
             ReplicaOptions(cluster=cluster, identity=identity, **{**defaults, **options}),
-            audit=dict,
+            audits=Audits(dict, self.clock),
             new_lease=lambda: next(_leases),
             fatal=self.fatal.append,
             instruments=instruments,

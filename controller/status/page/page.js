@@ -16,8 +16,12 @@ const VERDICTS = {
   warning: ["Something needs attention", "Tally does its work."],
   critical: ["Something is wrong", "Tally does not do its work, or not as promised."],
 };
+const UNKNOWN = "What happens now is not known here.";
+const SILENCES = ["store-unreachable", "leader-silent", "replica-silent"]; // their age is for how long
+const BLIND = ["store-unreachable", "loop-stuck"]; // a replica with such a notice knows nothing of now
 
 let last = null; // the last summary
+let freshness = "dead"; // of all that is shown; see showAge
 let auditing = false;
 let auditTriedAt = 0;
 
@@ -38,47 +42,62 @@ function show(summary) {
   setText($("cluster"), `cluster ${summary.cluster}`);
   setText($("self"), `Shown by replica ${summary.replica} (${summary.phase}), Tally ${summary.version}, revision ${count(summary.revision)}, engine ${summary.engine}`);
   showHealth(summary);
-  showLeader(summary.leader);
-  showEngine(summary);
   showWork(summary);
   showAudit(summary);
   showPools(summary);
-  showReplicas(summary);
   tasks.summarize(summary);
+  showAge(); // and with it all that is told in another way when it is old
 }
 
 function showHealth(summary) {
   $("health").dataset.verdict = summary.verdict;
-  const [title, detail] = VERDICTS[summary.verdict];
+  const [title, words] = VERDICTS[summary.verdict];
+  const leader = summary.replicas.find((replica) => replica.leads);
+  const known = !summary.notices.some((notice) => BLIND.includes(notice.code)) && (leader?.freshness ?? "fresh") === "fresh";
+  const detail = known ? words : UNKNOWN;
   const troubles = summary.notices.filter((notice) => notice.severity !== "info").length;
-  setText($("verdict"), title);
+  setText($("verdict"), known || summary.verdict !== "ok" ? title : "All was well");
   setText($("verdict-detail"), troubles ? `${detail} ${plural(troubles, "thing")} to look at${troubles > 1 ? ", the worst first" : ""}.` : detail);
-  setChildren($("notices"), summary.notices.map(({ code, title, action, severity }) => [code, title, action, severity]), () =>
+  setChildren($("notices"), summary.notices.map(({ code, title, action, severity, age_seconds: age }) => [code, title, action, severity, age && Math.round((summary.now - age) / 2)]), () =>
     summary.notices.map((notice) => el("li", { class: "notice", "data-severity": notice.severity, "data-code": notice.code },
-      el("h3", {}, notice.title, el("span", { class: "level" }, notice.severity)),
+      el("h3", {}, notice.title,
+        notice.age_seconds === null ? "" : el("span", { class: "as-of" }, ...(SILENCES.includes(notice.code)
+          ? ["for ", ago(summary.now - notice.age_seconds)] : ["known ", ago(summary.now - notice.age_seconds), " ago"])),
+        el("span", { class: "level" }, notice.severity)),
       el("p", {}, ...prose(notice.detail)),
       notice.action ? el("p", { class: "action" }, ...prose(notice.action)) : "")));
 }
 
-function showLeader(leader) {
-  setChildren($("leader"), [leader.replica, leader.status_url], () => [leader.replica ? replicaLink(leader.replica, leader.status_url) : "nobody"]);
-  $("leader").dataset.tone = leader.replica ? "" : "critical";
-  setChildren($("leader-detail"), leader, () => leader.replica && leader.since
-    ? ["for ", ago(leader.since), ` · since ${dateAndTime(leader.since)} · term ${count(leader.epoch)}`]
-    : [leader.epoch ? `${plural(leader.epoch, "term")} so far` : "no term yet"]);
+/** Who leads, or who led when that was last known: of a leader that is not heard of, nobody knows whether it still does. */
+function showLeader({ leader, replicas, now: at, staleness_seconds: staleness }) {
+  const record = replicas.find((replica) => replica.leads);
+  const heard = record && rowFreshness(record) !== "fresh" ? record.age_seconds : freshness !== "fresh" ? staleness : null;
+  const name = () => (leader.replica ? replicaLink(leader.replica, leader.status_url) : "nobody");
+  const known = heard === null;
+  setChildren($("leader"), [leader.replica, leader.status_url, known], () => [known ? name() : "not known"]);
+  $("leader").dataset.tone = known && !leader.replica ? "critical" : "";
+  setChildren($("leader-detail"), [leader, known, known ? null : Math.round((at - heard) / 2)], () => {
+    if (!known) return [name(), " led ", ago(at - heard), ` ago · term ${count(leader.epoch)}`];
+    if (leader.replica && leader.since) return ["for ", ago(leader.since), ` · since ${dateAndTime(leader.since)} · term ${count(leader.epoch)}`];
+    return [leader.epoch ? `${plural(leader.epoch, "term")} so far` : "no term yet"];
+  });
 }
 
-/** What the leader says of its engine, and how long ago the engine said something. */
+/** What the leader says of its engine, and how long ago the engine said something. A leader that is not heard of says nothing of now. */
 function showEngine(summary) {
   const leader = summary.replicas.find((replica) => replica.leads);
   const age = leader?.engine_age_seconds ?? null;
-  const freshness = leader?.engine_freshness ?? "fresh";
   const silent = leader?.engine_answers === false;
-  $("engine").dataset.freshness = silent ? "dead" : freshness;
-  const words = silent ? "does not answer" : freshness === "fresh" ? "answers" : "is silent";
-  setChildren($("engine"), [leader?.id, silent, freshness, age === null ? null : Math.round((now() - age) / 2)], () => leader && (silent || age !== null)
-    ? [`Engine ${summary.engine} ${words}`, ...(age === null ? [] : [" · last heard of ", ago(now() - age), " ago"])] : []);
+  const known = leader !== undefined && rowFreshness(leader) === "fresh";
+  const state = silent ? "dead" : leader?.engine_freshness ?? "fresh";
+  $("engine").dataset.freshness = known ? state : "stale";
+  const words = known ? (silent ? "does not answer" : state === "fresh" ? "answers" : "is silent") : silent ? "did not answer then" : "answered";
+  setChildren($("engine"), [leader?.id, words, age === null ? null : Math.round((summary.now - age) / 2)], () => leader && (silent || age !== null)
+    ? [`Engine ${summary.engine} ${words}`, ...(age === null ? [] : [known || silent ? " · last heard of " : " ", ago(summary.now - age), " ago"])] : []);
 }
+
+/** How old the words of a replica are: by its registration, and by whoever tells of it. */
+function rowFreshness(replica) { return worst(replica.freshness, freshness); }
 
 /** Numbers of tasks by state, under the states' own names. */
 function stateCounts(tasks, states) {
@@ -96,17 +115,17 @@ function showWork(summary) {
 
 function showAudit(summary) {
   const audit = summary.audit;
-  const old = now() - Math.max(audit?.at ?? 0, auditTriedAt) > AUDIT_SECONDS;
+  const old = (audit?.age_seconds ?? Infinity) > AUDIT_SECONDS && now() - auditTriedAt > AUDIT_SECONDS;
   if (old && summary.total <= AUDITED_TASKS) runAudit();
   if (auditing) return;
   const verdict = audit?.wrong ? plural(audit.wrong, "contradiction") : "nothing wrong";
   setText($("audit"), audit === null ? (summary.audit_problem ? "not possible now" : "not checked yet") : audit.freshness === "dead" ? `${verdict} long ago` : verdict);
   // What was all right is so only for a while; what was wrong stays wrong until another audit says otherwise.
   $("audit").dataset.tone = audit === null || (audit.freshness === "stale" && !audit.wrong) ? "" : audit.wrong || audit.freshness === "dead" ? "critical" : "ok";
-  setChildren($("audit-detail"), [audit?.at, audit?.freshness, audit?.notices, summary.audit_problem], () => {
-    const problem = summary.audit_problem ? ` The last try failed: ${summary.audit_problem}` : "";
+  setChildren($("audit-detail"), [audit?.at, audit?.replica, audit?.freshness, audit?.notices, summary.audit_problem], () => {
+    const problem = summary.audit_problem ? ` This replica's last try failed: ${summary.audit_problem}` : "";
     if (audit === null) return [problem.trim() || "Checks every invariant against etcd and the engine."];
-    return [`${plural(audit.notices, "notice")} · checked `, ago(now() - audit.age_seconds), ` ago ·${problem}`];
+    return [`${plural(audit.notices, "notice")} · checked `, ago(summary.now - audit.age_seconds), ` ago by ${audit.replica} ·${problem}`];
   });
 }
 
@@ -161,21 +180,24 @@ function resourceBar(resource) {
 function showReplicas(summary) {
   $("replicas-empty").hidden = summary.replicas.length > 0;
   const rows = summary.replicas.map((replica) => {
-    const { id, status_url, leads, led, freshness, version, host } = replica;
-    const role = leads ? "leader" : led ? "led before" : "follower";
-    const isFresh = freshness === "fresh";
+    const { id, status_url, leads, led, version, host } = replica;
+    const fresh = rowFreshness(replica) === "fresh";
+    const role = fresh && leads ? "leader" : leads || led ? "led before" : fresh ? "follower" : "followed before";
     const lag = replica.lag_revisions ? `${plural(replica.lag_revisions, "revision")} behind` : "up to date";
     const deaf = replica.behind_seconds > 3 ? ` · heard of etcd ${span(replica.behind_seconds)} before that` : "";
-    const state = isFresh ? (replica.behind_seconds > 3 ? `heard of etcd ${span(replica.behind_seconds)} ago` : lag) : deaf;
+    const state = fresh ? (replica.behind_seconds > 3 ? `heard of etcd ${span(replica.behind_seconds)} ago` : lag) : deaf;
     // Counted on by the page: what changes with each answer is not what the row is made of.
-    const since = isFresh && !led ? null : Math.round((now() - replica.age_seconds) / 2);
-    return { id, status_url, leads, role, freshness, state, since, own: id === summary.replica, from: host ? `${version} on ${host}` : version, age: replica.age_seconds };
+    const since = fresh && !led ? null : Math.round((summary.now - replica.age_seconds) / 2);
+    return {
+      id, status_url, leads: role === "leader", role, freshness: rowFreshness(replica), state, since, own: id === summary.replica,
+      from: host ? `${version} on ${host}` : version, at: summary.now - replica.age_seconds,
+    };
   });
-  setChildren($("replicas"), rows.map(({ age, ...made }) => made), () => rows.map((row) => el("li", { "data-freshness": row.freshness },
+  setChildren($("replicas"), rows.map(({ at, ...made }) => made), () => rows.map((row) => el("li", { "data-freshness": row.freshness },
     el("strong", {}, replicaLink(row.id, row.status_url), row.own ? " (this one)" : ""),
     el("span", { class: row.leads ? "leads" : "muted-role" }, row.role),
-    el("span", { class: "muted" }, ...(row.since === null ? [row.state] : row.freshness === "fresh" ? ["heard of ", ago(now() - row.age), " ago"]
-      : [el("span", { class: "silent" }, "not heard of for ", ago(now() - row.age)), row.state]), ` · ${row.from}`))));
+    el("span", { class: "muted" }, ...(row.since === null ? [row.state] : row.freshness === "fresh" ? ["heard of ", ago(row.at), " ago"]
+      : [el("span", { class: "silent" }, "not heard of for ", ago(row.at)), row.state]), ` · ${row.from}`))));
 }
 
 // -- what happens ----------------------------------------------------------------------------------------------------
@@ -199,7 +221,7 @@ function drawActivity() {
       submitted: () => [task(), " was submitted"],
       removed: () => [data.id, " was removed"],
       quarantined: () => [task(), " has a record that cannot be read"],
-      leader: () => [data.replica ? el("strong", {}, data.replica) : "Nobody", " leads now"],
+      leader: () => (data.replica ? [el("strong", {}, data.replica), " was elected"] : ["The leader's term ended"]),
     }[name]();
     return el("li", {}, el("time", { dateTime: new Date(at * 1000).toISOString() }, clock(at)), el("span", {}, ...what));
   }));
@@ -213,8 +235,14 @@ function showAge() {
   const [staleFrom, deadFrom] = last?.page_limits ?? [0, 0];
   const cut = live.problem !== "" || live.age >= staleFrom;
   const own = last === null ? "dead" : live.age >= deadFrom ? "dead" : cut ? "stale" : "fresh";
-  const freshness = worst(own, last?.freshness ?? "dead");
+  freshness = worst(own, last?.freshness ?? "dead", last?.notices.some((notice) => BLIND.includes(notice.code)) ? "stale" : "fresh");
   document.body.dataset.freshness = freshness;
+  if (last !== null) {
+    showLeader(last);
+    showEngine(last);
+    showReplicas(last);
+    dialog.showAge(freshness === "fresh" ? null : last.now - last.staleness_seconds);
+  }
   $("health").hidden = cut; // an old verdict is none
   $("stale").hidden = !cut;
   const mark = freshness !== "fresh" || last.verdict !== "ok" ? "⚠ " : "";
@@ -222,7 +250,11 @@ function showAge() {
   const since = live.answeredAt === null ? "" : ` since ${clock(live.answeredAt / 1000)}`;
   $("connection").dataset.state = last === null && !live.problem ? "connecting" : freshness;
   if (freshness === "fresh") { setText($("connection-text"), live.hears ? "Live" : "Asking every few seconds"); return; }
-  if (!cut) { setText($("connection-text"), `etcd not heard of for ${span(last.staleness_seconds + live.age)}`); return; }
+  if (!cut) {
+    const deaf = last.freshness !== "fresh";
+    setText($("connection-text"), deaf ? `etcd not heard of for ${span(last.staleness_seconds + live.age)}` : "This replica's control loop is stuck");
+    return;
+  }
   setText($("connection-text"), last === null ? (live.problem ? "Not connected" : "Connecting …") : own === "dead" ? `No answer${since}` : `Stale${since}`);
   setText($("stale-title"), last === null ? "This replica cannot show anything yet." : `This replica has not answered${since}: what is shown is ${span(live.age)} old.`);
   setText($("stale-detail"), `${live.problem || "It takes its time."} The page goes on by itself when it is back.`);

@@ -12,7 +12,7 @@ const EVENTS = {
 };
 
 export class TaskDialog {
-  #id = ""; #opener = null;
+  #id = ""; #opener = null; #kept = null;
 
   /** `closed` is called when the user closes the dialog. */
   constructor(closed) {
@@ -34,6 +34,7 @@ export class TaskDialog {
     if (!this.#id) this.#opener = document.activeElement;
     this.#id = id;
     if (!id) { $("task").close(); return; }
+    this.#kept = null;
     setText($("task-title"), id);
     setChildren($("task-state"), "", () => []);
     setChildren($("task-body"), "loading", () => [el("p", { class: "muted" }, "Loading …")]);
@@ -51,13 +52,34 @@ export class TaskDialog {
       if (id === this.#id) setChildren($("task-body"), "gone", () => [el("p", {}, "There is no such task: it may have been removed after its retention.")]);
       return;
     }
+    const kept = await this.#keptLog(id, task.kept_log_revision);
     if (id !== this.#id) return;
     $("task-state").dataset.tone = task.state ?? "Unreadable";
     setText($("task-state"), task.state ?? "Unreadable");
-    setChildren($("task-body"), task, () => this.#body(task));
+    setChildren($("task-body"), [task, kept], () => this.#body(task, kept));
+    const output = $("task-body").querySelector("pre");
+    if (output && this.#kept !== kept) output.scrollTop = output.scrollHeight; // its end, when it is shown first
+    this.#kept = kept;
   }
 
-  #body(task) {
+  /** What is shown is as old as that (seconds since the epoch); null: it is of now. */
+  showAge(at) {
+    $("task-age").hidden = at === null;
+    setChildren($("task-age"), at === null ? null : Math.round(at / 2), () => (at === null ? [] : ["as it was ", ago(at), " ago"]));
+  }
+
+  /** The end of the last attempt's output, if it is kept; read again only when another one is. */
+  async #keptLog(id, revision) {
+    if (!revision) return null;
+    if (this.#kept?.revision === revision && !this.#kept.problem) return this.#kept;
+    try {
+      return { revision, problem: "", ...(await ask(`/v1/tasks/${encodeURIComponent(id)}/log`)) };
+    } catch (error) {
+      return { revision, problem: error.message };
+    }
+  }
+
+  #body(task, kept) {
     const parts = [];
     if (task.problem) parts.push(el("p", { class: "message", "data-tone": "critical" }, task.problem));
     if (task.lost_since !== null) {
@@ -76,15 +98,25 @@ export class TaskDialog {
       parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
     }
     if (task.attempt) {
-      // Not shown here: output may hold secrets, which this endpoint masks elsewhere, and each engine has rights of its own for reading it.
-      parts.push(el("section", {}, el("h3", {}, "Output"), el("code", {}, `tally logs ${task.id}${FINAL.includes(task.state) ? "" : " -f"}`),
-        el("span", { class: "muted" }, " prints it, with your own rights at the engine.")));
+      // Shown here is only what somebody asked to keep: output may hold secrets, and each engine has rights of its own for reading it.
+      parts.push(el("section", { class: "output" }, el("h3", {}, "Output"), ...(kept === null ? [] : this.#output(kept)),
+        el("p", {}, el("code", {}, `tally logs ${task.id}${FINAL.includes(task.state) ? "" : " -f"}`),
+          el("span", { class: "muted" }, " prints it, with your own rights at the engine."))));
     }
     parts.push(el("section", {}, el("h3", {}, "History"), ...this.#durations(task), this.#timeline(task)));
     if (task.state === "Created" || task.state === "WaitingRetry") {
       parts.push(el("p", { class: "muted" }, "Why it waits, with numbers: ", el("code", {}, `tally explain ${task.id}`)));
     }
     return parts;
+  }
+
+  #output(kept) {
+    if (kept.problem) return [el("p", { class: "muted" }, `A log is kept, but: ${kept.problem}`)];
+    const extent = kept.truncated ? "the last 64 KiB" : "all";
+    return [
+      el("p", { class: "muted" }, `Kept of attempt ${kept.attempt}: ${extent}, read `, ago(kept.at), " ago."),
+      kept.text ? el("pre", { tabIndex: 0, "aria-label": `Output of attempt ${kept.attempt}`, role: "region" }, kept.text) : el("p", {}, "It printed nothing."),
+    ];
   }
 
   #fields(task) {

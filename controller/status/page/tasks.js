@@ -205,8 +205,8 @@ export class Tasks {
       el("td", {}, el("a", { href: `#task=${encodeURIComponent(task.id)}` }, task.id)),
       el("td", {}, badge(task.state, note)),
       el("td", {}, task.pool),
-      el("td", { class: "number" }, String(task.attempt || "–")),
-      el("td", { class: "why" }, task.problem ? "Unreadable record" : task.reason || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])),
+      el("td", { class: task.attempt ? "number" : "number none" }, String(task.attempt || "–")),
+      el("td", { class: task.problem || task.reason || task.message ? "why" : "why none" }, task.problem ? "Unreadable record" : task.reason || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])),
       el("td", { class: "number" }, task.submitted_at ? ago(task.submitted_at) : "–"));
   }
 

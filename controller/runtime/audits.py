@@ -1,0 +1,32 @@
+"""The audits that a replica makes, asked for or of itself, and what the last one found: it is registered, so that all know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from controller.clock import Clock
+from controller.core.view import Verdict
+
+
+class Audits:
+    """`make` makes one and returns its report as JSON; `heard` is told of every report. For any thread."""
+
+    def __init__(
+        self, make: Callable[[], dict[str, Any]], clock: Clock, heard: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> None:
+        self._make = make
+        self._clock = clock
+        self._heard = heard
+        self.verdict: Verdict | None = None
+
+    def make(self) -> dict[str, Any]:
+        """Audit now. Raises TallyError when the store or the engine does not answer."""
+        report = self._make()
+        self.made(report)
+        return report
+
+    def made(self, report: Mapping[str, Any]) -> None:
+        """An audit was made just now."""
+        self.verdict = Verdict.of(report, self._clock.boottime())
+        self._heard(report)
