@@ -88,7 +88,7 @@ def apply(
     A pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. What is left out becomes the default.
     """
     refused = False
-    for chunk in read_documents(file):
+    for chunk in read_documents(file, "pools"):
         for document in chunk:
             try:
                 if document.problem:

@@ -82,7 +82,7 @@ def submit(
         raise typer.BadParameter("give a NAME and a command after `--`, or a file with -f, but not both")
     if file is not None and task:
         raise typer.BadParameter(f"{', '.join(task)} cannot be given together with -f: put it into the file")
-    chunks = read_documents(file) if file is not None else iter([[Document(task, "")]])
+    chunks = read_documents(file, "tasks") if file is not None else iter([[Document(task, "")]])
     accepted = _submit(session, chunks, dry_run=dry_run, output=output)
     if wait and not dry_run and accepted:
         wait_for(session, accepted, "finished", limit)
