@@ -33,6 +33,7 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
 
     out.check_form(output, ("json", "yaml"))
     client = session.client
+    client.leader()  # where nothing answers, this says so within the time of one request
     before = standing(client.store, client.keys, client.clock)
     document: dict[str, Any] = to_json(before)
     lines = [f"installation: {before.installation.id}"]
@@ -111,6 +112,7 @@ def adopt(
     finally:
         engine.close()
     client = session.client
+    client.leader()  # as in `show`
     before = adopt_engine(client.store, client.keys, client.clock, own, requester(), forget_running=forget_running)
     if before.holding:
         say(f"given up: {_named(before.holding)}. {CONSEQUENCE}.")
@@ -122,6 +124,7 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
     from controller.adoption import left_by, standing, take_over
 
     client = session.client
+    client.leader()  # as in `show`
     before = standing(client.store, client.keys, client.clock)
     if before.installation.id == lost:
         raise UserError(f"{lost} is this installation itself: what it runs is cancelled with `tally cancel`")

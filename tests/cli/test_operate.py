@@ -66,6 +66,23 @@ def test_apply_and_delete_pools(tally: Tally) -> None:
     assert tally("step-down").exit_code == 5
 
 
+ASKING = (
+    "get tasks", "get pools", "get replicas", "get tasks -w", "describe task a", "explain a", "history a", "logs a", "wait a",
+    "submit a -- true", "cancel a", "retry a", "delete pool p", "step-down", "confirm-stopped a --yes", "audit", "check",
+    "selftest", "engine show", "engine show --engine process", "engine adopt --engine null", "auth init --grant root=root",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ASKING)
+def test_without_etcd_each_command_says_where_to_look(tally: Tally, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """A replica's endpoint answers without etcd, from what it has seen."""
+    monkeypatch.setenv("TALLY_REQUEST_TIMEOUT_SECONDS", "0.1")
+    monkeypatch.setenv("TALLY_STATUS", "127.0.0.1:9999")
+    answer = tally("--etcd", "http://127.0.0.1:1", *shlex.split(words))
+    assert answer.exit_code == 1
+    assert "see its page, such as http://127.0.0.1:9999/, or /readyz?verbose, /v1/replicas" in answer.out + answer.err
+
+
 def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFactory) -> None:
     """The later one wins, and both win over the environment."""
     port = free_ports(1)[0]
