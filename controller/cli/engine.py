@@ -23,9 +23,9 @@ STOP_SECONDS = 30.0  # after the grace
 
 
 def show(session: Session, output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "") -> None:
-    """Show the recorded engine, and whether the one that can be reached from here is it.
+    """Show the recorded engine, and compare it with the one in reach.
 
-    Without flags that one is what the replicas have registered.
+    That is the engine that the flags name; without flags, the one that the replicas have registered.
     """
     from controller.adoption import standing, to_json
     from controller.core.identity_findings import recorded_engine
@@ -91,10 +91,11 @@ def adopt(
     yes: Annotated[bool, typer.Option("--yes", help="With --installation: do it.")] = False,
     grace_seconds: Annotated[float, typer.Option(min=0.0, help="With --installation: between the signal and the kill.")] = 30.0,
 ) -> None:
-    """Record another engine as this installation's: that which the flags name.
+    """Record another engine as this installation's.
 
-    A replica whose engine is not the recorded one does not lead, since what the engine lacks would count as gone. Refused while
-    anything holds resources. Run it where the engine can be reached, with the flags of the replicas: --engine, --state-dir, ….
+    The flags name it. A replica whose engine is not the recorded one does not lead, since what the engine lacks would count as
+    gone. Refused while anything holds resources. Run it where the engine can be reached, with the flags of the replicas:
+    --engine, --state-dir, ….
     """
     if installation:
         _take_over(session, installation, names or (), grace_seconds, yes=yes)

@@ -18,6 +18,7 @@ import typer
 
 from controller import __version__
 from controller.cli.terminal import say, say_lines
+from controller.cli.verbs import CONNECTION as CONNECTION_PANEL
 from controller.cli.verbs import Verb
 from controller.core.errors import TallyError, UserError
 
@@ -138,11 +139,15 @@ def flag_parameters(settings: Iterable[str]) -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, typer.Option(flag_of(name), help=about[name], show_default=False, rich_help_panel="Settings")
+                str | None, typer.Option(flag_of(name), help=about[name], show_default=False, rich_help_panel=_panel_of(name))
             ],
         )
         for name in ("config", *settings)
     ]
+
+
+def _panel_of(name: str) -> str:
+    return CONNECTION_PANEL if name in ("config", *CONNECTION) else "Settings"
 
 
 def with_exit_code(session: Session, function: Callable[[], None]) -> None:

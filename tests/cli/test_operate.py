@@ -215,6 +215,16 @@ def test_help_names_every_verb(tally: Tally) -> None:
         assert "Usage" in answer.out
 
 
+def test_help_describes_what_all_commands_have_once(tally: Tally) -> None:
+    """A command's help is about the command; the flags work behind it all the same."""
+    assert "certificate" in tally("--help").out
+    for verb, own in (("explain", ""), ("logs", "--state-dir"), ("controller", "--lease-ttl-seconds")):
+        help_text = tally(verb, "--help").out
+        assert "--config, --etcd, --cluster and the other flags that `tally --help` lists." in " ".join(help_text.split())
+        assert "--cert-file" not in help_text
+        assert own in help_text
+
+
 def test_only_what_is_likely_is_suggested(tally: Tally) -> None:
     """Nothing rather than nonsense."""
 
