@@ -39,7 +39,9 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
     lines = [f"installation: {before.installation.id}"]
     recorded = recorded_engine(before.world)
     gone = (
-        "" if before.record is not None else " (by the last term; the key is gone or damaged, and the next election writes it back)"
+        ""
+        if before.record is not None
+        else " (by the last term: the key is gone or damaged; who leads, now or next, writes it back)"
     )
     lines.append(f"recorded:     {f'{recorded}{gone}' if recorded is not None else 'none yet'}")
     try:

@@ -12,6 +12,7 @@ import pytest
 from controller.core.invariants import check_layout
 from controller.core.lifecycle import State
 from controller.core.task import Phase, RequestKind
+from controller.election.term import LeadershipLost
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 
@@ -156,3 +157,53 @@ def test_an_abandoned_ledger_is_not_deleted_once_its_pool_is_back(stage: Stage) 
     leader.run()
     assert stored(stage, stage.keys.ledger("default"))
     assert not stored(stage, stage.keys.repair("r"))
+
+
+def identified(stage: Stage) -> dict[str, bytes]:
+    """Who the installation is, and its engine: put there by an election, of which a newer version has told more."""
+    values = {
+        stage.keys.installation: b'{"id":"abc","created_at":5.0,"adopts_unmarked":true,"newer":[1],"op":"e1"}',
+        stage.keys.engine: b'{"engine":{"name":"null","id":"e"},"installation":"abc","recorded_by":"r1","op":"e1"}',
+    }
+    for key, value in values.items():
+        stage.put(key, value)
+    return values
+
+
+def without_op(value: bytes) -> dict[str, object]:
+    return {name: field for name, field in json.loads(value).items() if name != "op"}
+
+
+def test_a_leader_puts_back_who_it_is_and_leaves_what_was_put_there_meanwhile(stage: Stage) -> None:
+    """It was deleted by hand, in its term. What another has written since is not overwritten."""
+    values = identified(stage)
+    leader = leader_of(stage)
+    for key in values:
+        stage.delete(key)
+    leader.sync()
+    other = b'{"id":"def","op":"by-hand"}'
+    stage.put(stage.keys.installation, other)
+    leader.run()
+    engine, _ = stage.store.get(stage.keys.engine, deadline=stage.clock.boottime() + 5)
+    installation, _ = stage.store.get(stage.keys.installation, deadline=stage.clock.boottime() + 5)
+    assert engine is not None
+    assert without_op(engine.value) == without_op(values[stage.keys.engine])
+    assert installation is not None
+    assert installation.value == other
+
+
+def test_only_the_leader_of_now_puts_back_who_it_is(stage: Stage) -> None:
+    """The successor's election has written its own by then, or it does so itself."""
+    values = identified(stage)
+    leader = leader_of(stage)
+    stage.elect()
+    for key in values:
+        stage.delete(key)
+    successor = stage.replica(leader.world)
+    with pytest.raises(LeadershipLost):
+        leader.run()
+    assert not any(stored(stage, key) for key in values)
+    successor.run()
+    back, _ = stage.store.get(stage.keys.installation, deadline=stage.clock.boottime() + 5)
+    assert back is not None
+    assert without_op(back.value) == without_op(values[stage.keys.installation])
