@@ -61,8 +61,8 @@ def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
     world.load(changes_of(keys, snapshot.items), snapshot.revision)
     if world.installation is None and (told := recorded_installation(world)) is not None:
         raise UserError(
-            f"the key of the installation's id ({told.id}, by the last term) is gone or damaged: `tally step-down`, and the next "
-            "election writes it back"
+            f"the key of the installation's id ({told.id}, by the last term) is gone or damaged: who leads, now or "
+            "next, writes it back"
         )
     if world.installation is None:
         raise UserError(

@@ -163,15 +163,17 @@ class Settings:
     """Every setting, checked. Durations are seconds; paths are absolute."""
 
     etcd: tuple[str, ...] = _setting(
-        ("http://127.0.0.1:2379",), parse_endpoints, "etcd's client URLs, separated by commas; the next is tried when one is dead"
+        ("http://127.0.0.1:2379",),
+        parse_endpoints,
+        "etcd's client URLs, separated by commas; when one does not answer, the next is tried",
     )
-    cluster: str = _setting("default", parse_name, "which installation of Tally: the name in its key prefix")
+    cluster: str = _setting("default", parse_name, "name of the installation of Tally, and part of its key prefix in etcd")
     user: str = _setting("", _text, "etcd user; needs `password_file`")
-    password_file: Path | None = _setting(None, _file, "file that holds the user's password; read again when it changes")
-    ca_file: Path | None = _setting(None, _file, "certificates of the authority that signed etcd's certificate")
-    cert_file: Path | None = _setting(None, _file, "client certificate; needs `key_file`")
-    key_file: Path | None = _setting(None, _file, "key of the client certificate")
-    request_timeout_seconds: float = _setting(5.0, _seconds, "time limit of one request to etcd, over all endpoints")
+    password_file: Path | None = _setting(None, _file, "file with the user's password; read again when it changes")
+    ca_file: Path | None = _setting(None, _file, "certificate authority that etcd's certificate is verified against")
+    cert_file: Path | None = _setting(None, _file, "client certificate for etcd; needs `key_file`")
+    key_file: Path | None = _setting(None, _file, "private key of the client certificate")
+    request_timeout_seconds: float = _setting(5.0, _seconds, "time limit of one request to etcd, for all endpoints together")
     replica: str = _setting(default_replica, parse_name, "name of this replica, unique in its cluster", shown="the host's name")
     engine: str = _setting("process", _choice(*ENGINES), f"what runs attempts: {', '.join(ENGINES)}")
     state_dir: Path = _setting(
@@ -181,57 +183,63 @@ class Settings:
         shown="~/.local/state/tally",
     )
     kubeconfig: Path | None = _setting(
-        None, _file, "how to reach Kubernetes; without it KUBECONFIG, the pod's own account, ~/.kube"
+        None, _file, "kubeconfig file; by default KUBECONFIG, then the pod's service account, then ~/.kube/config"
     )
-    kube_context: str = _setting("", _text, "context of the kubeconfig, when not its current one")
+    kube_context: str = _setting("", _text, "context of the kubeconfig, if not its current one")
     kube_namespaces: tuple[str, ...] = _setting(
         (),
         _namespaces,
-        "namespaces that pools may use, the first by default; none: the kubeconfig's own",
+        "namespaces that pools may use, separated by commas; the first is the default",
         shown="the kubeconfig's own",
     )
-    kube_qps: float = _setting(50.0, _rate, "calls to Kubernetes a second, in the long run")
-    kube_burst: int = _setting(100, _count, "calls to Kubernetes at once")
+    kube_qps: float = _setting(50.0, _rate, "calls to Kubernetes per second, on average")
+    kube_burst: int = _setting(100, _count, "calls to Kubernetes in one burst")
     kube_timeout_seconds: float = _setting(4.0, _seconds, "time limit of one call to Kubernetes")
-    status: str = _setting("127.0.0.1:9180", parse_address, "where the status endpoint listens, HOST:PORT; port 0 takes a free one")
+    status: str = _setting("127.0.0.1:9180", parse_address, "address of the status endpoint, HOST:PORT; port 0 picks a free one")
     advertise: str = _setting(
         "",
         parse_advertised,
-        "HOST or HOST:PORT under which others reach the status endpoint",
+        "HOST or HOST:PORT at which others reach the status endpoint",
         shown="as `status`; the host's name when that listens everywhere",
     )
     status_cert_file: Path | None = _setting(
         None,
         _path,
-        "the status endpoint's certificate, for TLS; needs `status_key_file`; who reads it shows it when asked",
+        "certificate of the status endpoint, for TLS; needs `status_key_file`; commands present it to others",
     )
-    status_key_file: Path | None = _setting(None, _path, "key of that certificate")
+    status_key_file: Path | None = _setting(None, _path, "private key of that certificate")
     status_client_ca_file: Path | None = _setting(
-        None, _path, "lets in who shows a certificate that this authority signed; needs `status_cert_file`"
+        None, _path, "ask clients of the status endpoint for a certificate of this authority, or a token; needs `status_cert_file`"
     )
     status_token_file: Path | None = _setting(
-        None, _path, "lets in who gives a token that this file has, one a line; who reads the endpoint gives the first"
+        None,
+        _path,
+        "ask clients of the status endpoint for a token of this file, one per line; commands send the first",
     )
     status_ca_file: Path | None = _setting(
-        None, _path, "authority that signed the status endpoints' certificates, for who reads them: `tally selftest`"
+        None, _path, "certificate authority that commands verify the status endpoints against (`tally selftest`)"
     )
     lease_ttl_seconds: int = _setting(
-        5, _whole_seconds, "how long a dead leader keeps the lease; a take-over needs about this long"
+        5, _whole_seconds, "time to live of the leader's lease; when a leader falls silent, a take-over needs about this long"
     )
     keepalive_interval_seconds: float = _setting(1.0, _seconds, "how often the leader renews its lease")
-    deadline_margin_seconds: float = _setting(0.5, _seconds, "how long before its lease ends a leader stops acting")
+    deadline_margin_seconds: float = _setting(0.5, _seconds, "how long before its lease expires a leader stops acting")
     fast_takeover: bool = _setting(
         True,
         _switch,
-        "replace a leader whose process is gone at once, not when its lease ends (a follower sees its connection refused)",
+        "replace a leader as soon as a follower sees its connection refused, not only when its lease expires",
     )
-    relist_seconds: float = _setting(30.0, _seconds, "how often the engine's full list is compared with the model")
+    relist_seconds: float = _setting(
+        30.0, _seconds, "how often the leader lists all attempts in the engine and compares them with its model"
+    )
     heartbeat_seconds: float = _setting(
-        2.0, _seconds, "how often each replica refreshes its registration, and so feeds the watches"
+        2.0, _seconds, "how often each replica updates its registration in etcd, which also keeps every watch busy"
     )
-    silence_seconds: float = _setting(10.0, _seconds, "a watch that is silent for longer is taken to be dead, and connected again")
+    silence_seconds: float = _setting(
+        10.0, _seconds, "a watch that is silent for longer than this is considered dead, and connects again"
+    )
     audit_interval_seconds: float = _setting(
-        60.0, _seconds_or_never, "how often the leader audits its own model, at no cost to etcd or the engine; 0 for never"
+        60.0, _seconds_or_never, "how often the leader audits its own model, without a call to etcd or the engine; 0 disables it"
     )
 
 

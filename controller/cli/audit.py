@@ -37,8 +37,8 @@ def audit(
 ) -> None:
     """Check that the promise is kept.
 
-    Ledgers against holds, histories against the lifecycle, attempts against the engine. Exit 1 when something is wrong.
-    With --repair the leader mends what is understood, in fenced transactions, each recorded; nothing is killed for it.
+    Compares ledgers with holds, histories with the lifecycle, and attempts with the engine. Exit 1 when something is wrong.
+    With --repair the leader repairs what it understands, in fenced transactions that are recorded; it kills nothing.
     """
     out.check_form(output, ("json", "yaml"))
     if (dry_run or delete) and not repair:

@@ -21,7 +21,7 @@ def init(
     grant: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ROLE=USER", help="Give a user a role: controller, user, admin or reader; or root=root. Can be given often."
+            metavar="ROLE=USER", help="Give a user a role: controller, user, admin or reader; or root=root. May be repeated."
         ),
     ] = None,
     passwords: Annotated[
@@ -35,8 +35,8 @@ def init(
 ) -> None:
     """Create the roles of this cluster in etcd.
 
-    controller for replicas, user for who submits, admin for pools and repairs, reader for who only looks: each with exactly
-    its rights. May be called again: what is in order is left alone. Give etcd's root with --user where authentication is on.
+    controller for replicas, user to submit and cancel tasks, admin for pools and repairs, reader to read only; each has no
+    other rights. Running it again changes nothing that is in order. If authentication is on, give etcd's root with --user.
     """
     from controller.store.etcd import EtcdStore
     from controller.store.etcd_auth import EtcdAuth

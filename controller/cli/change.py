@@ -25,7 +25,7 @@ Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history."
 def cancel(session: Session, names: TaskNames, reason: Reason = "") -> None:
     """Cancel tasks.
 
-    One that waits ends at once, one that runs is stopped. A finished one is left as it is (exit 0).
+    A waiting task ends at once; a running task is stopped. A finished task is left as it is (exit 0).
     """
     _for_each(names, lambda name: session.client.cancel(name, reason=reason), "cancel")
 
@@ -33,7 +33,7 @@ def cancel(session: Session, names: TaskNames, reason: Reason = "") -> None:
 def retry(session: Session, names: TaskNames, reason: Reason = "") -> None:
     """Run Failed or Cancelled tasks again.
 
-    What has succeeded is not run again (exit 1, nothing is changed).
+    A task that has Succeeded is not run again (exit 1).
     """
     _for_each(names, lambda name: session.client.retry(name, reason=reason), "retry")
 
@@ -72,7 +72,7 @@ def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) 
 
 
 def step_down(session: Session) -> None:
-    """Take the leadership from the replica that has it.
+    """Make the leader give up its leadership.
 
     Another one, or the same, is elected at once; attempts go on running.
     """
@@ -89,7 +89,7 @@ def apply(
     A pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. What is left out becomes the default.
     """
     refused = False
-    for chunk in read_documents(file):
+    for chunk in read_documents(file, "pools"):
         for document in chunk:
             try:
                 if document.problem:
@@ -113,7 +113,7 @@ def delete(
 ) -> None:
     """Remove a pool's definition.
 
-    What runs goes on, what waits waits until there is one again.
+    Running tasks go on; waiting tasks wait until the pool is defined again.
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
     if what is not Kind.POOLS:
@@ -131,11 +131,11 @@ def release_finalizers(
         str, typer.Option("--installation", metavar="ID", help="Whose pods, where etcd is gone and several have the name.")
     ] = "",
 ) -> None:
-    """Let go of all pods that Tally keeps, for uninstalling.
+    """Remove Tally's finalizer from all of its pods, for uninstalling.
 
-    Each pod has a finalizer that keeps it, when it is deleted, until its end is recorded. Stop the replicas first: while they
-    run, this makes deleted pods vanish before their end is committed. It needs no etcd, if the flags say which cluster
-    (--cluster, --kube-namespaces): an uninstallation may have removed it.
+    The finalizer keeps a deleted pod until its end is recorded. Stop the replicas first: while they run, this makes deleted
+    pods vanish before their end is committed. It works without etcd, which may be uninstalled already, if the flags name the
+    cluster (--cluster, --kube-namespaces).
     """
     from controller.cli.engines import open_kubernetes, registered_or_warn
 

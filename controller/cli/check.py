@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller.cli.check_identity import identity_points
 from controller.cli.check_point import Point, Verdict
+from controller.cli.session import without_etcd
 from controller.core.explain import span
 from controller.core.freshness import Freshness
 from controller.core.printable import counted
@@ -39,6 +40,7 @@ def check(session: Session) -> Iterator[Point]:
         _, revision = client.store.get(client.keys.leader, deadline=client.clock.boottime() + 5.0)
     except StoreError as error:
         yield Point("read", Verdict.WRONG, str(error))
+        yield Point("replicas", Verdict.WARNING, f"not known without etcd. {without_etcd(session)}")
         return
     yield Point("read", Verdict.OK, f"prefix {client.keys.prefix} at revision {revision}")
     yield from _authentication(client.store, session)

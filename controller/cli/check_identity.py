@@ -21,7 +21,7 @@ def identity_points(session: Session) -> Iterator[Point]:
     keys = session.client.keys
     installation, record = (_stored(session, key) for key in (keys.installation, keys.engine))
     if installation is None:
-        yield Point("installation", Verdict.WARNING, "has no id now: the next election makes it, or writes it back")
+        yield Point("installation", Verdict.WARNING, "has no id now: who leads, now or next, writes it back")
         return
     try:
         known = decode_installation(installation.value)

@@ -55,12 +55,21 @@ class Document(NamedTuple):
         return f"{file}:{line}"
 
 
-def read_documents(source: str) -> Iterator[list[Document]]:
+def read_documents(source: str, noun: str) -> Iterator[list[Document]]:
     """The documents of a file (`-`: standard input), in chunks; a stream's chunks hold what has arrived.
 
     A line that is not JSON is a Document with its `problem`, and the lines after it are read; a broken YAML or JSON file
-    raises UserError that names file and line, before any of it is handed on.
+    raises UserError that names file and line, before any of it is handed on. One without any document raises UserError, too.
     """
+    is_empty = True
+    for chunk in _open(source):
+        is_empty = False
+        yield chunk
+    if is_empty:
+        raise UserError(f"no {noun} found in {source if source != '-' else 'standard input'}")
+
+
+def _open(source: str) -> Iterator[list[Document]]:
     if source == "-":
         if sys.stdin.isatty():
             say("reading from the terminal; end with Ctrl-D", err=True)
@@ -116,10 +125,7 @@ def _lines(first: str, file: IO[str], name: str) -> Iterator[Document]:
 
 
 def _whole(text: str, name: str) -> Iterator[Document]:
-    documents = _parse(text, name)
-    if not documents:
-        raise UserError(f"{name} holds no document")
-    for value, line in documents:
+    for value, line in _parse(text, name):
         yield from _items(value, f"{name}:{line}")
 
 

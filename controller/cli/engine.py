@@ -23,9 +23,9 @@ STOP_SECONDS = 30.0  # after the grace
 
 
 def show(session: Session, output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "") -> None:
-    """Show the recorded engine, and whether the one that can be reached from here is it.
+    """Show the recorded engine, and compare it with the one in reach.
 
-    Without flags that one is what the replicas have registered.
+    That is the engine that the flags name; without flags, the one that the replicas have registered.
     """
     from controller.adoption import standing, to_json
     from controller.core.identity_findings import recorded_engine
@@ -33,12 +33,15 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
 
     out.check_form(output, ("json", "yaml"))
     client = session.client
+    client.leader()  # where nothing answers, this says so within the time of one request
     before = standing(client.store, client.keys, client.clock)
     document: dict[str, Any] = to_json(before)
     lines = [f"installation: {before.installation.id}"]
     recorded = recorded_engine(before.world)
     gone = (
-        "" if before.record is not None else " (by the last term; the key is gone or damaged, and the next election writes it back)"
+        ""
+        if before.record is not None
+        else " (by the last term: the key is gone or damaged; who leads, now or next, writes it back)"
     )
     lines.append(f"recorded:     {f'{recorded}{gone}' if recorded is not None else 'none yet'}")
     try:
@@ -90,10 +93,11 @@ def adopt(
     yes: Annotated[bool, typer.Option("--yes", help="With --installation: do it.")] = False,
     grace_seconds: Annotated[float, typer.Option(min=0.0, help="With --installation: between the signal and the kill.")] = 30.0,
 ) -> None:
-    """Record another engine as this installation's: that which the flags name.
+    """Record another engine as this installation's.
 
-    A replica whose engine is not the recorded one does not lead, since what the engine lacks would count as gone. Refused while
-    anything holds resources. Run it where the engine can be reached, with the flags of the replicas: --engine, --state-dir, ….
+    The flags name it. A replica whose engine is not the recorded one does not lead, since what the engine lacks would count as
+    gone. Refused while anything holds resources. Run it where the engine can be reached, with the flags of the replicas:
+    --engine, --state-dir, ….
     """
     if installation:
         _take_over(session, installation, names or (), grace_seconds, yes=yes)
@@ -111,6 +115,7 @@ def adopt(
     finally:
         engine.close()
     client = session.client
+    client.leader()  # as in `show`
     before = adopt_engine(client.store, client.keys, client.clock, own, requester(), forget_running=forget_running)
     if before.holding:
         say(f"given up: {_named(before.holding)}. {CONSEQUENCE}.")
@@ -122,6 +127,7 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
     from controller.adoption import left_by, standing, take_over
 
     client = session.client
+    client.leader()  # as in `show`
     before = standing(client.store, client.keys, client.clock)
     if before.installation.id == lost:
         raise UserError(f"{lost} is this installation itself: what it runs is cancelled with `tally cancel`")

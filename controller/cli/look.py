@@ -69,7 +69,7 @@ def get(
     ] = "",
     sort_by: Annotated[
         str,
-        typer.Option(help=f"Order of tasks: {', '.join(SORTS)}; '-' before it turns it round.", autocompletion=complete_of(*SORTS)),
+        typer.Option(help=f"Order of tasks: {', '.join(SORTS)}; '-' before it reverses it.", autocompletion=complete_of(*SORTS)),
     ] = "",
     role: Annotated[str, typer.Option(help="Only replicas in this role: leader or follower.")] = "",
 ) -> None:
@@ -353,10 +353,10 @@ def logs(
     name: TaskName,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")] = False,
     attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
-    container: Annotated[str, typer.Option("-c", "--container", help="Of its pod, init containers too.")] = "",
+    container: Annotated[str, typer.Option("-c", "--container", help="Which container of its pod; an init container, too.")] = "",
     tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
-    since: Annotated[str, typer.Option(help="Only what was printed since then: 5m, 1h30m.")] = "",
-    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of a restarted container's last run.")] = False,
+    since: Annotated[str, typer.Option(help="Only what was printed in this last time: 5m, 1h30m.")] = "",
+    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of the previous run of a restarted container.")] = False,
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""
     from controller.cli.engines import open_engine

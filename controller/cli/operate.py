@@ -45,7 +45,7 @@ def dev(
     samples: Annotated[bool, typer.Option(help="Submit sample tasks.")] = True,
     etcd_port: Annotated[int, typer.Option(min=1, max=65534, help="etcd listens here, and on the next port.")] = 2379,
     status_port: Annotated[
-        int, typer.Option(min=1, max=65526, help="The first replica's status endpoint; the next take the next.")
+        int, typer.Option(min=1, max=65526, help="Port of the first replica's status endpoint; the others take the next.")
     ] = 9180,
 ) -> None:
     """Run a whole local cluster in the foreground.
@@ -74,7 +74,7 @@ def check(
     session: Session,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
-    """Check what Tally stands on.
+    """Check what Tally depends on.
 
     etcd's versions, rights, space, history and clock, and who leads. Exit 1 when something keeps Tally from working.
     """

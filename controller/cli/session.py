@@ -18,6 +18,7 @@ import typer
 
 from controller import __version__
 from controller.cli.terminal import say, say_lines
+from controller.cli.verbs import CONNECTION as CONNECTION_PANEL
 from controller.cli.verbs import Verb
 from controller.core.errors import TallyError, UserError
 
@@ -138,11 +139,15 @@ def flag_parameters(settings: Iterable[str]) -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, typer.Option(flag_of(name), help=about[name], show_default=False, rich_help_panel="Settings")
+                str | None, typer.Option(flag_of(name), help=about[name], show_default=False, rich_help_panel=_panel_of(name))
             ],
         )
         for name in ("config", *settings)
     ]
+
+
+def _panel_of(name: str) -> str:
+    return CONNECTION_PANEL if name in ("config", *CONNECTION) else "Settings"
 
 
 def with_exit_code(session: Session, function: Callable[[], None]) -> None:
@@ -193,6 +198,12 @@ def parse_timeout(text: str | None) -> float | None:
     return as_usage(lambda: parse_duration(text, "--timeout")) if text is not None else None
 
 
+def without_etcd(session: Session) -> str:
+    """Where to look while etcd is away: a replica answers from what it has seen."""
+    url = f"{'https' if session.settings.status_cert_file else 'http'}://{session.settings.status}"
+    return f"A replica answers without etcd: see its page, such as {url}/, or /readyz?verbose, /v1/replicas and /v1/tasks there"
+
+
 def _code_of(error: TallyError) -> int:
     from controller.client import NotFound, Still
     from controller.config import InvalidSetting
@@ -214,7 +225,8 @@ def _advice(error: TallyError, session: Session) -> list[str]:
             return [str(error), "See `tally config show` for all settings and where they come from."]
         case StoreUnavailable():
             tried = ", ".join(session.settings.etcd)
-            return [str(error), f"Is etcd running at {tried}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev"]
+            start = f"Is etcd running at {tried}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev"
+            return [str(error), start, without_etcd(session)]
         case OutcomeUnknown():
             return [str(error), "Run the same command again: what was stored is not stored twice."]
         case StoreDenied():

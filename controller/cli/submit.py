@@ -43,13 +43,13 @@ def submit(
     priority: Annotated[int | None, typer.Option(help="Higher goes first (default 0).")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="How often it may run and fail (default 1).")] = None,
     backoff: Annotated[str | None, typer.Option(help="Wait before the second attempt, doubled each time (default 10s).")] = None,
-    deadline: Annotated[str | None, typer.Option(help="Stop an attempt that runs for longer.")] = None,
-    queue_deadline: Annotated[str | None, typer.Option(help="Fail it when it was not admitted for so long.")] = None,
-    start_deadline: Annotated[str | None, typer.Option(help="Stop an attempt that does not run so long after admission.")] = None,
+    deadline: Annotated[str | None, typer.Option(help="Stop an attempt that runs for longer than this.")] = None,
+    queue_deadline: Annotated[str | None, typer.Option(help="Fail the task if it is not admitted within this time.")] = None,
+    start_deadline: Annotated[str | None, typer.Option(help="Stop an attempt that does not run within this time.")] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; may be repeated.")] = None,
     working_dir: Annotated[str | None, typer.Option(help="Where the command runs.")] = None,
-    grace: Annotated[str | None, typer.Option(help="From the polite signal to the kill, when it is stopped (default 30s).")] = None,
+    grace: Annotated[str | None, typer.Option(help="Time from SIGTERM to SIGKILL when it is stopped (default 30s).")] = None,
     retention: Annotated[str | None, typer.Option(help="How long it is kept after its end (default 1d).")] = None,
     on_lost: Annotated[
         str | None, typer.Option(help="hold, or a time after which a lost attempt is replaced, though it may still run.")
@@ -82,7 +82,7 @@ def submit(
         raise typer.BadParameter("give a NAME and a command after `--`, or a file with -f, but not both")
     if file is not None and task:
         raise typer.BadParameter(f"{', '.join(task)} cannot be given together with -f: put it into the file")
-    chunks = read_documents(file) if file is not None else iter([[Document(task, "")]])
+    chunks = read_documents(file, "tasks") if file is not None else iter([[Document(task, "")]])
     accepted = _submit(session, chunks, dry_run=dry_run, output=output)
     if wait and not dry_run and accepted:
         wait_for(session, accepted, "finished", limit)

@@ -17,6 +17,9 @@ from controller.core.validation import SIMILAR
 _UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 
 
+CONNECTION = "Connection"  # the panel of the flags that every command has, described by `tally --help` alone
+
+
 class Verbs(TyperGroup):
     """A group of commands."""
 
@@ -45,8 +48,12 @@ class Verb(TyperCommand):
     """A command."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, own flags, then those that are settings."""
-        _write_panels(formatter, _parameters(self, ctx))
+        """Arguments, own flags, then those that are settings; of those that every command has, where they are described."""
+        rows = list(_parameters(self, ctx))
+        _write_panels(formatter, [row for row in rows if row[0] != CONNECTION])
+        if any(panel == CONNECTION for panel, _ in rows):
+            with formatter.section(CONNECTION):
+                formatter.write_text("--config, --etcd, --cluster and the other flags that `tally --help` lists.")
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """See the base class."""

@@ -41,8 +41,8 @@ def wait(
 ) -> None:
     """Wait until tasks have finished, or are in a state.
 
-    What has ended otherwise is not waited for. Exit 0 when all came to it (--for=finished: when all succeeded), 1 when one
-    ended otherwise, 4 at the time-out, 5 when there is no such task.
+    A task that ended in another state is not waited for. Exit 0 when all reached the state (--for=finished: when all
+    succeeded), 1 when one ended otherwise, 4 at the time-out, 5 when there is no such task.
     """
     limit = parse_timeout(timeout)
     target = for_.removeprefix("state=")

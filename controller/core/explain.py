@@ -9,11 +9,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from controller.core import quarantine
-from controller.core.lifecycle import FINISHED, State
+from controller.core.codec import decode_history
+from controller.core.errors import CorruptValue
+from controller.core.lifecycle import FINISHED, Event, State
 from controller.core.records import Task
 from controller.core.resources import Vector
 from controller.core.start_faults import START_DELAYED
-from controller.core.task import Policy, Pool, Status
+from controller.core.task import Policy, Pool, Status, Step
 from controller.core.world import World
 
 _STOPPING = {
@@ -80,10 +82,10 @@ def _words(text: str) -> str:
     return text.strip().rstrip(".")
 
 
-def _because(status: Status) -> str:
-    words = ": ".join(_words(part) for part in (status.reason, status.message) if part)
-    code = f" (exit code {status.exit_code})" if status.exit_code is not None and f"code {status.exit_code}" not in words else ""
-    return f"{words}{code}"
+def _because(told: Status | Step) -> str:
+    words = ": ".join(_words(part) for part in (told.reason, told.message) if part)
+    exit_code = told.exit_code if isinstance(told, Status) else None
+    return f"{words} (exit code {exit_code})" if exit_code is not None and f"code {exit_code}" not in words else words
 
 
 # -- finished ----------------------------------------------------------------------------------------------------------
@@ -110,9 +112,7 @@ def _holding(task: Task, status: Status, now: float) -> str:
     if status.lost_since is not None:
         return _lost(task, status, f"{attempt} {holds}", now)
     if status.stopping:
-        kind, _, word = status.stopping.partition(": ")
-        why = f"it cannot start ({word}: {_words(status.message)})" if word else _STOPPING.get(kind, kind)
-        return f"{attempt} is being stopped since {why}, and {holds} until its end is observed"
+        return f"{attempt} is being stopped since {_why_stopped(status)}, and {holds} until its end is observed"
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now
         limit = task.spec.deadlines.run_seconds if task.spec is not None else None
@@ -132,11 +132,31 @@ def _lost(task: Task, status: Status, held: str, now: float) -> str:
     since = status.lost_since or now
     replace_after = task.spec.on_lost.replace_after_seconds if task.spec is not None else None
     then = f"; it is replaced in {span(since + replace_after - now)}, as its on_lost says" if replace_after is not None else ""
-    said = f" ({because})" if (because := _because(status)) else ""
+    # A stop that was asked for afterwards has put its own words into the status; those of the loss are what helps.
+    because = _because(_step_of(status, Event.NOTED, round(since, 3)) or status)
+    said = f" ({because})" if because else ""
+    if status.stopping:
+        stop = _step_of(status, Event.STOP_REQUESTED)
+        then += f"; it was told to stop{f' {span(now - stop.at)} ago' if stop is not None else ''}, since {_why_stopped(status)}"
     return (
         f"{held} and is lost since {at(since)} ({span(now - since)}){said}: nothing proves that it stopped, so its resources "
         f"stay held{then}; if you know that it no longer runs, say so with `tally confirm-stopped {task.id}`"
     )
+
+
+def _why_stopped(status: Status) -> str:
+    kind, _, word = status.stopping.partition(": ")
+    told = _step_of(status, Event.STOP_REQUESTED) or status
+    return f"it cannot start ({word}: {_words(told.message)})" if word else _STOPPING.get(kind, kind)
+
+
+def _step_of(status: Status, event: Event, when: float | None = None) -> Step | None:
+    """The last such step of the current attempt; None where the history lacks it, or cannot be read."""
+    try:
+        steps = decode_history(status)
+    except CorruptValue:
+        return None
+    return next((s for s in reversed(steps) if (s.attempt, s.event) == (status.attempt, event) and when in (None, s.at)), None)
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def check_identity(world: World) -> Iterator[Finding]:
                 what=f"is gone; the last term's record says {told if isinstance(told, EngineIdentity) else told.id}",
                 since_revision=0,
                 likely_cause="deleted by hand",
-                repair="`tally step-down`: the next election writes it back",
+                repair="who leads, now or next, writes it back: see that a replica does (`tally get replicas`)",
                 severity=Severity.NOTICE,
             )
 

@@ -17,6 +17,7 @@ class InstallationRecords:
         self.epoch: Change | None = None
         self.installation: Installation | None = None
         self.engine: EngineRecord | None = None
+        self.identity: dict[str, bytes] = {}  # what was read last of these two, by kind: a leader puts them back
         self.replicas: dict[str, Change] = {}
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
@@ -35,8 +36,10 @@ class InstallationRecords:
                 self.epoch = present
             case "installation":
                 self.installation = decode_installation(change.value) if change.value is not None else None
+                self._remember(change)
             case "engine":
                 self.engine = decode_engine(change.value) if change.value is not None else None
+                self._remember(change)
             case "repairs":
                 self.repairs.pop(change.names[0], None)
                 if change.value is not None:
@@ -51,3 +54,7 @@ class InstallationRecords:
             case _:
                 return False
         return True
+
+    def _remember(self, change: Change) -> None:
+        if change.value is not None:
+            self.identity[change.kind] = change.value

@@ -230,8 +230,8 @@ _CAUSES = {
 _DELETIONS = {
     quarantine.KIND: "the leader deletes it, and looks at the task again",
     "states": "better restore the value; else the leader deletes it, stops what may run of the task, and runs it from the start",
-    "installation": "the leader deletes it, and the next election (`tally step-down`) writes it back",
-    "engine": "the leader deletes it, and the next election writes it back",
+    "installation": "the leader deletes it, and writes it back as it read it last",
+    "engine": "the leader deletes it, and writes it back as it read it last",
     "ledgers": "the leader writes it anew, as the sum of what the tasks hold",
     "tasks": "better restore the value; else the leader deletes it, stops what may run of the task, and removes it",
 }

@@ -94,7 +94,7 @@ class LedgerChange(NamedTuple):
 
 
 class RecordChange(NamedTuple):
-    """Any record of the model as it becomes (`value` None: removed): only repairs write so."""
+    """Any record of the model as it becomes (`value` None: removed): only what sets records right writes so."""
 
     kind: str
     names: tuple[str, ...]

@@ -11,12 +11,12 @@ import heapq
 from collections.abc import Callable
 from typing import NamedTuple
 
-from controller.core import kept_log, quarantine, transitions
+from controller.core import codec, kept_log, quarantine, transitions
 from controller.core.attempts import Attempt
 from controller.core.decide import Decision, decide
 from controller.core.draft import Draft, Limits
 from controller.core.orphans import ORPHAN_GRACE_SECONDS, Orphans
-from controller.core.plan import Forget, KeepLog, Plan, RecordChange, Start
+from controller.core.plan import Forget, KeepLog, Outcome, Plan, RecordChange, Start, Verdict
 from controller.core.records import Change, PoolRecord, Task
 from controller.core.repair import plan_repair
 from controller.core.resources import Vector
@@ -87,7 +87,9 @@ class Planner(Orphans):
         draft, self._ahead = self._ahead, None
         if draft is None:
             moment = self._next_moment(now)
-            records = self._plan_asides(moment) or (None if removals_only else self._plan_repairs(moment))
+            records = self._plan_asides(moment)
+            if records is None and not removals_only:
+                records = self._plan_identity(moment) or self._plan_repairs(moment)
             if records is not None:
                 return records
             draft = Draft(self._world, self._limits, moment, most_tasks=1 if self._is_cautious else None)
@@ -214,6 +216,16 @@ class Planner(Orphans):
                 value = quarantine.encode(aside, moment.op) if holds else None
                 records.append(RecordChange(quarantine.KIND, names, self._world.mod_of(quarantine.KIND, names), value))
         return Plan(moment.op, records=records[: self._limits.operations - 1]) if records else None
+
+    def _plan_identity(self, moment: Moment) -> Plan | None:
+        """Put back the keys of who this installation is and of its engine, which this term began with, and somebody deleted."""
+        missing = {kind: value for kind, value in self._world.identity.items() if not self._world.mod_of(kind, ())}
+        records, outcomes = [], []
+        for kind, value in missing.items():
+            records.append(RecordChange(kind, (), 0, codec.encode({**codec.decode_mapping(value), "op": moment.op})))
+            what = "was deleted by hand, and is put back as it was read last"
+            outcomes.append(Outcome(invariant="identity", subject=f"key/{kind}", verdict=Verdict.REPAIRED, what=what))
+        return Plan(moment.op, records=records, outcomes=outcomes) if missing else None
 
     def _plan_tasks(self, draft: Draft, removals_only: bool) -> None:
         dirty = self._world.dirty

@@ -125,7 +125,7 @@ class Elector:
                 return self._timings.lease_ttl_seconds
             return self._follow()
         except (StoreUnavailable, OutcomeUnknown, LeaseNotFound) as error:  # the last: it expired before the election arrived
-            log.warning("election step failed", error=str(error), leading=self._leadership is not None)
+            log.warning("election step failed", error=str(error), leading=self._leadership is not None, next="it is tried again")
             return min(1.0, self._timings.keepalive_interval_seconds)
 
     # -- following ---------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class Elector:
         return max(0.0, min(sent + interval - self._clock.boottime(), leadership.remaining()))
 
     def _lose(self, leadership: Leadership, why: str) -> float:
-        log.warning("leadership lost", epoch=leadership.epoch, why=why)
+        log.warning("leadership lost", epoch=leadership.epoch, why=why, next="attempts go on; the next leader adopts them")
         self._end(leadership, why)
         self._not_before = self._clock.boottime() + self._timings.standback_seconds
         self._revoke(leadership.lease)

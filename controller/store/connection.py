@@ -14,6 +14,7 @@ A requests session is not made for several threads: a connection is used by one 
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
+from http.client import RemoteDisconnected
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -317,9 +319,28 @@ def _connection_failed(endpoint: str, error: Exception, *, sent: bool) -> Connec
     broken_off = any(isinstance(c, ssl.SSLEOFError | ssl.SSLZeroReturnError) for c in causes)
     untrusted = not broken_off and any(isinstance(c, ssl.SSLError) for c in causes)
     innermost = next((c for c in reversed(causes) if isinstance(c, OSError) and c.strerror), causes[-1])
-    return ConnectionFailed(
-        f"{endpoint}: {str(innermost) or type(innermost).__name__}", sent=sent and not refused, untrusted=untrusted
-    )
+    words = f"{endpoint}: {str(innermost) or type(innermost).__name__}"
+    if not sent and (advice := _tls_advice(endpoint, causes, broken_off=broken_off)):
+        words = f"{words}: {advice}"
+    return ConnectionFailed(words, sent=sent and not refused, untrusted=untrusted)
+
+
+_ISSUER_UNKNOWN = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_…: self-signed, or no issuer that is trusted
+_REFUSES_CLIENT = re.compile("ALERT_(.*CERTIFICATE|UNKNOWN_CA)")
+
+
+def _tls_advice(endpoint: str, causes: list[BaseException], *, broken_off: bool) -> str:
+    """Which setting a connection that failed before it was used speaks of, "" for none."""
+    if endpoint.startswith("http:"):
+        closed = any(isinstance(c, RemoteDisconnected) for c in causes)
+        return "an etcd with TLS does so to plain http: if it has, set `etcd` to https://… and `ca_file`" if closed else ""
+    if broken_off or any(isinstance(c, ssl.SSLError) and c.reason == "WRONG_VERSION_NUMBER" for c in causes):
+        return "an etcd without TLS does so to https: if it has none, set `etcd` to http://…"
+    if any(isinstance(c, ssl.SSLCertVerificationError) and c.verify_code in _ISSUER_UNKNOWN for c in causes):
+        return "set `ca_file` to the authority that signed etcd's certificate"
+    if any(isinstance(c, ssl.SSLError) and _REFUSES_CLIENT.search(c.reason or "") for c in causes):
+        return "etcd asks for a client certificate that it trusts: set `cert_file` and `key_file`"
+    return ""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

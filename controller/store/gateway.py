@@ -71,7 +71,7 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
         case Fault.FULL:
             return StoreFull(str(error))
         case Fault.LEASE_MISSING:
-            return LeaseNotFound(f"the lease of {about} no longer exists: {error}")
+            return LeaseNotFound(f"the lease has expired, so nothing was written: {error}")
         case _:
             return StoreError(f"etcd refuses a request on {about}: {error}")
 
@@ -338,7 +338,7 @@ class _Tries:
         self._round.insert(0, self._last_endpoint)
 
     def _denied(self) -> RpcError:
-        error = RpcError(Fault.DENIED, f"no TLS connection to etcd (check the CA and certificate files): {self._describe()}")
+        error = RpcError(Fault.DENIED, f"no TLS connection to etcd: {self._describe()}")
         error.in_doubt = self.in_doubt
         return error
 

@@ -247,7 +247,7 @@ class MemoryStore:
                 return Refused(server.revision, current)
             for write in transaction.writes:
                 if isinstance(write, Put) and write.lease and write.lease not in server.leases:
-                    raise LeaseNotFound(f"the lease {write.lease:x} of {write.key} does not exist")
+                    raise LeaseNotFound("the lease has expired, so nothing was written")
             server.apply(transaction.writes)
             return Committed(server.revision)
 

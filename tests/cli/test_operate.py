@@ -66,6 +66,23 @@ def test_apply_and_delete_pools(tally: Tally) -> None:
     assert tally("step-down").exit_code == 5
 
 
+ASKING = (
+    "get tasks", "get pools", "get replicas", "get tasks -w", "describe task a", "explain a", "history a", "logs a", "wait a",
+    "submit a -- true", "cancel a", "retry a", "delete pool p", "step-down", "confirm-stopped a --yes", "audit", "check",
+    "selftest", "engine show", "engine show --engine process", "engine adopt --engine null", "auth init --grant root=root",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ASKING)
+def test_without_etcd_each_command_says_where_to_look(tally: Tally, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """A replica's endpoint answers without etcd, from what it has seen."""
+    monkeypatch.setenv("TALLY_REQUEST_TIMEOUT_SECONDS", "0.1")
+    monkeypatch.setenv("TALLY_STATUS", "127.0.0.1:9999")
+    answer = tally("--etcd", "http://127.0.0.1:1", *shlex.split(words))
+    assert answer.exit_code == 1
+    assert "see its page, such as http://127.0.0.1:9999/, or /readyz?verbose, /v1/replicas" in answer.out + answer.err
+
+
 def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFactory) -> None:
     """The later one wins, and both win over the environment."""
     port = free_ports(1)[0]
@@ -196,6 +213,16 @@ def test_help_names_every_verb(tally: Tally) -> None:
         answer = tally(verb, "--help")
         assert answer.exit_code == 0
         assert "Usage" in answer.out
+
+
+def test_help_describes_what_all_commands_have_once(tally: Tally) -> None:
+    """A command's help is about the command; the flags work behind it all the same."""
+    assert "certificate" in tally("--help").out
+    for verb, own in (("explain", ""), ("logs", "--state-dir"), ("controller", "--lease-ttl-seconds")):
+        help_text = tally(verb, "--help").out
+        assert "--config, --etcd, --cluster and the other flags that `tally --help` lists." in " ".join(help_text.split())
+        assert "--cert-file" not in help_text
+        assert own in help_text
 
 
 def test_only_what_is_likely_is_suggested(tally: Tally) -> None:

@@ -111,13 +111,24 @@ def test_a_yaml_file_of_all_shapes(tally: Tally, tmp_path: Path) -> None:
     assert f"{file}:7, item 2: a task is a mapping" in answer.err
 
 
+@pytest.mark.parametrize("text", ["", "\n\n", "[]", "[]\n", "# later\n", "---\n---\n", "null\n", '{"items": []}\n', "items: []\n"])
+def test_a_file_of_nothing_is_an_error(tally: Tally, tmp_path: Path, text: str) -> None:
+    """As kubectl has it: who submits a file meant something. A stream likewise, and pools."""
+    (tmp_path / "t.yaml").write_text(text)
+    answer = tally("submit", "-f", str(tmp_path / "t.yaml"))
+    assert (answer.exit_code, answer.out, answer.err) == (1, "", f"error: no tasks found in {tmp_path / 't.yaml'}\n")
+    answer = tally("submit", "-f", "-", "-o", "json", "--wait", stdin=text)
+    assert (answer.exit_code, answer.out, answer.err) == (1, "", "error: no tasks found in standard input\n")
+    answer = tally("apply", "-f", "-", stdin=text)
+    assert (answer.exit_code, answer.out, answer.err) == (1, "", "error: no pools found in standard input\n")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
         ("t.yaml", "id: a\n  x: [\n", ":2: is neither YAML nor JSON: mapping values are not allowed"),
         ("t.yaml", "a: !!python/object:os.system x\n", ":1: is neither YAML nor JSON: the tag tag:yaml.org,2002:python/object"),
         ("t.json", "[{]", "is not JSON"),
-        ("t.yaml", "", "holds no document"),
         ("t.yaml", "\x00", "is neither YAML nor JSON"),
         ("t.json", "[" * 100_000, "is not JSON"),
         ("t.yaml", "[" * 100_000, ":1: is neither YAML nor JSON: lists and mappings are nested more than 100 deep"),

@@ -291,7 +291,7 @@ class TestLeases:
         assert list(kit.load()) == ["a"]
 
     def test_a_put_with_a_lost_lease_writes_nothing(self, kit: Kit) -> None:
-        with pytest.raises(LeaseNotFound):
+        with pytest.raises(LeaseNotFound, match="the lease has expired, so nothing was written"):
             kit.commit(Put(kit.prefix + "a", b""), Put(kit.prefix + "b", b"", self.lease()))
         assert kit.load() == {}
 

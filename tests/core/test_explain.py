@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.core import codec
+from controller.core import codec, transitions
 from controller.core.explain import at, explain, span
 from controller.core.lifecycle import State
 from controller.core.records import Change
 from controller.core.resources import Vector
 from controller.core.task import Request, RequestKind, Status
+from controller.core.transitions import CANNOT_START, Moment
 from controller.core.validation import parse_pool, parse_spec
 from controller.core.world import World
 
@@ -181,6 +182,31 @@ def test_lost() -> None:
         "stopped, so its resources stay held; it is replaced in 9m, as its on_lost says; if you know that it no longer runs, "
         "say so with `tally confirm-stopped a`."
     )
+
+
+@pytest.mark.parametrize("why", ["cancel", "deadline-run", f"{CANNOT_START}InvalidImageName"])
+def test_lost_and_then_stopped(why: str) -> None:
+    """The stop's words do not hide the engine's of the loss, which say what helps; in whatever order the two came."""
+    held = Status(state=State.RUNNING, pool="p", attempt=1, hold=Vector({"cpu": 1000}), created_at=NOW)
+    loss, stop = Moment(NOW - 600.0004, 3, "op-3"), Moment(NOW - 60, 3, "op-4")
+    lost = transitions.lost(held, "SupervisorLost", "processes 7, 8 of it still run: end them. ", loss)
+    scene = Scene().task("a")
+    scene.put("states", ("a",), codec.encode_status(transitions.stop_requested(lost, why, "requested by ann", stop), {}))
+    says = (
+        "attempt 1 of a holds cpu 1 of pool p and is lost since 2023-11-14T22:03:19Z (10m) (SupervisorLost: processes 7, 8 of it "
+        "still run: end them): nothing proves that it stopped, so its resources stay held; it was told to stop 1m ago, since "
+    )
+    assert scene("a").startswith(says)
+    assert scene("a").endswith("; if you know that it no longer runs, say so with `tally confirm-stopped a`.")
+    stopped = transitions.stop_requested(held, why, "requested by ann", loss)
+    later = transitions.lost(stopped, "SupervisorLost", "processes 7, 8 of it still run: end them", stop)
+    scene.put("states", ("a",), codec.encode_status(later, {}))
+    assert "(1m) (SupervisorLost: processes 7, 8 of it still run: end them)" in scene("a")
+    assert "it was told to stop 10m ago, since " in scene("a")
+    assert scene("a").count("processes 7, 8") == 1
+    damaged = msgspec.structs.replace(later, history=(msgspec.Raw(b"7"),))
+    scene.put("states", ("a",), codec.encode_status(damaged, {}))
+    assert "; it was told to stop, since " in scene("a")
 
 
 def test_finished() -> None:

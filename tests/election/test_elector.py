@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Any
 
@@ -12,17 +11,13 @@ from hypothesis import strategies as st
 
 from controller.core import codec
 from controller.core.errors import CorruptValue
-from controller.core.installation import EngineIdentity
-from controller.election.elector import TERMS_KEPT, Elector, Timings
-from controller.election.term import Leadership, LeadershipLost
+from controller.election.elector import TERMS_KEPT
+from controller.election.term import LeadershipLost
 from controller.store.base import Delete, Guard, Put, StoreDenied, Transaction
-from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
+from tests.election.candidates import KEYS, TIMINGS, Candidate, put
 from tests.support.bench import HandClock
-from tests.support.meddling import MeddledStore, answer_lost, unanswered
-
-KEYS = Keys("elections")
-TIMINGS = Timings(lease_ttl_seconds=5, keepalive_interval_seconds=1.0, deadline_margin_seconds=0.5, request_timeout_seconds=5.0)
+from tests.support.meddling import answer_lost, unanswered
 
 
 class WallClock(HandClock):
@@ -32,75 +27,6 @@ class WallClock(HandClock):
 
     def now(self) -> float:
         return self.seconds + self.wall
-
-
-class Candidate:
-    """An elector, the replica it speaks to, and what was called in which order."""
-
-    def __init__(self, store: MemoryStore, clock: HandClock, name: str = "a") -> None:
-        self.clock = clock
-        self.store = MeddledStore(store)
-        self.alive = True
-        self.identity: EngineIdentity | None = EngineIdentity(name="test", id="e1")
-        self.events: list[str] = []
-        leases = itertools.count(1 + 1000 * ord(name))
-        identity = {"id": name, "instance": f"instance-{name}"}
-        self.elector = Elector(self.store, KEYS, clock, self, identity, TIMINGS, lambda: next(leases))
-
-    def on_elected(self, leadership: Leadership) -> None:
-        self.events.append(f"elected {leadership.epoch}")
-
-    def on_lost(self, leadership: Leadership, why: str) -> None:
-        leader, _ = self.store.get(KEYS.leader, deadline=0)
-        self.events.append(f"lost {leadership.epoch}: {why}{', key still there' if leader is not None else ''}")
-
-    def loop_is_alive(self, within_seconds: float) -> bool:
-        return self.alive
-
-    def engine(self) -> EngineIdentity | None:
-        return self.identity
-
-    @property
-    def leads(self) -> bool:
-        """Whether it may act now."""
-        return self.elector.leadership is not None and not self.elector.leadership.why_ended()
-
-    def run(self, seconds: float) -> None:
-        """Step as its driver does, until the clock has moved so far."""
-        until = self.clock.boottime() + seconds
-        while (now := self.clock.boottime()) < until:
-            self.clock.move(min(max(0.01, self.elector.step()), until - now))
-
-    def elect(self) -> Leadership:
-        self.elector.step()
-        assert self.elector.leadership is not None
-        return self.elector.leadership
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def memory(clock: HandClock) -> MemoryStore:
-    return MemoryStore(clock)
-
-
-@pytest.fixture
-def one(memory: MemoryStore, clock: HandClock) -> Candidate:
-    return Candidate(memory, clock)
-
-
-@pytest.fixture
-def other(memory: MemoryStore, clock: HandClock) -> Candidate:
-    return Candidate(memory.client(), clock, "b")
-
-
-def put(store: MemoryStore, key: str, value: bytes, lease: int = 0) -> None:
-    """By hand."""
-    current, _ = store.get(key, deadline=0)
-    store.commit(Transaction((Guard(key, current.mod if current else 0),), (Put(key, value, lease),), "hand"), deadline=0)
 
 
 def record(store: MemoryStore, epoch: int) -> dict[str, Any]:

@@ -9,30 +9,9 @@ from controller.core.errors import CorruptValue
 from controller.core.installation import EngineIdentity, EngineRecord, Installation, decode_engine, decode_installation, encode
 from controller.store.base import Delete, Guard, Refused, Transaction
 from controller.store.memory import MemoryStore
-from tests.election.test_elector import KEYS, Candidate, put
-from tests.support.bench import HandClock
+from tests.election.candidates import KEYS, Candidate, put
 
 ONE, TWO = EngineIdentity(name="test", id="e1"), EngineIdentity(name="test", id="e2")
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def memory(clock: HandClock) -> MemoryStore:
-    return MemoryStore(clock)
-
-
-@pytest.fixture
-def one(memory: MemoryStore, clock: HandClock) -> Candidate:
-    return Candidate(memory, clock)
-
-
-@pytest.fixture
-def other(memory: MemoryStore, clock: HandClock) -> Candidate:
-    return Candidate(memory.client(), clock, "b")
 
 
 def installation(store: MemoryStore) -> Installation:

@@ -70,6 +70,13 @@ def kill_supervisor(state_dir: Path, attempt: AttemptId) -> None:
     )
 
 
+def check_death_without_supervisor(engine: Engine, state_dir: Path, attempt: AttemptId, pid: int) -> None:
+    """Once its supervisor was killed, its end is told only after this process of it has ended, too."""
+    kill_supervisor(state_dir, attempt)
+    assert wait_stopped(engine, attempt).reason == "SupervisorLost"
+    assert not is_running(pid)
+
+
 def running_pids(state_dir: Path) -> list[int]:
     """Processes that run as part of an attempt under `state_dir`, by the marker in their environment."""
     prefix = str(state_dir.resolve())

@@ -21,6 +21,7 @@ from controller.engine import process_search, process_table
 from controller.engine.attempt_origin import Origin
 from controller.engine.process import ProcessEngine
 from tests.engine.process_cases import (
+    check_death_without_supervisor,
     folder_of,
     is_running,
     kill_supervisor,
@@ -66,9 +67,7 @@ def test_an_attempt_whose_main_thread_has_ended_runs_on(engine: ProcessEngine, t
     seen = observation(engine, given.attempt)
     assert seen is not None
     assert seen.phase is Phase.RUNNING
-    kill_supervisor(tmp_path, given.attempt)
-    assert wait_stopped(engine, given.attempt).reason == "SupervisorLost"
-    assert not is_running(pid)
+    check_death_without_supervisor(engine, tmp_path, given.attempt, pid)
 
 
 def test_a_search_finds_who_has_no_main_thread(engine: ProcessEngine, tmp_path: Path) -> None:
@@ -76,9 +75,7 @@ def test_a_search_finds_who_has_no_main_thread(engine: ProcessEngine, tmp_path: 
     given = launch("setsid", "-w", "env", "-i", sys.executable, "-c", THREAD_THAT_OUTLIVES_MAIN, str(tmp_path / "pid"))
     engine.start(given)
     pid = number_in(tmp_path / "pid")
-    kill_supervisor(tmp_path, given.attempt)
-    assert wait_stopped(engine, given.attempt).reason == "SupervisorLost"
-    assert not is_running(pid)
+    check_death_without_supervisor(engine, tmp_path, given.attempt, pid)
 
 
 @pytest.mark.parametrize("child", ["setsid {} &", "{} &"], ids=["own session", "same session"])
@@ -130,9 +127,7 @@ def test_who_is_hidden_and_keeps_the_lock_is_found(engine: ProcessEngine, tmp_pa
     given = launch("sh", "-c", script)
     engine.start(given)
     pid = number_in(tmp_path / "pid")
-    kill_supervisor(tmp_path, given.attempt)
-    assert wait_stopped(engine, given.attempt).reason == "SupervisorLost"
-    assert not is_running(pid)
+    check_death_without_supervisor(engine, tmp_path, given.attempt, pid)
 
 
 def test_who_closes_the_lock_is_found_by_its_environment(engine: ProcessEngine, tmp_path: Path) -> None:
@@ -141,9 +136,7 @@ def test_who_closes_the_lock_is_found_by_its_environment(engine: ProcessEngine, 
     given = launch("sh", "-c", f'{shlex.quote(sys.executable)} -c "$1" & sleep 1000', "sh", script)
     engine.start(given)
     pid = number_in(tmp_path / "pid")
-    kill_supervisor(tmp_path, given.attempt)
-    assert wait_stopped(engine, given.attempt).reason == "SupervisorLost"
-    assert not is_running(pid)
+    check_death_without_supervisor(engine, tmp_path, given.attempt, pid)
 
 
 def test_nothing_is_proven_while_a_process_that_cannot_be_seen_holds_the_lock(

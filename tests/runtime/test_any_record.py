@@ -6,7 +6,6 @@ EXAMPLES=2000 draws as many, at random; without it they are few, and the same ea
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +22,7 @@ from controller.status.summary import Waits, summarize
 from controller.store.base import Delete, Put, Transaction
 from controller.telemetry.metrics import Metrics
 from tests.runtime.conftest import CLOCK, CLUSTER, Start
+from tests.support.mutations import anything, mutated
 from tests.support.running import RecordingEngine, RunningReplica, submit
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
@@ -31,20 +31,6 @@ SETTINGS: dict[str, Any] = {
     "suppress_health_check": list(HealthCheck),
 }  # fmt: skip
 
-TEXT = st.text(st.characters(exclude_categories=[]), max_size=12)  # control characters and lone surrogates included
-NUMBERS = st.one_of(
-    st.integers(-5, 5),
-    st.integers(),
-    st.integers(-(10**400), 10**400),
-    st.floats(),
-    st.sampled_from([2**53, 2**63 - 1, 2**64, 1e308]),
-)
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), NUMBERS, TEXT),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXT, inner, max_size=4)),
-    max_leaves=12,
-)
-DEEP, LONG = "<deep>", "<long>"  # in the place of what is too deep to be drawn, or for json, and too long
 KINDS = {
     "tasks": 1, "states": 1, "requests": 2, "pools": 1, "ledgers": 1, "repairs": 1, "repaired": 1, "quarantined": 1, "terms": 1,
     "replicas": 1, "junk": 1,
@@ -53,51 +39,11 @@ NAMES = ["odd", "r1", "odd-1", "odd-2", "odd-3", "cancel", "retry", "99999999999
 Recorded = dict[str, list[bytes]]  # real values by kind
 
 
-def encoded(document: Any) -> bytes:
-    text = json.dumps(document).replace(f'"{DEEP}"', "[" * 20_000 + "]" * 20_000)
-    return text.replace(f'"{LONG}"', '"' + "x" * 300_000 + '"').encode()
-
-
-def twist(draw: st.DrawFn, document: Any) -> None:
-    """Change one place, at any depth: it is gone, of another type, or beside one of a new name."""
-    while True:
-        places = list(document) if isinstance(document, dict) else list(range(len(document)))
-        if not places:
-            return
-        place = draw(st.sampled_from(places))
-        if isinstance(document[place], dict | list) and document[place] and draw(st.booleans()):
-            document = document[place]
-            continue
-        action = draw(st.sampled_from(["drop", "replace", "replace", "move"]))
-        if action == "drop":
-            del document[place]
-        elif action == "move" and isinstance(document, dict):
-            document[draw(TEXT)] = document.pop(place)
-        else:
-            document[place] = draw(st.one_of(JSON, st.sampled_from([DEEP, LONG, float("nan"), "default", "Running", "odd"])))
-        return
-
-
-@st.composite
-def mutated(draw: st.DrawFn, values: list[bytes]) -> bytes:
-    """A value that was really stored, and what has become of it."""
-    document = json.loads(draw(st.sampled_from(values)))
-    for _ in range(draw(st.integers(0, 3))):
-        twist(draw, document)
-    value = encoded(document)
-    if document and draw(st.integers(0, 9)) == 0:  # a field twice
-        name = draw(st.sampled_from(list(document)))
-        value = b"{" + json.dumps(name).encode() + b":" + encoded(draw(JSON)) + b"," + value[1:]
-    return value[: draw(st.integers(0, len(value)))] if draw(st.integers(0, 19)) == 0 else value
-
-
 def values_of(kind: str, recorded: Recorded) -> st.SearchStrategy[bytes]:
     """Any bytes, any JSON, real values of the kind with changes, and of other kinds."""
     own = recorded.get(kind, [])
     every = [value for values in recorded.values() for value in values]
-    depths = st.integers(1, 100_000).map(lambda depth: b'{"a":' * depth)
-    anything = [st.binary(max_size=40), JSON.map(encoded), depths, mutated(every)]
-    return st.one_of(*anything, *[mutated(own)] * (4 if own else 0))
+    return st.one_of(anything(every), *[mutated(own)] * (2 if own else 0))
 
 
 @st.composite

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
+from controller.audit import run_audit
 from controller.client import Client
 from controller.core.lifecycle import State
 from controller.embedded_etcd import EtcdProcess
@@ -158,5 +160,29 @@ def test_a_retry_that_lands_while_its_task_is_removed_is_kept(
         for task_id in ids:
             retried = lambda i=task_id: any(step.event == "retry-requested" for step in client.history(i))  # noqa: E731
             wait_until(retried, f"the retry of {task_id}")
+    assert not replica.fatal
+    assert replay(etcd.url, CLUSTER).findings == []
+
+
+def test_who_it_is_is_put_back_in_the_term_in_which_it_was_deleted(
+    etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client
+) -> None:
+    """The installation's key and the engine's, by hand: nothing of what runs is given up, and no election is needed."""
+    store, keys = etcd_factory.store(etcd.url), client.keys
+    with RunningReplica(etcd_factory.store(etcd.url), cluster=CLUSTER) as replica:
+        epoch = replica.until_leading()
+        submit(client, "running", env={"TALLY_NULL_SECONDS": "600"})
+        client.wait(["running"], for_="running", timeout_seconds=30)
+        before = {}
+        for key in (keys.installation, keys.engine):
+            before[key] = store.get(key, deadline=in_seconds())[0]
+        store.commit(Transaction((), tuple(Delete(key) for key in before), "by hand"), deadline=in_seconds())
+        for key, was in before.items():
+            found = wait_until(lambda key=key: store.get(key, deadline=in_seconds())[0], f"{key} again")
+            assert was is not None
+            assert json.loads(found.value) | {"op": ""} == json.loads(was.value) | {"op": ""}
+        assert replica.epoch == epoch
+        assert client.get("running").state is State.RUNNING
+        assert not run_audit(store, None, CLUSTER, CLOCK).findings
     assert not replica.fatal
     assert replay(etcd.url, CLUSTER).findings == []

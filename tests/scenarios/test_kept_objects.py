@@ -19,19 +19,13 @@ def stage() -> Stage:
     return stage
 
 
-def leader_of(stage: Stage, *listed: object) -> StagedReplica:
-    leader = stage.replica()
-    leader.list_engine(*listed)  # type: ignore[arg-type]
-    return leader
-
-
 def settled(effects: list[Effect]) -> list[str]:
     return [str(effect.attempt) for effect in effects if isinstance(effect, Settle)]
 
 
 def run(stage: Stage) -> StagedReplica:
     """A leader with the task's attempt running."""
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
     leader.run()
@@ -57,19 +51,19 @@ def test_the_next_leader_settles_what_the_last_one_left(stage: Stage) -> None:
     assert stage.state("job") == "Failed"
     stage.elect()
     for _ in range(2):
-        successor = leader_of(stage, seen)
+        successor = stage.leader(seen)
         assert settled(successor.run()) == ["job-1"]
 
 
 def test_a_created_attempt_that_was_not_let_loose_is_started_again(stage: Stage) -> None:
     """The last leader created it behind a gate, and died; the next one opens it, once."""
-    first = leader_of(stage)
+    first = stage.leader()
     (begin,) = first.run()
     assert isinstance(begin, Start)
     assert not begin.launch.repeated
     stage.elect()
     gated = observation(("job", 1), Phase.PENDING, awaits_start=True)
-    second = leader_of(stage, gated)
+    second = stage.leader(gated)
     (again,) = second.run()
     assert isinstance(again, Start)
     assert again.launch.repeated
@@ -79,16 +73,16 @@ def test_a_created_attempt_that_was_not_let_loose_is_started_again(stage: Stage)
 
 
 def test_a_gated_attempt_of_a_cancelled_task_is_stopped(stage: Stage) -> None:
-    leader_of(stage).run()
+    stage.leader().run()
     stage.request("job", RequestKind.CANCEL)
     stage.elect()
-    effects = leader_of(stage, observation(("job", 1), Phase.PENDING, awaits_start=True, uid="u")).run()
+    effects = stage.leader(observation(("job", 1), Phase.PENDING, awaits_start=True, uid="u")).run()
     assert (starts(effects), stops(effects)) == ([], ["job-1"])
 
 
 def test_an_attempt_seen_after_a_list_began_is_not_gone(stage: Stage) -> None:
     """A late creation landed while the take-over's list was read, and the watch was faster: it runs, its hold stays."""
-    leader_of(stage).run()
+    stage.leader().run()
     stage.elect()
     leader = stage.replica()
     began = stage.clock.now()
@@ -118,7 +112,7 @@ def test_what_the_watch_shows_before_the_first_list_is_acted_upon_after_it(stage
 
 def test_a_transient_refusal_uses_up_nothing(stage: Stage) -> None:
     """A quota, for example: retried after the back-off, in the engine's words, however often."""
-    leader = leader_of(stage)
+    leader = stage.leader()
     for _ in range(20):
         (begin,) = leader.run()
         leader.reconciler.handle(StartRefused(leader.leadership.epoch, begin, "QuotaExceeded", "exceeded quota", True))
@@ -132,7 +126,7 @@ def test_a_transient_refusal_uses_up_nothing(stage: Stage) -> None:
 
 
 def test_a_start_whose_answer_was_lost_is_repeated_as_such(stage: Stage) -> None:
-    leader = leader_of(stage)
+    leader = stage.leader()
     (begin,) = leader.run()
     leader.reconciler.handle(EffectFailed(leader.leadership.epoch, begin, "no answer", 1.0))
     stage.clock.move(2.0)
@@ -143,7 +137,7 @@ def test_a_start_whose_answer_was_lost_is_repeated_as_such(stage: Stage) -> None
 
 def test_why_an_attempt_waits_is_noted_once_for_each_reason(stage: Stage) -> None:
     """The words may change with every look; the reason comes and goes."""
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     for waiting in (
         "Unschedulable: 0/1 nodes",

@@ -10,30 +10,7 @@ from controller.core.task import Phase, RequestKind
 from controller.core.validation import parse_spec
 from controller.runtime.inbox import Started, StartRefused
 from controller.store.base import Guard, Put, Transaction
-from tests.support.bench import Stage, StagedReplica, observation, starts, stops
-
-
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
-def leader_of(stage: Stage) -> StagedReplica:
-    """A leader that has listed an empty engine."""
-    leader = stage.replica()
-    leader.list_engine()
-    return leader
-
-
-def run_to(stage: Stage, leader: StagedReplica, task_id: str, phase: Phase, attempt: int = 1) -> None:
-    """The engine takes what is asked of it, and shows the attempt in this phase."""
-    leader.sync()
-    leader.acknowledge(leader.run())
-    leader.see(observation((task_id, attempt), phase))
-    leader.run()
+from tests.support.bench import Stage, observation, starts, stops
 
 
 def test_nothing_starts_before_the_engine_was_listed(stage: Stage) -> None:
@@ -48,7 +25,7 @@ def test_nothing_starts_before_the_engine_was_listed(stage: Stage) -> None:
 def test_persist_before_act(stage: Stage) -> None:
     """When the start is asked for, the hold stands in the store already."""
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     while not leader.effects:
         assert stage.status("job") is None or stage.status("job").hold  # type: ignore[union-attr]
         leader.reconciler.step()
@@ -60,7 +37,7 @@ def test_capacity_is_never_exceeded(stage: Stage) -> None:
     """Of five tasks of one cpu, four are admitted into four cpus; the fifth follows when one has ended."""
     for n in range(5):
         stage.submit(f"job{n}")
-    leader = leader_of(stage)
+    leader = stage.leader()
     effects = leader.run()
     assert starts(effects) == ["job0-1", "job1-1", "job2-1", "job3-1"]
     assert stage.held() == {"cpu": "4"}
@@ -74,8 +51,8 @@ def test_capacity_is_never_exceeded(stage: Stage) -> None:
 def test_a_failed_attempt_is_retried_after_its_back_off(stage: Stage) -> None:
     """Failed and WaitingRetry are one transaction; the next attempt has the next number, and starts only when due."""
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 10})
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.FAILED)
+    leader = stage.leader()
+    leader.run_to("job", Phase.FAILED)
     assert stage.state("job") == State.WAITING_RETRY
     assert stage.held() == {}
     stage.clock.move(9.9)
@@ -100,7 +77,7 @@ def test_rules_are_asked_in_order(stage: Stage) -> None:
     rules = [{"exit_codes": [2], "action": "fail"}, {"reasons": ["Error"], "action": "ignore"}]
     stage.submit("two", retry={"max_attempts": 3, "rules": rules})
     stage.submit("one", retry={"max_attempts": 1, "rules": rules})
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     leader.see(observation(("two", 1), Phase.FAILED, exit_code=2, reason="Error"))
     leader.see(observation(("one", 1), Phase.FAILED, exit_code=1, reason="Error"))
@@ -112,7 +89,7 @@ def test_rules_are_asked_in_order(stage: Stage) -> None:
 def test_start_failures_use_up_no_attempts(stage: Stage) -> None:
     """What failed before it ever ran has its own limit."""
     stage.submit("job", retry={"max_attempts": 1, "max_start_failures": 2, "backoff_seconds": 1})
-    leader = leader_of(stage)
+    leader = stage.leader()
     for attempt in (1, 2):
         leader.acknowledge(leader.run())
         leader.see(observation(("job", attempt), Phase.FAILED, ran=False, reason="ErrImagePull"))
@@ -129,8 +106,8 @@ def test_start_failures_use_up_no_attempts(stage: Stage) -> None:
 def test_cancel_while_running_holds_until_the_end_is_observed(stage: Stage) -> None:
     """A cancel marks the attempt and stops it; its resources are released when the end is proven, not before (I1, I8)."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     stage.request("job", RequestKind.CANCEL)
     leader.sync()
     effects = leader.run()
@@ -149,8 +126,8 @@ def test_cancel_while_running_holds_until_the_end_is_observed(stage: Stage) -> N
 def test_success_before_the_stop_counts(stage: Stage) -> None:
     """A task that had succeeded before its cancel reached it is Succeeded."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     stage.request("job", RequestKind.CANCEL)
     leader.sync()
     leader.run()
@@ -162,8 +139,8 @@ def test_success_before_the_stop_counts(stage: Stage) -> None:
 def test_cancel_and_retry_at_the_same_moment(stage: Stage) -> None:
     """Cancel and retry of a running task: cancelled first, then another attempt; each request takes effect once."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     stage.request("job", RequestKind.CANCEL)
     stage.request("job", RequestKind.RETRY)
     leader.sync()
@@ -179,7 +156,7 @@ def test_cancel_of_a_waiting_task(stage: Stage) -> None:
     """A task that waits holds nothing, and is Cancelled at once, even when there is room for it in the same pass."""
     stage.submit("job")
     stage.request("job", RequestKind.CANCEL)
-    leader = leader_of(stage)
+    leader = stage.leader()
     assert leader.run() == []
     assert stage.state("job") == State.CANCELLED
 
@@ -187,8 +164,8 @@ def test_cancel_of_a_waiting_task(stage: Stage) -> None:
 def test_requests_without_effect_are_recorded(stage: Stage) -> None:
     """A retry of a Succeeded task changes nothing, is deleted, and stands in the history."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.SUCCEEDED)
+    leader = stage.leader()
+    leader.run_to("job", Phase.SUCCEEDED)
     stage.request("job", RequestKind.RETRY)
     leader.sync()
     leader.run()
@@ -205,8 +182,8 @@ def test_requests_without_effect_are_recorded(stage: Stage) -> None:
 def test_deadlines_stop_the_attempt(stage: Stage, phase: Phase, limit: str, reason: str) -> None:
     """An attempt over its deadline is stopped; the task fails with the deadline's reason once the end is proven."""
     stage.submit("job", deadlines={limit: 60}, retry={"max_start_failures": 0})
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", phase)
+    leader = stage.leader()
+    leader.run_to("job", phase)
     stage.clock.move(59)
     assert leader.run() == []
     stage.clock.move(2)
@@ -226,7 +203,7 @@ def test_queue_deadline(stage: Stage) -> None:
     """A task that was not admitted in time fails, with the deadline's name."""
     stage.submit("big", resources={"cpu": 4})
     stage.submit("late", deadlines={"queue": "1m"})
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.run()
     stage.clock.move(61)
     leader.run()
@@ -236,8 +213,8 @@ def test_queue_deadline(stage: Stage) -> None:
 def test_a_terminal_phase_without_proof_holds(stage: Stage) -> None:
     """Failed without proof of stop: lost, resources held, nothing restarted; the proof, when it comes, ends it."""
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     leader.see(observation(("job", 1), Phase.FAILED, stopped=False, reason="DeadlineExceeded"))
     assert leader.run() == []
     status = stage.status("job")
@@ -252,8 +229,8 @@ def test_a_terminal_phase_without_proof_holds(stage: Stage) -> None:
 def test_an_unknown_phase_that_recovers(stage: Stage) -> None:
     """A node that was away for a while: lost, then found, and nothing ran twice."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     leader.see(observation(("job", 1), Phase.UNKNOWN))
     leader.run()
     assert stage.status("job").lost_since is not None  # type: ignore[union-attr]
@@ -269,8 +246,8 @@ def test_an_unknown_phase_that_recovers(stage: Stage) -> None:
 def test_an_operator_confirms_that_a_lost_attempt_stopped(stage: Stage) -> None:
     """confirm-stopped ends the hold of a lost attempt; the next one starts although the engine never gave a proof."""
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     stage.request("job", RequestKind.CONFIRM_STOPPED)
     leader.sync()
     leader.run()
@@ -289,7 +266,7 @@ def test_on_lost_replaces_after_the_time_the_user_gave(stage: Stage) -> None:
     """`replace_after` gives the attempt up without proof; by default it is held for ever."""
     stage.submit("replace", on_lost={"replace_after": "10m"}, retry={"max_attempts": 2, "backoff_seconds": 0})
     stage.submit("hold", retry={"max_attempts": 2, "backoff_seconds": 0})
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     leader.see(observation(("replace", 1), Phase.UNKNOWN), observation(("hold", 1), Phase.UNKNOWN))
     leader.run()
@@ -316,7 +293,7 @@ def test_take_over_adopts_and_starts_nothing_twice(stage: Stage) -> None:
     """A new leader adopts what the list shows, starts what was committed but never created, and notices what is gone."""
     for name in ("adopted", "uncreated", "vanished"):
         stage.submit(name)
-    old = leader_of(stage)
+    old = stage.leader()
     old.acknowledge(old.run())
     old.see(observation(("vanished", 1), Phase.RUNNING, uid="v"), observation(("adopted", 1), Phase.RUNNING, uid="a"))
     old.run()
@@ -332,7 +309,7 @@ def test_take_over_adopts_and_starts_nothing_twice(stage: Stage) -> None:
 def test_a_list_older_than_the_start_proves_nothing(stage: Stage) -> None:
     """A list that was asked for before an attempt was started cannot show that it is gone."""
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     began = stage.clock.now()
     effects = leader.run()
     stage.clock.move(1)
@@ -351,8 +328,8 @@ def test_a_silent_engine_proves_nothing(stage: Stage) -> None:
     from controller.runtime.inbox import EngineSilent
 
     stage.submit("one")
-    leader = leader_of(stage)
-    run_to(stage, leader, "one", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("one", Phase.RUNNING)
     leader.reconciler.handle(EngineSilent(leader.leadership.epoch, "connection refused"))
     stage.submit("two")
     leader.sync()
@@ -366,8 +343,8 @@ def test_a_silent_engine_proves_nothing(stage: Stage) -> None:
 def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Stage) -> None:
     """After its retention a task's records go; the watch's late echo of its spec does not make it Created again."""
     stage.submit("job", retention_seconds=60)
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.SUCCEEDED)
+    leader = stage.leader()
+    leader.run_to("job", Phase.SUCCEEDED)
     late = leader.world.tasks["job"]
     spec, _ = stage.store.get(stage.keys.task("job"), deadline=stage.clock.boottime() + 5)
     assert spec is not None
@@ -385,8 +362,8 @@ def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Sta
 def test_a_name_is_kept_for_an_hour_and_its_numbers_are_not_reused(stage: Stage) -> None:
     """A task that is submitted again under a removed one's name does not adopt that one's result: it has the next number."""
     stage.submit("job", retention_seconds=60)
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.SUCCEEDED)
+    leader = stage.leader()
+    leader.run_to("job", Phase.SUCCEEDED)
     ended = observation(("job", 1), Phase.SUCCEEDED, finished_at=stage.clock.now())
     stage.clock.move(61)
     assert leader.run() == []
@@ -418,8 +395,8 @@ def test_tombstones_of_removed_tasks_are_forgotten_after_an_hour(stage: Stage) -
 def test_an_attempt_does_not_carry_the_last_ones_words(stage: Stage) -> None:
     """A second attempt that runs is Running, and not "Running (Error)"."""
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.FAILED)
+    leader = stage.leader()
+    leader.run_to("job", Phase.FAILED)
     leader.run()
     status = stage.status("job")
     assert status is not None
@@ -435,7 +412,7 @@ def test_tasks_of_one_submission_keep_its_order(stage: Stage) -> None:
     )
     guards = tuple(Guard(write.key, 0) for write in writes)
     stage.store.commit(Transaction(guards, writes, "op"), deadline=stage.clock.boottime() + 5)
-    assert starts(leader_of(stage).run()) == ["zebra-1"]
+    assert starts(stage.leader().run()) == ["zebra-1"]
 
 
 def test_a_spec_written_around_the_client(stage: Stage) -> None:
@@ -444,7 +421,7 @@ def test_a_spec_written_around_the_client(stage: Stage) -> None:
     stage.put(stage.keys.task("huge"), b'{"id":"huge","command":["x"],"resources":{"cpu":"400"}}')
     stage.put(stage.keys.task("rubbish"), b"\xff\xfe")
     stage.submit("good")
-    leader = leader_of(stage)
+    leader = stage.leader()
     assert starts(leader.run()) == ["good-1"]
     assert stage.status("nan").message.startswith("resources.cpu")  # type: ignore[union-attr]
     assert "asks for 400, but pool 'default' has 4 in all" in stage.status("huge").message  # type: ignore[union-attr]
@@ -457,7 +434,7 @@ def test_a_pool_that_shrinks_kills_nothing(stage: Stage) -> None:
     for n in range(4):
         stage.submit(f"job{n}")
     stage.submit("waits", resources={"cpu": 3})
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     stage.pool(capacity={"cpu": 2})
     leader.sync()
@@ -476,8 +453,8 @@ def test_a_pool_that_shrinks_kills_nothing(stage: Stage) -> None:
 def test_newer_fields_survive_an_older_leader(stage: Stage) -> None:
     """A newer version's fields in a status, a history entry and a ledger are written back by this one."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     for key in (stage.keys.state("job"), stage.keys.ledger("default")):
         item, _ = stage.store.get(key, deadline=stage.clock.boottime() + 5)
         assert item is not None
@@ -499,8 +476,8 @@ def test_newer_fields_survive_an_older_leader(stage: Stage) -> None:
 def test_a_quarantined_status_freezes_its_task(stage: Stage) -> None:
     """A status that does not parse is not "absent": the task does not start again; mended, it goes on."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     good, _ = stage.store.get(stage.keys.state("job"), deadline=stage.clock.boottime() + 5)
     assert good is not None
     stage.put(stage.keys.state("job"), b"not json")
@@ -521,7 +498,7 @@ def test_large_batches_are_split(stage: Stage) -> None:
     stage.pool(capacity={"cpu": 1000})
     for n in range(300):
         stage.submit(f"job{n:03}")
-    leader = leader_of(stage)
+    leader = stage.leader()
     assert len(starts(leader.run())) == 300
     assert leader.reconciler.commits >= 5
     assert stage.held() == {"cpu": "300"}
@@ -531,7 +508,7 @@ def test_large_batches_are_split(stage: Stage) -> None:
 def test_uncounted_attempts_never_follow_in_a_tight_loop(stage: Stage) -> None:
     """A back-off of zero is for failures, whose number is limited; what the platform refuses is tried again ever more slowly."""
     stage.submit("job", retry={"backoff_seconds": 0})
-    leader = leader_of(stage)
+    leader = stage.leader()
     pauses = []
     for attempt in (1, 2, 3):
         leader.acknowledge(leader.run())
@@ -550,7 +527,7 @@ def test_a_later_attempt_is_admitted_only_by_the_spec_that_stands(stage: Stage) 
     """The spec is deleted, or another put in its place, while the leader is about to admit the second attempt."""
     for task_id in ("deleted", "replaced"):
         stage.submit(task_id, retry={"max_attempts": 2, "backoff_seconds": 1})
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     for task_id in ("deleted", "replaced"):
         leader.see(observation((task_id, 1), Phase.FAILED, exit_code=1))
@@ -568,7 +545,7 @@ def test_a_later_attempt_is_admitted_only_by_the_spec_that_stands(stage: Stage) 
 def test_an_end_waits_for_the_start_that_is_under_way(stage: Stage) -> None:
     """Somebody removes the attempt while its start is being repeated: the engine may make it anew, and then it holds on."""
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     effects = leader.run()
     leader.see(observation(("job", 1), Phase.FAILED, uid="first", reason="Deleted"))
     leader.run()
@@ -593,7 +570,7 @@ def test_an_end_that_came_before_the_answer_to_the_start_is_taken_with_it(stage:
     """A task can be over before its start is answered, and a refusal can follow an end."""
     for task_id in ("fast", "refused"):
         stage.submit(task_id)
-    leader = leader_of(stage)
+    leader = stage.leader()
     fast, refused = leader.run()
     for task_id in ("fast", "refused"):
         leader.see(observation((task_id, 1), Phase.SUCCEEDED, uid=task_id))
@@ -608,7 +585,7 @@ def test_an_end_that_came_before_the_answer_to_the_start_is_taken_with_it(stage:
 def test_an_operators_word_waits_for_the_start_that_is_under_way(stage: Stage) -> None:
     """Nothing runs yet, so that it looks dead; but the start is on its way, and what it starts would hold nothing."""
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     effects = leader.run()
     stage.request("job", RequestKind.CANCEL)
     leader.sync()
@@ -629,10 +606,10 @@ def test_an_operators_word_waits_for_the_start_that_is_under_way(stage: Stage) -
 def test_an_operators_word_waits_until_a_late_start_would_find_its_name_taken(stage: Stage) -> None:
     """An earlier leader's start may still be on its way: what nobody has seen is stopped before it is believed to be dead."""
     stage.submit("job")
-    leader_of(stage).run()
+    stage.leader().run()
     stage.request("job", RequestKind.CANCEL)
     stage.elect()
-    leader = leader_of(stage)
+    leader = stage.leader()
     stage.request("job", RequestKind.CONFIRM_STOPPED, attempt=1)
     leader.sync()
     effects = leader.run()

@@ -9,30 +9,7 @@ from controller.core.plan import Forget
 from controller.core.task import Phase
 from controller.runtime.inbox import EffectFailed
 from controller.store.base import Committed, OutcomeUnknown
-from tests.support.bench import Stage, StagedReplica, observation, starts, stops
-
-
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
-def leader_of(stage: Stage) -> StagedReplica:
-    """A leader that has listed an empty engine."""
-    leader = stage.replica()
-    leader.list_engine()
-    return leader
-
-
-def run_to(stage: Stage, leader: StagedReplica, task_id: str, phase: Phase, attempt: int = 1) -> None:
-    """The engine takes what is asked of it, and shows the attempt in this phase."""
-    leader.sync()
-    leader.acknowledge(leader.run())
-    leader.see(observation((task_id, attempt), phase))
-    leader.run()
+from tests.support.bench import Stage, observation, starts, stops
 
 
 def test_a_spec_that_names_another_pool_by_now_moves_no_hold(stage: Stage) -> None:
@@ -40,11 +17,11 @@ def test_a_spec_that_names_another_pool_by_now_moves_no_hold(stage: Stage) -> No
     stage.pool("other")
     policy = {"max_attempts": 2, "backoff_seconds": 1}
     stage.submit("job", retry=policy)
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.FAILED)
+    leader = stage.leader()
+    leader.run_to("job", Phase.FAILED)
     stage.submit("job", retry=policy, pool="other")  # put again by hand, around the client
     stage.clock.move(5)
-    run_to(stage, leader, "job", Phase.RUNNING, attempt=2)
+    leader.run_to("job", Phase.RUNNING, attempt=2)
     assert (stage.held(), stage.held("other")) == ({"cpu": "1"}, {})
     stage.check()
     leader.see(observation(("job", 2), Phase.SUCCEEDED))
@@ -57,8 +34,8 @@ def test_a_spec_that_names_another_pool_by_now_moves_no_hold(stage: Stage) -> No
 def test_the_attempt_of_a_status_that_was_deleted_is_an_orphan_at_once(stage: Stage, first_damaged: bool) -> None:
     """It holds nothing any more, so it is stopped; the task starts anew only after its end (I4, I5)."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     if first_damaged:
         stage.put(stage.keys.state("job"), b"{")
         leader.sync()
@@ -76,8 +53,8 @@ def test_the_attempt_of_a_status_that_was_deleted_is_an_orphan_at_once(stage: St
 def test_an_orphans_end_that_is_seen_before_its_stop_is_answered_counts(stage: Stage) -> None:
     """The next attempt starts without waiting for another list of the engine."""
     stage.submit("job")
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     stage.delete(stage.keys.state("job"))
     leader.sync()
     effects = leader.run()
@@ -90,7 +67,7 @@ def test_an_orphans_end_that_is_seen_before_its_stop_is_answered_counts(stage: S
 def test_a_list_that_began_before_an_orphan_was_seen_does_not_prove_it_gone(stage: Stage) -> None:
     """A stale leader's creation lands after the list was taken: the next attempt waits for its end (I4)."""
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 5})
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.sync()
     leader.acknowledge(leader.run())
     stage.clock.move(1)
@@ -113,8 +90,8 @@ def test_a_list_that_began_before_an_orphan_was_seen_does_not_prove_it_gone(stag
 def test_a_head_that_is_refused_lets_the_next_ones_in(stage: Stage) -> None:
     """Those behind it are admitted in the moment in which its queue deadline passes, not at the next list of the engine."""
     stage.submit("first", resources={"cpu": 3})
-    leader = leader_of(stage)
-    run_to(stage, leader, "first", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("first", Phase.RUNNING)
     stage.submit("large", resources={"cpu": 4}, deadlines={"queue": 10})
     stage.submit("small")
     leader.sync()
@@ -129,11 +106,11 @@ def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
     stage: Stage, timer: str, set_back_seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It rang, and the store did not answer: the same replica, elected again, does what is due, by whatever its clock says then."""
-    leader = leader_of(stage)
+    leader = stage.leader()
     stage.submit("done", retention_seconds=10)
-    run_to(stage, leader, "done", Phase.SUCCEEDED)
+    leader.run_to("done", Phase.SUCCEEDED)
     stage.submit("large", resources={"cpu": 4})
-    run_to(stage, leader, "large", Phase.RUNNING)
+    leader.run_to("large", Phase.RUNNING)
     if timer == "queue":
         stage.submit("waiting", deadlines={"queue": 5})
         leader.sync()
@@ -161,7 +138,7 @@ def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
 
 def test_an_orphan_whose_stop_failed_once_is_forgotten_like_others(stage: Stage) -> None:
     """What is left of an attempt without a task goes an hour after its end, whatever its effects met before."""
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.see(observation(("gone", 1), Phase.RUNNING))
     [stop] = leader.run()
     leader.reconciler.handle(EffectFailed(leader.leadership.epoch, stop, "no answer", 1.0))

@@ -20,21 +20,6 @@ def beside(cpu: str) -> dict[str, Any]:
     return {"spec": {"containers": [{"name": "side", "image": "x", "resources": {"requests": {"cpu": cpu}}}]}}
 
 
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
-def leader_of(stage: Stage, *listed: Observation) -> StagedReplica:
-    """A leader that has listed the engine."""
-    leader = stage.replica()
-    leader.list_engine(*listed)
-    return leader
-
-
 def holds_of(effects: list[Effect]) -> list[dict[str, str]]:
     """What the attempts that are started hold, as the engine is told."""
     return [effect.launch.hold.format() for effect in effects if isinstance(effect, Start) and effect.launch.hold is not None]
@@ -47,7 +32,7 @@ def test_the_ledger_has_what_the_whole_pod_asks_for(stage: Stage) -> None:
     """Found C6: 3200m ran in a pool of 2."""
     for n in range(3):
         stage.submit(f"job{n}", pod_template=beside("1"))
-    leader = leader_of(stage)
+    leader = stage.leader()
     effects = leader.run()
     assert starts(effects) == ["job0-1", "job1-1"]
     assert holds_of(effects) == [{"cpu": "2"}] * 2
@@ -63,7 +48,7 @@ def test_the_ledger_has_what_the_whole_pod_asks_for(stage: Stage) -> None:
 def test_the_pools_template_is_held_by_each_of_its_tasks(stage: Stage) -> None:
     stage.pool(engine_options={"pod_template": beside("500m")})
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     assert stage.held() == {"cpu": "1500m"}
     stage.check()
@@ -74,7 +59,7 @@ def test_the_pools_template_is_held_by_each_of_its_tasks(stage: Stage) -> None:
 
 def test_what_can_never_run_with_its_sidecars_is_refused(stage: Stage) -> None:
     stage.submit("job", pod_template=beside("4"))
-    leader_of(stage).run()
+    stage.leader().run()
     status = stage.status("job")
     assert status is not None
     assert (status.state, status.reason) == (State.FAILED, "Unsatisfiable")
@@ -85,12 +70,12 @@ def test_what_can_never_run_with_its_sidecars_is_refused(stage: Stage) -> None:
 def test_a_pool_that_changes_while_tasks_wait(stage: Stage, seen_first: str) -> None:
     """They are admitted by what the pool's template is then, in whichever order the model hears of both."""
     if seen_first == "pool":
-        leader = leader_of(stage)
+        leader = stage.leader()
         stage.submit("job")
     else:
         stage.pool(paused=True)
         stage.submit("job")
-        leader = leader_of(stage)
+        leader = stage.leader()
         assert leader.run() == []
     stage.pool(engine_options={"pod_template": beside("2")})
     leader.sync()
@@ -102,7 +87,7 @@ def test_a_pool_that_changes_while_tasks_wait(stage: Stage, seen_first: str) -> 
 def test_a_pool_that_changes_between_plan_and_commit(stage: Stage) -> None:
     """The admission compares the pool that it was computed with: the transaction is refused, and planned anew."""
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     stage.pool(engine_options={"pod_template": beside("2")})  # the leader has not heard of it
     assert holds_of(leader.run()) == [{"cpu": "3"}]
     assert stage.held() == {"cpu": "3"}
@@ -113,7 +98,7 @@ def test_a_hold_stays_what_it_was_when_the_pool_changes(stage: Stage) -> None:
     """And no audit calls it wrong; once its own pool stands, it judges the hold by it."""
     stage.pool(engine_options={"pod_template": beside("1")})
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     for options in ({}, {"pod_template": beside("3")}):
         stage.pool(engine_options=options)
@@ -130,10 +115,10 @@ def test_a_hold_stays_what_it_was_when_the_pool_changes(stage: Stage) -> None:
 def test_a_start_that_the_hold_does_not_cover_any_more_is_admitted_anew(stage: Stage) -> None:
     """A leader died before it had created the pod, and the pool has changed since: the engine refuses, and nothing is counted."""
     stage.submit("job")
-    leader_of(stage).run()
+    stage.leader().run()
     stage.pool(engine_options={"pod_template": beside("1")})
     stage.elect()
-    leader = leader_of(stage)
+    leader = stage.leader()
     effects = leader.run()
     assert holds_of(effects) == [{"cpu": "1"}]
     (start,) = effects
@@ -163,7 +148,7 @@ def main_ended(task: str, exit_code: int, **fields: Any) -> Observation:
 def started(stage: Stage, **fields: Any) -> StagedReplica:
     """A leader whose task is running."""
     stage.submit("job", **fields)
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
     leader.run()
@@ -192,7 +177,7 @@ def test_the_main_containers_end_stops_the_rest_and_is_the_result(stage: Stage, 
 
 def test_it_is_stopped_even_if_it_was_never_seen_running(stage: Stage) -> None:
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     leader.see(main_ended("job", 0))
     assert stops(leader.run()) == ["job-1"]
@@ -207,7 +192,7 @@ def test_the_end_is_known_to_the_next_leader(stage: Stage) -> None:
     leader.see(main_ended("job", 0))
     leader.run()
     stage.elect()
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())  # the rest is stopped first, wherever it may be
     leader.run()
     assert stage.state("job") == State.SUCCEEDED

@@ -27,14 +27,6 @@ class Poison:
             raise KeyError(f"no row for {task_id}")
 
 
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
 def leader_of(stage: Stage, looks_at: Callable[[str], None] | None = None) -> StagedReplica:
     leader = stage.replica()
     if looks_at is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.core.decide import LOST_AFTER_STOP_SECONDS
+from controller.core.explain import explain
 from controller.core.intake import PROVE_AGAIN_SECONDS
 from controller.core.plan import Effect, Prove
 from controller.core.task import AttemptId, Observation, Phase, RequestKind
@@ -120,6 +121,7 @@ def test_what_is_not_listed_can_be_cancelled(stage: Stage) -> None:
     stage.clock.move(PROVE_AGAIN_SECONDS)
     effects = leader.run()
     assert stops(effects) == ["job-1"]
+    assert "processes of it still run" in explain(leader.world, "job", stage.clock.now())  # the cancel's words hide nothing
     leader.acknowledge(effects)
     leader.finds = gone
     leader.run()

@@ -15,16 +15,8 @@ from controller.core.world import World
 from controller.status.server import StatusServer
 from controller.telemetry.metrics import Metrics
 from tests.status.model_view import ModelView
+from tests.support.mutations import JSON
 
-TEXT = st.text(st.characters(exclude_categories=[]), max_size=20)  # control characters and lone surrogates included
-NUMBERS = st.one_of(
-    st.integers(), st.integers(-(10**400), 10**400), st.floats(), st.sampled_from([1e308, -1e308, 1e18, -1, 2**63, 2**64])
-)
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), NUMBERS, TEXT),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXT, inner, max_size=4)),
-    max_leaves=12,
-)
 FIELDS = {
     "replicas": ["id", "instance", "version", "host", "status_url", "phase", "at", "started_at", "applied_revision",
                  "behind_seconds", "engine_answers", "engine_age_seconds", "heartbeat_seconds", "pid", "engine"],

@@ -153,9 +153,18 @@ class TestRights:
 
 
 class TestCertificates:
-    def test_a_server_without_tls_where_https_was_asked(self, etcd: EtcdProcess, etcd_factory: EtcdFactory, prefix: str) -> None:
-        with pytest.raises((StoreDenied, StoreUnavailable), match=r"127\.0\.0\.1"):
+    def test_http_and_https_taken_for_each_other_name_the_setting(
+        self, etcd: EtcdProcess, etcd_factory: EtcdFactory, authority: Authority, prefix: str
+    ) -> None:
+        """etcd itself only hangs up."""
+        with pytest.raises((StoreDenied, StoreUnavailable), match=r"127\.0\.0\.1.* without TLS .* set `etcd` to http://"):
             etcd_factory.store(etcd.url.replace("http", "https")).get(prefix, deadline=in_seconds(0.5))
+        server = etcd_factory.start(**authority.server_files())
+        with pytest.raises(StoreUnavailable, match=r"with TLS .* set `etcd` to https://… and `ca_file`"):
+            etcd_factory.store(server.url.replace("https", "http")).get(prefix, deadline=in_seconds(0.5))
+        stranger = authority.stranger().ca_file
+        with pytest.raises(StoreDenied, match="set `ca_file` to the authority"):
+            etcd_factory.store(server.url, ca_file=stranger).get(prefix, deadline=in_seconds())
 
     def test_verification_can_be_switched_off_only_on_purpose(
         self, etcd_factory: EtcdFactory, authority: Authority, recwarn: pytest.WarningsRecorder
@@ -167,7 +176,7 @@ class TestCertificates:
     def test_a_client_certificate_is_sent_and_its_lack_is_told(self, etcd_factory: EtcdFactory, authority: Authority) -> None:
         server = etcd_factory.start(**authority.server_files(), client_cert_auth=True)
         put(etcd_factory.store(server.url, ca_file=authority.ca_file, **authority.issue("client")), "/tally/a")
-        with pytest.raises(StoreDenied, match="certificate"):
+        with pytest.raises(StoreDenied, match="asks for a client certificate that it trusts: set `cert_file` and `key_file`"):
             etcd_factory.store(server.url, ca_file=authority.ca_file).get("/tally/a", deadline=in_seconds())
 
     def test_a_common_name_that_an_etcd_with_users_refuses_is_told(

@@ -102,6 +102,12 @@ class Stage:
         assert leader is not None
         return StagedReplica(self, leader.create, self.epoch, world)
 
+    def leader(self, *listed: Observation) -> StagedReplica:
+        """The same, once it has listed the engine, which has these attempts."""
+        leader = self.replica()
+        leader.list_engine(*listed)
+        return leader
+
     def world(self) -> World:
         """The store as it stands."""
         snapshot = self.store.load(self.keys.prefix, deadline=self.clock.boottime() + 5)
@@ -178,6 +184,13 @@ class StagedReplica:
         """Observations arrive."""
         for observation in seen:
             self.reconciler.handle(Observed(self.leadership.epoch, observation))
+
+    def run_to(self, task_id: str, phase: Phase, attempt: int = 1) -> None:
+        """The engine takes what is asked of it, and shows the attempt in this phase."""
+        self.sync()
+        self.acknowledge(self.run())
+        self.see(observation((task_id, attempt), phase))
+        self.run()
 
     def acknowledge(self, effects: Iterable[Effect]) -> None:
         """The engine took these effects: starts are pending, stops are under way."""
