@@ -266,6 +266,31 @@ def test_an_unknown_phase_that_recovers(stage: Stage) -> None:
     stage.check()
 
 
+def test_an_attempt_that_was_declared_dead_and_is_shown_alive_since(stage: Stage) -> None:
+    """A terminal phase without proof is no last word: what was asked for since counts, what comes late does not."""
+    stage.submit("job", on_lost={"replace_after": "10m"}, retry={"max_attempts": 2, "backoff_seconds": 0})
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    stage.clock.move(1)
+    began = stage.clock.now()
+    stage.clock.move(1)
+    leader.see(observation(("job", 1), Phase.FAILED, stopped=False, reason="NodeLost"))
+    leader.see(observation(("job", 1), Phase.RUNNING))
+    leader.list_engine(observation(("job", 1), Phase.RUNNING), began=began)
+    leader.run()
+    assert stage.status("job").lost_since is not None, "a late event, and a list that began before"  # type: ignore[union-attr]
+    stage.clock.move(60)
+    leader.list_engine(observation(("job", 1), Phase.RUNNING))
+    leader.run()
+    assert stage.status("job").lost_since is None  # type: ignore[union-attr]
+    stage.clock.move(601)
+    assert leader.run() == [], "it runs, and is not replaced"
+    leader.see(observation(("job", 1), Phase.SUCCEEDED))
+    leader.run()
+    assert stage.state("job") == State.SUCCEEDED
+    stage.check()
+
+
 def test_an_operator_confirms_that_a_lost_attempt_stopped(stage: Stage) -> None:
     """confirm-stopped ends the hold of a lost attempt; the next one starts although the engine never gave a proof."""
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})

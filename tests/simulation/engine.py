@@ -43,7 +43,9 @@ class Attempt:
         self.asked: Vector | None = None  # what it takes of its node
         self.started_at: float | None = None
         self.node_lost = False  # nobody can tell: reported as lost, without proof
-        self.declared_dead = False  # the platform reports Failed for what its lost node may still run, as Kubernetes does
+        # The platform reports Failed for what its lost node may still run, as Kubernetes does. Here that is taken back when
+        # the node is back; kubelets never do, but a status patched by hand, or an API server restored from a backup, can.
+        self.declared_dead = False
         self.stop_wanted = False  # asked for while the node was lost
         self.removed = False  # by hand
         self.unlisted_until = 0.0  # lists and watches lack it: its folder was moved, or its label taken off

@@ -108,7 +108,7 @@ class Users:
         policy = rng.choice(({"policy": "strict"}, {"policy": "backfill", "backfill_seconds": 5}))
         template = {"engine_options": {"pod_template": beside(rng.choice(("250m", 1)))}} if rng.random() < 0.4 else {}
         capacity = {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}
-        self.pool(name, capacity, paused=rng.random() < 0.1, **policy, **template)
+        self.pool(name, capacity, paused=rng.random() < 0.1, keep_logs=rng.random() < 0.3, **policy, **template)
 
     def delete_spec(self) -> None:
         """Somebody deletes a spec around the client."""
@@ -190,7 +190,7 @@ class Users:
             "grace_seconds": rng.choice((0, 1, 3)),
             "retry": {"max_attempts": rng.choice((1, 2, 3)), "backoff_seconds": rng.choice((0, 0.5, 2)), "max_seconds": 4},
             "retention_seconds": rng.choice((1, 10, 30, 86400)),
-            "keep_logs": self._submitted % 4 == 0,
+            "keep_logs": rng.choices((None, True, False), (4, 3, 1))[0],  # None: as its pool says
         }
         if rng.random() < 0.15:
             fields["pod_template"] = beside(rng.choice(("250m", 1)))
