@@ -68,6 +68,12 @@ class Judge(Protocol):
     def on_run(self, attempt: Attempt) -> None:
         """A process of the attempt begins to run."""
 
+    def on_read(self, attempt: AttemptId) -> None:
+        """A replica asked for the output of an attempt, and was answered or has given up."""
+
+    def on_settle(self, attempt: AttemptId) -> None:
+        """A replica is about to settle an attempt."""
+
     def on_touch(self, attempt: Attempt, what: str) -> None:
         """A request to stop, or to remove, an attempt has arrived."""
 
@@ -89,6 +95,7 @@ class SimulatedEngineServer(Server):
         self.attempts: dict[AttemptId, Attempt] = {}
         self.every: dict[str, list[Attempt]] = {}  # task → all its attempts, forgotten and removed ones too
         self.removed: set[AttemptId] = set()  # names whose attempt was deleted by hand; they stay taken
+        self.misled: dict[str, SimulatedEngineServer] = {}  # process → the engine that its address leads to by now
         self.listed: dict[str, float] = {}  # process → when it last had a full list
         self.calm = False  # nothing fails or hangs by itself any more
         self.refusing = False  # a quota: starts are refused for now
@@ -409,7 +416,7 @@ class SimulatedEngine:
         self._installation = Installation(id="")
 
     def identity(self) -> EngineIdentity:
-        found: EngineIdentity = self._ask("identity", lambda: self._server.identity)
+        found: EngineIdentity = self._ask("identity", lambda: self._read_from.identity, reads=True)
         return found
 
     def bind(self, installation: Installation, *, claim: bool = False) -> None:
@@ -435,19 +442,21 @@ class SimulatedEngine:
         return seen
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        seen: Observation = self._ask(f"find {attempt}", lambda: self._server.find(attempt, uid))
+        seen: Observation = self._ask(f"find {attempt}", lambda: self._read_from.find(attempt, uid), reads=True)
         return seen
 
     def settle(self, attempt: AttemptId) -> None:
+        self._server._judge.on_settle(attempt)
         self._ask(f"settle {attempt}", lambda: self._server.settle(attempt))
 
     def forget(self, attempt: AttemptId) -> None:
         self._ask(f"forget {attempt}", lambda: self._server.forget(attempt, self._installation))
 
     def list(self) -> _Observations:
-        seen: _Observations = self._ask("list", lambda: self._server.listing(self._installation))
+        seen: _Observations = self._ask("list", lambda: self._read_from.listing(self._installation), reads=True)
         now = self._server.scheduler.now
-        self._server.listed[self._process.name] = now
+        if self._read_from is self._server:
+            self._server.listed[self._process.name] = now
         for observation in seen:
             attempt = self._server.attempts.get(observation.attempt)
             if attempt is not None and attempt.uid == observation.uid and observation.phase is Phase.RUNNING:
@@ -460,7 +469,7 @@ class SimulatedEngine:
         self._server._watches.append(news)
         try:
             while not stop.is_set():
-                if not self._reachable():
+                if not self._reachable() or self._read_from is not self._server:
                     raise EngineUnavailable("the watch was cut")
                 try:
                     seen = news.get(timeout=1.0)
@@ -474,7 +483,11 @@ class SimulatedEngine:
 
     def logs(self, attempt: AttemptId, *, follow: bool, stop: object = None, options: LogOptions = ALL_LOGS) -> Iterator[bytes]:
         """It prints its name."""
-        if not self._ask(f"logs of {attempt}", lambda: attempt in self._server.attempts):
+        try:
+            found = self._ask(f"logs of {attempt}", lambda: attempt in self._server.attempts)
+        finally:
+            self._server._judge.on_read(attempt)
+        if not found:
             raise AttemptUnknown(f"there is no {attempt}")
         return iter((str(attempt).encode(),))
 
@@ -485,7 +498,13 @@ class SimulatedEngine:
         link = self._server.link(self._process.machine)
         return self._server.up and link.up and not link.silent and not link.deaf
 
-    def _ask(self, what: str, action: Callable[[], Any]) -> Any:
+    @property
+    def _read_from(self) -> SimulatedEngineServer:
+        return self._server.misled.get(self._process.name, self._server)
+
+    def _ask(self, what: str, action: Callable[[], Any], *, reads: bool = False) -> Any:
+        if not reads and self._read_from is not self._server:
+            raise EngineUnavailable(f"{what}: forbidden")
         try:
             return self._server.call(what, action, _CALL_SECONDS)
         except Unanswered as error:
