@@ -104,16 +104,6 @@ MUTANTS = [
         ),
     ),
     Mutant(
-        "a first ledger does not compare that there is none",
-        (
-            Edit(
-                _TRANSACTION,
-                "guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))",
-                "guards += [Guard(keys.ledger(ledger.pool), ledger.seen_mod)] if ledger.seen_mod else []",
-            ),
-        ),
-    ),
-    Mutant(
         "a submission does not compare that there is no such task",
         (Edit(_CREATION, "*(Guard(self._keys.task(task_id), 0) for task_id in batch),", ""),),
     ),
@@ -378,10 +368,6 @@ MUTANTS = [
     Mutant(
         "output is kept without a compare of the term",
         (Edit(_LOG_KEEPER, "Guard(self._keys.leader, self._leadership.revision, on_create=True),", ""),),
-    ),
-    Mutant(
-        "output is kept without a compare of what was kept before",
-        (Edit(_LOG_KEEPER, "Guard(key, before.mod if before is not None else 0),", ""),),
     ),
     # -- errors of Tally's own, which are kept to the task that they are of
     Mutant(
