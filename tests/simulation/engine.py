@@ -402,7 +402,7 @@ class SimulatedEngineServer(Server):
             if rng.random() < 0.1:
                 continue  # missed
             for _ in range(2 if rng.random() < 0.1 else 1):
-                self.scheduler.after(rng.random() ** 4 * 3, lambda watch=watch: watch.put(seen))
+                self.scheduler.after(rng.random() ** 4 * 3, lambda watch=watch: watch.put((attempt.mark, seen)))
 
 
 class SimulatedEngine:
@@ -472,11 +472,10 @@ class SimulatedEngine:
                 if not self._reachable() or self._read_from is not self._server:
                     raise EngineUnavailable("the watch was cut")
                 try:
-                    seen = news.get(timeout=1.0)
+                    mark, seen = news.get(timeout=1.0)
                 except queue.Empty:
                     continue
-                attempt = self._server.attempts.get(seen.attempt)
-                if attempt is None or self._installation.owns(attempt.mark or self._installation.id):
+                if self._installation.owns(mark or self._installation.id):
                     sink(seen)
         finally:
             self._server._watches.remove(news)

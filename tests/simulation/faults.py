@@ -252,7 +252,7 @@ class Faults:
     def damage(self) -> None:
         """Somebody writes rubbish over a status or a ledger, or where a status is to come, and later puts it right again."""
         keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
-        prefix = self.scheduler.rng.choice((keys.state(""), keys.ledger(""), ""))
+        prefix = self.scheduler.rng.choice((keys.state(""), keys.ledger(""), keys.ledger(""), ""))
         candidates = [key for key in oracle.values if prefix and key.startswith(prefix)]
         if not prefix:
             candidates = [key for task in oracle.unfinished() if (key := keys.state(task)) not in oracle.values]
@@ -352,9 +352,15 @@ class Faults:
         simulation, computer = self.simulation, self._any()
         process = computer.process
         if simulation.keys.engine in simulation.oracle.values and process is not None and computer.engine is simulation.engine:
-            self.scheduler.note(f"{process.name} is led to another engine")
-            simulation.engine.misled[process.name] = simulation.other_engine
-            self._for_a_while(lambda: computer.crash() if computer.process is process else None)
+            if self.scheduler.rng.random() < 0.5:  # its folder was moved away, and another one is put in its place
+                self.unlist_attempt()
+
+            def lead() -> None:
+                self.scheduler.note(f"{process.name} is led to another engine")
+                simulation.engine.misled[process.name] = simulation.other_engine
+                self._for_a_while(lambda: computer.crash() if computer.process is process else None)
+
+            self._soon(self.scheduler.rng.random() * simulation.relist_seconds, lead)
 
     def adopt_engine(self) -> None:
         """An operator changes the record of the engine, and changes it again while the election that follows is under way."""
@@ -398,6 +404,10 @@ class Faults:
             self.simulation.engine.forge(AttemptId(task, last + 1 + self.scheduler.rng.randint(0, 2)))
 
     # -- details -----------------------------------------------------------------------------------------------------
+
+    def _soon(self, seconds: float, action: Callable[[], None]) -> None:
+        """Go on with a fault in a moment, unless all have ended by then."""
+        self.scheduler.after(seconds, lambda: None if self._ended else action())
 
     def _schedule(self, name: str) -> None:
         mean, method = FAULTS[name]
