@@ -287,10 +287,10 @@ class SimulatedEngineServer(Server):
             self._news(attempt)
 
     def move_out(self) -> None:
-        """The other installation has ended all of its attempts, and removed them."""
-        for attempt in [attempt for attempt in self.attempts.values() if attempt.mark]:
-            attempt.live = False
-            del self.attempts[attempt.id]
+        """The other installation has ended all of its attempts. Their names stay taken, as those of ours do (tombstones)."""
+        for attempt in self.attempts.values():
+            if attempt.mark:
+                attempt.live, attempt.ended = False, True
 
     def finish_all(self) -> None:
         """Nodes are back, and whatever runs rightly ends by itself within seconds; orphans wait to be stopped."""
