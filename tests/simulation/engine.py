@@ -19,6 +19,7 @@ from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
+from controller.runtime.actuator import Actuator
 from tests.simulation.concurrency import SimulatedEvent, SimulatedQueue
 from tests.simulation.network import Server, Unanswered
 from tests.simulation.scheduler import Process, Scheduler
@@ -426,8 +427,8 @@ class SimulatedEngine:
         return {}
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
-        if isinstance(leadership := getattr(confirm, "__self__", None), Leadership):
-            self._server._judge.on_effect(self._process.name, leadership)
+        if isinstance(actuator := getattr(confirm, "__self__", None), Actuator):
+            self._server._judge.on_effect(self._process.name, actuator._leadership)
         seen: Observation = self._ask(f"start {launch.attempt}", lambda: self._server.create(launch))
         if seen.awaits_start:
             if confirm is not None:

@@ -182,7 +182,6 @@ MUTANTS = [
             result = Committed(found.mod)""",
             ),
         ),
-        harmless="a late copy compares the revisions that its plan was made from: it applies only where nothing has changed since",
     ),
     # -- evidence
     Mutant(
@@ -492,13 +491,16 @@ def _mutate(where: str, edits: list[Edit], undo: list[tuple[Any, str, Any]]) -> 
     for edit in edits:
         assert edit.old in source, f"{where} no longer has {edit.old!r}"
         source = source.replace(edit.old, edit.new)
+    # Within a function of this parameter, `super()` finds its class.
+    source = "def make(__class__):\n" + textwrap.indent(source, " ") + f"\n return {name}"
     made: dict[str, Any] = {}
     exec(compile(source, f"<mutant of {where}>", "exec", __future__.annotations.compiler_flag), vars(module), made)
+    mutated = made["make"](owner)
     # A function that other modules have imported by name is replaced there too.
     users = [owner] if owners else [found for found in _modules() if vars(found).get(name) is before]
     for user in users:
         undo.append((user, name, before))
-        setattr(user, name, made[name])
+        setattr(user, name, mutated)
 
 
 def _modules() -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.client.submission import KnownPools, Submission, prepare
 from controller.core import codec
-from controller.core.errors import InvalidField
+from controller.core.errors import CorruptValue, InvalidField
 from controller.core.task import Request, RequestKind
 from controller.core.validation import parse_pool, parse_spec
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
@@ -132,7 +132,10 @@ class Users:
             spec = self.oracle.values.get(self.keys.task(task_id))
             if spec is None or status.state not in ("Failed", "Cancelled"):
                 continue
-            retention = codec.decode_spec(task_id, spec).spec.retention_seconds
+            try:
+                retention = codec.decode_spec(task_id, spec).spec.retention_seconds
+            except CorruptValue:
+                continue
             due = (status.finished_at or 0.0) + retention - self.now()
             if 0 < due < 30:
                 self.soon(due + self.scheduler.rng.random() * 0.02, lambda i=task_id: self.request(i, RequestKind.RETRY))
