@@ -127,10 +127,6 @@ MUTANTS = [
         "an election does not compare the records that it stands on",
         (Edit("election.foundation:lay", "guards.append(Guard(key, item.mod if item is not None else 0))", "pass"),),
     ),
-    Mutant(
-        "a leader looks at the leader key only between turns",
-        (Edit("runtime.replica:Replica._turn", "self._check_leader_key(tenure.leadership)  #", "pass  #"),),
-    ),
     # -- what is held is what runs
     Mutant(
         "what is held is what the spec asks for", (Edit("core.transitions:admitted", "hold=task.demand", "hold=spec.resources"),)
