@@ -145,12 +145,14 @@ class Attempts:
 
         `asked_at` is when it was asked for, None for what a watch brought. Once the stop of an object is proven nothing
         changes that any more. It proves nothing for another object of the same name, made anew after somebody removed the
-        first: which of the two is there now is told only by what was asked for since.
+        first: which of the two is there now is told only by what was asked for since. So is whether an object lives that
+        was seen in a terminal phase without proof: its node may have been given up too soon.
         """
         attempt = self.ensure(seen.attempt)
         before = attempt.observation
+        is_newest = asked_at is not None and asked_at >= attempt.seen_at
         if attempt.is_another(seen):
-            if asked_at is None or asked_at < attempt.seen_at:
+            if not is_newest:
                 return None
             before = None
         attempt.seen_at = now
@@ -159,8 +161,9 @@ class Attempts:
         if before is not None:
             if before.stopped or before == seen:
                 return None
-            if not seen.stopped and _LIVELINESS[seen.phase] < _LIVELINESS[before.phase] and before.phase is not Phase.UNKNOWN:
-                return None  # an older view of it that came late
+            is_earlier = not seen.stopped and _LIVELINESS[seen.phase] < _LIVELINESS[before.phase]
+            if is_earlier and (before.phase is Phase.RUNNING or (before.phase is not Phase.UNKNOWN and not is_newest)):
+                return None  # an older view of it that came late: what has run does not wait again
         if before is None or waiting_reason(before) != waiting_reason(seen):
             attempt.waits_since = now
         attempt.observation = seen

@@ -287,12 +287,13 @@ class Planner(Orphans):
         is_first_stop = bool(status.stopping) and not attempt.stop_failed  # it does not wait out the pause of a start
         if self._must_wait(attempt, draft.moment.now) and not is_first_stop:
             return
-        seen_uid = attempt.observation.uid if attempt.observation is not None else ""
+        # What was seen last is there now: somebody may have removed what was recorded, and a late start made it anew.
+        uid = (attempt.observation.uid if attempt.observation is not None else "") or status.uid
         if attempt.missing and not (status.stopping and attempt.must_be_told):
-            self._prove(attempt, status.uid or seen_uid, draft)
+            self._prove(attempt, uid, draft)
         elif status.stopping:
             grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
-            self._stop(attempt, grace, status.uid or (seen_uid if attempt.missing else ""), status.stopping, draft)
+            self._stop(attempt, grace, uid if status.uid or attempt.missing else "", status.stopping, draft)
         elif attempt.must_start and task.spec is not None:
             draft.plan.effects.append(self._start(attempt.id, task, status.hold, repeated=True))
             attempt.starting = True

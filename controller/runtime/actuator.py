@@ -15,6 +15,8 @@ from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineError, EngineUnavailable, checked
 from controller.runtime.inbox import EffectFailed, Found, Inbox, Started, StartRefused, StopSent
 from controller.runtime.standing import Standing
+from controller.store.base import Store, StoreError
+from controller.store.keys import Keys
 
 log = structlog.get_logger(__name__)
 
@@ -23,8 +25,18 @@ class Actuator:
     """One tenure's hands. An effect that has not begun when the term ends never begins."""
 
     def __init__(
-        self, engine: Engine, leadership: Leadership, standing: Standing, inbox: Inbox, clock: Clock, workers: int
+        self,
+        engine: Engine,
+        leadership: Leadership,
+        standing: Standing,
+        store: Store,
+        keys: Keys,
+        inbox: Inbox,
+        clock: Clock,
+        workers: int,
     ) -> None:
+        self._store = store
+        self._keys = keys
         self._clock = clock
         self._engine = engine
         self._leadership = leadership
@@ -65,7 +77,7 @@ class Actuator:
             failpoints.hit("before-effect")
             outcome: Started | StopSent | Found | None = None
             if isinstance(effect, Start):
-                outcome = Started(epoch, effect, checked(self._engine.start(effect.launch, self._leadership.check), effect.attempt))
+                outcome = Started(epoch, effect, checked(self._engine.start(effect.launch, self._confirm), effect.attempt))
             elif isinstance(effect, Stop):
                 seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
                 outcome = StopSent(epoch, effect, checked(seen, effect.attempt) if seen is not None else None)
@@ -94,6 +106,20 @@ class Actuator:
             log.warning("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
             if not isinstance(effect, Forget | Settle):
                 self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))
+
+    def _confirm(self) -> None:
+        """The term stands, by our clock and in the store: another replica may have deposed us while we were stopped.
+
+        Asked between the creation of an attempt and what lets it loose. Raises LeadershipLost, EngineUnavailable.
+        """
+        self._leadership.check()
+        try:
+            leader, _ = self._store.get(self._keys.leader, deadline=self._leadership.deadline)
+        except StoreError as error:
+            raise EngineUnavailable(f"not let loose, since the store does not tell who leads: {error}") from error
+        if leader is None or leader.create != self._leadership.revision:
+            self._leadership.end("the leader key is gone" if leader is None else "another replica leads")
+        self._leadership.check()
 
     def _find(self, effect: Prove) -> Observation:
         """What the recorded engine says of an attempt. Raises EngineUnavailable when it is another engine by now."""

@@ -80,7 +80,7 @@ class Tenure:
         self.installation = standing.installation.id
         self._inbox = inbox
         self._changing = changing
-        self._actuator = Actuator(engine, leadership, standing, inbox, clock, options.workers)
+        self._actuator = Actuator(engine, leadership, standing, store, keys, inbox, clock, options.workers)
         self._log_keeper = LogKeeper(engine, leadership, store, keys, inbox, clock)
         self._observer = Observer(engine, leadership, standing, inbox, clock, options.relist_seconds)
         self._planner = planner

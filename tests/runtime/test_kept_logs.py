@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from controller.engine.base import ALL_LOGS, EngineUnavailable, LogOptions
 from controller.engine.process import ProcessEngine
 from controller.runtime.inbox import Inbox, LogKept
 from controller.runtime.log_keeper import LogKeeper
-from controller.store.base import Delete, Guard, Put, Transaction
+from controller.store.base import Committed, Delete, Guard, Put, Refused, Transaction
 from controller.store.memory import MemoryStore
 from tests.runtime.conftest import CLOCK, CLUSTER, Start
 from tests.support.running import RecordingEngine, submit
@@ -91,12 +92,12 @@ def test_output_that_cannot_be_read_costs_no_task_and_no_term(client: Client, st
 # -- the write's guards ----------------------------------------------------------------------------------------------
 
 
-def keep(client: Client, engine: ProcessEngine, *, term: int, spec_create: int) -> int:
-    """What becomes of the log of `job-1`: the revision at which it was written, 0 when it was not."""
+def keep(client: Client, engine: ProcessEngine, *, term: int, spec_create: int, attempt: int = 1) -> int:
+    """What becomes of the log of `job-1` (or another `attempt`): the revision at which it was written, 0 when it was not."""
     inbox = Inbox()
     leadership = Leadership(term, 1, 0, CLOCK.boottime() + 30, CLOCK)
     keeper = LogKeeper(engine, leadership, client.store, client.keys, inbox, CLOCK)
-    keeper.keep(KeepLog(AttemptId("job", 1), spec_create))
+    keeper.keep(KeepLog(AttemptId("job", attempt), spec_create))
     (message,) = inbox.take(20)
     assert keeper.close(20)
     assert isinstance(message, LogKept)
@@ -132,3 +133,29 @@ def test_only_the_leader_writes_and_only_for_a_task_that_is_there(
     again, _ = store.get(client.keys.leader, deadline=CLOCK.boottime() + 5)
     assert again is not None
     assert keep(client, processes, term=again.create, spec_create=create) == 0
+
+
+def test_a_late_copy_of_an_earlier_write_is_refused(
+    memory: MemoryStore, client: Client, start: Start, processes: ProcessEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was sent twice, and arrives again when the next attempt's log stands there."""
+    replica = start(engine=processes)
+    replica.until_leading()
+    submit(client, "job", command=["false"], retry={"max_attempts": 2, "backoff_seconds": 0})
+    client.wait(["job"], timeout_seconds=30)
+    spec, _ = client.store.get(client.keys.task("job"), deadline=CLOCK.boottime() + 5)
+    leader, _ = client.store.get(client.keys.leader, deadline=CLOCK.boottime() + 5)
+    assert spec is not None
+    assert leader is not None
+    sent: list[Transaction] = []
+    real = client.store.commit
+
+    def commit(transaction: Transaction, **options: Any) -> Committed | Refused:
+        sent.append(transaction)
+        return real(transaction, **options)
+
+    monkeypatch.setattr(client.store, "commit", commit)
+    first = keep(client, processes, term=leader.create, spec_create=spec.create)
+    assert keep(client, processes, term=leader.create, spec_create=spec.create, attempt=2) > first > 0
+    late, _ = sent
+    assert isinstance(real(late, deadline=CLOCK.boottime() + 5), Refused)

@@ -67,6 +67,18 @@ def test_a_first_status_compares_the_spec(stage: Stage, put_again: bool) -> None
     assert not stored(stage, stage.keys.request("job", "cancel"))
 
 
+@pytest.mark.parametrize("kind", ["states/job", "ledgers/default"])
+def test_what_somebody_wrote_meanwhile_is_not_overwritten(stage: Stage, kind: str) -> None:
+    """A first status, and a pool's first ledger, compare that there is none."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    stage.put(stage.keys.prefix + kind, b"{")
+    assert starts(leader.run()) == []
+    item, _ = stage.store.get(stage.keys.prefix + kind, deadline=stage.clock.boottime() + 5)
+    assert item is not None
+    assert item.value == b"{"
+
+
 def test_a_running_task_is_not_stopped_for_a_spec_that_is_back(stage: Stage) -> None:
     """Deleted and put again by hand: what was decided without a spec compares that there is none."""
     stage.submit("job")

@@ -6,6 +6,7 @@ import pytest
 
 from controller.core import codec
 from controller.core.lifecycle import State
+from controller.core.plan import Prove, Stop
 from controller.core.task import Phase, RequestKind
 from controller.core.validation import parse_spec
 from controller.runtime.inbox import Started, StartRefused
@@ -241,6 +242,51 @@ def test_an_unknown_phase_that_recovers(stage: Stage) -> None:
     leader.run()
     assert stage.state("job") == State.SUCCEEDED
     stage.check()
+
+
+def test_an_attempt_that_was_declared_dead_and_is_shown_alive_since(stage: Stage) -> None:
+    """A terminal phase without proof is no last word: what was asked for since counts, what comes late does not."""
+    stage.submit("job", on_lost={"replace_after": "10m"}, retry={"max_attempts": 2, "backoff_seconds": 0})
+    leader = leader_of(stage)
+    run_to(stage, leader, "job", Phase.RUNNING)
+    stage.clock.move(1)
+    began = stage.clock.now()
+    stage.clock.move(1)
+    leader.see(observation(("job", 1), Phase.FAILED, stopped=False, reason="NodeLost"))
+    leader.see(observation(("job", 1), Phase.RUNNING))
+    leader.list_engine(observation(("job", 1), Phase.RUNNING), began=began)
+    leader.run()
+    assert stage.status("job").lost_since is not None, "a late event, and a list that began before"  # type: ignore[union-attr]
+    stage.clock.move(60)
+    leader.list_engine(observation(("job", 1), Phase.RUNNING))
+    leader.run()
+    assert stage.status("job").lost_since is None  # type: ignore[union-attr]
+    stage.clock.move(601)
+    assert leader.run() == [], "it runs, and is not replaced"
+    leader.see(observation(("job", 1), Phase.SUCCEEDED))
+    leader.run()
+    assert stage.state("job") == State.SUCCEEDED
+    stage.check()
+
+
+def test_what_is_there_now_is_what_is_stopped_and_asked_for(stage: Stage) -> None:
+    """Somebody removed the object that was recorded, and a late start made it anew under its name."""
+    stage.submit("job")
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    leader.see(observation(("job", 1), Phase.RUNNING, uid="first"))
+    leader.run()
+    stage.clock.move(1)
+    leader.list_engine(observation(("job", 1), Phase.RUNNING, uid="second"))
+    stage.request("job", RequestKind.CANCEL)
+    leader.sync()
+    (stop,) = [effect for effect in leader.run() if isinstance(effect, Stop)]
+    assert stop.uid == "second"
+    leader.acknowledge([stop])
+    stage.clock.move(1)
+    leader.list_engine()
+    (prove,) = [effect for effect in leader.run() if isinstance(effect, Prove)]
+    assert prove.uid == "second"
 
 
 def test_an_operator_confirms_that_a_lost_attempt_stopped(stage: Stage) -> None:

@@ -175,6 +175,20 @@ def test_the_main_containers_end_stops_the_rest_and_is_the_result(stage: Stage, 
     stage.check()
 
 
+def test_it_is_stopped_when_its_end_is_seen_after_a_terminal_phase_without_proof(stage: Stage) -> None:
+    """Its node was given up, and is back: the others would run for ever, were that taken for an older view."""
+    leader = started(stage)
+    leader.see(observation(("job", 1), Phase.FAILED, uid="u", stopped=False, reason="NodeLost"))
+    leader.run()
+    stage.clock.move(60)
+    leader.list_engine(main_ended("job", 2))
+    assert stops(leader.run()) == ["job-1"]
+    leader.see(observation(("job", 1), Phase.FAILED, uid="u"))
+    leader.run()
+    assert (stage.state("job"), stage.held()) == (State.FAILED, {})
+    stage.check()
+
+
 def test_it_is_stopped_even_if_it_was_never_seen_running(stage: Stage) -> None:
     stage.submit("job")
     leader = stage.leader()

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from controller import bulkhead
+from controller import bulkhead, failpoints
 from controller.election import sentinel, session, term
 from controller.runtime import actuator, candidacy, follower, inbox, log_keeper, observer, readers, replica
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
@@ -175,8 +175,11 @@ class SimulatedClock:
 
 
 @contextmanager
-def installed(scheduler: Scheduler, sockets: dict[str, SimpleNamespace]) -> Iterator[None]:
-    """Production code waits and starts threads on this scheduler; `sockets` are twins of the sentinel's other modules."""
+def installed(scheduler: Scheduler, sockets: dict[str, SimpleNamespace], hit: Callable[..., None]) -> Iterator[None]:
+    """Production code waits and starts threads on this scheduler; `sockets` are twins of the sentinel's other modules.
+
+    `hit` is told of each failpoint that is passed.
+    """
     threading_twin = SimpleNamespace(
         Thread=lambda target, name, daemon: SimulatedThread(scheduler, target, name, daemon),
         Event=lambda: SimulatedEvent(scheduler),
@@ -186,6 +189,7 @@ def installed(scheduler: Scheduler, sockets: dict[str, SimpleNamespace]) -> Iter
     queue_twin = SimpleNamespace(SimpleQueue=_QueueFactory(scheduler), Empty=queue.Empty)
     replaced = [(module, "threading", threading_twin) for module in THREADED] + [(module, "queue", queue_twin) for module in QUEUED]
     replaced += [(sentinel, name, twin) for name, twin in sockets.items()]
+    replaced += [(failpoints, "hit", hit)]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     for module, name, twin in replaced:
         setattr(module, name, twin)
@@ -196,11 +200,17 @@ def installed(scheduler: Scheduler, sockets: dict[str, SimpleNamespace]) -> Iter
             setattr(module, name, real)
 
 
+KEPT_APART = ("planning", "admission", "control-loop")
+"""Where an error that was planted on a task may be caught."""
+
+
 @contextmanager
 def errors_found_by(scheduler: Scheduler) -> Iterator[None]:
     """What production code catches because nobody expected it ends the run: it is a finding, however well it was kept apart."""
 
     def found(where: str, error: BaseException, **about: str) -> None:
+        if getattr(error, "is_planted", False) and where in KEPT_APART:
+            return
         caught = ThreadDied(f"{where} ({', '.join(about.values())}) raised {type(error).__name__}: {error}")
         caught.__cause__ = error
         scheduler.failure = scheduler.failure or (error if getattr(error, "is_finding", False) else caught)

@@ -19,6 +19,7 @@ from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
+from controller.runtime.actuator import Actuator
 from tests.simulation.concurrency import SimulatedEvent, SimulatedQueue
 from tests.simulation.network import Server, Unanswered
 from tests.simulation.scheduler import Process, Scheduler
@@ -43,7 +44,9 @@ class Attempt:
         self.asked: Vector | None = None  # what it takes of its node
         self.started_at: float | None = None
         self.node_lost = False  # nobody can tell: reported as lost, without proof
-        self.declared_dead = False  # the platform reports Failed for what its lost node may still run, as Kubernetes does
+        # The platform reports Failed for what its lost node may still run, as Kubernetes does. Here that is taken back when
+        # the node is back; kubelets never do, but a status patched by hand, or an API server restored from a backup, can.
+        self.declared_dead = False
         self.stop_wanted = False  # asked for while the node was lost
         self.removed = False  # by hand
         self.unlisted_until = 0.0  # lists and watches lack it: its folder was moved, or its label taken off
@@ -66,6 +69,12 @@ class Judge(Protocol):
     def on_run(self, attempt: Attempt) -> None:
         """A process of the attempt begins to run."""
 
+    def on_read(self, attempt: AttemptId) -> None:
+        """A replica asked for the output of an attempt, and was answered or has given up."""
+
+    def on_settle(self, attempt: AttemptId) -> None:
+        """A replica is about to settle an attempt."""
+
     def on_touch(self, attempt: Attempt, what: str) -> None:
         """A request to stop, or to remove, an attempt has arrived."""
 
@@ -87,6 +96,7 @@ class SimulatedEngineServer(Server):
         self.attempts: dict[AttemptId, Attempt] = {}
         self.every: dict[str, list[Attempt]] = {}  # task → all its attempts, forgotten and removed ones too
         self.removed: set[AttemptId] = set()  # names whose attempt was deleted by hand; they stay taken
+        self.misled: dict[str, SimulatedEngineServer] = {}  # process → the engine that its address leads to by now
         self.listed: dict[str, float] = {}  # process → when it last had a full list
         self.calm = False  # nothing fails or hangs by itself any more
         self.refusing = False  # a quota: starts are refused for now
@@ -278,10 +288,10 @@ class SimulatedEngineServer(Server):
             self._news(attempt)
 
     def move_out(self) -> None:
-        """The other installation has ended all of its attempts, and removed them."""
-        for attempt in [attempt for attempt in self.attempts.values() if attempt.mark]:
-            attempt.live = False
-            del self.attempts[attempt.id]
+        """The other installation has ended all of its attempts. Their names stay taken, as those of ours do (tombstones)."""
+        for attempt in self.attempts.values():
+            if attempt.mark:
+                attempt.live, attempt.ended = False, True
 
     def finish_all(self) -> None:
         """Nodes are back, and whatever runs rightly ends by itself within seconds; orphans wait to be stopped."""
@@ -393,7 +403,7 @@ class SimulatedEngineServer(Server):
             if rng.random() < 0.1:
                 continue  # missed
             for _ in range(2 if rng.random() < 0.1 else 1):
-                self.scheduler.after(rng.random() ** 4 * 3, lambda watch=watch: watch.put(seen))
+                self.scheduler.after(rng.random() ** 4 * 3, lambda watch=watch: watch.put((attempt.mark, seen)))
 
 
 class SimulatedEngine:
@@ -407,7 +417,7 @@ class SimulatedEngine:
         self._installation = Installation(id="")
 
     def identity(self) -> EngineIdentity:
-        found: EngineIdentity = self._ask("identity", lambda: self._server.identity)
+        found: EngineIdentity = self._ask("identity", lambda: self._read_from.identity, reads=True)
         return found
 
     def bind(self, installation: Installation, *, claim: bool = False) -> None:
@@ -417,8 +427,8 @@ class SimulatedEngine:
         return {}
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
-        if isinstance(leadership := getattr(confirm, "__self__", None), Leadership):
-            self._server._judge.on_effect(self._process.name, leadership)
+        if isinstance(actuator := getattr(confirm, "__self__", None), Actuator):
+            self._server._judge.on_effect(self._process.name, actuator._leadership)
         seen: Observation = self._ask(f"start {launch.attempt}", lambda: self._server.create(launch))
         if seen.awaits_start:
             if confirm is not None:
@@ -433,19 +443,21 @@ class SimulatedEngine:
         return seen
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        seen: Observation = self._ask(f"find {attempt}", lambda: self._server.find(attempt, uid))
+        seen: Observation = self._ask(f"find {attempt}", lambda: self._read_from.find(attempt, uid), reads=True)
         return seen
 
     def settle(self, attempt: AttemptId) -> None:
+        self._server._judge.on_settle(attempt)
         self._ask(f"settle {attempt}", lambda: self._server.settle(attempt))
 
     def forget(self, attempt: AttemptId) -> None:
         self._ask(f"forget {attempt}", lambda: self._server.forget(attempt, self._installation))
 
     def list(self) -> _Observations:
-        seen: _Observations = self._ask("list", lambda: self._server.listing(self._installation))
+        seen: _Observations = self._ask("list", lambda: self._read_from.listing(self._installation), reads=True)
         now = self._server.scheduler.now
-        self._server.listed[self._process.name] = now
+        if self._read_from is self._server:
+            self._server.listed[self._process.name] = now
         for observation in seen:
             attempt = self._server.attempts.get(observation.attempt)
             if attempt is not None and attempt.uid == observation.uid and observation.phase is Phase.RUNNING:
@@ -458,21 +470,24 @@ class SimulatedEngine:
         self._server._watches.append(news)
         try:
             while not stop.is_set():
-                if not self._reachable():
+                if not self._reachable() or self._read_from is not self._server:
                     raise EngineUnavailable("the watch was cut")
                 try:
-                    seen = news.get(timeout=1.0)
+                    mark, seen = news.get(timeout=1.0)
                 except queue.Empty:
                     continue
-                attempt = self._server.attempts.get(seen.attempt)
-                if attempt is None or self._installation.owns(attempt.mark or self._installation.id):
+                if self._installation.owns(mark or self._installation.id):
                     sink(seen)
         finally:
             self._server._watches.remove(news)
 
     def logs(self, attempt: AttemptId, *, follow: bool, stop: object = None, options: LogOptions = ALL_LOGS) -> Iterator[bytes]:
         """It prints its name."""
-        if not self._ask(f"logs of {attempt}", lambda: attempt in self._server.attempts):
+        try:
+            found = self._ask(f"logs of {attempt}", lambda: attempt in self._server.attempts)
+        finally:
+            self._server._judge.on_read(attempt)
+        if not found:
             raise AttemptUnknown(f"there is no {attempt}")
         return iter((str(attempt).encode(),))
 
@@ -483,7 +498,13 @@ class SimulatedEngine:
         link = self._server.link(self._process.machine)
         return self._server.up and link.up and not link.silent and not link.deaf
 
-    def _ask(self, what: str, action: Callable[[], Any]) -> Any:
+    @property
+    def _read_from(self) -> SimulatedEngineServer:
+        return self._server.misled.get(self._process.name, self._server)
+
+    def _ask(self, what: str, action: Callable[[], Any], *, reads: bool = False) -> Any:
+        if not reads and self._read_from is not self._server:
+            raise EngineUnavailable(f"{what}: forbidden")
         try:
             return self._server.call(what, action, _CALL_SECONDS)
         except Unanswered as error:

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from controller.core.installation import decode_engine, encode
 from controller.core.task import AttemptId
 from tests.simulation.network import Link, Server
 from tests.simulation.oracle import USER
+from tests.simulation.poison import POINTS
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Computer, Simulation
@@ -49,7 +53,10 @@ FAULTS: dict[str, tuple[float, str]] = {
     "unlisted": (4.0, "unlist_attempt"),
     "made-by-hand": (5.0, "forge_attempt"),
     "other-engine": (4.0, "change_engine"),
+    "engine-adopted": (8.0, "adopt_engine"),
+    "engine-misled": (5.0, "mislead"),
     "other-installation": (4.0, "settle_in"),
+    "poison": (5.0, "poison"),
 }
 
 
@@ -192,7 +199,7 @@ class Faults:
 
     def hold_up_commit(self) -> None:
         """One transaction arrives when its sender has long sent another copy, or has given up."""
-        self.simulation.etcd.holds_up = "commit"
+        self.simulation.etcd.holds_up = self.scheduler.rng.choice(("commit", "commit log/"))
 
     def stall_watch(self) -> None:
         """A watch falls silent while all else is answered."""
@@ -243,23 +250,25 @@ class Faults:
             etcd.do(lambda store: store.revoke(lease, deadline=1e18), "user")
 
     def damage(self) -> None:
-        """Somebody writes rubbish over a status or a ledger, and later puts back what stood there."""
+        """Somebody writes rubbish over a status or a ledger, or where a status is to come, and later puts it right again."""
         keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
-        prefix = self.scheduler.rng.choice((keys.state(""), keys.ledger("")))
-        candidates = [key for key in oracle.values if key.startswith(prefix)]
+        prefix = self.scheduler.rng.choice((keys.state(""), keys.ledger(""), keys.ledger(""), ""))
+        candidates = [key for key in oracle.values if prefix and key.startswith(prefix)]
+        if not prefix:
+            candidates = [key for task in oracle.unfinished() if (key := keys.state(task)) not in oracle.values]
         if not candidates:
             return
         key = self.scheduler.rng.choice(candidates)
 
         def strike() -> None:
-            value = oracle.values.get(key, RUBBISH)
-            if value == RUBBISH or self._ended:
+            value = oracle.values.get(key)
+            if value == RUBBISH or (value is None) is bool(prefix) or self._ended:
                 return
             users.put_bytes(key, RUBBISH)
 
             def undo() -> None:
                 if oracle.values.get(key) == RUBBISH:
-                    users.put_bytes(key, value)
+                    users.put_bytes(key, value) if value is not None else users.delete(key)
 
             self._for_a_while(undo)
 
@@ -338,11 +347,50 @@ class Faults:
             computer.engine = simulation.other_engine if computer.engine is simulation.engine else simulation.engine
             computer.crash()
 
+    def mislead(self) -> None:
+        """A replica's address of the engine leads to another one, which it may read, and no more, until it is started anew."""
+        simulation, computer = self.simulation, self._any()
+        process = computer.process
+        if simulation.keys.engine in simulation.oracle.values and process is not None and computer.engine is simulation.engine:
+            if self.scheduler.rng.random() < 0.5:  # its folder was moved away, and another one is put in its place
+                self.unlist_attempt()
+
+            def lead() -> None:
+                self.scheduler.note(f"{process.name} is led to another engine")
+                simulation.engine.misled[process.name] = simulation.other_engine
+                self._for_a_while(lambda: computer.crash() if computer.process is process else None)
+
+            self._soon(self.scheduler.rng.random() * simulation.relist_seconds, lead)
+
+    def adopt_engine(self) -> None:
+        """An operator changes the record of the engine, and changes it again while the election that follows is under way."""
+        keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
+
+        def adopt() -> None:
+            if keys.engine in oracle.values:
+                record = decode_engine(oracle.values[keys.engine])
+                engine = replace(record.engine, details={"address": f"at {self.scheduler.now:.6f}"})
+                users.put_bytes(keys.engine, encode(replace(record, engine=engine), "adopt"))
+                users.delete(keys.leader)
+
+        adopt()
+        self._for_a_while(adopt, longest=0.2)
+
     def settle_in(self) -> None:
         """Another installation of our cluster's name starts an attempt under a name that ours may want."""
         task = self.scheduler.rng.choice([*self.simulation.oracle.accepted, "of-nobody"])
         number = max(self.simulation.oracle.admitted.get(task, 0), 0) + self.scheduler.rng.randint(1, 2)
         self.simulation.engine.settle_in(AttemptId(task, number))
+
+    def poison(self) -> None:
+        """An error of Tally's own: raised whenever a leader looks at one task, or is about to commit what it decided on it."""
+        rng, oracle, poisons = self.scheduler.rng, self.simulation.oracle, self.simulation.poisons
+        tasks = oracle.unfinished() or list(oracle.accepted)
+        if tasks:
+            task_id = rng.choice(tasks)
+            poisons.plant(task_id, rng.choice(POINTS))
+            if rng.random() < 0.5:  # else it is there until somebody mends it
+                self.scheduler.after(rng.random() * 10, lambda: poisons.draw(task_id))
 
     def forge_attempt(self) -> None:
         """Somebody makes an attempt by hand, in our name, of a task that holds nothing."""
@@ -356,6 +404,10 @@ class Faults:
             self.simulation.engine.forge(AttemptId(task, last + 1 + self.scheduler.rng.randint(0, 2)))
 
     # -- details -----------------------------------------------------------------------------------------------------
+
+    def _soon(self, seconds: float, action: Callable[[], None]) -> None:
+        """Go on with a fault in a moment, unless all have ended by then."""
+        self.scheduler.after(seconds, lambda: None if self._ended else action())
 
     def _schedule(self, name: str) -> None:
         mean, method = FAULTS[name]

@@ -45,12 +45,19 @@ _RECONCILER = "runtime.reconciler:Reconciler"
 _PLANNER = "core.planner:Planner"
 _INTAKE = "core.intake:Intake"
 _SENTINEL = "election.sentinel:Sentinel"
+_CREATION = "client.submission:Submission._creation"
+_CAMPAIGN = "election.elector:Elector._campaign"
+_LOG_KEEPER = "runtime.log_keeper:LogKeeper._write"
 
 _TAKEN_FOR_STOPPED = Edit(
     f"{_INTAKE}.listed",
     "self._attempts.ensure(attempt_id).missing = True",
     "self.observed(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True, reason='Gone'), now)",
 )
+
+_CHECK_ENGINE = "self._standing.check_engine(self._engine, self._leadership)"
+_LIST_UNCHECKED = Edit("runtime.observer:Observer._believable_list", _CHECK_ENGINE, "pass")
+_ANSWER_UNCHECKED = Edit("runtime.actuator:Actuator._find", _CHECK_ENGINE, "pass")
 
 MUTANTS = [
     # -- the fence: what a transaction compares
@@ -87,8 +94,38 @@ MUTANTS = [
         (Edit("core.decide:_waiting", ", compares_pool=True", ""),),
     ),
     Mutant(
-        "a leader looks at the leader key only between turns",
-        (Edit("runtime.replica:Replica._turn", "self._check_leader_key(tenure.leadership)  #", "pass  #"),),
+        "a first status does not compare that there is none",
+        (
+            Edit(
+                _TRANSACTION,
+                "guards.append(Guard(keys.state(change.task_id), change.seen_mod))",
+                "guards += [Guard(keys.state(change.task_id), change.seen_mod)] if change.seen_mod else []",
+            ),
+        ),
+    ),
+    Mutant(
+        "a submission does not compare that there is no such task",
+        (Edit(_CREATION, "*(Guard(self._keys.task(task_id), 0) for task_id in batch),", ""),),
+    ),
+    Mutant(
+        "a submission does not compare that no status is left",
+        (Edit(_CREATION, "*(Guard(self._keys.state(task_id), 0) for task_id in batch),", ""),),
+    ),
+    Mutant(
+        "a submission does not compare the pool that it was checked against",
+        (Edit(_CREATION, "*(Guard(self._keys.pool(name), mod) for name, mod in pools.items()),", ""),),
+    ),
+    Mutant(
+        "an election does not compare that nobody leads",
+        (Edit(_CAMPAIGN, "Guard(self._keys.leader, 0, on_create=True), ", ""),),
+    ),
+    Mutant(
+        "an election does not compare the epoch",
+        (Edit(_CAMPAIGN, ", Guard(self._keys.epoch, seen_epoch.mod if seen_epoch else 0)]", "]"),),
+    ),
+    Mutant(
+        "an election does not compare the records that it stands on",
+        (Edit("election.foundation:lay", "guards.append(Guard(key, item.mod if item is not None else 0))", "pass"),),
     ),
     # -- what is held is what runs
     Mutant(
@@ -141,7 +178,6 @@ MUTANTS = [
             result = Committed(found.mod)""",
             ),
         ),
-        harmless="a late copy compares the revisions that its plan was made from: it applies only where nothing has changed since",
     ),
     # -- evidence
     Mutant(
@@ -292,6 +328,9 @@ MUTANTS = [
         "a replica with another engine leads",
         (Edit("core.installation:difference", "if own.name != recorded.name:", "return ''\n    if own.name != recorded.name:"),),
     ),
+    Mutant("a list of another engine is believed", (_LIST_UNCHECKED,)),
+    Mutant("another engine's answer proves an end", (_ANSWER_UNCHECKED,)),
+    Mutant("what another engine lacks has gone", (_LIST_UNCHECKED, _ANSWER_UNCHECKED)),
     Mutant(
         "another installation's attempts are listed as ours",
         (Edit("core.installation:Installation.owns", "mark == self.id if mark else self.adopts_unmarked", "True"),),
@@ -302,6 +341,56 @@ MUTANTS = [
             Edit("election.foundation:_installation", "found = _read(", "told, found = '', _read("),
             Edit("election.foundation:_installation", "if found is None:", "if True:"),
         ),
+    ),
+    # -- the output that is kept
+    Mutant("no output is kept", (Edit(f"{_PLANNER}._must_keep_log", "return ends and", "return False and"),)),
+    Mutant(
+        "output is kept that nobody wants",
+        (Edit("core.kept_log:is_wanted", "return spec.keep_logs if", "return True if"),),
+    ),
+    Mutant(
+        "an end is settled before its output is kept",
+        (Edit("core.orphans:Orphans._plan_attempt", "attempt.busy", "(attempt.starting or attempt.stopping or attempt.proving)"),),
+    ),
+    Mutant(
+        "a removal does not count the output that is being kept",
+        (Edit(f"{_PLANNER}._plan_task", "may_have_log=any(", "may_have_log=False and any("),),
+    ),
+    Mutant(
+        "output is kept without a compare of its task",
+        (Edit(_LOG_KEEPER, "Guard(self._keys.task(task_id), effect.spec_create, on_create=True),", ""),),
+    ),
+    Mutant(
+        "output is kept without a compare of the term",
+        (Edit(_LOG_KEEPER, "Guard(self._keys.leader, self._leadership.revision, on_create=True),", ""),),
+    ),
+    # -- errors of Tally's own, which are kept to the task that they are of
+    Mutant(
+        "an error on one task ends the term",
+        (
+            Edit(
+                f"{_PLANNER}._plan_tasks",
+                'self._set_aside(task_id, "planning", error, draft.moment.now)',
+                "raise error from None",
+            ),
+        ),
+    ),
+    Mutant("what is set aside is not recorded", (Edit(f"{_PLANNER}._plan_asides", "if holds is not is_stored:", "if False:"),)),
+    Mutant(
+        "a record of what is set aside is not heeded",
+        (Edit("core.compartments:Compartments._apply_aside", "self.asides[task_id] = ", "_ = "),),
+    ),
+    Mutant(
+        "what is set aside is never looked at again",
+        (Edit("core.quarantine:Aside.holds_for", "self.seen == seen_of(task)", "True"),),
+    ),
+    Mutant(
+        "a second term that ends by one task blames none",
+        (Edit(f"{_RECONCILER}.blame", "if plan is not None and", "if False and"),),
+    ),
+    Mutant(
+        "a term that ends by an error makes none careful",
+        (Edit("runtime.tenure:_ended_unexpectedly", "return ", "return False and "),),
     ),
     # -- the sentinel, which deposes leaders whose process is gone
     Mutant(
@@ -398,13 +487,16 @@ def _mutate(where: str, edits: list[Edit], undo: list[tuple[Any, str, Any]]) -> 
     for edit in edits:
         assert edit.old in source, f"{where} no longer has {edit.old!r}"
         source = source.replace(edit.old, edit.new)
+    # Within a function of this parameter, `super()` finds its class.
+    source = "def make(__class__):\n" + textwrap.indent(source, " ") + f"\n return {name}"
     made: dict[str, Any] = {}
     exec(compile(source, f"<mutant of {where}>", "exec", __future__.annotations.compiler_flag), vars(module), made)
+    mutated = made["make"](owner)
     # A function that other modules have imported by name is replaced there too.
     users = [owner] if owners else [found for found in _modules() if vars(found).get(name) is before]
     for user in users:
         undo.append((user, name, before))
-        setattr(user, name, made[name])
+        setattr(user, name, mutated)
 
 
 def _modules() -> list[Any]:

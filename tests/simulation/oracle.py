@@ -7,11 +7,13 @@ and who wrote. It is slower of mind than the core on purpose: sums, lists and th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from controller.core import codec, kept_log
 from controller.core.demand import check_satisfiable, demand
 from controller.core.errors import CorruptValue, InvalidField
+from controller.core.installation import decode_engine, decode_installation
 from controller.core.invariants import Severity, check_world
 from controller.core.resources import ZERO, Vector
 from controller.core.task import AttemptId, RequestKind, Status, Step
@@ -41,6 +43,15 @@ BURST, BURST_SECONDS = 5, 60.0
 """So many leaders may be deposed by one replica within so many seconds of its clock."""
 
 FINISHED = ("Succeeded", "Failed", "Cancelled")
+
+
+class LogDue(NamedTuple):
+    """An attempt's output is to be kept, by the leader of this epoch. `is_calm`: nothing goes wrong, so that nothing excuses it."""
+
+    epoch: int
+    is_calm: bool
+
+
 USER = "user"
 
 
@@ -68,6 +79,7 @@ class Oracle:
         self.values: dict[str, bytes] = {}
         self.creates: dict[str, int] = {}
         self.statuses: dict[str, Status] = {}
+        self.rubbish: dict[str, None] = {}  # tasks whose first status was put by hand, and cannot be read
         self.frozen: dict[str, Status] = {}  # damaged by hand: what stood there
         self.mended: dict[str, int] = {}  # written by hand, and by no leader since: task → the term that it names
         self.ledgers: dict[str, Vector] = {}
@@ -78,10 +90,15 @@ class Oracle:
         self.epochs: dict[int, int] = {}  # epoch → term
         self.transitions: dict[str, int] = {}  # how often each state was entered
         self.logs_kept = 0
+        self.log_due: dict[AttemptId, LogDue] = {}  # whose output is to be kept: its end was committed
+        self.log_read: dict[AttemptId, None] = {}  # whose output was asked for, and the answer was there
+        self.specs_put: dict[str, int] = {}  # task → how often a spec of this name was put
         self.admitted: dict[str, int] = {}  # task → the highest attempt that was ever admitted
         self.abandoned: dict[str, int] = {}  # task → attempts up to this number were given up by their `on_lost`: they may run
         self.machines: dict[str, Machine] = {}
         self.leaderships: Callable[[], list[tuple[str, Leadership]]] = list
+        self.check_aside: Callable[[str], None] = lambda task_id: None
+        self.revision_of: Callable[[str], int] = lambda process: 0  # up to which its model knows what stands in etcd
         self.elected_at = 0.0
         self.deposed_at: dict[str, list[float]] = {}  # process → when it deposed leaders, by its machine's clock
         self.ttl = 0.0  # of the leader's lease, in seconds
@@ -129,6 +146,16 @@ class Oracle:
         if leadership.revision in self.expired:
             raise Violation("I7", f"{process} starts an attempt in the term {leadership.revision}, whose lease has run out")
 
+    def on_read(self, attempt: AttemptId) -> None:
+        """A leader has asked for the output of an attempt, and was answered, or not."""
+        self.log_read[attempt] = None
+
+    def on_settle(self, attempt: AttemptId) -> None:
+        """A leader lets the engine go of an attempt: what is to be kept of it was read before."""
+        due = self.log_due.get(attempt)
+        if due is not None and due.epoch == max(self.epochs) and attempt not in self.log_read:
+            raise Violation("layout", f"{attempt} was settled before its output was read", attempt.task_id)
+
     def holds(self, attempt: AttemptId) -> bool:
         """Whether its task holds resources for it."""
         status = self.statuses.get(attempt.task_id) or self.frozen.get(attempt.task_id)
@@ -170,6 +197,8 @@ class Oracle:
                 self.values[event.key] = event.item.value
                 self.creates[event.key] = event.item.create
         if writer not in ("", USER):
+            if self.keys.epoch in changed:
+                self._check_foundation(writer)
             self._check_requests(batch, before)
             for pool in sorted({*self.held, *self.ledgers}):
                 self._check_balance(pool)
@@ -216,13 +245,40 @@ class Oracle:
             self.epochs[epoch] = event.mod
             self.elected_at = self.scheduler.now
 
+    def _check_foundation(self, writer: str) -> None:
+        """What a term says that it stands on is what stands in etcd as it begins."""
+        record = codec.decode_mapping(self.values[self.keys.term(max(self.epochs))])
+        installation = decode_installation(self.values[self.keys.installation]).id
+        engine = codec.to_builtins(decode_engine(self.values[self.keys.engine]).engine)
+        if (record["installation"], record["engine"]) != (installation, engine):
+            raise Violation("I7", f"{writer} was elected on {record['engine']}, and the record is of {engine}")
+
     def _on_tasks(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is not None:
             if writer != USER:
                 raise Violation("I7", f"the spec of {task_id} was written by {writer}", task_id)
             self.accepted.setdefault(task_id, event.mod)
+            self.specs_put[task_id] = self.specs_put.get(task_id, 0) + 1
         elif writer != USER and self.keys.state(task_id) not in changed and self.keys.state(task_id) in self.values:
             raise Violation("I6", f"the spec of {task_id} was removed, and its status was not", task_id)
+
+    def _on_quarantined(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+        if event.item is not None:
+            self._check_writer(event.item.value, f"what sets {task_id} aside", writer)
+            self.check_aside(task_id)
+
+    @contextlib.contextmanager
+    def creating(self, task_id: str, pool: str, pool_mod: int) -> Iterator[None]:
+        """The client creates a task, within this: one that is not there, nor what is left of it; in the pool that it has seen."""
+        there = [key for key in (self.keys.task(task_id), self.keys.state(task_id)) if key in self.values]
+        item, accepted = self.etcd.get(self.keys.pool(pool)), self.specs_put.get(task_id, 0)
+        yield
+        if self.specs_put.get(task_id, 0) == accepted:
+            return  # refused
+        if there:
+            raise Violation("I6", f"{task_id} was submitted, although there is {there[-1]}", task_id)
+        if item is None or item.mod != pool_mod:
+            raise Violation("I6", f"{task_id} was submitted to another pool {pool} than it was checked against", task_id)
 
     def _on_pools(self, event: Event, pool: str, changed: set[str], writer: str) -> None:
         self.capacities[pool] = ZERO
@@ -256,6 +312,10 @@ class Oracle:
 
     def _on_states(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
         old = self.statuses.pop(task_id, None)
+        if writer == USER:
+            self.rubbish.pop(task_id, None)
+        elif task_id in self.rubbish:
+            raise Violation("layout", f"{writer} wrote over a status that it cannot have read: {task_id}", task_id)
         if event.item is None:
             if writer == USER:  # foreign ones, which held nothing
                 self.frozen.pop(task_id, None)
@@ -270,6 +330,8 @@ class Oracle:
                 raise Violation("I3", f"the status of {task_id} was damaged by {writer}", task_id) from None
             if old is not None:
                 self.frozen[task_id] = old
+            elif task_id not in self.frozen:
+                self.rubbish[task_id] = None
             return
         self.statuses[task_id] = new
         if writer == USER:
@@ -300,7 +362,17 @@ class Oracle:
             raise Violation("layout", f"the log {kept} of {task_id} is another attempt's, or an earlier one's", task_id)
         if status is not None and status.is_holding and status.attempt <= kept.attempt:
             raise Violation("layout", f"the log of {task_id}-{kept.attempt} was kept before its end was committed", task_id)
+        if self._keeps_logs(task_id) is False:
+            raise Violation("layout", f"the log of {task_id}-{kept.attempt} was kept, and its task says that it is not", task_id)
         self.logs_kept += 1
+
+    def _keeps_logs(self, task_id: str) -> bool | None:
+        """What its spec says; None: nothing, or it is not certain: another one stood there before, which a leader may still see."""
+        spec = self.values.get(self.keys.task(task_id))
+        if spec is None or self.specs_put[task_id] != 1:
+            return None
+        stored = codec.decode_spec(task_id, spec)
+        return None if stored.error else stored.spec.keep_logs
 
     def _check_writer(self, value: bytes, what: str, writer: str) -> None:
         """I7: whoever writes has the leader key that stands in this revision."""
@@ -370,6 +442,14 @@ class Oracle:
         if was_holding and (new.state not in HOLDING or new.attempt != before):
             assert old is not None
             self._check_end(task_id, old, new, changed)
+            self._note_log(task_id, old, new)
+
+    def _note_log(self, task_id: str, old: Status, new: Status) -> None:
+        """An end was committed: whether its output is to be kept, as far as that is certain."""
+        mine = [a for a in self.engine.every.get(task_id, ()) if a.id.number == old.attempt and not a.mark]
+        has_run = len(mine) == 1 and mine[0].result is not None and mine[0].result.ran and mine[0].started_at is not None
+        if has_run and not mine[0].removed and new.abandoned < old.attempt and self._keeps_logs(task_id):
+            self.log_due[mine[0].id] = LogDue(new.term, self.engine.calm)
 
     def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
         """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true result."""
@@ -518,6 +598,17 @@ class Oracle:
     def requests(self) -> list[str]:
         """Requests that nobody has answered."""
         return [key for key in self.values if key.startswith(f"{self.keys.prefix}requests/")]
+
+    def logs_missing(self) -> list[str]:
+        """Attempts that ended when nothing went wrong any more, and whose output was not kept."""
+        missing = []
+        for attempt, due in self.log_due.items():
+            if not due.is_calm or due.epoch != max(self.epochs) or attempt.task_id not in self.statuses:
+                continue
+            log = self.values.get(self.keys.log(attempt.task_id))
+            if self._keeps_logs(attempt.task_id) and (log is None or kept_log.decode(log).attempt < attempt.number):
+                missing.append(str(attempt))
+        return missing
 
     def running(self) -> list[Attempt]:
         """What truly runs."""

@@ -23,6 +23,7 @@ from tests.simulation.engine import SimulatedEngine, SimulatedEngineServer
 from tests.simulation.etcd import FAR, SimulatedEtcd, SimulatedStore
 from tests.simulation.faults import FAULTS, Faults
 from tests.simulation.oracle import Oracle, Violation
+from tests.simulation.poison import Poisons
 from tests.simulation.scheduler import Fiber, Machine, Process, Scheduler
 from tests.simulation.sockets import PORT, Endpoints
 from tests.simulation.users import Users
@@ -167,6 +168,8 @@ class Simulation:
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
         self.oracle.machines = {computer.name: computer.machine for computer in self.computers}
         self.oracle.leaderships = self._leaderships
+        self.oracle.revision_of = self._revision_of
+        self.poisons = Poisons(self.scheduler, self.oracle)
         self.oracle.ttl = ttl
         chosen = [name for name in FAULTS if rng.random() < 0.4]
         self.faults = Faults(self, [name for name in FAULTS if name in scenario.faults] if scenario.faults is not None else chosen)
@@ -176,7 +179,7 @@ class Simulation:
     def run(self) -> Result:
         """Run it all: the steps with faults, then until everything has finished without. Raises Violation."""
         scheduler = self.scheduler
-        with installed(scheduler, self.endpoints.modules()), logging_into(scheduler), errors_found_by(scheduler):
+        with installed(scheduler, self.endpoints.modules(), self.poisons.hit), logging_into(scheduler), errors_found_by(scheduler):
             try:
                 self._run()
             finally:
@@ -222,27 +225,41 @@ class Simulation:
         self._healing = True
         scheduler.note("all faults stop")
         self.faults.end()
-        self.users.heal()
+        self.users.heal(self.poisons.most_aside)
         self.engine.finish_all()
-        give_up_at = scheduler.now + HEAL_SECONDS
-        while self._unsettled():
-            if scheduler.now > give_up_at:
-                raise Violation("I6", "not settled: " + "; ".join(self._unsettled()), *self.oracle.unfinished())
-            for _ in range(200):
-                scheduler.step()
-        self.result.settled_after = scheduler.now - (give_up_at - HEAL_SECONDS)
+        began = scheduler.now
+        self._settle(lifted=False)
+        self._settle(lifted=True)
+        self.result.settled_after = scheduler.now - began
         self.oracle.check_records(settled=True)
         for pool, held in self.oracle.ledgers.items():
             if held:
                 raise Violation("I1", f"{pool}: {held.format()} is held, and nothing runs")
 
-    def _unsettled(self) -> list[str]:
+    def _settle(self, *, lifted: bool) -> None:
+        """Until everything has finished but what is set aside for an error; and that, too, once the errors are `lifted`."""
+        scheduler = self.scheduler
+        give_up_at = scheduler.now + HEAL_SECONDS
+        while True:
+            if lifted:
+                self.poisons.lift(self)
+            left = self._unsettled(lifted=lifted)
+            if not left:
+                return
+            if scheduler.now > give_up_at:
+                raise Violation("I6", "not settled: " + "; ".join(left), *self.oracle.unfinished())
+            for _ in range(200):
+                scheduler.step()
+
+    def _unsettled(self, *, lifted: bool) -> list[str]:
         """What is not yet as it must be in the end."""
-        oracle = self.oracle
-        left = [f"{task_id} has not finished" for task_id in oracle.unfinished()]
-        left += [f"{task_id} is kept beyond its retention" for task_id in oracle.overdue()]
-        left += [f"{key} is not answered" for key in oracle.requests()]
-        left += [f"{attempt.id} runs" for attempt in oracle.running()]
+        oracle, is_aside = self.oracle, self.poisons.is_aside
+        left = [f"{task_id} has not finished" for task_id in oracle.unfinished() if not is_aside(task_id)]
+        left += [f"{task_id} is kept beyond its retention" for task_id in oracle.overdue() if not is_aside(task_id)]
+        left += [f"{key} is not answered" for key in oracle.requests() if not is_aside(key.split("/")[-2])]
+        left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
+        left += self.poisons.unsettled(lifted=lifted)
+        left += [f"the output of {attempt} was not kept" for attempt in oracle.logs_missing()]
         return left or self._models_that_differ()
 
     def _check_models(self) -> None:
@@ -288,6 +305,11 @@ class Simulation:
             if computer.process is not None and computer.process.alive and computer.replica is not None
             and (leadership := computer.replica._elector.leadership) is not None
         ]  # fmt: skip
+
+    def _revision_of(self, process: str) -> int:
+        """Up to which revision a process knows what stands in etcd."""
+        replica = next(computer.replica for computer in self.computers if computer.process and computer.process.name == process)
+        return replica._world.revision if replica is not None else 0
 
     def _on_revision(self, batch: Any, writer: str) -> None:
         self.oracle.on_revision(batch, writer)

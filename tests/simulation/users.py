@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from controller.client.submission import KnownPools, Submission, prepare
 from controller.core import codec
+from controller.core.errors import CorruptValue, InvalidField
 from controller.core.task import Request, RequestKind
 from controller.core.validation import parse_pool, parse_spec
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
@@ -108,7 +110,7 @@ class Users:
         policy = rng.choice(({"policy": "strict"}, {"policy": "backfill", "backfill_seconds": 5}))
         template = {"engine_options": {"pod_template": beside(rng.choice(("250m", 1)))}} if rng.random() < 0.4 else {}
         capacity = {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}
-        self.pool(name, capacity, paused=rng.random() < 0.1, **policy, **template)
+        self.pool(name, capacity, paused=rng.random() < 0.1, keep_logs=rng.random() < 0.3, **policy, **template)
 
     def delete_spec(self) -> None:
         """Somebody deletes a spec around the client."""
@@ -130,7 +132,10 @@ class Users:
             spec = self.oracle.values.get(self.keys.task(task_id))
             if spec is None or status.state not in ("Failed", "Cancelled"):
                 continue
-            retention = codec.decode_spec(task_id, spec).spec.retention_seconds
+            try:
+                retention = codec.decode_spec(task_id, spec).spec.retention_seconds
+            except CorruptValue:
+                continue
             due = (status.finished_at or 0.0) + retention - self.now()
             if 0 < due < 30:
                 self.soon(due + self.scheduler.rng.random() * 0.02, lambda i=task_id: self.request(i, RequestKind.RETRY))
@@ -140,10 +145,10 @@ class Users:
         """A request for a task that does not exist."""
         self.request("nobody", RequestKind.CANCEL)
 
-    def heal(self) -> None:
-        """Room for all; and who has waited for an answer cancels nothing any more."""
+    def heal(self, aside: int) -> None:
+        """Room for all, and for so many that may be set aside; and who has waited for an answer cancels nothing any more."""
         for name in POOLS:
-            self.pool(name, {"cpu": 4, "memory": 8})
+            self.pool(name, {"cpu": 4 + 4 * aside, "memory": 8})
         self._calm = True
 
     def pool(self, name: str, capacity: dict[str, Any], **fields: Any) -> None:
@@ -189,8 +194,8 @@ class Users:
             "priority": rng.choice((0, 0, 0, 5)),
             "grace_seconds": rng.choice((0, 1, 3)),
             "retry": {"max_attempts": rng.choice((1, 2, 3)), "backoff_seconds": rng.choice((0, 0.5, 2)), "max_seconds": 4},
-            "retention_seconds": rng.choice((1, 10, 30, 86400)),
-            "keep_logs": self._submitted % 4 == 0,
+            "retention_seconds": rng.choice((0.03, 1, 10, 30, 86400)),
+            "keep_logs": rng.choices((None, True, False), (4, 3, 1))[0],  # None: as its pool says
         }
         if rng.random() < 0.15:
             fields["pod_template"] = beside(rng.choice(("250m", 1)))
@@ -203,6 +208,9 @@ class Users:
         return fields
 
     def _write_spec(self, task_id: str, fields: dict[str, Any]) -> None:
+        if self.scheduler.rng.random() < 0.4:
+            self._submit_by_client({"id": task_id, "command": ["true"], **fields})
+            return
         spec = parse_spec({"id": task_id, "command": ["true"], **fields})
         value = codec.encode_spec(spec, self.now(), self._op())
         if self.scheduler.rng.random() < 0.02:
@@ -212,6 +220,25 @@ class Users:
             lambda store: store.commit(Transaction((Guard(key, 0),), (Put(key, value),), self._op()), deadline=1e18), USER
         )
         self.scheduler.note(f"user submits {task_id}: {'accepted' if isinstance(result, Committed) else 'taken'}")
+
+    def _submit_by_client(self, raw: dict[str, Any]) -> None:
+        """As the client does: checked against the pools as they were read, and created a moment later, if all is as it was."""
+        rng, pools = self.scheduler.rng, self.oracle.world().pools
+        try:
+            prepared = prepare(raw, pools)
+        except InvalidField as error:
+            self.scheduler.note(f"the client refuses {raw['id']}: {error}")
+            return
+        creation = Submission(self.keys, KnownPools(lambda: pools), self, lambda _: None)._creation({raw["id"]: prepared})  # type: ignore[arg-type]
+
+        def create() -> None:
+            self.scheduler.note(f"the client submits {raw['id']}")
+            with self.oracle.creating(raw["id"], prepared.spec.pool, prepared.pool_mod):
+                self.etcd.do(lambda store: store.commit(creation, deadline=1e18), USER)
+
+        self.soon(rng.random() ** 2 * 0.1, create)
+        if rng.random() < 0.1:
+            self.soon(rng.random() * 0.05, self.change_pool)
 
     def soon(self, seconds: float, action: Callable[[], None]) -> None:
         """Let somebody do something in a moment, unless all have calmed down by then."""

@@ -1,0 +1,61 @@
+"""What an effect asks before it takes effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from controller.client import Client
+from controller.core.installation import Installation
+from controller.core.plan import Start
+from controller.core.task import AttemptId, Launch, Observation, Pool, Spec
+from controller.election.term import Leadership
+from controller.engine.null import NullEngine
+from controller.runtime.actuator import Actuator
+from controller.runtime.inbox import Inbox, Started
+from controller.runtime.standing import Standing
+from controller.store.base import Committed, Delete, Put, Transaction
+from tests.runtime.conftest import CLOCK
+from tests.support.waiting import wait_until
+
+
+class Gated(NullEngine):
+    """Creates an attempt, and lets it loose once that was confirmed."""
+
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
+        assert confirm is not None
+        confirm()
+        return super().start(launch)
+
+
+@pytest.mark.parametrize("successor", [True, False])
+def test_nothing_is_let_loose_by_whom_another_replica_has_deposed(client: Client, successor: bool) -> None:
+    """While it was stopped, for example: by its own clock its term goes on."""
+    store, key = client.store, client.keys.leader
+
+    def write(*writes: Put | Delete, op: str) -> int:
+        result = store.commit(Transaction((), writes, op), deadline=CLOCK.boottime() + 5)
+        assert isinstance(result, Committed)
+        return result.revision
+
+    leadership = Leadership(write(Put(key, b"{}"), op="first"), 1, 0, CLOCK.boottime() + 30, CLOCK)
+    engine, inbox = Gated(CLOCK, run_seconds=60), Inbox()
+    standing = Standing(Installation(id="a"), engine.identity())
+    actuator = Actuator(engine, leadership, standing, store, client.keys, inbox, CLOCK, 1)
+
+    def start(number: int) -> None:
+        attempt = AttemptId("job", number)
+        launch = Launch(attempt=attempt, cluster="c", term=1, spec=Spec(id="job"), pool=Pool(name="p"), environment={})
+        actuator.perform(Start(attempt, launch))
+
+    start(1)
+    (message,) = inbox.take(20)
+    assert isinstance(message, Started)
+    write(Delete(key), op="deposed")
+    if successor:
+        write(Put(key, b"{}"), op="second")
+    start(2)
+    wait_until(leadership.why_ended, "the term to end")
+    assert actuator.close(20)
+    assert [seen.attempt.number for seen in engine.list()] == [1]
