@@ -187,7 +187,7 @@ def test_any_value_under_any_key_keeps_nobody_from_being_served(
     metrics.observe(replica.replica)
     assert b"tally_quarantined_records{" in metrics.exposition()
     with replica.replica.reading() as world:
-        encode(summarize(world, replica.replica.facts(), None, "", Waits(), CLOCK.now()))
+        encode(summarize(world, replica.replica.facts(), "", Waits(), CLOCK.now()))
     put(client, keys.epoch, value)
     epoch = replica.epoch
     client.step_down()

@@ -71,7 +71,7 @@ def test_a_first_status_compares_the_spec(stage: Stage, put_again: bool) -> None
 def test_what_somebody_wrote_meanwhile_is_not_overwritten(stage: Stage, kind: str) -> None:
     """A first status, and a pool's first ledger, compare that there is none."""
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     stage.put(stage.keys.prefix + kind, b"{")
     assert starts(leader.run()) == []
     item, _ = stage.store.get(stage.keys.prefix + kind, deadline=stage.clock.boottime() + 5)

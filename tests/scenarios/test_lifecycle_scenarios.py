@@ -247,8 +247,8 @@ def test_an_unknown_phase_that_recovers(stage: Stage) -> None:
 def test_an_attempt_that_was_declared_dead_and_is_shown_alive_since(stage: Stage) -> None:
     """A terminal phase without proof is no last word: what was asked for since counts, what comes late does not."""
     stage.submit("job", on_lost={"replace_after": "10m"}, retry={"max_attempts": 2, "backoff_seconds": 0})
-    leader = leader_of(stage)
-    run_to(stage, leader, "job", Phase.RUNNING)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
     stage.clock.move(1)
     began = stage.clock.now()
     stage.clock.move(1)
@@ -272,7 +272,7 @@ def test_an_attempt_that_was_declared_dead_and_is_shown_alive_since(stage: Stage
 def test_what_is_there_now_is_what_is_stopped_and_asked_for(stage: Stage) -> None:
     """Somebody removed the object that was recorded, and a late start made it anew under its name."""
     stage.submit("job")
-    leader = leader_of(stage)
+    leader = stage.leader()
     leader.acknowledge(leader.run())
     leader.see(observation(("job", 1), Phase.RUNNING, uid="first"))
     leader.run()
