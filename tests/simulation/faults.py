@@ -55,6 +55,7 @@ FAULTS: dict[str, tuple[float, str]] = {
     "other-engine": (4.0, "change_engine"),
     "engine-adopted": (8.0, "adopt_engine"),
     "engine-misled": (5.0, "mislead"),
+    "identity-deleted": (6.0, "delete_identity"),
     "other-installation": (4.0, "settle_in"),
     "poison": (5.0, "poison"),
 }
@@ -375,6 +376,14 @@ class Faults:
 
         adopt()
         self._for_a_while(adopt, longest=0.2)
+
+    def delete_identity(self) -> None:
+        """Somebody deletes who the installation is, or which engine it has; now and then both, and while an election goes on."""
+        keys, rng, users = self.simulation.keys, self.scheduler.rng, self.simulation.users
+        for key in rng.sample((keys.installation, keys.engine), rng.choice((1, 1, 2))):
+            users.delete(key)
+        if rng.random() < 0.2:
+            users.delete(keys.leader)
 
     def settle_in(self) -> None:
         """Another installation of our cluster's name starts an attempt under a name that ours may want."""

@@ -375,6 +375,9 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        "a leader does not put back who it is", (Edit(f"{_PLANNER}._plan_identity", "if missing else None", "if False else None"),)
+    ),
     Mutant("what is set aside is not recorded", (Edit(f"{_PLANNER}._plan_asides", "if holds is not is_stored:", "if False:"),)),
     Mutant(
         "a record of what is set aside is not heeded",

@@ -88,6 +88,7 @@ class Oracle:
         self.capacities: dict[str, Vector] = {}
         self.accepted: dict[str, int] = {}  # task → create revision of its spec
         self.epochs: dict[int, int] = {}  # epoch → term
+        self.installation = ""
         self.transitions: dict[str, int] = {}  # how often each state was entered
         self.logs_kept = 0
         self.log_due: dict[AttemptId, LogDue] = {}  # whose output is to be kept: its end was committed
@@ -231,9 +232,10 @@ class Oracle:
         return self.machines[process.partition(".")[0]]
 
     def _on_installation(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
-        """Made once, and never another one."""
-        if event.item is not None and event.key in self.values:
-            old, new = (codec.decode_mapping(value)["id"] for value in (self.values[event.key], event.item.value))
+        """Made once, and never another one, also when its key was deleted meanwhile."""
+        if event.item is not None:
+            new = codec.decode_mapping(event.item.value)["id"]
+            old, self.installation = self.installation or new, new
             if old != new:
                 raise Violation("I7", f"{writer} made installation {old} another one, {new}")
 

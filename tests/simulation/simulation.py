@@ -260,6 +260,7 @@ class Simulation:
         left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
         left += self.poisons.unsettled(lifted=lifted)
         left += [f"the output of {attempt} was not kept" for attempt in oracle.logs_missing()]
+        left += [f"{key} is gone" for key in (self.keys.installation, self.keys.engine) if key not in oracle.values]
         return left or self._models_that_differ()
 
     def _check_models(self) -> None:
