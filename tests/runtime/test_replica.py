@@ -12,9 +12,13 @@ from controller.client import Client
 from controller.core import codec, freshness
 from controller.core.invariants import Severity, check_world
 from controller.core.lifecycle import State
+from controller.core.resources import Vector
+from controller.core.task import Status
+from controller.core.validation import parse_spec
 from controller.core.view import Check
 from controller.core.world import World
 from controller.engine.base import EngineError, EngineUnavailable
+from controller.runtime.inbox import Changed
 from controller.runtime.registrations import describe
 from controller.store.base import Batch, Delete, Guard, Put, StoreUnavailable, Transaction
 from controller.store.changes import changes_of
@@ -94,6 +98,40 @@ def test_a_leader_whose_key_is_no_longer_its_own_steps_down(start: Start, client
     assert sorted(str(attempt) for attempt, _ in engine.started) == ["a-1", "b-1", "c-1", "d-1"]
     if harm in (delete, revoke, step_down):
         check_records(client, engine)
+
+
+def test_what_the_next_leader_admits_between_two_plans_is_not_started(start: Start, client: Client) -> None:
+    """Effects alone meet no fence. The news of the next leader and of its admission arrive together, as the old one plans on."""
+    replica = start()
+    replica.until_leading()
+    tenure, inbox, engine = replica.replica._tenure, replica.replica._inbox, replica.engine
+    assert tenure is not None
+    assert isinstance(engine, RecordingEngine)
+    step, told = tenure.step, threading.Event()
+
+    def step_and_be_deposed() -> bool:
+        has_more = step()
+        if has_more and not told.is_set():
+            overwrite(client)
+            admitted = Status(state=State.PENDING, pool="default", created_at=1.0, attempt=1, hold=Vector({"cpu": 100}))
+            spec = parse_spec({"id": "theirs", "command": ["x"], "resources": {"cpu": "100m"}})
+            write(client, client.keys.task("theirs"), codec.encode_spec(spec, 1.0, "hand"))
+            write(client, client.keys.state("theirs"), codec.encode_status(admitted, {}))
+            item, _ = client.store.get(client.keys.state("theirs"), deadline=0)
+            assert item is not None
+            messages: list[Any] = []
+            while not any(isinstance(message, Changed) and message.revision >= item.mod for message in messages):
+                messages += inbox.take(10)
+            for message in messages:
+                inbox.put(message)
+            told.set()
+        return has_more
+
+    tenure.step = step_and_be_deposed  # type: ignore[method-assign]
+    submit(client, "ours")
+    assert told.wait(20)
+    wait_until(lambda: replica.replica._tenure is not tenure, "the end of its term")
+    assert "theirs-1" not in [str(attempt) for attempt, _ in engine.started]
 
 
 # -- commits ---------------------------------------------------------------------------------------------------------
