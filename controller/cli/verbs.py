@@ -27,11 +27,12 @@ class Verbs(TyperGroup):
         super().__init__(**{**options, "suggest_commands": False})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """See the base class."""
+        """See the base class, which may take words out of `args` before it raises."""
+        word = args[0]
         try:
             return super().resolve_command(ctx, args)
         except _UsageError as error:
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, SIMILAR)
+            close = difflib.get_close_matches(word, self.list_commands(ctx), 1, SIMILAR)
             if close:
                 error.message = f"{error.message.rstrip('.')}. Did you mean '{close[0]}'?"
             raise

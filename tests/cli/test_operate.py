@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -291,7 +291,8 @@ FLAGS = [
 WORDS = st.sampled_from([*FLAGS, ""]) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
+@example("auth", ["--", "--"])
 @given(st.sampled_from(VERBS), st.lists(WORDS, max_size=5))
 def test_whatever_is_given_ends_with_a_code_of_the_table(verb: str, words: list[str]) -> None:
     """0, 1, 2, 4 or 5, and never a traceback or an unexpected error. Nothing listens where etcd should be."""
