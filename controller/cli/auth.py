@@ -44,7 +44,7 @@ def init(
     members = [parse_member(text) for text in grant or ()]
     client = session.client
     assert isinstance(client.store, EtcdStore)
-    auth = EtcdAuth(client.store.gateway, client.keys)
+    auth = EtcdAuth(client.store.gateway, client.keys, session.settings.request_timeout_seconds)
     asks_for_users = enable or auth.is_enabled()
     steps = auth.plan(members, passwords.expanduser().absolute() if passwords is not None else None, enable=enable)
     for step in steps:

@@ -27,7 +27,6 @@ ROOT = "root"
 """etcd's own user and role that may do everything; authentication cannot be switched on without them."""
 
 _PASSWORD_BYTES = 24
-_CALL_SECONDS = 10.0
 _TAKEN = ("already exists", "is already granted to the user", "permission is not granted to the role")
 """etcd's words for a step that was taken before. Source: api/v3rpc/rpctypes/error.go in etcd's sources."""
 
@@ -52,14 +51,15 @@ class Step(NamedTuple):
 class EtcdAuth:
     """The roles and users of the etcd behind `gateway`. Raises StoreDenied, StoreUnavailable."""
 
-    def __init__(self, gateway: Gateway, keys: Keys) -> None:
+    def __init__(self, gateway: Gateway, keys: Keys, call_seconds: float) -> None:
         self._gateway = gateway
+        self._call_seconds = call_seconds
         self._keys = keys
 
     def is_enabled(self) -> bool:
         """Whether etcd asks for users: without it, whoever reaches etcd may do everything."""
         try:
-            if self._gateway.token(self._gateway.now() + _CALL_SECONDS):
+            if self._gateway.token(self._gateway.now() + self._call_seconds):
                 return True
         except RpcError as error:
             raise StoreDenied(str(error)) from error
@@ -148,7 +148,7 @@ class EtcdAuth:
         return [str(name) for name in self._call(path, {}).get(field, [])]
 
     def _call(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        deadline = self._gateway.now() + _CALL_SECONDS
+        deadline = self._gateway.now() + self._call_seconds
         try:
             return self._gateway.call(path, wire.encode(request), _decode, deadline=deadline)
         except Unanswered as error:

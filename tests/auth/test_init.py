@@ -137,7 +137,7 @@ class TestSwitchingOn:
             etcd_factory.store(etcd_factory.start(unsafe_no_fsync=True, extra_args=(*QUICK_ELECTION, QUICK_SIGN_IN)).url),
             Keys("default"),
         )
-        auth = EtcdAuth(store.gateway, keys)
+        auth = EtcdAuth(store.gateway, keys, 10.0)
         members = (Member(None, "root"), Member(Role.USER, "alice"))
         taken = 0
         while steps := auth.plan(members, tmp_path, enable=False):

@@ -68,6 +68,7 @@ def test_a_leader_that_is_paused_before_an_effect_comes_too_late_to_harm(tmp_pat
         check_promise(cluster, journal, ["task"])
 
 
+@pytest.mark.slow  # tests/deploy/test_systemd.py has a stuck loop, too
 def test_a_leader_whose_loop_hangs_is_replaced(tmp_path: Path) -> None:
     """Its keep-alive thread lives, but renews nothing: another takes over, and the stuck process ends itself."""
     with loaded(tmp_path, replicas=1) as (cluster, journal, load):
@@ -124,6 +125,7 @@ def test_replicas_are_restarted_one_after_the_other(tmp_path: Path) -> None:
         check_promise(cluster, journal, load.acknowledged)
 
 
+@pytest.mark.slow  # tests/runtime has both registrations, the acceptance test a leader's death
 def test_two_replicas_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """Both are registered, one of them leads, and the death of one takes nothing from the other."""
     with loaded(tmp_path, replicas=1) as (cluster, journal, load), cluster.client() as client:
