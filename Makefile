@@ -1,8 +1,8 @@
-# `make help` explains itself: a target's help stands behind ##.
+# `make help` explains itself: a target's help stands behind ##. Tests wait more than they compute: WORKERS is for two cores.
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
-WORKERS ?= 4  # on two cores: tests wait more than they compute
+WORKERS ?= 4
 
 # What `make etcd` has fetched comes first, in all that make runs.
 CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tally

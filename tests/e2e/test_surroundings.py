@@ -48,7 +48,7 @@ class Controller:
 
 
 @pytest.fixture
-def start(tmp_path: Path, etcd_factory: EtcdFactory) -> Iterator[Start]:  # noqa: ARG001  # etcd ends after them
+def start(tmp_path: Path, etcd_factory: EtcdFactory) -> Iterator[Start]:  # etcd ends after them
     started: list[Controller] = []
 
     def make(*flags: str, **environment: str) -> Controller:
