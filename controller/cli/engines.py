@@ -72,8 +72,9 @@ def open_kubernetes(session: Session, replicas: Sequence[ReplicaView]) -> Kubern
 
 
 def _registered(replicas: Sequence[ReplicaView]) -> list[dict[str, object]]:
-    """The engines of the replicas; one that is not the recorded engine comes last."""
-    return [replica.engine for replica in sorted(replicas, key=lambda replica: bool(replica.engine_problem))]
+    from controller.client.views import by_engine
+
+    return [replica.engine for replica in by_engine(replicas)]
 
 
 def _as_registered(settings: Settings, registered: dict[str, object]) -> Settings:

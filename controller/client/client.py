@@ -23,6 +23,7 @@ from controller.client.views import (
     ReplicaView,
     RequestResult,
     TaskView,
+    by_engine,
     leader_view,
     pool_views,
     replica_views,
@@ -228,8 +229,7 @@ class Client:
         from controller.engine.process import ProcessEngine
 
         if state_dir is None:
-            # One whose engine is not the recorded one comes last.
-            known = sorted(self.replicas(), key=lambda r: bool(r.engine_problem))
+            known = by_engine(self.replicas())
             replica = next((r for r in known if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
             if replica is None:
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -102,6 +103,11 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
         """What that age means. A replica that does not say is taken to be there: its registration has not expired."""
         age = self.age_seconds(now)
         return Rule.of(self.heartbeat_seconds).replica.judge(age) if age is not None else Freshness.FRESH
+
+
+def by_engine(replicas: Iterable[ReplicaView]) -> list[ReplicaView]:
+    """The replica first whose engine is the recorded one most surely: the leader, then those that know of no difference."""
+    return sorted(replicas, key=lambda replica: (replica.role != "leader", bool(replica.engine_problem)))
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):

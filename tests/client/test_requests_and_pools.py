@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -178,3 +179,15 @@ def test_step_down_takes_that_terms_leadership(client: Client, put_raw: PutRaw) 
     ]
     assert client.step_down() == leader
     assert client.leader() is None
+
+
+def test_the_engine_is_the_leaders(client: Client, put_raw: PutRaw, tmp_path: Path) -> None:
+    """A replica that has just begun does not say yet that its engine is another one than the recorded one."""
+    for name, folder in (("a-new", "another"), ("b-leads", "recorded"), ("c", "third")):
+        engine = {"name": "process", "state_dir": str(tmp_path / folder)}
+        put_raw(f"replicas/{name}", codec.encode({"id": name, "instance": name, "engine": engine}))
+    put_raw("leader", codec.encode({"id": "b-leads", "instance": "b-leads", "epoch": 1}))
+    engine_of_leader = client.engine()
+    assert engine_of_leader is not None
+    assert engine_of_leader.identity().details["folder"] == str(tmp_path / "recorded" / client.keys.cluster)
+    engine_of_leader.close()
