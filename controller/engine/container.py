@@ -239,7 +239,8 @@ def _ended(seen: Observation, state: State, stop_requested_at: datetime | None) 
     if state.oom_killed:
         return replace(seen, reason="OOMKilled", message="used more memory than it asked for")
     if signal == 9:
-        who = "by another hand: docker kill or stop, the daemon's shutdown, or a machine without memory"
+        # Docker hears of the kernel's kill beside the exit, and not always before it (moby/moby#18510).
+        who = "by another hand: docker kill or stop, the daemon's shutdown, a machine without memory, or its own memory limit"
         return replace(seen, reason="Killed", message=f"{seen.message}, {who}")
     return replace(seen, reason="Error")
 
