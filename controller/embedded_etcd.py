@@ -304,7 +304,8 @@ class EtcdProcess:
                     probe.bind(("127.0.0.1", port))
                 except OSError as error:
                     raise EtcdFailed(
-                        f"etcd needs port {port} of 127.0.0.1, which is in use: stop what listens there, or choose another port"
+                        f"etcd needs port {port} of 127.0.0.1, which is in use: stop what listens there, or choose another port "
+                        "(of `tally dev`: --etcd-port)"
                     ) from error
 
     def _explain(self, what: str) -> str:

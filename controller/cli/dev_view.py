@@ -162,12 +162,13 @@ def banner(view: DevView, hello: str) -> list[str]:
     cluster = view.cluster
     flags = "".join(f" {shlex.quote(word)}" for word in flags_from_here(cluster, os.environ))
     image = f" --image {SAMPLE_IMAGE}" if cluster.options.engine in WITH_IMAGES else ""
+    config = shlex.quote(str(cluster.data_dir / "tally.toml"))
     return [
         f"Tally runs here: {counted(len(cluster.replicas), 'replica')}, {cluster.etcd.binary}, engine {cluster.options.engine}",
         *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
         f"  etcd    {cluster.endpoint}",
         *(f"  {replica.name}      http://127.0.0.1:{replica.status_port}" for replica in cluster.replicas),
-        f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {cluster.data_dir}/tally.toml",
+        f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {config}",
         "",
         "Try in a second terminal:",
         f"  {view.tally}{flags} submit {hello}{image} --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",

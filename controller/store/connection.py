@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
-from http.client import RemoteDisconnected
+from http.client import HTTPException, RemoteDisconnected
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -326,6 +326,7 @@ def _connection_failed(endpoint: str, error: Exception, *, sent: bool) -> Connec
 
 
 _ISSUER_UNKNOWN = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_…: self-signed, or no issuer that is trusted
+_OF_DEV = " (for a `tally dev` of another folder: --config DATA_DIR/tally.toml)"
 _REFUSES_CLIENT = re.compile("ALERT_(.*CERTIFICATE|UNKNOWN_CA)")
 
 
@@ -333,23 +334,31 @@ def _tls_advice(endpoint: str, causes: list[BaseException], *, broken_off: bool)
     """Which setting a connection that failed before it was used speaks of, "" for none."""
     if endpoint.startswith("http:"):
         closed = any(isinstance(c, RemoteDisconnected) for c in causes)
-        return "an etcd with TLS does so to plain http: if it has, set `etcd` to https://… and `ca_file`" if closed else ""
+        return (
+            f"an etcd with TLS does so to plain http: if it has, set `etcd` to https://… and `ca_file`{_OF_DEV}" if closed else ""
+        )
     if broken_off or any(isinstance(c, ssl.SSLError) and c.reason == "WRONG_VERSION_NUMBER" for c in causes):
         return "an etcd without TLS does so to https: if it has none, set `etcd` to http://…"
     if any(isinstance(c, ssl.SSLCertVerificationError) and c.verify_code in _ISSUER_UNKNOWN for c in causes):
-        return "set `ca_file` to the authority that signed etcd's certificate"
+        return f"set `ca_file` to the authority that signed etcd's certificate{_OF_DEV}"
     if any(isinstance(c, ssl.SSLError) and _REFUSES_CLIENT.search(c.reason or "") for c in causes):
         return "etcd asks for a client certificate that it trusts: set `cert_file` and `key_file`"
     return ""
 
 
+_OF_CONNECTIONS = (OSError, HTTPException, urllib3.exceptions.HTTPError)  # requests' errors are OSErrors
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what is behind it, as requests and urllib3 wrap it: in arguments, `reason`, cause or context."""
+    """The error and what is behind it, as requests and urllib3 wrap it: in arguments, `reason`, cause or context.
+
+    What the caller was handling when it asked is in a context, too, and says nothing of the connection.
+    """
     seen: set[int] = set()
     pending: list[Any] = [error]
     while pending:
         current = pending.pop(0)
-        if isinstance(current, BaseException) and id(current) not in seen:
+        if isinstance(current, _OF_CONNECTIONS if seen else BaseException) and id(current) not in seen:
             seen.add(id(current))
             yield current
             pending += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]

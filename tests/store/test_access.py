@@ -166,6 +166,18 @@ class TestCertificates:
         with pytest.raises(StoreDenied, match="set `ca_file` to the authority"):
             etcd_factory.store(server.url, ca_file=stranger).get(prefix, deadline=in_seconds())
 
+    def test_what_its_caller_was_handling_is_no_reason_of_a_connection(
+        self, etcd_factory: EtcdFactory, authority: Authority, prefix: str
+    ) -> None:
+        server = etcd_factory.start(**authority.server_files())
+        plain = etcd_factory.store(server.url.replace("https", "http"))
+        try:
+            raise KeyError("no pool of that name")
+        except KeyError:
+            with pytest.raises(StoreUnavailable) as refused:
+                plain.get(prefix, deadline=in_seconds(0.5))
+        assert "no pool of that name" not in str(refused.value)
+
     def test_verification_can_be_switched_off_only_on_purpose(
         self, etcd_factory: EtcdFactory, authority: Authority, recwarn: pytest.WarningsRecorder
     ) -> None:
