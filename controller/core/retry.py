@@ -52,7 +52,8 @@ def judge(policy: RetryPolicy, status: Status, observation: Observation, now: fl
     (`disrupted`) is ignored, one that never ran counts as a start failure, all others count as failures. Back-offs follow
     these counts, which begin anew with a request to retry, and never the attempt's number.
     """
-    action = _matching_action(policy, observation)
+    number, action = _matching(policy, observation)
+    by_rule = f"retry.rules[{number}] says fail" if action == "fail" else ""
     failures, start_failures = status.failures, status.start_failures
     if action == "ignore" or (action is None and observation.disrupted):
         # Nothing else ends a series of these, so that it becomes slower whatever the policy's back-off: a quota that refuses
@@ -64,26 +65,27 @@ def judge(policy: RetryPolicy, status: Status, observation: Observation, now: fl
     if not observation.ran:
         start_failures += 1
         if action == "fail" or (action is None and observation.reason in PERMANENT_REASONS):
-            return Verdict(False, 0.0, failures, start_failures, 0, "")
+            return Verdict(False, 0.0, failures, start_failures, 0, by_rule)
         if start_failures > policy.max_start_failures:
             why = f"failed to start {start_failures} times, more than max_start_failures {policy.max_start_failures}"
             return Verdict(False, 0.0, failures, start_failures, 0, why)
         return Verdict(True, _backoff(policy, observation.attempt, start_failures), failures, start_failures, 0, "")
     failures += 1
     if action == "fail":
-        return Verdict(False, 0.0, failures, start_failures, 0, "")
+        return Verdict(False, 0.0, failures, start_failures, 0, by_rule)
     if failures >= policy.max_attempts:
         why = f"all {policy.max_attempts} attempts failed" if policy.max_attempts > 1 else ""
         return Verdict(False, 0.0, failures, start_failures, 0, why)
     return Verdict(True, _backoff(policy, observation.attempt, failures), failures, start_failures, 0, "")
 
 
-def _matching_action(policy: RetryPolicy, observation: Observation) -> str | None:
-    for rule in policy.rules:
+def _matching(policy: RetryPolicy, observation: Observation) -> tuple[int, str | None]:
+    """The first rule that matches: its number, from 0, and what it says; None for no rule."""
+    for number, rule in enumerate(policy.rules):
         matches_all = not rule.exit_codes and not rule.reasons
         if matches_all or observation.exit_code in rule.exit_codes or observation.reason in rule.reasons:
-            return rule.action
-    return None
+            return number, rule.action
+    return -1, None
 
 
 def _backoff(policy: RetryPolicy, attempt: AttemptId, n: int) -> float:

@@ -6,7 +6,7 @@ import pytest
 
 from controller.core.lifecycle import State
 from controller.core.retry import JITTER, LONGEST_UNCOUNTED_SECONDS, judge
-from controller.core.task import AttemptId, Observation, Phase, RetryPolicy, Status
+from controller.core.task import AttemptId, Observation, Phase, RetryPolicy, RetryRule, Status
 
 POLICY = RetryPolicy(max_attempts=5, backoff_seconds=2.0)
 NOW = 1_000_000.0
@@ -46,3 +46,11 @@ def test_what_ran_for_long_or_was_counted_ends_the_series() -> None:
     assert delay(Status(state=State.RUNNING, attempt=30, uncounted=29, started_at=NOW - 86_400), evicted) < 3.0
     assert delay(Status(state=State.RUNNING, attempt=30, uncounted=29, started_at=NOW - 1), evicted) > 299.0
     assert judge(POLICY, Status(state=State.RUNNING, attempt=30, uncounted=29), ended(30), NOW).uncounted == 0
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_the_rule_that_ends_a_task_is_told(ran: bool) -> None:
+    """Attempts are left: without it, nothing would say why they are not used."""
+    rules = (RetryRule(action="ignore", reasons=("Evicted",)), RetryRule(action="fail", exit_codes=(2,)))
+    verdict = judge(RetryPolicy(max_attempts=3, rules=rules), Status(state=State.RUNNING), ended(1, ran=ran, exit_code=2), NOW)
+    assert (verdict.retry, verdict.why) == (False, "retry.rules[1] says fail")
