@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from controller.core.installation import Installation
+from controller.engine.attempt_folder import read_bytes
 from controller.engine.base import EngineUnavailable
 
 _FILE = "engine.json"
@@ -54,13 +55,12 @@ class StateFolder:
         """What the folder says of itself now."""
         path = self.home / _FILE
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Places)
-        except FileNotFoundError as error:
-            raise EngineUnavailable(
-                f"{path} is gone: this is not the folder that it was. Put it back as it was, or restart the replica"
-            ) from error
-        except msgspec.MsgspecError as error:
+            data = read_bytes(self.home, _FILE)
+            if data is not None:
+                return msgspec.json.decode(data, type=Places)
+        except (msgspec.MsgspecError, OSError) as error:
             raise EngineUnavailable(f"{path} is damaged: {error}; restore it") from error
+        raise EngineUnavailable(f"{path} is gone: this is not the folder that it was. Put it back as it was, or restart the replica")
 
     def place_of(self, installation: Installation, *, claim: bool) -> Path:
         """The folder that has the installation's `attempts` and `trash`; with `claim` it is given one, if it has none."""

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from controller.client import Client
-from controller.core.installation import Installation
-from controller.core.plan import Start
+from controller.core.installation import EngineIdentity, Installation
+from controller.core.plan import Prove, Start
 from controller.core.task import AttemptId, Launch, Observation, Pool, Spec
 from controller.election.term import Leadership
 from controller.engine.null import NullEngine
 from controller.runtime.actuator import Actuator
-from controller.runtime.inbox import Inbox, Started
+from controller.runtime.inbox import EffectFailed, Inbox, Started
 from controller.runtime.standing import Standing
 from controller.store.base import Committed, Delete, Put, Transaction
 from tests.runtime.conftest import CLOCK
@@ -59,3 +59,28 @@ def test_nothing_is_let_loose_by_whom_another_replica_has_deposed(client: Client
     wait_until(leadership.why_ended, "the term to end")
     assert actuator.close(20)
     assert [seen.attempt.number for seen in engine.list()] == [1]
+
+
+class Exchanged(NullEngine):
+    """Is another engine after so many questions of who it is."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(CLOCK)
+        self.left = after
+
+    def identity(self) -> EngineIdentity:
+        self.left -= 1
+        return EngineIdentity(name=self.name, id=self.name if self.left >= 0 else "another")
+
+
+@pytest.mark.parametrize("after", [0, 1], ids=["before it was asked", "while it was asked"])
+def test_what_another_engine_says_of_an_attempt_is_not_believed(client: Client, after: int) -> None:
+    """It has never heard of the attempt, which the recorded one may be running."""
+    leadership = Leadership(1, 1, 0, CLOCK.boottime() + 30, CLOCK)
+    inbox, standing = Inbox(), Standing(Installation(id="a"), NullEngine(CLOCK).identity())
+    actuator = Actuator(Exchanged(after), leadership, standing, client.store, client.keys, inbox, CLOCK, 1)
+    actuator.perform(Prove(AttemptId("job", 1), ""))
+    (message,) = inbox.take(20)
+    assert isinstance(message, EffectFailed)
+    assert leadership.why_ended()
+    assert actuator.close(20)
