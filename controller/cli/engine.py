@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,6 +100,8 @@ def adopt(
     gone. Refused while anything holds resources. Run it where the engine can be reached, with the flags of the replicas:
     --engine, --state-dir, ….
     """
+    if not math.isfinite(grace_seconds):
+        raise typer.BadParameter("--grace-seconds: expected a number of seconds, such as 30")
     if installation:
         _take_over(session, installation, names or (), grace_seconds, yes=yes)
         return

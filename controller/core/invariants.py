@@ -10,6 +10,7 @@ not committed yet), and counts only when a second look finds it again for the sa
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -211,13 +212,14 @@ def check_layout(world: World) -> Iterator[Finding]:
     for (kind, names), reason in world.quarantine.items():
         foreign = kind == "unknown"
         subject = names[0] if foreign else "/".join((kind, *names))
+        name = shlex.quote(subject)  # of the command that is to be pasted
         yield Finding(
             invariant="layout",
             subject=f"key/{subject}",
             what=f"is left alone: {reason}",
             since_revision=world.mod_of(kind, names),
             likely_cause=_CAUSES.get(kind, "a value damaged by hand, or of a newer version"),
-            repair=f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair --delete {subject}`",
+            repair=f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair --delete {name}`",
             mender=Mender.DELETION,
             severity=Severity.NOTICE,
         )

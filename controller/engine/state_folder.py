@@ -60,7 +60,9 @@ class StateFolder:
                 return msgspec.json.decode(data, type=Places)
         except (msgspec.MsgspecError, OSError) as error:
             raise EngineUnavailable(f"{path} is damaged: {error}; restore it") from error
-        raise EngineUnavailable(f"{path} is gone: this is not the folder that it was. Put it back as it was, or restart the replica")
+        raise EngineUnavailable(
+            f"{path} is gone: this is not the folder that it was. Put it back as it was, or restart the replica"
+        )
 
     def place_of(self, installation: Installation, *, claim: bool) -> Path:
         """The folder that has the installation's `attempts` and `trash`; with `claim` it is given one, if it has none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -246,7 +247,7 @@ def test_a_key_is_named_as_the_audit_prints_it(damaged: Damaged, printed: str) -
     """Also one without a name of its own, and one with control characters in it."""
     key = printed.replace("\\x1b", "\x1b")
     damaged.put(key, b"{")
-    assert f"--delete {printed}" in one_line(" ".join(finding.repair for finding in damaged.audit().findings))
+    assert f"--delete {shlex.quote(printed)}`" in one_line(" ".join(finding.repair for finding in damaged.audit().findings))
     assert [verdict for _, verdict in verdicts(repair(damaged, printed))] == [Verdict.REPAIRED]
 
 

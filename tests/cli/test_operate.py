@@ -307,3 +307,9 @@ def test_whatever_is_given_ends_with_a_code_of_the_table(verb: str, words: list[
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     assert "Traceback" not in result.output
     assert "error: unexpected" not in result.output
+
+
+@pytest.mark.parametrize("grace", ["nan", "inf"])
+def test_a_grace_is_a_number_of_seconds(tally: Tally, grace: str) -> None:
+    answer = tally("engine", "adopt", "--installation", "old", "--yes", "--grace-seconds", grace)
+    assert (answer.exit_code, "expected a number of seconds" in answer.err) == (2, True)

@@ -289,3 +289,11 @@ def test_an_attempt_that_was_made_again_behind_the_engine_is_wrong(records: Reco
     assert records.engine_findings(seen("runs-1", uid="first")) == []
     findings = records.engine_findings(seen("runs-1", uid="second"))
     assert only(findings) == ("I4", "attempt/runs-1", Severity.WRONG, True)
+
+
+def test_the_command_that_deletes_a_key_can_be_pasted() -> None:
+    """Somebody's key may have any name."""
+    world = World()
+    world.load([Change("unknown", ("/tally/c/leader2/a b; true",), b"x", 5)], 5)
+    (finding,) = [finding for finding in check_world(world) if finding.invariant == "layout"]
+    assert finding.repair.endswith("`tally audit --repair --delete '/tally/c/leader2/a b; true'`")

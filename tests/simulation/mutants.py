@@ -329,7 +329,6 @@ MUTANTS = [
         (Edit("core.installation:difference", "if own.name != recorded.name:", "return ''\n    if own.name != recorded.name:"),),
     ),
     Mutant("a list of another engine is believed", (_LIST_UNCHECKED,)),
-    Mutant("another engine's answer proves an end", (_ANSWER_UNCHECKED,)),
     Mutant("what another engine lacks has gone", (_LIST_UNCHECKED, _ANSWER_UNCHECKED)),
     Mutant(
         "another installation's attempts are listed as ours",
