@@ -217,6 +217,8 @@ class _Draft:
             self._abandoned_ledger(wanted, name.removeprefix("ledgers/"))
         elif record is None:
             self._answer(wanted, Verdict.GONE, "no such key is quarantined")
+        elif "\\" in name:
+            self._answer(wanted, Verdict.LEFT, "its name has a backslash, or bytes that are no UTF-8: delete it with etcdctl")
         elif not wanted.mod:
             self._answer(wanted, Verdict.LEFT, "a key is deleted only when it is named, with its revision")
         elif self._world.mod_of(*record) != wanted.mod:

@@ -32,12 +32,11 @@ class Session:
         self._elector = elector
         self._on_error = on_error
         self._wake = threading.Event()
-        self._closing = self._started = False
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="election", daemon=True)
 
     def start(self) -> None:
         """Begin to campaign."""
-        self._started = True
         self._thread.start()
 
     def wake(self) -> None:
@@ -54,7 +53,7 @@ class Session:
         self._closing = True
         self._elector.release(why, campaign_again=False)
         self.wake()
-        if self._started:
+        if self._thread.is_alive():  # else it is not started, or is just being, and ends at once
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

@@ -89,8 +89,11 @@ class Keys:
         return self.prefix + "/".join((kind, *names)) if kind in _NAMES else names[0]
 
     def parse(self, key: str) -> Record | None:
-        """What `key` holds, or None for a key of no known kind (foreign: shown by the audit, left alone)."""
-        if not key.startswith(self.prefix):
+        """What `key` holds, or None for a key of no known kind (foreign: shown by the audit, left alone).
+
+        So is one with a backslash, as the text of a key that is no UTF-8 has (see `wire.key_text`): no name of ours has one.
+        """
+        if not key.startswith(self.prefix) or "\\" in key:
             return None
         kind, _, name = key[len(self.prefix) :].partition("/")
         if kind in _USUAL and name and "/" not in name:

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+from base64 import b64encode
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Pool, RepairRequest, Spec, Wanted
 from controller.engine.process import ProcessEngine
 from controller.repairs import Unanswered, ask, preview, wanted
+from controller.store.etcd import EtcdStore
 from tests.audit.conftest import CPU, Damaged, pause, resume
 from tests.support.waiting import wait_until
 
@@ -226,6 +228,29 @@ def test_a_term_that_never_was_is_removed(damaged: Damaged) -> None:
     assert damaged.wrong() == [("I7", "key/terms/000000000099")]
     repair(damaged)
     assert (damaged.get("terms/000000000099"), damaged.wrong()) == (None, [])
+
+
+def test_a_key_that_is_no_utf_8_holds_up_no_repair(damaged: Damaged) -> None:
+    """It is nobody's status, whatever stands before it; that it cannot be named, and so not be deleted by us, is said."""
+    store, prefix = damaged.client.store, damaged.client.keys.prefix
+    assert isinstance(store, EtcdStore)
+    keys = [f"{prefix}{kind}/".encode() + b"\xff" for kind in ("states", "tasks", "requests/x", "pools", "ledgers")]
+
+    def ask_etcd(path: str, **fields: bytes) -> None:
+        body = {name: b64encode(value).decode() for name, value in fields.items()}
+        store.gateway.call(path, msgspec.json.encode(body), msgspec.json.decode, deadline=damaged.soon())
+
+    for key in keys:
+        ask_etcd("/kv/put", key=key, value=b"{}")
+    damaged.runs()
+    damaged.set_held(0)
+    assert verdicts(repair(damaged)) == [("pool/default", Verdict.REPAIRED)]
+    assert damaged.held() == CPU
+    (outcome,) = repair(damaged, f"{prefix}states/\\xff")
+    assert (outcome.verdict, "etcdctl" in outcome.what) == (Verdict.LEFT, True)
+    for key in keys:
+        ask_etcd("/kv/deleterange", key=key)
+    damaged.gate.open()
 
 
 def test_a_quarantined_key_goes_only_when_it_is_named(damaged: Damaged) -> None:

@@ -1,0 +1,23 @@
+"""The election's thread: begun and ended by two others."""
+
+from __future__ import annotations
+
+from controller.core.errors import TallyError
+from controller.election.session import Session
+from tests.election.candidates import Candidate
+
+
+def test_a_replica_may_be_told_to_stop_as_it_starts(one: Candidate) -> None:
+    """Whoever closes finds the thread not yet started; it ends at once when it is, without a term."""
+    errors: list[TallyError] = []
+    session = Session(one.elector, errors.append)
+    start, closed = session._thread.start, list[bool]()
+
+    def start_late() -> None:
+        closed.append(session.close("stopped", 5.0))
+        start()
+
+    session._thread.start = start_late  # type: ignore[method-assign]
+    session.start()
+    session._thread.join(5.0)
+    assert (closed, session._thread.is_alive(), one.elector.leadership, errors) == ([True], False, None, [])
