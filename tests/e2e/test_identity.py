@@ -254,7 +254,7 @@ def test_an_installation_of_an_older_version_keeps_what_runs(tmp_path: Path) -> 
         replica.process.kill()
         make_older(cluster)
         until_back(cluster, replica)
-        leader_of(cluster)  # its election wrote them
+        wait_until(lambda: leads(replica), "its election, which writes them", timeout=30.0)
         shown: dict[str, Any] = tally(cluster, "engine", "show", "-o", "json").document
         assert shown["installation"]["adopts_unmarked"] is True
         assert shown["here"]["difference"] == ""
