@@ -15,6 +15,7 @@ from controller.core.errors import TallyError, UserError
 from controller.core.printable import counted, one_line
 
 if TYPE_CHECKING:
+    from controller.client import Client
     from controller.core.records import Task
     from controller.engine.base import Engine
 
@@ -33,8 +34,7 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
     from controller.core.installation import difference
 
     out.check_form(output, ("json", "yaml"))
-    client = session.client
-    client.leader()  # where nothing answers, this says so within the time of one request
+    client = _asked(session)
     before = standing(client.store, client.keys, client.clock)
     document: dict[str, Any] = to_json(before)
     lines = [f"installation: {before.installation.id}"]
@@ -117,8 +117,7 @@ def adopt(
         own = engine.identity()
     finally:
         engine.close()
-    client = session.client
-    client.leader()  # as in `show`
+    client = _asked(session)
     before = adopt_engine(client.store, client.keys, client.clock, own, requester(), forget_running=forget_running)
     if before.holding:
         say(f"given up: {_named(before.holding)}. {CONSEQUENCE}.")
@@ -126,11 +125,16 @@ def adopt(
     say(f"before:   {before.record.engine if before.record is not None else 'none'}")
 
 
+def _asked(session: Session) -> Client:
+    """The client, once etcd has answered it: who loads all records waits for longer than a user does where nothing answers."""
+    session.client.leader()
+    return session.client
+
+
 def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds: float, *, yes: bool) -> None:
     from controller.adoption import left_by, standing, take_over
 
-    client = session.client
-    client.leader()  # as in `show`
+    client = _asked(session)
     before = standing(client.store, client.keys, client.clock)
     if before.installation.id == lost:
         raise UserError(f"{lost} is this installation itself: what it runs is cancelled with `tally cancel`")

@@ -6,23 +6,8 @@ import pytest
 
 from controller.store.base import Event, Put, Transaction
 from controller.store.memory import MemoryStore
+from tests.support.bench import HandClock
 from tests.support.watching import WatchReader
-
-
-class HandClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def boottime(self) -> float:
-        return self.seconds
-
-    def now(self) -> float:
-        return self.seconds
-
-    def anchor(self) -> None:
-        """Nothing to read."""
 
 
 @pytest.fixture
