@@ -99,9 +99,10 @@ class Reading:
             except (Compacted, ClusterChanged):
                 continue  # the model is loaded again
             finally:
+                watch.close()
                 if timer is not None:
                     timer.cancel()
-                watch.close()
+                    timer.join()  # one that has just rung may not have ended yet
 
 
 def parse_state(text: str) -> State:
