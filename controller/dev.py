@@ -11,8 +11,6 @@ import fcntl
 import json
 import os
 import secrets
-import shlex
-import shutil
 import signal
 import socket
 import ssl
@@ -109,6 +107,7 @@ class LocalCluster:
         self.fake_cluster: FakeCluster | None = None
         self.replicas = [ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)]
         self._lock_file: int | None = None
+        self.is_told_to_stop = False
 
     @property
     def kubeconfig(self) -> Path:
@@ -169,7 +168,12 @@ class LocalCluster:
         replica.restart_at = None
 
     def tend(self) -> list[ReplicaProcess]:
-        """Restart replicas that have died, a second after; returns those that were found dead now."""
+        """Restart replicas that have died, a second after; returns those that were found dead now.
+
+        Raises KeyboardInterrupt when the command was told to stop, and what interrupted it then was swallowed.
+        """
+        if self.is_told_to_stop:
+            raise KeyboardInterrupt
         dead = []
         for replica in self.replicas:
             now = self.clock.boottime()
@@ -339,7 +343,7 @@ def run_dev(options: DevOptions) -> int:
     from controller.cli.dev_view import show
 
     cluster = LocalCluster(options)
-    with _interruptible():
+    with _interruptible(cluster):
         try:
             cluster.start()
             with cluster.client() as client:
@@ -349,7 +353,7 @@ def run_dev(options: DevOptions) -> int:
                 image = SAMPLE_IMAGE if options.engine in WITH_IMAGES else ""
                 samples = sample_tasks(image) if options.samples else []
                 run = _next_run(cluster.data_dir)
-                show(cluster, client, samples, tally_command(), "hello" if run == 1 else f"hello-{run}")
+                show(cluster, client, samples, "hello" if run == 1 else f"hello-{run}")
         except KeyboardInterrupt:
             pass
         finally:
@@ -361,17 +365,6 @@ def run_dev(options: DevOptions) -> int:
     return 0
 
 
-def tally_command() -> str:
-    """How a user in another terminal calls `tally`: by name when it is on PATH, else by the path of this installation."""
-    own = Path(sys.executable).parent / "tally"
-    found = shutil.which("tally")
-    if found is not None and Path(found).resolve() == own.resolve():
-        return "tally"
-    with suppress(ValueError):
-        return shlex.quote(str(own.relative_to(Path.cwd())))
-    return shlex.quote(str(own))
-
-
 def _next_run(data_dir: Path) -> int:
     """Counts the runs on this data directory, so that what is printed to be tried has a new name each time."""
     counter = data_dir / "runs"
@@ -381,17 +374,19 @@ def _next_run(data_dir: Path) -> int:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does."""
+def _interruptible(cluster: LocalCluster) -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does. What Python swallows is not lost: in a destructor, or as a child is made."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        cluster.is_told_to_stop = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_with_parent() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.cli.terminal import say
@@ -125,9 +127,9 @@ class DevView:
         ]
 
 
-def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, object]], tally: str, hello: str) -> None:
+def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, object]], hello: str) -> None:
     """Submit the samples and show what happens, until interrupted (KeyboardInterrupt). `hello` names the task to try."""
-    view = DevView(cluster, tally)
+    view = DevView(cluster, tally_command())
     try:
         for line in banner(view, hello):
             say(line, flush=True)
@@ -139,6 +141,17 @@ def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, o
             _show_plain(view, {str(sample["id"]) for sample in samples})
     finally:
         view.close()
+
+
+def tally_command() -> str:
+    """How a user in another terminal calls `tally`: by name when it is on PATH, else by the path of this installation."""
+    own = Path(sys.executable).parent / "tally"
+    found = shutil.which("tally")
+    if found is not None and Path(found).resolve() == own.resolve():
+        return "tally"
+    with suppress(ValueError):
+        return shlex.quote(str(own.relative_to(Path.cwd())))
+    return shlex.quote(str(own))
 
 
 def flags_from_here(cluster: LocalCluster, environ: Mapping[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from controller.core.lifecycle import State
+from controller.dev import DevOptions, LocalCluster, _interruptible
 from tests.e2e.conftest import MakeDev, processes_of
 from tests.support.etcd import free_ports
 from tests.support.local import Gate, Journal, adjacent_ports
@@ -115,3 +117,17 @@ def test_a_data_directory_of_another_version_is_left_alone(dev: MakeDev, tmp_pat
     assert "--data-dir" in run.output
     assert "Traceback" not in run.output
     assert not (data / "etcd").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_is_swallowed_is_heard_at_the_next_step(tmp_path: Path, number: signal.Signals) -> None:
+    """Python prints and forgets what is raised in a destructor, or between the two halves of a fork."""
+    cluster = LocalCluster(DevOptions(data_dir=tmp_path))
+    before = signal.getsignal(number)
+    with _interruptible(cluster):
+        assert cluster.tend() == []
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            cluster.tend()
+    assert signal.getsignal(number) is before
