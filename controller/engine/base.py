@@ -152,8 +152,9 @@ class Engine(Protocol):
         """Start the attempt, or adopt it when it exists already; returns what it looks like now.
 
         `confirm` raises when the caller may no longer start anything. An engine that creates an attempt and lets it loose in
-        a second step calls it in between, and passes the error on. Idempotent by `launch.attempt`. Raises EngineUnavailable,
-        AttemptRefused.
+        a second step calls it in between, and passes the error on. Idempotent by `launch.attempt`. Raises AttemptRefused, and
+        EngineUnavailable, also where it cannot tell whether there is such an attempt: an answer speaks of one that is there,
+        and is not asked for again.
         """
         ...
 

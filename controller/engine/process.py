@@ -120,7 +120,8 @@ class ProcessEngine:
             if seen is not None:
                 return seen
             if launch.repeated and (unproven := self._end_leftovers(folder)):
-                return self._claimed(folder) or lost(launch.attempt, unproven)  # its supervisor may be about to claim it
+                # No answer: nothing says that there is an attempt, which is then started by another try.
+                raise EngineUnavailable(f"{launch.attempt} may run already: {unproven.message}")
             request = {
                 "folder": str(folder),
                 "argv": [*spec.command, *spec.args],

@@ -194,7 +194,7 @@ class _Search:
                     continue
                 folder = self._by_folder.get(os.path.dirname(link)) or self._by_inode.get(os.stat(path).st_ino)
                 held = _held_by(f"{process.path}/fdinfo/{descriptor}")
-                if held == files.SUPERVISED:
+                if held == files.SUPERVISED and _is_supervisor(process):
                     self._supervisors.add(process.pid)
                     if folder is not None:
                         self._supervised[folder] = process.pid
@@ -218,6 +218,19 @@ class _Search:
                 continue
             unproven[folder] = why
         return unproven
+
+
+def _is_supervisor(process: Process) -> bool:
+    """Whether it was made to supervise attempts, by this version or another.
+
+    Others hold an attempt's lock too, for a moment: whoever settles it, and what that one forks, until it is executed.
+    """
+    try:
+        with open(f"{process.path}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return any(word.startswith(b"controller.engine.") and word.endswith(b"supervisor") for word in words)
 
 
 def _held_by(fdinfo: str) -> int | None:

@@ -19,6 +19,7 @@ from controller.core.task import AttemptId, Launch, Observation, Phase
 from controller.engine import attempt_folder as files
 from controller.engine import process_search, process_table
 from controller.engine.attempt_origin import Origin
+from controller.engine.base import EngineUnavailable
 from controller.engine.process import ProcessEngine
 from tests.engine.process_cases import (
     check_death_without_supervisor,
@@ -305,8 +306,8 @@ def test_a_folder_that_is_removed_or_moved_proves_nothing(
         seen = engine.find(given.attempt, uid=uid)
         assert (seen.phase, seen.stopped, seen.reason) == (Phase.UNKNOWN, False, "Unrecorded")
         assert is_running(pid)
-        seen = engine.start(_repeated(given))
-        assert (seen.phase, seen.stopped) == (Phase.UNKNOWN, False)
+        with pytest.raises(EngineUnavailable, match="may run already: its supervisor runs"):
+            engine.start(_repeated(given))
         engine.stop(given.attempt, grace_seconds=0.1, uid=uid)
     else:
         os.kill(supervisor, signal.SIGKILL)

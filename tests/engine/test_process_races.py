@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from controller.core.task import Launch, Phase
+from controller.engine import attempt_folder as files
+from controller.engine import process_search
 from controller.engine.base import EngineUnavailable
 from controller.engine.process import ProcessEngine
-from tests.engine.process_cases import launch, running_pids, wait_for, wait_stopped
+from tests.engine.process_cases import folder_of, launch, running_pids, wait_for, wait_stopped
 
 
 def once_at_a_time(folder: Path) -> Launch:
@@ -115,3 +120,80 @@ def test_a_repeated_start_harms_no_start_under_way(replica: Callable[[], Process
             for call in calls:
                 call.result()
             assert wait_stopped(after, given.attempt).phase is Phase.SUCCEEDED, given.attempt
+
+
+@contextmanager
+def forked_copy() -> Iterator[None]:
+    """A child that has all that we have open, as any child has until it executes its program."""
+    ends, ours = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ours)
+        os.read(ends, 1)
+        os._exit(0)
+    os.close(ends)
+    try:
+        yield
+    finally:
+        os.close(ours)
+        os.waitpid(child, 0)
+
+
+def test_what_is_forked_under_a_lock_supervises_nothing(engine: ProcessEngine, tmp_path: Path) -> None:
+    """A replica forks whenever it likes, and whoever settles an attempt holds its lock: neither is taken for a supervisor."""
+    given = launch("true")
+    folder = folder_of(tmp_path, given.attempt)
+    lock = files.Lock.take(folder, make=True)
+    assert lock is not None
+    with lock, forked_copy():
+        assert process_search.end_all({folder: None}) == {}
+        assert process_search.supervisor_of(folder, None) == 0
+    engine.start(msgspec.structs.replace(given, repeated=True))
+    assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
+
+
+def test_starts_that_are_repeated_as_a_leader_begins_are_all_made(replica: Callable[[], ProcessEngine]) -> None:
+    """Its fork server begins with the first, while others look for what their predecessor left behind."""
+    for _ in range(8):
+        engine = replica()
+        attempts = [msgspec.structs.replace(launch("true"), repeated=True) for _ in range(16)]
+
+        def start(given: Launch, engine: ProcessEngine = engine) -> None:
+            def is_started() -> bool:
+                try:
+                    engine.start(given)
+                except EngineUnavailable:
+                    return False  # the machine forks all the time; the leader tries again
+                return True
+
+            wait_for(is_started, f"the start of {given.attempt}")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(start, attempts))
+        for given in attempts:
+            assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
+
+
+def test_a_stop_harms_nobody_who_settles_the_attempt(engine: ProcessEngine, tmp_path: Path) -> None:
+    """Another replica, or an audit, holds the lock of an attempt without a supervisor: it is not what has to end."""
+    given = launch("sleep", "1000")
+    uid = engine.start(given).uid
+    script = (
+        "import sys; from pathlib import Path; from controller.engine.attempt_folder import Lock\n"
+        "lock = None\n"
+        "while lock is None:\n"
+        "    lock = Lock.take(Path(sys.argv[1]))\n"
+        "print('held', flush=True); input(); lock.release(); print('released')"
+    )
+    command = [sys.executable, "-c", script, str(folder_of(tmp_path, given.attempt))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as settler:
+        assert settler.stdin is not None
+        assert settler.stdout is not None
+        supervisor = process_search.supervisor_of(folder_of(tmp_path, given.attempt), None)
+        assert supervisor
+        os.kill(supervisor, signal.SIGKILL)
+        assert settler.stdout.readline() == "held\n"
+        engine.stop(given.attempt, grace_seconds=0.0, uid=uid)
+        assert settler.communicate("go on\n", timeout=60)[0] == "released\n"
+        assert settler.returncode == 0
+    assert wait_stopped(engine, given.attempt).reason == "SupervisorLost"
