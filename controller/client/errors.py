@@ -20,7 +20,15 @@ class Still(TallyError):
     """The time is over, and these tasks have not come to what was waited for; `views` has all as they stood last."""
 
     def __init__(self, waiting: Sequence[str], views: dict[str, TaskView]) -> None:
-        shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
-        super().__init__(f"still waiting for {shown}")
+        shown = ", ".join(f"{task_id}{_as_it_stands(views.get(task_id))}" for task_id in waiting[:5])
+        more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
+        super().__init__(f"still waiting for {shown}{more}")
         self.waiting = tuple(waiting)
         self.views = views
+
+
+def _as_it_stands(view: TaskView | None) -> str:
+    if view is None:
+        return ""
+    words = ", ".join(filter(None, (view.state, view.reason, "lost" if view.lost else "")))
+    return f" ({words})"

@@ -336,7 +336,7 @@ def test_what_runs_is_explained_only_while_nobody_leads(
     put_status("a", State.RUNNING)
     assert "no replica leads" in tally("wait", "a", "--timeout", "0.5").err
     put_raw("leader", msgspec.json.encode({"id": "r2", "instance": "i2", "epoch": 1}))
-    assert tally("wait", "a", "--timeout", "0.5").err.startswith("error: still waiting for a\n")
+    assert tally("wait", "a", "--timeout", "0.5").err.startswith("error: still waiting for a (Running)\n")
 
 
 EVIL = "\x1b]0;owned\x07\x9b2J\u202e\r\nName: fake"

@@ -95,7 +95,7 @@ def test_it_ends_at_its_time_limit(client: Client, monkeypatch: pytest.MonkeyPat
     """With what is still waited for, and what was seen of it; no thread is left behind, be it slow to end."""
     ring = threading.Timer.run
     monkeypatch.setattr(threading.Timer, "run", lambda timer: (ring(timer), threading.Event().wait(0.2)))
-    with pytest.raises(Still, match="still waiting for a, b") as caught:
+    with pytest.raises(Still, match=r"still waiting for a \(Created\), b \(Created\)$") as caught:
         client.wait(["a", "b"], timeout_seconds=0.05)
     assert caught.value.waiting == ("a", "b")
     assert caught.value.views["a"].state is State.CREATED
