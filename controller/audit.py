@@ -67,7 +67,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """"wrong", "ok", or "incomplete": nothing was found, and the engine could not be looked at."""
+        """One of "wrong", "ok" and "incomplete": nothing was found, and the engine could not be looked at."""
         return "wrong" if self.wrong else "incomplete" if self.engine_problem else "ok"
 
     def finding(self, findings: Iterable[Finding], attempts: int | None, engine: str = "", engine_problem: str = "") -> Report:

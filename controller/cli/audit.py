@@ -65,7 +65,7 @@ def audit(
         if shown is not None:
             say_lines(shown.to_text())
             if look.observations is None:
-                say_lines("No attempt is known here: the leader lists its engine first, and lowers no ledger that an orphan may use.")
+                say_lines("No attempt is known here. The leader lists its engine first, and may put a repair off.")
     if report.verdict != "ok":
         raise typer.Exit(ERROR if report.wrong else INCOMPLETE)
 

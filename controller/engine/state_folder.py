@@ -40,7 +40,10 @@ msgspec.json.Decoder(Places)  # at import: msgspec prepares a type when it is fi
 
 
 class StateFolder:
-    """See the module's docstring. `make` it where there is none: a reader does not. Raises OSError, and EngineUnavailable when `engine.json` is not what it should be."""
+    """See the module's docstring. `make`: where there is none; a reader makes none.
+
+    Raises OSError, and EngineUnavailable when `engine.json` is not what it should be.
+    """
 
     def __init__(self, home: Path, *, make: bool = True) -> None:
         self.home = home

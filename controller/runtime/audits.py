@@ -27,7 +27,7 @@ class Audits:
         return report
 
     def made(self, report: Mapping[str, Any]) -> None:
-        """An audit was made just now. One that could not look at the engine and found nothing is no verdict: the last one grows old."""
+        """An audit was made just now. An incomplete one is no verdict: the last one grows old."""
         if report.get("verdict") == "incomplete":
             return
         self.verdict = Verdict.of(report, self._clock.boottime())

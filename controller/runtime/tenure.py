@@ -127,7 +127,7 @@ class Tenure:
             raise TermFailed(f"{UNEXPECTED}{type(error).__name__}: {error}"[: quarantine.REASON_LIMIT]) from error
 
     def observations(self) -> list[Observation]:
-        """What this leader knows of attempts; the caller holds the model. Raises EngineUnavailable while the engine does not answer."""
+        """What this leader knows of attempts; the caller holds the model. Raises EngineUnavailable while it is silent."""
         if self.engine_silence is not None:
             raise EngineUnavailable(f"it does not answer: {self.engine_silence}")
         return self._planner.observations()
