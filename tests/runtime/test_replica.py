@@ -442,7 +442,7 @@ def test_an_engine_that_is_back_is_asked_soon_and_its_silence_is_explained(start
     engine = RecordingEngine(CLOCK, run_seconds=0.0)
     replica = start(engine=engine, relist_seconds=3600.0)
     replica.until_leading()
-    engine.on["list"] = _no_answer
+    engine.on["list"] = unavailable
     tenure = replica.replica._tenure
     assert tenure is not None
     tenure._observer.relist()
