@@ -263,12 +263,14 @@ class SelfTest:
 
     def _audit(self) -> str:
         report = run_audit(self._client.store, self._engine, self._client.keys.cluster, self._client.clock)
-        _require(not report.engine_problem, f"the engine: {report.engine_problem}")
         ours = [f for f in report.findings if self.name in f.subject and f.severity is Severity.WRONG]
-        _require(not ours, "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours))
+        _require(
+            not ours and not report.engine_problem,
+            report.engine_problem or "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours),
+        )
         others = f"; {counted(report.wrong, 'finding')} about others: see `tally audit`" if report.wrong else ""
-        engine = "etcd and the engine" if self._engine is not None else "etcd alone (the engine cannot be listed from here)"
-        return f"nothing is wrong with what is ours, by {engine}{others}"
+        engine = "and the engine" if self._engine is not None else "alone (the engine cannot be listed from here)"
+        return f"nothing is wrong with what is ours, by etcd {engine}{others}"
 
     # -- removing ----------------------------------------------------------------------------------------------------
 
