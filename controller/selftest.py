@@ -264,13 +264,10 @@ class SelfTest:
     def _audit(self) -> str:
         report = run_audit(self._client.store, self._engine, self._client.keys.cluster, self._client.clock)
         ours = [f for f in report.findings if self.name in f.subject and f.severity is Severity.WRONG]
-        _require(
-            not ours and not report.engine_problem,
-            report.engine_problem or "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours),
-        )
+        _require(not ours, "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours))
         others = f"; {counted(report.wrong, 'finding')} about others: see `tally audit`" if report.wrong else ""
-        engine = "and the engine" if self._engine is not None else "alone (the engine cannot be listed from here)"
-        return f"nothing is wrong with what is ours, by etcd {engine}{others}"
+        _require(not report.engine_problem, f"the engine cannot be listed: {report.engine_problem}")
+        return f"nothing is wrong with what is ours, by etcd {'alone' if self._engine is None else 'and the engine'}{others}"
 
     # -- removing ----------------------------------------------------------------------------------------------------
 
