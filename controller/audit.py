@@ -4,6 +4,9 @@ Order matters. The records are loaded first and the engine is listed after: an a
 committed, and a hold ends only after the end was observed, so that an attempt found alive although its hold had ended
 by the loaded revision is wrong for certain. What can be a matter of timing is looked at a second time, again records
 first, and counts only if it is found again for the same attempt.
+
+An engine that cannot be listed keeps nobody from hearing what the records show: the report says why it was not looked at,
+and concludes nothing about attempts.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from controller.core.invariants import check_world
 from controller.core.printable import one_line
 from controller.core.task import Observation
 from controller.core.world import World
-from controller.engine.base import Engine
+from controller.engine.base import Engine, EngineError
 from controller.store.base import Store
 from controller.store.changes import changes_of
 from controller.store.keys import Keys
@@ -42,7 +45,10 @@ _MENDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an audit looked at, and what it found. `attempts` is None when no engine was given: records alone were checked."""
+    """What an audit looked at, and what it found. `attempts` is None when no engine was looked at: records alone were checked.
+
+    `engine_problem` is why not, "" where none was to be looked at.
+    """
 
     cluster: str
     revision: int  # of the store, at which the records were loaded
@@ -51,33 +57,43 @@ class Report:
     pools: int
     attempts: int | None = None
     engine: str = ""
+    engine_problem: str = ""
     findings: tuple[Finding, ...] = ()
 
     @property
     def wrong(self) -> int:
-        """How many findings break the promise; 0 means that the cluster is in order. `tally audit` exits with 1 otherwise."""
+        """How many findings break the promise. `tally audit` exits with 1 unless there are none."""
         return sum(finding.severity is Severity.WRONG for finding in self.findings)
 
-    def finding(self, findings: Iterable[Finding], attempts: int | None, engine: str = "") -> Report:
-        """The same with what was found, the worst first, and with how many attempts were looked at."""
+    @property
+    def verdict(self) -> str:
+        """One of "wrong", "ok" and "incomplete": nothing was found, and the engine could not be looked at."""
+        return "wrong" if self.wrong else "incomplete" if self.engine_problem else "ok"
+
+    def finding(self, findings: Iterable[Finding], attempts: int | None, engine: str = "", engine_problem: str = "") -> Report:
+        """The same with what was found, the worst first, and with how many attempts were looked at, or why none were."""
         ordered = sorted(findings, key=lambda finding: (finding.severity is Severity.NOTICE, finding.invariant, finding.subject))
-        return replace(self, findings=tuple(ordered), attempts=attempts, engine=engine)
+        looked_at = None if engine_problem else attempts
+        return replace(self, findings=tuple(ordered), attempts=looked_at, engine=engine, engine_problem=engine_problem)
 
     def to_json(self) -> dict[str, Any]:
-        """The report for machines, as builtins; `verdict` is "ok" or "wrong"."""
+        """The report for machines, as builtins."""
+        checked = {"tasks": self.tasks, "pools": self.pools, "attempts": self.attempts, "engine": self.engine}
         return {
             "cluster": self.cluster,
             "revision": self.revision,
             "at": self.at,
-            "verdict": "wrong" if self.wrong else "ok",
-            "checked": {"tasks": self.tasks, "pools": self.pools, "attempts": self.attempts, "engine": self.engine},
+            "verdict": self.verdict,
+            "checked": {**checked, "engine_problem": self.engine_problem},
             "findings": msgspec.to_builtins(self.findings),
         }
 
     def to_text(self) -> str:
         """The report in words."""
         looked_at = f"{_count(self.tasks, 'task')}, {_count(self.pools, 'pool')}"
-        if self.attempts is None:
+        if self.engine_problem:
+            engine = f"Engine: not looked at, because {self.engine_problem.rstrip('.')}."
+        elif self.attempts is None:
             engine = "The engine was not checked: orphans and lost attempts would not show (I4, I5)."
         else:
             engine = f"Engine {self.engine}: {_count(self.attempts, 'attempt')}."
@@ -91,16 +107,21 @@ class Report:
             ]
         notices = len(self.findings) - self.wrong
         verdict = f"{_count(self.wrong, 'finding')} against the promise" if self.wrong else "Nothing is wrong"
+        if self.engine_problem:
+            verdict += " in the records alone"
         lines.append(f"{verdict}, {_count(notices, 'notice')}." if notices else f"{verdict}.")
+        if self.engine_problem:
+            lines.append("This is no verdict on attempts: orphans and lost ones would not show (I4, I5).")
         return "\n".join(map(one_line, lines))
 
 
 class Look(NamedTuple):
-    """The records at one revision, what the engine listed after they were loaded (None: no engine), and what does not hold."""
+    """The records at one revision, what the engine listed after they were loaded (None: nothing), and what does not hold."""
 
     world: World
     observations: list[Observation] | None
     findings: list[Finding]
+    engine_problem: str = ""  # why it listed nothing
 
 
 def run_audit(store: Store, engine: Engine | None, cluster: str, clock: Clock, **timing: Any) -> Report:
@@ -114,13 +135,14 @@ def examine(
     cluster: str,
     clock: Clock,
     *,
+    engine_problem: str = "",
     second_look_seconds: float = 1.0,
     sleep: Callable[[float], object] = time.sleep,
 ) -> tuple[Report, Look]:
     """Check everything once, and what may be a matter of timing once more after `second_look_seconds`.
 
-    Returns the report, and the last look. Reads only. Raises StoreError or EngineError when one of the two does not
-    answer, InvalidField for a bad `cluster`.
+    Returns the report, and the last look. Reads only. `engine_problem` is why no engine is given, although one was to be
+    looked at. Raises StoreError when the store does not answer, InvalidField for a bad `cluster`.
     """
     keys = Keys(cluster)
     first = last = _look(store, engine, keys, clock)
@@ -137,7 +159,8 @@ def examine(
     report = make_report(first.world, cluster, clock.now())
     observations = first.observations
     attempts = len(observations) if observations is not None else None
-    return report.finding(findings, attempts, engine.name if engine is not None else ""), last
+    problem = engine_problem or first.engine_problem or last.engine_problem
+    return report.finding(findings, attempts, engine.name if engine is not None else "", problem), last
 
 
 def make_report(world: World, cluster: str, at: float) -> Report:
@@ -156,16 +179,22 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
     world = World()
     world.load(changes_of(keys, snapshot.items), snapshot.revision)
     findings = [*check_world(world), *check_identity(world)]
-    observations = None
-    if engine is not None:
-        recorded, installation = recorded_engine(world), recorded_installation(world)
+    if engine is None:
+        return Look(world, None, findings)
+    recorded, installation = recorded_engine(world), recorded_installation(world)
+    try:
         if recorded is not None and (why := difference(recorded, engine.identity())):
-            return Look(world, None, [*findings, other_engine(world, why)])
+            return Look(world, None, [*findings, other_engine(world, why)], f"it is not this installation's: {why}")
         if installation is not None:
             engine.bind(installation)
         observations = engine.list()  # after the load: see the module's docstring
-        findings += check_engine(world, observations, clock.now())
-        findings += check_others(engine.others())
+        others = engine.others()
+    except EngineError as error:
+        return Look(world, None, findings, str(error))
+    except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and the records are judged all the same
+        return Look(world, None, findings, f"of an unexpected {type(error).__name__}: {error}")
+    findings += check_engine(world, observations, clock.now())
+    findings += check_others(others)
     return Look(world, observations, findings)
 
 

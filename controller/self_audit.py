@@ -32,6 +32,7 @@ from controller.core.invariants import (
 )
 from controller.core.task import Observation
 from controller.core.world import World
+from controller.engine.base import EngineUnavailable
 
 SLICE = 500  # tasks that are looked at without letting go of the model
 
@@ -46,7 +47,10 @@ class Led(Protocol):
         ...
 
     def observed(self) -> list[Observation] | None:
-        """What the leader knows of attempts, None while the replica does not lead; the caller holds the model."""
+        """What the leader knows of attempts, None while the replica does not lead; the caller holds the model.
+
+        Raises EngineUnavailable while the engine does not answer.
+        """
         ...
 
 
@@ -99,7 +103,7 @@ class SelfAudit:
     def audit(self) -> Report | None:
         """One round; None while the replica does not lead."""
         with self._replica.reading() as world:
-            observations = self._replica.observed()
+            observations, engine_problem = self._observed()
             if observations is None:
                 self._world, self._doubtful = None, set()
                 return None
@@ -107,7 +111,7 @@ class SelfAudit:
                 self._world, self._followed, self._histories = world, 0, {}
             holders = list(holding_tasks(world))
             findings = [*check_layout(world), *check_ledgers(world, holders), *check_requests(world)]
-            about_attempts = check_engine(world, observations, self._clock.now(), holders)
+            about_attempts = [] if engine_problem else check_engine(world, observations, self._clock.now(), holders)
             report = make_report(world, self._cluster, self._clock.now())
         written = self._follow(world)
         with self._replica.reading():
@@ -118,7 +122,14 @@ class SelfAudit:
         findings = [finding for finding in findings if not finding.transient]
         findings += [finding for finding in doubtful if _identity(finding) in self._doubtful]
         self._doubtful = {_identity(finding) for finding in doubtful}
-        return report.finding(findings, len(observations))
+        return report.finding(findings, len(observations), engine_problem=engine_problem)
+
+    def _observed(self) -> tuple[list[Observation] | None, str]:
+        """What is known of attempts, or why nothing is now."""
+        try:
+            return self._replica.observed(), ""
+        except EngineUnavailable as error:
+            return [], str(error)
 
     def _follow(self, world: World) -> list[Written]:
         """Look at each task's status, slice by slice; returns who wrote them."""

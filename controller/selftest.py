@@ -266,8 +266,8 @@ class SelfTest:
         ours = [f for f in report.findings if self.name in f.subject and f.severity is Severity.WRONG]
         _require(not ours, "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours))
         others = f"; {counted(report.wrong, 'finding')} about others: see `tally audit`" if report.wrong else ""
-        engine = "etcd and the engine" if self._engine is not None else "etcd alone (the engine cannot be listed from here)"
-        return f"nothing is wrong with what is ours, by {engine}{others}"
+        _require(not report.engine_problem, f"the engine cannot be listed: {report.engine_problem}")
+        return f"nothing is wrong with what is ours, by etcd {'alone' if self._engine is None else 'and the engine'}{others}"
 
     # -- removing ----------------------------------------------------------------------------------------------------
 

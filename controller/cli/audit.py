@@ -9,7 +9,7 @@ import typer
 
 from controller.cli import output as out
 from controller.cli.engines import open_engine_or_warn
-from controller.cli.session import ERROR, Session, complain
+from controller.cli.session import ERROR, INCOMPLETE, Session, complain
 from controller.cli.terminal import say_lines
 
 if TYPE_CHECKING:
@@ -37,18 +37,19 @@ def audit(
 ) -> None:
     """Check that the promise is kept.
 
-    Compares ledgers with holds, histories with the lifecycle, and attempts with the engine. Exit 1 when something is wrong.
+    Compares ledgers with holds, histories with the lifecycle, and attempts with the engine. Exit 1 when something is wrong,
+    3 when nothing is, but the engine could not be looked at.
     With --repair the leader repairs what it understands, in fenced transactions that are recorded; it kills nothing.
     """
     out.check_form(output, ("json", "yaml"))
     if (dry_run or delete) and not repair:
         raise typer.BadParameter("--dry-run and --delete go with --repair")
     client = session.client
-    engine = None if records_only else open_engine_or_warn(session)
-    report, look = _examine(client, engine)
+    opened = (None, "") if records_only else open_engine_or_warn(session)
+    report, look = _examine(client, *opened)
     outcomes: list[Outcome] = []
     if repair and not dry_run:
-        report, outcomes = _repair(client, engine, report, delete or [], reason, timeout, quiet=bool(output))
+        report, outcomes = _repair(client, opened, report, delete or [], reason, timeout, quiet=bool(output))
     shown = _preview(client, report, look, delete or [], reason) if dry_run else None
     if output:
         document: dict[str, Any] = report.to_json()
@@ -63,18 +64,27 @@ def audit(
         say_lines(report.to_text())
         if shown is not None:
             say_lines(shown.to_text())
-    if report.wrong:
-        raise typer.Exit(ERROR)
+            if look.observations is None:
+                say_lines("No attempt is known here. The leader lists its engine first, and may put a repair off.")
+    if report.verdict != "ok":
+        raise typer.Exit(ERROR if report.wrong else INCOMPLETE)
 
 
-def _examine(client: Client, engine: Engine | None) -> tuple[Report, Look]:
+def _examine(client: Client, engine: Engine | None, engine_problem: str) -> tuple[Report, Look]:
     from controller.audit import examine
 
-    return examine(client.store, engine, client.keys.cluster, client.clock)
+    return examine(client.store, engine, client.keys.cluster, client.clock, engine_problem=engine_problem)
 
 
 def _repair(
-    client: Client, engine: Engine | None, report: Report, delete: list[str], reason: str, timeout: float, *, quiet: bool
+    client: Client,
+    opened: tuple[Engine | None, str],
+    report: Report,
+    delete: list[str],
+    reason: str,
+    timeout: float,
+    *,
+    quiet: bool,
 ) -> tuple[Report, list[Outcome]]:
     """Ask until nothing that can be repaired is left, or the time is over; returns the last report, and all that became."""
     from controller.core.plan import Verdict
@@ -95,7 +105,7 @@ def _repair(
         delete = []  # once, with the revision that was seen
         if Verdict.LATER in verdicts:
             time.sleep(PAUSE_SECONDS)
-        report, _ = _examine(client, engine)
+        report, _ = _examine(client, *opened)
         if not verdicts & {Verdict.LATER, Verdict.REPAIRED}:
             break
     return report, outcomes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from controller.cli.terminal import say
 from controller.core.errors import UserError
+from controller.engine.base import EngineError
 from controller.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -38,17 +39,17 @@ def open_engine(session: Session) -> Engine | None:
     return session.client.engine(session.given("state_dir"))
 
 
-def open_engine_or_warn(session: Session) -> Engine | None:
-    """The same for commands that have something to say without it."""
+def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
+    """The same for commands that have something to say without it; with why there is none, which is said as a warning."""
+    engine, why = None, "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
     try:
         engine = open_engine(session)
-    except UserError as error:
-        say(f"warning: the engine is not checked: {error}", err=True)
-        return None
-    if engine is None:
-        how = "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
-        say(f"warning: the engine is not checked: {how}", err=True)
-    return engine
+    except (UserError, EngineError) as error:
+        why = str(error)
+    if engine is not None:
+        return engine, ""
+    say(f"warning: the engine is not checked: {why}", err=True)
+    return None, why
 
 
 def registered_or_warn(session: Session) -> list[ReplicaView]:

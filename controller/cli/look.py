@@ -249,7 +249,7 @@ def _print_events(session: Session, attempt: AttemptId) -> None:
 
     if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas()):
         return
-    engine = open_engine_or_warn(session)
+    engine, _ = open_engine_or_warn(session)
     try:
         events = engine.events(attempt) if engine is not None and hasattr(engine, "events") else []
     except EngineError as error:

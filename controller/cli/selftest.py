@@ -29,7 +29,7 @@ def selftest(
     out.check_form(output, ("json", "yaml"))
     run = SelfTest(
         lambda: Client.from_settings(session.settings),
-        open_engine_or_warn(session),
+        open_engine_or_warn(session)[0],
         image=image,
         timeout_seconds=timeout,
         status=status_reader(session.settings),

@@ -1,6 +1,7 @@
 """What all commands share: the connection's flags, the client made from them, and errors that become exit codes.
 
-Exit codes: 0 done; 1 error, or a waited-for task failed; 2 usage; 4 still waiting at the time-out; 5 not found.
+Exit codes: 0 done; 1 error, or a waited-for task failed; 2 usage; 3 an audit of etcd alone, since the engine could not be
+looked at; 4 still waiting at the time-out; 5 not found.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ERROR, USAGE, STILL_WAITING, NOT_FOUND, INTERRUPTED = 1, 2, 4, 5, 130
+ERROR, USAGE, INCOMPLETE, STILL_WAITING, NOT_FOUND, INTERRUPTED = 1, 2, 3, 4, 5, 130
 BROKEN_PIPE = 141  # as a process that SIGPIPE ends
 
 CONNECTION = ("etcd", "cluster", "request_timeout_seconds", "user", "password_file", "ca_file", "cert_file", "key_file")

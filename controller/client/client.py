@@ -236,7 +236,7 @@ class Client:
             state_dir = Path(str(replica.engine["state_dir"]))
             if replica.host not in ("", socket.gethostname()):
                 raise UserError(f"the replicas run attempts in {state_dir} on {replica.host}: call this there")
-        engine = ProcessEngine(state_dir, self.keys.cluster, self.clock)
+        engine = ProcessEngine(state_dir, self.keys.cluster, self.clock, make=False)
         self.bind(engine)
         return engine
 

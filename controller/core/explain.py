@@ -12,7 +12,7 @@ from controller.core import quarantine
 from controller.core.codec import decode_history
 from controller.core.errors import CorruptValue
 from controller.core.lifecycle import FINISHED, Event, State
-from controller.core.records import Task
+from controller.core.records import Task, decode_or_empty, number_in
 from controller.core.resources import Vector
 from controller.core.start_faults import START_DELAYED
 from controller.core.task import Policy, Pool, Status, Step
@@ -53,7 +53,7 @@ def explain(world: World, task_id: str, now: float) -> str:
     elif task.status is not None and task.status.is_holding:
         sentence = _holding(task, task.status, now)
     else:
-        sentence = _waiting(world, task, now)
+        sentence = f"{_waiting(world, task, now)}{_engineless(world, now)}"
     return f"{sentence}{_requests(task)}{_leaderless(world, task)}."
 
 
@@ -251,6 +251,18 @@ def _count(number: int, noun: str) -> str:
 def _requests(task: Task) -> str:
     kinds = sorted(task.requests)
     return f"; the request to {' and to '.join(kinds)} it waits for the leader" if kinds else ""
+
+
+def _engineless(world: World, now: float) -> str:
+    """What the leader registered of an engine that does not answer it, and how long ago."""
+    leader = decode_or_empty(world.leader).get("instance")
+    for change in world.replicas.values():
+        told = decode_or_empty(change)
+        silence, when = told.get("engine_silence"), number_in(told, "at")
+        if leader and told.get("instance") == leader and isinstance(silence, str) and silence:
+            ago = f", as the leader told {span(now - when)} ago" if when is not None else ""
+            return f"; nothing is admitted, since the engine does not answer ({_words(silence)}{ago})"
+    return ""
 
 
 def _leaderless(world: World, task: Task) -> str:

@@ -32,6 +32,7 @@ class InstallationRecords:
         match change.kind:
             case "leader":
                 self.leader = present
+                _check_mapping(change)
             case "epoch":
                 self.epoch = present
             case "installation":
@@ -49,8 +50,10 @@ class InstallationRecords:
                 table.pop(change.names[0], None)
                 if present is not None:
                     table[change.names[0]] = present
+                _check_mapping(change)
             case kept_log.KIND:
-                pass  # its mod is noted, and a model has no use for its bytes
+                if change.value is not None:
+                    kept_log.decode(change.value)  # its mod is noted, and a model has no use for its bytes
             case _:
                 return False
         return True
@@ -58,3 +61,9 @@ class InstallationRecords:
     def _remember(self, change: Change) -> None:
         if change.value is not None:
             self.identity[change.kind] = change.value
+
+
+def _check_mapping(change: Change) -> None:
+    """What is only shown is kept as it is, and told of where it cannot be read. Raises CorruptValue."""
+    if change.value is not None:
+        codec.decode_mapping(change.value)

@@ -235,6 +235,7 @@ _DELETIONS = {
     "installation": "the leader deletes it, and writes it back as it read it last",
     "engine": "the leader deletes it, and writes it back as it read it last",
     "ledgers": "the leader writes it anew, as the sum of what the tasks hold",
+    "leader": "who campaigns next replaces it; as long as it stands the leader deletes it",
     "tasks": "better restore the value; else the leader deletes it, stops what may run of the task, and removes it",
 }
 

@@ -93,7 +93,7 @@ class ReplicaView(Protocol):
         ...
 
     def audit(self) -> dict[str, Any]:
-        """The report of `tally audit`, made now, as JSON. Raises TallyError when the store or the engine does not answer."""
+        """The report of `tally audit`, made now, as JSON. Raises TallyError when the store does not answer."""
         ...
 
     def now(self) -> float:

@@ -76,12 +76,15 @@ class ProcessEngine:
 
     name = "process"
 
-    def __init__(self, state_dir: Path, cluster: str, clock: Clock) -> None:
-        """Raises EngineUnavailable when `state_dir` cannot be used, InvalidField when `cluster` is no DNS label."""
+    def __init__(self, state_dir: Path, cluster: str, clock: Clock, *, make: bool = True) -> None:
+        """`make` the folder where there is none; who only reads does not, and each call says that it is gone.
+
+        Raises EngineUnavailable when `state_dir` cannot be used, InvalidField when `cluster` is no DNS label.
+        """
         self._clock = clock
         home = state_dir.resolve() / parse_name(cluster, "cluster", "a cluster's name")
         with _os_errors_mean_unavailable():
-            self._state_folder = StateFolder(home)
+            self._state_folder = StateFolder(home, make=make)
         self._use(home)
         self._fork_server = ForkServer(home / "supervisors.log")
 

@@ -40,11 +40,14 @@ msgspec.json.Decoder(Places)  # at import: msgspec prepares a type when it is fi
 
 
 class StateFolder:
-    """See the module's docstring. Raises OSError, and EngineUnavailable when `engine.json` is not what it should be."""
+    """See the module's docstring. `make`: where there is none; a reader makes none.
 
-    def __init__(self, home: Path) -> None:
+    Raises OSError, and EngineUnavailable when `engine.json` is not what it should be.
+    """
+
+    def __init__(self, home: Path, *, make: bool = True) -> None:
         self.home = home
-        if not (home / _FILE).exists():
+        if make and not (home / _FILE).exists():
             for folder in (home, home / "attempts", home / "trash"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # outputs may hold what is not for everyone's eyes
             with self._locked():

@@ -21,12 +21,14 @@ class Audits:
         self.verdict: Verdict | None = None
 
     def make(self) -> dict[str, Any]:
-        """Audit now. Raises TallyError when the store or the engine does not answer."""
+        """Audit now. Raises TallyError when the store does not answer."""
         report = self._make()
         self.made(report)
         return report
 
     def made(self, report: Mapping[str, Any]) -> None:
-        """An audit was made just now."""
+        """An audit was made just now. An incomplete one is no verdict: the last one grows old."""
+        if report.get("verdict") == "incomplete":
+            return
         self.verdict = Verdict.of(report, self._clock.boottime())
         self._heard(report)

@@ -15,6 +15,8 @@ from controller.engine.base import Engine, EngineError, EngineUnavailable, all_c
 from controller.runtime.inbox import EngineSilent, Inbox, Listed, Observed
 from controller.runtime.standing import Standing
 
+SILENT_PAUSE_SECONDS = 5.0  # the longest pause after a list that failed: until the next nothing is admitted
+
 log = structlog.get_logger(__name__)
 
 
@@ -84,7 +86,7 @@ class Observer:
                 pause = self._relist_seconds
             except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and nothing is concluded
                 self._inbox.put(EngineSilent(self._epoch, str(error) or type(error).__name__))
-                pause = min(max(1.0, 2 * pause), self._relist_seconds)
+                pause = min(max(1.0, 2 * pause), self._relist_seconds, SILENT_PAUSE_SECONDS)
                 self._log("engine cannot be listed", error, retry_in_seconds=pause)
             self._relist.wait(pause)
             self._relist.clear()

@@ -27,6 +27,7 @@ def describe(facts: Facts, now: float) -> dict[str, Any]:
             described["engine_problem"] = "" if check.ok else check.detail
         if check.name == "engine":
             age = facts.engine_age_seconds
+            described["engine_silence"] = "" if check.ok else check.detail
             described |= {"engine_answers": check.ok, "engine_age_seconds": None if age is None else round(age, 1)}
     return described
 

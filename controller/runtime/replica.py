@@ -387,7 +387,7 @@ class Replica:
         return self._readers.subscribe(listener, lambda: self._world.revision)
 
     def observed(self) -> list[Observation] | None:
-        """What the leader knows of attempts, None while the replica does not lead; the caller holds the model."""
+        """As Tenure.observations; None while the replica does not lead."""
         tenure = self._tenure
         return tenure.observations() if tenure is not None and self._phase == "leading" else None
 

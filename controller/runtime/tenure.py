@@ -20,7 +20,7 @@ from controller.core.records import Change, RevisionWentBack, decode_or_empty
 from controller.core.task import Observation
 from controller.core.world import World
 from controller.election.term import Leadership, LeadershipLost
-from controller.engine.base import Engine
+from controller.engine.base import Engine, EngineUnavailable
 from controller.runtime.actuator import Actuator
 from controller.runtime.inbox import Inbox
 from controller.runtime.instruments import UNCOUNTED, Instruments
@@ -127,7 +127,9 @@ class Tenure:
             raise TermFailed(f"{UNEXPECTED}{type(error).__name__}: {error}"[: quarantine.REASON_LIMIT]) from error
 
     def observations(self) -> list[Observation]:
-        """What this leader knows of attempts; the caller holds the model."""
+        """What this leader knows of attempts; the caller holds the model. Raises EngineUnavailable while it is silent."""
+        if self.engine_silence is not None:
+            raise EngineUnavailable(f"it does not answer: {self.engine_silence}")
         return self._planner.observations()
 
     def _perform(self, effect: Effect) -> None:

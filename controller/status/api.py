@@ -124,8 +124,7 @@ class Api:
         """All at a glance, for the live page."""
         now = self.view.now()
         with self.view.reading() as world:
-            problem = self._audit_failed[1] if self._audit_failed is not None else ""
-            document = summarize(world, ask.facts, problem, self._waits, now)
+            document = summarize(world, ask.facts, self._audit_problem(), self._waits, now)
         return _json(document)
 
     def tasks(self, ask: Ask) -> Response:
@@ -217,6 +216,13 @@ class Api:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {self._audit_failed[1]}")
         assert self._audited is not None
         return _json(self._audited[1])
+
+    def _audit_problem(self) -> str:
+        """Why the last try to make an audit failed, or could look at etcd alone."""
+        if self._audit_failed is not None:
+            return self._audit_failed[1]
+        problem = self._audited[1].get("checked", {}).get("engine_problem") if self._audited is not None else ""
+        return f"the engine was not looked at, because {problem}" if problem else ""
 
     async def _make_audit(self) -> None:
         try:

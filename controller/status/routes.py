@@ -118,10 +118,11 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/audit",
         "getAudit",
-        "The invariants, checked against the store and the engine; answered again for a few seconds.",
+        "The invariants, checked against the store and the engine; answered again for a few seconds. `verdict` is ok, wrong, or "
+        "incomplete: nothing was found, and the engine does not answer.",
         Api.audit,
         answer=dict[str, Any],
-        problems={_UNAVAILABLE: "The store or the engine does not answer."},
+        problems={_UNAVAILABLE: "The store does not answer."},
         in_loop=True,
     ),
     Route(

@@ -186,13 +186,15 @@ def test_an_end_that_is_being_committed_is_no_finding(cluster: Cluster) -> None:
     assert [finding.severity for finding in cluster.audit().findings] == [Severity.NOTICE]
 
 
-def test_silence_is_an_error_and_no_verdict(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_engine_is_no_verdict_and_hides_no_records(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(*_: object, **__: object) -> None:
         raise EngineUnavailable("the daemon does not answer")
 
     monkeypatch.setattr(cluster.engine, "list", silent)
-    with pytest.raises(EngineUnavailable):
-        cluster.audit()
+    assert (cluster.audit().verdict, cluster.audit().attempts) == ("incomplete", None)
+    assert "because the daemon does not answer." in cluster.audit().to_text()
+    cluster.ledger(700)
+    assert [(finding.invariant, cluster.audit().verdict) for finding in cluster.audit().findings] == [("I1", "wrong")]
     cluster.store.close()
     with pytest.raises(StoreUnavailable):
         cluster.audit()

@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from controller.client import Client, NotFound
+from controller.clock import SystemClock
 from controller.core import codec
 from controller.core.errors import InvalidField, UserError
 from controller.core.lifecycle import State
 from controller.core.resources import Vector
 from controller.core.task import RequestKind
+from controller.engine.process import ProcessEngine
 from tests.client.conftest import POOL, PutRaw, PutStatus
 from tests.support.etcd import in_seconds
 
@@ -185,6 +187,7 @@ def test_the_engine_is_the_leaders(client: Client, put_raw: PutRaw, tmp_path: Pa
     """A replica that has just begun does not say yet that its engine is another one than the recorded one."""
     for name, folder in (("a-new", "another"), ("b-leads", "recorded"), ("c", "third")):
         engine = {"name": "process", "state_dir": str(tmp_path / folder)}
+        ProcessEngine(tmp_path / folder, client.keys.cluster, SystemClock()).close()  # as each replica makes its own
         put_raw(f"replicas/{name}", codec.encode({"id": name, "instance": name, "engine": engine}))
     put_raw("leader", codec.encode({"id": "b-leads", "instance": "b-leads", "epoch": 1}))
     engine_of_leader = client.engine()

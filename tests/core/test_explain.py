@@ -250,3 +250,15 @@ def test_every_state_has_a_sentence() -> None:
             sentence = Scene().task("a").status("a", state, **fields)("a")
             assert "a" in sentence
             assert sentence.endswith(".")
+
+
+def test_an_engine_that_is_silent_is_named_with_its_words() -> None:
+    """By what the leader registered of it, and nobody else."""
+    world = World()
+    told = b'{"instance":"i","at":90.0,"engine_silence":"process answered last 20s ago: the folder is gone"}'
+    world.load([Change("leader", (), b'{"instance":"i"}', 1, 1), Change("replicas", ("r",), told, 2, 2)], 3)
+    world.apply(Change("tasks", ("t",), b'{"id":"t","command":["true"]}', 4, 4))
+    words = "nothing is admitted, since the engine does not answer (process answered last 20s ago: the folder is gone"
+    assert f"{words}, as the leader told 10s ago)" in explain(world, "t", 100.0)
+    world.apply(Change("leader", (), b'{"instance":"another"}', 5, 5))
+    assert "does not answer" not in explain(world, "t", 100.0)

@@ -435,3 +435,20 @@ def test_foreign_damaged_and_newer_values_are_left_alone_and_the_rest_goes_on(st
         found, _ = client.store.get(key, deadline=0)
         assert found is not None, key
         assert found.value == value, f"{key} was touched"
+
+
+def test_an_engine_that_is_back_is_asked_soon_and_its_silence_is_explained(start: Start, client: Client) -> None:
+    """Not only at the turn of the next full list, an hour later; until then a task that waits says what the engine said."""
+    engine = RecordingEngine(CLOCK, run_seconds=0.0)
+    replica = start(engine=engine, relist_seconds=3600.0)
+    replica.until_leading()
+    engine.on["list"] = unavailable
+    tenure = replica.replica._tenure
+    assert tenure is not None
+    tenure._observer.relist()
+    wait_until(lambda: tenure.engine_silence is not None, "the engine being silent")
+    (task,) = submit(client, "waits")
+    wait_until(lambda: "no answer (the test's doing)" in client.explain(task), "the silence being explained")
+    assert "nothing is admitted" in client.explain(task)
+    del engine.on["list"]
+    assert client.wait([task], timeout_seconds=60)[task].state is State.SUCCEEDED

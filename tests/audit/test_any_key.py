@@ -1,0 +1,35 @@
+"""Whatever bytes stand at a key of whatever kind: they can be read, or the audit names the key."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from controller.audit import run_audit
+from controller.clock import SystemClock
+from controller.core import codec
+from controller.core.errors import CorruptValue
+from controller.store import keys
+from controller.store.base import Put, Transaction
+from controller.store.memory import MemoryStore
+
+CLOCK = SystemClock()
+LAYOUT = keys.Keys("test")
+
+
+@pytest.mark.parametrize("kind", [*keys._NAMES, "foreign"])  # the one list of all kinds
+@settings(max_examples=50, deadline=None, database=None, derandomize=True)
+@given(value=st.binary(max_size=40))
+@example(value=b"")
+@example(value=b"[5]")
+@example(value=b"[" * 100_000)
+def test_no_bytes_are_passed_over(kind: str, value: bytes) -> None:
+    name = "/".join([kind, *["cancel", "odd"][: keys._NAMES.get(kind, 0)][::-1]])
+    store = MemoryStore(CLOCK)
+    store.commit(Transaction((), (Put(LAYOUT.prefix + name, value),), "hand"), deadline=CLOCK.boottime() + 5)
+    shown = any(name in finding.subject for finding in run_audit(store, None, "test", CLOCK).findings)
+    try:
+        codec.decode_mapping(value)
+    except CorruptValue:
+        assert shown, (name, value)
