@@ -54,7 +54,7 @@ from controller.engine.fork_server import ForkServer
 from controller.engine.process_limits import over_memory
 from controller.engine.process_search import Unproven, end_all, supervisor_of
 from controller.engine.process_sight import ProcessSight, is_folder, lost
-from controller.engine.state_folder import StateFolder
+from controller.engine.state_folder import StateFolder, has_replica
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
 _Observations = list[Observation]  # these are named before a method is called `list`
@@ -255,6 +255,12 @@ class ProcessEngine:
     def close(self) -> None:
         """See Engine."""
         self._fork_server.close()
+        self._state_folder.close()
+
+    def has_replica(self) -> bool:
+        """Whether a replica runs that has led the installation which this engine is bound to."""
+        with _os_errors_mean_unavailable():
+            return has_replica(self._attempts)
 
     def further_installations(self) -> _Installations:
         """Those that have places of their own in the state folder, beside the first."""

@@ -7,12 +7,15 @@
 - `attempts`, `trash`: of the installation that came first. So it is where a version of Tally ran that knew no installations:
   its attempts go to the installation that adopts them (see `core.installation`), and to no other.
 - `others/<installation>/attempts`, `trash`: of any further one.
+
+A replica that has led an installation shares a lock on its `attempts` until its process ends: the sign that it is no lost one.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +47,8 @@ class StateFolder:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._sign: tuple[Path, int] | None = None  # where this process works, and the lock's file descriptor
+        self._signing = threading.Lock()
         if not (home / _FILE).exists():
             for folder in (home, home / "attempts", home / "trash"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # outputs may hold what is not for everyone's eyes
@@ -73,7 +78,15 @@ class StateFolder:
             raise EngineUnavailable(
                 f"{self.home} is of installation {places.first}, and has nothing of {installation.id}: is it the right folder?"
             )
-        return self._path_of(installation.id, places)
+        place = self._path_of(installation.id, places)
+        if claim:
+            self._show_sign(place / "attempts")
+        return place
+
+    def close(self) -> None:
+        """Take back the sign of this process. Idempotent."""
+        with self._signing:
+            self._drop_sign()
 
     def others(self, own: Path) -> dict[str, list[str]]:
         """Attempts of other installations than the one that has `own`: id ("" for none) → names."""
@@ -84,6 +97,24 @@ class StateFolder:
             if place != own and (place / "attempts").is_dir() and (names := sorted(os.listdir(place / "attempts"))):
                 found[mark] = names
         return found
+
+    def _show_sign(self, attempts: Path) -> None:
+        with self._signing:
+            if self._sign is not None and self._sign[0] == attempts:
+                return
+            self._drop_sign()
+            lock = _opened(attempts)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            except OSError:
+                os.close(lock)
+                raise
+            self._sign = (attempts, lock)
+
+    def _drop_sign(self) -> None:
+        if self._sign is not None:
+            os.close(self._sign[1])
+            self._sign = None
 
     def _path_of(self, mark: str, places: Places) -> Path:
         return self.home / "others" / mark if mark in places.others else self.home
@@ -120,3 +151,24 @@ class StateFolder:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def has_replica(attempts: Path) -> bool:
+    """Whether a process works there as a replica that has led: see the module's docstring. Raises OSError."""
+    directory = _opened(attempts)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(directory)
+    return False
+
+
+def _opened(folder: Path) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(folder, flags)
+    except PermissionError:
+        os.chmod(folder, 0o700)  # a task may have closed it to us
+        return os.open(folder, flags)

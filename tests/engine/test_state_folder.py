@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller.clock import SystemClock
+from controller.core.installation import Installation
 from controller.engine.base import EngineUnavailable
 from controller.engine.process import ProcessEngine
 
@@ -56,3 +57,21 @@ def test_what_stands_for_engine_json(tmp_path: Path, put: Callable[[Path], None]
     assert engine.identity() == own
     threads.shutdown()
     engine.close()
+
+
+def test_who_has_led_an_installation_shows_it_until_its_end(tmp_path: Path) -> None:
+    """By a lock, which the kernel drops with the process; whoever only looks shows nothing."""
+    replica, onlooker = (ProcessEngine(tmp_path, "test", SystemClock()) for _ in range(2))
+    one, two = Installation(id="one"), Installation(id="two")
+
+    def is_led(installation: Installation) -> bool:
+        onlooker.bind(installation)
+        return onlooker.has_replica()
+
+    replica.bind(one, claim=True)
+    assert is_led(one)
+    replica.bind(two, claim=True)  # another etcd in the place of its own
+    assert (is_led(one), is_led(two)) == (False, True)
+    replica.close()
+    assert not is_led(two)
+    onlooker.close()
