@@ -153,9 +153,9 @@ def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suf
     elif len(accepted) <= QUIET_ABOVE:
         for result in accepted:
             say(f"task/{result.id} {result.outcome}{suffix}")
-    if _total(counts) > QUIET_ABOVE:
-        say(f"{_summary(counts)}{suffix}", err=bool(output))
-    refused = counts["invalid"] + counts["conflict"]
+    total, refused = _total(counts), counts["invalid"] + counts["conflict"]
+    if total > QUIET_ABOVE or (refused and total > 1):
+        say(f"{_summary(counts)}{suffix}", err=bool(output) or total <= QUIET_ABOVE)
     if refused > SHOWN_PROBLEMS:
         complain(
             f"{refused - SHOWN_PROBLEMS} more were refused", "Correct them and submit the same again: what exists is unchanged."

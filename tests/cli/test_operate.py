@@ -58,6 +58,7 @@ def test_apply_and_delete_pools(tally: Tally) -> None:
     answer = tally("apply", "-f", "-", stdin=text)
     assert (answer.exit_code, answer.out) == (1, "pool/p created\npool/r created\n")
     assert "standard input:5: capacity.cpu: '-1' is not a quantity" in answer.err
+    assert answer.err.endswith("\n2 created, 1 invalid\n")
     assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n").out == "pool/p unchanged\n"
     assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 9}\n").out == "pool/p configured\n"
     assert tally("delete", "pool", "p").out == "pool/p deleted\n"

@@ -194,6 +194,15 @@ def test_many_refusals_are_counted_after_the_first(tally: Tally) -> None:
     assert "80 more were refused" in answer.err
 
 
+def test_a_file_with_some_that_are_refused_is_summed_up(tally: Tally) -> None:
+    """On stderr: stdout has a line for each that was accepted."""
+    text = '{"id":"a","command":["x"]}\n{"id":"b"}\n{"id":"c","command":["x"]}\nrubbish\n'
+    answer = tally("submit", "-f", "-", stdin=text)
+    assert (answer.exit_code, answer.out) == (1, "task/a created\ntask/c created\n")
+    assert answer.err.endswith("\n2 created, 2 invalid\n")
+    assert "invalid" not in tally("submit", "b", "--cpu", "-1", "--", "x").err, "of one alone there is nothing to sum up"
+
+
 def test_dry_run(tally: Tally, client: Client) -> None:
     """Says what would be, and stores nothing."""
     assert tally("submit", "a", "--dry-run", "--", "x").out == "task/a created (dry run)\n"
