@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated
@@ -86,9 +87,10 @@ def apply(
 ) -> None:
     """Create pools, or replace their definitions.
 
-    A pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. What is left out becomes the default.
+    A pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. What is left out becomes the default. Its
+    fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources, paused, keep_logs, engine_options.
     """
-    refused = False
+    counts: Counter[str] = Counter()
     for chunk in read_documents(file, "pools"):
         for document in chunk:
             try:
@@ -97,12 +99,15 @@ def apply(
                 result = session.client.apply_pool(document.value)
             except UserError as error:
                 complain(f"{document.place_of(error.field if isinstance(error, InvalidField) else '')}: {error}")
-                refused = True
+                counts["invalid"] += 1
             else:
+                counts[result.outcome] += 1
                 say(f"pool/{result.name} {result.outcome}")
                 if result.message:
                     say(f"warning: {result.message}", err=True)
-    if refused:
+    if counts["invalid"]:
+        if counts.total() > 1:
+            say(", ".join(f"{number:,} {outcome}" for outcome, number in sorted(counts.items())), err=True)
         raise typer.Exit(ERROR)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from controller.core.printable import counted, one_line
 
 if TYPE_CHECKING:
     from controller.client import Client
-    from controller.core.records import Task
+    from controller.core.task import Observation
     from controller.engine.base import Engine
 
 SETTINGS = ("engine", "state_dir", "kubeconfig", "kube_context", "kube_namespaces")
@@ -88,10 +89,10 @@ def adopt(
         typer.Option(
             metavar="OLD-ID",
             help="Take over what an installation left whose etcd is lost for good: its attempts are stopped and removed. Lists "
-            "them, and does nothing, without --yes.",
+            "them, and asks first. One that still runs starts them anew: stop its replicas.",
         ),
     ] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="With --installation: do it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --installation: do not ask.")] = False,
     grace_seconds: Annotated[float, typer.Option(min=0.0, help="With --installation: between the signal and the kill.")] = 30.0,
 ) -> None:
     """Record another engine as this installation's.
@@ -120,7 +121,7 @@ def adopt(
     client = _asked(session)
     before = adopt_engine(client.store, client.keys, client.clock, own, requester(), forget_running=forget_running)
     if before.holding:
-        say(f"given up: {_named(before.holding)}. {CONSEQUENCE}.")
+        say(f"given up: {_named(task.id for task in before.holding)}. {CONSEQUENCE}.")
     say(f"recorded: {own}")
     say(f"before:   {before.record.engine if before.record is not None else 'none'}")
 
@@ -145,10 +146,8 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
             raise UserError(f"the engine has nothing of installation {lost}: there are {', '.join(filter(None, others)) or 'none'}")
         found = left_by(engine, lost, set(names))
         for seen in found:
-            say(f"{seen.attempt}  {seen.phase}  {'has stopped' if seen.stopped else 'is stopped'}, and removed")
-        if not yes:
-            say("Nothing was done. If that installation's etcd is lost for good, add --yes.")
-            return
+            say(f"{seen.attempt}  {seen.phase}{', has stopped' if seen.stopped else ''}")
+        _make_sure(lost, found, yes=yes)
         left = take_over(engine, found, grace_seconds, STOP_SECONDS, client.clock)
     finally:
         engine.close()
@@ -156,6 +155,17 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
         say(f"still there, without proof that they stopped: {', '.join(map(str, left))}. Run it again.")
         raise typer.Exit(ERROR)
     say(f"Stopped and removed: {counted(len(found), 'attempt')} of installation {lost}.")
+
+
+def _make_sure(lost: str, found: Sequence[Observation], *, yes: bool) -> None:
+    """Say what would be stopped, and have it confirmed. Raises UserError where nobody can be asked."""
+    running = sum(not seen.stopped for seen in found)
+    tasks = _named({seen.attempt.task_id for seen in found})
+    say(f"To be stopped and removed: {counted(len(found), 'attempt')}, {running or 'none'} of which may run now, of {tasks}.")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError("nothing was done: if that installation's etcd is lost for good, say so with --yes")
+        typer.confirm(f"Is the etcd of installation {lost} lost for good?", abort=True)
 
 
 def _open(session: Session) -> Engine:
@@ -177,7 +187,7 @@ def _others(engine: Engine, installation: Any) -> dict[str, list[str]]:
     return {mark: list(names) for mark, names in engine.others().items()}
 
 
-def _named(tasks: Iterable[Task]) -> str:
-    found = sorted(task.id for task in tasks)
+def _named(tasks: Iterable[str]) -> str:
+    found = sorted(tasks)
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f"{counted(len(found), 'task')}: {', '.join(found[:SHOWN])}{more}"

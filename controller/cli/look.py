@@ -1,8 +1,7 @@
-"""Commands that only read: get, describe, explain, history, logs."""
+"""Commands that only read: get, describe, explain, history."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli import output as out
+from controller.cli.logs import extent
 from controller.cli.names import (
     Kind,
     KindName,
@@ -29,7 +29,6 @@ from controller.client.reading import parse_state
 from controller.core.codec import to_builtins
 from controller.core.errors import CorruptValue
 from controller.core.explain import at, span
-from controller.core.kept_log import LIMIT_BYTES, KeptLog
 from controller.core.lifecycle import State
 from controller.core.printable import counted
 from controller.core.replay import replay
@@ -239,7 +238,7 @@ def _kept_log(session: Session, name: str) -> str:
         kept = session.client.kept_log(name)
     except CorruptValue as error:
         return f"cannot be read: {error}"
-    return f"of attempt {kept.attempt}, {_extent(kept)}" if kept is not None else ""
+    return f"of attempt {kept.attempt}, {extent(kept)}" if kept is not None else ""
 
 
 def _print_events(session: Session, attempt: AttemptId) -> None:
@@ -346,39 +345,3 @@ def history(
 def _print_steps(steps: list[Step], indent: str) -> None:
     table = out.Table((f"{indent}TIME", "FROM", "EVENT", "TO", "ATTEMPT", "TERM", "REASON", "MESSAGE"))
     table.print((indent + at(s.at), s.source, s.event, s.state, s.attempt, s.term, s.reason, s.message) for s in steps)
-
-
-def logs(
-    session: Session,
-    name: TaskName,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")] = False,
-    attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
-    container: Annotated[str, typer.Option("-c", "--container", help="Which container of its pod; an init container, too.")] = "",
-    tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
-    since: Annotated[str, typer.Option(help="Only what was printed in this last time: 5m, 1h30m.")] = "",
-    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of the previous run of a restarted container.")] = False,
-) -> None:
-    """Print the output of a task's attempt, both streams in order of arrival."""
-    from controller.cli.engines import open_engine
-    from controller.core.validation import parse_duration
-    from controller.engine.base import LogOptions
-
-    seconds = parse_duration(since, "--since") if since else None
-    options = LogOptions(container=container, tail=tail, since_seconds=seconds, previous=previous)
-    engine = open_engine(session)
-    try:
-        chunks = session.client.logs(name, attempt=attempt, follow=follow, engine=engine, options=options)
-    except NotFound:
-        kept = None if container or since or previous else session.client.kept_log(name)
-        if kept is None or attempt not in (None, kept.attempt):
-            raise
-        say(f"kept log of attempt {kept.attempt}, {_extent(kept)}", err=True)
-        lines = kept.text.encode().splitlines(keepends=True)
-        chunks = iter(lines if tail is None else lines[max(0, len(lines) - tail) :])
-    for chunk in chunks:
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-
-
-def _extent(kept: KeptLog) -> str:
-    return f"the last {LIMIT_BYTES // 1024} KiB" if kept.truncated else "whole"

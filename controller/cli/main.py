@@ -6,6 +6,7 @@ import typer
 
 from controller.cli import auth, change, engine, look, operate
 from controller.cli.audit import audit
+from controller.cli.logs import logs
 from controller.cli.selftest import selftest
 from controller.cli.session import CONNECTION, command, root_flags
 from controller.cli.submit import submit
@@ -38,7 +39,7 @@ command(app, "submit", rich_help_panel=TASKS)(submit)
 command(app, "get", rich_help_panel=TASKS)(look.get)
 command(app, "describe", rich_help_panel=TASKS, settings=WITH_ENGINE)(look.describe)
 command(app, "wait", rich_help_panel=TASKS)(wait)
-command(app, "logs", rich_help_panel=TASKS, settings=WITH_ENGINE)(look.logs)
+command(app, "logs", rich_help_panel=TASKS, settings=WITH_ENGINE)(logs)
 command(app, "history", rich_help_panel=TASKS)(look.history)
 command(app, "explain", rich_help_panel=TASKS)(look.why)
 command(app, "cancel", rich_help_panel=TASKS)(change.cancel)

@@ -22,6 +22,14 @@ REPLICA_SETTINGS = tuple(
     name for name in ALL_SETTINGS if name.endswith("_seconds") or name.startswith("kube") or name == "fast_takeover"
 )
 """Settings that `tally dev` hands on to the replicas that it starts."""
+INSTEAD = {
+    "state_dir": "--data-dir",
+    "engine": "--engine",
+    "etcd": "--etcd-port",
+    "status": "--status-port",
+    "replica": "--replicas",
+}
+"""Flags of `tally dev` for what it sets itself."""
 
 
 def controller(session: Session) -> None:
@@ -56,6 +64,7 @@ def dev(
 
     if engine not in ENGINES:
         raise typer.BadParameter(f"--engine: {engine!r} is not one of {', '.join(ENGINES)}")
+    _tell_ignored(session)
     handed_on = {variable_of(name): text_of(session.given(name)) for name in REPLICA_SETTINGS if session.given(name) is not None}
     options = DevOptions(
         replicas=replicas,
@@ -68,6 +77,16 @@ def dev(
         settings=handed_on,
     )
     raise typer.Exit(run_dev(options))
+
+
+def _tell_ignored(session: Session) -> None:
+    """Of flags and variables; the file may well be for the other commands."""
+    origins = {name: session.loaded.origins[name].split() for name in ALL_SETTINGS if name not in REPLICA_SETTINGS}
+    ignored = {name: origin[1] for name, origin in origins.items() if origin[0] in ("flag", "environment")}
+    if ignored:
+        instead = ", ".join(INSTEAD[name] for name in ignored if name in INSTEAD)
+        use = f"use {instead}" if instead else "`tally controller` takes them"
+        say(f"warning: ignored, since `tally dev` sets these itself: {', '.join(ignored.values())}; {use}", err=True)
 
 
 def check(

@@ -22,6 +22,7 @@ from controller.store.base import StoreError
 PLAIN_STEP = 1000
 SHOWN_PROBLEMS = 20  # of a large file; the others are counted
 QUIET_ABOVE = 10  # results that are printed one by one; a larger file gets a count
+OUTCOMES = ("created", "unchanged", "conflict", "invalid")
 
 
 def submit(
@@ -101,6 +102,7 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
                     counts[result.outcome] += 1
                     if result.accepted:
                         accepted.append(result)
+                        _warn(counts, readable[result.index], result)
                     else:
                         _refuse(counts, readable[result.index], result)
                     advance()
@@ -127,7 +129,19 @@ def _refuse(counts: Counter[str], document: Document, result: SubmitResult | Non
     if result is None:
         complain(f"{document.place}: {document.problem}")
     else:
-        complain(f"{document.place_of(result.field) if document.place else result.id}: {result.message}".removeprefix(": "))
+        complain(_placed(document, result))
+
+
+def _warn(counts: Counter[str], document: Document, result: SubmitResult) -> None:
+    """What is doubtful of one that is accepted."""
+    if result.message:
+        counts["warned of"] += 1
+        if counts["warned of"] <= SHOWN_PROBLEMS:
+            say(f"warning: {_placed(document, result)}", err=True)
+
+
+def _placed(document: Document, result: SubmitResult) -> str:
+    return f"{document.place_of(result.field) if document.place else result.id}: {result.message}".removeprefix(": ")
 
 
 def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suffix: str) -> None:
@@ -139,19 +153,21 @@ def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suf
     elif len(accepted) <= QUIET_ABOVE:
         for result in accepted:
             say(f"task/{result.id} {result.outcome}{suffix}")
-    if sum(counts.values()) > QUIET_ABOVE:
-        say(f"{_summary(counts)}{suffix}", err=bool(output))
-    refused = counts["invalid"] + counts["conflict"]
+    total, refused = _total(counts), counts["invalid"] + counts["conflict"]
+    if total > QUIET_ABOVE or (refused and total > 1):
+        say(f"{_summary(counts)}{suffix}", err=bool(output) or total <= QUIET_ABOVE)
     if refused > SHOWN_PROBLEMS:
         complain(
             f"{refused - SHOWN_PROBLEMS} more were refused", "Correct them and submit the same again: what exists is unchanged."
         )
 
 
+def _total(counts: Counter[str]) -> int:
+    return sum(counts[outcome] for outcome in OUTCOMES)
+
+
 def _summary(counts: Counter[str]) -> str:
-    return ", ".join(
-        f"{counts[outcome]:,} {outcome}" for outcome in ("created", "unchanged", "conflict", "invalid") if counts[outcome]
-    )
+    return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in (*OUTCOMES, "warned of") if counts[outcome])
 
 
 @contextmanager
@@ -172,7 +188,7 @@ def _progress(counts: Counter[str]) -> Iterator[Callable[[], None]]:
 
 
 def _plain_progress(counts: Counter[str]) -> None:
-    if sum(counts.values()) % PLAIN_STEP == 0:
+    if _total(counts) % PLAIN_STEP == 0:
         say(f"{_summary(counts)} so far", err=True)
 
 

@@ -20,6 +20,7 @@ from controller.clock import Clock
 from controller.core import codec
 from controller.core.demand import check_satisfiable, demand
 from controller.core.errors import CorruptValue, InvalidField
+from controller.core.reasons import unknown_reasons
 from controller.core.records import PoolRecord
 from controller.core.resources import Vector, parse_quantity
 from controller.core.task import Pool, Spec
@@ -40,9 +41,10 @@ _LEFT_BEHIND = (
 
 
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one submitted task; `message` says why when it is neither created nor unchanged.
+    """What became of one submitted task; `message` says why when it is neither created nor unchanged, else it is a warning.
 
-    `index` is its place in what was given, from 0; `field` the path of the field that does not hold, such as `retry.rules[0]`.
+    `index` is its place in what was given, from 0; `field` the path of the field that `message` begins with, such as
+    `retry.rules[0]`.
     """
 
     id: str
@@ -75,7 +77,11 @@ class Prepared(NamedTuple):
 
     def result(self, outcome: Outcome, message: str = "") -> SubmitResult:
         """What became of it."""
-        return SubmitResult(id=self.spec.id, outcome=outcome, message=message, index=self.position)
+        if message:
+            return SubmitResult(id=self.spec.id, outcome=outcome, message=message, index=self.position)
+        doubts = list(unknown_reasons(self.spec.retry))
+        warning, field = "; ".join(map(": ".join, doubts)), doubts[0][0] if doubts else ""
+        return SubmitResult(id=self.spec.id, outcome=outcome, message=warning, index=self.position, field=field)
 
 
 class KnownPools:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from controller.core import reasons
+
 ROLE = "replica_role"
 OTHER = "Other"
 """What stands in a label for a word outside its fixed set."""
@@ -186,26 +188,13 @@ BY_NAME = {family.name: family for family in FAMILIES}
 
 STATES_OF_END = ("Succeeded", "Failed", "Cancelled")
 
-REASONS = frozenset(
-    {
-        # Tally's own (core/transitions.py, core/decide.py)
-        "", "Cancelled", "ConfirmedStopped", "DeadlineExceeded", "Failed", "Found", "Gone", "InvalidSpec", "Lost",
-        "QueueDeadlineExceeded", "Replaced", "RequestIgnored", "RetryRequested", "SpecDeleted", "StartDeadlineExceeded",
-        "Succeeded", "Unsatisfiable", "cancel", "deadline-run", "deadline-start", "main-ended", "main-not-started", "spec-deleted",
-        # engines
-        "AdmissionDenied", "BadWorkingDirectory", "CommandNotFound", "Completed", "Error", "Forbidden", "Interrupted",
-        "InvalidDuration", "InvalidName", "InvalidPod", "InvalidPool", "MachineRebooted", "NameTaken", "NamespaceNotFound",
-        "NamespaceTerminating", "NeverStarted", "NoCommand", "OutOfMemory", "PermissionDenied", "PodSecurityViolation",
-        "QuotaExceeded", "Signaled", "Stopped", "SupervisorLost",
-        # Kubernetes: the kubelet's, the scheduler's, and those of disruptions
-        "ContainerCannotRun", "ContainerCreating", "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError",
-        "DeletionByTaintManager", "DisruptionTarget", "ErrImageNeverPull", "ErrImagePull", "Evicted", "EvictionByEvictionAPI",
-        "ImagePullBackOff", "InvalidImageName", "NodeAffinity", "NodeLost", "NodeShutdown", "OOMKilled", "OutOfcpu",
-        "OutOfmemory", "OutOfpods", "PodInitializing", "Preempting", "PreemptionByScheduler", "RunContainerError",
-        "SchedulingGated", "Shutdown", "StartError", "Terminated", "TerminationByKubelet", "UnexpectedAdmissionError",
-        "Unschedulable",
-    }
-)  # fmt: skip
+REASONS = reasons.REASONS | {
+    # of tasks whose attempt has not ended, or that have none (core/transitions.py, core/decide.py)
+    "", "Cancelled", "Found", "Lost", "QueueDeadlineExceeded", "RequestIgnored", "RetryRequested", "Succeeded", "Unsatisfiable",
+    "cancel", "deadline-run", "deadline-start", "main-ended", "main-not-started", "spec-deleted",
+    # of those that wait
+    "ContainerCreating", "PodInitializing", "SchedulingGated", "Unschedulable",
+}  # fmt: skip
 """Reasons that may stand in a label; engines pass on words of others, which nothing bounds."""
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from controller import config
+from controller.cli.change import apply
+from controller.cli.yaml12 import read_yaml
 from controller.core import lifecycle
+from controller.core.task import Pool, Spec
+from controller.core.validation import parse_pool, parse_spec
+from controller.engine.container import Options
+from controller.engine.pod_template import PoolOptions
 
 README = Path(__file__).parents[2] / "README.md"
 GENERATED = {
@@ -43,6 +51,28 @@ def test_the_python_example_is_typed(tmp_path: Path) -> None:
     assert re.search(
         r'Revealed type is "(builtins\.)?dict\[(builtins\.)?str, controller\.client\.views\.TaskView\]"', done.stdout
     ), done.stdout
+
+
+@pytest.mark.parametrize(("noun", "kind", "parse"), [("task", Spec, parse_spec), ("pool", Pool, parse_pool)])
+def test_a_listing_has_all_fields(noun: str, kind: type[Struct], parse: Callable[[object], object]) -> None:
+    """Of a task and of a pool: what the README lists can be submitted or applied, and is all there is."""
+    found = re.search(rf"A {noun} with all its fields.*?```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found is not None
+    [(document, _)] = read_yaml(found[1])
+    parse(document)
+    assert set(document) == set(kind.__struct_fields__)
+
+
+@pytest.mark.parametrize("options", [PoolOptions, Options])
+def test_a_pool_s_listing_names_all_options_of_engines(options: type[Struct]) -> None:
+    found = re.search(r"\nengine_options:.*?```", README.read_text(), re.DOTALL)
+    assert found is not None
+    assert set(options.__struct_fields__) <= set(re.findall(r"\w+", found[0]))
+
+
+def test_the_help_of_apply_names_all_fields_of_a_pool() -> None:
+    assert apply.__doc__ is not None
+    assert set(Pool.__struct_fields__) <= set(re.findall(r"\w+", apply.__doc__.partition("fields:")[2]))
 
 
 def renew() -> None:

@@ -116,7 +116,7 @@ def test_notices_fail_no_audit(cluster: Cluster) -> None:
     cluster.put(f"{cluster.keys.prefix}foreign", b"\xff")
     report = cluster.audit()
     assert [finding.severity for finding in report.findings] == [Severity.NOTICE]
-    assert report.wrong == 0
+    assert report.verdict == "ok"
     assert report.to_text().endswith("Nothing is wrong, 1 notice.")
 
 

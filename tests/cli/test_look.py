@@ -209,6 +209,25 @@ def test_logs_of_the_process_engine(tally: Tally, client: Client, put_raw: PutRa
         )  # type: ignore[operator]
         assert tally("logs", "a", "-f").out == "out\nerr\n"
         assert tally("logs", "a", "--attempt", "2").exit_code == 5
+        silent = Launch(
+            attempt=AttemptId("a", 2),
+            cluster=client.keys.cluster,
+            term=1,
+            spec=msgspec.structs.replace(spec, command=("true",)),
+            pool=Pool(name="p"),
+            environment={},
+        )
+        engine.start(silent)
+        put_status("a", State.RUNNING, attempt=2)
+        answer = tally("logs", "a", "-f")  # whose end the leader has not recorded yet
+        assert (answer.exit_code, answer.out, answer.err) == (0, "", "a-2 has printed nothing, and has ended\n")
+        assert tally("logs", "a").err == "a-2 has printed nothing, and runs\n"
+        put_status("a", State.PENDING, attempt=2)
+        assert tally("logs", "a").err == "a-2 has printed nothing, and does not run yet: `tally explain a` says why\n"
+        put_status("a", State.SUCCEEDED, attempt=2)
+        assert tally("logs", "a", "--tail", "5").err == "a-2 has printed nothing, and has ended\n"
+        assert tally("logs", "a", "--tail", "0").err == "", "as it was asked for"
+        assert tally("logs", "a", "--attempt", "1").err == ""
         assert tally("logs", "a", "--state-dir", f"{tmp_path}/elsewhere").exit_code == 5
     finally:
         engine.close()

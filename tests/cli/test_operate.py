@@ -58,6 +58,7 @@ def test_apply_and_delete_pools(tally: Tally) -> None:
     answer = tally("apply", "-f", "-", stdin=text)
     assert (answer.exit_code, answer.out) == (1, "pool/p created\npool/r created\n")
     assert "standard input:5: capacity.cpu: '-1' is not a quantity" in answer.err
+    assert answer.err.endswith("\n2 created, 1 invalid\n")
     assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n").out == "pool/p unchanged\n"
     assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 9}\n").out == "pool/p configured\n"
     assert tally("delete", "pool", "p").out == "pool/p deleted\n"
@@ -313,3 +314,20 @@ def test_whatever_is_given_ends_with_a_code_of_the_table(verb: str, words: list[
 def test_a_grace_is_a_number_of_seconds(tally: Tally, grace: str) -> None:
     answer = tally("engine", "adopt", "--installation", "old", "--yes", "--grace-seconds", grace)
     assert (answer.exit_code, "expected a number of seconds" in answer.err) == (2, True)
+
+
+def test_what_a_local_cluster_sets_itself_is_said_to_be_ignored(
+    tally: Tally, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In one line, with what to use; what is handed on to the replicas is not."""
+    monkeypatch.setenv("TALLY_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("TALLY_HEARTBEAT_SECONDS", "1")
+    refused = ("dev", "--fake-cluster", "--data-dir", str(tmp_path / "data"))  # of the process engine: before anything starts
+    [ignored, *_] = tally(*refused).err.splitlines()
+    assert ignored == (
+        "warning: ignored, since `tally dev` sets these itself: TALLY_ETCD, TALLY_CLUSTER, TALLY_STATE_DIR; "
+        "use --etcd-port, --data-dir"
+    )
+    for name in ("TALLY_ETCD", "TALLY_CLUSTER", "TALLY_STATE_DIR"):
+        monkeypatch.delenv(name)
+    assert "ignored" not in tally(*refused).err

@@ -194,6 +194,15 @@ def test_many_refusals_are_counted_after_the_first(tally: Tally) -> None:
     assert "80 more were refused" in answer.err
 
 
+def test_a_file_with_some_that_are_refused_is_summed_up(tally: Tally) -> None:
+    """On stderr: stdout has a line for each that was accepted."""
+    text = '{"id":"a","command":["x"]}\n{"id":"b"}\n{"id":"c","command":["x"]}\nrubbish\n'
+    answer = tally("submit", "-f", "-", stdin=text)
+    assert (answer.exit_code, answer.out) == (1, "task/a created\ntask/c created\n")
+    assert answer.err.endswith("\n2 created, 2 invalid\n")
+    assert "invalid" not in tally("submit", "b", "--cpu", "-1", "--", "x").err, "of one alone there is nothing to sum up"
+
+
 def test_dry_run(tally: Tally, client: Client) -> None:
     """Says what would be, and stores nothing."""
     assert tally("submit", "a", "--dry-run", "--", "x").out == "task/a created (dry run)\n"
@@ -353,3 +362,21 @@ def test_what_yaml_prints_is_read_as_it_was(value: object) -> None:
     printed = shown(write_yaml([value]))
     assert printed.replace("\n", "").isprintable()
     assert [read for read, _ in read_yaml(printed)] == [[value]]
+
+
+def test_a_reason_that_nobody_gives_is_warned_of(tally: Tally, client: Client, tmp_path: Path) -> None:
+    """And no more: a cluster may have reasons of its own. Where it stands is named as what is refused is."""
+    file = tmp_path / "t.yaml"
+    file.write_text("id: a\ncommand: [x]\nretry:\n  rules:\n  - action: retry\n    reasons:\n    - OOMKiled\n")
+    where = f"warning: {file}:6: retry.rules[0].reasons[0]: "
+    for flags, out in ((["--dry-run"], "task/a created (dry run)\n"), ([], "task/a created\n"), ([], "task/a unchanged\n")):
+        answer = tally("submit", "-f", str(file), *flags)
+        assert (answer.exit_code, answer.out) == (0, out)
+        assert answer.err == f"{where}'OOMKiled' is not a reason that Tally knows; did you mean OOMKilled?\n"
+    rule = {"action": "fail", "reasons": ["Evicted", "CompanyPolicy"]}
+    task = {"id": "b", "command": ["x"], "retry": {"rules": [rule]}}
+    assert client.submit(task).message.startswith("retry.rules[0].reasons[1]: 'CompanyPolicy' is not")
+    many = "".join(json.dumps({**task, "id": f"t-{n}"}) + "\n" for n in range(30))
+    answer = tally("submit", "-f", "-", stdin=many)
+    assert answer.err.count("warning: ") == 20
+    assert answer.out == "30 created, 30 warned of\n"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,19 @@ def tally(cluster: LocalCluster, *words: str) -> Answer:
     unset = {key: None for key in os.environ if key.startswith("TALLY_")}
     result = CliRunner().invoke(app, [*words, "--etcd", cluster.endpoint], env=unset)
     return Answer(result.exit_code, result.stdout, result.stderr)
+
+
+def at_a_terminal(typed: str, cluster: LocalCluster, *words: str) -> str:
+    """What the command prints of its own, to somebody who answers its question."""
+    ours, theirs = os.openpty()
+    os.write(ours, f"{typed}\n".encode())
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
+    command = [sys.executable, "-m", "controller.cli.entry", *words, "--etcd", cluster.endpoint]
+    done = subprocess.run(command, env=environment, stdin=theirs, capture_output=True, text=True, timeout=60, check=False)
+    os.close(theirs)
+    os.close(ours)
+    assert "lost for good?" in done.stdout, done
+    return done.stdout + done.stderr
 
 
 def until_back(cluster: LocalCluster, replica: ReplicaProcess) -> None:
@@ -200,6 +215,11 @@ def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> N
                     "left alone, though of this cluster's name: 3 attempts"
                     in tally(cluster, "check", "--state-dir", str(one.state_dir)).out
                 )
+            id_of_one = tally(one, "engine", "show", "-o", "json").document["installation"]["id"]
+            flags = ("--engine", "process", "--state-dir", str(one.state_dir), "--grace-seconds", "1")
+            refused = tally(two, "engine", "adopt", "--installation", id_of_one, *flags)
+            assert (refused.exit_code, "nothing was done" in refused.err) == (1, True), refused
+            assert "3 attempts, 3 of which may run now, of 3 tasks: t0, t1, t2.\n" in refused.out
             for name, cluster in (("one", one), ("two", two)):
                 gates[name].open()
                 for number in range(3):
@@ -230,7 +250,10 @@ def test_what_an_installation_left_whose_etcd_was_lost_is_taken_over_on_purpose(
             flags = ("--engine", "process", "--state-dir", str(lost.state_dir))
             assert "2 attempts of installation" in tally(cluster, "engine", "show", *flags).out
             listed = tally(cluster, "engine", "adopt", "--installation", old_id, *flags)
-            assert "Nothing was done" in listed.out, listed
+            assert (listed.exit_code, "nothing was done" in listed.err) == (1, True), listed
+            assert "2 attempts, 2 of which may run now, of 2 tasks: also-left, left.\n" in listed.out
+            assert not any(line.what == "end" for line in journal.lines())
+            assert "Aborted" in at_a_terminal("n", cluster, "engine", "adopt", "--installation", old_id, *flags)
             assert not any(line.what == "end" for line in journal.lines())
             by_name = tally(cluster, "engine", "adopt", "left-1", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags)
             assert "1 attempt of installation" in by_name.out, by_name

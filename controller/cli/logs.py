@@ -1,0 +1,72 @@
+"""`tally logs`: what an attempt has printed, from its engine, or the end of it that was kept."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controller.cli.names import TaskName
+from controller.cli.session import Session
+from controller.cli.terminal import say
+from controller.client import NotFound, TaskView
+from controller.core.explain import span
+from controller.core.kept_log import LIMIT_BYTES, KeptLog
+from controller.core.lifecycle import HOLDING, State
+from controller.core.task import AttemptId
+
+if TYPE_CHECKING:
+    from controller.engine.base import LogOptions
+
+
+def logs(
+    session: Session,
+    name: TaskName,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")] = False,
+    attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
+    container: Annotated[str, typer.Option("-c", "--container", help="Which container of its pod; an init container, too.")] = "",
+    tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
+    since: Annotated[str, typer.Option(help="Only what was printed in this last time: 5m, 1h30m.")] = "",
+    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of the previous run of a restarted container.")] = False,
+) -> None:
+    """Print the output of a task's attempt, both streams in order of arrival."""
+    from controller.cli.engines import open_engine
+    from controller.core.validation import parse_duration
+    from controller.engine.base import LogOptions
+
+    seconds = parse_duration(since, "--since") if since else None
+    options = LogOptions(container=container, tail=tail, since_seconds=seconds, previous=previous)
+    engine = open_engine(session)
+    try:
+        chunks = session.client.logs(name, attempt=attempt, follow=follow, engine=engine, options=options)
+    except NotFound:
+        kept = None if container or since or previous else session.client.kept_log(name)
+        if kept is None or attempt not in (None, kept.attempt):
+            raise
+        say(f"kept log of attempt {kept.attempt}, {extent(kept)}", err=True)
+        lines = kept.text.encode().splitlines(keepends=True)
+        chunks = iter(lines if tail is None else lines[max(0, len(lines) - tail) :])
+    is_silent = True
+    for chunk in chunks:
+        is_silent = is_silent and not chunk
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    if is_silent and tail != 0:
+        say(_silence(session.client.get(name), attempt, options, has_ended=follow), err=True)
+
+
+def _silence(view: TaskView, attempt: int | None, options: LogOptions, *, has_ended: bool) -> str:
+    """That nothing was printed, and whether something still may be."""
+    number = view.attempt if attempt is None else attempt
+    who = f"container {options.container} of {AttemptId(view.id, number)}" if options.container else str(AttemptId(view.id, number))
+    when = f" in the last {span(options.since_seconds)}" if options.since_seconds is not None else ""
+    if has_ended or number != view.attempt or view.state not in HOLDING:
+        return f"{who} has printed nothing{when}, and has ended"
+    more = "runs" if view.state is State.RUNNING else f"does not run yet: `tally explain {view.id}` says why"
+    return f"{who} has printed nothing{when}, and {more}"
+
+
+def extent(kept: KeptLog) -> str:
+    """How much of the output was kept."""
+    return f"the last {LIMIT_BYTES // 1024} KiB" if kept.truncated else "whole"
