@@ -228,7 +228,11 @@ class ProcessEngine:
         news_since = self._clock.now() - _NEWS_SECONDS
         sweep_at = 0.0
         with _os_errors_mean_unavailable():
-            for changes in _changes(self._attempts, stop):
+            attempts, watched = self._attempts, os.stat(self._attempts)
+            for changes in _changes(attempts, stop):
+                if self._attempts != attempts or not os.path.samestat(watched, os.stat(attempts)):
+                    # Of the folder that was moved away, or mounted over, nothing is heard any more.
+                    raise EngineUnavailable(f"{attempts} is another folder by now: it is watched anew", 0.0)
                 is_first = not sweep_at
                 names = {os.path.basename(path) for _, path in changes}
                 if self._clock.boottime() >= sweep_at:
@@ -304,9 +308,11 @@ class ProcessEngine:
             files.write(folder, files.STOP, request)
         except OSError as error:
             failure = error
+        if files.send(folder, request):
+            return
         # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so far; then it
-        # finds what was written before it starts anything. Or the task took the FIFO away.
-        if files.send(folder, request) or (failure is None and not files.exists(folder, files.RECORD)):
+        # finds what was written before it starts anything. Or somebody took the FIFO away, or the whole folder.
+        if failure is None and not files.exists(folder, files.RECORD) and files.held(folder)[0] is files.Held.SUPERVISED:
             return
         supervisor = supervisor_of(folder, None)
         if supervisor:

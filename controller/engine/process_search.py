@@ -114,7 +114,8 @@ class _Search:
 
     def supervisor(self, folder: Path) -> int:
         """See `supervisor_of`."""
-        self._pass(kills=False, is_timed=False)
+        for _ in range(2):  # a command is met before the supervisor that it is known by, where its folder was replaced
+            self._pass(kills=False, is_timed=False)
         return self._supervised.get(folder, 0)
 
     def _pass(self, kills: bool, is_timed: bool) -> tuple[dict[Path, list[int]], bool]:

@@ -142,13 +142,13 @@ class ProcessSight:
             if error.errno in OF_THE_REPLICA:
                 raise
             data, trouble = b"", str(error)
-        if data is None:
-            return None
+        unsettled = self._unsettled.get(folder.name)
+        if data is None:  # nothing was claimed; where it is being stopped, something of it may run all the same
+            return lost(attempt, unsettled.why) if unsettled is not None else None
         record = parse_record(data)
         phase = Phase.RUNNING if record.started_at else Phase.PENDING
         seen = Observation(attempt=attempt, phase=phase, uid=record.uid, node=_NODE, started_at=record.started_at)
         if held is not files.Held.SUPERVISED:
-            unsettled = self._unsettled.get(folder.name)
             why = unsettled.why if unsettled is not None else Unproven("SupervisorLost", "processes of it may still run")
             return replace(seen, phase=Phase.UNKNOWN, reason=why.reason, message=why.message)
         if not record.uid:

@@ -321,6 +321,23 @@ def test_a_folder_that_is_removed_or_moved_proves_nothing(
     assert running_pids(tmp_path) == []
 
 
+def test_what_runs_beside_a_folder_made_anew_is_shown_and_stopped(engine: ProcessEngine, tmp_path: Path) -> None:
+    """Its folder was moved away before anybody recorded that it runs, and another is in its place."""
+    given = launch("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    engine.start(given)
+    supervisor = int(str(record_of(tmp_path, given.attempt)["supervisor"]))
+    folder_of(tmp_path, given.attempt).rename(tmp_path / "elsewhere")
+    with pytest.raises(EngineUnavailable, match="may run already"):
+        engine.start(_repeated(given))
+    os.kill(supervisor, signal.SIGSTOP)
+    engine.stop(given.attempt, grace_seconds=0.1)
+    seen = wait_for(lambda: observation(engine, given.attempt), "the attempt to be shown")
+    assert (seen.phase, seen.stopped, seen.reason) == (Phase.UNKNOWN, False, "Unrecorded")
+    os.kill(supervisor, signal.SIGCONT)
+    assert not wait_stopped(engine, given.attempt).awaits_start
+    assert running_pids(tmp_path) == []
+
+
 def _repeated(given: Launch) -> Launch:
     return Launch(
         attempt=given.attempt, cluster=given.cluster, term=given.term, spec=given.spec, pool=given.pool,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,19 @@ def once_at_a_time(folder: Path) -> Launch:
 
 def lines(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
+
+
+def start_until_told(engine: ProcessEngine, given: Launch) -> None:
+    """As a leader does: the machine may fork all the time, and then it cannot be told whether the attempt runs already."""
+
+    def is_told() -> bool:
+        try:
+            engine.start(given)
+        except EngineUnavailable:
+            return False
+        return True
+
+    wait_for(is_told, f"the start of {given.attempt}")
 
 
 def test_starts_from_several_threads_and_replicas_make_one_run(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
@@ -116,8 +130,8 @@ def test_a_repeated_start_harms_no_start_under_way(replica: Callable[[], Process
     with ThreadPoolExecutor(2) as pool:
         for number in range(60):
             given = launch("true", task_id=f"twice-{number}")
-            calls = pool.submit(before.start, given), pool.submit(after.start, msgspec.structs.replace(given, repeated=True))
-            for call in calls:
+            again = msgspec.structs.replace(given, repeated=True)
+            for call in (pool.submit(before.start, given), pool.submit(start_until_told, after, again)):
                 call.result()
             assert wait_stopped(after, given.attempt).phase is Phase.SUCCEEDED, given.attempt
 
@@ -157,19 +171,8 @@ def test_starts_that_are_repeated_as_a_leader_begins_are_all_made(replica: Calla
     for _ in range(8):
         engine = replica()
         attempts = [msgspec.structs.replace(launch("true"), repeated=True) for _ in range(16)]
-
-        def start(given: Launch, engine: ProcessEngine = engine) -> None:
-            def is_started() -> bool:
-                try:
-                    engine.start(given)
-                except EngineUnavailable:
-                    return False  # the machine forks all the time; the leader tries again
-                return True
-
-            wait_for(is_started, f"the start of {given.attempt}")
-
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(start, attempts))
+            list(pool.map(partial(start_until_told, engine), attempts))
         for given in attempts:
             assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
 

@@ -273,3 +273,30 @@ def test_a_watch_begins_with_what_runs_and_what_has_just_ended(engine: ProcessEn
         stop.set()
         watch.join()
     assert ended.attempt not in reported
+
+
+def test_a_watch_does_not_stay_with_a_folder_that_was_replaced(engine: ProcessEngine, tmp_path: Path) -> None:
+    """It ends with an error, so that it is begun anew: nobody would hear of what ends in the new folder."""
+    begun, ended = threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def watch() -> None:
+        try:
+            engine.watch(lambda seen: begun.set(), threading.Event())
+        except EngineUnavailable as error:
+            said.append(str(error))
+        ended.set()
+
+    engine.start(launch("sleep", "1000"))
+    thread = threading.Thread(target=watch, name="watch")
+    thread.start()
+    assert begun.wait(20)
+    attempts = tmp_path / "test" / "attempts"
+    attempts.rename(tmp_path / "test" / "old")
+    shutil.copytree(tmp_path / "test" / "old", tmp_path / "test" / "new", ignore=shutil.ignore_patterns("wake"))
+    (tmp_path / "test" / "new").rename(attempts)
+    assert ended.wait(20)
+    thread.join()
+    assert said == [f"{attempts} is another folder by now: it is watched anew"] or "No such file" in said[0]
+    shutil.rmtree(attempts)
+    (tmp_path / "test" / "old").rename(attempts)
