@@ -40,16 +40,21 @@ def open_engine(session: Session) -> Engine | None:
 
 
 def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
-    """The same for commands that have something to say without it; with why there is none, which is said as a warning."""
-    engine, why = None, "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
+    """The same for commands that have something to say without it, which is said as a warning.
+
+    With what is the matter with the engine, where it cannot be used; "" where it is not known here, or of another machine.
+    """
+    engine, problem = None, ""
+    why = "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
     try:
         engine = open_engine(session)
-    except (UserError, EngineError) as error:
+    except UserError as error:
         why = str(error)
-    if engine is not None:
-        return engine, ""
-    say(f"warning: the engine is not checked: {why}", err=True)
-    return None, why
+    except EngineError as error:
+        why = problem = str(error)
+    if engine is None:
+        say(f"warning: the engine is not checked: {why}", err=True)
+    return engine, problem
 
 
 def registered_or_warn(session: Session) -> list[ReplicaView]:

@@ -52,8 +52,7 @@ class InstallationRecords:
                     table[change.names[0]] = present
                 _check_mapping(change)
             case kept_log.KIND:
-                if change.value is not None:
-                    kept_log.decode(change.value)  # its mod is noted, and a model has no use for its bytes
+                pass  # its mod is noted, and a model has no use for its bytes
             case _:
                 return False
         return True

@@ -144,7 +144,7 @@ class Intake:
     def log_done(self, attempt_id: AttemptId, revision: int) -> None:
         """A KeepLog is over: written at `revision`, or given up (0). The engine may let go of the attempt now."""
         if revision:  # at once, so that a removal of the task knows of it
-            self._world.apply(Change(kept_log.KIND, (attempt_id.task_id,), kept_log.NOTED, revision))
+            self._world.apply(Change(kept_log.KIND, (attempt_id.task_id,), b"", revision))
         attempt = self._attempts.get(attempt_id)
         if attempt is not None:
             attempt.keeping = False

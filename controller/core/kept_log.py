@@ -17,10 +17,6 @@ LIMIT_BYTES = 64 * 1024
 """Of output, as it was printed; where it is not UTF-8, or holds control characters, the stored value is up to six times as long."""
 
 
-NOTED = codec.encode({"attempt": 0, "text": "", "version": SCHEMA_VERSION})
-"""Stands in a model for a value that was just written by its own leader."""
-
-
 class KeptLog(Struct, frozen=True, kw_only=True):
     """The last LIMIT_BYTES of what attempt number `attempt` printed; `truncated`: it had printed more. `at`: when it was kept."""
 

@@ -41,7 +41,7 @@ def test_only_the_leader_speaks_of_the_engine() -> None:
     facts = Facts("a", "test", "leader", "leading", 7, 3, 12, 0.31, "a", "null", (), ready, engine_age_seconds=4.26)
     assert describe(facts, 99.5) == {
         "at": 99.5, "applied_revision": 12, "behind_seconds": 0.3, "phase": "leading", "engine_answers": True,
-        "engine_age_seconds": 4.3,
+        "engine_age_seconds": 4.3, "engine_silence": "",
     }  # fmt: skip
     follower = Facts("a", "test", "follower", "following", 0, 3, 12, 0.0, "b", "null", (), ready[:1])
     assert "engine_answers" not in describe(follower, 99.5)
