@@ -144,6 +144,15 @@ def held(folder: Path | str) -> tuple[Held, int]:
         os.close(fd)
 
 
+def is_supervised(lock: str) -> bool:
+    """Whether anybody holds the byte `SUPERVISED` of the file at this path. Raises OSError."""
+    fd = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return _locked_from(fd, SUPERVISED, 1) is not None
+    finally:
+        os.close(fd)
+
+
 def write(folder: Path, name: str, value: dict[str, Any], *, durable: bool = False) -> None:
     """Put `value` in place of the file `name`, whole or not at all, and tell who watches. Raises OSError.
 

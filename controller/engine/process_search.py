@@ -92,6 +92,9 @@ class _Search:
         self._supervisors: set[int] = set()  # of whatever attempts
         self._supervised: dict[Path, int] = {}
         self._refused: dict[Path, str] = {}
+        # The number of a removed attempt's lock may be another's by now, or be one on another file system, too.
+        self._of_others: set[tuple[int, int]] = set()  # devices and inodes
+        self._spared: set[int] = set()  # may be an attempt's, or that of another one that is supervised
 
     def run(self) -> dict[Path, Unproven]:
         """See `end_all`."""
@@ -155,7 +158,8 @@ class _Search:
         found.setdefault(folder, []).append(process.pid)
         if process.parent in self._supervisors:
             self._supervised[folder] = process.parent
-        return self._end(process, folder) if kills and folder not in self._supervised else []
+        may_kill = kills and folder not in self._supervised and process.pid not in self._spared
+        return self._end(process, folder) if may_kill else []
 
     def _end(self, process: Process, folder: Path) -> list[int]:
         try:
@@ -193,15 +197,28 @@ class _Search:
                 link = os.readlink(path).removesuffix(_DELETED)
                 if not link.endswith(f"/{files.LOCK}"):
                     continue
-                folder = self._by_folder.get(os.path.dirname(link)) or self._by_inode.get(os.stat(path).st_ino)
+                status = os.stat(path)
+                place = status.st_dev, status.st_ino
+                by_path, by_inode = self._by_folder.get(os.path.dirname(link)), self._by_inode.get(status.st_ino)
                 held = _held_by(f"{process.path}/fdinfo/{descriptor}")
                 if held == files.SUPERVISED and _is_supervisor(process):
                     self._supervisors.add(process.pid)
-                    if folder is not None:
+                    if by_path is None and by_inode is not None and self._is_too_young(process, by_inode):
+                        self._of_others.add(place)
+                    elif folder := by_path or by_inode:
                         self._supervised[folder] = process.pid
-                elif held == files.INHERITED and folder is not None:
-                    return folder
+                elif held == files.INHERITED and by_path is not None:
+                    return by_path
+                elif held == files.INHERITED and by_inode is not None and place not in self._of_others:
+                    if files.is_supervised(path):
+                        self._spared.add(process.pid)
+                    return by_inode
         return None
+
+    def _is_too_young(self, supervisor: Process, folder: Path) -> bool:
+        """Whether it began after the command of the attempt, which was forked by that one's own supervisor."""
+        origin = self._wanted[folder]
+        return origin is not None and 0 < origin.session_started < supervisor.started
 
     def _outcome(self, found: dict[Path, list[int]], restless: str, blind: str) -> dict[Path, Unproven]:
         unproven = {}
@@ -213,7 +230,7 @@ class _Search:
                 why = Unproven("SupervisorLost", f"nobody supervises it, and {self._refused.get(folder, alive)}")
             elif blind or restless:
                 why = Unproven("Unseen", f"that nothing of it runs is not proven: {blind or restless}")
-            elif origin is not None and origin.lock_inode and _is_inherited(origin.lock_inode):
+            elif origin is not None and origin.lock_inode and _is_inherited(origin.lock_inode, self._of_others):
                 why = Unproven("SupervisorLost", "a process that cannot be seen holds its lock")
             else:
                 continue
@@ -241,9 +258,13 @@ def _held_by(fdinfo: str) -> int | None:
     return next((int(lock[-2]) for lock in locks if b"OFDLCK" in lock), None)
 
 
-def _is_inherited(inode: int) -> bool:
-    """Whether anyone, of whatever user or PID namespace, has inherited the lock whose file has this number."""
+def _is_inherited(inode: int, of_others: set[tuple[int, int]]) -> bool:
+    """Whether anyone, of whatever user or PID namespace, has inherited the lock whose file has this number.
+
+    `of_others`: devices and inodes of locks that are known to be others'.
+    """
+    others = {f"{os.major(device):02x}:{os.minor(device):02x}:{number}".encode() for device, number in of_others}
     with open("/proc/locks", "rb") as file:
         locks = [line.split() for line in file]
     end = [str(inode).encode(), str(files.INHERITED).encode()]
-    return any(b"OFDLCK" in lock and [lock[-3].rpartition(b":")[2], lock[-2]] == end for lock in locks)
+    return any(b"OFDLCK" in lock and [lock[-3].rpartition(b":")[2], lock[-2]] == end and lock[-3] not in others for lock in locks)

@@ -338,6 +338,22 @@ def test_what_runs_beside_a_folder_made_anew_is_shown_and_stopped(engine: Proces
     assert running_pids(tmp_path) == []
 
 
+def test_a_locks_number_that_another_attempt_has_by_now_is_no_sign_of_the_first(engine: ProcessEngine, tmp_path: Path) -> None:
+    """Of an attempt that was removed; file systems give a number again at once. The other is neither taken for it nor harmed."""
+    given = launch("sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000")
+    other = Origin.of_uid(engine.start(given).uid)
+    assert other is not None
+    pid = number_in(tmp_path / "pid")
+    removed = tmp_path / "test" / "attempts" / "removed-1"
+    origin = other._replace(session=1, session_started=other.session_started - 1000)
+    unproven = process_search.end_all({removed: origin})
+    assert unproven == {}
+    # Nor where it begins while the search is under way, so that its command is met first.
+    process_search._Search({removed: origin})._pass(kills=True, is_timed=False)
+    assert is_running(pid)
+    assert engine.find(given.attempt, uid=str(record_of(tmp_path, given.attempt)["uid"])).phase is Phase.RUNNING
+
+
 def _repeated(given: Launch) -> Launch:
     return Launch(
         attempt=given.attempt, cluster=given.cluster, term=given.term, spec=given.spec, pool=given.pool,
