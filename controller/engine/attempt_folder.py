@@ -234,6 +234,8 @@ def send(folder: Path, request: dict[str, Any]) -> bool:
             return False
         with suppress(BlockingIOError):  # a full FIFO holds requests enough
             os.write(fd, json.dumps(request).encode() + b"\n")
+    except BrokenPipeError:
+        return False  # it has ended since
     finally:
         os.close(fd)
     return True

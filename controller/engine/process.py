@@ -312,10 +312,9 @@ class ProcessEngine:
             return
         # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so far; then it
         # finds what was written before it starts anything. Or somebody took the FIFO away, or the whole folder.
-        if failure is None and not files.exists(folder, files.RECORD) and files.held(folder)[0] is files.Held.SUPERVISED:
-            return
         supervisor = supervisor_of(folder, None)
-        if supervisor:
+        is_claiming = not files.exists(folder, files.RECORD) and files.held(folder)[0] is files.Held.SUPERVISED
+        if supervisor and (failure is not None or not is_claiming):
             _interrupt(supervisor)
         elif failure is not None:
             raise failure

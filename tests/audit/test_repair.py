@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
-import signal
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,6 +19,7 @@ from controller.core.plan import Outcome, Verdict
 from controller.core.printable import one_line
 from controller.core.resources import Vector
 from controller.core.task import AttemptId, Launch, Pool, RepairRequest, Spec, Wanted
+from controller.engine import attempt_folder as files
 from controller.engine.process import ProcessEngine
 from controller.repairs import Unanswered, ask, preview, wanted
 from controller.store.etcd import EtcdStore
@@ -160,7 +160,7 @@ def test_a_task_whose_attempt_is_gone_is_ended(damaged: Damaged) -> None:
     name = damaged.runs()
     folder = damaged.cluster.state_dir / "default" / "attempts" / f"{name}-1"
     pause(damaged)
-    _kill_all_of(name)
+    _kill_all_of(folder)
     _remove(folder)
     assert damaged.wrong() == [("I5", f"attempt/{name}-1")]
     resume(damaged)
@@ -180,27 +180,16 @@ def _remove(folder: Path) -> None:
     wait_until(removed, f"{folder} being gone")
 
 
-def _kill_all_of(name: str) -> None:
-    """Kill every process of the task's attempt, its supervisor first; all are this test's own."""
+def _kill_all_of(folder: Path) -> None:
+    """Kill every process of the attempt, its supervisor first: no other test's, which may have a task of the same name."""
     import psutil
 
-    ours = [
-        process
-        for process in psutil.process_iter()
-        if any(f"{name}-1" in part for part in _cmdline(process)) or _environment(process).get("TALLY_TASK_ID") == name
-    ]
-    for process in ours:
-        os.kill(process.pid, signal.SIGKILL)
-    psutil.wait_procs(ours, timeout=10)
-
-
-def _cmdline(process: object) -> list[str]:
-    import psutil
-
-    try:
-        return process.cmdline()  # type: ignore[attr-defined]
-    except psutil.Error:
-        return []
+    supervisor = psutil.Process(json.loads((folder / files.RECORD).read_text())["supervisor"])
+    others = [process for process in psutil.process_iter() if _environment(process).get(files.MARKER) == str(folder.resolve())]
+    for process in (supervisor, *others):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs([supervisor, *others], timeout=10)
 
 
 def _environment(process: object) -> dict[str, str]:
