@@ -313,8 +313,7 @@ class ProcessEngine:
         # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so far; then it
         # finds what was written before it starts anything. Or somebody took the FIFO away, or the whole folder.
         supervisor = supervisor_of(folder, None)
-        is_claiming = not files.exists(folder, files.RECORD) and files.held(folder)[0] is files.Held.SUPERVISED
-        if supervisor and (failure is not None or not is_claiming):
+        if supervisor and (failure is not None or not _is_claiming(folder)):
             _interrupt(supervisor)
         elif failure is not None:
             raise failure
@@ -348,6 +347,11 @@ class ProcessEngine:
                     yield chunk
                 if ended:
                     return
+
+
+def _is_claiming(folder: Path) -> bool:
+    """Whether a supervisor has just taken the attempt's lock, and recorded nothing yet. Raises OSError."""
+    return not files.exists(folder, files.RECORD) and files.held(folder)[0] is files.Held.SUPERVISED
 
 
 def _interrupt(supervisor: int) -> None:
