@@ -160,7 +160,7 @@ def test_what_is_forked_under_a_lock_supervises_nothing(engine: ProcessEngine, t
     lock = files.Lock.take(folder, make=True)
     assert lock is not None
     with lock, forked_copy():
-        assert process_search.end_all({folder: None}) == {}
+        wait_for(lambda: not process_search.end_all({folder: None}), "a proof that nothing runs")  # others may fork all the time
         assert process_search.supervisor_of(folder, None) == 0
     engine.start(msgspec.structs.replace(given, repeated=True))
     assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
