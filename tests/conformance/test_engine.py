@@ -63,7 +63,10 @@ def process_case(folder: Path) -> EngineCase:
 
     def another(cluster: str) -> Engine:
         other = ProcessEngine(folder, cluster, SystemClock())
-        case.cleanups.append(other.close)
+        case.cleanups += [
+            lambda: other.interrupt_all(0.0),
+            other.close,
+        ]  # another installation's attempts are in a place of their own
         return other
 
     case.another = another
