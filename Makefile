@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml uv.lock
 	@VIRTUAL_ENV="$$(cd $(VENV) && pwd)" $(BIN)/uv sync --quiet --frozen --active --python $(BIN)/python || \
 	  { echo "The dependencies could not be installed (see above). Is PyPI, or your mirror, reachable? If it speaks of a compiler:"; \
 	    echo "all dependencies have wheels for CPython 3.11 to 3.13 on x86-64 Linux; elsewhere install one (Debian: build-essential)."; exit 1; }
-	@$(BIN)/python -c 'import controller.app, controller.cli.main, controller.dev'  # compiles what a start needs, once
+	@$(BIN)/python -c 'import controller.app, controller.cli.main, controller.dev.cluster'  # compiles what a start needs, once
 	@touch $@
 
 run: install ## run a whole cluster here: etcd, three replicas, sample tasks; Ctrl-C ends it

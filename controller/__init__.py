@@ -16,20 +16,26 @@ The loop, as one replica runs it (`runtime/replica.py`, `runtime/reconciler.py`)
     actuator threads: inbox.put(engine.start(attempt))                    # outcomes come back as messages
     observer threads: inbox.put(engine.list()); inbox.put(engine.watch())
 
-The layers, each knowing only those below it (`.importlinter`, tests/architecture):
+The rooms, each knowing only those below it (`.importlinter`, tests/architecture):
 
-    cli, dev            what users call
-    app                 the composition root: the only place that knows concrete classes
-    client, audit       the library; the invariants against a live cluster
-    runtime             threads around the core: inbox, follower, reconciler, actuator, observer, tenure, replica
-    election, status    who leads; the read-only endpoint
-    store, engine       the seams: etcd or memory; process, null (kubernetes and docker)
-    core                pure: values, lifecycle, ledgers, queue, planner, invariants
+    cli                              the command `tally`
+    dev                              a whole cluster on one machine: replicas, etcd, a fake Kubernetes
+    app                              the composition root: it chooses the stores and engines that a replica runs on
+    audit                            the invariants against a live cluster; repairs; the selftest
+    client, telemetry, endpoint      the library; logs and metrics; a replica's read-only HTTP endpoint
+    runtime                          threads around the core: inbox, follower, reconciler, actuator, observer, tenure, replica
+    election                         who leads, and until when it may act
+    store, engine, config            the seams: etcd or memory; kubernetes, process, docker or null; and what is configured
+    views, terminal                  what readers are shown; the one place that prints
+    core/planning                    what the leader does next: decisions, transitions, plans, repairs
+    core/promise                     what must hold: invariants, findings, attempts, replay
+    core/model                       what is so: values, lifecycle, ledgers, queue
+    bulkhead, clock, errors          what every room may use
 
-What can fail, and where that is handled: a stale leader (`store` guards, `election.term`), a lost answer (`store.etcd.commit`), a
-lost event (`runtime.follower` reloads, `runtime.observer` lists), an engine that is silent (`core.intake.unavailable`), an end
-without proof (`core.decide`), a value that does not parse (`core.world` quarantines it), an error of
-our own on one task (`core.compartments` sets it aside, `bulkhead` counts it).
+What can fail, and where that is handled: a stale leader (`store` guards, `election.term`), a lost answer
+(`store.etcd.store`), a lost event (`runtime.follower` reloads, `runtime.observer` lists), an engine that is silent
+(`core.planning.intake`), an end without proof (`core.planning.decide`), a value that does not parse (`core.model.model`
+quarantines it), an error of our own on one task (`core.model.compartments` sets it aside, `bulkhead` counts it).
 """
 
 __version__ = "0.1.0"

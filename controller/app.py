@@ -16,22 +16,23 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from controller import __version__, failpoints
-from controller.audit import run_audit
+from controller import __version__
+from controller.audit.audit import run_audit
+from controller.audit.own import SelfAudit
 from controller.client.reading import Reading
 from controller.clock import Clock, SystemClock
 from controller.config import Settings, check_timings
-from controller.core.errors import InvalidField
 from controller.election.elector import Timings
+from controller.endpoint.access import Access, StatusFiles
+from controller.endpoint.server import StatusServer
 from controller.engine.base import Counting, Engine
+from controller.errors import InvalidField
+from controller.runtime import failpoints
 from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
-from controller.self_audit import SelfAudit
-from controller.status.access import Access, StatusFiles
-from controller.status.server import StatusServer
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
 from controller.telemetry.measured import MeasuredEngine, MeasuredStore
@@ -63,12 +64,12 @@ def make_store(settings: Settings, clock: Clock) -> EtcdStore:
 def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
     """The engine of that name. Raises InvalidField when this version has none, EngineError when it cannot be set up."""
     if name == "process":
-        from controller.engine.process import ProcessEngine
+        from controller.engine.process.engine import ProcessEngine
 
         return ProcessEngine(settings.state_dir, settings.cluster, clock)
     if name == "kubernetes":
-        from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
-        from controller.engine.kubernetes_api import Access
+        from controller.engine.kubernetes.api import Access
+        from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 
         access = Access(
             kubeconfig=settings.kubeconfig,
@@ -79,7 +80,7 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
         )
         return KubernetesEngine(settings.cluster, clock, KubernetesOptions(access=access, namespaces=settings.kube_namespaces))
     if name == "docker":
-        from controller.engine.docker import DockerEngine
+        from controller.engine.docker.engine import DockerEngine
 
         return DockerEngine(None, settings.cluster, clock)  # where the daemon is, DOCKER_HOST says, as for every client of it
     if name == "null":

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from controller.embedded_etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find_etcd, identify
-from controller.store.etcd import EtcdStore
+from controller.dev.etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find_etcd, identify
+from controller.store.etcd.store import EtcdStore
 from tests.support.docker import PrivateDocker, private_docker
 from tests.support.etcd import EtcdFactory
 from tests.support.proxy import Proxy

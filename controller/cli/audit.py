@@ -10,13 +10,13 @@ import typer
 from controller.cli import output as out
 from controller.cli.engines import open_engine_or_warn
 from controller.cli.session import ERROR, INCOMPLETE, Session, complain
-from controller.cli.terminal import say_lines
+from controller.terminal import say_lines
 
 if TYPE_CHECKING:
-    from controller.audit import Look, Report
+    from controller.audit.audit import Look, Report
     from controller.client import Client
-    from controller.core.plan import Outcome
-    from controller.core.task import RepairRequest
+    from controller.core.model.task import RepairRequest
+    from controller.core.planning.plan import Outcome
     from controller.engine.base import Engine
 
 PAUSE_SECONDS = 1.0  # between two requests, while the leader is at it
@@ -56,7 +56,7 @@ def audit(
         if shown is not None:
             document["preview"] = shown.to_builtins()
         elif repair:
-            from controller.core.codec import to_builtins
+            from controller.core.model.codec import to_builtins
 
             document["repairs"] = to_builtins(outcomes)
         out.print_document(document, output)
@@ -71,7 +71,7 @@ def audit(
 
 
 def _examine(client: Client, engine: Engine | None, engine_problem: str) -> tuple[Report, Look]:
-    from controller.audit import examine
+    from controller.audit.audit import examine
 
     return examine(client.store, engine, client.keys.cluster, client.clock, engine_problem=engine_problem)
 
@@ -87,8 +87,8 @@ def _repair(
     quiet: bool,
 ) -> tuple[Report, list[Outcome]]:
     """Ask until nothing that can be repaired is left, or the time is over; returns the last report, and all that became."""
-    from controller.core.plan import Verdict
-    from controller.repairs import Unanswered, ask, outcomes_text, wanted
+    from controller.audit.repairs import Unanswered, ask, outcomes_text, wanted
+    from controller.core.planning.plan import Verdict
 
     outcomes: list[Outcome] = []
     ends = client.clock.boottime() + timeout
@@ -112,7 +112,7 @@ def _repair(
 
 
 def _preview(client: Client, report: Report, look: Look, delete: list[str], reason: str) -> Any:
-    from controller.repairs import preview, wanted
+    from controller.audit.repairs import preview, wanted
 
     request = _request(client, report, wanted(report, delete), reason)
     return preview(look, request, client.keys, client.clock.now())
@@ -120,6 +120,6 @@ def _preview(client: Client, report: Report, look: Look, delete: list[str], reas
 
 def _request(client: Client, report: Report, findings: Any, reason: str) -> RepairRequest:
     from controller.client.client import requester
-    from controller.core.task import RepairRequest
+    from controller.core.model.task import RepairRequest
 
     return RepairRequest(findings=findings, revision=report.revision, by=requester(), reason=reason, at=client.clock.now())

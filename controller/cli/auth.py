@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.cli.session import Session
-from controller.cli.terminal import say
+from controller.terminal import say
 
 if TYPE_CHECKING:
-    from controller.store.etcd_auth import Member
+    from controller.store.etcd.auth import Member
 
 WARNING = "authentication is off: whoever reaches etcd may do everything. Switch it on with --enable"
 
@@ -38,8 +38,8 @@ def init(
     controller for replicas, user to submit and cancel tasks, admin for pools and repairs, reader to read only; each has no
     other rights. Running it again changes nothing that is in order. If authentication is on, give etcd's root with --user.
     """
-    from controller.store.etcd import EtcdStore
-    from controller.store.etcd_auth import EtcdAuth
+    from controller.store.etcd.auth import EtcdAuth
+    from controller.store.etcd.store import EtcdStore
 
     members = [parse_member(text) for text in grant or ()]
     client = session.client
@@ -59,8 +59,8 @@ def init(
 
 def parse_member(text: str) -> Member:
     """`ROLE=USER`, or `root=root`."""
-    from controller.store.access import Role
-    from controller.store.etcd_auth import ROOT, Member
+    from controller.store.etcd.auth import ROOT, Member
+    from controller.store.etcd.roles import Role
 
     role, _, user = text.partition("=")
     if text == f"{ROOT}={ROOT}":

@@ -13,12 +13,12 @@ import typer
 from controller.cli.documents import read_documents
 from controller.cli.names import Kind, TaskName, TaskNames, complete_names, parse_kind_and_names
 from controller.cli.session import ERROR, NOT_FOUND, Session, complain
-from controller.cli.terminal import say
 from controller.client import NotFound, RequestResult
-from controller.core.errors import InvalidField, UserError
-from controller.core.installation import Installation
-from controller.core.printable import counted
+from controller.core.model.installation import Installation
+from controller.core.model.printable import counted
+from controller.errors import InvalidField, UserError
 from controller.store.base import StoreError
+from controller.terminal import say
 
 Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history.")]
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from controller.cli.check_identity import identity_points
 from controller.cli.check_point import Point, Verdict
 from controller.cli.session import without_etcd
-from controller.core.explain import span
-from controller.core.freshness import Freshness
-from controller.core.printable import counted
+from controller.core.model.printable import counted
 from controller.store.base import Compacted, StoreError
+from controller.views.explain import span
+from controller.views.freshness import Freshness
 
 if TYPE_CHECKING:
     from controller.cli.session import Session
     from controller.client import ReplicaView
-    from controller.store.etcd import EtcdStore
+    from controller.store.etcd.store import EtcdStore
 
 SAFE_FROM = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
 """First patch release of each minor one without known faults of consistency or of the watch; see design, section 9."""
@@ -31,7 +31,7 @@ UNCOMPACTED_REVISIONS = 20_000  # history that nobody compacted by then, nobody 
 
 def check(session: Session) -> Iterator[Point]:
     """All points, each as soon as it is known. Nothing is written."""
-    from controller.store.etcd import EtcdStore
+    from controller.store.etcd.store import EtcdStore
 
     client = session.client
     assert isinstance(client.store, EtcdStore)
@@ -83,7 +83,7 @@ def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
 def _rights(session: Session) -> Iterator[Point]:
     """Each right that the engine needs, tried by asking the server; what is missing is printed as the rule that gives it."""
     from controller.cli.engines import open_kubernetes
-    from controller.core.errors import TallyError
+    from controller.errors import TallyError
 
     try:
         engine = open_kubernetes(session, session.client.replicas())
@@ -130,7 +130,7 @@ def _ask(store: EtcdStore, session: Session, path: str, body: bytes = b"{}") -> 
     """etcd's answer, or its refusal as text: these points need more rights than Tally does."""
     import msgspec
 
-    from controller.store.gateway import RpcError, Unanswered
+    from controller.store.etcd.gateway import RpcError, Unanswered
 
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     try:

@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from controller.cli.check_point import Point, Verdict
-from controller.core.errors import CorruptValue, TallyError
-from controller.core.installation import EngineIdentity, EngineRecord, Installation, decode_engine, decode_installation, difference
-from controller.core.printable import counted
+from controller.core.model.installation import (
+    EngineIdentity,
+    EngineRecord,
+    Installation,
+    decode_engine,
+    decode_installation,
+    difference,
+)
+from controller.core.model.printable import counted
+from controller.errors import CorruptValue, TallyError
 from controller.store.base import KeyValue
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from controller.cli.terminal import say
-from controller.core.errors import UserError
+from controller.errors import UserError
+from controller.terminal import say
 
 CHUNK = 1280  # documents that are handed on at a time, at most
 MAX_BYTES = 128 * 1024**2  # of what is read whole; a stream of JSON lines may be of any length

@@ -11,13 +11,13 @@ import typer
 
 from controller.cli import output as out
 from controller.cli.session import ERROR, Session
-from controller.cli.terminal import say, say_lines
-from controller.core.errors import TallyError, UserError
-from controller.core.printable import counted, one_line
+from controller.core.model.printable import counted, one_line
+from controller.errors import TallyError, UserError
+from controller.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from controller.client import Client
-    from controller.core.task import Observation
+    from controller.core.model.task import Observation
     from controller.engine.base import Engine
 
 SETTINGS = ("engine", "state_dir", "kubeconfig", "kube_context", "kube_namespaces")
@@ -30,9 +30,9 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
 
     That is the engine that the flags name; without flags, the one that the replicas have registered.
     """
-    from controller.adoption import standing, to_json
-    from controller.core.identity_findings import recorded_engine
-    from controller.core.installation import difference
+    from controller.audit.adoption import standing, to_json
+    from controller.core.model.installation import difference
+    from controller.core.promise.identity_findings import recorded_engine
 
     out.check_form(output, ("json", "yaml"))
     client = _asked(session)
@@ -108,7 +108,7 @@ def adopt(
         return
     if names or yes:
         raise typer.BadParameter("ATTEMPT and --yes belong to --installation")
-    from controller.adoption import CONSEQUENCE, adopt_engine
+    from controller.audit.adoption import CONSEQUENCE, adopt_engine
     from controller.client.client import requester
 
     if session.given("engine") is None:
@@ -133,7 +133,7 @@ def _asked(session: Session) -> Client:
 
 
 def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds: float, *, yes: bool) -> None:
-    from controller.adoption import left_by, standing, take_over
+    from controller.audit.adoption import left_by, standing, take_over
 
     client = _asked(session)
     before = standing(client.store, client.keys, client.clock)

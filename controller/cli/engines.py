@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from controller.cli.terminal import say
-from controller.core.errors import UserError
 from controller.engine.base import EngineError
+from controller.errors import UserError
 from controller.store.base import StoreError
+from controller.terminal import say
 
 if TYPE_CHECKING:
     from controller.cli.session import Session
     from controller.client import ReplicaView
     from controller.config import Settings
     from controller.engine.base import Engine
-    from controller.engine.kubernetes import KubernetesEngine
+    from controller.engine.kubernetes.engine import KubernetesEngine
 
 REMOTE = ("kubernetes", "docker")  # engines whose truth is behind an API, and not in a folder of this machine
 
@@ -69,7 +69,7 @@ def registered_or_warn(session: Session) -> list[ReplicaView]:
 def open_kubernetes(session: Session, replicas: Sequence[ReplicaView]) -> KubernetesEngine:
     """The Kubernetes engine, from the flags where no replica says otherwise: for use after an uninstallation too."""
     from controller.app import make_engine
-    from controller.engine.kubernetes import KubernetesEngine
+    from controller.engine.kubernetes.engine import KubernetesEngine
 
     registered = next((engine for engine in _registered(replicas) if engine.get("name") == "kubernetes"), {})
     engine = make_engine("kubernetes", _as_registered(session.settings, registered), session.client.clock)

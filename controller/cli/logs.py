@@ -9,12 +9,12 @@ import typer
 
 from controller.cli.names import TaskName
 from controller.cli.session import Session
-from controller.cli.terminal import say
 from controller.client import NotFound, TaskView
-from controller.core.explain import span
-from controller.core.kept_log import LIMIT_BYTES, KeptLog
-from controller.core.lifecycle import HOLDING, State
-from controller.core.task import AttemptId
+from controller.core.model.kept_log import LIMIT_BYTES, KeptLog
+from controller.core.model.lifecycle import HOLDING, State
+from controller.core.model.task import AttemptId
+from controller.terminal import say
+from controller.views.explain import span
 
 if TYPE_CHECKING:
     from controller.engine.base import LogOptions
@@ -32,7 +32,7 @@ def logs(
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""
     from controller.cli.engines import open_engine
-    from controller.core.validation import parse_duration
+    from controller.core.model.validation import parse_duration
     from controller.engine.base import LogOptions
 
     seconds = parse_duration(since, "--since") if since else None

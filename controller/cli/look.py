@@ -23,17 +23,17 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.session import ERROR, Session, as_usage, complain
-from controller.cli.terminal import say, say_lines
 from controller.client import NotFound, PoolView, ReplicaView, TaskView
 from controller.client.reading import parse_state
-from controller.core.codec import to_builtins
-from controller.core.errors import CorruptValue
-from controller.core.explain import at, span
-from controller.core.lifecycle import State
-from controller.core.printable import counted
-from controller.core.replay import replay
-from controller.core.selector import parse_selector
-from controller.core.task import AttemptId, Step
+from controller.core.model.codec import to_builtins
+from controller.core.model.lifecycle import State
+from controller.core.model.printable import counted
+from controller.core.model.task import AttemptId, Step
+from controller.core.promise.replay import replay
+from controller.errors import CorruptValue
+from controller.terminal import say, say_lines
+from controller.views.explain import at, span
+from controller.views.selector import parse_selector
 
 FORMS = {
     Kind.TASKS: ("wide", "json", "yaml", "name"),

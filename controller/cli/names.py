@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli.session import CONNECTION, Session
-from controller.core.errors import TallyError
-from controller.core.lifecycle import State
+from controller.core.model.lifecycle import State
+from controller.errors import TallyError
 
 COMPLETION_SECONDS = 1.0
 SHOWN = 200  # completions: more are no help, and the shell asks before it shows them

@@ -13,8 +13,8 @@ import typer
 from controller import __version__
 from controller.cli import output as out
 from controller.cli.session import ERROR, Session
-from controller.cli.terminal import say, say_lines
 from controller.config import ENGINES, Settings, text_of, variable_of
+from controller.terminal import say, say_lines
 
 SHELLS = ("bash", "zsh", "fish")
 ALL_SETTINGS = tuple(spec.name for spec in fields(Settings))
@@ -60,7 +60,8 @@ def dev(
 
     etcd, replicas, the process engine and sample tasks; Ctrl-C stops all that it started, and the data is kept.
     """
-    from controller.dev import DevOptions, run_dev
+    from controller.dev.cluster import DevOptions
+    from controller.dev.run import run_dev
 
     if engine not in ENGINES:
         raise typer.BadParameter(f"--engine: {engine!r} is not one of {', '.join(ENGINES)}")

@@ -9,11 +9,11 @@ from typing import Any
 
 import typer
 
-from controller.cli.terminal import say, say_lines
 from controller.client.views import PoolView, ReplicaView, TaskView
-from controller.core.explain import span
-from controller.core.freshness import Freshness
-from controller.core.resources import Vector
+from controller.core.model.resources import Vector
+from controller.terminal import say, say_lines
+from controller.views.explain import span
+from controller.views.freshness import Freshness
 
 TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
 WIDE_TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "PRIORITY", "RESOURCES", "NODE", "EXIT", "MESSAGE", "AGE")

@@ -9,7 +9,7 @@ import typer
 from controller.cli import output as out
 from controller.cli.engines import open_engine_or_warn
 from controller.cli.session import ERROR, Session
-from controller.cli.terminal import say
+from controller.terminal import say
 
 
 def selftest(
@@ -22,9 +22,9 @@ def selftest(
 
     Races, a step-down, a stale leader, a cut watch: with tasks and a pool of its own, which it removes. Exit 1 on failure.
     """
+    from controller.audit.selftest import SelfTest, Verdict
     from controller.cli.status_reader import status_reader
     from controller.client import Client
-    from controller.selftest import SelfTest, Verdict
 
     out.check_form(output, ("json", "yaml"))
     run = SelfTest(

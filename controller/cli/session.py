@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from controller import __version__
-from controller.cli.terminal import say, say_lines
 from controller.cli.verbs import CONNECTION as CONNECTION_PANEL
 from controller.cli.verbs import Verb
-from controller.core.errors import TallyError, UserError
+from controller.errors import TallyError, UserError
+from controller.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from controller.client import Client
@@ -194,7 +194,7 @@ def as_usage(parse: Callable[[], T]) -> T:
 
 def parse_timeout(text: str | None) -> float | None:
     """The seconds of a --timeout, None for none."""
-    from controller.core.validation import parse_duration
+    from controller.core.model.validation import parse_duration
 
     return as_usage(lambda: parse_duration(text, "--timeout")) if text is not None else None
 

@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from controller.core.errors import UserError
+from controller.errors import UserError
 
 if TYPE_CHECKING:
     from controller.config import Settings

@@ -14,10 +14,10 @@ from controller.cli.documents import Document, read_documents
 from controller.cli.names import complete_pools
 from controller.cli.output import check_form, print_document
 from controller.cli.session import ERROR, Session, complain, parse_timeout
-from controller.cli.terminal import say
 from controller.cli.wait import wait_for
 from controller.client.submission import SubmitResult
 from controller.store.base import StoreError
+from controller.terminal import say
 
 PLAIN_STEP = 1000
 SHOWN_PROBLEMS = 20  # of a large file; the others are counted

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from controller.core.errors import UserError
+from controller.errors import UserError
 
 MAX_DEPTH = 100  # of lists and mappings; a pod template may have half of it
 MAX_ALIASED = 100_000  # values that stand there by an alias, all in all: nine lines of aliases can name a billion

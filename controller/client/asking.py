@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Callable
 
 from controller.client.views import RequestResult
-from controller.core import codec
-from controller.core.errors import CorruptValue
-from controller.core.lifecycle import Event
-from controller.core.task import SCHEMA_VERSION, Request, RequestKind, Step
+from controller.core.model import codec
+from controller.core.model.lifecycle import Event
+from controller.core.model.task import SCHEMA_VERSION, Request, RequestKind, Step
+from controller.errors import CorruptValue
 from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys
 

@@ -30,16 +30,16 @@ from controller.client.views import (
     task_view,
 )
 from controller.clock import Clock, SystemClock
-from controller.core.errors import InvalidField, UserError
-from controller.core.explain import explain
-from controller.core.kept_log import KeptLog
-from controller.core.lifecycle import State
-from controller.core.records import Change
-from controller.core.task import AttemptId, Pool, Request, RequestKind, Spec, Step
-from controller.core.world import World
+from controller.core.model.kept_log import KeptLog
+from controller.core.model.lifecycle import State
+from controller.core.model.model import World
+from controller.core.model.records import Change
+from controller.core.model.task import AttemptId, Pool, Request, RequestKind, Spec, Step
 from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
+from controller.errors import InvalidField, UserError
 from controller.store.base import Committed, Delete, Guard, KeyValue, Refused, Store, Transaction
 from controller.store.keys import Keys
+from controller.views.explain import explain
 
 if TYPE_CHECKING:
     from controller.config import Settings
@@ -75,8 +75,8 @@ class Client:
         self._owns_store = store is None
         if store is None:
             from controller.config import parse_endpoints
-            from controller.store.etcd import EtcdStore
-            from controller.store.gateway import GatewayOptions
+            from controller.store.etcd.gateway import GatewayOptions
+            from controller.store.etcd.store import EtcdStore
 
             options = GatewayOptions(parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file)
             store = EtcdStore(options, self.clock)
@@ -226,7 +226,7 @@ class Client:
         `state_dir` names the process engine's folder, instead of what the replicas say. Raises UserError when it is on
         another machine, EngineUnavailable when it cannot be used.
         """
-        from controller.engine.process import ProcessEngine
+        from controller.engine.process.engine import ProcessEngine
 
         if state_dir is None:
             known = by_engine(self.replicas())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from controller.client.views import TaskView
-from controller.core.errors import TallyError, UserError
+from controller.errors import TallyError, UserError
 
 
 class NotFound(UserError):

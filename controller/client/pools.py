@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from controller.client.errors import NotFound
-from controller.core import codec
-from controller.core.errors import CorruptValue
-from controller.core.task import Pool
-from controller.core.validation import parse_name, parse_pool
+from controller.core.model import codec
+from controller.core.model.task import Pool
+from controller.core.model.validation import parse_name, parse_pool
+from controller.errors import CorruptValue
 from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys
 

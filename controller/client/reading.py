@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from controller.client.views import TaskView, task_view
 from controller.clock import Clock
-from controller.core import kept_log
-from controller.core.errors import UserError
-from controller.core.kept_log import KeptLog
-from controller.core.lifecycle import State
-from controller.core.selector import Requirement, parse_selector, selects
-from controller.core.task import RequestKind
-from controller.core.validation import parse_name
-from controller.core.world import World
+from controller.core.model import kept_log
+from controller.core.model.kept_log import KeptLog
+from controller.core.model.lifecycle import State
+from controller.core.model.model import World
+from controller.core.model.task import RequestKind
+from controller.core.model.validation import parse_name
+from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
-from controller.store.changes import changes_of, to_change
 from controller.store.keys import Keys
+from controller.store.records import changes_of, to_change
+from controller.views.selector import Requirement, parse_selector, selects
 
 WATCH_SILENCE_SECONDS = 30.0
 

@@ -17,14 +17,14 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from controller.clock import Clock
-from controller.core import codec
-from controller.core.demand import check_satisfiable, demand
-from controller.core.errors import CorruptValue, InvalidField
-from controller.core.reasons import unknown_reasons
-from controller.core.records import PoolRecord
-from controller.core.resources import Vector, parse_quantity
-from controller.core.task import Pool, Spec
-from controller.core.validation import parse_spec
+from controller.core.model import codec
+from controller.core.model.demand import check_satisfiable, demand
+from controller.core.model.records import PoolRecord
+from controller.core.model.resources import Vector, parse_quantity
+from controller.core.model.task import Pool, Spec
+from controller.core.model.validation import parse_spec
+from controller.core.planning.reasons import unknown_reasons
+from controller.errors import CorruptValue, InvalidField
 from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys
 

@@ -7,14 +7,14 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from controller.core import codec
-from controller.core.freshness import HEARTBEAT_SECONDS, Freshness, Rule
-from controller.core.lifecycle import State
-from controller.core.overview import leads, pool_names
-from controller.core.records import Change, Task, decode_or_empty
-from controller.core.resources import ZERO, Vector
-from controller.core.task import Pool, Spec, Status, Step
-from controller.core.world import World
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.model import World
+from controller.core.model.records import Change, Task, decode_or_empty
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import Pool, Spec, Status, Step
+from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
+from controller.views.overview import leads, pool_names
 
 V = TypeVar("V", bound=msgspec.Struct)
 

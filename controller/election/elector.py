@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import structlog
 
 from controller.clock import Clock
-from controller.core import codec
-from controller.core.errors import CorruptValue
-from controller.core.installation import EngineIdentity
-from controller.core.invariants import is_number
+from controller.core.model import codec
+from controller.core.model.installation import EngineIdentity
+from controller.core.promise.invariants import is_number
 from controller.election.foundation import Candidate, Foundation, OtherEngine, Records, lay
 from controller.election.term import Leadership
+from controller.errors import CorruptValue
 from controller.store.base import (
     Committed,
     Delete,

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import structlog
 
-from controller.core import codec
-from controller.core.errors import CorruptValue, TallyError
-from controller.core.installation import (
+from controller.core.model import codec
+from controller.core.model.installation import (
     EngineIdentity,
     EngineRecord,
     Installation,
@@ -25,6 +24,7 @@ from controller.core.installation import (
     difference,
     merged,
 )
+from controller.errors import CorruptValue, TallyError
 from controller.store.base import Guard, KeyValue, Put, Write
 
 ID_DIGITS = 16

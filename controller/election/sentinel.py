@@ -27,7 +27,7 @@ import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
-from controller.core.records import Change, decode_or_empty
+from controller.core.model.records import Change, decode_or_empty
 from controller.store.base import Committed, Delete, Guard, Store, StoreError, Transaction
 from controller.store.keys import Keys
 

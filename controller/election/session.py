@@ -13,9 +13,9 @@ import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
-from controller.core import codec
-from controller.core.errors import TallyError
+from controller.core.model import codec
 from controller.election.elector import Elector
+from controller.errors import TallyError
 from controller.store.base import Delete, Guard, KeyValue, Put, Refused, Store, StoreError, Transaction, Write
 from controller.store.keys import Keys
 

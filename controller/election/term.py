@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from controller.clock import Clock
-from controller.core.errors import TallyError
+from controller.errors import TallyError
 
 
 class LeadershipLost(TallyError):

@@ -1,0 +1,1 @@
+"""The seam to whatever runs attempts (`base`), and the engines."""

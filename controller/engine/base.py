@@ -6,7 +6,7 @@ One conformance suite (`tests/conformance/test_engine.py`) holds for all. Contra
 - a finished attempt stays listed (its tombstone, with its result) until `forget`;
 - the watch is a hint, a full `list` is the truth about what it has; what it lacks proves nothing until `find` was asked;
 - an engine never touches what is not its cluster's, nor what another installation of the same cluster name has there
-  (see `core.installation`): it neither lists nor stops nor adopts that, and refuses a start under a name that it has.
+  (see `core.model.installation`): it neither lists nor stops nor adopts that, and refuses a start under a name that it has.
 Calls may come from several threads at once, for different attempts.
 """
 
@@ -20,9 +20,9 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from controller import bulkhead
-from controller.core.errors import TallyError
-from controller.core.installation import EngineIdentity, Installation
-from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
+from controller.errors import TallyError
 
 
 class EngineError(TallyError):

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from controller.clock import Clock
-from controller.core.installation import EngineIdentity, Installation
-from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, LogOptions, gone
 
 _Observations = list[Observation]  # these are named before a method is called `list`

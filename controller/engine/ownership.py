@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from controller.core.installation import Installation
+from controller.core.model.installation import Installation
 
 
 class Owning:

@@ -7,12 +7,13 @@ import threading
 
 import structlog
 
-from controller import bulkhead, failpoints
+from controller import bulkhead
 from controller.clock import Clock
-from controller.core.plan import Effect, Forget, Prove, Settle, Start, Stop
-from controller.core.task import Observation
+from controller.core.model.task import Observation
+from controller.core.planning.plan import Effect, Forget, Prove, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineError, EngineUnavailable, checked
+from controller.runtime import failpoints
 from controller.runtime.inbox import EffectFailed, Found, Inbox, Started, StartRefused, StopSent
 from controller.runtime.standing import Standing
 from controller.store.base import Store, StoreError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from controller.clock import Clock
-from controller.core.view import Verdict
+from controller.views.replica import Verdict
 
 
 class Audits:

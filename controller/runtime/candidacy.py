@@ -1,4 +1,4 @@
-"""Whether this replica may lead: its engine must be the recorded one (see `core.installation`).
+"""Whether this replica may lead: its engine must be the recorded one (see `core.model.installation`).
 
 The engine is asked who it is every few seconds, in a thread of its own, so that neither the election nor the control loop ever
 waits for it. An engine that is silent is taken for what it was when it answered last: silence is no evidence, and a leader stays.
@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import structlog
 
-from controller.core.installation import EngineIdentity, difference
-from controller.core.world import World
+from controller.core.model.installation import EngineIdentity, difference
+from controller.core.model.model import World
 from controller.engine.base import Engine, EngineError
 
 ASK_SECONDS = 5.0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from controller.core.explain import span
-from controller.core.freshness import Freshness, Limits
-from controller.core.installation import EngineIdentity
-from controller.core.printable import counted
-from controller.core.view import Check
+from controller.core.model.installation import EngineIdentity
+from controller.core.model.printable import counted
+from controller.views.explain import span
+from controller.views.freshness import Freshness, Limits
+from controller.views.replica import Check
 
 
 def loop(silence_seconds: float, limit_seconds: float) -> Check:

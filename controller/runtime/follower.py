@@ -10,8 +10,8 @@ from controller import bulkhead
 from controller.clock import Clock
 from controller.runtime.inbox import Changed, Inbox, Loaded
 from controller.store.base import ClusterChanged, Compacted, Store, StoreError, Watch
-from controller.store.changes import changes_of, to_change
 from controller.store.keys import Keys
+from controller.store.records import changes_of, to_change
 
 LOAD_SECONDS = 60.0
 PAUSE_SECONDS = 1.0  # before another load

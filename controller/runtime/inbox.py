@@ -9,9 +9,9 @@ from __future__ import annotations
 import queue
 from typing import NamedTuple
 
-from controller.core.plan import Effect
-from controller.core.records import Change
-from controller.core.task import Observation
+from controller.core.model.records import Change
+from controller.core.model.task import Observation
+from controller.core.planning.plan import Effect
 from controller.election.term import Leadership
 
 

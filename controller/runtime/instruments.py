@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from controller.core.task import Status, Step
+from controller.core.model.task import Status, Step
 
 
 class Instruments(Protocol):

@@ -9,7 +9,7 @@ import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
-from controller.core.task import Observation
+from controller.core.model.task import Observation
 from controller.election.term import Leadership
 from controller.engine.base import Engine, EngineError, EngineUnavailable, all_checked
 from controller.runtime.inbox import EngineSilent, Inbox, Listed, Observed

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from controller import bulkhead
-from controller.core.records import Change
-from controller.core.view import Listener
-from controller.core.world import World
+from controller.core.model.model import World
+from controller.core.model.records import Change
+from controller.views.replica import Listener
 
 
 class Readers:

@@ -14,15 +14,16 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from controller import bulkhead, failpoints
+from controller import bulkhead
 from controller.clock import Clock
-from controller.core import codec, quarantine
-from controller.core.draft import Limits
-from controller.core.plan import Effect, Plan, Start, TaskChange
-from controller.core.planner import Planner
-from controller.core.task import Status, Step
-from controller.core.world import World
+from controller.core.model import codec, quarantine
+from controller.core.model.model import World
+from controller.core.model.task import Status, Step
+from controller.core.planning.draft import Limits
+from controller.core.planning.plan import Effect, Plan, Start, TaskChange
+from controller.core.planning.planner import Planner
 from controller.election.term import Leadership, LeadershipLost
+from controller.runtime import failpoints
 from controller.runtime.inbox import (
     EffectFailed,
     EngineSilent,
@@ -37,9 +38,6 @@ from controller.runtime.inbox import (
 )
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.store.base import (
-    MAX_OPERATIONS,
-    MAX_REQUEST_BYTES,
-    Delete,
     Guard,
     Put,
     Refused,
@@ -48,45 +46,14 @@ from controller.store.base import (
     StoreError,
     StoreFull,
     Transaction,
-    Write,
 )
-from controller.store.changes import to_change
 from controller.store.keys import Keys
+from controller.store.records import to_change, to_transaction
 
 STORE_FULL_PAUSE_SECONDS = 2.0
 FEWEST_OPERATIONS = 16  # enough for any one task; an etcd that refuses even this is set up wrongly
 
 log = structlog.get_logger(__name__)
-
-
-def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
-    """The plan's changes as one guarded transaction: the term, and every record that the plan rests on, present or absent."""
-    guards = [Guard(keys.leader, term, on_create=True)]
-    writes: list[Write] = []
-    for change in plan.changes:
-        guards.append(Guard(keys.state(change.task_id), change.seen_mod))
-        if change.spec_mod >= 0:
-            guards.append(Guard(keys.task(change.task_id), change.spec_mod))
-        if change.value is not None:
-            writes.append(Put(keys.state(change.task_id), change.value))
-        for kind, mod in change.requests:
-            guards.append(Guard(keys.request(change.task_id, kind), mod))
-            writes.append(Delete(keys.request(change.task_id, kind)))
-        guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]
-        if change.removes:
-            writes += [Delete(keys.state(change.task_id)), Delete(keys.task(change.task_id))]
-        if change.removes_log:
-            writes.append(Delete(keys.log(change.task_id)))
-    for ledger in plan.ledgers:
-        guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))
-        writes.append(Put(keys.ledger(ledger.pool), ledger.value))
-    for record in plan.records:
-        key = keys.of(record.kind, record.names)
-        guards.append(Guard(key, record.seen_mod))
-        writes.append(Put(key, record.value) if record.value is not None else Delete(key))
-    guards += [Guard(keys.pool(pool), mod) for pool, mod in plan.pools]
-    guards += [Guard(keys.of(kind, names), mod) for kind, names, mod in plan.compared]
-    return Transaction(tuple(guards), tuple(writes), plan.op)
 
 
 class Reconciler:
@@ -346,9 +313,6 @@ class _Committed(NamedTuple):
     plan: Plan
     revision: int
     before: dict[str, Status | None]
-
-
-DEFAULT_LIMITS = Limits(MAX_OPERATIONS, MAX_REQUEST_BYTES)
 
 
 def _new_steps(before: Status | None, after: Status) -> list[Step]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.clock import Clock
-from controller.core.records import Change
-from controller.core.view import Facts
+from controller.core.model.records import Change
+from controller.views.replica import Facts
 
 
 def describe(facts: Facts, now: float) -> dict[str, Any]:

@@ -20,13 +20,11 @@ import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
-from controller.core.freshness import Rule
-from controller.core.installation import EngineIdentity
-from controller.core.invariants import current_epoch
-from controller.core.records import RevisionWentBack, decode_or_empty
-from controller.core.task import Observation
-from controller.core.view import Facts, Listener
-from controller.core.world import World
+from controller.core.model.installation import EngineIdentity
+from controller.core.model.model import World
+from controller.core.model.records import RevisionWentBack, decode_or_empty
+from controller.core.model.task import Observation
+from controller.core.promise.invariants import current_epoch
 from controller.election.elector import Elector
 from controller.election.sentinel import Sentinel, Target
 from controller.election.session import Registration, Session
@@ -45,6 +43,8 @@ from controller.runtime.standing import Standing
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure, TermFailed
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
+from controller.views.freshness import Rule
+from controller.views.replica import Facts, Listener
 
 IDLE_SECONDS = 0.5  # the longest wait of the loop: its heartbeat
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from controller.core.installation import EngineIdentity, Installation, difference
-from controller.core.world import World
+from controller.core.model.installation import EngineIdentity, Installation, difference
+from controller.core.model.model import World
 from controller.election.term import Leadership
 from controller.engine.base import Engine, EngineUnavailable
 

@@ -10,27 +10,29 @@ from contextlib import AbstractContextManager
 
 import structlog
 
-from controller import bulkhead, failpoints
+from controller import bulkhead
 from controller.clock import Clock
-from controller.core import quarantine
-from controller.core.errors import TallyError
-from controller.core.plan import Effect, KeepLog
-from controller.core.planner import Planner, Term
-from controller.core.records import Change, RevisionWentBack, decode_or_empty
-from controller.core.task import Observation
-from controller.core.world import World
+from controller.core.model import quarantine
+from controller.core.model.model import World
+from controller.core.model.records import Change, RevisionWentBack, decode_or_empty
+from controller.core.model.task import Observation
+from controller.core.planning.plan import Effect, KeepLog
+from controller.core.planning.planner import Planner, Term
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine, EngineUnavailable
+from controller.errors import TallyError
+from controller.runtime import failpoints
 from controller.runtime.actuator import Actuator
 from controller.runtime.inbox import Inbox
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.log_keeper import LogKeeper
 from controller.runtime.observer import Observer
 from controller.runtime.options import ReplicaOptions
-from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
+from controller.runtime.reconciler import Reconciler
 from controller.runtime.standing import Standing
 from controller.store.base import Store, StoreError
 from controller.store.keys import Keys
+from controller.store.records import DEFAULT_LIMITS
 
 TEARDOWN_SECONDS = 1.0
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from controller.core.errors import TallyError
+from controller.errors import TallyError
 
 MAX_OPERATIONS = 128
 """etcd's default --max-txn-ops, counted as max(compares, success operations, failure operations)."""

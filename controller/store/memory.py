@@ -38,7 +38,7 @@ from controller.store.base import (
     Write,
     nothing,
 )
-from controller.store.wire import check_limits, guarded_keys
+from controller.store.limits import check_limits, guarded_keys
 
 _PAGE_KEYS = 500
 _MIN_TTL_SECONDS = 2  # etcd's, with its default election time-out

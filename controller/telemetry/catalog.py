@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from controller.core import reasons
+from controller.core.planning import reasons
 
 ROLE = "replica_role"
 OTHER = "Other"
@@ -189,7 +189,7 @@ BY_NAME = {family.name: family for family in FAMILIES}
 STATES_OF_END = ("Succeeded", "Failed", "Cancelled")
 
 REASONS = reasons.REASONS | {
-    # of tasks whose attempt has not ended, or that have none (core/transitions.py, core/decide.py)
+    # of tasks whose attempt has not ended, or that have none (core/planning/transitions.py, core/planning/decide.py)
     "", "Cancelled", "Found", "Lost", "QueueDeadlineExceeded", "RequestIgnored", "RetryRequested", "Succeeded", "Unsatisfiable",
     "cancel", "deadline-run", "deadline-start", "main-ended", "main-not-started", "spec-deleted",
     # of those that wait

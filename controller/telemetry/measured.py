@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from controller.clock import Clock
-from controller.core.installation import EngineIdentity, Installation
-from controller.core.task import AttemptId, Launch, Observation
+from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.task import AttemptId, Launch, Observation
 from controller.election.term import LeadershipLost
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, Engine, EngineUnavailable, LogOptions
 from controller.store.base import (

@@ -11,12 +11,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 
 from controller.clock import Clock
-from controller.core.lifecycle import FINISHED, HOLDING, State
-from controller.core.task import Status, Step
-from controller.core.view import ReplicaView
+from controller.core.model.lifecycle import FINISHED, HOLDING, State
+from controller.core.model.task import Status, Step
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, Kind, known, reference
 from controller.telemetry.scrape import Outside, ProcessSeries, ViewSeries
+from controller.views.replica import ReplicaView
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LEADING_PHASES = frozenset({"taking-over", "leading"})

@@ -17,9 +17,9 @@ from collections.abc import MutableMapping, Sequence
 import structlog
 
 from controller.clock import Clock
-from controller.core.task import Status, Step
-from controller.core.view import Facts, ReplicaView
+from controller.core.model.task import Status, Step
 from controller.runtime.instruments import Instruments
+from controller.views.replica import Facts, ReplicaView
 
 BEATS_PER_WATCHDOG = 4  # one lost message, or a turn as long as a request to etcd, must not end the process
 STATUS_SECONDS = 10.0  # how often the status line is renewed where there is no watchdog

@@ -17,15 +17,15 @@ from prometheus_client.registry import Collector
 
 from controller import __version__, bulkhead
 from controller.clock import Clock
-from controller.core import quarantine
-from controller.core.finding import Severity
-from controller.core.freshness import Freshness
-from controller.core.overview import Holding, holding_by_pool, lag_revisions, next_admission
-from controller.core.resources import ZERO, Vector
-from controller.core.view import Facts, ReplicaView
-from controller.core.world import World
+from controller.core.model import quarantine
+from controller.core.model.model import World
+from controller.core.model.resources import ZERO, Vector
+from controller.core.promise.finding import Severity
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, Kind
+from controller.views.freshness import Freshness
+from controller.views.overview import Holding, holding_by_pool, lag_revisions, next_admission
+from controller.views.replica import Facts, ReplicaView
 
 QUARANTINED = ("tasks", "states", "requests", "pools", "ledgers", "repairs", "unknown", quarantine.KIND)
 INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "layout")

@@ -9,7 +9,7 @@ import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 ROOT = Path(__file__).parents[2]
-CORE = sorted((ROOT / "controller" / "core").glob("*.py"))
+CORE = sorted((ROOT / "controller" / "core").rglob("*.py"))
 
 
 def test_imports_keep_to_the_layers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,11 +14,11 @@ from msgspec import Struct
 from controller import config
 from controller.cli.change import apply
 from controller.cli.yaml12 import read_yaml
-from controller.core import lifecycle
-from controller.core.task import Pool, Spec
-from controller.core.validation import parse_pool, parse_spec
-from controller.engine.container import Options
-from controller.engine.pod_template import PoolOptions
+from controller.core.model import lifecycle
+from controller.core.model.task import Pool, Spec
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.engine.docker.container import Options
+from controller.engine.kubernetes.pod_template import PoolOptions
 
 README = Path(__file__).parents[2] / "README.md"
 GENERATED = {

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from controller.audit import Report, run_audit
+from controller.audit.audit import Report, run_audit
+from controller.audit.repairs import ask, wanted
 from controller.client import Client
-from controller.core import codec
-from controller.core.finding import Mender, Severity
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.core.task import RepairRequest, Status
-from controller.dev import LocalCluster
-from controller.engine.process import ProcessEngine
-from controller.repairs import ask, wanted
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.core.model.task import RepairRequest, Status
+from controller.core.promise.finding import Mender, Severity
+from controller.dev.cluster import LocalCluster
+from controller.engine.process.engine import ProcessEngine
 from controller.store.base import Committed, Delete, Put, Transaction
 from tests.support.local import QUICK, Gate, leader_of, local_cluster
 from tests.support.waiting import wait_until

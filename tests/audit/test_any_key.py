@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from controller.audit import run_audit
+from controller.audit.audit import run_audit
 from controller.clock import SystemClock
-from controller.core import codec, kept_log
-from controller.core.errors import CorruptValue
+from controller.core.model import codec, kept_log
+from controller.errors import CorruptValue
 from controller.store import keys
 from controller.store.base import Put, Transaction
 from controller.store.memory import MemoryStore

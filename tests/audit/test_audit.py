@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.audit import Report, run_audit
+from controller.audit.audit import Report, run_audit
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.invariants import Severity
-from controller.core.lifecycle import Event, State
-from controller.core.resources import Vector
-from controller.core.task import AttemptId, Launch, Pool, Spec, Status, Step
+from controller.core.model import codec
+from controller.core.model.lifecycle import Event, State
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Launch, Pool, Spec, Status, Step
+from controller.core.promise.invariants import Severity
 from controller.engine.base import EngineUnavailable
 from controller.engine.null import NullEngine
 from controller.store.base import Delete, Put, StoreUnavailable, Transaction

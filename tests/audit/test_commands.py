@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from controller.cli.main import app
-from controller.core import codec
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
 from tests.audit.conftest import CPU, Damaged
 from tests.support.local import logged
 from tests.support.waiting import wait_until

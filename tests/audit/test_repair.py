@@ -12,17 +12,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from controller.audit import examine, run_audit
-from controller.core import codec
-from controller.core.lifecycle import State
-from controller.core.plan import Outcome, Verdict
-from controller.core.printable import one_line
-from controller.core.resources import Vector
-from controller.core.task import AttemptId, Launch, Pool, RepairRequest, Spec, Wanted
-from controller.engine import attempt_folder as files
-from controller.engine.process import ProcessEngine
-from controller.repairs import Unanswered, ask, preview, wanted
-from controller.store.etcd import EtcdStore
+from controller.audit.audit import examine, run_audit
+from controller.audit.repairs import Unanswered, ask, preview, wanted
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.printable import one_line
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Launch, Pool, RepairRequest, Spec, Wanted
+from controller.core.planning.plan import Outcome, Verdict
+from controller.engine.process import attempt_folder as files
+from controller.engine.process.engine import ProcessEngine
+from controller.store.etcd.store import EtcdStore
 from tests.audit.conftest import CPU, Damaged, pause, resume
 from tests.support.waiting import wait_until
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from controller.audit.selftest import SelfTest, Verdict
 from controller.client import Client
-from controller.selftest import SelfTest, Verdict
 from controller.store.base import Committed, Transaction
 from tests.audit.conftest import Damaged
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from controller.cli.main import app
 from controller.client import Client
-from controller.embedded_etcd import EtcdBinary, EtcdProcess
-from controller.store.etcd import EtcdStore
+from controller.dev.etcd import EtcdBinary, EtcdProcess
+from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from tests.cli.conftest import Answer
 from tests.support.etcd import QUICK_ELECTION, EtcdFactory

@@ -23,8 +23,8 @@ import httpx
 import psutil
 import pytest
 
-from controller.embedded_etcd import EtcdBinary, EtcdProcess
-from controller.status.routes import ROUTES
+from controller.dev.etcd import EtcdBinary, EtcdProcess
+from controller.endpoint.routes import ROUTES
 from tests.auth.conftest import QUICK_SIGN_IN, ROLES, run_tally
 from tests.support.etcd import QUICK_ELECTION, EtcdFactory, admin
 from tests.support.tls import Authority

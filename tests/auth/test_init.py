@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.store.access import Role, permissions
+from controller.store.etcd.roles import Role, permissions
 from controller.store.keys import Keys
 from tests.auth.conftest import QUICK_SIGN_IN, ROLES, Guarded, run_tally
 from tests.support.etcd import QUICK_ELECTION, EtcdFactory, admin
@@ -131,7 +131,7 @@ class TestSwitchingOn:
 
     def test_an_interrupted_run_is_finished_by_the_next(self, etcd_factory: EtcdFactory, tmp_path: Path) -> None:
         """Whatever step was the last."""
-        from controller.store.etcd_auth import EtcdAuth, Member
+        from controller.store.etcd.auth import EtcdAuth, Member
 
         store, keys = (
             etcd_factory.store(etcd_factory.start(unsafe_no_fsync=True, extra_args=(*QUICK_ELECTION, QUICK_SIGN_IN)).url),

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from controller.client import Client, NotFound
-from controller.core.lifecycle import State
+from controller.core.model.lifecycle import State
 from controller.store.base import Put, Transaction
-from controller.store.etcd import EtcdStore
+from controller.store.etcd.store import EtcdStore
 from tests.auth.conftest import QUICK_SIGN_IN, ROLES, Guarded, run_tally
 from tests.support.etcd import QUICK_ELECTION, EtcdFactory, admin
 from tests.support.etcd import in_seconds as soon

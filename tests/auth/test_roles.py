@@ -9,12 +9,12 @@ import pytest
 import typer.main
 
 from controller.cli.main import app
-from controller.core import codec
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.core.task import Status
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.core.model.task import Status
 from controller.store.base import Committed, Delete, Guard, Put, Store, StoreDenied, Transaction
-from controller.store.connection import RpcError
+from controller.store.etcd.connection import RpcError
 from tests.auth.conftest import ROLES, Guarded
 from tests.support.etcd import admin
 from tests.support.etcd import in_seconds as soon

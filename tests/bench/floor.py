@@ -15,10 +15,10 @@ from functools import cache, partial
 from typing import NamedTuple
 
 from controller.engine.null import NullEngine
-from controller.store import wire
 from controller.store.base import Committed, Delete, Guard, Meanwhile, Put, Refused, Transaction, Write, nothing
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.store.etcd import wire
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from tests.bench.measure import Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, KEYS, POOL, client_of, etcd, specs, store_on

@@ -6,19 +6,19 @@ import threading
 
 from msgspec.structs import replace
 
-from controller.core import codec
-from controller.core.invariants import current_epoch
-from controller.core.plan import Effect, Start
-from controller.core.planner import Planner, Term
-from controller.core.task import Observation, Phase
-from controller.core.validation import parse_pool, parse_spec
-from controller.core.world import World
+from controller.core.model import codec
+from controller.core.model.model import World
+from controller.core.model.task import Observation, Phase
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.core.planning.plan import Effect, Start
+from controller.core.planning.planner import Planner, Term
+from controller.core.promise.invariants import current_epoch
 from controller.election.term import Leadership
 from controller.runtime.inbox import Listed, Observed, Started
-from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
+from controller.runtime.reconciler import Reconciler
 from controller.store.base import Committed, Guard, Put, Transaction
-from controller.store.changes import changes_of
 from controller.store.memory import MemoryStore
+from controller.store.records import DEFAULT_LIMITS, changes_of
 from tests.bench.measure import MEMORY, Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, KEYS, burn, cluster, stock_records

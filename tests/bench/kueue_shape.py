@@ -22,7 +22,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from controller.client import Client, TaskView
-from controller.dev import LocalCluster
+from controller.dev.cluster import LocalCluster
 from tests.bench.measure import Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, PATIENCE_SECONDS, cluster, cpu_seconds, pool_counts, resident_bytes

@@ -12,13 +12,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from controller.core import codec
-from controller.core.lifecycle import State
-from controller.core.task import AttemptId, Launch, Observation, Phase, fencing_environment
-from controller.core.validation import parse_pool, parse_spec
-from controller.engine.process import ProcessEngine
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.task import AttemptId, Launch, Observation, Phase, fencing_environment
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.engine.process.engine import ProcessEngine
 from controller.store.base import StoreError
-from controller.store.etcd import EtcdStore
+from controller.store.etcd.store import EtcdStore
 from tests.bench.measure import MEMORY, Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, KEYS, cluster, disk, store_on

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from controller.engine.pod import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
-from controller.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import FakeCluster
+from controller.engine.kubernetes.pod import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
 from tests.support.kubernetes_recordings import load
 
 HISTORY = 500_000

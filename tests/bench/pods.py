@@ -22,12 +22,12 @@ from kubernetes import client
 from kubernetes.watch import Watch
 
 from controller.config import Settings
-from controller.core.task import AttemptId, Launch, Observation, fencing_environment
-from controller.core.validation import parse_pool, parse_spec
-from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
-from controller.engine.kubernetes_api import Access
-from controller.engine.pod import decode_event, decode_pod
-from controller.engine.pod_observation import observe
+from controller.core.model.task import AttemptId, Launch, Observation, fencing_environment
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
+from controller.engine.kubernetes.pod import decode_event, decode_pod
+from controller.engine.kubernetes.pod_observation import observe
 from tests.bench.measure import Aim, Figure
 from tests.bench.pod_server import recorded
 from tests.bench.sizes import Sizes

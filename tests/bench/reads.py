@@ -18,9 +18,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.dev import LocalCluster
+from controller.dev.cluster import LocalCluster
 from controller.store.base import StoreError
-from controller.store.etcd import EtcdStore
+from controller.store.etcd.store import EtcdStore
 from tests.bench.measure import MEMORY, Aim, Figure
 from tests.bench.questions import KINDS
 from tests.bench.sizes import Sizes

@@ -18,7 +18,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from controller.embedded_etcd import find_etcd
+from controller.dev.etcd import find_etcd
 from tests.bench.measure import Figure
 from tests.bench.stage import ROOT, bench_folder, filesystem
 

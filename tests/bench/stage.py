@@ -22,17 +22,17 @@ import psutil
 
 from controller.client import Client
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.lifecycle import State
-from controller.core.records import Task
-from controller.core.task import AttemptId, Observation, Phase
-from controller.core.transitions import Moment, admitted, running, succeeded
-from controller.core.validation import parse_pool, parse_spec
-from controller.dev import LocalCluster, ReplicaProcess
-from controller.embedded_etcd import EtcdConfig, EtcdProcess, find_etcd
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.records import Task
+from controller.core.model.task import AttemptId, Observation, Phase
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.core.planning.transitions import Moment, admitted, running, succeeded
+from controller.dev.cluster import LocalCluster, ReplicaProcess
+from controller.dev.etcd import EtcdConfig, EtcdProcess, find_etcd
 from controller.store.base import Put, Transaction
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from tests.support.etcd import free_ports
 from tests.support.local import add_replica, local_cluster, pid_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from contextlib import closing
 
-from controller.dev import LocalCluster
+from controller.dev.cluster import LocalCluster
 from tests.bench.measure import Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, cluster, resident_bytes, specs, wait_started

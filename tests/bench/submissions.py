@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from controller.client import Client
-from controller.store import wire
 from controller.store.base import Committed, Meanwhile, Refused, Transaction, nothing
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.store.etcd import wire
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from tests.bench.measure import Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, KEYS, POOL, ROOT, client_of, disk, etcd, specs, store_on

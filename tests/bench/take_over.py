@@ -19,8 +19,8 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
 from controller.client import Client, Still
-from controller.core.lifecycle import State
-from controller.dev import LocalCluster, ReplicaProcess
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import LocalCluster, ReplicaProcess
 from tests.bench.measure import Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, cluster, start, wait_started

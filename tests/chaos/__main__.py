@@ -14,7 +14,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from controller.embedded_etcd import find_etcd
+from controller.dev.etcd import find_etcd
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import run
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from controller.core.lifecycle import State
-from controller.fake_kubernetes import FakeCluster, Script
+from controller.core.model.lifecycle import State
+from controller.dev.fake_kubernetes import FakeCluster, Script
 from tests.support.local import Journal, Ran
 
 SCALE = 0.1

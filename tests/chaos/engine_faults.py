@@ -10,8 +10,8 @@ from typing import Any
 
 import requests
 
-from controller.fake_kubernetes import FakeCluster
-from controller.fake_kubernetes.apierrors import ApiError
+from controller.dev.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes.apierrors import ApiError
 from tests.chaos.ground import Ground, fault
 from tests.support.fake_cluster import RawApi
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from controller.store.base import Put, Transaction
-from controller.store.gateway import Fault as Refusal
-from controller.store.gateway import RpcError
+from controller.store.etcd.gateway import Fault as Refusal
+from controller.store.etcd.gateway import RpcError
+from controller.store.etcd.wire import prefix_range
 from controller.store.keys import ROOT
-from controller.store.wire import prefix_range
 from tests.chaos.ground import Ground, fault
 from tests.chaos.installation import USER
 from tests.support.etcd import admin, compact, in_seconds

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from controller.client import NotFound
-from controller.dev import ReplicaProcess
-from controller.failpoints import POINTS
+from controller.dev.cluster import ReplicaProcess
+from controller.runtime.failpoints import POINTS
 from controller.store.base import Delete, LeaseNotFound, Put, Transaction
 from tests.chaos import engine_faults, etcd_faults
 from tests.chaos.ground import FAULTS, Fault, Ground, fault

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from controller.dev import ReplicaProcess
-from controller.embedded_etcd import EtcdProcess
+from controller.dev.cluster import ReplicaProcess
+from controller.dev.etcd import EtcdProcess
 from tests.chaos.installation import Installation
 from tests.chaos.recorder import Recorder
 

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from controller.client import Client
-from controller.core.errors import TallyError
-from controller.core.task import AttemptId
-from controller.dev import CLUSTER, DevOptions, LocalCluster, ReplicaProcess
-from controller.embedded_etcd import EtcdProcess
-from controller.engine import attempt_folder as files
+from controller.core.model.task import AttemptId
+from controller.dev.cluster import CLUSTER, DevOptions, LocalCluster, ReplicaProcess
+from controller.dev.etcd import EtcdProcess
+from controller.dev.fake_kubernetes import FakeCluster, Timings
 from controller.engine.base import Engine
-from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
-from controller.engine.kubernetes_api import Access
-from controller.engine.process import ProcessEngine
-from controller.fake_kubernetes import FakeCluster, Timings
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
+from controller.engine.process import attempt_folder as files
+from controller.engine.process.engine import ProcessEngine
+from controller.errors import TallyError
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from controller.store.keys import ROOT
 from tests.chaos.attempts import SCALE
 from tests.support.etcd import enable_authentication, free_ports

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controller.core.lifecycle import FINISHED, State
+from controller.core.model.lifecycle import FINISHED, State
 from tests.chaos.recorder import Version
 
 UNKNOWN = "unknown"

@@ -16,9 +16,9 @@ import httpx
 
 from controller.client import Client, NotFound, TaskView
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.errors import UserError
-from controller.core.lifecycle import State
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.errors import UserError
 from controller.store.base import StoreError
 from tests.chaos.attempts import ENDS, Attempts
 from tests.chaos.installation import Installation

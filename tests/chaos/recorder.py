@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.lifecycle import State
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
 from controller.store.base import Compacted, Event, Put, StoreError, Transaction
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from controller.store.keys import ROOT, Keys
 from tests.support.history import History
 from tests.support.waiting import wait_until

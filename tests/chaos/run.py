@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controller.clock import SystemClock
-from controller.dev import ReplicaProcess
+from controller.dev.cluster import ReplicaProcess
+from controller.dev.etcd import EtcdBinary
 from controller.election.sentinel import BURST, BURST_SECONDS
-from controller.embedded_etcd import EtcdBinary
 from tests.chaos.attempts import Attempts, Pods, Processes
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.ground import Ground

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.lifecycle import State
-from controller.embedded_etcd import EtcdBinary
+from controller.core.model.lifecycle import State
+from controller.dev.etcd import EtcdBinary
 from tests.chaos.faults import FAULTS
 from tests.chaos.linearizability import UNKNOWN, Call, violations
 from tests.chaos.recorder import Version

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from controller.cli.main import app
-from controller.embedded_etcd import EtcdProcess
+from controller.dev.etcd import EtcdProcess
 from tests.client.conftest import client, put_raw, put_status  # noqa: F401  # fixtures
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from controller.client import Client
 from controller.clock import SystemClock
-from controller.core import codec, installation
-from controller.core.installation import EngineRecord, Installation
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.engine.process import ProcessEngine
+from controller.core.model import codec, installation
+from controller.core.model.installation import EngineRecord, Installation
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.engine.process.engine import ProcessEngine
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 

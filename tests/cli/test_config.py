@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controller.config import InvalidSetting, Settings, check_timings, load_settings, table
-from controller.core.errors import InvalidField
+from controller.errors import InvalidField
 
 
 def load(tmp_path: Path, toml: str = "", **flags: object) -> Settings:

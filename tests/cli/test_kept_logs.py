@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from controller.client import Client
-from controller.core import kept_log
-from controller.core.codec import encode
-from controller.core.kept_log import KeptLog
-from controller.core.lifecycle import State
-from controller.fake_kubernetes import FakeCluster, script_annotation
+from controller.core.model import kept_log
+from controller.core.model.codec import encode
+from controller.core.model.kept_log import KeptLog
+from controller.core.model.lifecycle import State
+from controller.dev.fake_kubernetes import FakeCluster, script_annotation
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.engine.kubernetes_cases import engine_on

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from controller.core.installation import Installation
-from controller.fake_kubernetes import FakeCluster
+from controller.core.model.installation import Installation
+from controller.dev.fake_kubernetes import FakeCluster
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw
 from tests.engine.kubernetes_cases import engine_on, running

@@ -16,11 +16,11 @@ import yaml
 
 from controller.client import Client
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.lifecycle import Event, State
-from controller.core.resources import Vector
-from controller.core.task import AttemptId, Launch, Pool, Step
-from controller.engine.process import ProcessEngine
+from controller.core.model import codec
+from controller.core.model.lifecycle import Event, State
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Launch, Pool, Step
+from controller.engine.process.engine import ProcessEngine
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.support.waiting import wait_until

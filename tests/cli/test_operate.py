@@ -15,9 +15,9 @@ from controller import __version__
 from controller.cli import look
 from controller.cli.main import app
 from controller.client import Client
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.core.task import Status
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.core.model.task import Status
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.support.etcd import EtcdFactory, enable_authentication, free_ports
@@ -150,7 +150,7 @@ def test_config_show_tells_where_each_value_comes_from(tally: Tally, tmp_path: P
 
 def test_audit_passes_its_verdict_on(tally: Tally, put_raw: PutRaw) -> None:
     """Exit 1 when something is wrong: here a hold without a ledger."""
-    from controller.core import codec
+    from controller.core.model import codec
 
     assert tally("audit").exit_code == 0
     status = Status(state=State.RUNNING, pool="default", attempt=1, hold=Vector({"cpu": 100}))

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from controller.cli.yaml12 import YamlError, read_yaml, write_yaml
 from controller.client import Client
-from controller.core.lifecycle import State
-from controller.core.printable import shown
+from controller.core.model.lifecycle import State
+from controller.core.model.printable import shown
 from tests.cli.conftest import Tally
 from tests.support.waiting import wait_until
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from controller.client import Client
-from controller.core import codec
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.core.task import Status
-from controller.embedded_etcd import EtcdProcess
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.core.model.task import Status
+from controller.dev.etcd import EtcdProcess
 from controller.store.base import Committed, Guard, Put, Transaction
 from tests.support.etcd import in_seconds
 

@@ -10,12 +10,12 @@ import pytest
 
 from controller.client import Client, NotFound
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.errors import InvalidField, UserError
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.core.task import RequestKind
-from controller.engine.process import ProcessEngine
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.core.model.task import RequestKind
+from controller.engine.process.engine import ProcessEngine
+from controller.errors import InvalidField, UserError
 from tests.client.conftest import POOL, PutRaw, PutStatus
 from tests.support.etcd import in_seconds
 

@@ -9,9 +9,9 @@ import pytest
 
 from controller.client import Client, Conflict
 from controller.client.submission import SubmitResult
-from controller.core.errors import InvalidField
-from controller.core.resources import Vector
-from controller.core.task import Spec
+from controller.core.model.resources import Vector
+from controller.core.model.task import Spec
+from controller.errors import InvalidField
 from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Delete, Put, Refused, StoreUnavailable, Transaction
 from tests.support.etcd import EtcdFactory
 from tests.support.waiting import wait_until

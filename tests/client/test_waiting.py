@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from controller.client import Client, NotFound, Still, TaskView
-from controller.core import codec
-from controller.core.lifecycle import State
-from controller.core.task import Status
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Status
 from controller.store.base import Guard, Put, Transaction
 from tests.client.conftest import PutStatus
 from tests.support.etcd import EtcdFactory, compact, in_seconds

@@ -18,8 +18,8 @@ from kubernetes import client, config
 
 from controller.clock import SystemClock
 from controller.config import load_settings
-from controller.dev import CLUSTER, LocalCluster
-from controller.engine.kubernetes import KubernetesEngine
+from controller.dev.cluster import CLUSTER, LocalCluster
+from controller.engine.kubernetes.engine import KubernetesEngine
 from tests.support.local import Tending, leader_of, local_cluster
 from tests.support.waiting import wait_until
 

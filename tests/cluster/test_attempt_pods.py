@@ -9,9 +9,9 @@ import pytest
 from kubernetes import client
 
 from controller.client import TaskView
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.dev import LocalCluster
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.dev.cluster import LocalCluster
 from tests.cluster.conftest import engine_of, option
 from tests.cluster.conftest import pool as usual_pool
 from tests.cluster.test_cluster import is_running, run, wait_for

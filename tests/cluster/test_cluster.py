@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from controller.audit import run_audit
+from controller.audit.audit import run_audit
 from controller.client import TaskView
 from controller.clock import SystemClock
-from controller.core.lifecycle import State
-from controller.dev import CLUSTER, LocalCluster
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import CLUSTER, LocalCluster
 from controller.engine.base import LogOptions, LogsRefused
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from tests.cluster.conftest import LABEL, engine_of, option, pool
 from tests.support.local import kill, leader_of, local_cluster, wait_ready
 from tests.support.waiting import wait_until
@@ -384,7 +384,7 @@ def _namespace(tally: LocalCluster) -> str:
 
 
 def _pool_of(tally: LocalCluster) -> dict[str, Any]:
-    from controller.core.codec import to_builtins
+    from controller.core.model.codec import to_builtins
 
     with tally.client() as users:
         (pool,) = users.pools()

@@ -13,8 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from controller.clock import SystemClock
-from controller.core.installation import Installation
-from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.installation import Installation
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
+from controller.dev.fake_kubernetes import FakeCluster
 from controller.engine.base import (
     AttemptRefused,
     AttemptUnknown,
@@ -23,10 +24,9 @@ from controller.engine.base import (
     LogOptions,
     LogsRefused,
 )
-from controller.engine.docker import DockerEngine
+from controller.engine.docker.engine import DockerEngine
 from controller.engine.null import NullEngine
-from controller.engine.process import ProcessEngine
-from controller.fake_kubernetes import FakeCluster
+from controller.engine.process.engine import ProcessEngine
 from tests.engine import kubernetes_cases
 from tests.engine.process_cases import launch, observation, wait_for, wait_stopped
 from tests.support.docker import PrivateDocker, docker_launch, until_stopped

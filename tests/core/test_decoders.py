@@ -15,22 +15,26 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from controller.core import codec, installation, kept_log, quarantine
-from controller.core.errors import CorruptValue
-from controller.core.records import Change
-from controller.core.world import World
+from controller.core.model import codec, installation, kept_log, quarantine
+from controller.core.model.model import World
+from controller.core.model.records import Change
 from controller.election import elector
-from controller.engine import attempt_folder, attempt_values, kubernetes_api, pod, process_table
 from controller.engine.base import EngineUnavailable
-from controller.store import connection, etcd, wire
+from controller.engine.kubernetes import api as kubernetes_api
+from controller.engine.kubernetes import pod
+from controller.engine.process import attempt_folder, attempt_values
+from controller.engine.process import table as process_table
+from controller.errors import CorruptValue
 from controller.store.base import KeyValue
-from controller.store.connection import RpcError
+from controller.store.etcd import connection, wire
+from controller.store.etcd import store as etcd
+from controller.store.etcd.connection import RpcError
 from controller.store.keys import Keys
 from tests.support.kubernetes_recordings import NAMES, load
 from tests.support.mutations import anything
 from tests.support.recorded_values import load as load_values
 
-PACKAGE = Path(connection.__file__).parents[1]
+PACKAGE = Path(connection.__file__).parents[2]
 KEYS = Keys("default")
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 Errors = tuple[type[Exception], ...]
@@ -61,45 +65,45 @@ CORRUPT: Errors = (CorruptValue,)
 BROKEN: Errors = (msgspec.MsgspecError,)
 EVERY = ("tasks", "states", "pools", "requests", "ledgers", "repairs", "repaired", "terms", "replicas", "leader", "epoch", "logs")
 ROWS: dict[str, Row] = {
-    "core.codec.decode_mapping": Row(codec.decode_mapping, EVERY, CORRUPT),
-    "core.codec.filled_in": Row(codec.filled_in, ("tasks",), CORRUPT),
-    "core.codec.decode_spec": Row(lambda data: codec.decode_spec("rich", data), ("tasks",), CORRUPT),
-    "core.codec.decode_pool": Row(lambda data: codec.decode_pool("odd", data), ("pools",), CORRUPT),
-    "core.codec.decode_request": Row(lambda data: codec.decode_request("cancel", data), ("requests",), CORRUPT),
-    "core.codec.decode_repair": Row(codec.decode_repair, ("repairs",), CORRUPT),
-    "core.codec.decode_status": Row(codec.decode_status, ("states",), CORRUPT),
-    "core.codec.decode_history": Row(lambda data: codec.decode_history(codec.decode_status(data)[0]), ("states",), CORRUPT),
-    "core.codec.decode_ledger": Row(codec.decode_ledger, ("ledgers",), CORRUPT),
-    "core.installation.decode_installation": Row(installation.decode_installation, ("installation",), CORRUPT),
-    "core.installation.decode_engine": Row(installation.decode_engine, ("engine",), CORRUPT),
-    "core.kept_log.decode": Row(kept_log.decode, ("logs",), CORRUPT),
-    "core.quarantine.decode": Row(quarantine.decode, ("quarantined",), CORRUPT),
+    "core.model.codec.decode_mapping": Row(codec.decode_mapping, EVERY, CORRUPT),
+    "core.model.codec.filled_in": Row(codec.filled_in, ("tasks",), CORRUPT),
+    "core.model.codec.decode_spec": Row(lambda data: codec.decode_spec("rich", data), ("tasks",), CORRUPT),
+    "core.model.codec.decode_pool": Row(lambda data: codec.decode_pool("odd", data), ("pools",), CORRUPT),
+    "core.model.codec.decode_request": Row(lambda data: codec.decode_request("cancel", data), ("requests",), CORRUPT),
+    "core.model.codec.decode_repair": Row(codec.decode_repair, ("repairs",), CORRUPT),
+    "core.model.codec.decode_status": Row(codec.decode_status, ("states",), CORRUPT),
+    "core.model.codec.decode_history": Row(lambda data: codec.decode_history(codec.decode_status(data)[0]), ("states",), CORRUPT),
+    "core.model.codec.decode_ledger": Row(codec.decode_ledger, ("ledgers",), CORRUPT),
+    "core.model.installation.decode_installation": Row(installation.decode_installation, ("installation",), CORRUPT),
+    "core.model.installation.decode_engine": Row(installation.decode_engine, ("engine",), CORRUPT),
+    "core.model.kept_log.decode": Row(kept_log.decode, ("logs",), CORRUPT),
+    "core.model.quarantine.decode": Row(quarantine.decode, ("quarantined",), CORRUPT),
     "election.elector.epoch": Row(lambda data: elector._number(_item(data)), ("epoch",), CORRUPT),
     "election.elector.term": Row(lambda data: elector._closed(_item(data), 5.0, "why"), ("terms",)),
-    "store.wire.decode_range": Row(wire.decode_range, ("/kv/range",), BROKEN),
-    "store.wire.decode_transaction": Row(wire.decode_transaction, ("/kv/txn",), BROKEN),
-    "store.wire.decode_lease": Row(wire.decode_lease, ("/lease/grant", "/lease/revoke"), BROKEN),
-    "store.wire.decode_keep_alive": Row(wire.decode_keep_alive, ("/lease/keepalive",), BROKEN),
-    "store.wire.decode_watch": Row(wire.decode_watch, ("/watch",), BROKEN),
-    "store.wire.decode_token": Row(wire.decode_token, ("/auth/authenticate",), BROKEN),
-    "store.wire.decode_version": Row(wire.decode_version, ("/version",), BROKEN),
-    "store.wire.decode_status": Row(wire.decode_status, ("/maintenance/status",), BROKEN),
-    "store.wire.decode_error": Row(wire.decode_error, ("error",), BROKEN),
-    "store.wire.key_text": Row(wire.key_text, EVERY),
-    "store.connection.rpc_error": Row(lambda data: connection.rpc_error(data, 503, "http://a:1"), ("error",)),
-    "store.etcd.keep_alive": Row(etcd._decode_keep_alive, ("/lease/keepalive",), (*BROKEN, RpcError)),
-    "engine.attempt_folder.parse": Row(attempt_folder.parse, ("record.json", "result.json")),
-    "engine.attempt_values.parse_record": Row(attempt_values.parse_record, ("record.json",)),
-    "engine.attempt_values.parse_result": Row(attempt_values.parse_result, ("result.json",)),
-    "engine.process_table.value_in": Row(lambda data: process_table.value_in(data, "TALLY_ATTEMPT"), ("record.json",)),
-    "engine.kubernetes_api.decode_status": Row(kubernetes_api.decode_status, ("Status",), pod.NOT_JSON_OF_ITS_TYPE),
-    "engine.pod.decode_pod": Row(pod.decode_pod, ("Pod",), pod.NOT_JSON_OF_ITS_TYPE),
-    "engine.pod.read_pod": Row(pod.read_pod, ("Pod",), (EngineUnavailable,)),
-    "engine.pod.decode_list": Row(pod.decode_list, ("PodList",), pod.NOT_JSON_OF_ITS_TYPE),
-    "engine.pod.decode_event": Row(pod.decode_event, ("WatchEvent",), pod.NOT_JSON_OF_ITS_TYPE),
-    **{f"core.world.{kind}": _stored(kind) for kind in (*EVERY, "installation", "engine", "quarantined")},
+    "store.etcd.wire.decode_range": Row(wire.decode_range, ("/kv/range",), BROKEN),
+    "store.etcd.wire.decode_transaction": Row(wire.decode_transaction, ("/kv/txn",), BROKEN),
+    "store.etcd.wire.decode_lease": Row(wire.decode_lease, ("/lease/grant", "/lease/revoke"), BROKEN),
+    "store.etcd.wire.decode_keep_alive": Row(wire.decode_keep_alive, ("/lease/keepalive",), BROKEN),
+    "store.etcd.wire.decode_watch": Row(wire.decode_watch, ("/watch",), BROKEN),
+    "store.etcd.wire.decode_token": Row(wire.decode_token, ("/auth/authenticate",), BROKEN),
+    "store.etcd.wire.decode_version": Row(wire.decode_version, ("/version",), BROKEN),
+    "store.etcd.wire.decode_status": Row(wire.decode_status, ("/maintenance/status",), BROKEN),
+    "store.etcd.wire.decode_error": Row(wire.decode_error, ("error",), BROKEN),
+    "store.etcd.wire.key_text": Row(wire.key_text, EVERY),
+    "store.etcd.connection.rpc_error": Row(lambda data: connection.rpc_error(data, 503, "http://a:1"), ("error",)),
+    "store.etcd.store.keep_alive": Row(etcd._decode_keep_alive, ("/lease/keepalive",), (*BROKEN, RpcError)),
+    "engine.process.attempt_folder.parse": Row(attempt_folder.parse, ("record.json", "result.json")),
+    "engine.process.attempt_values.parse_record": Row(attempt_values.parse_record, ("record.json",)),
+    "engine.process.attempt_values.parse_result": Row(attempt_values.parse_result, ("result.json",)),
+    "engine.process.table.value_in": Row(lambda data: process_table.value_in(data, "TALLY_ATTEMPT"), ("record.json",)),
+    "engine.kubernetes.api.decode_status": Row(kubernetes_api.decode_status, ("Status",), pod.NOT_JSON_OF_ITS_TYPE),
+    "engine.kubernetes.pod.decode_pod": Row(pod.decode_pod, ("Pod",), pod.NOT_JSON_OF_ITS_TYPE),
+    "engine.kubernetes.pod.read_pod": Row(pod.read_pod, ("Pod",), (EngineUnavailable,)),
+    "engine.kubernetes.pod.decode_list": Row(pod.decode_list, ("PodList",), pod.NOT_JSON_OF_ITS_TYPE),
+    "engine.kubernetes.pod.decode_event": Row(pod.decode_event, ("WatchEvent",), pod.NOT_JSON_OF_ITS_TYPE),
+    **{f"core.model.model.{kind}": _stored(kind) for kind in (*EVERY, "installation", "engine", "quarantined")},
 }
-NO_DECODERS = {"store.wire.prefix_range", "store.wire.encode_range", "engine.attempt_command.why_not_executed"}
+NO_DECODERS = {"store.etcd.wire.prefix_range", "store.etcd.wire.encode_range", "engine.process.attempt_command.why_not_executed"}
 """What takes bytes of our own making."""
 
 
@@ -134,7 +138,11 @@ RECORDED = recorded()
 
 
 KINDS = sorted({kind for row in ROWS.values() for kind in row.kinds})
-OF_ONE_NAME = {"core.codec.decode_spec": b"rich", "core.codec.decode_pool": b"odd", "core.codec.decode_request": b"cancel"}
+OF_ONE_NAME = {
+    "core.model.codec.decode_spec": b"rich",
+    "core.model.codec.decode_pool": b"odd",
+    "core.model.codec.decode_request": b"cancel",
+}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -169,7 +177,7 @@ def test_every_decoder_has_a_row() -> None:
     found = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        if module.startswith("fake_kubernetes"):
+        if module.startswith("dev.fake_kubernetes"):
             continue  # answers Tally's own requests
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and any("bytes" in _annotation(arg) for arg in node.args.args):

@@ -7,15 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.core import codec, transitions
-from controller.core.explain import at, explain, span
-from controller.core.lifecycle import State
-from controller.core.records import Change
-from controller.core.resources import Vector
-from controller.core.task import Request, RequestKind, Status
-from controller.core.transitions import CANNOT_START, Moment
-from controller.core.validation import parse_pool, parse_spec
-from controller.core.world import World
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.model import World
+from controller.core.model.records import Change
+from controller.core.model.resources import Vector
+from controller.core.model.task import Request, RequestKind, Status
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.core.planning import transitions
+from controller.core.planning.transitions import CANNOT_START, Moment
+from controller.views.explain import at, explain, span
 
 NOW = 1_700_000_000.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.config import Settings
-from controller.core.freshness import RULE, Freshness, Limits, Rule
+from controller.views.freshness import RULE, Freshness, Limits, Rule
 
 
 @pytest.mark.parametrize(("age", "expected"), [(0.0, "fresh"), (5.9, "fresh"), (6.0, "stale"), (9.9, "stale"), (10.0, "dead")])

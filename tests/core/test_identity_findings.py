@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core import codec
-from controller.core.identity_findings import check_identity, recorded_engine, recorded_installation
-from controller.core.installation import EngineIdentity
-from controller.core.invariants import check_layout
-from controller.core.records import Change
-from controller.core.world import World
+from controller.core.model import codec
+from controller.core.model.installation import EngineIdentity
+from controller.core.model.model import World
+from controller.core.model.records import Change
+from controller.core.promise.identity_findings import check_identity, recorded_engine, recorded_installation
+from controller.core.promise.invariants import check_layout
 
 OWN = {"name": "process", "id": "abc"}
 KEYS = {

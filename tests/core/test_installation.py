@@ -1,12 +1,11 @@
-"""Which engine is the recorded one, and whose an attempt is: the rules at the top of `core.installation`, case by case."""
+"""Which engine is the recorded one, and whose an attempt is: the rules at the top of `core.model.installation`, case by case."""
 
 from __future__ import annotations
 
 import pytest
 
-from controller.core import codec
-from controller.core.errors import CorruptValue
-from controller.core.installation import (
+from controller.core.model import codec
+from controller.core.model.installation import (
     EngineIdentity,
     EngineRecord,
     Installation,
@@ -16,8 +15,9 @@ from controller.core.installation import (
     encode,
     merged,
 )
-from controller.core.records import Change
-from controller.core.world import World
+from controller.core.model.model import World
+from controller.core.model.records import Change
+from controller.errors import CorruptValue
 
 CLUSTER = EngineIdentity(name="kubernetes", id="cluster-1", parts={"namespace a": "", "namespace b": ""})
 UIDS = EngineIdentity(name="kubernetes", parts={"namespace a": "uid-a", "namespace b": "uid-b"})

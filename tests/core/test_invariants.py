@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from controller.core import codec
-from controller.core.engine_invariants import check_engine
-from controller.core.finding import Finding, Severity
-from controller.core.invariants import check_task, check_world
-from controller.core.lifecycle import Event, State
-from controller.core.records import Change
-from controller.core.resources import Vector
-from controller.core.task import AttemptId, Observation, Phase, Pool, Spec, Status, Step
-from controller.core.world import World
+from controller.core.model import codec
+from controller.core.model.lifecycle import Event, State
+from controller.core.model.model import World
+from controller.core.model.records import Change
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Observation, Phase, Pool, Spec, Status, Step
+from controller.core.promise.engine_invariants import check_engine
+from controller.core.promise.finding import Finding, Severity
+from controller.core.promise.invariants import check_task, check_world
 
 ADMITTED = (State.CREATED, Event.ADMITTED, State.PENDING)
 RUNNING = (State.PENDING, Event.RUNNING_OBSERVED, State.RUNNING)

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from controller.core.errors import IllegalTransition
-from controller.core.lifecycle import FINISHED, HOLDING, TABLE, WAITING, Event, State, is_path, successor
+from controller.core.model.lifecycle import FINISHED, HOLDING, TABLE, WAITING, Event, State, is_path, successor
+from controller.errors import IllegalTransition
 
 # Written out again by hand, from the design's section 7: a change of the table must be made in two places, on purpose.
 EXPECTED = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.merge_keys import ALTERNATIVES, ATOMIC, DISCRIMINATED, MERGE_KEYS
+from controller.core.model.merge_keys import ALTERNATIVES, ATOMIC, DISCRIMINATED, MERGE_KEYS
 from tests.support.kubernetes_openapi import VERSIONS, Place, definitions, merge_keys, places
 
 each_version = pytest.mark.parametrize("version", VERSIONS)

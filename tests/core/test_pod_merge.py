@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core.errors import InvalidField
-from controller.core.merge_keys import MERGE_KEYS, identity
-from controller.core.pod_merge import check_template, overlay
+from controller.core.model.merge_keys import MERGE_KEYS, identity
+from controller.core.model.pod_merge import check_template, overlay
+from controller.errors import InvalidField
 
 Pod = dict[str, Any]
 

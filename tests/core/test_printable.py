@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.printable import counted
+from controller.core.model.printable import counted
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core.queue import Place, Queue
-from controller.core.resources import Vector
-from controller.core.task import Policy, Pool
+from controller.core.model.queue import Place, Queue
+from controller.core.model.resources import Vector
+from controller.core.model.task import Policy, Pool
 
 CPU = st.integers(1, 12).map(lambda n: Vector({"cpu": n * 1000}))
 requests = st.one_of(

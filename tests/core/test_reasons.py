@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 import controller.engine
-from controller.core.reasons import REASONS, unknown_reasons
-from controller.core.task import RetryPolicy, RetryRule
-from controller.engine import container, pod_observation
+from controller.core.model.task import RetryPolicy, RetryRule
+from controller.core.planning.reasons import REASONS, unknown_reasons
+from controller.engine.docker import container
+from controller.engine.kubernetes import pod_observation
 from controller.telemetry import catalog
 
 
 def test_what_engines_refuse_and_report_is_known() -> None:
     """Whoever adds a reason is told to add it here too."""
-    source = "".join(path.read_text() for path in Path(controller.engine.__path__[0]).glob("*.py"))
+    source = "".join(path.read_text() for path in Path(controller.engine.__path__[0]).rglob("*.py"))
     words = set(re.findall(r'AttemptRefused\(\s*"(\w+)"', source))
     words |= set(re.findall(r'_failure\([\w., ]+, "(\w+)"', source)) | set(re.findall(r'ran=\w+, reason="(\w+)"', source))
     assert len(words) > 10

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.core.codec import encode_step
-from controller.core.lifecycle import Event, State
-from controller.core.replay import replay
-from controller.core.resources import Vector
-from controller.core.task import HISTORY_LIMIT, Status, Step
+from controller.core.model.codec import encode_step
+from controller.core.model.lifecycle import Event, State
+from controller.core.model.resources import Vector
+from controller.core.model.task import HISTORY_LIMIT, Status, Step
+from controller.core.promise.replay import replay
 
 
 def step(source: State, event: Event, state: State, attempt: int = 1, term: int = 2) -> Step:

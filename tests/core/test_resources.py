@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core.errors import InvalidField
-from controller.core.resources import MAX_AMOUNT, MAX_NAMES, ZERO, Vector, format_quantity, parse_quantity
+from controller.core.model.resources import MAX_AMOUNT, MAX_NAMES, ZERO, Vector, format_quantity, parse_quantity
+from controller.errors import InvalidField
 
 names = st.sampled_from(["cpu", "memory", "ephemeral-storage", "hugepages-2Mi", "nvidia.com/gpu", "licences"])
 amounts = st.one_of(st.integers(0, MAX_AMOUNT), st.integers(0, 60).map(lambda power: 2**power), st.integers(0, 5000))

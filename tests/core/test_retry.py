@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.lifecycle import State
-from controller.core.retry import JITTER, LONGEST_UNCOUNTED_SECONDS, judge
-from controller.core.task import AttemptId, Observation, Phase, RetryPolicy, RetryRule, Status
+from controller.core.model.lifecycle import State
+from controller.core.model.task import AttemptId, Observation, Phase, RetryPolicy, RetryRule, Status
+from controller.core.planning.retry import JITTER, LONGEST_UNCOUNTED_SECONDS, judge
 
 POLICY = RetryPolicy(max_attempts=5, backoff_seconds=2.0)
 NOW = 1_000_000.0

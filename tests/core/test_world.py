@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.core import codec
-from controller.core.lifecycle import HOLDING, State
-from controller.core.queue import Queue
-from controller.core.records import Change, RevisionWentBack
-from controller.core.resources import Vector
-from controller.core.task import Deadlines, Pool, Request, RequestKind, Spec, Status
-from controller.core.world import World
+from controller.core.model import codec
+from controller.core.model.lifecycle import HOLDING, State
+from controller.core.model.model import World
+from controller.core.model.queue import Queue
+from controller.core.model.records import Change, RevisionWentBack
+from controller.core.model.resources import Vector
+from controller.core.model.task import Deadlines, Pool, Request, RequestKind, Spec, Status
 
 FOREVER = 1e12
 

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from controller.client import Client
-from controller.core.lifecycle import State
-from controller.dev import LocalCluster
-from controller.failpoints import VARIABLE
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import LocalCluster
+from controller.runtime.failpoints import VARIABLE
 from controller.store.base import Committed, Guard, Put, Transaction
 from controller.store.keys import Keys
 from tests.deploy.monitoring import RULES, names_in, targets

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from controller.core.lifecycle import State
-from controller.dev import LocalCluster
-from controller.embedded_etcd import EtcdBinary
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import LocalCluster
+from controller.dev.etcd import EtcdBinary
 from tests.support.etcd import EtcdFactory
 from tests.support.kustomize import DEPLOY
 from tests.support.local import QUICK, Gate, Journal, leader_of, local_cluster

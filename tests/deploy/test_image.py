@@ -21,7 +21,7 @@ import yaml
 
 from controller import __version__
 from controller.config import Settings, load_settings
-from controller.embedded_etcd import EtcdBinary, EtcdProcess
+from controller.dev.etcd import EtcdBinary, EtcdProcess
 from tests.support.docker import BUSYBOX, NetworkedDocker, PrivateDocker, private_docker
 from tests.support.docker import IMAGE as TASK_IMAGE
 from tests.support.etcd import free_ports

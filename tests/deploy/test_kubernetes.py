@@ -13,11 +13,11 @@ import pytest
 from kubernetes.client import models
 
 from controller.config import Settings, check_timings, load_settings, variable_of
-from controller.embedded_etcd import EtcdBinary
-from controller.engine.kubernetes_rights import NEEDED, WANTED
+from controller.dev.etcd import EtcdBinary
+from controller.endpoint.routes import ROUTES
+from controller.endpoint.server import STOP_SECONDS
+from controller.engine.kubernetes.rights import NEEDED, WANTED
 from controller.runtime.tenure import TEARDOWN_SECONDS
-from controller.status.routes import ROUTES
-from controller.status.server import STOP_SECONDS
 from controller.store.base import StoreError
 from tests.support.etcd import EtcdFactory, free_ports, in_seconds
 from tests.support.kustomize import OVERLAYS, TRY_OUT, Object, copy_of_deploy, only, render

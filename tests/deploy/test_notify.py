@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from controller import failpoints
 from controller.client import Client
-from controller.core.view import Check, Facts
+from controller.runtime import failpoints
 from controller.runtime.instruments import UNCOUNTED
 from controller.telemetry.notify import ServiceNotifier, status_line
+from controller.views.replica import Check, Facts
 from tests.support.etcd import CLOCK, EtcdFactory
 from tests.support.service_manager import NotifySocket, notify_socket
 from tests.support.waiting import wait_until

@@ -19,8 +19,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from controller.core.freshness import RULE
 from controller.telemetry.catalog import FAMILIES, Kind
+from controller.views.freshness import RULE
 from tests.deploy.monitoring import DASHBOARDS, RULES, alerts, dashboards, names_in
 from tests.support.kustomize import DEPLOY, OVERLAYS, copy_of_deploy, only, render
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from controller.config import load_settings
-from controller.embedded_etcd import EtcdBinary
+from controller.dev.etcd import EtcdBinary
 from tests.support.systemd import PrivateSystemd, private_systemd
 from tests.support.waiting import wait_until
 

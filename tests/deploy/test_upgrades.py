@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 import controller
-from controller.core.lifecycle import State
-from controller.dev import LocalCluster
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import LocalCluster
 from controller.store.keys import Keys
 from tests.support.kustomize import DEPLOY
 from tests.support.load import loaded
@@ -35,8 +35,11 @@ DEPLOYMENT = DEPLOY / "kubernetes/base/controller/deployment.yaml"
 NEWER = "0.2.0"
 CHANGES = {
     "__init__.py": (f'__version__ = "{controller.__version__}"', f'__version__ = "{NEWER}"'),
-    "core/task.py": ("    version: Count = 0  # SCHEMA_VERSION of the writer\n", '    version: Count = 0\n    note: str = ""\n'),
-    "core/transitions.py": ("version=SCHEMA_VERSION,", 'version=SCHEMA_VERSION, note="newer",'),
+    "core/model/task.py": (
+        "    version: Count = 0  # SCHEMA_VERSION of the writer\n",
+        '    version: Count = 0\n    note: str = ""\n',
+    ),
+    "core/planning/transitions.py": ("version=SCHEMA_VERSION,", 'version=SCHEMA_VERSION, note="newer",'),
 }
 """What the next version might bring: a field in every status that it writes, and a schema version of its own."""
 
@@ -49,7 +52,7 @@ def newer_version(folder: Path) -> dict[str, str]:
         text = (package / name).read_text()
         assert text.count(before) == 1, f"{name} has changed: adapt this test"
         (package / name).write_text(text.replace(before, after))
-    task = package / "core/task.py"
+    task = package / "core/model/task.py"
     task.write_text(task.read_text().replace("SCHEMA_VERSION = 1\n", "SCHEMA_VERSION = 2\n"))
     return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
 

@@ -9,13 +9,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from controller.audit import run_audit
+from controller.audit.audit import run_audit
 from controller.clock import SystemClock
-from controller.core.lifecycle import State
-from controller.core.task import Step
-from controller.engine.process import ProcessEngine
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Step
+from controller.engine.process.engine import ProcessEngine
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from tests.support.history import replay
 from tests.support.local import Journal, Tending, Witness, kill, leader_of, local_cluster, pid_of, wait_ready
 from tests.support.waiting import wait_until

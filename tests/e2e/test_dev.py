@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from controller.core.lifecycle import State
-from controller.dev import DevOptions, LocalCluster, _interruptible
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import DevOptions, LocalCluster
+from controller.dev.run import _interruptible
 from tests.e2e.conftest import MakeDev, processes_of
 from tests.support.etcd import free_ports
 from tests.support.local import Gate, Journal, adjacent_ports

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from controller.core.lifecycle import State
+from controller.core.model.lifecycle import State
 from tests.e2e.conftest import Dev, MakeDev, dev_in
 from tests.support.waiting import wait_until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.core.lifecycle import State
+from controller.core.model.lifecycle import State
 from tests.support.local import QUICK, Gate, Journal, check_promise, leader_of, leads, local_cluster, pid_of
 from tests.support.waiting import wait_until
 

@@ -18,8 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from controller.cli.main import app
-from controller.core.lifecycle import State
-from controller.dev import LocalCluster, ReplicaProcess
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import LocalCluster, ReplicaProcess
 from controller.store.base import Delete, Guard, Put, Transaction
 from tests.cli.conftest import Answer
 from tests.support.local import (

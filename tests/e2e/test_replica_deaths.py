@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from controller.clock import SystemClock
-from controller.core.lifecycle import State
-from controller.failpoints import POINTS, VARIABLE
+from controller.core.model.lifecycle import State
+from controller.runtime.failpoints import POINTS, VARIABLE
 from tests.support.load import POOL, loaded
 from tests.support.local import (
     QUICK,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller.client import Client
-from controller.core.lifecycle import State
+from controller.core.model.lifecycle import State
 from tests.support.etcd import EtcdFactory, enable_authentication
 from tests.support.waiting import wait_until
 

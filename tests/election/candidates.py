@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from controller.core.installation import EngineIdentity
+from controller.core.model.installation import EngineIdentity
 from controller.election.elector import Elector, Timings
 from controller.election.term import Leadership
 from controller.store.base import Guard, Put, Transaction

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.core import codec
-from controller.core.errors import CorruptValue
+from controller.core.model import codec
 from controller.election.elector import TERMS_KEPT
 from controller.election.term import LeadershipLost
+from controller.errors import CorruptValue
 from controller.store.base import Delete, Guard, Put, StoreDenied, Transaction
 from controller.store.memory import MemoryStore
 from tests.election.candidates import KEYS, TIMINGS, Candidate, put

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core import codec
-from controller.core.errors import CorruptValue
-from controller.core.installation import EngineIdentity, EngineRecord, Installation, decode_engine, decode_installation, encode
+from controller.core.model import codec
+from controller.core.model.installation import (
+    EngineIdentity,
+    EngineRecord,
+    Installation,
+    decode_engine,
+    decode_installation,
+    encode,
+)
+from controller.errors import CorruptValue
 from controller.store.base import Delete, Guard, Refused, Transaction
 from controller.store.memory import MemoryStore
 from tests.election.candidates import KEYS, Candidate, put

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.core import codec
+from controller.core.model import codec
 from controller.election.session import Registration
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from controller.core.errors import TallyError
 from controller.election.session import Session
+from controller.errors import TallyError
 from tests.election.candidates import Candidate
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from controller.clock import SystemClock
-from controller.engine.kubernetes import KubernetesEngine
-from controller.engine.process import ProcessEngine
-from controller.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import FakeCluster
+from controller.engine.kubernetes.engine import KubernetesEngine
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.kubernetes_cases import Engines, engine_on
 from tests.engine.process_cases import running_pids, wait_for
 from tests.support.fake_cluster import fake_cluster, fake_clusters  # noqa: F401  # fixtures

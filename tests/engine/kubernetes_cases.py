@@ -11,11 +11,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from controller.clock import SystemClock
-from controller.core.resources import ZERO, Vector
-from controller.core.task import Launch, Observation, Pool
-from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
-from controller.engine.kubernetes_api import Access
-from controller.fake_kubernetes import FakeCluster, script_annotation
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import Launch, Observation, Pool
+from controller.dev.fake_kubernetes import FakeCluster, script_annotation
+from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 from tests.engine import process_cases
 
 IMAGE = "busybox:1"

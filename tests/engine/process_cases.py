@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from controller.core.resources import Vector
-from controller.core.task import AttemptId, Launch, Observation, Pool, Spec, fencing_environment
-from controller.engine import attempt_folder as files
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec, fencing_environment
 from controller.engine.base import Engine
-from controller.engine.process_table import environment_value, processes
+from controller.engine.process import attempt_folder as files
+from controller.engine.process.table import environment_value, processes
 
 T = TypeVar("T")
 _numbers = itertools.count(1)

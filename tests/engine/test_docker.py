@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from controller.clock import SystemClock
-from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import AttemptRefused, Counting, EngineUnavailable
-from controller.engine.container import LABEL_CLUSTER, RUN, Config, Container, State, name_of, observe
-from controller.engine.docker import DockerEngine
+from controller.engine.docker.container import LABEL_CLUSTER, RUN, Config, Container, State, name_of, observe
+from controller.engine.docker.engine import DockerEngine
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 from tests.support.docker import IMAGE, PrivateDocker, docker_launch, root_filesystem, until_stopped
 from tests.support.proxy import Proxy

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.clock import SystemClock
-from controller.core.task import AttemptId, Phase
-from controller.engine import docker_daemon
+from controller.core.model.task import AttemptId, Phase
 from controller.engine.base import EngineError, EngineUnavailable
-from controller.engine.container import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
-from controller.engine.docker import DockerEngine
+from controller.engine.docker import daemon as docker_daemon
+from controller.engine.docker.container import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
+from controller.engine.docker.engine import DockerEngine
 from tests.engine.process_cases import launch
 from tests.engine.test_kubernetes_bulkheads import anything, few
 from tests.support.answering import Server

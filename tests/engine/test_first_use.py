@@ -10,7 +10,7 @@ FIRST_USE = """
 import sys, threading
 from contextlib import suppress
 import msgspec
-from controller.engine.process import Observation
+from controller.engine.process.engine import Observation
 sys.setswitchinterval(1e-6)
 together = threading.Barrier(8)
 def first():

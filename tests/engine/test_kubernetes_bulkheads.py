@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from controller.client import Client
 from controller.clock import SystemClock
-from controller.core.lifecycle import State
-from controller.core.task import AttemptId, Observation, Phase
+from controller.core.model.lifecycle import State
+from controller.core.model.task import AttemptId, Observation, Phase
+from controller.dev.fake_kubernetes import FakeCluster, script_annotation, storage
 from controller.engine.base import EngineError, EngineUnavailable
-from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
-from controller.engine.kubernetes_api import Access
-from controller.engine.pod import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK, read_pod
-from controller.engine.pod_observation import UNREADABLE, observe
-from controller.fake_kubernetes import FakeCluster, script_annotation, storage
+from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
+from controller.engine.kubernetes.pod import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK, read_pod
+from controller.engine.kubernetes.pod_observation import UNREADABLE, observe
 from tests.engine.kubernetes_cases import Engines, running, watching
 from tests.runtime.conftest import CLUSTER, Start, client, memory, start  # noqa: F401  # fixtures
 from tests.support.answering import Server

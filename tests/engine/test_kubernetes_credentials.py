@@ -12,11 +12,11 @@ import pytest
 from kubernetes.config import incluster_config
 
 from controller.clock import SystemClock
-from controller.engine import kubernetes_credentials
+from controller.dev.fake_kubernetes import TOKEN, FakeCluster
+from controller.dev.fake_kubernetes.access import USER
 from controller.engine.base import EngineUnavailable
-from controller.engine.kubernetes_api import Access, KubernetesApi
-from controller.fake_kubernetes import TOKEN, FakeCluster
-from controller.fake_kubernetes.access import USER
+from controller.engine.kubernetes import credentials as kubernetes_credentials
+from controller.engine.kubernetes.api import Access, KubernetesApi
 from tests.support.fake_cluster import ClusterFactory
 from tests.support.tls import Authority
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from controller.core.task import Launch, Observation, Phase
+from controller.core.model.task import Launch, Observation, Phase
+from controller.dev.fake_kubernetes import FakeCluster
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, EngineUnavailable
-from controller.engine.kubernetes import KubernetesEngine
-from controller.engine.pod import FINALIZER, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
-from controller.fake_kubernetes import FakeCluster
+from controller.engine.kubernetes.engine import KubernetesEngine
+from controller.engine.kubernetes.pod import FINALIZER, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
 from tests.engine.kubernetes_cases import Engines, launch, running, scripted, watching
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 from tests.support.fake_cluster import core_api, task_pod

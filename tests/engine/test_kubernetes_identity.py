@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from controller.core.installation import Installation, difference
+from controller.core.model.installation import Installation, difference
+from controller.dev.fake_kubernetes import FakeCluster
 from controller.engine.base import AttemptRefused, EngineUnavailable
-from controller.engine.kubernetes import KubernetesEngine
-from controller.fake_kubernetes import FakeCluster
+from controller.engine.kubernetes.engine import KubernetesEngine
 from tests.engine import kubernetes_cases as cases
 from tests.engine.process_cases import observation
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from controller.core.resources import Vector
-from controller.core.task import AttemptId, Launch
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Launch
+from controller.dev.fake_kubernetes import FakeCluster
 from controller.engine.base import AttemptRefused
-from controller.engine.kubernetes import KubernetesEngine
-from controller.fake_kubernetes import FakeCluster
+from controller.engine.kubernetes.engine import KubernetesEngine
 from tests.engine.kubernetes_cases import Engines, launch, running, scripted
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 

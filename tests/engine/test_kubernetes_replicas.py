@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from controller.audit import run_audit
+from controller.audit.audit import run_audit
 from controller.client import Client
 from controller.clock import SystemClock
-from controller.core.lifecycle import FINISHED
-from controller.dev import CLUSTER, LocalCluster
-from controller.fake_kubernetes import FakeCluster, script_annotation
+from controller.core.model.lifecycle import FINISHED
+from controller.dev.cluster import CLUSTER, LocalCluster
+from controller.dev.fake_kubernetes import FakeCluster, script_annotation
 from tests.engine.kubernetes_cases import engine_on
 from tests.engine.process_cases import wait_for
 from tests.support.local import local_cluster

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from controller.clock import SystemClock
-from controller.engine import kubernetes_api, kubernetes_credentials
+from controller.dev.fake_kubernetes import TOKEN, FakeCluster
 from controller.engine.base import EngineUnavailable
-from controller.engine.kubernetes_api import Access, KubernetesApi
-from controller.fake_kubernetes import TOKEN, FakeCluster
+from controller.engine.kubernetes import api as kubernetes_api
+from controller.engine.kubernetes import credentials as kubernetes_credentials
+from controller.engine.kubernetes.api import Access, KubernetesApi
 
 PODS = "/api/v1/namespaces/default/pods"
 VERSION = "client.authentication.k8s.io/v1"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.core.task import AttemptId, Observation, Phase
-from controller.engine import kubernetes_watch
+from controller.core.model.task import AttemptId, Observation, Phase
+from controller.dev.fake_kubernetes import FakeCluster
 from controller.engine.base import EngineUnavailable
-from controller.engine.kubernetes_api import RateLimit
-from controller.fake_kubernetes import FakeCluster
+from controller.engine.kubernetes import watch as kubernetes_watch
+from controller.engine.kubernetes.api import RateLimit
 from tests.engine.kubernetes_cases import Engines, launch, running, watching
 from tests.engine.process_cases import wait_for, wait_stopped
 from tests.support.bench import HandClock

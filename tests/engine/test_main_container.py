@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from controller.core.resources import Vector
-from controller.core.task import Launch, Observation, Phase
+from controller.core.model.resources import Vector
+from controller.core.model.task import Launch, Observation, Phase
+from controller.dev.fake_kubernetes import FakeCluster
 from controller.engine.base import AttemptRefused
-from controller.engine.kubernetes import KubernetesEngine
-from controller.fake_kubernetes import FakeCluster
+from controller.engine.kubernetes.engine import KubernetesEngine
 from tests.engine.kubernetes_cases import Engines, launch, scripted
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 

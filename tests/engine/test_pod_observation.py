@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.core.retry import judge
-from controller.core.task import Observation, Phase, RetryPolicy, Status
-from controller.engine.pod import decode_pod
-from controller.engine.pod_observation import observe
+from controller.core.model.task import Observation, Phase, RetryPolicy, Status
+from controller.core.planning.retry import judge
+from controller.engine.kubernetes.pod import decode_pod
+from controller.engine.kubernetes.pod_observation import observe
 
 T0, T5, T9 = "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z", "2026-01-01T00:00:09Z"
 RUNNING = {"running": {"startedAt": T0}}

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from controller.core.demand import check_satisfiable, demand
-from controller.core.errors import InvalidField
-from controller.core.resources import Vector, parse_quantity
-from controller.core.task import Pool, Spec
-from controller.core.validation import parse_pool, parse_spec
-from controller.engine.pod_template import build_pod, options_for
+from controller.core.model.demand import check_satisfiable, demand
+from controller.core.model.resources import Vector, parse_quantity
+from controller.core.model.task import Pool, Spec
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.engine.kubernetes.pod_template import build_pod, options_for
+from controller.errors import InvalidField
 from tests.engine.kubernetes_cases import launch
 
 Pod = dict[str, Any]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from controller.core.errors import InvalidField
-from controller.core.resources import Vector
-from controller.core.task import Deadlines, Pool
-from controller.engine.pod_template import build_pod, options_for, parse_options
-from controller.fake_kubernetes.admission import _restricted
+from controller.core.model.resources import Vector
+from controller.core.model.task import Deadlines, Pool
+from controller.dev.fake_kubernetes.admission import _restricted
+from controller.engine.kubernetes.pod_template import build_pod, options_for, parse_options
+from controller.errors import InvalidField
 from tests.engine.kubernetes_cases import launch
 
 

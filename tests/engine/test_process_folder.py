@@ -21,12 +21,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from controller.core.task import AttemptId
-from controller.core.task import Phase as AttemptPhase
-from controller.engine import attempt_folder as files
-from controller.engine.attempt_values import parse_record, parse_result
+from controller.core.model.task import AttemptId
+from controller.core.model.task import Phase as AttemptPhase
 from controller.engine.base import AttemptUnknown, EngineUnavailable
-from controller.engine.process import ProcessEngine
+from controller.engine.process import attempt_folder as files
+from controller.engine.process.attempt_values import parse_record, parse_result
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import folder_of, launch, observation, record_of, wait_stopped
 
 NAMES = (files.LOCK, files.RECORD, files.STOP, files.RESULT, files.WAKE, files.LOG, files.WORK, "")
@@ -206,7 +206,7 @@ from pathlib import Path
 os.umask(0o022)
 from controller.clock import SystemClock
 from controller.engine.base import EngineUnavailable
-from controller.engine.process import ProcessEngine
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import folder_of, kill_supervisor, launch, observation, running_pids, wait_for, wait_stopped
 
 home, deed = Path(sys.argv[1]), sys.argv[2]

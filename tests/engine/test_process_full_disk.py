@@ -14,7 +14,7 @@ import os, subprocess, sys
 from pathlib import Path
 from controller.clock import SystemClock
 from controller.engine.base import EngineUnavailable
-from controller.engine.process import ProcessEngine
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import launch, observation, running_pids, wait_for, wait_stopped
 
 home, trouble = Path(sys.argv[1]), sys.argv[2]

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.task import AttemptId, Launch, Pool, Spec, fencing_environment
-from controller.engine import attempt_folder as files
-from controller.engine.attempt_values import parse_record
+from controller.core.model.task import AttemptId, Launch, Pool, Spec, fencing_environment
 from controller.engine.base import EngineUnavailable
-from controller.engine.process import ProcessEngine
+from controller.engine.process import attempt_folder as files
+from controller.engine.process.attempt_values import parse_record
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import running_pids
 
 LANES = 4  # tasks that run beside each other

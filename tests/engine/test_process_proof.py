@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.task import AttemptId, Launch, Observation, Phase
-from controller.engine import attempt_folder as files
-from controller.engine import process_search, process_table
-from controller.engine.attempt_origin import Origin
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import EngineUnavailable
-from controller.engine.process import ProcessEngine
+from controller.engine.process import attempt_folder as files
+from controller.engine.process import search as process_search
+from controller.engine.process import table as process_table
+from controller.engine.process.attempt_origin import Origin
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import (
     check_death_without_supervisor,
     folder_of,
@@ -193,7 +194,7 @@ def _unseen(engine: ProcessEngine, attempt: AttemptId) -> Observation | None:
 def test_hidepid_is_noticed(tmp_path: Path) -> None:
     """On a /proc of its own, as an ordinary user."""
     script = (
-        "import os; from controller.engine.process_table import why_unseen\n"
+        "import os; from controller.engine.process.table import why_unseen\n"
         "before = why_unseen(); os.setresuid(65534, 65534, 65534); print(repr(before), repr(why_unseen()))"
     )
     command = [
@@ -220,8 +221,8 @@ IN_ANOTHER_NAMESPACE = """
 import sys
 from pathlib import Path
 from controller.clock import SystemClock
-from controller.core.task import AttemptId
-from controller.engine.process import ProcessEngine
+from controller.core.model.task import AttemptId
+from controller.engine.process.engine import ProcessEngine
 engine = ProcessEngine(Path(sys.argv[1]), "test", SystemClock())
 attempt = AttemptId(sys.argv[2], 1)
 for _ in range(3):

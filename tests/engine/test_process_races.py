@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from controller.core.task import Launch, Phase
-from controller.engine import attempt_folder as files
-from controller.engine import process_search
+from controller.core.model.task import Launch, Phase
 from controller.engine.base import EngineUnavailable
-from controller.engine.process import ProcessEngine
+from controller.engine.process import attempt_folder as files
+from controller.engine.process import search as process_search
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import folder_of, launch, running_pids, wait_for, wait_stopped
 
 
@@ -60,7 +60,7 @@ def test_starts_from_several_threads_and_replicas_make_one_run(replica: Callable
 def test_starts_from_several_processes_make_one_run(engine: ProcessEngine, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from controller.clock import SystemClock\n"
-        "from controller.engine.process import ProcessEngine; from tests.engine.process_cases import launch\n"
+        "from controller.engine.process.engine import ProcessEngine; from tests.engine.process_cases import launch\n"
         "home = Path(sys.argv[1]); engine = ProcessEngine(home, 'test', SystemClock()); input()\n"
         "for n in range(20):\n"
         "    print(engine.start(launch('sh', '-c', f'echo {n} >> {home}/runs', task_id=f'contested-{n}')).uid)\n"
@@ -182,7 +182,7 @@ def test_a_stop_harms_nobody_who_settles_the_attempt(engine: ProcessEngine, tmp_
     given = launch("sleep", "1000")
     uid = engine.start(given).uid
     script = (
-        "import sys; from pathlib import Path; from controller.engine.attempt_folder import Lock\n"
+        "import sys; from pathlib import Path; from controller.engine.process.attempt_folder import Lock\n"
         "lock = None\n"
         "while lock is None:\n"
         "    lock = Lock.take(Path(sys.argv[1]))\n"

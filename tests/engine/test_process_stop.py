@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.task import Phase
-from controller.engine.process import ProcessEngine
+from controller.core.model.task import Phase
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import is_running, launch, observation, record_of, running_pids, wait_for, wait_stopped
 
 

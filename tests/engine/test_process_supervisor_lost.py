@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.task import AttemptId, Phase
-from controller.engine import attempt_folder as files
-from controller.engine import process_search
+from controller.core.model.task import AttemptId, Phase
 from controller.engine.base import EngineUnavailable
-from controller.engine.process import ProcessEngine
-from controller.engine.process_table import processes
+from controller.engine.process import attempt_folder as files
+from controller.engine.process import search as process_search
+from controller.engine.process.engine import ProcessEngine
+from controller.engine.process.table import processes
 from tests.engine.process_cases import (
     folder_of,
     is_running,
@@ -162,7 +162,7 @@ def test_a_claim_that_died_before_its_record_is_free(engine: ProcessEngine, tmp_
     """The kernel dropped its lock, nothing was executed: the attempt is not known, and the next start runs it."""
     given = launch("true")
     script = (
-        "import os, signal, sys; from pathlib import Path; from controller.engine.attempt_folder import Lock\n"
+        "import os, signal, sys; from pathlib import Path; from controller.engine.process.attempt_folder import Lock\n"
         "lock = Lock.take(Path(sys.argv[1]), make=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, str(folder_of(tmp_path, given.attempt))], check=False)
@@ -215,7 +215,7 @@ def test_an_attempt_survives_the_death_of_its_controller_and_is_adopted(engine: 
     """SIGKILL to the controller's whole process group, as a terminal or an init system would do it."""
     script = (
         "import sys, time; from pathlib import Path; from controller.clock import SystemClock\n"
-        "from controller.engine.process import ProcessEngine; from tests.engine.process_cases import launch\n"
+        "from controller.engine.process.engine import ProcessEngine; from tests.engine.process_cases import launch\n"
         "engine = ProcessEngine(Path(sys.argv[1]), 'test', SystemClock())\n"
         "print(engine.start(launch('sleep', '1000', task_id='survivor')).uid, flush=True); time.sleep(1000)"
     )

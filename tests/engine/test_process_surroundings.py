@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from controller.clock import SystemClock
-from controller.core.task import AttemptId, Launch, Phase, Pool, Spec
-from controller.engine import attempt_folder as files
+from controller.core.model.task import AttemptId, Launch, Phase, Pool, Spec
 from controller.engine.base import AttemptRefused, EngineUnavailable
-from controller.engine.process import ProcessEngine
+from controller.engine.process import attempt_folder as files
+from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import folder_of, launch, observation, wait_for, wait_stopped
 
 
@@ -187,9 +187,9 @@ import os, sys
 from pathlib import Path
 from controller.clock import SystemClock
 from controller.engine.base import EngineUnavailable
-from controller.engine.process import ProcessEngine
-from controller.engine.attempt_folder import MARKER
-from controller.engine.process_table import environment_value
+from controller.engine.process.engine import ProcessEngine
+from controller.engine.process.attempt_folder import MARKER
+from controller.engine.process.table import environment_value
 from tests.engine.process_cases import folder_of, kill_supervisor, launch, observation, running_pids, wait_for, wait_stopped
 
 home = Path(sys.argv[1])

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from controller.clock import SystemClock
-from controller.core.codec import decode_history
-from controller.core.task import Observation, Phase, RequestKind
+from controller.core.model.codec import decode_history
+from controller.core.model.task import Observation, Phase, RequestKind
 from controller.engine.base import AttemptRefused, EngineUnavailable
-from controller.engine.kubernetes import KubernetesEngine, KubernetesOptions
-from controller.engine.kubernetes_api import Access
-from controller.engine.pod import decode_pod
-from controller.engine.pod_observation import observe
+from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
+from controller.engine.kubernetes.pod import decode_pod
+from controller.engine.kubernetes.pod_observation import observe
 from tests.engine.kubernetes_cases import launch
 from tests.support.bench import Stage, stops
 from tests.support.kubernetes_recordings import NAMES, Document, load

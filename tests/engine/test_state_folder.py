@@ -13,7 +13,7 @@ import pytest
 
 from controller.clock import SystemClock
 from controller.engine.base import EngineUnavailable
-from controller.engine.process import ProcessEngine
+from controller.engine.process.engine import ProcessEngine
 
 
 def a_socket(path: Path) -> None:

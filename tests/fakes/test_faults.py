@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from controller.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import FakeCluster
 from tests.support.fake_cluster import RawApi, core_api, task_pod
 from tests.support.waiting import wait_until
 

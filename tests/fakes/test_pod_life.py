@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from controller.fake_kubernetes import FakeCluster, Script, script_annotation
-from controller.fake_kubernetes.script import from_command
+from controller.dev.fake_kubernetes import FakeCluster, Script, script_annotation
+from controller.dev.fake_kubernetes.script import from_command
 from tests.support.fake_cluster import ClusterFactory, RawApi, task_pod
 from tests.support.waiting import wait_until
 

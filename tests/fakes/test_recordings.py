@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import requests
 
-from controller.fake_kubernetes import FakeCluster, Script
+from controller.dev.fake_kubernetes import FakeCluster, Script
 from tests.support.fake_cluster import ClusterFactory, RawApi
 from tests.support.kubernetes_recordings import NAMES, Document, Recording, load
 from tests.support.waiting import wait_until

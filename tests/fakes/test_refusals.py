@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from controller.fake_kubernetes import USER, FakeCluster
+from controller.dev.fake_kubernetes import USER, FakeCluster
 from tests.support.fake_cluster import RawApi, core_api, task_pod
 
 

@@ -19,7 +19,7 @@ import pytest
 import requests
 from kubernetes import client, config
 
-from controller.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import FakeCluster
 from tests.support.fake_cluster import ClusterFactory, RawApi, core_api, task_pod
 from tests.support.tls import Authority
 from tests.support.waiting import wait_until
@@ -145,12 +145,12 @@ def test_ten_watches_hear_every_change_of_many_pods(fake_clusters: ClusterFactor
 
 
 def test_as_a_command(tmp_path: Path) -> None:
-    """`python -m controller.fake_kubernetes` prints its address, serves, and ends on TERM."""
+    """`python -m controller.dev.fake_kubernetes` prints its address, serves, and ends on TERM."""
     path = tmp_path / "kubeconfig"
     command = [
         sys.executable,
         "-m",
-        "controller.fake_kubernetes",
+        "controller.dev.fake_kubernetes",
         "--kubeconfig",
         str(path),
         "--namespace",

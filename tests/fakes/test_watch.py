@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from controller.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import FakeCluster
 from tests.support.fake_cluster import ClusterFactory, RawApi, task_pod
 from tests.support.waiting import wait_until
 

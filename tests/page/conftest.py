@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from controller.status.server import StatusServer
+from controller.endpoint.server import StatusServer
 from tests.page.browser import MISSING, Browser
 from tests.page.scenes import Scene
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from controller.core import codec
-from controller.core.lifecycle import Event, State
-from controller.core.records import Change
-from controller.core.resources import Vector
-from controller.core.task import Spec, Status, Step
-from controller.core.view import Check
-from tests.status.model_view import ModelView
+from controller.core.model import codec
+from controller.core.model.lifecycle import Event, State
+from controller.core.model.records import Change
+from controller.core.model.resources import Vector
+from controller.core.model.task import Spec, Status, Step
+from controller.views.replica import Check
+from tests.endpoint.model_view import ModelView
 
 NOW = 1_760_000_000.0
 GIB = 2**30

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.status.access import Access, StatusFiles
-from controller.status.server import StatusServer
+from controller.endpoint.access import Access, StatusFiles
+from controller.endpoint.server import StatusServer
 from tests.page.browser import Browser
 from tests.page.scenes import busy
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from controller.core import kept_log
-from controller.core.errors import TallyError
-from controller.core.freshness import RULE
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
+from controller.core.model import kept_log
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.errors import TallyError
+from controller.views.freshness import RULE
 from tests.page.browser import Browser
 from tests.page.scenes import GIB, NOW, SCENES, Scene, busy, empty, failing, large, spec_of, status_of
 

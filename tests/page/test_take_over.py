@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.embedded_etcd import EtcdBinary
+from controller.dev.etcd import EtcdBinary
 from tests.page.browser import Browser
 from tests.support.local import kill, leader_of, local_cluster
 from tests.support.waiting import wait_until

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from controller.client import Client
-from controller.core.installation import EngineIdentity, Installation
-from controller.core.plan import Prove, Start
-from controller.core.task import AttemptId, Launch, Observation, Pool, Spec
+from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec
+from controller.core.planning.plan import Prove, Start
 from controller.election.term import Leadership
 from controller.engine.null import NullEngine
 from controller.runtime.actuator import Actuator

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from controller import bulkhead
-from controller.audit import run_audit
+from controller.audit.audit import run_audit
 from controller.client import Client
-from controller.core.lifecycle import State
-from controller.status.documents import encode
-from controller.status.summary import Waits, summarize
+from controller.core.model.lifecycle import State
+from controller.endpoint.documents import encode
+from controller.endpoint.summary import Waits, summarize
 from controller.store.base import Delete, Put, Transaction
 from controller.telemetry.metrics import Metrics
 from tests.runtime.conftest import CLOCK, CLUSTER, Start

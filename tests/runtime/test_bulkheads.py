@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from controller import bulkhead, failpoints
-from controller.audit import run_audit
+from controller import bulkhead
+from controller.audit.audit import run_audit
 from controller.client import Client
-from controller.core.lifecycle import State
-from controller.core.task import AttemptId, Observation
+from controller.core.model.lifecycle import State
+from controller.core.model.task import AttemptId, Observation
+from controller.endpoint.documents import encode
+from controller.endpoint.summary import Waits, summarize
 from controller.engine.base import all_checked
-from controller.status.documents import encode
-from controller.status.summary import Waits, summarize
+from controller.runtime import failpoints
 from controller.store.base import Put, Transaction
 from controller.store.memory import MemoryStore
 from controller.telemetry.metrics import Metrics

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from controller.client import Client
-from controller.core import codec
-from controller.core.lifecycle import State
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
 from controller.store.base import Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from controller.client import Client
-from controller.core.installation import EngineIdentity, EngineRecord, encode
-from controller.core.lifecycle import State
+from controller.core.model.installation import EngineIdentity, EngineRecord, encode
+from controller.core.model.lifecycle import State
 from controller.engine.base import EngineUnavailable
 from controller.store.base import Guard, Put, Transaction
 from tests.runtime.conftest import CLOCK, Start

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from controller.core.records import Change
-from controller.core.view import Check, Facts
+from controller.core.model.records import Change
 from controller.runtime.registrations import Registrations, describe
+from controller.views.replica import Check, Facts
 from tests.support.bench import HandClock
 
 

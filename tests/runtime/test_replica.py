@@ -9,20 +9,21 @@ from typing import Any, cast
 import pytest
 
 from controller.client import Client
-from controller.core import codec, freshness
-from controller.core.invariants import Severity, check_world
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.core.task import Status
-from controller.core.validation import parse_spec
-from controller.core.view import Check
-from controller.core.world import World
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.model import World
+from controller.core.model.resources import Vector
+from controller.core.model.task import Status
+from controller.core.model.validation import parse_spec
+from controller.core.promise.invariants import Severity, check_world
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.runtime.inbox import Changed
 from controller.runtime.registrations import describe
 from controller.store.base import Batch, Delete, Guard, Put, StoreUnavailable, Transaction
-from controller.store.changes import changes_of
 from controller.store.memory import MemoryStore
+from controller.store.records import changes_of
+from controller.views import freshness
+from controller.views.replica import Check
 from tests.runtime.conftest import CLOCK, CLUSTER, Start
 from tests.support.history import replay_store
 from tests.support.meddling import MeddledStore, answer_lost

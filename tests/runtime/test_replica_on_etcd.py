@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from controller.audit import run_audit
+from controller.audit.audit import run_audit
 from controller.client import Client
-from controller.core.lifecycle import State
-from controller.embedded_etcd import EtcdProcess
+from controller.core.model.lifecycle import State
+from controller.dev.etcd import EtcdProcess
 from controller.store.base import Delete, Transaction
 from tests.support.etcd import CLOCK, EtcdFactory, admin, in_seconds
 from tests.support.history import replay

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controller.client import Client
-from controller.core.lifecycle import State
+from controller.core.model.lifecycle import State
 from controller.store.base import Put
 from controller.store.memory import MemoryStore
 from tests.runtime.conftest import CLOCK, CLUSTER, Start

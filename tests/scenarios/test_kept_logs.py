@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from controller.core import kept_log
-from controller.core.errors import InvalidField
-from controller.core.kept_log import KeptLog
-from controller.core.plan import Effect, KeepLog, Settle
-from controller.core.task import Phase, RequestKind
-from controller.core.validation import parse_pool, parse_spec
+from controller.core.model import kept_log
+from controller.core.model.kept_log import KeptLog
+from controller.core.model.task import Phase, RequestKind
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.core.planning.plan import Effect, KeepLog, Settle
+from controller.errors import InvalidField
 from controller.runtime.inbox import LogKept
 from tests.support.bench import Stage, StagedReplica, observation, starts
 

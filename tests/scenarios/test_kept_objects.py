@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.plan import Effect, Settle, Start
-from controller.core.task import Phase, RequestKind
+from controller.core.model.task import Phase, RequestKind
+from controller.core.planning.plan import Effect, Settle, Start
 from controller.runtime.inbox import EffectFailed, StartRefused
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 

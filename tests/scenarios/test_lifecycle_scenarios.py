@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core import codec
-from controller.core.lifecycle import State
-from controller.core.plan import Prove, Stop
-from controller.core.task import Phase, RequestKind
-from controller.core.validation import parse_spec
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Phase, RequestKind
+from controller.core.model.validation import parse_spec
+from controller.core.planning.plan import Prove, Stop
 from controller.runtime.inbox import Started, StartRefused
 from controller.store.base import Guard, Put, Transaction
 from tests.support.bench import Stage, observation, starts, stops
@@ -397,7 +397,7 @@ def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Sta
     stage.clock.move(61)
     assert leader.run() == []
     assert stage.world().tasks == {}
-    from controller.store.changes import to_change
+    from controller.store.records import to_change
 
     leader.world.apply(to_change(stage.keys, spec.key, spec, spec.mod))
     assert leader.run() == []

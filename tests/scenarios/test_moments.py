@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.lifecycle import State
-from controller.core.plan import Forget
-from controller.core.task import Phase
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Phase
+from controller.core.planning.plan import Forget
 from controller.runtime.inbox import EffectFailed
 from controller.store.base import Committed, OutcomeUnknown
 from tests.support.bench import Stage, observation, starts, stops

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from controller.core import codec
-from controller.core.resources import Vector
-from controller.core.task import Phase, RequestKind
+from controller.core.model import codec
+from controller.core.model.resources import Vector
+from controller.core.model.task import Phase, RequestKind
 from controller.store.base import Committed, Meanwhile, Refused, Transaction, nothing
 from controller.store.memory import MemoryStore
 from tests.support.bench import HandClock, Stage, StagedReplica, observation, starts

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from controller.core.explain import explain
-from controller.core.invariants import check_world
-from controller.core.lifecycle import State
-from controller.core.plan import Effect, Start
-from controller.core.task import Observation, Phase, RequestKind
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Observation, Phase, RequestKind
+from controller.core.planning.plan import Effect, Start
+from controller.core.promise.invariants import check_world
 from controller.runtime.inbox import StartRefused
+from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 

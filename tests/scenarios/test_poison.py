@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from controller.core.lifecycle import State
-from controller.core.task import Phase
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Phase
 from tests.support.bench import Stage, observation, starts
 
 DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000

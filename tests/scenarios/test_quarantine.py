@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.core.explain import explain
-from controller.core.invariants import check_layout
-from controller.core.lifecycle import State
-from controller.core.task import AttemptId, Observation, Phase, RequestKind
+from controller.core.model.lifecycle import State
+from controller.core.model.task import AttemptId, Observation, Phase, RequestKind
+from controller.core.promise.invariants import check_layout
 from controller.runtime.inbox import Observed
+from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 

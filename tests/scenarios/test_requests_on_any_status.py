@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.core.explain import explain
-from controller.core.invariants import check_layout, check_world
-from controller.core.lifecycle import State
-from controller.core.task import Phase
-from controller.status.documents import capture, document, encode
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Phase
+from controller.core.promise.invariants import check_layout, check_world
+from controller.endpoint.documents import capture, document, encode
+from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 NUMBERS = st.sampled_from([0, 1, 2, -1, 99999, 2**31, 2**53 + 1, 10**30, 1.5, 1e300, -1e300, True, None, "1", [], {}])

@@ -10,8 +10,8 @@ import itertools
 
 import pytest
 
-from controller.core.lifecycle import State
-from controller.core.task import Phase
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Phase
 from controller.election.term import LeadershipLost
 from tests.support.bench import Stage, StagedReplica, observation
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from controller.core.explain import explain
-from controller.core.lifecycle import State
-from controller.core.plan import Start
-from controller.core.task import Phase, RequestKind, Status
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Phase, RequestKind, Status
+from controller.core.planning.plan import Start
 from controller.runtime.inbox import EffectFailed, EngineSilent
+from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 WEBHOOK = "Kubernetes answers 500 InternalError: failed calling webhook: request {} timed out"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.decide import LOST_AFTER_STOP_SECONDS
-from controller.core.explain import explain
-from controller.core.intake import PROVE_AGAIN_SECONDS
-from controller.core.plan import Effect, Prove
-from controller.core.task import AttemptId, Observation, Phase, RequestKind
+from controller.core.model.task import AttemptId, Observation, Phase, RequestKind
+from controller.core.planning.decide import LOST_AFTER_STOP_SECONDS
+from controller.core.planning.intake import PROVE_AGAIN_SECONDS
+from controller.core.planning.plan import Effect, Prove
 from controller.engine.base import gone
 from controller.runtime.inbox import EffectFailed, Found, StartRefused
+from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 

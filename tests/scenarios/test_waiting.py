@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from controller.core import codec
-from controller.core.explain import explain
-from controller.core.lifecycle import State
-from controller.core.task import Phase, RequestKind
-from controller.core.validation import parse_spec
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.task import Phase, RequestKind
+from controller.core.model.validation import parse_spec
+from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 HOUR = 3600.0

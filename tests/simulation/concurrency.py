@@ -15,9 +15,9 @@ from typing import Any
 
 import structlog
 
-from controller import bulkhead, failpoints
+from controller import bulkhead
 from controller.election import sentinel, session, term
-from controller.runtime import actuator, candidacy, follower, inbox, log_keeper, observer, readers, replica
+from controller.runtime import actuator, candidacy, failpoints, follower, inbox, log_keeper, observer, readers, replica
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
 
 THREADED = (sentinel, session, term, actuator, candidacy, follower, log_keeper, observer, readers, replica)

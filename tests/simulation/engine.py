@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from controller.core.demand import demand
-from controller.core.installation import EngineIdentity, Installation
-from controller.core.resources import Vector
-from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.demand import demand
+from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
 from controller.runtime.actuator import Actuator

@@ -25,8 +25,8 @@ from controller.store.base import (
     Transaction,
     nothing,
 )
+from controller.store.limits import check_limits
 from controller.store.memory import MemoryStore
-from controller.store.wire import check_limits
 from tests.simulation.concurrency import SimulatedEvent
 from tests.simulation.network import Server, Unanswered
 from tests.simulation.scheduler import Process, Scheduler

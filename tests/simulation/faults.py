@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from controller.core.installation import decode_engine, encode
-from controller.core.task import AttemptId
+from controller.core.model.installation import decode_engine, encode
+from controller.core.model.task import AttemptId
 from tests.simulation.network import Link, Server
 from tests.simulation.oracle import USER
 from tests.simulation.poison import POINTS

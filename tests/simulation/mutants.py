@@ -40,10 +40,10 @@ class Mutant(NamedTuple):
     harmless: str = ""
 
 
-_TRANSACTION = "runtime.reconciler:to_transaction"
+_TRANSACTION = "store.records:to_transaction"
 _RECONCILER = "runtime.reconciler:Reconciler"
-_PLANNER = "core.planner:Planner"
-_INTAKE = "core.intake:Intake"
+_PLANNER = "core.planning.planner:Planner"
+_INTAKE = "core.planning.intake:Intake"
 _SENTINEL = "election.sentinel:Sentinel"
 _CREATION = "client.submission:Submission._creation"
 _CAMPAIGN = "election.elector:Elector._campaign"
@@ -84,14 +84,14 @@ MUTANTS = [
         "a removal does not compare that nobody asks for anything",
         (Edit(_TRANSACTION, "guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]", "pass"),),
     ),
-    Mutant("a first status does not compare the spec", (Edit("core.draft:Draft.add", "or task.status_mod == 0", ""),)),
+    Mutant("a first status does not compare the spec", (Edit("core.planning.draft:Draft.add", "or task.status_mod == 0", ""),)),
     Mutant(
         "what is decided without a spec does not compare that there is none",
-        (Edit("core.draft:Draft.add", "or task.spec_mod == 0 ", ""),),
+        (Edit("core.planning.draft:Draft.add", "or task.spec_mod == 0 ", ""),),
     ),
     Mutant(
         "a refusal as unsatisfiable does not compare the pool",
-        (Edit("core.decide:_waiting", ", compares_pool=True", ""),),
+        (Edit("core.planning.decide:_waiting", ", compares_pool=True", ""),),
     ),
     Mutant(
         "a first status does not compare that there is none",
@@ -129,12 +129,13 @@ MUTANTS = [
     ),
     # -- what is held is what runs
     Mutant(
-        "what is held is what the spec asks for", (Edit("core.transitions:admitted", "hold=task.demand", "hold=spec.resources"),)
+        "what is held is what the spec asks for",
+        (Edit("core.planning.transitions:admitted", "hold=task.demand", "hold=spec.resources"),),
     ),
-    Mutant("a pool's new template is not heard of", (Edit("core.world:World._size_again", "self._enqueue(task)", "pass"),)),
+    Mutant("a pool's new template is not heard of", (Edit("core.model.model:World._size_again", "self._enqueue(task)", "pass"),)),
     Mutant(
         "what became of the others is the result",
-        (Edit("core.decide:end", "seen = _as_main_ended(status, seen)", "pass"),),
+        (Edit("core.planning.decide:end", "seen = _as_main_ended(status, seen)", "pass"),),
     ),
     # -- persist before act
     Mutant(
@@ -182,7 +183,7 @@ MUTANTS = [
     # -- evidence
     Mutant(
         "a phase is trusted without evidence",
-        (Edit("core.decide:_holding", "seen.stopped", "seen.phase in (Phase.SUCCEEDED, Phase.FAILED)"),),
+        (Edit("core.planning.decide:_holding", "seen.stopped", "seen.phase in (Phase.SUCCEEDED, Phase.FAILED)"),),
     ),
     Mutant(
         "a list older than the start proves an end",
@@ -232,7 +233,7 @@ MUTANTS = [
         "a cancel ends the hold at once",
         (
             Edit(
-                "core.decide:_holding_request",
+                "core.planning.decide:_holding_request",
                 'transitions.stop_requested(status, "cancel", message, moment)',
                 """transitions.cancelled(
                 transitions.stop_requested(status, "cancel", message, moment),
@@ -244,12 +245,21 @@ MUTANTS = [
     ),
     Mutant(
         "a cancel beats a success",
-        (Edit("core.decide:end", "seen.phase is Phase.SUCCEEDED", "seen.phase is Phase.SUCCEEDED and not status.cancelling"),),
+        (
+            Edit(
+                "core.planning.decide:end",
+                "seen.phase is Phase.SUCCEEDED",
+                "seen.phase is Phase.SUCCEEDED and not status.cancelling",
+            ),
+        ),
     ),
-    Mutant("what is lost is replaced at once", (Edit("core.decide:_holding", "status.lost_since + limit <= moment.now", "True"),)),
+    Mutant(
+        "what is lost is replaced at once",
+        (Edit("core.planning.decide:_holding", "status.lost_since + limit <= moment.now", "True"),),
+    ),
     Mutant(
         "confirm-stopped may speak of any attempt",
-        (Edit("core.decide:_confirmed", "request.attempt not in (0, status.attempt)", "False"),),
+        (Edit("core.planning.decide:_confirmed", "request.attempt not in (0, status.attempt)", "False"),),
     ),
     # -- attempts
     Mutant(
@@ -259,7 +269,7 @@ MUTANTS = [
         "the next attempt starts while the one before may live",
         (Edit(f"{_PLANNER}._admit", "return not any(", "return True or any("),),
     ),
-    Mutant("orphans are left alone", (Edit("core.orphans:Orphans._plan_attempt", "self._stop(", "(lambda *_: None)("),)),
+    Mutant("orphans are left alone", (Edit("core.planning.orphans:Orphans._plan_attempt", "self._stop(", "(lambda *_: None)("),)),
     Mutant(
         "the engine is not listed at take-over",
         (
@@ -283,13 +293,13 @@ MUTANTS = [
     ),
     Mutant(
         "the ledger is computed from before the plan",
-        (Edit("core.draft:Draft.held", "if pool in self._held:", "if False:"),),
+        (Edit("core.planning.draft:Draft.held", "if pool in self._held:", "if False:"),),
     ),
     Mutant(
         "the next plan does not count what the one in flight changes",
-        (Edit("core.draft:Draft.held", "self._after[pool] if pool in self._after else ", ""),),
+        (Edit("core.planning.draft:Draft.held", "self._after[pool] if pool in self._after else ", ""),),
     ),
-    Mutant("a release is forgotten", (Edit("core.draft:Draft.add", "before != after", "bool(after)"),)),
+    Mutant("a release is forgotten", (Edit("core.planning.draft:Draft.add", "before != after", "bool(after)"),)),
     # -- requests and retention
     Mutant(
         "a request is not deleted by what it causes",
@@ -300,7 +310,8 @@ MUTANTS = [
         (Edit(f"{_PLANNER}.__init__", "[*world.holding, *world.attention]", "[*world.holding]"),),
     ),
     Mutant(
-        "retention is not waited for", (Edit("core.decide:_finished", "+ task.retention_seconds <= moment.now", "<= moment.now"),)
+        "retention is not waited for",
+        (Edit("core.planning.decide:_finished", "+ task.retention_seconds <= moment.now", "<= moment.now"),),
     ),
     # -- leadership
     Mutant(
@@ -326,13 +337,19 @@ MUTANTS = [
     # -- who we are, and which engine is ours
     Mutant(
         "a replica with another engine leads",
-        (Edit("core.installation:difference", "if own.name != recorded.name:", "return ''\n    if own.name != recorded.name:"),),
+        (
+            Edit(
+                "core.model.installation:difference",
+                "if own.name != recorded.name:",
+                "return ''\n    if own.name != recorded.name:",
+            ),
+        ),
     ),
     Mutant("a list of another engine is believed", (_LIST_UNCHECKED,)),
     Mutant("what another engine lacks has gone", (_LIST_UNCHECKED, _ANSWER_UNCHECKED)),
     Mutant(
         "another installation's attempts are listed as ours",
-        (Edit("core.installation:Installation.owns", "mark == self.id if mark else self.adopts_unmarked", "True"),),
+        (Edit("core.model.installation:Installation.owns", "mark == self.id if mark else self.adopts_unmarked", "True"),),
     ),
     Mutant(
         "each election makes another installation",
@@ -345,11 +362,17 @@ MUTANTS = [
     Mutant("no output is kept", (Edit(f"{_PLANNER}._must_keep_log", "return ends and", "return False and"),)),
     Mutant(
         "output is kept that nobody wants",
-        (Edit("core.kept_log:is_wanted", "return spec.keep_logs if", "return True if"),),
+        (Edit("core.model.kept_log:is_wanted", "return spec.keep_logs if", "return True if"),),
     ),
     Mutant(
         "an end is settled before its output is kept",
-        (Edit("core.orphans:Orphans._plan_attempt", "attempt.busy", "(attempt.starting or attempt.stopping or attempt.proving)"),),
+        (
+            Edit(
+                "core.planning.orphans:Orphans._plan_attempt",
+                "attempt.busy",
+                "(attempt.starting or attempt.stopping or attempt.proving)",
+            ),
+        ),
     ),
     Mutant(
         "a removal does not count the output that is being kept",
@@ -380,11 +403,11 @@ MUTANTS = [
     Mutant("what is set aside is not recorded", (Edit(f"{_PLANNER}._plan_asides", "if holds is not is_stored:", "if False:"),)),
     Mutant(
         "a record of what is set aside is not heeded",
-        (Edit("core.compartments:Compartments._apply_aside", "self.asides[task_id] = ", "_ = "),),
+        (Edit("core.model.compartments:Compartments._apply_aside", "self.asides[task_id] = ", "_ = "),),
     ),
     Mutant(
         "what is set aside is never looked at again",
-        (Edit("core.quarantine:Aside.holds_for", "self.seen == seen_of(task)", "True"),),
+        (Edit("core.model.quarantine:Aside.holds_for", "self.seen == seen_of(task)", "True"),),
     ),
     Mutant(
         "a second term that ends by one task blames none",
@@ -417,28 +440,28 @@ MUTANTS = [
         "the watch resumes one revision late",
         (Edit("runtime.follower:Follower._load_and_watch", "after=revision", "after=revision + 1"),),
     ),
-    Mutant("late changes are applied", (Edit("core.world:World.apply", "if change.mod <= known:", "if False:"),)),
+    Mutant("late changes are applied", (Edit("core.model.model:World.apply", "if change.mod <= known:", "if False:"),)),
     Mutant(
         "a reload forgets nothing",
-        (Edit("core.world:World.load", "if 0 < self.mod_of(kind, names) <= revision and", "if False and"),),
+        (Edit("core.model.model:World.load", "if 0 < self.mod_of(kind, names) <= revision and", "if False and"),),
     ),
     Mutant(
         "what does not parse is taken for absent",
         (
             Edit(
-                "core.world:World._apply_to_task",
+                "core.model.model:World._apply_to_task",
                 "task.frozen = task.frozen | {change.kind}",
                 "task.status, task.status_mod = None, change.mod",
             ),
         ),
     ),
-    Mutant("a back-off that ended is forgotten", (Edit("core.world:World.advance", "self._enqueue(task)", "pass"),)),
+    Mutant("a back-off that ended is forgotten", (Edit("core.model.model:World.advance", "self._enqueue(task)", "pass"),)),
     # -- faults that Tally had (FOUND.md), those that are found by chance within so many seeds
     Mutant(
         "an operator's word overtakes a start",
         (
             Edit(
-                "core.decide:_confirmed",
+                "core.planning.decide:_confirmed",
                 "attempt is None or attempt.starting or (seen is None and attempt.stop_sent_at is None)",
                 "attempt is not None and attempt.starting",
             ),

@@ -10,18 +10,18 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from controller.core import codec, kept_log
-from controller.core.demand import check_satisfiable, demand
-from controller.core.errors import CorruptValue, InvalidField
-from controller.core.installation import decode_engine, decode_installation
-from controller.core.invariants import Severity, check_world
-from controller.core.resources import ZERO, Vector
-from controller.core.task import AttemptId, RequestKind, Status, Step
-from controller.core.world import World
+from controller.core.model import codec, kept_log
+from controller.core.model.demand import check_satisfiable, demand
+from controller.core.model.installation import decode_engine, decode_installation
+from controller.core.model.model import World
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import AttemptId, RequestKind, Status, Step
+from controller.core.promise.invariants import Severity, check_world
 from controller.election.term import Leadership
+from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Batch, Event
-from controller.store.changes import changes_of
 from controller.store.keys import Keys
+from controller.store.records import changes_of
 from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.scheduler import Machine, Scheduler

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from controller.core import quarantine
-from controller.core.task import RequestKind
+from controller.core.model import quarantine
+from controller.core.model.task import RequestKind
 from tests.simulation.oracle import Violation
 from tests.simulation.scheduler import Scheduler
 
@@ -26,7 +26,7 @@ class Poison(Exception):
 
 
 class Poisons:
-    """Which tasks raise an error, and where. Stands for `failpoints.hit`."""
+    """Which tasks raise an error, and where. Stands for `runtime.failpoints.hit`."""
 
     def __init__(self, scheduler: Scheduler, oracle: Oracle) -> None:
         self._scheduler = scheduler

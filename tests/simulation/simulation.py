@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.core.world import World
+from controller.core.model.model import World
 from controller.election.elector import Timings
 from controller.election.term import Leadership
 from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
-from controller.store.changes import changes_of
 from controller.store.keys import Keys
+from controller.store.records import changes_of
 from tests.simulation.concurrency import SimulatedClock, errors_found_by, installed, logging_into
 from tests.simulation.engine import SimulatedEngine, SimulatedEngineServer
 from tests.simulation.etcd import FAR, SimulatedEtcd, SimulatedStore

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from controller.client.submission import KnownPools, Submission, prepare
-from controller.core import codec
-from controller.core.errors import CorruptValue, InvalidField
-from controller.core.task import Request, RequestKind
-from controller.core.validation import parse_pool, parse_spec
+from controller.core.model import codec
+from controller.core.model.task import Request, RequestKind
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
 from tests.simulation.etcd import SimulatedEtcd

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from controller.embedded_etcd import EtcdProcess
+from controller.dev.etcd import EtcdProcess
 from controller.store.base import Committed, Guard, Put, Store, StoreDenied, StoreUnavailable, Transaction
-from controller.store.etcd import EtcdStore
+from controller.store.etcd.store import EtcdStore
 from tests.support.etcd import EtcdFactory, admin, enable_authentication, in_seconds
 from tests.support.proxy import Proxy
 from tests.support.tls import Authority

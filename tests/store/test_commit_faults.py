@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from controller.core.errors import InvalidField
-from controller.embedded_etcd import EtcdProcess
+from controller.dev.etcd import EtcdProcess
+from controller.errors import InvalidField
 from controller.store.base import (
     ClusterChanged,
     Committed,
@@ -27,9 +27,9 @@ from controller.store.base import (
     StoreUnavailable,
     Transaction,
 )
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
-from controller.store.wire import prefix_range
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
+from controller.store.etcd.wire import prefix_range
 from tests.support.etcd import CLOCK, EtcdFactory, admin, compact, free_ports, in_seconds
 from tests.support.fake_etcd import FakeEtcd, Reply, Stream, header
 from tests.support.proxy import Proxy

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from controller.embedded_etcd import EtcdBinary, EtcdFailed, EtcdNotFound, EtcdProcess, find_etcd, known_losses
+from controller.dev.etcd import EtcdBinary, EtcdFailed, EtcdNotFound, EtcdProcess, find_etcd, known_losses
 from controller.store.base import Put, Transaction
 from tests.support.etcd import EtcdFactory, in_seconds
 from tests.support.waiting import wait_until
@@ -43,7 +43,7 @@ class TestFinding:
 
     def test_without_any_it_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr("controller.embedded_etcd.find_spec", lambda _: None)
+        monkeypatch.setattr("controller.dev.etcd.find_spec", lambda _: None)
         with pytest.raises(EtcdNotFound, match="install"):
             find_etcd()
 
@@ -71,7 +71,7 @@ class TestRunning:
         server = etcd_factory.configure()
         config = server.config
         code = (
-            "from controller.embedded_etcd import *; from pathlib import Path; import threading\n"
+            "from controller.dev.etcd import *; from pathlib import Path; import threading\n"
             f"e = EtcdProcess(EtcdBinary({server.binary.version!r}, {server.binary.path!r}),"
             f" EtcdConfig(Path({str(config.data_dir)!r}), {config.client_port}, {config.peer_port}, unsafe_no_fsync=True))\n"
             "e.start(); print(e.pid, flush=True); threading.Event().wait()"

@@ -18,9 +18,9 @@ import etcd3
 import pytest
 import requests
 
-from controller.embedded_etcd import EtcdProcess
+from controller.dev.etcd import EtcdProcess
 from controller.store.base import Compacted, Guard, Put, Refused, StoreDenied, StoreError, StoreUnavailable, Transaction
-from controller.store.etcd import EtcdStore
+from controller.store.etcd.store import EtcdStore
 from tests.support.etcd import EtcdFactory, enable_authentication, free_ports, in_seconds
 from tests.support.fake_etcd import FakeEtcd, Reply, Stream, header, line
 from tests.support.proxy import Proxy
@@ -298,5 +298,5 @@ def test_every_import_of_the_library_loads_aiohttp() -> None:
         return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "True\n"
 
     assert loads("etcd3")
-    assert not loads("controller.store.etcd, etcd3.stateful")
-    assert loads("controller.store.etcd; from etcd3 import AioClient; AioClient.__init__")
+    assert not loads("controller.store.etcd.store, etcd3.stateful")
+    assert loads("controller.store.etcd.store; from etcd3 import AioClient; AioClient.__init__")

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from controller.embedded_etcd import EtcdBinary, EtcdProcess
+from controller.dev.etcd import EtcdBinary, EtcdProcess
 from controller.store.base import Committed, Guard, Put, StoreUnavailable, Transaction
-from controller.store.connection import Fault, classify
-from controller.store.etcd import EtcdStore
-from controller.store.wire import prefix_range
+from controller.store.etcd.connection import Fault, classify
+from controller.store.etcd.store import EtcdStore
+from controller.store.etcd.wire import prefix_range
 from tests.support.etcd import EtcdFactory, admin, free_ports, in_seconds
 from tests.support.fake_etcd import FakeEtcd, Reply, header
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controller.store.base import Delete, Guard, Put, StoreError, Transaction
-from controller.store.etcd import EtcdStore
+from controller.store.etcd.store import EtcdStore
 from tests.support.etcd import EtcdFactory, in_seconds
 from tests.support.fake_etcd import FakeEtcd, Reply, Stream, header
 

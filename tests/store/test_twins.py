@@ -23,7 +23,7 @@ from controller.store.base import (
     StoreUnavailable,
     Transaction,
 )
-from controller.store.etcd import EtcdStore
+from controller.store.etcd.store import EtcdStore
 from controller.store.memory import MemoryStore
 from tests.support.etcd import CLOCK, compact, in_seconds
 from tests.support.waiting import wait_until

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from controller.embedded_etcd import EtcdProcess
+from controller.dev.etcd import EtcdProcess
 from controller.store.base import ClusterChanged, Compacted, Put, StoreDenied, Transaction
-from controller.store.etcd import EtcdStore
-from controller.store.etcd_watch import EtcdWatch
+from controller.store.etcd.store import EtcdStore
+from controller.store.etcd.watch import EtcdWatch
 from tests.support.etcd import EtcdFactory, compact, in_seconds
 from tests.support.fake_etcd import Answer, FakeEtcd, Reply, Stream, header, line
 from tests.support.proxy import Proxy

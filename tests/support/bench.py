@@ -10,21 +10,21 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from controller.core import codec
-from controller.core.invariants import Severity, check_world
-from controller.core.plan import Effect, Prove, Start, Stop
-from controller.core.planner import Planner, Term
-from controller.core.task import AttemptId, Observation, Phase, Request, RequestKind, Status
-from controller.core.validation import parse_pool, parse_spec
-from controller.core.world import World
+from controller.core.model import codec
+from controller.core.model.model import World
+from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.core.planning.plan import Effect, Prove, Start, Stop
+from controller.core.planning.planner import Planner, Term
+from controller.core.promise.invariants import Severity, check_world
 from controller.election.term import Leadership
 from controller.engine.base import gone
 from controller.runtime.inbox import Found, Listed, Observed, Started, StopSent
-from controller.runtime.reconciler import DEFAULT_LIMITS, Reconciler
+from controller.runtime.reconciler import Reconciler
 from controller.store.base import Committed, Delete, Guard, Put, Transaction
-from controller.store.changes import changes_of
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
+from controller.store.records import DEFAULT_LIMITS, changes_of
 
 
 class HandClock:

@@ -18,7 +18,7 @@ from docker import APIClient
 from docker.errors import DockerException
 from msgspec.structs import replace
 
-from controller.core.task import Launch, Pool
+from controller.core.model.task import Launch, Pool
 from tests.engine.process_cases import launch
 from tests.support.etcd import free_ports
 from tests.support.waiting import wait_until

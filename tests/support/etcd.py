@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from controller.clock import SystemClock
-from controller.embedded_etcd import EtcdBinary, EtcdConfig, EtcdProcess
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
-from controller.store.wire import prefix_range
+from controller.dev.etcd import EtcdBinary, EtcdConfig, EtcdProcess
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
+from controller.store.etcd.wire import prefix_range
 from tests.support.ports import free_ports
 
 CLOCK = SystemClock()

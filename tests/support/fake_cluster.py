@@ -12,7 +12,7 @@ import pytest
 import requests
 from kubernetes import client, config
 
-from controller.fake_kubernetes import TOKEN, FakeCluster
+from controller.dev.fake_kubernetes import TOKEN, FakeCluster
 
 SCALE = 0.02
 """A minute of the cluster passes in 1.2 s."""

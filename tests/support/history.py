@@ -23,15 +23,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.errors import CorruptValue
-from controller.core.lifecycle import FINISHED, HOLDING, WAITING, Event, State, is_path
-from controller.core.resources import ZERO, Vector
-from controller.core.task import Status, Step
+from controller.core.model import codec
+from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, Event, State, is_path
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import Status, Step
+from controller.errors import CorruptValue
 from controller.store.base import Committed, Delete, Guard, Put, Store, Transaction
 from controller.store.base import Event as Change
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from controller.store.keys import ROOT, Keys, Record
 
 

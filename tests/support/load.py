@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from controller.core.lifecycle import State
-from controller.dev import LocalCluster
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import LocalCluster
 from tests.support.local import QUICK, Journal, leader_of, local_cluster
 
 POOL = {"name": "default", "capacity": {"cpu": 4}, "policy": "backfill"}

@@ -21,17 +21,17 @@ from typing import Any, NamedTuple, Protocol
 
 import httpx
 
-from controller.audit import run_audit
+from controller.audit.audit import run_audit
 from controller.client import NotFound
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.errors import CorruptValue
-from controller.dev import DevOptions, LocalCluster, ReplicaProcess
+from controller.core.model import codec
+from controller.dev.cluster import DevOptions, LocalCluster, ReplicaProcess
 from controller.engine.base import Engine
-from controller.engine.process import ProcessEngine
+from controller.engine.process.engine import ProcessEngine
+from controller.errors import CorruptValue
 from controller.store.base import StoreError
-from controller.store.etcd import EtcdStore
-from controller.store.gateway import GatewayOptions
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from tests.support.etcd import free_ports
 from tests.support.history import History, replay

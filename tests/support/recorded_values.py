@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from controller.client import Client
-from controller.core.codec import decode_mapping
-from controller.core.errors import CorruptValue
-from controller.store import wire
-from controller.store.etcd import EtcdStore
+from controller.core.model.codec import decode_mapping
+from controller.errors import CorruptValue
+from controller.store.etcd import wire
+from controller.store.etcd.store import EtcdStore
 from tests.support.etcd import in_seconds
 
 FILE = Path(__file__).parent / "recorded-values.json"

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from controller.client import Client
 from controller.clock import Clock, SystemClock
-from controller.core.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.election.elector import Timings
 from controller.engine.null import NullEngine
 from controller.runtime.audits import Audits

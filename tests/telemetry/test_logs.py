@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from controller.client import Client
-from controller.core import codec
+from controller.core.model import codec
 from tests.support.etcd import EtcdFactory, enable_authentication
 from tests.support.waiting import wait_until
 

@@ -17,12 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from controller import bulkhead
 from controller.client import Client
 from controller.clock import SystemClock
-from controller.core import codec
-from controller.core.freshness import RULE
-from controller.core.lifecycle import State
-from controller.core.resources import Vector
-from controller.core.task import AttemptId, Launch, Observation, Pool, Spec, Status, Step
-from controller.core.view import Facts
+from controller.core.model import codec
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec, Status, Step
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
 from controller.engine.null import NullEngine
@@ -46,7 +44,9 @@ from controller.store.memory import MemoryStore
 from controller.telemetry.catalog import FAMILIES, ROLE
 from controller.telemetry.measured import MeasuredEngine, MeasuredStore
 from controller.telemetry.metrics import Metrics
-from tests.status.model_view import ModelView
+from controller.views.freshness import RULE
+from controller.views.replica import Facts
+from tests.endpoint.model_view import ModelView
 from tests.support.bench import HandClock
 from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
 from tests.support.waiting import wait_until

@@ -6,7 +6,7 @@ import threading
 
 from controller.clock import SystemClock
 from controller.store.base import StoreSize, StoreUnavailable
-from controller.store.etcd import EtcdStore
+from controller.store.etcd.store import EtcdStore
 from controller.telemetry.store_size import StoreSizePoll
 from tests.support.etcd import in_seconds
 from tests.support.waiting import wait_until

@@ -1,0 +1,212 @@
+"""The invariants against a live cluster: etcd at one revision, and the engine's own list.
+
+Order matters. The records are loaded first and the engine is listed after: an attempt starts only after its hold is
+committed, and a hold ends only after the end was observed, so that an attempt found alive although its hold had ended
+by the loaded revision is wrong for certain. What can be a matter of timing is looked at a second time, again records
+first, and counts only if it is found again for the same attempt.
+
+An engine that cannot be listed keeps nobody from hearing what the records show: the report says why it was not looked at,
+and concludes nothing about attempts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import msgspec
+
+from controller.clock import Clock
+from controller.core.model.installation import difference
+from controller.core.model.model import World
+from controller.core.model.printable import one_line
+from controller.core.model.task import Observation
+from controller.core.promise.engine_invariants import check_engine
+from controller.core.promise.finding import Finding, Mender, Severity
+from controller.core.promise.identity_findings import (
+    check_identity,
+    check_others,
+    other_engine,
+    recorded_engine,
+    recorded_installation,
+)
+from controller.core.promise.invariants import check_world
+from controller.engine.base import Engine, EngineError
+from controller.store.base import Store
+from controller.store.keys import Keys
+from controller.store.records import changes_of
+
+LOAD_SECONDS = 30.0  # limit for each load of the records
+
+
+_MENDERS = {
+    Mender.OPERATOR: "not by machine",
+    Mender.LEADER: "by itself, `--repair` hastens it",
+    Mender.REPAIR: "with `--repair`",
+    Mender.DELETION: "only if it is named",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an audit looked at, and what it found. `attempts` is None when no engine was looked at: records alone were checked.
+
+    `engine_problem` is why not, "" where none was to be looked at.
+    """
+
+    cluster: str
+    revision: int  # of the store, at which the records were loaded
+    at: float  # seconds since the epoch
+    tasks: int
+    pools: int
+    attempts: int | None = None
+    engine: str = ""
+    engine_problem: str = ""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def wrong(self) -> int:
+        """How many findings break the promise. `tally audit` exits with 1 unless there are none."""
+        return sum(finding.severity is Severity.WRONG for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """One of "wrong", "ok" and "incomplete": nothing was found, and the engine could not be looked at."""
+        return "wrong" if self.wrong else "incomplete" if self.engine_problem else "ok"
+
+    def finding(self, findings: Iterable[Finding], attempts: int | None, engine: str = "", engine_problem: str = "") -> Report:
+        """The same with what was found, the worst first, and with how many attempts were looked at, or why none were."""
+        ordered = sorted(findings, key=lambda finding: (finding.severity is Severity.NOTICE, finding.invariant, finding.subject))
+        looked_at = None if engine_problem else attempts
+        return replace(self, findings=tuple(ordered), attempts=looked_at, engine=engine, engine_problem=engine_problem)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report for machines, as builtins."""
+        checked = {"tasks": self.tasks, "pools": self.pools, "attempts": self.attempts, "engine": self.engine}
+        return {
+            "cluster": self.cluster,
+            "revision": self.revision,
+            "at": self.at,
+            "verdict": self.verdict,
+            "checked": {**checked, "engine_problem": self.engine_problem},
+            "findings": msgspec.to_builtins(self.findings),
+        }
+
+    def to_text(self) -> str:
+        """The report in words."""
+        looked_at = f"{_count(self.tasks, 'task')}, {_count(self.pools, 'pool')}"
+        if self.engine_problem:
+            engine = f"Engine: not looked at, because {self.engine_problem.rstrip('.')}."
+        elif self.attempts is None:
+            engine = "The engine was not checked: orphans and lost attempts would not show (I4, I5)."
+        else:
+            engine = f"Engine {self.engine}: {_count(self.attempts, 'attempt')}."
+        lines = [f"Cluster {self.cluster!r} at revision {self.revision}: {looked_at}. {engine}"]
+        for finding in self.findings:
+            since = f" (since revision {finding.since_revision})" if finding.since_revision else ""
+            lines += [
+                f"{finding.severity.upper()} {finding.invariant} {finding.subject} {finding.what}{since}",
+                f"    likely cause: {finding.likely_cause}",
+                f"    repair:       {_MENDERS[finding.mender]}: {finding.repair}",
+            ]
+        notices = len(self.findings) - self.wrong
+        verdict = f"{_count(self.wrong, 'finding')} against the promise" if self.wrong else "Nothing is wrong"
+        if self.engine_problem:
+            verdict += " in the records alone"
+        lines.append(f"{verdict}, {_count(notices, 'notice')}." if notices else f"{verdict}.")
+        if self.engine_problem:
+            lines.append("This is no verdict on attempts: orphans and lost ones would not show (I4, I5).")
+        return "\n".join(map(one_line, lines))
+
+
+class Look(NamedTuple):
+    """The records at one revision, what the engine listed after they were loaded (None: nothing), and what does not hold."""
+
+    world: World
+    observations: list[Observation] | None
+    findings: list[Finding]
+    engine_problem: str = ""  # why it listed nothing
+
+
+def run_audit(store: Store, engine: Engine | None, cluster: str, clock: Clock, **timing: Any) -> Report:
+    """The report of `examine`."""
+    return examine(store, engine, cluster, clock, **timing)[0]
+
+
+def examine(
+    store: Store,
+    engine: Engine | None,
+    cluster: str,
+    clock: Clock,
+    *,
+    engine_problem: str = "",
+    second_look_seconds: float = 1.0,
+    sleep: Callable[[float], object] = time.sleep,
+) -> tuple[Report, Look]:
+    """Check everything once, and what may be a matter of timing once more after `second_look_seconds`.
+
+    Returns the report, and the last look. Reads only. `engine_problem` is why no engine is given, although one was to be
+    looked at. Raises StoreError when the store does not answer, InvalidField for a bad `cluster`.
+    """
+    keys = Keys(cluster)
+    first = last = _look(store, engine, keys, clock)
+    findings = first.findings
+    if any(finding.transient for finding in findings):
+        sleep(second_look_seconds)
+        last = _look(store, engine, keys, clock)
+        persisting = {_identity(finding): finding for finding in last.findings}
+        findings = [
+            persisting.get(_identity(finding), finding)
+            for finding in findings
+            if not finding.transient or _identity(finding) in persisting
+        ]
+    report = make_report(first.world, cluster, clock.now())
+    observations = first.observations
+    attempts = len(observations) if observations is not None else None
+    problem = engine_problem or first.engine_problem or last.engine_problem
+    return report.finding(findings, attempts, engine.name if engine is not None else "", problem), last
+
+
+def make_report(world: World, cluster: str, at: float) -> Report:
+    """A report of these records, with nothing found yet."""
+    return Report(
+        cluster=cluster,
+        revision=world.revision,
+        at=at,
+        tasks=sum(task.spec_mod > 0 or task.status_mod > 0 for task in world.tasks.values()),
+        pools=len(world.pools),
+    )
+
+
+def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look:
+    snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
+    world = World()
+    world.load(changes_of(keys, snapshot.items), snapshot.revision)
+    findings = [*check_world(world), *check_identity(world)]
+    if engine is None:
+        return Look(world, None, findings)
+    recorded, installation = recorded_engine(world), recorded_installation(world)
+    try:
+        if recorded is not None and (why := difference(recorded, engine.identity())):
+            return Look(world, None, [*findings, other_engine(world, why)], f"it is not this installation's: {why}")
+        if installation is not None:
+            engine.bind(installation)
+        observations = engine.list()  # after the load: see the module's docstring
+        others = engine.others()
+    except EngineError as error:
+        return Look(world, None, findings, str(error))
+    except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and the records are judged all the same
+        return Look(world, None, findings, f"of an unexpected {type(error).__name__}: {error}")
+    findings += check_engine(world, observations, clock.now())
+    findings += check_others(others)
+    return Look(world, observations, findings)
+
+
+def _identity(finding: Finding) -> tuple[str, str, Severity]:
+    return finding.invariant, finding.subject, finding.severity
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,171 @@
+"""The leader's audit of itself: its model against its ledgers and against what it knows of the engine, every so often.
+
+It asks neither etcd nor the engine, and so costs them nothing; `tally audit` and `/v1/audit` ask both. The model is held
+for a slice at a time, so that the leader's work is not delayed, and a history is followed again only when it has changed.
+What may be a matter of timing counts when two rounds in a row find it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Any, Protocol
+
+import structlog
+
+from controller import bulkhead
+from controller.audit.audit import Report, make_report
+from controller.clock import Clock
+from controller.core.model.model import World
+from controller.core.model.task import Observation
+from controller.core.promise.engine_invariants import check_engine
+from controller.core.promise.finding import Finding, Severity
+from controller.core.promise.invariants import (
+    Written,
+    check_layout,
+    check_ledgers,
+    check_requests,
+    check_task,
+    check_terms,
+    holding_tasks,
+    written_by,
+)
+from controller.engine.base import EngineUnavailable
+
+SLICE = 500  # tasks that are looked at without letting go of the model
+
+log = structlog.get_logger(__name__)
+
+
+class Led(Protocol):
+    """What it needs of a replica."""
+
+    def reading(self) -> AbstractContextManager[World]:
+        """The model, held still until the context ends."""
+        ...
+
+    def observed(self) -> list[Observation] | None:
+        """What the leader knows of attempts, None while the replica does not lead; the caller holds the model.
+
+        Raises EngineUnavailable while the engine does not answer.
+        """
+        ...
+
+
+class SelfAudit:
+    """Runs in a thread of its own from `start` to `close`; `heard` is told of each report, as JSON.
+
+    `interval_seconds` 0 makes `start` do nothing.
+    """
+
+    def __init__(
+        self, replica: Led, cluster: str, interval_seconds: float, clock: Clock, heard: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        self._replica = replica
+        self._cluster = cluster
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._heard = heard
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="self-audit", daemon=True)
+        self._world: World | None = None
+        self._followed = 0  # the revision up to which histories were followed
+        self._histories: dict[str, list[Finding]] = {}  # task → what is wrong with its status
+        self._doubtful: set[tuple[str, str]] = set()  # what may be a matter of timing, as the last round saw it
+        self._told: frozenset[tuple[str, str]] = frozenset()
+        self.last: dict[str, Any] | None = None
+
+    def start(self) -> None:
+        """Begin, unless it is switched off."""
+        if self._interval_seconds:
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._interval_seconds):
+            try:
+                report = self.audit()
+                self.last = report.to_json() if report is not None else None
+                if report is not None and self.last is not None:
+                    self._tell(report)
+                    self._heard(self.last)
+            except Exception as error:  # noqa: BLE001  # an audit only looks; the next round looks again
+                bulkhead.caught("self-audit", error)
+                self.last = None
+
+    def audit(self) -> Report | None:
+        """One round; None while the replica does not lead."""
+        with self._replica.reading() as world:
+            observations, engine_problem = self._observed()
+            if observations is None:
+                self._world, self._doubtful = None, set()
+                return None
+            if world is not self._world:
+                self._world, self._followed, self._histories = world, 0, {}
+            holders = list(holding_tasks(world))
+            findings = [*check_layout(world), *check_ledgers(world, holders), *check_requests(world)]
+            about_attempts = [] if engine_problem else check_engine(world, observations, self._clock.now(), holders)
+            report = make_report(world, self._cluster, self._clock.now())
+        written = self._follow(world)
+        with self._replica.reading():
+            findings += check_terms(world, written)
+        findings += [finding for found in self._histories.values() for finding in found]
+        # The observations are not a list that was taken after the model: all about attempts waits for a second round.
+        doubtful = [*about_attempts, *(finding for finding in findings if finding.transient)]
+        findings = [finding for finding in findings if not finding.transient]
+        findings += [finding for finding in doubtful if _identity(finding) in self._doubtful]
+        self._doubtful = {_identity(finding) for finding in doubtful}
+        return report.finding(findings, len(observations), engine_problem=engine_problem)
+
+    def _observed(self) -> tuple[list[Observation] | None, str]:
+        """What is known of attempts, or why nothing is now."""
+        try:
+            return self._replica.observed(), ""
+        except EngineUnavailable as error:
+            return [], str(error)
+
+    def _follow(self, world: World) -> list[Written]:
+        """Look at each task's status, slice by slice; returns who wrote them."""
+        written: list[Written] = []
+        with self._replica.reading():
+            revision, names = world.revision, list(world.tasks)
+        for chunk in _slices(names):
+            with self._replica.reading():
+                for task_id in chunk:
+                    task = world.tasks.get(task_id)
+                    if task is None:
+                        continue
+                    if (one := written_by(task)) is not None:
+                        written.append(one)
+                    if max(task.status_mod, task.spec_mod) > self._followed:
+                        self._histories[task_id] = check_task(task, world.pools.get(task.pool))
+        # Gone with their tasks, or empty.
+        self._histories = {task_id: found for task_id, found in self._histories.items() if found and task_id in world.tasks}
+        self._followed = revision
+        return written
+
+    def _tell(self, report: Report) -> None:
+        """One log line for each finding that was not there a round ago."""
+        found = {_identity(finding): finding for finding in report.findings}
+        for identity, finding in found.items():
+            if identity not in self._told:
+                say = log.error if finding.severity is Severity.WRONG else log.warning
+                say("audit", invariant=finding.invariant, subject=finding.subject, what=finding.what, repair=finding.repair)
+        self._told = frozenset(found)
+
+
+def _slices(names: list[str]) -> Iterator[list[str]]:
+    remaining = iter(names)
+    while chunk := list(islice(remaining, SLICE)):
+        yield chunk
+
+
+def _identity(finding: Finding) -> tuple[str, str]:
+    return finding.invariant, finding.subject

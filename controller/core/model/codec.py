@@ -1,0 +1,267 @@
+"""Stored values to bytes and back: JSON, each with its schema version, and fields we do not know kept.
+
+Everything that a leader rewrites is decoded together with what it did not understand (`Extras`), and written back with
+it: a newer replica's fields survive an older leader (rolling upgrades, fault 7).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import msgspec
+
+from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
+from controller.core.model.task import SCHEMA_VERSION, Pool, RepairRequest, Request, Spec, Status, Step, StoredSpec
+from controller.core.model.validation import MAX_SPEC_BYTES, parse_name, parse_pool, parse_spec, parse_stored_spec
+from controller.errors import CorruptValue, InvalidField
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+Extras = Mapping[str, Any]
+"""Fields of a stored value that this version does not know."""
+
+NO_EXTRAS: Extras = MappingProxyType({})
+
+
+def _encode_custom(value: object) -> object:
+    if isinstance(value, Vector):
+        return value.format()
+    raise TypeError(f"cannot encode {type(value)}")
+
+
+def _decode_custom(kind: type, value: object) -> object:
+    if kind is Vector:
+        return Vector.parse(value, "") if value else Vector()
+    raise TypeError(f"cannot decode {kind}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_custom)
+_status_decoder = msgspec.json.Decoder(Status, dec_hook=_decode_custom)
+_mapping_decoder = msgspec.json.Decoder(dict[str, Any])
+_raw_mapping_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_request_decoder = msgspec.json.Decoder(Request)
+_repair_decoder = msgspec.json.Decoder(RepairRequest)
+_step_decoder = msgspec.json.Decoder(Step)
+_STATUS_FIELDS = frozenset(Status.__struct_fields__)
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: JSON nested deeper than our stack
+MAX_STATUS_BYTES = 512 * 1024  # twice what a status can grow to by our own steps; one transaction writes it whole
+MAX_LEDGER_BYTES = 64 * 1024
+_MAX_REPAIR_BYTES = 64 * 1024  # the answer names each finding again, with what became of it, in one transaction
+_YEAR_10000 = 253_402_300_800.0  # times from there on cannot be shown, and very large integers are no floats
+
+
+def encode(value: object) -> bytes:
+    """Any value of the core as JSON; vectors become canonical quantities."""
+    return _encoder.encode(value)
+
+
+def to_builtins(value: object) -> Any:
+    """Any value of the core as dicts, lists and texts, for printing."""
+    return msgspec.to_builtins(value, enc_hook=_encode_custom)
+
+
+def spelled_out(value: msgspec.Struct) -> dict[str, Any]:
+    """As `to_builtins`, with all that holds by default: what applies is seen without knowing this version's defaults."""
+    fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+    return {name: spelled_out(one) if isinstance(one, msgspec.Struct) else to_builtins(one) for name, one in fields}
+
+
+def decode_mapping(data: bytes) -> dict[str, Any]:
+    """A stored JSON object. Raises CorruptValue for anything else."""
+    try:
+        return _mapping_decoder.decode(data)
+    except _UNREADABLE as error:
+        raise CorruptValue(f"not a JSON object: {error}") from error
+
+
+_SUBMISSION = ("version", "submitted_at", "op", "filled_in")  # stored beside a spec's own fields
+
+
+def encode_spec(spec: Spec, submitted_at: float, op: str, filled_in: Iterable[str] | None = None) -> bytes:
+    """The stored form of a spec: its fields, the schema version, when it was submitted, and the submission's `op`.
+
+    `filled_in` are the resources that its user did not name; None where that is not known.
+    """
+    told = {} if filled_in is None else {"filled_in": sorted(filled_in)}
+    return encode({**to_builtins(spec), "version": SCHEMA_VERSION, "submitted_at": submitted_at, "op": op, **told})
+
+
+def filled_in(data: bytes) -> frozenset[str] | None:
+    """What `encode_spec` was told. Raises CorruptValue."""
+    told = decode_mapping(data).get("filled_in")
+    return frozenset(map(str, told)) if isinstance(told, list) else None
+
+
+def decode_spec(task_id: str, data: bytes) -> StoredSpec:
+    """A stored spec. One that does not validate comes back with its `error`, so that the leader can refuse it by name.
+
+    Raises CorruptValue when `data` is no JSON object at all, or when `task_id` is no valid id (no engine could name it).
+    """
+    raw = decode_mapping(data)
+    try:
+        parse_name(task_id, "id")
+    except InvalidField as error:
+        raise CorruptValue(str(error)) from error
+    submitted_at = raw.get("submitted_at", 0.0)
+    if isinstance(submitted_at, bool) or not isinstance(submitted_at, int | float) or not 0 <= submitted_at < _YEAR_10000:
+        submitted_at = 0.0
+    try:
+        if raw.get("id") != task_id:
+            raise InvalidField("id", f"is {str(raw.get('id'))[:80]!r}, but the key says {task_id!r}")
+        if raw.get("version", 1) == SCHEMA_VERSION:
+            # A newer version may add fields, which are left alone; at our own version an unknown field is a mistake.
+            fields = {name: value for name, value in raw.items() if name not in _SUBMISSION}
+        else:
+            fields = {name: value for name, value in raw.items() if name in Spec.__struct_fields__}
+        fields["id"] = task_id  # one text for the task's name, not two
+        spec = parse_spec(fields) if len(data) > MAX_SPEC_BYTES else parse_stored_spec(fields)
+        return StoredSpec(spec, float(submitted_at))
+    except InvalidField as error:
+        return StoredSpec(Spec(id=task_id, pool=_name_or_empty(raw.get("pool"))), float(submitted_at), str(error))
+
+
+def _name_or_empty(raw: object) -> str:
+    try:
+        return parse_name(raw, "", "a name")
+    except InvalidField:
+        return ""
+
+
+def encode_pool(pool: Pool, op: str) -> bytes:
+    """The stored form of a pool."""
+    return encode({**to_builtins(pool), "version": SCHEMA_VERSION, "op": op})
+
+
+def decode_pool(name: str, data: bytes) -> Pool:
+    """A stored pool. Raises CorruptValue when it is not one, or names another pool."""
+    raw = decode_mapping(data)
+    known = {key: value for key, value in raw.items() if key in Pool.__struct_fields__}
+    try:
+        pool = parse_pool(known)
+    except InvalidField as error:
+        raise CorruptValue(str(error)) from error
+    if pool.name != name:
+        raise CorruptValue(f"name: is {pool.name!r}, but the key says {name!r}")
+    return pool
+
+
+def decode_request(kind: str, data: bytes) -> Request:
+    """A stored request. Raises CorruptValue when it is not one, or of another kind than its key says."""
+    try:
+        request = _request_decoder.decode(data)
+    except _UNREADABLE as error:
+        raise CorruptValue(str(error)) from error
+    if request.kind != kind:
+        raise CorruptValue(f"kind: is {request.kind!r}, but the key says {kind!r}")
+    return request
+
+
+def decode_repair(data: bytes) -> RepairRequest:
+    """A stored request for repairs. Raises CorruptValue when it is not one, or asks for more than one answer can hold."""
+    if len(data) > _MAX_REPAIR_BYTES:
+        raise CorruptValue(f"has {len(data)} bytes, at most {_MAX_REPAIR_BYTES} are allowed: ask for fewer findings at once")
+    try:
+        return _repair_decoder.decode(data)
+    except _UNREADABLE as error:
+        raise CorruptValue(str(error)) from error
+
+
+def encode_status(status: Status, extras: Extras) -> bytes:
+    """The stored form of a status, with the fields that this version did not understand."""
+    if not extras:
+        return _encoder.encode(status)
+    return _encoder.encode({**msgspec.to_builtins(status, enc_hook=_encode_custom, builtin_types=(msgspec.Raw,)), **extras})
+
+
+def decode_status(data: bytes) -> tuple[Status, Extras]:
+    """A stored status and its unknown fields. Raises CorruptValue when it is not one, or one that no leader can have written."""
+    _check_size(data, MAX_STATUS_BYTES)
+    try:
+        status, extras = _status_decoder.decode(data), NO_EXTRAS
+    except msgspec.ValidationError:
+        status, extras = _decode_with_extras(data)
+    except (*_UNREADABLE, InvalidField) as error:
+        raise CorruptValue(str(error)) from error
+    _check_status(status)
+    return msgspec.structs.replace(
+        status,
+        # A Raw is a view into the whole message: copied, so that it does not keep the message alive.
+        history=tuple(step.copy() for step in status.history),
+        # Many statuses have these in common: one of each is kept.
+        pool=sys.intern(status.pool),
+        reason=sys.intern(status.reason),
+        op=sys.intern(status.op),
+    ), extras
+
+
+def _check_status(status: Status) -> None:
+    """What no transition leads to, and so none leads out of. Raises CorruptValue."""
+    if status.state is State.CREATED:
+        raise CorruptValue("state: is Created, which is never stored: a task without a status is Created")
+    if status.is_holding and status.attempt < 1:
+        raise CorruptValue(f"attempt: is {status.attempt}, but a {status.state} task has one")
+    if status.is_holding and status.pool:
+        try:
+            parse_name(status.pool, "pool", "a pool's name")
+        except InvalidField as error:
+            raise CorruptValue(str(error)) from error
+
+
+def _check_size(data: bytes, limit: int) -> None:
+    if len(data) > limit:
+        raise CorruptValue(f"has {len(data):,} bytes, at most {limit:,} can be written back")
+
+
+def _decode_with_extras(data: bytes) -> tuple[Status, Extras]:
+    """As decode_status, of a value that has fields which this version does not know, or is none."""
+    try:
+        raw = _raw_mapping_decoder.decode(data)
+        known = {name: value for name, value in raw.items() if name in _STATUS_FIELDS}
+        status = _status_decoder.decode(_encoder.encode(known))
+    except (*_UNREADABLE, InvalidField) as error:
+        raise CorruptValue(str(error)) from error
+    return status, {name: value.copy() for name, value in raw.items() if name not in _STATUS_FIELDS}
+
+
+def encode_step(step: Step) -> msgspec.Raw:
+    """A history entry, encoded once."""
+    return msgspec.Raw(_encoder.encode(step))
+
+
+def decode_history(status: Status) -> list[Step]:
+    """The steps of a status, oldest first. Raises CorruptValue when one does not parse."""
+    try:
+        return [_step_decoder.decode(raw) for raw in status.history]
+    except _UNREADABLE as error:
+        raise CorruptValue(f"history: {error}") from error
+
+
+def encode_ledger(held: Vector, op: str, extras: Extras) -> bytes:
+    """The stored form of a pool's ledger."""
+    return _encoder.encode({"version": SCHEMA_VERSION, "held": held, "op": op, **extras})
+
+
+def _parse_balance(raw: object) -> Vector:
+    """A vector whose amounts may be below zero, as they become when a ledger was lowered by hand and a hold ended since."""
+    if not isinstance(raw, Mapping):
+        return Vector.parse(raw, "held")
+    below = {name: text[1:] for name, text in raw.items() if isinstance(text, str) and text.startswith("-")}
+    return Vector.parse({name: text for name, text in raw.items() if name not in below}, "held") - Vector.parse(below, "held")
+
+
+def decode_ledger(data: bytes) -> tuple[Vector, Extras]:
+    """What a pool's ledger says is held, and its unknown fields. Raises CorruptValue when it is not a ledger."""
+    _check_size(data, MAX_LEDGER_BYTES)
+    raw = decode_mapping(data)
+    try:
+        held = _parse_balance(raw["held"])
+    except KeyError:
+        raise CorruptValue("held: is missing") from None
+    except InvalidField as error:
+        raise CorruptValue(str(error)) from error
+    return held, {name: value for name, value in raw.items() if name not in ("version", "held", "op")}

@@ -1,0 +1,88 @@
+"""The part of the model that keeps an error to what it belongs to: a change that cannot be taken in, a task that is set aside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from controller.core.model import quarantine
+from controller.core.model.records import Change, Task
+from controller.errors import CorruptValue
+
+OF_TASKS = ("tasks", "states", "requests")
+
+
+class Compartments(ABC):
+    """See the module's docstring. `World` is the whole."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
+        self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}  # tasks that were set aside, and whether that is stored
+        self.caught: list[quarantine.Caught] = []  # errors that are yet to be counted, by whoever owns the model
+
+    def _take_in(self, change: Change) -> Task | None:
+        """As `_take`; a change that cannot be taken in is quarantined, whatever the error."""
+        try:
+            return self._take(change)
+        except Exception as error:  # noqa: BLE001  # counted and shown
+            self._keep_out(change, error)
+            return self.tasks.get(change.names[0]) if change.kind in OF_TASKS else None
+
+    def _index(self, task: Task) -> None:
+        try:
+            self._reindex(task)
+        except Exception as error:  # noqa: BLE001  # counted and shown
+            self._keep_out(Change("states", (task.id,), None, task.status_mod), error)
+            self._reindex(task)  # as one that cannot be read
+
+    def _keep_out(self, change: Change, error: Exception) -> None:
+        self.caught.append(quarantine.Caught("model", "/".join((change.kind, *change.names)), error))
+        self._quarantine(change, quarantine.describe("it cannot be taken in", error))
+        if change.kind in ("tasks", "states"):
+            task = self.tasks.get(change.names[0]) or self._new_task(change.names[0])
+            task.frozen = task.frozen | {change.kind}
+
+    def set_aside(self, task_id: str, where: str, error: Exception, at: float, term: int) -> None:
+        """Nothing is done with a task from now on, since that raised `error`; see `quarantine`."""
+        self.caught.append(quarantine.Caught(where, task_id, error))
+        task = self.tasks.get(task_id)
+        if task is not None:
+            self.asides[task_id] = quarantine.Aside.of(task, where, error, at, term), False
+            self._settle_aside(task)
+            self._index(task)
+
+    def _settle_aside(self, task: Task | None) -> Task | None:
+        """Freeze what is set aside, and let go of what has changed since."""
+        if task is not None and task.id in self.asides and self.asides[task.id][0].holds_for(task):
+            task.frozen = task.frozen | {quarantine.KIND}
+            self.quarantine[quarantine.KIND, (task.id,)] = self.asides[task.id][0].reason
+        elif task is not None and quarantine.KIND in task.frozen:
+            task.frozen = task.frozen - {quarantine.KIND}
+            self.quarantine.pop((quarantine.KIND, (task.id,)), None)
+        return task
+
+    def _apply_aside(self, change: Change) -> Task | None:
+        task_id = change.names[0]
+        self._note_mod(change)
+        self.asides.pop(task_id, None)
+        if change.value is not None:
+            try:
+                self.asides[task_id] = quarantine.decode(change.value), True
+            except CorruptValue as error:
+                self._quarantine(change, str(error))
+        return self._settle_aside(self.tasks.get(task_id))
+
+    @abstractmethod
+    def _take(self, change: Change) -> Task | None: ...
+
+    @abstractmethod
+    def _reindex(self, task: Task) -> None: ...
+
+    @abstractmethod
+    def _quarantine(self, change: Change, reason: str) -> None: ...
+
+    @abstractmethod
+    def _note_mod(self, change: Change) -> None: ...
+
+    @abstractmethod
+    def _new_task(self, task_id: str) -> Task: ...

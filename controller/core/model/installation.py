@@ -1,0 +1,128 @@
+"""Who an installation is, and which engine is its own: two records of the store, and the rule by which they are compared.
+
+`installation` holds an id, made by the first election in an etcd prefix. All that the engine creates carries it, so that
+two installations of one cluster name, in one namespace, on one daemon or in one state folder, leave each other alone.
+
+`engine` holds what the engine says of itself. Only a replica whose engine is this one may lead: the list of another engine
+lacks all that runs, and what a list lacks counts as gone. The rule (`difference`):
+
+- the names are equal (process, kubernetes, …);
+- where both know the engine's `id`, the ids are equal, and that decides;
+- where one of them does not know it, the uids of `parts` decide: none may differ, and one must be equal, unless the record
+  knows none either;
+- each recorded part (a namespace) is among the replica's own. A replica with more of them is no other engine: its election
+  adds them to the record. A replica with fewer would miss what runs in the others.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from controller.core.model import codec
+from controller.errors import CorruptValue
+
+R = TypeVar("R", bound=Struct)
+
+
+class Installation(Struct, frozen=True, kw_only=True):
+    """`id` is hexadecimal, valid as the value of a label. `created_at` is in seconds since the epoch.
+
+    `adopts_unmarked`: what the engine has under the cluster's name without an installation's id is ours. So it is, once a
+    version of Tally has led here that gave no ids; never in an installation that began with ids.
+    """
+
+    id: str
+    created_at: float = 0.0
+    version: str = ""
+    adopts_unmarked: bool = False
+
+    def owns(self, mark: str) -> bool:
+        """Whether what the engine has under the cluster's name, marked with this id ("" for none), is this installation's."""
+        return mark == self.id if mark else self.adopts_unmarked
+
+
+class EngineIdentity(Struct, frozen=True, kw_only=True):
+    """What an engine says of itself. `id` "" is not known; `parts` maps what it covers to its uid ("" when not known).
+
+    `details` are for humans: where it is.
+    """
+
+    name: str
+    id: str = ""
+    parts: dict[str, str] = {}
+    details: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        parts = ", ".join(self.parts)
+        where = ", ".join(f"{name} {value}" for name, value in self.details.items())
+        return " ".join(filter(None, [self.name, self.id, f"[{parts}]" if parts else "", f"({where})" if where else ""]))
+
+
+class EngineRecord(Struct, frozen=True, kw_only=True):
+    """The engine of an installation, as an election or `tally engine adopt` recorded it."""
+
+    engine: EngineIdentity
+    installation: str
+    recorded_at: float = 0.0
+    recorded_by: str = ""
+
+
+def decode_installation(value: bytes) -> Installation:
+    """Raises CorruptValue."""
+    installation = _decode(value, Installation)
+    if not (installation.id.isalnum() and installation.id.isascii() and len(installation.id) <= 63):
+        raise CorruptValue("id: is not one to 63 letters and digits")
+    return installation
+
+
+def decode_engine(value: bytes) -> EngineRecord:
+    """Raises CorruptValue."""
+    return _decode(value, EngineRecord)
+
+
+def encode(record: Installation | EngineRecord, op: str) -> bytes:
+    """The stored value."""
+    return codec.encode({**msgspec.to_builtins(record), "op": op})
+
+
+def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
+    """Why `own` is not the recorded engine, "" when it is; see the module's docstring."""
+    if own.name != recorded.name:
+        return f"the engine is {own}, and the recorded one is {recorded}"
+    shared = [part for part, uid in recorded.parts.items() if uid and own.parts.get(part)]
+    if own.id and recorded.id:
+        is_other = own.id != recorded.id
+    else:
+        is_other = any(own.parts[part] != recorded.parts[part] for part in shared)
+        if not shared and (recorded.id or any(recorded.parts.values())):
+            return f"the engine cannot tell whether it is the recorded one, {recorded}: `tally check` names the missing right"
+    if is_other:
+        return f"the engine is {own}, and the recorded one is {recorded}"
+    missing = [part for part in recorded.parts if part not in own.parts]
+    return f"the engine lacks {', '.join(missing)}, which the recorded one covers" if missing else ""
+
+
+def merged(recorded: EngineIdentity, own: EngineIdentity) -> EngineIdentity:
+    """The record with what the replica's own engine, which is the same, knows beyond it."""
+    parts = {**recorded.parts, **{part: uid or recorded.parts.get(part, "") for part, uid in own.parts.items()}}
+    if (own.id or recorded.id, parts) == (recorded.id, recorded.parts):
+        return recorded
+    return EngineIdentity(name=own.name, id=own.id or recorded.id, parts=parts, details=own.details)
+
+
+def _decode(value: bytes, kind: type[R]) -> R:
+    mapping = codec.decode_mapping(value)
+    try:
+        return msgspec.convert(mapping, kind)
+    except msgspec.ValidationError as error:
+        raise CorruptValue(str(error)) from error
+
+
+# At import: msgspec prepares a type when it is first used, and crashes if two threads do that at once.
+msgspec.json.Decoder(Installation)
+msgspec.json.Decoder(EngineRecord)

@@ -1,0 +1,126 @@
+"""The lifecycle of a task: one table, one lookup, one error.
+
+Rule: every change of a task's state is a row of `TABLE`, and no other file names a successor state. Rows that leave a
+task where it is (a mark such as `cancelling`) are rows too, since they are written and recorded like all others.
+`python -m controller.core.model.lifecycle` prints the diagram that stands in the README; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from controller.errors import IllegalTransition
+
+
+class State(StrEnum):
+    """A task's state. `CREATED` is never stored: a spec without a status *is* Created."""
+
+    CREATED = "Created"
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    WAITING_RETRY = "WaitingRetry"
+    CANCELLED = "Cancelled"
+
+
+class Event(StrEnum):
+    """What can happen to a task; past tense."""
+
+    ADMITTED = "admitted"
+    REJECTED = "rejected"  # an invalid spec, or the queue deadline has passed: it never ran, and will not
+    RUNNING_OBSERVED = "running-observed"
+    SUCCEEDED_OBSERVED = "succeeded-observed"
+    FAILED_OBSERVED = "failed-observed"  # failed or gone, and the stop is proven
+    STOP_REQUESTED = "stop-requested"  # a cancel or a passed deadline: marks the attempt, which is then stopped
+    STOPPED_OBSERVED = "stopped-observed"  # a cancelling attempt has ended or is gone, and the stop is proven
+    CANCEL_REQUESTED = "cancel-requested"  # for a task that holds nothing
+    RETRY_DUE = "retry-due"  # the retry policy allows another attempt
+    RETRY_REQUESTED = "retry-requested"
+    NOTED = "noted"  # something worth recording that changes no state: attempt lost, request without effect
+
+
+HOLDING = frozenset({State.PENDING, State.RUNNING})
+"""Invariant I1: a task holds resources exactly in these states."""
+
+WAITING = frozenset({State.CREATED, State.WAITING_RETRY})
+"""States in which a task stands in its pool's queue, or waits for its back-off."""
+
+FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+"""States that end a task's run; its retention starts here. Failed and Cancelled can be left by a retry."""
+
+TABLE: dict[State, dict[Event, State]] = {
+    State.CREATED: {
+        Event.ADMITTED: State.PENDING,
+        Event.REJECTED: State.FAILED,
+        Event.CANCEL_REQUESTED: State.CANCELLED,
+    },
+    State.WAITING_RETRY: {
+        Event.ADMITTED: State.PENDING,
+        Event.REJECTED: State.FAILED,
+        Event.CANCEL_REQUESTED: State.CANCELLED,
+        Event.NOTED: State.WAITING_RETRY,
+    },
+    State.PENDING: {
+        Event.RUNNING_OBSERVED: State.RUNNING,
+        Event.SUCCEEDED_OBSERVED: State.SUCCEEDED,
+        Event.FAILED_OBSERVED: State.FAILED,
+        Event.STOP_REQUESTED: State.PENDING,
+        Event.STOPPED_OBSERVED: State.CANCELLED,
+        Event.NOTED: State.PENDING,
+    },
+    State.RUNNING: {
+        Event.SUCCEEDED_OBSERVED: State.SUCCEEDED,
+        Event.FAILED_OBSERVED: State.FAILED,
+        Event.STOP_REQUESTED: State.RUNNING,
+        Event.STOPPED_OBSERVED: State.CANCELLED,
+        Event.NOTED: State.RUNNING,
+    },
+    State.FAILED: {
+        Event.RETRY_DUE: State.WAITING_RETRY,
+        Event.RETRY_REQUESTED: State.WAITING_RETRY,
+        Event.NOTED: State.FAILED,
+    },
+    State.CANCELLED: {
+        Event.RETRY_REQUESTED: State.WAITING_RETRY,
+        Event.NOTED: State.CANCELLED,
+    },
+    State.SUCCEEDED: {
+        Event.NOTED: State.SUCCEEDED,
+    },
+}
+
+
+def successor(state: State, event: Event) -> State:
+    """The state that `event` leads to. Raises IllegalTransition when the table has no such row."""
+    try:
+        return TABLE[state][event]
+    except KeyError:
+        raise IllegalTransition(f"a {state} task cannot take the event {event}") from None
+
+
+def is_path(steps: list[tuple[State, Event, State]]) -> bool:
+    """Whether each step is a row of the table and begins where the one before it ended (invariant I3)."""
+    position: State | None = None
+    for source, event, target in steps:
+        if TABLE.get(source, {}).get(event) is not target or position not in (None, source):
+            return False
+        position = target
+    return True
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram; marks that stay in their state are left out."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.CREATED}"]
+    for source, row in TABLE.items():
+        by_target: dict[State, list[str]] = {}
+        for event, target in row.items():
+            if target is not source:
+                by_target.setdefault(target, []).append(event.value)
+        lines += [f"    {source} --> {target}: {', '.join(events)}" for target, events in by_target.items()]
+    lines += [f"    {state} --> [*]" for state in State if state in FINISHED]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(diagram())  # noqa: T201  # its purpose

@@ -1,0 +1,357 @@
+"""The model of the store that every replica holds: records by key, and the indexes that make a pass cheap.
+
+Changes are applied by mod revision, newer only (fault 18): a leader applies its own commits at once, and its watch
+brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, and what is older than
+the watch is not taken for an absent key: no late put can bring a finished and removed task back, which would look Created
+and run again.
+
+A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs to is
+frozen, never treated as absent. So is one that cannot be taken in for whatever other error: no value ends a replica.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+
+from controller.core.model import codec, quarantine
+from controller.core.model.compartments import OF_TASKS, Compartments
+from controller.core.model.demand import Demands, pool_template
+from controller.core.model.installation_records import InstallationRecords
+from controller.core.model.lifecycle import HOLDING, WAITING, State
+from controller.core.model.queue import Place, Queue
+from controller.core.model.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
+from controller.core.model.resources import Vector
+from controller.core.model.sight import first_sight
+from controller.core.model.task import RequestKind, Status
+from controller.core.model.timers import Timers
+from controller.errors import CorruptValue
+
+
+class World(InstallationRecords, Compartments):
+    """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.revision = 0  # every change up to here has been applied
+        self.pools: dict[str, PoolRecord] = {}
+        self.ledgers: dict[str, Ledger] = {}
+        self.queues: dict[str, Queue] = {}
+        self.holding: dict[str, Task] = {}
+        self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
+        # What a leader has to look at, in order of arrival. Followers discard both, again and again.
+        self.dirty: OrderedDict[str, None] = OrderedDict()  # whose first is taken in constant time, unlike a dict's
+        self.dirty_pools: dict[str, None] = {}
+        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and so is one whose
+        # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
+        self.attention: dict[str, None] = {}
+        self.timers = Timers(self.tasks)
+        self._demands = Demands()
+        self._unseen: dict[str, None] = {}  # Created since `sight` was called last
+        self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
+        self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}  # what the snapshot that is being loaded has not had yet
+        self._counted: dict[tuple[str, State], tuple[str, State]] = {}  # one tuple for all tasks that are counted so
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    def load(self, changes: Iterable[Change], revision: int, *, is_first: bool = True, is_last: bool = True) -> None:
+        """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted.
+
+        It may come in pages, with other changes in between; what is deleted is known, and `revision` reached, with the last.
+        """
+        if is_first:
+            self._lacked = {(kind, names): None for kind, names, _ in self._records()}
+        touched: dict[str, Task] = {}
+        for change in changes:
+            record = (change.kind, change.names)
+            self._lacked.pop(record, None)
+            # The snapshot is right, whatever we missed.
+            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (task := self._take_in(change)):
+                touched[task.id] = task
+        if is_last:
+            for kind, names in self._lacked:
+                if 0 < self.mod_of(kind, names) <= revision and (task := self._take_in(Change(kind, names, None, revision))):
+                    touched[task.id] = task
+            self._lacked = {}
+        for task in touched.values():
+            self._index(task)
+        if is_last:
+            self.advance_revision(revision)
+
+    def apply(self, change: Change) -> bool:
+        """Apply one change if it is newer than what is known; tells whether it was."""
+        record = (change.kind, change.names)
+        # A record that we do not have was as it is now (absent) when `revision` was reached: older puts must not bring it back.
+        known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
+        if change.mod <= known:
+            return False
+        task = self._take_in(change)
+        if task is not None:
+            self._index(task)
+        return True
+
+    def _take(self, change: Change) -> Task | None:
+        """Take over one change; returns the task that it is of, which must be indexed again."""
+        record = (change.kind, change.names)
+        mended = self.quarantine.pop(record, None) is not None
+        if mended and change.kind == "ledgers":  # what waited for a ledger that could not be read is looked at again
+            self.dirty.update((task.id, None) for task in self.holding.values() if task.pool == change.names[0])
+        if change.value is None:
+            self._tombstones[record] = change.mod
+        else:
+            self._tombstones.pop(record, None)
+        if change.kind in OF_TASKS:
+            return self._settle_aside(self._apply_to_task(change))
+        if change.kind == quarantine.KIND:
+            return self._apply_aside(change)
+        if change.kind in ("pools", "ledgers"):
+            self._apply_to_pool(change)
+        else:
+            self._apply_to_installation(change)
+        return None
+
+    def advance_revision(self, revision: int) -> None:
+        """Everything up to `revision` has been applied; older tombstones are no longer needed."""
+        if revision <= self.revision:
+            return
+        self.revision = revision
+        if self._tombstones:
+            self._tombstones = {record: mod for record, mod in self._tombstones.items() if mod > revision}
+
+    def check_not_newer(self, kind: str, names: tuple[str, ...], mod: int) -> None:
+        """Raises RevisionWentBack when we have seen a later change of this record than the newest store shows."""
+        if self.mod_of(kind, names) > mod:
+            raise RevisionWentBack(
+                f"{kind}/{'/'.join(names)} is at revision {mod}, but revision {self.mod_of(kind, names)} was seen"
+            )
+
+    def put_status(self, task_id: str, status: Status | None, mod: int) -> None:
+        """A leader's own commit: the status (None: removed) as it was written at revision `mod`."""
+        task = self.tasks.get(task_id) or self._new_task(task_id)
+        if mod <= max(task.status_mod, self._tombstones.get(("states", (task_id,)), 0)):
+            return  # the watch was faster, and may know more
+        if status is None:
+            self._tombstones["states", (task_id,)] = mod
+        task.status, task.status_mod = status, mod if status is not None else 0
+        self._reindex(task)
+
+    def put_ledger(self, pool: str, held: Vector, mod: int) -> None:
+        """A leader's own commit: a ledger as it was written at revision `mod`."""
+        ledger = self.ledgers.get(pool, Ledger())
+        if mod > ledger.mod:
+            self.ledgers[pool] = ledger._replace(held=held, mod=mod)
+            self._mods["ledgers", (pool,)] = mod
+            self.dirty_pools[pool] = None
+
+    def mod_of(self, kind: str, names: tuple[str, ...]) -> int:
+        """The mod revision that we have of a record, 0 when we have none."""
+        if kind in ("tasks", "states"):
+            task = self.tasks.get(names[0])
+            if task is None:
+                return 0
+            if kind == "tasks":
+                return task.spec_mod
+            return task.status_mod
+        return self._mods.get((kind, names), 0)
+
+    def discard_dirty(self) -> None:
+        """A follower's turn: what a leader would look at is left to the leader, and to this replica should it become one."""
+        self.dirty.clear()
+        self.dirty_pools.clear()
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def sight(self, now: float) -> None:
+        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's clock says."""
+        if not self._unseen or not self.revision:
+            return  # the terms are loaded last
+        seen_at = first_sight(self.terms.values(), now)
+        for task_id in self._unseen:
+            task = self.tasks.get(task_id)
+            if task is not None and task.state is State.CREATED and not task.frozen:
+                task.seen_at = seen_at(task.spec_create)
+                self.timers.schedule(task, task.first_due())
+        self._unseen.clear()
+
+    def advance(self, now: float) -> None:
+        """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join their queue."""
+        for task in self.timers.ring(now):
+            self.dirty[task.id] = self.attention[task.id] = None  # the latter until it has changed, in whatever term
+            if task.state is State.WAITING_RETRY:
+                self._enqueue(task)
+                limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
+                if limit is not None and task.queued_at + limit > now:
+                    self.timers.schedule(task, task.queued_at + limit)
+
+    def wind(self) -> None:
+        """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed since, rings again."""
+        for task_id in self.attention:
+            task = self.tasks[task_id]
+            if task.due is None and not task.frozen:
+                self.timers.schedule(task, task.first_due())
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def ledger(self, pool: str) -> Ledger:
+        """A pool's ledger, empty when there is none."""
+        return self.ledgers.get(pool) or Ledger()
+
+    def pool_is_frozen(self, pool: str) -> bool:
+        """Whether the pool's ledger does not parse: nothing that changes it can be written."""
+        return ("ledgers", (pool,)) in self.quarantine
+
+    def queue(self, pool: str) -> Queue:
+        """A pool's queue, empty when nobody waits."""
+        return self.queues.get(pool) or Queue()
+
+    # -- indexes -----------------------------------------------------------------------------------------------------
+
+    def _apply_to_task(self, change: Change) -> Task:
+        task_id = change.names[0]
+        task = self.tasks.get(task_id) or self._new_task(task_id)
+        task.frozen = task.frozen - {change.kind}
+        try:
+            if change.kind == "tasks":
+                self._apply_spec(task, change)
+            elif change.kind == "states":
+                task.status_mod = change.mod if change.value is not None else 0
+                task.status, task.extras = (
+                    codec.decode_status(change.value) if change.value is not None else (None, codec.NO_EXTRAS)
+                )
+            else:
+                self._apply_request(task, change)
+        except CorruptValue as error:
+            self._quarantine(change, str(error))
+            if change.kind != "requests":
+                task.frozen = task.frozen | {change.kind}
+        return task
+
+    def _apply_spec(self, task: Task, change: Change) -> None:
+        if change.value is None:
+            task.spec, task.spec_mod, task.spec_create, task.spec_error, task.submitted_at = None, 0, 0, "", 0.0
+            return
+        if task.spec_create != change.create:
+            task.seen_at = None
+        task.spec_mod, task.spec_create = change.mod, change.create
+        stored = codec.decode_spec(task.id, change.value)
+        task.spec, task.submitted_at, task.spec_error = stored.spec, stored.submitted_at, stored.error
+
+    def _apply_request(self, task: Task, change: Change) -> None:
+        record = ("requests", change.names)
+        task.requests = {kind: known for kind, known in task.requests.items() if kind != change.names[1]} or NO_REQUESTS
+        self._mods.pop(record, None)
+        if change.value is None:
+            return
+        self._mods[record] = change.mod
+        try:
+            kind = RequestKind(change.names[1])
+        except ValueError:
+            raise CorruptValue(f"{change.names[1]!r} is no kind of request") from None
+        request = codec.decode_request(change.names[1], change.value)
+        task.requests = {**task.requests, kind: (request, change.mod)}
+
+    def _apply_to_pool(self, change: Change) -> None:
+        name = change.names[0]
+        self._note_mod(change)
+        self.dirty_pools[name] = None
+        try:
+            if change.kind == "pools":
+                before = self.pools.pop(name, None)
+                if change.value is not None:
+                    self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+                self._size_again(name, before)
+            else:
+                self.ledgers.pop(name, None)
+                if change.value is not None:
+                    held, extras = codec.decode_ledger(change.value)
+                    self.ledgers[name] = Ledger(held, change.mod, extras)
+        except CorruptValue as error:
+            self._quarantine(change, str(error))
+
+    def _size_again(self, name: str, before: PoolRecord | None) -> None:
+        """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
+        after = self.pools.get(name)
+        self._demands.forget(name)
+        if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
+            for task in [self.tasks[task_id] for task_id in self.queue(name)]:
+                if task.pool == name:  # or else it is about to be indexed anew
+                    self._enqueue(task)
+
+    def _apply_to_installation(self, change: Change) -> None:
+        self._note_mod(change)
+        try:
+            if not self.take(change) and change.value is not None:
+                self._quarantine(change, "not a key of Tally's layout")
+        except CorruptValue as error:
+            self._quarantine(change, str(error))
+
+    def _note_mod(self, change: Change) -> None:
+        if change.value is None:
+            self._mods.pop((change.kind, change.names), None)
+        else:
+            self._mods[change.kind, change.names] = change.mod
+
+    def _quarantine(self, change: Change, reason: str) -> None:
+        self.quarantine[change.kind, change.names] = reason[: quarantine.REASON_LIMIT]
+        if change.kind not in ("tasks", "states"):
+            self._mods[change.kind, change.names] = change.mod
+
+    def _new_task(self, task_id: str) -> Task:
+        task = self.tasks[task_id] = Task(task_id)
+        return task
+
+    def _reindex(self, task: Task) -> None:
+        """Bring all indexes up to the task's records, and mark it as worth a look."""
+        self.dirty[task.id] = None
+        if task.counted is not None:
+            pool = task.counted[0]
+            self.counts[task.counted] -= 1
+            task.counted = None
+            queue = self.queues.get(pool)
+            if queue is not None and task.id in queue:
+                queue.discard(task.id)
+                self.dirty_pools[pool] = None  # it may have been the head that kept others waiting
+        self.holding.pop(task.id, None)
+        self.attention.pop(task.id, None)
+        self._unseen.pop(task.id, None)
+        if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
+            self.attention[task.id] = None
+        if not task.exists:
+            self.attention.pop(task.id, None)
+            task.due = None
+            del self.tasks[task.id]
+            return
+        if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
+            self.timers.schedule(task, None)
+            return
+        pool_and_state = task.pool, task.state
+        task.counted = self._counted.setdefault(pool_and_state, pool_and_state)
+        self.counts[task.counted] = self.counts.get(task.counted, 0) + 1
+        if task.state in HOLDING:
+            self.holding[task.id] = task
+        elif task.state is State.CREATED:
+            self._enqueue(task)
+            if task.seen_at is None:
+                self._unseen[task.id] = None
+        self.timers.schedule(task, task.first_due() if not task.frozen else None)
+
+    def _enqueue(self, task: Task) -> None:
+        if task.spec is None or task.spec_error or task.frozen:
+            return
+        queue = self.queues.get(task.pool)
+        if queue is None:
+            queue = self.queues[task.pool] = Queue()
+        record = self.pools.get(task.pool)
+        task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
+        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
+        self.dirty_pools[task.pool] = None
+
+    def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
+        for (kind, names), mod in self._mods.items():
+            yield kind, names, mod
+        for task in self.tasks.values():
+            if task.spec_mod:
+                yield "tasks", (task.id,), task.spec_mod
+            if task.status_mod:
+                yield "states", (task.id,), task.status_mod

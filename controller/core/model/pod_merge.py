@@ -1,0 +1,112 @@
+"""Pod templates: what one may look like, and one merged over another as Kubernetes merges. Pure; no template is changed.
+
+Mappings are merged. Entries of lists are told apart by Kubernetes' own merge keys (`merge_keys`) and merged; other lists are
+replaced. Of alternatives (`value` and `valueFrom`, the types of a volume, the handlers of a probe) the template above
+decides. Null takes away what is below.
+
+Order of merged lists: what is above keeps its order, and so does what is below alone; an entry of both stands where it
+stood below, after all that precedes it above. So variables can go on referring to those before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from controller.core.model.merge_keys import MERGE_KEYS, identity, without_alternatives
+from controller.core.model.task import FENCE
+from controller.errors import InvalidField
+
+Document = dict[str, Any]
+
+MAIN = "task"
+"""Name of the container that Tally makes from the task's spec; others in the pod are the user's."""
+
+
+def overlay(below: Any, above: Any, field: str = "") -> Any:
+    """`above` merged over `below`, both of them values (or entries of the list) `field`. See the module's docstring."""
+    if isinstance(above, Mapping):
+        kept = without_alternatives(below, above, field) if isinstance(below, Mapping) else {}
+        merged = {name: value for name, value in kept.items() if name not in above or above[name] is not None}
+        for name, value in above.items():
+            if value is not None:
+                merged[name] = overlay(merged.get(name), value, name)
+        return merged
+    if isinstance(above, list):
+        if field not in MERGE_KEYS:
+            return list(above)
+        return _merged_list(below if isinstance(below, list) else [], above, field)
+    return above
+
+
+def _merged_list(below: list[Any], above: list[Any], field: str) -> list[Any]:
+    """Of two lists that `check_template` has passed: each entry has its identity, and no two have the same."""
+    under = {identity(field, entry): entry for entry in below}
+    over = {identity(field, entry): entry for entry in above}
+    to_come = list(over)
+    merged: list[Any] = []
+
+    def take() -> None:
+        key = to_come.pop(0)
+        merged.append(overlay(under.get(key), over[key], field))
+
+    for key, entry in under.items():
+        if key not in over:
+            merged.append(entry)
+        while key in to_come:
+            take()
+    while to_come:
+        take()
+    return merged
+
+
+def check_template(template: Document, path: str) -> None:
+    """Raises InvalidField, naming the field, when a template has not the shape that merging needs, or sets the fence."""
+    for name, value in template.items():
+        if name not in ("metadata", "spec") or not isinstance(value, Mapping):
+            raise InvalidField(f"{path}.{name}", "a pod template has the mappings metadata (labels, annotations) and spec")
+    for name, value in template.get("metadata", {}).items():
+        if name not in ("labels", "annotations") or not isinstance(value, Mapping):
+            raise InvalidField(f"{path}.metadata.{name}", "a template's metadata has the mappings labels and annotations")
+        for key in value if name == "labels" else ():
+            if str(key).startswith("tally.dev/"):  # what a pod is to Tally: also that it stands for one that never ran
+                raise InvalidField(f"{path}.metadata.labels.{key}", "is set by Tally alone: leave it out here")
+    spec = template.get("spec", {})
+    for name in ("containers", "initContainers"):
+        containers = spec.get(name, [])
+        if not isinstance(containers, list) or not all(_is_named(each) for each in containers):
+            problem = f"expected a list of containers with names; the task's own is named {MAIN}"
+            raise InvalidField(f"{path}.spec.{name}", problem)
+    _check_lists(spec, "", f"{path}.spec")
+
+
+def _is_named(container: object) -> bool:
+    return isinstance(container, Mapping) and isinstance(container.get("name"), str)
+
+
+def _check_lists(value: object, field: str, path: str) -> None:
+    """Every entry of a list that is merged must have its merge keys, and no two the same."""
+    if field not in MERGE_KEYS:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                _check_lists(inner, name, f"{path}.{name}")
+        return
+    if isinstance(value, Mapping):
+        raise InvalidField(path, f"expected a list of mappings, each with {_keys(field)}")
+    seen: set[tuple[str | int, ...]] = set()
+    for index, entry in enumerate(value if isinstance(value, list) else ()):
+        key = identity(field, entry)
+        if key is None:
+            raise InvalidField(f"{path}[{index}]", f"expected a mapping with {_keys(field)}, which tells the entries apart")
+        inside = f"{path}[{'/'.join(map(str, key))}]"
+        if key in seen:
+            raise InvalidField(inside, "is there twice")
+        if field == "env" and entry["name"] in FENCE:
+            raise InvalidField(inside, "is set by Tally (the attempt's fencing token) and cannot be given")
+        seen.add(key)
+        for name, inner in entry.items():
+            _check_lists(inner, name, f"{inside}.{name}")
+
+
+def _keys(field: str) -> str:
+    return " and ".join(MERGE_KEYS[field])

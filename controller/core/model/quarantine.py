@@ -1,0 +1,70 @@
+"""Tasks that are set aside: nothing is done with one after an error of Tally's own on it, and all others go on.
+
+The leader freezes the task at once and writes `quarantined/<id>`, so that every replica and every user sees why, and the
+next leader does not fall over it again. It is looked at once more as soon as its records change or somebody asks for
+anything (a cancel, a retry), and when an operator has the record deleted (`tally audit --repair --delete`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from controller.core.model import codec
+from controller.core.model.records import Task
+from controller.core.model.task import SCHEMA_VERSION
+from controller.errors import CorruptValue
+
+KIND = "quarantined"
+REASON_LIMIT = 500  # characters
+
+
+class Caught(NamedTuple):
+    """An error that was kept from harming others: where, on what (a task, pool, request or key), and the error itself."""
+
+    where: str
+    subject: str
+    error: Exception
+
+
+class Aside(Struct, frozen=True, kw_only=True):
+    """Why a task is set aside. `seen` are the mods of its spec, its status and its newest request by then."""
+
+    reason: str
+    seen: tuple[int, int, int]
+    at: float = 0.0
+    term: int = 0
+
+    @classmethod
+    def of(cls, task: Task, where: str, error: Exception, at: float, term: int) -> Aside:
+        """A task that raised `error`, as it is now."""
+        return cls(reason=describe(where, error), seen=seen_of(task), at=at, term=term)
+
+    def holds_for(self, task: Task | None) -> bool:
+        """Whether nothing has changed since."""
+        return task is not None and self.seen == seen_of(task)
+
+
+def seen_of(task: Task) -> tuple[int, int, int]:
+    """What a task's records are, as far as a decision rests on them."""
+    return task.spec_mod, task.status_mod, max((mod for _, mod in task.requests.values()), default=0)
+
+
+def describe(where: str, error: Exception) -> str:
+    """An error in one line, for people."""
+    return f"{where}: {type(error).__name__}: {error}"[:REASON_LIMIT]
+
+
+def encode(aside: Aside, op: str) -> bytes:
+    """The stored form."""
+    return codec.encode({**msgspec.to_builtins(aside), "version": SCHEMA_VERSION, "op": op})
+
+
+def decode(data: bytes) -> Aside:
+    """The inverse of `encode`. Raises CorruptValue."""
+    try:
+        return msgspec.convert(codec.decode_mapping(data), Aside)
+    except msgspec.ValidationError as error:
+        raise CorruptValue(str(error)) from error

@@ -1,0 +1,120 @@
+"""Who waits in a pool, and in which order they are admitted.
+
+Order: higher priority first, then submission (the spec's create revision): no clock decides it. Waiting tasks are kept
+by what they ask for and their priority, so that a pass looks at one head for each and not at every waiting task: its cost
+follows the number of distinct requests plus what it admits. Within such a group the first stands for all: it is the first
+to be admitted, and under `backfill` resources are set aside for it before they are for those behind it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from sortedcontainers import SortedList
+
+from controller.core.model.resources import Vector
+from controller.core.model.task import Policy, Pool
+
+
+class Place(NamedTuple):
+    """A task's place in its queue; places compare in the order of admission."""
+
+    rank: int  # -priority
+    submission: int  # create revision of the spec
+    told: float  # when its client says that it submitted; orders only what one transaction created, and so one client
+    task_id: str
+
+
+class Queue:
+    """The waiting tasks of one pool."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[Place, Vector]] = {}
+        # Invariant: no list is empty, and each place stands in the list of its own request and rank.
+        self._groups: dict[tuple[Vector, int], SortedList] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._places
+
+    def add(self, place: Place, request: Vector) -> None:
+        """Put a task into the queue; one that is there already moves to its new place."""
+        self.discard(place.task_id)
+        self._places[place.task_id] = (place, request)
+        places = self._groups.get((request, place.rank))
+        if places is None:
+            places = self._groups[request, place.rank] = SortedList()
+        places.add(place)
+
+    def discard(self, task_id: str) -> None:
+        """Take a task out, if it is in."""
+        entry = self._places.pop(task_id, None)
+        if entry is None:
+            return
+        place, request = entry
+        places = self._groups[request, place.rank]
+        places.remove(place)
+        if not places:
+            del self._groups[request, place.rank]
+
+    def place(self, task_id: str) -> Place | None:
+        """A task's place, None when it does not wait here."""
+        entry = self._places.get(task_id)
+        return entry[0] if entry else None
+
+    def exceeding(self, capacity: Vector) -> list[str]:
+        """The tasks that ask for more than `capacity`."""
+        return [place.task_id for (request, _), places in self._groups.items() if not request.fits(capacity) for place in places]
+
+    def ahead_of(self, task_id: str, pool: Pool) -> list[str]:
+        """The tasks that stand before this one and could run in the pool when it is empty, in order."""
+        place = self.place(task_id)
+        if place is None:
+            return []
+        ahead: list[Place] = []
+        for (request, _), places in self._groups.items():
+            if request.fits(pool.capacity):
+                ahead.extend(places.irange(maximum=place, inclusive=(True, False)))
+        return [other.task_id for other in sorted(ahead)]
+
+    def heads_before(self, task_id: str, pool: Pool) -> list[tuple[str, Vector]]:
+        """Of those that are ahead (see `ahead_of`) the first of each request and priority, with its request, in order."""
+        place = self.place(task_id)
+        groups = ((places[0], request) for (request, _), places in self._groups.items() if request.fits(pool.capacity))
+        return [(head.task_id, request) for head, request in sorted(groups) if place is not None and head < place]
+
+    def admissible(
+        self, pool: Pool, free: Vector, waited_seconds: Callable[[str], float], may_start: Callable[[str], bool]
+    ) -> Iterator[str]:
+        """The tasks to admit, in order, by the pool's policy; the caller may stop taking at any time.
+
+        `free` is what the pool has left; each task that is yielded is taken to be admitted. A task that asks for more than
+        the whole capacity, or for which `may_start` is false, never blocks others. Under `strict` the first that does not
+        fit ends the pass. Under `backfill` it is passed over, and once `waited_seconds(task)` reaches `backfill_seconds` what
+        it asks for is set aside as far as it is there: those behind it take nothing of a resource that it lacks, and leave
+        enough of each other one, so that nobody whom it lets pass delays it.
+        """
+        heads = [(places[0], 0, request) for (request, _), places in self._groups.items() if request.fits(pool.capacity)]
+        heapq.heapify(heads)  # places are unique, so that requests are never compared
+        while heads:
+            place, index, request = heapq.heappop(heads)
+            ready = may_start(place.task_id)
+            if ready and not request.fits(free):
+                if pool.policy is Policy.STRICT:
+                    return
+                if waited_seconds(place.task_id) >= pool.backfill_seconds:
+                    free = free.without(request)
+                continue  # passed over, with its group, since what is free only shrinks during a pass
+            places = self._groups[request, place.rank]
+            if index + 1 < len(places):
+                heapq.heappush(heads, (places[index + 1], index + 1, request))
+            if ready:
+                free = free - request
+                yield place.task_id

@@ -1,0 +1,166 @@
+"""The records of the store as the model holds them: one `Task` for all keys of a task, pools, ledgers, and raw changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from controller.core.model import codec
+from controller.core.model.lifecycle import FINISHED, State
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import Pool, Request, RequestKind, Spec, Status
+from controller.errors import CorruptValue, TallyError
+
+DEFAULT_RETENTION_SECONDS = 86400.0  # of a finished task whose spec cannot be read
+
+
+class Change(NamedTuple):
+    """One key as it became at revision `mod`; `value` is None for a deletion. Kinds are those of the key layout."""
+
+    kind: str
+    names: tuple[str, ...]
+    value: bytes | None
+    mod: int
+    create: int = 0
+
+
+class RevisionWentBack(TallyError):
+    """A store that is known to be newest shows an older value than we have seen: it is another store (fault 24)."""
+
+
+NO_REQUESTS: Mapping[RequestKind, tuple[Request, int]] = MappingProxyType({})
+
+
+class Task:
+    """All records of one task, and where the indexes have it. Changed by World alone."""
+
+    __slots__ = (
+        "counted",
+        "demand",
+        "due",
+        "extras",
+        "frozen",
+        "id",
+        "requests",
+        "seen_at",
+        "spec",
+        "spec_create",
+        "spec_error",
+        "spec_mod",
+        "status",
+        "status_mod",
+        "submitted_at",
+    )
+
+    def __init__(self, task_id: str) -> None:
+        self.id = task_id
+        self.spec: Spec | None = None
+        self.spec_error = ""
+        self.spec_create = 0
+        self.spec_mod = 0
+        self.submitted_at = 0.0  # by the submitter's clock: shown, and nothing is decided by it
+        self.seen_at: float | None = None  # when this replica saw the spec, by its own clock: see World.sight
+        self.status: Status | None = None
+        self.extras: codec.Extras = codec.NO_EXTRAS
+        self.status_mod = 0
+        self.requests: Mapping[RequestKind, tuple[Request, int]] = NO_REQUESTS  # kind → (request, mod)
+        self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
+        self.demand = ZERO  # what it asks for of its pool, while it is in the queue
+        self.due: float | None = None  # when its timer rings next
+        self.counted: tuple[str, State] | None = None  # under which pool and state it is counted
+
+    @property
+    def state(self) -> State:
+        """The task's state; a spec without a status is Created."""
+        return self.status.state if self.status is not None else State.CREATED
+
+    @property
+    def pool(self) -> str:
+        """The pool that it draws on: that of its hold, else that of its spec."""
+        if self.status is not None and self.status.pool:
+            return self.status.pool
+        return self.spec.pool if self.spec is not None else ""
+
+    @property
+    def attempt(self) -> int:
+        """The number of the last attempt, 0 when there was none."""
+        return self.status.attempt if self.status is not None else 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether any record is left."""
+        return bool(self.spec_mod or self.status_mod or self.requests or self.frozen)
+
+    def first_due(self) -> float | None:
+        """When time alone changes something for this task: its back-off, a deadline, its retention; None when never."""
+        status, spec = self.status, self.spec
+        if status is None:
+            limit = spec.deadlines.queue_seconds if spec is not None else None
+            return self.queued_at + limit if limit is not None else None
+        if status.state is State.WAITING_RETRY:
+            return status.retry_at or 0.0
+        if status.state in FINISHED:
+            return (status.finished_at or 0.0) + self.retention_seconds
+        if spec is None:
+            return None
+        dues = []
+        if status.lost_since is not None and spec.on_lost.replace_after_seconds is not None:
+            dues.append(status.lost_since + spec.on_lost.replace_after_seconds)
+        if not status.stopping and status.state is State.PENDING and spec.deadlines.start_seconds is not None:
+            dues.append((status.admitted_at or 0.0) + spec.deadlines.start_seconds)
+        if not status.stopping and status.state is State.RUNNING and spec.deadlines.run_seconds is not None:
+            dues.append((status.started_at or 0.0) + spec.deadlines.run_seconds)
+        return min(dues, default=None)
+
+    @property
+    def queued_at(self) -> float:
+        """Since when it waits for admission: its submission, as this replica saw it, or the end of its last back-off.
+
+        Queue deadlines and `backfill_seconds` are counted from here.
+        """
+        if self.status is not None and self.status.state is State.WAITING_RETRY:
+            return self.status.retry_at or 0.0
+        return self.seen_at if self.seen_at is not None else self.submitted_at
+
+    @property
+    def retention_seconds(self) -> float:
+        """How long it is kept after its end."""
+        return self.spec.retention_seconds if self.spec is not None and not self.spec_error else DEFAULT_RETENTION_SECONDS
+
+
+class PoolRecord(NamedTuple):
+    """A pool's definition; None when its key is absent or quarantined."""
+
+    pool: Pool
+    mod: int
+
+
+class Ledger(NamedTuple):
+    """What is held of a pool. A missing key is an empty ledger of mod 0."""
+
+    held: Vector = ZERO
+    mod: int = 0
+    extras: codec.Extras = {}  # noqa: RUF012  # never changed
+
+
+def decode_or_empty(change: Change | None) -> dict[str, Any]:
+    """The JSON object of a record that is only shown (leader, replica, term); {} when absent or not one."""
+    if change is None or change.value is None:
+        return {}
+    try:
+        return codec.decode_mapping(change.value)
+    except CorruptValue:
+        return {}
+
+
+def number_in(record: Mapping[str, Any], name: str) -> float | None:
+    """A field of such a record, where it is a number that a float can be; anybody may have written anything."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond all floats
+        return None

@@ -1,0 +1,310 @@
+"""The values Tally is about: task specs, pools, requests, statuses, observations. Frozen; made by parsing or `replace`.
+
+Times in stored values are seconds since the Unix epoch (float); durations are seconds and end in `_seconds`.
+Specs and pools are checked in `controller.core.model.validation`, the one code that the command line, the library and the
+leader share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from controller.core.model.lifecycle import FINISHED, HOLDING, State
+from controller.core.model.resources import ZERO, Vector
+
+SCHEMA_VERSION = 1
+"""Written into every stored value. A reader keeps fields it does not know; a higher version is not an error."""
+
+# What a stored status or an engine's observation may say. What is beyond cannot be counted on with, written back or shown.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+AttemptNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+ExitCode = Annotated[int, Meta(ge=-(2**31), le=2**32)]
+Word = Annotated[str, Meta(max_length=1024)]
+Text = Annotated[str, Meta(max_length=2**20)]  # of which the beginning is kept
+Time = Annotated[float, Meta(ge=0.0, lt=253_402_300_800.0)]  # until the year 10000
+
+HISTORY_LIMIT = 40
+"""Steps kept in a status; the oldest are dropped, and `steps` still counts them all."""
+
+
+class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The first rule that matches a failed attempt decides: `retry` it, `fail` the task, or `ignore` (retry, uncounted).
+
+    A rule matches when the exit code is in `exit_codes` or the reason is in `reasons`; one with neither matches all.
+    """
+
+    action: str
+    exit_codes: tuple[int, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When a failed attempt is followed by another. Back-off n is `backoff_seconds * factor**(n-1)`, at most `max_seconds`."""
+
+    max_attempts: int = 1
+    backoff_seconds: float = 10.0
+    factor: float = 2.0
+    max_seconds: float = 300.0
+    max_start_failures: int = 5  # failures before the container ever ran (image, refusal); they use up no attempts
+    rules: tuple[RetryRule, ...] = ()
+
+
+class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Limits in seconds, None for none: waiting in the queue, from admission to running, and running (each attempt)."""
+
+    queue_seconds: float | None = None
+    start_seconds: float | None = None
+    run_seconds: float | None = None
+
+
+class OnLost(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What to do when an attempt is lost without proof that it stopped: hold its resources (None), or replace it after a time."""
+
+    replace_after_seconds: float | None = None
+
+
+class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a user asks for; written once, never changed. `resources` maps names to milli-cpu, bytes or counts."""
+
+    id: str
+    pool: str = "default"
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+    resources: Vector = ZERO
+    priority: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    retry: RetryPolicy = RetryPolicy()
+    deadlines: Deadlines = Deadlines()
+    grace_seconds: float = 30.0
+    on_lost: OnLost = OnLost()
+    retention_seconds: float = 86400.0
+    pod_template: dict[str, Any] = field(default_factory=dict)
+    main_container: str = ""  # whose end ends the attempt; "" for that of all containers, unless the pool names one
+    keep_logs: bool | None = None  # whether the end of an attempt's output is kept in the store; None: as the pool says
+
+
+class StoredSpec(NamedTuple):
+    """A spec as it stands in the store: `error` tells why the leader must refuse it (written around the client)."""
+
+    spec: Spec
+    submitted_at: float
+    error: str = ""
+
+
+class Policy(StrEnum):
+    """How a pool chooses among waiting tasks; both order by priority, then by submission."""
+
+    STRICT = "strict"  # the head blocks
+    BACKFILL = "backfill"  # smaller ones may pass a head that does not fit, until it has waited `backfill_seconds`
+
+
+class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A named capacity, what draws on it by which policy, and the options its engine needs (namespace, template, …)."""
+
+    name: str
+    capacity: Vector = ZERO
+    policy: Policy = Policy.STRICT
+    backfill_seconds: float = 300.0
+    default_resources: Vector = ZERO  # given to submissions that name none of these
+    paused: bool = False  # admits nothing while true; what runs goes on
+    engine_options: dict[str, Any] = field(default_factory=dict)
+    keep_logs: bool = False  # of tasks that do not say
+
+
+class RequestKind(StrEnum):
+    """What a user can ask of a task. Each takes effect once, in the transaction that deletes it (invariant I8)."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    CONFIRM_STOPPED = "confirm-stopped"  # an operator's word that a lost attempt no longer runs
+
+
+class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who asks, why, and when. `attempt` is the attempt that confirm-stopped speaks of."""
+
+    kind: RequestKind
+    by: str = ""
+    reason: str = ""
+    at: float = 0.0
+    attempt: int = 0
+
+
+class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A finding of an audit that is to be repaired, by its identity; `mod` is that of a key that is to be deleted, else 0."""
+
+    invariant: str
+    subject: str
+    mod: int = 0
+
+
+class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who asks for which findings to be repaired, why, when, and at which revision of the store they were seen."""
+
+    findings: tuple[Wanted, ...]
+    revision: int = 0
+    by: str = ""
+    reason: str = ""
+    at: float = 0.0
+
+
+class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry of a status's history: a row of the lifecycle table, taken. `term` is the leader's epoch."""
+
+    at: float
+    source: str
+    event: str
+    state: str
+    attempt: int = 0
+    reason: str = ""
+    message: str = ""
+    term: int = 0
+
+
+class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What the leader knows of a task; changed only by `controller.core.planning.transitions`.
+
+    Invariant I1: `hold` is non-zero only while `state` is Pending or Running (and may be zero then, if nothing was asked).
+    Invariant I4: `attempt` counts attempts started, and never goes back.
+    """
+
+    version: Count = 0  # SCHEMA_VERSION of the writer
+    state: State = State.CREATED
+    pool: str = ""
+    attempt: AttemptNumber = 0
+    hold: Vector = ZERO
+    sized_by: Count = 0  # the mod of the pool whose pod template has a part in `hold`; 0 when `hold` is the spec's resources
+    uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
+    node: str = ""
+    stopping: str = ""  # why the attempt is being stopped (see transitions.stop_requested); "" when it is not
+    lost_since: Time | None = None  # since when the attempt may have ended without proof; its hold stays
+    abandoned: AttemptNumber = 0  # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
+    failures: Count = 0  # attempts that ran and failed, as the retry policy counts them
+    start_failures: Count = 0
+    uncounted: Count = 0  # attempts in a row that the retry policy did not count, such as those that the platform ended
+    exit_code: ExitCode | None = None
+    reason: str = ""
+    message: str = ""
+    created_at: Time = 0.0
+    queued_at: Time = 0.0  # since when the task has waited for admission (or did, last)
+    admitted_at: Time | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    retry_at: Time | None = None  # WaitingRetry: not admitted before
+    steps: Count = 0
+    history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
+    term: Count = 0
+    op: str = ""
+
+    @property
+    def cancelling(self) -> bool:
+        """A cancel was accepted, and the attempt has not been observed to have ended yet."""
+        return self.stopping == "cancel"
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the task is in a state that holds resources."""
+        return self.state in HOLDING
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the task has come to an end (that a retry may still undo)."""
+        return self.state in FINISHED
+
+
+class AttemptId(NamedTuple):
+    """One try to run a task. Its text form `<task-id>-<n>` is its name in every engine."""
+
+    task_id: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.task_id}-{self.number}"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be an attempt's: an engine that lists what others made may come upon anything."""
+        named = isinstance(self.task_id, str) and 0 < len(self.task_id) <= 63 and self.task_id.isascii()
+        return named and type(self.number) is int and 0 < self.number < 2**31
+
+    @classmethod
+    def parse(cls, name: str) -> AttemptId:
+        """The inverse of str(). Raises ValueError when `name` is not of that form."""
+        task_id, _, number = name.rpartition("-")
+        if not task_id or not number.isascii() or not number.isdigit() or number.startswith("0"):
+            raise ValueError(f"{name!r} is not the name of an attempt (<task-id>-<n>)")
+        return cls(task_id, int(number))
+
+
+class Phase(StrEnum):
+    """What an engine says of an attempt. Alone it proves nothing about a stop: see Observation.stopped."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+class Observation(Struct, frozen=True, kw_only=True):
+    """What an engine reports of one attempt, at one moment.
+
+    `stopped` is the proof of stop: true only on evidence that no process of the attempt runs any more and that none
+    will start: a terminated container status, the object gone after a graceful deletion, an exit status that was read.
+    `gone` says that the engine has no such object; it is a proof of stop only together with `stopped`.
+    `ran` is false when the attempt certainly never ran (image missing, command not found, refused).
+    """
+
+    attempt: AttemptId
+    phase: Phase
+    stopped: bool = False
+    gone: bool = False
+    ran: bool = True
+    uid: Word = ""
+    exit_code: ExitCode | None = None
+    signal: ExitCode | None = None
+    reason: Text = ""
+    message: Text = ""
+    waiting: Text = ""  # why a Pending attempt does not run yet, in the engine's words
+    node: Word = ""
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    main_ended: bool = False  # the container that ends the attempt has (see exit_code, ran), and others have not
+    disrupted: bool = False  # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
+    awaits_start: bool = False  # created, but not let loose: another Start does it
+    awaits_commit: bool = False  # ended, and the engine keeps what is left of it until a Settle says that this is committed
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """All an engine needs to start an attempt. `environment` holds the user's variables and the fencing token.
+
+    `hold` is what the attempt holds of its pool. `repeated` says that an earlier Start of the attempt may still be under
+    way, so that a refusal of this one alone does not prove that nothing was started.
+    """
+
+    attempt: AttemptId
+    cluster: str
+    term: int
+    spec: Spec
+    pool: Pool
+    environment: dict[str, str]
+    hold: Vector | None = None  # None: not known
+    repeated: bool = False
+    installation: str = ""  # the id that what is created carries
+
+
+FENCE = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
+"""The variables of an attempt's fencing token, which no user can set."""
+
+
+def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:
+    """The fencing token's variables, and then the user's in their order: Kubernetes lets a variable refer to those before it."""
+    fence = dict(zip(FENCE, (attempt.task_id, str(attempt.number), str(term)), strict=True))
+    return {**fence, **env, **fence}

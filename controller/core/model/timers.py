@@ -1,0 +1,45 @@
+"""When time alone gives a task something to do: its back-off, a deadline, its retention. Each task has one timer at most."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+
+from controller.core.model.records import Task
+
+
+class Timers:
+    """The timers of these tasks; `Task.due` says when each rings next (seconds since the Unix epoch), None for never."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self._tasks = tasks
+        self._heap: list[tuple[float, str]] = []
+
+    def schedule(self, task: Task, due: float | None) -> None:
+        """Let the task's timer ring at `due` (None: never), instead of when it would have."""
+        if task.due == due:
+            return
+        task.due = due
+        if due is not None:
+            heapq.heappush(self._heap, (due, task.id))
+            if len(self._heap) > 64 + 4 * len(self._tasks):  # mostly rescheduled ones: drop them
+                self._heap = sorted((t.due, t.id) for t in self._tasks.values() if t.due is not None)
+
+    def ring(self, now: float) -> Iterator[Task]:
+        """The tasks whose timer is due, each once: it does not ring again unless it is scheduled again."""
+        while self._heap and self._heap[0][0] <= now:
+            due, task_id = heapq.heappop(self._heap)
+            task = self._tasks.get(task_id)
+            if task is not None and task.due == due:  # else rescheduled since
+                task.due = None
+                yield task
+
+    def next_due(self) -> float | None:
+        """When the next timer rings, None when there is none."""
+        while self._heap:
+            due, task_id = self._heap[0]
+            task = self._tasks.get(task_id)
+            if task is not None and task.due == due:
+                return due
+            heapq.heappop(self._heap)
+        return None

@@ -1,0 +1,398 @@
+"""Specs and pools from a user's mapping: one code for the command line, the library and the leader.
+
+`parse_spec` and `parse_pool` take what a YAML or JSON document held, and raise InvalidField with the path of the first
+field that does not hold. Durations may be given as seconds (`30`, `1.5`) or as text (`90s`, `10m`, `1h30m`, `2d`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, TypeGuard
+
+import msgspec
+
+from controller.core.model.demand import pod_requests
+from controller.core.model.pod_merge import check_template, overlay
+from controller.core.model.resources import Vector
+from controller.core.model.task import FENCE, Deadlines, OnLost, Policy, Pool, RetryPolicy, RetryRule, Spec
+from controller.errors import InvalidField
+
+MAX_ID = 52  # "<id>-<attempt>" must stay a DNS label of 63 characters, with ten digits for the attempt
+MAX_SPEC_BYTES = 256 * 1024  # etcd takes 1.5 MiB in a request; a spec is read again and again
+MAX_DURATION_SECONDS = 10 * 365 * 86400.0
+MAX_ATTEMPTS = 1000
+MAX_NUMBER = 1e18
+MAX_NESTING = 50  # of mappings and lists in a pod template; whoever writes it out again must not run out of stack
+SIMILAR = 0.75  # of difflib's ratio: below it what is known is no more likely to be meant than to be nonsense
+
+_ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_ACTIONS = ("retry", "fail", "ignore")
+
+
+def parse_duration(raw: object, field: str) -> float:
+    """Seconds, from a number or from text such as `1h30m`. Raises InvalidField for anything negative or not finite."""
+    if isinstance(raw, str):
+        match = _DURATION.fullmatch(raw)
+        if raw and match and any(match.groups()):
+            parts = (float(part) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True) if part)
+            return _in_range(sum(parts), field, 0.0, MAX_DURATION_SECONDS)
+        try:
+            raw = float(raw) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", raw) else None
+        except ValueError:
+            raw = None
+    if not _is_number(raw):
+        raise InvalidField(field, "expected a duration: seconds (30) or text such as 90s, 10m or 1h30m")
+    return _in_range(float(raw), field, 0.0, MAX_DURATION_SECONDS)
+
+
+def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -> str:
+    """A DNS-1123 label of at most `limit` characters (RFC 1123, as Kubernetes names objects)."""
+    if not isinstance(raw, str) or not raw:
+        raise InvalidField(field, f"expected {what} such as train-1")
+    if len(raw) > limit:
+        raise InvalidField(field, f"{raw[:20]!r}… has {len(raw)} characters, at most {limit} are allowed")
+    if _ID.fullmatch(raw) is None:
+        raise InvalidField(field, f"{raw!r} may hold only a-z, 0-9 and '-', and must begin and end with a letter or digit")
+    return raw
+
+
+def parse_spec(raw: object) -> Spec:
+    """The spec that a mapping describes. Raises InvalidField, naming the field."""
+    spec = parse_stored_spec(raw)
+    size = len(msgspec.json.encode(spec, enc_hook=_plain))
+    if size > MAX_SPEC_BYTES:
+        raise InvalidField(
+            "", f"the spec takes {size:,} bytes, at most {MAX_SPEC_BYTES:,} are allowed: shorten env, args or pod_template"
+        )
+    return spec
+
+
+def parse_stored_spec(raw: object) -> Spec:
+    """As `parse_spec`, of a mapping whose size is known to be within the limit."""
+    fields = _mapping(raw, "", "a task is a mapping with at least `id` and `command` or `image`")
+    if fields.get("id") is None:
+        parse_name(None, "id", "a task id")
+    spec = Spec(**(_UNSAID | _read(fields, _SPEC)))
+    if not spec.command and not spec.image:
+        raise InvalidField("command", "give a command to run, or an image that has one")
+    if spec.args and not spec.command and not spec.image:
+        raise InvalidField("args", "need a command, or an image that has one")
+    return spec
+
+
+def parse_pool(raw: object) -> Pool:
+    """The pool that a mapping describes. Raises InvalidField, naming the field."""
+    fields = dict(_mapping(raw, "", "a pool is a mapping with `name` and `capacity`"))
+    for of_the_store in ("version", "op"):
+        fields.pop(of_the_store, None)
+    if fields.get("capacity") is None:
+        raise InvalidField("capacity", "is missing: give the resources of the pool, such as {cpu: 8, memory: 16Gi}")
+    if fields.get("name") is None:
+        parse_name(None, "name", "a pool's name")
+    return Pool(**_read(fields, _POOL))
+
+
+_Parse = Callable[[object, str], Any]
+
+
+def _read(fields: Mapping[str, Any], parsers: Mapping[str, _Parse], prefix: str = "") -> dict[str, Any]:
+    """Each field that is given, parsed; None counts as not given, as in YAML's `key:`."""
+    values = {}
+    for name, raw in fields.items():
+        parse = parsers.get(name)
+        if parse is None:
+            meant = difflib.get_close_matches(name, parsers, 1, SIMILAR)
+            advice = f"did you mean {meant[0]}?" if meant else f"known here are {', '.join(parsers)}"
+            raise InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
+        if raw is not None:
+            values[name] = parse(raw, f"{prefix}{name}")
+    return values
+
+
+def _mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
+        raise InvalidField(field, problem)
+    return raw
+
+
+def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
+    """A mapping of anything, as it will be read back from the store: what JSON has no word for (a date) is text from here on."""
+    return _decoded(_as_json(raw, field, problem), field)
+
+
+def _as_json(raw: object, field: str, problem: str) -> bytes:
+    try:
+        return msgspec.json.encode(_mapping(raw, field, problem))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
+
+
+def _decoded(text: bytes, field: str) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
+    if _is_deeper_than(MAX_NESTING, plain):
+        raise InvalidField(field, f"is nested more than {MAX_NESTING} deep")
+    return plain
+
+
+def _is_deeper_than(levels: int, value: object) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper_than(levels - 1, one) for one in inner)
+
+
+def _is_number(raw: object) -> TypeGuard[int | float]:
+    """Neither a bool, nor infinite or NaN, nor an integer beyond what can be calculated with."""
+    return isinstance(raw, int | float) and not isinstance(raw, bool) and -MAX_NUMBER < raw < MAX_NUMBER
+
+
+def _shown(raw: object) -> str:
+    """What was given, short enough for a message."""
+    text = repr(raw)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _in_range(value: float, field: str, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise InvalidField(field, f"is {value:.15g}, expected {low:.15g} to {high:.15g}")
+    return value
+
+
+def _integer(raw: object, field: str, low: int, high: int) -> int:
+    if not _is_number(raw) or not isinstance(raw, int):
+        raise InvalidField(field, f"is {_shown(raw)}, expected a whole number")
+    return int(_in_range(raw, field, low, high))
+
+
+def _boolean(raw: object, field: str) -> bool:
+    if not isinstance(raw, bool):
+        raise InvalidField(field, f"is {_shown(raw)}, expected true or false")
+    return raw
+
+
+def _text(raw: object, field: str) -> str:
+    if not isinstance(raw, str):
+        quotes = ": put it in quotes" if isinstance(raw, int | float) else ""
+        raise InvalidField(field, f"is {_shown(raw)}, expected text{quotes}")
+    if "\0" in raw:
+        raise InvalidField(field, "holds a NUL character, which no process can be given")
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        raise InvalidField(field, "holds a character that UTF-8 cannot encode (a lone surrogate)") from None
+    return raw
+
+
+def _pool(raw: object, field: str) -> str:
+    return sys.intern(parse_name(raw, field, "a pool's name"))
+
+
+def _main_container(raw: object, field: str) -> str:
+    return "" if raw == "" else parse_name(raw, field, "a container's name")  # as it is printed where none is named
+
+
+def _image(raw: object, field: str) -> str:
+    image = _text(raw, field)
+    if image and image.split() != [image]:
+        raise InvalidField(field, f"{image!r} holds white space")
+    return sys.intern(image)
+
+
+def _strings(raw: object, field: str) -> tuple[str, ...]:
+    if isinstance(raw, str) or not isinstance(raw, list | tuple):
+        raise InvalidField(field, f'expected a list of texts, such as ["sh", "-c", "echo hello"], not {type(raw).__name__}')
+    return tuple(_text(item, f"{field}[{index}]") for index, item in enumerate(raw))
+
+
+def _env(raw: object, field: str) -> dict[str, str]:
+    env = {}
+    for name, value in _mapping(raw, field, "expected a mapping of names to texts").items():
+        path = f"{field}.{name}"
+        if _ENV_NAME.fullmatch(name) is None:
+            raise InvalidField(path[:100], "is not a variable's name: letters, digits and '_', not beginning with a digit")
+        if name in FENCE:
+            raise InvalidField(path, "is set by Tally (the attempt's fencing token) and cannot be given")
+        env[name] = str(value) if isinstance(value, int) and _is_number(value) else _text(value, path)
+    return env
+
+
+def _labels(raw: object, field: str) -> dict[str, str]:
+    labels = {}
+    for key, value in _mapping(raw, field, "expected a mapping of keys to texts").items():
+        path = f"{field}.{key}"
+        if _LABEL_KEY.fullmatch(key) is None:
+            raise InvalidField(path[:100], "is not a label's key ([prefix/]name, as Kubernetes has it)")
+        if _LABEL_VALUE.fullmatch(_text(value, path)) is None:
+            raise InvalidField(path, f"{value[:80]!r} is not a label's value (at most 63 of A-Z a-z 0-9 - _ .)")
+        labels[key] = value
+    return labels
+
+
+def _retry(raw: object, field: str) -> RetryPolicy:
+    if isinstance(raw, RetryPolicy):
+        return raw
+    if raw == {}:
+        return _RETRY_DEFAULT
+    fields = dict(_mapping(raw, field, "expected a mapping such as {max_attempts: 3, backoff_seconds: 10}"))
+    if "max" in fields:  # the short name for max_seconds
+        fields.setdefault("max_seconds", fields.pop("max"))
+    return RetryPolicy(**_read(fields, _RETRY, f"{field}."))
+
+
+def _factor(raw: object, field: str) -> float:
+    if not _is_number(raw):
+        raise InvalidField(field, f"is {_shown(raw)}, expected a number from 1 to 100")
+    return _in_range(float(raw), field, 1.0, 100.0)
+
+
+def _rules(raw: object, field: str) -> tuple[RetryRule, ...]:
+    if not isinstance(raw, list | tuple):
+        raise InvalidField(field, "expected a list of rules, such as [{exit_codes: [2], action: fail}]")
+    rules = []
+    for index, item in enumerate(raw):
+        path = f"{field}[{index}]"
+        fields = _mapping(item, path, "expected a mapping such as {exit_codes: [2], action: fail}")
+        rules.append(RetryRule(**_read({"action": "", **fields}, _RULE, f"{path}.")))
+    return tuple(rules)
+
+
+def _action(raw: object, field: str) -> str:
+    if raw not in _ACTIONS:
+        raise InvalidField(field, f"is {_shown(raw)}, expected one of {', '.join(_ACTIONS)}")
+    return str(raw)
+
+
+def _exit_codes(raw: object, field: str) -> tuple[int, ...]:
+    if not isinstance(raw, list | tuple):
+        raise InvalidField(field, "expected a list of exit codes, such as [1, 2]")
+    return tuple(_integer(item, f"{field}[{index}]", 0, 255) for index, item in enumerate(raw))
+
+
+def _deadlines(raw: object, field: str) -> Deadlines:
+    if raw == {}:
+        return _DEADLINES_DEFAULT
+    fields = dict(_mapping(raw, field, "expected a mapping such as {queue: 1h, start: 5m, run: 2h}"))
+    for short in ("queue", "start", "run"):
+        if short in fields:
+            if f"{short}_seconds" in fields:
+                raise InvalidField(f"{field}.{short}", f"is given twice, as {short} and as {short}_seconds")
+            fields[f"{short}_seconds"] = fields.pop(short)
+    return Deadlines(**_read(fields, _DEADLINES, f"{field}."))
+
+
+def _positive_duration(raw: object, field: str) -> float | None:
+    seconds = parse_duration(raw, field)
+    if seconds <= 0:
+        raise InvalidField(field, "is 0, which nothing could meet; leave it out for no limit")
+    return seconds
+
+
+def _on_lost(raw: object, field: str) -> OnLost:
+    if raw in ("hold", {}):
+        return _ON_LOST_DEFAULT
+    fields = dict(_mapping(raw, field, "expected `hold`, or a mapping such as {replace_after: 10m}"))
+    if "replace_after" in fields:
+        fields["replace_after_seconds"] = fields.pop("replace_after")
+    return OnLost(**_read(fields, _ON_LOST, f"{field}."))
+
+
+def _policy(raw: object, field: str) -> Policy:
+    try:
+        return Policy(raw)  # type: ignore[arg-type]  # anything else is refused
+    except ValueError:
+        raise InvalidField(field, f"is {_shown(raw)}, expected one of {', '.join(Policy)}") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Vector):
+        return value.format()
+    raise TypeError(f"cannot encode {type(value)}")
+
+
+def _named(what: str, limit: int = 63) -> _Parse:
+    return lambda raw, field: parse_name(raw, field, what, limit)
+
+
+def _integer_within(low: int, high: int) -> _Parse:
+    return lambda raw, field: _integer(raw, field, low, high)
+
+
+def _template(raw: object, field: str) -> dict[str, Any]:
+    return _checked_template(_as_json(raw, field, "expected a pod template"), field)
+
+
+@lru_cache(maxsize=64)  # the tasks of one user have few different ones: each is checked once, and kept once
+def _checked_template(text: bytes, field: str) -> dict[str, Any]:
+    template = _decoded(text, field)
+    check_template(template, field)
+    pod_requests(overlay({}, template).get("spec", {}), f"{field}.spec")
+    return template
+
+
+def _engine_options(raw: object, field: str) -> dict[str, Any]:
+    """What they mean is the engine's to say, but for the pod template, which decides on what is held."""
+    options = _json_object(raw, field, "expected a mapping")
+    if "pod_template" in options:
+        _template(options["pod_template"], f"{field}.pod_template")
+    return options
+
+
+_SPEC: dict[str, _Parse] = {
+    "id": _named("a task id", MAX_ID),
+    "pool": _pool,
+    "image": _image,
+    "command": _strings,
+    "args": _strings,
+    "env": _env,
+    "working_dir": _text,
+    "resources": Vector.parse,
+    "priority": _integer_within(-1_000_000_000, 1_000_000_000),
+    "labels": _labels,
+    "retry": _retry,
+    "deadlines": _deadlines,
+    "grace_seconds": parse_duration,
+    "on_lost": _on_lost,
+    "retention_seconds": parse_duration,
+    "pod_template": _template,
+    "main_container": _main_container,
+    "keep_logs": _boolean,
+}
+_RETRY: dict[str, _Parse] = {
+    "max_attempts": _integer_within(1, MAX_ATTEMPTS),
+    "backoff_seconds": parse_duration,
+    "factor": _factor,
+    "max_seconds": parse_duration,
+    "max_start_failures": _integer_within(0, MAX_ATTEMPTS),
+    "rules": _rules,
+}
+_RULE: dict[str, _Parse] = {"action": _action, "exit_codes": _exit_codes, "reasons": _strings}
+_DEADLINES: dict[str, _Parse] = dict.fromkeys(Deadlines.__struct_fields__, _positive_duration)
+_ON_LOST: dict[str, _Parse] = dict.fromkeys(OnLost.__struct_fields__, _positive_duration)
+_POOL: dict[str, _Parse] = {
+    "name": _named("a pool's name"),
+    "capacity": Vector.parse,
+    "policy": _policy,
+    "backfill_seconds": parse_duration,
+    "default_resources": Vector.parse,
+    "paused": _boolean,
+    "engine_options": _engine_options,
+    "keep_logs": _boolean,
+}
+# One of each in all specs that say nothing else, since most do not. Specs are never changed.
+_RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()
+_NOTHING: dict[str, Any] = {}
+_UNSAID: dict[str, Any] = {
+    "env": _NOTHING, "labels": _NOTHING, "pod_template": _NOTHING,
+    "retry": _RETRY_DEFAULT, "deadlines": _DEADLINES_DEFAULT, "on_lost": _ON_LOST_DEFAULT,
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""What the leader does next: events and agenda, decisions, transitions, plans, repairs."""

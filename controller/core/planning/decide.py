@@ -1,0 +1,275 @@
+"""The next step of one task, from all that is known of it: its records, its attempt in the engine, and the time.
+
+Level-triggered: nothing here reacts to an event as such. Whatever woke the planner, the same facts give the same
+decision, so doubled, late and reordered events change nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from controller.core.model.demand import check_satisfiable
+from controller.core.model.lifecycle import HOLDING, WAITING, State
+from controller.core.model.records import PoolRecord, Task
+from controller.core.model.task import AttemptId, Observation, Phase, RequestKind, Status
+from controller.core.planning import transitions
+from controller.core.planning.retry import Verdict, judge
+from controller.core.planning.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
+from controller.core.planning.transitions import Moment
+from controller.core.promise.attempts import Attempt, waiting_reason
+from controller.errors import InvalidField
+
+LOST_AFTER_STOP_SECONDS = 60.0
+"""An attempt that was told to stop, and of which there is no proof so long after its grace, is shown as lost."""
+
+
+class Decision(NamedTuple):
+    """The status as it becomes (None: only requests are consumed, or the task is removed), and the requests consumed.
+
+    It is written only if its status and requests, and with `compares_…` also its spec and its pool, are still those that
+    it was made from.
+    """
+
+    status: Status | None
+    consumed: tuple[RequestKind, ...] = ()
+    removes: bool = False
+    compares_spec: bool = False
+    compares_pool: bool = False
+
+
+def decide(task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment) -> Decision | None:
+    """The one next step, None when there is nothing to do now. `attempt` is the current one, as the engine shows it.
+
+    Admission is not decided here, since it depends on the other tasks of the pool.
+    """
+    if task.frozen or not task.exists:
+        return None
+    if task.spec is None and task.status is None:
+        return Decision(None, tuple(task.requests))  # requests for a task that is not there
+    if task.state in HOLDING:
+        assert task.status is not None
+        return _holding(task, task.status, attempt, moment)
+    if task.state in WAITING:
+        return _waiting(task, pool, moment)
+    assert task.status is not None
+    return _finished(task, task.status, moment)
+
+
+def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | None:
+    cancel = task.requests.get(RequestKind.CANCEL)
+    if cancel is not None:
+        return Decision(transitions.cancelled_waiting(task, cancel[0], moment), (RequestKind.CANCEL,))
+    if task.spec is None:
+        return Decision(transitions.rejected(task, "SpecDeleted", "its spec was deleted", moment))
+    if task.spec_error:
+        return Decision(transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True)
+    if task.requests:
+        why = "it waits for its next attempt already"
+        return _ignored(task, task.status, why, moment)
+    if task.state is State.CREATED and pool is not None and pool.mod < task.spec_create:
+        # The pool has not changed since: it could not be satisfied when it was submitted. A pool that shrinks later
+        # makes its tasks wait instead.
+        try:
+            check_satisfiable(task.spec, pool.pool, task.demand)
+        except InvalidField as error:
+            rejected = transitions.rejected(task, "Unsatisfiable", str(error), moment)
+            return Decision(rejected, compares_spec=True, compares_pool=True)
+    limit = task.spec.deadlines.queue_seconds
+    if limit is not None and task.queued_at <= moment.now - limit:
+        message = f"not admitted within {limit:g} s, its queue deadline"
+        return Decision(transitions.rejected(task, "QueueDeadlineExceeded", message, moment), compares_spec=True)
+    return None
+
+
+def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
+    seen = attempt.observation if attempt is not None else None
+    # While a Start is under way its answer is waited for: where somebody removed the attempt it is made anew under its name,
+    # and neither the proof of the first one's end nor anybody's word speaks of the second.
+    may_end = attempt is None or not attempt.starting
+    if seen is not None and seen.stopped:
+        return Decision(end(task, status, seen, moment)) if may_end else None
+    if seen is not None and seen.main_ended and not status.stopping:
+        return Decision(transitions.main_ended(status, seen, moment))
+    requested = _holding_request(task, status, attempt, moment)
+    if requested is not None:
+        return requested
+    if status.lost_since is not None and task.spec is not None and may_end:
+        limit = task.spec.on_lost.replace_after_seconds
+        if limit is not None and status.lost_since + limit <= moment.now:
+            message = f"lost for {limit:g} s, given up as its on_lost says; it may still run"
+            return Decision(_give_up(task, status, "Lost", message, moment))
+    if seen is not None:
+        noted = _observed(task, status, seen, attempt, moment)
+        if noted is not None:
+            return Decision(noted)
+    if status.stopping:
+        fails = attempt is not None and attempt.stop_failed and attempt.failures >= FAILURES_TOLD
+        if attempt is not None and fails and not transitions.is_stop_delayed(status):
+            return Decision(transitions.stop_delayed(status, attempt.trouble, moment))
+        return None
+    if attempt is not None and attempt.failures >= FAILURES_TOLD and attempt.must_start:
+        words = f"{START_DELAYED}: {attempt.trouble}"
+        if (status.reason, _gist(status.message)) != (START_DELAYED, _gist(attempt.trouble)):
+            return Decision(transitions.kept_waiting(status, words, moment))
+    overdue = _overdue(task, status, attempt, moment)
+    return Decision(transitions.stop_requested(status, *overdue, moment)) if overdue is not None else None
+
+
+def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status:
+    """The attempt has ended, and that is proven: the status without its hold."""
+    if status.stopping in (transitions.MAIN_ENDED, transitions.MAIN_NOT_STARTED):
+        seen = _as_main_ended(status, seen)
+    if seen.phase is Phase.SUCCEEDED:
+        return transitions.succeeded(status, seen, moment)
+    if status.cancelling:
+        return transitions.cancelled(status, seen, moment)
+    if task.spec is None or task.spec_error:
+        verdict = Verdict(False, 0.0, status.failures + 1, status.start_failures, 0, "its spec can no longer be read")
+    else:
+        verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen), moment.now)
+    return transitions.failed(status, seen, verdict, moment)
+
+
+def _as_main_ended(status: Status, seen: Observation) -> Observation:
+    """What counts is how its main container ended: that was recorded before the others were stopped."""
+    succeeded = status.exit_code == 0
+    return msgspec.structs.replace(
+        seen,
+        phase=Phase.SUCCEEDED if succeeded else Phase.FAILED,
+        ran=status.stopping == transitions.MAIN_ENDED,
+        exit_code=status.exit_code,
+        reason="Completed" if succeeded else status.reason,
+        message="",
+        disrupted=False,
+    )
+
+
+def _as_policy_sees(status: Status, seen: Observation) -> Observation:
+    """The observation that retry rules judge: a stop for a deadline, or for what keeps it from running, is a failure."""
+    reason = transitions.stop_reason(status)
+    if not reason:
+        return seen
+    return msgspec.structs.replace(seen, reason=reason, ran=status.stopping == "deadline-run", disrupted=False)
+
+
+def _observed(task: Task, status: Status, seen: Observation, attempt: Attempt | None, moment: Moment) -> Status | None:
+    """What an observation without proof of stop changes."""
+    if seen.phase is Phase.RUNNING and status.state is State.PENDING:
+        return transitions.running(status, seen, moment)
+    is_overdue = bool(status.stopping) and _stop_is_overdue(task, attempt, moment)
+    if seen.phase in (Phase.RUNNING, Phase.PENDING) and not is_overdue:
+        if status.lost_since is not None:
+            return transitions.found(status, moment)
+        if seen.phase is Phase.RUNNING or status.stopping:
+            return None
+        word = waiting_reason(seen)[: transitions.REASON_LIMIT]  # noted once for each
+        if word == status.reason or seen.awaits_start:
+            return None
+        return transitions.kept_waiting(status, seen.waiting, moment) if word else transitions.no_longer_waiting(status, moment)
+    if status.lost_since is not None:
+        return None
+    if status.stopping and not is_overdue:
+        return None  # a stop takes its time, and a terminal phase may precede the proof by minutes
+    message = f"{seen.message or seen.reason or seen.phase}; no proof that it stopped: its resources stay held"
+    return transitions.lost(status, seen.reason or "Lost", message, moment)
+
+
+def _stop_is_overdue(task: Task, attempt: Attempt | None, moment: Moment) -> bool:
+    asked_at = attempt.stop_asked_at if attempt is not None else None
+    grace = task.spec.grace_seconds if task.spec is not None else 0.0
+    return asked_at is not None and asked_at + grace + LOST_AFTER_STOP_SECONDS <= moment.now
+
+
+def _gist(words: str) -> str:
+    """What two failures have in common that differ in details alone: what stands before the first colon."""
+    return words.partition(":")[0]
+
+
+def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> tuple[str, str] | None:
+    """Why the attempt must be stopped now: kind and message."""
+    if task.spec is None:
+        return "spec-deleted", "its spec was deleted"
+    due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
+    if due is not None and due <= moment.now:
+        assert attempt is not None
+        assert attempt.observation is not None
+        reason, _, words = attempt.observation.waiting.partition(": ")
+        return transitions.CANNOT_START + reason, words or reason
+    limits = task.spec.deadlines
+    if status.state is State.PENDING and limits.start_seconds is not None:
+        if (status.admitted_at or 0.0) + limits.start_seconds <= moment.now:
+            return "deadline-start", f"not running {limits.start_seconds:g} s after its admission, its start deadline"
+    elif status.state is State.RUNNING and limits.run_seconds is not None:  # noqa: SIM102  # one question a line
+        if (status.started_at or 0.0) + limits.run_seconds <= moment.now:
+            return "deadline-run", f"ran for {limits.run_seconds:g} s, its run deadline"
+    return None
+
+
+def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
+    if RequestKind.CANCEL in task.requests:
+        request = task.requests[RequestKind.CANCEL][0]
+        if status.cancelling or (status.stopping and status.exit_code == 0):
+            why = "it is being cancelled already" if status.cancelling else "its main container has succeeded"
+            return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
+        message = f"cancelled by {request.by or 'request'}" + (f": {request.reason}" if request.reason else "")
+        return Decision(transitions.stop_requested(status, "cancel", message, moment), (RequestKind.CANCEL,))
+    if RequestKind.CONFIRM_STOPPED in task.requests:
+        confirmed = _confirmed(task, status, attempt, moment)
+        if confirmed is not None:
+            return confirmed
+    if RequestKind.RETRY in task.requests and not status.cancelling:
+        # While it is being cancelled, a retry waits for the end and takes effect then.
+        request = task.requests[RequestKind.RETRY][0]
+        why = "its attempt has not ended"
+        return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.RETRY,))
+    return None
+
+
+def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
+    """An operator's word that the attempt stopped. It counts for what is lost or being stopped, unless the engine knows better."""
+    request, kind = task.requests[RequestKind.CONFIRM_STOPPED][0], (RequestKind.CONFIRM_STOPPED,)
+    seen = attempt.observation if attempt is not None else None
+    why = ""
+    if request.attempt not in (0, status.attempt):
+        why = f"it speaks of attempt {request.attempt}, but attempt {status.attempt} is the current one"
+    elif status.lost_since is None and seen is not None and seen.phase in (Phase.PENDING, Phase.RUNNING):
+        why = f"the engine shows its attempt as {seen.phase}"
+    elif status.lost_since is None and not status.stopping:
+        why = "its attempt is neither lost nor being stopped"
+    if why:
+        return Decision(transitions.request_ignored(status, request, why, moment), kind)
+    if attempt is None or attempt.starting or (seen is None and attempt.stop_sent_at is None):
+        # A start may be on its way, from an earlier term too, and nobody's word speaks of what it will make. Once the engine
+        # has shown the attempt, or taken its stop, a late start finds its name taken.
+        return None
+    message = f"{request.by or 'an operator'} confirmed that it stopped" + (f": {request.reason}" if request.reason else "")
+    return Decision(_give_up(task, status, "ConfirmedStopped", message, moment), kind)
+
+
+def _give_up(task: Task, status: Status, reason: str, message: str, moment: Moment) -> Status:
+    """The hold ends without proof, by the user's own word; the attempt no longer keeps others from starting."""
+    seen = Observation(
+        attempt=AttemptId(task.id, status.attempt), phase=Phase.FAILED, stopped=True, gone=True, reason=reason, message=message
+    )
+    return msgspec.structs.replace(end(task, status, seen, moment), abandoned=status.attempt)
+
+
+def _finished(task: Task, status: Status, moment: Moment) -> Decision | None:
+    retry = task.requests.get(RequestKind.RETRY)
+    if retry is not None and status.state is not State.SUCCEEDED and task.spec is not None and not task.spec_error:
+        return Decision(transitions.retry_requested(status, retry[0], moment), (RequestKind.RETRY,))
+    if task.requests:
+        return _ignored(task, status, f"it is {status.state} already", moment)
+    if task.spec is None or (status.finished_at or 0.0) + task.retention_seconds <= moment.now:
+        return Decision(None, tuple(task.requests), removes=True, compares_spec=True)
+    return None
+
+
+def _ignored(task: Task, status: Status | None, why: str, moment: Moment) -> Decision:
+    """All requests of the task are consumed without effect, and that is recorded where there is a status to record it in."""
+    if status is not None:
+        for request, _ in task.requests.values():
+            status = transitions.request_ignored(status, request, why, moment)
+    return Decision(status, tuple(task.requests))

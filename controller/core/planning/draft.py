@@ -1,0 +1,138 @@
+"""A plan in the making: the ledgers that it would leave, and the room that one transaction has left.
+
+It may be begun while the plan before it is still being persisted. Then it builds on the ledgers that this one leaves,
+and leaves alone the tasks that it changes; what it compares of these ledgers is known once that plan is committed. Where
+it is not, the draft is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from controller.core.model import codec, kept_log
+from controller.core.model.model import World
+from controller.core.model.records import Task
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import RequestKind, Status
+from controller.core.planning.decide import Decision
+from controller.core.planning.plan import LedgerChange, Plan, TaskChange
+from controller.core.planning.transitions import Moment
+
+BYTES_PER_OPERATION = 160  # of keys and encoding around each value, generously
+
+
+class Limits(NamedTuple):
+    """What one transaction may hold; the store's."""
+
+    operations: int
+    bytes: int
+
+
+class Draft:
+    """See the module's docstring. Nothing of the model is changed by it. `after` is the plan that is being persisted."""
+
+    def __init__(
+        self, world: World, limits: Limits, moment: Moment, after: Plan | None = None, *, most_tasks: int | None = None
+    ) -> None:
+        self._world = world
+        self._limits = limits
+        self._most_tasks = most_tasks
+        self.moment = moment
+        self.plan = Plan(moment.op)
+        self._changed: set[str] = set()
+        self._held: dict[str, Vector] = {}
+        self._seen: dict[str, int | None] = {}  # the mod of each ledger that is changed; None: what `after` will have made it
+        self._relied_on: dict[str, int] = {}  # the mod of each pool whose capacity is relied on
+        self._after = {ledger.pool: ledger.held for ledger in after.ledgers} if after is not None else {}
+        self._after_changed = {change.task_id for change in after.changes} if after is not None else set()
+        self._operations = 1  # the term
+        self._bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the largest usual change no longer fits."""
+        if self._has_most_tasks:
+            return True
+        return self._operations + 8 > self._limits.operations or self._bytes > self._limits.bytes // 2
+
+    @property
+    def _has_most_tasks(self) -> bool:
+        return self._most_tasks is not None and len(self.plan.changes) >= self._most_tasks
+
+    def held(self, pool: str) -> Vector:
+        """What is held of a pool once this plan is persisted."""
+        if pool in self._held:
+            return self._held[pool]
+        return self._after[pool] if pool in self._after else self._world.ledger(pool).held
+
+    def has_changed(self, task_id: str) -> bool:
+        """Whether the task is changed by this plan, or by the one before that is being persisted: it is looked at again then."""
+        return task_id in self._changed or task_id in self._after_changed
+
+    def follows(self, revision: int) -> None:
+        """The plan before was committed at this revision, and the model shows it."""
+        self._seen = {pool: revision if mod is None else mod for pool, mod in self._seen.items()}
+        self._after, self._after_changed = {}, set()
+
+    def add(self, task: Task, decision: Decision, *, may_have_log: bool = False) -> bool:
+        """Take the decision into the plan; False when it cannot be written now (plan full, ledger quarantined).
+
+        What it rests on is compared, and so is what it rests on *not* being there: what is decided without a spec compares
+        that there is none, a first status its spec, and a removal that nobody asks for anything. `may_have_log`: one may be
+        kept that the model does not show yet.
+        """
+        before, after = _held(task.status), _held(decision.status)
+        pool = task.pool
+        ledger_changes = before != after
+        if self._has_most_tasks or (ledger_changes and self._world.pool_is_frozen(pool)):
+            return False
+        value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
+        requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
+        left = tuple(self._left(task.id, decision.consumed)) if decision.removes else ()
+        compares_spec = decision.compares_spec or task.spec_mod == 0 or task.status_mod == 0
+        relies_on = pool if decision.compares_pool else ""
+        operations = 1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._held)
+        operations += bool(relies_on) and relies_on not in self._relied_on
+        removes_log = decision.removes and (may_have_log or self._world.mod_of(kept_log.KIND, (task.id,)) > 0)
+        operations += removes_log
+        size = len(value or b"") + operations * BYTES_PER_OPERATION
+        if self._operations + operations > self._limits.operations or (self._bytes and self._bytes + size > self._limits.bytes):
+            return False
+        if ledger_changes:
+            # Invariant I1: the ledger changes by exactly what the hold changes by, in the same transaction.
+            self._seen.setdefault(pool, None if pool in self._after else self._world.ledger(pool).mod)
+            self._held[pool] = self.held(pool) - before + after
+        if relies_on:
+            self._relied_on.setdefault(relies_on, self._world.pools[relies_on].mod)
+        self._operations += operations
+        self._bytes += size
+        self._changed.add(task.id)
+        self.plan.changes.append(
+            TaskChange(
+                task.id, task.status_mod, decision.status, value,
+                task.spec_mod if compares_spec else -1, requests, left, decision.removes, removes_log,
+            )
+        )  # fmt: skip
+        return True
+
+    def finish(self) -> Plan:
+        """The plan, with its ledgers and the pools whose capacity it relied on."""
+        for pool, held in self._held.items():
+            value = codec.encode_ledger(held, self.moment.op, self._world.ledger(pool).extras)
+            seen = self._seen[pool]
+            assert seen is not None, "the plan before has to be committed first"
+            self.plan.ledgers.append(LedgerChange(pool, seen, held, value))
+        self.plan.pools = [*self._relied_on.items()]
+        return self.plan
+
+    def _left(self, task_id: str, consumed: Collection[RequestKind]) -> Iterator[tuple[RequestKind, int]]:
+        """The requests that are not consumed: absent, or present and quarantined."""
+        for kind in RequestKind:
+            if kind not in consumed:
+                yield kind, self._world.mod_of("requests", (task_id, kind))
+
+
+def _held(status: Status | None) -> Vector:
+    """What counts in the ledger (invariant I1): a hold that somebody wrote into a status that holds nothing does not."""
+    return status.hold if status is not None and status.is_holding else ZERO

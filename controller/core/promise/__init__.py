@@ -1,0 +1,1 @@
+"""The invariants that an audit and the simulator check, and what they need: findings, attempts, histories."""

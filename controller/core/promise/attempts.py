@@ -1,0 +1,170 @@
+"""What a leader knows of attempts in the engine, during one tenure: observations, and which effects are under way.
+
+Everything here is derived anew by each leader from the engine's list; nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from controller.core.model.task import AttemptId, Observation, Phase
+
+_LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCEEDED: 2, Phase.FAILED: 2}
+
+
+def waiting_reason(seen: Observation) -> str:
+    """The word of `Observation.waiting`; the message after it may change with every look ("0/5 nodes …")."""
+    return seen.waiting.partition(": ")[0]
+
+
+class Attempt:
+    """One attempt as this leader sees it. Times are seconds of the leader's boottime clock."""
+
+    __slots__ = (
+        "asked_at",
+        "failures",
+        "first_seen_at",
+        "id",
+        "keeping",
+        "missing",
+        "observation",
+        "proving",
+        "retry_at",
+        "seen_at",
+        "start_done_at",
+        "starting",
+        "stop_asked_at",
+        "stop_failed",
+        "stop_sent_at",
+        "stopping",
+        "trouble",
+        "waits_since",
+    )
+
+    def __init__(self, attempt: AttemptId) -> None:
+        self.id = attempt
+        self.observation: Observation | None = None
+        self.first_seen_at: float | None = None
+        self.seen_at = 0.0  # when it was observed last: a list that began before may lack it, and proves nothing
+        self.starting = False  # a Start is under way; Invariant: at most one effect of an attempt is under way
+        self.start_done_at: float | None = None  # since when a complete list must show it
+        self.stopping = False  # a Stop is under way
+        self.stop_asked_at: float | None = None  # when a Stop was taken first; one is sent again and again
+        self.stop_sent_at: float | None = None  # and last
+        self.missing = False  # a full list lacked it, and should not have
+        self.proving = False  # a Prove is under way
+        self.asked_at = 0.0  # since when
+        self.keeping = False  # a KeepLog is under way, which may begin while a Stop still is; no other effect begins meanwhile
+        self.retry_at: float | None = None  # the engine did not answer: no effect before
+        self.failures = 0  # effects in a row that the engine did not answer
+        self.trouble = ""  # the engine's words of the last of them
+        self.stop_failed = False  # it was a Stop
+        self.waits_since = 0.0  # since when it is seen to wait for the reason that it waits for
+
+    @property
+    def busy(self) -> bool:
+        """Whether one of its effects is under way."""
+        return self.starting or self.stopping or self.proving or self.keeping
+
+    @property
+    def may_be_alive(self) -> bool:
+        """Whether it may run now, or later: no proof of stop has been seen."""
+        return self.starting or (self.observation is not None and not self.observation.stopped)
+
+    @property
+    def must_start(self) -> bool:
+        """Whether the engine is not known to have taken a Start of it."""
+        return self.start_done_at is None and (self.observation is None or self.observation.awaits_start)
+
+    @property
+    def must_be_told(self) -> bool:
+        """Whether, to be stopped, it is to be told so before its end is asked for again: it was asked for once already."""
+        return self.asked_at > 0 and self.stop_asked_at is None
+
+    def is_another(self, seen: Observation) -> bool:
+        """Whether it is of another object than the one that is known under this name."""
+        known = self.observation
+        return known is not None and "" not in (seen.uid, known.uid) and seen.uid != known.uid
+
+
+class Attempts:
+    """All attempts that this leader has seen or started."""
+
+    def __init__(self) -> None:
+        self._by_task: dict[str, dict[int, Attempt]] = {}
+        # Numbers are never reused while the engine may still have the name: a task that is submitted again under the name
+        # of a removed one would adopt the result of the other's attempt.
+        self._highest: dict[str, int] = {}
+
+    def get(self, attempt: AttemptId) -> Attempt | None:
+        """The attempt, if it is known."""
+        return self._by_task.get(attempt.task_id, {}).get(attempt.number)
+
+    def ensure(self, attempt: AttemptId) -> Attempt:
+        """The attempt, made known if it was not."""
+        self.note(attempt)
+        known = self._by_task.setdefault(attempt.task_id, {})
+        if attempt.number not in known:
+            known[attempt.number] = Attempt(attempt)
+        return known[attempt.number]
+
+    def of_task(self, task_id: str) -> Iterable[Attempt]:
+        """All known attempts of a task, by number."""
+        return [attempt for _, attempt in sorted(self._by_task.get(task_id, {}).items())]
+
+    def note(self, attempt: AttemptId) -> None:
+        """The engine has, or may have, something of this name."""
+        self._highest[attempt.task_id] = max(attempt.number, self._highest.get(attempt.task_id, 0))
+
+    def highest(self, task_id: str) -> int:
+        """The highest number that the engine may have of a task, 0 for none."""
+        return self._highest.get(task_id, 0)
+
+    def renumber(self, listed: Iterable[AttemptId]) -> None:
+        """A full list says which names there are; those that are followed here stay known too."""
+        self._highest = {}
+        for attempt in listed:
+            self.note(attempt)
+        for attempt_state in self:
+            self.note(attempt_state.id)
+
+    def drop(self, attempt: AttemptId) -> None:
+        """Forget what is known of an attempt."""
+        known = self._by_task.get(attempt.task_id)
+        if known is not None:
+            known.pop(attempt.number, None)
+            if not known:
+                del self._by_task[attempt.task_id]
+
+    def __iter__(self) -> Iterator[Attempt]:
+        for known in self._by_task.values():
+            yield from known.values()
+
+    def observe(self, seen: Observation, now: float, asked_at: float | None = None) -> Attempt | None:
+        """Take over an observation; None when it tells nothing new. Repeated, late and reordered ones are harmless.
+
+        `asked_at` is when it was asked for, None for what a watch brought. Once the stop of an object is proven nothing
+        changes that any more. It proves nothing for another object of the same name, made anew after somebody removed the
+        first: which of the two is there now is told only by what was asked for since. So is whether an object lives that
+        was seen in a terminal phase without proof: its node may have been given up too soon.
+        """
+        attempt = self.ensure(seen.attempt)
+        before = attempt.observation
+        is_newest = asked_at is not None and asked_at >= attempt.seen_at
+        if attempt.is_another(seen):
+            if not is_newest:
+                return None
+            before = None
+        attempt.seen_at = now
+        if attempt.first_seen_at is None:
+            attempt.first_seen_at = now
+        if before is not None:
+            if before.stopped or before == seen:
+                return None
+            is_earlier = not seen.stopped and _LIVELINESS[seen.phase] < _LIVELINESS[before.phase]
+            if is_earlier and (before.phase is Phase.RUNNING or (before.phase is not Phase.UNKNOWN and not is_newest)):
+                return None  # an older view of it that came late: what has run does not wait again
+        if before is None or waiting_reason(before) != waiting_reason(seen):
+            attempt.waits_since = now
+        attempt.observation = seen
+        return attempt

@@ -1,0 +1,158 @@
+"""The promise against an engine: the attempts that it lists, and the records.
+
+Soundness. `check_engine` presumes that the engine was listed *after* the records were loaded. Then a hold that had ended
+when the records were loaded proves that its attempt had stopped before the list, so that finding it alive is certain; all
+else about attempts is transient (see `finding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controller.core.model.lifecycle import HOLDING, State
+from controller.core.model.model import World
+from controller.core.model.records import Task
+from controller.core.model.task import Observation, Status
+from controller.core.promise.finding import Finding, Mender, Severity
+
+_ABANDONED = "it was lost, and given up by the task's `on_lost` or an operator's `tally confirm-stopped`"
+
+
+def check_engine(
+    world: World, observations: Iterable[Observation], now: float, holders: Iterable[Task] | None = None
+) -> list[Finding]:
+    """I4 and I5: the attempts that an engine listed after the records were loaded. `now` is in seconds since the epoch.
+
+    `holders` are all tasks that may hold something (None: they are looked for among all).
+    """
+    live: dict[str, list[Observation]] = {}
+    seen: dict[str, Observation] = {}
+    for observation in observations:
+        seen[str(observation.attempt)] = observation
+        if is_live(observation):
+            live.setdefault(observation.attempt.task_id, []).append(observation)
+    findings: list[Finding] = []
+    for task_id, attempts in live.items():
+        task = world.tasks.get(task_id)
+        if len(attempts) > 1:
+            findings.append(_several_live(attempts, task))
+        findings += (_orphan(observation, task) for observation in attempts if not _has_hold(task, observation))
+    for task in world.tasks.values() if holders is None else holders:
+        if task.status is not None and task.status.state in HOLDING and "states" not in task.frozen:
+            finding = _holder_finding(task, task.status, seen.get(f"{task.id}-{task.status.attempt}"), now)
+            if finding is not None:
+                findings.append(finding)
+    return findings
+
+
+def is_live(observation: Observation) -> bool:
+    """Whether the attempt exists and nothing proves that it has stopped."""
+    return not observation.stopped and not observation.gone
+
+
+def _has_hold(task: Task | None, observation: Observation) -> bool:
+    return (
+        task is not None
+        and task.status is not None
+        and task.status.state in HOLDING
+        and task.status.attempt == observation.attempt.number
+    )
+
+
+def _is_abandoned(task: Task | None, observation: Observation) -> bool:
+    """Whether the user or an operator gave the attempt up without proof (`on_lost`, confirm-stopped): it may still run."""
+    return task is not None and task.status is not None and observation.attempt.number <= task.status.abandoned
+
+
+def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
+    attempts = sorted(attempts, key=lambda observation: observation.attempt.number)
+    accepted = all(_is_abandoned(task, observation) for observation in attempts[:-1])
+    others = ", ".join(f"{observation.attempt} ({observation.phase})" for observation in attempts[1:])
+    return Finding(
+        invariant="I4",
+        subject=f"attempt/{attempts[0].attempt}",
+        what=f"is {attempts[0].phase} and not proven to have stopped, beside {others}",
+        since_revision=task.status_mod if task is not None else 0,
+        likely_cause=_ABANDONED if accepted else "a late start by a stale leader",
+        repair="none: this was accepted" if accepted else "the leader stops the one that holds nothing",
+        mender=Mender.OPERATOR if accepted else Mender.LEADER,
+        severity=Severity.NOTICE if accepted else Severity.WRONG,
+        transient=True,  # a list is not taken in one moment: one can end, and the next begin, while it is read
+    )
+
+
+def _orphan(observation: Observation, task: Task | None) -> Finding:
+    unreadable = task is not None and "states" in task.frozen
+    ended = task is not None and task.status is not None and observation.attempt.number <= task.status.attempt
+    what, cause, repair = (
+        "holds nothing: it is an orphan",
+        "a start that came late, or a change of etcd by hand",
+        "the leader stops it; it is not taken up again, since nobody knows what it held",
+    )
+    severity, mender = Severity.WRONG, Mender.LEADER
+    if task is not None and task.status is None:
+        cause = "the status of its task was deleted by hand, or a start came late"
+    if unreadable:
+        what, cause, repair = "the status of its task does not parse", "a value damaged by hand", "restore the status"
+        severity, mender = Severity.NOTICE, Mender.OPERATOR
+    elif _is_abandoned(task, observation):
+        what, cause, repair = "its hold was given up", _ABANDONED, "see that it ends: its node, or its supervisor"
+        severity, mender = Severity.NOTICE, Mender.OPERATOR
+    return Finding(
+        invariant="I5",
+        subject=f"attempt/{observation.attempt}",
+        what=f"is {observation.phase}, but {what}",
+        since_revision=task.status_mod if task is not None else 0,
+        likely_cause=cause,
+        repair=repair,
+        mender=mender,
+        severity=severity,
+        transient=not unreadable and not ended,  # a newer attempt's hold can have been committed after the load
+    )
+
+
+def _holder_finding(task: Task, status: Status, observation: Observation | None, now: float) -> Finding | None:
+    """What is odd about the attempt of a task that holds, if anything."""
+    missing = observation is None or observation.gone
+    severity, invariant, mender = Severity.NOTICE, "I5", Mender.LEADER
+    if status.lost_since is not None and not (observation is not None and observation.stopped):
+        mender = Mender.OPERATOR
+        what = f"is lost since {now - status.lost_since:.0f} s; its resources stay held"
+        cause, repair = "its node or its supervisor is gone", f"when it is certain to be dead: `tally confirm-stopped {task.id}`"
+    elif missing and status.state is State.RUNNING:
+        severity = Severity.WRONG
+        what = f"is recorded as Running since {now - (status.started_at or now):.0f} s, but the engine does not have it"
+        cause, repair = "it was removed behind the engine's back", "the leader ends it as Failed, and the retry policy decides"
+    elif missing:
+        what = f"holds resources since {now - (status.admitted_at or now):.0f} s, but the engine does not have it yet"
+        cause, repair = (
+            "its start is in flight, or the engine refuses it for now",
+            f"the leader starts it; see `tally describe task {task.id}`",
+        )
+    elif observation is not None and observation.stopped:
+        invariant = "I6"
+        what = f"has stopped ({observation.phase}), but its end is not committed"
+        cause, repair = (
+            "the commit is in flight, or nobody leads",
+            "the leader records it; see that one leads (`tally get replicas`)",
+        )
+    elif observation is not None and status.uid and observation.uid not in ("", status.uid):
+        severity, invariant, mender = Severity.WRONG, "I4", Mender.OPERATOR
+        what = f"was recorded with uid {status.uid}, but the engine has it with uid {observation.uid}"
+        cause, repair = (
+            "it was removed and made again behind the engine's back",
+            f"see whether both have run, and `tally cancel {task.id}`",
+        )
+    else:
+        return None
+    return Finding(
+        invariant=invariant,
+        subject=f"attempt/{task.id}-{status.attempt}",
+        what=what,
+        since_revision=task.status_mod,
+        likely_cause=cause,
+        repair=repair,
+        mender=mender,
+        severity=severity,
+        transient=status.lost_since is None,
+    )

@@ -1,0 +1,379 @@
+"""The promise, as checks: what must hold of the stored records, at one revision.
+
+Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and by the leader
+on its own. Numbers are those of the invariants I1 to I8 (see the README); the part that needs an engine's list stands in
+`engine_invariants`. Cost: `check_task` follows the task's history, the others the number of tasks that they are given.
+
+Soundness. A finding is either certain at once, or `transient`: it can be a matter of timing (a creation in flight, an end
+not committed yet), and counts only when a second look finds it again for the same subject.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from controller.core.model import quarantine
+from controller.core.model.codec import decode_history
+from controller.core.model.demand import demand
+from controller.core.model.lifecycle import HOLDING, Event, State, is_path
+from controller.core.model.model import World
+from controller.core.model.records import PoolRecord, Task, decode_or_empty
+from controller.core.model.resources import ZERO, Vector, format_quantity
+from controller.core.model.task import RequestKind, Status, Step
+from controller.core.promise.finding import Finding, Mender, Severity
+from controller.errors import CorruptValue
+
+_BY_HAND = "a status that was not written by Tally"
+
+
+class Written(NamedTuple):
+    """Which term wrote a task's status, and when; they sort in the order of writing."""
+
+    mod: int
+    term: int
+    task_id: str
+
+
+def check_world(world: World) -> list[Finding]:
+    """All that the records alone show: I1, I2, I3, I7, I8, the records' part of I4 and I6, and what cannot be read."""
+    findings = [*check_layout(world), *check_ledgers(world, world.tasks.values()), *check_requests(world)]
+    findings += check_terms(world, [written for task in world.tasks.values() if (written := written_by(task)) is not None])
+    for task in world.tasks.values():
+        findings += check_task(task, world.pools.get(task.pool))
+    return findings
+
+
+def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
+    """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6). `pool` is its pool's."""
+    status = task.status
+    if status is None or "states" in task.frozen:
+        return []
+    findings = list(_history_findings(task, status))
+    hold, of = rightful_hold(task, status, pool)
+    if (hold, of) != (status.hold, status.pool):
+        should = f"{hold}{f' of pool {of}' if of != status.pool else ''}"
+        findings.append(
+            Finding(
+                invariant="I1",
+                subject=f"task/{task.id}",
+                what=f"is {status.state}, and holds {status.hold} of pool {status.pool}; it should hold {should}",
+                since_revision=task.status_mod,
+                likely_cause=_BY_HAND,
+                repair=f"the leader corrects the hold to {should}, and with it the ledger",
+                mender=Mender.REPAIR,
+            )
+        )
+    if task.spec is None and not task.frozen and status.state is State.WAITING_RETRY:
+        findings.append(
+            Finding(
+                invariant="I6",
+                subject=f"task/{task.id}",
+                what="waits for a retry, but its spec is gone: it can never run",
+                since_revision=task.status_mod,
+                likely_cause=f"tasks/{task.id} was deleted by hand",
+                repair="the leader marks it Failed by itself",
+                mender=Mender.LEADER,
+                transient=True,
+            )
+        )
+    return findings
+
+
+def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[Vector, str]:
+    """What the task should hold, and of which pool: nothing unless it is Pending or Running, and then what its spec asks for.
+
+    A spec that may be another one than the attempt was admitted with (changed or put again by hand) judges nothing, nor does
+    a pool that has changed since its pod template had a part in the hold.
+    """
+    if status.state not in HOLDING:
+        return ZERO, status.pool
+    spec = task.spec
+    is_original = task.spec_mod == task.spec_create and status.created_at == task.submitted_at and not task.spec_error
+    if spec is None or not is_original or "tasks" in task.frozen:
+        return status.hold, status.pool
+    if not status.sized_by:
+        return spec.resources, spec.pool
+    if pool is None or pool.mod != status.sized_by:
+        return status.hold, spec.pool
+    return demand(spec, pool.pool), spec.pool
+
+
+def holding_tasks(world: World) -> Iterator[Task]:
+    """The tasks that bear on ledgers, by the model's index: those in Pending and Running, and those with unreadable records."""
+    yield from world.holding.values()
+    for task_id in dict.fromkeys(names[0] for kind, names in world.quarantine if kind in ("tasks", "states")):
+        if task_id in world.tasks:
+            yield world.tasks[task_id]
+
+
+class Balance(NamedTuple):
+    """What the tasks hold, by pool, and how many statuses of each cannot be read ("" when the pool is not known)."""
+
+    held: dict[str, Vector]
+    unreadable: Counter[str]
+
+    def unreadable_of(self, pool: str) -> int:
+        """How many statuses that cannot be read may hold something of the pool."""
+        return self.unreadable[pool] + self.unreadable[""]
+
+
+def balance(tasks: Iterable[Task]) -> Balance:
+    """What these tasks hold (invariant I1's right side)."""
+    held: dict[str, Vector] = {}
+    unreadable: Counter[str] = Counter()
+    for task in tasks:
+        if "states" in task.frozen:
+            unreadable[task.spec.pool if task.spec is not None else ""] += 1
+        elif task.status is not None and task.status.state in HOLDING:
+            held[task.pool] = held.get(task.pool, ZERO) + task.status.hold
+    return Balance(held, unreadable)
+
+
+def check_ledgers(world: World, tasks: Iterable[Task]) -> list[Finding]:
+    """I1 and I2 for each pool and resource; `tasks` are all that may hold something."""
+    found = balance(tasks)
+    findings: list[Finding] = []
+    for pool in sorted({*found.held, *world.ledgers}):
+        if not world.pool_is_frozen(pool):
+            findings += _balance_findings(world, pool, found.held.get(pool, ZERO), found.unreadable_of(pool))
+            findings += _capacity_findings(world, pool)
+    return findings
+
+
+def written_by(task: Task) -> Written | None:
+    """Which term wrote the task's status; None when it has none that can be read."""
+    if task.status is None or "states" in task.frozen:
+        return None
+    return Written(task.status_mod, task.status.term, task.id)
+
+
+def is_number(name: str) -> bool:
+    """Whether a term's key names a number, and none so long that int() refuses it."""
+    return name.isascii() and name.isdigit() and len(name) < 20
+
+
+def check_terms(world: World, written: Iterable[Written]) -> list[Finding]:
+    """I7: no recorded term is above the epoch, and in the order of writes (mod revision) terms never go back."""
+    findings: list[Finding] = []
+    epoch = current_epoch(world)
+    written = sorted(written)
+    for one, highest in out_of_order(written):
+        what = f"was written by term {one.term} after term {highest} had begun to write"
+        findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
+    named = [(int(name), name, change.mod) for name, change in world.terms.items() if is_number(name)]
+    if epoch is None:
+        if any(one.term for one in written) or named or world.epoch is not None:  # no term is 0: somebody wrote that by hand
+            what = "is missing" if world.epoch is None else "names no number"
+            findings.append(_epoch_finding(what, world.epoch.mod if world.epoch is not None else 0))
+        return findings
+    led = decode_or_empty(world.leader).get("epoch")
+    if isinstance(led, int) and led > epoch:
+        findings.append(
+            _epoch_finding(f"is {epoch}, but the leader was elected as number {led}", world.epoch.mod if world.epoch else 0)
+        )
+    for one in written:
+        if one.term > epoch:
+            what = f"names term {one.term}, but the epoch is only {epoch}"
+            findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
+    for term, name, mod in named:
+        if term > epoch:
+            finding = _term_finding(f"key/terms/{name}", f"is above the epoch, which is only {epoch}", mod)
+            findings.append(finding)
+    return findings
+
+
+def out_of_order(written: list[Written]) -> Iterator[tuple[Written, int]]:
+    """Of sorted writes those by a term below one that had written before, with the highest such term."""
+    highest = 0
+    for one in written:
+        if one.term < highest:
+            yield one, highest
+        highest = max(highest, one.term)
+
+
+def check_requests(world: World) -> Iterator[Finding]:
+    """I8 as far as one revision shows it: requests that the leader has not taken yet."""
+    for task_id in world.attention:
+        task = world.tasks[task_id]
+        for kind, (request, mod) in task.requests.items():
+            waits_for_the_end = kind is RequestKind.RETRY and task.status is not None and task.status.cancelling
+            if not task.frozen and not waits_for_the_end:
+                yield _request_finding(f"request/{task_id}/{kind}", mod, request.by)
+    for request_id, (wanted, mod) in world.repairs.items():
+        yield _request_finding(f"repair/{request_id}", mod, wanted.by)
+
+
+def check_layout(world: World) -> Iterator[Finding]:
+    """Notices for records that do not parse, and for keys that are not of Tally's layout."""
+    for (kind, names), reason in world.quarantine.items():
+        foreign = kind == "unknown"
+        subject = names[0] if foreign else "/".join((kind, *names))
+        name = shlex.quote(subject)  # of the command that is to be pasted
+        yield Finding(
+            invariant="layout",
+            subject=f"key/{subject}",
+            what=f"is left alone: {reason}",
+            since_revision=world.mod_of(kind, names),
+            likely_cause=_CAUSES.get(kind, "a value damaged by hand, or of a newer version"),
+            repair=f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair --delete {name}`",
+            mender=Mender.DELETION,
+            severity=Severity.NOTICE,
+        )
+
+
+_CAUSES = {
+    "unknown": "a key written by something else",
+    quarantine.KIND: "an error of Tally's own on this task: nothing is done with it, all others go on. Report it, with the log",
+}
+_DELETIONS = {
+    quarantine.KIND: "the leader deletes it, and looks at the task again",
+    "states": "better restore the value; else the leader deletes it, stops what may run of the task, and runs it from the start",
+    "installation": "the leader deletes it, and writes it back as it read it last",
+    "engine": "the leader deletes it, and writes it back as it read it last",
+    "ledgers": "the leader writes it anew, as the sum of what the tasks hold",
+    "leader": "who campaigns next replaces it; as long as it stands the leader deletes it",
+    "tasks": "better restore the value; else the leader deletes it, stops what may run of the task, and removes it",
+}
+
+
+def current_epoch(world: World) -> int | None:
+    """The number of elections so far, None when it is not known."""
+    epoch = decode_or_empty(world.epoch).get("epoch")
+    return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 10**15 else None
+
+
+def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
+    """I3, and that terms (I7) and attempts (I4) never go back within a history."""
+    try:
+        steps = decode_history(status)
+    except CorruptValue as error:
+        yield _history_finding(task, "I3", f"has a history that does not parse: {error}")
+        return
+    if not steps:
+        yield _history_finding(task, "I3", f"is {status.state}, but no step led there")
+        return
+    if status.steps < len(steps):
+        yield _history_finding(task, "I3", f"counts {status.steps} steps, but its history has {len(steps)}")
+    if not _is_lawful(steps, was_cut=status.steps > len(steps)):
+        path = " → ".join([steps[0].source, *(f"({step.event}) {step.state}" for step in steps)])
+        yield _history_finding(task, "I3", f"has a history that the lifecycle does not allow: {path}")
+    if steps[-1].state != status.state:
+        yield _history_finding(task, "I3", f"is {status.state}, but its last step led to {steps[-1].state}")
+    if _goes_back([*(step.term for step in steps), status.term]):
+        yield _term_finding(f"task/{task.id}", "has a history whose terms go back", task.status_mod)
+    if _goes_back([*(step.attempt for step in steps), status.attempt]):
+        yield _history_finding(task, "I4", "has a history whose attempts go back")
+
+
+def _is_lawful(steps: list[Step], was_cut: bool) -> bool:
+    try:
+        path = [(State(step.source), Event(step.event), State(step.state)) for step in steps]
+    except ValueError:
+        return False
+    return is_path(path) and (was_cut or path[0][0] is State.CREATED)  # a bounded history may begin anywhere
+
+
+def _goes_back(numbers: list[int]) -> bool:
+    return any(later < earlier for earlier, later in pairwise(numbers))
+
+
+def _history_finding(task: Task, invariant: str, what: str) -> Finding:
+    return Finding(
+        invariant=invariant,
+        subject=f"task/{task.id}",
+        what=what,
+        since_revision=task.status_mod,
+        likely_cause=f"{_BY_HAND}, or a fault of Tally: keep the value and report it",
+        repair="nothing by machine: what happened is not known; cancel the task once nothing of it runs, "
+        "and submit it again under another name",
+    )
+
+
+def _balance_findings(world: World, pool: str, held: Vector, unreadable: int) -> Iterator[Finding]:
+    ledger = world.ledger(pool)
+    difference = ledger.held - held
+    for name in difference:
+        # What cannot be read may hold something, so that a ledger above the sum proves nothing; one below it does.
+        explained = difference[name] > 0 and unreadable > 0
+        has, should = format_quantity(name, ledger.held.get(name)), format_quantity(name, held.get(name))
+        repair = f"the leader sets the ledger to {should}"
+        if difference[name] > 0:
+            repair += ", once nothing that holds nothing runs in the pool any more"
+        if unreadable:
+            repair = "restore the statuses that do not parse, or have them deleted"
+        yield Finding(
+            invariant="I1",
+            subject=f"pool/{pool}",
+            what=f"{name}: the ledger says {has} is held, the tasks in Pending and Running hold {should}"
+            + (f"; {unreadable} unreadable statuses may hold the rest" if explained else ""),
+            since_revision=ledger.mod,
+            likely_cause="statuses that do not parse"
+            if explained
+            else "a ledger or a status that was written, or deleted, around Tally",
+            repair=repair,
+            mender=Mender.OPERATOR if unreadable else Mender.REPAIR,
+            severity=Severity.NOTICE if explained else Severity.WRONG,
+        )
+
+
+def _capacity_findings(world: World, pool: str) -> Iterator[Finding]:
+    ledger, record = world.ledger(pool), world.pools.get(pool)
+    if record is None and ("pools", (pool,)) in world.quarantine:
+        return
+    capacity = record.pool.capacity if record is not None else ZERO
+    for name in ledger.held.exceeding(capacity):
+        has = format_quantity(name, capacity.get(name))
+        yield Finding(
+            invariant="I2",
+            subject=f"pool/{pool}",
+            what=f"{name}: {format_quantity(name, ledger.held[name])} is held, "
+            + (f"the capacity is {has}" if record is not None else "but the pool does not exist any more"),
+            since_revision=max(ledger.mod, record.mod if record is not None else 0),
+            likely_cause="the capacity was lowered, or the pool removed, while tasks ran",
+            repair="none is needed: it ends as tasks finish; nothing more is admitted until then",
+            severity=Severity.NOTICE,
+        )
+
+
+def _term_finding(subject: str, what: str, since: int) -> Finding:
+    of_a_task = subject.startswith("task/")
+    return Finding(
+        invariant="I7",
+        subject=subject,
+        what=what,
+        since_revision=since,
+        likely_cause="keys written around the fence: by hand, or by a restore that put them one by one",
+        repair="the leader writes the status anew in its own term, and notes the terms that it found"
+        if of_a_task
+        else "the leader deletes the record: there was no such term",
+        mender=Mender.REPAIR,
+    )
+
+
+def _epoch_finding(what: str, since: int) -> Finding:
+    return Finding(
+        invariant="I7",
+        subject="key/epoch",
+        what=what,
+        since_revision=since,
+        likely_cause="the key was deleted or overwritten by hand",
+        repair="the leader writes the number of its own election; without a leader: put one above every recorded term",
+        mender=Mender.REPAIR,
+    )
+
+
+def _request_finding(subject: str, mod: int, by: str) -> Finding:
+    return Finding(
+        invariant="I8",
+        subject=subject,
+        what=f"waits for the leader{f', asked by {by}' if by else ''}",
+        since_revision=mod,
+        likely_cause="nobody leads, the leader has much to do, or it cannot write to etcd",
+        repair="see that a replica leads (`tally get replicas`), and its log",
+        severity=Severity.NOTICE,
+        transient=True,
+    )

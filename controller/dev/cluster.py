@@ -1,0 +1,298 @@
+"""`tally dev`: a whole cluster on this machine in the foreground: etcd, replicas, the process engine, sample tasks.
+
+`LocalCluster` starts and ends the parts, for the command and for tests; `run_dev` shows what happens until Ctrl-C. All
+parts are real: the replicas are the same `tally controller` processes that run in production.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.client import Client
+from controller.clock import SystemClock
+from controller.config import variable_of
+from controller.dev.credentials import DevCredentials, TlsFiles
+from controller.dev.etcd import EtcdConfig, EtcdProcess, find_etcd
+from controller.engine.process.engine import ProcessEngine
+from controller.errors import TallyError
+
+if TYPE_CHECKING:
+    from controller.dev.fake_kubernetes import FakeCluster
+
+CLUSTER = "default"
+DATA_VERSION = 1
+SAMPLE_IMAGE = "busybox:1.36"
+WITH_IMAGES = ("kubernetes", "docker")
+RESTART_SECONDS = 1.0
+STOP_SECONDS = 10.0
+SHUTDOWN_GRACE_SECONDS = 2.0  # for the tasks that still run on Ctrl-C
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class DevError(TallyError):
+    """The local cluster cannot run as asked; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """What `tally dev` is told. Ports: etcd takes `etcd_port` and the next; replica n takes `status_port` + n - 1."""
+
+    replicas: int = 3
+    engine: str = "process"
+    fake_cluster: bool = False  # with the kubernetes engine: a fake Kubernetes, instead of the one that KUBECONFIG names
+    data_dir: Path = Path(".tally")
+    samples: bool = True
+    etcd_port: int = 2379
+    status_port: int = 9180
+    settings: Mapping[str, str] = field(default_factory=dict)  # further settings of the replicas, as environment variables
+
+
+@dataclass(slots=True)
+class ReplicaProcess:
+    """One replica's process; `restart_at` (boottime) while it is down."""
+
+    name: str
+    status_port: int
+    process: subprocess.Popen[bytes] | None = None
+    restart_at: float | None = None
+    deaths: int = 0
+
+
+class LocalCluster:
+    """etcd, replicas and their engine on this machine. Start it from a thread that outlives it (see EtcdProcess).
+
+    Its etcd asks for the certificate of `credentials`. Not `guarded`, whoever reaches its ports may write: for measurements
+    and tests that read etcd with means of their own.
+    """
+
+    def __init__(self, options: DevOptions, *, guarded: bool = True) -> None:
+        self.options = options
+        self.data_dir = options.data_dir.expanduser().absolute()
+        self.clock = SystemClock()
+        self.state_dir = self.data_dir / "attempts"
+        self.credentials = DevCredentials(self.data_dir / "certificates", self.data_dir / "tally.toml") if guarded else None
+        self.etcd = EtcdProcess(
+            find_etcd(),
+            EtcdConfig(
+                self.data_dir / "etcd",
+                options.etcd_port,
+                options.etcd_port + 1,
+                log_file=self.data_dir / "logs" / "etcd.log",
+                client_cert_auth=guarded,
+                peer_cert_auth=guarded,
+                **(self.credentials.server if self.credentials is not None else {}),
+            ),
+        )
+        _check_engine(options)
+        self.fake_cluster: FakeCluster | None = None
+        self.replicas = [ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)]
+        self._lock_file: int | None = None
+        self.is_told_to_stop = False
+
+    @property
+    def kubeconfig(self) -> Path:
+        """How the replicas reach the fake cluster."""
+        return self.data_dir / "kubeconfig"
+
+    @property
+    def endpoint(self) -> str:
+        """etcd's URL."""
+        return self.etcd.url
+
+    @property
+    def client_files(self) -> TlsFiles:
+        """The files that etcd asks a client for, by the names of the settings; none where it asks for none."""
+        return self.credentials.client if self.credentials is not None else {}
+
+    def start(self) -> None:
+        """Start etcd and the replicas. Raises DevError and EtcdFailed; on failure nothing is left running."""
+        self._lock_file = self._claim_data_dir()  # what another cluster uses is not ours to stop
+        try:
+            self._check_ports()
+            if self.credentials is not None:
+                self._make(self.credentials)
+            self.etcd.start()
+            if self.options.fake_cluster:
+                self._start_fake_cluster()
+            for replica in self.replicas:
+                self.start_replica(replica)
+        except BaseException:
+            self.stop()
+            raise
+
+    def start_replica(self, replica: ReplicaProcess) -> None:
+        """Start one replica's process; its log is appended to `logs/<name>.log` in the data directory."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
+        environment |= {
+            "TALLY_ETCD": self.endpoint,
+            **{variable_of(name): str(path) for name, path in self.client_files.items()},
+            "TALLY_CLUSTER": CLUSTER,
+            "TALLY_REPLICA": replica.name,
+            "TALLY_ENGINE": self.options.engine,
+            "TALLY_STATE_DIR": str(self.state_dir),
+            "TALLY_STATUS": f"127.0.0.1:{replica.status_port}",
+            **self.options.settings,
+        }
+        if self.fake_cluster is not None:
+            environment["TALLY_KUBECONFIG"] = str(self.kubeconfig)
+        with (self.data_dir / "logs" / f"{replica.name}.log").open("ab") as log:
+            replica.process = subprocess.Popen(
+                [sys.executable, "-m", "controller.cli.main", "controller"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for us; we end them in order
+                preexec_fn=_end_with_parent,  # nothing but one prctl
+            )
+        replica.restart_at = None
+
+    def tend(self) -> list[ReplicaProcess]:
+        """Restart replicas that have died, a second after; returns those that were found dead now.
+
+        Raises KeyboardInterrupt when the command was told to stop, and what interrupted it then was swallowed.
+        """
+        if self.is_told_to_stop:
+            raise KeyboardInterrupt
+        dead = []
+        for replica in self.replicas:
+            now = self.clock.boottime()
+            if replica.process is not None and replica.process.poll() is not None:
+                replica.process, replica.restart_at = None, now + RESTART_SECONDS
+                replica.deaths += 1
+                dead.append(replica)
+            elif replica.process is None and replica.restart_at is not None and now >= replica.restart_at:
+                self.start_replica(replica)
+        return dead
+
+    def client(self) -> Client:
+        """A client of this cluster."""
+        return Client(self.endpoint, cluster=CLUSTER, **self.client_files)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the data directory, and so what runs on it, is this cluster's: from `start` until `stop`."""
+        return self._lock_file is not None
+
+    def stop(self) -> None:
+        """End replicas, then what the tasks have running, then etcd; everything that was started here is gone after it."""
+        if self._lock_file is None:
+            return
+        running = [replica.process for replica in self.replicas if replica.process is not None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if running and self.options.engine == "process" and self.state_dir.exists():
+            engine = ProcessEngine(self.state_dir, CLUSTER, self.clock)
+            engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
+            for installation in engine.further_installations():  # the folder is ours, whichever etcd's attempts it has
+                engine.bind(installation)
+                engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
+            engine.close()
+        if self.fake_cluster is not None:
+            self.fake_cluster.stop()
+        self.etcd.stop()
+        os.close(self._lock_file)
+        self._lock_file = None
+
+    def _start_fake_cluster(self) -> None:
+        """With etcd's certificate, since kubectl sends its token over TLS alone."""
+        from controller.dev.fake_kubernetes import FakeCluster
+
+        context, ca_file = None, ""
+        if self.credentials is not None:
+            files = self.credentials.server
+            context, ca_file = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files["ca_file"]
+            context.load_cert_chain(files["cert_file"], files["key_file"])
+        self.fake_cluster = FakeCluster(token=secrets.token_urlsafe(), tls=context).start()
+        self.fake_cluster.kubeconfig(self.kubeconfig, ca_file=ca_file)
+
+    def _claim_data_dir(self) -> int:
+        """One `tally dev` a directory, and none on a directory that a newer version or another program wrote; the lock's file."""
+        try:
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # logs and attempts are nobody else's to read
+            (self.data_dir / "logs").mkdir(exist_ok=True)
+            lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DevError(f"{self.data_dir} cannot be written ({error.strerror}): choose another --data-dir") from error
+        try:
+            self._lock(lock)
+            self._check_version()
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
+
+    def _make(self, credentials: DevCredentials) -> None:
+        try:
+            credentials.make({"etcd": self.endpoint, "cluster": CLUSTER})
+        except (OSError, UnicodeEncodeError) as error:
+            why = f"no certificates can be kept in {self.data_dir} ({error}): choose another --data-dir"
+            raise DevError(why) from error
+
+    def _lock(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.pread(lock, 32, 0).decode(errors="replace").strip()
+            raise DevError(
+                f"another `tally dev` (pid {pid or 'unknown'}) uses {self.data_dir}: stop it, or choose another --data-dir"
+            ) from None
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _check_version(self) -> None:
+        marker = self.data_dir / "version.json"
+        if not marker.exists():
+            marker.write_text(json.dumps({"data_version": DATA_VERSION}) + "\n")
+        try:
+            version = json.loads(marker.read_text())["data_version"]
+        except (ValueError, KeyError, TypeError):
+            raise DevError(f"{marker} cannot be read: move {self.data_dir} away, or choose another --data-dir") from None
+        if version != DATA_VERSION:
+            raise DevError(
+                f"{self.data_dir} was written by another version of Tally (data version {version}, this one has {DATA_VERSION}): "
+                "move it away, or choose another --data-dir"
+            )
+
+    def _check_ports(self) -> None:
+        for replica in self.replicas:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", replica.status_port))
+                except OSError as error:
+                    raise DevError(
+                        f"port {replica.status_port}, of replica {replica.name}'s status endpoint, cannot be used "
+                        f"({error.strerror}): stop what uses it, or choose other ports with --status-port"
+                    ) from error
+
+
+def _check_engine(options: DevOptions) -> None:
+    if options.fake_cluster and options.engine != "kubernetes":
+        raise DevError(f"--fake-cluster is for --engine kubernetes, not for --engine {options.engine}")
+
+
+def _end_with_parent() -> None:
+    """In the child: end when the parent does, however it ended; SIGKILL would leave the leader's key until its lease expires."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

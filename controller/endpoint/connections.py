@@ -1,0 +1,234 @@
+"""One connection to the status endpoint, bounded in every direction, whatever its peer does (fault 9).
+
+Bounds: how many there are, the time of TLS's handshake and of a request, the size of a request, idle keep-alive, and how
+slowly an answer may be taken. When there are as many as may be, the one that has waited longest for its next request gives
+way to a new one: a thousand idle connections cannot keep a probe out. They count from when they are accepted, before TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from controller.endpoint.access import Access
+from controller.endpoint.problems import Problem
+from controller.endpoint.stream import Page
+
+MAX_CONNECTIONS = 512
+MAX_HEAD_BYTES = 16 * 1024
+MAX_REQUEST_BYTES = 64 * 1024  # with a body, which nobody here reads
+REQUEST_SECONDS = 10.0  # for a client to send its request, and for a TLS handshake
+LOOK_SECONDS = 10.0  # an answer of which nothing is taken for so long is given up
+CERTIFIED = "tally.certified"  # in a request's state: whether its connection has a certificate that the client authority signed
+CONNECTION = "tally.connection"  # in a request's state: its StatusProtocol
+CLOSE_SECONDS = 2.0  # for a peer's word that it has closed its side of TLS
+
+# On every answer, also to what is no request. No Strict-Transport-Security: it would hold for every port of the host's name.
+PROTECTION = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # the live page has its own
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.ERROR)  # uvicorn warns of each request that it cannot parse: whoever sends rubbish would fill the log
+
+
+class Door:
+    """What the connections of one server share. `waiting` has those that are not being answered, the longest first."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.waiting: dict[StatusProtocol, None] = {}
+
+
+class StatusProtocol(H11Protocol):
+    """See the module's docstring. uvicorn makes one for each connection, and parses and answers HTTP in it.
+
+    `transport` is what uvicorn writes to: under TLS not the one that was accepted, and only there once TLS stands.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state | {CONNECTION: self}, _loop)
+        self.logger = _log
+        self._door = door
+        self._accepted: asyncio.Transport | None = None
+        self._securing: asyncio.Task[None] | None = None
+        self._is_open = False  # uvicorn knows of it
+        self._early = b""  # came with the last message of the handshake
+        self._overdue: asyncio.TimerHandle | None = None
+        self._look_again: asyncio.TimerHandle | None = None
+        self._received = 0  # bytes since the last request began
+        self._untaken_before = 0
+        self._took = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        self._accepted = transport
+        if not self._finds_room():
+            transport.abort()
+            return
+        self.connections.add(self)
+        self._expect_request()
+        self._look()
+        if self._door.access.tls is None:
+            self._open(transport)
+        else:
+            transport.pause_reading()  # what comes is for TLS
+            self._securing = self.loop.create_task(self._secure(transport))
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if not self._is_open:
+            self._early += data
+            return
+        before = self.cycle
+        super().data_received(data)
+        self._received = len(data) + (self._received if self.cycle is before else 0)
+        if self._received > MAX_REQUEST_BYTES:
+            self._cut()
+        elif self._is_answering():
+            self._door.waiting.pop(self, None)
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._took = True
+        if self._is_open:
+            super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._forget()
+        if self._is_open:
+            super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what it cannot parse. `msg` is its word, of which the peer can make nothing."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # in the midst of the answer to what came before
+            self._cut()
+            return
+        answer = Problem(HTTPStatus.BAD_REQUEST, f"this is no HTTP request that can be parsed: {msg}").response()
+        headers = [*answer.raw_headers, *((name.encode(), value.encode()) for name, value in PROTECTION.items())]
+        head = h11.Response(status_code=answer.status_code, headers=[*headers, (b"Connection", b"close")], reason=b"Bad Request")
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn when an answer was written."""
+        self._expect_request()
+        super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server stops."""
+        if self._is_open:
+            super().shutdown()
+        else:
+            self._cut()
+
+    def write_page(self, page: Page) -> bool:
+        """Write a part of the answer that is under way; see `stream.Write`."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(page.plain if self.scope["http_version"] == "1.0" else page.chunk)
+        return True
+
+    # -- bounds ------------------------------------------------------------------------------------------------------
+
+    def _finds_room(self) -> bool:
+        if len(self.connections) < MAX_CONNECTIONS:
+            return True
+        longest = next(iter(self._door.waiting), None)
+        if longest is not None:
+            longest._cut()
+        return longest is not None
+
+    async def _secure(self, accepted: asyncio.Transport) -> None:
+        assert self._door.access.tls is not None
+        try:
+            secured = await self.loop.start_tls(
+                accepted,
+                self,
+                self._door.access.tls,
+                server_side=True,
+                ssl_handshake_timeout=REQUEST_SECONDS,
+                ssl_shutdown_timeout=CLOSE_SECONDS,
+            )
+        except OSError:  # no TLS, not in time (TimeoutError), or cut: whoever it was knows best, and may do it often
+            self._cut()
+            return
+        assert secured is not None
+        self.app_state = {**self.app_state, CERTIFIED: bool(secured.get_extra_info("peercert"))}
+        self._open(secured)
+        if self._early:
+            early, self._early = self._early, b""
+            self.data_received(early)
+
+    def _open(self, transport: asyncio.Transport) -> None:
+        self._is_open = True
+        super().connection_made(transport)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_request(self) -> None:
+        self._door.waiting.pop(self, None)
+        self._door.waiting[self] = None
+        if self._overdue is not None:
+            self._overdue.cancel()
+        self._overdue = self.loop.call_later(REQUEST_SECONDS, self._cut_if_late)
+
+    def _cut_if_late(self) -> None:
+        if self._is_answering():
+            return
+        if self._untaken():  # of the answer before: `_look` judges that
+            self._expect_request()
+        else:
+            self._cut()
+
+    def _look(self) -> None:
+        """Cut a peer that has taken nothing of what waits for it since the last look."""
+        untaken = self._untaken()
+        if 0 < self._untaken_before <= untaken and not self._took:
+            self._cut()
+            return
+        self._untaken_before, self._took = untaken, False
+        self._look_again = self.loop.call_later(LOOK_SECONDS, self._look)
+
+    def _untaken(self) -> int:
+        """Bytes that were written, and that the kernel has not taken yet since the peer does not."""
+        assert self._accepted is not None
+        above = self.transport.get_write_buffer_size() if self._is_open and self.transport is not self._accepted else 0
+        return above + self._accepted.get_write_buffer_size()
+
+    def _cut(self) -> None:
+        self._forget()
+        if self._accepted is not None:
+            self._accepted.abort()
+
+    def _forget(self) -> None:
+        self.connections.discard(self)
+        self._door.waiting.pop(self, None)
+        for timer in (self._overdue, self._look_again):
+            if timer is not None:
+                timer.cancel()
+        if self._securing is not None and self._securing is not asyncio.current_task(self.loop):
+            self._securing.cancel()

@@ -1,0 +1,312 @@
+"""What is wrong, in words, and what to do about it: the notices on top of the live page.
+
+Each names one trouble that the replica can see from where it stands. `critical` means that Tally does not do its work, or
+not as promised; `warning`, that somebody should look; `info` explains, and leaves all well.
+
+A cause stands above what follows from it, and what it explains is left out: who does not hear of etcd knows nothing of the
+leader, and who does not hear of the leader knows nothing of its engine. What is told of the past carries its age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from controller.core.model.lifecycle import WAITING
+from controller.core.model.model import World
+from controller.core.model.printable import counted
+from controller.core.model.resources import ZERO
+from controller.endpoint.replicas import ReplicaSummary
+from controller.endpoint.verdicts import AuditSummary
+from controller.views.explain import span
+from controller.views.freshness import Freshness
+from controller.views.overview import Holding
+from controller.views.replica import Facts
+
+STUCK_SECONDS = 15.0  # a task that could be admitted is, within milliseconds, when all is well
+TAKE_OVER_SECONDS = 15.0  # for a new leader to hear of its engine
+
+
+class Severity(StrEnum):
+    """Worst first."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    INFO = "info"
+    OK = "ok"
+
+
+class Notice(Struct, frozen=True, kw_only=True):
+    """One trouble. `code` is a fixed word; `action` says what to do, and is "" when nothing needs to be done.
+
+    `age_seconds`: of a silence, for how long; of what is known of the past alone, how long ago it was so; else null.
+    """
+
+    severity: Severity
+    code: str
+    title: str
+    detail: str
+    action: str
+    age_seconds: float | None = None
+
+
+class _Words(NamedTuple):
+    """What a notice says; in braces stands what each time is another."""
+
+    severity: Severity
+    title: str
+    detail: str
+    action: str
+
+
+_CRITICAL, _WARNING, _INFO = Severity.CRITICAL, Severity.WARNING, Severity.INFO
+STORE = "store-unreachable"
+_WORDS = {
+    # The deepest cause first: so they stand on the page, among those of one severity.
+    STORE: _Words(
+        _CRITICAL,
+        "This replica hears nothing of etcd",
+        "What is shown is of before that. While no replica reaches etcd, nothing is admitted, stopped or recorded, and what runs "
+        "goes on.{told}",
+        "Run `tally check` for etcd's own state, and look at another replica meanwhile.",
+    ),
+    "loop-stuck": _Words(
+        _CRITICAL,
+        "This replica's control loop is stuck",
+        "{seen}. What is shown is of before that.",
+        "Restart this replica, and keep its log: this is a fault of Tally.",
+    ),
+    "no-leader": _Words(
+        _CRITICAL,
+        "No replica leads",
+        "Running tasks go on, but nothing is admitted, stopped or recorded until a leader is elected.",
+        "A take-over lasts a few seconds. If it stays so: see that replicas run (`tally get replicas`) and that etcd has a quorum "
+        "(`tally check`).",
+    ),
+    "leader-silent": _Words(
+        _CRITICAL,
+        "The leader, {id}, is not heard of",
+        "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd. Another takes over once its "
+        "lease has ended.",
+        "See whether its process runs, and its log. If nobody takes over: `tally get replicas`, and `tally check`.",
+    ),
+    "replica-silent": _Words(
+        _WARNING,
+        "Replica {id} is not heard of",
+        "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd.",
+        "See whether its process runs, and its log. It is not shown any more once its registration has expired.",
+    ),
+    "replica-behind": _Words(
+        _WARNING,
+        "Replica {id} is {age} behind",
+        "It hears nothing of etcd, and would answer with old data.",
+        "Look at its log, and at its way to etcd.",
+    ),
+    "engine-silent": _Words(
+        _CRITICAL,
+        "The engine does not answer the leader",
+        "{id} could not list the attempts {since}. Nothing is admitted and no end is concluded; what runs goes on.",
+        "See that the engine is up (the Kubernetes API, the Docker daemon) and that the leader may use it: `tally check`.",
+    ),
+    "other-engine": _Words(
+        _WARNING,
+        "Replica {id} does not campaign",
+        "It follows and answers reads, but must not lead: {problem}.",
+        "Start it with the recorded engine (`tally engine show`), or change the record: `tally engine adopt`.",
+    ),
+    "audit-findings": _Words(
+        _CRITICAL,
+        "The audit found {found}",
+        "Records and engine did not agree with what Tally promises, when {id} looked {age} ago.",
+        "Run `tally audit`: it names each, its likely cause, and the repair.",
+    ),
+    "ledger-drift": _Words(
+        _CRITICAL,
+        "The ledger of pool {pool} does not fit its holds",
+        "The ledger says {ledger}, the tasks hold {held}.",
+        "Run `tally audit`: it says which, and how to repair it.",
+    ),
+    "queue-stuck": _Words(
+        _CRITICAL,
+        "The queue of pool {pool} is stuck",
+        "{id} fits and has its turn for {age}, but is not admitted.",
+        "See `tally explain {id}` and the leader's log; `tally step-down` lets another replica lead.",
+    ),
+    "attempts-lost": _Words(
+        _WARNING,
+        "{lost} lost, with resources held",
+        "Nothing proves that they stopped (that of {example}, say): nothing is freed, and nothing runs again.",
+        "See why with `tally explain NAME`. If you know that it no longer runs: `tally confirm-stopped NAME`.",
+    ),
+    "quarantined": _Words(
+        _WARNING,
+        "{records} set aside",
+        "They cannot be read or worked on, and nothing is done with what they belong to. All others go on.",
+        "`tally audit` names the keys, and says what mends them.",
+    ),
+    "undefined-pool": _Words(
+        _WARNING,
+        "Tasks wait for a pool that is not defined: {pools}",
+        "They are admitted once it is.",
+        "Define it with `tally apply -f pool.yaml`, or cancel them.",
+    ),
+    "never-fits": _Words(
+        _WARNING,
+        "Nothing that waits fits into pool {pool}",
+        "{waiting} waiting, and nothing is held: they ask for more than the pool has.",
+        "Raise the pool's capacity (`tally apply`), or cancel them.",
+    ),
+    "paused": _Words(
+        _INFO,
+        "Pool {pool} is paused",
+        "{waiting} waiting; what runs goes on.",
+        "Apply its definition with `paused: false` to admit again.",
+    ),
+    "overcommitted": _Words(
+        _INFO,
+        "Pool {pool} is overcommitted: {resources}",
+        "Its capacity was lowered, or it was removed, while tasks ran. It ends as they finish.",
+        "",
+    ),
+    "single-replica": _Words(
+        _INFO, "Only one replica runs", "Nobody can take over if it fails.", "Start others for production: three is usual."
+    ),
+    "mixed-versions": _Words(_INFO, "Replicas of different versions run", "{versions}: an update is under way.", ""),
+}
+
+
+def _notice(code: str, severity: Severity | None = None, age_seconds: float | None = None, **words: str) -> Notice:
+    """The one shape of all notices: `words` fill the braces."""
+    usual, *texts = _WORDS[code]
+    title, detail, action = (str(text).format(**words) for text in texts)
+    return Notice(severity=severity or usual, code=code, title=title, detail=detail, action=action, age_seconds=age_seconds)
+
+
+def diagnose(
+    world: World,
+    facts: Facts,
+    holding: Mapping[str, Holding],
+    next_of: Mapping[str, tuple[str, float]],
+    replicas: Sequence[ReplicaSummary],
+    leads_for: float | None,
+    audit: AuditSummary | None,
+) -> list[Notice]:
+    """All that is to be told, the deepest cause first, then the worst.
+
+    `next_of` has each pool's next task and for how long it was that; `leads_for`, for how many seconds the leader has led.
+    """
+    causes = list(_of_this_replica(facts))
+    hears = not causes
+    if hears:
+        causes += _of_office(facts, replicas, leads_for)
+        admits = not causes
+        causes += _of_replicas(facts, replicas)
+    told = [] if audit is None or not audit.wrong else [_of_audit(audit)]
+    for pool in sorted({*holding, *world.ledgers}):
+        told += _of_ledger(world, pool, holding.get(pool, Holding()))
+    for pool, (task_id, seconds) in next_of.items():
+        told += _of_queue(world, pool, task_id, seconds if hears and admits else 0.0)
+    told += _of_tasks(world, holding)
+    if not hears:
+        told = [replace(notice, age_seconds=round(facts.staleness_seconds, 1)) for notice in told]
+    depth, severities = list(_WORDS), list(Severity)
+    order = lambda notice: (severities.index(notice.severity), depth.index(notice.code))  # noqa: E731
+    return sorted(causes + told, key=order) if hears else causes + sorted(told, key=order)
+
+
+def _of_this_replica(facts: Facts) -> Iterator[Notice]:
+    """Why it knows nothing of the present."""
+    failing = {check.name: check.detail for check in (*facts.live, *facts.ready) if not check.ok}
+    freshness = facts.rule.store.judge(facts.staleness_seconds)
+    if "store" in failing or freshness is not Freshness.FRESH:
+        severity = _WARNING if freshness is Freshness.STALE and "store" not in failing else _CRITICAL
+        why = failing.get("store", "").partition(": ")[2]
+        yield _notice(STORE, severity, round(facts.staleness_seconds, 1), told=f" It says: {why}." if why else "")
+    if "control-loop" in failing:
+        yield _notice("loop-stuck", seen=failing["control-loop"].capitalize())
+
+
+def _of_office(facts: Facts, replicas: Sequence[ReplicaSummary], leads_for: float | None) -> Iterator[Notice]:
+    """Why nothing is admitted: nobody leads, the leader is not heard of, or its engine does not answer it."""
+    if not facts.leader:
+        yield _notice("no-leader")
+    for leader in replicas:
+        if not leader.leads:
+            continue
+        silence = _silence(facts, leader)
+        if silence is not Freshness.FRESH:
+            severity = _CRITICAL if silence is Freshness.DEAD else _WARNING
+            yield _notice("leader-silent", severity, leader.age_seconds, id=leader.id)
+            continue
+        taking_over = leader.phase == "taking-over"
+        late = taking_over and leads_for is not None and leads_for > TAKE_OVER_SECONDS
+        silent = leader.engine_answers is False or leader.engine_freshness is Freshness.DEAD
+        if silent and (late or not taking_over):
+            age = leader.engine_age_seconds
+            since = "since this term began" if late else "at its last attempt" if age is None else f"for {span(age)}"
+            yield _notice("engine-silent", id=leader.id, since=since)
+
+
+def _silence(facts: Facts, replica: ReplicaSummary) -> Freshness:
+    """Of the time in which others were heard of, and it was not: when etcd falls silent, no replica is blamed for it."""
+    return facts.rule.replica.judge(facts.replica_ages.get(replica.id, 0.0) - facts.staleness_seconds)
+
+
+def _of_replicas(facts: Facts, replicas: Sequence[ReplicaSummary]) -> Iterator[Notice]:
+    """What the replicas tell of themselves."""
+    for replica in replicas:
+        if not replica.leads and _silence(facts, replica) is not Freshness.FRESH:
+            yield _notice("replica-silent", age_seconds=replica.age_seconds, id=replica.id)
+        if replica.engine_problem:
+            yield _notice("other-engine", id=replica.id, problem=replica.engine_problem)
+        behind = replica.behind_seconds
+        if behind is not None and facts.rule.store.judge(behind) is Freshness.DEAD:
+            yield _notice("replica-behind", id=replica.id, age=span(behind))
+    if len(replicas) == 1:
+        yield _notice("single-replica")
+    versions = sorted({replica.version for replica in replicas if replica.version})
+    if len(versions) > 1:
+        yield _notice("mixed-versions", versions=", ".join(versions))
+
+
+def _of_audit(audit: AuditSummary) -> Notice:
+    return _notice("audit-findings", found=counted(audit.wrong, "contradiction"), id=audit.replica, age=span(audit.age_seconds))
+
+
+def _of_tasks(world: World, holding: Mapping[str, Holding]) -> Iterator[Notice]:
+    lost = sum(holds.lost for holds in holding.values())
+    if lost:
+        example = next(holds.lost_example for holds in holding.values() if holds.lost)
+        yield _notice("attempts-lost", lost=counted(lost, "attempt"), example=example)
+    if world.quarantine:
+        yield _notice("quarantined", records=counted(len(world.quarantine), "record"))
+    waiting = {pool: number for (pool, state), number in world.counts.items() if number and state in WAITING}
+    undefined = sorted(pool for pool in waiting if pool not in world.pools and ("pools", (pool,)) not in world.quarantine)
+    if undefined:
+        named = ", ".join(undefined[:3]) + (f" and {len(undefined) - 3} more" if len(undefined) > 3 else "")
+        yield _notice("undefined-pool", pools=named)
+
+
+def _of_ledger(world: World, pool: str, holds: Holding) -> Iterator[Notice]:
+    ledger, record = world.ledger(pool).held, world.pools.get(pool)
+    # A status that cannot be read may hold what the ledger has more than the sum.
+    explained = any(kind == "states" for kind, _ in world.quarantine) and not holds.held.exceeding(ledger)
+    if not world.pool_is_frozen(pool) and ledger != holds.held and not explained:
+        yield _notice("ledger-drift", pool=pool, ledger=str(ledger), held=str(holds.held))
+    over = ledger.exceeding(record.pool.capacity if record is not None else ZERO)
+    if over:
+        yield _notice("overcommitted", pool=pool, resources=", ".join(over))
+
+
+def _of_queue(world: World, pool: str, task_id: str, seconds: float) -> Iterator[Notice]:
+    record, waiting = world.pools.get(pool), len(world.queue(pool))
+    if task_id and seconds > STUCK_SECONDS:
+        yield _notice("queue-stuck", pool=pool, id=task_id, age=span(seconds))
+    elif record is not None and record.pool.paused and waiting:
+        yield _notice("paused", pool=pool, waiting=counted(waiting, "task"))
+    elif record is not None and waiting and not task_id and not world.ledger(pool).held:
+        yield _notice("never-fits", pool=pool, waiting=counted(waiting, "task"))

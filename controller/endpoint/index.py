@@ -1,0 +1,129 @@
+"""Tasks in an order, by pool and state: a page costs what it returns, not what is stored.
+
+Made when the first page is asked for, and brought up to the model with each further one, by whoever asks: the model's thread
+only notes which tasks have changed. When so many have that it is as well to begin anew, or nobody asks any more, it is
+forgotten. Building takes the model SCAN tasks at a time, so that it keeps nothing waiting.
+
+It knows what the store's watch has brought. A leader's model has its own commits a moment earlier: a task is found in the
+state that it had, and shown in the one that it has if that was asked for as well.
+
+One index has the order of names, and so those of pools and of states, whose groups it puts one after the other; another one
+has the order of submission. Who never asks for an order does not pay for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from heapq import merge
+from itertools import islice
+
+from sortedcontainers import SortedList
+
+from controller.core.model.lifecycle import State
+from controller.core.model.model import World
+from controller.core.model.records import Change, Task
+from controller.endpoint.documents import is_listed
+from controller.endpoint.order import By, Entry, Position, Sort
+
+SCAN = 1000  # tasks that are looked at without letting go of the model
+FORGOTTEN = 10_000  # changed tasks, or as many as are indexed, after which all is looked at anew
+
+Place = tuple[str, State | None]
+"""A pool, and a state; None for a task whose status does not parse."""
+
+
+class TaskIndex:
+    """See the module's docstring. A Listener; `find` is for any thread."""
+
+    def __init__(self, reading: Callable[[], AbstractContextManager[World]], *, by_submission: bool = False) -> None:
+        self._reading = reading
+        self._by_submission = by_submission
+        self._using = threading.Lock()  # taken before the model, never while it is held
+        self._groups: dict[Place, SortedList] = {}  # guarded by `_using`, as is `_places`
+        self._places: dict[str, tuple[Place, Entry]] = {}  # Invariant: each task stands in the group of its place, as its entry
+        # Changed since the last look; None: too many, or nobody has looked yet. Guarded by the model.
+        self._changed: dict[str, None] | None = None
+
+    def reloaded(self, revision: int) -> None:  # noqa: ARG002  # whatever it is
+        """See Listener."""
+        self._changed = None
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:  # noqa: ARG002  # as above
+        """See Listener."""
+        if self._changed is None:
+            return
+        self._changed.update((change.names[0], None) for change in changes if change.kind in ("tasks", "states", "requests"))
+        if len(self._changed) > max(FORGOTTEN, len(self._places)):
+            self._changed = None
+
+    def find(
+        self, sort: Sort, after: Position | None, pool: str | None, states: Collection[State] | None, search: str, limit: int
+    ) -> list[Position]:
+        """At most `limit` tasks after `after` of that pool, in one of these states, whose id contains `search`; in order.
+
+        `sort` is one of the orders that this index has.
+        """
+        with self._using:
+            self._catch_up()
+            sections: dict[str | int, list[SortedList]] = {}
+            for (its_pool, state), group in self._groups.items():
+                if (pool is None or its_pool == pool) and (states is None or state in states):
+                    sections.setdefault(sort.section(its_pool, state), []).append(group)
+            return list(islice(_in_order(sort, sections, after, search), limit))
+
+    def _catch_up(self) -> None:
+        with self._reading() as world:
+            changed, self._changed = self._changed, {}
+            if changed is None:
+                changed = dict.fromkeys(world.tasks)
+                self._groups, self._places = {}, {}
+        joined: dict[Place, list[Entry]] = {}
+        for task_id, stands in self._placed(iter(changed)):
+            stood = self._places.pop(task_id, None)
+            if stands is not None:
+                self._places[task_id] = stands
+            if stood == stands:
+                continue
+            if stood is not None:
+                self._groups[stood[0]].remove(stood[1])
+            if stands is not None:
+                joined.setdefault(stands[0], []).append(stands[1])
+        for place, entries in joined.items():
+            self._groups.setdefault(place, SortedList()).update(entries)
+        for place in [place for place, group in self._groups.items() if not group]:
+            del self._groups[place]
+
+    def _placed(self, ids: Iterator[str]) -> Iterator[tuple[str, tuple[Place, Entry] | None]]:
+        """Where these tasks stand now, None for one that is gone."""
+        while chunk := list(islice(ids, SCAN)):
+            with self._reading() as world:
+                places = [self._place(world.tasks.get(task_id)) for task_id in chunk]
+            yield from zip(chunk, places, strict=True)
+
+    def _place(self, task: Task | None) -> tuple[Place, Entry] | None:
+        if task is None or not is_listed(task):
+            return None
+        # The first is one tuple for many tasks.
+        place = task.counted or (task.pool, None if "states" in task.frozen else task.state)
+        return place, (task.submitted_at if self._by_submission else 0.0, task.id)
+
+
+def _in_order(
+    sort: Sort, sections: Mapping[str | int, Sequence[SortedList]], after: Position | None, search: str
+) -> Iterator[Position]:
+    turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)  # within a pool or a state names always rise
+    for section in sorted(sections, reverse=sort.descending):
+        begins = None
+        if after is not None and section == after.section:
+            begins = after.entry
+        elif after is not None and (section < after.section) is not sort.descending:  # type: ignore[operator]  # both of one kind
+            continue
+        if turned:
+            found = (group.irange(maximum=begins, inclusive=(True, False), reverse=True) for group in sections[section])
+        else:
+            found = (group.irange(minimum=begins, inclusive=(False, True)) for group in sections[section])
+        for entry in merge(*found, reverse=turned):
+            if search in entry[1]:
+                yield Position(section, entry)

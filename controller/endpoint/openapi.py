@@ -1,0 +1,97 @@
+"""The OpenAPI 3.1 document, made of the route table: what is served and what is described cannot differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from controller import __version__
+from controller.endpoint.problems import CONTENT_TYPE, ProblemDocument
+from controller.endpoint.query import MIN_REVISION, WAIT, Parameter
+from controller.endpoint.route import Route
+
+HEADERS = {
+    "Tally-Revision": ("The store's revision that the model had applied before it was read.", {"type": "integer", "minimum": 0}),
+    "Tally-Role": ("What this replica is.", {"type": "string", "enum": ["leader", "follower"]}),
+    "Tally-Leader-Known": ("Whether this replica knows of a leader.", {"type": "string", "enum": ["true", "false"]}),
+    "Tally-Staleness-Seconds": ("Seconds since the model was last known to be current.", {"type": "number", "minimum": 0}),
+}
+_REF = "#/components/schemas/{name}"
+_ANY_OF: list[dict[str, list[str]]] = [
+    {},
+    {"token": []},
+    {"password": []},
+    {"certificate": []},
+]  # {}: a replica need not ask for any
+_UNAUTHORIZED = {
+    "description": "The replica asks for a token or a certificate, and the request has none that it knows.",
+    "headers": {"WWW-Authenticate": {"description": "How a token may be given.", "schema": {"type": "string"}}},
+    "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(name=ProblemDocument.__name__)}}},
+}
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """The whole document, as builtins."""
+    answers = [route.answer for route in routes if route.answer is not None]
+    schemas, components = msgspec.json.schema_components([*answers, ProblemDocument], ref_template=_REF)
+    by_type = dict(zip(map(str, answers), schemas, strict=False))  # the last schema is the problem's
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tally status",
+            "version": __version__,
+            "summary": "What a replica knows of tasks, pools and leadership. Read-only.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {route.path: {"get": _operation(route, by_type.get(str(route.answer)))} for route in routes},
+        "components": {
+            "schemas": components,
+            "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()},
+            "responses": {"Unauthorized": _UNAUTHORIZED},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "A token of the replica's `status_token_file`."},
+                "password": {"type": "http", "scheme": "basic", "description": "The token as password, under any name."},
+                "certificate": {"type": "mutualTLS", "description": "Signed by the replica's `status_client_ca_file`."},
+            },
+        },
+    }
+
+
+def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
+    problems = dict(route.problems)
+    parameters = [*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ())]
+    if parameters:
+        problems[HTTPStatus.BAD_REQUEST] = "A parameter is unknown or does not hold; `parameter` names it."
+    if route.reads_model:
+        problems[HTTPStatus.PRECONDITION_FAILED] = "min_revision was not reached within `wait`."
+        problems[HTTPStatus.SERVICE_UNAVAILABLE] = "The replica has not loaded the records yet."
+    responses = {"200": _response("As asked for.", route.content_type, schema or {"type": "string"})}
+    for status, text in sorted(problems.items()):
+        responses[str(status.value)] = _response(text, CONTENT_TYPE, {"$ref": _REF.format(name=ProblemDocument.__name__)})
+    if not route.is_probe:
+        responses["401"] = {"$ref": "#/components/responses/Unauthorized"}
+    named = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    return {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "parameters": named + [_parameter(parameter) for parameter in parameters],
+        "responses": responses,
+        "security": [] if route.is_probe else _ANY_OF,
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    described = {"name": parameter.name, "in": "query", "description": parameter.description, "schema": dict(parameter.schema)}
+    return {**described, "explode": False} if parameter.schema["type"] == "array" else described
+
+
+def _response(text: str, content_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
+    return {"description": text, "headers": headers, "content": {content_type.partition(";")[0]: {"schema": schema}}}

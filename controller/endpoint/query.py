@@ -1,0 +1,176 @@
+"""Parameters of the status endpoint: each is its schema for the OpenAPI document and its parser, side by side."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from controller.core.model.lifecycle import State
+from controller.endpoint.order import SORTS, Sort, parse_token
+from controller.endpoint.problems import Problem
+from controller.views.selector import TERM, InvalidSelector, Requirement, parse_selector
+
+MAX_LIMIT = 500
+MAX_WAIT_SECONDS = 30.0
+MAX_REVISION = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter. `parse` raises ValueError with what would be right; `default` stands for one that is not given."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    parse: Callable[[str], Any]
+    default: Any = None
+
+
+def parse_parameters(known: Iterable[Parameter], given: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """All parameters by name. Raises Problem (400), naming the parameter that is unknown, doubled or does not hold."""
+    by_name = {parameter.name: parameter for parameter in known}
+    values: dict[str, Any] = {}
+    for name, text in given:
+        if name not in by_name:
+            choice = f"known here are {', '.join(by_name)}" if by_name else "none is known here"
+            raise _bad(name, f"there is no parameter {name[:80]!r}: {choice}")
+        if name in values:
+            raise _bad(name, f"{name} is given twice: give it once")
+        try:
+            values[name] = by_name[name].parse(text)
+        except ValueError as error:
+            raise _bad(name, f"{name} is {text[:80]!r}: {error}") from None
+    return {parameter.name: parameter.default for parameter in by_name.values()} | values
+
+
+def parse_flag(text: str) -> bool:
+    """`?verbose` alone means true."""
+    if text in ("", "1", "true"):
+        return True
+    if text in ("0", "false"):
+        return False
+    raise ValueError("expected nothing, true or false")
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers in plain digits."""
+
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or len(text) > 19 or not low <= int(text) <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def parse_wait(text: str) -> float:
+    """Seconds to wait."""
+    if re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", text):
+        seconds = float(text)
+        if math.isfinite(seconds) and 0 <= seconds <= MAX_WAIT_SECONDS:
+            return seconds
+    raise ValueError(f"expected seconds from 0 to {MAX_WAIT_SECONDS:g}")
+
+
+def parse_states(text: str) -> frozenset[State]:
+    """States, separated by commas."""
+    names = {state.value: state for state in State}
+    try:
+        return frozenset(names[name] for name in text.split(","))
+    except KeyError:
+        raise ValueError(f"expected states separated by commas, of {', '.join(names)}") from None
+
+
+def parse_labels(text: str) -> tuple[Requirement, ...]:
+    """A selector as kubectl takes it."""
+    try:
+        return parse_selector(text)
+    except InvalidSelector as error:
+        raise ValueError(str(error)) from None
+
+
+def parse_sort(text: str) -> Sort:
+    """An order, by its name."""
+    if text not in SORTS:
+        raise ValueError(f"expected one of {', '.join(SORTS)}")
+    return SORTS[text]
+
+
+def _bad(name: str, detail: str) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, detail, parameter=name)
+
+
+def _text(text: str) -> str:
+    if not 1 <= len(text) <= 253:
+        raise ValueError("expected 1 to 253 characters")
+    return text
+
+
+VERBOSE = Parameter(
+    "verbose", "List every check.", {"type": "string", "enum": ["", "1", "true", "0", "false"]}, parse_flag, default=False
+)
+MIN_REVISION = Parameter(
+    "min_revision",
+    "Answer only from a model that has applied this revision of the store, such as the one a write returned.",
+    {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
+    integer(0, MAX_REVISION),
+    default=0,
+)
+WAIT = Parameter(
+    "wait",
+    "Seconds to wait for min_revision.",
+    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
+    parse_wait,
+    default=0.0,
+)
+POOL = Parameter("pool", "Only tasks of this pool.", {"type": "string", "minLength": 1, "maxLength": 253}, _text)
+STATE = Parameter(
+    "state",
+    "Only tasks in these states, separated by commas.",
+    {"type": "array", "items": {"type": "string", "enum": [state.value for state in State]}, "minItems": 1},
+    parse_states,
+)
+LABEL = Parameter(
+    "label",
+    "Only tasks whose labels match, such as `team=blue,tier!=test,zone in (a,b),gpu,!spot`.",
+    {"type": "string", "pattern": f"^{TERM}(,{TERM})*$"},
+    parse_labels,
+    default=(),
+)
+SEARCH = Parameter(
+    "search",
+    "Only tasks whose id contains this text.",
+    {"type": "string", "minLength": 1, "maxLength": 253},
+    _text,
+    default="",
+)
+LIMIT = Parameter(
+    "limit",
+    "Tasks on a page.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 100},
+    integer(1, MAX_LIMIT),
+    default=100,
+)
+SORT = Parameter(
+    "sort",
+    "By what tasks are sorted; with - in the reverse order. States stand in the order of the lifecycle, and equals by name.",
+    {"type": "string", "enum": list(SORTS), "default": str(Sort())},
+    parse_sort,
+    default=Sort(),
+)
+CONTINUE = Parameter(
+    "continue",
+    "The `continue` of the page before, which had the same `sort`.",
+    {"type": "string", "pattern": "^([0-9a-f]{2}){1,1024}$"},
+    parse_token,
+)
+AFTER = Parameter(
+    "after",
+    "Begin after this revision; the header Last-Event-ID, when sent, counts instead. Without either, the stream begins now.",
+    {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
+    integer(0, MAX_REVISION),
+)

@@ -1,0 +1,150 @@
+"""All routes of the status endpoint."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from controller.endpoint import documents, query, summary
+from controller.endpoint.api import Api
+from controller.endpoint.route import Route
+
+_TEXT = "text/plain; charset=utf-8"
+_UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
+
+ROUTES: tuple[Route, ...] = (
+    Route("/", "page", "The live page.", Api.page, "text/html; charset=utf-8", in_loop=True, strict=False),
+    Route(
+        "/livez",
+        "livez",
+        "Whether this process should go on; restart it when not.",
+        Api.livez,
+        _TEXT,
+        parameters=(query.VERBOSE,),
+        problems={_UNAVAILABLE: "A check fails; `checks` says which."},
+        in_loop=True,
+        is_probe=True,
+        strict=False,
+    ),
+    Route(
+        "/readyz",
+        "readyz",
+        "Whether this replica should be asked for data.",
+        Api.readyz,
+        _TEXT,
+        parameters=(query.VERBOSE,),
+        problems={_UNAVAILABLE: "A check fails; `checks` says which."},
+        in_loop=True,
+        is_probe=True,
+        strict=False,
+    ),
+    Route(
+        "/healthz",
+        "healthz",
+        "The same as /livez, under the older name.",
+        Api.livez,
+        _TEXT,
+        parameters=(query.VERBOSE,),
+        problems={_UNAVAILABLE: "A check fails; `checks` says which."},
+        in_loop=True,
+        is_probe=True,
+        strict=False,
+    ),
+    Route(
+        "/leader",
+        "isLeader",
+        "Whether this replica leads: 200 on the leader alone.",
+        Api.is_leader,
+        _TEXT,
+        problems={_UNAVAILABLE: "This replica does not lead."},
+        in_loop=True,
+        is_probe=True,
+        strict=False,
+    ),
+    Route(
+        "/metrics", "metrics", "Metrics for Prometheus.", Api.exposition, "text/plain; version=0.0.4; charset=utf-8", strict=False
+    ),
+    Route("/openapi.json", "openapi", "This API, as an OpenAPI document.", Api.openapi, answer=dict[str, Any], in_loop=True),
+    Route(
+        "/v1/summary",
+        "getSummary",
+        "All at a glance: leadership, replicas, tasks by state, pools, and what is wrong with what to do about it.",
+        Api.summary,
+        answer=summary.Summary,
+        reads_model=True,
+    ),
+    Route(
+        "/v1/tasks",
+        "listTasks",
+        "Tasks in pages, by name unless `sort` says otherwise. A page can be shorter than asked for only when it is the last.",
+        Api.tasks,
+        answer=documents.TaskList,
+        parameters=(query.POOL, query.STATE, query.LABEL, query.SEARCH, query.SORT, query.LIMIT, query.CONTINUE),
+        reads_model=True,
+    ),
+    Route(
+        "/v1/tasks/{id}",
+        "getTask",
+        "One task, with its spec and its history; values of environment variables are masked.",
+        Api.task,
+        answer=documents.TaskDocument,
+        problems={HTTPStatus.NOT_FOUND: "There is no such task."},
+        reads_model=True,
+    ),
+    Route(
+        "/v1/tasks/{id}/log",
+        "getTaskLog",
+        "What is kept of the output of a task's last attempt that ended, when it or its pool has `keep_logs`.",
+        Api.task_log,
+        answer=documents.LogDocument,
+        problems={
+            HTTPStatus.NOT_FOUND: "Nothing is kept of such a task.",
+            _UNAVAILABLE: "The store does not answer, or too many logs are being read.",
+        },
+        in_loop=True,
+    ),
+    Route("/v1/pools", "listPools", "All pools.", Api.pools, answer=documents.PoolList, reads_model=True),
+    Route(
+        "/v1/pools/{name}",
+        "getPool",
+        "One pool.",
+        Api.pool,
+        answer=documents.PoolDocument,
+        problems={HTTPStatus.NOT_FOUND: "There is no such pool."},
+        reads_model=True,
+    ),
+    Route("/v1/replicas", "listReplicas", "The registered replicas.", Api.replicas, answer=documents.ReplicaList, reads_model=True),
+    Route("/v1/leader", "getLeader", "Who leads.", Api.leader, answer=documents.LeaderDocument, reads_model=True),
+    Route(
+        "/v1/audit",
+        "getAudit",
+        "The invariants, checked against the store and the engine; answered again for a few seconds. `verdict` is ok, wrong, or "
+        "incomplete: nothing was found, and the engine does not answer.",
+        Api.audit,
+        answer=dict[str, Any],
+        problems={_UNAVAILABLE: "The store does not answer."},
+        in_loop=True,
+    ),
+    Route(
+        "/v1/events",
+        "streamEvents",
+        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; leader; gap when some were missed.",
+        Api.events,
+        "text/event-stream",
+        parameters=(query.AFTER,),
+        problems={
+            HTTPStatus.GONE: "Changes after that revision are not kept any more: list the tasks again.",
+            _UNAVAILABLE: "Too many streams are open.",
+        },
+        in_loop=True,
+    ),
+)
+
+ASSETS = Route(
+    "/static/{name}",
+    "asset",
+    "A part of the live page; no interface for others, and so not in the OpenAPI document.",
+    Api.page,
+    in_loop=True,
+    strict=False,
+)

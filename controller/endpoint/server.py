@@ -1,0 +1,262 @@
+"""The status endpoint's server: read-only, bounded in every direction, in a thread of its own (fault 9).
+
+Connections are bounded in number, time and size (see `connections`); handlers run in a few threads; streams have no queues
+(see `stream`). Anything but GET and HEAD is answered 405, whatever the path. Who may read is decided in `access`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
+from typing import cast
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controller.endpoint.access import Access, is_loopback
+from controller.endpoint.api import Api, ReadLog
+from controller.endpoint.connections import (
+    CERTIFIED,
+    MAX_CONNECTIONS,
+    MAX_HEAD_BYTES,
+    MAX_REQUEST_BYTES,
+    PROTECTION,
+    Door,
+    StatusProtocol,
+)
+from controller.endpoint.problems import Problem
+from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
+from controller.endpoint.route import Ask, Route
+from controller.endpoint.routes import ASSETS, ROUTES
+from controller.endpoint.stream import Feed
+from controller.errors import TallyError
+from controller.views.replica import Facts, ReplicaView
+
+MAX_WAITING = 128  # of requests that wait for a revision
+KEEP_ALIVE_SECONDS = 5
+UNACKNOWLEDGED_MILLISECONDS = 30_000  # after which a peer that takes nothing is cut off
+STOP_SECONDS = 3.0
+_READING = ("GET", "HEAD")
+_PROBES = frozenset(route.path for route in ROUTES if route.is_probe)
+_log = structlog.get_logger(__name__)
+
+
+class StatusAddressUnavailable(TallyError):
+    """The endpoint cannot listen where it was told to."""
+
+
+class StatusServer:
+    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`; `exposition` gives what /metrics shows,
+    `kept_log` what is kept of a task's output."""
+
+    def __init__(
+        self,
+        view: ReplicaView,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        exposition: Callable[[], bytes] = bytes,
+        access: Access | None = None,
+        kept_log: ReadLog = lambda _: None,
+    ) -> None:
+        self._view = view
+        self._access = access or Access()
+        self._address = (host, port)
+        self._feed = Feed()
+        self._api = Api(view, self._feed, ROUTES, exposition, kept_log)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._subscriptions: list[Callable[[], None]] = []
+        self.url = ""  # set by start
+
+    def start(self) -> None:
+        """Listen, and serve from now on. Raises StatusAddressUnavailable."""
+        listening = _listen(*self._address)
+        host, port = listening.getsockname()[:2]
+        scheme = "https" if self._access.tls is not None else "http"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        alone = is_loopback(host)
+        if not alone and not self._access.asks:
+            _log.warning(
+                "the status endpoint listens beyond this machine and asks nobody who he is: whoever reaches it may read all tasks; "
+                "set status_token_file or status_client_ca_file, or let the network keep others away",
+                url=self.url,
+            )
+        elif not alone and self._access.tls is None:
+            _log.warning("the status endpoint's token crosses the network in clear text: set status_cert_file", url=self.url)
+        self._subscriptions = [self._view.subscribe(listener) for listener in (self._feed, *self._api.indexes)]
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                application(self._api, self._access, checks_host=alone and not self._access.asks),
+                http=cast(type[asyncio.Protocol], partial(StatusProtocol, Door(self._access))),
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, name="tally-status", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End all streams and connections and the thread, within STOP_SECONDS; idempotent."""
+        for end in self._subscriptions:
+            end()
+        self._feed.close()
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(STOP_SECONDS)
+            if self._thread.is_alive():
+                _log.warning("status endpoint still running", url=self.url, waited_seconds=STOP_SECONDS)
+        self._api.close()  # not before: requests that are just arriving are still answered
+
+
+def application(api: Api, access: Access, *, checks_host: bool) -> ASGIApp:
+    """The routes as an ASGI application, with the headers and problem documents that all answers share."""
+    app = Starlette(
+        routes=[Path(route.path, _endpoint(api, route), methods=["GET"]) for route in (*api.routes, ASSETS)],
+        exception_handlers={Problem: _answer_problem, HTTPException: _answer_http_exception, Exception: _answer_failure},
+    )
+    app.router.redirect_slashes = False
+    return _Frame(app, api.view, access, checks_host)
+
+
+class _Frame:
+    """Around every answer: lets in who may read, refuses all that is not reading, and adds the headers."""
+
+    def __init__(self, app: ASGIApp, view: ReplicaView, access: Access, checks_host: bool) -> None:
+        self._app = app
+        self._view = view
+        self._access = access
+        self._checks_host = checks_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        trusted = self._access.admits(headers.get("authorization", ""), scope["state"].get(CERTIFIED, False))
+        scope["tally.trusted"] = trusted
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answered = MutableHeaders(scope=message)
+                told = _headers(scope.get("tally.facts") or self._view.facts()) if trusted else {}
+                for name, value in (told | PROTECTION).items():
+                    answered.setdefault(name, value)
+            await send(message)
+
+        await (self._refusal(scope, headers, trusted) or self._app)(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope, headers: Headers, trusted: bool) -> Response | None:
+        if self._checks_host and not self._access.expects(headers.get("host", "")):
+            detail = "this endpoint is for this machine alone: call it localhost, or by its address"
+            return Problem(HTTPStatus.MISDIRECTED_REQUEST, detail).response()
+        if not trusted and scope["path"] not in _PROBES:
+            detail = "give a token as `Authorization: Bearer …`, or as the password of a browser; or a client certificate"
+            answer = Problem(HTTPStatus.UNAUTHORIZED, detail).response()
+            for scheme in ("Bearer", "Basic"):  # a header for each: browsers do not find the second one in a list
+                answer.headers.append("WWW-Authenticate", f'{scheme} realm="Tally"')
+            return answer
+        if scope["method"] not in _READING:
+            detail = "this endpoint only reads: submit, cancel and retry with `tally`, which writes to the store"
+            return Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(_READING)}).response()
+        if int(headers.get("content-length", "0")) > MAX_REQUEST_BYTES:
+            detail = "what only reads needs no body"
+            return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"}).response()
+        return None
+
+
+def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]]:
+    known = (*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ()))
+    names = {parameter.name for parameter in known}
+
+    async def endpoint(request: Request) -> Response:
+        given = request.query_params.multi_items()
+        values = parse_parameters(known, given if route.strict else [pair for pair in given if pair[0] in names])
+        if route.reads_model and values["wait"] and api.feed.waiting >= MAX_WAITING:  # else they could take up every connection
+            detail = f"{MAX_WAITING} requests wait already: ask without `wait`, or another replica, or later"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        if route.reads_model and not await api.feed.reached(values["min_revision"], values["wait"]):
+            detail = f"revision {values['min_revision']} is not here yet: wait longer (`wait`), or ask another replica"
+            raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
+        facts = request.scope["tally.facts"] = api.view.facts()
+        if route.reads_model and not facts.revision:  # an empty list would say that there are no tasks
+            detail = "this replica has not loaded the records yet: ask another one, or try again"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
+        ask = Ask(
+            path=request.path_params,
+            values=values,
+            facts=facts,
+            last_event_id=request.headers.get("last-event-id", ""),
+            head_only=request.method == "HEAD",
+            trusted=request.scope["tally.trusted"],
+        )
+        if route.in_loop:
+            return await cast(Awaitable[Response], route.handle(api, ask))
+        loop = asyncio.get_running_loop()
+        return cast(Response, await loop.run_in_executor(api.readers, route.handle, api, ask))
+
+    return endpoint
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
+    return cast(Problem, error).response()
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    status = HTTPStatus(cast(HTTPException, error).status_code)
+    detail = f"there is nothing at {request.url.path[:200]!r}; see / for what there is"
+    return Problem(status, detail if status is HTTPStatus.NOT_FOUND else status.description).response()
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    _log.error("status request failed", path=request.url.path, error=repr(error), exc_info=error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault of Tally; the replica's log has the details").response()
+
+
+def _headers(facts: Facts) -> dict[str, str]:
+    return {
+        "Tally-Revision": str(facts.revision),
+        "Tally-Role": facts.role,
+        "Tally-Leader-Known": "true" if facts.leader else "false",
+        "Tally-Staleness-Seconds": f"{facts.staleness_seconds:.3f}",
+    }
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+        # The protocol is named, not left at 0: asyncio turns off Nagle's delay (40 ms an answer) only if it is.
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; accepted connections inherit it
+            if user_timeout is not None:
+                listening.setsockopt(protocol, user_timeout, UNACKNOWLEDGED_MILLISECONDS)
+            listening.bind(address)
+            listening.listen(MAX_CONNECTIONS)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise StatusAddressUnavailable(
+            f"the status endpoint cannot listen on {host}:{port}: {error.strerror or error}; "
+            "stop what listens there, or choose another address with --status HOST:PORT (port 0 takes a free one)"
+        ) from error
+    return listening

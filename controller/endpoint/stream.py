@@ -1,0 +1,349 @@
+"""Changes of tasks as server-sent events, from a bounded ring.
+
+The model's thread only appends to the ring; decoding happens when somebody reads. Nobody has a queue of his own: a reader
+is a position in the ring, and one that falls behind its oldest entry (a slow reader), or whose model was reloaded, is cut
+and told to list the tasks again. So a reader costs no memory and can delay nobody (fault 9).
+
+Who keeps up follows: such readers stand at one place, and are told together, PACE_SECONDS apart while there are changes. A
+page is encoded and framed once for all of them, and each costs one write to its connection, however much has changed. Who is
+behind, since it resumed or did not take what was written, gets its pages by itself until it has caught up.
+
+A revision may change many tasks. The `id` of an event stands only on the last of its revision: who resumes after it may
+hear some of a revision again, and misses nothing.
+
+Source of the format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from controller.core.model.codec import decode_status
+from controller.core.model.records import Change, decode_or_empty
+from controller.errors import CorruptValue
+
+CAPACITY = 8192  # changes kept for readers
+CAPACITY_BYTES = 32 * 2**20  # of their values, which a long history makes large
+PAGE = 1024  # changes sent at once
+PAGE_BYTES = 2**20  # of their values
+PACE_SECONDS = 0.05  # between two times that followers are told: what happens meanwhile goes out together
+KEEP_ALIVE_SECONDS = 15.0  # without a word, after which a follower is told that the stream is alive
+PAUSE_SECONDS = 5.0  # between two looks whether it is time for that
+FELL_BEHIND = "changes were missed: list /v1/tasks again, and resume after its Tally-Revision"
+RETRY_MILLISECONDS = 2000  # how soon a browser connects again
+
+
+class Position(NamedTuple):
+    """Where a reader stands: all changes up to `revision` are known to it. `era` counts the reloads of the model."""
+
+    revision: int
+    era: int
+
+
+class FellBehind(Exception):
+    """Changes after the position are not kept any more."""
+
+
+class Entry:
+    """One change in the ring; encoded once, when it is first read."""
+
+    __slots__ = ("_data", "_task_id", "_value", "mod", "size")
+
+    def __init__(self, change: Change) -> None:
+        self.mod = change.mod
+        self._task_id = change.names[0] if change.names else ""
+        self._value = change.value if change.kind == "states" else None
+        self.size = len(self._value or b"")
+        self._data: bytes | None = None if self._value is not None else _event_without_status(change)
+
+    def data(self) -> bytes:
+        """The event without its id."""
+        if self._data is None:
+            self._data, self._value = _status_event(self._task_id, self.mod, self._value or b""), None
+        return self._data
+
+
+class Page(NamedTuple):
+    """Events as they are sent: plain, and as one chunk of HTTP/1.1."""
+
+    plain: bytes
+    chunk: bytes
+
+    @classmethod
+    def of(cls, events: bytes) -> Page:
+        """Framed once for all readers. Source: RFC 9112, section 7.1."""
+        return cls(events, b"%x\r\n%s\r\n" % (len(events), events))
+
+
+Write = Callable[[Page], bool]
+"""Writes a page to a reader's connection; False, and nothing was written, when it has yet to take what came before."""
+
+
+class Feed:
+    """The ring and those who wait for it to move. A Listener of the replica; all else is for one event loop."""
+
+    def __init__(self, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._entries: deque[Entry] = deque()
+        self._floor = 0  # Invariant: every change of a task after this revision, and up to `_revision`, is in the ring
+        self._revision = 0
+        self._era = 0
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._woken = False
+        self._told = Position(0, 0)  # where all followers stand
+        self._followers: dict[asyncio.Future[Position], Write] = {}  # each is done when its reader must go on by itself
+        self._is_due = False  # followers will be told
+        self._told_at = self._spoken_at = 0.0  # by the loop's clock: when they were, and when there was something to say
+        self._pause: asyncio.TimerHandle | None = None
+
+    # -- the model's thread ------------------------------------------------------------------------------------------
+
+    def reloaded(self, revision: int) -> None:
+        """See Listener."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+            self._floor = self._revision = revision
+            self._era += 1
+            self._wake()
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:
+        """See Listener."""
+        with self._lock:
+            for change in changes:
+                if _is_told(change):
+                    self._entries.append(Entry(change))
+                    self._bytes += self._entries[-1].size
+            while len(self._entries) > self._capacity or self._bytes > self._capacity_bytes:
+                dropped = self._entries.popleft()
+                self._floor, self._bytes = dropped.mod, self._bytes - dropped.size
+            self._revision = max(self._revision, revision)
+            self._wake()
+
+    def close(self) -> None:
+        """End all streams and waits; idempotent, from any thread."""
+        with self._lock:
+            self._closed = True
+            self._wake()
+            self._loop = None
+
+    # -- the event loop ----------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is no more to come."""
+        return self._closed
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a revision now."""
+        with self._lock:
+            return len(self._waiting)
+
+    def position(self, after: int | None = None) -> Position:
+        """Where a reader begins: after the given revision, or now. Raises FellBehind when that is not kept any more."""
+        with self._lock:
+            if after is not None and after < self._floor:
+                raise FellBehind
+            return Position(self._revision if after is None else after, self._era)
+
+    @property
+    def revision(self) -> int:
+        """What the model has applied."""
+        return self._revision
+
+    @property
+    def told(self) -> int:
+        """The revision that followers stand at."""
+        return self._told.revision
+
+    def since(self, position: Position, until: int | None = None) -> tuple[list[Entry], Position]:
+        """The next changes (whole revisions, about a page), up to the revision `until` or now, and the position after them.
+
+        Raises FellBehind.
+        """
+        with self._lock:
+            if position.era != self._era or position.revision < self._floor:
+                raise FellBehind
+            last = self._revision if until is None else min(until, self._revision)
+            fresh: list[Entry] = []
+            for entry in reversed(self._entries):
+                if entry.mod <= position.revision:
+                    break
+                if entry.mod <= last:
+                    fresh.append(entry)
+        fresh.reverse()
+        size = 0
+        for number, entry in enumerate(fresh, 1):
+            size += entry.size
+            if number == PAGE or size >= PAGE_BYTES:
+                last = entry.mod
+                break
+        return [entry for entry in fresh if entry.mod <= last], position._replace(revision=max(position.revision, last))
+
+    async def follow(self, position: Position, write: Write) -> Position:
+        """Have `write` called with all that changes, until the reader must go on by itself; from where, is returned.
+
+        At once, when others have been told of more already. A connection is spoken to every KEEP_ALIVE_SECONDS or so.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._followers or position.era != self._told.era or position.revision > self._told.revision:
+            self._tell()
+        leaving: asyncio.Future[Position] = loop.create_future()
+        with self._lock:
+            if position != self._told or self._closed:
+                return position
+            self._loop = loop
+            self._followers[leaving] = write
+            if self._revision > position.revision:  # since just now, when perhaps nobody was there to be told
+                self._wake()
+        if self._pause is None:
+            self._pause = loop.call_later(PAUSE_SECONDS, self._tell)
+        try:
+            return await leaving
+        finally:
+            self._followers.pop(leaving, None)
+
+    async def reached(self, revision: int, timeout_seconds: float) -> bool:
+        """Wait until the model has applied `revision`; tells whether it has within the time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_seconds
+        while self._revision < revision and not self._closed:
+            moved = loop.create_future()
+            with self._lock:
+                self._loop = loop
+                self._waiting.add(moved)
+            try:
+                if self._revision < revision and not self._closed:  # again, now that a move would be noticed
+                    await asyncio.wait([moved], timeout=max(0.0, deadline - loop.time()))
+            finally:
+                with self._lock:
+                    self._waiting.discard(moved)
+            if loop.time() >= deadline:
+                break
+        return self._revision >= revision
+
+    def _wake(self) -> None:
+        if self._loop is None:
+            return
+        if self._waiting and not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._release)
+        if self._followers and not self._is_due:
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._loop.call_at, self._told_at + PACE_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        """Tell all followers what has changed since they were told last."""
+        loop = asyncio.get_running_loop()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._pause = loop.call_later(PAUSE_SECONDS, self._tell) if self._followers else None
+        self._told_at = loop.time()
+        with self._lock:
+            now = Position(self._revision, self._era)
+            self._is_due = False
+        while self._followers and self._told != now:
+            try:
+                entries, following = self.since(self._told, now.revision)
+            except FellBehind:
+                break
+            if entries:
+                self._write(_encode(entries))
+            self._told = following
+        if self._told != now or self._closed:
+            self._dismiss(self._followers)
+            self._told = now
+        elif self._told_at - self._spoken_at >= KEEP_ALIVE_SECONDS:
+            self._write(_alive(now.revision))
+
+    def _write(self, events: bytes) -> None:
+        """To all followers, but who cannot take it now."""
+        page = Page.of(events)
+        self._spoken_at = self._told_at
+        self._dismiss([leaving for leaving, write in self._followers.items() if not write(page)])
+
+    def _dismiss(self, followers: Iterable[asyncio.Future[Position]]) -> None:
+        """These go on by themselves, from where all have stood so far."""
+        for leaving in list(followers):
+            del self._followers[leaving]
+            if not leaving.done():
+                leaving.set_result(self._told)
+
+    def _release(self) -> None:
+        with self._lock:
+            waiting, self._waiting, self._woken = self._waiting, set(), False
+        for moved in waiting:
+            if not moved.done():
+                moved.set_result(None)
+
+
+async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[bytes]:
+    """The stream, until the reader goes away, falls behind (a last event `gap` says so) or the feed is closed.
+
+    What is written by `write` meanwhile stands between what is yielded.
+    """
+    yield f"retry: {RETRY_MILLISECONDS}\nid: {position.revision}\n\n".encode()
+    while not feed.closed:
+        try:
+            entries, position = feed.since(position, feed.told)
+        except FellBehind:
+            yield _event("gap", {"detail": FELL_BEHIND}) + b"\n"
+            return
+        if entries:
+            yield _encode(entries)
+        elif position.revision > feed.revision:  # it resumes what it began at a replica that is ahead of this one
+            if not await feed.reached(position.revision, KEEP_ALIVE_SECONDS):
+                yield _alive(position.revision)
+        else:
+            position = await feed.follow(position, write)
+
+
+def _alive(revision: int) -> bytes:
+    return f": still here\nid: {revision}\n\n".encode()
+
+
+def _encode(entries: list[Entry]) -> bytes:
+    parts: list[bytes] = []
+    for index, entry in enumerate(entries):
+        parts.append(entry.data())
+        is_last = index + 1 == len(entries) or entries[index + 1].mod != entry.mod
+        parts.append(f"id: {entry.mod}\n\n".encode() if is_last else b"\n")
+    return b"".join(parts)
+
+
+def _is_told(change: Change) -> bool:
+    """Statuses, specs that appear or go (the deletion of a status comes with that of its spec), and who leads."""
+    return change.kind in ("tasks", "leader") or (change.kind == "states" and change.value is not None)
+
+
+def _event_without_status(change: Change) -> bytes:
+    if change.kind == "leader":
+        leader = decode_or_empty(change)
+        return _event("leader", {"replica": str(leader.get("id", "")), "revision": change.mod})
+    name = "removed" if change.value is None else "submitted"
+    return _event(name, {"id": change.names[0], "revision": change.mod})
+
+
+def _status_event(task_id: str, mod: int, value: bytes) -> bytes:
+    try:
+        status, _ = decode_status(value)
+    except CorruptValue as error:
+        return _event("quarantined", {"id": task_id, "revision": mod, "detail": str(error)})
+    fields = {"state": status.state, "pool": status.pool, "attempt": status.attempt, "stopping": status.stopping}
+    return _event("status", {"id": task_id, "revision": mod, **fields, "reason": status.reason, "message": status.message})
+
+
+def _event(name: str, data: dict[str, object]) -> bytes:
+    return b"event: %s\ndata: %s\n" % (name.encode(), msgspec.json.encode(data))

@@ -1,0 +1,179 @@
+"""All at a glance, for the live page and for whoever asks first: one bounded document, with what is wrong on top."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from controller import __version__
+from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.model import World
+from controller.core.model.records import decode_or_empty, number_in
+from controller.core.model.resources import ZERO
+from controller.endpoint.diagnosis import Notice, Severity, diagnose
+from controller.endpoint.replicas import ReplicaSummary, replica_summaries
+from controller.endpoint.verdicts import AuditSummary, newest_audit
+from controller.views.freshness import Freshness, Limits
+from controller.views.overview import Holding, holding_by_pool, next_admission, pool_names
+from controller.views.replica import Facts
+
+MAX_POOLS = 100
+
+
+class LeaderSummary(Struct, frozen=True, kw_only=True):
+    """Who leads, as far as this replica knows; `since` in seconds since the Unix epoch, by the leader's clock."""
+
+    replica: str  # "" when nobody leads
+    status_url: str
+    since: float | None
+    term: int
+    epoch: int
+
+
+class ResourceSummary(Struct, frozen=True, kw_only=True):
+    """One resource of a pool: quantities, and the same as numbers (milli-cpu, bytes, counts)."""
+
+    name: str
+    capacity: str
+    held: str
+    free: str
+    capacity_amount: int
+    held_amount: int
+
+
+class PoolSummary(Struct, frozen=True, kw_only=True):
+    """A pool: what is held of it, and its tasks by state."""
+
+    name: str
+    policy: str
+    paused: bool
+    defined: bool
+    waiting: int
+    lost: int
+    tasks: dict[str, int]
+    resources: list[ResourceSummary]
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """What one replica knows at one moment. Times are seconds since the Unix epoch; `now` is the replica's."""
+
+    cluster: str
+    replica: str
+    role: str
+    phase: str
+    version: str
+    engine: str
+    now: float
+    revision: int
+    staleness_seconds: float
+    freshness: Freshness  # of all that is shown, by `staleness_seconds`
+    page_limits: Limits  # from which age of its last answer on the page is stale, and dead
+    verdict: Severity
+    notices: list[Notice]
+    leader: LeaderSummary
+    replicas: list[ReplicaSummary]
+    tasks: dict[str, int]
+    total: int
+    lost: int
+    stopping: int
+    quarantined: int
+    pools: list[PoolSummary]
+    pools_total: int
+    audit: AuditSummary | None
+    audit_problem: str  # why this replica's last try to make one failed; "" when it did not
+
+
+class Waits:
+    """Since when the same task has been the next to be admitted, by pool: seen whenever a summary is made."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, tuple[str, float]] = {}
+
+    def seconds(self, pool: str, task_id: str, now: float) -> float:
+        """For how long `task_id` ("": none) has been the next of its pool."""
+        seen, since = self._next.get(pool, ("", now))
+        if seen != task_id:
+            since = now
+        if task_id:
+            self._next[pool] = (task_id, since)
+        else:
+            self._next.pop(pool, None)
+        return max(0.0, now - since) if task_id else 0.0
+
+
+def summarize(world: World, facts: Facts, audit_problem: str, waits: Waits, now: float) -> Summary:
+    """The summary; call while the model is held still. The cost follows the pools and what is held."""
+    holding = holding_by_pool(world)
+    names = pool_names(world)
+    pools = [_pool(world, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
+    leader, replicas = _leader(world, facts), replica_summaries(world, facts)
+    stuck = {name: (task, waits.seconds(name, task, now)) for name in names for task in [next_admission(world, name, now)]}
+    audit, leads_for = newest_audit(world, facts), None if leader.since is None else now - leader.since
+    notices = diagnose(world, facts, holding, stuck, replicas, leads_for, audit)
+    troubles = {notice.severity for notice in notices} - {Severity.INFO}
+    tasks = {state.value: 0 for state in State}
+    for (_, state), number in world.counts.items():
+        tasks[state.value] += number
+    return Summary(
+        cluster=facts.cluster,
+        replica=facts.replica,
+        role=facts.role,
+        phase=facts.phase,
+        version=__version__,
+        engine=facts.engine,
+        now=now,
+        revision=facts.revision,
+        staleness_seconds=round(facts.staleness_seconds, 1),
+        freshness=facts.rule.store.judge(facts.staleness_seconds),
+        page_limits=facts.rule.page,
+        verdict=min(troubles, key=list(Severity).index, default=Severity.OK),
+        notices=notices,
+        leader=leader,
+        replicas=replicas,
+        tasks=tasks,
+        total=sum(tasks.values()),
+        lost=sum(holds.lost for holds in holding.values()),
+        stopping=sum(holds.stopping for holds in holding.values()),
+        quarantined=len(world.quarantine),
+        pools=pools,
+        pools_total=len(names),
+        audit=audit,
+        audit_problem=audit_problem,
+    )
+
+
+def _leader(world: World, facts: Facts) -> LeaderSummary:
+    record = decode_or_empty(world.leader)
+    return LeaderSummary(
+        replica=facts.leader,
+        status_url=str(record.get("status_url", "")),
+        since=number_in(record, "since"),
+        term=world.leader.create if world.leader is not None else 0,
+        epoch=facts.epoch,
+    )
+
+
+def _pool(world: World, name: str, holds: Holding) -> PoolSummary:
+    record, ledger = world.pools.get(name), world.ledger(name)
+    capacity = record.pool.capacity if record is not None else ZERO
+    tasks = {state: world.counts.get((name, state), 0) for state in State}
+    shown = {"capacity": capacity.format(), "held": ledger.held.format(), "free": (capacity - ledger.held).format()}
+    return PoolSummary(
+        name=name,
+        policy=record.pool.policy.value if record is not None else "",
+        paused=record is not None and record.pool.paused,
+        defined=record is not None,
+        waiting=sum(tasks[state] for state in WAITING),
+        lost=holds.lost,
+        tasks={state.value: number for state, number in tasks.items() if number},
+        resources=[
+            ResourceSummary(
+                name=resource,
+                capacity=shown["capacity"].get(resource, "0"),
+                held=shown["held"].get(resource, "0"),
+                free=shown["free"].get(resource, "0"),
+                capacity_amount=capacity.get(resource),
+                held_amount=ledger.held.get(resource),
+            )
+            for resource in sorted({*capacity, *ledger.held})
+        ],
+    )

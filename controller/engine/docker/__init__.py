@@ -1,0 +1,1 @@
+"""The engine that runs attempts as containers of one Docker daemon."""

@@ -1,0 +1,400 @@
+"""The Docker engine: each attempt is a container of one Docker daemon, which holds the truth about it.
+
+All replicas use one daemon (DOCKER_HOST): another daemon's list would say that all attempts are gone. Its id is the engine's
+identity, and containers carry the installation's id as a label. Needs Docker 20.10 or later.
+
+How the name fences: `tally.<cluster>.<task-id>-<n>` is created once; a start that finds it adopts it, if it is ours, and is
+refused if it is not (fault 29). Docker's `start` would run a finished container again, so a container is started at most once:
+by the call that created it, which asks `confirm` in between, with one request that nothing repeats. One that was created and
+never started (its creator crashed, lost the answer, or is late) is not started by anybody else but replaced: it is removed,
+unless it runs by now, and made anew, so that a start of the old one, however late, finds nothing. It could run again only if
+its creator started it after we looked and it ended before our removal arrived: one after the other, never two at once.
+
+A stop that finds no container leaves a tombstone, a container without a file in it that nobody starts, so that a creation
+that comes late finds the name taken (fault 28). So does the refusal of a start that is repeated, since the first may still be
+under way. A stop of a running one leaves a mark (a second container, `<name>.stop`, never started) and sends the image's stop
+signal; SIGKILL follows after the grace. Finished containers, marks and tombstones stay until `forget`. What a container's
+state proves stands in `container`. A `docker container prune` removes what is kept: run it with
+`--filter label!=tally.dev/cluster`.
+
+What it does with a spec: `image` is needed; `command` and `args` take the place of its entrypoint and its command, as on
+Kubernetes; `memory` (without swap beside it) and `cpu` are limits, other resources are only counted. A pool's `engine_options`:
+`pull` (missing, or never), `network`, `user`, `init`; network and user are by default Docker's own.
+
+Cost, as measured with 20.10 on two shared cores: 0.3 s for a start, and 4 a second with eight under way; 5 ms of the first list
+for each attempt that has ended (so a take-over of 1,000 kept ones takes 5 s), 0.2 ms of each later one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import urllib3
+from docker.errors import APIError, ImageNotFound, NotFound
+
+from controller.clock import Clock
+from controller.core.model.installation import EngineIdentity
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.validation import parse_name
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
+from controller.engine.docker.container import (
+    EMPTY_IMAGE,
+    LABEL_ATTEMPT,
+    LABEL_CLUSTER,
+    LABEL_ROLE,
+    LABEL_TASK,
+    STOP,
+    TOMBSTONE,
+    Container,
+    Options,
+    attempt_of,
+    creation,
+    decode,
+    divide,
+    name_of,
+    not_ours,
+    observe,
+    parse_options,
+    placeholder,
+)
+from controller.engine.docker.daemon import CONFLICT, NOT_UNDERSTOOD, DockerDaemon, ImagePulls, closed_when
+from controller.engine.docker.delayed_kills import DelayedKills
+from controller.engine.ownership import Owning
+from controller.errors import InvalidField
+
+_Observations = list[Observation]  # these are named before a method is called `list`
+_Summaries = list[dict[str, Any]]
+
+_TRIES = 5  # at a name that changes under our hands
+_LOCKS = 64
+_EVENTS = ["start", "die", "oom", "pause", "unpause", "kill"]
+_AWAIT_START_SECONDS = 0.2
+_EMPTY_TAR = bytes(1024)  # two blocks of zeros end an archive
+
+
+class DockerEngine(Owning):
+    """See the module's docstring. Safe to use from several threads and by several replicas. `faults` counts failed calls."""
+
+    name = "docker"
+
+    def __init__(self, base_url: str | None, cluster: str, clock: Clock) -> None:
+        """`base_url` as in DOCKER_HOST, None for the environment's; connects when first used. Raises InvalidField."""
+        super().__init__()
+        self._cluster = parse_name(cluster, "cluster", "a cluster's name")
+        self._clock = clock
+        self._daemon = DockerDaemon(base_url)
+        self.faults = self._daemon.faults
+        self._pulls = ImagePulls(self._daemon)
+        self._kills = DelayedKills(
+            lambda container_id: self._daemon.signal(container_id, "SIGKILL"), clock, f"docker-kills-{cluster}"
+        )
+        # Starts and stops of one attempt come one after the other, or they would replace each other's containers in vain.
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._listed: dict[tuple[str, str], Observation] = {}  # by id and state: what the last list found, where it stays so
+
+    def identity(self) -> EngineIdentity:
+        """See Engine: the daemon's id, which it keeps in its data folder."""
+        with self._daemon.translated():
+            info = self._daemon.api.info()
+        return EngineIdentity(name=self.name, id=str(info["ID"]), details={"host": str(info["Name"])})
+
+    def waited_seconds(self) -> float:
+        """See Counting: no call waits for a turn, there is no limit of our own."""
+        return 0.0
+
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
+        """See Engine. AttemptRefused: NameTaken, ImageMissing, ErrImagePull, InvalidContainer (bad options, and Docker's own)."""
+        with self._lock_of(launch.attempt), self._daemon.translated():
+            try:
+                return self._create_and_start(launch, confirm)
+            except AttemptRefused as refusal:
+                if not launch.repeated or refusal.reason == "NameTaken":
+                    raise
+                # An earlier start may still be under way. Only with its name taken is nothing started for certain.
+                found = self._take_name(launch.attempt)
+                if found.role == TOMBSTONE:
+                    raise
+                return self._observe(found, launch.attempt)
+
+    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
+        """See Engine. None when `uid` is not the attempt's."""
+        with self._lock_of(attempt), self._daemon.translated():
+            found = self._inspect(uid) if uid else None
+            if uid and (found is None or found.id != uid or self._attempt_of(found) != attempt):
+                return None
+            if found is None or found.awaits_start:
+                found = self._take_name(attempt)
+            if found.state.running:
+                self._end(found, attempt, grace_seconds)
+                found = self._inspect(found.id) or found
+            return self._observe(found, attempt)
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """See Engine. A container that the daemon does not have any more has stopped: it removes none that runs."""
+        with self._daemon.translated():
+            for name in filter(None, (uid, name_of(self._cluster, attempt))):
+                found = self._inspect(name)
+                if found is not None and self._attempt_of(found) == attempt:
+                    return self._observe(found, attempt)
+        return gone(attempt, uid)
+
+    def settle(self, attempt: AttemptId) -> None:
+        """See Engine; all that is kept is kept until `forget`."""
+
+    def forget(self, attempt: AttemptId) -> None:
+        """See Engine."""
+        with self._lock_of(attempt), self._daemon.translated():
+            found = self._inspect(name_of(self._cluster, attempt))
+            if found is not None and (self._attempt_of(found) != attempt or not self._observe(found, attempt).stopped):
+                return
+            # The mark first: what is left after a crash in between is still listed, and so forgotten again.
+            mark = self._mark_of(attempt)
+            for each in (mark, found):
+                if each is not None:
+                    self._daemon.discard(each.id)
+
+    def list(self) -> _Observations:
+        """See Engine. What runs or has ended is inspected once."""
+        with self._daemon.translated():
+            listed: dict[tuple[str, str], Observation] = {}
+            observations = []
+            found = self._daemon.api.containers(all=True, filters={"label": f"{LABEL_CLUSTER}={self._cluster}"})
+            summaries = self._ours_among(found)
+            marks = [each for each in summaries if each["Labels"].get(LABEL_ROLE) == STOP]
+            marked = {(each["Labels"].get(LABEL_TASK), each["Labels"].get(LABEL_ATTEMPT)) for each in marks}
+            for summary in summaries:
+                labels = summary["Labels"]
+                if labels.get(LABEL_ROLE) == STOP:
+                    continue
+                # Had it ended by then, a mark that was made since says nothing about its end.
+                unmarked = summary["State"] == "exited" and (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) not in marked
+                key = (summary["Id"], summary["State"])
+                seen = self._listed.get(key) or self._look_at_one(summary, unmarked=unmarked)
+                if seen is None:
+                    continue  # not ours, or removed meanwhile
+                if seen.stopped or seen.phase is Phase.RUNNING:
+                    listed[key] = seen
+                observations.append(seen)
+            self._listed = listed
+            return observations
+
+    def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
+        """See Engine. What was removed is left to `list`."""
+        reported: dict[str, Observation] = {}
+
+        def report(seen: Observation) -> None:
+            if reported.get(seen.uid) != seen:
+                reported[seen.uid] = seen
+                sink(seen)
+
+        filters = {"type": "container", "event": _EVENTS, "label": f"{LABEL_CLUSTER}={self._cluster}"}
+        while not stop.is_set():
+            with self._daemon.translated():
+                events = self._daemon.api.events(decode=True, filters=filters)
+                with closed_when(stop, events):
+                    listed = self.list()  # what happened before the stream was open
+                    present = {seen.uid for seen in listed}
+                    reported = {uid: seen for uid, seen in reported.items() if uid in present}
+                    for seen in listed:
+                        report(seen)
+                    if self._follow(events, report) and not stop.is_set():
+                        raise EngineUnavailable("the Docker daemon ended the stream of events")
+
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
+        """See Engine; of the options, `tail` and `since_seconds`."""
+        options.check(self.name, "tail", "since_seconds")
+        with self._daemon.translated():
+            found = self._inspect(name_of(self._cluster, attempt))
+        if found is None or self._attempt_of(found) != attempt:
+            raise AttemptUnknown(f"the docker engine has no attempt {attempt}")
+        return self._read_log(name_of(self._cluster, attempt), follow, stop or threading.Event(), options)
+
+    def close(self) -> None:
+        """See Engine."""
+        self._kills.close()
+        self._pulls.close()
+        self._daemon.close()
+
+    # -- the daemon's words ------------------------------------------------------------------------------------------
+
+    def _attempt_of(self, container: Container) -> AttemptId | None:
+        return attempt_of(container, self._cluster, self.installation)
+
+    def _ours_among(self, summaries: _Summaries) -> _Summaries:
+        """Those of this installation; of the others it is noted that they are there."""
+        ours, others = divide(summaries, self.installation)
+        self.note_others(others)
+        return ours
+
+    def _lock_of(self, attempt: AttemptId) -> threading.Lock:
+        return self._locks[hash(attempt) % _LOCKS]
+
+    def _inspect(self, name_or_id: str) -> Container | None:
+        try:
+            return decode(self._daemon.api.inspect_container(name_or_id))
+        except NotFound:
+            return None
+
+    def _look(self, container_id: str, *, unmarked: bool = False) -> Observation | None:
+        container = self._inspect(container_id)
+        if container is None or container.role == STOP:
+            return None
+        attempt = self._attempt_of(container)
+        return self._observe(container, attempt, unmarked=unmarked) if attempt is not None else None
+
+    def _look_at_one(self, summary: dict[str, Any], *, unmarked: bool) -> Observation | None:
+        """The same in a list: one that cannot be read is there, and nothing else is known of it; the others are looked at."""
+        try:
+            return self._look(summary["Id"], unmarked=unmarked)
+        except NOT_UNDERSTOOD as error:
+            self.faults["answer"] += 1
+            labels = summary["Labels"]
+            attempt = AttemptId.parse(f"{labels.get(LABEL_TASK)}-{labels.get(LABEL_ATTEMPT)}")
+            message = f"its container cannot be read: {error}"
+            return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=summary["Id"], reason="Unreadable", message=message)
+
+    def _observe(self, container: Container, attempt: AttemptId, *, unmarked: bool = False) -> Observation:
+        """What the container says; its mark is looked for unless the caller knows that there is none."""
+        has_ended = container.was_started and not container.state.running
+        mark = self._mark_of(attempt) if has_ended and not unmarked else None
+        requested_at = mark.created if mark is not None else None
+        return observe(container, attempt, node=self._daemon.node, stop_requested_at=requested_at)
+
+    def _mark_of(self, attempt: AttemptId) -> Container | None:
+        mark = self._inspect(name_of(self._cluster, attempt, STOP))
+        return mark if mark is not None and self._attempt_of(mark) == attempt else None
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    def _create(self, name: str, body: dict[str, object], options: Options) -> str | None:
+        """The new container's id; None when the name is taken."""
+        try:
+            return str(self._daemon.api.create_container_from_config(body, name)["Id"])
+        except ImageNotFound as error:
+            if options.pull == "never":
+                raise AttemptRefused("ImageMissing", f"{error.explanation}; engine_options.pull is never") from error
+            self._pulls.need(str(body["Image"]))
+        except APIError as error:
+            if error.status_code == CONFLICT:
+                return None
+            if error.is_client_error():
+                raise AttemptRefused("InvalidContainer", str(error.explanation)) from error
+            raise
+
+    def _create_and_start(self, launch: Launch, confirm: Callable[[], None] | None) -> Observation:
+        """The attempt's container, started by us or found. Raises AttemptRefused, EngineUnavailable."""
+        try:
+            options = parse_options(launch.pool.engine_options)
+            body = creation(launch, options)
+        except InvalidField as error:
+            raise AttemptRefused("InvalidContainer", str(error)) from error
+        name = name_of(self._cluster, launch.attempt)
+        for _ in range(_TRIES):
+            found = self._inspect(name)
+            if found is not None and self._attempt_of(found) != launch.attempt:
+                raise AttemptRefused("NameTaken", not_ours(found, name))
+            if found is not None and not found.awaits_start:
+                return self._observe(found, launch.attempt)
+            _confirm(confirm)
+            if found is not None:
+                self._daemon.discard(found.id)
+                continue
+            container_id = self._create(name, body, options)
+            if container_id is None:
+                continue  # another was faster
+            _confirm(confirm)
+            seen = self._start(container_id, launch.attempt)
+            if seen is not None:
+                return seen
+        raise EngineUnavailable(f"container {name} changes under our hands")
+
+    def _take_name(self, attempt: AttemptId) -> Container:
+        """What was started of the attempt, or its tombstone, made in the place of what was not. Raises EngineUnavailable."""
+        name = name_of(self._cluster, attempt)
+        for _ in range(_TRIES):
+            found = self._inspect(name)
+            if found is None:
+                self._make_placeholder(attempt, TOMBSTONE)
+            elif self._attempt_of(found) != attempt:
+                raise EngineUnavailable(not_ours(found, name), 10.0)
+            elif found.awaits_start:
+                self._daemon.discard(found.id)
+            else:
+                return found
+        raise EngineUnavailable(f"container {name} changes under our hands")
+
+    def _start(self, container_id: str, attempt: AttemptId) -> Observation | None:
+        """Start what we created; None when it was removed before, to be replaced."""
+        refusal = None
+        try:
+            self._daemon.api.start(container_id)
+        except APIError as error:
+            refusal = error
+        container = self._inspect(container_id)
+        if container is None:
+            return None
+        if container.awaits_start and refusal is not None:
+            raise refusal
+        return self._observe(container, attempt)
+
+    def _end(self, container: Container, attempt: AttemptId, grace_seconds: float) -> None:
+        """Mark, ask, and see to the kill. A request that is repeated can only shorten the grace."""
+        self._make_placeholder(attempt, STOP)
+        if grace_seconds <= 0:
+            self._daemon.signal(container.id, "SIGKILL")
+        elif not self._kills.shorten(container.id, grace_seconds):
+            self._daemon.signal(container.id, self._daemon.stop_signal(container.image))
+            self._kills.add(container.id, grace_seconds)
+
+    def _make_placeholder(self, attempt: AttemptId, role: str) -> None:
+        """Create the attempt's mark or tombstone, unless its name is taken already."""
+        name, body = name_of(self._cluster, attempt, role), placeholder(self._cluster, self.mark, attempt, role)
+        api = self._daemon.api
+        for _ in range(_TRIES):
+            try:
+                api.create_container_from_config(body, name)
+            except ImageNotFound:
+                repository, _, tag = EMPTY_IMAGE.partition(":")
+                api.import_image_from_data(_EMPTY_TAR, repository=repository, tag=tag)
+                continue
+            except APIError as error:
+                if error.status_code != CONFLICT:
+                    raise
+            return
+        raise EngineUnavailable(f"image {EMPTY_IMAGE} is removed as often as it is made")
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    def _follow(self, events: Iterator[dict[str, str]], report: Callable[[Observation], None]) -> bool:
+        """Report what events are about; False when the daemon was silent for so long that the stream is opened again."""
+        try:
+            for event in events:
+                seen = self._look(event["id"])
+                if seen is not None:
+                    report(seen)
+        except urllib3.exceptions.ReadTimeoutError:
+            return False
+        return True
+
+    def _read_log(self, name: str, follow: bool, stop: threading.Event, options: LogOptions) -> Iterator[bytes]:
+        with self._daemon.translated():
+            while follow and (found := self._inspect(name)) is not None and found.awaits_start:
+                if stop.wait(_AWAIT_START_SECONDS):
+                    return
+            since = None if options.since_seconds is None else max(1, int(self._clock.now() - options.since_seconds))
+            tail = "all" if options.tail is None else options.tail
+            stream = self._daemon.api.logs(name, stream=True, follow=follow, tail=tail, since=since)
+            with closed_when(stop, stream):
+                yield from stream
+            found = self._inspect(name)
+            if follow and not stop.is_set() and found is not None and found.state.running:
+                raise EngineUnavailable("the Docker daemon ended the stream of the output")
+
+
+def _confirm(confirm: Callable[[], None] | None) -> None:
+    if confirm is not None:
+        confirm()

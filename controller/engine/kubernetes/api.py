@@ -1,0 +1,282 @@
+"""Calls to a Kubernetes API server: configuration, authentication and connections by the official client, bodies raw.
+
+The client's typed methods would check every body against its own models, which know neither what is newer than they nor
+haste; so they are left out, and JSON goes in and out as it is. Nothing is repeated by the transport: what is not idempotent
+is repeated by whoever knows what a second time means. Each call has time-outs, and takes its turn under a rate limit.
+
+What we sign with is made in `kubernetes_credentials`. A 401 says that nothing was done, so the call is sent once more if we have
+another token by then. Each call has a limit in all, whatever the server dribbles, and its answer a limit of size. Files of
+authorities are read for each new connection.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import urllib3
+from kubernetes import config
+from kubernetes.client.api_client import ApiClient
+from kubernetes.client.exceptions import ApiException
+from msgspec import Struct
+from urllib3.exceptions import InsecureRequestWarning
+
+from controller.clock import Clock
+from controller.engine.base import EngineError, EngineUnavailable
+from controller.engine.kubernetes.credentials import RETRY_SECONDS, Credentials, authorization
+
+JSON = "application/json"
+MAX_RETRY_AFTER_SECONDS = 300.0  # whatever a server asks for
+JSON_PATCH = "application/json-patch+json"
+CONNECT_SECONDS = 3.0
+_CHUNK_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024**2  # a page of 500 pods has a few megabytes
+_UNAUTHORIZED = 401
+
+
+class ApiRefused(EngineError):
+    """The server understood the call, and refuses it: nothing was changed. `fields` are those that it finds fault with."""
+
+    def __init__(self, code: int, reason: str, message: str, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.fields = fields
+
+
+class _Cause(Struct, frozen=True):
+    reason: str = ""
+    field: str = ""
+
+
+class _Details(Struct, frozen=True, rename="camel"):
+    kind: str = ""
+    causes: list[_Cause] | None = None
+    retry_after_seconds: int = 0
+
+
+class Status(Struct, frozen=True):
+    """The server's words about a call that failed."""
+
+    kind: str = ""
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    details: _Details | None = None
+
+
+decode_status = msgspec.json.Decoder(Status).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How to reach the server: in-cluster, else the kubeconfig (KUBECONFIG, ~/.kube/config) and its context."""
+
+    kubeconfig: Path | None = None
+    context: str = ""
+    qps: float = 50.0
+    burst: int = 100
+    timeout_seconds: float = 5.0
+
+
+class RateLimit:
+    """A token bucket: `qps` calls a second in the long run, `burst` at once."""
+
+    def __init__(self, qps: float, burst: int, clock: Clock) -> None:
+        self._qps = qps
+        self._burst = float(burst)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens = self._burst
+        self._at = clock.boottime()
+        self._waited = 0.0
+
+    def take(self) -> float:
+        """Take a turn; returns in how many seconds it comes."""
+        with self._lock:
+            now = self._clock.boottime()
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._qps) - 1.0
+            self._at = now
+            wait = max(0.0, -self._tokens / self._qps)
+            self._waited += wait
+            return wait
+
+    def waited(self) -> float:
+        """Seconds that calls have waited for their turns, in all."""
+        return self._waited
+
+
+class KubernetesApi:
+    """See the module's docstring. Safe to use from several threads. `faults` counts what went wrong, by kind."""
+
+    def __init__(self, access: Access, clock: Clock) -> None:
+        """Raises EngineUnavailable when there is no configuration that can be read."""
+        self._credentials = Credentials(access.kubeconfig, access.context, clock)
+        self.host, self.namespace, self.is_verified = self._credentials.place
+        if not self.is_verified:  # said once, by whoever starts; the library would repeat it with each call
+            warnings.filterwarnings("ignore", f".*'{re.escape(urlsplit(self.host).hostname or '')}'", InsecureRequestWarning)
+        self._clock = clock
+        self._timeout = access.timeout_seconds
+        self.limit = RateLimit(access.qps, access.burst, clock)
+        self._closed = threading.Event()
+        self.faults: Counter[str] = Counter()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+        timeout: float | None = None,
+    ) -> bytes:
+        """The body of a good answer. Raises ApiRefused, and EngineUnavailable when nothing can be concluded."""
+        limit = timeout or self._timeout
+        response = self._send(method, path, query or {}, body, content_type, limit)
+        return self._body(response, self._clock.boottime() + limit)
+
+    def stream(self, path: str, query: Mapping[str, object], silence_seconds: float) -> Stream:
+        """An answer that goes on; see Stream. The first bytes must come as soon as those of any other call."""
+        response = self._send("GET", path, query, None, JSON, self._timeout)
+        return Stream(self, response, silence_seconds)
+
+    def close(self) -> None:
+        """Drop all connections; calls under way fail, and so do later ones. Idempotent."""
+        self._closed.set()
+        self._credentials.close()
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, object], body: object, content_type: str, timeout: float
+    ) -> urllib3.BaseHTTPResponse:
+        if self._closed.is_set() or self._closed.wait(self.limit.take()):
+            raise EngineUnavailable("the connection to Kubernetes is closed")
+        headers = {"Accept": JSON} | ({"Content-Type": content_type} if body is not None else {})
+        client = self._signed()
+
+        def send() -> urllib3.BaseHTTPResponse:
+            request = client.param_serialize(
+                method, path, query_params=list(query.items()), header_params=headers | authorization(client), body=body
+            )
+            answer = client.call_api(*request, _request_timeout=(min(CONNECT_SECONDS, timeout), timeout))
+            response: urllib3.BaseHTTPResponse = answer.response
+            return response
+
+        try:
+            response = send()
+            if response.status == _UNAUTHORIZED:
+                signed, client = authorization(client), self._signed(refused=client)
+                if authorization(client) != signed:
+                    response.close()
+                    response = send()
+            if 200 <= response.status < 300:
+                return response
+            data = self._body(response, self._clock.boottime() + timeout)
+        except (urllib3.exceptions.HTTPError, ApiException) as error:  # ApiException: a certificate that is not trusted
+            raise self._broken(error) from error
+        except (config.ConfigException, OSError) as error:
+            self.faults["credentials"] += 1
+            raise EngineUnavailable(f"credentials for Kubernetes: {error}", RETRY_SECONDS) from error
+        raise self.fault(_status_of(response.status, data), response.headers.get("Retry-After", ""))
+
+    def _signed(self, refused: ApiClient | None = None) -> ApiClient:
+        try:
+            return self._credentials.client(refused)
+        except EngineUnavailable:
+            self.faults["credentials"] += 1
+            raise
+
+    def _body(self, response: urllib3.BaseHTTPResponse, give_up_at: float) -> bytes:
+        """All of it. Raises EngineUnavailable when it is not there by then (boottime), breaks off, or is too large."""
+        data = bytearray()
+        try:
+            while chunk := response.read1(_CHUNK_BYTES):
+                data += chunk
+                if self._clock.boottime() > give_up_at:
+                    raise urllib3.exceptions.TimeoutError("its answer came too slowly")
+                if len(data) > MAX_ANSWER_BYTES:
+                    raise urllib3.exceptions.ResponseError(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response.close()
+            raise self._broken(error) from error
+        response.release_conn()
+        return bytes(data)
+
+    def fault(self, status: Status, retry_after: str = "") -> EngineError:
+        """The error that an answer other than good means."""
+        self.faults[str(status.code)] += 1
+        told = status.details.retry_after_seconds if status.details is not None else 0
+        asked = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else float(told)
+        pause = min(max(asked, 0.0), MAX_RETRY_AFTER_SECONDS)
+        words = f"Kubernetes answers {status.code} {status.reason}: {status.message}"
+        if status.code == _UNAUTHORIZED:
+            return EngineUnavailable(f"{words} (our credentials are not accepted)", RETRY_SECONDS)
+        if status.code >= 500 or status.code in (408, 429) or pause:
+            return EngineUnavailable(words, pause or 1.0)
+        causes = status.details.causes if status.details is not None else None
+        fields = tuple(cause.field for cause in causes or () if cause.field)
+        return ApiRefused(status.code, status.reason, status.message, fields)
+
+    def _broken(self, error: Exception) -> EngineUnavailable:
+        kind = "timeout" if isinstance(error, urllib3.exceptions.TimeoutError) else "connection"
+        self.faults[kind] += 1
+        return EngineUnavailable(f"Kubernetes at {self.host} does not answer: {error}")
+
+
+class Stream:
+    """A long answer, in chunks as they come. Iterate it in one thread; `close` may come from any, and ends the iteration."""
+
+    def __init__(self, api: KubernetesApi, response: Any, silence_seconds: float) -> None:
+        self._api = api
+        self._response = response
+        self._closed = threading.Event()
+        socket = getattr(response.connection, "sock", None)
+        if socket is not None:
+            socket.settimeout(silence_seconds)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Ends when the server ends it. Raises EngineUnavailable for silence and broken connections."""
+        try:
+            yield from self._response.stream(_CHUNK_BYTES, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            # The last two are how the library fails when the connection is closed by another thread.
+            if not self._closed.is_set():
+                self._api.faults["stream"] += 1
+                raise EngineUnavailable(f"Kubernetes at {self._api.host} broke off: {error}") from error
+        finally:
+            self._response.close()
+
+    def lines(self) -> Iterator[bytes]:
+        """Line by line; an unfinished last one is left out."""
+        rest = b""
+        for chunk in self:
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+            if len(rest) > MAX_ANSWER_BYTES:
+                self._api.faults["stream"] += 1
+                raise EngineUnavailable(f"Kubernetes at {self._api.host} sends a line of more than {MAX_ANSWER_BYTES} bytes")
+
+    def close(self) -> None:
+        """End the iteration, also while it waits."""
+        self._closed.set()
+        try:
+            self._response.shutdown()
+        except (ValueError, RuntimeError, OSError):
+            return  # it has ended already
+
+
+def _status_of(code: int, data: bytes) -> Status:
+    """The body of an answer other than good; of proxies it is anything."""
+    try:
+        status = decode_status(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return Status(code=code, message=data[:200].decode(errors="replace"))
+    return msgspec.structs.replace(status, code=code)

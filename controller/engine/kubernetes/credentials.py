@@ -1,0 +1,243 @@
+"""Where the API server is and who we are there: the kubeconfig, a pod's own account, and credential plugins.
+
+Credentials change while we run. A pod's own token is read again each minute by the official client. All else is read again,
+the whole configuration, once the server has refused it (401), and a plugin's credential before it expires.
+
+Whatever makes credentials may hang: a plugin, a file on a dead mount, an identity provider. So **one** refresh is under way
+at a time, in a thread of its own, and a call that needs its result waits WAIT_SECONDS at most. After a failure nothing is tried
+for a while, longer each time, and calls fail at once with its words. A credential that is still valid is used meanwhile.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from kubernetes import config
+from kubernetes.client.api_client import ApiClient
+from kubernetes.client.configuration import Configuration
+from kubernetes.config.kube_config import ConfigNode, KubeConfigLoader, KubeConfigMerger
+
+from controller.clock import Clock
+from controller.engine.base import EngineUnavailable
+from controller.engine.kubernetes.credential_plugin import PLUGIN_SECONDS, Credential, PluginFailed, run_plugin
+
+POOL_SIZE = 32  # connections kept; more are made when needed
+WAIT_SECONDS = PLUGIN_SECONDS + 2.0
+RETRY_SECONDS = 5.0  # between two refreshes at least; doubled with each failure
+MAX_RETRY_SECONDS = 60.0
+_RENEWED_EARLY = 0.25  # of a credential's life
+_SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_DEFAULT_KUBECONFIG = "~/.kube/config"
+
+_Result = TypeVar("_Result")
+
+
+class Place(NamedTuple):
+    """What a configuration says without any credential. `verified`: whether the server must prove who it is."""
+
+    host: str
+    namespace: str
+    verified: bool = True
+
+
+class _Signed(NamedTuple):
+    """A client that signs; the times are of boottime, None for credentials that tell no end."""
+
+    client: ApiClient
+    renew_at: float | None = None
+    expires_at: float | None = None
+
+
+class Credentials:
+    """See the module's docstring. Safe to use from several threads."""
+
+    def __init__(self, kubeconfig: Path | None, context: str, clock: Clock) -> None:
+        """Raises EngineUnavailable when there is no configuration that can be read. No plugin is run yet."""
+        self._kubeconfig = kubeconfig
+        self._context = context
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._signed: _Signed | None = None
+        self._refresh: Future[_Signed] | None = None  # Invariant: at most one is under way
+        self._not_before = 0.0  # boottime: no refresh begins before
+        self._pause = RETRY_SECONDS  # after the next failure
+        self._failure = ""  # of the last refresh; "" after a good one
+        self._closed = threading.Event()
+        reading: Future[Place] = Future()
+        _run("kubernetes-configuration", reading, lambda: _place(kubeconfig, context))
+        try:
+            self.place = reading.result(WAIT_SECONDS)
+        except TimeoutError as error:
+            raise EngineUnavailable(f"no access to Kubernetes: its configuration was not read in {WAIT_SECONDS:g} s") from error
+        except _Failed as error:
+            message = f"no access to Kubernetes: {error}; give --kubeconfig, or run in a cluster"
+            raise EngineUnavailable(message) from error
+
+    def client(self, refused: ApiClient | None = None) -> ApiClient:
+        """The client that signs as we are now; another one than `refused`, if there is one by now.
+
+        Raises EngineUnavailable with the reason, and with when to try again.
+        """
+        with self._lock:
+            signed, now = self._signed, self._clock.boottime()
+            is_refused = signed is not None and signed.client is refused
+            is_due = signed is None or is_refused or (signed.renew_at is not None and signed.renew_at <= now)
+            if is_due and self._refresh is None and self._not_before <= now and not self._closed.is_set():
+                self._begin()
+            refresh = self._refresh
+            if signed is not None and not is_refused and (signed.expires_at is None or now < signed.expires_at):
+                return signed.client
+            if refresh is None and signed is not None and not self._failure:
+                return signed.client  # it was made a moment ago: the server is to judge it
+            if refresh is None:
+                raise EngineUnavailable(f"credentials for Kubernetes: {self._failure}", max(1.0, self._not_before - now))
+        try:
+            return refresh.result(WAIT_SECONDS).client
+        except TimeoutError as error:
+            message = f"credentials for Kubernetes are not there after {WAIT_SECONDS:g} s, and still being waited for"
+            raise EngineUnavailable(message, RETRY_SECONDS) from error
+        except _Failed as error:
+            raise EngineUnavailable(f"credentials for Kubernetes: {error}", RETRY_SECONDS) from error
+
+    def close(self) -> None:
+        """Drop the client's connections, and end a plugin that runs. Idempotent."""
+        self._closed.set()
+        with self._lock:
+            if self._signed is not None:
+                self._signed.client.close()  # type: ignore[no-untyped-call]
+
+    def _begin(self) -> None:
+        self._refresh = Future()
+        self._refresh.add_done_callback(self._take)
+        _run("kubernetes-credentials", self._refresh, self._make)
+
+    def _make(self) -> _Signed:
+        configuration, expires_at = _load(self._kubeconfig, self._context, self._closed)
+        client, now = ApiClient(configuration), self._clock.boottime()
+        if expires_at is None:
+            return _Signed(client)
+        left = max(0.0, expires_at - self._clock.now())
+        return _Signed(client, now + left * (1 - _RENEWED_EARLY), now + left)
+
+    def _take(self, done: Future[_Signed]) -> None:
+        error = done.exception()
+        with self._lock:
+            before, self._refresh = self._signed, None
+            if error is not None:
+                self._failure = str(error)
+                self._not_before = self._clock.boottime() + self._pause
+                self._pause = min(2 * self._pause, MAX_RETRY_SECONDS)
+                return
+            self._failure, self._pause = "", RETRY_SECONDS
+            self._not_before = self._clock.boottime() + RETRY_SECONDS if before is not None else 0.0
+            self._signed = done.result()
+        if before is not None:
+            before.client.close()  # type: ignore[no-untyped-call]  # calls under way keep their connections
+
+
+class _Failed(Exception):
+    """Whatever went wrong while credentials were made, in words."""
+
+
+def authorization(client: ApiClient) -> dict[str, str]:
+    """The header that signs a call. Files of tokens end with a newline where people have made them."""
+    token = client.configuration.get_api_key_with_prefix("BearerToken")
+    return {"Authorization": token.strip()} if token else {}
+
+
+def named_kubeconfig() -> str:
+    """What KUBECONFIG says; an empty one says nothing, as for kubectl."""
+    return os.environ.get("KUBECONFIG", "")
+
+
+def _run(name: str, future: Future[_Result], make: Callable[[], _Result]) -> None:
+    """In a thread of its own: a call that never returns keeps it. Whatever `make` raises is a _Failed of the future."""
+
+    def run() -> None:
+        try:
+            result = make()
+        except (PluginFailed, config.ConfigException, OSError, yaml.YAMLError) as error:
+            future.set_exception(_Failed(str(error)))
+        except Exception as error:  # noqa: BLE001  # a value of another kind than the library thinks fails in any way
+            future.set_exception(_Failed(f"{type(error).__name__}: {error}"))
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def _is_in_cluster(kubeconfig: Path | None, context: str) -> bool:
+    if kubeconfig is not None or context or named_kubeconfig():
+        return False
+    return "KUBERNETES_SERVICE_HOST" in os.environ and _SERVICE_ACCOUNT_NAMESPACE.exists()
+
+
+class _Kubeconfig(NamedTuple):
+    """The merged files, and what the context chooses of them."""
+
+    whole: ConfigNode
+    name: str
+    cluster: Any  # ConfigNode, whose methods have no types
+    user: ConfigNode | None
+    namespace: str
+
+
+def _read(kubeconfig: Path | None, context: str) -> _Kubeconfig:
+    paths = str(kubeconfig) if kubeconfig is not None else named_kubeconfig() or _DEFAULT_KUBECONFIG
+    whole: Any = KubeConfigMerger(paths).config  # type: ignore[no-untyped-call]
+    if whole is None:
+        raise config.ConfigException("there is no kubeconfig")
+    name = context or whole["current-context"]
+    chosen = whole["contexts"].get_with_name(name)["context"]
+    cluster = whole["clusters"].get_with_name(chosen["cluster"])["cluster"]
+    entry = whole["users"].get_with_name(chosen["user"], safe=True) if chosen.safe_get("user") else None
+    user = entry["user"] if entry is not None and isinstance(entry.safe_get("user"), dict) else None
+    namespace = str(chosen.safe_get("namespace") or "default")
+    return _Kubeconfig(whole, name, cluster, user, namespace)
+
+
+def _place(kubeconfig: Path | None, context: str) -> Place:
+    if _is_in_cluster(kubeconfig, context):
+        configuration, _ = _load(kubeconfig, context, threading.Event())
+        return Place(configuration.host, _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default")
+    found = _read(kubeconfig, context)
+    server = str(found.cluster["server"]).rstrip("/")
+    return Place(server, found.namespace, not (server.startswith("https") and found.cluster.safe_get("insecure-skip-tls-verify")))
+
+
+def _load(kubeconfig: Path | None, context: str, closed: threading.Event) -> tuple[Configuration, float | None]:
+    """The client's configuration with our credentials, and when these expire (seconds since the epoch)."""
+    configuration = Configuration()
+    configuration.retries = False
+    configuration.connection_pool_maxsize = POOL_SIZE
+    if _is_in_cluster(kubeconfig, context):
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        return configuration, None
+    found = _read(kubeconfig, context)
+    expires_at = None
+    if found.user is not None and "exec" in found.user and not ("token" in found.user or "tokenFile" in found.user):
+        folder = os.path.dirname(os.path.abspath(found.cluster.path))
+        credential = run_plugin(found.user["exec"].value, found.cluster.value, folder, closed, PLUGIN_SECONDS)
+        expires_at = credential.expires_at
+        _put(credential, found.user)
+    loader: Any = KubeConfigLoader(found.whole, active_context=found.name, config_base_path=None)  # type: ignore[no-untyped-call]
+    loader.load_and_set(configuration)
+    configuration.refresh_api_key_hook = None  # it would refresh in the caller's thread, each caller for itself
+    return configuration, expires_at
+
+
+def _put(credential: Credential, user: ConfigNode) -> None:
+    """As the client's own loader reads it."""
+    del user.value["exec"]
+    if credential.token:
+        user.value["token"] = credential.token
+    if credential.certificate:
+        user.value["client-certificate-data"] = base64.b64encode(credential.certificate.encode()).decode()
+        user.value["client-key-data"] = base64.b64encode(credential.key.encode()).decode()

@@ -1,0 +1,277 @@
+"""The Kubernetes engine: each attempt is a bare pod of its name; the phase is the truth about it, where evidence backs it.
+
+How the name fences: the API server creates `<task-id>-<n>` once. A start that finds it adopts it, if the labels are ours,
+and refuses if they are not (fault 29). A finished pod stays as the tombstone of its name until `forget`; a stop that finds no
+pod leaves a tombstone, a pod that no scheduler takes, so that a creation that comes late finds the name taken (fault 28).
+
+What is deleted is deleted with its uid as precondition and a grace of at least 1 s. A finalizer keeps the object after
+that, so that its end is seen whoever deleted it and whoever leads then; `settle` lets go of it once the end is committed.
+A pod in a terminal phase that proves no stop is not deleted: the server would remove it at once, and with it the evidence.
+
+With the pool's option `scheduling_gates` (Kubernetes 1.27) a pod is created gated, and the gate is opened after `confirm` has
+said that its leader still leads: a creation that lands late then never runs at all.
+
+Watches select by label, and tell of a pod whose label was removed as of a deleted one; so an end that has no other proof is
+believed once the name was asked for. Lists are of all pods of our namespaces: our finalizer tells which are ours without labels.
+
+Namespaces: exactly those that are given are listed, watched and used, whatever pools name now or named before; so no
+attempt is out of sight, and rights can be given for each. A pool that names another one is refused (see `PoolOptions`).
+
+What this engine can prove, and what not, stands in `pod_observation`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from controller.clock import Clock
+from controller.core.model.installation import EngineIdentity
+from controller.core.model.printable import counted
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.validation import parse_name
+from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
+from controller.engine.kubernetes.api import Access, ApiRefused, KubernetesApi
+from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events
+from controller.engine.kubernetes.objects import TRIES, PodObjects
+from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path
+from controller.engine.kubernetes.pod_observation import observe
+from controller.engine.kubernetes.pod_template import PoolOptions, build_pod, options_for, whole_seconds
+from controller.engine.kubernetes.refusals import to_refusal, unavailable
+from controller.engine.kubernetes.rights import MissingRight, missing_rights
+from controller.engine.kubernetes.server import identity, minor_version
+from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, PodWatch, run_watches
+from controller.engine.ownership import Owning
+from controller.errors import InvalidField, UserError
+
+_Observations = list[Observation]  # named before a method is called `list`
+_Rights = list[MissingRight]
+_Events = list[PodEvent]
+
+_FORGET_GRACE_SECONDS = 1
+FIRST_MINOR_WITH_GATES = 27
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesOptions:
+    """`namespaces`: all that are used, the first for pools that name none; () for the configuration's own."""
+
+    access: Access = field(default_factory=Access)
+    namespaces: tuple[str, ...] = ()
+    watch_seconds: float = 240.0  # the server ends a watch after this, up to half as much longer
+    silence_seconds: float = 90.0  # a server sends bookmarks about every minute
+
+
+class KubernetesEngine(Owning):
+    """See the module's docstring. Safe to use from several threads. `faults` counts what went wrong with calls, by kind."""
+
+    name = "kubernetes"
+
+    def __init__(self, cluster: str, clock: Clock, options: KubernetesOptions) -> None:
+        """Raises EngineUnavailable when there is no configuration, InvalidField when `cluster` is no DNS label."""
+        super().__init__()
+        self._cluster = parse_name(cluster, "cluster", "a cluster's name")
+        self._options = options
+        self._api = KubernetesApi(options.access, clock)
+        self.namespaces = options.namespaces or (self._api.namespace,)
+        self.faults, self.waited_seconds = self._api.faults, self._api.limit.waited
+        list_timeout = options.access.timeout_seconds * LIST_SECONDS_FACTOR
+        self._pods = PodObjects(self._api, self._cluster, self.namespaces, list_timeout, self)
+        self._selector = {"labelSelector": f"{LABEL_CLUSTER}={cluster}"}
+        self._minor: int | None = None
+        self.is_verified = self._api.is_verified
+
+    # -- the seam ----------------------------------------------------------------------------------------------------
+
+    def identity(self) -> EngineIdentity:
+        """See Engine."""
+        return identity(self._api, self.namespaces)
+
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
+        """See Engine. AttemptRefused: InvalidPool, InvalidPod, NameTaken, and those of `kubernetes_refusals`."""
+        pod = self._pods.find(launch.attempt) if launch.repeated else None
+        if pod is None:
+            try:
+                pod = self._create(launch)
+            except AttemptRefused as refusal:
+                if not launch.repeated or refusal.reason == "NameTaken":
+                    raise
+                # An earlier creation may still be on its way. Only with its name taken is nothing started for certain.
+                pod = self._pods.entomb(launch.attempt, f"{refusal}, and its name could not be taken")
+                if pod is None or pod.is_tombstone:
+                    raise
+        if pod.is_gated and not pod.is_deleting:
+            if confirm is not None:
+                confirm()
+            pod = self._pods.open_gate(pod)
+        return observe(pod)
+
+    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
+        """See Engine. None when `uid` is not the attempt's."""
+        for _ in range(TRIES):
+            pod = self._pods.find(attempt)
+            if pod is None and uid:
+                return None
+            if pod is None:
+                pod = self._pods.entomb(attempt, "its name could not be taken")
+            if pod is None:
+                return Observation(
+                    attempt=attempt, phase=Phase.FAILED, stopped=True, ran=False, reason="NameTaken",
+                    message="pods that are not Tally's have its name, so that it cannot be created",
+                )  # fmt: skip
+            if uid and pod.metadata.uid != uid:
+                return None
+            seen = observe(pod)
+            if seen.stopped or pod.is_terminal:
+                return seen
+            deleted = self._pods.delete(pod, whole_seconds(grace_seconds))
+            if deleted is not None:
+                return observe(deleted)
+        raise EngineUnavailable(f"{attempt} changes while it is being stopped")
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """See Engine. A pod of our uid is ours whatever became of its labels."""
+        pod = self._pods.find(attempt, uid)
+        return observe(pod) if pod is not None else gone(attempt, uid)
+
+    def settle(self, attempt: AttemptId) -> None:
+        """See Engine. Lets a deleted pod go."""
+        pod = self._pods.find(attempt)
+        if pod is not None and observe(pod).awaits_commit:
+            self._pods.drop_finalizer(pod)
+
+    def forget(self, attempt: AttemptId) -> None:
+        """See Engine. A pod in a terminal phase is removed even if that proves no stop: its end was committed without."""
+        for namespace in self.namespaces:
+            pod = self._pods.get(namespace, attempt)
+            if pod is None or self._pods.attempt_of(pod) != attempt or not (observe(pod).stopped or pod.is_terminal):
+                continue
+            if not pod.is_deleting:
+                pod = self._pods.delete(pod, _FORGET_GRACE_SECONDS)
+            if pod is not None:
+                self._pods.drop_finalizer(pod)
+
+    def list(self) -> _Observations:
+        """See Engine. A tombstone that another namespace has of the same attempt is left out."""
+        found: dict[AttemptId, Observation] = {}
+        for _, pod in self._pods.all():
+            seen = observe(pod)
+            known = found.get(seen.attempt)
+            if known is None or (known.stopped and not pod.is_tombstone):
+                found[seen.attempt] = seen
+        return [*found.values()]
+
+    def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
+        """See Engine. `sink` is called from one thread for each namespace; never raises: each goes on by itself."""
+
+        def report(pod: Pod, removed: bool) -> None:
+            if (attempt := self._pods.attempt_of(pod)) is None:
+                return
+            if removed and not observe(pod).stopped:
+                current = self._pods.get(pod.metadata.namespace, attempt)
+                if current is not None and current.metadata.uid == pod.metadata.uid:
+                    pod, removed = current, False  # it is there, and only its labels have changed
+            sink(observe(pod, removed=removed))
+
+        if not self.is_verified:
+            log.warning("the API server's certificate is not verified", host=self._api.host)
+        watches = [
+            PodWatch(
+                self._api,
+                pods_path(namespace),
+                self._selector,
+                report,
+                stop,
+                list_timeout=self._pods.list_timeout,
+                watch_seconds=self._options.watch_seconds,
+                silence_seconds=self._options.silence_seconds,
+            )
+            for namespace in self.namespaces
+        ]
+        run_watches(watches, self.namespaces, stop)
+
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
+        """See Engine; as long as the pod is there, and its node keeps the output."""
+        pod = self._pods.known(attempt)
+
+        def look() -> Pod | None:
+            return self._pods.get(pod.metadata.namespace, attempt)
+
+        check_container(pod, options.container)
+        return read_log(self._api, pod, look, follow, stop or threading.Event(), options)
+
+    def close(self) -> None:
+        """See Engine."""
+        self._api.close()
+
+    # -- beyond the seam ---------------------------------------------------------------------------------------------
+
+    def events(self, attempt: AttemptId) -> _Events:
+        """The recent Kubernetes events of the pod, oldest first; they outlive it. Raises EngineUnavailable."""
+        pod = self._pods.find(attempt)
+        namespaces = self.namespaces if pod is None else (pod.metadata.namespace,)
+        uid = pod.metadata.uid if pod is not None else ""
+        with unavailable("events cannot be read"):
+            found = [event for each in namespaces for event in recent_events(self._api, each, str(attempt), uid)]
+        return sorted(found, key=lambda event: event.at)
+
+    def check_rights(self) -> _Rights:
+        """The rights that are missing, each with the RBAC rule that gives it. Raises EngineUnavailable."""
+        with unavailable("rights cannot be asked for"):
+            return missing_rights(self._api, self.namespaces)
+
+    def release_finalizers(self) -> int:
+        """Let go of all pods of this installation, for uninstalling; returns how many had to be.
+
+        While a controller runs, this makes deleted pods vanish before their end is committed: stop the controllers first.
+        Raises EngineUnavailable; and UserError where the installation is not known (see `bind`) and several have pods here.
+        """
+        held = [pod for _, pod in self._pods.all() if pod.has_finalizer]
+        marks = Counter(pod.installation or "(none)" for pod in held)
+        if self.installation is None and len(marks) > 1:
+            told = ", ".join(f"{mark} ({counted(number, 'pod')})" for mark, number in sorted(marks.items()))
+            raise UserError(f"several installations have the name {self._cluster} here: {told}. Say whose: --installation ID")
+        for pod in held:
+            self._pods.drop_finalizer(pod)
+        return len(held)
+
+    # -- creation ----------------------------------------------------------------------------------------------------
+
+    def _create(self, launch: Launch) -> Pod:
+        """The attempt's pod, created or adopted. Raises AttemptRefused, EngineUnavailable."""
+        try:
+            options = options_for(launch)
+            namespace = self._namespace(options)
+        except InvalidField as error:
+            raise AttemptRefused("InvalidPool", f"pool {launch.pool.name}: {error}", transient=True) from error
+        try:
+            body = build_pod(launch, options, namespace)
+        except InvalidField as error:
+            raise AttemptRefused("InvalidPod", str(error)) from error
+        if options.scheduling_gates and self._server_minor() < FIRST_MINOR_WITH_GATES:
+            message = f"engine_options.scheduling_gates: needs Kubernetes 1.{FIRST_MINOR_WITH_GATES}, this is 1.{self._minor}"
+            raise AttemptRefused("InvalidPool", f"pool {launch.pool.name}: {message}", transient=True)
+        try:
+            return self._pods.create(launch.attempt, body)
+        except ApiRefused as error:
+            raise to_refusal(error, namespace) from error
+
+    def _namespace(self, options: PoolOptions) -> str:
+        namespace = options.namespace or self.namespaces[0]
+        if namespace not in self.namespaces:
+            known = ", ".join(self.namespaces)
+            problem = f"is {namespace!r}, but this controller uses {known} only: add it to kube_namespaces"
+            raise InvalidField("engine_options.namespace", problem)
+        return namespace
+
+    def _server_minor(self) -> int:
+        self._minor = minor_version(self._api) if self._minor is None else self._minor
+        return self._minor

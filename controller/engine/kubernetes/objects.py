@@ -1,0 +1,179 @@
+"""The pods of one cluster of Tally, by name and one by one: read, created, entombed, deleted, patched.
+
+Each call is safe to repeat, and bound to one object by its uid, so that what changes under our hands is read again and not
+overwritten. Refusals of anything but a creation are outages (see `kubernetes_refusals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from controller.core.model.task import AttemptId
+from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
+from controller.engine.kubernetes.api import JSON_PATCH, ApiRefused, KubernetesApi
+from controller.engine.kubernetes.pod import FINALIZER, GATE, Pod, attempt_of, pod_path, pods_path, read_pod
+from controller.engine.kubernetes.pod_template import Document, build_tombstone
+from controller.engine.kubernetes.refusals import unavailable
+from controller.engine.kubernetes.watch import list_pods
+from controller.engine.ownership import Owning
+
+TRIES = 5  # at an object that changes under our hands
+
+
+class PodObjects:
+    """See the module's docstring. Safe to use from several threads; every method raises EngineUnavailable."""
+
+    def __init__(self, api: KubernetesApi, cluster: str, namespaces: tuple[str, ...], list_timeout: float, owner: Owning) -> None:
+        self._api = api
+        self._owner = owner
+        self._cluster = cluster
+        self._namespaces = namespaces
+        self.list_timeout = list_timeout
+
+    def all(self) -> Iterator[tuple[AttemptId, Pod]]:
+        """All of ours. Raises EngineUnavailable."""
+        others = []
+        for namespace in self._namespaces:
+            with unavailable(f"pods of namespace {namespace} cannot be listed"):
+                for pods, _ in list_pods(self._api, pods_path(namespace), {}, self.list_timeout):
+                    for pod in pods:
+                        attempt = self.attempt_of(pod)
+                        if attempt is not None:
+                            yield attempt, pod
+                        elif attempt_of(pod, self._cluster) is not None:
+                            others.append((pod.installation, pod.metadata.name))
+        self._owner.note_others(others)
+
+    def attempt_of(self, pod: Pod) -> AttemptId | None:
+        """Which attempt of our installation it is, None when it is not one."""
+        return attempt_of(pod, self._cluster, self._owner.installation)
+
+    def find(self, attempt: AttemptId, uid: str = "") -> Pod | None:
+        """The attempt's pod, by its labels or its uid."""
+        for namespace in self._namespaces:
+            pod = self.get(namespace, attempt)
+            if pod is not None and (self.attempt_of(pod) == attempt or pod.metadata.uid == uid):
+                return pod
+        return None
+
+    def known(self, attempt: AttemptId) -> Pod:
+        """The attempt's pod. Raises AttemptUnknown."""
+        pod = self.find(attempt)
+        if pod is None:
+            raise AttemptUnknown(f"there is no pod {attempt} of cluster {self._cluster} in {', '.join(self._namespaces)}")
+        return pod
+
+    def get(self, namespace: str, attempt: AttemptId) -> Pod | None:
+        """Whatever has the name."""
+        with unavailable(f"pod {attempt} cannot be read"):
+            try:
+                return _about(attempt, self._api.call("GET", f"{pods_path(namespace)}/{attempt}"))
+            except ApiRefused as error:
+                if error.code == 404:
+                    return None
+                raise
+
+    def create(self, attempt: AttemptId, body: Document) -> Pod:
+        """Raises ApiRefused, AttemptRefused (NameTaken) and EngineUnavailable."""
+        namespace = body["metadata"]["namespace"]
+        for _ in range(TRIES):
+            try:
+                return _about(attempt, self._api.call("POST", pods_path(namespace), body=body))
+            except ApiRefused as error:
+                if error.code != 409:
+                    raise
+                if error.reason != "AlreadyExists":  # a quota that many change at once
+                    raise EngineUnavailable(f"pod {attempt} cannot be created now: {error}") from error
+            pod = self.get(namespace, attempt)
+            if pod is None:
+                continue  # it has just gone
+            if self.attempt_of(pod) == attempt:
+                return pod
+            raise AttemptRefused("NameTaken", pod.why_not_ours(self._cluster))
+        raise EngineUnavailable(f"the name {attempt} is taken and given back again and again")
+
+    def entomb(self, attempt: AttemptId, why: str) -> Pod | None:
+        """Take the attempt's name in every namespace: the tombstone, or the attempt's pod if one was there already.
+
+        None when all the names are taken by what is not ours, so that there was nothing to take.
+
+        Raises EngineUnavailable when the name could not be taken: then a late creation cannot be excluded.
+        """
+        tombstone: Pod | None = None
+        for namespace in self._namespaces:
+            with unavailable(f"{attempt}: {why}"):
+                try:
+                    pod = self.create(attempt, build_tombstone(attempt, self._cluster, namespace, self._owner.mark))
+                except AttemptRefused:
+                    continue  # taken by something that is not ours, which serves as well
+            if not pod.is_tombstone:
+                return pod
+            tombstone = pod
+        return tombstone
+
+    def delete(self, pod: Pod, grace_seconds: int) -> Pod | None:
+        """As it is then; None when it is gone, or another one."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": grace_seconds,
+            "preconditions": {"uid": pod.metadata.uid},
+        }
+        with unavailable(f"pod {pod.metadata.name} cannot be deleted"):
+            try:
+                answer = read_pod(self._api.call("DELETE", pod_path(pod), body=body))
+            except ApiRefused as error:
+                if error.code in (404, 409):
+                    return None
+                raise
+        return answer if _is_same(answer, pod) else None  # a Status when it is gone already
+
+    def drop_finalizer(self, pod: Pod) -> None:
+        self._patch_list(pod, "/metadata/finalizers", lambda each: _index(each.metadata.finalizers or [], FINALIZER), FINALIZER)
+
+    def open_gate(self, pod: Pod) -> Pod:
+        def find(each: Pod) -> int | None:
+            return _index([gate.name for gate in each.spec.scheduling_gates or ()], GATE)
+
+        opened = self._patch_list(pod, "/spec/schedulingGates", find, {"name": GATE})
+        if opened is None:
+            raise EngineUnavailable(f"pod {pod.metadata.name} has gone before its gate was opened")
+        return opened
+
+    def _patch_list(self, pod: Pod, path: str, find: Callable[[Pod], int | None], value: object) -> Pod | None:
+        """Remove an entry of a list of this very pod; None when the pod is gone. Raises EngineUnavailable."""
+        current: Pod | None = pod
+        for _ in range(TRIES):
+            if current is None or current.metadata.uid != pod.metadata.uid:
+                return None
+            index = find(current)
+            if index is None:
+                return current
+            patch = [
+                {"op": "test", "path": "/metadata/uid", "value": pod.metadata.uid},
+                {"op": "test", "path": f"{path}/{index}", "value": value},
+                {"op": "remove", "path": f"{path}/{index}"},
+            ]
+            with unavailable(f"pod {pod.metadata.name} cannot be changed"):
+                try:
+                    return _about(pod.metadata.name, self._api.call("PATCH", pod_path(pod), body=patch, content_type=JSON_PATCH))
+                except ApiRefused as error:
+                    if error.code not in (404, 409, 422):  # gone, or changed since it was read
+                        raise
+            current = self.get(pod.metadata.namespace, AttemptId.parse(pod.metadata.name))
+        raise EngineUnavailable(f"pod {pod.metadata.name} changes while it is being changed")
+
+
+def _is_same(answer: Pod, pod: Pod) -> bool:
+    return (answer.metadata.uid, answer.metadata.name) == (pod.metadata.uid, pod.metadata.name)
+
+
+def _about(name: AttemptId | str, data: bytes) -> Pod:
+    pod = read_pod(data)
+    if pod.metadata.name != str(name):
+        raise EngineUnavailable(f"Kubernetes answers with something else than pod {name}")
+    return pod
+
+
+def _index(items: list[str], item: str) -> int | None:
+    return items.index(item) if item in items else None

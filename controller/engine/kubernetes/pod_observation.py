@@ -1,0 +1,272 @@
+"""What a pod says of its attempt: the one place where a pod becomes an observation. Pure.
+
+When a stop is proven (`_is_proven`; kubelets from 1.20 on, each rule with its recording or the code it was read from):
+- all containers that ever ran have a terminated status, and the phase is terminal: a kubelet read their exits;
+- the object's deletion is final (`deletionGracePeriodSeconds` 0, or the object is gone): a kubelet makes it so once the
+  containers are gone from its runtime, and an operator by a forced deletion, which vouches for the same
+  (https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/). Our finalizer keeps such an object;
+- it was never given to a node, and never will be: deleted while unscheduled, a tombstone, or refused by the kubelet.
+
+What is no proof:
+- a terminal phase with a container still `running`: v1.20 says `DeadlineExceeded` so (recording deadline-exceeded), and
+  pod garbage collection for the pods of dead nodes;
+- a final deletion of a pod whose phase was terminal already: the API server makes it final at once, without asking the
+  kubelet (pkg/registry/core/pod/strategy.go, CheckGracefulDelete), so only its container statuses count then. Deleted by
+  garbage collection since its *node object* was removed, it has stopped: whoever removes a node vouches for that, and
+  StatefulSets rely on it;
+- a terminal phase without container statuses: so v1.20 evicts, before it kills;
+- a container status that went back to `waiting`, or `ContainerStatusUnknown`, in a pod being deleted: the kubelet lost
+  sight of the container (recording deleted-while-running-*); the final deletion follows within a minute.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from controller.core.model.task import AttemptId, Observation, Phase
+from controller.engine.kubernetes.pod import GATE, ContainerStatus, Pod, Terminated
+
+_DISRUPTED = frozenset({"Evicted", "Preempting", "NodeShutdown", "Shutdown", "Terminated", "NodeLost"})
+"""`endpoint.reason` of pods that the platform ended (Terminated: a graceful shutdown of the node)."""
+_OWN_LIMIT = re.compile(
+    r"Pod ephemeral local storage usage exceeds the total limit of containers |"
+    r"Container \S+ exceeded its local ephemeral storage limit |"
+    r"Usage of EmptyDir volume .+ exceeds the limit "
+)
+"""How kubelets, 1.20 to 1.36, word an `Evicted` that is the task's own doing (pkg/kubelet/eviction/helpers.go). All others say
+"The node …", and from 1.26 on have the condition DisruptionTarget, which these have not."""
+_REFUSED = frozenset(
+    {
+        "NodeAffinity", "NodeSelectorMismatching", "NodeName", "NodePorts", "UnexpectedAdmissionError", "InvalidNodeInfo",
+        "UnexpectedPredicateFailureType", "TopologyAffinityError", "SysctlForbidden", "AppArmor", "PodOSNotSupported",
+        "PodOSSelectorNodeLabelDoesNotMatch", "PodFeatureUnsupported",
+    }
+)  # fmt: skip
+"""`endpoint.reason` of pods that a kubelet refused before it created anything; those that begin with OutOf are, too."""
+UNREADABLE = "Unreadable"
+_CANNOT_START = frozenset({"ContainerCannotRun", "StartError"})  # dockershim's and containerd's words
+_ORDINARY_WAITING = frozenset({"", "ContainerCreating", "PodInitializing"})
+_SIGNAL_BASE, _SIGNALS = 128, 64
+
+
+def observe(pod: Pod, *, removed: bool = False) -> Observation:
+    """What the pod says of its attempt (named as its pod is). `removed`: the object is gone, and this is its last state.
+
+    A pod that cannot be read, or says what no server says, is an attempt of which nothing is known but that it is there.
+    """
+    problem = pod.unreadable
+    if not problem:
+        try:
+            return _observe(pod, removed)
+        except (ValueError, OverflowError, TypeError) as error:  # an unknown phase, a date before all calendars
+            problem = str(error)
+    message = f"its pod cannot be read: {problem}"
+    attempt, uid = AttemptId.parse(pod.metadata.name), pod.metadata.uid
+    return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=uid, reason=UNREADABLE, message=message)
+
+
+def _observe(pod: Pod, removed: bool) -> Observation:
+    stopped = _is_proven(pod, removed)
+    main = pod.main
+    end = main.state.terminated if main is not None else None
+    began = end.started_at if end is not None else main.state.running.started_at if main and main.state.running else None
+    seen = Observation(
+        attempt=AttemptId.parse(pod.metadata.name),
+        phase=_live_phase(pod),
+        stopped=stopped,
+        gone=removed,
+        uid=pod.metadata.uid,
+        node=pod.spec.node_name,
+        started_at=_seconds(began),
+        finished_at=_seconds(end.finished_at) if end is not None else None,
+        reason=pod.status.reason,
+        message=pod.status.message,
+        awaits_start=pod.is_gated and not pod.is_deleting,
+        awaits_commit=stopped and not removed and pod.is_deleting and pod.has_finalizer,
+    )
+    if stopped:
+        return _as_ended(seen, pod, end)
+    if pod.ends_with and end is not None and end.is_known and _ended_by_itself(pod, end):
+        return _with_main_ended(seen, pod, end)
+    if seen.phase is Phase.PENDING:
+        return replace(seen, waiting=_why_waiting(pod))
+    if seen.phase is Phase.UNKNOWN:
+        words = f"node {pod.spec.node_name} does not answer" + (f": {pod.status.message}" if pod.status.message else "")
+        return replace(seen, reason="NodeLost", message=words)
+    if pod.is_terminal:
+        return replace(seen, message=_what_is_known(pod), disrupted=bool(_disruption(pod)) and not _exceeded_its_limit(pod))
+    return seen
+
+
+def _is_proven(pod: Pod, removed: bool) -> bool:
+    """Whether the attempt has stopped for certain, and will not start; see the module's docstring."""
+    statuses = list(pod.statuses())
+    if not pod.spec.node_name and (pod.is_deleting or removed or pod.is_tombstone):
+        return True
+    if removed or (pod.is_deleting and pod.metadata.deletion_grace_period_seconds == 0):
+        if not pod.is_terminal or _disruption(pod) == "DeletionByPodGC":
+            return True
+        return _was_refused(pod) or (bool(statuses) and not any(each.state.running for each in statuses))
+    if not pod.is_terminal:
+        return False
+    if not statuses:
+        return _was_refused(pod)
+    reported = {each.name for each in pod.status.container_statuses or ()}
+    return reported >= {each.name for each in pod.spec.containers or ()} and all(_has_ended(each, pod) for each in statuses)
+
+
+def _has_ended(status: ContainerStatus, pod: Pod) -> bool:
+    if status.state.terminated is not None:
+        return status.state.terminated.is_known or not pod.is_deleting
+    return status.never_started and not pod.is_deleting  # in a terminal phase nothing is created any more
+
+
+def _was_refused(pod: Pod) -> bool:
+    status = pod.status
+    if status.phase != "Failed" or next(pod.statuses(), None) is not None:
+        return False
+    return status.reason in _REFUSED or status.reason.startswith("OutOf") or status.message.startswith("Pod was rejected")
+
+
+def _live_phase(pod: Pod) -> Phase:
+    """The phase, as far as nothing more is known."""
+    status = pod.status
+    if status.phase == "Unknown" or (status.reason == "NodeLost" and not pod.is_terminal):
+        return Phase.UNKNOWN
+    ready, containers = pod.condition("Ready"), pod.condition("ContainersReady")
+    if status.phase == "Running" and ready is not None and containers is not None:  # noqa: SIM102
+        # So the node controller marks the pods of a node that is silent (recording node-lost-and-back): it sets Ready
+        # alone, without a reason; a kubelet sets both, with one.
+        if ready.status != "True" and containers.status == "True" and not ready.reason:
+            return Phase.UNKNOWN
+    return Phase(status.phase)
+
+
+def _as_ended(seen: Observation, pod: Pod, end: Terminated | None) -> Observation:
+    """The observation of an attempt that has stopped: how it ended, and whether it ran."""
+    if pod.is_tombstone:
+        message = "it was stopped before it was started"
+        return replace(seen, phase=Phase.FAILED, ran=False, reason="NeverStarted", message=message)
+    is_own_fault = _exceeded_its_limit(pod)
+    disruption = "" if is_own_fault else _disruption(pod)
+    requested = _deletion_requested_at(pod)
+    ended_by_itself = end is not None and _ended_by_itself(pod, end)
+    if end is not None and end.is_known:
+        seen = replace(seen, exit_code=end.exit_code, signal=_signal(end))
+    failed_by_others = pod.ends_with and not seen.reason and not disruption
+    may_succeed = pod.status.phase != "Failed" or requested is not None or failed_by_others
+    if ended_by_itself and end is not None and end.exit_code == 0 and may_succeed:
+        return replace(seen, phase=Phase.SUCCEEDED, reason=end.reason or "Completed", message=end.message)
+    seen = replace(seen, phase=Phase.FAILED, disrupted=bool(disruption))
+    if not ended_by_itself and (requested is not None or seen.gone) and not is_own_fault:
+        ran = bool(pod.spec.node_name)
+        condition = pod.condition("DisruptionTarget")
+        words = (condition.message if condition is not None else "") or seen.message
+        message = "its pod was deleted" + (f": {words}" if words else "")
+        return replace(seen, ran=ran, disrupted=True, reason=disruption or "Stopped", message=message)
+    if seen.reason or disruption:  # the kubelet's own words for the pod as a whole
+        ran = any(not each.never_started for each in pod.statuses()) or is_own_fault
+        return replace(seen, ran=ran, reason=seen.reason or disruption)
+    return _as_failed(seen, pod, end)
+
+
+def _ended_by_itself(pod: Pod, end: Terminated) -> bool:
+    """Whether the main container ended before anybody had asked for the pod's deletion."""
+    requested, finished = _deletion_requested_at(pod), _seconds(end.finished_at)
+    return requested is None or (finished is not None and finished < requested)
+
+
+def _with_main_ended(seen: Observation, pod: Pod, end: Terminated) -> Observation:
+    """The container that ends the attempt has ended, and others run on: how it ended, and nothing of a stop."""
+    seen = replace(seen, main_ended=True, exit_code=end.exit_code, signal=_signal(end))
+    if end.exit_code == 0:
+        return replace(seen, reason=end.reason or "Completed", message=end.message)
+    return _as_failed(seen, pod, end)
+
+
+def _as_failed(seen: Observation, pod: Pod, end: Terminated | None) -> Observation:
+    """By its own doing: that of the main container, or else of another one in the pod."""
+    if end is not None and end.reason in _CANNOT_START:
+        reason = end.reason
+        if "no such file" in end.message or "not found in" in end.message:
+            reason = "CommandNotFound"
+        elif "permission denied" in end.message:
+            reason = "PermissionDenied"
+        return replace(seen, ran=False, reason=reason, message=end.message, signal=None)
+    if end is not None and end.exit_code != 0:
+        return replace(seen, reason=end.reason or "Error", message=end.message)
+    for each in pod.statuses():
+        other = each.state.terminated
+        if other is not None and other.exit_code != 0:
+            message = f"container {each.name} ended with exit code {other.exit_code}" + (
+                f": {other.message}" if other.message else ""
+            )
+            reason = "ContainerFailed" if other.reason in ("", "Error") else other.reason
+            return replace(seen, exit_code=other.exit_code, signal=_signal(other), reason=reason, message=message)
+    return replace(seen, ran=end is not None, reason="Failed", message="no container of the pod says why")
+
+
+def _disruption(pod: Pod) -> str:
+    """The platform's reason for ending it; "" when it did not. (DisruptionTarget is reported by 1.26 and later.)"""
+    condition = pod.condition("DisruptionTarget")
+    if condition is not None and condition.status == "True":
+        return condition.reason or "DisruptionTarget"
+    return pod.status.reason if pod.status.reason in _DISRUPTED else ""
+
+
+def _exceeded_its_limit(pod: Pod) -> bool:
+    """Evicted since it used more local storage than it had asked for: a failure of the task, as OOMKilled is."""
+    return pod.status.reason == "Evicted" and _OWN_LIMIT.match(pod.status.message) is not None
+
+
+def _deletion_requested_at(pod: Pod) -> float | None:
+    """`deletionTimestamp` is the time of the request plus the grace, to the second."""
+    due = _seconds(pod.metadata.deletion_timestamp)
+    return due - (pod.metadata.deletion_grace_period_seconds or 0) if due is not None else None
+
+
+def _signal(end: Terminated) -> int | None:
+    """The signal that ended it; runtimes report 128 + signal as exit code, and hardly ever the signal itself."""
+    if end.signal:
+        return end.signal
+    number = end.exit_code - _SIGNAL_BASE
+    return number if 0 < number <= _SIGNALS else None
+
+
+def _why_waiting(pod: Pod) -> str:
+    """`Reason: message` of what keeps a pending pod from running; "" while it simply starts."""
+    for status in pod.statuses():
+        waiting = status.state.waiting
+        if waiting is not None and waiting.reason not in _ORDINARY_WAITING:
+            # The kubelet alternates between these two.
+            reason = "ErrImagePull" if waiting.reason == "ImagePullBackOff" else waiting.reason
+            return f"{reason}: {waiting.message}" if waiting.message else reason
+    scheduled = pod.condition("PodScheduled")
+    if scheduled is not None and scheduled.status == "False" and not pod.spec.node_name:
+        # Our own gate is no reason to wait; nor is one that was opened, of which the scheduler has not heard yet.
+        others = [gate.name for gate in pod.spec.scheduling_gates or () if gate.name != GATE]
+        if scheduled.reason == "SchedulingGated" and not others:
+            return ""
+        return f"{scheduled.reason or 'Unschedulable'}: {scheduled.message or 'no node takes it'}"
+    return ""
+
+
+def _what_is_known(pod: Pod) -> str:
+    """For a terminal phase that proves no stop."""
+    running = [each.name for each in pod.statuses() if each.state.running]
+    if running:
+        known = f"phase {pod.status.phase}, but container {', '.join(running)} is said to run"
+    elif pod.is_deleting:
+        known = f"phase {pod.status.phase}, and the pod is being deleted"
+    else:
+        known = f"phase {pod.status.phase}, without the end of its containers"
+    return f"{known}: {pod.status.message}" if pod.status.message else known
+
+
+def _seconds(when: datetime | None) -> float | None:
+    """Seconds since the epoch; runtimes say 1970 for a container that never started."""
+    seconds = when.timestamp() if when is not None else 0.0
+    return seconds if seconds > 0 else None

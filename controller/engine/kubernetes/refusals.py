@@ -1,0 +1,47 @@
+"""What an API server's refusals mean to an attempt: the server's words, a reason, and whether the same may pass later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.kubernetes.api import ApiRefused
+
+FORBIDDEN_RETRY_SECONDS = 10.0
+
+
+def to_refusal(error: ApiRefused, namespace: str) -> AttemptRefused:
+    """Of a pod's creation. Quota, rights and namespaces change without the task: such refusals are transient."""
+    words = str(error)
+    if error.code == 403:
+        return _of_forbidden(words, namespace)
+    if error.code == 404:
+        return AttemptRefused("NamespaceNotFound", f"{words}: create namespace {namespace}, or change the pool's", transient=True)
+    if error.code in (400, 422) and "denied the request" not in words:
+        fields = f" (fields: {', '.join(error.fields)})" if error.fields else ""
+        return AttemptRefused("InvalidPod", f"Kubernetes refuses the pod{fields}: {words}")
+    return AttemptRefused("AdmissionDenied", words)
+
+
+def _of_forbidden(words: str, namespace: str) -> AttemptRefused:
+    """The server says 403 for all that its admission refuses; its words tell one from the other."""
+    if "exceeded quota" in words:
+        return AttemptRefused("QuotaExceeded", words, transient=True)
+    if "is being terminated" in words:
+        return AttemptRefused("NamespaceTerminating", words, transient=True)
+    if "violates PodSecurity" in words:
+        return AttemptRefused("PodSecurityViolation", words)
+    if "cannot create resource" in words:
+        rule = f"a Role in namespace {namespace} must allow the verb create on pods; `tally check` lists all that is missing"
+        return AttemptRefused("Forbidden", f"{words}: {rule}", transient=True)
+    return AttemptRefused("AdmissionDenied", words)
+
+
+@contextmanager
+def unavailable(what: str) -> Iterator[None]:
+    """Refusals of anything but a creation are the installation's fault, and pass when it is mended: nothing is concluded."""
+    try:
+        yield
+    except ApiRefused as error:
+        raise EngineUnavailable(f"{what}: {error.code} {error}", FORBIDDEN_RETRY_SECONDS) from error

@@ -1,0 +1,63 @@
+"""The rights that the engine needs in each namespace, and which of them are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from controller.engine.base import EngineUnavailable
+from controller.engine.kubernetes.api import KubernetesApi
+from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "pods": ("create", "delete", "get", "list", "patch", "watch"),
+    "pods/log": ("get",),
+    "events": ("list",),
+}
+WANTED: dict[str, tuple[str, ...]] = {"namespaces": ("get",)}
+"""Of the namespace itself, whose uid tells one cluster from another; or of kube-system alone. It works without, less safely."""
+
+
+class MissingRight(NamedTuple):
+    """A verb that is not allowed on a resource in a namespace."""
+
+    namespace: str
+    resource: str
+    verb: str
+
+    def __str__(self) -> str:
+        return f'namespace {self.namespace}: {{apiGroups: [""], resources: [{self.resource}], verbs: [{self.verb}]}}'
+
+
+class _ReviewStatus(msgspec.Struct, frozen=True):
+    allowed: bool
+
+
+class _Review(msgspec.Struct, frozen=True):
+    status: _ReviewStatus
+
+
+def missing_rights(api: KubernetesApi, namespaces: Iterable[str]) -> list[MissingRight]:
+    """Asks the server for each right. Raises EngineUnavailable, ApiRefused."""
+    return [
+        MissingRight(namespace, resource, verb)
+        for namespace in namespaces
+        for resource, verbs in NEEDED.items()
+        for verb in verbs
+        if not _is_allowed(api, namespace, resource, verb)
+    ]
+
+
+def _is_allowed(api: KubernetesApi, namespace: str, resource: str, verb: str) -> bool:
+    name, _, subresource = resource.partition("/")
+    asked = {"namespace": namespace, "verb": verb, "group": "", "resource": name, "subresource": subresource}
+    kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+    body = {**kind, "spec": {"resourceAttributes": asked}}
+    data = api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body)
+    try:
+        answer = msgspec.json.decode(data, type=_Review)
+    except NOT_JSON_OF_ITS_TYPE as error:
+        raise EngineUnavailable(f"Kubernetes sends a review of rights that cannot be read: {error}") from error
+    return answer.status.allowed

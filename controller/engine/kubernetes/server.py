@@ -1,0 +1,68 @@
+"""What an API server says of itself: which cluster it is, and its version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from controller.core.model.installation import EngineIdentity
+from controller.engine.base import EngineUnavailable
+from controller.engine.kubernetes.api import ApiRefused, KubernetesApi
+from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE
+from controller.engine.kubernetes.refusals import unavailable
+
+CLUSTER_NAMESPACE = "kube-system"  # made with the cluster and never removed, so that its uid names the cluster
+
+
+class _Version(msgspec.Struct, frozen=True, rename="camel"):
+    minor: str = ""
+    git_version: str = ""
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    uid: str
+
+
+class _Namespace(msgspec.Struct, frozen=True):
+    metadata: _Meta
+
+
+def identity(api: KubernetesApi, namespaces: Sequence[str]) -> EngineIdentity:
+    """The uid of kube-system, where it may be read; else those of the namespaces that are used.
+
+    Where none may be read, the namespaces' names alone are left: another cluster that has these cannot be told from this one,
+    and `tally check` says so. Raises EngineUnavailable.
+    """
+    cluster = _uid_of(api, CLUSTER_NAMESPACE)
+    parts = {f"namespace {name}": "" if cluster else _uid_of(api, name) for name in namespaces}
+    return EngineIdentity(name="kubernetes", id=cluster, parts=parts)
+
+
+def minor_version(api: KubernetesApi) -> int:
+    """The second number of the server's version. Raises EngineUnavailable."""
+    with unavailable("the server's version cannot be read"):
+        data = api.call("GET", "/version")
+    try:
+        version = msgspec.json.decode(data, type=_Version)
+    except NOT_JSON_OF_ITS_TYPE as error:
+        raise EngineUnavailable(f"Kubernetes sends a version that cannot be read: {error}") from error
+    # Some say "27+", and a server that was built without its version says nothing but v0.0.0.
+    minor = re.match(r"([0-9]{1,4})", version.minor) or re.match(r"v1\.([0-9]{1,4})", version.git_version)
+    if minor is None:
+        raise EngineUnavailable(f"Kubernetes does not say which version it is (minor {version.minor!r}, {version.git_version!r})")
+    return int(minor[1])
+
+
+def _uid_of(api: KubernetesApi, namespace: str) -> str:
+    """Its uid; "" when there is no such namespace, or it may not be read."""
+    with unavailable(f"namespace {namespace} cannot be read"):
+        try:
+            return msgspec.json.decode(api.call("GET", f"/api/v1/namespaces/{namespace}"), type=_Namespace).metadata.uid
+        except NOT_JSON_OF_ITS_TYPE as error:
+            raise EngineUnavailable(f"Kubernetes sends a namespace that cannot be read: {error}") from error
+        except ApiRefused as error:
+            if error.code in (403, 404):
+                return ""
+            raise

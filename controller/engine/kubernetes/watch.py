@@ -1,0 +1,161 @@
+"""One namespace's pods, listed and then watched; what a cluster does to watches is answered here.
+
+An end by the server, a cut or a silent connection: open again from the last version seen (bookmarks keep it young).
+410: that version is no longer kept, so list again. 429 and 5xx: wait as long as was asked for, and longer each time.
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from controller.engine.base import EngineError, EngineUnavailable
+from controller.engine.kubernetes.api import ApiRefused, KubernetesApi, Stream, decode_status
+from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE, Pod, decode_event, decode_list, read_pod
+
+PAGE = 500
+LIST_SECONDS_FACTOR = 4.0  # a page may take so much longer than other calls
+_FIRST_PAUSE_SECONDS = 0.2
+_MAX_PAUSE_SECONDS = 30.0
+_GONE = 410
+
+log = structlog.get_logger(__name__)
+
+
+def list_pods(api: KubernetesApi, path: str, query: Mapping[str, object], timeout: float) -> Iterator[tuple[list[Pod], str]]:
+    """All pods at one version, in pages of pods and that version; without `resourceVersion`, so as of now.
+
+    Raises EngineUnavailable, ApiRefused; 410 when the list took so long that its version is no longer kept.
+    """
+    token = ""
+    while True:
+        page = {**query, "limit": PAGE, **({"continue": token} if token else {})}
+        data = api.call("GET", path, query=page, timeout=timeout)
+        try:
+            decoded = decode_list(data)
+        except NOT_JSON_OF_ITS_TYPE as error:
+            raise EngineUnavailable(f"Kubernetes sends a list that cannot be read: {error}") from error
+        yield [read_pod(item) for item in decoded.items or ()], decoded.metadata.resource_version
+        token = decoded.metadata.continue_
+        if not token:
+            return
+
+
+class PodWatch:
+    """See the module's docstring. `sink` is given each pod, and whether it was removed."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        path: str,
+        query: Mapping[str, object],
+        sink: Callable[[Pod, bool], None],
+        stop: threading.Event,
+        *,
+        list_timeout: float,
+        watch_seconds: float,
+        silence_seconds: float,
+    ) -> None:
+        self._api = api
+        self._path = path
+        self._query = query
+        self._sink = sink
+        self._stop = stop
+        self._list_timeout = list_timeout
+        self._watch_seconds = watch_seconds
+        self._silence_seconds = silence_seconds
+        self._version = ""
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+
+    def run(self) -> None:
+        """Report until `stop` is set and `close` was called."""
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stop.is_set():
+            try:
+                if not self._version:
+                    self._list()
+                self._follow()
+                pause = _FIRST_PAUSE_SECONDS
+                continue
+            except (ApiRefused, EngineUnavailable) as error:
+                if isinstance(error, ApiRefused) and error.code == _GONE:
+                    self._version = ""
+                if self._stop.is_set():
+                    return
+                log.warning("watch of pods interrupted", path=self._path, error=str(error))
+                self._stop.wait(max(pause, error.retry_after if isinstance(error, EngineUnavailable) else 0.0))
+            except Exception:
+                # Nothing that a server says may end the thread: what it told is found by a list.
+                self._version = ""
+                self._api.faults["watch"] += 1
+                log.exception("watch of pods failed", path=self._path)
+                self._stop.wait(pause)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """End the connection, so that `run` sees that it is to stop."""
+        with self._lock:
+            if self._stream is not None:
+                self._stream.close()
+
+    def _list(self) -> None:
+        version = ""
+        for pods, version in list_pods(self._api, self._path, self._query, self._list_timeout):  # noqa: B007  # the last one's
+            for pod in pods:
+                self._sink(pod, False)
+        self._version = version
+
+    def _follow(self) -> None:
+        """One connection, to its end by the server."""
+        # Spread, so that the watches of many clients do not all begin again at the same moment.
+        seconds = int(self._watch_seconds * random.uniform(1.0, 1.5)) or 1
+        query = {
+            **self._query, "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": self._version,
+            "timeoutSeconds": seconds,
+        }  # fmt: skip
+        stream = self._api.stream(self._path, query, self._silence_seconds)
+        with self._lock:
+            self._stream = stream
+        if self._stop.is_set():
+            stream.close()
+        for line in stream.lines():
+            if line:
+                self._receive(line)
+
+    def _receive(self, line: bytes) -> None:
+        try:
+            event = decode_event(line)
+            if event.type == "ERROR":
+                raise self._error(event.object)
+            pod = read_pod(event.object)
+        except NOT_JSON_OF_ITS_TYPE as error:
+            self._version = ""  # what it told is found by a list
+            raise EngineUnavailable(f"Kubernetes sends an event that cannot be read: {error}") from error
+        except EngineUnavailable:
+            self._version = ""
+            raise
+        if event.type != "BOOKMARK" and not (pod.unreadable and event.type == "DELETED"):  # that one is left to a list
+            self._sink(pod, event.type == "DELETED")
+        self._version = pod.metadata.resource_version or self._version
+
+    def _error(self, status: msgspec.Raw) -> EngineError:
+        return self._api.fault(decode_status(status))
+
+
+def run_watches(watches: Sequence[PodWatch], names: Sequence[str], stop: threading.Event) -> None:
+    """Run them all, each in a thread of its own that is named after its namespace, until `stop` is set and all have ended."""
+    threads = [
+        threading.Thread(target=watch.run, name=f"pods-{name}", daemon=True) for watch, name in zip(watches, names, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for watch, thread in zip(watches, threads, strict=True):
+        watch.close()
+        thread.join()

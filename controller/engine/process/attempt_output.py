@@ -1,0 +1,55 @@
+"""What an attempt has printed, as its file holds it: whatever the task put in the place of that file, reading never blocks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from controller.engine.process import attempt_folder as files
+
+_CHUNK_BYTES = 64 * 1024
+
+
+def start_of_tail(path: Path, lines: int) -> int:
+    """Where the last so many lines begin; one without its end is a line, too. Raises OSError."""
+    if not files.exists(path.parent, path.name):
+        return 0
+    with _open(path) as file:
+        position = file.seek(0, os.SEEK_END)
+        if lines == 0 or position == 0:
+            return position
+        file.seek(position - 1)
+        ends = lines + (file.read(1) == b"\n")  # so many line ends from the back: after that one they begin
+        while position:
+            begin = max(0, position - _CHUNK_BYTES)
+            file.seek(begin)
+            block = file.read(position - begin)
+            at = len(block)
+            while ends and (at := block.rfind(b"\n", 0, at)) >= 0:
+                ends -= 1
+            if not ends:
+                return begin + at + 1
+            position = begin
+    return 0
+
+
+def chunks_of(path: Path, position: int) -> Iterator[bytes]:
+    """What a file holds from there on. Raises OSError, for what is no regular file too."""
+    if not files.exists(path.parent, path.name):
+        return
+    with _open(path) as file:
+        file.seek(position)
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _open(path: Path) -> BinaryIO:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return os.fdopen(fd, "rb")

@@ -1,0 +1,400 @@
+"""The process engine: attempts as processes of this machine, each under a detached supervisor that outlives the controller.
+
+All replicas run on one machine, as one user, and share `state_dir`; whichever leads adopts what runs. Linux 5.4 or later.
+An attempt is a folder (`attempt_folder`), run by a supervisor (`supervisor`), settled by any replica when its supervisor
+was killed or the machine rebooted (`settlement`).
+
+How the name fences: the supervisor makes the claim itself, in the folder of the attempt's name, holding a lock that the
+kernel drops with it. So a claim is never left without an owner, a late start finds the record, the result or the
+tombstone of a stop, and two starts at once make one run. The name fences until `forget`.
+
+What one attempt's folder holds, and whoever put it there, concerns that attempt alone: what cannot be read is reported of it,
+as Unknown with the reason. That an attempt is not listed proves nothing (its folder may have been removed or moved): `find`
+looks for its processes.
+
+What it does with a spec: `command` and `args` are executed without a shell; `image` is not used (there is no container),
+and a spec with an image alone is refused. The environment is a short list of the controller's own variables (PATH, HOME,
+LANG, LC_*, TZ, USER, TMPDIR; no secrets), then the spec's and the fencing token. `working_dir` is a folder of this machine, by
+default an empty one of the attempt's own. Both streams go to one file.
+
+Limits: see `process_limits`. The end of the command's first process ends the attempt, as in a container: what it left running
+is killed. Only what another service was asked to run (a container daemon, systemd, at) is beyond its reach.
+Output is kept whole until `forget`: nothing bounds what a task writes but the disk.
+
+Cost, as measured on two shared cores: about 8 ms of CPU for an attempt from start to end, the command's own fork and exec
+included (150 attempts a second), 2 MB of memory for a supervisor; of 10,000 finished attempts, 0.16 s for a first list and 0.06 s
+for another.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import watchfiles
+
+from controller.clock import Clock
+from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
+from controller.core.model.validation import parse_name
+from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions
+from controller.engine.process import attempt_folder as files
+from controller.engine.process.attempt_origin import Origin
+from controller.engine.process.attempt_output import chunks_of, start_of_tail
+from controller.engine.process.fork_server import ForkServer
+from controller.engine.process.limits import over_memory
+from controller.engine.process.search import Unproven, end_all, supervisor_of
+from controller.engine.process.sight import ProcessSight, is_folder, lost
+from controller.engine.process.state_folder import StateFolder
+from controller.errors import InvalidField
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
+_Observations = list[Observation]  # these are named before a method is called `list`
+_AttemptIds = list[AttemptId]
+_Names = list[str]
+_Installations = list[Installation]
+_Others = dict[str, list[str]]
+_NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
+_SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
+_WATCH_STEP_MS = 5
+_ENDING_SECONDS = 2.0  # between a supervisor's result and its end lie microseconds, unless it is starved or stopped
+_FULL_RETRY_SECONDS = 5.0
+_WORDS = 1000  # of a message that is sent through a FIFO, which takes 4096 bytes at once
+_NODE = os.uname().nodename
+
+
+class ProcessEngine:
+    """See the module's docstring. Safe to use from several threads and by several replicas."""
+
+    name = "process"
+
+    def __init__(self, state_dir: Path, cluster: str, clock: Clock, *, make: bool = True) -> None:
+        """`make` the folder where there is none; who only reads does not, and each call says that it is gone.
+
+        Raises EngineUnavailable when `state_dir` cannot be used, InvalidField when `cluster` is no DNS label.
+        """
+        self._clock = clock
+        home = state_dir.resolve() / parse_name(cluster, "cluster", "a cluster's name")
+        with _os_errors_mean_unavailable():
+            self._state_folder = StateFolder(home, make=make)
+        self._use(home)
+        self._fork_server = ForkServer(home / "supervisors.log")
+
+    def _use(self, place: Path) -> None:
+        self._place = place
+        self._attempts = place / "attempts"
+        self._trash = place / "trash"
+        self._sight = ProcessSight(self._attempts, self._clock)
+
+    def identity(self) -> EngineIdentity:
+        """See Engine: the id that was made with the state folder, so that one made anew in its place is another engine."""
+        with _os_errors_mean_unavailable():
+            places = self._state_folder.places()
+        return EngineIdentity(name=self.name, id=places.id, details={"folder": str(self._state_folder.home)})
+
+    def bind(self, installation: Installation, *, claim: bool = False) -> None:
+        """See Engine: each installation of the cluster's name has a folder of attempts of its own."""
+        with _os_errors_mean_unavailable():
+            place = self._state_folder.place_of(installation, claim=claim)
+        if place != self._place:
+            self._use(place)
+
+    def others(self) -> _Others:
+        """See Engine."""
+        with _os_errors_mean_unavailable():
+            return self._state_folder.others(self._place)
+
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
+        """See Engine. AttemptRefused: NoCommand, InvalidName."""
+        spec = launch.spec
+        if not spec.command:
+            raise AttemptRefused("NoCommand", "the process engine runs no images: give the task a command")
+        folder = self._folder(launch.attempt)
+        with _os_errors_mean_unavailable():
+            seen = self._sight.observe_one(folder.name)
+            if seen is not None:
+                return seen
+            if launch.repeated and (unproven := self._end_leftovers(folder)):
+                # No answer: nothing says that there is an attempt, which is then started by another try.
+                raise EngineUnavailable(f"{launch.attempt} may run already: {unproven.message}")
+            request = {
+                "folder": str(folder),
+                "argv": [*spec.command, *spec.args],
+                "env": {**_base_environment(), **launch.environment, files.MARKER: str(folder)},
+                "working_dir": spec.working_dir,
+                "term": launch.term,
+                "memory_bytes": spec.resources.get("memory"),
+            }
+            answer = self._fork_server.ask(request)
+            if "error" in answer:
+                raise EngineUnavailable(f"{launch.attempt} could not be started: {answer['error']}", _FULL_RETRY_SECONDS)
+            seen = self._claimed(folder)  # whoever writes that it never started may not have let go of its lock yet
+        if seen is None:
+            raise EngineUnavailable(f"{launch.attempt} was started and forgotten at the same time")
+        return seen
+
+    def _claimed(self, folder: Path) -> Observation | None:
+        """The attempt, once something is written of it; None when nothing is in time, or its folder is gone."""
+        give_up_at = self._clock.boottime() + _ENDING_SECONDS
+        while (seen := self._sight.observe_one(folder.name)) is None and is_folder(folder):
+            if self._clock.boottime() > give_up_at:
+                return None
+            time.sleep(0.002)
+        return seen
+
+    @staticmethod
+    def _end_leftovers(folder: Path) -> Unproven | None:
+        """Before a start is repeated: it may have run, and its folder was removed. Why no end is proven, None when it is.
+
+        Under the attempt's lock: a supervisor of the earlier start that claims it now is none of what was left behind.
+        """
+        lock = files.Lock.take(folder, make=True)
+        if lock is None:
+            return None  # that supervisor was faster, and is found by this start
+        with lock:
+            return None if files.exists(folder, files.RECORD) else end_all({folder: None}).get(folder)
+
+    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
+        """See Engine. None when `uid` is not the attempt's."""
+        folder = self._folder(attempt)
+        with _os_errors_mean_unavailable():
+            seen = self._sight.observe_one(folder.name)
+            if uid and seen is None:
+                return self._stop_unlisted(attempt, uid)
+            if uid and seen is not None and seen.uid not in ("", uid):
+                return None
+            if seen is not None and seen.stopped:
+                return seen
+            self._request_stop(folder, "Stopped", grace_seconds)
+            return self._sight.observe_one(folder.name)
+
+    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+        """See Engine. What runs of it without a supervisor is ended."""
+        folder = self._folder(attempt)
+        with _os_errors_mean_unavailable():
+            os.stat(self._attempts)  # where there is no state folder, nothing is concluded
+            seen = self._sight.observe_one(folder.name)
+            if seen is not None:
+                return seen
+            unproven = self._search(folder, uid)
+        if unproven is not None:
+            return lost(attempt, unproven, uid)
+        message = "its folder was removed from outside; no process of it is left"
+        return Observation(attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, uid=uid, reason="Gone", message=message)
+
+    def settle(self, attempt: AttemptId) -> None:
+        """See Engine; all that is kept is kept until `forget`."""
+
+    def forget(self, attempt: AttemptId) -> None:
+        """See Engine."""
+        folder = self._folder(attempt)
+        with _os_errors_mean_unavailable():
+            give_up_at = self._clock.boottime() + _ENDING_SECONDS
+            if not is_folder(folder):
+                return
+            while (lock := files.Lock.take(folder)) is None:
+                if not files.exists(folder, files.RESULT):
+                    return
+                if self._clock.boottime() > give_up_at:
+                    raise EngineUnavailable(f"the supervisor of {attempt} has written its result, and does not end")
+                time.sleep(0.002)
+            with lock:
+                if lock.is_inherited() or (files.exists(folder, files.RECORD) and not files.exists(folder, files.RESULT)):
+                    return
+                trash = self._trash / f"{folder.name}.{uuid.uuid4().hex}"
+                folder.rename(trash)
+                self._sight.forget(folder.name)
+            _remove(trash)
+
+    def list(self) -> _Observations:
+        """See Engine. Finished attempts are read once, and then cost a stat each."""
+        with _os_errors_mean_unavailable():
+            return self._sight.observe_all()
+
+    def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
+        """See Engine. Changes arrive within some milliseconds, the loss of a supervisor within two seconds.
+
+        What runs when it begins is reported too; of what has ended, only what ended as it began, which a list may have missed.
+        """
+        known: dict[str, Observation] = {}
+        news_since = self._clock.now() - _NEWS_SECONDS
+        sweep_at = 0.0
+        with _os_errors_mean_unavailable():
+            attempts, watched = self._attempts, os.stat(self._attempts)
+            for changes in _changes(attempts, stop):
+                if self._attempts != attempts or not os.path.samestat(watched, os.stat(attempts)):
+                    # Of the folder that was moved away, or mounted over, nothing is heard any more.
+                    raise EngineUnavailable(f"{attempts} is another folder by now: it is watched anew", 0.0)
+                is_first = not sweep_at
+                names = {os.path.basename(path) for _, path in changes}
+                if self._clock.boottime() >= sweep_at:
+                    live = [name for name, seen in known.items() if not seen.stopped]
+                    self._enforce_memory(live)
+                    names.update(live)
+                    sweep_at = self._clock.boottime() + _SWEEP_SECONDS
+                now = {str(seen.attempt): seen for seen in (self._sight.observe_all() if is_first else self._sight.observe(names))}
+                for name in names - now.keys():
+                    known.pop(name, None)
+                for name, seen in now.items():
+                    if known.get(name) != seen:
+                        known[name] = seen
+                        if not is_first or not self._sight.ended_before(name, news_since):
+                            sink(seen)
+
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
+        """See Engine; of the options, `tail`."""
+        options.check(self.name, "tail")
+        folder = self._folder(attempt)
+        if not folder.exists():
+            raise AttemptUnknown(f"the process engine has no attempt {attempt}")
+        return self._read_log(folder, follow, stop or threading.Event(), options.tail)
+
+    def close(self) -> None:
+        """See Engine."""
+        self._fork_server.close()
+
+    def further_installations(self) -> _Installations:
+        """Those that have places of their own in the state folder, beside the first."""
+        with _os_errors_mean_unavailable():
+            places = self._state_folder.places()
+        return [Installation(id=mark) for mark in places.others]
+
+    def interrupt_all(self, grace_seconds: float) -> _AttemptIds:
+        """Stop every attempt of the cluster as a shutdown of the machine would (reason Interrupted, disrupted), and wait.
+
+        Returns those that have not ended 5 s after the grace. For when the whole cluster ends: nobody may start any more.
+        """
+        give_up_at = self._clock.boottime() + grace_seconds + 5.0
+        live = [seen.attempt for seen in self.list() if not seen.stopped]
+        for attempt in live:
+            with suppress(OSError):  # it is among those that have not ended
+                self._request_stop(self._folder(attempt), "Interrupted", grace_seconds)
+        with _os_errors_mean_unavailable():
+            for _ in _changes(self._attempts, threading.Event(), timeout_ms=100):
+                live = [seen.attempt for seen in self._sight.observe(map(str, live)) if not seen.stopped]
+                if not live or self._clock.boottime() > give_up_at:
+                    break
+        return live
+
+    def _folder(self, attempt: AttemptId) -> Path:
+        try:
+            parse_name(attempt.task_id, "id")
+        except InvalidField as error:
+            raise AttemptRefused("InvalidName", str(error)) from error
+        return self._attempts / str(attempt)
+
+    def _enforce_memory(self, names: Iterable[str]) -> None:
+        for excess in over_memory(self._attempts / name for name in names):
+            message = f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it asked for"
+            with suppress(OSError):  # told when its folder is looked at, and tried again in the next round
+                self._request_stop(excess.folder, "OOMKilled", 0.0, message)
+
+    def _request_stop(self, folder: Path, reason: str, grace_seconds: float, message: str = "") -> None:
+        """Needs no room on the disk where a supervisor listens. Raises OSError when the request could neither be kept nor told."""
+        request = {"reason": reason, "grace_seconds": grace_seconds, "message": message[:_WORDS]}
+        failure = None
+        try:
+            folder.mkdir(exist_ok=True)
+            files.write(folder, files.STOP, request)
+        except OSError as error:
+            failure = error
+        if files.send(folder, request):
+            return
+        # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so far; then it
+        # finds what was written before it starts anything. Or somebody took the FIFO away, or the whole folder.
+        supervisor = supervisor_of(folder, None)
+        if supervisor and (failure is not None or not _is_claiming(folder)):
+            _interrupt(supervisor)
+        elif failure is not None:
+            raise failure
+
+    def _stop_unlisted(self, attempt: AttemptId, uid: str) -> Observation | None:
+        """Stop what was removed from the state folder while it ran; None when there is no such attempt."""
+        if Origin.of_uid(uid) is None:
+            return None
+        unproven = self._search(self._folder(attempt), uid)
+        if unproven is None:
+            return None
+        if unproven.supervisor:
+            _interrupt(unproven.supervisor)
+        return lost(attempt, unproven, uid)
+
+    def _search(self, folder: Path, uid: str) -> Unproven | None:
+        """End what is left of an attempt without a folder; returns why it may still run."""
+        origin = Origin.of_uid(uid)
+        if origin is None:
+            return Unproven("Unlisted", "its folder was removed, and with it what says where its processes are to be looked for")
+        return end_all({folder: origin}).get(folder)
+
+    def _read_log(self, folder: Path, follow: bool, stop: threading.Event, tail: int | None) -> Iterator[bytes]:
+        with _os_errors_mean_unavailable():
+            position = 0 if tail is None else start_of_tail(folder / files.LOG, tail)
+            for _ in _changes(folder, stop, timeout_ms=200, first=True):
+                # Asked before reading: what was written before the end is then read for certain.
+                ended = not follow or all(seen.stopped for seen in self._sight.observe([folder.name]))
+                for chunk in chunks_of(folder / files.LOG, position):
+                    position += len(chunk)
+                    yield chunk
+                if ended:
+                    return
+
+
+def _is_claiming(folder: Path) -> bool:
+    """Whether a supervisor has just taken the attempt's lock, and recorded nothing yet. Raises OSError."""
+    return not files.exists(folder, files.RECORD) and files.held(folder)[0] is files.Held.SUPERVISED
+
+
+def _interrupt(supervisor: int) -> None:
+    """Have it end its attempt; it reads the request, if there is one that it can read."""
+    with suppress(ProcessLookupError):
+        os.kill(supervisor, signal.SIGTERM)
+
+
+def _remove(folder: Path) -> None:
+    """With what the task closed to us."""
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        for root, folders, _ in os.walk(folder):
+            for name in folders:
+                os.chmod(os.path.join(root, name), 0o700, follow_symlinks=False)
+        shutil.rmtree(folder)
+
+
+def _base_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
+
+
+def _changes(folder: Path, stop: threading.Event, *, timeout_ms: int = 1000, first: bool = False) -> Iterator[set[Any]]:
+    """Changes in the folder as they come, an empty set after each time-out without any, and `first` of all."""
+    if first:
+        yield set()
+    yield from watchfiles.watch(
+        folder,
+        watch_filter=None,
+        debounce=4 * _WATCH_STEP_MS,
+        step=_WATCH_STEP_MS,
+        stop_event=stop,
+        rust_timeout=timeout_ms,
+        yield_on_timeout=True,
+        recursive=False,
+        raise_interrupt=False,
+    )
+
+
+@contextmanager
+def _os_errors_mean_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineUnavailable(f"the process engine's state folder: {error}") from error

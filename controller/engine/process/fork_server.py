@@ -1,0 +1,89 @@
+"""The replica's end of the fork server that makes supervisors (`controller.engine.process.supervisor.serve`)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from controller.engine.base import EngineUnavailable
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_ANSWER_SECONDS = 30.0  # far more than any start takes; a start that answers later is adopted by the next try
+
+
+class ForkServer:
+    """One fork server, started with the first request, and again when it has died. Safe to use from several threads.
+
+    `log`: where supervisors write what they have no one to tell.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def ask(self, launch: dict[str, Any]) -> dict[str, Any]:
+        """Have a supervisor made for `launch`, and return its answer. Raises EngineUnavailable, OSError."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._hand_over(theirs)
+            ours.settimeout(_ANSWER_SECONDS)
+            try:
+                ours.sendall(json.dumps(launch).encode() + b"\n")
+                with ours.makefile("rb") as stream:
+                    line = stream.readline()
+            except (BrokenPipeError, ConnectionResetError):
+                line = b""
+            except TimeoutError as error:
+                raise EngineUnavailable(f"the supervisor did not answer within {_ANSWER_SECONDS:g} s") from error
+        if not line:
+            raise EngineUnavailable(f"the supervisor ended without an answer; {self._log} may say why")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the server; the supervisors that it made go on. Idempotent."""
+        with self._lock:
+            self._end()
+
+    def _hand_over(self, connection: socket.socket) -> None:
+        with self._lock:
+            if self._control is not None:
+                try:
+                    socket.send_fds(self._control, [b"!"], [connection.fileno()])
+                    return
+                except (BrokenPipeError, ConnectionResetError):
+                    self._end()  # it was killed: a new one takes its place
+            socket.send_fds(self._begin(), [b"!"], [connection.fileno()])
+
+    def _begin(self) -> socket.socket:
+        control, theirs = socket.socketpair()
+        # No site packages, no user settings: quick to start, and nothing of the environment but the package's place.
+        command = [sys.executable, "-P", "-S", "-s", "-m", "controller.engine.process.supervisor", str(theirs.fileno())]
+        with theirs, open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={"PYTHONPATH": str(_PACKAGE_ROOT)},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._control = control
+        return control
+
+    def _end(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.wait()
+        self._control = self._process = None

@@ -1,0 +1,1 @@
+"""The store on etcd, over its JSON gateway."""

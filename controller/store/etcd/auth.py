@@ -1,0 +1,211 @@
+"""Makes etcd's roles and users what they should be, step by step, and tells each step: what `tally auth init` does.
+
+First the present state is read, then the steps that are missing are planned, then each is taken. So a second run has
+nothing to do, and one that was interrupted is finished by the next. A role is made to have exactly its rights: what it
+has beyond them is taken away. Of users nothing is taken away, and no password is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from controller.errors import UserError
+from controller.store.base import StoreDenied, StoreError, StoreUnavailable
+from controller.store.etcd import wire
+from controller.store.etcd.connection import Fault, RpcError
+from controller.store.etcd.gateway import Gateway, Unanswered, translate
+from controller.store.etcd.roles import Permission, Role, permissions
+from controller.store.keys import Keys
+
+ROOT = "root"
+"""etcd's own user and role that may do everything; authentication cannot be switched on without them."""
+
+_PASSWORD_BYTES = 24
+_TAKEN = ("already exists", "is already granted to the user", "permission is not granted to the role")
+"""etcd's words for a step that was taken before. Source: api/v3rpc/rpctypes/error.go in etcd's sources."""
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Member(NamedTuple):
+    """A user who shall have a role: one of Tally's, or `root`."""
+
+    role: Role | None  # None: etcd's root
+    user: str
+
+
+class Step(NamedTuple):
+    """One change. `request` is made when the step is taken, so that no password is kept or shown."""
+
+    what: str
+    path: str
+    request: Callable[[], Mapping[str, Any]]
+
+
+class EtcdAuth:
+    """The roles and users of the etcd behind `gateway`. Raises StoreDenied, StoreUnavailable."""
+
+    def __init__(self, gateway: Gateway, keys: Keys, call_seconds: float) -> None:
+        self._gateway = gateway
+        self._call_seconds = call_seconds
+        self._keys = keys
+
+    def is_enabled(self) -> bool:
+        """Whether etcd asks for users: without it, whoever reaches etcd may do everything."""
+        try:
+            if self._gateway.token(self._gateway.now() + self._call_seconds):
+                return True
+        except RpcError as error:
+            raise StoreDenied(str(error)) from error
+        except Unanswered as error:
+            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+        self._call("/auth/role/list", {})  # is refused where there is a user to be named
+        return False
+
+    def plan(self, members: Sequence[Member], passwords: Path | None, *, enable: bool) -> list[Step]:
+        """The steps that are missing. Raises UserError for what cannot be done, before anything is."""
+        enabled = self.is_enabled()
+        steps = [step for role in Role for step in self._role_steps(role)]
+        users = self._names("/auth/user/list", "users")
+        for user in dict.fromkeys(member.user for member in members):
+            roles = [member.role for member in members if member.user == user]
+            steps += self._user_steps(user, roles, passwords, exists=user in users)
+        if enable and not enabled:
+            steps.append(self._enabling(members, users))
+        return steps
+
+    def take(self, step: Step) -> None:
+        """Take one step; one that somebody else has taken meanwhile counts as taken."""
+        try:
+            self._call(step.path, step.request())
+        except StoreError as error:
+            if not any(words in str(error) for words in _TAKEN):
+                raise
+
+    # -- planning ----------------------------------------------------------------------------------------------------
+
+    def _role_steps(self, role: Role) -> Iterator[Step]:
+        name, wanted = role.name_in(self._keys.cluster), permissions(role, self._keys)
+        exists = name in self._names("/auth/role/list", "roles")
+        if not exists:
+            yield Step(f"role {name} created", "/auth/role/add", lambda: {"name": name})
+        present = self._permissions(name) if exists else ()
+        # What is missing comes first: those who have the role lose nothing while it is changed.
+        for permission in wanted:
+            if permission not in present:
+                yield Step(f"role {name} may {permission}", "/auth/role/grant", _grant(name, permission))
+        ranges = {(permission.start, permission.end) for permission in wanted}
+        for permission in present:
+            if (permission.start, permission.end) not in ranges:  # of one range a role has one right: the last that was granted
+                yield Step(f"role {name} may no longer {permission}", "/auth/role/revoke", _revoke(name, permission))
+
+    def _user_steps(self, user: str, roles: Sequence[Role | None], passwords: Path | None, *, exists: bool) -> Iterator[Step]:
+        if not exists:
+            if passwords is None:
+                raise UserError(f"etcd has no user {user!r}: give --passwords DIR, where the file {user} has or gets its password")
+            yield self._creation(user, passwords / user)
+        present = self._call("/auth/user/get", {"name": user}).get("roles", []) if exists else []
+        for role in roles:
+            name = role.name_in(self._keys.cluster) if role is not None else ROOT
+            if name not in present:
+                if role is None and ROOT not in self._names("/auth/role/list", "roles"):
+                    yield Step(f"role {ROOT} created: it may do everything", "/auth/role/add", lambda: {"name": ROOT})
+                yield Step(f"user {user} has the role {name}", "/auth/user/grant", _member(user, name))
+
+    @staticmethod
+    def _creation(user: str, file: Path) -> Step:
+        if file.exists():
+            _read_password(file)  # complains now, before anything is done
+        made = "with the password in" if file.exists() else "with a password of its own, written to"
+        return Step(
+            f"user {user} created, {made} {file}",
+            "/auth/user/add",
+            lambda: {"name": user, "password": _read_password(file) if file.exists() else _make_password(file)},
+        )
+
+    def _enabling(self, members: Sequence[Member], users: Sequence[str]) -> Step:
+        is_root = ROOT in users and ROOT in self._call("/auth/user/get", {"name": ROOT}).get("roles", [])
+        if not is_root and Member(None, ROOT) not in members:
+            raise UserError(
+                f"authentication cannot be switched on: etcd needs the user {ROOT} with the role {ROOT}, or nobody could change it "
+                f"again. Add --grant {ROOT}={ROOT} --passwords DIR"
+            )
+        return Step("authentication switched on", "/auth/enable", dict)
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _permissions(self, role: str) -> tuple[Permission, ...]:
+        answer = msgspec.convert(self._call("/auth/role/get", {"role": role}), _RoleAnswer)
+        return tuple(Permission(entry.permType, wire.key_text(entry.key), wire.key_text(entry.range_end)) for entry in answer.perm)
+
+    def _names(self, path: str, field: str) -> list[str]:
+        return [str(name) for name in self._call(path, {}).get(field, [])]
+
+    def _call(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        deadline = self._gateway.now() + self._call_seconds
+        try:
+            return self._gateway.call(path, wire.encode(request), _decode, deadline=deadline)
+        except Unanswered as error:
+            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+        except RpcError as error:
+            user = self._gateway.options.user
+            if error.fault in (Fault.DENIED, Fault.TOKEN) and "permission denied" in str(error):
+                raise StoreDenied(
+                    f"the etcd user {user!r} may not manage roles and users: only {ROOT} may; give --user {ROOT} and its "
+                    f"--password-file ({error})"
+                ) from error
+            raise translate(error, user, path, "call") from error
+
+
+class _PermissionEntry(msgspec.Struct):
+    """authpb.Permission; READ is left out, as the zero value."""
+
+    key: bytes = b""
+    range_end: bytes = b""
+    permType: str = "READ"  # noqa: N815  # etcd's name
+
+
+class _RoleAnswer(msgspec.Struct):
+    perm: list[_PermissionEntry] = []
+
+
+def _grant(role: str, permission: Permission) -> Callable[[], Mapping[str, Any]]:
+    right, start, end = permission
+    return lambda: {"name": role, "perm": {"permType": right, "key": start.encode(), "range_end": end.encode()}}
+
+
+def _revoke(role: str, permission: Permission) -> Callable[[], Mapping[str, Any]]:
+    return lambda: {"role": role, "key": permission.start.encode(), "range_end": permission.end.encode()}
+
+
+def _member(user: str, role: str) -> Callable[[], Mapping[str, Any]]:
+    return lambda: {"user": user, "role": role}
+
+
+def _read_password(file: Path) -> str:
+    """As whoever signs in with that file reads it. Raises UserError."""
+    try:
+        password = file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the password file {file} cannot be read: {error}") from None
+    if not password:
+        raise UserError(f"the password file {file} is empty: remove it, to have one made, or write a password to it")
+    return password
+
+
+def _make_password(file: Path) -> str:
+    """A random password, in a new file that nobody else can read. Raises UserError."""
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(password + "\n")
+    except OSError as error:
+        raise UserError(f"the password file {file} cannot be written: {error.strerror}") from None
+    return password

@@ -1,0 +1,63 @@
+"""Which cluster the answers come from, and that its revisions never go back (faults 15 and 24).
+
+A cluster's id alone does not tell: etcd derives it from the members' names and URLs and the cluster's token, so that a
+wiped or restored cluster on the same machines may well have the same id. A revision lower than one that an earlier
+linearizable answer had shown tells it for certain.
+Source: `computeMemberId` and `genID` in https://github.com/etcd-io/etcd/tree/main/server/etcdserver/api/membership
+"""
+
+from __future__ import annotations
+
+import threading
+
+from controller.store.base import ClusterChanged
+from controller.store.etcd.wire import Header
+
+
+class ClusterIdentity:
+    """Shared by all calls of one store; safe to use from several threads.
+
+    Once a change was seen every call fails with ClusterChanged, in every thread, until `renew`: whoever still acts on a
+    model of the old cluster must not get through.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cluster = ""
+        self._revision = 0
+        self._changed = ""
+
+    def floor(self) -> int:
+        """Taken before a request is sent: the revision below which its answer must not be. Raises ClusterChanged."""
+        with self._lock:
+            self._raise_if_changed()
+            return self._revision
+
+    def confirm(self, header: Header, floor: int) -> None:
+        """Check the header of a linearizable answer against the floor taken before it was sent. Raises ClusterChanged."""
+        self.confirm_cluster(header)
+        with self._lock:
+            if header.revision < floor:
+                self._changed = f"revisions have gone back from {floor} to {header.revision}"
+            self._raise_if_changed()
+            self._revision = max(self._revision, header.revision)
+
+    def confirm_cluster(self, header: Header) -> None:
+        """Check only who answers: for watches and leases, which one member answers by itself. Raises ClusterChanged."""
+        with self._lock:
+            self._raise_if_changed()
+            if not self._cluster:
+                self._cluster = header.cluster_id
+            elif header.cluster_id != self._cluster:
+                self._changed = f"cluster {header.cluster_id} answers where {self._cluster} did"
+            self._raise_if_changed()
+
+    def renew(self) -> None:
+        """Forget a change that was seen: the caller starts again from what the store holds now."""
+        with self._lock:
+            if self._changed:
+                self._cluster, self._revision, self._changed = "", 0, ""
+
+    def _raise_if_changed(self) -> None:
+        if self._changed:
+            raise ClusterChanged(f"etcd is not the one it was: {self._changed} (restored from a backup, or a wrong endpoint?)")

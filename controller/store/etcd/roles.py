@@ -1,0 +1,80 @@
+"""Who may do what: the roles of one cluster of Tally, as ranges of etcd's keys. Pure; `etcd_auth` makes etcd hold to it.
+
+| role | reads | writes |
+|---|---|---|
+| controller | all of the cluster's keys | all of the cluster's keys |
+| user | the same | `tasks/`, `requests/` |
+| admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `engine`, `leader` (to make it step down) |
+| reader | the same | nothing |
+
+All read everything: each guard of a transaction is a read, and the answer to "why does it wait" depends on all records.
+The controller writes everything: specs it removes after their retention, and any other key when an admin names it for
+repair; a leader that may not do what it was asked for would lose its office over it, and its successor too. etcd knows
+ranges of keys and no verbs finer than write: a user who may put a spec may also overwrite or delete one, and may make any
+kind of request.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from controller.store.etcd.wire import prefix_range
+from controller.store.keys import Keys
+
+
+class Role(StrEnum):
+    """What somebody is to a cluster."""
+
+    CONTROLLER = "controller"
+    USER = "user"
+    ADMIN = "admin"
+    READER = "reader"
+
+    def name_in(self, cluster: str) -> str:
+        """The name of the role in etcd, which may serve several clusters."""
+        return f"tally-{cluster}-{self}"
+
+
+class Permission(NamedTuple):
+    """One right in etcd's terms: READ or WRITE on the keys from `start` to before `end`, or on `start` alone (`end` empty)."""
+
+    right: str
+    start: str
+    end: str = ""
+
+    def __str__(self) -> str:
+        keys = f"{self.start} up to {self.end}" if self.end else self.start
+        if self.end and prefix_range(self.start.encode())[1] == self.end.encode():
+            keys = f"{self.start}*"
+        return f"{self.right.lower()} {keys}"
+
+
+def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
+    """All that a role may do, and nothing else."""
+    read = _below("READ", keys.prefix)
+    match role:
+        case Role.READER:
+            return (read,)
+        case Role.USER:
+            return (read, *_user(keys))
+        case Role.ADMIN:
+            return (
+                read,
+                *_user(keys),
+                _below("WRITE", keys.pool("")),
+                _below("WRITE", keys.repair("")),
+                Permission("WRITE", keys.engine),
+                Permission("WRITE", keys.leader),
+            )
+        case Role.CONTROLLER:
+            return (_below("READWRITE", keys.prefix),)
+
+
+def _user(keys: Keys) -> tuple[Permission, ...]:
+    return _below("WRITE", keys.task("")), _below("WRITE", f"{keys.prefix}requests/")
+
+
+def _below(right: str, prefix: str) -> Permission:
+    start, end = prefix_range(prefix.encode())
+    return Permission(right, start.decode(), end.decode())

@@ -1,0 +1,259 @@
+"""The store on etcd, through its JSON gateway.
+
+How a transaction is applied once: the gateway sends the same bytes until etcd answers, the guards let at most one copy
+apply, and a refusal shows by our `op` whether an earlier copy did. An outcome is never concluded from a read that shows
+nothing, with one exception that needs no guessing: see `_after_full`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NoReturn, TypeVar
+
+import msgspec
+
+from controller.clock import Clock
+from controller.store.base import (
+    Committed,
+    Compacted,
+    KeyValue,
+    Meanwhile,
+    OutcomeUnknown,
+    Page,
+    Refused,
+    Snapshot,
+    StoreDenied,
+    StoreFull,
+    StoreSize,
+    StoreUnavailable,
+    Transaction,
+    nothing,
+)
+from controller.store.etcd import wire
+from controller.store.etcd.connection import stream_error
+from controller.store.etcd.gateway import Fault, Gateway, GatewayOptions, RpcError, Unanswered, translate
+from controller.store.etcd.identity import ClusterIdentity
+from controller.store.etcd.watch import EtcdWatch
+from controller.store.limits import check_limits, guarded_keys
+
+T = TypeVar("T")
+
+_FIRST_PAGE_KEYS = 500
+_MAX_PAGE_KEYS = 5000
+_PAGE_BYTES = 4 * 1024 * 1024  # aimed at; keys differ in size, so the page after a large one is smaller
+
+
+class EtcdStore:
+    """Implements `controller.store.base.Store`. The constructor does no I/O."""
+
+    def __init__(self, options: GatewayOptions, clock: Clock) -> None:
+        self.gateway = Gateway(options, clock)
+        self.identity = ClusterIdentity()
+        self.reconnects: Counter[str] = Counter()  # of all watches, by cause
+        self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
+
+    def get(self, key: str, *, deadline: float) -> tuple[KeyValue | None, int]:
+        """See Store."""
+        answer = self._range(wire.encode_range(key.encode()), key, deadline)
+        return (wire.key_value(answer.kvs[0]) if answer.kvs else None), answer.header.revision
+
+    def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
+        """See Store. A load of the newest revision is the new start after ClusterChanged; until then every call raises it."""
+        items: list[KeyValue] = []
+        for page in self._pages(prefix, deadline, revision):
+            items += page.items
+            revision = page.revision
+        return Snapshot(revision, tuple(items))
+
+    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+        """See Store, and `load`."""
+        return self._pages(prefix, deadline, 0)
+
+    def _pages(self, prefix: str, deadline: float, revision: int) -> Iterator[Page]:
+        if revision == 0:
+            self.identity.renew()
+        start, end = wire.prefix_range(prefix.encode())
+        limit, last = _FIRST_PAGE_KEYS, b""
+        while True:
+            body = wire.encode_range(last + b"\0" if last else start, end, revision=revision, limit=limit)
+            size = 0
+
+            def decode(data: bytes) -> wire.RangeAnswer:
+                nonlocal size
+                size = len(data)
+                return wire.decode_range(data)
+
+            answer = self._range(body, prefix, deadline, revision, decode)
+            revision = revision or answer.header.revision
+            yield Page(revision, tuple(map(wire.key_value, answer.kvs)), answer.more)
+            if not answer.more:
+                return
+            last = answer.kvs[-1].key
+            limit = max(10, min(_MAX_PAGE_KEYS, limit * _PAGE_BYTES // size))
+
+    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> EtcdWatch:
+        """See Store. Connects when it is first iterated."""
+        watch = EtcdWatch(
+            self.gateway,
+            self.identity,
+            prefix,
+            after=after,
+            silence_seconds=silence_seconds,
+            check=self._check,
+            on_reconnect=self.reconnects.update,
+        )
+        self._watches.add(watch)
+        return watch
+
+    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+        """See Store. Raises StoreFull (which is a StoreUnavailable) when etcd is out of space and nothing was applied."""
+        check_limits(transaction)
+        floor, keys = self.identity.floor(), guarded_keys(transaction)
+
+        def decode(data: bytes) -> wire.TransactionAnswer:
+            answer = wire.decode_transaction(data)
+            if not answer.succeeded and len(answer.responses) != len(keys):
+                raise msgspec.DecodeError(f"{len(answer.responses)} reads were answered, of {len(keys)}")
+            return answer
+
+        try:
+            answer = self.gateway.call(
+                "/kv/txn", wire.encode_transaction(transaction), decode, deadline=deadline, meanwhile=meanwhile
+            )
+        except Unanswered as error:
+            if error.in_doubt:
+                raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {error}") from error
+            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+        except RpcError as error:
+            if error.fault is Fault.FULL:
+                return self._after_full(transaction, error, deadline)
+            if error.in_doubt and error.fault is not Fault.LEASE_MISSING:
+                raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown, then: {error}") from error
+            self._raise(error, ", ".join(write.key for write in transaction.writes[:3]), "write")
+        self.identity.confirm(answer.header, floor)
+        revision = answer.header.revision
+        if answer.succeeded:
+            return Committed(revision)
+        found = [response.response_range for response in answer.responses]
+        current = {
+            key: wire.key_value(ranged.kvs[0]) if ranged is not None and ranged.kvs else None
+            for key, ranged in zip(keys, found, strict=True)
+        }
+        if transaction.applied_in(current):
+            return _recovered(transaction, current, revision)
+        return Refused(revision, current)
+
+    def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
+        """See Store."""
+        self.identity.floor()
+        body = wire.encode({"TTL": ttl_seconds, "ID": lease})
+        try:
+            answer = self.gateway.call("/lease/grant", body, wire.decode_lease, deadline=deadline)
+        except Unanswered as error:
+            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+        except RpcError as error:
+            if error.fault is Fault.LEASE_EXISTS:
+                return self.keep_alive(lease, deadline=deadline)
+            self._raise(error, f"lease {lease:x}", "write")
+        self.identity.confirm_cluster(answer.header)
+        return answer.ttl
+
+    def keep_alive(self, lease: int, *, deadline: float) -> int:
+        """See Store. etcd answers a keep-alive of a lost lease with HTTP 200 and no TTL."""
+        self.identity.floor()
+        answer = self._ask(
+            "/lease/keepalive", wire.encode({"ID": lease}), _decode_keep_alive, deadline, f"lease {lease:x}", "write"
+        )
+        self.identity.confirm_cluster(answer.header)
+        return answer.ttl
+
+    def revoke(self, lease: int, *, deadline: float) -> None:
+        """See Store."""
+        self.identity.floor()
+        try:
+            self.gateway.call("/lease/revoke", wire.encode({"ID": lease}), wire.decode_lease, deadline=deadline)
+        except Unanswered as error:
+            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+        except RpcError as error:
+            if error.fault is not Fault.LEASE_MISSING:
+                self._raise(error, f"lease {lease:x}", "write")
+
+    def size(self, *, deadline: float) -> StoreSize:
+        """Of the endpoint that is asked first. Raises StoreUnavailable, StoreDenied."""
+        answer = self._ask("/maintenance/status", b"{}", wire.decode_status, deadline, "the status", "read")
+        return StoreSize(answer.db_size, answer.db_size_in_use, answer.db_size_quota)
+
+    def close(self) -> None:
+        """See Store."""
+        for watch in list(self._watches):
+            watch.close()
+        self.gateway.close()
+
+    def _check(self, deadline: float) -> None:
+        """A linearizable read, for a watch that was told an old revision. Raises ClusterChanged, StoreUnavailable, StoreDenied."""
+        self._range(wire.encode_range(b"\0"), "", deadline)
+
+    def _range(
+        self,
+        body: bytes,
+        key: str,
+        deadline: float,
+        revision: int = 0,
+        decode: Callable[[bytes], wire.RangeAnswer] = wire.decode_range,
+    ) -> wire.RangeAnswer:
+        floor = self.identity.floor()
+        answer = self._ask("/kv/range", body, decode, deadline, key, "read", revision)
+        self.identity.confirm(answer.header, floor)
+        return answer
+
+    def _ask(
+        self, path: str, body: bytes, decode: Callable[[bytes], T], deadline: float, about: str, right: str, revision: int = 0
+    ) -> T:
+        """A call that may be repeated freely. Raises what Store promises for reads."""
+        try:
+            return self.gateway.call(path, body, decode, deadline=deadline)
+        except Unanswered as error:
+            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+        except RpcError as error:
+            self._raise(error, about, right, revision)
+
+    def _raise(self, error: RpcError, about: str, right: str, revision: int = 0) -> NoReturn:
+        """Translate an error that trying again does not change."""
+        if error.fault is Fault.COMPACTED:
+            raise Compacted(revision) from error
+        raise translate(error, self.gateway.options.user, about, right) from error
+
+    def _after_full(self, transaction: Transaction, full: RpcError, deadline: float) -> Committed:
+        """etcd says that it is out of space: it may have applied the transaction all the same.
+
+        Source: `quotaApplierV3.Txn` applies first and then turns the answer into the error; the checks in front of it
+        do not apply. But it *was* answered, so unless another send is in doubt, a linearizable read afterwards of a key
+        that it changes under a guard by mod settles it: our `op` there, or the guard still holding.
+        """
+        key = next((g for g in transaction.guards if not g.on_create and any(w.key == g.key for w in transaction.writes)), None)
+        if key is None:
+            raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
+        try:
+            found, revision = self.get(key.key, deadline=deadline)
+        except (StoreUnavailable, StoreDenied) as error:
+            raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}; {error}") from full
+        if transaction.applied_in({key.key: found}):
+            return _recovered(transaction, {key.key: found}, revision)
+        if full.in_doubt or (found.mod if found else 0) != key.revision:
+            raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
+        raise StoreFull(f"{full}; nothing was written. Delete, compact and defragment, then `etcdctl alarm disarm`") from full
+
+
+def _recovered(transaction: Transaction, current: dict[str, KeyValue | None], revision: int) -> Committed:
+    """An earlier copy was applied: at the revision of the key that shows it; one that only deletes leaves none to show."""
+    shown = [found.mod for found in current.values() if found is not None and transaction.marks(found.value)]
+    return Committed(max(shown, default=revision), recovered=True)
+
+
+def _decode_keep_alive(data: bytes) -> wire.LeaseAnswer:
+    message = wire.decode_keep_alive(data)
+    if message.result is None:
+        raise stream_error(message.error or wire.StreamError("an answer without a result"))
+    return message.result

@@ -1,0 +1,240 @@
+"""etcd's JSON gateway on the wire: requests to bytes, answers to the seam's values.
+
+Keys and values travel as base64 (so any bytes do), 64-bit integers as texts, and fields at their zero value are left out.
+Only the fields that Tally uses are decoded; msgspec skips the rest, which makes a page of keys cheap.
+
+Source of the messages: https://github.com/etcd-io/etcd/blob/main/api/etcdserverpb/rpc.proto
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from controller.store.base import Event, KeyValue, Put, Transaction
+from controller.store.limits import guarded_keys
+
+T = TypeVar("T")
+
+
+class Header(msgspec.Struct, frozen=True):
+    """Which cluster answered, and at which revision. `cluster_id` is an unsigned 64-bit number, kept as text."""
+
+    cluster_id: str = ""
+    revision: int = 0
+
+
+class WireKeyValue(msgspec.Struct):
+    """mvccpb.KeyValue."""
+
+    key: bytes = b""
+    value: bytes = b""
+    create_revision: int = 0
+    mod_revision: int = 0
+    version: int = 0
+    lease: int = 0
+
+
+class RangeAnswer(msgspec.Struct):
+    """etcdserverpb.RangeResponse."""
+
+    header: Header = Header()
+    kvs: list[WireKeyValue] = []
+    more: bool = False
+
+
+class _Response(msgspec.Struct):
+    response_range: RangeAnswer | None = None
+
+
+class TransactionAnswer(msgspec.Struct):
+    """etcdserverpb.TxnResponse; `responses` are those of the branch that was taken."""
+
+    header: Header = Header()
+    succeeded: bool = False
+    responses: list[_Response] = []
+
+
+class LeaseAnswer(msgspec.Struct):
+    """etcdserverpb.LeaseGrantResponse, and LeaseKeepAliveResponse inside its stream's `result`."""
+
+    header: Header = Header()
+    ttl: int = msgspec.field(name="TTL", default=0)
+
+
+class WireEvent(msgspec.Struct):
+    """mvccpb.Event; `type` is PUT when left out."""
+
+    kv: WireKeyValue
+    type: str = "PUT"
+
+
+class WatchAnswer(msgspec.Struct):
+    """etcdserverpb.WatchResponse."""
+
+    header: Header = Header()
+    created: bool = False
+    canceled: bool = False
+    compact_revision: int = 0
+    cancel_reason: str = ""
+    events: list[WireEvent] = []
+
+
+class StreamError(msgspec.Struct):
+    """How a gateway reports an error inside a stream; the code's name differs with the gateway's version."""
+
+    message: str = ""
+    grpc_code: int = 0
+    code: int = 0
+
+
+class KeepAliveMessage(msgspec.Struct):
+    """One line of the answer to a keep-alive."""
+
+    result: LeaseAnswer | None = None
+    error: StreamError | None = None
+
+
+class WatchMessage(msgspec.Struct):
+    """One line of a watch."""
+
+    result: WatchAnswer | None = None
+    error: StreamError | None = None
+
+
+class TokenAnswer(msgspec.Struct):
+    """etcdserverpb.AuthenticateResponse."""
+
+    token: str = ""
+
+
+class VersionAnswer(msgspec.Struct):
+    """The answer to GET /version."""
+
+    etcdserver: str
+    etcdcluster: str = ""
+
+
+class StatusAnswer(msgspec.Struct):
+    """etcdserverpb.StatusResponse; the quota is told from 3.6 on."""
+
+    db_size: int = msgspec.field(name="dbSize", default=0)
+    db_size_in_use: int = msgspec.field(name="dbSizeInUse", default=0)
+    db_size_quota: int = msgspec.field(name="dbSizeQuota", default=0)
+
+
+class ErrorAnswer(msgspec.Struct):
+    """The body of a refusal: etcd 3.4 and 3.5 repeat the message as `error` (an object in streams), 3.6 leaves it out."""
+
+    message: str = ""
+    code: int = 0
+    error: str | StreamError = ""
+
+
+def _decoder(kind: type[T], is_whole: Callable[[T], object] = bool) -> Callable[[bytes], T]:
+    """Decodes answers of one kind. Raises MsgspecError for whatever etcd does not send, be it no JSON, or JSON without a header:
+    that counts as no answer, and so proves nothing."""
+    decode = msgspec.json.Decoder(kind, strict=False).decode  # not strict: 64-bit integers are carried as texts
+
+    def decode_whole(data: bytes) -> T:
+        try:
+            answer = decode(data)
+        except (UnicodeDecodeError, OverflowError, RecursionError) as error:
+            raise msgspec.DecodeError(str(error)) from error
+        if not is_whole(answer):
+            raise msgspec.DecodeError("it lacks what every answer of etcd has")
+        return answer
+
+    return decode_whole
+
+
+def _says_who(header: Header) -> bool:
+    return bool(header.cluster_id)
+
+
+def _is_whole_range(answer: RangeAnswer) -> bool:
+    return _says_who(answer.header) and answer.header.revision > 0 and bool(answer.kvs or not answer.more)
+
+
+def _is_whole_transaction(answer: TransactionAnswer) -> bool:
+    reads = answer.succeeded or all(response.response_range is not None for response in answer.responses)
+    return _says_who(answer.header) and answer.header.revision > 0 and reads
+
+
+def _is_whole_message(message: KeepAliveMessage | WatchMessage) -> bool:
+    return message.error is not None or (message.result is not None and _says_who(message.result.header))
+
+
+decode_range = _decoder(RangeAnswer, _is_whole_range)
+decode_transaction = _decoder(TransactionAnswer, _is_whole_transaction)
+decode_lease = _decoder(LeaseAnswer, lambda answer: _says_who(answer.header))
+decode_keep_alive = _decoder(KeepAliveMessage, _is_whole_message)
+decode_watch = _decoder(WatchMessage, _is_whole_message)
+decode_token = _decoder(TokenAnswer)
+decode_version = _decoder(VersionAnswer)
+decode_status = _decoder(StatusAnswer)
+decode_error = _decoder(ErrorAnswer)
+encode = msgspec.json.Encoder().encode
+
+
+def key_text(key: bytes) -> str:
+    """A stored key as text. Bytes that are no UTF-8 (never Tally's own) become `\\xNN`, so that they can always be printed."""
+    return key.decode(errors="backslashreplace")
+
+
+def key_value(wire: WireKeyValue) -> KeyValue:
+    """The seam's form of a key; a missing value is empty, never None."""
+    return KeyValue(key_text(wire.key), wire.value, wire.create_revision, wire.mod_revision, wire.version, wire.lease)
+
+
+def event(wire: WireEvent) -> Event:
+    """The seam's form of a change."""
+    if wire.type == "DELETE":
+        return Event(key_text(wire.kv.key), wire.kv.mod_revision, None)
+    return Event(key_text(wire.kv.key), wire.kv.mod_revision, key_value(wire.kv))
+
+
+def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
+    """`key` and `range_end` of all keys that begin with `prefix`; etcd takes a lone NUL for "from the first" and "to the last"."""
+    if not prefix:
+        return b"\0", b"\0"
+    trimmed = prefix.rstrip(b"\xff")
+    return prefix, (trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\0")
+
+
+def encode_range(key: bytes, range_end: bytes = b"", *, revision: int = 0, limit: int = 0) -> bytes:
+    """A linearizable range, in key order."""
+    request: dict[str, Any] = {"key": key}
+    if range_end:
+        request["range_end"] = range_end
+    if revision:
+        request["revision"] = revision
+    if limit:
+        request["limit"] = limit
+    return encode(request)
+
+
+def encode_transaction(transaction: Transaction) -> bytes:
+    """The request; its failure branch ranges each guarded key, so that a refusal tells which guard failed."""
+    compare = [
+        {"key": g.key.encode(), "target": "CREATE", "create_revision": g.revision}
+        if g.on_create
+        else {"key": g.key.encode(), "target": "MOD", "mod_revision": g.revision}
+        for g in transaction.guards
+    ]
+    success = [
+        {"request_put": {"key": w.key.encode(), "value": w.value, **({"lease": w.lease} if w.lease else {})}}
+        if isinstance(w, Put)
+        else {"request_delete_range": {"key": w.key.encode()}}
+        for w in transaction.writes
+    ]
+    failure = [{"request_range": {"key": key.encode()}} for key in guarded_keys(transaction)]
+    return encode({"compare": compare, "success": success, "failure": failure})
+
+
+def encode_watch(prefix: str, start_revision: int) -> bytes:
+    """A watch from `start_revision`, inclusive. Without `fragment`, etcd never splits one revision over two messages."""
+    key, range_end = prefix_range(prefix.encode())
+    return encode({"create_request": {"key": key, "range_end": range_end, "start_revision": start_revision}})

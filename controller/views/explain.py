@@ -1,0 +1,271 @@
+"""Why a task is where it is, in one sentence with numbers: what `tally explain` prints.
+
+Pure: the model and the time come in, a sentence goes out. Nothing here decides anything; the rules it words are those of
+`queue`, `planner` and `transitions`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from controller.core.model import quarantine
+from controller.core.model.codec import decode_history
+from controller.core.model.lifecycle import FINISHED, Event, State
+from controller.core.model.model import World
+from controller.core.model.records import Task, decode_or_empty, number_in
+from controller.core.model.resources import Vector
+from controller.core.model.task import Policy, Pool, Status, Step
+from controller.core.planning.start_faults import START_DELAYED
+from controller.errors import CorruptValue
+
+_STOPPING = {
+    "cancel": "a cancel was requested",
+    "deadline-start": "its start deadline has passed",
+    "deadline-run": "its run deadline has passed",
+    "spec-deleted": "its spec was deleted",
+    "main-ended": "its main container has ended",
+    "main-not-started": "its main container could not be started",
+}
+NAMED = 3  # tasks ahead that are named; the others are counted
+
+
+def explain(world: World, task_id: str, now: float) -> str:
+    """One sentence on why the task waits, runs or ended. `now` is seconds since the Unix epoch."""
+    task = world.tasks.get(task_id)
+    if task is None or not task.exists:
+        return f"There is no task {task_id}."
+    if task.frozen == {quarantine.KIND}:
+        why = _words(world.quarantine[quarantine.KIND, (task_id,)])
+        return (
+            f"Nothing is done with {task_id}, which is quarantined after an error of Tally's own ({why}): report it, and try "
+            f"again by `tally retry` or `tally cancel`, or by `tally audit --repair --delete {quarantine.KIND}/{task_id}`."
+        )
+    if task.frozen:
+        broken = {"/".join((kind, *names)): why for (kind, names), why in world.quarantine.items() if names[:1] == (task_id,)}
+        records = "; ".join(f"{record}: {why}" for record, why in broken.items())
+        return f"Nothing is done with {task_id}, since a record of it cannot be read ({records}): correct or remove that key."
+    if task.spec is None and task.status is None:
+        return f"There is no task {task_id}, only a request on it that the leader will remove."
+    if task.state in FINISHED:
+        sentence = _finished(task, now)
+    elif task.spec_error and task.status is None:
+        sentence = f"The spec of {task_id} is invalid ({task.spec_error}), so that the leader will mark it Failed"
+    elif task.status is not None and task.status.is_holding:
+        sentence = _holding(task, task.status, now)
+    else:
+        sentence = f"{_waiting(world, task, now)}{_engineless(world, now)}"
+    return f"{sentence}{_requests(task)}{_leaderless(world, task)}."
+
+
+def at(when: float) -> str:
+    """A stored time as text, in UTC; a time that no calendar has is shown as its number."""
+    try:
+        return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{when:g}"
+
+
+def span(seconds: float) -> str:
+    """A duration with its two largest units, as kubectl shows ages: 42s, 5m3s, 3h12m, 4d7h."""
+    rest = max(0, int(seconds))
+    if rest < 60:
+        return f"{rest}s"
+    for unit, size, small, small_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if rest >= size:
+            low = rest % size // small_size
+            return f"{rest // size}{unit}{low}{small}" if low else f"{rest // size}{unit}"
+    raise AssertionError("unreachable")
+
+
+def _words(text: str) -> str:
+    """Someone else's words inside a sentence of ours: without the full stop that they may end in."""
+    return text.strip().rstrip(".")
+
+
+def _because(told: Status | Step) -> str:
+    words = ": ".join(_words(part) for part in (told.reason, told.message) if part)
+    exit_code = told.exit_code if isinstance(told, Status) else None
+    return f"{words} (exit code {exit_code})" if exit_code is not None and f"code {exit_code}" not in words else words
+
+
+# -- finished ----------------------------------------------------------------------------------------------------------
+
+
+def _finished(task: Task, now: float) -> str:
+    status = task.status
+    if status is None or status.finished_at is None:
+        return f"{task.id} is {task.state}"
+    sentence = f"{task.id} is {status.state} since {at(status.finished_at)}, after {_count(status.attempt, 'attempt')}"
+    if because := _because(status):
+        sentence += f": {because}"
+    left = status.finished_at + task.retention_seconds - now
+    sentence += f"; it is removed in {span(left)}" if left > 0 else "; its retention has passed, and it is about to be removed"
+    return sentence if status.state is State.SUCCEEDED else f"{sentence}, and `tally retry {task.id}` runs it again before that"
+
+
+# -- holding -----------------------------------------------------------------------------------------------------------
+
+
+def _holding(task: Task, status: Status, now: float) -> str:
+    attempt = f"attempt {status.attempt} of {task.id}" + (f" on {status.node}" if status.node else "")
+    holds = f"holds {status.hold} of pool {status.pool}"
+    if status.lost_since is not None:
+        return _lost(task, status, f"{attempt} {holds}", now)
+    if status.stopping:
+        return f"{attempt} is being stopped since {_why_stopped(status)}, and {holds} until its end is observed"
+    if status.state is State.RUNNING:
+        since = status.started_at or status.admitted_at or now
+        limit = task.spec.deadlines.run_seconds if task.spec is not None else None
+        ends = f"; it is stopped in {span(since + limit - now)} if it has not ended by then" if limit is not None else ""
+        return f"{attempt} is running since {at(since)} ({span(now - since)}), and {holds}{ends}"
+    since = status.admitted_at or now
+    limit = task.spec.deadlines.start_seconds if task.spec is not None else None
+    ends = f"; it is stopped in {span(since + limit - now)} if it does not run by then" if limit is not None else ""
+    admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
+    if status.reason == START_DELAYED:
+        return f"{admitted} and could not be started yet: {_words(status.message)}; it is tried again, ever more slowly{ends}"
+    said = f"; the engine says: {because}" if (because := _because(status)) else ""
+    return f"{admitted} and has not been seen running yet{said}{ends}"
+
+
+def _lost(task: Task, status: Status, held: str, now: float) -> str:
+    since = status.lost_since or now
+    replace_after = task.spec.on_lost.replace_after_seconds if task.spec is not None else None
+    then = f"; it is replaced in {span(since + replace_after - now)}, as its on_lost says" if replace_after is not None else ""
+    # A stop that was asked for afterwards has put its own words into the status; those of the loss are what helps.
+    because = _because(_step_of(status, Event.NOTED, round(since, 3)) or status)
+    said = f" ({because})" if because else ""
+    if status.stopping:
+        stop = _step_of(status, Event.STOP_REQUESTED)
+        then += f"; it was told to stop{f' {span(now - stop.at)} ago' if stop is not None else ''}, since {_why_stopped(status)}"
+    return (
+        f"{held} and is lost since {at(since)} ({span(now - since)}){said}: nothing proves that it stopped, so its resources "
+        f"stay held{then}; if you know that it no longer runs, say so with `tally confirm-stopped {task.id}`"
+    )
+
+
+def _why_stopped(status: Status) -> str:
+    kind, _, word = status.stopping.partition(": ")
+    told = _step_of(status, Event.STOP_REQUESTED) or status
+    return f"it cannot start ({word}: {_words(told.message)})" if word else _STOPPING.get(kind, kind)
+
+
+def _step_of(status: Status, event: Event, when: float | None = None) -> Step | None:
+    """The last such step of the current attempt; None where the history lacks it, or cannot be read."""
+    try:
+        steps = decode_history(status)
+    except CorruptValue:
+        return None
+    return next((s for s in reversed(steps) if (s.attempt, s.event) == (status.attempt, event) and when in (None, s.at)), None)
+
+
+# -- waiting -----------------------------------------------------------------------------------------------------------
+
+
+def _waiting(world: World, task: Task, now: float) -> str:
+    status = task.status
+    if status is not None and status.retry_at is not None and status.retry_at > now:
+        last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
+        return f"{task.id} waits out its back-off {last}: retry at {at(status.retry_at)}, in {span(status.retry_at - now)}"
+    record = world.pools.get(task.pool)
+    if record is None:
+        broken = world.quarantine.get(("pools", (task.pool,)))
+        if broken:
+            return f"{task.id} waits because the definition of its pool {task.pool} cannot be read ({_words(broken)})"
+        known = ", ".join(sorted(world.pools)) or "none"
+        return f"{task.id} waits because its pool {task.pool} does not exist (there are: {known}): create it with `tally apply`"
+    if world.pool_is_frozen(task.pool):
+        broken = world.quarantine["ledgers", (task.pool,)]
+        return f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({_words(broken)})"
+    if record.pool.paused:
+        return f"{task.id} waits because its pool {task.pool} is paused: `tally apply` the pool without `paused` to go on"
+    return _in_queue(world, task, record.pool, now)
+
+
+def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
+    asked = task.demand
+    free = pool.capacity - world.ledger(pool.name).held
+    if not asked.fits(pool.capacity):
+        return f"{task.id} can never run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool {pool.name}"
+    ahead = world.queue(pool.name).ahead_of(task.id, pool)
+    crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "nobody is ahead"
+    if not asked.fits(free):
+        holders = sum(1 for other in world.holding.values() if other.pool == pool.name)
+        return (
+            f"{task.id} waits for resources: it asks for {_lack(asked, free, 'free')} of pool {pool.name} "
+            f"({_count(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest), and {crowd}"
+        )
+    if not ahead:
+        return f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free): it is admitted in the leader's next pass"
+    blocker = _blocker(world, task, pool, now)
+    return f"{task.id} would fit, but waits for its turn: {crowd} in pool {pool.name}{blocker}"
+
+
+def _blocker(world: World, task: Task, pool: Pool, now: float) -> str:
+    """Why those ahead of a task that fits keep it from running, by the rules of `Queue.admissible`."""
+    asked = task.demand
+    free = pool.capacity - world.ledger(pool.name).held
+    passed = ""
+    for head_id, request in world.queue(pool.name).heads_before(task.id, pool):
+        if request.fits(free):
+            free = free - request  # admitted first
+            continue
+        blocks = f"; the head, {head_id}, asks for {_lack(request, free, 'free')}"
+        if pool.policy is Policy.STRICT:
+            return f"{blocks}, and the pool's policy is strict: nobody passes the head"
+        waited = now - world.tasks[head_id].queued_at
+        if waited < pool.backfill_seconds:
+            passed = passed or f"{blocks}, and smaller ones may pass it for another {span(pool.backfill_seconds - waited)}"
+            continue
+        free = free.without(request)
+        if not asked.fits(free):
+            return (
+                f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)} nobody passes it by taking what it "
+                f"needs, and {task.id} asks for {_lack(asked, free, 'beside that')}"
+            )
+    return passed or ", and the leader admits them first"
+
+
+def _lack(asked: Vector, limit: Vector, what: str) -> str:
+    """The resources that are short, each as asked against what there is: `cpu 4 (1500m free)`."""
+    short = asked.exceeding(limit)
+    return ", ".join(f"{Vector({name: asked[name]})} ({_amount(name, limit.get(name))} {what})" for name in short)
+
+
+def _amount(name: str, amount: int) -> str:
+    return Vector({name: amount}).format().get(name, "0")
+
+
+def _list(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return f"{_count(len(names), 'task')} ({', '.join(names[:NAMED])}{f' and {rest} more' if rest > 0 else ''})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+# -- what holds for all ------------------------------------------------------------------------------------------------
+
+
+def _requests(task: Task) -> str:
+    kinds = sorted(task.requests)
+    return f"; the request to {' and to '.join(kinds)} it waits for the leader" if kinds else ""
+
+
+def _engineless(world: World, now: float) -> str:
+    """What the leader registered of an engine that does not answer it, and how long ago."""
+    leader = decode_or_empty(world.leader).get("instance")
+    for change in world.replicas.values():
+        told = decode_or_empty(change)
+        silence, when = told.get("engine_silence"), number_in(told, "at")
+        if leader and told.get("instance") == leader and isinstance(silence, str) and silence:
+            ago = f", as the leader told {span(now - when)} ago" if when is not None else ""
+            return f"; nothing is admitted, since the engine does not answer ({_words(silence)}{ago})"
+    return ""
+
+
+def _leaderless(world: World, task: Task) -> str:
+    if world.leader is not None or (task.state in FINISHED and not task.requests):
+        return ""
+    return "; no replica leads now, and until one does nothing changes (see `tally get replicas`)"

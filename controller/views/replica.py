@@ -1,0 +1,101 @@
+"""What the status endpoint needs of a replica: a read-only view, so that it knows neither the runtime nor the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from controller.core.model.model import World
+from controller.core.model.records import Change
+from controller.views.freshness import RULE, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One readiness or liveness check: its name, whether it holds, and what was seen."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Verdict(NamedTuple):
+    """What an audit found: contradictions, and what is only worth a look."""
+
+    at: float  # seconds since the epoch, by the clock of who made it
+    made: float  # the same moment in its boottime
+    revision: int
+    wrong: int
+    notices: int
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any], made: float) -> Verdict:
+        """From an audit's report."""
+        wrong = sum(finding["severity"] == "wrong" for finding in report["findings"])
+        return cls(report["at"], made, report["revision"], wrong, len(report["findings"]) - wrong)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a replica says of itself at one moment. Times are seconds; revisions are the store's."""
+
+    replica: str
+    cluster: str
+    role: str  # "leader" or "follower"
+    phase: str  # the runtime's explicit state: starting, following, taking-over, leading, stepping-down, stopping
+    term: int  # the leader key's create revision while leading, else 0
+    epoch: int
+    revision: int  # every change up to here is in the model
+    staleness_seconds: float  # since the model was last known to be current
+    leader: str  # id of the replica that leads as far as this one knows, "" when none
+    engine: str
+    live: tuple[Check, ...]
+    ready: tuple[Check, ...]
+    lease_seconds: float = 0.0  # for which effects may still start while leading, else 0
+    reloads: Mapping[str, int] = field(default_factory=dict)  # cause → how often the model had to be loaded again
+    boottime: float = 0.0  # of this moment: ages are differences of it
+    engine_age_seconds: float | None = None  # since the engine answered this leader; None: not in this term, or no leader
+    replica_ages: Mapping[str, float] = field(default_factory=dict)  # name → since its registration was renewed
+    rule: Rule = RULE  # how old what is shown may be
+    verdict: Verdict | None = None  # of the last audit that this replica made
+
+
+class Listener(Protocol):
+    """Hears what the model takes in. Called by one thread at a time; its methods return at once and never raise."""
+
+    def reloaded(self, revision: int) -> None:
+        """The model stands at `revision`, and what led there cannot be told: the subscription begins, or a reload."""
+        ...
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:
+        """The watch delivered these (perhaps none), in revision order, and the model has applied all up to `revision`.
+
+        Also what the model knew already, since a leader applies its own commits before its watch brings them.
+        """
+        ...
+
+
+class ReplicaView(Protocol):
+    """Safe to call from any thread."""
+
+    def facts(self) -> Facts:
+        """The replica's state now. Never waits for the model: health checks must be answered while it is busy."""
+        ...
+
+    def reading(self) -> AbstractContextManager[World]:
+        """The model, held still until the context ends: keep it short, and change nothing."""
+        ...
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Tell `listener` of all that the model takes in, beginning with `reloaded` at once; the returned call ends it."""
+        ...
+
+    def audit(self) -> dict[str, Any]:
+        """The report of `tally audit`, made now, as JSON. Raises TallyError when the store does not answer."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch, by the replica's clock."""
+        ...

@@ -1,0 +1,109 @@
+"""A replica's view on a real model, to which a test writes as the store's watch would."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from controller.core.model import codec, kept_log
+from controller.core.model.kept_log import KeptLog
+from controller.core.model.lifecycle import Event, State
+from controller.core.model.model import World
+from controller.core.model.records import Change
+from controller.core.model.resources import Vector
+from controller.core.model.task import Pool, Spec, Status, Step
+from controller.errors import TallyError
+from controller.views.replica import Check, Facts, Listener, Verdict
+
+
+class ModelView:
+    """See ReplicaView. `role`, `leader`, `checks` and `report` may be set by tests; `audits` counts the audits made."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.loaded = True
+        self.lock = threading.RLock()
+        self.listeners: list[Listener] = []
+        self.role, self.leader = "follower", "replica-b"
+        self.checks: tuple[Check, ...] = (Check("model", True, "loaded"),)
+        self.report: dict[str, Any] | TallyError = {"verdict": "ok", "findings": []}
+        self.audits = 0
+        self.logs: dict[str, KeptLog | Exception] = {}
+        self.verdict: Verdict | None = None
+        self.staleness = 0.25
+        self.reloads: dict[str, int] = {}
+        self.time = 1000.0
+        self.ages: dict[str, float] = {}  # of registrations
+
+    def facts(self) -> Facts:
+        return Facts(
+            replica="replica-a", cluster="test", role=self.role, phase="following", term=0, epoch=3,
+            revision=self.world.revision or int(self.loaded), staleness_seconds=self.staleness, leader=self.leader, engine="null",
+            live=self.checks, ready=self.checks, reloads=self.reloads,
+            boottime=self.time, replica_ages=self.ages, verdict=self.verdict,
+        )  # fmt: skip
+
+    @contextmanager
+    def reading(self) -> Iterator[World]:
+        with self.lock:
+            yield self.world
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        with self.lock:
+            self.listeners.append(listener)
+            listener.reloaded(self.world.revision)
+        return lambda: self.listeners.remove(listener) if listener in self.listeners else None
+
+    def audit(self) -> dict[str, Any]:
+        self.audits += 1
+        if isinstance(self.report, TallyError):
+            raise self.report
+        self.verdict = Verdict.of({"at": self.time, "revision": self.world.revision, "findings": [], **self.report}, self.time)
+        return self.report
+
+    def now(self) -> float:
+        return self.time
+
+    def kept_log(self, task_id: str) -> KeptLog | None:
+        """What the store holds of a task's output; `logs` may be set by tests."""
+        if isinstance(kept := self.logs.get(task_id), Exception):
+            raise kept
+        return kept
+
+    def keep_log(self, task_id: str, text: str, **fields: Any) -> None:
+        """As the leader does at the end of an attempt."""
+        self.logs[task_id] = KeptLog(**{"attempt": 1, "text": text, "at": self.time} | fields)
+        self.write((kept_log.KIND, (task_id,), b"{}"))
+
+    # -- what the store's watch would bring --------------------------------------------------------------------------
+
+    def write(self, *records: tuple[str, tuple[str, ...], bytes | None]) -> int:
+        """One revision that changes these records; returns it."""
+        with self.lock:
+            revision = self.world.revision + 1
+            changes = [Change(kind, names, value, revision, revision) for kind, names, value in records]
+            for change in changes:
+                self.world.apply(change)
+            self.world.advance_revision(revision)
+            for listener in self.listeners:
+                listener.changed(changes, revision)
+            return revision
+
+    def submit(self, task_id: str, *, at: float = 900.0, **fields: Any) -> int:
+        fields.setdefault("command", ("true",))
+        return self.write(("tasks", (task_id,), codec.encode_spec(Spec(id=task_id, **fields), at, "op")))
+
+    def set_state(self, task_id: str, state: State, **fields: Any) -> int:
+        return self.write(("states", (task_id,), status_value(state, **fields)))
+
+    def define_pool(self, name: str, **capacity: int) -> int:
+        return self.write(("pools", (name,), codec.encode_pool(Pool(name=name, capacity=Vector(capacity)), "op")))
+
+
+def status_value(state: State, **fields: Any) -> bytes:
+    """A stored status with a history of one step."""
+    step = Step(at=950.0, source=State.CREATED, event=Event.ADMITTED, state=State.PENDING, attempt=1, term=3)
+    values = {"pool": "default", "attempt": 1, "term": 3, "steps": 1, "history": (codec.encode_step(step),), **fields}
+    return codec.encode_status(Status(state=state, **values), {})

@@ -1,0 +1,113 @@
+"""Fault 44 at the status endpoint: whatever stands in the store, and whatever is asked, costs nobody else an answer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import httpx
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from controller.clock import SystemClock
+from controller.core.model.model import World
+from controller.endpoint.server import StatusServer
+from controller.telemetry.metrics import Metrics
+from tests.endpoint.model_view import ModelView
+from tests.support.mutations import JSON
+
+FIELDS = {
+    "replicas": ["id", "instance", "version", "host", "status_url", "phase", "at", "started_at", "applied_revision",
+                 "behind_seconds", "engine_answers", "engine_age_seconds", "heartbeat_seconds", "pid", "engine"],
+    "leader": ["id", "instance", "since", "status_url", "epoch", "version"],
+    "terms": ["replica", "since", "until", "why", "epoch"],
+    "states": ["state", "pool", "attempt", "term", "hold", "history", "steps", "reason", "message", "created_at", "started_at",
+               "finished_at", "retry_at", "lost_since", "exit_code", "stopping", "uid", "node", "op", "version", "failures"],
+    "tasks": ["id", "pool", "command", "env", "labels", "resources", "priority", "pod_template", "submitted_at", "retry"],
+    "pools": ["name", "capacity", "policy", "paused", "backfill_seconds", "engine_options", "default_resources", "version"],
+    "ledgers": ["held", "op", "version"],
+    "requests": ["kind", "by", "at", "reason"],
+}  # fmt: skip
+NAMES = {"replicas": 1, "leader": 0, "terms": 1, "states": 1, "tasks": 1, "pools": 1, "ledgers": 1, "requests": 2}
+NAME = st.one_of(  # a key of any bytes: the store escapes what is no UTF-8
+    st.sampled_from(["good", "a", "default", "replica-b", "cancel", "3"]), st.text(max_size=20)
+)
+DEEP = b"[" * 50_000
+
+
+def like(kind: str) -> st.SearchStrategy[bytes]:
+    """Any bytes, any JSON, and records of the kind in which any field may be anything."""
+    fields = st.dictionaries(
+        st.sampled_from(FIELDS[kind]), st.one_of(JSON, st.sampled_from(["Running", "good", {"cpu": "1"}, 5.0]))
+    )
+    as_json = st.one_of(JSON, fields).map(lambda value: json.dumps(value).encode())
+    return st.one_of(st.binary(max_size=40), st.just(DEEP), as_json)
+
+
+@st.composite
+def record(draw: st.DrawFn) -> tuple[str, tuple[str, ...], bytes]:
+    kind = draw(st.sampled_from(list(FIELDS)))
+    return kind, tuple(draw(NAME) for _ in range(NAMES[kind])), draw(like(kind))
+
+
+PATHS = (
+    "/", "/readyz?verbose", "/livez", "/leader", "/metrics", "/openapi.json", "/v1/summary", "/v1/tasks",
+    "/v1/tasks?sort=-submitted", "/v1/tasks?sort=state&limit=3", "/v1/tasks?sort=-pool", "/v1/tasks?label=a!=b", "/v1/pools",
+    "/v1/replicas", "/v1/leader", "/v1/audit", "/v1/tasks/good", "/v1/tasks/a", "/v1/pools/default",
+)  # fmt: skip
+SETTINGS = {"deadline": None, "database": None, "derandomize": True, "phases": [Phase.explicit, Phase.generate],
+            "suppress_health_check": list(HealthCheck)}  # fmt: skip
+
+
+def test_no_record_costs_others_their_answers() -> None:
+    """Any value under any key, some at once: every path answers, and shows what is well beside it."""
+
+    view = ModelView()
+    metrics = Metrics(SystemClock())
+    metrics.observe(view)
+    server = StatusServer(view, "127.0.0.1", 0, metrics.exposition)
+    server.start()
+    turns = itertools.count()
+
+    @given(st.lists(record(), min_size=1, max_size=4))
+    @settings(max_examples=60, **SETTINGS)
+    def holds(records: list[tuple[str, tuple[str, ...], bytes]]) -> None:
+        with view.lock:
+            view.world = World()
+            for listener in view.listeners:
+                listener.reloaded(0)
+        _holds(view, http, records, streams=next(turns) % 10 == 0)  # of which each costs some time
+
+    try:
+        with httpx.Client(base_url=server.url, timeout=20.0, trust_env=False) as http:
+            holds()
+    finally:
+        server.stop()
+
+
+def _holds(view: ModelView, http: httpx.Client, records: list[tuple[str, tuple[str, ...], bytes]], *, streams: bool) -> None:
+    view.define_pool("well", cpu=1000)
+    view.submit("well", pool="well")
+    position = view.world.revision
+    view.write(*records)
+    view.submit("well-too", pool="well")
+    token = ""
+    for path in PATHS:
+        answer = http.get(path)
+        assert answer.status_code < 500 or (path in ("/leader",) and answer.status_code == 503), f"{path}: {answer.text}"
+    listed: list[str] = []
+    while True:
+        page: dict[str, Any] = http.get(
+            "/v1/tasks", params={"limit": 2, "sort": "-submitted"} | ({"continue": token} if token else {})
+        ).json()
+        listed += [task["id"] for task in page["items"]]
+        token = page["continue"]
+        if not token:
+            break
+    assert {"well", "well-too"} <= set(listed)
+    assert len(listed) == len(set(listed))
+    assert "well" in [pool["name"] for pool in http.get("/v1/pools").json()["items"]]
+    if streams:
+        with http.stream("GET", f"/v1/events?after={position}") as stream:
+            assert any("well-too" in line for line in stream.iter_lines())

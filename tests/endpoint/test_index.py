@@ -1,0 +1,104 @@
+"""The order and completeness of what pages are made of, whatever happens to the model in between."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from controller.core.model.lifecycle import State
+from controller.endpoint import index
+from controller.endpoint.index import TaskIndex, is_listed
+from controller.endpoint.order import SORTS, By, Position, Sort
+from tests.endpoint.model_view import ModelView, status_value
+
+
+def expected(
+    view: ModelView, sort: Sort, after: Position | None, pool: str | None, states: frozenset[State] | None, search: str, limit: int
+) -> list[Position]:
+    """By looking at every task, and sorting all that are found."""
+    found = [
+        Position(sort.section(task.pool, None if "states" in task.frozen else task.state), entry)
+        for task in view.world.tasks.values()
+        for entry in [(task.submitted_at if sort.by is By.SUBMITTED else 0.0, task.id)]
+        if search in task.id
+        and is_listed(task)
+        and (pool is None or task.pool == pool)
+        and (states is None or ("states" not in task.frozen and task.state in states))
+    ]
+    turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)
+    found.sort(key=lambda position: position.entry, reverse=turned)
+    found.sort(key=lambda position: position.section, reverse=sort.descending)  # type: ignore[arg-type,return-value]
+    if after is None:
+        return found[:limit]
+    all_places = [*found, after] if after not in found else found
+    all_places.sort(key=lambda position: position.entry, reverse=turned)
+    all_places.sort(key=lambda position: position.section, reverse=sort.descending)  # type: ignore[arg-type,return-value]
+    return all_places[all_places.index(after) + 1 :][:limit]
+
+
+def change(view: ModelView, drawn: random.Random) -> None:
+    """One revision: a task appears, moves, is damaged, is asked something, or goes."""
+    name = f"{drawn.choice('abc')}{drawn.randrange(30):02}"
+    pool, kind = drawn.choice(["default", "other"]), drawn.randrange(7)
+    if kind == 0:
+        view.write(("tasks", (name,), None), ("states", (name,), None))
+    elif kind == 1:
+        view.write((drawn.choice(["tasks", "states"]), (name,), b"garbage"))
+    elif kind == 2:
+        view.write(("requests", (name, "cancel"), drawn.choice([b'{"kind":"cancel"}', None])))
+    elif kind == 3:
+        view.submit(name, pool=pool, at=float(drawn.randrange(900, 920)))
+    else:
+        view.write(("states", (name,), status_value(drawn.choice(list(State)), pool=pool)))
+
+
+@pytest.mark.parametrize("forgotten", [3, 10_000])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("sort", SORTS.values(), ids=str)
+def test_what_is_found_is_what_looking_at_every_task_finds(
+    sort: Sort, seed: int, forgotten: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when so much has changed that all is looked at anew, when the model was loaded again, and piece by piece."""
+    monkeypatch.setattr(index, "FORGOTTEN", forgotten)
+    monkeypatch.setattr(index, "SCAN", 7)
+    drawn, view = random.Random(seed), ModelView()
+    tasks = TaskIndex(view.reading, by_submission=sort.by is By.SUBMITTED)
+    view.subscribe(tasks)
+    after: Position | None = None
+    for _ in range(60):
+        for _ in range(drawn.randrange(60 if drawn.random() < 0.1 else 6)):
+            change(view, drawn)
+        if drawn.random() < 0.05:
+            tasks.reloaded(view.world.revision)
+        wanted = (
+            sort,
+            after if drawn.random() < 0.7 else None,
+            drawn.choice([None, "default", "other", "none"]),
+            drawn.choice([None, frozenset([State.RUNNING]), frozenset([State.CREATED, State.SUCCEEDED])]),
+            drawn.choice(["", "", "1", "nothing"]),
+            drawn.choice([1, 5, 1000]),
+        )
+        found = tasks.find(*wanted)
+        assert found == expected(view, *wanted), f"seed {seed}: {wanted}"
+        after = drawn.choice(found) if found else None  # which may be gone, or stand elsewhere, when it is asked for
+
+
+def test_nothing_is_noted_while_nobody_asks() -> None:
+    """A replica whose pages nobody reads pays nothing for them, before the first one and after the last."""
+    view = ModelView()
+    tasks = TaskIndex(view.reading)
+    view.subscribe(tasks)
+    view.submit("a")
+    assert tasks._changed is None
+    assert names(tasks, 10) == ["a"]
+    view.submit("b")
+    assert list(tasks._changed or ()) == ["b"]
+    for n in range(index.FORGOTTEN):
+        view.submit(f"t{n}")
+    assert tasks._changed is None
+    assert names(tasks, 2) == ["a", "b"]
+
+
+def names(tasks: TaskIndex, limit: int) -> list[str]:
+    return [position.task_id for position in tasks.find(Sort(), None, None, None, "", limit)]
