@@ -2,30 +2,30 @@
 
 The loop, as one replica runs it (`runtime/replica.py`, `runtime/reconciler.py`):
 
-    follower thread:  for page in store.pages(prefix): inbox.put(page)    # then watch from its revision, for ever
+    follower thread:  for page in store.pages(prefix): inbox.put(page)  # then watch from there
                       inbox.put(changes)
-    election thread:  leadership = campaign()                             # once loaded; lease + one transaction; renew; lose
+    election thread:  leadership = campaign()                           # lease + one transaction; renew; lose
     control loop:     for message in inbox.take():
-                          world.apply(message)                            # newer mod revisions only
-                      if leadership:                                      # and the model has applied the term's revision
-                          plan = planner.plan(now)                        # what changed + what can be admitted
-                          result = store.commit(guarded(plan))            # term, statuses, ledgers, requests: all compared
-                          if refused:    world.apply(what differs)        # and plan again; a lost term: step down
-                          if committed:  for effect in plan.effects:      # persist, then act
-                                             actuator.perform(effect)     # only while the term may act
-    actuator threads: inbox.put(engine.start(attempt))                    # outcomes come back as messages
+                          world.apply(message)                          # newer mod revisions only
+                      if leadership:                                    # and its term's revision was applied
+                          plan = planner.plan(now)                      # what changed + what can be admitted
+                          result = store.commit(guarded(plan))          # all that it rests on is compared
+                          if refused:    world.apply(what differs)      # plan again; or step down
+                          if committed:  for effect in plan.effects:    # persist, then act
+                                             actuator.perform(effect)   # only while the term may act
+    actuator threads: inbox.put(engine.start(attempt))                  # outcomes come back as messages
     observer threads: inbox.put(engine.list()); inbox.put(engine.watch())
 
 The rooms, each knowing only those below it (`.importlinter`, tests/architecture):
 
     cli                              the command `tally`
     dev                              a whole cluster on one machine: replicas, etcd, a fake Kubernetes
-    app                              the composition root: it chooses the stores and engines that a replica runs on
+    app                              the composition root: it chooses the store and the engine
     audit                            the invariants against a live cluster; repairs; the selftest
-    client, telemetry, endpoint      the library; logs and metrics; a replica's read-only HTTP endpoint
-    runtime                          threads around the core: inbox, follower, reconciler, actuator, observer, tenure, replica
+    client, telemetry, endpoint      the library; logs and metrics; the read-only HTTP endpoint
+    runtime                          threads around the core: a replica, its tenure, what feeds them
     election                         who leads, and until when it may act
-    store, engine, config            the seams: etcd or memory; kubernetes, process, docker or null; and what is configured
+    store, engine, config            etcd or memory; kubernetes, process, docker or null; settings
     views, terminal                  what readers are shown; the one place that prints
     core/planning                    what the leader does next: decisions, transitions, plans, repairs
     core/promise                     what must hold: invariants, findings, attempts, replay
@@ -33,9 +33,10 @@ The rooms, each knowing only those below it (`.importlinter`, tests/architecture
     bulkhead, clock, errors          what every room may use
 
 What can fail, and where that is handled: a stale leader (`store` guards, `election.term`), a lost answer
-(`store.etcd.store`), a lost event (`runtime.follower` reloads, `runtime.observer` lists), an engine that is silent
-(`core.planning.intake`), an end without proof (`core.planning.decide`), a value that does not parse (`core.model.model`
-quarantines it), an error of our own on one task (`core.model.compartments` sets it aside, `bulkhead` counts it).
+(`store.etcd.store`), a lost event (`runtime.follower` reloads, `runtime.observer` lists), an engine that is
+silent (`core.planning.intake`), an end without proof (`core.planning.decide`), a value that does not parse
+(`core.model.model` quarantines it), an error of our own on one task (`core.model.compartments` sets it aside,
+`bulkhead` counts it).
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,7 @@
-"""The composition root: the only file that knows concrete classes. Builds one replica from settings, and runs it."""
+"""The composition root: the only file that knows concrete classes.
+
+Builds one replica from settings, and runs it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ from controller.telemetry.notify import ServiceNotifier
 from controller.telemetry.store_size import StoreSizePoll
 
 LOG_SECONDS = 5.0  # to read a kept log for the status endpoint
-EXIT_TORN = 70  # a thread died, or state could not be torn down: whoever supervises us starts us again (EX_SOFTWARE)
+# a thread died, or state could not be torn down: whoever supervises us starts us again (EX_SOFTWARE)
+EXIT_TORN = 70
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +66,10 @@ def make_store(settings: Settings, clock: Clock) -> EtcdStore:
 
 
 def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
-    """The engine of that name. Raises InvalidField when this version has none, EngineError when it cannot be set up."""
+    """The engine of that name.
+
+    Raises InvalidField when this version has none, EngineError when it cannot be set up.
+    """
     if name == "process":
         from controller.engine.process.engine import ProcessEngine
 
@@ -78,11 +85,14 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
             burst=settings.kube_burst,
             timeout_seconds=settings.kube_timeout_seconds,
         )
-        return KubernetesEngine(settings.cluster, clock, KubernetesOptions(access=access, namespaces=settings.kube_namespaces))
+        return KubernetesEngine(
+            settings.cluster, clock, KubernetesOptions(access=access, namespaces=settings.kube_namespaces)
+        )
     if name == "docker":
         from controller.engine.docker.engine import DockerEngine
 
-        return DockerEngine(None, settings.cluster, clock)  # where the daemon is, DOCKER_HOST says, as for every client of it
+        # where the daemon is, DOCKER_HOST says, as for every client of it
+        return DockerEngine(None, settings.cluster, clock)
     if name == "null":
         from controller.engine.null import NullEngine
 
@@ -116,26 +126,29 @@ def make_metrics(store: EtcdStore, engine: Engine, clock: Clock) -> Metrics:
 def run_controller(settings: Settings) -> int:
     """Run one replica until SIGTERM or SIGINT; returns the exit code.
 
-    Raises InvalidField for timings that do not fit together, TallyError when the status address or the engine cannot be
-    used. An etcd that does not answer is no error: the replica waits for it.
+    Raises InvalidField for timings that do not fit together, TallyError when the status address or the engine
+    cannot be used. An etcd that does not answer is no error: the replica waits for it.
     """
     check_timings(settings)
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     configure_logs(replica=settings.replica, cluster=settings.cluster)
     access = status_access(settings)
     threading.excepthook = _exit_on_dead_thread
-    # A model of 100,000 tasks is a million objects without a cycle. With the defaults, half of a load went into looking for some.
+    # A model of 100,000 tasks is a million objects without a cycle. With the defaults, half of a load went
+    # into looking for some.
     gc.set_threshold(10_000, 50, 100)
     clock = SystemClock()
     store = make_store(settings, clock)
-    # The audit's own: its load would take a store that was restored from a backup for the known one, before our model did.
+    # The audit's own: its load would take a store that was restored from a backup for the known one, before
+    # our model did.
     audited = make_store(settings, clock)
     engine = make_engine(settings.engine, settings, clock)
     metrics = make_metrics(store, engine, clock)
     identity = describe_replica(settings, clock)
 
     def audit() -> dict[str, Any]:
-        return run_audit(audited, engine, settings.cluster, clock).to_json() | {"own": own.last}  # a leader's of itself, else None
+        # a leader's of itself, else None
+        return run_audit(audited, engine, settings.cluster, clock).to_json() | {"own": own.last}
 
     reading = Reading(audited, Keys(settings.cluster), clock, LOG_SECONDS)
     audits = Audits(audit, clock, metrics.audited)
@@ -193,7 +206,10 @@ def describe_replica(settings: Settings, clock: Clock) -> dict[str, Any]:
 def status_access(settings: Settings) -> Access:
     """Who may read the status endpoint. Raises InvalidField for files that cannot be used."""
     files = StatusFiles(
-        settings.status_cert_file, settings.status_key_file, settings.status_client_ca_file, settings.status_token_file
+        settings.status_cert_file,
+        settings.status_key_file,
+        settings.status_client_ca_file,
+        settings.status_token_file,
     )
     return Access(files, hosts=[urlsplit(f"//{settings.advertise}").hostname or ""])
 
@@ -218,7 +234,9 @@ def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOpti
 
 
 def advertised_url(listening: str, advertise: str) -> str:
-    """Under which URL others reach an endpoint that listens at the URL `listening`; `advertise` as the setting of that name."""
+    """Under which URL others reach an endpoint that listens at the URL `listening`; `advertise` as the
+    setting of that name.
+    """
     url = urlsplit(listening)
     everywhere = url.hostname in ("0.0.0.0", "::")
     host = advertise or (socket.gethostname() if everywhere else url.netloc)
@@ -233,7 +251,8 @@ def new_lease() -> int:
 def _on_signals(stop: Callable[[], None]) -> None:
     def handle(_number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # a second one in the midst of the first would wait for its lock for ever
+            # a second one in the midst of the first would wait for its lock for ever
+            signal.signal(number, signal.SIG_IGN)
         stop()
 
     signal.signal(signal.SIGTERM, handle)
@@ -241,7 +260,9 @@ def _on_signals(stop: Callable[[], None]) -> None:
 
 
 def _exit_on_dead_thread(args: threading.ExceptHookArgs) -> None:
-    """A thread that dies of a bug takes the process with it: a replica without one of its parts must not stay in office."""
+    """A thread that dies of a bug takes the process with it: a replica without one of its parts must not
+    stay in office.
+    """
     name = args.thread.name if args.thread is not None else "?"
     exc = (args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
     log.critical("a thread died", thread=name, exc_info=exc)

@@ -1,7 +1,8 @@
-"""What nobody expected, kept where it happened: counted, logged with its traceback, and shown by whoever it belongs to.
+"""What nobody expected, kept where it happened: counted, logged with its traceback, and shown by whoever it
+belongs to.
 
-Nothing that belongs to one task, attempt, request, pool or key may end a thread, a replica or a term. Where such a thing is
-handled, every error is caught, and `caught` is told.
+Nothing that belongs to one task, attempt, request, pool or key may end a thread, a replica or a term. Where
+such a thing is handled, every error is caught, and `caught` is told.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def caught(where: str, error: BaseException, **about: str) -> None:
     count(where, error)
     import structlog  # no command of the shell needs it to start
 
-    # Bounded, and without the values of variables, whatever logs are set up: a leader must not spend its lease on it.
+    # Bounded, and without the values of variables, whatever logs are set up: a leader must not spend its
+    # lease on it.
     trace = "".join(traceback.format_exception(error, limit=-FRAMES))
     structlog.get_logger(__name__).error(
         "unexpected error: a fault of Tally, kept to what it belongs to", where=where, **about, trace=trace

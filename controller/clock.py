@@ -1,8 +1,9 @@
 """The only reader of time.
 
-`boottime` is CLOCK_BOOTTIME: it never jumps, and it counts time during which the machine was suspended; all deadlines
-use it (fault 5). `now` is wall time that was read once and moves on with boottime, for what is stored and shown: a jump
-of the wall clock changes neither a deadline nor the order of recorded times within one tenure.
+`boottime` is CLOCK_BOOTTIME: it never jumps, and it counts time during which the machine was suspended; all
+deadlines use it (fault 5). `now` is wall time that was read once and moves on with boottime, for what is
+stored and shown: a jump of the wall clock changes neither a deadline nor the order of recorded times within
+one tenure.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class SystemClock:
         self.anchor()
 
     def boottime(self) -> float:
-        """Seconds of CLOCK_BOOTTIME (CLOCK_MONOTONIC where the system has none, as macOS, where it counts suspension too)."""
+        """Seconds of CLOCK_BOOTTIME (CLOCK_MONOTONIC where the system has none, as macOS, where it counts
+        suspension too).
+        """
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
     def now(self) -> float:

@@ -1,7 +1,7 @@
 """The core's errors, sorted by who must react.
 
-Everything that Tally raises on purpose is a `TallyError`; the command line prints its text and nothing else. The store,
-the engine and the election add their own branches beside their seams.
+Everything that Tally raises on purpose is a `TallyError`; the command line prints its text and nothing else.
+The store, the engine and the election add their own branches beside their seams.
 """
 
 

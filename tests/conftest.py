@@ -23,7 +23,8 @@ from tests.support.tls import Authority
 settings.register_profile("tally", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tally")
 
-# Who is started in the background by a script ignores Ctrl-C, and so would all that tests start and interrupt.
+# Who is started in the background by a script ignores Ctrl-C, and so would all that tests start and
+# interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -61,7 +62,8 @@ def etcd_binary() -> EtcdBinary:
 def etcd(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
     """One etcd for the whole session; tests keep apart by their prefixes and leave it running."""
     factory = EtcdFactory(etcd_binary, tmp_path_factory.mktemp("etcd"))
-    # The time-outs, and so the shortest lease, are etcd's own. It is never killed: what it does not sync would be lost.
+    # The time-outs, and so the shortest lease, are etcd's own. It is never killed: what it does not sync
+    # would be lost.
     yield factory.start(extra_args=(), unsafe_no_fsync=True)
     factory.close()
 
@@ -94,7 +96,9 @@ def prefix(cluster_name: str) -> str:
 
 @pytest.fixture(scope="session")
 def docker() -> Iterator[PrivateDocker]:
-    """One Docker daemon for the whole session; what uses it belongs to the xdist group "docker", so that one worker has it."""
+    """One Docker daemon for the whole session; what uses it belongs to the xdist group "docker", so that
+    one worker has it.
+    """
     with private_docker() as running:
         yield running
 

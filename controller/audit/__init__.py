@@ -1,1 +1,3 @@
-"""The promise checked against a live cluster: `audit`, a replica's `own` one, `repairs`, the `selftest`, `adoption`."""
+"""The promise checked against a live cluster: `audit`, a replica's `own` one, `repairs`, the `selftest`,
+`adoption`.
+"""

@@ -1,12 +1,15 @@
-"""Changing on purpose what otherwise never changes: which engine is the installation's, and whose a lost one's attempts are.
+"""Changing on purpose what otherwise never changes: which engine is the installation's, and whose a lost
+one's attempts are.
 
-The engine. Its record is replaced in one transaction, which also ends the term of whoever leads: a leader that still stands on
-the old engine fails its fence from then on. What holds something then runs, or may run, in an engine that nobody looks at any
-more: the next leader finds nothing of it in the new one, takes it for gone, and frees it. So this is refused while anything
-holds, unless the caller says that what runs is to be forgotten.
+The engine. Its record is replaced in one transaction, which also ends the term of whoever leads: a leader
+that still stands on the old engine fails its fence from then on. What holds something then runs, or may run,
+in an engine that nobody looks at any more: the next leader finds nothing of it in the new one, takes it for
+gone, and frees it. So this is refused while anything holds, unless the caller says that what runs is to be
+forgotten.
 
-A lost installation. When an etcd is lost for good, a new one is another installation, and what the old one had running is
-left alone for ever. `take_over` stops it by the engine's own means, with proof, and removes what is left of it.
+A lost installation. When an etcd is lost for good, a new one is another installation, and what the old one
+had running is left alone for ever. `take_over` stops it by the engine's own means, with proof, and removes
+what is left of it.
 """
 
 from __future__ import annotations
@@ -36,12 +39,15 @@ POLL_SECONDS = 0.2
 _TRIES = 5  # against commits of a leader that goes on meanwhile
 
 CONSEQUENCE = (
-    "Their holds end as if their attempts were gone, and what is retried runs beside whatever of them still runs in the old engine"
+    "Their holds end as if their attempts were gone, and what is retried runs beside whatever of them still"
+    " runs in the old engine"
 )
 
 
 class Standing(NamedTuple):
-    """Who the installation is, which engine is recorded (None: nobody has led yet), and what holds something."""
+    """Who the installation is, which engine is recorded (None: nobody has led yet), and what holds
+    something.
+    """
 
     installation: Installation
     record: EngineRecord | None
@@ -55,24 +61,29 @@ class Standing(NamedTuple):
 
 
 def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
-    """As the store has it now. Raises StoreError, and UserError when no replica of this version has led yet."""
+    """As the store has it now.
+
+    Raises StoreError, and UserError when no replica of this version has led yet.
+    """
     snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
     world = World()
     world.load(changes_of(keys, snapshot.items), snapshot.revision)
     if world.installation is None and (told := recorded_installation(world)) is not None:
         raise UserError(
-            f"the key of the installation's id ({told.id}, by the last term) is gone or damaged: who leads, now or "
-            "next, writes it back"
+            f"the key of the installation's id ({told.id}, by the last term) is gone or damaged: who leads,"
+            " now or next, writes it back"
         )
     if world.installation is None:
         raise UserError(
-            f"cluster {keys.cluster} has no installation's id that can be read: the first election makes it, and records the "
-            "engine of the replica that wins it"
+            f"cluster {keys.cluster} has no installation's id that can be read: the first election makes it,"
+            " and records the engine of the replica that wins it"
         )
     return Standing(world.installation, world.engine, tuple(world.holding.values()), world)
 
 
-def adopt_engine(store: Store, keys: Keys, clock: Clock, engine: EngineIdentity, by: str, *, forget_running: bool) -> Standing:
+def adopt_engine(
+    store: Store, keys: Keys, clock: Clock, engine: EngineIdentity, by: str, *, forget_running: bool
+) -> Standing:
     """Record `engine` as the installation's; returns what stood before. The leader's term ends with it.
 
     Raises UserError while something holds, unless `forget_running`; StoreError.
@@ -82,8 +93,13 @@ def adopt_engine(store: Store, keys: Keys, clock: Clock, engine: EngineIdentity,
         if (before.holding or before.unreadable) and not forget_running:
             raise UserError(
                 f"resources are held by {counted(len(before.holding), 'task')}"
-                + (f", and {counted(before.unreadable, 'status', 'statuses')} cannot be read" if before.unreadable else "")
-                + f". Wait until they have ended, or cancel them; or give them up with --forget-running. {CONSEQUENCE}"
+                + (
+                    f", and {counted(before.unreadable, 'status', 'statuses')} cannot be read"
+                    if before.unreadable
+                    else ""
+                )
+                + ". Wait until they have ended, or cancel them; or give them up with --forget-running."
+                f" {CONSEQUENCE}"
             )
         transaction = _adoption(keys, before, engine, by, clock.now(), forget_running=forget_running)
         if isinstance(store.commit(transaction, deadline=clock.boottime() + COMMIT_SECONDS), Committed):
@@ -91,7 +107,9 @@ def adopt_engine(store: Store, keys: Keys, clock: Clock, engine: EngineIdentity,
     raise UserError("the leader commits all the time: try again, or stop the replicas first")
 
 
-def _adoption(keys: Keys, before: Standing, engine: EngineIdentity, by: str, now: float, *, forget_running: bool) -> Transaction:
+def _adoption(
+    keys: Keys, before: Standing, engine: EngineIdentity, by: str, now: float, *, forget_running: bool
+) -> Transaction:
     op = uuid.uuid4().hex
     world, leader = before.world, before.world.leader
     record = EngineRecord(engine=engine, installation=before.installation.id, recorded_at=now, recorded_by=by)
@@ -101,7 +119,10 @@ def _adoption(keys: Keys, before: Standing, engine: EngineIdentity, by: str, now
         Guard(keys.leader, leader.create if leader is not None else 0, on_create=True),
     ]
     if not forget_running:  # whatever begins to hold changes a ledger
-        guards += [Guard(keys.ledger(pool), world.ledger(pool).mod) for pool in sorted({*world.pools, *world.ledgers})]
+        guards += [
+            Guard(keys.ledger(pool), world.ledger(pool).mod)
+            for pool in sorted({*world.pools, *world.ledgers})
+        ]
     writes: list[Write] = [Put(keys.engine, encode(record, op))]
     if leader is not None:
         writes.append(Delete(keys.leader))
@@ -109,12 +130,18 @@ def _adoption(keys: Keys, before: Standing, engine: EngineIdentity, by: str, now
 
 
 def left_by(engine: Engine, lost: str, names: Collection[str]) -> list[Observation]:
-    """What the engine has of that installation, or only the attempts of these names. Raises UserError, EngineError."""
+    """What the engine has of that installation, or only the attempts of these names.
+
+    Raises UserError, EngineError.
+    """
     engine.bind(Installation(id=lost))
     found = engine.list()
     known = {str(seen.attempt) for seen in found}
     if unknown := sorted(set(names) - known):
-        raise UserError(f"installation {lost} has no attempt {unknown[0]!r}: there are {', '.join(sorted(known)) or 'none'}")
+        raise UserError(
+            f"installation {lost} has no attempt {unknown[0]!r}: there are"
+            f" {', '.join(sorted(known)) or 'none'}"
+        )
     return [seen for seen in found if not names or str(seen.attempt) in names]
 
 
@@ -126,7 +153,8 @@ def take_over(
     clock: Clock,
     sleep: Callable[[float], object] = time.sleep,
 ) -> list[AttemptId]:
-    """Stop these attempts of the installation that the engine is bound to, and remove each once it is proven to have stopped.
+    """Stop these attempts of the installation that the engine is bound to, and remove each once it is proven
+    to have stopped.
 
     Returns those that have not stopped within the time after the grace. Raises EngineError.
     """

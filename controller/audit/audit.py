@@ -1,12 +1,12 @@
 """The invariants against a live cluster: etcd at one revision, and the engine's own list.
 
-Order matters. The records are loaded first and the engine is listed after: an attempt starts only after its hold is
-committed, and a hold ends only after the end was observed, so that an attempt found alive although its hold had ended
-by the loaded revision is wrong for certain. What can be a matter of timing is looked at a second time, again records
-first, and counts only if it is found again for the same attempt.
+Order matters. The records are loaded first and the engine is listed after: an attempt starts only after its
+hold is committed, and a hold ends only after the end was observed, so that an attempt found alive although
+its hold had ended by the loaded revision is wrong for certain. What can be a matter of timing is looked at a
+second time, again records first, and counts only if it is found again for the same attempt.
 
-An engine that cannot be listed keeps nobody from hearing what the records show: the report says why it was not looked at,
-and concludes nothing about attempts.
+An engine that cannot be listed keeps nobody from hearing what the records show: the report says why it was
+not looked at, and concludes nothing about attempts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ _MENDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an audit looked at, and what it found. `attempts` is None when no engine was looked at: records alone were checked.
+    """What an audit looked at, and what it found.
+
+    `attempts` is None when no engine was looked at: records alone were checked.
 
     `engine_problem` is why not, "" where none was to be looked at.
     """
@@ -76,11 +78,20 @@ class Report:
         """One of "wrong", "ok" and "incomplete": nothing was found, and the engine could not be looked at."""
         return "wrong" if self.wrong else "incomplete" if self.engine_problem else "ok"
 
-    def finding(self, findings: Iterable[Finding], attempts: int | None, engine: str = "", engine_problem: str = "") -> Report:
-        """The same with what was found, the worst first, and with how many attempts were looked at, or why none were."""
-        ordered = sorted(findings, key=lambda finding: (finding.severity is Severity.NOTICE, finding.invariant, finding.subject))
+    def finding(
+        self, findings: Iterable[Finding], attempts: int | None, engine: str = "", engine_problem: str = ""
+    ) -> Report:
+        """The same with what was found, the worst first, and with how many attempts were looked at, or why
+        none were.
+        """
+        ordered = sorted(
+            findings,
+            key=lambda finding: (finding.severity is Severity.NOTICE, finding.invariant, finding.subject),
+        )
         looked_at = None if engine_problem else attempts
-        return replace(self, findings=tuple(ordered), attempts=looked_at, engine=engine, engine_problem=engine_problem)
+        return replace(
+            self, findings=tuple(ordered), attempts=looked_at, engine=engine, engine_problem=engine_problem
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The report for machines, as builtins."""
@@ -122,7 +133,9 @@ class Report:
 
 
 class Look(NamedTuple):
-    """The records at one revision, what the engine listed after they were loaded (None: nothing), and what does not hold."""
+    """The records at one revision, what the engine listed after they were loaded (None: nothing), and what
+    does not hold.
+    """
 
     world: World
     observations: list[Observation] | None
@@ -147,8 +160,9 @@ def examine(
 ) -> tuple[Report, Look]:
     """Check everything once, and what may be a matter of timing once more after `second_look_seconds`.
 
-    Returns the report, and the last look. Reads only. `engine_problem` is why no engine is given, although one was to be
-    looked at. Raises StoreError when the store does not answer, InvalidField for a bad `cluster`.
+    Returns the report, and the last look. Reads only. `engine_problem` is why no engine is given, although
+    one was to be looked at. Raises StoreError when the store does not answer, InvalidField for a bad
+    `cluster`.
     """
     keys = Keys(cluster)
     first = last = _look(store, engine, keys, clock)
@@ -190,14 +204,17 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
     recorded, installation = recorded_engine(world), recorded_installation(world)
     try:
         if recorded is not None and (why := difference(recorded, engine.identity())):
-            return Look(world, None, [*findings, other_engine(world, why)], f"it is not this installation's: {why}")
+            return Look(
+                world, None, [*findings, other_engine(world, why)], f"it is not this installation's: {why}"
+            )
         if installation is not None:
             engine.bind(installation)
         observations = engine.list()  # after the load: see the module's docstring
         others = engine.others()
     except EngineError as error:
         return Look(world, None, findings, str(error))
-    except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and the records are judged all the same
+    # whatever it is, nothing was listed, and the records are judged all the same
+    except Exception as error:  # noqa: BLE001
         return Look(world, None, findings, f"of an unexpected {type(error).__name__}: {error}")
     findings += check_engine(world, observations, clock.now())
     findings += check_others(others)

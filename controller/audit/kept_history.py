@@ -19,11 +19,19 @@ class Change(NamedTuple):
 
 
 def kept_history(
-    store: Store, prefix: str, after: int, until: Mapping[str, int], clock: Clock, timeout_seconds: float, *, cut: bool = False
+    store: Store,
+    prefix: str,
+    after: int,
+    until: Mapping[str, int],
+    clock: Clock,
+    timeout_seconds: float,
+    *,
+    cut: bool = False,
 ) -> list[Change]:
     """Every change below `prefix` after a revision, until each key of `until` has come to its mod revision.
 
-    With `cut` the watch is connected anew after each batch. Raises Compacted, StoreUnavailable when the time is over.
+    With `cut` the watch is connected anew after each batch. Raises Compacted, StoreUnavailable when the time
+    is over.
     """
     changes: list[Change] = []
     missing = dict(until)
@@ -35,7 +43,9 @@ def kept_history(
         timer.start()
         try:
             for batch in watch:
-                changes += (Change(e.mod, e.key, e.item.value if e.item is not None else None) for e in batch.events)
+                changes += (
+                    Change(e.mod, e.key, e.item.value if e.item is not None else None) for e in batch.events
+                )
                 after = max(after, batch.revision)
                 missing = {key: mod for key, mod in missing.items() if mod > after}
                 if cut or not missing:
@@ -44,5 +54,7 @@ def kept_history(
             timer.cancel()
             watch.close()
         if missing and clock.boottime() >= ends:
-            raise StoreUnavailable(f"a watch has not brought {sorted(missing)[:3]} within {timeout_seconds:g} s")
+            raise StoreUnavailable(
+                f"a watch has not brought {sorted(missing)[:3]} within {timeout_seconds:g} s"
+            )
     return changes

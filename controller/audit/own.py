@@ -1,8 +1,9 @@
-"""The leader's audit of itself: its model against its ledgers and against what it knows of the engine, every so often.
+"""The leader's audit of itself: its model against its ledgers and against what it knows of the engine, every
+so often.
 
-It asks neither etcd nor the engine, and so costs them nothing; `tally audit` and `/v1/audit` ask both. The model is held
-for a slice at a time, so that the leader's work is not delayed, and a history is followed again only when it has changed.
-What may be a matter of timing counts when two rounds in a row find it.
+It asks neither etcd nor the engine, and so costs them nothing; `tally audit` and `/v1/audit` ask both. The
+model is held for a slice at a time, so that the leader's work is not delayed, and a history is followed again
+only when it has changed. What may be a matter of timing counts when two rounds in a row find it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Led(Protocol):
         ...
 
     def observed(self) -> list[Observation] | None:
-        """What the leader knows of attempts, None while the replica does not lead; the caller holds the model.
+        """What the leader knows of attempts, None while the replica does not lead; the caller holds the
+        model.
 
         Raises EngineUnavailable while the engine does not answer.
         """
@@ -61,7 +63,12 @@ class SelfAudit:
     """
 
     def __init__(
-        self, replica: Led, cluster: str, interval_seconds: float, clock: Clock, heard: Callable[[Mapping[str, Any]], None]
+        self,
+        replica: Led,
+        cluster: str,
+        interval_seconds: float,
+        clock: Clock,
+        heard: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self._replica = replica
         self._cluster = cluster
@@ -73,7 +80,8 @@ class SelfAudit:
         self._world: World | None = None
         self._followed = 0  # the revision up to which histories were followed
         self._histories: dict[str, list[Finding]] = {}  # task → what is wrong with its status
-        self._doubtful: set[tuple[str, str]] = set()  # what may be a matter of timing, as the last round saw it
+        # what may be a matter of timing, as the last round saw it
+        self._doubtful: set[tuple[str, str]] = set()
         self._told: frozenset[tuple[str, str]] = frozenset()
         self.last: dict[str, Any] | None = None
 
@@ -111,13 +119,16 @@ class SelfAudit:
                 self._world, self._followed, self._histories = world, 0, {}
             holders = list(holding_tasks(world))
             findings = [*check_layout(world), *check_ledgers(world, holders), *check_requests(world)]
-            about_attempts = [] if engine_problem else check_engine(world, observations, self._clock.now(), holders)
+            about_attempts = (
+                [] if engine_problem else check_engine(world, observations, self._clock.now(), holders)
+            )
             report = make_report(world, self._cluster, self._clock.now())
         written = self._follow(world)
         with self._replica.reading():
             findings += check_terms(world, written)
         findings += [finding for found in self._histories.values() for finding in found]
-        # The observations are not a list that was taken after the model: all about attempts waits for a second round.
+        # The observations are not a list that was taken after the model: all about attempts waits for a
+        # second round.
         doubtful = [*about_attempts, *(finding for finding in findings if finding.transient)]
         findings = [finding for finding in findings if not finding.transient]
         findings += [finding for finding in doubtful if _identity(finding) in self._doubtful]
@@ -147,7 +158,9 @@ class SelfAudit:
                     if max(task.status_mod, task.spec_mod) > self._followed:
                         self._histories[task_id] = check_task(task, world.pools.get(task.pool))
         # Gone with their tasks, or empty.
-        self._histories = {task_id: found for task_id, found in self._histories.items() if found and task_id in world.tasks}
+        self._histories = {
+            task_id: found for task_id, found in self._histories.items() if found and task_id in world.tasks
+        }
         self._followed = revision
         return written
 
@@ -157,7 +170,13 @@ class SelfAudit:
         for identity, finding in found.items():
             if identity not in self._told:
                 say = log.error if finding.severity is Severity.WRONG else log.warning
-                say("audit", invariant=finding.invariant, subject=finding.subject, what=finding.what, repair=finding.repair)
+                say(
+                    "audit",
+                    invariant=finding.invariant,
+                    subject=finding.subject,
+                    what=finding.what,
+                    repair=finding.repair,
+                )
         self._told = frozenset(found)
 
 

@@ -1,8 +1,8 @@
 """Asking the leader to repair what an audit found, and showing beforehand what it would write.
 
-A request is a record `repairs/<id>` that names findings. The leader lists its engine, derives each finding again, writes
-what repairs them in one transaction that deletes the request (invariant I8), and leaves `repaired/<id>`: what became of
-each. See `core.planning.repair` for what is repaired and what is not.
+A request is a record `repairs/<id>` that names findings. The leader lists its engine, derives each finding
+again, writes what repairs them in one transaction that deletes the request (invariant I8), and leaves
+`repaired/<id>`: what became of each. See `core.planning.repair` for what is repaired and what is not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Unanswered(TallyError):
 
 
 def wanted(report: Report, deletions: Collection[str] = ()) -> tuple[Wanted, ...]:
-    """The findings that the leader can mend, with those quarantined keys that are named (`states/NAME`, or a whole key).
+    """The findings that the leader can mend, with those quarantined keys that are named (`states/NAME`, or a
+    whole key).
 
     Raises UserError for a name that no quarantined key has.
     """
@@ -49,8 +50,14 @@ def wanted(report: Report, deletions: Collection[str] = ()) -> tuple[Wanted, ...
         named = finding.mender is Mender.DELETION and (name in deletions or one_line(name) in deletions)
         if named or finding.mender in (Mender.REPAIR, Mender.LEADER):
             mod = finding.since_revision if named else 0
-            found[finding.invariant, finding.subject] = Wanted(invariant=finding.invariant, subject=finding.subject, mod=mod)
-    known = {finding.subject.removeprefix("key/") for finding in report.findings if finding.mender is Mender.DELETION}
+            found[finding.invariant, finding.subject] = Wanted(
+                invariant=finding.invariant, subject=finding.subject, mod=mod
+            )
+    known = {
+        finding.subject.removeprefix("key/")
+        for finding in report.findings
+        if finding.mender is Mender.DELETION
+    }
     shown = {one_line(name) for name in known}  # as the audit prints them
     if missing := [name for name in deletions if name not in known | shown]:
         listed = ", ".join(sorted(shown)) or "none"
@@ -73,7 +80,9 @@ class Preview(NamedTuple):
             for guard in self.transaction.guards
         ]
         lines += [
-            f"  put    {write.key} {write.value.decode()}" if isinstance(write, Put) else f"  delete {write.key}"
+            f"  put    {write.key} {write.value.decode()}"
+            if isinstance(write, Put)
+            else f"  delete {write.key}"
             for write in self.transaction.writes
         ]
         return "\n".join(map(one_line, lines))
@@ -82,7 +91,9 @@ class Preview(NamedTuple):
         """The same for machines."""
         guards = [guard._asdict() for guard in self.transaction.guards]
         writes = [
-            {"put": write.key, "value": write.value.decode()} if isinstance(write, Put) else {"delete": write.key}
+            {"put": write.key, "value": write.value.decode()}
+            if isinstance(write, Put)
+            else {"delete": write.key}
             for write in self.transaction.writes
         ]
         return {"outcomes": codec.to_builtins(self.outcomes), "guards": guards, "writes": writes}
@@ -99,20 +110,28 @@ def preview(look: Look, request: RepairRequest, keys: Keys, now: float) -> Previ
     return Preview(plan.outcomes, to_transaction(plan, keys, leader.create))
 
 
-def ask(store: Store, keys: Keys, clock: Clock, request: RepairRequest, timeout_seconds: float) -> list[Outcome]:
+def ask(
+    store: Store, keys: Keys, clock: Clock, request: RepairRequest, timeout_seconds: float
+) -> list[Outcome]:
     """Have the leader repair, and return what became of each finding. Raises Unanswered, StoreError."""
     request_id = uuid.uuid4().hex
     value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": request_id})
-    put = Transaction((Guard(keys.repair(request_id), 0),), (Put(keys.repair(request_id), value),), request_id)
+    put = Transaction(
+        (Guard(keys.repair(request_id), 0),), (Put(keys.repair(request_id), value),), request_id
+    )
     result = store.commit(put, deadline=_soon(clock))
     assert isinstance(result, Committed), "the name is unique"
     answer = _await(store, keys.repaired(request_id), result.revision, clock, timeout_seconds)
     if answer is None:
         withdrawal = Transaction(
-            (Guard(keys.repair(request_id), result.revision),), (Delete(keys.repair(request_id)),), uuid.uuid4().hex
+            (Guard(keys.repair(request_id), result.revision),),
+            (Delete(keys.repair(request_id)),),
+            uuid.uuid4().hex,
         )
         if isinstance(store.commit(withdrawal, deadline=_soon(clock)), Committed):
-            raise Unanswered(f"no leader has taken the request within {timeout_seconds:g} s; it was withdrawn")
+            raise Unanswered(
+                f"no leader has taken the request within {timeout_seconds:g} s; it was withdrawn"
+            )
         answer, _ = store.get(keys.repaired(request_id), deadline=_soon(clock))
     if answer is None:
         raise Unanswered("the request was removed by somebody else than a leader; nothing is known of it")

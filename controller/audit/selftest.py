@@ -1,11 +1,12 @@
 """Safe faults against a live installation, so that its users can convince themselves: `tally selftest`.
 
-Everything happens in a pool and to tasks of its own, under a name that nobody else has. What it does to others: the
-leadership changes once, and a few hundred small writes. What it leaves: nothing in etcd but the record that the leader
-keeps of the last clean-up, and in the engine the ended attempts, which the leader removes when nothing of their names can
-come late any more (after an hour).
+Everything happens in a pool and to tasks of its own, under a name that nobody else has. What it does to
+others: the leadership changes once, and a few hundred small writes. What it leaves: nothing in etcd but the
+record that the leader keeps of the last clean-up, and in the engine the ended attempts, which the leader
+removes when nothing of their names can come late any more (after an hour).
 
-What it proves, it proves from etcd's own history of its keys and from what the replicas answer, not from one replica's word.
+What it proves, it proves from etcd's own history of its keys and from what the replicas answer, not from one
+replica's word.
 """
 
 from __future__ import annotations
@@ -68,7 +69,11 @@ class Skipped(TallyError):
 
 
 class SelfTest:
-    """One run. `connect` makes a client; `engine` (None: not readable from here) is only listed; `status` opens status URLs."""
+    """One run.
+
+    `connect` makes a client; `engine` (None: not readable from here) is only listed; `status` opens status
+    URLs.
+    """
 
     def __init__(
         self,
@@ -91,7 +96,10 @@ class SelfTest:
         self._tasks: list[str] = []
 
     def run(self) -> Iterator[Item]:
-        """Try everything, and remove all that was made, whatever failed. Raises UserError when it cannot even begin."""
+        """Try everything, and remove all that was made, whatever failed.
+
+        Raises UserError when it cannot even begin.
+        """
         self._check_engine()
         items: tuple[tuple[str, Callable[[], str]], ...] = (
             ("pool of its own", self._make_pool),
@@ -129,7 +137,8 @@ class SelfTest:
             verdict, seen = Verdict.FAILED, str(error) or type(error).__name__
         return Item(name, verdict, seen, self._client.clock.boottime() - began)
 
-    # -- the items ---------------------------------------------------------------------------------------------------
+    # -- the items
+    # ---------------------------------------------------------------------------------------------------
 
     def _make_pool(self) -> str:
         if self._client.leader() is None:
@@ -141,14 +150,20 @@ class SelfTest:
     def _run_tasks(self) -> str:
         names = [self._submit("run", "sleep 0.3") for _ in range(6)]
         views = self._wait(names)
-        _require({view.state for view in views} == {State.SUCCEEDED}, f"they ended as {sorted({v.state for v in views})}")
+        _require(
+            {view.state for view in views} == {State.SUCCEEDED},
+            f"they ended as {sorted({v.state for v in views})}",
+        )
         _require({view.attempt for view in views} == {1}, "a task needed more than one attempt")
         return f"{len(names)} tasks of {CPU} each succeeded in one attempt"
 
     def _submit_twice(self) -> str:
         spec = self._spec("twice", "true")
         outcomes = self._at_once(lambda client: client.submit(spec).outcome)
-        _require(sorted(outcomes) == ["created", *["unchanged"] * (CALLS_AT_ONCE - 1)], f"the answers were {sorted(outcomes)}")
+        _require(
+            sorted(outcomes) == ["created", *["unchanged"] * (CALLS_AT_ONCE - 1)],
+            f"the answers were {sorted(outcomes)}",
+        )
         other = self._client.submit_many([{**spec, "priority": 1}])[0].outcome
         _require(other == "conflict", f"other content under the same name was {other}")
         (view,) = self._wait([spec["id"]])
@@ -158,7 +173,10 @@ class SelfTest:
     def _retry_policy(self) -> str:
         name = self._submit("fails", "exit 3", retry={"max_attempts": 2, "backoff_seconds": 0.1})
         (view,) = self._wait([name])
-        _require((view.state, view.attempt) == (State.FAILED, 2), f"it is {view.state} after attempt {view.attempt}")
+        _require(
+            (view.state, view.attempt) == (State.FAILED, 2),
+            f"it is {view.state} after attempt {view.attempt}",
+        )
         return "exit code 3 twice, then Failed"
 
     def _race(self) -> str:
@@ -171,10 +189,16 @@ class SelfTest:
         asked = self._at_once(lambda client: _outcome(lambda: client.retry(name).outcome))
         self._wait([name], "running")
         taken = _retries(self._client.get(name)) - before
-        _require(taken == 1, f"{CALLS_AT_ONCE} retries at once ({', '.join(sorted(set(asked)))}) took effect {taken} times")
+        _require(
+            taken == 1,
+            f"{CALLS_AT_ONCE} retries at once ({', '.join(sorted(set(asked)))}) took effect {taken} times",
+        )
         self._cancel_until_finished(name)
         view = self._client.get(name)
-        _require(view.state is State.CANCELLED and not view.requests, f"it is {view.state}, with requests {view.requests}")
+        _require(
+            view.state is State.CANCELLED and not view.requests,
+            f"it is {view.state}, with requests {view.requests}",
+        )
         return f"{CALLS_AT_ONCE} of each: one order, each request once, {view.attempt} attempts"
 
     def _step_down(self) -> str:
@@ -187,11 +211,17 @@ class SelfTest:
             raise Skipped(f"this user may not: {error}") from error
         self._term = before.term
         views = self._wait(names)
-        _require({(view.state, view.attempt) for view in views} == {(State.SUCCEEDED, 1)}, "a task did not survive it")
+        _require(
+            {(view.state, view.attempt) for view in views} == {(State.SUCCEEDED, 1)},
+            "a task did not survive it",
+        )
         after = self._client.leader()
         _require(after is not None and after.term > before.term, "nobody leads after it")
         assert after is not None
-        return f"epoch {before.epoch} ({before.id}) → {after.epoch} ({after.id}); {len(names)} running tasks were adopted"
+        return (
+            f"epoch {before.epoch} ({before.id}) → {after.epoch} ({after.id}); {len(names)} running tasks"
+            " were adopted"
+        )
 
     def _stale_leader(self) -> str:
         if not self._term:
@@ -201,38 +231,50 @@ class SelfTest:
         _require(item is not None, f"{key} is missing")
         assert item is not None
         guards = (Guard(self._client.keys.leader, self._term, on_create=True), Guard(key, item.mod))
-        stale = Transaction(guards, (Put(key, item.value),), f"{self.name}/stale")  # would change nothing but the revision
+        # would change nothing but the revision
+        stale = Transaction(guards, (Put(key, item.value),), f"{self.name}/stale")
         try:
             result = self._client.store.commit(stale, deadline=self._soon())
         except StoreDenied as error:
             return f"etcd's own rights forbid it: {error}"
-        _require(not isinstance(result, Committed), f"a write in the name of the ended term {self._term} was APPLIED")
+        _require(
+            not isinstance(result, Committed),
+            f"a write in the name of the ended term {self._term} was APPLIED",
+        )
         return f"a write in the name of the ended term {self._term} was refused"
 
     def _cut_watch(self) -> str:
         whole = self._history("states/", cut=False)
         pieces = self._history("states/", cut=True)
         _require(
-            whole == pieces, f"{len(whole)} changes were seen by one watch, {len(pieces)} by one that was cut after each batch"
+            whole == pieces,
+            f"{len(whole)} changes were seen by one watch, {len(pieces)} by one that was cut after each"
+            " batch",
         )
         return f"{len(pieces)} changes, each once, in order"
 
     def _balance(self) -> str:
         """Invariants I1 and I2, from etcd's history of its own tasks and its own ledger."""
-        changes = sorted([*self._history("states/", cut=False), *self._history("ledgers/", cut=False)], key=lambda c: c.mod)
+        changes = sorted(
+            [*self._history("states/", cut=False), *self._history("ledgers/", cut=False)], key=lambda c: c.mod
+        )
         holds: dict[str, Vector] = {}
         ledger, revisions = ZERO, {change.mod for change in changes}
         for number, change in enumerate(changes):
             if "/ledgers/" in change.key:
                 ledger = codec.decode_ledger(change.value)[0] if change.value is not None else ZERO
             else:
-                holds[change.key] = codec.decode_status(change.value)[0].hold if change.value is not None else ZERO
+                holds[change.key] = (
+                    codec.decode_status(change.value)[0].hold if change.value is not None else ZERO
+                )
             if number + 1 < len(changes) and changes[number + 1].mod == change.mod:
                 continue  # of the same transaction
             held = ZERO
             for hold in holds.values():
                 held = held + hold
-            _require(ledger == held, f"at revision {change.mod} the ledger said {ledger}, the tasks held {held}")
+            _require(
+                ledger == held, f"at revision {change.mod} the ledger said {ledger}, the tasks held {held}"
+            )
             _require(ledger.fits(CAPACITY), f"at revision {change.mod} {ledger} was held of {CAPACITY}")
         _require(not ledger, f"{ledger} is still held")
         return f"at {len(revisions)} revisions, and never above {CAPACITY}"
@@ -257,27 +299,43 @@ class SelfTest:
             else:
                 answered += 1
         if not answered:
-            raise Skipped(f"no status endpoint can be reached from here ({', '.join(silent) or 'no replica is registered'})")
+            raise Skipped(
+                "no status endpoint can be reached from here"
+                f" ({', '.join(silent) or 'no replica is registered'})"
+            )
         beside = f"; {', '.join(silent)} cannot be reached from here" if silent else ""
         return f"{counted(answered, 'replica')} at revision {revision} or later{beside}"
 
     def _audit(self) -> str:
         report = run_audit(self._client.store, self._engine, self._client.keys.cluster, self._client.clock)
         ours = [f for f in report.findings if self.name in f.subject and f.severity is Severity.WRONG]
-        _require(not ours, "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours))
-        others = f"; {counted(report.wrong, 'finding')} about others: see `tally audit`" if report.wrong else ""
+        _require(
+            not ours, "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours)
+        )
+        others = (
+            f"; {counted(report.wrong, 'finding')} about others: see `tally audit`" if report.wrong else ""
+        )
         _require(not report.engine_problem, f"the engine cannot be listed: {report.engine_problem}")
-        return f"nothing is wrong with what is ours, by etcd {'alone' if self._engine is None else 'and the engine'}{others}"
+        return (
+            "nothing is wrong with what is ours, by etcd"
+            f" {'alone' if self._engine is None else 'and the engine'}{others}"
+        )
 
-    # -- removing ----------------------------------------------------------------------------------------------------
+    # -- removing
+    # ----------------------------------------------------------------------------------------------------
 
     def _clean_up(self) -> str:
         """Cancel, remove the specs (the leader removes the rest), then the pool and its empty ledger."""
         client, keys = self._client, self._client.keys
         self._cancel_all(self._tasks)
         for key, mod in self._stored("tasks/").items():
-            client.store.commit(Transaction((Guard(key, mod),), (Delete(key),), f"{self.name}/remove"), deadline=self._soon())
-        self._until(lambda: not self._stored("states/") and not self._stored("tasks/"), "its tasks' records being removed")
+            client.store.commit(
+                Transaction((Guard(key, mod),), (Delete(key),), f"{self.name}/remove"), deadline=self._soon()
+            )
+        self._until(
+            lambda: not self._stored("states/") and not self._stored("tasks/"),
+            "its tasks' records being removed",
+        )
         try:
             client.delete_pool(self.name)
         except NotFound:
@@ -285,7 +343,9 @@ class SelfTest:
         item, _ = client.store.get(keys.ledger(self.name), deadline=self._soon())
         if item is not None:
             wanted = Wanted(invariant="layout", subject=f"key/ledgers/{self.name}", mod=item.mod)
-            request = RepairRequest(findings=(wanted,), by=self.name, reason="a selftest's own", at=client.clock.now())
+            request = RepairRequest(
+                findings=(wanted,), by=self.name, reason="a selftest's own", at=client.clock.now()
+            )
             (outcome,) = ask(client.store, keys, client.clock, request, self._timeout_seconds)
             _require(client.store.get(item.key, deadline=self._soon())[0] is None, outcome.what)
         return f"{len(self._tasks)} tasks, the pool and its ledger"
@@ -308,7 +368,8 @@ class SelfTest:
 
         self._until(ended, f"{name} being cancelled")
 
-    # -- means -------------------------------------------------------------------------------------------------------
+    # -- means
+    # -------------------------------------------------------------------------------------------------------
 
     def _check_engine(self) -> None:
         engines = {str(replica.engine.get("name", "")) for replica in self._client.replicas()}
@@ -320,7 +381,14 @@ class SelfTest:
         self._tasks.append(name)
         image = {"image": self._image} if self._image else {}
         command = ["sh", "-c", body]
-        return {"id": name, "pool": self.name, "command": command, "resources": {"cpu": CPU}, **image, **fields}
+        return {
+            "id": name,
+            "pool": self.name,
+            "command": command,
+            "resources": {"cpu": CPU},
+            **image,
+            **fields,
+        }
 
     def _submit(self, what: str, body: str, **fields: Any) -> str:
         spec = self._spec(what, body, **fields)
@@ -350,25 +418,43 @@ class SelfTest:
 
     def _stored(self, kind: str) -> dict[str, int]:
         """Its own keys of a kind, with their mod revisions."""
-        snapshot = self._client.store.load(f"{self._client.keys.prefix}{kind}{self.name}", deadline=self._soon())
+        snapshot = self._client.store.load(
+            f"{self._client.keys.prefix}{kind}{self.name}", deadline=self._soon()
+        )
         return {item.key: item.mod for item in snapshot.items}
 
     def _history(self, kind: str, *, cut: bool) -> list[Change]:
-        """Every change of its own keys of a kind; with `cut` by a watch that is connected anew after each batch."""
+        """Every change of its own keys of a kind; with `cut` by a watch that is connected anew after each
+        batch.
+        """
         client, prefix = self._client, f"{self._client.keys.prefix}{kind}{self.name}"
         try:
-            return kept_history(client.store, prefix, self._began, self._stored(kind), client.clock, self._timeout_seconds, cut=cut)
+            return kept_history(
+                client.store,
+                prefix,
+                self._began,
+                self._stored(kind),
+                client.clock,
+                self._timeout_seconds,
+                cut=cut,
+            )
         except Compacted as error:
             raise Skipped(f"etcd's history was compacted meanwhile: {error}") from error
 
     def _compare(self, url: str, revision: int) -> None:
-        """What a replica tells of each task against what is stored. Raises OSError when it cannot be asked."""
+        """What a replica tells of each task against what is stored.
+
+        Raises OSError when it cannot be asked.
+        """
         for name in self._tasks:
             query = f"{url}/v1/tasks/{name}?min_revision={revision}&wait=5"
             with self._status.open(query, timeout=HTTP_SECONDS) as answer:
                 told = json.load(answer)
             view = self._client.get(name)
-            _require(told["state"] == view.state, f"{url} says that {name} is {told['state']}, etcd says {view.state}")
+            _require(
+                told["state"] == view.state,
+                f"{url} says that {name} is {told['state']}, etcd says {view.state}",
+            )
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         ends, pause = self._client.clock.boottime() + self._timeout_seconds, threading.Event()

@@ -25,21 +25,32 @@ PAUSE_SECONDS = 1.0  # between two requests, while the leader is at it
 def audit(
     session: Session,
     repair: Annotated[bool, typer.Option("--repair", help="Have the leader repair what it can.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: print the transaction, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --repair: print the transaction, and write nothing.")
+    ] = False,
     delete: Annotated[
         list[str] | None,
-        typer.Option("--delete", metavar="KEY", help="With --repair: delete this quarantined key, as the audit names it."),
+        typer.Option(
+            "--delete",
+            metavar="KEY",
+            help="With --repair: delete this quarantined key, as the audit names it.",
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; recorded with the repairs.")] = "",
-    timeout: Annotated[float, typer.Option(min=1.0, help="With --repair: seconds to wait for the leader, in all.")] = 60.0,
-    records_only: Annotated[bool, typer.Option("--records-only", help="Check etcd alone, and no engine.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="With --repair: seconds to wait for the leader, in all.")
+    ] = 60.0,
+    records_only: Annotated[
+        bool, typer.Option("--records-only", help="Check etcd alone, and no engine.")
+    ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
     """Check that the promise is kept.
 
-    Compares ledgers with holds, histories with the lifecycle, and attempts with the engine. Exit 1 when something is wrong,
-    3 when nothing is, but the engine could not be looked at.
-    With --repair the leader repairs what it understands, in fenced transactions that are recorded; it kills nothing.
+    Compares ledgers with holds, histories with the lifecycle, and attempts with the engine. Exit 1 when
+    something is wrong, 3 when nothing is, but the engine could not be looked at.
+    With --repair the leader repairs what it understands, in fenced transactions that are recorded; it kills
+    nothing.
     """
     out.check_form(output, ("json", "yaml"))
     if (dry_run or delete) and not repair:
@@ -65,7 +76,9 @@ def audit(
         if shown is not None:
             say_lines(shown.to_text())
             if look.observations is None:
-                say_lines("No attempt is known here. The leader lists its engine first, and may put a repair off.")
+                say_lines(
+                    "No attempt is known here. The leader lists its engine first, and may put a repair off."
+                )
     if report.verdict != "ok":
         raise typer.Exit(ERROR if report.wrong else INCOMPLETE)
 
@@ -86,7 +99,9 @@ def _repair(
     *,
     quiet: bool,
 ) -> tuple[Report, list[Outcome]]:
-    """Ask until nothing that can be repaired is left, or the time is over; returns the last report, and all that became."""
+    """Ask until nothing that can be repaired is left, or the time is over; returns the last report, and
+    all that became.
+    """
     from controller.audit.repairs import Unanswered, ask, outcomes_text, wanted
     from controller.core.planning.plan import Verdict
 
@@ -94,7 +109,9 @@ def _repair(
     ends = client.clock.boottime() + timeout
     while (left := ends - client.clock.boottime()) > 0 and (findings := wanted(report, delete)):
         try:
-            answered = ask(client.store, client.keys, client.clock, _request(client, report, findings, reason), left)
+            answered = ask(
+                client.store, client.keys, client.clock, _request(client, report, findings, reason), left
+            )
         except Unanswered as error:
             complain(str(error))
             break
@@ -122,4 +139,6 @@ def _request(client: Client, report: Report, findings: Any, reason: str) -> Repa
     from controller.client.client import requester
     from controller.core.model.task import RepairRequest
 
-    return RepairRequest(findings=findings, revision=report.revision, by=requester(), reason=reason, at=client.clock.now())
+    return RepairRequest(
+        findings=findings, revision=report.revision, by=requester(), reason=reason, at=client.clock.now()
+    )

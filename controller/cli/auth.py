@@ -21,22 +21,29 @@ def init(
     grant: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ROLE=USER", help="Give a user a role: controller, user, admin or reader; or root=root. May be repeated."
+            metavar="ROLE=USER",
+            help="Give a user a role: controller, user, admin or reader; or root=root. May be repeated.",
         ),
     ] = None,
     passwords: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="A user that is new gets the password in the file DIR/USER; without that file, one is made."
+            metavar="DIR",
+            help="A user that is new gets the password in the file DIR/USER; without that file, one is made.",
         ),
     ] = None,
-    enable: Annotated[bool, typer.Option("--enable", help="Switch etcd's authentication on, if it is off.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    enable: Annotated[
+        bool, typer.Option("--enable", help="Switch etcd's authentication on, if it is off.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
 ) -> None:
     """Create the roles of this cluster in etcd.
 
-    controller for replicas, user to submit and cancel tasks, admin for pools and repairs, reader to read only; each has no
-    other rights. Running it again changes nothing that is in order. If authentication is on, give etcd's root with --user.
+    controller for replicas, user to submit and cancel tasks, admin for pools and repairs, reader to read
+    only; each has no other rights. Running it again changes nothing that is in order. If authentication is
+    on, give etcd's root with --user.
     """
     from controller.store.etcd.auth import EtcdAuth
     from controller.store.etcd.store import EtcdStore
@@ -46,7 +53,9 @@ def init(
     assert isinstance(client.store, EtcdStore)
     auth = EtcdAuth(client.store.gateway, client.keys, session.settings.request_timeout_seconds)
     asks_for_users = enable or auth.is_enabled()
-    steps = auth.plan(members, passwords.expanduser().absolute() if passwords is not None else None, enable=enable)
+    steps = auth.plan(
+        members, passwords.expanduser().absolute() if passwords is not None else None, enable=enable
+    )
     for step in steps:
         if not dry_run:
             auth.take(step)
@@ -65,9 +74,15 @@ def parse_member(text: str) -> Member:
     role, _, user = text.partition("=")
     if text == f"{ROOT}={ROOT}":
         return Member(None, ROOT)
-    if role not in tuple(Role) or not user or not user.isprintable() or "/" in user or user in (".", "..", ROOT):
+    if (
+        role not in tuple(Role)
+        or not user
+        or not user.isprintable()
+        or "/" in user
+        or user in (".", "..", ROOT)
+    ):
         raise typer.BadParameter(
-            f"--grant {text[:80]!r} is not ROLE=USER, with one of {', '.join(Role)} for ROLE and any name but {ROOT} for USER; "
-            f"or {ROOT}={ROOT}"
+            f"--grant {text[:80]!r} is not ROLE=USER, with one of {', '.join(Role)} for ROLE and any name but"
+            f" {ROOT} for USER; or {ROOT}={ROOT}"
         )
     return Member(Role(role), user)

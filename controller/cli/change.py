@@ -1,4 +1,6 @@
-"""Commands that ask the leader for something, or change a pool: cancel, retry, confirm-stopped, step-down, apply, delete."""
+"""Commands that ask the leader for something, or change a pool: cancel, retry, confirm-stopped, step-down,
+apply, delete.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,19 @@ def confirm_stopped(
 ) -> None:
     """Give your word that a lost attempt no longer runs.
 
-    Its resources are released, and it may be retried. If you are wrong, two attempts of the task run at the same time.
+    Its resources are released, and it may be retried. If you are wrong, two attempts of the task run at the
+    same time.
     """
     view = session.client.get(name)
     if not yes:
         if not sys.stdin.isatty():
             raise UserError("this is your word that the attempt has stopped: give it with --yes")
-        typer.confirm(f"Attempt {view.attempt} of {name} has certainly stopped, and cannot come back?", abort=True)
-    _for_each([name], lambda task_id: session.client.confirm_stopped(task_id, reason=reason), "confirm-stopped")
+        typer.confirm(
+            f"Attempt {view.attempt} of {name} has certainly stopped, and cannot come back?", abort=True
+        )
+    _for_each(
+        [name], lambda task_id: session.client.confirm_stopped(task_id, reason=reason), "confirm-stopped"
+    )
 
 
 def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) -> None:
@@ -67,7 +74,11 @@ def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) 
             complain(str(error))
             code = max(code, NOT_FOUND if isinstance(error, NotFound) else ERROR)
         else:
-            say(f"task/{result.message}" if result.outcome == "already finished" else f"task/{name} {verb} {result.outcome}")
+            say(
+                f"task/{result.message}"
+                if result.outcome == "already finished"
+                else f"task/{name} {verb} {result.outcome}"
+            )
     if code:
         raise typer.Exit(code)
 
@@ -78,17 +89,23 @@ def step_down(session: Session) -> None:
     Another one, or the same, is elected at once; attempts go on running.
     """
     leader = session.client.step_down()
-    say(f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who does now")
+    say(
+        f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who"
+        " does now"
+    )
 
 
 def apply(
     session: Session,
-    file: Annotated[str, typer.Option("-f", "--file", help="YAML or JSON, one or many pools; - for standard input.")],
+    file: Annotated[
+        str, typer.Option("-f", "--file", help="YAML or JSON, one or many pools; - for standard input.")
+    ],
 ) -> None:
     """Create pools, or replace their definitions.
 
-    A pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. What is left out becomes the default. Its
-    fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources, paused, keep_logs, engine_options.
+    A pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. What is left out becomes
+    the default. Its fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources,
+    paused, keep_logs, engine_options.
     """
     counts: Counter[str] = Counter()
     for chunk in read_documents(file, "pools"):
@@ -98,7 +115,9 @@ def apply(
                     raise UserError(document.problem)
                 result = session.client.apply_pool(document.value)
             except UserError as error:
-                complain(f"{document.place_of(error.field if isinstance(error, InvalidField) else '')}: {error}")
+                complain(
+                    f"{document.place_of(error.field if isinstance(error, InvalidField) else '')}: {error}"
+                )
                 counts["invalid"] += 1
             else:
                 counts[result.outcome] += 1
@@ -114,7 +133,9 @@ def apply(
 def delete(
     session: Session,
     kind: Annotated[str, typer.Argument(metavar="pool", help="What to delete, or pool/NAME.")],
-    name: Annotated[str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)] = "",
+    name: Annotated[
+        str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)
+    ] = "",
 ) -> None:
     """Remove a pool's definition.
 
@@ -122,7 +143,10 @@ def delete(
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
     if what is not Kind.POOLS:
-        raise UserError("only pools can be deleted: finished tasks go when their retention is over, others can be cancelled")
+        raise UserError(
+            "only pools can be deleted: finished tasks go when their retention is over, others can be"
+            " cancelled"
+        )
     if len(names) != 1:
         raise typer.BadParameter("give one NAME, or pool/NAME")
     session.client.delete_pool(names[0])
@@ -133,26 +157,32 @@ def release_finalizers(
     session: Session,
     yes: Annotated[bool, typer.Option("--yes", help="Do it although replicas are registered.")] = False,
     installation: Annotated[
-        str, typer.Option("--installation", metavar="ID", help="Whose pods, where etcd is gone and several have the name.")
+        str,
+        typer.Option(
+            "--installation", metavar="ID", help="Whose pods, where etcd is gone and several have the name."
+        ),
     ] = "",
 ) -> None:
     """Remove Tally's finalizer from all of its pods, for uninstalling.
 
-    The finalizer keeps a deleted pod until its end is recorded. Stop the replicas first: while they run, this makes deleted
-    pods vanish before their end is committed. It works without etcd, which may be uninstalled already, if the flags name the
-    cluster (--cluster, --kube-namespaces).
+    The finalizer keeps a deleted pod until its end is recorded. Stop the replicas first: while they run, this
+    makes deleted pods vanish before their end is committed. It works without etcd, which may be uninstalled
+    already, if the flags name the cluster (--cluster, --kube-namespaces).
     """
     from controller.cli.engines import open_kubernetes, registered_or_warn
 
     replicas = registered_or_warn(session)
     if replicas and not yes:
-        raise UserError(f"registered: {counted(len(replicas), 'replica')}. Stop all replicas first, or give --yes")
+        raise UserError(
+            f"registered: {counted(len(replicas), 'replica')}. Stop all replicas first, or give --yes"
+        )
     engine = open_kubernetes(session, replicas)
     try:
         if installation:
             engine.bind(Installation(id=installation))
         else:
-            with suppress(StoreError):  # without etcd, all that has the cluster's name, if one installation has it
+            # without etcd, all that has the cluster's name, if one installation has it
+            with suppress(StoreError):
                 session.client.bind(engine)
         released = engine.release_finalizers()
     finally:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from controller.store.etcd.store import EtcdStore
 
 SAFE_FROM = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
-"""First patch release of each minor one without known faults of consistency or of the watch; see design, section 9."""
+"""First patch release of each minor one without known faults of consistency or of the watch; see design,
+section 9.
+"""
 
 DEFAULT_QUOTA_BYTES = 2 * 1024**3  # etcd's, where it does not tell
 FULL_AT = 0.8
@@ -48,40 +50,72 @@ def check(session: Session) -> Iterator[Point]:
     yield from _history(client.store, session, revision)
     yield from _clocks(session)
     replicas, leader = client.replicas(), client.leader()
-    if any(replica.engine.get("name") == "kubernetes" for replica in replicas) or session.given("engine") == "kubernetes":
+    if (
+        any(replica.engine.get("name") == "kubernetes" for replica in replicas)
+        or session.given("engine") == "kubernetes"
+    ):
         yield from _rights(session)
     yield from identity_points(session)
     if not replicas:
-        yield Point("replicas", Verdict.WARNING, "none is registered: start some with `tally dev` or `tally controller`")
+        yield Point(
+            "replicas",
+            Verdict.WARNING,
+            "none is registered: start some with `tally dev` or `tally controller`",
+        )
         return
     for replica in replicas:
         if replica.engine_problem:
-            yield Point("replicas", Verdict.WARNING, f"{replica.id} does not campaign: {replica.engine_problem}")
+            yield Point(
+                "replicas", Verdict.WARNING, f"{replica.id} does not campaign: {replica.engine_problem}"
+            )
     versions = sorted({replica.version for replica in replicas})
-    yield Point("replicas", Verdict.OK, f"{counted(len(replicas), 'replica')} registered, version {', '.join(versions)}")
+    yield Point(
+        "replicas",
+        Verdict.OK,
+        f"{counted(len(replicas), 'replica')} registered, version {', '.join(versions)}",
+    )
     yield from _ages(replicas, session.client.clock.now())
     if leader is None:
-        yield Point("leader", Verdict.WRONG, "none: one should be elected within the lease's time; see the replicas' logs")
+        yield Point(
+            "leader",
+            Verdict.WRONG,
+            "none: one should be elected within the lease's time; see the replicas' logs",
+        )
     else:
         yield Point("leader", Verdict.OK, f"{leader.id} leads epoch {leader.epoch} (term {leader.term})")
 
 
 def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
-    """Replicas that are registered still, and do not write any more; an engine that the leader does not hear."""
+    """Replicas that are registered still, and do not write any more; an engine that the leader does not
+    hear.
+    """
     for replica in replicas:
         age = replica.age_seconds(now)
         if age is not None and replica.freshness(now) is not Freshness.FRESH:
-            seen = f"has not been heard of for {span(age)}: it is gone, stopped, or cut off from etcd; or the clocks differ"
+            seen = (
+                f"has not been heard of for {span(age)}: it is gone, stopped, or cut off from etcd; or the"
+                " clocks differ"
+            )
             yield Point(f"replica {replica.id}", Verdict.WARNING, seen)
         if replica.role == "leader" and replica.engine_answers is not None:
             heard = replica.engine_age_seconds
-            when = f"last heard of {span(heard + (age or 0.0))} ago" if heard is not None else "never heard of in this term"
+            when = (
+                f"last heard of {span(heard + (age or 0.0))} ago"
+                if heard is not None
+                else "never heard of in this term"
+            )
             verdict = Verdict.OK if replica.engine_answers else Verdict.WRONG
-            yield Point("engine", verdict, f"{'answers' if replica.engine_answers else 'does not answer'} {replica.id}, {when}")
+            yield Point(
+                "engine",
+                verdict,
+                f"{'answers' if replica.engine_answers else 'does not answer'} {replica.id}, {when}",
+            )
 
 
 def _rights(session: Session) -> Iterator[Point]:
-    """Each right that the engine needs, tried by asking the server; what is missing is printed as the rule that gives it."""
+    """Each right that the engine needs, tried by asking the server; what is missing is printed as the rule
+    that gives it.
+    """
     from controller.cli.engines import open_kubernetes
     from controller.errors import TallyError
 
@@ -91,7 +125,11 @@ def _rights(session: Session) -> Iterator[Point]:
         yield Point("kubernetes", Verdict.WRONG, str(error))
         return
     if not engine.is_verified:
-        yield Point("kubernetes", Verdict.WARNING, "insecure-skip-tls-verify: whoever answers in its place is believed")
+        yield Point(
+            "kubernetes",
+            Verdict.WARNING,
+            "insecure-skip-tls-verify: whoever answers in its place is believed",
+        )
     try:
         missing = engine.check_rights()
     except TallyError as error:
@@ -106,7 +144,9 @@ def _rights(session: Session) -> Iterator[Point]:
 
 
 def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
-    found = store.gateway.versions(deadline=session.client.clock.boottime() + session.settings.request_timeout_seconds)
+    found = store.gateway.versions(
+        deadline=session.client.clock.boottime() + session.settings.request_timeout_seconds
+    )
     for endpoint, text in found.items():
         match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
         if match is None:
@@ -121,8 +161,8 @@ def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
             yield Point(
                 endpoint,
                 Verdict.WARNING,
-                f"etcd {text} has known faults: upgrade to at least one of {known}. In this one whoever may write anything may "
-                "write everything, by a nested transaction",
+                f"etcd {text} has known faults: upgrade to at least one of {known}. In this one whoever may"
+                " write anything may write everything, by a nested transaction",
             )
 
 
@@ -146,12 +186,17 @@ def _authentication(store: EtcdStore, session: Session) -> Iterator[Point]:
     answer = _ask(store, session, "/auth/status")
     if isinstance(answer, dict) and not answer.get("enabled") and not session.settings.cert_file:
         yield Point(
-            "authentication", Verdict.WARNING, "etcd takes writes from anyone who reaches it: give it users or client certificates"
+            "authentication",
+            Verdict.WARNING,
+            "etcd takes writes from anyone who reaches it: give it users or client certificates",
         )
 
 
 def _space(store: EtcdStore, session: Session) -> Iterator[Point]:
-    status, alarms = _ask(store, session, "/maintenance/status"), _ask(store, session, "/maintenance/alarm", b'{"action":"GET"}')
+    status, alarms = (
+        _ask(store, session, "/maintenance/status"),
+        _ask(store, session, "/maintenance/alarm", b'{"action":"GET"}'),
+    )
     if isinstance(status, str):
         yield Point("space", Verdict.WARNING, f"cannot be seen: {status}")
     else:
@@ -159,7 +204,11 @@ def _space(store: EtcdStore, session: Session) -> Iterator[Point]:
         told = "" if status.get("dbSizeQuota") else ", etcd's default"
         seen = f"{used / 2**20:.0f} MiB of {quota / 2**20:.0f} MiB{told}"
         verdict = Verdict.OK if used < FULL_AT * quota else Verdict.WARNING
-        yield Point("space", verdict, seen if verdict is Verdict.OK else f"{seen}: compact and defragment, or raise the quota")
+        yield Point(
+            "space",
+            verdict,
+            seen if verdict is Verdict.OK else f"{seen}: compact and defragment, or raise the quota",
+        )
     if isinstance(alarms, dict) and alarms.get("alarms"):
         names = ", ".join(sorted({str(alarm.get("alarm")) for alarm in alarms["alarms"]}))
         yield Point("alarms", Verdict.WRONG, f"{names}: see `etcdctl alarm list`")
@@ -177,7 +226,9 @@ def _history(store: EtcdStore, session: Session, revision: int) -> Iterator[Poin
         return
     flags = "--auto-compaction-mode=periodic --auto-compaction-retention=1h"
     yield Point(
-        "history", Verdict.WARNING, f"was never compacted in {revision} revisions and will fill etcd: start it with {flags}"
+        "history",
+        Verdict.WARNING,
+        f"was never compacted in {revision} revisions and will fill etcd: start it with {flags}",
     )
 
 
@@ -192,7 +243,9 @@ def _clocks(session: Session) -> Iterator[Point]:
         http.cert = (str(settings.cert_file), str(settings.key_file)) if settings.cert_file else None
         for endpoint in settings.etcd:
             try:
-                date = http.get(f"{endpoint}/version", timeout=settings.request_timeout_seconds).headers["Date"]
+                date = http.get(f"{endpoint}/version", timeout=settings.request_timeout_seconds).headers[
+                    "Date"
+                ]
                 skew = session.client.clock.now() - parsedate_to_datetime(date).timestamp()
             except (requests.RequestException, KeyError, ValueError):
                 continue  # said by the point of its version
@@ -200,4 +253,8 @@ def _clocks(session: Session) -> Iterator[Point]:
             if -SKEW_SECONDS <= skew <= SKEW_SECONDS + 1:
                 yield Point("clocks", Verdict.OK, f"within {SKEW_SECONDS:g} s of {endpoint}")
             else:
-                yield Point("clocks", Verdict.WARNING, f"this machine is {skew:+.0f} s from {endpoint}: synchronize both (NTP)")
+                yield Point(
+                    "clocks",
+                    Verdict.WARNING,
+                    f"this machine is {skew:+.0f} s from {endpoint}: synchronize both (NTP)",
+                )

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def identity_points(session: Session) -> Iterator[Point]:
-    """The installation, its recorded engine, the engine as it is seen from here, and what others have in it."""
+    """The installation, its recorded engine, the engine as it is seen from here, and what others have in
+    it.
+    """
     keys = session.client.keys
     installation, record = (_stored(session, key) for key in (keys.installation, keys.engine))
     if installation is None:
@@ -34,7 +36,11 @@ def identity_points(session: Session) -> Iterator[Point]:
         known = decode_installation(installation.value)
         recorded = decode_engine(record.value) if record is not None else None
     except CorruptValue as error:
-        yield Point("installation", Verdict.WRONG, f"its records were damaged: {error}; the next election puts them back")
+        yield Point(
+            "installation",
+            Verdict.WRONG,
+            f"its records were damaged: {error}; the next election puts them back",
+        )
         return
     yield Point("installation", Verdict.OK, known.id)
     yield from _of_engine(session, known, recorded)
@@ -42,7 +48,9 @@ def identity_points(session: Session) -> Iterator[Point]:
 
 def _stored(session: Session, key: str) -> KeyValue | None:
     client = session.client
-    return client.store.get(key, deadline=client.clock.boottime() + session.settings.request_timeout_seconds)[0]
+    return client.store.get(key, deadline=client.clock.boottime() + session.settings.request_timeout_seconds)[
+        0
+    ]
 
 
 def _of_engine(session: Session, installation: Installation, record: EngineRecord | None) -> Iterator[Point]:
@@ -67,7 +75,10 @@ def _asked(engine: Engine, installation: Installation, record: EngineRecord | No
         return
     yield Point("engine", Verdict.OK, f"{own}, as recorded")
     if not _is_certain(own):
-        rule = 'namespace kube-system: {apiGroups: [""], resources: [namespaces], resourceNames: [kube-system], verbs: [get]}'
+        rule = (
+            'namespace kube-system: {apiGroups: [""], resources: [namespaces], resourceNames: [kube-system],'
+            " verbs: [get]}"
+        )
         yield Point(
             "engine",
             Verdict.WARNING,
@@ -76,8 +87,15 @@ def _asked(engine: Engine, installation: Installation, record: EngineRecord | No
     engine.bind(installation)
     engine.list()
     for mark, names in engine.others().items():
-        seen = f"left alone, though of this cluster's name: {counted(len(names), 'attempt')} of installation {mark or '(none)'}"
-        yield Point("others", Verdict.WARNING, f"{seen}. Give one another cluster name, or see `tally engine adopt --installation`")
+        seen = (
+            f"left alone, though of this cluster's name: {counted(len(names), 'attempt')} of installation"
+            f" {mark or '(none)'}"
+        )
+        yield Point(
+            "others",
+            Verdict.WARNING,
+            f"{seen}. Give one another cluster name, or see `tally engine adopt --installation`",
+        )
 
 
 def _is_certain(own: EngineIdentity) -> bool:

@@ -1,6 +1,8 @@
-"""The documents in a file or on standard input: YAML (several, or lists), JSON, or one JSON object a line, as it arrives.
+"""The documents in a file or on standard input: YAML (several, or lists), JSON, or one JSON object a line, as
+it arrives.
 
-What `tally get -o yaml` and `-o json` print is taken too: of a list its items, of a task its spec, of a pool its definition.
+What `tally get -o yaml` and `-o json` print is taken too: of a list its items, of a task its spec, of a pool
+its definition.
 """
 
 from __future__ import annotations
@@ -47,7 +49,11 @@ class Document(NamedTuple):
                     break
                 key = max(keys, key=len)
                 line, value, rest = str(value.lines[key]), value[key], rest[len(key) :].removeprefix(".")
-            elif isinstance(value, list) and (index := re.match(r"\[(\d+)\]\.?", rest)) and int(index[1]) < len(value):
+            elif (
+                isinstance(value, list)
+                and (index := re.match(r"\[(\d+)\]\.?", rest))
+                and int(index[1]) < len(value)
+            ):
                 value, rest = value[int(index[1])], rest[index.end() :]
                 line = str(value.line) if isinstance(value, Lined) else line
             else:
@@ -58,8 +64,9 @@ class Document(NamedTuple):
 def read_documents(source: str, noun: str) -> Iterator[list[Document]]:
     """The documents of a file (`-`: standard input), in chunks; a stream's chunks hold what has arrived.
 
-    A line that is not JSON is a Document with its `problem`, and the lines after it are read; a broken YAML or JSON file
-    raises UserError that names file and line, before any of it is handed on. One without any document raises UserError, too.
+    A line that is not JSON is a Document with its `problem`, and the lines after it are read; a broken YAML
+    or JSON file raises UserError that names file and line, before any of it is handed on. One without any
+    document raises UserError, too.
     """
     is_empty = True
     for chunk in _open(source):
@@ -98,7 +105,8 @@ def _read(file: IO[str], name: str, *, streams: bool) -> Iterator[list[Document]
         text = first + file.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
             raise UserError(
-                f"{name} has more than {MAX_BYTES // 1024**2} MiB: give one JSON object a line, which may be of any length"
+                f"{name} has more than {MAX_BYTES // 1024**2} MiB: give one JSON object a line, which may be"
+                " of any length"
             )
         yield from _chunks(_whole(text, name))
 
@@ -140,7 +148,9 @@ def _items(value: Any, place: str) -> Iterator[Document]:
         yield Document(_as_given(value), place)
         return
     for number, item in enumerate(value, 1):
-        yield Document(_as_given(item), f"{file}:{item.line}" if isinstance(item, Lined) else f"{place}, item {number}")
+        yield Document(
+            _as_given(item), f"{file}:{item.line}" if isinstance(item, Lined) else f"{place}, item {number}"
+        )
 
 
 def _as_given(value: Any) -> Any:
@@ -180,7 +190,11 @@ def _parse(text: str, name: str) -> list[tuple[Any, int]]:
         where = f"{name}:{error.line}" if error.line else name
         raise UserError(f"{where}: is neither YAML nor JSON: {error}") from None
     # YAML knows the lines. Where it reads JSON otherwise than JSON does (1e400, \\/), JSON is right.
-    return documents if json_value is None or [value for value, _ in documents] == [json_value] else [(json_value, 1)]
+    return (
+        documents
+        if json_value is None or [value for value, _ in documents] == [json_value]
+        else [(json_value, 1)]
+    )
 
 
 def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:

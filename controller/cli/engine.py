@@ -25,7 +25,9 @@ SHOWN = 20
 STOP_SECONDS = 30.0  # after the grace
 
 
-def show(session: Session, output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "") -> None:
+def show(
+    session: Session, output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = ""
+) -> None:
     """Show the recorded engine, and compare it with the one in reach.
 
     That is the engine that the flags name; without flags, the one that the replicas have registered.
@@ -64,7 +66,8 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
             engine.close()
         document["others"] = {mark: list(names) for mark, names in others.items()}
         lines += [
-            f"left alone:   {counted(len(names), 'attempt')} of installation {mark or '(none)'}" for mark, names in others.items()
+            f"left alone:   {counted(len(names), 'attempt')} of installation {mark or '(none)'}"
+            for mark, names in others.items()
         ]
     if output:
         out.print_document(document, output)
@@ -74,31 +77,43 @@ def show(session: Session, output: Annotated[str, typer.Option("-o", "--output",
 
 def adopt(
     session: Session,
-    names: Annotated[list[str] | None, typer.Argument(metavar="ATTEMPT…", help="With --installation: only these attempts.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="ATTEMPT…", help="With --installation: only these attempts.")
+    ] = None,
     forget_running: Annotated[
         bool,
         typer.Option(
             "--forget-running",
-            help="Change the engine although tasks hold resources. Nobody looks at the old engine any more: their holds end as if "
-            "their attempts were gone, and whatever is retried runs BESIDE what still runs there. Two attempts of one task may "
-            "run at the same time. Stop what runs there first.",
+            help=(
+                "Change the engine although tasks hold resources. Nobody looks at the old engine any more:"
+                " their holds end as if "
+                "their attempts were gone, and whatever is retried runs BESIDE what still runs there. Two"
+                " attempts of one task may "
+                "run at the same time. Stop what runs there first."
+            ),
         ),
     ] = False,
     installation: Annotated[
         str,
         typer.Option(
             metavar="OLD-ID",
-            help="Take over what an installation left whose etcd is lost for good: its attempts are stopped and removed. Lists "
-            "them, and asks first. One that still runs starts them anew: stop its replicas.",
+            help=(
+                "Take over what an installation left whose etcd is lost for good: its attempts are stopped"
+                " and removed. Lists "
+                "them, and asks first. One that still runs starts them anew: stop its replicas."
+            ),
         ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="With --installation: do not ask.")] = False,
-    grace_seconds: Annotated[float, typer.Option(min=0.0, help="With --installation: between the signal and the kill.")] = 30.0,
+    grace_seconds: Annotated[
+        float, typer.Option(min=0.0, help="With --installation: between the signal and the kill.")
+    ] = 30.0,
 ) -> None:
     """Record another engine as this installation's.
 
-    The flags name it. A replica whose engine is not the recorded one does not lead, since what the engine lacks would count as
-    gone. Refused while anything holds resources. Run it where the engine can be reached, with the flags of the replicas:
+    The flags name it. A replica whose engine is not the recorded one does not lead, since what the engine
+    lacks would count as gone. Refused while anything holds resources. Run it where the engine can be reached,
+    with the flags of the replicas:
     --engine, --state-dir, ….
     """
     if not math.isfinite(grace_seconds):
@@ -119,7 +134,9 @@ def adopt(
     finally:
         engine.close()
     client = _asked(session)
-    before = adopt_engine(client.store, client.keys, client.clock, own, requester(), forget_running=forget_running)
+    before = adopt_engine(
+        client.store, client.keys, client.clock, own, requester(), forget_running=forget_running
+    )
     if before.holding:
         say(f"given up: {_named(task.id for task in before.holding)}. {CONSEQUENCE}.")
     say(f"recorded: {own}")
@@ -127,7 +144,9 @@ def adopt(
 
 
 def _asked(session: Session) -> Client:
-    """The client, once etcd has answered it: who loads all records waits for longer than a user does where nothing answers."""
+    """The client, once etcd has answered it: who loads all records waits for longer than a user does where
+    nothing answers.
+    """
     session.client.leader()
     return session.client
 
@@ -143,7 +162,10 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
     try:
         others = _others(engine, before.installation)
         if lost not in others:
-            raise UserError(f"the engine has nothing of installation {lost}: there are {', '.join(filter(None, others)) or 'none'}")
+            raise UserError(
+                f"the engine has nothing of installation {lost}: there are"
+                f" {', '.join(filter(None, others)) or 'none'}"
+            )
         found = left_by(engine, lost, set(names))
         for seen in found:
             say(f"{seen.attempt}  {seen.phase}{', has stopped' if seen.stopped else ''}")
@@ -161,10 +183,15 @@ def _make_sure(lost: str, found: Sequence[Observation], *, yes: bool) -> None:
     """Say what would be stopped, and have it confirmed. Raises UserError where nobody can be asked."""
     running = sum(not seen.stopped for seen in found)
     tasks = _named({seen.attempt.task_id for seen in found})
-    say(f"To be stopped and removed: {counted(len(found), 'attempt')}, {running or 'none'} of which may run now, of {tasks}.")
+    say(
+        f"To be stopped and removed: {counted(len(found), 'attempt')}, {running or 'none'} of which may run"
+        f" now, of {tasks}."
+    )
     if not yes:
         if not sys.stdin.isatty():
-            raise UserError("nothing was done: if that installation's etcd is lost for good, say so with --yes")
+            raise UserError(
+                "nothing was done: if that installation's etcd is lost for good, say so with --yes"
+            )
         typer.confirm(f"Is the etcd of installation {lost} lost for good?", abort=True)
 
 
@@ -177,7 +204,9 @@ def _open(session: Session) -> Engine:
         return make_engine(session.settings.engine, session.settings, session.client.clock)
     engine = open_engine(session)
     if engine is None:
-        raise UserError("no replica is registered whose engine can be reached from here: give --engine, and its flags")
+        raise UserError(
+            "no replica is registered whose engine can be reached from here: give --engine, and its flags"
+        )
     return engine
 
 

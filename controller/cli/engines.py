@@ -1,4 +1,6 @@
-"""The engine that a cluster's replicas use, opened from the command line: for logs, events, rights and the audit."""
+"""The engine that a cluster's replicas use, opened from the command line: for logs, events, rights and the
+audit.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def open_engine(session: Session) -> Engine | None:
 def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
     """The same for commands that have something to say without it, which is said as a warning.
 
-    With what is the matter with the engine, where it cannot be used; "" where it is not known here, or of another machine.
+    With what is the matter with the engine, where it cannot be used; "" where it is not known here, or of
+    another machine.
     """
     engine, problem = None, ""
     why = "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
@@ -67,7 +70,9 @@ def registered_or_warn(session: Session) -> list[ReplicaView]:
 
 
 def open_kubernetes(session: Session, replicas: Sequence[ReplicaView]) -> KubernetesEngine:
-    """The Kubernetes engine, from the flags where no replica says otherwise: for use after an uninstallation too."""
+    """The Kubernetes engine, from the flags where no replica says otherwise: for use after an
+    uninstallation too.
+    """
     from controller.app import make_engine
     from controller.engine.kubernetes.engine import KubernetesEngine
 
@@ -84,9 +89,16 @@ def _registered(replicas: Sequence[ReplicaView]) -> list[dict[str, object]]:
 
 
 def _as_registered(settings: Settings, registered: dict[str, object]) -> Settings:
-    """The flags win; what they leave open is taken from the replicas, where it can be used on this machine."""
+    """The flags win; what they leave open is taken from the replicas, where it can be used on this
+    machine.
+    """
     kubeconfig, namespaces = registered.get("kubeconfig"), registered.get("namespaces")
-    if settings.kubeconfig is None and not os.environ.get("KUBECONFIG") and kubeconfig and Path(str(kubeconfig)).is_file():
+    if (
+        settings.kubeconfig is None
+        and not os.environ.get("KUBECONFIG")
+        and kubeconfig
+        and Path(str(kubeconfig)).is_file()
+    ):
         settings = replace(settings, kubeconfig=Path(str(kubeconfig)))
     if not settings.kube_namespaces and isinstance(namespaces, list):
         settings = replace(settings, kube_namespaces=tuple(map(str, namespaces)))

@@ -1,7 +1,8 @@
 """Where the installed `tally` begins: before all that takes time to import.
 
-Until a command runs, Ctrl-C ends the process as it ends any program, without a traceback of imports. Standard streams that
-the caller has closed (`>&-`) lead nowhere, rather than to the first connection that is given their number.
+Until a command runs, Ctrl-C ends the process as it ends any program, without a traceback of imports. Standard
+streams that the caller has closed (`>&-`) lead nowhere, rather than to the first connection that is given
+their number.
 """
 
 from __future__ import annotations

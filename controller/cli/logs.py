@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 def logs(
     session: Session,
     name: TaskName,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")
+    ] = False,
     attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
-    container: Annotated[str, typer.Option("-c", "--container", help="Which container of its pod; an init container, too.")] = "",
+    container: Annotated[
+        str, typer.Option("-c", "--container", help="Which container of its pod; an init container, too.")
+    ] = "",
     tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
     since: Annotated[str, typer.Option(help="Only what was printed in this last time: 5m, 1h30m.")] = "",
-    previous: Annotated[bool, typer.Option("-p", "--previous", help="Of the previous run of a restarted container.")] = False,
+    previous: Annotated[
+        bool, typer.Option("-p", "--previous", help="Of the previous run of a restarted container.")
+    ] = False,
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""
     from controller.cli.engines import open_engine
@@ -59,7 +65,11 @@ def logs(
 def _silence(view: TaskView, attempt: int | None, options: LogOptions, *, has_ended: bool) -> str:
     """That nothing was printed, and whether something still may be."""
     number = view.attempt if attempt is None else attempt
-    who = f"container {options.container} of {AttemptId(view.id, number)}" if options.container else str(AttemptId(view.id, number))
+    who = (
+        f"container {options.container} of {AttemptId(view.id, number)}"
+        if options.container
+        else str(AttemptId(view.id, number))
+    )
     when = f" in the last {span(options.since_seconds)}" if options.since_seconds is not None else ""
     if has_ended or number != view.attempt or view.state not in HOLDING:
         return f"{who} has printed nothing{when}, and has ended"

@@ -57,18 +57,31 @@ def get(
     session: Session,
     kind: KindName,
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these.", show_default=False, autocompletion=complete_names)
+        list[str] | None,
+        typer.Argument(help="Only these.", show_default=False, autocompletion=complete_names),
     ] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="wide, json, yaml, name; pid for replicas.")] = "",
-    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with each change, until Ctrl-C.")] = False,
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="wide, json, yaml, name; pid for replicas.")
+    ] = "",
+    watch: Annotated[
+        bool, typer.Option("-w", "--watch", help="Go on with each change, until Ctrl-C.")
+    ] = False,
     pool: Annotated[str, typer.Option(help="Only tasks of this pool.", autocompletion=complete_pools)] = "",
-    state: Annotated[str, typer.Option(help="Only tasks in this state.", autocompletion=complete_states)] = "",
+    state: Annotated[
+        str, typer.Option(help="Only tasks in this state.", autocompletion=complete_states)
+    ] = "",
     selector: Annotated[
-        str, typer.Option("-l", "--selector", help="Only tasks with such labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e.")
+        str,
+        typer.Option(
+            "-l", "--selector", help="Only tasks with such labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e."
+        ),
     ] = "",
     sort_by: Annotated[
         str,
-        typer.Option(help=f"Order of tasks: {', '.join(SORTS)}; '-' before it reverses it.", autocompletion=complete_of(*SORTS)),
+        typer.Option(
+            help=f"Order of tasks: {', '.join(SORTS)}; '-' before it reverses it.",
+            autocompletion=complete_of(*SORTS),
+        ),
     ] = "",
     role: Annotated[str, typer.Option(help="Only replicas in this role: leader or follower.")] = "",
 ) -> None:
@@ -82,7 +95,9 @@ def get(
         as_usage(lambda: parse_state(state))
     as_usage(lambda: parse_selector(selector) if selector else ())
     if sort_by.removeprefix("-") not in ("", *SORTS):
-        raise typer.BadParameter(f"--sort-by: {sort_by!r} is not one of {', '.join(SORTS)}, with or without '-' before it")
+        raise typer.BadParameter(
+            f"--sort-by: {sort_by!r} is not one of {', '.join(SORTS)}, with or without '-' before it"
+        )
     if role not in ("", "leader", "follower"):
         raise typer.BadParameter(f"--role: {role!r} is neither leader nor follower")
     filters: dict[str, Any] = {"pool": bare(pool, Kind.POOLS), "state": state, "selector": selector}
@@ -98,7 +113,9 @@ def get(
             views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
         _print_tasks(views, output, alone=len(only) == 1)
     elif what is Kind.POOLS:
-        _print_pools(_named(session.client.pools(), only, "pool", lambda view: view.name), output, alone=len(only) == 1)
+        _print_pools(
+            _named(session.client.pools(), only, "pool", lambda view: view.name), output, alone=len(only) == 1
+        )
     else:
         replicas = [view for view in session.client.replicas() if role in ("", view.role)]
         _print_replicas(_named(replicas, only, "replica", lambda view: view.id), output, alone=len(only) == 1)
@@ -174,15 +191,23 @@ def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> No
         say("No replicas found. Start some: tally dev, or tally controller", err=True)
 
 
-# -- one thing in detail -----------------------------------------------------------------------------------------------
+# -- one thing in detail
+# -----------------------------------------------------------------------------------------------
 
 
 def describe(
     session: Session,
     kind: Annotated[
-        str, typer.Argument(metavar="task|pool", help="What to describe, or KIND/NAME.", autocompletion=complete_of("task", "pool"))
+        str,
+        typer.Argument(
+            metavar="task|pool",
+            help="What to describe, or KIND/NAME.",
+            autocompletion=complete_of("task", "pool"),
+        ),
     ],
-    name: Annotated[str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)] = "",
+    name: Annotated[
+        str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)
+    ] = "",
 ) -> None:
     """Show all about a task or a pool.
 
@@ -202,7 +227,11 @@ def describe(
 def _describe_task(session: Session, name: str) -> None:
     view = session.client.get(name)
     status = view.status
-    times = {} if status is None else {n: getattr(status, f"{n}_at") for n in ("admitted", "started", "finished", "retry")}
+    times = (
+        {}
+        if status is None
+        else {n: getattr(status, f"{n}_at") for n in ("admitted", "started", "finished", "retry")}
+    )
     _fields(
         {
             "Name": view.id,
@@ -212,7 +241,9 @@ def _describe_task(session: Session, name: str) -> None:
             "Problem": view.problem,
             "Requests": ", ".join(view.requests),
             "Attempt": view.attempt,
-            "Failures": f"{status.failures}, before the start {status.start_failures}" if status is not None else "",
+            "Failures": (
+                f"{status.failures}, before the start {status.start_failures}" if status is not None else ""
+            ),
             "Exit code": status.exit_code if status is not None else None,
             "Kept log": _kept_log(session, name),
             "Node": status.node if status is not None else "",
@@ -223,7 +254,11 @@ def _describe_task(session: Session, name: str) -> None:
     )
     if view.spec is not None:
         say("Spec:")
-        plain = {key: value for key, value in to_builtins(view.spec).items() if key != "id" and value not in ({}, "")}
+        plain = {
+            key: value
+            for key, value in to_builtins(view.spec).items()
+            if key != "id" and value not in ({}, "")
+        }
         _indented(plain)
     steps = view.history()
     if steps:
@@ -271,7 +306,9 @@ def _describe_pool(session: Session, name: str) -> None:
     _fields(
         {
             "Name": view.name,
-            "Problem": view.problem or ("" if pool is not None else "not defined, but something is held of it"),
+            "Problem": (
+                view.problem or ("" if pool is not None else "not defined, but something is held of it")
+            ),
             "Policy": pool.policy if pool is not None else "",
             "Backfill": span(pool.backfill_seconds) if pool is not None and pool.policy == "backfill" else "",
             "Paused": "yes" if pool is not None and pool.paused else "",
@@ -314,7 +351,8 @@ def history(
     session: Session,
     name: TaskName,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Replay the steps through the lifecycle; exit 1 when they do not fit.")
+        bool,
+        typer.Option("--verify", help="Replay the steps through the lifecycle; exit 1 when they do not fit."),
     ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
@@ -329,7 +367,9 @@ def history(
             raise
         steps = []
     if output:
-        out.print_document({"items": to_builtins(steps), **({"problems": problems} if verify else {})}, output)
+        out.print_document(
+            {"items": to_builtins(steps), **({"problems": problems} if verify else {})}, output
+        )
     elif steps:
         _print_steps(steps, "")
     elif not problems:
@@ -339,9 +379,14 @@ def history(
     if problems:
         raise typer.Exit(ERROR)
     if verify and steps and not output:
-        say(f"Verified: {counted(len(steps), 'step')} from {steps[0].source} to {view.state}, as it is stored.")
+        say(
+            f"Verified: {counted(len(steps), 'step')} from {steps[0].source} to {view.state}, as it is"
+            " stored."
+        )
 
 
 def _print_steps(steps: list[Step], indent: str) -> None:
     table = out.Table((f"{indent}TIME", "FROM", "EVENT", "TO", "ATTEMPT", "TERM", "REASON", "MESSAGE"))
-    table.print((indent + at(s.at), s.source, s.event, s.state, s.attempt, s.term, s.reason, s.message) for s in steps)
+    table.print(
+        (indent + at(s.at), s.source, s.event, s.state, s.attempt, s.term, s.reason, s.message) for s in steps
+    )

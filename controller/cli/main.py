@@ -1,4 +1,7 @@
-"""The `tally` command: every verb, registered in one place. Parses, calls the library, prints; nothing is decided here."""
+"""The `tally` command: every verb, registered in one place.
+
+Parses, calls the library, prints; nothing is decided here.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Names on the command line: of kinds and of things, bare or as `-o name` prints them, and completed by the shell.
+"""Names on the command line: of kinds and of things, bare or as `-o name` prints them, and completed by the
+shell.
 
-A completion asks etcd for at most COMPLETION_SECONDS, and says nothing of what goes wrong: an empty list is all that it can do.
+A completion asks etcd for at most COMPLETION_SECONDS, and says nothing of what goes wrong: an empty list is
+all that it can do.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def bare(text: str, kind: Kind) -> str:
     if not slash:
         return text
     if word.lower() not in (kind, kind.removesuffix("s")) or not name:
-        raise typer.BadParameter(f"{text!r} does not name one of the {kind}: give NAME or {kind.removesuffix('s')}/NAME")
+        raise typer.BadParameter(
+            f"{text!r} does not name one of the {kind}: give NAME or {kind.removesuffix('s')}/NAME"
+        )
     return name
 
 
@@ -90,12 +94,18 @@ def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
     with suppress(TallyError, OSError, ValueError):
         flags: dict[str, Any] = {}
         for each in filter(None, (context.parent, context)):
-            flags |= {name: value for name in ("config", *CONNECTION) if (value := each.params.get(name)) is not None}
+            flags |= {
+                name: value
+                for name in ("config", *CONNECTION)
+                if (value := each.params.get(name)) is not None
+            }
         session = Session({**flags, "request_timeout_seconds": str(COMPLETION_SECONDS)})
         try:
             client = session.client
             prefix = client.keys.prefix + part
-            snapshot = client.store.load(prefix + begin, deadline=client.clock.boottime() + COMPLETION_SECONDS)
+            snapshot = client.store.load(
+                prefix + begin, deadline=client.clock.boottime() + COMPLETION_SECONDS
+            )
             names = dict.fromkeys(item.key.removeprefix(prefix) for item in snapshot.items)
             return [name for name in names if "/" not in name and name.isprintable()][:SHOWN]
         finally:
@@ -104,9 +114,14 @@ def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
 
 
 TaskName = Annotated[
-    str, typer.Argument(help="The task.", callback=lambda text: bare(text, Kind.TASKS), autocompletion=complete_tasks)
+    str,
+    typer.Argument(
+        help="The task.", callback=lambda text: bare(text, Kind.TASKS), autocompletion=complete_tasks
+    ),
 ]
-TaskNames = Annotated[list[str], typer.Argument(help="The tasks.", callback=_tasks, autocompletion=complete_tasks)]
+TaskNames = Annotated[
+    list[str], typer.Argument(help="The tasks.", callback=_tasks, autocompletion=complete_tasks)
+]
 KindName = Annotated[
     str,
     typer.Argument(

@@ -19,7 +19,9 @@ from controller.terminal import say, say_lines
 SHELLS = ("bash", "zsh", "fish")
 ALL_SETTINGS = tuple(spec.name for spec in fields(Settings))
 REPLICA_SETTINGS = tuple(
-    name for name in ALL_SETTINGS if name.endswith("_seconds") or name.startswith("kube") or name == "fast_takeover"
+    name
+    for name in ALL_SETTINGS
+    if name.endswith("_seconds") or name.startswith("kube") or name == "fast_takeover"
 )
 """Settings that `tally dev` hands on to the replicas that it starts."""
 INSTEAD = {
@@ -45,20 +47,33 @@ def controller(session: Session) -> None:
 def dev(
     session: Session,
     replicas: Annotated[int, typer.Option(min=1, max=9, help="How many replicas of the controller.")] = 3,
-    engine: Annotated[str, typer.Option(help="What runs attempts: process, kubernetes, docker or null.")] = "process",
+    engine: Annotated[
+        str, typer.Option(help="What runs attempts: process, kubernetes, docker or null.")
+    ] = "process",
     fake_cluster: Annotated[
-        bool, typer.Option(help="With --engine kubernetes: a fake Kubernetes inside this command, for trying out without one.")
+        bool,
+        typer.Option(
+            help=(
+                "With --engine kubernetes: a fake Kubernetes inside this command, for trying out without one."
+            )
+        ),
     ] = False,
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept between runs.")] = Path(".tally"),
     samples: Annotated[bool, typer.Option(help="Submit sample tasks.")] = True,
-    etcd_port: Annotated[int, typer.Option(min=1, max=65534, help="etcd listens here, and on the next port.")] = 2379,
+    etcd_port: Annotated[
+        int, typer.Option(min=1, max=65534, help="etcd listens here, and on the next port.")
+    ] = 2379,
     status_port: Annotated[
-        int, typer.Option(min=1, max=65526, help="Port of the first replica's status endpoint; the others take the next.")
+        int,
+        typer.Option(
+            min=1, max=65526, help="Port of the first replica's status endpoint; the others take the next."
+        ),
     ] = 9180,
 ) -> None:
     """Run a whole local cluster in the foreground.
 
-    etcd, replicas, the process engine and sample tasks; Ctrl-C stops all that it started, and the data is kept.
+    etcd, replicas, the process engine and sample tasks; Ctrl-C stops all that it started, and the data is
+    kept.
     """
     from controller.dev.cluster import DevOptions
     from controller.dev.run import run_dev
@@ -66,7 +81,11 @@ def dev(
     if engine not in ENGINES:
         raise typer.BadParameter(f"--engine: {engine!r} is not one of {', '.join(ENGINES)}")
     _tell_ignored(session)
-    handed_on = {variable_of(name): text_of(session.given(name)) for name in REPLICA_SETTINGS if session.given(name) is not None}
+    handed_on = {
+        variable_of(name): text_of(session.given(name))
+        for name in REPLICA_SETTINGS
+        if session.given(name) is not None
+    }
     options = DevOptions(
         replicas=replicas,
         engine=engine,
@@ -82,12 +101,17 @@ def dev(
 
 def _tell_ignored(session: Session) -> None:
     """Of flags and variables; the file may well be for the other commands."""
-    origins = {name: session.loaded.origins[name].split() for name in ALL_SETTINGS if name not in REPLICA_SETTINGS}
+    origins = {
+        name: session.loaded.origins[name].split() for name in ALL_SETTINGS if name not in REPLICA_SETTINGS
+    }
     ignored = {name: origin[1] for name, origin in origins.items() if origin[0] in ("flag", "environment")}
     if ignored:
         instead = ", ".join(INSTEAD[name] for name in ignored if name in INSTEAD)
         use = f"use {instead}" if instead else "`tally controller` takes them"
-        say(f"warning: ignored, since `tally dev` sets these itself: {', '.join(ignored.values())}; {use}", err=True)
+        say(
+            f"warning: ignored, since `tally dev` sets these itself: {', '.join(ignored.values())}; {use}",
+            err=True,
+        )
 
 
 def check(
@@ -96,7 +120,8 @@ def check(
 ) -> None:
     """Check what Tally depends on.
 
-    etcd's versions, rights, space, history and clock, and who leads. Exit 1 when something keeps Tally from working.
+    etcd's versions, rights, space, history and clock, and who leads. Exit 1 when something keeps Tally from
+    working.
     """
     from controller.cli.check import check as points
     from controller.cli.check_point import Verdict
@@ -108,7 +133,9 @@ def check(
         if not output:
             say(f"{point.verdict:<8} {point.name}: {point.seen}", flush=True)
     if output:
-        out.print_document({"points": [{**point._asdict(), "verdict": point.verdict.value} for point in found]}, output)
+        out.print_document(
+            {"points": [{**point._asdict(), "verdict": point.verdict.value} for point in found]}, output
+        )
     if any(point.verdict is Verdict.WRONG for point in found):
         raise typer.Exit(ERROR)
 
@@ -143,7 +170,11 @@ def version(
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
     """Print the version."""
-    value: dict[str, Any] = {"tally": __version__, "python": ".".join(map(str, sys.version_info[:3])), "system": os.uname().sysname}
+    value: dict[str, Any] = {
+        "tally": __version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "system": os.uname().sysname,
+    }
     if output in ("json", "yaml"):
         out.print_document(value, output)
     elif output:

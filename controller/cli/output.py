@@ -16,16 +16,42 @@ from controller.views.explain import span
 from controller.views.freshness import Freshness
 
 TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
-WIDE_TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "PRIORITY", "RESOURCES", "NODE", "EXIT", "MESSAGE", "AGE")
+WIDE_TASK_COLUMNS = (
+    "NAME",
+    "STATE",
+    "POOL",
+    "ATTEMPT",
+    "REASON",
+    "PRIORITY",
+    "RESOURCES",
+    "NODE",
+    "EXIT",
+    "MESSAGE",
+    "AGE",
+)
 POOL_COLUMNS = ("NAME", "POLICY", "RESOURCE", "CAPACITY", "HELD", "FREE", "NOTE")
 REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "HEARD", "AGE")
-WIDE_REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "HEARD", "AGE")
+WIDE_REPLICA_COLUMNS = (
+    "NAME",
+    "ROLE",
+    "ENGINE",
+    "STATUS-URL",
+    "HOST",
+    "PID",
+    "VERSION",
+    "REVISION",
+    "INSTANCE",
+    "HEARD",
+    "AGE",
+)
 MESSAGE_WIDTH = 60
 NAME_WIDTH = 63  # the longest that is valid; a key that was written by hand may be any
 
 
 class Table:
-    """Left-aligned columns, three spaces apart; what is printed later stays in line with what was printed before."""
+    """Left-aligned columns, three spaces apart; what is printed later stays in line with what was printed
+    before.
+    """
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._rows: list[Sequence[object]] = [columns]  # not yet printed
@@ -43,23 +69,44 @@ class Table:
 
 def _cell(value: object) -> str:
     text = str(value) if value not in (None, "") else "-"
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)  # or it would break the table
+    # or it would break the table
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
     """The columns of one task."""
     status, spec = view.status, view.spec
-    state = f"{view.state} (lost)" if view.lost else f"{view.state} (stopping)" if status and status.stopping else view.state
+    state = (
+        f"{view.state} (lost)"
+        if view.lost
+        else f"{view.state} (stopping)"
+        if status and status.stopping
+        else view.state
+    )
     reason = "Unreadable" if view.problem and not view.status else view.reason
     age = span(now - view.submitted_at) if view.submitted_at else ""
     name = _cut(view.id, NAME_WIDTH)
     if not wide:
         return name, state, view.pool, view.attempt, reason, age
-    resources = ",".join(f"{name}={text}" for name, text in (spec.resources if spec else Vector()).format().items())
+    resources = ",".join(
+        f"{name}={text}" for name, text in (spec.resources if spec else Vector()).format().items()
+    )
     short = _cut(view.problem or view.message, MESSAGE_WIDTH)
     exit_code = status.exit_code if status is not None else None
     node = status.node if status is not None else ""
-    return name, state, view.pool, view.attempt, reason, spec.priority if spec else 0, resources, node, exit_code, short, age
+    return (
+        name,
+        state,
+        view.pool,
+        view.attempt,
+        reason,
+        spec.priority if spec else 0,
+        resources,
+        node,
+        exit_code,
+        short,
+        age,
+    )
 
 
 def _cut(text: str, width: int) -> str:
@@ -73,10 +120,15 @@ def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
         notes.append("paused")
     rows = []
     for name in dict.fromkeys([*view.capacity, *view.held]):
-        amounts = [Vector({name: vector.get(name)}).format().get(name, "0") for vector in (view.capacity, view.held, view.free)]
+        amounts = [
+            Vector({name: vector.get(name)}).format().get(name, "0")
+            for vector in (view.capacity, view.held, view.free)
+        ]
         note = ", ".join([*notes, *(["overcommitted"] if name in view.overcommitted else [])])
         rows.append((view.name, view.definition.policy if view.definition else "", name, *amounts, note))
-    return rows or [(view.name, view.definition.policy if view.definition else "", "", "", "", "", ", ".join(notes))]
+    return rows or [
+        (view.name, view.definition.policy if view.definition else "", "", "", "", "", ", ".join(notes))
+    ]
 
 
 def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, ...]:
@@ -108,7 +160,11 @@ def print_document(value: Any, form: str) -> None:
     """A value of builtins as JSON or YAML."""
     if form == "json":
         text = json.dumps(value, indent=2, ensure_ascii=False)
-        say_lines(text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+        say_lines(
+            text
+            if text.isprintable()
+            else "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+        )
     else:
         from controller.cli.yaml12 import write_yaml
 

@@ -20,7 +20,8 @@ def selftest(
 ) -> None:
     """Try safe faults on this installation.
 
-    Races, a step-down, a stale leader, a cut watch: with tasks and a pool of its own, which it removes. Exit 1 on failure.
+    Races, a step-down, a stale leader, a cut watch: with tasks and a pool of its own, which it removes. Exit
+    1 on failure.
     """
     from controller.audit.selftest import SelfTest, Verdict
     from controller.cli.status_reader import status_reader

@@ -1,7 +1,8 @@
-"""What all commands share: the connection's flags, the client made from them, and errors that become exit codes.
+"""What all commands share: the connection's flags, the client made from them, and errors that become exit
+codes.
 
-Exit codes: 0 done; 1 error, or a waited-for task failed; 2 usage; 3 an audit of etcd alone, since the engine could not be
-looked at; 4 still waiting at the time-out; 5 not found.
+Exit codes: 0 done; 1 error, or a waited-for task failed; 2 usage; 3 an audit of etcd alone, since the engine
+could not be looked at; 4 still waiting at the time-out; 5 not found.
 """
 
 from __future__ import annotations
@@ -32,7 +33,16 @@ T = TypeVar("T")
 ERROR, USAGE, INCOMPLETE, STILL_WAITING, NOT_FOUND, INTERRUPTED = 1, 2, 3, 4, 5, 130
 BROKEN_PIPE = 141  # as a process that SIGPIPE ends
 
-CONNECTION = ("etcd", "cluster", "request_timeout_seconds", "user", "password_file", "ca_file", "cert_file", "key_file")
+CONNECTION = (
+    "etcd",
+    "cluster",
+    "request_timeout_seconds",
+    "user",
+    "password_file",
+    "ca_file",
+    "cert_file",
+    "key_file",
+)
 """Settings that are flags of every command that talks to etcd, before or after the verb."""
 
 
@@ -57,7 +67,10 @@ class Session:
         return self.loaded.settings
 
     def given(self, name: str) -> Any:
-        """A setting that was given by flag, environment or file; None when it has its default. Raises InvalidField."""
+        """A setting that was given by flag, environment or file; None when it has its default.
+
+        Raises InvalidField.
+        """
         return getattr(self.settings, name) if self.loaded.origins[name] != "default" else None
 
     @property
@@ -80,7 +93,8 @@ def command(
 ) -> Callable[..., Any]:
     """Register `function(session, …)` as a command that also takes the flags of these settings.
 
-    A TallyError becomes a line or two on stderr and an exit code; anything unexpected one line and how to see more.
+    A TallyError becomes a line or two on stderr and an exit code; anything unexpected one line and how to see
+    more.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,11 +104,15 @@ def command(
         def run(context: typer.Context, **arguments: Any) -> None:
             given = {flag.name: arguments.pop(flag.name) for flag in flags}
             before_the_verb = context.obj or {}
-            session = Session({**before_the_verb, **{name: value for name, value in given.items() if value is not None}})
+            session = Session(
+                {**before_the_verb, **{name: value for name, value in given.items() if value is not None}}
+            )
             with_exit_code(session, lambda: function(session, **arguments))
 
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        context = inspect.Parameter(
+            "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+        )
         parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *flags]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -124,7 +142,9 @@ def root_flags(app: typer.Typer) -> None:
     )
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     remember.__signature__ = inspect.Signature([context, version, *flags])  # type: ignore[attr-defined]
-    remember.__annotations__ = {parameter.name: parameter.annotation for parameter in (context, version, *flags)}
+    remember.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in (context, version, *flags)
+    }
     app.callback(invoke_without_command=True)(remember)  # for --version
 
 
@@ -140,7 +160,10 @@ def flag_parameters(settings: Iterable[str]) -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, typer.Option(flag_of(name), help=about[name], show_default=False, rich_help_panel=_panel_of(name))
+                str | None,
+                typer.Option(
+                    flag_of(name), help=about[name], show_default=False, rich_help_panel=_panel_of(name)
+                ),
             ],
         )
         for name in ("config", *settings)
@@ -162,14 +185,18 @@ def with_exit_code(session: Session, function: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush would complain
+        # or the interpreter's last flush would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Exception as error:  # noqa: BLE001  # the last resort: shown in one line, and whole on demand
         if os.environ.get("TALLY_DEBUG"):
             traceback.print_exc()
-        complain(f"unexpected {type(error).__name__}: {error}", "Run it again with TALLY_DEBUG=1 to see where, and report that.")
+        complain(
+            f"unexpected {type(error).__name__}: {error}",
+            "Run it again with TALLY_DEBUG=1 to see where, and report that.",
+        )
         code = ERROR
     else:
         return
@@ -202,7 +229,10 @@ def parse_timeout(text: str | None) -> float | None:
 def without_etcd(session: Session) -> str:
     """Where to look while etcd is away: a replica answers from what it has seen."""
     url = f"{'https' if session.settings.status_cert_file else 'http'}://{session.settings.status}"
-    return f"A replica answers without etcd: see its page, such as {url}/, or /readyz?verbose, /v1/replicas and /v1/tasks there"
+    return (
+        f"A replica answers without etcd: see its page, such as {url}/, or /readyz?verbose, /v1/replicas and"
+        " /v1/tasks there"
+    )
 
 
 def _code_of(error: TallyError) -> int:
@@ -226,7 +256,9 @@ def _advice(error: TallyError, session: Session) -> list[str]:
             return [str(error), "See `tally config show` for all settings and where they come from."]
         case StoreUnavailable():
             tried = ", ".join(session.settings.etcd)
-            start = f"Is etcd running at {tried}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev"
+            start = (
+                f"Is etcd running at {tried}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev"
+            )
             return [str(error), start, without_etcd(session)]
         case OutcomeUnknown():
             return [str(error), "Run the same command again: what was stored is not stored twice."]

@@ -23,12 +23,19 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def status_reader(settings: Settings) -> urllib.request.OpenerDirector:
     """What opens their URLs as the settings say. Raises UserError for a file that cannot be used."""
     try:
-        trusted = ssl.create_default_context(cafile=str(settings.status_ca_file) if settings.status_ca_file else None)
+        trusted = ssl.create_default_context(
+            cafile=str(settings.status_ca_file) if settings.status_ca_file else None
+        )
         if settings.status_cert_file is not None:
             trusted.load_cert_chain(settings.status_cert_file, settings.status_key_file)
         token = _first_token(settings.status_token_file) if settings.status_token_file is not None else ""
     except OSError as error:  # an SSLError is one, and names no file
-        files = (settings.status_ca_file, settings.status_cert_file, settings.status_key_file, settings.status_token_file)
+        files = (
+            settings.status_ca_file,
+            settings.status_cert_file,
+            settings.status_key_file,
+            settings.status_token_file,
+        )
         named = ", ".join(str(file) for file in files if file is not None)
         raise UserError(f"the status endpoints cannot be read with these files ({named}): {error}") from None
     opener = urllib.request.build_opener(
@@ -40,4 +47,6 @@ def status_reader(settings: Settings) -> urllib.request.OpenerDirector:
 
 
 def _first_token(file: Path) -> str:
-    return next((line.strip() for line in file.read_text(encoding="latin-1").splitlines() if line.strip()), "")
+    return next(
+        (line.strip() for line in file.read_text(encoding="latin-1").splitlines() if line.strip()), ""
+    )

@@ -27,39 +27,74 @@ OUTCOMES = ("created", "unchanged", "conflict", "invalid")
 
 def submit(
     session: Session,
-    name: Annotated[str | None, typer.Argument(help="The task's name: a-z, 0-9 and '-'.", show_default=False)] = None,
-    command: Annotated[list[str] | None, typer.Argument(help="After `--`: the command and its arguments.")] = None,
-    file: Annotated[str | None, typer.Option("--file", "-f", help="YAML, JSON or JSON lines; - for standard input.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check against the pools as they are; store nothing.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(help="The task's name: a-z, 0-9 and '-'.", show_default=False)
+    ] = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(help="After `--`: the command and its arguments.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", help="YAML, JSON or JSON lines; - for standard input.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check against the pools as they are; store nothing.")
+    ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json, yaml or name.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until all have finished; exit 1 unless all succeeded.")] = False,
-    timeout: Annotated[str | None, typer.Option(help="With --wait: at most this long, such as 90s or 1h.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all have finished; exit 1 unless all succeeded.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option(help="With --wait: at most this long, such as 90s or 1h.")
+    ] = None,
     pool: Annotated[
-        str | None, typer.Option(help="The pool whose resources it draws on (default: default).", autocompletion=complete_pools)
+        str | None,
+        typer.Option(
+            help="The pool whose resources it draws on (default: default).", autocompletion=complete_pools
+        ),
     ] = None,
     image: Annotated[str | None, typer.Option(help="The container image.")] = None,
     cpu: Annotated[str | None, typer.Option(help="Such as 500m or 2.")] = None,
     memory: Annotated[str | None, typer.Option(help="Such as 64Mi or 2Gi.")] = None,
-    resource: Annotated[list[str] | None, typer.Option(help="NAME=QUANTITY, any resource of the pool; may be repeated.")] = None,
+    resource: Annotated[
+        list[str] | None, typer.Option(help="NAME=QUANTITY, any resource of the pool; may be repeated.")
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first (default 0).")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="How often it may run and fail (default 1).")] = None,
-    backoff: Annotated[str | None, typer.Option(help="Wait before the second attempt, doubled each time (default 10s).")] = None,
-    deadline: Annotated[str | None, typer.Option(help="Stop an attempt that runs for longer than this.")] = None,
-    queue_deadline: Annotated[str | None, typer.Option(help="Fail the task if it is not admitted within this time.")] = None,
-    start_deadline: Annotated[str | None, typer.Option(help="Stop an attempt that does not run within this time.")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(help="How often it may run and fail (default 1).")
+    ] = None,
+    backoff: Annotated[
+        str | None, typer.Option(help="Wait before the second attempt, doubled each time (default 10s).")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="Stop an attempt that runs for longer than this.")
+    ] = None,
+    queue_deadline: Annotated[
+        str | None, typer.Option(help="Fail the task if it is not admitted within this time.")
+    ] = None,
+    start_deadline: Annotated[
+        str | None, typer.Option(help="Stop an attempt that does not run within this time.")
+    ] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; may be repeated.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; may be repeated.")
+    ] = None,
     working_dir: Annotated[str | None, typer.Option(help="Where the command runs.")] = None,
-    grace: Annotated[str | None, typer.Option(help="Time from SIGTERM to SIGKILL when it is stopped (default 30s).")] = None,
-    retention: Annotated[str | None, typer.Option(help="How long it is kept after its end (default 1d).")] = None,
+    grace: Annotated[
+        str | None, typer.Option(help="Time from SIGTERM to SIGKILL when it is stopped (default 30s).")
+    ] = None,
+    retention: Annotated[
+        str | None, typer.Option(help="How long it is kept after its end (default 1d).")
+    ] = None,
     on_lost: Annotated[
-        str | None, typer.Option(help="hold, or a time after which a lost attempt is replaced, though it may still run.")
+        str | None,
+        typer.Option(help="hold, or a time after which a lost attempt is replaced, though it may still run."),
     ] = None,
 ) -> None:
     """Submit a task, or many.
 
-    `tally submit hello --cpu 100m -- echo hello`, `tally submit -f tasks.yaml`, `generate | tally submit -f -`. The same name
-    and content again is `unchanged`, exit 0; the same name with other content is a conflict, exit 1.
+    `tally submit hello --cpu 100m -- echo hello`, `tally submit -f tasks.yaml`, `generate | tally submit -f
+    -`. The same name and content again is `unchanged`, exit 0; the same name with other content is a
+    conflict, exit 1.
     """
     check_form(output, ("json", "yaml", "name"))
     limit = parse_timeout(timeout)
@@ -68,9 +103,11 @@ def submit(
         "pool": pool,
         "image": image,
         "priority": priority,
-        "resources": _without_none({"cpu": cpu, "memory": memory, **parse_pairs(resource, "resource")}) or None,
+        "resources": _without_none({"cpu": cpu, "memory": memory, **parse_pairs(resource, "resource")})
+        or None,
         "retry": _without_none({"max_attempts": max_attempts, "backoff_seconds": backoff}) or None,
-        "deadlines": _without_none({"run": deadline, "queue": queue_deadline, "start": start_deadline}) or None,
+        "deadlines": _without_none({"run": deadline, "queue": queue_deadline, "start": start_deadline})
+        or None,
         "env": parse_pairs(env, "env") or None,
         "labels": parse_pairs(label, "label") or None,
         "working_dir": working_dir,
@@ -90,7 +127,10 @@ def submit(
 
 
 def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool, output: str) -> list[str]:
-    """Submit the chunks and tell what became of them; returns the accepted ids. Exits with 1 when any was refused."""
+    """Submit the chunks and tell what became of them; returns the accepted ids.
+
+    Exits with 1 when any was refused.
+    """
     counts: Counter[str] = Counter()
     accepted: list[SubmitResult] = []
     try:
@@ -111,7 +151,9 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
                     if document.problem:
                         counts["invalid"] += 1
                         _refuse(counts, document)
-                session.client.submit_many([document.value for document in readable], dry_run=dry_run, on_result=note)
+                session.client.submit_many(
+                    [document.value for document in readable], dry_run=dry_run, on_result=note
+                )
     except (StoreError, KeyboardInterrupt):
         if counts:
             say(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", err=True)
@@ -141,12 +183,18 @@ def _warn(counts: Counter[str], document: Document, result: SubmitResult) -> Non
 
 
 def _placed(document: Document, result: SubmitResult) -> str:
-    return f"{document.place_of(result.field) if document.place else result.id}: {result.message}".removeprefix(": ")
+    return (
+        f"{document.place_of(result.field) if document.place else result.id}: {result.message}".removeprefix(
+            ": "
+        )
+    )
 
 
 def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suffix: str) -> None:
     if output in ("json", "yaml"):
-        print_document({"items": [{"id": result.id, "outcome": result.outcome} for result in accepted]}, output)
+        print_document(
+            {"items": [{"id": result.id, "outcome": result.outcome} for result in accepted]}, output
+        )
     elif output == "name":
         for result in accepted:
             say(f"task/{result.id}")
@@ -158,7 +206,8 @@ def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suf
         say(f"{_summary(counts)}{suffix}", err=bool(output) or total <= QUIET_ABOVE)
     if refused > SHOWN_PROBLEMS:
         complain(
-            f"{refused - SHOWN_PROBLEMS} more were refused", "Correct them and submit the same again: what exists is unchanged."
+            f"{refused - SHOWN_PROBLEMS} more were refused",
+            "Correct them and submit the same again: what exists is unchanged.",
         )
 
 
@@ -167,7 +216,9 @@ def _total(counts: Counter[str]) -> int:
 
 
 def _summary(counts: Counter[str]) -> str:
-    return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in (*OUTCOMES, "warned of") if counts[outcome])
+    return ", ".join(
+        f"{counts[outcome]:,} {outcome}" for outcome in (*OUTCOMES, "warned of") if counts[outcome]
+    )
 
 
 @contextmanager
@@ -181,7 +232,11 @@ def _progress(counts: Counter[str]) -> Iterator[Callable[[], None]]:
 
     console = Console(stderr=True)
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
     ) as progress:
         task = progress.add_task("submitting")
         yield lambda: progress.update(task, description=_summary(counts))

@@ -1,6 +1,8 @@
-"""typer's groups and commands, with plain help in its panels, and suggestions of what is likely to be meant alone.
+"""typer's groups and commands, with plain help in its panels, and suggestions of what is likely to be meant
+alone.
 
-typer prints panels by rich, whose import and drawing take a quarter of a second; its own rule suggests `logs` for `ls`.
+typer prints panels by rich, whose import and drawing take a quarter of a second; its own rule suggests `logs`
+for `ls`.
 """
 
 from __future__ import annotations
@@ -40,8 +42,15 @@ class Verbs(TyperGroup):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Flags first, then the commands by their panels."""
         _write_panels(formatter, _parameters(self, ctx))
-        commands = [command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name)) is not None]
-        rows = [(getattr(one, "rich_help_panel", None) or "Commands", (one.name, one.get_short_help_str(80))) for one in commands]
+        commands = [
+            command
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) is not None
+        ]
+        rows = [
+            (getattr(one, "rich_help_panel", None) or "Commands", (one.name, one.get_short_help_str(80)))
+            for one in commands
+        ]
         _write_panels(formatter, rows)
 
 
@@ -49,12 +58,16 @@ class Verb(TyperCommand):
     """A command."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, own flags, then those that are settings; of those that every command has, where they are described."""
+        """Arguments, own flags, then those that are settings; of those that every command has, where they
+        are described.
+        """
         rows = list(_parameters(self, ctx))
         _write_panels(formatter, [row for row in rows if row[0] != CONNECTION])
         if any(panel == CONNECTION for panel, _ in rows):
             with formatter.section(CONNECTION):
-                formatter.write_text("--config, --etcd, --cluster and the other flags that `tally --help` lists.")
+                formatter.write_text(
+                    "--config, --etcd, --cluster and the other flags that `tally --help` lists."
+                )
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """See the base class."""
@@ -62,7 +75,9 @@ class Verb(TyperCommand):
             return super().parse_args(ctx, args)
         except _UsageError as error:
             if getattr(error, "possibilities", None):
-                error.possibilities = difflib.get_close_matches(error.option_name, error.possibilities, 2, SIMILAR)
+                error.possibilities = difflib.get_close_matches(
+                    error.option_name, error.possibilities, 2, SIMILAR
+                )
             raise
 
 

@@ -37,12 +37,14 @@ def wait(
             autocompletion=complete_of("finished", *State),
         ),
     ] = "finished",
-    timeout: Annotated[str | None, typer.Option(help="At most this long, such as 90s or 1h; then exit 4.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="At most this long, such as 90s or 1h; then exit 4.")
+    ] = None,
 ) -> None:
     """Wait until tasks have finished, or are in a state.
 
-    A task that ended in another state is not waited for. Exit 0 when all reached the state (--for=finished: when all
-    succeeded), 1 when one ended otherwise, 4 at the time-out, 5 when there is no such task.
+    A task that ended in another state is not waited for. Exit 0 when all reached the state (--for=finished:
+    when all succeeded), 1 when one ended otherwise, 4 at the time-out, 5 when there is no such task.
     """
     limit = parse_timeout(timeout)
     target = for_.removeprefix("state=")
@@ -52,7 +54,9 @@ def wait(
 
 
 def wait_for(session: Session, names: list[str], target: str, timeout_seconds: float | None) -> None:
-    """Wait, print each task's changes, and exit as `wait` says; `target` is a state in lower case, or finished."""
+    """Wait, print each task's changes, and exit as `wait` says; `target` is a state in lower case, or
+    finished.
+    """
     waiting: dict[str, State | None] = dict.fromkeys(names)
     with _progress(len(waiting)) as show, _explaining(session.client, waiting) as changed:
 
@@ -65,9 +69,11 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
     missed = [view for view in views.values() if not _came_to(view, target)]
     if missed:
         first = missed[0]
+        told = ", ".join(f"{view.id} is {view.state}" for view in missed[:5])
         complain(
-            f"{len(missed)} of {len(views)} did not come to {'succeeded' if target == 'finished' else target}: "
-            f"{', '.join(f'{view.id} is {view.state}' for view in missed[:5])}{' …' if len(missed) > 5 else ''}",
+            f"{len(missed)} of {len(views)} did not come to"
+            f" {'succeeded' if target == 'finished' else target}: "
+            f"{told}{' …' if len(missed) > 5 else ''}",
             f"`tally describe task {first.id}` and `tally logs {first.id}` show more.",
         )
         raise typer.Exit(ERROR)
@@ -75,7 +81,8 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
 
 @contextmanager
 def _explaining(client: Client, waiting: dict[str, State | None]) -> Iterator[Callable[[], None]]:
-    """Says on stderr why the first of those that wait does, when nothing has changed for EXPLAIN_AFTER_SECONDS; once per reason.
+    """Says on stderr why the first of those that wait does, when nothing has changed for
+    EXPLAIN_AFTER_SECONDS; once per reason.
 
     Yields what to call when something has changed.
     """
@@ -122,12 +129,16 @@ def _came_to(view: TaskView, target: str) -> bool:
     if target == "finished":
         return view.state is State.SUCCEEDED
     came = view.state.lower() == target.replace("-", "")
-    return came or (view.state is State.SUCCEEDED and any(state.lower() == target for state in PASSED_BY_SUCCESS))
+    return came or (
+        view.state is State.SUCCEEDED and any(state.lower() == target for state in PASSED_BY_SUCCESS)
+    )
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
-    """Shows each change: a live count per state on a terminal when there are many tasks, else a line per change."""
+    """Shows each change: a live count per state on a terminal when there are many tasks, else a line per
+    change.
+    """
     states: dict[str, State] = {}
     if total == 1 or not sys.stdout.isatty():
         yield lambda view: _line(view, states)
@@ -143,7 +154,11 @@ def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
             states[view.id] = view.state
             counts = Counter(states.values())
             done = sum(count for state, count in counts.items() if state in FINISHED)
-            progress.update(bar, completed=done, description=", ".join(f"{n} {state}" for state, n in sorted(counts.items())))
+            progress.update(
+                bar,
+                completed=done,
+                description=", ".join(f"{n} {state}" for state, n in sorted(counts.items())),
+            )
 
         yield show
 

@@ -1,9 +1,11 @@
-"""YAML 1.2 from people and for them: texts stay what was written, fields know their lines, nothing hostile costs much.
+"""YAML 1.2 from people and for them: texts stay what was written, fields know their lines, nothing hostile
+costs much.
 
-The scalars are those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema), and a number only where it is
-written as JSON writes it: `0755`, `1_000`, `12:30`, `02134`, `0x1F`, `yes` and `2024-01-01` are texts. PyYAML's own loader
-reads them by YAML 1.1, as 493, 1000, 750, 1116, 31, true and a date. What YAML itself leaves open is refused: a key
-that is given twice, a key that is no text, tags. Merge keys (`<<`) are taken.
+The scalars are those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema), and a number
+only where it is written as JSON writes it: `0755`, `1_000`, `12:30`, `02134`, `0x1F`, `yes` and `2024-01-01`
+are texts. PyYAML's own loader reads them by YAML 1.1, as 493, 1000, 750, 1116, 31, true and a date. What YAML
+itself leaves open is refused: a key that is given twice, a key that is no text, tags. Merge keys (`<<`) are
+taken.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ import yaml
 from controller.errors import UserError
 
 MAX_DEPTH = 100  # of lists and mappings; a pod template may have half of it
-MAX_ALIASED = 100_000  # values that stand there by an alias, all in all: nine lines of aliases can name a billion
+# values that stand there by an alias, all in all: nine lines of aliases can name a billion
+MAX_ALIASED = 100_000
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,30})(?P<fraction>\.[0-9]+)?(?P<exponent>[eE][-+]?[0-9]{1,4})?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
 }
-_TAGS = {"!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}  # each as it would be without
+# each as it would be without
+_TAGS = {"!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 
 
 class Lined(dict[str, Any]):
@@ -60,7 +64,10 @@ def write_yaml(value: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML quotes texts that YAML 1.1 takes for something else; here those of YAML 1.2 (`1e3`) too. No aliases."""
+    """PyYAML quotes texts that YAML 1.1 takes for something else; here those of YAML 1.2 (`1e3`) too.
+
+    No aliases.
+    """
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # as PyYAML calls it
         """See the base class."""
@@ -108,7 +115,8 @@ class _Reader:
             self._anchors[event.anchor] = None
         value: Any
         if type(event) is yaml.ScalarEvent:
-            value = plain(event.value) if event.implicit[0] else event.value  # else in quotes, a block, or with a tag
+            # else in quotes, a block, or with a tag
+            value = plain(event.value) if event.implicit[0] else event.value
         elif type(event) is yaml.SequenceStartEvent:
             value = [self._value(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
         else:

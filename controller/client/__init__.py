@@ -6,11 +6,11 @@
         tally.submit({"id": "hello", "command": ["echo", "hello"], "resources": {"cpu": "100m"}})
         print(tally.wait(["hello"])["hello"].state)
 
-A client reads and writes etcd itself and needs no replica of the controller to be up: what it asks for waits in the store
-until one leads. Everything may be called again after an error: a submission that exists is `unchanged`, a request that is
-pending is `already requested`. Raises the errors of `controller.store.base` (StoreUnavailable after `timeout_seconds`,
-StoreDenied), InvalidField for what cannot hold, Conflict for another task of that name, NotFound for what is not there. Safe
-to use from several threads.
+A client reads and writes etcd itself and needs no replica of the controller to be up: what it asks for waits
+in the store until one leads. Everything may be called again after an error: a submission that exists is
+`unchanged`, a request that is pending is `already requested`. Raises the errors of `controller.store.base`
+(StoreUnavailable after `timeout_seconds`, StoreDenied), InvalidField for what cannot hold, Conflict for
+another task of that name, NotFound for what is not there. Safe to use from several threads.
 """
 
 from controller.client.client import Client

@@ -1,8 +1,9 @@
 """Putting a request for the leader: once, however often it has to be sent.
 
-The leader deletes a request when it acts on it, so that the request's own key cannot tell a copy that comes late from a
-new request. What tells it is the task's status: acting on a request changes that in the same transaction. So the
-transaction also compares the status with what was read before, and a copy that arrives after the leader has acted is refused.
+The leader deletes a request when it acts on it, so that the request's own key cannot tell a copy that comes
+late from a new request. What tells it is the task's status: acting on a request changes that in the same
+transaction. So the transaction also compares the status with what was read before, and a copy that arrives
+after the leader has acted is refused.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def ask(
 ) -> RequestResult | None:
     """Store the request; None when there is no such task. Raises what `read` and `commit` raise.
 
-    When the leader acted on a request of this kind between two tries, that was ours, whose answer was lost, or an equal
-    one: it is not made again.
+    When the leader acted on a request of this kind between two tries, that was ours, whose answer was lost,
+    or an equal one: it is not made again.
     """
     key, op = keys.request(task_id, request.kind), uuid.uuid4().hex
     value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
@@ -43,7 +44,9 @@ def ask(
         if steps_before is None:
             steps_before = steps
         elif any(_acts_on(step, request.kind) for step in told):
-            return RequestResult(id=task_id, outcome="already requested", message="the leader has acted on it")
+            return RequestResult(
+                id=task_id, outcome="already requested", message="the leader has acted on it"
+            )
         guards = (
             Guard(key, 0),
             Guard(task.key, task.create, on_create=True),
@@ -53,16 +56,22 @@ def ask(
         if isinstance(answer, Committed):
             return RequestResult(id=task_id, outcome="requested")
         if answer.current.get(key) is not None:
-            return RequestResult(id=task_id, outcome="already requested", message="the leader has yet to act on it")
+            return RequestResult(
+                id=task_id, outcome="already requested", message="the leader has yet to act on it"
+            )
 
 
 def _steps(item: KeyValue | None, before: int) -> tuple[int | None, list[Step]]:
-    """How many steps a status has taken (None: unreadable), and those after the first `before`, as far as they are kept."""
+    """How many steps a status has taken (None: unreadable), and those after the first `before`, as far as
+    they are kept.
+    """
     if item is None:
         return 0, []
     try:
         status, _ = codec.decode_status(item.value)
-        return status.steps, codec.decode_history(status)[-(status.steps - before) :] if status.steps > before else []
+        return status.steps, codec.decode_history(status)[
+            -(status.steps - before) :
+        ] if status.steps > before else []
     except CorruptValue:
         return None, []  # the leader leaves such a task, and so its requests, alone
 
@@ -72,5 +81,11 @@ def _acts_on(step: Step, kind: RequestKind) -> bool:
     if step.reason == "RequestIgnored":
         return step.message.startswith(f"{kind}:")
     if kind is RequestKind.CANCEL:
-        return step.event == Event.CANCEL_REQUESTED or (step.event == Event.STOP_REQUESTED and step.reason == "cancel")
-    return step.event == Event.RETRY_REQUESTED if kind is RequestKind.RETRY else step.reason == "ConfirmedStopped"
+        return step.event == Event.CANCEL_REQUESTED or (
+            step.event == Event.STOP_REQUESTED and step.reason == "cancel"
+        )
+    return (
+        step.event == Event.RETRY_REQUESTED
+        if kind is RequestKind.RETRY
+        else step.reason == "ConfirmedStopped"
+    )

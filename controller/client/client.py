@@ -51,8 +51,9 @@ FEW = 20  # tasks that are waited for are read one by one up to here, and all at
 class Client:
     """See the module's docstring.
 
-    `endpoints` are etcd's client URLs, as one text with commas or as several; `timeout_seconds` limits each call (a
-    submission waits up to SUBMIT_TIMEOUT_SECONDS). A `store` that is given is used instead, and not closed.
+    `endpoints` are etcd's client URLs, as one text with commas or as several; `timeout_seconds` limits each
+    call (a submission waits up to SUBMIT_TIMEOUT_SECONDS). A `store` that is given is used instead, and not
+    closed.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Client:
             from controller.store.etcd.gateway import GatewayOptions
             from controller.store.etcd.store import EtcdStore
 
-            options = GatewayOptions(parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file)
+            options = GatewayOptions(
+                parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file
+            )
             store = EtcdStore(options, self.clock)
         self.store = store
         self._reading = Reading(store, self.keys, self.clock, timeout_seconds)
@@ -100,7 +103,8 @@ class Client:
 
     @classmethod
     def from_config(cls, config: str | None = None) -> Self:
-        """A client as `tally` itself has one: by the environment, then by a TOML file (`config`, or as `--config` says).
+        """A client as `tally` itself has one: by the environment, then by a TOML file (`config`, or as
+        `--config` says).
 
         So it finds a `tally dev` in this folder. Raises InvalidField.
         """
@@ -119,10 +123,14 @@ class Client:
         if self._owns_store:
             self.store.close()
 
-    # -- submitting --------------------------------------------------------------------------------------------------
+    # -- submitting
+    # --------------------------------------------------------------------------------------------------
 
     def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
-        """Submit one task: `created` or `unchanged`, else raises InvalidField or Conflict. See submit_many."""
+        """Submit one task: `created` or `unchanged`, else raises InvalidField or Conflict.
+
+        See submit_many.
+        """
         [result] = self.submit_many([task], dry_run=dry_run)
         if result.outcome == "invalid":
             raise InvalidField(result.field, result.message.removeprefix(f"{result.field}: "))
@@ -137,11 +145,13 @@ class Client:
         dry_run: bool = False,
         on_result: Callable[[SubmitResult], None] | None = None,
     ) -> list[SubmitResult]:
-        """Submit tasks, about a hundred to a transaction; returns one result for each, in the order they became known.
+        """Submit tasks, about a hundred to a transaction; returns one result for each, in the order they
+        became known.
 
-        Invalid tasks and conflicts are results and keep no other from being submitted. Tasks of one transaction count as
-        submitted at the same moment. `dry_run` validates against the pools as they are, and writes nothing. When etcd
-        stays away, what `on_result` has seen is stored, and the same call again counts it as unchanged.
+        Invalid tasks and conflicts are results and keep no other from being submitted. Tasks of one
+        transaction count as submitted at the same moment. `dry_run` validates against the pools as they are,
+        and writes nothing. When etcd stays away, what `on_result` has seen is stored, and the same call again
+        counts it as unchanged.
         """
         submission = Submission(self.keys, self._pools, self.clock, self._commit_patiently)
         results = []
@@ -151,7 +161,8 @@ class Client:
                 on_result(result)
         return results
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- looking
+    # -----------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> TaskView:
         """One task. Raises NotFound."""
@@ -162,7 +173,8 @@ class Client:
     ) -> list[TaskView]:
         """The tasks that match, in the order in which they were submitted, at one revision.
 
-        `selector` is one of labels, as kubectl takes it: `team=a,tier!=test,zone in (x,y),!spot`. Raises UserError for none.
+        `selector` is one of labels, as kubectl takes it: `team=a,tier!=test,zone in (x,y),!spot`. Raises
+        UserError for none.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
         return sorted_views(self._reading.world("tasks/", "states/"), pool, wanted, terms)
@@ -188,7 +200,9 @@ class Client:
     def leader(self) -> LeaderView | None:
         """The replica that leads, None when none does."""
         item = self._stored(self.keys.leader)
-        return leader_view(Change("leader", (), item.value, item.mod, item.create) if item is not None else None)
+        return leader_view(
+            Change("leader", (), item.value, item.mod, item.create) if item is not None else None
+        )
 
     def logs(
         self,
@@ -200,53 +214,74 @@ class Client:
         engine: Engine | None = None,
         options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
-        """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or `stop` is set.
+        """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or
+        `stop` is set.
 
-        `engine` None is the process engine of the registered replicas, which keeps output in the state folder of its machine:
-        then this works on that machine only. Raises NotFound, EngineError, and UserError where no output can be read from here.
+        `engine` None is the process engine of the registered replicas, which keeps output in the state folder
+        of its machine: then this works on that machine only. Raises NotFound, EngineError, and UserError
+        where no output can be read from here.
         """
         number = self.get(task_id).attempt if attempt is None else attempt
         if number < 1:
-            raise NotFound(f"task {task_id!r} has not started yet, so that it has no output: see `tally explain {task_id}`")
+            raise NotFound(
+                f"task {task_id!r} has not started yet, so that it has no output: see `tally explain"
+                f" {task_id}`"
+            )
         engine = engine if engine is not None else self.engine()
         if engine is None:
-            raise UserError("no replica is registered whose engine keeps output that can be read from here: give --state-dir")
+            raise UserError(
+                "no replica is registered whose engine keeps output that can be read from here: give"
+                " --state-dir"
+            )
         try:
             return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop, options=options)
         except AttemptUnknown as error:
-            raise NotFound(f"{error}: it never started, or was removed, by its stop or after its retention") from error
+            raise NotFound(
+                f"{error}: it never started, or was removed, by its stop or after its retention"
+            ) from error
 
     def kept_log(self, task_id: str) -> KeptLog | None:
-        """The end of the output of the task's last attempt that ended, where `keep_logs` has it kept. Raises CorruptValue."""
+        """The end of the output of the task's last attempt that ended, where `keep_logs` has it kept.
+
+        Raises CorruptValue.
+        """
         return self._reading.kept_log(task_id)
 
     def engine(self, state_dir: Path | None = None) -> Engine | None:
-        """The engine that the registered replicas use, opened for reading; None when none is registered that can be.
+        """The engine that the registered replicas use, opened for reading; None when none is registered that
+        can be.
 
-        `state_dir` names the process engine's folder, instead of what the replicas say. Raises UserError when it is on
-        another machine, EngineUnavailable when it cannot be used.
+        `state_dir` names the process engine's folder, instead of what the replicas say. Raises UserError when
+        it is on another machine, EngineUnavailable when it cannot be used.
         """
         from controller.engine.process.engine import ProcessEngine
 
         if state_dir is None:
             known = by_engine(self.replicas())
-            replica = next((r for r in known if r.engine.get("name") == "process" and r.engine.get("state_dir")), None)
+            replica = next(
+                (r for r in known if r.engine.get("name") == "process" and r.engine.get("state_dir")), None
+            )
             if replica is None:
                 return None
             state_dir = Path(str(replica.engine["state_dir"]))
             if replica.host not in ("", socket.gethostname()):
-                raise UserError(f"the replicas run attempts in {state_dir} on {replica.host}: call this there")
+                raise UserError(
+                    f"the replicas run attempts in {state_dir} on {replica.host}: call this there"
+                )
         engine = ProcessEngine(state_dir, self.keys.cluster, self.clock, make=False)
         self.bind(engine)
         return engine
 
     def bind(self, engine: Engine) -> None:
-        """Let the engine show what is this installation's, and nothing else that has the cluster's name there."""
+        """Let the engine show what is this installation's, and nothing else that has the cluster's name
+        there.
+        """
         installation = self._reading.world("installation").installation
         if installation is not None:
             engine.bind(installation)
 
-    # -- waiting -----------------------------------------------------------------------------------------------------
+    # -- waiting
+    # -----------------------------------------------------------------------------------------------------
 
     def wait(
         self,
@@ -256,18 +291,23 @@ class Client:
         timeout_seconds: float | None = None,
         on_change: Callable[[TaskView], None] | None = None,
     ) -> dict[str, TaskView]:
-        """Wait until each task is in the state `for_` (any case), or has finished otherwise: what has ended never gets there.
+        """Wait until each task is in the state `for_` (any case), or has finished otherwise: what has ended
+        never gets there.
 
-        A task for which a retry was asked since it ended has not finished. Returns the tasks as they came to it; the caller
-        looks at their states. An etcd that restarts does not end the wait. Raises NotFound for a task that is not there or is
-        removed meanwhile, Still when the time is over.
+        A task for which a retry was asked since it ended has not finished. Returns the tasks as they came to
+        it; the caller looks at their states. An etcd that restarts does not end the wait. Raises NotFound for
+        a task that is not there or is removed meanwhile, Still when the time is over.
         """
         target = None if for_ == "finished" else parse_state(for_)
         waiting = dict.fromkeys(task_ids)
         views: dict[str, TaskView] = {}
         prefix = self.keys.state(next(iter(waiting))) if len(waiting) == 1 else self.keys.state("")
         few = len(waiting) <= FEW
-        load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.world("tasks/", "states/", "requests/"))
+        load = (
+            (lambda: self._reading.tasks(*waiting))
+            if few
+            else (lambda: self._reading.world("tasks/", "states/", "requests/"))
+        )
         for world, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
                 view = self._found(world, task_id)
@@ -289,47 +329,75 @@ class Client:
         selector: str = "",
         task_id: str = "",
     ) -> Iterator[list[TaskView]]:
-        """The tasks that match as `tasks` has it, all at first and then those that changed, until the iterator is closed."""
+        """The tasks that match as `tasks` has it, all at first and then those that changed, until the
+        iterator is closed.
+        """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.world("tasks/", "states/"))
+        load = (
+            (lambda: self._reading.tasks(task_id))
+            if task_id
+            else (lambda: self._reading.world("tasks/", "states/"))
+        )
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for world, changed in self._reading.follow(load, prefix, None):
-            yield sorted_views(world, pool, wanted, terms, changed if changed is None or not task_id else {task_id})
+            yield sorted_views(
+                world, pool, wanted, terms, changed if changed is None or not task_id else {task_id}
+            )
 
-    # -- asking the leader -------------------------------------------------------------------------------------------
+    # -- asking the leader
+    # -------------------------------------------------------------------------------------------
 
     def cancel(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """Ask for a task to be cancelled. One that has finished is left as it is (`already finished`). Raises NotFound."""
+        """Ask for a task to be cancelled.
+
+        One that has finished is left as it is (`already finished`). Raises NotFound.
+        """
         view = self.get(task_id)
         if view.finished:
-            return RequestResult(id=task_id, outcome="already finished", message=f"{task_id} is {view.state} already")
+            return RequestResult(
+                id=task_id, outcome="already finished", message=f"{task_id} is {view.state} already"
+            )
         return self._request(RequestKind.CANCEL, task_id, reason)
 
     def retry(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """Ask for another attempt at a Failed or Cancelled task. Raises NotFound, and UserError for one in another state."""
+        """Ask for another attempt at a Failed or Cancelled task.
+
+        Raises NotFound, and UserError for one in another state.
+        """
         view = self.get(task_id)
         if view.state is State.SUCCEEDED:
-            raise UserError(f"{task_id} is Succeeded, and what has succeeded is not run again: submit it under another name")
+            raise UserError(
+                f"{task_id} is Succeeded, and what has succeeded is not run again: submit it under another"
+                " name"
+            )
         if not view.finished and not (view.status is not None and view.status.cancelling):
             raise UserError(
-                f"{task_id} is {view.state}: only a Failed or Cancelled task can be retried; see `tally explain {task_id}`"
+                f"{task_id} is {view.state}: only a Failed or Cancelled task can be retried; see `tally"
+                f" explain {task_id}`"
             )
         return self._request(RequestKind.RETRY, task_id, reason)
 
     def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """An operator's word that the lost attempt of a task no longer runs: its resources are released, and it may be retried.
+        """An operator's word that the lost attempt of a task no longer runs: its resources are released, and
+        it may be retried.
 
-        If the word is wrong, two attempts may run at the same time. Raises NotFound, and UserError when it is not lost.
+        If the word is wrong, two attempts may run at the same time. Raises NotFound, and UserError when it is
+        not lost.
         """
         view = self.get(task_id)
         if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
-            raise UserError(f"{task_id} is {view.state} and neither lost nor being stopped: there is nothing to confirm")
+            raise UserError(
+                f"{task_id} is {view.state} and neither lost nor being stopped: there is nothing to confirm"
+            )
         return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt)
 
     def step_down(self) -> LeaderView:
-        """Take the leadership from whoever has it, so that a replica is elected anew; returns who had it. Raises NotFound.
+        """Take the leadership from whoever has it, so that a replica is elected anew; returns who had it.
 
-        Deletes the leader's key, if it still is that term's: the leader's next write fails its fence, and its watch tells it.
+        Raises NotFound.
+
+        Deletes the leader's key, if it still is that term's: the leader's next write fails its fence, and its
+        watch tells it.
         """
         leader = self.leader()
         if leader is None:
@@ -346,22 +414,32 @@ class Client:
             raise self._no_task(task_id)
         return result
 
-    # -- pools -------------------------------------------------------------------------------------------------------
+    # -- pools
+    # -------------------------------------------------------------------------------------------------------
 
     def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
-        """Create a pool, or replace its definition as a whole: what is left out becomes the default. Raises InvalidField."""
+        """Create a pool, or replace its definition as a whole: what is left out becomes the default.
+
+        Raises InvalidField.
+        """
         pool, outcome = apply_pool(self._stored, self._commit, self.keys, definition)
         return ApplyResult(name=pool.name, outcome=outcome, message=self._overcommit(pool))
 
     def delete_pool(self, name: str) -> None:
-        """Remove a pool's definition: what runs goes on, what waits waits until there is one again. Raises NotFound."""
+        """Remove a pool's definition: what runs goes on, what waits waits until there is one again.
+
+        Raises NotFound.
+        """
         delete_pool(self._stored, self._commit, self.keys, name)
 
     def _overcommit(self, pool: Pool) -> str:
         held = self._reading.world("ledgers/").ledger(pool.name).held
         over = ", ".join(held.exceeding(pool.capacity))
         return (
-            f"more is held than this capacity has ({over}: {held} held): nothing is admitted until enough has ended" if over else ""
+            f"more is held than this capacity has ({over}: {held} held): nothing is admitted until enough has"
+            " ended"
+            if over
+            else ""
         )
 
     def _found(self, world: World, task_id: str) -> TaskView:
@@ -371,7 +449,9 @@ class Client:
         return view
 
     def _no_task(self, task_id: str) -> NotFound:
-        return NotFound(f"there is no task {task_id!r} in cluster {self.keys.cluster!r}: see `tally get tasks`")
+        return NotFound(
+            f"there is no task {task_id!r} in cluster {self.keys.cluster!r}: see `tally get tasks`"
+        )
 
     def _stored_tasks(self, keys: Collection[str]) -> dict[str, KeyValue]:
         if len(keys) <= FEW:
@@ -386,7 +466,9 @@ class Client:
         return self.store.commit(transaction, deadline=self._reading.deadline())
 
     def _commit_patiently(self, transaction: Transaction) -> Committed | Refused:
-        return self.store.commit(transaction, deadline=self.clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self._timeout_seconds))
+        return self.store.commit(
+            transaction, deadline=self.clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self._timeout_seconds)
+        )
 
 
 def requester() -> str:

@@ -17,7 +17,9 @@ class Conflict(UserError):
 
 
 class Still(TallyError):
-    """The time is over, and these tasks have not come to what was waited for; `views` has all as they stood last."""
+    """The time is over, and these tasks have not come to what was waited for; `views` has all as they
+    stood last.
+    """
 
     def __init__(self, waiting: Sequence[str], views: dict[str, TaskView]) -> None:
         shown = ", ".join(f"{task_id}{_as_it_stands(views.get(task_id))}" for task_id in waiting[:5])

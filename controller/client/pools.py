@@ -21,7 +21,10 @@ Commit = Callable[[Transaction], Committed | Refused]
 def apply_pool(
     read: Read, commit: Commit, keys: Keys, definition: Mapping[str, Any] | Pool
 ) -> tuple[Pool, Literal["created", "configured", "unchanged"]]:
-    """Create the pool, or replace its definition as a whole. Raises InvalidField, and what `read` and `commit` raise."""
+    """Create the pool, or replace its definition as a whole.
+
+    Raises InvalidField, and what `read` and `commit` raise.
+    """
     pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
     key, op = keys.pool(pool.name), uuid.uuid4().hex
     while True:
@@ -32,11 +35,15 @@ def apply_pool(
                 if codec.decode_pool(pool.name, item.value) == pool:
                     return pool, "unchanged"
                 stored = codec.decode_mapping(item.value)
-                unknown = {name: value for name, value in stored.items() if name not in Pool.__struct_fields__}
+                unknown = {
+                    name: value for name, value in stored.items() if name not in Pool.__struct_fields__
+                }
             except CorruptValue:
                 pass  # this definition takes the place of what cannot be read
         value = codec.encode({**unknown, **codec.decode_mapping(codec.encode_pool(pool, op))})
-        answer = commit(Transaction((Guard(key, item.mod if item is not None else 0),), (Put(key, value),), op))
+        answer = commit(
+            Transaction((Guard(key, item.mod if item is not None else 0),), (Put(key, value),), op)
+        )
         if isinstance(answer, Committed):
             return pool, "configured" if item is not None else "created"
 
@@ -48,5 +55,7 @@ def delete_pool(read: Read, commit: Commit, keys: Keys, name: str) -> None:
         item = read(key)
         if item is None:
             raise NotFound(f"there is no pool {name!r} in cluster {keys.cluster!r}: see `tally get pools`")
-        if isinstance(commit(Transaction((Guard(key, item.mod),), (Delete(key),), uuid.uuid4().hex)), Committed):
+        if isinstance(
+            commit(Transaction((Guard(key, item.mod),), (Delete(key),), uuid.uuid4().hex)), Committed
+        ):
             return

@@ -42,7 +42,9 @@ class Reading:
             revision = 0
             try:
                 for part in parts:
-                    snapshot = self._store.load(self._keys.prefix + part, deadline=self.deadline(), revision=revision)
+                    snapshot = self._store.load(
+                        self._keys.prefix + part, deadline=self.deadline(), revision=revision
+                    )
                     revision = snapshot.revision
                     items += snapshot.items
             except Compacted:
@@ -53,11 +55,14 @@ class Reading:
             return world
 
     def tasks(self, *task_ids: str) -> World:
-        """These tasks' records, without reading all others'; `revision` is one that none of them is older than."""
+        """These tasks' records, without reading all others'; `revision` is one that none of them is older
+        than.
+        """
         world, revision = World(), 0
         for task_id in task_ids:
             parse_name(task_id, "id", "a task id")
-            # In this order a task that is removed meanwhile is seen as it was or not at all, and never as Created.
+            # In this order a task that is removed meanwhile is seen as it was or not at all, and never as
+            # Created.
             snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
             revision = revision or snapshot.revision
             for change in changes_of(self._keys, snapshot.items):
@@ -71,25 +76,35 @@ class Reading:
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         """As `Client.kept_log`."""
-        item, _ = self._store.get(self._keys.log(parse_name(task_id, "id", "a task id")), deadline=self.deadline())
+        item, _ = self._store.get(
+            self._keys.log(parse_name(task_id, "id", "a task id")), deadline=self.deadline()
+        )
         return kept_log.decode(item.value) if item is not None else None
 
     def follow(
         self, load: Callable[[], World], prefix: str, timeout_seconds: float | None
     ) -> Iterator[tuple[World, set[str] | None]]:
-        """The model that `load` gives, kept current by a watch on `prefix`; with each step the tasks that changed (None: all)."""
+        """The model that `load` gives, kept current by a watch on `prefix`; with each step the tasks that
+        changed (None: all).
+        """
         until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
         while True:
             world = load()
             yield world, None
             watch = self._store.watch(prefix, after=world.revision, silence_seconds=WATCH_SILENCE_SECONDS)
-            timer = None if until is None else threading.Timer(max(0.0, until - self._clock.boottime()), watch.close)
+            timer = (
+                None
+                if until is None
+                else threading.Timer(max(0.0, until - self._clock.boottime()), watch.close)
+            )
             if timer is not None:
                 timer.name, timer.daemon = "client-wait-timeout", True
                 timer.start()
             try:
                 for batch in watch:
-                    changes = [to_change(self._keys, event.key, event.item, event.mod) for event in batch.events]
+                    changes = [
+                        to_change(self._keys, event.key, event.item, event.mod) for event in batch.events
+                    ]
                     applied = [change for change in changes if world.apply(change)]
                     world.advance_revision(batch.revision)
                     ids = {change.names[0] for change in applied if change.kind in ("tasks", "states")}
@@ -106,7 +121,10 @@ class Reading:
 
 
 def parse_state(text: str) -> State:
-    """A state from a user's word, in any case and with or without hyphens. Raises UserError that lists the states."""
+    """A state from a user's word, in any case and with or without hyphens.
+
+    Raises UserError that lists the states.
+    """
     wanted = text.replace("-", "").replace("_", "").lower()
     for state in State:
         if state.lower() == wanted:
@@ -115,7 +133,9 @@ def parse_state(text: str) -> State:
 
 
 def is_asked_again(world: World, task_id: str) -> bool:
-    """Whether a retry of the task was asked for after its last step, so that the leader has not taken it up yet."""
+    """Whether a retry of the task was asked for after its last step, so that the leader has not taken it
+    up yet.
+    """
     task = world.tasks.get(task_id)
     asked = task.requests.get(RequestKind.RETRY) if task is not None else None
     return task is not None and asked is not None and asked[1] > task.status_mod
@@ -132,7 +152,9 @@ def sorted_views(
 ) -> list[TaskView]:
     """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
     views = []
-    tasks = (world.tasks[task_id] for task_id in (world.tasks if only is None else only) if task_id in world.tasks)
+    tasks = (
+        world.tasks[task_id] for task_id in (world.tasks if only is None else only) if task_id in world.tasks
+    )
     for task in sorted(tasks, key=lambda task: (task.spec_create, task.id)):
         if (pool and task.pool != pool) or (state is not None and task.state is not state):
             continue

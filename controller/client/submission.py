@@ -1,11 +1,13 @@
 """Submitting: what a user gave becomes stored specs, once each, many to a transaction.
 
-A task is created under the guard that neither its spec nor a status of its name exists, so submitting the same again never
-makes a second one: the answer is `unchanged` when the content is the same, `conflict` when it is not. A batch in which some
-exist is refused whole by etcd; those are judged from what the refusal shows, and the others are sent again.
+A task is created under the guard that neither its spec nor a status of its name exists, so submitting the
+same again never makes a second one: the answer is `unchanged` when the content is the same, `conflict` when
+it is not. A batch in which some exist is refused whole by etcd; those are judged from what the refusal shows,
+and the others are sent again.
 
-Each is checked against its pool as it was read last, and created under the guard that the pool is still that one: a client
-that submits often needs one request for each batch, and no task is stored that was checked against a pool of the past.
+Each is checked against its pool as it was read last, and created under the guard that the pool is still that
+one: a client that submits often needs one request for each batch, and no task is stored that was checked
+against a pool of the past.
 """
 
 from __future__ import annotations
@@ -25,26 +27,40 @@ from controller.core.model.task import Pool, Spec
 from controller.core.model.validation import parse_spec
 from controller.core.planning.reasons import unknown_reasons
 from controller.errors import CorruptValue, InvalidField
-from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Guard, KeyValue, Put, Refused, Transaction
+from controller.store.base import (
+    MAX_OPERATIONS,
+    MAX_REQUEST_BYTES,
+    Committed,
+    Guard,
+    KeyValue,
+    Put,
+    Refused,
+    Transaction,
+)
 from controller.store.keys import Keys
 
 Outcome = Literal["created", "unchanged", "conflict", "invalid"]
 
-FALLBACK_RESOURCES = Vector({"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")})
-"""What a task holds, of what its pool has, when neither it nor its pool's `default_resources` names any resource."""
+FALLBACK_RESOURCES = Vector(
+    {"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")}
+)
+"""What a task holds, of what its pool has, when neither it nor its pool's `default_resources` names any
+resource.
+"""
 
 
 _LEFT_BEHIND = (
-    "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again once the leader has "
-    "removed that, or take another name"
+    "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again once"
+    " the leader has removed that, or take another name"
 )
 
 
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one submitted task; `message` says why when it is neither created nor unchanged, else it is a warning.
+    """What became of one submitted task; `message` says why when it is neither created nor unchanged, else it
+    is a warning.
 
-    `index` is its place in what was given, from 0; `field` the path of the field that `message` begins with, such as
-    `retry.rules[0]`.
+    `index` is its place in what was given, from 0; `field` the path of the field that `message` begins with,
+    such as `retry.rules[0]`.
     """
 
     id: str
@@ -81,7 +97,9 @@ class Prepared(NamedTuple):
             return SubmitResult(id=self.spec.id, outcome=outcome, message=message, index=self.position)
         doubts = list(unknown_reasons(self.spec.retry))
         warning, field = "; ".join(map(": ".join, doubts)), doubts[0][0] if doubts else ""
-        return SubmitResult(id=self.spec.id, outcome=outcome, message=warning, index=self.position, field=field)
+        return SubmitResult(
+            id=self.spec.id, outcome=outcome, message=warning, index=self.position, field=field
+        )
 
 
 class KnownPools:
@@ -102,7 +120,8 @@ class KnownPools:
 
 
 def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:
-    """Validate what a user gave (a mapping or a Spec), and fill in the resources that its pool gives by default.
+    """Validate what a user gave (a mapping or a Spec), and fill in the resources that its pool gives by
+    default.
 
     Raises InvalidField for anything invalid, an unknown pool, and requests that the pool could never satisfy.
     """
@@ -122,12 +141,16 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
 def _defaults(named: frozenset[str], pool: Pool) -> Vector:
     defaults = pool.default_resources
     if not named and not defaults:
-        defaults = Vector({name: amount for name, amount in FALLBACK_RESOURCES.items() if name in pool.capacity})
+        defaults = Vector(
+            {name: amount for name, amount in FALLBACK_RESOURCES.items() if name in pool.capacity}
+        )
     return Vector({name: amount for name, amount in defaults.items() if name not in named})
 
 
 def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
-    """Whether the stored task is the one that was submitted; resources that nobody named, then or now, are not compared."""
+    """Whether the stored task is the one that was submitted; resources that nobody named, then or now, are
+    not compared.
+    """
     task_id = new.spec.id
     filled_in = None
     try:
@@ -143,7 +166,11 @@ def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
     same_named = all(fresh.resources.get(name) == old.resources.get(name) for name in named)
     if same_named and msgspec.structs.replace(fresh, resources=old.resources) == old:
         return new.result("unchanged")
-    differing = [name for name in Spec.__struct_fields__ if name != "resources" and getattr(fresh, name) != getattr(old, name)]
+    differing = [
+        name
+        for name in Spec.__struct_fields__
+        if name != "resources" and getattr(fresh, name) != getattr(old, name)
+    ]
     differing += [] if same_named else ["resources"]
     why = f"a task {task_id} exists with another spec (it differs in {', '.join(differing)})"
     return new.result("conflict", f"{why}: specs never change, so take another name")
@@ -155,7 +182,9 @@ class Submission:
     `commit` is the client's, which waits out an unavailable store up to its own time limit.
     """
 
-    def __init__(self, keys: Keys, pools: KnownPools, clock: Clock, commit: Callable[[Transaction], Any]) -> None:
+    def __init__(
+        self, keys: Keys, pools: KnownPools, clock: Clock, commit: Callable[[Transaction], Any]
+    ) -> None:
         self._keys = keys
         self._pools = pools
         self._refreshed = False  # since this run began
@@ -163,7 +192,9 @@ class Submission:
         self._commit = commit
 
     def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
-        """Submit each task; invalid ones and conflicts are results, and never keep others from being submitted."""
+        """Submit each task; invalid ones and conflicts are results, and never keep others from being
+        submitted.
+        """
         batch: dict[str, Prepared] = {}
         pools: set[str] = set()  # each is compared
         size = 0
@@ -175,7 +206,9 @@ class Submission:
             task_id = prepared.spec.id
             bytes_needed = 3 * len(self._keys.task(task_id)) + 256 + len(codec.encode(prepared.spec))
             operations = 2 * (len(batch) + 1) + len(pools | {prepared.spec.pool})
-            if batch and (task_id in batch or operations > MAX_OPERATIONS or size + bytes_needed > MAX_REQUEST_BYTES):
+            if batch and (
+                task_id in batch or operations > MAX_OPERATIONS or size + bytes_needed > MAX_REQUEST_BYTES
+            ):
                 yield from self._create(batch)
                 batch, pools, size = {}, set(), 0
             batch[task_id] = prepared
@@ -183,7 +216,9 @@ class Submission:
             size += bytes_needed
         yield from self._create(batch)
 
-    def dry_run(self, tasks: Iterable[object], read: Callable[[Collection[str]], Mapping[str, KeyValue]]) -> Iterator[SubmitResult]:
+    def dry_run(
+        self, tasks: Iterable[object], read: Callable[[Collection[str]], Mapping[str, KeyValue]]
+    ) -> Iterator[SubmitResult]:
         """What `run` would answer now; `read` gives what is stored at keys. Writes nothing."""
         self._refresh()
         checked = [self._check(raw, index) for index, raw in enumerate(tasks)]
@@ -212,7 +247,9 @@ class Submission:
                 return self._check(raw, index)
             task_id = raw.get("id") if isinstance(raw, Mapping) else raw.id if isinstance(raw, Spec) else None
             shown = task_id if isinstance(task_id, str) else ""
-            return SubmitResult(id=shown, outcome="invalid", message=str(error), index=index, field=error.field)
+            return SubmitResult(
+                id=shown, outcome="invalid", message=str(error), index=index, field=error.field
+            )
 
     def _create(self, batch: dict[str, Prepared]) -> Iterator[SubmitResult]:
         while batch:
@@ -226,11 +263,18 @@ class Submission:
                     yield compare(batch.pop(task_id), stored)
                 elif answer.current.get(self._keys.state(task_id)) is not None:
                     yield batch.pop(task_id).result("conflict", _LEFT_BEHIND.format(task_id))
-            if any(self._mod_in(answer, prepared.spec.pool) != prepared.pool_mod for prepared in batch.values()):
+            if any(
+                self._mod_in(answer, prepared.spec.pool) != prepared.pool_mod for prepared in batch.values()
+            ):
                 self._refresh()
-                again = {task_id: self._check(prepared.raw, prepared.position) for task_id, prepared in batch.items()}
+                again = {
+                    task_id: self._check(prepared.raw, prepared.position)
+                    for task_id, prepared in batch.items()
+                }
                 yield from (result for result in again.values() if isinstance(result, SubmitResult))
-                batch = {task_id: prepared for task_id, prepared in again.items() if isinstance(prepared, Prepared)}
+                batch = {
+                    task_id: prepared for task_id, prepared in again.items() if isinstance(prepared, Prepared)
+                }
 
     def _mod_in(self, refused: Refused, pool: str) -> int:
         found = refused.current.get(self._keys.pool(pool))
@@ -238,7 +282,8 @@ class Submission:
 
     def _creation(self, batch: Mapping[str, Prepared]) -> Transaction:
         op, now = uuid.uuid4().hex, self._clock.now()
-        pools: dict[str, int] = {}  # as the first that was checked saw them: a newer one for the others is found by the refusal
+        # as the first that was checked saw them: a newer one for the others is found by the refusal
+        pools: dict[str, int] = {}
         for prepared in batch.values():
             pools.setdefault(prepared.spec.pool, prepared.pool_mod)
         return Transaction(
@@ -248,7 +293,11 @@ class Submission:
                 *(Guard(self._keys.state(task_id), 0) for task_id in batch),
                 *(Guard(self._keys.pool(name), mod) for name, mod in pools.items()),
             ),
-            # A microsecond apart: what one transaction creates has one revision, and keeps the order in which it was given.
-            writes=tuple(Put(self._keys.task(p.spec.id), p.encode(now + n * 1e-6, op)) for n, p in enumerate(batch.values())),
+            # A microsecond apart: what one transaction creates has one revision, and keeps the order in which
+            # it was given.
+            writes=tuple(
+                Put(self._keys.task(p.spec.id), p.encode(now + n * 1e-6, op))
+                for n, p in enumerate(batch.values())
+            ),
             op=op,
         )

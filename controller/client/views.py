@@ -1,4 +1,6 @@
-"""What a user sees of the installation: frozen values made from the model, for the client library and the command line."""
+"""What a user sees of the installation: frozen values made from the model, for the client library and the
+command line.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ V = TypeVar("V", bound=msgspec.Struct)
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as it stands in the store. Times are seconds since the Unix epoch, None for what has not happened."""
+    """A task as it stands in the store.
+
+    Times are seconds since the Unix epoch, None for what has not happened.
+    """
 
     id: str
     pool: str
@@ -60,13 +65,16 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool: what it has, what is held of it, and what is left (below zero when its capacity was lowered while in use)."""
+    """A pool: what it has, what is held of it, and what is left (below zero when its capacity was lowered
+    while in use).
+    """
 
     name: str
     capacity: Vector = ZERO
     held: Vector = ZERO
     free: Vector = ZERO
-    definition: Pool | None = None  # None: tasks draw on a pool that is not there (any more), or that cannot be read
+    # None: tasks draw on a pool that is not there (any more), or that cannot be read
+    definition: Pool | None = None
     problem: str = ""
     counts: dict[str, int] = {}  # state → tasks, where the tasks were read too
 
@@ -77,7 +85,10 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica as it registered itself. `engine` holds the engine's name and its options, such as `state_dir`."""
+    """A replica as it registered itself.
+
+    `engine` holds the engine's name and its options, such as `state_dir`.
+    """
 
     id: str
     instance: str = ""
@@ -89,29 +100,39 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, Any] = {}
     started_at: float = 0.0
     applied_revision: int = 0
-    at: float = 0.0  # when it wrote this, by its own clock; it does once a heartbeat. 0: an older version, which does not say
+    # when it wrote this, by its own clock; it does once a heartbeat. 0: an older version, which does not say
+    at: float = 0.0
     heartbeat_seconds: float = HEARTBEAT_SECONDS
     engine_answers: bool | None = None  # None: it does not lead, and so does not ask
     engine_age_seconds: float | None = None  # since the engine answered it, when it wrote this
-    engine_problem: str = ""  # why it does not campaign: its engine is not the recorded one, or has not told yet
+    # why it does not campaign: its engine is not the recorded one, or has not told yet
+    engine_problem: str = ""
 
     def age_seconds(self, now: float) -> float | None:
         """Seconds since it was last heard of, by its clock and `now`; None when it does not say."""
         return max(0.0, now - self.at) if self.at else None
 
     def freshness(self, now: float) -> Freshness:
-        """What that age means. A replica that does not say is taken to be there: its registration has not expired."""
+        """What that age means.
+
+        A replica that does not say is taken to be there: its registration has not expired.
+        """
         age = self.age_seconds(now)
         return Rule.of(self.heartbeat_seconds).replica.judge(age) if age is not None else Freshness.FRESH
 
 
 def by_engine(replicas: Iterable[ReplicaView]) -> list[ReplicaView]:
-    """The replica first whose engine is the recorded one most surely: the leader, then those that know of no difference."""
+    """The replica first whose engine is the recorded one most surely: the leader, then those that know of
+    no difference.
+    """
     return sorted(replicas, key=lambda replica: (replica.role != "leader", bool(replica.engine_problem)))
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
-    """The replica that leads. `term` fences its writes; `epoch` counts terms, and survives a restore from a backup."""
+    """The replica that leads.
+
+    `term` fences its writes; `epoch` counts terms, and survives a restore from a backup.
+    """
 
     id: str
     term: int
@@ -123,7 +144,9 @@ class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a request: it is stored for the leader, an equal one waits already, or there is nothing left to do."""
+    """What became of a request: it is stored for the leader, an equal one waits already, or there is
+    nothing left to do.
+    """
 
     id: str
     outcome: Literal["requested", "already requested", "already finished"]
@@ -160,7 +183,9 @@ def task_view(world: World, task_id: str) -> TaskView | None:
 
 
 def _problem(world: World, task: Task) -> str:
-    broken = [f"{kind}/{task.id}: {world.quarantine.get((kind, (task.id,)), '')}" for kind in sorted(task.frozen)]
+    broken = [
+        f"{kind}/{task.id}: {world.quarantine.get((kind, (task.id,)), '')}" for kind in sorted(task.frozen)
+    ]
     return "; ".join(filter(None, [task.spec_error, *broken]))
 
 
@@ -206,7 +231,9 @@ def leader_view(change: Change | None) -> LeaderView | None:
 
 
 def _lenient(kind: type[V], value: dict[str, Any]) -> V:
-    """A view of what a replica wrote of itself; a value that is not as this version knows it is left out, not an error."""
+    """A view of what a replica wrote of itself; a value that is not as this version knows it is left out,
+    not an error.
+    """
     fields = {}
     for info in msgspec.structs.fields(kind):
         if info.encode_name in value:

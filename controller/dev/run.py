@@ -34,12 +34,20 @@ def sample_tasks(image: str = "") -> list[dict[str, object]]:
     They have the same names in each run, so that they are there once.
     """
     shell = ["sh", "-c"]
-    flaky = 'if [ "$TALLY_ATTEMPT" = 1 ]; then echo "first attempt fails"; exit 1; fi; echo "attempt $TALLY_ATTEMPT succeeds"'
+    flaky = (
+        'if [ "$TALLY_ATTEMPT" = 1 ]; then echo "first attempt fails"; exit 1; fi; echo "attempt'
+        ' $TALLY_ATTEMPT succeeds"'
+    )
     tasks: list[dict[str, object]] = [
-        {"id": f"sample-count-{n}", "command": [*shell, f"for i in 1 2 3 4; do echo {n}: $i; sleep 1; done"]} for n in range(1, 7)
+        {"id": f"sample-count-{n}", "command": [*shell, f"for i in 1 2 3 4; do echo {n}: $i; sleep 1; done"]}
+        for n in range(1, 7)
     ]
     tasks += [
-        {"id": "sample-flaky", "command": [*shell, flaky], "retry": {"max_attempts": 3, "backoff_seconds": 2}},
+        {
+            "id": "sample-flaky",
+            "command": [*shell, flaky],
+            "retry": {"max_attempts": 3, "backoff_seconds": 2},
+        },
         {"id": "sample-failing", "command": [*shell, "echo 'this one always fails' >&2; exit 7"]},
         {"id": "sample-overdue", "command": ["sleep", "60"], "deadlines": {"run": "5s"}, "grace_seconds": 1},
         {"id": "sample-urgent", "command": ["echo", "first in the queue"], "priority": 100},
@@ -52,13 +60,16 @@ def _check_recorded_engine(client: Client, options: DevOptions) -> None:
     item, _ = client.store.get(client.keys.engine, deadline=client.clock.boottime() + STOP_SECONDS)
     recorded = decode_engine(item.value).engine.name if item is not None else options.engine
     if recorded != options.engine:
-        raise DevError(f"{options.data_dir} is of engine {recorded}: choose another --data-dir for {options.engine}")
+        raise DevError(
+            f"{options.data_dir} is of engine {recorded}: choose another --data-dir for {options.engine}"
+        )
 
 
 def run_dev(options: DevOptions) -> int:
     """Run a local cluster in the foreground until Ctrl-C or SIGTERM; returns the exit code.
 
-    Raises DevError and EtcdFailed with what to do: ports in use, a data directory of another version or in use.
+    Raises DevError and EtcdFailed with what to do: ports in use, a data directory of another version or in
+    use.
     """
     cluster = LocalCluster(options)
     with _interruptible(cluster):
@@ -84,7 +95,9 @@ def run_dev(options: DevOptions) -> int:
 
 
 def _next_run(data_dir: Path) -> int:
-    """Counts the runs on this data directory, so that what is printed to be tried has a new name each time."""
+    """Counts the runs on this data directory, so that what is printed to be tried has a new name each
+    time.
+    """
     counter = data_dir / "runs"
     run = int(counter.read_text()) + 1 if counter.exists() and counter.read_text().strip().isdigit() else 1
     counter.write_text(f"{run}\n")
@@ -93,7 +106,10 @@ def _next_run(data_dir: Path) -> int:
 
 @contextmanager
 def _interruptible(cluster: LocalCluster) -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does. What Python swallows is not lost: in a destructor, or as a child is made."""
+    """SIGTERM ends the command as Ctrl-C does.
+
+    What Python swallows is not lost: in a destructor, or as a child is made.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         cluster.is_told_to_stop = True

@@ -52,7 +52,9 @@ class DevView:
         self._leader = ""
         self._inbox = Inbox()
         self._store = EtcdStore(GatewayOptions((cluster.endpoint,), **cluster.client_files), cluster.clock)
-        self._follower = Follower(self._store, Keys(CLUSTER), cluster.clock, self._inbox, silence_seconds=10.0)
+        self._follower = Follower(
+            self._store, Keys(CLUSTER), cluster.clock, self._inbox, silence_seconds=10.0
+        )
         self._follower.start()
 
     def close(self) -> None:
@@ -65,7 +67,9 @@ class DevView:
         lines = [f"{replica.name} died; it is started again" for replica in self.cluster.tend()]
         for message in self._inbox.take(REFRESH_SECONDS):
             if isinstance(message, Loaded):
-                self.world.load(message.changes, message.revision, is_first=message.is_first, is_last=message.is_last)
+                self.world.load(
+                    message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
+                )
             elif isinstance(message, Changed):
                 for change in message.changes:
                     self.world.apply(change)
@@ -93,7 +97,11 @@ class DevView:
         if before == now:
             return ""
         attempt = f" (attempt {task.attempt})" if task.attempt > 1 else ""
-        reason = f": {task.status.reason}" if task.status is not None and task.status.reason not in ("", "Succeeded") else ""
+        reason = (
+            f": {task.status.reason}"
+            if task.status is not None and task.status.reason not in ("", "Succeeded")
+            else ""
+        )
         return f"{task_id}  {task.state}{attempt}{reason}"
 
     def counts(self) -> dict[State, int]:
@@ -109,7 +117,8 @@ class DevView:
         for name, record in sorted(self.world.pools.items()):
             held = self.world.ledger(name).held
             parts = [
-                f"{resource} {format_quantity(resource, held.get(resource))} of {format_quantity(resource, amount)}"
+                f"{resource} {format_quantity(resource, held.get(resource))} of"
+                f" {format_quantity(resource, amount)}"
                 for resource, amount in record.pool.capacity.items()
             ]
             rows.append((name, ", ".join(parts)))
@@ -128,7 +137,10 @@ class DevView:
 
 
 def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, object]], hello: str) -> None:
-    """Submit the samples and show what happens, until interrupted (KeyboardInterrupt). `hello` names the task to try."""
+    """Submit the samples and show what happens, until interrupted (KeyboardInterrupt).
+
+    `hello` names the task to try.
+    """
     view = DevView(cluster, tally_command())
     try:
         for line in banner(view, hello):
@@ -144,7 +156,9 @@ def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, o
 
 
 def tally_command() -> str:
-    """How a user in another terminal calls `tally`: by name when it is on PATH, else by the path of this installation."""
+    """How a user in another terminal calls `tally`: by name when it is on PATH, else by the path of this
+    installation.
+    """
     own = Path(sys.executable).parent / "tally"
     found = shutil.which("tally")
     if found is not None and Path(found).resolve() == own.resolve():
@@ -155,7 +169,9 @@ def tally_command() -> str:
 
 
 def flags_from_here(cluster: LocalCluster, environ: Mapping[str, str]) -> list[str]:
-    """What `tally` must be told to mean this cluster, when it is called in this folder with this environment."""
+    """What `tally` must be told to mean this cluster, when it is called in this folder with this
+    environment.
+    """
     if cluster.credentials is None:
         return ["--etcd", cluster.endpoint]
     wanted = {"etcd": cluster.endpoint, "cluster": CLUSTER, **cluster.client_files}
@@ -177,14 +193,20 @@ def banner(view: DevView, hello: str) -> list[str]:
     image = f" --image {SAMPLE_IMAGE}" if cluster.options.engine in WITH_IMAGES else ""
     config = shlex.quote(str(cluster.data_dir / "tally.toml"))
     return [
-        f"Tally runs here: {counted(len(cluster.replicas), 'replica')}, {cluster.etcd.binary}, engine {cluster.options.engine}",
+        (
+            f"Tally runs here: {counted(len(cluster.replicas), 'replica')}, {cluster.etcd.binary}, engine"
+            f" {cluster.options.engine}"
+        ),
         *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
         f"  etcd    {cluster.endpoint}",
         *(f"  {replica.name}      http://127.0.0.1:{replica.status_port}" for replica in cluster.replicas),
         f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {config}",
         "",
         "Try in a second terminal:",
-        f"  {view.tally}{flags} submit {hello}{image} --wait -- sh -c 'echo hello from attempt $TALLY_ATTEMPT; sleep 2'",
+        (
+            f"  {view.tally}{flags} submit {hello}{image} --wait -- sh -c 'echo hello from attempt"
+            " $TALLY_ATTEMPT; sleep 2'"
+        ),
         f"  kill -9 $({view.tally}{flags} get replicas --role leader -o pid)",
         f"  {view.tally}{flags} audit",
         "",
@@ -202,10 +224,18 @@ def _show_plain(view: DevView, samples: set[str]) -> None:
                 say(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
             elif shown == PLAIN_LIMIT + 1:
                 say(
-                    f"{time.strftime('%H:%M:%S')}  … further transitions are not shown; see `{view.tally} get tasks -w`", flush=True
+                    f"{time.strftime('%H:%M:%S')}  … further transitions are not shown; see `{view.tally} get"
+                    " tasks -w`",
+                    flush=True,
                 )
         tasks = [view.world.tasks.get(task_id) for task_id in samples]
-        if samples and not done and all(task is not None and task.status is not None and task.status.is_finished for task in tasks):
+        if (
+            samples
+            and not done
+            and all(
+                task is not None and task.status is not None and task.status.is_finished for task in tasks
+            )
+        ):
             done = True
             say("the sample tasks have finished; the cluster stays up", flush=True)
 

@@ -1,11 +1,12 @@
 """Campaigning for the leader key, keeping it, and letting it go: one step at a time.
 
-`Elector.step` makes at most a few store calls and says how long to wait until the next step; whoever drives it (a thread
-in production, a scheduler in the simulator) owns the waiting. The keep-alive is a step of its own, so that nothing but
-the store can hold it up; it is withheld while the control loop's heartbeat is stale, so that a stuck leader is replaced.
+`Elector.step` makes at most a few store calls and says how long to wait until the next step; whoever drives
+it (a thread in production, a scheduler in the simulator) owns the waiting. The keep-alive is a step of its
+own, so that nothing but the store can hold it up; it is withheld while the control loop's heartbeat is stale,
+so that a stuck leader is replaced.
 
-Order of a loss: `on_lost` is called first and returns when the leader's state is torn down; only then is the lease
-revoked, which lets a successor in.
+Order of a loss: `on_lost` is called first and returns when the leader's state is torn down; only then is the
+lease revoked, which lets a successor in.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ class Ballot(Protocol):
         ...
 
     def engine(self) -> EngineIdentity | None:
-        """What this replica's engine is; None while it has not told: such a replica does not campaign. Must return at once."""
+        """What this replica's engine is; None while it has not told: such a replica does not campaign.
+
+        Must return at once.
+        """
         ...
 
 
@@ -116,7 +120,8 @@ class Elector:
     def step(self) -> float:
         """Do what is due; returns seconds until the next step. A wake-up before that is harmless.
 
-        Raises StoreDenied and ClusterChanged at once (a term then ends by its deadline); transient errors are handled here.
+        Raises StoreDenied and ClusterChanged at once (a term then ends by its deadline); transient errors are
+        handled here.
         """
         try:
             if self._leadership is not None:
@@ -124,11 +129,18 @@ class Elector:
             if self._stopped:
                 return self._timings.lease_ttl_seconds
             return self._follow()
-        except (StoreUnavailable, OutcomeUnknown, LeaseNotFound) as error:  # the last: it expired before the election arrived
-            log.warning("election step failed", error=str(error), leading=self._leadership is not None, next="it is tried again")
+        # the last: it expired before the election arrived
+        except (StoreUnavailable, OutcomeUnknown, LeaseNotFound) as error:
+            log.warning(
+                "election step failed",
+                error=str(error),
+                leading=self._leadership is not None,
+                next="it is tried again",
+            )
             return min(1.0, self._timings.keepalive_interval_seconds)
 
-    # -- following ---------------------------------------------------------------------------------------------------
+    # -- following
+    # ---------------------------------------------------------------------------------------------------
 
     def _follow(self) -> float:
         now = self._clock.boottime()
@@ -148,28 +160,44 @@ class Elector:
         ttl = self._store.grant(lease, self._timings.lease_ttl_seconds, deadline=deadline)
         elected = False
         try:
-            elected = self._campaign(lease, engine, sent + ttl - self._timings.deadline_margin_seconds, deadline)
+            elected = self._campaign(
+                lease, engine, sent + ttl - self._timings.deadline_margin_seconds, deadline
+            )
         except OtherEngine as error:
             self._say_why_not(str(error))
-            return float(self._timings.lease_ttl_seconds)  # woken earlier when the record, or the engine, changes
+            # woken earlier when the record, or the engine, changes
+            return float(self._timings.lease_ttl_seconds)
         finally:
             if not elected:
                 self._revoke(lease)
-        return self._timings.keepalive_interval_seconds if elected else self._timings.request_timeout_seconds / 10
+        return (
+            self._timings.keepalive_interval_seconds
+            if elected
+            else self._timings.request_timeout_seconds / 10
+        )
 
     def _remove_foreign(self, leader: KeyValue, deadline: float) -> None:
         """A leader key without a lease was put by hand: it would never expire, and no winner writes one."""
-        log.warning("removing a leader key that has no lease: it was written by hand", key=leader.key, revision=leader.mod)
+        log.warning(
+            "removing a leader key that has no lease: it was written by hand",
+            key=leader.key,
+            revision=leader.mod,
+        )
         op = f"{self._identity['instance']}/foreign-leader/{leader.mod}"
-        self._store.commit(Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op), deadline=deadline)
+        self._store.commit(
+            Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op), deadline=deadline
+        )
 
     def _say_why_not(self, why: str) -> None:
         if why != self._why_not:
             log.warning("not a candidate", why=why)
             self._why_not = why
 
-    def _campaign(self, lease: int, engine: EngineIdentity, leadership_deadline: float, deadline: float) -> bool:
-        """One transaction takes the key and raises the epoch, on the recorded engine, and closes the record of the term before.
+    def _campaign(
+        self, lease: int, engine: EngineIdentity, leadership_deadline: float, deadline: float
+    ) -> bool:
+        """One transaction takes the key and raises the epoch, on the recorded engine, and closes the record
+        of the term before.
 
         Raises OtherEngine.
         """
@@ -181,10 +209,19 @@ class Elector:
         op = f"{self._identity['instance']}/election/{lease}"
         foundation = self._lay_foundation(previous, engine, now, op, last, deadline)
         self._why_not = ""
-        record = {"epoch": epoch, "id": self._identity["id"], "instance": self._identity["instance"], "from": now, "op": op}
+        record = {
+            "epoch": epoch,
+            "id": self._identity["id"],
+            "instance": self._identity["instance"],
+            "from": now,
+            "op": op,
+        }
         record |= foundation.of_term()
         leader = {**self._identity, "epoch": epoch, "since": now, "op": op}
-        guards = [Guard(self._keys.leader, 0, on_create=True), Guard(self._keys.epoch, seen_epoch.mod if seen_epoch else 0)]
+        guards = [
+            Guard(self._keys.leader, 0, on_create=True),
+            Guard(self._keys.epoch, seen_epoch.mod if seen_epoch else 0),
+        ]
         guards += foundation.guards
         writes: list[Write] = [
             Put(self._keys.leader, codec.encode(leader), lease),
@@ -224,11 +261,21 @@ class Elector:
             numbers = [int(name) for name in names if is_number(name) and int(name) + 1 < MAX_EPOCH]
             if not numbers:
                 raise
-            log.warning("the epoch cannot be read: it is taken from the records of terms", error=str(error), last=max(numbers))
+            log.warning(
+                "the epoch cannot be read: it is taken from the records of terms",
+                error=str(error),
+                last=max(numbers),
+            )
             return max(numbers)
 
     def _lay_foundation(
-        self, previous: KeyValue | None, engine: EngineIdentity, now: float, op: str, last: int, deadline: float
+        self,
+        previous: KeyValue | None,
+        engine: EngineIdentity,
+        now: float,
+        op: str,
+        last: int,
+        deadline: float,
     ) -> Foundation:
         """Raises OtherEngine, CorruptValue."""
         keys = self._keys.installation, self._keys.engine
@@ -236,7 +283,8 @@ class Elector:
         candidate = Candidate(self._identity["id"], str(self._identity.get("version", "")), engine, now, op)
         return lay(keys, Records(installation, recorded, _fields(previous)), candidate, is_first=last == 0)
 
-    # -- leading -----------------------------------------------------------------------------------------------------
+    # -- leading
+    # -----------------------------------------------------------------------------------------------------
 
     def _lead(self, leadership: Leadership) -> float:
         if self._release_why and not leadership.why_ended():
@@ -251,7 +299,9 @@ class Elector:
                 deadline = min(leadership.deadline, sent + self._timings.request_timeout_seconds)
                 ttl = self._store.keep_alive(leadership.lease, deadline=deadline)
             except StoreUnavailable as error:
-                log.warning("keep-alive failed", error=str(error), seconds_left=round(leadership.remaining(), 3))
+                log.warning(
+                    "keep-alive failed", error=str(error), seconds_left=round(leadership.remaining(), 3)
+                )
             else:
                 if ttl <= 0:
                     return self._lose(leadership, "its lease no longer exists")
@@ -262,7 +312,12 @@ class Elector:
         return max(0.0, min(sent + interval - self._clock.boottime(), leadership.remaining()))
 
     def _lose(self, leadership: Leadership, why: str) -> float:
-        log.warning("leadership lost", epoch=leadership.epoch, why=why, next="attempts go on; the next leader adopts them")
+        log.warning(
+            "leadership lost",
+            epoch=leadership.epoch,
+            why=why,
+            next="attempts go on; the next leader adopts them",
+        )
         self._end(leadership, why)
         self._not_before = self._clock.boottime() + self._timings.standback_seconds
         self._revoke(leadership.lease)
@@ -286,7 +341,8 @@ class Elector:
             self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline)
             log.info("leadership released", epoch=leadership.epoch, why=why)
         finally:
-            self._revoke(leadership.lease)  # takes the key along, also where its term's record could be neither read nor closed
+            # takes the key along, also where its term's record could be neither read nor closed
+            self._revoke(leadership.lease)
         return self._timings.standback_seconds
 
     def _end(self, leadership: Leadership, why: str) -> None:
@@ -303,7 +359,10 @@ class Elector:
 
 
 def _number(item: KeyValue | None) -> int:
-    """The epoch that was written last; 0 when there was none. Raises CorruptValue when the key holds something else."""
+    """The epoch that was written last; 0 when there was none.
+
+    Raises CorruptValue when the key holds something else.
+    """
     if item is None:
         return 0
     try:
@@ -311,7 +370,9 @@ def _number(item: KeyValue | None) -> int:
     except CorruptValue:
         value = None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_EPOCH:
-        raise CorruptValue(f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation")
+        raise CorruptValue(
+            f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation"
+        )
     return value
 
 

@@ -1,8 +1,9 @@
-"""What an election stands on: the installation's id, which the first one makes, and the record of the installation's engine.
+"""What an election stands on: the installation's id, which the first one makes, and the record of the
+installation's engine.
 
-Both are compared and written in the election's own transaction: nobody is elected on a record that was replaced meanwhile.
-Each term's record repeats them, so that a key that was deleted or damaged by hand is put back as it was, and neither the
-installation nor its engine becomes another one by that.
+Both are compared and written in the election's own transaction: nobody is elected on a record that was
+replaced meanwhile. Each term's record repeats them, so that a key that was deleted or damaged by hand is put
+back as it was, and neither the installation nor its engine becomes another one by that.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Foundation(NamedTuple):
 
 
 class Records(NamedTuple):
-    """The keys as they stand (None: absent), and the record of the term before ({}: there is none, or it does not parse)."""
+    """The keys as they stand (None: absent), and the record of the term before ({}: there is none, or it
+    does not parse).
+    """
 
     installation: KeyValue | None
     engine: KeyValue | None
@@ -59,7 +62,10 @@ class Records(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """Who wants to be elected, with which engine. `op` is unique to the election, `now` in seconds since the epoch."""
+    """Who wants to be elected, with which engine.
+
+    `op` is unique to the election, `now` in seconds since the epoch.
+    """
 
     replica: str
     version: str
@@ -69,10 +75,12 @@ class Candidate(NamedTuple):
 
 
 def lay(keys: tuple[str, str], records: Records, candidate: Candidate, *, is_first: bool) -> Foundation:
-    """The foundation of the next term. `keys` are those of the installation and of the engine; `is_first`: nobody has led yet.
+    """The foundation of the next term.
 
-    Raises OtherEngine when the candidate's engine is not the recorded one, CorruptValue when a record cannot be read and the
-    term before does not tell it either.
+    `keys` are those of the installation and of the engine; `is_first`: nobody has led yet.
+
+    Raises OtherEngine when the candidate's engine is not the recorded one, CorruptValue when a record cannot
+    be read and the term before does not tell it either.
     """
     installation = _installation(records, candidate, is_first=is_first)
     engine = _engine(records, candidate, installation)
@@ -94,13 +102,23 @@ def _installation(records: Records, candidate: Candidate, *, is_first: bool) -> 
     unmarked = not is_first and not told
     found = _read(records.installation, decode_installation, may_fail=bool(told))
     if found is None:
-        identifier = told if isinstance(told, str) and told else hashlib.sha256(candidate.op.encode()).hexdigest()[:ID_DIGITS]
+        identifier = (
+            told
+            if isinstance(told, str) and told
+            else hashlib.sha256(candidate.op.encode()).hexdigest()[:ID_DIGITS]
+        )
         found = Installation(id=identifier, created_at=candidate.now, version=candidate.version)
-    return found if found.adopts_unmarked or not unmarked else msgspec.structs.replace(found, adopts_unmarked=True)
+    return (
+        found
+        if found.adopts_unmarked or not unmarked
+        else msgspec.structs.replace(found, adopts_unmarked=True)
+    )
 
 
 def _engine(records: Records, candidate: Candidate, installation: Installation) -> EngineRecord:
-    """The recorded one, with what the candidate knows beyond it; else that of the term before; else the candidate's own."""
+    """The recorded one, with what the candidate knows beyond it; else that of the term before; else the
+    candidate's own.
+    """
     known = records.previous.get("engine")
     record = _read(records.engine, decode_engine, may_fail=bool(known))
     own = candidate.engine
@@ -108,14 +126,22 @@ def _engine(records: Records, candidate: Candidate, installation: Installation) 
         try:
             engine = msgspec.convert(known, EngineIdentity) if known else own
         except msgspec.ValidationError as error:
-            raise CorruptValue(f"the engine's record is gone, and the term before tells none: {error}") from error
-        record = EngineRecord(engine=engine, installation=installation.id, recorded_at=candidate.now, recorded_by=candidate.replica)
+            raise CorruptValue(
+                f"the engine's record is gone, and the term before tells none: {error}"
+            ) from error
+        record = EngineRecord(
+            engine=engine,
+            installation=installation.id,
+            recorded_at=candidate.now,
+            recorded_by=candidate.replica,
+        )
     if why := difference(record.engine, own):
         raise OtherEngine(f"{why}; `tally engine show` says more, `tally engine adopt` changes the record")
     if record.installation != installation.id:
         raise OtherEngine(
-            f"the engine is recorded for installation {record.installation}, and this one is {installation.id}: one of the two "
-            "keys was changed by hand. Restore it, or give up what runs with `tally engine adopt`"
+            f"the engine is recorded for installation {record.installation}, and this one is"
+            f" {installation.id}: one of the two keys was changed by hand. Restore it, or give up what runs"
+            " with `tally engine adopt`"
         )
     return msgspec.structs.replace(record, engine=merged(record.engine, own))
 
@@ -136,5 +162,9 @@ def _read(item: KeyValue | None, decode: Callable[[bytes], T], *, may_fail: bool
     except CorruptValue as error:
         if not may_fail:
             raise CorruptValue(f"{item.key}: {error}; nobody can be elected before it is restored") from error
-        log.warning("a record was damaged by hand, and is put back as the last term had it", key=item.key, error=str(error))
+        log.warning(
+            "a record was damaged by hand, and is put back as the last term had it",
+            key=item.key,
+            error=str(error),
+        )
         return None

@@ -1,15 +1,17 @@
 """Notices a leader's death before its lease ends, and lets a successor in.
 
-A follower keeps a TCP connection to the leader's status endpoint. When the kernel of the leader's machine ends that
-connection *and* refuses a new one, no process listens there any more: the follower deletes the leader key, if it is still
-that term's, and campaigns. A killed leader is so replaced in milliseconds instead of a lease's time.
+A follower keeps a TCP connection to the leader's status endpoint. When the kernel of the leader's machine
+ends that connection *and* refuses a new one, no process listens there any more: the follower deletes the
+leader key, if it is still that term's, and campaigns. A killed leader is so replaced in milliseconds instead
+of a lease's time.
 
-This is safe whether the leader is dead or not: the fence makes it right. A leader that lives on and has only lost its
-endpoint finds its key gone in its next commit or by its watch, and steps down. A silent machine, a time-out or an
-unreachable network proves nothing here: for these the lease is waited for.
+This is safe whether the leader is dead or not: the fence makes it right. A leader that lives on and has only
+lost its endpoint finds its key gone in its next commit or by its watch, and steps down. A silent machine, a
+time-out or an unreachable network proves nothing here: for these the lease is waited for.
 
-Against flapping: only after a connection to that very term was established, and at most BURST times in BURST_SECONDS. What
-only hangs up, as a proxy does that has nobody behind it, is soon asked again only every LOOK_SECONDS.
+Against flapping: only after a connection to that very term was established, and at most BURST times in
+BURST_SECONDS. What only hangs up, as a proxy does that has nobody behind it, is soon asked again only every
+LOOK_SECONDS.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from controller.store.keys import Keys
 
 CONNECT_SECONDS = 1.0
 LOOK_SECONDS = 0.5  # how often it is looked whether another leads by now, should a wake-up be missed
-FIRST_PAUSE_SECONDS = 0.01  # until a leader is asked again that hung up on us: a process that dies may take connections still
+# until a leader is asked again that hung up on us: a process that dies may take connections still
+FIRST_PAUSE_SECONDS = 0.01
 BURST, BURST_SECONDS = 5, 60.0
 
 log = structlog.get_logger(__name__)
@@ -65,7 +68,10 @@ class Target(NamedTuple):
 
 
 class Sentinel:
-    """Runs in a thread of its own until `close`. `target` tells whom to watch: None while nobody else leads."""
+    """Runs in a thread of its own until `close`.
+
+    `target` tells whom to watch: None while nobody else leads.
+    """
 
     def __init__(
         self,
@@ -112,7 +118,8 @@ class Sentinel:
         while not self._closed.is_set():
             try:
                 self._watch()
-            except Exception as error:  # noqa: BLE001  # a lease that ends is waited for, as without a sentinel
+            # a lease that ends is waited for, as without a sentinel
+            except Exception as error:  # noqa: BLE001
                 bulkhead.caught("sentinel", error)
                 self._closed.wait(LOOK_SECONDS)
 
@@ -130,10 +137,13 @@ class Sentinel:
                 pause = min(2 * pause, LOOK_SECONDS)
 
     def _stays_connected(self, target: Target) -> bool:
-        """Connects, and waits until the connection ends; False when there never was one, or another leads by now."""
+        """Connects, and waits until the connection ends; False when there never was one, or another leads
+        by now.
+        """
         try:
             connection = socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS)
-        except ConnectionRefusedError:  # a process that is killed takes connections for a moment after it has lost ours
+        # a process that is killed takes connections for a moment after it has lost ours
+        except ConnectionRefusedError:
             return self._connected_to == target
         except (OSError, ValueError):  # the latter: a name that no machine can have
             return False
@@ -160,7 +170,10 @@ class Sentinel:
         return [other for other in others if other.fileno() in readable]
 
     def _is_refused(self, target: Target) -> bool:
-        """Whether the leader's machine answers that nobody listens. A server that merely hung up takes a new connection."""
+        """Whether the leader's machine answers that nobody listens.
+
+        A server that merely hung up takes a new connection.
+        """
         try:
             socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS).close()
         except ConnectionRefusedError:
@@ -173,12 +186,17 @@ class Sentinel:
         self._connected_to = None  # another try needs another connection
         now = self._clock.boottime()
         if len(self._acted_at) == BURST and now - self._acted_at[0] < BURST_SECONDS:
-            log.info("the leader's endpoint is gone, but too often lately: its lease is waited for", term=target.term)
+            log.info(
+                "the leader's endpoint is gone, but too often lately: its lease is waited for",
+                term=target.term,
+            )
             self._wait_for_wake()
             return
         self._acted_at.append(now)
         guard = Guard(self._keys.leader, target.term, on_create=True)
-        transaction = Transaction((guard,), (Delete(self._keys.leader),), f"{self._replica}/depose/{target.term}")
+        transaction = Transaction(
+            (guard,), (Delete(self._keys.leader),), f"{self._replica}/depose/{target.term}"
+        )
         try:
             result = self._store.commit(transaction, deadline=now + CONNECT_SECONDS)
         except StoreError as error:

@@ -26,7 +26,10 @@ log = structlog.get_logger(__name__)
 
 
 class Session:
-    """Drives an elector in its own thread until `close`. `on_error` is told of what the elector cannot handle by itself."""
+    """Drives an elector in its own thread until `close`.
+
+    `on_error` is told of what the elector cannot handle by itself.
+    """
 
     def __init__(self, elector: Elector, on_error: Callable[[TallyError], None]) -> None:
         self._elector = elector
@@ -40,7 +43,9 @@ class Session:
         self._thread.start()
 
     def wake(self) -> None:
-        """Something changed that the elector should look at now: the leader key went, or a release was asked for."""
+        """Something changed that the elector should look at now: the leader key went, or a release was
+        asked for.
+        """
         self._wake.set()
 
     def release(self, why: str) -> None:
@@ -49,7 +54,9 @@ class Session:
         self.wake()
 
     def close(self, why: str, timeout_seconds: float) -> bool:
-        """Release leadership, if held, and end the thread, if started; tells whether it ended within the time."""
+        """Release leadership, if held, and end the thread, if started; tells whether it ended within the
+        time.
+        """
         self._closing = True
         self._elector.release(why, campaign_again=False)
         self.wake()
@@ -64,7 +71,8 @@ class Session:
             except TallyError as error:
                 self._on_error(error)
                 delay = 1.0
-            except Exception as error:  # noqa: BLE001  # a term that is not renewed for it ends by its deadline
+            # a term that is not renewed for it ends by its deadline
+            except Exception as error:  # noqa: BLE001
                 bulkhead.caught("election", error)
                 delay = 1.0
             self._wake.wait(delay)
@@ -74,11 +82,12 @@ class Session:
 class Registration:
     """Keeps `replicas/<id>` current, under a lease of its own.
 
-    Every refresh is a write under the cluster's prefix, so that every healthy watch of it delivers something at least that
-    often: a watch that stays silent for longer is dead, and is told from an idle one. (etcd's own progress notices come
-    only every ten minutes.)
+    Every refresh is a write under the cluster's prefix, so that every healthy watch of it delivers something
+    at least that often: a watch that stays silent for longer is dead, and is told from an idle one. (etcd's
+    own progress notices come only every ten minutes.)
 
-    Two replicas of one name are told apart (fault 8): the second registers as `<name>-<instance>` until the name is free.
+    Two replicas of one name are told apart (fault 8): the second registers as `<name>-<instance>` until the
+    name is free.
     """
 
     def __init__(
@@ -140,7 +149,9 @@ class Registration:
             other = f"{name}-{instance[:8]}"
             if self._registered_as != other:
                 log.warning(
-                    "another replica has this name, or its registration has not expired yet", name=name, registered_as=other
+                    "another replica has this name, or its registration has not expired yet",
+                    name=name,
+                    registered_as=other,
                 )
             self._put(other, deadline)
 
@@ -157,10 +168,13 @@ class Registration:
         writes: list[Write] = [Put(key, value, self._lease)]
         if self._registered_as not in ("", name):
             before, _ = self._store.get(self._keys.replica(self._registered_as), deadline=deadline)
-            if before is not None and self._instance_of(before) == self._identity["instance"]:  # else another's by now
+            # else another's by now
+            if before is not None and self._instance_of(before) == self._identity["instance"]:
                 guards.append(Guard(before.key, before.mod))
                 writes.append(Delete(before.key))
-        if isinstance(self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline), Refused):
+        if isinstance(
+            self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline), Refused
+        ):
             return False
         self._registered_as = name
         return True

@@ -15,12 +15,12 @@ class LeadershipLost(TallyError):
 class Leadership:
     """One term of this replica.
 
-    `revision` is the leader key's create revision: the term, which fences every write. `epoch` counts elections, and
-    keeps rising across a restore from backup.
+    `revision` is the leader key's create revision: the term, which fences every write. `epoch` counts
+    elections, and keeps rising across a restore from backup.
 
-    Invariant: `deadline` is the time (boottime seconds) at which the last good keep-alive was *sent*, plus the TTL, less
-    a margin; etcd cannot have let the lease expire before it. (Counting from the start of the attempt is what makes this
-    hold; source: etcd's client/v3/concurrency and river's leadership notes.)
+    Invariant: `deadline` is the time (boottime seconds) at which the last good keep-alive was *sent*, plus
+    the TTL, less a margin; etcd cannot have let the lease expire before it. (Counting from the start of the
+    attempt is what makes this hold; source: etcd's client/v3/concurrency and river's leadership notes.)
     """
 
     def __init__(self, revision: int, epoch: int, lease: int, deadline: float, clock: Clock) -> None:

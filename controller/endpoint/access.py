@@ -1,12 +1,14 @@
-"""Who may read the status endpoint: TLS, bearer tokens and client certificates, each of them optional and rotated in place.
+"""Who may read the status endpoint: TLS, bearer tokens and client certificates, each of them optional and
+rotated in place.
 
-Whoever has one of them is let in: a token, or a certificate that the client authority signed. Without either, all who reach
-the endpoint may read. A browser gives the token as the password of HTTP's basic authentication, under any name, so that the
-live page needs no form.
+Whoever has one of them is let in: a token, or a certificate that the client authority signed. Without either,
+all who reach the endpoint may read. A browser gives the token as the password of HTTP's basic authentication,
+under any name, so that the live page needs no form.
 
-All files are looked at again when they are used: a new token or certificate counts from the next request or connection on.
-A token file has one token a line, so that the old one may stay valid until everybody has the new one. If it cannot be read,
-nobody is let in by a token; a certificate that does not load leaves the one before in place. Both are said in the log.
+All files are looked at again when they are used: a new token or certificate counts from the next request or
+connection on. A token file has one token a line, so that the old one may stay valid until everybody has the
+new one. If it cannot be read, nobody is let in by a token; a certificate that does not load leaves the one
+before in place. Both are said in the log.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StatusFiles:
-    """What the endpoint is protected with; None: not. `cert_file` and `key_file` go together, `client_ca_file` needs them."""
+    """What the endpoint is protected with; None: not.
+
+    `cert_file` and `key_file` go together, `client_ca_file` needs them.
+    """
 
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -62,12 +67,18 @@ class _Reloaded(Generic[T]):
                 self._value = self._load()
             except (OSError, ValueError, InvalidField) as error:  # an SSLError is an OSError
                 self._value = self._on_failure(self._value)
-                _log.warning("a file of the status endpoint cannot be used", files=list(map(str, self._files)), error=str(error))
+                _log.warning(
+                    "a file of the status endpoint cannot be used",
+                    files=list(map(str, self._files)),
+                    error=str(error),
+                )
         return self._value
 
     def _look(self) -> tuple[object, ...]:
         try:
-            return tuple((status.st_mtime_ns, status.st_size, status.st_ino) for status in map(os.stat, self._files))
+            return tuple(
+                (status.st_mtime_ns, status.st_size, status.st_ino) for status in map(os.stat, self._files)
+            )
         except OSError:
             return ()
 
@@ -75,8 +86,9 @@ class _Reloaded(Generic[T]):
 class Access:
     """The endpoint's protection. Raises InvalidField for files that cannot be used at its start.
 
-    `hosts` are names under which it is known; where it listens on this machine alone and asks for nothing, other names are
-    refused: a page on the Internet whose name suddenly means 127.0.0.1 (DNS rebinding) would read it through a browser.
+    `hosts` are names under which it is known; where it listens on this machine alone and asks for nothing,
+    other names are refused: a page on the Internet whose name suddenly means 127.0.0.1 (DNS rebinding) would
+    read it through a browser.
     """
 
     def __init__(self, files: StatusFiles = StatusFiles(), *, hosts: Iterable[str] = ()) -> None:
@@ -87,10 +99,13 @@ class Access:
         if files.cert_file is not None and files.key_file is not None:
             self._contexts = _contexts(files.cert_file, files.key_file, files.client_ca_file)
             self.tls = self._contexts.current()
-            self.tls.sni_callback = self._use_current  # is called for each handshake, also where no name was sent
+            # is called for each handshake, also where no name was sent
+            self.tls.sni_callback = self._use_current
 
     def admits(self, authorization: str, certified: bool) -> bool:
-        """Whether a request may read, by its Authorization header and by whether its connection has a certificate."""
+        """Whether a request may read, by its Authorization header and by whether its connection has a
+        certificate.
+        """
         return not self.asks or certified or self._knows(_token_in(authorization))
 
     def expects(self, host: str) -> bool:
@@ -104,7 +119,8 @@ class Access:
     def _knows(self, given: bytes) -> bool:
         if self._tokens is None or not given:
             return False
-        return any([hmac.compare_digest(given, token) for token in self._tokens.current()])  # noqa: C419  # all, in constant time
+        # all, in constant time
+        return any([hmac.compare_digest(given, token) for token in self._tokens.current()])  # noqa: C419
 
     def _use_current(self, connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._contexts.current()
@@ -140,9 +156,15 @@ def _token_file(file: Path) -> _Reloaded[list[bytes]]:
     def load() -> list[bytes]:
         tokens = [line.strip() for line in _readable(file, "status_token_file").splitlines() if line.strip()]
         if not tokens:
-            raise InvalidField("status_token_file", f"{file} has no token: put one there, such as `openssl rand -hex 32` gives")
+            raise InvalidField(
+                "status_token_file",
+                f"{file} has no token: put one there, such as `openssl rand -hex 32` gives",
+            )
         if any(len(token) < SHORTEST_TOKEN for token in tokens):
-            problem = f"{file} has a token of fewer than {SHORTEST_TOKEN} characters, which can be guessed: `openssl rand -hex 32`"
+            problem = (
+                f"{file} has a token of fewer than {SHORTEST_TOKEN} characters, which can be guessed:"
+                " `openssl rand -hex 32`"
+            )
             raise InvalidField("status_token_file", problem)
         return tokens
 
@@ -157,16 +179,30 @@ def _contexts(cert: Path, key: Path, client_ca: Path | None) -> _Reloaded[ssl.SS
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0  # a resumed session would not look at its certificate again
         for file in files:
-            _readable(file, "status_cert_file" if file == cert else "status_key_file" if file == key else "status_client_ca_file")
+            _readable(
+                file,
+                (
+                    "status_cert_file"
+                    if file == cert
+                    else "status_key_file"
+                    if file == key
+                    else "status_client_ca_file"
+                ),
+            )
         try:
-            context.load_cert_chain(cert, key, password=lambda: b"")  # else OpenSSL asks the terminal for a key's password
+            # else OpenSSL asks the terminal for a key's password
+            context.load_cert_chain(cert, key, password=lambda: b"")
         except ssl.SSLError as error:
-            raise InvalidField("status_cert_file", f"{cert} and {key} are no certificate and its key: {error}") from None
+            raise InvalidField(
+                "status_cert_file", f"{cert} and {key} are no certificate and its key: {error}"
+            ) from None
         if client_ca is not None:
             try:
                 context.load_verify_locations(client_ca)
             except ssl.SSLError as error:
-                raise InvalidField("status_client_ca_file", f"{client_ca} has no certificates: {error}") from None
+                raise InvalidField(
+                    "status_client_ca_file", f"{client_ca} has no certificates: {error}"
+                ) from None
             # Not required: kubelet's probes have none. Whoever shows one must have it signed.
             context.verify_mode = ssl.CERT_OPTIONAL
         return context

@@ -1,7 +1,7 @@
 """The handlers of the status endpoint.
 
-Those that read the model run in threads of their own pool, so that waiting for the model delays no other answer; those
-that need only the replica's facts, or wait by themselves, are coroutines of the server's loop.
+Those that read the model run in threads of their own pool, so that waiting for the model delays no other
+answer; those that need only the replica's facts, or wait by themselves, are coroutines of the server's loop.
 """
 
 from __future__ import annotations
@@ -46,14 +46,22 @@ PAGE_CSP = (
 
 
 ReadLog = Callable[[str], KeptLog | None]
-"""Reads what is kept of a task's output from the store, within seconds. Raises TallyError when it does not answer."""
+"""Reads what is kept of a task's output from the store, within seconds.
+
+Raises TallyError when it does not answer.
+"""
 
 
 class Api:
     """What the handlers share: the replica's view, the feed of changes, and the last audit."""
 
     def __init__(
-        self, view: ReplicaView, feed: stream.Feed, routes: Sequence[Route], exposition: Callable[[], bytes], kept_log: ReadLog
+        self,
+        view: ReplicaView,
+        feed: stream.Feed,
+        routes: Sequence[Route],
+        exposition: Callable[[], bytes],
+        kept_log: ReadLog,
     ) -> None:
         self.view = view
         self.feed = feed
@@ -67,19 +75,23 @@ class Api:
         self._waits = Waits()
         self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
         self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
-        self._log_readers = ThreadPoolExecutor(LOG_READERS, "tally-status-log")  # they wait for the store, and nobody for them
+        # they wait for the store, and nobody for them
+        self._log_readers = ThreadPoolExecutor(LOG_READERS, "tally-status-log")
         self._logs_asked = 0
         self.streams = 0  # open streams of changes
         self._auditing = asyncio.Lock()
-        self._audited: tuple[float, dict[str, Any]] | None = None  # the last report, and when it was made (boottime)
-        self._audit_failed: tuple[float, str] | None = None  # when and why the last try failed; None when it did not
+        # the last report, and when it was made (boottime)
+        self._audited: tuple[float, dict[str, Any]] | None = None
+        # when and why the last try failed; None when it did not
+        self._audit_failed: tuple[float, str] | None = None
 
     def close(self) -> None:
         """Let go of the threads; what they are busy with is not waited for."""
         for executor in (self.readers, self._auditor, self._log_readers):
             executor.shutdown(wait=False, cancel_futures=True)
 
-    # -- health ------------------------------------------------------------------------------------------------------
+    # -- health
+    # ------------------------------------------------------------------------------------------------------
 
     async def page(self, ask: Ask) -> Response:
         """The live page, and what belongs to it."""
@@ -107,7 +119,9 @@ class Api:
             heard = facts.rule.store.judge(facts.staleness_seconds) is Freshness.FRESH
             verb = "leads" if heard else "led when etcd was last heard of"
             leads = f"{facts.leader!r} {verb}" if facts.leader else "nobody leads as far as it knows"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"replica {facts.replica!r} is a {facts.role}; {leads}")
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"replica {facts.replica!r} is a {facts.role}; {leads}"
+            )
         return PlainTextResponse("leader\n")
 
     async def openapi(self, _: Ask) -> Response:
@@ -118,7 +132,8 @@ class Api:
         """Metrics for Prometheus."""
         return Response(self._exposition(), headers={"Content-Type": METRICS_CONTENT_TYPE})
 
-    # -- the model ---------------------------------------------------------------------------------------------------
+    # -- the model
+    # ---------------------------------------------------------------------------------------------------
 
     def summary(self, ask: Ask) -> Response:
         """All at a glance, for the live page."""
@@ -132,7 +147,11 @@ class Api:
         limit, sort = ask.values["limit"], ask.values["sort"]
         began, after = ask.values["continue"] or (sort, None)
         if began != sort:
-            raise Problem(HTTPStatus.BAD_REQUEST, f"this page continues a list with sort={began}: begin anew", parameter="continue")
+            raise Problem(
+                HTTPStatus.BAD_REQUEST,
+                f"this page continues a list with sort={began}: begin anew",
+                parameter="continue",
+            )
         found = self._find(sort, after, ask.values, limit + 1)
         page = found[:limit]
         token = page[-1][0].token(sort) if len(found) > limit else ""
@@ -143,9 +162,14 @@ class Api:
         name = ask.path["id"]
         with self.view.reading() as world:
             task = world.tasks.get(name)
-            captured = documents.capture(world, task) if task is not None and documents.is_listed(task) else None
+            captured = (
+                documents.capture(world, task) if task is not None and documents.is_listed(task) else None
+            )
         if captured is None:
-            raise Problem(HTTPStatus.NOT_FOUND, f"there is no task {name[:80]!r}; it may have been removed after its retention")
+            raise Problem(
+                HTTPStatus.NOT_FOUND,
+                f"there is no task {name[:80]!r}; it may have been removed after its retention",
+            )
         return _json(documents.document(captured))
 
     def pools(self, _: Ask) -> Response:
@@ -161,7 +185,10 @@ class Api:
             names = pool_names(world)
             found = documents.pool_document(world, name) if name in names else None
         if found is None:
-            raise Problem(HTTPStatus.NOT_FOUND, f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}")
+            raise Problem(
+                HTTPStatus.NOT_FOUND,
+                f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}",
+            )
         return _json(found)
 
     def replicas(self, ask: Ask) -> Response:
@@ -196,24 +223,35 @@ class Api:
             size = SCAN if labels else limit - len(found)
             chunk = index.find(sort, after, pool, states, wanted["search"], size)
             with self.view.reading() as world:
-                known = ((at, task) for at in chunk if (task := world.tasks.get(at.task_id)) is not None and matches(task))
-                found += [(at, documents.capture(world, task)) for at, task in islice(known, limit - len(found))]
+                known = (
+                    (at, task)
+                    for at in chunk
+                    if (task := world.tasks.get(at.task_id)) is not None and matches(task)
+                )
+                found += [
+                    (at, documents.capture(world, task)) for at, task in islice(known, limit - len(found))
+                ]
             if len(chunk) < size:
                 break
             after = chunk[-1]
         return found
 
-    # -- what takes longer -------------------------------------------------------------------------------------------
+    # -- what takes longer
+    # -------------------------------------------------------------------------------------------
 
     async def audit(self, _: Ask) -> Response:
         """The invariants, checked now or a few seconds ago; one audit at a time."""
         async with self._auditing:
             now = self.view.facts().boottime
-            last = max(made[0] for made in (self._audited, self._audit_failed, (-math.inf, "")) if made is not None)
+            last = max(
+                made[0] for made in (self._audited, self._audit_failed, (-math.inf, "")) if made is not None
+            )
             if now - last >= AUDIT_SECONDS:
                 await self._make_audit()
         if self._audit_failed is not None:
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {self._audit_failed[1]}")
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {self._audit_failed[1]}"
+            )
         assert self._audited is not None
         return _json(self._audited[1])
 
@@ -221,7 +259,9 @@ class Api:
         """Why the last try to make an audit failed, or could look at etcd alone."""
         if self._audit_failed is not None:
             return self._audit_failed[1]
-        problem = self._audited[1].get("checked", {}).get("engine_problem") if self._audited is not None else ""
+        problem = (
+            self._audited[1].get("checked", {}).get("engine_problem") if self._audited is not None else ""
+        )
         return f"the engine was not looked at, because {problem}" if problem else ""
 
     async def _make_audit(self) -> None:
@@ -244,13 +284,18 @@ class Api:
         except InvalidField:
             kept = None  # no task can have such a name
         except CorruptValue as error:
-            raise Problem(HTTPStatus.NOT_FOUND, f"what is kept of the output of {name[:80]!r} cannot be read: {error}") from None
+            raise Problem(
+                HTTPStatus.NOT_FOUND, f"what is kept of the output of {name[:80]!r} cannot be read: {error}"
+            ) from None
         except TallyError as error:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the log could not be read: {error}") from None
         finally:
             self._logs_asked -= 1
         if kept is None:
-            detail = f"no output of a task {name[:80]!r} is kept: see `keep_logs`, and `tally logs` for what its engine still has"
+            detail = (
+                f"no output of a task {name[:80]!r} is kept: see `keep_logs`, and `tally logs` for what its"
+                " engine still has"
+            )
             raise Problem(HTTPStatus.NOT_FOUND, detail)
         return _json(documents.log_document(name, kept))
 
@@ -259,7 +304,8 @@ class Api:
         if self.streams >= MAX_STREAMS:
             raise _too_many_streams()
         after = ask.values["after"]
-        if ask.last_event_id:  # a browser that connects again says so; its address is still the one it began with
+        # a browser that connects again says so; its address is still the one it began with
+        if ask.last_event_id:
             after = query.parse_parameters([query.AFTER], [("after", ask.last_event_id)])["after"]
         try:
             position = self.feed.position(after)
@@ -272,7 +318,9 @@ class Api:
 
 
 class _Stream(StreamingResponse):
-    """A stream of changes, counted from before its first byte: those that are opened together are all seen."""
+    """A stream of changes, counted from before its first byte: those that are opened together are all
+    seen.
+    """
 
     def __init__(self, api: Api, position: stream.Position, headers: Mapping[str, str]) -> None:
         super().__init__((), media_type="text/event-stream", headers=headers)
@@ -284,7 +332,9 @@ class _Stream(StreamingResponse):
             await _too_many_streams().response()(scope, receive, send)
             return
         self._api.streams += 1
-        self.body_iterator = stream.events(self._api.feed, self._position, scope["state"][CONNECTION].write_page)
+        self.body_iterator = stream.events(
+            self._api.feed, self._position, scope["state"][CONNECTION].write_page
+        )
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -304,7 +354,9 @@ def _checked(ask: Ask, checks: tuple[Check, ...]) -> Response:
     failed = tuple(f"{check.name}: {check.detail}" for check in checks if not check.ok)
     if failed:
         told = failed if ask.trusted else ()
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{len(failed)} of {len(checks)} checks fail", checks=told)
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"{len(failed)} of {len(checks)} checks fail", checks=told
+        )
     is_told = ask.trusted and ask.values["verbose"]
     lines = [f"[+]{check.name} ok: {check.detail}" for check in checks] if is_told else []
     return PlainTextResponse("\n".join([*lines, "ok", ""]))

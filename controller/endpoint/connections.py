@@ -1,8 +1,9 @@
 """One connection to the status endpoint, bounded in every direction, whatever its peer does (fault 9).
 
-Bounds: how many there are, the time of TLS's handshake and of a request, the size of a request, idle keep-alive, and how
-slowly an answer may be taken. When there are as many as may be, the one that has waited longest for its next request gives
-way to a new one: a thousand idle connections cannot keep a probe out. They count from when they are accepted, before TLS.
+Bounds: how many there are, the time of TLS's handshake and of a request, the size of a request, idle
+keep-alive, and how slowly an answer may be taken. When there are as many as may be, the one that has waited
+longest for its next request gives way to a new one: a thousand idle connections cannot keep a probe out. They
+count from when they are accepted, before TLS.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ MAX_HEAD_BYTES = 16 * 1024
 MAX_REQUEST_BYTES = 64 * 1024  # with a body, which nobody here reads
 REQUEST_SECONDS = 10.0  # for a client to send its request, and for a TLS handshake
 LOOK_SECONDS = 10.0  # an answer of which nothing is taken for so long is given up
-CERTIFIED = "tally.certified"  # in a request's state: whether its connection has a certificate that the client authority signed
+# in a request's state: whether its connection has a certificate that the client authority signed
+CERTIFIED = "tally.certified"
 CONNECTION = "tally.connection"  # in a request's state: its StatusProtocol
 CLOSE_SECONDS = 2.0  # for a peer's word that it has closed its side of TLS
 
-# On every answer, also to what is no request. No Strict-Transport-Security: it would hold for every port of the host's name.
+# On every answer, also to what is no request. No Strict-Transport-Security: it would hold for every port of
+# the host's name.
 PROTECTION = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # the live page has its own
@@ -42,11 +45,15 @@ PROTECTION = {
 }
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.ERROR)  # uvicorn warns of each request that it cannot parse: whoever sends rubbish would fill the log
+# uvicorn warns of each request that it cannot parse: whoever sends rubbish would fill the log
+_log.setLevel(logging.ERROR)
 
 
 class Door:
-    """What the connections of one server share. `waiting` has those that are not being answered, the longest first."""
+    """What the connections of one server share.
+
+    `waiting` has those that are not being answered, the longest first.
+    """
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -56,7 +63,8 @@ class Door:
 class StatusProtocol(H11Protocol):
     """See the module's docstring. uvicorn makes one for each connection, and parses and answers HTTP in it.
 
-    `transport` is what uvicorn writes to: under TLS not the one that was accepted, and only there once TLS stands.
+    `transport` is what uvicorn writes to: under TLS not the one that was accepted, and only there once TLS
+    stands.
     """
 
     def __init__(
@@ -121,13 +129,26 @@ class StatusProtocol(H11Protocol):
             super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for what it cannot parse. `msg` is its word, of which the peer can make nothing."""
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # in the midst of the answer to what came before
+        """Called by uvicorn for what it cannot parse.
+
+        `msg` is its word, of which the peer can make nothing.
+        """
+        # in the midst of the answer to what came before
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self._cut()
             return
-        answer = Problem(HTTPStatus.BAD_REQUEST, f"this is no HTTP request that can be parsed: {msg}").response()
-        headers = [*answer.raw_headers, *((name.encode(), value.encode()) for name, value in PROTECTION.items())]
-        head = h11.Response(status_code=answer.status_code, headers=[*headers, (b"Connection", b"close")], reason=b"Bad Request")
+        answer = Problem(
+            HTTPStatus.BAD_REQUEST, f"this is no HTTP request that can be parsed: {msg}"
+        ).response()
+        headers = [
+            *answer.raw_headers,
+            *((name.encode(), value.encode()) for name, value in PROTECTION.items()),
+        ]
+        head = h11.Response(
+            status_code=answer.status_code,
+            headers=[*headers, (b"Connection", b"close")],
+            reason=b"Bad Request",
+        )
         for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
@@ -151,7 +172,8 @@ class StatusProtocol(H11Protocol):
         self.transport.write(page.plain if self.scope["http_version"] == "1.0" else page.chunk)
         return True
 
-    # -- bounds ------------------------------------------------------------------------------------------------------
+    # -- bounds
+    # ------------------------------------------------------------------------------------------------------
 
     def _finds_room(self) -> bool:
         if len(self.connections) < MAX_CONNECTIONS:
@@ -172,7 +194,8 @@ class StatusProtocol(H11Protocol):
                 ssl_handshake_timeout=REQUEST_SECONDS,
                 ssl_shutdown_timeout=CLOSE_SECONDS,
             )
-        except OSError:  # no TLS, not in time (TimeoutError), or cut: whoever it was knows best, and may do it often
+        # no TLS, not in time (TimeoutError), or cut: whoever it was knows best, and may do it often
+        except OSError:
             self._cut()
             return
         assert secured is not None
@@ -216,7 +239,11 @@ class StatusProtocol(H11Protocol):
     def _untaken(self) -> int:
         """Bytes that were written, and that the kernel has not taken yet since the peer does not."""
         assert self._accepted is not None
-        above = self.transport.get_write_buffer_size() if self._is_open and self.transport is not self._accepted else 0
+        above = (
+            self.transport.get_write_buffer_size()
+            if self._is_open and self.transport is not self._accepted
+            else 0
+        )
         return above + self._accepted.get_write_buffer_size()
 
     def _cut(self) -> None:

@@ -1,10 +1,11 @@
 """What is wrong, in words, and what to do about it: the notices on top of the live page.
 
-Each names one trouble that the replica can see from where it stands. `critical` means that Tally does not do its work, or
-not as promised; `warning`, that somebody should look; `info` explains, and leaves all well.
+Each names one trouble that the replica can see from where it stands. `critical` means that Tally does not do
+its work, or not as promised; `warning`, that somebody should look; `info` explains, and leaves all well.
 
-A cause stands above what follows from it, and what it explains is left out: who does not hear of etcd knows nothing of the
-leader, and who does not hear of the leader knows nothing of its engine. What is told of the past carries its age.
+A cause stands above what follows from it, and what it explains is left out: who does not hear of etcd knows
+nothing of the leader, and who does not hear of the leader knows nothing of its engine. What is told of the
+past carries its age.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Severity(StrEnum):
 class Notice(Struct, frozen=True, kw_only=True):
     """One trouble. `code` is a fixed word; `action` says what to do, and is "" when nothing needs to be done.
 
-    `age_seconds`: of a silence, for how long; of what is known of the past alone, how long ago it was so; else null.
+    `age_seconds`: of a silence, for how long; of what is known of the past alone, how long ago it was so;
+    else null.
     """
 
     severity: Severity
@@ -70,8 +72,8 @@ _WORDS = {
     STORE: _Words(
         _CRITICAL,
         "This replica hears nothing of etcd",
-        "What is shown is of before that. While no replica reaches etcd, nothing is admitted, stopped or recorded, and what runs "
-        "goes on.{told}",
+        "What is shown is of before that. While no replica reaches etcd, nothing is admitted, stopped or"
+        " recorded, and what runs goes on.{told}",
         "Run `tally check` for etcd's own state, and look at another replica meanwhile.",
     ),
     "loop-stuck": _Words(
@@ -84,21 +86,23 @@ _WORDS = {
         _CRITICAL,
         "No replica leads",
         "Running tasks go on, but nothing is admitted, stopped or recorded until a leader is elected.",
-        "A take-over lasts a few seconds. If it stays so: see that replicas run (`tally get replicas`) and that etcd has a quorum "
-        "(`tally check`).",
+        "A take-over lasts a few seconds. If it stays so: see that replicas run (`tally get replicas`) and"
+        " that etcd has a quorum (`tally check`).",
     ),
     "leader-silent": _Words(
         _CRITICAL,
         "The leader, {id}, is not heard of",
-        "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd. Another takes over once its "
-        "lease has ended.",
-        "See whether its process runs, and its log. If nobody takes over: `tally get replicas`, and `tally check`.",
+        "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd. Another"
+        " takes over once its lease has ended.",
+        "See whether its process runs, and its log. If nobody takes over: `tally get replicas`, and `tally"
+        " check`.",
     ),
     "replica-silent": _Words(
         _WARNING,
         "Replica {id} is not heard of",
         "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd.",
-        "See whether its process runs, and its log. It is not shown any more once its registration has expired.",
+        "See whether its process runs, and its log. It is not shown any more once its registration has"
+        " expired.",
     ),
     "replica-behind": _Words(
         _WARNING,
@@ -109,14 +113,17 @@ _WORDS = {
     "engine-silent": _Words(
         _CRITICAL,
         "The engine does not answer the leader",
-        "{id} could not list the attempts {since}. Nothing is admitted and no end is concluded; what runs goes on.",
-        "See that the engine is up (the Kubernetes API, the Docker daemon) and that the leader may use it: `tally check`.",
+        "{id} could not list the attempts {since}. Nothing is admitted and no end is concluded; what runs"
+        " goes on.",
+        "See that the engine is up (the Kubernetes API, the Docker daemon) and that the leader may use it:"
+        " `tally check`.",
     ),
     "other-engine": _Words(
         _WARNING,
         "Replica {id} does not campaign",
         "It follows and answers reads, but must not lead: {problem}.",
-        "Start it with the recorded engine (`tally engine show`), or change the record: `tally engine adopt`.",
+        "Start it with the recorded engine (`tally engine show`), or change the record: `tally engine"
+        " adopt`.",
     ),
     "audit-findings": _Words(
         _CRITICAL,
@@ -139,8 +146,10 @@ _WORDS = {
     "attempts-lost": _Words(
         _WARNING,
         "{lost} lost, with resources held",
-        "Nothing proves that they stopped (that of {example}, say): nothing is freed, and nothing runs again.",
-        "See why with `tally explain NAME`. If you know that it no longer runs: `tally confirm-stopped NAME`.",
+        "Nothing proves that they stopped (that of {example}, say): nothing is freed, and nothing runs"
+        " again.",
+        "See why with `tally explain NAME`. If you know that it no longer runs: `tally confirm-stopped"
+        " NAME`.",
     ),
     "quarantined": _Words(
         _WARNING,
@@ -173,17 +182,31 @@ _WORDS = {
         "",
     ),
     "single-replica": _Words(
-        _INFO, "Only one replica runs", "Nobody can take over if it fails.", "Start others for production: three is usual."
+        _INFO,
+        "Only one replica runs",
+        "Nobody can take over if it fails.",
+        "Start others for production: three is usual.",
     ),
-    "mixed-versions": _Words(_INFO, "Replicas of different versions run", "{versions}: an update is under way.", ""),
+    "mixed-versions": _Words(
+        _INFO, "Replicas of different versions run", "{versions}: an update is under way.", ""
+    ),
 }
 
 
-def _notice(code: str, severity: Severity | None = None, age_seconds: float | None = None, **words: str) -> Notice:
+def _notice(
+    code: str, severity: Severity | None = None, age_seconds: float | None = None, **words: str
+) -> Notice:
     """The one shape of all notices: `words` fill the braces."""
     usual, *texts = _WORDS[code]
     title, detail, action = (str(text).format(**words) for text in texts)
-    return Notice(severity=severity or usual, code=code, title=title, detail=detail, action=action, age_seconds=age_seconds)
+    return Notice(
+        severity=severity or usual,
+        code=code,
+        title=title,
+        detail=detail,
+        action=action,
+        age_seconds=age_seconds,
+    )
 
 
 def diagnose(
@@ -197,7 +220,8 @@ def diagnose(
 ) -> list[Notice]:
     """All that is to be told, the deepest cause first, then the worst.
 
-    `next_of` has each pool's next task and for how long it was that; `leads_for`, for how many seconds the leader has led.
+    `next_of` has each pool's next task and for how long it was that; `leads_for`, for how many seconds the
+    leader has led.
     """
     causes = list(_of_this_replica(facts))
     hears = not causes
@@ -225,7 +249,9 @@ def _of_this_replica(facts: Facts) -> Iterator[Notice]:
     if "store" in failing or freshness is not Freshness.FRESH:
         severity = _WARNING if freshness is Freshness.STALE and "store" not in failing else _CRITICAL
         why = failing.get("store", "").partition(": ")[2]
-        yield _notice(STORE, severity, round(facts.staleness_seconds, 1), told=f" It says: {why}." if why else "")
+        yield _notice(
+            STORE, severity, round(facts.staleness_seconds, 1), told=f" It says: {why}." if why else ""
+        )
     if "control-loop" in failing:
         yield _notice("loop-stuck", seen=failing["control-loop"].capitalize())
 
@@ -247,12 +273,20 @@ def _of_office(facts: Facts, replicas: Sequence[ReplicaSummary], leads_for: floa
         silent = leader.engine_answers is False or leader.engine_freshness is Freshness.DEAD
         if silent and (late or not taking_over):
             age = leader.engine_age_seconds
-            since = "since this term began" if late else "at its last attempt" if age is None else f"for {span(age)}"
+            since = (
+                "since this term began"
+                if late
+                else "at its last attempt"
+                if age is None
+                else f"for {span(age)}"
+            )
             yield _notice("engine-silent", id=leader.id, since=since)
 
 
 def _silence(facts: Facts, replica: ReplicaSummary) -> Freshness:
-    """Of the time in which others were heard of, and it was not: when etcd falls silent, no replica is blamed for it."""
+    """Of the time in which others were heard of, and it was not: when etcd falls silent, no replica is
+    blamed for it.
+    """
     return facts.rule.replica.judge(facts.replica_ages.get(replica.id, 0.0) - facts.staleness_seconds)
 
 
@@ -274,7 +308,12 @@ def _of_replicas(facts: Facts, replicas: Sequence[ReplicaSummary]) -> Iterator[N
 
 
 def _of_audit(audit: AuditSummary) -> Notice:
-    return _notice("audit-findings", found=counted(audit.wrong, "contradiction"), id=audit.replica, age=span(audit.age_seconds))
+    return _notice(
+        "audit-findings",
+        found=counted(audit.wrong, "contradiction"),
+        id=audit.replica,
+        age=span(audit.age_seconds),
+    )
 
 
 def _of_tasks(world: World, holding: Mapping[str, Holding]) -> Iterator[Notice]:
@@ -285,7 +324,9 @@ def _of_tasks(world: World, holding: Mapping[str, Holding]) -> Iterator[Notice]:
     if world.quarantine:
         yield _notice("quarantined", records=counted(len(world.quarantine), "record"))
     waiting = {pool: number for (pool, state), number in world.counts.items() if number and state in WAITING}
-    undefined = sorted(pool for pool in waiting if pool not in world.pools and ("pools", (pool,)) not in world.quarantine)
+    undefined = sorted(
+        pool for pool in waiting if pool not in world.pools and ("pools", (pool,)) not in world.quarantine
+    )
     if undefined:
         named = ", ".join(undefined[:3]) + (f" and {len(undefined) - 3} more" if len(undefined) > 3 else "")
         yield _notice("undefined-pool", pools=named)

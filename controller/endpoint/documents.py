@@ -1,8 +1,8 @@
 """What the status endpoint answers: the documents of its API, and how they are made of the model.
 
-The structs are the source of the OpenAPI schemas as well. Two steps, so that the model is held only briefly: `capture`
-takes references to frozen values while it is held still, the documents are made of them afterwards. Values of
-environment variables are masked, wherever they stand.
+The structs are the source of the OpenAPI schemas as well. Two steps, so that the model is held only briefly:
+`capture` takes references to frozen values while it is held still, the documents are made of them afterwards.
+Values of environment variables are masked, wherever they stand.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
 
 
 class TaskDocument(TaskSummary, frozen=True, kw_only=True):
-    """One task with all that is known. `spec` is null when it is gone or does not parse; `history` is bounded by `steps`."""
+    """One task with all that is known.
+
+    `spec` is null when it is gone or does not parse; `history` is bounded by `steps`.
+    """
 
     spec: dict[str, Any] | None
     uid: str
@@ -61,11 +64,14 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
     steps: int
     history: list[Step]
     requests: list[Request]
-    kept_log_revision: int  # at which the log that is kept of it was written, 0 when none is; see /v1/tasks/{id}/log
+    # at which the log that is kept of it was written, 0 when none is; see /v1/tasks/{id}/log
+    kept_log_revision: int
 
 
 class LogDocument(Struct, frozen=True, kw_only=True):
-    """The end of what attempt number `attempt` printed, kept `at` its end; `truncated`: it had printed more."""
+    """The end of what attempt number `attempt` printed, kept `at` its end; `truncated`: it had printed
+    more.
+    """
 
     task: str
     attempt: int
@@ -106,7 +112,9 @@ class PoolList(Struct, frozen=True, kw_only=True):
 
 
 class ReplicaDocument(Struct, frozen=True, kw_only=True):
-    """A replica that is registered now, and what it wrote about itself `age_seconds` ago, by the clock of who answers."""
+    """A replica that is registered now, and what it wrote about itself `age_seconds` ago, by the clock of
+    who answers.
+    """
 
     id: str
     leads: bool
@@ -122,7 +130,10 @@ class ReplicaList(Struct, frozen=True, kw_only=True):
 
 
 class LeaderDocument(Struct, frozen=True, kw_only=True):
-    """Who leads, as far as this replica knows. `term` is the leader key's create revision, 0 when nobody leads."""
+    """Who leads, as far as this replica knows.
+
+    `term` is the leader key's create revision, 0 when nobody leads.
+    """
 
     known: bool
     replica: str
@@ -148,7 +159,10 @@ class TaskCapture(NamedTuple):
 
 def capture(world: World, task: Task) -> TaskCapture:
     """Take what the documents need, while the model is held still."""
-    problems = [f"{kind}: {world.quarantine.get((kind, (task.id,)), 'does not parse')}" for kind in sorted(task.frozen)]
+    problems = [
+        f"{kind}: {world.quarantine.get((kind, (task.id,)), 'does not parse')}"
+        for kind in sorted(task.frozen)
+    ]
     if task.spec_error:
         problems.append(f"spec: {task.spec_error}")
     return TaskCapture(
@@ -199,7 +213,9 @@ def document(task: TaskCapture) -> TaskDocument:
 
 def log_document(task_id: str, kept: kept_log.KeptLog) -> LogDocument:
     """What is kept of a task's output."""
-    return LogDocument(task=task_id, attempt=kept.attempt, text=kept.text, truncated=kept.truncated, at=kept.at)
+    return LogDocument(
+        task=task_id, attempt=kept.attempt, text=kept.text, truncated=kept.truncated, at=kept.at
+    )
 
 
 def pool_document(world: World, name: str) -> PoolDocument:
@@ -208,7 +224,9 @@ def pool_document(world: World, name: str) -> PoolDocument:
     pool = record.pool if record is not None else None
     capacity = pool.capacity if pool is not None else ZERO
     problems = [
-        f"{kind}: {world.quarantine[kind, (name,)]}" for kind in ("pools", "ledgers") if (kind, (name,)) in world.quarantine
+        f"{kind}: {world.quarantine[kind, (name,)]}"
+        for kind in ("pools", "ledgers")
+        if (kind, (name,)) in world.quarantine
     ]
     if pool is None and not problems:
         problems.append("it is not defined any more; what runs may finish")
@@ -250,7 +268,11 @@ def replica_documents(world: World, facts: Facts) -> list[ReplicaDocument]:
 def leader_document(record: Change | None, leader: str, epoch: int) -> LeaderDocument:
     """Who leads, from the leader's key."""
     return LeaderDocument(
-        known=bool(leader), replica=leader, term=record.create if record else 0, epoch=epoch, record=decode_or_empty(record)
+        known=bool(leader),
+        replica=leader,
+        term=record.create if record else 0,
+        epoch=epoch,
+        record=decode_or_empty(record),
     )
 
 
@@ -268,18 +290,24 @@ def encode(value: object) -> bytes:
 
 
 def _masked(value: Any) -> Any:
-    """Kubernetes writes variables as `env: [{name, value}]`; a label named `env` is no such list, and is left alone."""
+    """Kubernetes writes variables as `env: [{name, value}]`; a label named `env` is no such list, and is
+    left alone.
+    """
     if isinstance(value, list):
         return [_masked(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: _masked_variables(item) if key == "env" and isinstance(item, list) else _masked(item) for key, item in value.items()
+        key: _masked_variables(item) if key == "env" and isinstance(item, list) else _masked(item)
+        for key, item in value.items()
     }
 
 
 def _masked_variables(variables: list[Any]) -> list[Any]:
-    return [{**item, "value": MASK} if isinstance(item, dict) and "value" in item else _masked(item) for item in variables]
+    return [
+        {**item, "value": MASK} if isinstance(item, dict) and "value" in item else _masked(item)
+        for item in variables
+    ]
 
 
 def _summary_fields(task: TaskCapture) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Tasks in an order, by pool and state: a page costs what it returns, not what is stored.
 
-Made when the first page is asked for, and brought up to the model with each further one, by whoever asks: the model's thread
-only notes which tasks have changed. When so many have that it is as well to begin anew, or nobody asks any more, it is
-forgotten. Building takes the model SCAN tasks at a time, so that it keeps nothing waiting.
+Made when the first page is asked for, and brought up to the model with each further one, by whoever asks: the
+model's thread only notes which tasks have changed. When so many have that it is as well to begin anew, or
+nobody asks any more, it is forgotten. Building takes the model SCAN tasks at a time, so that it keeps nothing
+waiting.
 
-It knows what the store's watch has brought. A leader's model has its own commits a moment earlier: a task is found in the
-state that it had, and shown in the one that it has if that was asked for as well.
+It knows what the store's watch has brought. A leader's model has its own commits a moment earlier: a task is
+found in the state that it had, and shown in the one that it has if that was asked for as well.
 
-One index has the order of names, and so those of pools and of states, whose groups it puts one after the other; another one
-has the order of submission. Who never asks for an order does not pay for it.
+One index has the order of names, and so those of pools and of states, whose groups it puts one after the
+other; another one has the order of submission. Who never asks for an order does not pay for it.
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ Place = tuple[str, State | None]
 class TaskIndex:
     """See the module's docstring. A Listener; `find` is for any thread."""
 
-    def __init__(self, reading: Callable[[], AbstractContextManager[World]], *, by_submission: bool = False) -> None:
+    def __init__(
+        self, reading: Callable[[], AbstractContextManager[World]], *, by_submission: bool = False
+    ) -> None:
         self._reading = reading
         self._by_submission = by_submission
         self._using = threading.Lock()  # taken before the model, never while it is held
         self._groups: dict[Place, SortedList] = {}  # guarded by `_using`, as is `_places`
-        self._places: dict[str, tuple[Place, Entry]] = {}  # Invariant: each task stands in the group of its place, as its entry
+        # Invariant: each task stands in the group of its place, as its entry
+        self._places: dict[str, tuple[Place, Entry]] = {}
         # Changed since the last look; None: too many, or nobody has looked yet. Guarded by the model.
         self._changed: dict[str, None] | None = None
 
@@ -54,14 +58,23 @@ class TaskIndex:
         """See Listener."""
         if self._changed is None:
             return
-        self._changed.update((change.names[0], None) for change in changes if change.kind in ("tasks", "states", "requests"))
+        self._changed.update(
+            (change.names[0], None) for change in changes if change.kind in ("tasks", "states", "requests")
+        )
         if len(self._changed) > max(FORGOTTEN, len(self._places)):
             self._changed = None
 
     def find(
-        self, sort: Sort, after: Position | None, pool: str | None, states: Collection[State] | None, search: str, limit: int
+        self,
+        sort: Sort,
+        after: Position | None,
+        pool: str | None,
+        states: Collection[State] | None,
+        search: str,
+        limit: int,
     ) -> list[Position]:
-        """At most `limit` tasks after `after` of that pool, in one of these states, whose id contains `search`; in order.
+        """At most `limit` tasks after `after` of that pool, in one of these states, whose id contains
+        `search`; in order.
 
         `sort` is one of the orders that this index has.
         """
@@ -113,7 +126,8 @@ class TaskIndex:
 def _in_order(
     sort: Sort, sections: Mapping[str | int, Sequence[SortedList]], after: Position | None, search: str
 ) -> Iterator[Position]:
-    turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)  # within a pool or a state names always rise
+    # within a pool or a state names always rise
+    turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)
     for section in sorted(sections, reverse=sort.descending):
         begins = None
         if after is not None and section == after.section:
@@ -121,7 +135,10 @@ def _in_order(
         elif after is not None and (section < after.section) is not sort.descending:  # type: ignore[operator]  # both of one kind
             continue
         if turned:
-            found = (group.irange(maximum=begins, inclusive=(True, False), reverse=True) for group in sections[section])
+            found = (
+                group.irange(maximum=begins, inclusive=(True, False), reverse=True)
+                for group in sections[section]
+            )
         else:
             found = (group.irange(minimum=begins, inclusive=(False, True)) for group in sections[section])
         for entry in merge(*found, reverse=turned):

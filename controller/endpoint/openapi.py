@@ -15,10 +15,19 @@ from controller.endpoint.query import MIN_REVISION, WAIT, Parameter
 from controller.endpoint.route import Route
 
 HEADERS = {
-    "Tally-Revision": ("The store's revision that the model had applied before it was read.", {"type": "integer", "minimum": 0}),
+    "Tally-Revision": (
+        "The store's revision that the model had applied before it was read.",
+        {"type": "integer", "minimum": 0},
+    ),
     "Tally-Role": ("What this replica is.", {"type": "string", "enum": ["leader", "follower"]}),
-    "Tally-Leader-Known": ("Whether this replica knows of a leader.", {"type": "string", "enum": ["true", "false"]}),
-    "Tally-Staleness-Seconds": ("Seconds since the model was last known to be current.", {"type": "number", "minimum": 0}),
+    "Tally-Leader-Known": (
+        "Whether this replica knows of a leader.",
+        {"type": "string", "enum": ["true", "false"]},
+    ),
+    "Tally-Staleness-Seconds": (
+        "Seconds since the model was last known to be current.",
+        {"type": "number", "minimum": 0},
+    ),
 }
 _REF = "#/components/schemas/{name}"
 _ANY_OF: list[dict[str, list[str]]] = [
@@ -29,7 +38,9 @@ _ANY_OF: list[dict[str, list[str]]] = [
 ]  # {}: a replica need not ask for any
 _UNAUTHORIZED = {
     "description": "The replica asks for a token or a certificate, and the request has none that it knows.",
-    "headers": {"WWW-Authenticate": {"description": "How a token may be given.", "schema": {"type": "string"}}},
+    "headers": {
+        "WWW-Authenticate": {"description": "How a token may be given.", "schema": {"type": "string"}}
+    },
     "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(name=ProblemDocument.__name__)}}},
 }
 
@@ -50,12 +61,25 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": {route.path: {"get": _operation(route, by_type.get(str(route.answer)))} for route in routes},
         "components": {
             "schemas": components,
-            "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()},
+            "headers": {
+                name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()
+            },
             "responses": {"Unauthorized": _UNAUTHORIZED},
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "A token of the replica's `status_token_file`."},
-                "password": {"type": "http", "scheme": "basic", "description": "The token as password, under any name."},
-                "certificate": {"type": "mutualTLS", "description": "Signed by the replica's `status_client_ca_file`."},
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of the replica's `status_token_file`.",
+                },
+                "password": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The token as password, under any name.",
+                },
+                "certificate": {
+                    "type": "mutualTLS",
+                    "description": "Signed by the replica's `status_client_ca_file`.",
+                },
             },
         },
     }
@@ -71,7 +95,9 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
         problems[HTTPStatus.SERVICE_UNAVAILABLE] = "The replica has not loaded the records yet."
     responses = {"200": _response("As asked for.", route.content_type, schema or {"type": "string"})}
     for status, text in sorted(problems.items()):
-        responses[str(status.value)] = _response(text, CONTENT_TYPE, {"$ref": _REF.format(name=ProblemDocument.__name__)})
+        responses[str(status.value)] = _response(
+            text, CONTENT_TYPE, {"$ref": _REF.format(name=ProblemDocument.__name__)}
+        )
     if not route.is_probe:
         responses["401"] = {"$ref": "#/components/responses/Unauthorized"}
     named = [
@@ -88,10 +114,19 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    described = {"name": parameter.name, "in": "query", "description": parameter.description, "schema": dict(parameter.schema)}
+    described = {
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.description,
+        "schema": dict(parameter.schema),
+    }
     return {**described, "explode": False} if parameter.schema["type"] == "array" else described
 
 
 def _response(text: str, content_type: str, schema: dict[str, Any]) -> dict[str, Any]:
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
-    return {"description": text, "headers": headers, "content": {content_type.partition(";")[0]: {"schema": schema}}}
+    return {
+        "description": text,
+        "headers": headers,
+        "content": {content_type.partition(";")[0]: {"schema": schema}},
+    }

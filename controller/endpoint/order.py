@@ -1,4 +1,6 @@
-"""In which order tasks are listed, and where a page begins: a place in that order, which stays right whatever comes and goes."""
+"""In which order tasks are listed, and where a page begins: a place in that order, which stays right
+whatever comes and goes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Sort(NamedTuple):
         return f"-{self.by}" if self.descending else str(self.by)
 
     def section(self, pool: str, state: State | None) -> str | int:
-        """By what tasks of this pool and state are sorted before all else; states stand as the lifecycle has them."""
+        """By what tasks of this pool and state are sorted before all else; states stand as the lifecycle
+        has them.
+        """
         return pool if self.by is By.POOL else STATES.index(state) if self.by is By.STATE else 0
 
 
@@ -50,7 +54,9 @@ class Position(NamedTuple):
         return self.entry[1]
 
     def token(self, sort: Sort) -> str:
-        """What stands for the page after it; opaque to clients, and good for ever, since nothing is counted."""
+        """What stands for the page after it; opaque to clients, and good for ever, since nothing is
+        counted.
+        """
         return msgspec.json.encode((str(sort), self.section, *self.entry)).hex()
 
 
@@ -60,7 +66,9 @@ SORTS = {str(sort): sort for sort in (Sort(by, descending) for by in By for desc
 def parse_token(text: str) -> tuple[Sort, Position]:
     """The order and the place that a token stands for. Raises ValueError for what is none."""
     try:
-        name, section, at, task_id = msgspec.json.decode(bytes.fromhex(text), type=tuple[str, str | int, float, str])
+        name, section, at, task_id = msgspec.json.decode(
+            bytes.fromhex(text), type=tuple[str, str | int, float, str]
+        )
     except (ValueError, msgspec.DecodeError):  # also what is no JSON at all
         raise ValueError("expected the `continue` of the page before, unchanged") from None
     sort = SORTS.get(name)

@@ -13,7 +13,9 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class ProblemDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem: what kind (`title`, with the HTTP status), and what exactly (`detail`, a sentence that says what to do)."""
+    """A problem: what kind (`title`, with the HTTP status), and what exactly (`detail`, a sentence that
+    says what to do).
+    """
 
     title: str
     status: int
@@ -36,7 +38,9 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.document = ProblemDocument(title=status.phrase, status=status.value, detail=detail, parameter=parameter, checks=checks)
+        self.document = ProblemDocument(
+            title=status.phrase, status=status.value, detail=detail, parameter=parameter, checks=checks
+        )
         self.headers = dict(headers or {})
 
     def response(self) -> Response:

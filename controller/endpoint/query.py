@@ -1,4 +1,6 @@
-"""Parameters of the status endpoint: each is its schema for the OpenAPI document and its parser, side by side."""
+"""Parameters of the status endpoint: each is its schema for the OpenAPI document and its parser, side by
+side.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ MAX_REVISION = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query parameter. `parse` raises ValueError with what would be right; `default` stands for one that is not given."""
+    """A query parameter.
+
+    `parse` raises ValueError with what would be right; `default` stands for one that is not given.
+    """
 
     name: str
     description: str
@@ -31,7 +36,10 @@ class Parameter:
 
 
 def parse_parameters(known: Iterable[Parameter], given: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """All parameters by name. Raises Problem (400), naming the parameter that is unknown, doubled or does not hold."""
+    """All parameters by name.
+
+    Raises Problem (400), naming the parameter that is unknown, doubled or does not hold.
+    """
     by_name = {parameter.name: parameter for parameter in known}
     values: dict[str, Any] = {}
     for name, text in given:
@@ -111,7 +119,11 @@ def _text(text: str) -> str:
 
 
 VERBOSE = Parameter(
-    "verbose", "List every check.", {"type": "string", "enum": ["", "1", "true", "0", "false"]}, parse_flag, default=False
+    "verbose",
+    "List every check.",
+    {"type": "string", "enum": ["", "1", "true", "0", "false"]},
+    parse_flag,
+    default=False,
 )
 MIN_REVISION = Parameter(
     "min_revision",
@@ -127,7 +139,9 @@ WAIT = Parameter(
     parse_wait,
     default=0.0,
 )
-POOL = Parameter("pool", "Only tasks of this pool.", {"type": "string", "minLength": 1, "maxLength": 253}, _text)
+POOL = Parameter(
+    "pool", "Only tasks of this pool.", {"type": "string", "minLength": 1, "maxLength": 253}, _text
+)
 STATE = Parameter(
     "state",
     "Only tasks in these states, separated by commas.",
@@ -157,7 +171,8 @@ LIMIT = Parameter(
 )
 SORT = Parameter(
     "sort",
-    "By what tasks are sorted; with - in the reverse order. States stand in the order of the lifecycle, and equals by name.",
+    "By what tasks are sorted; with - in the reverse order. States stand in the order of the lifecycle, and"
+    " equals by name.",
     {"type": "string", "enum": list(SORTS), "default": str(Sort())},
     parse_sort,
     default=Sort(),
@@ -170,7 +185,8 @@ CONTINUE = Parameter(
 )
 AFTER = Parameter(
     "after",
-    "Begin after this revision; the header Last-Event-ID, when sent, counts instead. Without either, the stream begins now.",
+    "Begin after this revision; the header Last-Event-ID, when sent, counts instead. Without either, the"
+    " stream begins now.",
     {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
     integer(0, MAX_REVISION),
 )

@@ -16,8 +16,8 @@ LEADING_PHASES = ("taking-over", "leading")
 class ReplicaSummary(Struct, frozen=True, kw_only=True):
     """A registered replica, as it wrote of itself `age_seconds` ago; other ages count from now as well.
 
-    `led`: it wrote that it leads, and does not any more. `freshness` is of its registration, `engine_freshness` of what it
-    says of the engine.
+    `led`: it wrote that it leads, and does not any more. `freshness` is of its registration,
+    `engine_freshness` of what it says of the engine.
     """
 
     id: str
@@ -34,7 +34,8 @@ class ReplicaSummary(Struct, frozen=True, kw_only=True):
     lag_revisions: int
     behind_seconds: float | None  # since it heard of the store; null when it did not tell
     engine_answers: bool | None  # null: it does not lead, and so does not ask
-    engine_age_seconds: float | None  # since the engine answered it; null when it has not in its term, or does not lead
+    # since the engine answered it; null when it has not in its term, or does not lead
+    engine_age_seconds: float | None
     engine_freshness: Freshness | None
     engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" when it does
 
@@ -66,7 +67,9 @@ def replica_summaries(world: World, facts: Facts) -> list[ReplicaSummary]:
                 engine_answers=answers if isinstance(answers, bool) else None,
                 engine_age_seconds=round(engine_age + age, 1) if engine_age is not None else None,
                 engine_problem=str(record.get("engine_problem", "")),
-                engine_freshness=facts.rule.engine.judge(engine_age + age) if engine_age is not None else None,
+                engine_freshness=facts.rule.engine.judge(engine_age + age)
+                if engine_age is not None
+                else None,
             )
         )
     return found

@@ -1,4 +1,6 @@
-"""What a route of the status endpoint is: the one description that the server serves and the OpenAPI document shows."""
+"""What a route of the status endpoint is: the one description that the server serves and the OpenAPI
+document shows.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from controller.views.replica import Facts
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request, parsed: values by name, the facts as they were before the model is read, and what else was sent."""
+    """A request, parsed: values by name, the facts as they were before the model is read, and what else
+    was sent.
+    """
 
     path: Mapping[str, str]
     values: Mapping[str, Any]

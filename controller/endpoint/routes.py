@@ -62,13 +62,26 @@ ROUTES: tuple[Route, ...] = (
         strict=False,
     ),
     Route(
-        "/metrics", "metrics", "Metrics for Prometheus.", Api.exposition, "text/plain; version=0.0.4; charset=utf-8", strict=False
+        "/metrics",
+        "metrics",
+        "Metrics for Prometheus.",
+        Api.exposition,
+        "text/plain; version=0.0.4; charset=utf-8",
+        strict=False,
     ),
-    Route("/openapi.json", "openapi", "This API, as an OpenAPI document.", Api.openapi, answer=dict[str, Any], in_loop=True),
+    Route(
+        "/openapi.json",
+        "openapi",
+        "This API, as an OpenAPI document.",
+        Api.openapi,
+        answer=dict[str, Any],
+        in_loop=True,
+    ),
     Route(
         "/v1/summary",
         "getSummary",
-        "All at a glance: leadership, replicas, tasks by state, pools, and what is wrong with what to do about it.",
+        "All at a glance: leadership, replicas, tasks by state, pools, and what is wrong with what to do"
+        " about it.",
         Api.summary,
         answer=summary.Summary,
         reads_model=True,
@@ -76,10 +89,19 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/tasks",
         "listTasks",
-        "Tasks in pages, by name unless `sort` says otherwise. A page can be shorter than asked for only when it is the last.",
+        "Tasks in pages, by name unless `sort` says otherwise. A page can be shorter than asked for only when"
+        " it is the last.",
         Api.tasks,
         answer=documents.TaskList,
-        parameters=(query.POOL, query.STATE, query.LABEL, query.SEARCH, query.SORT, query.LIMIT, query.CONTINUE),
+        parameters=(
+            query.POOL,
+            query.STATE,
+            query.LABEL,
+            query.SEARCH,
+            query.SORT,
+            query.LIMIT,
+            query.CONTINUE,
+        ),
         reads_model=True,
     ),
     Route(
@@ -94,7 +116,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/tasks/{id}/log",
         "getTaskLog",
-        "What is kept of the output of a task's last attempt that ended, when it or its pool has `keep_logs`.",
+        "What is kept of the output of a task's last attempt that ended, when it or its pool has"
+        " `keep_logs`.",
         Api.task_log,
         answer=documents.LogDocument,
         problems={
@@ -113,13 +136,22 @@ ROUTES: tuple[Route, ...] = (
         problems={HTTPStatus.NOT_FOUND: "There is no such pool."},
         reads_model=True,
     ),
-    Route("/v1/replicas", "listReplicas", "The registered replicas.", Api.replicas, answer=documents.ReplicaList, reads_model=True),
-    Route("/v1/leader", "getLeader", "Who leads.", Api.leader, answer=documents.LeaderDocument, reads_model=True),
+    Route(
+        "/v1/replicas",
+        "listReplicas",
+        "The registered replicas.",
+        Api.replicas,
+        answer=documents.ReplicaList,
+        reads_model=True,
+    ),
+    Route(
+        "/v1/leader", "getLeader", "Who leads.", Api.leader, answer=documents.LeaderDocument, reads_model=True
+    ),
     Route(
         "/v1/audit",
         "getAudit",
-        "The invariants, checked against the store and the engine; answered again for a few seconds. `verdict` is ok, wrong, or "
-        "incomplete: nothing was found, and the engine does not answer.",
+        "The invariants, checked against the store and the engine; answered again for a few seconds."
+        " `verdict` is ok, wrong, or incomplete: nothing was found, and the engine does not answer.",
         Api.audit,
         answer=dict[str, Any],
         problems={_UNAVAILABLE: "The store does not answer."},
@@ -128,7 +160,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/events",
         "streamEvents",
-        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; leader; gap when some were missed.",
+        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; leader; gap when"
+        " some were missed.",
         Api.events,
         "text/event-stream",
         parameters=(query.AFTER,),

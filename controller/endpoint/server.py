@@ -1,7 +1,8 @@
 """The status endpoint's server: read-only, bounded in every direction, in a thread of its own (fault 9).
 
-Connections are bounded in number, time and size (see `connections`); handlers run in a few threads; streams have no queues
-(see `stream`). Anything but GET and HEAD is answered 405, whatever the path. Who may read is decided in `access`.
+Connections are bounded in number, time and size (see `connections`); handlers run in a few threads; streams
+have no queues (see `stream`). Anything but GET and HEAD is answered 405, whatever the path. Who may read is
+decided in `access`.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class StatusAddressUnavailable(TallyError):
 
 
 class StatusServer:
-    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`; `exposition` gives what /metrics shows,
-    `kept_log` what is kept of a task's output."""
+    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`; `exposition` gives what
+    /metrics shows, `kept_log` what is kept of a task's output."""
 
     def __init__(
         self,
@@ -88,13 +89,19 @@ class StatusServer:
         alone = is_loopback(host)
         if not alone and not self._access.asks:
             _log.warning(
-                "the status endpoint listens beyond this machine and asks nobody who he is: whoever reaches it may read all tasks; "
-                "set status_token_file or status_client_ca_file, or let the network keep others away",
+                "the status endpoint listens beyond this machine and asks nobody who he is: whoever reaches"
+                " it may read all tasks; set status_token_file or status_client_ca_file, or let the network"
+                " keep others away",
                 url=self.url,
             )
         elif not alone and self._access.tls is None:
-            _log.warning("the status endpoint's token crosses the network in clear text: set status_cert_file", url=self.url)
-        self._subscriptions = [self._view.subscribe(listener) for listener in (self._feed, *self._api.indexes)]
+            _log.warning(
+                "the status endpoint's token crosses the network in clear text: set status_cert_file",
+                url=self.url,
+            )
+        self._subscriptions = [
+            self._view.subscribe(listener) for listener in (self._feed, *self._api.indexes)
+        ]
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application(self._api, self._access, checks_host=alone and not self._access.asks),
@@ -111,7 +118,9 @@ class StatusServer:
                 timeout_graceful_shutdown=1,
             )
         )
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, name="tally-status", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, name="tally-status", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -131,7 +140,11 @@ def application(api: Api, access: Access, *, checks_host: bool) -> ASGIApp:
     """The routes as an ASGI application, with the headers and problem documents that all answers share."""
     app = Starlette(
         routes=[Path(route.path, _endpoint(api, route), methods=["GET"]) for route in (*api.routes, ASSETS)],
-        exception_handlers={Problem: _answer_problem, HTTPException: _answer_http_exception, Exception: _answer_failure},
+        exception_handlers={
+            Problem: _answer_problem,
+            HTTPException: _answer_http_exception,
+            Exception: _answer_failure,
+        },
     )
     app.router.redirect_slashes = False
     return _Frame(app, api.view, access, checks_host)
@@ -166,17 +179,27 @@ class _Frame:
             detail = "this endpoint is for this machine alone: call it localhost, or by its address"
             return Problem(HTTPStatus.MISDIRECTED_REQUEST, detail).response()
         if not trusted and scope["path"] not in _PROBES:
-            detail = "give a token as `Authorization: Bearer …`, or as the password of a browser; or a client certificate"
+            detail = (
+                "give a token as `Authorization: Bearer …`, or as the password of a browser; or a client"
+                " certificate"
+            )
             answer = Problem(HTTPStatus.UNAUTHORIZED, detail).response()
-            for scheme in ("Bearer", "Basic"):  # a header for each: browsers do not find the second one in a list
+            # a header for each: browsers do not find the second one in a list
+            for scheme in ("Bearer", "Basic"):
                 answer.headers.append("WWW-Authenticate", f'{scheme} realm="Tally"')
             return answer
         if scope["method"] not in _READING:
-            detail = "this endpoint only reads: submit, cancel and retry with `tally`, which writes to the store"
-            return Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(_READING)}).response()
+            detail = (
+                "this endpoint only reads: submit, cancel and retry with `tally`, which writes to the store"
+            )
+            return Problem(
+                HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(_READING)}
+            ).response()
         if int(headers.get("content-length", "0")) > MAX_REQUEST_BYTES:
             detail = "what only reads needs no body"
-            return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"}).response()
+            return Problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"}
+            ).response()
         return None
 
 
@@ -186,12 +209,18 @@ def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]
 
     async def endpoint(request: Request) -> Response:
         given = request.query_params.multi_items()
-        values = parse_parameters(known, given if route.strict else [pair for pair in given if pair[0] in names])
-        if route.reads_model and values["wait"] and api.feed.waiting >= MAX_WAITING:  # else they could take up every connection
+        values = parse_parameters(
+            known, given if route.strict else [pair for pair in given if pair[0] in names]
+        )
+        # else they could take up every connection
+        if route.reads_model and values["wait"] and api.feed.waiting >= MAX_WAITING:
             detail = f"{MAX_WAITING} requests wait already: ask without `wait`, or another replica, or later"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         if route.reads_model and not await api.feed.reached(values["min_revision"], values["wait"]):
-            detail = f"revision {values['min_revision']} is not here yet: wait longer (`wait`), or ask another replica"
+            detail = (
+                f"revision {values['min_revision']} is not here yet: wait longer (`wait`), or ask another"
+                " replica"
+            )
             raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
         facts = request.scope["tally.facts"] = api.view.facts()
         if route.reads_model and not facts.revision:  # an empty list would say that there are no tasks
@@ -225,7 +254,9 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 async def _answer_failure(request: Request, error: Exception) -> Response:
     _log.error("status request failed", path=request.url.path, error=repr(error), exc_info=error)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault of Tally; the replica's log has the details").response()
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault of Tally; the replica's log has the details"
+    ).response()
 
 
 def _headers(facts: Facts) -> dict[str, str]:
@@ -242,7 +273,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
-        # The protocol is named, not left at 0: asyncio turns off Nagle's delay (40 ms an answer) only if it is.
+        # The protocol is named, not left at 0: asyncio turns off Nagle's delay (40 ms an answer) only if it
+        # is.
         listening = socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -256,7 +288,7 @@ def _listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise StatusAddressUnavailable(
-            f"the status endpoint cannot listen on {host}:{port}: {error.strerror or error}; "
-            "stop what listens there, or choose another address with --status HOST:PORT (port 0 takes a free one)"
+            f"the status endpoint cannot listen on {host}:{port}: {error.strerror or error}; stop what"
+            " listens there, or choose another address with --status HOST:PORT (port 0 takes a free one)"
         ) from error
     return listening

@@ -1,15 +1,17 @@
 """Changes of tasks as server-sent events, from a bounded ring.
 
-The model's thread only appends to the ring; decoding happens when somebody reads. Nobody has a queue of his own: a reader
-is a position in the ring, and one that falls behind its oldest entry (a slow reader), or whose model was reloaded, is cut
-and told to list the tasks again. So a reader costs no memory and can delay nobody (fault 9).
+The model's thread only appends to the ring; decoding happens when somebody reads. Nobody has a queue of his
+own: a reader is a position in the ring, and one that falls behind its oldest entry (a slow reader), or whose
+model was reloaded, is cut and told to list the tasks again. So a reader costs no memory and can delay nobody
+(fault 9).
 
-Who keeps up follows: such readers stand at one place, and are told together, PACE_SECONDS apart while there are changes. A
-page is encoded and framed once for all of them, and each costs one write to its connection, however much has changed. Who is
-behind, since it resumed or did not take what was written, gets its pages by itself until it has caught up.
+Who keeps up follows: such readers stand at one place, and are told together, PACE_SECONDS apart while there
+are changes. A page is encoded and framed once for all of them, and each costs one write to its connection,
+however much has changed. Who is behind, since it resumed or did not take what was written, gets its pages by
+itself until it has caught up.
 
-A revision may change many tasks. The `id` of an event stands only on the last of its revision: who resumes after it may
-hear some of a revision again, and misses nothing.
+A revision may change many tasks. The `id` of an event stands only on the last of its revision: who resumes
+after it may hear some of a revision again, and misses nothing.
 
 Source of the format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -40,7 +42,10 @@ RETRY_MILLISECONDS = 2000  # how soon a browser connects again
 
 
 class Position(NamedTuple):
-    """Where a reader stands: all changes up to `revision` are known to it. `era` counts the reloads of the model."""
+    """Where a reader stands: all changes up to `revision` are known to it.
+
+    `era` counts the reloads of the model.
+    """
 
     revision: int
     era: int
@@ -82,11 +87,16 @@ class Page(NamedTuple):
 
 
 Write = Callable[[Page], bool]
-"""Writes a page to a reader's connection; False, and nothing was written, when it has yet to take what came before."""
+"""Writes a page to a reader's connection; False, and nothing was written, when it has yet to take what
+came before.
+"""
 
 
 class Feed:
-    """The ring and those who wait for it to move. A Listener of the replica; all else is for one event loop."""
+    """The ring and those who wait for it to move.
+
+    A Listener of the replica; all else is for one event loop.
+    """
 
     def __init__(self, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self._capacity = capacity
@@ -94,7 +104,8 @@ class Feed:
         self._bytes = 0
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque()
-        self._floor = 0  # Invariant: every change of a task after this revision, and up to `_revision`, is in the ring
+        # Invariant: every change of a task after this revision, and up to `_revision`, is in the ring
+        self._floor = 0
         self._revision = 0
         self._era = 0
         self._closed = False
@@ -102,12 +113,15 @@ class Feed:
         self._waiting: set[asyncio.Future[None]] = set()
         self._woken = False
         self._told = Position(0, 0)  # where all followers stand
-        self._followers: dict[asyncio.Future[Position], Write] = {}  # each is done when its reader must go on by itself
+        # each is done when its reader must go on by itself
+        self._followers: dict[asyncio.Future[Position], Write] = {}
         self._is_due = False  # followers will be told
-        self._told_at = self._spoken_at = 0.0  # by the loop's clock: when they were, and when there was something to say
+        # by the loop's clock: when they were, and when there was something to say
+        self._told_at = self._spoken_at = 0.0
         self._pause: asyncio.TimerHandle | None = None
 
-    # -- the model's thread ------------------------------------------------------------------------------------------
+    # -- the model's thread
+    # ------------------------------------------------------------------------------------------
 
     def reloaded(self, revision: int) -> None:
         """See Listener."""
@@ -138,7 +152,8 @@ class Feed:
             self._wake()
             self._loop = None
 
-    # -- the event loop ----------------------------------------------------------------------------------------------
+    # -- the event loop
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
@@ -152,7 +167,10 @@ class Feed:
             return len(self._waiting)
 
     def position(self, after: int | None = None) -> Position:
-        """Where a reader begins: after the given revision, or now. Raises FellBehind when that is not kept any more."""
+        """Where a reader begins: after the given revision, or now.
+
+        Raises FellBehind when that is not kept any more.
+        """
         with self._lock:
             if after is not None and after < self._floor:
                 raise FellBehind
@@ -169,7 +187,8 @@ class Feed:
         return self._told.revision
 
     def since(self, position: Position, until: int | None = None) -> tuple[list[Entry], Position]:
-        """The next changes (whole revisions, about a page), up to the revision `until` or now, and the position after them.
+        """The next changes (whole revisions, about a page), up to the revision `until` or now, and the
+        position after them.
 
         Raises FellBehind.
         """
@@ -190,12 +209,16 @@ class Feed:
             if number == PAGE or size >= PAGE_BYTES:
                 last = entry.mod
                 break
-        return [entry for entry in fresh if entry.mod <= last], position._replace(revision=max(position.revision, last))
+        return [entry for entry in fresh if entry.mod <= last], position._replace(
+            revision=max(position.revision, last)
+        )
 
     async def follow(self, position: Position, write: Write) -> Position:
-        """Have `write` called with all that changes, until the reader must go on by itself; from where, is returned.
+        """Have `write` called with all that changes, until the reader must go on by itself; from where, is
+        returned.
 
-        At once, when others have been told of more already. A connection is spoken to every KEEP_ALIVE_SECONDS or so.
+        At once, when others have been told of more already. A connection is spoken to every
+        KEEP_ALIVE_SECONDS or so.
         """
         loop = asyncio.get_running_loop()
         if not self._followers or position.era != self._told.era or position.revision > self._told.revision:
@@ -290,7 +313,8 @@ class Feed:
 
 
 async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[bytes]:
-    """The stream, until the reader goes away, falls behind (a last event `gap` says so) or the feed is closed.
+    """The stream, until the reader goes away, falls behind (a last event `gap` says so) or the feed is
+    closed.
 
     What is written by `write` meanwhile stands between what is yielded.
     """
@@ -303,7 +327,8 @@ async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[
             return
         if entries:
             yield _encode(entries)
-        elif position.revision > feed.revision:  # it resumes what it began at a replica that is ahead of this one
+        # it resumes what it began at a replica that is ahead of this one
+        elif position.revision > feed.revision:
             if not await feed.reached(position.revision, KEEP_ALIVE_SECONDS):
                 yield _alive(position.revision)
         else:
@@ -324,7 +349,9 @@ def _encode(entries: list[Entry]) -> bytes:
 
 
 def _is_told(change: Change) -> bool:
-    """Statuses, specs that appear or go (the deletion of a status comes with that of its spec), and who leads."""
+    """Statuses, specs that appear or go (the deletion of a status comes with that of its spec), and who
+    leads.
+    """
     return change.kind in ("tasks", "leader") or (change.kind == "states" and change.value is not None)
 
 
@@ -341,8 +368,16 @@ def _status_event(task_id: str, mod: int, value: bytes) -> bytes:
         status, _ = decode_status(value)
     except CorruptValue as error:
         return _event("quarantined", {"id": task_id, "revision": mod, "detail": str(error)})
-    fields = {"state": status.state, "pool": status.pool, "attempt": status.attempt, "stopping": status.stopping}
-    return _event("status", {"id": task_id, "revision": mod, **fields, "reason": status.reason, "message": status.message})
+    fields = {
+        "state": status.state,
+        "pool": status.pool,
+        "attempt": status.attempt,
+        "stopping": status.stopping,
+    }
+    return _event(
+        "status",
+        {"id": task_id, "revision": mod, **fields, "reason": status.reason, "message": status.message},
+    )
 
 
 def _event(name: str, data: dict[str, object]) -> bytes:

@@ -1,4 +1,6 @@
-"""All at a glance, for the live page and for whoever asks first: one bounded document, with what is wrong on top."""
+"""All at a glance, for the live page and for whoever asks first: one bounded document, with what is wrong
+on top.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ MAX_POOLS = 100
 
 
 class LeaderSummary(Struct, frozen=True, kw_only=True):
-    """Who leads, as far as this replica knows; `since` in seconds since the Unix epoch, by the leader's clock."""
+    """Who leads, as far as this replica knows; `since` in seconds since the Unix epoch, by the leader's
+    clock.
+    """
 
     replica: str  # "" when nobody leads
     status_url: str
@@ -54,7 +58,10 @@ class PoolSummary(Struct, frozen=True, kw_only=True):
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """What one replica knows at one moment. Times are seconds since the Unix epoch; `now` is the replica's."""
+    """What one replica knows at one moment.
+
+    Times are seconds since the Unix epoch; `now` is the replica's.
+    """
 
     cluster: str
     replica: str
@@ -106,7 +113,11 @@ def summarize(world: World, facts: Facts, audit_problem: str, waits: Waits, now:
     names = pool_names(world)
     pools = [_pool(world, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
     leader, replicas = _leader(world, facts), replica_summaries(world, facts)
-    stuck = {name: (task, waits.seconds(name, task, now)) for name in names for task in [next_admission(world, name, now)]}
+    stuck = {
+        name: (task, waits.seconds(name, task, now))
+        for name in names
+        for task in [next_admission(world, name, now)]
+    }
     audit, leads_for = newest_audit(world, facts), None if leader.since is None else now - leader.since
     notices = diagnose(world, facts, holding, stuck, replicas, leads_for, audit)
     troubles = {notice.severity for notice in notices} - {Severity.INFO}
@@ -156,7 +167,11 @@ def _pool(world: World, name: str, holds: Holding) -> PoolSummary:
     record, ledger = world.pools.get(name), world.ledger(name)
     capacity = record.pool.capacity if record is not None else ZERO
     tasks = {state: world.counts.get((name, state), 0) for state in State}
-    shown = {"capacity": capacity.format(), "held": ledger.held.format(), "free": (capacity - ledger.held).format()}
+    shown = {
+        "capacity": capacity.format(),
+        "held": ledger.held.format(),
+        "free": (capacity - ledger.held).format(),
+    }
     return PoolSummary(
         name=name,
         policy=record.pool.policy.value if record is not None else "",

@@ -1,4 +1,6 @@
-"""The newest audit that is known: each replica registers what its last one found, and whoever is asked shows the newest of all."""
+"""The newest audit that is known: each replica registers what its last one found, and whoever is asked
+shows the newest of all.
+"""
 
 from __future__ import annotations
 

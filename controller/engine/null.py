@@ -1,7 +1,9 @@
-"""The null engine: runs nothing, so that measurements show the cost of Tally alone. In memory, for one process.
+"""The null engine: runs nothing, so that measurements show the cost of Tally alone.
 
-An attempt is observed Running at once, and Succeeded after `run_seconds` (or what its environment's TALLY_NULL_SECONDS
-says). Time passes only while a watch is on, which is also what ends attempts.
+In memory, for one process.
+
+An attempt is observed Running at once, and Succeeded after `run_seconds` (or what its environment's
+TALLY_NULL_SECONDS says). Time passes only while a watch is on, which is also what ends attempts.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class NullEngine:
         """See Engine."""
         return {}
 
-    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
+    # one step
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002
         """See Engine. AttemptRefused: InvalidDuration."""
         try:
             seconds = float(launch.environment.get("TALLY_NULL_SECONDS", self._run_seconds))
@@ -55,12 +58,15 @@ class NullEngine:
             seen = self._attempts.get(launch.attempt)
             if seen is None:
                 uid = f"null-{launch.attempt}-{launch.term}"
-                seen = Observation(attempt=launch.attempt, phase=Phase.RUNNING, uid=uid, started_at=self._clock.now())
+                seen = Observation(
+                    attempt=launch.attempt, phase=Phase.RUNNING, uid=uid, started_at=self._clock.now()
+                )
                 heapq.heappush(self._due, (self._clock.boottime() + seconds, launch.attempt))
                 self._record(seen)
             return seen
 
-    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:  # noqa: ARG002  # ends at once
+    # ends at once
+    def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:  # noqa: ARG002
         """See Engine."""
         with self._changed:
             seen = self._attempts.get(attempt)

@@ -1,4 +1,6 @@
-"""Which of all that has the cluster's name in an engine is ours: told by the installation's id that each object carries."""
+"""Which of all that has the cluster's name in an engine is ours: told by the installation's id that each
+object carries.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,16 @@ from controller.core.model.installation import Installation
 
 
 class Owning:
-    """The part of an engine that knows its installation; for engines whose objects carry its id as a label."""
+    """The part of an engine that knows its installation; for engines whose objects carry its id as a
+    label.
+    """
 
     def __init__(self) -> None:
         self.installation: Installation | None = None
         self._others: dict[str, list[str]] = {}
 
-    def bind(self, installation: Installation, *, claim: bool = False) -> None:  # noqa: ARG002  # labels need no place
+    # labels need no place
+    def bind(self, installation: Installation, *, claim: bool = False) -> None:  # noqa: ARG002
         """See Engine."""
         self.installation = installation
 

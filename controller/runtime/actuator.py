@@ -1,4 +1,6 @@
-"""Carries out effects, a few at a time, while the term may still act; every outcome comes back through the inbox."""
+"""Carries out effects, a few at a time, while the term may still act; every outcome comes back through the
+inbox.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from controller.clock import Clock
 from controller.core.model.task import Observation
 from controller.core.planning.plan import Effect, Forget, Prove, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
-from controller.engine.base import AttemptDelayed, AttemptRefused, Engine, EngineError, EngineUnavailable, checked
+from controller.engine.base import (
+    AttemptDelayed,
+    AttemptRefused,
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    checked,
+)
 from controller.runtime import failpoints
 from controller.runtime.inbox import EffectFailed, Found, Inbox, Started, StartRefused, StopSent
 from controller.runtime.standing import Standing
@@ -45,7 +54,8 @@ class Actuator:
         self._inbox = inbox
         self._effects: queue.SimpleQueue[Effect | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name=f"actuator-{leadership.epoch}-{n}", daemon=True) for n in range(workers)
+            threading.Thread(target=self._run, name=f"actuator-{leadership.epoch}-{n}", daemon=True)
+            for n in range(workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -78,7 +88,9 @@ class Actuator:
             failpoints.hit("before-effect")
             outcome: Started | StopSent | Found | None = None
             if isinstance(effect, Start):
-                outcome = Started(epoch, effect, checked(self._engine.start(effect.launch, self._confirm), effect.attempt))
+                outcome = Started(
+                    epoch, effect, checked(self._engine.start(effect.launch, self._confirm), effect.attempt)
+                )
             elif isinstance(effect, Stop):
                 seen = self._engine.stop(effect.attempt, grace_seconds=effect.grace_seconds, uid=effect.uid)
                 outcome = StopSent(epoch, effect, checked(seen, effect.attempt) if seen is not None else None)
@@ -97,33 +109,48 @@ class Actuator:
             log.warning("attempt refused", attempt=str(effect.attempt), reason=error.reason, error=str(error))
             self._inbox.put(StartRefused(epoch, effect, error.reason, str(error), error.transient))
         except EngineUnavailable as error:
-            log.warning("engine does not answer", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
+            log.warning(
+                "engine does not answer",
+                attempt=str(effect.attempt),
+                effect=type(effect).__name__,
+                error=str(error),
+            )
             if not isinstance(effect, Forget | Settle):  # what is left behind is found again by the next list
                 delay = isinstance(error, AttemptDelayed)
                 self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))
-        except Exception as error:  # noqa: BLE001  # it belongs to this attempt: it may not end the thread that serves all others
+        # it belongs to this attempt: it may not end the thread that serves all others
+        except Exception as error:  # noqa: BLE001
             if not isinstance(error, EngineError):
                 bulkhead.caught("effect", error, attempt=str(effect.attempt), effect=type(effect).__name__)
-            log.warning("effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error))
+            log.warning(
+                "effect failed", attempt=str(effect.attempt), effect=type(effect).__name__, error=str(error)
+            )
             if not isinstance(effect, Forget | Settle):
                 self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))
 
     def _confirm(self) -> None:
-        """The term stands, by our clock and in the store: another replica may have deposed us while we were stopped.
+        """The term stands, by our clock and in the store: another replica may have deposed us while we were
+        stopped.
 
-        Asked between the creation of an attempt and what lets it loose. Raises LeadershipLost, EngineUnavailable.
+        Asked between the creation of an attempt and what lets it loose. Raises LeadershipLost,
+        EngineUnavailable.
         """
         self._leadership.check()
         try:
             leader, _ = self._store.get(self._keys.leader, deadline=self._leadership.deadline)
         except StoreError as error:
-            raise EngineUnavailable(f"not let loose, since the store does not tell who leads: {error}") from error
+            raise EngineUnavailable(
+                f"not let loose, since the store does not tell who leads: {error}"
+            ) from error
         if leader is None or leader.create != self._leadership.revision:
             self._leadership.end("the leader key is gone" if leader is None else "another replica leads")
         self._leadership.check()
 
     def _find(self, effect: Prove) -> Observation:
-        """What the recorded engine says of an attempt. Raises EngineUnavailable when it is another engine by now."""
+        """What the recorded engine says of an attempt.
+
+        Raises EngineUnavailable when it is another engine by now.
+        """
         self._standing.check_engine(self._engine, self._leadership)
         seen = self._engine.find(effect.attempt, uid=effect.uid)
         self._standing.check_engine(self._engine, self._leadership)

@@ -1,4 +1,6 @@
-"""The audits that a replica makes, asked for or of itself, and what the last one found: it is registered, so that all know it."""
+"""The audits that a replica makes, asked for or of itself, and what the last one found: it is registered,
+so that all know it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ class Audits:
     """`make` makes one and returns its report as JSON; `heard` is told of every report. For any thread."""
 
     def __init__(
-        self, make: Callable[[], dict[str, Any]], clock: Clock, heard: Callable[[Mapping[str, Any]], None] = lambda _: None
+        self,
+        make: Callable[[], dict[str, Any]],
+        clock: Clock,
+        heard: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
         self._make = make
         self._clock = clock

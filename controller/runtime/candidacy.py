@@ -1,8 +1,9 @@
 """Whether this replica may lead: its engine must be the recorded one (see `core.model.installation`).
 
-The engine is asked who it is every few seconds, in a thread of its own, so that neither the election nor the control loop ever
-waits for it. An engine that is silent is taken for what it was when it answered last: silence is no evidence, and a leader stays.
-A tenure asks again around each list, before it believes what the list lacks.
+The engine is asked who it is every few seconds, in a thread of its own, so that neither the election nor the
+control loop ever waits for it. An engine that is silent is taken for what it was when it answered last:
+silence is no evidence, and a leader stays. A tenure asks again around each list, before it believes what the
+list lacks.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ log = structlog.get_logger(__name__)
 
 
 class Candidacy:
-    """Runs in a thread of its own until `close`. `told` is what the engine said last, None before it said anything."""
+    """Runs in a thread of its own until `close`.
+
+    `told` is what the engine said last, None before it said anything.
+    """
 
     def __init__(self, engine: Engine, changed: Callable[[], None]) -> None:
         self._engine = engine
@@ -41,7 +45,8 @@ class Candidacy:
         self._closed.set()
 
     def why_not(self, world: World, leading_as: str = "") -> str:
-        """Why this replica must not lead (or not go on, as the installation that it leads as), "" when it may.
+        """Why this replica must not lead (or not go on, as the installation that it leads as), "" when it
+        may.
 
         As far as the model and the engine have told.
         """
@@ -53,7 +58,10 @@ class Candidacy:
         if record is None:
             return ""
         if installation is not None and record.installation != installation.id:
-            return f"the engine is recorded for installation {record.installation}, and this one is {installation.id}"
+            return (
+                f"the engine is recorded for installation {record.installation}, and this one is"
+                f" {installation.id}"
+            )
         return difference(record.engine, told)
 
     def _run(self) -> None:

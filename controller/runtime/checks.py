@@ -1,4 +1,6 @@
-"""What a replica checks of itself: whether its process should go on, and whether it should be asked; each with its age."""
+"""What a replica checks of itself: whether its process should go on, and whether it should be asked; each
+with its age.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def model(tasks: int, revision: int, *, loaded: bool) -> Check:
 def store(age_seconds: float, limits: Limits, error: str) -> Check:
     """Whether the store was heard of lately; `error` is what its last answer said, if it was none."""
     seen = f"heard of {age_seconds:.1f} s ago"
-    return Check("store", limits.judge(age_seconds) is not Freshness.DEAD, f"{seen}: {error}" if error else seen)
+    return Check(
+        "store", limits.judge(age_seconds) is not Freshness.DEAD, f"{seen}: {error}" if error else seen
+    )
 
 
 def leader(name: str, age_seconds: float, limits: Limits) -> Check:
@@ -42,10 +46,15 @@ def engine(name: str, age_seconds: float | None, limits: Limits, *, silent: str 
     `silent` is why its last list failed ("" when that is not known), None when it did not.
     """
     if age_seconds is None:
-        return Check("engine", False, f"{name} has not answered in this term" + (f": {silent}" if silent else ""))
+        return Check(
+            "engine", False, f"{name} has not answered in this term" + (f": {silent}" if silent else "")
+        )
     answers = silent is None and limits.judge(age_seconds) is not Freshness.DEAD
     if answers:
         return Check("engine", True, f"{name} answered {span(age_seconds)} ago")
     return Check(
-        "engine", False, f"{name} does not answer, and answered last {span(age_seconds)} ago" + (f": {silent}" if silent else "")
+        "engine",
+        False,
+        f"{name} does not answer, and answered last {span(age_seconds)} ago"
+        + (f": {silent}" if silent else ""),
     )

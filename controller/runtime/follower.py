@@ -1,4 +1,6 @@
-"""Feeds the model: loads the store once, then watches it from there; loads again whenever the history has a gap."""
+"""Feeds the model: loads the store once, then watches it from there; loads again whenever the history has
+a gap.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ log = structlog.get_logger(__name__)
 
 
 class Follower:
-    """Runs in a thread of its own until `close`. `last_contact` is when the store was last heard of (boottime)."""
+    """Runs in a thread of its own until `close`.
+
+    `last_contact` is when the store was last heard of (boottime).
+    """
 
     def __init__(self, store: Store, keys: Keys, clock: Clock, inbox: Inbox, silence_seconds: float) -> None:
         self._store = store
@@ -54,10 +59,12 @@ class Follower:
             try:
                 self._load_and_watch()
             except StoreError as error:
-                # Another cluster, or a restored one: what we know of revisions means nothing there (fault 24).
+                # Another cluster, or a restored one: what we know of revisions means nothing there (fault
+                # 24).
                 self._fresh = self._fresh or isinstance(error, ClusterChanged)
                 self._note(_CAUSES.get(type(error), "unavailable"), error)
-                self._closed.wait(PAUSE_SECONDS)  # a store whose every answer sends us back here must not be stormed with loads
+                # a store whose every answer sends us back here must not be stormed with loads
+                self._closed.wait(PAUSE_SECONDS)
 
             except Exception as error:  # noqa: BLE001  # the model is loaded anew
                 bulkhead.caught("follower", error)
@@ -85,7 +92,11 @@ class Follower:
         for page in self._store.pages(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS):
             self._heard()
             revision = page.revision
-            self._inbox.put(Loaded(list(changes_of(self._keys, page.items)), revision, self._fresh, is_first, not page.more))
+            self._inbox.put(
+                Loaded(
+                    list(changes_of(self._keys, page.items)), revision, self._fresh, is_first, not page.more
+                )
+            )
             is_first = self._fresh = False
         return revision
 

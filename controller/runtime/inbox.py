@@ -1,7 +1,7 @@
 """What reaches the control loop: messages from the watch, the election and the engine, in order of arrival.
 
-One thread takes; any thread puts. Everything that happens to a replica's model comes through here, so that the model
-needs no lock against writers and a pass sees all that has arrived.
+One thread takes; any thread puts. Everything that happens to a replica's model comes through here, so that
+the model needs no lock against writers and a pass sees all that has arrived.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from controller.election.term import Leadership
 
 
 class Loaded(NamedTuple):
-    """A page of the whole store at one revision: of the first load, or of a reload. `fresh`: it is another store."""
+    """A page of the whole store at one revision: of the first load, or of a reload.
+
+    `fresh`: it is another store.
+    """
 
     changes: list[Change]
     revision: int
@@ -103,7 +106,10 @@ class LogKept(NamedTuple):
 
 
 class EffectFailed(NamedTuple):
-    """The engine did not answer an effect; try again after `retry_after` seconds. `is_delay`: what it needs takes its time."""
+    """The engine did not answer an effect; try again after `retry_after` seconds.
+
+    `is_delay`: what it needs takes its time.
+    """
 
     epoch: int
     effect: Effect
@@ -116,7 +122,9 @@ class Wake(NamedTuple):
     """Nothing happened but that the loop should look at its flags."""
 
 
-FromEngine = Listed | Observed | EngineSilent | Started | StartRefused | StopSent | Found | LogKept | EffectFailed
+FromEngine = (
+    Listed | Observed | EngineSilent | Started | StartRefused | StopSent | Found | LogKept | EffectFailed
+)
 Message = Loaded | Changed | Elected | Wake | FromEngine
 
 
@@ -143,7 +151,10 @@ class Inbox:
         return messages
 
     def take_from_engine(self) -> list[FromEngine]:
-        """What the engine has said; all else stays, in its order. Engine and store are two sources: neither waits for the other."""
+        """What the engine has said; all else stays, in its order.
+
+        Engine and store are two sources: neither waits for the other.
+        """
         self._collect()
         messages = [message for message in self._kept if isinstance(message, FromEngine)]
         self._kept = [message for message in self._kept if not isinstance(message, FromEngine)]

@@ -1,4 +1,6 @@
-"""What the runtime tells of its work, so that somebody may count it: the runtime itself knows nothing of metrics."""
+"""What the runtime tells of its work, so that somebody may count it: the runtime itself knows nothing of
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Instruments(Protocol):
         ...
 
     def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
-        """A task's status was committed; `steps` are those that it is ahead of `before` (None: there was no status)."""
+        """A task's status was committed; `steps` are those that it is ahead of `before` (None: there was
+        no status).
+        """
         ...
 
 

@@ -1,7 +1,9 @@
-"""Keeps the end of an attempt's output where a task asks for it: read from the engine, and written under the term's fence.
+"""Keeps the end of an attempt's output where a task asks for it: read from the engine, and written under the
+term's fence.
 
-It has a thread of its own, so that output that is slow to read holds up no Start and no Stop; the thread begins with the
-first log that is to be kept. What fails is counted and dropped: a log is worth no retry of anything, and no term.
+It has a thread of its own, so that output that is slow to read holds up no Start and no Stop; the thread
+begins with the first log that is to be kept. What fails is counted and dropped: a log is worth no retry of
+anything, and no term.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from controller.store.keys import Keys
 READ_SECONDS = 10.0  # for one attempt's output; what is longer in coming is not kept
 MOST_WAITING = 1000  # attempts whose output is still to be read; of those beyond none is
 
-# Each line has a byte at least: so many are never fewer than the bytes that are kept, and tell whether there were more.
+# Each line has a byte at least: so many are never fewer than the bytes that are kept, and tell whether there
+# were more.
 _OPTIONS = LogOptions(tail=LIMIT_BYTES + 1)
 
 log = structlog.get_logger(__name__)
@@ -39,9 +42,14 @@ class NotKept(TallyError):
 
 
 class LogKeeper:
-    """One tenure's. Logs are kept in the order in which attempts ended, so that a task's last one is that of its last attempt."""
+    """One tenure's.
 
-    def __init__(self, engine: Engine, leadership: Leadership, store: Store, keys: Keys, inbox: Inbox, clock: Clock) -> None:
+    Logs are kept in the order in which attempts ended, so that a task's last one is that of its last attempt.
+    """
+
+    def __init__(
+        self, engine: Engine, leadership: Leadership, store: Store, keys: Keys, inbox: Inbox, clock: Clock
+    ) -> None:
         self._engine = engine
         self._leadership = leadership
         self._store = store
@@ -86,8 +94,8 @@ class LogKeeper:
         try:
             revision = self._write(effect, *self._read(effect.attempt))
         except OutcomeUnknown as error:
-            # It may be written yet. The attempt counts as being kept for the rest of the term, which is about to end: so a
-            # removal of its task deletes the log, too.
+            # It may be written yet. The attempt counts as being kept for the rest of the term, which is about
+            # to end: so a removal of its task deletes the log, too.
             self._drop(effect, error)
             return
         except (EngineError, StoreError, NotKept) as error:
@@ -124,11 +132,16 @@ class LogKeeper:
         return b"".join(chunks)[-LIMIT_BYTES:], is_cut or size > LIMIT_BYTES
 
     def _write(self, effect: KeepLog, output: bytes, is_cut: bool) -> int:
-        """The revision at which it was written. Raises NotKept where the term has ended, or the task is gone."""
+        """The revision at which it was written.
+
+        Raises NotKept where the term has ended, or the task is gone.
+        """
         task_id, number = effect.attempt
         key, op = self._keys.log(task_id), f"log/{self._leadership.revision}/{effect.attempt}"
         before, _ = self._store.get(key, deadline=self._leadership.deadline)
-        kept = KeptLog(attempt=number, text=output.decode(errors="replace"), truncated=is_cut, at=self._clock.now())
+        kept = KeptLog(
+            attempt=number, text=output.decode(errors="replace"), truncated=is_cut, at=self._clock.now()
+        )
         guards = (
             Guard(self._keys.leader, self._leadership.revision, on_create=True),
             Guard(self._keys.task(task_id), effect.spec_create, on_create=True),

@@ -1,4 +1,6 @@
-"""Watches the engine during one tenure: a full list at once and again every so often, and the watch's hints in between."""
+"""Watches the engine during one tenure: a full list at once and again every so often, and the watch's
+hints in between.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ class Observer:
         self._relist.set()
 
     def end(self) -> None:
-        """Let both threads end, without waiting: a list under way may take its time, and what it says is of a past epoch."""
+        """Let both threads end, without waiting: a list under way may take its time, and what it says is
+        of a past epoch.
+        """
         self._closed.set()
         self._relist.set()
 
@@ -84,7 +88,8 @@ class Observer:
             try:
                 self._inbox.put(Listed(self._epoch, all_checked(self._believable_list()), began))
                 pause = self._relist_seconds
-            except Exception as error:  # noqa: BLE001  # whatever it is, nothing was listed, and nothing is concluded
+            # whatever it is, nothing was listed, and nothing is concluded
+            except Exception as error:  # noqa: BLE001
                 self._inbox.put(EngineSilent(self._epoch, str(error) or type(error).__name__))
                 pause = min(max(1.0, 2 * pause), self._relist_seconds, SILENT_PAUSE_SECONDS)
                 self._log("engine cannot be listed", error, retry_in_seconds=pause)
@@ -92,7 +97,8 @@ class Observer:
             self._relist.clear()
 
     def _believable_list(self) -> list[Observation]:
-        """What the engine lists, if it is the recorded one before and after: what another one lacks has not gone.
+        """What the engine lists, if it is the recorded one before and after: what another one lacks has not
+        gone.
 
         Raises EngineError; the term has ended when the engine is another one.
         """
@@ -104,7 +110,10 @@ class Observer:
         if others != self._others:
             self._others = others
             counts = {mark or "(none)": len(names) for mark, names in others.items()}
-            log.warning("the engine has attempts of other installations of this cluster's name: left alone", attempts=counts)
+            log.warning(
+                "the engine has attempts of other installations of this cluster's name: left alone",
+                attempts=counts,
+            )
         return observations
 
     @staticmethod

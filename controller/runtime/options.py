@@ -10,7 +10,9 @@ from controller.election.elector import Timings
 
 @dataclass(frozen=True, slots=True)
 class ReplicaOptions:
-    """`identity` is what the replica writes of itself: id, instance (unique to the process), host, pid, status_url, version, …"""
+    """`identity` is what the replica writes of itself: id, instance (unique to the process), host, pid,
+    status_url, version, …
+    """
 
     cluster: str
     identity: dict[str, Any]
@@ -19,4 +21,5 @@ class ReplicaOptions:
     heartbeat_seconds: float = 2.0
     silence_seconds: float = 10.0
     workers: int = 8  # effects under way at once
-    fast_takeover: bool = True  # replace a leader whose process is gone before its lease ends (see election.sentinel)
+    # replace a leader whose process is gone before its lease ends (see election.sentinel)
+    fast_takeover: bool = True

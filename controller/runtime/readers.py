@@ -1,4 +1,6 @@
-"""Whoever reads a replica's model from other threads: those who hold it still for a moment, and those who hear of changes."""
+"""Whoever reads a replica's model from other threads: those who hold it still for a moment, and those who
+hear of changes.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Readers:
         return held()
 
     def subscribe(self, listener: Listener, revision: Callable[[], int]) -> Callable[[], None]:
-        """Tell `listener` of all changes, beginning with where the model stands; the returned call ends it."""
+        """Tell `listener` of all changes, beginning with where the model stands; the returned call ends
+        it.
+        """
         with self.lock:
             self._listeners.append(listener)
             listener.reloaded(revision())
@@ -54,6 +58,7 @@ class Readers:
         for listener in list(self._listeners):
             try:
                 what(listener)
-            except Exception as error:  # noqa: BLE001  # a reader's fault is no writer's: it is told nothing any more
+            # a reader's fault is no writer's: it is told nothing any more
+            except Exception as error:  # noqa: BLE001
                 bulkhead.caught("listener", error)
                 self._listeners.remove(listener)

@@ -1,8 +1,8 @@
 """The leader's loop, without threads: messages in, one guarded transaction at a time, then its effects.
 
-All that became ready while the last transaction was in flight goes into the next one (group commit), which is begun
-while that one is: the plan after it, the effects and the log lines of the one before it cost no time of their own. A commit
-is synchronous and ends by the leadership's deadline: past it nothing may start anyway.
+All that became ready while the last transaction was in flight goes into the next one (group commit), which is
+begun while that one is: the plan after it, the effects and the log lines of the one before it cost no time of
+their own. A commit is synchronous and ends by the leadership's deadline: past it nothing may start anyway.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """One tenure's decisions. `reading` guards the model against readers while it changes; see the module's docstring.
+    """One tenure's decisions.
 
-    `instruments` are told of every transition that was persisted; `relist` asks for a full list of the engine now;
-    `receive` hands to `handle` what the engine has said by now.
+    `reading` guards the model against readers while it changes; see the module's docstring.
+
+    `instruments` are told of every transition that was persisted; `relist` asks for a full list of the engine
+    now; `receive` hands to `handle` what the engine has said by now.
     """
 
     def __init__(
@@ -121,7 +123,9 @@ class Reconciler:
         elif isinstance(message, Started):
             self._planner.start_done(message.effect.attempt, message.observation, now)
         elif isinstance(message, StartRefused):
-            self._planner.start_refused(message.effect.attempt, message.reason, message.message, message.transient, now)
+            self._planner.start_refused(
+                message.effect.attempt, message.reason, message.message, message.transient, now
+            )
         elif isinstance(message, StopSent):
             self._planner.stop_done(message.effect.attempt, message.observation, now)
         elif isinstance(message, Found):
@@ -135,8 +139,8 @@ class Reconciler:
     def step(self) -> bool:
         """Plan once, persist, then act; tells whether there was anything to do.
 
-        Raises LeadershipLost when the term has ended, OutcomeUnknown and StoreUnavailable when the store did not answer
-        until the term's deadline, StoreDenied when it refuses us.
+        Raises LeadershipLost when the term has ended, OutcomeUnknown and StoreUnavailable when the store did
+        not answer until the term's deadline, StoreDenied when it refuses us.
         """
         self._leadership.check()
         if self._committed is not None and not self._planner.is_ahead:
@@ -167,9 +171,11 @@ class Reconciler:
             bulkhead.caught(where, error, subject=subject)
 
     def blame(self, error: Exception) -> str:
-        """The term ends by an error that nobody expected: name the task that it must be of, so that the next leader is spared.
+        """The term ends by an error that nobody expected: name the task that it must be of, so that the next
+        leader is spared.
 
-        That is known where the term before ended so as well: then each plan changes one task. Returns its id, or "".
+        That is known where the term before ended so as well: then each plan changes one task. Returns its id,
+        or "".
         """
         plan, task_id = self._in_hand, ""
         if plan is not None and self._planner.is_cautious and len(plan.changes) == 1:
@@ -180,7 +186,10 @@ class Reconciler:
         key, names = self._keys.quarantined(task_id), (quarantine.KIND, (task_id,))
         aside = quarantine.Aside.of(task, "commit", error, self._clock.now(), self._leadership.epoch)
         op = f"{plan.op}/blame" if plan is not None else ""
-        guards = Guard(self._keys.leader, self._leadership.revision, on_create=True), Guard(key, self._world.mod_of(*names))
+        guards = (
+            Guard(self._keys.leader, self._leadership.revision, on_create=True),
+            Guard(key, self._world.mod_of(*names)),
+        )
         blaming = Transaction(guards, (Put(key, quarantine.encode(aside, op)),), op)
         try:
             self._store.commit(blaming, deadline=self._leadership.deadline)
@@ -212,7 +221,8 @@ class Reconciler:
         try:
             result = self._store.commit(transaction, deadline=self._leadership.deadline, meanwhile=meanwhile)
         except StoreFull as error:
-            # Certainly not applied. Staying in office keeps the attempts observed; what is due is written when there is room.
+            # Certainly not applied. Staying in office keeps the attempts observed; what is due is written
+            # when there is room.
             log.error("etcd is out of space: nothing can be recorded", error=str(error))  # noqa: TRY400
             with self._changing():
                 self._planner.refused(plan)
@@ -229,7 +239,9 @@ class Reconciler:
             return
         failpoints.hit("after-commit")
         self._follow_up()  # of the one before, where nothing was sent for long enough to do it meanwhile
-        self._committed = _Committed(plan, result.revision, {c.task_id: self._status(c.task_id) for c in plan.changes})
+        self._committed = _Committed(
+            plan, result.revision, {c.task_id: self._status(c.task_id) for c in plan.changes}
+        )
         with self._changing():
             self._planner.committed(plan, result.revision)
         self.commits += 1
@@ -260,7 +272,8 @@ class Reconciler:
     def _act(self, plan: Plan) -> None:
         for effect in plan.effects:
             if isinstance(effect, Start) and self._leadership.why_ended():
-                return  # persist before act, and act only in office: a paused leader finds its deadline passed here
+                # persist before act, and act only in office: a paused leader finds its deadline passed here
+                return
             self._perform(effect)
 
     def _wait_for_room(self) -> None:
@@ -276,14 +289,18 @@ class Reconciler:
         """Take over what the store showed, and plan again; a leader key that is not ours ends the term."""
         leader = result.current.get(self._keys.leader)
         if leader is None or leader.create != self._leadership.revision:
-            raise LeadershipLost("fenced: the leader key is gone" if leader is None else "fenced: another replica leads")
+            raise LeadershipLost(
+                "fenced: the leader key is gone" if leader is None else "fenced: another replica leads"
+            )
         differing = []
         with self._changing():
             for key, item in result.current.items():
                 change = to_change(self._keys, key, item, item.mod if item is not None else result.revision)
                 if item is not None:
                     self._world.check_not_newer(change.kind, change.names, change.mod)
-                if (item is not None or self._world.mod_of(change.kind, change.names)) and self._world.apply(change):
+                if (item is not None or self._world.mod_of(change.kind, change.names)) and self._world.apply(
+                    change
+                ):
                     differing.append(key)
             self._planner.refused(plan)
         log.info("plan refused, planning again", differing=differing[:5], tasks=len(plan.changes))
@@ -299,11 +316,17 @@ class Reconciler:
                 self._world.set_aside(plan.changes[0].task_id, "commit", error, now, epoch)
                 self._planner.refused(plan)
             return
-        log.warning("transaction too large for this etcd: planning smaller ones", operations=operations, error=str(error))
+        log.warning(
+            "transaction too large for this etcd: planning smaller ones",
+            operations=operations,
+            error=str(error),
+        )
         with self._changing():
             if operations < FEWEST_OPERATIONS:
                 self._planner.take_care()
-            self._planner.limit(Limits(max(FEWEST_OPERATIONS, operations), max(4096, transaction.size() // 2)))
+            self._planner.limit(
+                Limits(max(FEWEST_OPERATIONS, operations), max(4096, transaction.size() // 2))
+            )
             self._planner.refused(plan)
 
 
@@ -316,9 +339,13 @@ class _Committed(NamedTuple):
 
 
 def _new_steps(before: Status | None, after: Status) -> list[Step]:
-    """The steps that `after` has beyond `before`; older ones are not read, since they may have been damaged by hand."""
+    """The steps that `after` has beyond `before`; older ones are not read, since they may have been
+    damaged by hand.
+    """
     new = after.steps - (before.steps if before is not None else 0)
-    return codec.decode_history(msgspec.structs.replace(after, history=after.history[-new:])) if new > 0 else []
+    return (
+        codec.decode_history(msgspec.structs.replace(after, history=after.history[-new:])) if new > 0 else []
+    )
 
 
 def _log_steps(task_id: str, steps: list[Step], revision: int) -> None:

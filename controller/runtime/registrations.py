@@ -1,4 +1,6 @@
-"""What a replica registers of itself every few seconds, and when each was last heard of: by our clock, whatever time it writes."""
+"""What a replica registers of itself every few seconds, and when each was last heard of: by our clock,
+whatever time it writes.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,23 @@ def describe(facts: Facts, now: float) -> dict[str, Any]:
     if facts.verdict is not None:
         at, made, revision, wrong, notices = facts.verdict
         ago = round(max(0.0, facts.boottime - made), 1)
-        described["audit"] = {"at": at, "age_seconds": ago, "revision": revision, "wrong": wrong, "notices": notices}
+        described["audit"] = {
+            "at": at,
+            "age_seconds": ago,
+            "revision": revision,
+            "wrong": wrong,
+            "notices": notices,
+        }
     for check in facts.ready:
         if check.name == "engine-identity":
             described["engine_problem"] = "" if check.ok else check.detail
         if check.name == "engine":
             age = facts.engine_age_seconds
             described["engine_silence"] = "" if check.ok else check.detail
-            described |= {"engine_answers": check.ok, "engine_age_seconds": None if age is None else round(age, 1)}
+            described |= {
+                "engine_answers": check.ok,
+                "engine_age_seconds": None if age is None else round(age, 1),
+            }
     return described
 
 
@@ -37,11 +48,15 @@ class Registrations:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._heard: dict[str, tuple[int, float]] = {}  # name → the registration's mod revision, and when it came
+        # name → the registration's mod revision, and when it came
+        self._heard: dict[str, tuple[int, float]] = {}
         self._reloaded_at = clock.boottime()
 
     def reloaded(self, revision: int) -> None:  # noqa: ARG002  # whatever it is
-        """See Listener. What a load brings may be old: it counts as heard of now only where we have not had it already."""
+        """See Listener.
+
+        What a load brings may be old: it counts as heard of now only where we have not had it already.
+        """
         self._reloaded_at = self._clock.boottime()
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:  # noqa: ARG002  # as above

@@ -4,8 +4,8 @@
                      ▲              │             │
                      └──── stepping-down ◄────────┘        any ──► stopping
 
-The loop's thread alone changes the model and the tenure. Readers hold the model's lock for a page's worth of time, and
-never during a request to the store or the engine, so that they cannot put the lease at risk.
+The loop's thread alone changes the model and the tenure. Readers hold the model's lock for a page's worth of
+time, and never during a request to the store or the engine, so that they cannot put the lease at risk.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ log = structlog.get_logger(__name__)
 
 
 class Replica:
-    """See the module's docstring. `fatal` is called when the process must end: state could not be torn down in time."""
+    """See the module's docstring.
+
+    `fatal` is called when the process must end: state could not be torn down in time.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,8 @@ class Replica:
         self._rule = Rule.of(options.heartbeat_seconds, options.silence_seconds, options.relist_seconds)
         self._enter("starting")
 
-    # -- life --------------------------------------------------------------------------------------------------------
+    # -- life
+    # --------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Follow, lead when elected, until `stop`; then hand over and return."""
@@ -134,12 +138,16 @@ class Replica:
     def _close_when_stopping(self) -> None:
         self._stopping.wait()
         self._enter("stopping")
-        if not self._session.close("the replica stops", self._options.timings.lease_ttl_seconds + TEARDOWN_SECONDS):
+        if not self._session.close(
+            "the replica stops", self._options.timings.lease_ttl_seconds + TEARDOWN_SECONDS
+        ):
             log.warning("leadership could not be released in time; its lease expires by itself")
         self._inbox.put(Wake())
 
     def _turn(self) -> None:
-        """One turn of the loop: take what has arrived, then plan, commit and act until nothing is left to do."""
+        """One turn of the loop: take what has arrived, then plan, commit and act until nothing is left to
+        do.
+        """
         self._mark_turn()
         self._take(self._idle_seconds())
         self._change_office()
@@ -154,13 +162,16 @@ class Replica:
             while tenure.step():
                 self._mark_turn()
                 self._take(0.0)
-                self._check_leader_key(tenure.leadership)  # effects alone meet no fence: another's admissions are not ours
+                # effects alone meet no fence: another's admissions are not ours
+                self._check_leader_key(tenure.leadership)
         except TermFailed as error:
             self._session.release(str(error))
             return
         except (LeadershipLost, StoreError, RevisionWentBack) as error:
             if isinstance(error, OutcomeUnknown):
-                log.warning("a commit's outcome is unknown; the next leader finds what was written", error=str(error))
+                log.warning(
+                    "a commit's outcome is unknown; the next leader finds what was written", error=str(error)
+                )
             tenure.leadership.end(str(error))
             self._session.wake()
             return
@@ -175,11 +186,13 @@ class Replica:
     def _idle_seconds(self) -> float:
         tenure = self._tenure
         if tenure is not None and tenure.leadership.why_ended():
-            return 0.0  # what woke us for it may have been taken between two commits, and nothing else need follow
+            # what woke us for it may have been taken between two commits, and nothing else need follow
+            return 0.0
         wake = tenure.reconciler.next_wake_seconds() if tenure is not None and self._loaded else None
         return IDLE_SECONDS if wake is None else min(IDLE_SECONDS, wake)
 
-    # -- messages ----------------------------------------------------------------------------------------------------
+    # -- messages
+    # ----------------------------------------------------------------------------------------------------
 
     def _take(self, timeout_seconds: float) -> None:
         messages = self._inbox.take(timeout_seconds)
@@ -199,7 +212,8 @@ class Replica:
             for change in message.changes:
                 if self._world.apply(change) and change.kind in ("leader", "engine"):
                     self._sentinel.wake()
-                    self._session.wake()  # if nobody leads, or another engine may lead from now on: campaign now
+                    # if nobody leads, or another engine may lead from now on: campaign now
+                    self._session.wake()
             self._world.advance_revision(message.revision)
             self._readers.changed(message.changes, message.revision)
         elif isinstance(message, Elected):
@@ -213,9 +227,12 @@ class Replica:
                 self._end_tenure("the store is another one than before")
             self._world = World()
         self._mark_turn()  # a load that goes on is no loop that is stuck
-        gc.disable()  # a page is tens of thousands of objects without a cycle: looking for some took a tenth of a load
+        # a page is tens of thousands of objects without a cycle: looking for some took a tenth of a load
+        gc.disable()
         try:
-            self._world.load(message.changes, message.revision, is_first=message.is_first, is_last=message.is_last)
+            self._world.load(
+                message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
+            )
         finally:
             gc.enable()
         self._loaded = message.is_last  # nothing is planned from half a snapshot
@@ -229,7 +246,8 @@ class Replica:
             self._session.start()  # who has not loaded yet keeps nobody from leading who has
         self._readers.reloaded(message.revision)
 
-    # -- office ------------------------------------------------------------------------------------------------------
+    # -- office
+    # ------------------------------------------------------------------------------------------------------
 
     def _change_office(self) -> None:
         """Begin a tenure once the model has applied its term; tear it down once the term has ended."""
@@ -252,7 +270,9 @@ class Replica:
             self._torn_down.set()
         elif self._tenure is None and caught_up:
             self._elected = None
-            self._enter("taking-over", epoch=elected.epoch, term=elected.revision, revision=self._world.revision)
+            self._enter(
+                "taking-over", epoch=elected.epoch, term=elected.revision, revision=self._world.revision
+            )
             self._tenure = self._begin_tenure(elected)
         elif self._staleness() > self._deaf_seconds:
             elected.end("the model does not reach the term: the watch is dead")
@@ -274,14 +294,21 @@ class Replica:
         )
 
     def _check_leader_key(self, leadership: Leadership) -> None:
-        """End a term whose key is no longer ours, whatever our lease says, and one whose model hears nothing any more."""
+        """End a term whose key is no longer ours, whatever our lease says, and one whose model hears
+        nothing any more.
+        """
         leader = self._world.leader
         if leader is None:
             self._end_office(leadership, "the leader key was deleted")
-        elif leader.create != leadership.revision or decode_or_empty(leader).get("instance") != self._options.identity["instance"]:
+        elif (
+            leader.create != leadership.revision
+            or decode_or_empty(leader).get("instance") != self._options.identity["instance"]
+        ):
             self._end_office(leadership, "the leader key was overwritten")
         elif self._staleness() > self._deaf_seconds:
-            self._end_office(leadership, "the watch is dead: a leader that hears of no submission must not stay")
+            self._end_office(
+                leadership, "the watch is dead: a leader that hears of no submission must not stay"
+            )
 
     def _end_office(self, leadership: Leadership, why: str) -> None:
         leadership.end(why)
@@ -332,7 +359,11 @@ class Replica:
 
     def _leader_elsewhere(self) -> Target | None:
         """Whom the sentinel watches: the leader, unless it is this replica."""
-        return None if self._stopping.is_set() else Target.of_another(self._world.leader, self._options.identity["instance"])
+        return (
+            None
+            if self._stopping.is_set()
+            else Target.of_another(self._world.leader, self._options.identity["instance"])
+        )
 
     def _enter(self, phase: str, **facts: Any) -> None:
         if phase != self._phase:
@@ -340,7 +371,8 @@ class Replica:
             self._phase = phase
             self._instruments.entered(phase)
 
-    # -- the status endpoint's view ----------------------------------------------------------------------------------
+    # -- the status endpoint's view
+    # ----------------------------------------------------------------------------------
 
     def facts(self) -> Facts:
         """See ReplicaView."""
@@ -355,7 +387,9 @@ class Replica:
             checks.engine_identity(self._candidacy.told, self._candidacy.why_not(world)),
         ]
         if office is not None:
-            ready.append(checks.engine(self._engine.name, engine_age, self._rule.engine, silent=office.engine_silence))
+            ready.append(
+                checks.engine(self._engine.name, engine_age, self._rule.engine, silent=office.engine_silence)
+            )
         return Facts(
             replica=self._options.identity["id"],
             cluster=self._options.cluster,

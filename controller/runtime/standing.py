@@ -24,7 +24,8 @@ class Standing(NamedTuple):
         return cls(world.installation, world.engine.engine)
 
     def check_engine(self, engine: Engine, leadership: Leadership) -> None:
-        """Raises EngineUnavailable, and ends the term, when the engine is not the recorded one: what that lacks has not gone.
+        """Raises EngineUnavailable, and ends the term, when the engine is not the recorded one: what that
+        lacks has not gone.
 
         An answer that proves an end counts only between two such checks.
         """

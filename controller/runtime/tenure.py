@@ -44,7 +44,10 @@ UNEXPECTED = "an unexpected error: "
 
 
 class TermFailed(TallyError):
-    """The term ends by an error that nobody expected; the replica lives on. `str(error)` begins with UNEXPECTED."""
+    """The term ends by an error that nobody expected; the replica lives on.
+
+    `str(error)` begins with UNEXPECTED.
+    """
 
 
 def _ended_unexpectedly(record: Change | None) -> bool:
@@ -72,13 +75,20 @@ class Tenure:
         self._clock = clock
         planner = Planner(
             world,
-            Term(leadership.revision, leadership.epoch, options.identity["instance"], keys.cluster, standing.installation.id),
+            Term(
+                leadership.revision,
+                leadership.epoch,
+                options.identity["instance"],
+                keys.cluster,
+                standing.installation.id,
+            ),
             DEFAULT_LIMITS,
             cautious=_ended_unexpectedly(world.terms.get(f"{leadership.epoch - 1:012d}")),
             looks_at=lambda task_id: failpoints.hit("plan-task", task_id),
         )
         self.leadership = leadership
-        self.has_failed = False  # by an unexpected error: nothing more is done in this term, which is being let go of
+        # by an unexpected error: nothing more is done in this term, which is being let go of
+        self.has_failed = False
         self.installation = standing.installation.id
         self._inbox = inbox
         self._changing = changing
@@ -102,7 +112,9 @@ class Tenure:
 
     @property
     def engine_silence(self) -> str | None:
-        """None when the engine answered the last list, else what it said instead ("" when it said nothing)."""
+        """None when the engine answered the last list, else what it said instead ("" when it said
+        nothing).
+        """
         return None if self._planner.engine_answers else self.reconciler.engine_error
 
     @property
@@ -117,7 +129,10 @@ class Tenure:
         return self._planner.engine_listed
 
     def step(self) -> bool:
-        """As Reconciler.step. Raises TermFailed for an error that nobody expected: the term, and nothing else, is to end."""
+        """As Reconciler.step.
+
+        Raises TermFailed for an error that nobody expected: the term, and nothing else, is to end.
+        """
         try:
             return self.reconciler.step()
         except (LeadershipLost, StoreError, RevisionWentBack):
@@ -126,10 +141,15 @@ class Tenure:
             self.has_failed = True
             task_id = self.reconciler.blame(error)
             bulkhead.caught("control-loop", error, task=task_id)
-            raise TermFailed(f"{UNEXPECTED}{type(error).__name__}: {error}"[: quarantine.REASON_LIMIT]) from error
+            raise TermFailed(
+                f"{UNEXPECTED}{type(error).__name__}: {error}"[: quarantine.REASON_LIMIT]
+            ) from error
 
     def observations(self) -> list[Observation]:
-        """What this leader knows of attempts; the caller holds the model. Raises EngineUnavailable while it is silent."""
+        """What this leader knows of attempts; the caller holds the model.
+
+        Raises EngineUnavailable while it is silent.
+        """
         if self.engine_silence is not None:
             raise EngineUnavailable(f"it does not answer: {self.engine_silence}")
         return self._planner.observations()
@@ -141,17 +161,26 @@ class Tenure:
             self._actuator.perform(effect)
 
     def _receive(self) -> None:
-        """While a commit is in flight: what the engine has said. What the store says waits until the model shows the commit."""
+        """While a commit is in flight: what the engine has said.
+
+        What the store says waits until the model shows the commit.
+        """
         with self._changing():
             for message in self._inbox.take_from_engine():
                 self.reconciler.handle(message)
 
     def close(self) -> bool:
-        """Tear everything down; tells whether it was done within TEARDOWN_SECONDS. The term must have ended."""
+        """Tear everything down; tells whether it was done within TEARDOWN_SECONDS.
+
+        The term must have ended.
+        """
         self.reconciler.close()
         self._observer.end()
         acted = self._actuator.close(TEARDOWN_SECONDS)
         acted = self._log_keeper.close(TEARDOWN_SECONDS) and acted
         if not self._observer.ended():
-            log.info("the engine's watch has not ended yet; what it still says is of a past term", epoch=self.leadership.epoch)
+            log.info(
+                "the engine's watch has not ended yet; what it still says is of a past term",
+                epoch=self.leadership.epoch,
+            )
         return acted

@@ -1,1 +1,3 @@
-"""The seam to etcd: transactions, watches and leases (`base`), the layout of keys, and the mapping to the core's values."""
+"""The seam to etcd: transactions, watches and leases (`base`), the layout of keys, and the mapping to the
+core's values.
+"""

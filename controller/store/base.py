@@ -3,9 +3,11 @@
 Two implementations pass one conformance suite (`tests/conformance/test_store.py`): `etcd` and `memory`.
 
 Contract, in short:
-- every key has `create` (revision of its creation), `mod` (of its last change) and `version` (changes since creation);
+- every key has `create` (revision of its creation), `mod` (of its last change) and `version` (changes since
+  creation);
 - `commit` applies a transaction once or not at all, however often it had to be sent;
-- `watch` delivers every change after a revision, in order, each once, or raises `Compacted`; it never skips forward;
+- `watch` delivers every change after a revision, in order, each once, or raises `Compacted`; it never skips
+  forward;
 - all calls take a `deadline` in seconds of `Clock.boottime`, and end by then.
 """
 
@@ -33,19 +35,30 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreUnavailable):
-    """etcd is out of space and refuses writes; nothing was written. Deletions and compaction have to make room."""
+    """etcd is out of space and refuses writes; nothing was written.
+
+    Deletions and compaction have to make room.
+    """
 
 
 class LeaseNotFound(StoreError):
-    """The lease that a transaction attaches keys to is gone, and so is whatever an earlier copy had attached to it."""
+    """The lease that a transaction attaches keys to is gone, and so is whatever an earlier copy had
+    attached to it.
+    """
 
 
 class OutcomeUnknown(StoreError):
-    """A transaction may or may not have been applied, and the deadline has passed. Only the same transaction may follow."""
+    """A transaction may or may not have been applied, and the deadline has passed.
+
+    Only the same transaction may follow.
+    """
 
 
 class StoreDenied(StoreError):
-    """The user, password, certificate or role does not allow this; names what is missing. Trying again does not help."""
+    """The user, password, certificate or role does not allow this; names what is missing.
+
+    Trying again does not help.
+    """
 
 
 class RequestTooLarge(StoreError):
@@ -61,7 +74,8 @@ class Compacted(StoreError):
 
 
 class ClusterChanged(StoreError):
-    """Answers come from another cluster (restored from a backup, or a wrong endpoint), or revisions have gone back.
+    """Answers come from another cluster (restored from a backup, or a wrong endpoint), or revisions have gone
+    back.
 
     Whoever holds a model of the store must drop it and start again.
     """
@@ -94,7 +108,9 @@ class Page(NamedTuple):
 
 
 class StoreSize(NamedTuple):
-    """Bytes of the store's database: the file, the part of it in use, and the limit on the file (0: not told)."""
+    """Bytes of the store's database: the file, the part of it in use, and the limit on the file (0: not
+    told).
+    """
 
     used: int
     in_use: int
@@ -116,7 +132,9 @@ class Delete(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """A compare: the key's mod revision, or with `on_create` its create revision, must be `revision` (0: it must not exist)."""
+    """A compare: the key's mod revision, or with `on_create` its create revision, must be `revision` (0:
+    it must not exist).
+    """
 
     key: str
     revision: int
@@ -130,9 +148,9 @@ Write = Put | Delete
 class Transaction:
     """Writes that apply together if all guards hold, in one revision.
 
-    Invariant: sent twice, it applies at most once. So it must change at least one key that it guards by mod (or creates
-    under a guard of 0, if whoever deletes that key changes another one that is guarded by mod); `op` is unique to it, and
-    stands in the values it puts.
+    Invariant: sent twice, it applies at most once. So it must change at least one key that it guards by mod
+    (or creates under a guard of 0, if whoever deletes that key changes another one that is guarded by mod);
+    `op` is unique to it, and stands in the values it puts.
     """
 
     guards: tuple[Guard, ...]
@@ -140,7 +158,9 @@ class Transaction:
     op: str
 
     def operations(self) -> int:
-        """The count that etcd limits: max(compares, success, failure); the failure branch ranges each guarded key once."""
+        """The count that etcd limits: max(compares, success, failure); the failure branch ranges each
+        guarded key once.
+        """
         return max(len(self.guards), len(self.writes))
 
     def size(self) -> int:
@@ -155,8 +175,8 @@ class Transaction:
     def applied_in(self, current: Mapping[str, KeyValue | None]) -> bool:
         """Whether a *refused* copy shows that an earlier copy of this very transaction was applied.
 
-        `current` holds the guarded keys as the refusal saw them. True when a key that we put carries our `op`, or, for a
-        transaction that only deletes, when all that it deletes is gone.
+        `current` holds the guarded keys as the refusal saw them. True when a key that we put carries our
+        `op`, or, for a transaction that only deletes, when all that it deletes is gone.
         """
         puts = [write for write in self.writes if isinstance(write, Put)]
         for write in puts:
@@ -169,8 +189,8 @@ class Transaction:
 class Committed(NamedTuple):
     """The transaction was applied, once, at `revision`.
 
-    `revision` is exact unless `recovered`: then an earlier copy had been applied although its answer was lost, and the
-    revision is that of the key that showed it.
+    `revision` is exact unless `recovered`: then an earlier copy had been applied although its answer was
+    lost, and the revision is that of the key that showed it.
     """
 
     revision: int
@@ -178,7 +198,9 @@ class Committed(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A guard did not hold, and nothing was applied; `current` has each guarded key as it stood at `revision`."""
+    """A guard did not hold, and nothing was applied; `current` has each guarded key as it stood at
+    `revision`.
+    """
 
     revision: int
     current: dict[str, KeyValue | None]
@@ -193,7 +215,10 @@ class Event(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Changes in revision order. All changes up to and including `revision` have been delivered once it was handled."""
+    """Changes in revision order.
+
+    All changes up to and including `revision` have been delivered once it was handled.
+    """
 
     revision: int
     events: tuple[Event, ...]
@@ -208,7 +233,10 @@ def nothing() -> None:
 
 
 class Watch(Protocol):
-    """An iterator of batches; blocks until there is one. `close` may be called from any thread, and ends the iteration."""
+    """An iterator of batches; blocks until there is one.
+
+    `close` may be called from any thread, and ends the iteration.
+    """
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises Compacted, ClusterChanged or StoreDenied; reconnects by itself after everything else."""
@@ -223,7 +251,10 @@ class Store(Protocol):
     """See the module's docstring. Safe to use from several threads."""
 
     def get(self, key: str, *, deadline: float) -> tuple[KeyValue | None, int]:
-        """The key (None: absent) and the store's revision, linearizable. Raises StoreUnavailable, StoreDenied, ClusterChanged."""
+        """The key (None: absent) and the store's revision, linearizable.
+
+        Raises StoreUnavailable, StoreDenied, ClusterChanged.
+        """
         ...
 
     def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
@@ -234,41 +265,55 @@ class Store(Protocol):
         ...
 
     def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
-        """What `load` returns of the newest revision, page by page as it is read; there is at least one. Raises as `load`."""
+        """What `load` returns of the newest revision, page by page as it is read; there is at least one.
+
+        Raises as `load`.
+        """
         ...
 
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> Watch:
         """Changes under `prefix` at revisions above `after`.
 
-        A watch that delivers nothing for `silence_seconds` (0: no limit) is taken to be dead, and is connected again
-        from where it was.
+        A watch that delivers nothing for `silence_seconds` (0: no limit) is taken to be dead, and is
+        connected again from where it was.
         """
         ...
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
-        """Apply the transaction once, or say why not. An ambiguous answer is followed by the same transaction again.
+    def commit(
+        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
+    ) -> Committed | Refused:
+        """Apply the transaction once, or say why not.
 
-        `meanwhile` is called whenever a copy has been sent, before its answer is waited for: maybe never, maybe several
-        times. What it raises ends the call, with the outcome unknown.
+        An ambiguous answer is followed by the same transaction again.
 
-        Raises OutcomeUnknown when the deadline passes in doubt, StoreUnavailable when it certainly was not applied,
-        RequestTooLarge, LeaseNotFound, StoreDenied, ClusterChanged.
+        `meanwhile` is called whenever a copy has been sent, before its answer is waited for: maybe never,
+        maybe several times. What it raises ends the call, with the outcome unknown.
+
+        Raises OutcomeUnknown when the deadline passes in doubt, StoreUnavailable when it certainly was not
+        applied, RequestTooLarge, LeaseNotFound, StoreDenied, ClusterChanged.
         """
         ...
 
     def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
-        """Create the lease with this id, chosen by the caller; an existing one of this id counts as granted (a resend).
+        """Create the lease with this id, chosen by the caller; an existing one of this id counts as granted
+        (a resend).
 
         Returns the TTL in seconds that the server gave. Raises StoreUnavailable, StoreDenied.
         """
         ...
 
     def keep_alive(self, lease: int, *, deadline: float) -> int:
-        """Renew the lease; returns its TTL in seconds, 0 when it no longer exists. Raises StoreUnavailable, StoreDenied."""
+        """Renew the lease; returns its TTL in seconds, 0 when it no longer exists.
+
+        Raises StoreUnavailable, StoreDenied.
+        """
         ...
 
     def revoke(self, lease: int, *, deadline: float) -> None:
-        """End the lease and delete its keys; a missing one is no error. Raises StoreUnavailable, StoreDenied."""
+        """End the lease and delete its keys; a missing one is no error.
+
+        Raises StoreUnavailable, StoreDenied.
+        """
         ...
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Where each record lives: the key layout under `/tally/<cluster>/`, in one place.
 
-Kinds and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`, `terms`, `repaired`,
-`quarantined`, `logs` (the leader), `leader`, `epoch`, `installation` (the winner of an election), `engine` (the same, and admins),
-`replicas` (each replica, leased).
+Kinds and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`,
+`terms`, `repaired`, `quarantined`, `logs` (the leader), `leader`, `epoch`, `installation` (the winner of an
+election), `engine` (the same, and admins), `replicas` (each replica, leased).
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ class Record(NamedTuple):
     names: tuple[str, ...]
 
 
-_NAMES = {"leader": 0, "epoch": 0, "replicas": 1, "pools": 1, "tasks": 1, "requests": 2, "states": 1, "ledgers": 1, "terms": 1}
+_NAMES = {
+    "leader": 0,
+    "epoch": 0,
+    "replicas": 1,
+    "pools": 1,
+    "tasks": 1,
+    "requests": 2,
+    "states": 1,
+    "ledgers": 1,
+    "terms": 1,
+}
 _NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
 
 
@@ -91,7 +101,8 @@ class Keys:
     def parse(self, key: str) -> Record | None:
         """What `key` holds, or None for a key of no known kind (foreign: shown by the audit, left alone).
 
-        So is one with a backslash, as the text of a key that is no UTF-8 has (see `wire.key_text`): no name of ours has one.
+        So is one with a backslash, as the text of a key that is no UTF-8 has (see `wire.key_text`): no name
+        of ours has one.
         """
         if not key.startswith(self.prefix) or "\\" in key:
             return None

@@ -11,13 +11,20 @@ def guarded_keys(transaction: Transaction) -> list[str]:
 
 
 def check_limits(transaction: Transaction) -> None:
-    """Refuse before sending what etcd would refuse. Raises RequestTooLarge; ValueError for a key that is written twice."""
+    """Refuse before sending what etcd would refuse.
+
+    Raises RequestTooLarge; ValueError for a key that is written twice.
+    """
     operations = transaction.operations()
     if operations > MAX_OPERATIONS:
-        raise RequestTooLarge(f"the transaction has {operations} operations, etcd takes {MAX_OPERATIONS}: split it")
+        raise RequestTooLarge(
+            f"the transaction has {operations} operations, etcd takes {MAX_OPERATIONS}: split it"
+        )
     size = transaction.size()
     if size > MAX_REQUEST_BYTES:
         raise RequestTooLarge(f"the transaction has {size} bytes, the limit is {MAX_REQUEST_BYTES}: split it")
     keys = [write.key for write in transaction.writes]
     if len(set(keys)) < len(keys):
-        raise ValueError(f"a transaction writes a key twice: {sorted(k for k in set(keys) if keys.count(k) > 1)}")
+        raise ValueError(
+            f"a transaction writes a key twice: {sorted(k for k in set(keys) if keys.count(k) > 1)}"
+        )

@@ -1,7 +1,9 @@
-"""The store in memory, with etcd's semantics: for tests and simulations, where several clients share one history.
+"""The store in memory, with etcd's semantics: for tests and simulations, where several clients share one
+history.
 
-`MemoryStore(clock)` is a server and its first client; `client()` gives further clients of the same server. Leases expire
-by the clock that is passed in: each operation looks first, and `expire_leases` does so for a clock that was moved by hand.
+`MemoryStore(clock)` is a server and its first client; `client()` gives further clients of the same server.
+Leases expire by the clock that is passed in: each operation looks first, and `expire_leases` does so for a
+clock that was moved by hand.
 """
 
 # ruff: noqa: ARG002  # the seam's arguments: nothing here can be late or fall silent
@@ -59,7 +61,8 @@ class _Server:
         self.changed = threading.Condition()
         self.revision = 1  # as a new etcd has
         self.compacted = 0  # history below this revision is gone
-        self.changes_by_key: SortedDict = SortedDict()  # Invariant: each key's list is not empty, ascending by revision
+        # Invariant: each key's list is not empty, ascending by revision
+        self.changes_by_key: SortedDict = SortedDict()
         self.history: list[Batch] = []  # Invariant: one batch a revision, ascending, none below `compacted`
         self.leases: dict[int, _Lease] = {}
 
@@ -78,7 +81,13 @@ class _Server:
                 self.leases[old.lease].keys.discard(write.key)
             if isinstance(write, Put):
                 create, version = (old.create, old.version + 1) if old is not None else (revision, 1)
-                events.append(Event(write.key, revision, KeyValue(write.key, write.value, create, revision, version, write.lease)))
+                events.append(
+                    Event(
+                        write.key,
+                        revision,
+                        KeyValue(write.key, write.value, create, revision, version, write.lease),
+                    )
+                )
                 if write.lease:
                     self.leases[write.lease].keys.add(write.key)
             elif old is not None:
@@ -159,7 +168,10 @@ class MemoryWatch:
             self._server.changed.notify_all()
 
     def poll(self) -> Batch | None:
-        """The next batch if there is one already; None otherwise. Raises Compacted. For whoever does its own waiting."""
+        """The next batch if there is one already; None otherwise.
+
+        Raises Compacted. For whoever does its own waiting.
+        """
         server = self._server
         with server.changed:
             server.expire()
@@ -219,7 +231,9 @@ class MemoryStore:
             if revision < server.compacted:
                 raise Compacted(server.compacted)
             if revision > server.revision:
-                raise StoreUnavailable(f"revision {revision} is not there yet, the newest is {server.revision}")
+                raise StoreUnavailable(
+                    f"revision {revision} is not there yet, the newest is {server.revision}"
+                )
             return Snapshot(revision, tuple(server.at(prefix, revision)))
 
     def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
@@ -234,7 +248,9 @@ class MemoryStore:
         self._watches.add(watch)
         return watch
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+    def commit(
+        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
+    ) -> Committed | Refused:
         """See Store."""
         check_limits(transaction)
         meanwhile()
@@ -242,7 +258,11 @@ class MemoryStore:
             if not all(map(server.holds, transaction.guards)):
                 current = {key: server.current(key) for key in guarded_keys(transaction)}
                 if transaction.applied_in(current):
-                    shown = [item.mod for item in current.values() if item is not None and transaction.marks(item.value)]
+                    shown = [
+                        item.mod
+                        for item in current.values()
+                        if item is not None and transaction.marks(item.value)
+                    ]
                     return Committed(max(shown, default=server.revision), recovered=True)
                 return Refused(server.revision, current)
             for write in transaction.writes:

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Iterator
 from controller.core.model.records import Change
 from controller.core.planning.draft import Limits
 from controller.core.planning.plan import Plan
-from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Delete, Guard, KeyValue, Put, Transaction, Write
+from controller.store.base import (
+    MAX_OPERATIONS,
+    MAX_REQUEST_BYTES,
+    Delete,
+    Guard,
+    KeyValue,
+    Put,
+    Transaction,
+    Write,
+)
 from controller.store.keys import Keys
 
 DEFAULT_LIMITS = Limits(MAX_OPERATIONS, MAX_REQUEST_BYTES)
@@ -30,7 +39,9 @@ def changes_of(keys: Keys, items: Iterable[KeyValue]) -> Iterator[Change]:
 
 
 def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
-    """The plan's changes as one guarded transaction: the term, and every record that the plan rests on, present or absent."""
+    """The plan's changes as one guarded transaction: the term, and every record that the plan rests on,
+    present or absent.
+    """
     guards = [Guard(keys.leader, term, on_create=True)]
     writes: list[Write] = []
     for change in plan.changes:

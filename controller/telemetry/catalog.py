@@ -1,9 +1,11 @@
-"""Every metric that Tally exposes, once: the code makes them from here, and so does the reference in `deploy/metrics.md`.
+"""Every metric that Tally exposes, once: the code makes them from here, and so does the reference in
+`deploy/metrics.md`.
 
-Base units (seconds, bytes, cores); names of tasks, attempts and users are never labels, so that the number of series is
-bounded by pools, resources, states and fixed sets of words. `replica_role` stands on all: what is *counted* carries the
-role in which the replica was when it happened, what is *measured* carries its role now. A model is the same on every
-replica: to sum over replicas without counting twice, take `replica_role="leader"`.
+Base units (seconds, bytes, cores); names of tasks, attempts and users are never labels, so that the number of
+series is bounded by pools, resources, states and fixed sets of words. `replica_role` stands on all: what is
+*counted* carries the role in which the replica was when it happened, what is *measured* carries its role now.
+A model is the same on every replica: to sum over replicas without counting twice, take
+`replica_role="leader"`.
 """
 
 from __future__ import annotations
@@ -55,8 +57,18 @@ FAMILIES: tuple[Family, ...] = (
     Family("tally_leader_known", Kind.GAUGE, "1 while this replica knows of a leader."),
     Family("tally_term", Kind.GAUGE, "The leader key's create revision while this replica leads, else 0."),
     Family("tally_epoch", Kind.GAUGE, "Elections so far; rises by one with each."),
-    Family("tally_lease_remaining_seconds", Kind.GAUGE, "For how long this leader may still start effects; 0 on followers."),
-    Family("tally_take_over_seconds", Kind.HISTOGRAM, "From election to acting: model at the term, engine listed.", (), _LATENCY),
+    Family(
+        "tally_lease_remaining_seconds",
+        Kind.GAUGE,
+        "For how long this leader may still start effects; 0 on followers.",
+    ),
+    Family(
+        "tally_take_over_seconds",
+        Kind.HISTOGRAM,
+        "From election to acting: model at the term, engine listed.",
+        (),
+        _LATENCY,
+    ),
     # -- the model
     Family("tally_revision", Kind.GAUGE, "The store's revision that the model has applied."),
     Family("tally_staleness_seconds", Kind.GAUGE, "Since etcd was last heard of: the model may be that old."),
@@ -72,24 +84,40 @@ FAMILIES: tuple[Family, ...] = (
         "Since a registered replica was last heard of, by this replica's clock.",
         ("replica",),
     ),
-    Family("tally_model_reloads", Kind.COUNTER, "Whole loads of the model after a gap in the watch, by cause.", ("cause",)),
+    Family(
+        "tally_model_reloads",
+        Kind.COUNTER,
+        "Whole loads of the model after a gap in the watch, by cause.",
+        ("cause",),
+    ),
     Family(
         "tally_quarantined_records",
         Kind.GAUGE,
-        "What is left alone, by kind of record: values that do not parse, foreign keys (unknown), and tasks that were set aside "
-        "after an error of Tally's own (quarantined).",
+        "What is left alone, by kind of record: values that do not parse, foreign keys (unknown), and tasks"
+        " that were set aside after an error of Tally's own (quarantined).",
         ("kind",),
     ),
     Family(
         "tally_errors",
         Kind.COUNTER,
-        "Errors that nobody expected, kept to what they belong to: where they were caught, and the error's class. Each is a fault "
-        "of Tally, and in the log; at `keep-log` also a log that was not kept for whatever reason.",
+        "Errors that nobody expected, kept to what they belong to: where they were caught, and the error's"
+        " class. Each is a fault of Tally, and in the log; at `keep-log` also a log that was not kept for"
+        " whatever reason.",
         ("where", "error"),
     ),
     # -- tasks
-    Family("tally_tasks", Kind.GAUGE, 'Tasks by pool and state; pools that nobody defined are "Other".', ("pool", "state")),
-    Family("tally_tasks_lost", Kind.GAUGE, "Tasks whose attempt may have ended without proof; they keep their hold.", ("pool",)),
+    Family(
+        "tally_tasks",
+        Kind.GAUGE,
+        'Tasks by pool and state; pools that nobody defined are "Other".',
+        ("pool", "state"),
+    ),
+    Family(
+        "tally_tasks_lost",
+        Kind.GAUGE,
+        "Tasks whose attempt may have ended without proof; they keep their hold.",
+        ("pool",),
+    ),
     Family(
         "tally_transitions",
         Kind.COUNTER,
@@ -97,24 +125,57 @@ FAMILIES: tuple[Family, ...] = (
         ("from", "to", "pool", "reason"),
     ),
     Family(
-        "tally_queue_wait_seconds", Kind.HISTOGRAM, "From submission, or the end of a back-off, to admission.", ("pool",), _WAITS
+        "tally_queue_wait_seconds",
+        Kind.HISTOGRAM,
+        "From submission, or the end of a back-off, to admission.",
+        ("pool",),
+        _WAITS,
     ),
-    Family("tally_start_seconds", Kind.HISTOGRAM, "From admission to the attempt observed running.", ("pool",), _WAITS),
-    Family("tally_run_seconds", Kind.HISTOGRAM, "From running to the observed end, by how it ended.", ("pool", "state"), _WAITS),
+    Family(
+        "tally_start_seconds",
+        Kind.HISTOGRAM,
+        "From admission to the attempt observed running.",
+        ("pool",),
+        _WAITS,
+    ),
+    Family(
+        "tally_run_seconds",
+        Kind.HISTOGRAM,
+        "From running to the observed end, by how it ended.",
+        ("pool", "state"),
+        _WAITS,
+    ),
     # -- pools
-    Family("tally_pool_capacity", Kind.GAUGE, "Capacity of a pool, in cores, bytes or counts.", ("pool", "resource")),
-    Family("tally_pool_held", Kind.GAUGE, "What a pool's ledger says is held, in cores, bytes or counts.", ("pool", "resource")),
-    Family("tally_pool_free", Kind.GAUGE, "Capacity less what is held; below 0 when overcommitted.", ("pool", "resource")),
+    Family(
+        "tally_pool_capacity",
+        Kind.GAUGE,
+        "Capacity of a pool, in cores, bytes or counts.",
+        ("pool", "resource"),
+    ),
+    Family(
+        "tally_pool_held",
+        Kind.GAUGE,
+        "What a pool's ledger says is held, in cores, bytes or counts.",
+        ("pool", "resource"),
+    ),
+    Family(
+        "tally_pool_free",
+        Kind.GAUGE,
+        "Capacity less what is held; below 0 when overcommitted.",
+        ("pool", "resource"),
+    ),
     Family(
         "tally_pool_drift",
         Kind.GAUGE,
-        "The ledger less the sum of all holds: anything but 0 breaks invariant I1 (or stands in a record that cannot be read).",
+        "The ledger less the sum of all holds: anything but 0 breaks invariant I1 (or stands in a record that"
+        " cannot be read).",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_admissible",
         Kind.GAUGE,
-        "1 while a task fits, has its turn and is not admitted yet; for more than a moment, the queue is stuck.",
+        "1 while a task fits, has its turn and is not admitted yet; for more than a moment, the queue is"
+        " stuck.",
         ("pool",),
     ),
     Family("tally_pool_paused", Kind.GAUGE, "1 while a pool admits nothing by its definition.", ("pool",)),
@@ -122,9 +183,9 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_transaction_seconds",
         Kind.HISTOGRAM,
-        "Guarded transactions by who made them (plan, election, registration) and outcome: applied; recovered (an answer was "
-        "lost, and it had been applied); conflict; ambiguous (the deadline passed in doubt); full, too_large, denied, "
-        "lease_missing, cluster_changed, unavailable, error.",
+        "Guarded transactions by who made them (plan, election, registration) and outcome: applied; recovered"
+        " (an answer was lost, and it had been applied); conflict; ambiguous (the deadline passed in doubt);"
+        " full, too_large, denied, lease_missing, cluster_changed, unavailable, error.",
         ("kind", "outcome"),
         _LATENCY,
     ),
@@ -149,17 +210,36 @@ FAMILIES: tuple[Family, ...] = (
         ("verb", "outcome"),
         _LATENCY,
     ),
-    Family("tally_store_watch_restarts", Kind.COUNTER, "Connections of the watch that were given up, by cause.", ("cause",)),
-    Family("tally_store_endpoint_failures", Kind.COUNTER, "Tries that an endpoint did not answer.", ("endpoint",)),
-    Family("tally_store_size_bytes", Kind.GAUGE, "etcd's database file, as the endpoint asked last tells; absent until known."),
-    Family("tally_store_size_in_use_bytes", Kind.GAUGE, "The part of it that is in use; the rest is freed by defragmenting."),
-    Family("tally_store_quota_bytes", Kind.GAUGE, "etcd's limit on it; absent where etcd does not tell (before 3.6)."),
+    Family(
+        "tally_store_watch_restarts",
+        Kind.COUNTER,
+        "Connections of the watch that were given up, by cause.",
+        ("cause",),
+    ),
+    Family(
+        "tally_store_endpoint_failures", Kind.COUNTER, "Tries that an endpoint did not answer.", ("endpoint",)
+    ),
+    Family(
+        "tally_store_size_bytes",
+        Kind.GAUGE,
+        "etcd's database file, as the endpoint asked last tells; absent until known.",
+    ),
+    Family(
+        "tally_store_size_in_use_bytes",
+        Kind.GAUGE,
+        "The part of it that is in use; the rest is freed by defragmenting.",
+    ),
+    Family(
+        "tally_store_quota_bytes",
+        Kind.GAUGE,
+        "etcd's limit on it; absent where etcd does not tell (before 3.6).",
+    ),
     # -- the engine
     Family(
         "tally_engine_request_seconds",
         Kind.HISTOGRAM,
-        "Calls of the engine (start, stop, settle, forget, list) by outcome: ok; refused; refused_transient; unavailable; "
-        "lost_leadership (confirmed too late); error.",
+        "Calls of the engine (start, stop, settle, forget, list) by outcome: ok; refused; refused_transient;"
+        " unavailable; lost_leadership (confirmed too late); error.",
         ("verb", "code"),
         _LATENCY,
     ),
@@ -168,11 +248,23 @@ FAMILIES: tuple[Family, ...] = (
         Kind.GAUGE,
         "Since this leader heard of the engine, or took office, when that was later; absent on followers.",
     ),
-    Family("tally_engine_watch_restarts", Kind.COUNTER, "Ends of the engine's watch that nobody asked for.", ("cause",)),
     Family(
-        "tally_engine_faults", Kind.COUNTER, "Refusals and failures in the engine's own words: HTTP codes, timeout …", ("code",)
+        "tally_engine_watch_restarts",
+        Kind.COUNTER,
+        "Ends of the engine's watch that nobody asked for.",
+        ("cause",),
     ),
-    Family("tally_engine_rate_limit_wait_seconds", Kind.COUNTER, "Time that calls waited for their turn under our own limit."),
+    Family(
+        "tally_engine_faults",
+        Kind.COUNTER,
+        "Refusals and failures in the engine's own words: HTTP codes, timeout …",
+        ("code",),
+    ),
+    Family(
+        "tally_engine_rate_limit_wait_seconds",
+        Kind.COUNTER,
+        "Time that calls waited for their turn under our own limit.",
+    ),
     # -- the audit
     Family(
         "tally_audit_findings",
@@ -181,7 +273,11 @@ FAMILIES: tuple[Family, ...] = (
         ("invariant", "severity"),
     ),
     Family("tally_audit_age_seconds", Kind.GAUGE, "How long ago that was; absent before the first."),
-    Family("tally_audit_timestamp_seconds", Kind.GAUGE, "When that was, in seconds since the Unix epoch; absent before the first."),
+    Family(
+        "tally_audit_timestamp_seconds",
+        Kind.GAUGE,
+        "When that was, in seconds since the Unix epoch; absent before the first.",
+    ),
 )
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -189,12 +285,29 @@ BY_NAME = {family.name: family for family in FAMILIES}
 STATES_OF_END = ("Succeeded", "Failed", "Cancelled")
 
 REASONS = reasons.REASONS | {
-    # of tasks whose attempt has not ended, or that have none (core/planning/transitions.py, core/planning/decide.py)
-    "", "Cancelled", "Found", "Lost", "QueueDeadlineExceeded", "RequestIgnored", "RetryRequested", "Succeeded", "Unsatisfiable",
-    "cancel", "deadline-run", "deadline-start", "main-ended", "main-not-started", "spec-deleted",
+    # of tasks whose attempt has not ended, or that have none (core/planning/transitions.py,
+    # core/planning/decide.py)
+    "",
+    "Cancelled",
+    "Found",
+    "Lost",
+    "QueueDeadlineExceeded",
+    "RequestIgnored",
+    "RetryRequested",
+    "Succeeded",
+    "Unsatisfiable",
+    "cancel",
+    "deadline-run",
+    "deadline-start",
+    "main-ended",
+    "main-not-started",
+    "spec-deleted",
     # of those that wait
-    "ContainerCreating", "PodInitializing", "SchedulingGated", "Unschedulable",
-}  # fmt: skip
+    "ContainerCreating",
+    "PodInitializing",
+    "SchedulingGated",
+    "Unschedulable",
+}
 """Reasons that may stand in a label; engines pass on words of others, which nothing bounds."""
 
 

@@ -1,4 +1,7 @@
-"""Structured logs: JSON lines off a terminal, colours on one, always on stderr. No secrets: nothing here sees any."""
+"""Structured logs: JSON lines off a terminal, colours on one, always on stderr.
+
+No secrets: nothing here sees any.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ _to_text = structlog.processors.JSONRenderer(default=str)
 def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bound: Any) -> None:
     """Set up structlog for this process; `bound` fields (replica, cluster) stand in every line.
 
-    `json` None: JSON unless stderr is a terminal. The libraries' own logging is kept to warnings, in the same form.
-    Tracebacks have no values of variables: those may be a user's.
+    `json` None: JSON unless stderr is a terminal. The libraries' own logging is kept to warnings, in the same
+    form. Tracebacks have no values of variables: those may be a user's.
     """
     as_json = not sys.stderr.isatty() if json is None else json
     shared: list[Any] = [
@@ -34,7 +37,9 @@ def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bou
     structlog.configure(
         processors=[*shared, _to_bytes if as_json else renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer) if as_json else structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer)
+        if as_json
+        else structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

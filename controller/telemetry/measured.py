@@ -1,4 +1,6 @@
-"""The store and the engine with their calls measured: stand in front of any implementation, and change nothing."""
+"""The store and the engine with their calls measured: stand in front of any implementation, and change
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity, Installation
 from controller.core.model.task import AttemptId, Launch, Observation
 from controller.election.term import LeadershipLost
-from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, Engine, EngineUnavailable, LogOptions
+from controller.engine.base import (
+    ALL_LOGS,
+    AttemptRefused,
+    AttemptUnknown,
+    Engine,
+    EngineUnavailable,
+    LogOptions,
+)
 from controller.store.base import (
     ClusterChanged,
     Committed,
@@ -75,7 +84,9 @@ class MeasuredStore:
         """See Store."""
         return self._store.watch(prefix, after=after, silence_seconds=silence_seconds)
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+    def commit(
+        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
+    ) -> Committed | Refused:
         """See Store."""
         kind = _kind(transaction)
         self._metrics.time("tally_transaction_operations", transaction.operations(), kind)
@@ -83,7 +94,9 @@ class MeasuredStore:
         began, outcome = self._clock.boottime(), "error"
         try:
             result = self._store.commit(transaction, deadline=deadline, meanwhile=meanwhile)
-            outcome = "conflict" if isinstance(result, Refused) else "recovered" if result.recovered else "applied"
+            outcome = (
+                "conflict" if isinstance(result, Refused) else "recovered" if result.recovered else "applied"
+            )
         except Exception as error:
             outcome = _store_outcome(error)
             raise
@@ -123,7 +136,10 @@ class MeasuredStore:
 
 
 class MeasuredEngine:
-    """An Engine; see the module's docstring. What it answers is also the last sign of life that the metrics show."""
+    """An Engine; see the module's docstring.
+
+    What it answers is also the last sign of life that the metrics show.
+    """
 
     def __init__(self, engine: Engine, metrics: Metrics, clock: Clock) -> None:
         self.name = engine.name
@@ -188,7 +204,12 @@ class MeasuredEngine:
             raise
 
     def logs(
-        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+        self,
+        attempt: AttemptId,
+        *,
+        follow: bool,
+        stop: threading.Event | None = None,
+        options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
         """See Engine."""
         return self._engine.logs(attempt, follow=follow, stop=stop, options=options)

@@ -1,4 +1,5 @@
-"""The metrics of one replica, for Prometheus: counted as things happen, and measured from its view at each scrape.
+"""The metrics of one replica, for Prometheus: counted as things happen, and measured from its view at each
+scrape.
 
 `python -m controller.telemetry.metrics` prints the reference that stands in `deploy/metrics.md`.
 """
@@ -41,8 +42,11 @@ class Metrics:
                 self._histograms[family.name] = Histogram(
                     family.name, family.help, labels, buckets=family.buckets, registry=self._registry
                 )
-            elif family.name in ("tally_transitions", "tally_engine_watch_restarts"):  # the others are read at each scrape
-                self._counters[family.name] = Counter(family.name, family.help, labels, registry=self._registry)
+            # the others are read at each scrape
+            elif family.name in ("tally_transitions", "tally_engine_watch_restarts"):
+                self._counters[family.name] = Counter(
+                    family.name, family.help, labels, registry=self._registry
+                )
         self._registry.register(ProcessSeries(lambda: self._role))
 
     def observe(self, view: ReplicaView) -> None:
@@ -62,7 +66,8 @@ class Metrics:
         assert len(labels) == len(BY_NAME[name].labels)
         self._histograms[name].labels(*labels, self._role).observe(value)
 
-    # -- what the runtime tells --------------------------------------------------------------------------------------
+    # -- what the runtime tells
+    # --------------------------------------------------------------------------------------
 
     def entered(self, phase: str) -> None:
         """See Instruments."""
@@ -82,7 +87,11 @@ class Metrics:
         pool = after.pool if after.attempt else OTHER
         for step in steps:
             self.count(
-                "tally_transitions", known(step.source, _STATES), known(step.state, _STATES), pool, known(step.reason, REASONS)
+                "tally_transitions",
+                known(step.source, _STATES),
+                known(step.state, _STATES),
+                pool,
+                known(step.reason, REASONS),
             )
             if step.state == State.PENDING and step.source != State.PENDING:
                 self.time("tally_queue_wait_seconds", max(0.0, step.at - _queued_at(before, after)), pool)
@@ -91,7 +100,8 @@ class Metrics:
             elif step.state in FINISHED and step.source in HOLDING and after.started_at is not None:
                 self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
 
-    # -- what others tell --------------------------------------------------------------------------------------------
+    # -- what others tell
+    # --------------------------------------------------------------------------------------------
 
     def audited(self, report: Mapping[str, Any]) -> None:
         """An audit was made: its report as JSON."""
@@ -115,11 +125,12 @@ def _queued_at(before: Status | None, after: Status) -> float:
 
 HEAD = """# The metrics of a replica
 
-At `/metrics` of each replica's status endpoint, in Prometheus' text format. Made by `python -m controller.telemetry.metrics`
-from the code's own catalog; a test holds the two together. `replica_role` (`leader` or `follower`) stands on every series
-beside the labels given here: what is counted carries the role in which the replica was when it happened, what is measured
-carries its role now. Every replica holds the whole model, so that sums over replicas take `replica_role="leader"`. Units are
-seconds, bytes and cores. Series of the process itself (`process_…`, `python_…`) are those of the Prometheus client library.
+At `/metrics` of each replica's status endpoint, in Prometheus' text format. Made by `python -m
+controller.telemetry.metrics` from the code's own catalog; a test holds the two together. `replica_role`
+(`leader` or `follower`) stands on every series beside the labels given here: what is counted carries the role
+in which the replica was when it happened, what is measured carries its role now. Every replica holds the
+whole model, so that sums over replicas take `replica_role="leader"`. Units are seconds, bytes and cores.
+Series of the process itself (`process_…`, `python_…`) are those of the Prometheus client library.
 """
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Tells the service manager how this replica does (sd_notify(3)): ready, alive, what it is at, stopping.
 
-Stands in front of the instruments that count, and passes on all that they are told. Without a manager that listens
-(`NOTIFY_SOCKET`) it does nothing else.
+Stands in front of the instruments that count, and passes on all that they are told. Without a manager that
+listens (`NOTIFY_SOCKET`) it does nothing else.
 
-The watchdog is fed by the control loop's own turns, never by a thread of its own: a replica whose loop is stuck is ended
-and started again (fault 6), however alive its other threads are. While the replica starts, which lasts until etcd has
-answered, the same turns extend the time that it may take.
+The watchdog is fed by the control loop's own turns, never by a thread of its own: a replica whose loop is
+stuck is ended and started again (fault 6), however alive its other threads are. While the replica starts,
+which lasts until etcd has answered, the same turns extend the time that it may take.
 """
 
 from __future__ import annotations
@@ -29,10 +29,17 @@ log = structlog.get_logger(__name__)
 
 
 class ServiceNotifier:
-    """Instruments; see the module's docstring. `entered` may come from any thread, the rest from the control loop's."""
+    """Instruments; see the module's docstring.
 
-    def __init__(self, inner: Instruments, clock: Clock, environ: MutableMapping[str, str] = os.environ) -> None:
-        """Takes what is meant for this process out of `environ`, so that nothing that it starts speaks for it."""
+    `entered` may come from any thread, the rest from the control loop's.
+    """
+
+    def __init__(
+        self, inner: Instruments, clock: Clock, environ: MutableMapping[str, str] = os.environ
+    ) -> None:
+        """Takes what is meant for this process out of `environ`, so that nothing that it starts speaks for
+        it.
+        """
         self._inner = inner
         self._clock = clock
         self._address = environ.pop("NOTIFY_SOCKET", "")
@@ -78,7 +85,9 @@ class ServiceNotifier:
         self._inner.transitioned(before, after, steps)
 
     def _send(self, *assignments: str) -> None:
-        """Never waits, as it is called by the control loop: a message that the manager has no room for is left out."""
+        """Never waits, as it is called by the control loop: a message that the manager has no room for is
+        left out.
+        """
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
@@ -88,7 +97,11 @@ class ServiceNotifier:
                 notify.sendto("\n".join(assignments).encode(), address)
         except OSError as error:
             if not self._failed:
-                log.warning("the service manager cannot be told how this replica does", socket=self._address, error=str(error))
+                log.warning(
+                    "the service manager cannot be told how this replica does",
+                    socket=self._address,
+                    error=str(error),
+                )
             self._failed = True
         else:
             self._failed = False
@@ -97,5 +110,7 @@ class ServiceNotifier:
 def status_line(facts: Facts) -> str:
     """What the replica is at, and what is wrong, in one line."""
     leader = "" if facts.role == "leader" else f"; {facts.leader} leads" if facts.leader else ""
-    wrong = "".join(f"; {check.name}: {check.detail}" for check in (*facts.live, *facts.ready) if not check.ok)
+    wrong = "".join(
+        f"; {check.name}: {check.detail}" for check in (*facts.live, *facts.ready) if not check.ok
+    )
     return " ".join(f"{facts.phase}, epoch {facts.epoch}, revision {facts.revision}{leader}{wrong}".split())

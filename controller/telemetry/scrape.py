@@ -1,7 +1,8 @@
-"""What is measured at a scrape: read from the replica's view and from what it works with, so that nothing has to be kept in step.
+"""What is measured at a scrape: read from the replica's view and from what it works with, so that nothing has
+to be kept in step.
 
-The model is held only while references are taken; sums are made afterwards. The cost follows the pools and what is held,
-never the number of tasks stored.
+The model is held only while references are taken; sums are made afterwards. The cost follows the pools and
+what is held, never the number of tasks stored.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "layout")
 
 @dataclass(slots=True)
 class Outside:
-    """What the view does not know: set by whoever does, read at each scrape. None: not known yet, and absent."""
+    """What the view does not know: set by whoever does, read at each scrape.
+
+    None: not known yet, and absent.
+    """
 
     audit: tuple[float, Mapping[tuple[str, str], int]] | None = None  # when; (invariant, severity) → findings
     audited_at: float = 0.0  # the same moment in boottime
@@ -95,7 +99,8 @@ class ViewSeries(Collector):
             families.add("tally_engine_faults", number, code)
         families.add("tally_engine_rate_limit_wait_seconds", outside.rate_limit_seconds())
         if facts.role == "leader" and outside.in_office_since is not None:
-            since = max(outside.engine_heard_at or 0.0, outside.in_office_since)  # an engine that never answers is silent, too
+            # an engine that never answers is silent, too
+            since = max(outside.engine_heard_at or 0.0, outside.in_office_since)
             families.add("tally_engine_silence_seconds", max(0.0, self._clock.boottime() - since))
         if outside.size is not None:
             families.add("tally_store_size_bytes", outside.size.used)
@@ -111,16 +116,24 @@ class ViewSeries(Collector):
                 return
             for invariant in INVARIANTS:
                 for severity in Severity:
-                    families.add("tally_audit_findings", findings.get((invariant, severity), 0), invariant, severity)
+                    families.add(
+                        "tally_audit_findings", findings.get((invariant, severity), 0), invariant, severity
+                    )
 
 
 class ProcessSeries(Collector):
-    """Memory, processor time, open files and garbage collection of this process, with the role as on all else."""
+    """Memory, processor time, open files and garbage collection of this process, with the role as on all
+    else.
+    """
 
     def __init__(self, role: Callable[[], str]) -> None:
         self._role = role
         own = CollectorRegistry(auto_describe=False)
-        self._collectors = (ProcessCollector(registry=own), PlatformCollector(registry=own), GCCollector(registry=own))
+        self._collectors = (
+            ProcessCollector(registry=own),
+            PlatformCollector(registry=own),
+            GCCollector(registry=own),
+        )
 
     def describe(self) -> list[Metric]:
         """Nothing: see ViewSeries."""
@@ -130,7 +143,9 @@ class ProcessSeries(Collector):
         """The library's own families."""
         for collector in self._collectors:
             for family in collector.collect():
-                labelled = [sample._replace(labels={**sample.labels, ROLE: self._role()}) for sample in family.samples]
+                labelled = [
+                    sample._replace(labels={**sample.labels, ROLE: self._role()}) for sample in family.samples
+                ]
                 family.samples = labelled
                 yield family
 
@@ -146,7 +161,11 @@ class _Families:
         family = BY_NAME[name]
         if name not in self.made:
             make = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
-            self.made[name] = make(family.exposed if family.kind is Kind.INFO else name, family.help, labels=(*family.labels, ROLE))
+            self.made[name] = make(
+                family.exposed if family.kind is Kind.INFO else name,
+                family.help,
+                labels=(*family.labels, ROLE),
+            )
         made = self.made[name]
         assert isinstance(made, CounterMetricFamily | GaugeMetricFamily)
         made.add_metric((*labels, self._role), value)
@@ -163,7 +182,9 @@ def _take(world: World, now: float) -> _Model:
         holding=holding_by_pool(world),
         capacity={name: record.pool.capacity for name, record in world.pools.items()},
         paused={name: record.pool.paused for name, record in world.pools.items()},
-        ledgers={name: ledger.held for name, ledger in world.ledgers.items() if not world.pool_is_frozen(name)},
+        ledgers={
+            name: ledger.held for name, ledger in world.ledgers.items() if not world.pool_is_frozen(name)
+        },
         admissible={name: bool(next_admission(world, name, now)) for name in world.pools},
         lags={name: lag_revisions(change) for name, change in world.replicas.items()},
         quarantined={**dict.fromkeys(QUARANTINED, 0), **Counter(kind for kind, _ in world.quarantine)},
@@ -202,7 +223,9 @@ def _add_pools(families: _Families, model: _Model) -> None:
         holds = model.holding.get(pool, Holding())
         families.add("tally_tasks_lost", holds.lost, pool)
         for resource in sorted({*capacity, *held, *holds.held}):
-            families.add("tally_pool_capacity", _in_base_units(resource, capacity.get(resource)), pool, resource)
+            families.add(
+                "tally_pool_capacity", _in_base_units(resource, capacity.get(resource)), pool, resource
+            )
             families.add("tally_pool_held", _in_base_units(resource, held.get(resource)), pool, resource)
             free = capacity.get(resource) - held.get(resource)
             families.add("tally_pool_free", _in_base_units(resource, free), pool, resource)

@@ -18,10 +18,17 @@ log = structlog.get_logger(__name__)
 
 
 class StoreSizePoll:
-    """Runs in a thread of its own between `start` and `close`. What cannot be asked is shown as it was told last."""
+    """Runs in a thread of its own between `start` and `close`.
+
+    What cannot be asked is shown as it was told last.
+    """
 
     def __init__(
-        self, ask: Callable[[float], StoreSize], tell: Callable[[StoreSize], None], clock: Clock, interval: float = INTERVAL_SECONDS
+        self,
+        ask: Callable[[float], StoreSize],
+        tell: Callable[[StoreSize], None],
+        clock: Clock,
+        interval: float = INTERVAL_SECONDS,
     ) -> None:
         """`ask` takes a deadline in boottime seconds, and raises StoreError."""
         self._ask = ask

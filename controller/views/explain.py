@@ -1,7 +1,7 @@
 """Why a task is where it is, in one sentence with numbers: what `tally explain` prints.
 
-Pure: the model and the time come in, a sentence goes out. Nothing here decides anything; the rules it words are those of
-`queue`, `planner` and `transitions`.
+Pure: the model and the time come in, a sentence goes out. Nothing here decides anything; the rules it words
+are those of `queue`, `planner` and `transitions`.
 """
 
 from __future__ import annotations
@@ -37,19 +37,29 @@ def explain(world: World, task_id: str, now: float) -> str:
     if task.frozen == {quarantine.KIND}:
         why = _words(world.quarantine[quarantine.KIND, (task_id,)])
         return (
-            f"Nothing is done with {task_id}, which is quarantined after an error of Tally's own ({why}): report it, and try "
-            f"again by `tally retry` or `tally cancel`, or by `tally audit --repair --delete {quarantine.KIND}/{task_id}`."
+            f"Nothing is done with {task_id}, which is quarantined after an error of Tally's own ({why}):"
+            " report it, and try again by `tally retry` or `tally cancel`, or by `tally audit --repair"
+            f" --delete {quarantine.KIND}/{task_id}`."
         )
     if task.frozen:
-        broken = {"/".join((kind, *names)): why for (kind, names), why in world.quarantine.items() if names[:1] == (task_id,)}
+        broken = {
+            "/".join((kind, *names)): why
+            for (kind, names), why in world.quarantine.items()
+            if names[:1] == (task_id,)
+        }
         records = "; ".join(f"{record}: {why}" for record, why in broken.items())
-        return f"Nothing is done with {task_id}, since a record of it cannot be read ({records}): correct or remove that key."
+        return (
+            f"Nothing is done with {task_id}, since a record of it cannot be read ({records}): correct or"
+            " remove that key."
+        )
     if task.spec is None and task.status is None:
         return f"There is no task {task_id}, only a request on it that the leader will remove."
     if task.state in FINISHED:
         sentence = _finished(task, now)
     elif task.spec_error and task.status is None:
-        sentence = f"The spec of {task_id} is invalid ({task.spec_error}), so that the leader will mark it Failed"
+        sentence = (
+            f"The spec of {task_id} is invalid ({task.spec_error}), so that the leader will mark it Failed"
+        )
     elif task.status is not None and task.status.is_holding:
         sentence = _holding(task, task.status, now)
     else:
@@ -85,25 +95,42 @@ def _words(text: str) -> str:
 def _because(told: Status | Step) -> str:
     words = ": ".join(_words(part) for part in (told.reason, told.message) if part)
     exit_code = told.exit_code if isinstance(told, Status) else None
-    return f"{words} (exit code {exit_code})" if exit_code is not None and f"code {exit_code}" not in words else words
+    return (
+        f"{words} (exit code {exit_code})"
+        if exit_code is not None and f"code {exit_code}" not in words
+        else words
+    )
 
 
-# -- finished ----------------------------------------------------------------------------------------------------------
+# -- finished
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _finished(task: Task, now: float) -> str:
     status = task.status
     if status is None or status.finished_at is None:
         return f"{task.id} is {task.state}"
-    sentence = f"{task.id} is {status.state} since {at(status.finished_at)}, after {_count(status.attempt, 'attempt')}"
+    sentence = (
+        f"{task.id} is {status.state} since {at(status.finished_at)}, after"
+        f" {_count(status.attempt, 'attempt')}"
+    )
     if because := _because(status):
         sentence += f": {because}"
     left = status.finished_at + task.retention_seconds - now
-    sentence += f"; it is removed in {span(left)}" if left > 0 else "; its retention has passed, and it is about to be removed"
-    return sentence if status.state is State.SUCCEEDED else f"{sentence}, and `tally retry {task.id}` runs it again before that"
+    sentence += (
+        f"; it is removed in {span(left)}"
+        if left > 0
+        else "; its retention has passed, and it is about to be removed"
+    )
+    return (
+        sentence
+        if status.state is State.SUCCEEDED
+        else f"{sentence}, and `tally retry {task.id}` runs it again before that"
+    )
 
 
-# -- holding -----------------------------------------------------------------------------------------------------------
+# -- holding
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _holding(task: Task, status: Status, now: float) -> str:
@@ -112,18 +139,31 @@ def _holding(task: Task, status: Status, now: float) -> str:
     if status.lost_since is not None:
         return _lost(task, status, f"{attempt} {holds}", now)
     if status.stopping:
-        return f"{attempt} is being stopped since {_why_stopped(status)}, and {holds} until its end is observed"
+        return (
+            f"{attempt} is being stopped since {_why_stopped(status)}, and {holds} until its end is observed"
+        )
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now
         limit = task.spec.deadlines.run_seconds if task.spec is not None else None
-        ends = f"; it is stopped in {span(since + limit - now)} if it has not ended by then" if limit is not None else ""
+        ends = (
+            f"; it is stopped in {span(since + limit - now)} if it has not ended by then"
+            if limit is not None
+            else ""
+        )
         return f"{attempt} is running since {at(since)} ({span(now - since)}), and {holds}{ends}"
     since = status.admitted_at or now
     limit = task.spec.deadlines.start_seconds if task.spec is not None else None
-    ends = f"; it is stopped in {span(since + limit - now)} if it does not run by then" if limit is not None else ""
+    ends = (
+        f"; it is stopped in {span(since + limit - now)} if it does not run by then"
+        if limit is not None
+        else ""
+    )
     admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
     if status.reason == START_DELAYED:
-        return f"{admitted} and could not be started yet: {_words(status.message)}; it is tried again, ever more slowly{ends}"
+        return (
+            f"{admitted} and could not be started yet: {_words(status.message)}; it is tried again, ever more"
+            f" slowly{ends}"
+        )
     said = f"; the engine says: {because}" if (because := _because(status)) else ""
     return f"{admitted} and has not been seen running yet{said}{ends}"
 
@@ -131,16 +171,25 @@ def _holding(task: Task, status: Status, now: float) -> str:
 def _lost(task: Task, status: Status, held: str, now: float) -> str:
     since = status.lost_since or now
     replace_after = task.spec.on_lost.replace_after_seconds if task.spec is not None else None
-    then = f"; it is replaced in {span(since + replace_after - now)}, as its on_lost says" if replace_after is not None else ""
-    # A stop that was asked for afterwards has put its own words into the status; those of the loss are what helps.
+    then = (
+        f"; it is replaced in {span(since + replace_after - now)}, as its on_lost says"
+        if replace_after is not None
+        else ""
+    )
+    # A stop that was asked for afterwards has put its own words into the status; those of the loss are what
+    # helps.
     because = _because(_step_of(status, Event.NOTED, round(since, 3)) or status)
     said = f" ({because})" if because else ""
     if status.stopping:
         stop = _step_of(status, Event.STOP_REQUESTED)
-        then += f"; it was told to stop{f' {span(now - stop.at)} ago' if stop is not None else ''}, since {_why_stopped(status)}"
+        then += (
+            f"; it was told to stop{f' {span(now - stop.at)} ago' if stop is not None else ''}, since"
+            f" {_why_stopped(status)}"
+        )
     return (
-        f"{held} and is lost since {at(since)} ({span(now - since)}){said}: nothing proves that it stopped, so its resources "
-        f"stay held{then}; if you know that it no longer runs, say so with `tally confirm-stopped {task.id}`"
+        f"{held} and is lost since {at(since)} ({span(now - since)}){said}: nothing proves that it stopped,"
+        f" so its resources stay held{then}; if you know that it no longer runs, say so with `tally"
+        f" confirm-stopped {task.id}`"
     )
 
 
@@ -156,29 +205,49 @@ def _step_of(status: Status, event: Event, when: float | None = None) -> Step | 
         steps = decode_history(status)
     except CorruptValue:
         return None
-    return next((s for s in reversed(steps) if (s.attempt, s.event) == (status.attempt, event) and when in (None, s.at)), None)
+    return next(
+        (
+            s
+            for s in reversed(steps)
+            if (s.attempt, s.event) == (status.attempt, event) and when in (None, s.at)
+        ),
+        None,
+    )
 
 
-# -- waiting -----------------------------------------------------------------------------------------------------------
+# -- waiting
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _waiting(world: World, task: Task, now: float) -> str:
     status = task.status
     if status is not None and status.retry_at is not None and status.retry_at > now:
         last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
-        return f"{task.id} waits out its back-off {last}: retry at {at(status.retry_at)}, in {span(status.retry_at - now)}"
+        return (
+            f"{task.id} waits out its back-off {last}: retry at {at(status.retry_at)}, in"
+            f" {span(status.retry_at - now)}"
+        )
     record = world.pools.get(task.pool)
     if record is None:
         broken = world.quarantine.get(("pools", (task.pool,)))
         if broken:
-            return f"{task.id} waits because the definition of its pool {task.pool} cannot be read ({_words(broken)})"
+            return (
+                f"{task.id} waits because the definition of its pool {task.pool} cannot be read"
+                f" ({_words(broken)})"
+            )
         known = ", ".join(sorted(world.pools)) or "none"
-        return f"{task.id} waits because its pool {task.pool} does not exist (there are: {known}): create it with `tally apply`"
+        return (
+            f"{task.id} waits because its pool {task.pool} does not exist (there are: {known}): create it"
+            " with `tally apply`"
+        )
     if world.pool_is_frozen(task.pool):
         broken = world.quarantine["ledgers", (task.pool,)]
         return f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({_words(broken)})"
     if record.pool.paused:
-        return f"{task.id} waits because its pool {task.pool} is paused: `tally apply` the pool without `paused` to go on"
+        return (
+            f"{task.id} waits because its pool {task.pool} is paused: `tally apply` the pool without `paused`"
+            " to go on"
+        )
     return _in_queue(world, task, record.pool, now)
 
 
@@ -186,7 +255,10 @@ def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
     asked = task.demand
     free = pool.capacity - world.ledger(pool.name).held
     if not asked.fits(pool.capacity):
-        return f"{task.id} can never run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool {pool.name}"
+        return (
+            f"{task.id} can never run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool"
+            f" {pool.name}"
+        )
     ahead = world.queue(pool.name).ahead_of(task.id, pool)
     crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "nobody is ahead"
     if not asked.fits(free):
@@ -196,7 +268,10 @@ def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
             f"({_count(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest), and {crowd}"
         )
     if not ahead:
-        return f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free): it is admitted in the leader's next pass"
+        return (
+            f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free): it is admitted in the"
+            " leader's next pass"
+        )
     blocker = _blocker(world, task, pool, now)
     return f"{task.id} would fit, but waits for its turn: {crowd} in pool {pool.name}{blocker}"
 
@@ -215,13 +290,14 @@ def _blocker(world: World, task: Task, pool: Pool, now: float) -> str:
             return f"{blocks}, and the pool's policy is strict: nobody passes the head"
         waited = now - world.tasks[head_id].queued_at
         if waited < pool.backfill_seconds:
-            passed = passed or f"{blocks}, and smaller ones may pass it for another {span(pool.backfill_seconds - waited)}"
+            rest = span(pool.backfill_seconds - waited)
+            passed = passed or f"{blocks}, and smaller ones may pass it for another {rest}"
             continue
         free = free.without(request)
         if not asked.fits(free):
             return (
-                f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)} nobody passes it by taking what it "
-                f"needs, and {task.id} asks for {_lack(asked, free, 'beside that')}"
+                f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)} nobody passes"
+                f" it by taking what it needs, and {task.id} asks for {_lack(asked, free, 'beside that')}"
             )
     return passed or ", and the leader admits them first"
 
@@ -229,7 +305,9 @@ def _blocker(world: World, task: Task, pool: Pool, now: float) -> str:
 def _lack(asked: Vector, limit: Vector, what: str) -> str:
     """The resources that are short, each as asked against what there is: `cpu 4 (1500m free)`."""
     short = asked.exceeding(limit)
-    return ", ".join(f"{Vector({name: asked[name]})} ({_amount(name, limit.get(name))} {what})" for name in short)
+    return ", ".join(
+        f"{Vector({name: asked[name]})} ({_amount(name, limit.get(name))} {what})" for name in short
+    )
 
 
 def _amount(name: str, amount: int) -> str:
@@ -238,14 +316,17 @@ def _amount(name: str, amount: int) -> str:
 
 def _list(names: list[str]) -> str:
     rest = len(names) - NAMED
-    return f"{_count(len(names), 'task')} ({', '.join(names[:NAMED])}{f' and {rest} more' if rest > 0 else ''})"
+    return (
+        f"{_count(len(names), 'task')} ({', '.join(names[:NAMED])}{f' and {rest} more' if rest > 0 else ''})"
+    )
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-# -- what holds for all ------------------------------------------------------------------------------------------------
+# -- what holds for all
+# ------------------------------------------------------------------------------------------------
 
 
 def _requests(task: Task) -> str:

@@ -1,7 +1,9 @@
-"""How old may be what is shown: one rule for the live page, the status endpoint, the metrics and the command line.
+"""How old may be what is shown: one rule for the live page, the status endpoint, the metrics and the command
+line.
 
-Whatever Tally shows of something else carries its age: seconds since that was last heard of, counted by whoever shows it,
-with the clock that also counts suspension (boottime). Nobody's wall clock decides whether a thing is alive.
+Whatever Tally shows of something else carries its age: seconds since that was last heard of, counted by
+whoever shows it, with the clock that also counts suspension (boottime). Nobody's wall clock decides whether a
+thing is alive.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ LIST_SECONDS = 30.0
 
 
 class Freshness(StrEnum):
-    """What an age means, the best first: as current as can be, old enough to be doubted, too old to be believed."""
+    """What an age means, the best first: as current as can be, old enough to be doubted, too old to be
+    believed.
+    """
 
     FRESH = "fresh"
     STALE = "stale"
@@ -41,10 +45,10 @@ class Limits(NamedTuple):
 class Rule(NamedTuple):
     """The limits for all that is shown.
 
-    `store`: since etcd was heard of. Every replica writes once a heartbeat, so that this is never longer for long.
-    `replica`: since another replica's registration was renewed; it expires after five heartbeats that were missed.
-    `engine`: since the engine answered the leader. It is listed every so often, even when nothing happens.
-    `audit`: since the verdict was reached.
+    `store`: since etcd was heard of. Every replica writes once a heartbeat, so that this is never longer for
+    long. `replica`: since another replica's registration was renewed; it expires after five heartbeats that
+    were missed. `engine`: since the engine answered the leader. It is listed every so often, even when
+    nothing happens. `audit`: since the verdict was reached.
     `page`: since the live page had an answer of its replica, which it asks every five seconds.
     """
 

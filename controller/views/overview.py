@@ -1,4 +1,5 @@
-"""What the status endpoint, the metrics and the client say of the whole model: what is held, heads of queues, lags, who leads.
+"""What the status endpoint, the metrics and the client say of the whole model: what is held, heads of queues,
+lags, who leads.
 
 Pure; the cost follows the pools and what is held, never the number of tasks stored.
 """
@@ -14,14 +15,18 @@ from controller.core.model.resources import ZERO, Vector
 
 
 def pool_names(world: World) -> list[str]:
-    """Pools that are defined, or of which something is held although they are not, or whose records do not parse; sorted."""
+    """Pools that are defined, or of which something is held although they are not, or whose records do not
+    parse; sorted.
+    """
     held = (name for name, ledger in world.ledgers.items() if ledger.held)
     damaged = (names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers"))
     return sorted({*world.pools, *held, *damaged})
 
 
 class Holding(NamedTuple):
-    """Of one pool, the tasks that hold resources: what they hold in all, and how many are lost or being stopped."""
+    """Of one pool, the tasks that hold resources: what they hold in all, and how many are lost or being
+    stopped.
+    """
 
     held: Vector = ZERO
     lost: int = 0
@@ -45,7 +50,10 @@ def holding_by_pool(world: World) -> dict[str, Holding]:
             lost[task.pool] += 1
             examples.setdefault(task.pool, task.id)
         stopping[task.pool] += bool(status.stopping)
-    return {pool: Holding(Vector(amounts), lost[pool], examples.get(pool, ""), stopping[pool]) for pool, amounts in sums.items()}
+    return {
+        pool: Holding(Vector(amounts), lost[pool], examples.get(pool, ""), stopping[pool])
+        for pool, amounts in sums.items()
+    }
 
 
 def next_admission(world: World, pool: str, now: float) -> str:
@@ -59,18 +67,24 @@ def next_admission(world: World, pool: str, now: float) -> str:
     free = record.pool.capacity - world.ledger(pool).held
     queue = world.queue(pool)
     waited = lambda task_id: now - world.tasks[task_id].queued_at  # noqa: E731
-    return next(queue.admissible(record.pool, free, waited, lambda task_id: not world.tasks[task_id].requests), "")
+    return next(
+        queue.admissible(record.pool, free, waited, lambda task_id: not world.tasks[task_id].requests), ""
+    )
 
 
 def lag_revisions(registration: Change) -> int:
-    """Revisions that a replica had not applied when it wrote this registration of itself (its own write not counted)."""
+    """Revisions that a replica had not applied when it wrote this registration of itself (its own write
+    not counted).
+    """
     applied = number_in(decode_or_empty(registration), "applied_revision")
     return max(0, registration.mod - 1 - int(applied)) if applied is not None else 0
 
 
 def leads(registration: Change, leader: Change | None) -> bool:
-    """Whether the replica that wrote this registration has the leader key: the same process, and not just the same name."""
+    """Whether the replica that wrote this registration has the leader key: the same process, and not just
+    the same name.
+    """
     record = decode_or_empty(leader)
-    return bool(record) and decode_or_empty(registration).get("instance", registration.names[0]) == record.get(
-        "instance", record.get("id")
-    )
+    return bool(record) and decode_or_empty(registration).get(
+        "instance", registration.names[0]
+    ) == record.get("instance", record.get("id"))

@@ -1,4 +1,6 @@
-"""What the status endpoint needs of a replica: a read-only view, so that it knows neither the runtime nor the store."""
+"""What the status endpoint needs of a replica: a read-only view, so that it knows neither the runtime nor
+the store.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ class Facts:
     replica: str
     cluster: str
     role: str  # "leader" or "follower"
-    phase: str  # the runtime's explicit state: starting, following, taking-over, leading, stepping-down, stopping
+    # the runtime's explicit state: starting, following, taking-over, leading, stepping-down, stopping
+    phase: str
     term: int  # the leader key's create revision while leading, else 0
     epoch: int
     revision: int  # every change up to here is in the model
@@ -54,23 +57,32 @@ class Facts:
     live: tuple[Check, ...]
     ready: tuple[Check, ...]
     lease_seconds: float = 0.0  # for which effects may still start while leading, else 0
-    reloads: Mapping[str, int] = field(default_factory=dict)  # cause → how often the model had to be loaded again
+    # cause → how often the model had to be loaded again
+    reloads: Mapping[str, int] = field(default_factory=dict)
     boottime: float = 0.0  # of this moment: ages are differences of it
-    engine_age_seconds: float | None = None  # since the engine answered this leader; None: not in this term, or no leader
-    replica_ages: Mapping[str, float] = field(default_factory=dict)  # name → since its registration was renewed
+    # since the engine answered this leader; None: not in this term, or no leader
+    engine_age_seconds: float | None = None
+    # name → since its registration was renewed
+    replica_ages: Mapping[str, float] = field(default_factory=dict)
     rule: Rule = RULE  # how old what is shown may be
     verdict: Verdict | None = None  # of the last audit that this replica made
 
 
 class Listener(Protocol):
-    """Hears what the model takes in. Called by one thread at a time; its methods return at once and never raise."""
+    """Hears what the model takes in.
+
+    Called by one thread at a time; its methods return at once and never raise.
+    """
 
     def reloaded(self, revision: int) -> None:
-        """The model stands at `revision`, and what led there cannot be told: the subscription begins, or a reload."""
+        """The model stands at `revision`, and what led there cannot be told: the subscription begins, or a
+        reload.
+        """
         ...
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:
-        """The watch delivered these (perhaps none), in revision order, and the model has applied all up to `revision`.
+        """The watch delivered these (perhaps none), in revision order, and the model has applied all up to
+        `revision`.
 
         Also what the model knew already, since a leader applies its own commits before its watch brings them.
         """
@@ -81,7 +93,10 @@ class ReplicaView(Protocol):
     """Safe to call from any thread."""
 
     def facts(self) -> Facts:
-        """The replica's state now. Never waits for the model: health checks must be answered while it is busy."""
+        """The replica's state now.
+
+        Never waits for the model: health checks must be answered while it is busy.
+        """
         ...
 
     def reading(self) -> AbstractContextManager[World]:
@@ -89,11 +104,16 @@ class ReplicaView(Protocol):
         ...
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Tell `listener` of all that the model takes in, beginning with `reloaded` at once; the returned call ends it."""
+        """Tell `listener` of all that the model takes in, beginning with `reloaded` at once; the returned
+        call ends it.
+        """
         ...
 
     def audit(self) -> dict[str, Any]:
-        """The report of `tally audit`, made now, as JSON. Raises TallyError when the store does not answer."""
+        """The report of `tally audit`, made now, as JSON.
+
+        Raises TallyError when the store does not answer.
+        """
         ...
 
     def now(self) -> float:

@@ -1,4 +1,5 @@
-"""Label selectors as kubectl takes them: `team=a,tier!=test,zone in (x, y),zone notin (z),gpu,!spot`; all terms must hold.
+"""Label selectors as kubectl takes them: `team=a,tier!=test,zone in (x, y),zone notin (z),gpu,!spot`; all
+terms must hold.
 
 One grammar for the command line, the library and the status endpoint. Source:
 https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
@@ -14,7 +15,8 @@ from controller.errors import UserError
 
 _KEY = r"[A-Za-z0-9][-A-Za-z0-9_./]{0,316}"
 _VALUE = r"[-A-Za-z0-9_.]{0,63}"
-TERM = rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|\s+(in|notin)\s*\(\s*{_VALUE}\s*(,\s*{_VALUE}\s*)*\))?)\s*"
+_SET = rf"\s+(in|notin)\s*\(\s*{_VALUE}\s*(,\s*{_VALUE}\s*)*\)"
+TERM = rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|{_SET})?)\s*"
 """One term as a regular expression, for those who describe the grammar to others."""
 
 # No two of these may take the same space, or a long run of spaces costs its square.
@@ -24,7 +26,9 @@ _AMONG = re.compile(rf"\s*(?P<key>{_KEY})\s+(?P<operator>in|notin)\s*\((?P<value
 
 
 class Requirement(NamedTuple):
-    """One term: the label's value must be (or not be) one of `values`; None asks whether there is a label of that key."""
+    """One term: the label's value must be (or not be) one of `values`; None asks whether there is a label
+    of that key.
+    """
 
     key: str
     values: frozenset[str] | None
@@ -47,7 +51,9 @@ def parse_selector(text: str) -> tuple[Requirement, ...]:
         found = _longest(text, at)
         if found is None:
             break
-        if found.re is _AMONG and not all(re.fullmatch(_VALUE, value.strip()) for value in found["values"].split(",")):
+        if found.re is _AMONG and not all(
+            re.fullmatch(_VALUE, value.strip()) for value in found["values"].split(",")
+        ):
             at = found.start("values")
             break
         terms.append(_requirement(found))
@@ -59,7 +65,8 @@ def parse_selector(text: str) -> tuple[Requirement, ...]:
         at += 1
     where = f"character {at + 1}, at {text[at : at + 20]!r}" if at < len(text) else "its end"
     raise InvalidSelector(
-        f"{text[:80]!r} is no selector from {where} on: expected such as team=blue,tier!=test,zone in (a,b),gpu,!spot"
+        f"{text[:80]!r} is no selector from {where} on: expected such as team=blue,tier!=test,zone in"
+        " (a,b),gpu,!spot"
     )
 
 
@@ -76,7 +83,9 @@ def _longest(text: str, at: int) -> re.Match[str] | None:
 def _requirement(term: re.Match[str]) -> Requirement:
     if term.re is _AMONG:
         return Requirement(
-            term["key"], frozenset(value.strip() for value in term["values"].split(",")), term["operator"] == "notin"
+            term["key"],
+            frozenset(value.strip() for value in term["values"].split(",")),
+            term["operator"] == "notin",
         )
     if term.re is _EQUALS:
         return Requirement(term["key"], frozenset([term["value"]]), term["operator"] == "!=")

@@ -1,4 +1,6 @@
-"""Fits a line to noisy points by gradient descent, and tells how it goes: a task that takes some seconds and needs nothing."""
+"""Fits a line to noisy points by gradient descent, and tells how it goes: a task that takes some seconds
+and needs nothing.
+"""
 
 import os
 import random

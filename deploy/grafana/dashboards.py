@@ -1,10 +1,11 @@
-"""Writes the Grafana dashboards beside it: `python deploy/grafana/dashboards.py`. A test holds the two together.
+"""Writes the Grafana dashboards beside it: `python deploy/grafana/dashboards.py`.
 
-Each panel has a title, what it shows and how to read it, a unit, and its queries. Variables: the data source, the job (one
-per installation of Tally) and, where it makes sense, pools and replicas.
+A test holds the two together.
+
+Each panel has a title, what it shows and how to read it, a unit, and its queries. Variables: the data source,
+the job (one per installation of Tally) and, where it makes sense, pools and replicas.
 """
 
-# ruff: noqa: E501  # a panel reads best in few lines
 from __future__ import annotations
 
 import json
@@ -29,11 +30,23 @@ class Query(NamedTuple):
     legend: str = ""
 
 
-def panel(kind: str, title: str, about: str, unit: str, *queries: Query, width: int = 8, height: int = 8, **defaults: Any) -> Panel:
+def panel(
+    kind: str,
+    title: str,
+    about: str,
+    unit: str,
+    *queries: Query,
+    width: int = 8,
+    height: int = 8,
+    **defaults: Any,
+) -> Panel:
     """One panel; `defaults` are those of its fields: thresholds, mappings, min, custom."""
     options: dict[str, Any] = {}
     if kind == "timeseries":
-        options = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}}
+        options = {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        }
     elif kind in ("stat", "bargauge"):
         options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "orientation": "auto"}
     # A table is of now, one row a series; what it does not need of each is hidden below.
@@ -48,7 +61,13 @@ def panel(kind: str, title: str, about: str, unit: str, *queries: Query, width: 
         "fieldConfig": {"defaults": {"unit": unit, **defaults}, "overrides": []},
         "options": options,
         "targets": [
-            {"refId": chr(ord("A") + number), "datasource": DATASOURCE, "expr": query.expr, "legendFormat": query.legend, **form}
+            {
+                "refId": chr(ord("A") + number),
+                "datasource": DATASOURCE,
+                "expr": query.expr,
+                "legendFormat": query.legend,
+                **form,
+            }
             for number, query in enumerate(queries)
         ],
         **({"transformations": [{"id": "organize", "options": hidden}]} if kind == "table" else {}),
@@ -69,7 +88,8 @@ def quantiles(metric: str, selector: str, *by: str) -> tuple[Query, ...]:
     labels = "".join(f" {{{{{label}}}}}" for label in by)
     return tuple(
         Query(
-            f"histogram_quantile({share}, sum by ({', '.join(('le', *by))}) (rate({metric}_bucket{{{selector}}}[{RATE}])))",
+            f"histogram_quantile({share}, sum by ({', '.join(('le', *by))})"
+            f" (rate({metric}_bucket{{{selector}}}[{RATE}])))",
             f"p{int(share * 100)}{labels}",
         )
         for share in (0.5, 0.95, 0.99)
@@ -80,70 +100,144 @@ def overview() -> list[Panel]:
     """Whether all is well, and what there is."""
     return [
         panel(
-            "stat", "Leaders", "Must be 1. 0: nothing is decided. 2 for longer than a scrape: one has not noticed its end.", "none",
-            Query(f"sum(tally_leading{{{JOB}}})"), width=4, height=4,
+            "stat",
+            "Leaders",
+            "Must be 1. 0: nothing is decided. 2 for longer than a scrape: one has not noticed its end.",
+            "none",
+            Query(f"sum(tally_leading{{{JOB}}})"),
+            width=4,
+            height=4,
             thresholds=thresholds((None, "red"), (1, "green"), (2, "red")),
         ),
         panel(
-            "stat", "Replicas", "Replicas that answer Prometheus. Three is usual; with one nobody can take over.", "none",
-            Query(f"sum(up{{{JOB}}})"), width=4, height=4, thresholds=thresholds((None, "red"), (2, "orange"), (3, "green")),
+            "stat",
+            "Replicas",
+            "Replicas that answer Prometheus. Three is usual; with one nobody can take over.",
+            "none",
+            Query(f"sum(up{{{JOB}}})"),
+            width=4,
+            height=4,
+            thresholds=thresholds((None, "red"), (2, "orange"), (3, "green")),
         ),
         panel(
-            "stat", "Ledger drift", "Sum of what ledgers and holds differ by. Anything but 0 breaks the promise: run tally audit.", "none",
-            Query(f"sum(abs(tally_pool_drift{{{LEADER}}}))"), width=4, height=4, thresholds=GOOD_AT_ZERO,
-        ),
-        panel(
-            "stat", "Audit findings", "Contradictions that the last audit found. Anything but 0: run tally audit.", "none",
-            Query(f'max(sum by (instance) (tally_audit_findings{{{JOB}, severity="wrong"}}))'), width=4, height=4,
+            "stat",
+            "Ledger drift",
+            "Sum of what ledgers and holds differ by. Anything but 0 breaks the promise: run tally audit.",
+            "none",
+            Query(f"sum(abs(tally_pool_drift{{{LEADER}}}))"),
+            width=4,
+            height=4,
             thresholds=GOOD_AT_ZERO,
         ),
         panel(
-            "stat", "Lost attempts", "Attempts that may have ended without proof; they keep what they hold. See tally explain.", "none",
-            Query(f"sum(tally_tasks_lost{{{LEADER}}})"), width=4, height=4, thresholds=thresholds((None, "green"), (1, "orange")),
+            "stat",
+            "Audit findings",
+            "Contradictions that the last audit found. Anything but 0: run tally audit.",
+            "none",
+            Query(f'max(sum by (instance) (tally_audit_findings{{{JOB}, severity="wrong"}}))'),
+            width=4,
+            height=4,
+            thresholds=GOOD_AT_ZERO,
         ),
         panel(
-            "stat", "Quarantined", "Records that do not parse, foreign keys, tasks set aside: left alone. tally audit names them.", "none",
-            Query(f"max(sum by (instance) (tally_quarantined_records{{{JOB}}}))"), width=4, height=4,
+            "stat",
+            "Lost attempts",
+            "Attempts that may have ended without proof; they keep what they hold. See tally explain.",
+            "none",
+            Query(f"sum(tally_tasks_lost{{{LEADER}}})"),
+            width=4,
+            height=4,
             thresholds=thresholds((None, "green"), (1, "orange")),
         ),
         panel(
-            "timeseries", "Unfinished tasks by state", "What waits and what runs, over all pools.", "none",
-            Query(f'sum by (state) (tally_tasks{{{LEADER}, state!~"Succeeded|Failed|Cancelled"}})', "{{state}}"), custom=STACKED,
+            "stat",
+            "Quarantined",
+            "Records that do not parse, foreign keys, tasks set aside: left alone. tally audit names them.",
+            "none",
+            Query(f"max(sum by (instance) (tally_quarantined_records{{{JOB}}}))"),
+            width=4,
+            height=4,
+            thresholds=thresholds((None, "green"), (1, "orange")),
         ),
         panel(
-            "timeseries", "Transitions", "Steps of the lifecycle that were committed, by the state they lead to.", "ops",
-            Query(f'sum by (to) (rate(tally_transitions_total{{{JOB}}}[{RATE}]))', "{{to}}"), custom=STACKED,
-        ),
-        panel(
-            "timeseries", "Wait in the queue", "From submission, or the end of a back-off, to admission.", "s",
-            *quantiles("tally_queue_wait_seconds", JOB),
-        ),
-        panel(
-            "bargauge", "Held of the capacity", "How full each pool is, by resource. Above 100%: overcommitted, by an admin.", "percentunit",
+            "timeseries",
+            "Unfinished tasks by state",
+            "What waits and what runs, over all pools.",
+            "none",
             Query(
-                f"max by (pool, resource) (tally_pool_held{{{LEADER}}}) / (max by (pool, resource) (tally_pool_capacity{{{LEADER}}}) > 0)",
-                "{{pool}} {{resource}}",
+                f'sum by (state) (tally_tasks{{{LEADER}, state!~"Succeeded|Failed|Cancelled"}})', "{{state}}"
             ),
-            min=0, max=1, thresholds=thresholds((None, "green"), (0.9, "orange"), (1.0001, "red")),
-        ),
-        panel(
-            "timeseries", "Failures by reason", "Steps to Failed; a retry follows where the task's policy allows.", "ops",
-            Query(f'sum by (reason) (rate(tally_transitions_total{{{JOB}, to="Failed"}}[{RATE}])) or vector(0)', "{{reason}}"),
             custom=STACKED,
         ),
         panel(
-            "timeseries", "Elections", "Rises by one with each change of the leader. A staircase is a rolling restart, a ramp is flapping.",
-            "none", Query(f"max(tally_epoch{{{JOB}}} > 0)", "epoch"),
+            "timeseries",
+            "Transitions",
+            "Steps of the lifecycle that were committed, by the state they lead to.",
+            "ops",
+            Query(f"sum by (to) (rate(tally_transitions_total{{{JOB}}}[{RATE}]))", "{{to}}"),
+            custom=STACKED,
         ),
         panel(
-            "stat", "Finished tasks kept", "By state, until their retention ends.", "none",
-            Query(f'sum by (state) (tally_tasks{{{LEADER}, state=~"Succeeded|Failed|Cancelled"}})', "{{state}}"), width=12, height=4,
+            "timeseries",
+            "Wait in the queue",
+            "From submission, or the end of a back-off, to admission.",
+            "s",
+            *quantiles("tally_queue_wait_seconds", JOB),
         ),
         panel(
-            "table", "Versions", "What runs where. Two versions for longer than a rollout: it is stuck.", "none",
-            Query(f"sum by (instance, version) (tally_build_info{{{JOB}}})"), width=12, height=4,
+            "bargauge",
+            "Held of the capacity",
+            "How full each pool is, by resource. Above 100%: overcommitted, by an admin.",
+            "percentunit",
+            Query(
+                f"max by (pool, resource) (tally_pool_held{{{LEADER}}})"
+                f" / (max by (pool, resource) (tally_pool_capacity{{{LEADER}}}) > 0)",
+                "{{pool}} {{resource}}",
+            ),
+            min=0,
+            max=1,
+            thresholds=thresholds((None, "green"), (0.9, "orange"), (1.0001, "red")),
         ),
-    ]  # fmt: skip
+        panel(
+            "timeseries",
+            "Failures by reason",
+            "Steps to Failed; a retry follows where the task's policy allows.",
+            "ops",
+            Query(
+                f'sum by (reason) (rate(tally_transitions_total{{{JOB}, to="Failed"}}[{RATE}])) or vector(0)',
+                "{{reason}}",
+            ),
+            custom=STACKED,
+        ),
+        panel(
+            "timeseries",
+            "Elections",
+            "Rises by one with each change of the leader."
+            " A staircase is a rolling restart, a ramp is flapping.",
+            "none",
+            Query(f"max(tally_epoch{{{JOB}}} > 0)", "epoch"),
+        ),
+        panel(
+            "stat",
+            "Finished tasks kept",
+            "By state, until their retention ends.",
+            "none",
+            Query(
+                f'sum by (state) (tally_tasks{{{LEADER}, state=~"Succeeded|Failed|Cancelled"}})', "{{state}}"
+            ),
+            width=12,
+            height=4,
+        ),
+        panel(
+            "table",
+            "Versions",
+            "What runs where. Two versions for longer than a rollout: it is stuck.",
+            "none",
+            Query(f"sum by (instance, version) (tally_build_info{{{JOB}}})"),
+            width=12,
+            height=4,
+        ),
+    ]
 
 
 def pools() -> list[Panel]:
@@ -162,190 +256,372 @@ def pools() -> list[Panel]:
                 title,
                 about,
                 unit,
-                Query(f"max by (pool, resource) (tally_pool_capacity{{{selector}}})", "{{pool}} {{resource}} capacity"),
-                Query(f"max by (pool, resource) (tally_pool_held{{{selector}}})", "{{pool}} {{resource}} held"),
+                Query(
+                    f"max by (pool, resource) (tally_pool_capacity{{{selector}}})",
+                    "{{pool}} {{resource}} capacity",
+                ),
+                Query(
+                    f"max by (pool, resource) (tally_pool_held{{{selector}}})", "{{pool}} {{resource}} held"
+                ),
                 min=0,
             )
         )
     return [
         *shown,
         panel(
-            "timeseries", "Free", "Capacity less what is held, in cores, bytes or counts. Below 0: overcommitted.", "short",
+            "timeseries",
+            "Free",
+            "Capacity less what is held, in cores, bytes or counts. Below 0: overcommitted.",
+            "short",
             Query(f"max by (pool, resource) (tally_pool_free{{{POOL}}})", "{{pool}} {{resource}}"),
         ),
         panel(
-            "timeseries", "Waiting and running", "Tasks that are not finished.", "none",
-            Query(f'max by (pool, state) (tally_tasks{{{POOL}, state!~"Succeeded|Failed|Cancelled"}})', "{{pool}} {{state}}"),
+            "timeseries",
+            "Waiting and running",
+            "Tasks that are not finished.",
+            "none",
+            Query(
+                f'max by (pool, state) (tally_tasks{{{POOL}, state!~"Succeeded|Failed|Cancelled"}})',
+                "{{pool}} {{state}}",
+            ),
             custom=STACKED,
         ),
         panel(
-            "timeseries", "Admissible, paused", "1 while a task fits and has its turn but is not admitted yet; for longer than a moment the "
-            "queue is stuck. Paused pools admit nothing by their definition.", "none",
+            "timeseries",
+            "Admissible, paused",
+            "1 while a task fits and has its turn but is not admitted yet; for longer than a moment the "
+            "queue is stuck. Paused pools admit nothing by their definition.",
+            "none",
             Query(f"max by (pool) (tally_pool_admissible{{{POOL}}})", "{{pool}} admissible"),
-            Query(f"max by (pool) (tally_pool_paused{{{POOL}}})", "{{pool}} paused"), min=0, max=1,
+            Query(f"max by (pool) (tally_pool_paused{{{POOL}}})", "{{pool}} paused"),
+            min=0,
+            max=1,
         ),
         panel(
-            "timeseries", "Wait in the queue", "From submission, or the end of a back-off, to admission.", "s",
+            "timeseries",
+            "Wait in the queue",
+            "From submission, or the end of a back-off, to admission.",
+            "s",
             *quantiles("tally_queue_wait_seconds", f'{JOB}, pool=~"$pool"', "pool"),
         ),
         panel(
-            "timeseries", "Time to start", "From admission to the attempt observed running: scheduling, images, start.", "s",
+            "timeseries",
+            "Time to start",
+            "From admission to the attempt observed running: scheduling, images, start.",
+            "s",
             *quantiles("tally_start_seconds", f'{JOB}, pool=~"$pool"', "pool"),
         ),
         panel(
-            "timeseries", "Time of runs", "From running to the observed end.", "s",
+            "timeseries",
+            "Time of runs",
+            "From running to the observed end.",
+            "s",
             *quantiles("tally_run_seconds", f'{JOB}, pool=~"$pool"', "pool"),
         ),
         panel(
-            "timeseries", "Ends by state", "Attempts that ended, by how.", "ops",
-            Query(f'sum by (pool, state) (rate(tally_run_seconds_count{{{JOB}, pool=~"$pool"}}[{RATE}]))', "{{pool}} {{state}}"),
+            "timeseries",
+            "Ends by state",
+            "Attempts that ended, by how.",
+            "ops",
+            Query(
+                f'sum by (pool, state) (rate(tally_run_seconds_count{{{JOB}, pool=~"$pool"}}[{RATE}]))',
+                "{{pool}} {{state}}",
+            ),
             custom=STACKED,
         ),
         panel(
-            "timeseries", "Reasons", "Steps of the lifecycle by their reason.", "ops",
-            Query(f'sum by (to, reason) (rate(tally_transitions_total{{{JOB}, pool=~"$pool"}}[{RATE}]))', "{{to}} {{reason}}"),
+            "timeseries",
+            "Reasons",
+            "Steps of the lifecycle by their reason.",
+            "ops",
+            Query(
+                f'sum by (to, reason) (rate(tally_transitions_total{{{JOB}, pool=~"$pool"}}[{RATE}]))',
+                "{{to}} {{reason}}",
+            ),
         ),
         panel(
-            "timeseries", "Lost attempts", "They may have ended without proof, and keep what they hold. See tally explain.", "none",
-            Query(f"max by (pool) (tally_tasks_lost{{{POOL}}})", "{{pool}}"), min=0,
+            "timeseries",
+            "Lost attempts",
+            "They may have ended without proof, and keep what they hold. See tally explain.",
+            "none",
+            Query(f"max by (pool) (tally_tasks_lost{{{POOL}}})", "{{pool}}"),
+            min=0,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def replica() -> list[Panel]:
     """One process: its office, how current it is, what it uses."""
     return [
         panel(
-            "timeseries", "Phase", "1 for the phase that the replica is in: starting, following, taking-over, leading, stepping-down, stopping.",
-            "none", Query(f"max by (instance, phase) (tally_phase{{{REPLICA}}})", "{{instance}} {{phase}}"), min=0, max=1,
+            "timeseries",
+            "Phase",
+            "1 for the phase that the replica is in:"
+            " starting, following, taking-over, leading, stepping-down, stopping.",
+            "none",
+            Query(f"max by (instance, phase) (tally_phase{{{REPLICA}}})", "{{instance}} {{phase}}"),
+            min=0,
+            max=1,
         ),
         panel(
-            "timeseries", "Lease left", "For how long the leader may still start effects; 0 on followers. It renews every second: a dip is "
-            "a renewal that was lost.", "s", Query(f"max by (instance) (tally_lease_remaining_seconds{{{REPLICA}}})", "{{instance}}"), min=0,
+            "timeseries",
+            "Lease left",
+            "For how long the leader may still start effects; 0 on followers."
+            " It renews every second: a dip is "
+            "a renewal that was lost.",
+            "s",
+            Query(f"max by (instance) (tally_lease_remaining_seconds{{{REPLICA}}})", "{{instance}}"),
+            min=0,
         ),
         panel(
-            "timeseries", "Staleness", "Since etcd was last heard of; the model may be that old. Stays below the heartbeat when all is well.",
-            "s", Query(f"max by (instance) (tally_staleness_seconds{{{REPLICA}}})", "{{instance}}"), min=0,
+            "timeseries",
+            "Staleness",
+            "Since etcd was last heard of; the model may be that old."
+            " Stays below the heartbeat when all is well.",
+            "s",
+            Query(f"max by (instance) (tally_staleness_seconds{{{REPLICA}}})", "{{instance}}"),
+            min=0,
         ),
         panel(
-            "timeseries", "Lag", "Revisions that a replica had yet to apply when it registered last.", "none",
-            Query(f"max by (replica) (tally_replica_lag_revisions{{{JOB}}})", "{{replica}}"), min=0,
+            "timeseries",
+            "Lag",
+            "Revisions that a replica had yet to apply when it registered last.",
+            "none",
+            Query(f"max by (replica) (tally_replica_lag_revisions{{{JOB}}})", "{{replica}}"),
+            min=0,
         ),
         panel(
-            "timeseries", "Replicas not heard of", "Since each registration was renewed: every two seconds when all is well; after ten it expires.",
-            "s", Query(f"max by (replica) (tally_replica_age_seconds{{{JOB}}})", "{{replica}}"), min=0,
+            "timeseries",
+            "Replicas not heard of",
+            "Since each registration was renewed: every two seconds when all is well; after ten it expires.",
+            "s",
+            Query(f"max by (replica) (tally_replica_age_seconds{{{JOB}}})", "{{replica}}"),
+            min=0,
         ),
         panel(
-            "timeseries", "Age of the last audit", "Since any replica reached a verdict; the leader audits itself every minute.", "s",
-            Query(f"min(tally_audit_age_seconds{{{JOB}}})", "age"), min=0,
+            "timeseries",
+            "Age of the last audit",
+            "Since any replica reached a verdict; the leader audits itself every minute.",
+            "s",
+            Query(f"min(tally_audit_age_seconds{{{JOB}}})", "age"),
+            min=0,
         ),
         panel(
-            "timeseries", "Revision", "etcd's revision that the model has applied; all replicas rise together.", "none",
+            "timeseries",
+            "Revision",
+            "etcd's revision that the model has applied; all replicas rise together.",
+            "none",
             Query(f"max by (instance) (tally_revision{{{REPLICA}}})", "{{instance}}"),
         ),
         panel(
-            "timeseries", "Reloads of the model", "Whole loads after a gap in the watch, by cause; each costs a read of all records.", "ops",
-            Query(f"sum by (instance, cause) (rate(tally_model_reloads_total{{{REPLICA}}}[{RATE}])) or vector(0)", "{{instance}} {{cause}}"),
+            "timeseries",
+            "Reloads of the model",
+            "Whole loads after a gap in the watch, by cause; each costs a read of all records.",
+            "ops",
+            Query(
+                f"sum by (instance, cause) (rate(tally_model_reloads_total{{{REPLICA}}}[{RATE}]))"
+                " or vector(0)",
+                "{{instance}} {{cause}}",
+            ),
         ),
         panel(
-            "timeseries", "Take-overs", "From election to acting, for the take-overs of the last hour: model at the term, engine listed.", "s",
+            "timeseries",
+            "Take-overs",
+            "From election to acting, for the take-overs of the last hour: model at the term, engine listed.",
+            "s",
             Query(
                 f"sum by (instance) (increase(tally_take_over_seconds_sum{{{REPLICA}}}[1h])) "
-                f"/ (sum by (instance) (increase(tally_take_over_seconds_count{{{REPLICA}}}[1h])) > 0) or vector(0)",
+                f"/ (sum by (instance) (increase(tally_take_over_seconds_count{{{REPLICA}}}[1h])) > 0)"
+                " or vector(0)",
                 "{{instance}}",
             ),
         ),
         panel(
-            "timeseries", "Memory", "Resident memory of the process: the model, mostly.", "bytes",
-            Query(f"max by (instance) (process_resident_memory_bytes{{{REPLICA}}})", "{{instance}}"), min=0,
+            "timeseries",
+            "Memory",
+            "Resident memory of the process: the model, mostly.",
+            "bytes",
+            Query(f"max by (instance) (process_resident_memory_bytes{{{REPLICA}}})", "{{instance}}"),
+            min=0,
         ),
         panel(
-            "timeseries", "Processor", "Cores in use. One is the most that the control loop can have.", "none",
-            Query(f"sum by (instance) (rate(process_cpu_seconds_total{{{REPLICA}}}[{RATE}]))", "{{instance}}"), min=0,
+            "timeseries",
+            "Processor",
+            "Cores in use. One is the most that the control loop can have.",
+            "none",
+            Query(
+                f"sum by (instance) (rate(process_cpu_seconds_total{{{REPLICA}}}[{RATE}]))", "{{instance}}"
+            ),
+            min=0,
         ),
         panel(
-            "timeseries", "Open files", "Connections to etcd, the engine and readers, against the limit of the process.", "none",
+            "timeseries",
+            "Open files",
+            "Connections to etcd, the engine and readers, against the limit of the process.",
+            "none",
             Query(f"max by (instance) (process_open_fds{{{REPLICA}}})", "{{instance}} open"),
-            Query(f"max by (instance) (process_max_fds{{{REPLICA}}})", "{{instance}} limit"), min=0,
+            Query(f"max by (instance) (process_max_fds{{{REPLICA}}})", "{{instance}} limit"),
+            min=0,
         ),
         panel(
-            "table", "Who this is", "The replica's name, cluster and engine.", "none",
+            "table",
+            "Who this is",
+            "The replica's name, cluster and engine.",
+            "none",
             Query(f"sum by (instance, replica, cluster, engine) (tally_replica_info{{{REPLICA}}})"),
         ),
         panel(
-            "stat", "Knows of a leader", "0: it sees no leader key.", "none",
+            "stat",
+            "Knows of a leader",
+            "0: it sees no leader key.",
+            "none",
             Query(f"min by (instance) (tally_leader_known{{{REPLICA}}})", "{{instance}}"),
             thresholds=thresholds((None, "red"), (1, "green")),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def etcd_and_engine() -> list[Panel]:
     """What Tally asks of others, and how they answer."""
     return [
         panel(
-            "timeseries", "Transactions", "By who made them and what became of them. Conflicts are planned again; ambiguous ones were sent "
-            "again until the deadline.", "ops",
-            Query(f"sum by (kind, outcome) (rate(tally_transaction_seconds_count{{{JOB}}}[{RATE}]))", "{{kind}} {{outcome}}"), custom=STACKED,
+            "timeseries",
+            "Transactions",
+            "By who made them and what became of them. Conflicts are planned again; ambiguous ones were sent "
+            "again until the deadline.",
+            "ops",
+            Query(
+                f"sum by (kind, outcome) (rate(tally_transaction_seconds_count{{{JOB}}}[{RATE}]))",
+                "{{kind}} {{outcome}}",
+            ),
+            custom=STACKED,
         ),
         panel(
-            "timeseries", "Time of transactions", "The leader's plans: this bounds how fast states change.", "s",
+            "timeseries",
+            "Time of transactions",
+            "The leader's plans: this bounds how fast states change.",
+            "s",
             *quantiles("tally_transaction_seconds", f'{JOB}, kind="plan"'),
         ),
         panel(
-            "timeseries", "Operations of a transaction", "Group commit: many small changes in one. etcd's limit is 128.", "none",
+            "timeseries",
+            "Operations of a transaction",
+            "Group commit: many small changes in one. etcd's limit is 128.",
+            "none",
             *quantiles("tally_transaction_operations", f'{JOB}, kind="plan"'),
         ),
         panel(
-            "timeseries", "Size of a transaction", "Keys and values. etcd's limit is 1.5 MiB.", "bytes",
+            "timeseries",
+            "Size of a transaction",
+            "Keys and values. etcd's limit is 1.5 MiB.",
+            "bytes",
             *quantiles("tally_transaction_bytes", f'{JOB}, kind="plan"'),
         ),
         panel(
-            "timeseries", "Other calls of etcd", "By verb and outcome.", "ops",
-            Query(f"sum by (verb, outcome) (rate(tally_store_request_seconds_count{{{JOB}}}[{RATE}]))", "{{verb}} {{outcome}}"), custom=STACKED,
+            "timeseries",
+            "Other calls of etcd",
+            "By verb and outcome.",
+            "ops",
+            Query(
+                f"sum by (verb, outcome) (rate(tally_store_request_seconds_count{{{JOB}}}[{RATE}]))",
+                "{{verb}} {{outcome}}",
+            ),
+            custom=STACKED,
         ),
         panel(
-            "timeseries", "Time of other calls of etcd", "The keep-alive among them: it must stay far below the lease's time.", "s",
+            "timeseries",
+            "Time of other calls of etcd",
+            "The keep-alive among them: it must stay far below the lease's time.",
+            "s",
             *quantiles("tally_store_request_seconds", JOB, "verb"),
         ),
         panel(
-            "timeseries", "Size of etcd", "The database file, the part of it in use, and the limit where etcd tells it (3.6). The difference is "
-            "freed by defragmenting.", "bytes",
-            Query(f"max(tally_store_size_bytes{{{JOB}}})", "file"), Query(f"max(tally_store_size_in_use_bytes{{{JOB}}})", "in use"),
-            Query(f"max(tally_store_quota_bytes{{{JOB}}})", "limit"), min=0,
+            "timeseries",
+            "Size of etcd",
+            "The database file, the part of it in use, and the limit where etcd tells it (3.6)."
+            " The difference is "
+            "freed by defragmenting.",
+            "bytes",
+            Query(f"max(tally_store_size_bytes{{{JOB}}})", "file"),
+            Query(f"max(tally_store_size_in_use_bytes{{{JOB}}})", "in use"),
+            Query(f"max(tally_store_quota_bytes{{{JOB}}})", "limit"),
+            min=0,
         ),
         panel(
-            "timeseries", "Watches given up", "Connections of the watch of etcd, by cause; it goes on from where it was.", "ops",
-            Query(f"sum by (cause) (rate(tally_store_watch_restarts_total{{{JOB}}}[{RATE}])) or vector(0)", "{{cause}}"),
+            "timeseries",
+            "Watches given up",
+            "Connections of the watch of etcd, by cause; it goes on from where it was.",
+            "ops",
+            Query(
+                f"sum by (cause) (rate(tally_store_watch_restarts_total{{{JOB}}}[{RATE}])) or vector(0)",
+                "{{cause}}",
+            ),
         ),
         panel(
-            "timeseries", "Endpoints that did not answer", "Tries that another member of etcd had to answer.", "ops",
-            Query(f"sum by (endpoint) (rate(tally_store_endpoint_failures_total{{{JOB}}}[{RATE}])) or vector(0)", "{{endpoint}}"),
+            "timeseries",
+            "Endpoints that did not answer",
+            "Tries that another member of etcd had to answer.",
+            "ops",
+            Query(
+                f"sum by (endpoint) (rate(tally_store_endpoint_failures_total{{{JOB}}}[{RATE}]))"
+                " or vector(0)",
+                "{{endpoint}}",
+            ),
         ),
         panel(
-            "timeseries", "Calls of the engine", "By verb and outcome.", "ops",
-            Query(f"sum by (verb, code) (rate(tally_engine_request_seconds_count{{{JOB}}}[{RATE}]))", "{{verb}} {{code}}"), custom=STACKED,
+            "timeseries",
+            "Calls of the engine",
+            "By verb and outcome.",
+            "ops",
+            Query(
+                f"sum by (verb, code) (rate(tally_engine_request_seconds_count{{{JOB}}}[{RATE}]))",
+                "{{verb}} {{code}}",
+            ),
+            custom=STACKED,
         ),
         panel(
-            "timeseries", "Time of calls of the engine", "Starts and lists, mostly.", "s", *quantiles("tally_engine_request_seconds", JOB, "verb"),
+            "timeseries",
+            "Time of calls of the engine",
+            "Starts and lists, mostly.",
+            "s",
+            *quantiles("tally_engine_request_seconds", JOB, "verb"),
         ),
         panel(
-            "timeseries", "Silence of the engine", "Since the leader heard of it. Everything about attempts is frozen meanwhile.", "s",
-            Query(f"max(tally_engine_silence_seconds{{{JOB}}})", "silence"), min=0,
+            "timeseries",
+            "Silence of the engine",
+            "Since the leader heard of it. Everything about attempts is frozen meanwhile.",
+            "s",
+            Query(f"max(tally_engine_silence_seconds{{{JOB}}})", "silence"),
+            min=0,
         ),
         panel(
-            "timeseries", "The engine's own words", "Refusals and failures by code: 403 is a missing right, 429 its own limit.", "ops",
-            Query(f"sum by (code) (rate(tally_engine_faults_total{{{JOB}}}[{RATE}])) or vector(0)", "{{code}}"),
+            "timeseries",
+            "The engine's own words",
+            "Refusals and failures by code: 403 is a missing right, 429 its own limit.",
+            "ops",
+            Query(
+                f"sum by (code) (rate(tally_engine_faults_total{{{JOB}}}[{RATE}])) or vector(0)", "{{code}}"
+            ),
         ),
         panel(
-            "timeseries", "Waiting for our own rate limit", "Share of the time that calls waited for their turn: raise kube_qps when it stays.",
-            "percentunit", Query(f"sum(rate(tally_engine_rate_limit_wait_seconds_total{{{JOB}}}[{RATE}]))", "waiting"), min=0,
+            "timeseries",
+            "Waiting for our own rate limit",
+            "Share of the time that calls waited for their turn: raise kube_qps when it stays.",
+            "percentunit",
+            Query(f"sum(rate(tally_engine_rate_limit_wait_seconds_total{{{JOB}}}[{RATE}]))", "waiting"),
+            min=0,
         ),
         panel(
-            "timeseries", "Ends of the engine's watch", "That nobody asked for, by cause; a list follows each.", "ops",
-            Query(f"sum by (cause) (rate(tally_engine_watch_restarts_total{{{JOB}}}[{RATE}])) or vector(0)", "{{cause}}"),
+            "timeseries",
+            "Ends of the engine's watch",
+            "That nobody asked for, by cause; a list follows each.",
+            "ops",
+            Query(
+                f"sum by (cause) (rate(tally_engine_watch_restarts_total{{{JOB}}}[{RATE}])) or vector(0)",
+                "{{cause}}",
+            ),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def variable(name: str, label: str, query: str, *, several: bool) -> dict[str, Any]:
@@ -385,7 +661,14 @@ def dashboard(uid: str, title: str, about: str, panels: list[Panel], *more: dict
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
         "links": [
-            {"type": "dashboards", "title": "Tally", "tags": ["tally"], "asDropdown": True, "includeVars": True, "keepTime": True}
+            {
+                "type": "dashboards",
+                "title": "Tally",
+                "tags": ["tally"],
+                "asDropdown": True,
+                "includeVars": True,
+                "keepTime": True,
+            }
         ],
         "templating": {
             "list": [
@@ -401,15 +684,28 @@ def dashboard(uid: str, title: str, about: str, panels: list[Panel], *more: dict
 def dashboards() -> dict[str, dict[str, Any]]:
     """File name → dashboard."""
     pool = variable("pool", "Pool", f"label_values(tally_pool_capacity{{{JOB}}}, pool)", several=True)
-    instance = variable("instance", "Replica", f"label_values(tally_build_info{{{JOB}}}, instance)", several=True)
+    instance = variable(
+        "instance", "Replica", f"label_values(tally_build_info{{{JOB}}}, instance)", several=True
+    )
     return {
-        "overview.json": dashboard("tally-overview", "Tally / Overview", "Whether all is well, and what there is.", overview()),
-        "pools.json": dashboard("tally-pools", "Tally / Pools", "Resources, queues and times.", pools(), pool),
+        "overview.json": dashboard(
+            "tally-overview", "Tally / Overview", "Whether all is well, and what there is.", overview()
+        ),
+        "pools.json": dashboard(
+            "tally-pools", "Tally / Pools", "Resources, queues and times.", pools(), pool
+        ),
         "replica.json": dashboard(
-            "tally-replica", "Tally / Replica", "Office, currency and needs of a process.", replica(), instance
+            "tally-replica",
+            "Tally / Replica",
+            "Office, currency and needs of a process.",
+            replica(),
+            instance,
         ),
         "etcd-engine.json": dashboard(
-            "tally-etcd-engine", "Tally / etcd and engine", "What Tally asks of others, and how they answer.", etcd_and_engine()
+            "tally-etcd-engine",
+            "Tally / etcd and engine",
+            "What Tally asks of others, and how they answer.",
+            etcd_and_engine(),
         ),
     }
 

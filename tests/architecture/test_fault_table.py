@@ -1,4 +1,6 @@
-"""The table of faults in `tests/README.md`: every fault is in it, every name in it exists, every fault of the chaos run too."""
+"""The table of faults in `tests/README.md`: every fault is in it, every name in it exists, every fault of
+the chaos run too.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def defined(path: Path) -> frozenset[str]:
     found = {f"::{node.name}" for node in tree.body if isinstance(node, ast.FunctionDef)}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
-            found |= {f"::{node.name}::{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+            found |= {
+                f"::{node.name}::{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)
+            }
     return frozenset(found)
 
 
@@ -51,7 +55,9 @@ def test_what_a_row_names_exists(number: str, injected: str, not_injected: str) 
         assert path.is_file(), f"row {number}: there is no {file}"
         assert name in defined(path), f"row {number}: {file} has no {name[2:]}"
         is_test = path.name.startswith("test_") and "::test_" in name
-        assert is_test or file in (*FILES_OF_FAULTS, "simulation/faults.py"), f"row {number}: {file}{name} is no test"
+        assert is_test or file in (*FILES_OF_FAULTS, "simulation/faults.py"), (
+            f"row {number}: {file}{name} is no test"
+        )
 
 
 def test_faults_of_the_chaos_run_are_in_their_rows() -> None:

@@ -19,7 +19,9 @@ def test_imports_keep_to_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
 def test_the_core_iterates_no_sets(path: Path) -> None:
-    """The order of a set is not the same in two runs: what iterates one could plan differently from the same events."""
+    """The order of a set is not the same in two runs: what iterates one could plan differently from the
+    same events.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.For | ast.comprehension):
             is_set = isinstance(node.iter, ast.Set | ast.SetComp) or (
@@ -34,5 +36,9 @@ def test_the_core_iterates_no_sets(path: Path) -> None:
 def test_the_core_asks_no_calendar_what_time_it_is(path: Path) -> None:
     """`datetime` may turn the seconds that it is given into text; `now` is an argument."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("datetime", "date"):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("datetime", "date")
+        ):
             assert node.attr not in ("now", "today", "utcnow"), f"{path.name}:{node.lineno} reads the clock"

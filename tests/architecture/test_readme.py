@@ -1,4 +1,6 @@
-"""What the README says of the code is generated from the code; `python -m tests.architecture.test_readme` renews it."""
+"""What the README says of the code is generated from the code; `python -m tests.architecture.test_readme`
+renews it.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,28 @@ def test_generated_parts_are_fresh(name: str) -> None:
 
 def test_the_python_example_is_typed(tmp_path: Path) -> None:
     """As a user's own mypy sees it, with the package's `py.typed`."""
-    [example] = [code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "Client" in code]
-    (tmp_path / "example.py").write_text(f"{example}\nreveal_type(tally)\nreveal_type(tally.wait(['hello']))\n")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache"), "example.py"]
+    [example] = [
+        code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "Client" in code
+    ]
+    (tmp_path / "example.py").write_text(
+        f"{example}\nreveal_type(tally)\nreveal_type(tally.wait(['hello']))\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "example.py",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout
     assert 'Revealed type is "controller.client.client.Client"' in done.stdout
     assert re.search(
-        r'Revealed type is "(builtins\.)?dict\[(builtins\.)?str, controller\.client\.views\.TaskView\]"', done.stdout
+        r'Revealed type is "(builtins\.)?dict\[(builtins\.)?str, controller\.client\.views\.TaskView\]"',
+        done.stdout,
     ), done.stdout
 
 

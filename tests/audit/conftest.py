@@ -40,7 +40,9 @@ class Damaged:
         """Write (None: delete) a key below the cluster's prefix, without any guard; returns the revision."""
         whole = self.client.keys.prefix + key
         write = Put(whole, value) if value is not None else Delete(whole)
-        result = self.client.store.commit(Transaction((), (write,), f"hand{next(self.names)}"), deadline=self.soon())
+        result = self.client.store.commit(
+            Transaction((), (write,), f"hand{next(self.names)}"), deadline=self.soon()
+        )
         assert isinstance(result, Committed)
         return result.revision
 
@@ -55,7 +57,9 @@ class Damaged:
     def submit(self, body: str) -> str:
         """A task of half a cpu that runs `body`; returns its name."""
         name = f"task-{next(self.names)}"
-        self.client.submit({"id": name, "command": ["sh", "-c", body], "resources": {"cpu": "500m"}, "grace_seconds": 1})
+        self.client.submit(
+            {"id": name, "command": ["sh", "-c", body], "resources": {"cpu": "500m"}, "grace_seconds": 1}
+        )
         return name
 
     def runs(self) -> str:
@@ -122,7 +126,9 @@ def damaged(ground: LocalCluster, tmp_path: Path) -> Iterator[Damaged]:
 
 
 def is_mended(damaged: Damaged) -> bool:
-    """Whether nothing is wrong any more and everything has ended; else the leader is asked to repair, whatever it takes."""
+    """Whether nothing is wrong any more and everything has ended; else the leader is asked to repair,
+    whatever it takes.
+    """
     report = damaged.audit()
     quarantined = [f.subject.removeprefix("key/") for f in report.findings if f.mender is Mender.DELETION]
     client, findings = damaged.client, wanted(report, quarantined)

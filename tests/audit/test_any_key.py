@@ -18,7 +18,8 @@ CLOCK = SystemClock()
 LAYOUT = keys.Keys("test")
 
 
-@pytest.mark.parametrize("kind", sorted({*keys._NAMES, "foreign"} - {kept_log.KIND}))  # a log is no part of the model
+# a log is no part of the model
+@pytest.mark.parametrize("kind", sorted({*keys._NAMES, "foreign"} - {kept_log.KIND}))
 @settings(max_examples=50, deadline=None, database=None, derandomize=True)
 @given(value=st.binary(max_size=40))
 @example(value=b"")

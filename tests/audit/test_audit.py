@@ -33,7 +33,10 @@ class Cluster:
         self.keys = Keys("test")
         self.writes = 0
         self.put(self.keys.epoch, b'{"epoch":1,"op":"e"}')
-        self.put(self.keys.pool("default"), codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 1000})), "op"))
+        self.put(
+            self.keys.pool("default"),
+            codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 1000})), "op"),
+        )
 
     def put(self, key: str, value: bytes | None) -> None:
         self.writes += 1
@@ -44,27 +47,45 @@ class Cluster:
         self.put(self.keys.ledger("default"), codec.encode_ledger(Vector({"cpu": cpu}), "op", {}))
 
     def submit(self, task_id: str) -> None:
-        self.put(self.keys.task(task_id), codec.encode_spec(Spec(id=task_id, command=("true",), resources=CPU), 1.0, "op"))
+        self.put(
+            self.keys.task(task_id),
+            codec.encode_spec(Spec(id=task_id, command=("true",), resources=CPU), 1.0, "op"),
+        )
 
     def running(self, task_id: str) -> None:
-        steps = ((State.CREATED, Event.ADMITTED, State.PENDING), (State.PENDING, Event.RUNNING_OBSERVED, State.RUNNING))
+        steps = (
+            (State.CREATED, Event.ADMITTED, State.PENDING),
+            (State.PENDING, Event.RUNNING_OBSERVED, State.RUNNING),
+        )
         self._status(task_id, State.RUNNING, steps, CPU)
 
     def succeeded(self, task_id: str) -> None:
-        steps = ((State.CREATED, Event.ADMITTED, State.PENDING), (State.PENDING, Event.SUCCEEDED_OBSERVED, State.SUCCEEDED))
+        steps = (
+            (State.CREATED, Event.ADMITTED, State.PENDING),
+            (State.PENDING, Event.SUCCEEDED_OBSERVED, State.SUCCEEDED),
+        )
         self._status(task_id, State.SUCCEEDED, steps, Vector())
 
     def start(self, task_id: str) -> None:
         attempt = AttemptId(task_id, 1)
         self.engine.start(
-            Launch(attempt=attempt, cluster="test", term=1, spec=Spec(id=task_id), pool=Pool(name="default"), environment={})
+            Launch(
+                attempt=attempt,
+                cluster="test",
+                term=1,
+                spec=Spec(id=task_id),
+                pool=Pool(name="default"),
+                environment={},
+            )
         )
 
     def audit(self, meanwhile: Callable[[], None] = lambda: None) -> Report:
         """`meanwhile` happens between the two looks, if there is a second one."""
         return run_audit(self.store, self.engine, "test", CLOCK, sleep=lambda _: meanwhile())
 
-    def _status(self, task_id: str, state: State, path: tuple[tuple[State, Event, State], ...], hold: Vector) -> None:
+    def _status(
+        self, task_id: str, state: State, path: tuple[tuple[State, Event, State], ...], hold: Vector
+    ) -> None:
         history = tuple(
             codec.encode_step(Step(at=1.0, source=source, event=event, state=target, attempt=1, term=1))
             for source, event, target in path
@@ -134,7 +155,9 @@ def test_an_orphan_of_a_task_that_had_ended_needs_no_second_look(cluster: Cluste
 
 
 def test_a_start_that_overtook_the_load_is_no_orphan(cluster: Cluster) -> None:
-    """Its hold was committed after the records were loaded and before the engine was listed: the second look sees it."""
+    """Its hold was committed after the records were loaded and before the engine was listed: the second
+    look sees it.
+    """
     cluster.start("new")
 
     def commit_is_seen() -> None:
@@ -147,7 +170,9 @@ def test_a_start_that_overtook_the_load_is_no_orphan(cluster: Cluster) -> None:
 
 def test_an_orphan_that_stays_is_found(cluster: Cluster) -> None:
     cluster.start("stranger")
-    assert [(finding.invariant, finding.subject) for finding in cluster.audit().findings] == [("I5", "attempt/stranger-1")]
+    assert [(finding.invariant, finding.subject) for finding in cluster.audit().findings] == [
+        ("I5", "attempt/stranger-1")
+    ]
 
 
 def test_one_orphan_that_goes_does_not_vouch_for_another_that_comes(cluster: Cluster) -> None:
@@ -170,7 +195,9 @@ def test_a_running_task_without_attempt_is_wrong_if_it_stays_so(cluster: Cluster
     other.submit("ghost")
     other.running("ghost")
     other.ledger(500)
-    assert [(finding.subject, finding.severity) for finding in other.audit().findings] == [("attempt/ghost-1", Severity.WRONG)]
+    assert [(finding.subject, finding.severity) for finding in other.audit().findings] == [
+        ("attempt/ghost-1", Severity.WRONG)
+    ]
 
 
 def test_an_end_that_is_being_committed_is_no_finding(cluster: Cluster) -> None:
@@ -186,7 +213,9 @@ def test_an_end_that_is_being_committed_is_no_finding(cluster: Cluster) -> None:
     assert [finding.severity for finding in cluster.audit().findings] == [Severity.NOTICE]
 
 
-def test_a_silent_engine_is_no_verdict_and_hides_no_records(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_engine_is_no_verdict_and_hides_no_records(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def silent(*_: object, **__: object) -> None:
         raise EngineUnavailable("the daemon does not answer")
 
@@ -194,7 +223,9 @@ def test_a_silent_engine_is_no_verdict_and_hides_no_records(cluster: Cluster, mo
     assert (cluster.audit().verdict, cluster.audit().attempts) == ("incomplete", None)
     assert "because the daemon does not answer." in cluster.audit().to_text()
     cluster.ledger(700)
-    assert [(finding.invariant, cluster.audit().verdict) for finding in cluster.audit().findings] == [("I1", "wrong")]
+    assert [(finding.invariant, cluster.audit().verdict) for finding in cluster.audit().findings] == [
+        ("I1", "wrong")
+    ]
     cluster.store.close()
     with pytest.raises(StoreUnavailable):
         cluster.audit()

@@ -48,7 +48,9 @@ def test_repair_goes_on_until_nothing_is_wrong(damaged: Damaged) -> None:
     """Exit 0 then, with what became of each finding."""
     name = damaged.runs()
     damaged.set_held(4000)
-    damaged.put(f"states/{name}", codec.encode_status(msgspec.structs.replace(damaged.status(name), term=77), {}))
+    damaged.put(
+        f"states/{name}", codec.encode_status(msgspec.structs.replace(damaged.status(name), term=77), {})
+    )
     code, out, err = tally(damaged, "audit", "--repair", "--reason", "a drill")
     assert (code, err) == (0, "")
     assert "REPAIRED I1 pool/default" in out
@@ -72,7 +74,9 @@ def test_history_is_verified(damaged: Damaged) -> None:
     assert code == 0
     assert "steps from Created to Succeeded, as it is stored" in out
     status = damaged.status(name)
-    damaged.put(f"states/{name}", codec.encode_status(msgspec.structs.replace(status, state=State.FAILED), {}))
+    damaged.put(
+        f"states/{name}", codec.encode_status(msgspec.structs.replace(status, state=State.FAILED), {})
+    )
     code, _, err = tally(damaged, "history", name, "--verify")
     assert (code, "the steps lead to Succeeded, but it is stored as Failed" in err) == (1, True)
     assert json.loads(tally(damaged, "history", name, "--verify", "-o", "json")[1])["problems"]
@@ -81,7 +85,9 @@ def test_history_is_verified(damaged: Damaged) -> None:
 
 @pytest.mark.parametrize("what", ["ledger", "term"])
 def test_the_leader_finds_damage_by_itself(damaged: Damaged, what: str) -> None:
-    """Within its interval, in its log, its metrics and beside the audit of its endpoint; and it stops telling when it is mended."""
+    """Within its interval, in its log, its metrics and beside the audit of its endpoint; and it stops
+    telling when it is mended.
+    """
     name = damaged.done()
     status = damaged.status(name)
     if what == "ledger":

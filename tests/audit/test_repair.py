@@ -1,4 +1,6 @@
-"""Damage done by hand, on real etcd, a real replica and real processes: found by the audit, mended by the repair."""
+"""Damage done by hand, on real etcd, a real replica and real processes: found by the audit, mended by the
+repair.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from tests.support.waiting import wait_until
 def repair(damaged: Damaged, *deletions: str) -> list[Outcome]:
     """Audit, and have the leader repair what was found; returns what became of each finding."""
     report = damaged.audit()
-    request = RepairRequest(findings=wanted(report, deletions), revision=report.revision, by="tester", reason="a drill")
+    request = RepairRequest(
+        findings=wanted(report, deletions), revision=report.revision, by="tester", reason="a drill"
+    )
     return ask(damaged.client.store, damaged.client.keys, damaged.client.clock, request, 30)
 
 
@@ -81,17 +85,23 @@ def test_a_ledger_that_fell_below_zero_is_still_a_ledger(damaged: Damaged) -> No
 
 
 def test_a_deleted_status_is_not_made_up_again(damaged: Damaged) -> None:
-    """What runs is stopped as an orphan, the ledger is lowered only after that, and the task runs anew under the next number."""
+    """What runs is stopped as an orphan, the ledger is lowered only after that, and the task runs anew
+    under the next number.
+    """
     name = damaged.runs()
     pause(damaged)
     damaged.put(f"states/{name}", None)
     assert sorted(damaged.wrong()) == [("I1", "pool/default"), ("I5", f"attempt/{name}-1")]
     resume(damaged)
     repair_all(damaged)
-    view = wait_until(lambda: v if (v := damaged.client.get(name)).state is State.RUNNING else None, "the next attempt")
+    view = wait_until(
+        lambda: v if (v := damaged.client.get(name)).state is State.RUNNING else None, "the next attempt"
+    )
     assert view.attempt == 2
     assert damaged.held() == CPU
-    phases = {str(seen.attempt): seen.stopped for seen in damaged.engine.list() if seen.attempt.task_id == name}
+    phases = {
+        str(seen.attempt): seen.stopped for seen in damaged.engine.list() if seen.attempt.task_id == name
+    }
     assert phases == {f"{name}-1": True, f"{name}-2": False}
 
 
@@ -101,8 +111,11 @@ def test_a_ledger_is_not_lowered_while_an_orphan_may_run(damaged: Damaged) -> No
     pause(damaged)
     damaged.put(f"states/{name}", None)
     epoch = json.loads(damaged.get("epoch") or b"")["epoch"]
-    damaged.put("leader", codec.encode({"id": "somebody", "epoch": epoch}))  # without a lease: it would be removed
-    report, look = examine(damaged.client.store, damaged.engine, damaged.client.keys.cluster, damaged.client.clock)
+    # without a lease: it would be removed
+    damaged.put("leader", codec.encode({"id": "somebody", "epoch": epoch}))
+    report, look = examine(
+        damaged.client.store, damaged.engine, damaged.client.keys.cluster, damaged.client.clock
+    )
     request = RepairRequest(findings=wanted(report))
     shown = preview(look, request, damaged.client.keys, damaged.client.clock.now())
     ledger = next(outcome for outcome in shown.outcomes if outcome.subject == "pool/default")
@@ -113,12 +126,17 @@ def test_a_ledger_is_not_lowered_while_an_orphan_may_run(damaged: Damaged) -> No
 
 
 def test_a_forged_term_is_written_anew_by_the_term_that_leads(damaged: Damaged) -> None:
-    """In the status and in its history; the step that records it says what was found, and `op` is the leader's again."""
+    """In the status and in its history; the step that records it says what was found, and `op` is the
+    leader's again.
+    """
     name = damaged.done()
     status = damaged.status(name)
     steps = codec.decode_history(status)
     forged = (*status.history[:-1], codec.encode_step(msgspec.structs.replace(steps[-1], term=99)))
-    damaged.put(f"states/{name}", codec.encode_status(msgspec.structs.replace(status, term=99, op="forged", history=forged), {}))
+    damaged.put(
+        f"states/{name}",
+        codec.encode_status(msgspec.structs.replace(status, term=99, op="forged", history=forged), {}),
+    )
     assert set(damaged.wrong()) == {("I7", f"task/{name}")}
     assert verdicts(repair(damaged)) == [(f"task/{name}", Verdict.REPAIRED)]
     mended = damaged.status(name)
@@ -133,10 +151,17 @@ def test_a_forged_term_is_written_anew_by_the_term_that_leads(damaged: Damaged) 
 
 
 def test_a_hold_that_does_not_match_its_state_is_corrected_with_the_ledger(damaged: Damaged) -> None:
-    """A finished task that holds, and a running one that holds too little: in one transaction with their ledgers."""
+    """A finished task that holds, and a running one that holds too little: in one transaction with their
+    ledgers.
+    """
     done, runs = damaged.done(), damaged.runs()
-    damaged.put(f"states/{done}", codec.encode_status(msgspec.structs.replace(damaged.status(done), hold=CPU), {}))
-    damaged.put(f"states/{runs}", codec.encode_status(msgspec.structs.replace(damaged.status(runs), hold=Vector()), {}))
+    damaged.put(
+        f"states/{done}", codec.encode_status(msgspec.structs.replace(damaged.status(done), hold=CPU), {})
+    )
+    damaged.put(
+        f"states/{runs}",
+        codec.encode_status(msgspec.structs.replace(damaged.status(runs), hold=Vector()), {}),
+    )
     damaged.set_held(0)
     assert set(damaged.wrong()) == {("I1", f"task/{done}"), ("I1", f"task/{runs}")}
     assert {verdict for _, verdict in verdicts(repair(damaged))} == {Verdict.REPAIRED}
@@ -148,7 +173,11 @@ def test_an_attempt_without_a_task_is_stopped(damaged: Damaged) -> None:
     pause(damaged)
     attempt = AttemptId("stranger", 1)
     spec = Spec(id="stranger", command=("sleep", "3600"), resources=CPU)
-    damaged.engine.start(Launch(attempt=attempt, cluster="default", term=1, spec=spec, pool=Pool(name="default"), environment={}))
+    damaged.engine.start(
+        Launch(
+            attempt=attempt, cluster="default", term=1, spec=spec, pool=Pool(name="default"), environment={}
+        )
+    )
     assert damaged.wrong() == [("I5", "attempt/stranger-1")]
     resume(damaged)
     repair_all(damaged)
@@ -156,7 +185,9 @@ def test_an_attempt_without_a_task_is_stopped(damaged: Damaged) -> None:
 
 
 def test_a_task_whose_attempt_is_gone_is_ended(damaged: Damaged) -> None:
-    """Everything of the attempt is removed behind the engine's back; its next list is an hour away, unless it is asked for."""
+    """Everything of the attempt is removed behind the engine's back; its next list is an hour away, unless
+    it is asked for.
+    """
     name = damaged.runs()
     folder = damaged.cluster.state_dir / "default" / "attempts" / f"{name}-1"
     pause(damaged)
@@ -181,11 +212,17 @@ def _remove(folder: Path) -> None:
 
 
 def _kill_all_of(folder: Path) -> None:
-    """Kill every process of the attempt, its supervisor first: no other test's, which may have a task of the same name."""
+    """Kill every process of the attempt, its supervisor first: no other test's, which may have a task of
+    the same name.
+    """
     import psutil
 
     supervisor = psutil.Process(json.loads((folder / files.RECORD).read_text())["supervisor"])
-    others = [process for process in psutil.process_iter() if _environment(process).get(files.MARKER) == str(folder.resolve())]
+    others = [
+        process
+        for process in psutil.process_iter()
+        if _environment(process).get(files.MARKER) == str(folder.resolve())
+    ]
     for process in (supervisor, *others):
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -220,10 +257,15 @@ def test_a_term_that_never_was_is_removed(damaged: Damaged) -> None:
 
 
 def test_a_key_that_is_no_utf_8_holds_up_no_repair(damaged: Damaged) -> None:
-    """It is nobody's status, whatever stands before it; that it cannot be named, and so not be deleted by us, is said."""
+    """It is nobody's status, whatever stands before it; that it cannot be named, and so not be deleted by
+    us, is said.
+    """
     store, prefix = damaged.client.store, damaged.client.keys.prefix
     assert isinstance(store, EtcdStore)
-    keys = [f"{prefix}{kind}/".encode() + b"\xff" for kind in ("states", "tasks", "requests/x", "pools", "ledgers")]
+    keys = [
+        f"{prefix}{kind}/".encode() + b"\xff"
+        for kind in ("states", "tasks", "requests/x", "pools", "ledgers")
+    ]
 
     def ask_etcd(path: str, **fields: bytes) -> None:
         body = {name: b64encode(value).decode() for name, value in fields.items()}
@@ -251,7 +293,9 @@ def test_a_quarantined_key_goes_only_when_it_is_named(damaged: Damaged) -> None:
     request = RepairRequest(findings=wanted(report, [whole]))
     damaged.put("foreign/thing", b"another")
     client = damaged.client
-    assert verdicts(ask(client.store, client.keys, client.clock, request, 30)) == [(f"key/{whole}", Verdict.LEFT)]
+    assert verdicts(ask(client.store, client.keys, client.clock, request, 30)) == [
+        (f"key/{whole}", Verdict.LEFT)
+    ]
     assert verdicts(repair(damaged, whole)) == [(f"key/{whole}", Verdict.REPAIRED)]
     assert damaged.get("foreign/thing") is None
 
@@ -261,11 +305,15 @@ def test_a_key_is_named_as_the_audit_prints_it(damaged: Damaged, printed: str) -
     """Also one without a name of its own, and one with control characters in it."""
     key = printed.replace("\\x1b", "\x1b")
     damaged.put(key, b"{")
-    assert f"--delete {shlex.quote(printed)}`" in one_line(" ".join(finding.repair for finding in damaged.audit().findings))
+    assert f"--delete {shlex.quote(printed)}`" in one_line(
+        " ".join(finding.repair for finding in damaged.audit().findings)
+    )
     assert [verdict for _, verdict in verdicts(repair(damaged, printed))] == [Verdict.REPAIRED]
 
 
-def test_a_strangers_folder_is_not_checked_even_where_the_record_is_damaged(damaged: Damaged, tmp_path: Path) -> None:
+def test_a_strangers_folder_is_not_checked_even_where_the_record_is_damaged(
+    damaged: Damaged, tmp_path: Path
+) -> None:
     """Nothing of what runs is there, and none of it is gone: the last term tells which engine it is."""
     damaged.runs()
     damaged.put("engine", b"{")  # a leader leaves it alone, as one that is gone it does not
@@ -303,7 +351,16 @@ def test_a_request_believes_nothing_and_takes_effect_once(damaged: Damaged) -> N
     """Findings that do not hold change nothing, whatever the request says; and it is gone with its answer."""
     name = damaged.runs()
     before = damaged.status(name)
-    subjects = ["pool/default", f"task/{name}", f"attempt/{name}-1", "key/epoch", "key/terms/1", "attempt/x", "pod/x", "task/nope"]
+    subjects = [
+        "pool/default",
+        f"task/{name}",
+        f"attempt/{name}-1",
+        "key/epoch",
+        "key/terms/1",
+        "attempt/x",
+        "pod/x",
+        "task/nope",
+    ]
     request = RepairRequest(findings=tuple(Wanted(invariant="I1", subject=subject) for subject in subjects))
     client = damaged.client
     outcomes = ask(client.store, client.keys, client.clock, request, 30)

@@ -1,4 +1,6 @@
-"""The selftest on a live cluster: everything holds, nothing is left behind; and what does not hold is told."""
+"""The selftest on a live cluster: everything holds, nothing is left behind; and what does not hold is
+told.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ def test_a_sound_installation_passes_and_is_left_as_it_was(damaged: Damaged) -> 
     items = list(run.run())
     assert [(item.name, item.seen) for item in items if item.verdict is not Verdict.OK] == []
     assert len(items) == 13
-    keys = [item.key for item in damaged.client.store.load(damaged.client.keys.prefix, deadline=damaged.soon()).items]
+    keys = [
+        item.key
+        for item in damaged.client.store.load(damaged.client.keys.prefix, deadline=damaged.soon()).items
+    ]
     assert [key for key in keys if run.name in key] == []
     assert damaged.wrong() == []
 

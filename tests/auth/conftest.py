@@ -23,9 +23,13 @@ Run = Callable[..., Answer]
 
 
 def run_tally(*arguments: str, env: dict[str, str] | None = None, stdin: str | None = None) -> Answer:
-    """A command in this process, with these settings and none of the machine's; a traceback fails the test."""
+    """A command in this process, with these settings and none of the machine's; a traceback fails the
+    test.
+    """
     unset: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TALLY_")}
-    result = CliRunner(env={**unset, "HOME": "/nonexistent", **(env or {})}).invoke(app, list(arguments), input=stdin)
+    result = CliRunner(env={**unset, "HOME": "/nonexistent", **(env or {})}).invoke(
+        app, list(arguments), input=stdin
+    )
     assert "Traceback" not in result.stdout + result.stderr
     return Answer(result.exit_code, result.stdout, result.stderr)
 
@@ -74,9 +78,19 @@ def _guarded_etcd(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFact
     guarded = Guarded(server, factory, folder / "passwords", "first")
     members = [argument for role in ROLES for argument in ("--grant", f"{role}={role}")]
     answer = run_tally(
-        "auth", "init", "--etcd", server.url, "--cluster", "first", "--grant", "root=root", *members,
-        "--passwords", str(guarded.folder), "--enable",
-    )  # fmt: skip
+        "auth",
+        "init",
+        "--etcd",
+        server.url,
+        "--cluster",
+        "first",
+        "--grant",
+        "root=root",
+        *members,
+        "--passwords",
+        str(guarded.folder),
+        "--enable",
+    )
     assert answer.exit_code == 0, answer.err
     yield guarded
     factory.close()

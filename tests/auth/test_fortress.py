@@ -1,8 +1,9 @@
-"""Everything switched on: etcd with TLS, client certificates and users; replicas with TLS, certificates and tokens.
+"""Everything switched on: etcd with TLS, client certificates and users; replicas with TLS, certificates and
+tokens.
 
-Two replicas as they are started in production, each with its role's rights alone. What is proven here: tasks run, a dead
-leader is replaced at once although nobody may speak to its endpoint without credentials, and in all that was printed, served,
-logged or stood in an argument list there is no secret.
+Two replicas as they are started in production, each with its role's rights alone. What is proven here: tasks
+run, a dead leader is replaced at once although nobody may speak to its endpoint without credentials, and in
+all that was printed, served, logged or stood in an argument list there is no secret.
 """
 
 from __future__ import annotations
@@ -31,12 +32,17 @@ from tests.support.tls import Authority
 from tests.support.waiting import wait_until
 
 ETCD_TOKEN = re.compile(r"\b[a-zA-Z]{16}\.\d+\b")
-"""What etcd gives to whoever has signed in. Source: `simpleTokenTTL` and its neighbours in etcd's server/auth/simple_token.go."""
+"""What etcd gives to whoever has signed in.
+
+Source: `simpleTokenTTL` and its neighbours in etcd's server/auth/simple_token.go.
+"""
 
 STATUS_URL = re.compile(r'"status":"(https://127\.0\.0\.1:\d+)"')
 
 STEADY = {"TALLY_LEASE_TTL_SECONDS": "30"}
-"""An office that is lost neither on a busy machine nor, in time, by its lease: a dead leader is replaced by who watches it."""
+"""An office that is lost neither on a busy machine nor, in time, by its lease: a dead leader is replaced
+by who watches it.
+"""
 
 ALL_OUT = {"TALLY_DEBUG": "1", "PYTHONFAULTHANDLER": "1"}
 
@@ -50,14 +56,22 @@ class Replica:
         self.log = fortress.folder / f"{name}.log"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
         settings = {
-            **fortress.settings("controller"), **fortress.status_settings, **ALL_OUT, **STEADY, "HOME": str(fortress.folder),
-            "TALLY_REPLICA": name, "TALLY_STATUS": "127.0.0.1:0", "TALLY_STATE_DIR": str(fortress.folder / "attempts"),
-        }  # fmt: skip
+            **fortress.settings("controller"),
+            **fortress.status_settings,
+            **ALL_OUT,
+            **STEADY,
+            "HOME": str(fortress.folder),
+            "TALLY_REPLICA": name,
+            "TALLY_STATUS": "127.0.0.1:0",
+            "TALLY_STATE_DIR": str(fortress.folder / "attempts"),
+        }
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "controller.cli.main", "controller"],
-                stdout=output, stderr=subprocess.STDOUT, env={**environment, **settings},
-            )  # fmt: skip
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment, **settings},
+            )
 
     @property
     def output(self) -> str:
@@ -65,7 +79,10 @@ class Replica:
 
 
 class Fortress:
-    """See the module's docstring. `secrets` has everything that must not be seen, `seen` what was printed and served."""
+    """See the module's docstring.
+
+    `secrets` has everything that must not be seen, `seen` what was printed and served.
+    """
 
     def __init__(self, folder: Path, factory: EtcdFactory) -> None:
         self.folder = folder
@@ -115,11 +132,15 @@ class Fortress:
     def start(self, name: str) -> Replica:
         replica = Replica(self, name)
         self.replicas.append(replica)
-        found = wait_until(lambda: STATUS_URL.search(replica.output), f"{name}'s address", timeout=60, poll=0.1)
+        found = wait_until(
+            lambda: STATUS_URL.search(replica.output), f"{name}'s address", timeout=60, poll=0.1
+        )
         assert found is not None
         replica.url = found[1]
         with self.client() as probe:
-            wait_until(lambda: answers(probe, f"{replica.url}/readyz"), f"{name} being ready", timeout=60, poll=0.1)
+            wait_until(
+                lambda: answers(probe, f"{replica.url}/readyz"), f"{name} being ready", timeout=60, poll=0.1
+            )
         return replica
 
     def leader(self) -> Replica:
@@ -135,9 +156,16 @@ class Fortress:
     def kept_secret(self) -> dict[str, str]:
         """Name → text that must be nowhere."""
         found = {"status token": self.token, "environment value": self.env_value}
-        found |= {f"password of {file.name}": file.read_text().strip() for file in (self.folder / "passwords").iterdir()}
+        found |= {
+            f"password of {file.name}": file.read_text().strip()
+            for file in (self.folder / "passwords").iterdir()
+        }
         for key in self.authority._folder.glob("*-key.pem"):
-            found |= {f"{key.name}:{n}": line for n, line in enumerate(key.read_text().splitlines()) if "-----" not in line}
+            found |= {
+                f"{key.name}:{n}": line
+                for n, line in enumerate(key.read_text().splitlines())
+                if "-----" not in line
+            }
         return {name: text for name, text in found.items() if len(text) >= 12}
 
 
@@ -145,7 +173,10 @@ def is_connected(replica: Replica, to: Replica) -> bool:
     """Whether the replica has a connection to the other's status endpoint: it watches whether that lives."""
     port = urlsplit(to.url).port
     connections = psutil.Process(replica.process.pid).net_connections("tcp")
-    return any(each.raddr and each.raddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in connections)
+    return any(
+        each.raddr and each.raddr.port == port and each.status == psutil.CONN_ESTABLISHED
+        for each in connections
+    )
 
 
 def answers(client: httpx.Client, url: str) -> bool:
@@ -160,11 +191,20 @@ def fortress(tmp_path: Path, etcd_binary: EtcdBinary) -> Iterator[Fortress]:
     factory = EtcdFactory(etcd_binary, tmp_path)
     built = Fortress(tmp_path, factory)
     built.server = factory.start(
-        **built.authority.server_files(), client_cert_auth=True, unsafe_no_fsync=True, extra_args=(*QUICK_ELECTION, QUICK_SIGN_IN)
+        **built.authority.server_files(),
+        client_cert_auth=True,
+        unsafe_no_fsync=True,
+        extra_args=(*QUICK_ELECTION, QUICK_SIGN_IN),
     )
-    files = {name: value for name, value in built.settings("root").items() if "USER" not in name and "PASSWORD" not in name}
+    files = {
+        name: value
+        for name, value in built.settings("root").items()
+        if "USER" not in name and "PASSWORD" not in name
+    }
     members = [argument for role in ("root", *ROLES) for argument in ("--grant", f"{role}={role}")]
-    made = run_tally("auth", "init", *members, "--passwords", str(tmp_path / "passwords"), "--enable", env=files)
+    made = run_tally(
+        "auth", "init", *members, "--passwords", str(tmp_path / "passwords"), "--enable", env=files
+    )
     assert made.exit_code == 0, made.err
     built.seen["tally auth init"] = made.out + made.err
     yield built
@@ -182,9 +222,13 @@ def test_it_works_and_no_secret_leaves_it(fortress: Fortress, tmp_path: Path) ->
     pool.write_text("{name: default, capacity: {cpu: 4}}")
     fortress.tally("admin", "apply", "-f", str(pool))
     show = 'test -n "$SECRET" && echo it is there'
-    fortress.tally("user", "submit", "first", "--env", f"SECRET={fortress.env_value}", "--wait", "--", "sh", "-c", show)
+    fortress.tally(
+        "user", "submit", "first", "--env", f"SECRET={fortress.env_value}", "--wait", "--", "sh", "-c", show
+    )
     assert "it is there" in fortress.tally("reader", "logs", "first")
-    fortress.tally("user", "submit", "fails", "--env", f"SECRET={fortress.env_value}", "--", "/nowhere/at/all")
+    fortress.tally(
+        "user", "submit", "fails", "--env", f"SECRET={fortress.env_value}", "--", "/nowhere/at/all"
+    )
     fortress.tally("reader", "get", "tasks", "-o", "wide")
     fortress.tally("reader", "check")
     fortress.tally("reader", "audit")
@@ -195,7 +239,9 @@ def test_it_works_and_no_secret_leaves_it(fortress: Fortress, tmp_path: Path) ->
     os.kill(leader.process.pid, signal.SIGKILL)
     leader.process.wait()
     wait_until(
-        lambda: "the leader's process is gone: its term is ended before its lease" in other.output, "the successor", timeout=60
+        lambda: "the leader's process is gone: its term is ended before its lease" in other.output,
+        "the successor",
+        timeout=60,
     )
     assert fortress.leader() is other
     fortress.tally("user", "submit", "second", "--wait", "--", "true")
@@ -209,9 +255,19 @@ def test_it_works_and_no_secret_leaves_it(fortress: Fortress, tmp_path: Path) ->
 
     hidden = fortress.kept_secret()
     assert len(hidden) > 8
-    found = [(name, where) for where, text in fortress.seen.items() for name, secret in hidden.items() if secret in text]
+    found = [
+        (name, where)
+        for where, text in fortress.seen.items()
+        for name, secret in hidden.items()
+        if secret in text
+    ]
     assert found == []
-    assert [(where, match[0]) for where, text in fortress.seen.items() for match in [ETCD_TOKEN.search(text)] if match] == []
+    assert [
+        (where, match[0])
+        for where, text in fortress.seen.items()
+        for match in [ETCD_TOKEN.search(text)]
+        if match
+    ] == []
     assert "Traceback" not in fortress.seen["log of r1"] + fortress.seen["log of r2"]
 
 
@@ -221,18 +277,37 @@ def provoke(fortress: Fortress, replica: Replica, tmp_path: Path) -> None:
     right = password.read_text()
     wrong = secrets.token_urlsafe(20)
     (fortress.folder / "passwords" / "wrong").write_text(wrong)
-    fortress.tally("user", "get", "tasks", TALLY_PASSWORD_FILE=str(fortress.folder / "passwords" / "wrong"), **ALL_OUT)
+    fortress.tally(
+        "user", "get", "tasks", TALLY_PASSWORD_FILE=str(fortress.folder / "passwords" / "wrong"), **ALL_OUT
+    )
     fortress.tally("user", "get", "tasks", TALLY_CA_FILE=fortress.authority.stranger().ca_file, **ALL_OUT)
     fortress.tally("user", "get", "tasks", TALLY_KEY_FILE=fortress.authority.ca_file, **ALL_OUT)
-    fortress.tally("reader", "submit", "x", "--env", f"SECRET={fortress.env_value}", "--", "true", TALLY_PASSWORD_FILE="/nowhere")
-    fortress.tally("root", "auth", "init", "--grant", "user=new", "--passwords", str(unusable(tmp_path)), **ALL_OUT)
+    fortress.tally(
+        "reader",
+        "submit",
+        "x",
+        "--env",
+        f"SECRET={fortress.env_value}",
+        "--",
+        "true",
+        TALLY_PASSWORD_FILE="/nowhere",
+    )
+    fortress.tally(
+        "root", "auth", "init", "--grant", "user=new", "--passwords", str(unusable(tmp_path)), **ALL_OUT
+    )
     password.write_text(wrong)
     root = fortress.factory.store(
-        fortress.server.url, user="root", password_file=str(fortress.folder / "passwords" / "root"),
-        ca_file=fortress.authority.ca_file, **fortress.connection,
-    )  # fmt: skip
-    admin(root, "/auth/user/changepw", {"name": "controller", "password": right.strip()})  # forgets all its tokens
-    wait_until(lambda: "refuses to sign in the user 'controller'" in replica.output, "the complaint", timeout=60)
+        fortress.server.url,
+        user="root",
+        password_file=str(fortress.folder / "passwords" / "root"),
+        ca_file=fortress.authority.ca_file,
+        **fortress.connection,
+    )
+    # forgets all its tokens
+    admin(root, "/auth/user/changepw", {"name": "controller", "password": right.strip()})
+    wait_until(
+        lambda: "refuses to sign in the user 'controller'" in replica.output, "the complaint", timeout=60
+    )
     password.write_text(right)
     key = Path(fortress.status_settings["TALLY_STATUS_KEY_FILE"])
     good = key.read_bytes()

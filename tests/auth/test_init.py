@@ -21,8 +21,13 @@ def stored_permissions(guarded: Guarded, role: str) -> set[tuple[str, str, str]]
     def text(encoded: str) -> str:
         return base64.b64decode(encoded).decode()
 
-    found = admin(guarded.store("root"), "/auth/role/get", {"role": f"tally-{guarded.keys.cluster}-{role}"}).get("perm", [])
-    return {(entry.get("permType", "READ"), text(entry["key"]), text(entry.get("range_end", ""))) for entry in found}
+    found = admin(
+        guarded.store("root"), "/auth/role/get", {"role": f"tally-{guarded.keys.cluster}-{role}"}
+    ).get("perm", [])
+    return {
+        (entry.get("permType", "READ"), text(entry["key"]), text(entry.get("range_end", "")))
+        for entry in found
+    }
 
 
 def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
@@ -51,7 +56,11 @@ def test_what_a_role_has_too_much_is_taken_away_and_what_is_missing_given_back(g
     root = guarded.store("root")
     admin(root, "/auth/role/grant", {"name": role, "perm": {"permType": "READWRITE", "key": states.encode()}})
     requests = f"{guarded.keys.prefix}requests/"
-    admin(root, "/auth/role/revoke", {"role": role, "key": requests.encode(), "range_end": f"{requests[:-1]}0".encode()})
+    admin(
+        root,
+        "/auth/role/revoke",
+        {"role": role, "key": requests.encode(), "range_end": f"{requests[:-1]}0".encode()},
+    )
     answer = guarded.init()
     assert answer.out == f"role {role} may write {requests}*\nrole {role} may no longer readwrite {states}\n"
     assert len(stored_permissions(guarded, "user")) == 3
@@ -59,7 +68,14 @@ def test_what_a_role_has_too_much_is_taken_away_and_what_is_missing_given_back(g
 
 def test_a_dry_run_tells_the_same_and_does_nothing(guarded: Guarded, tmp_path: Path) -> None:
     other = Guarded(guarded.server, guarded._factory, guarded.folder, f"{guarded.keys.cluster}-b")
-    arguments = ("auth", "init", "--grant", f"user=user-{other.keys.cluster}", "--passwords", str(tmp_path / "made"))
+    arguments = (
+        "auth",
+        "init",
+        "--grant",
+        f"user=user-{other.keys.cluster}",
+        "--passwords",
+        str(tmp_path / "made"),
+    )
     told = other.tally("root", *arguments, "--dry-run").out
     assert told.count(" (dry run)\n") == len(told.splitlines()) > 10
     assert not (tmp_path / "made").exists()
@@ -70,7 +86,9 @@ def test_a_dry_run_tells_the_same_and_does_nothing(guarded: Guarded, tmp_path: P
 
 def test_passwords_are_made_for_their_owner_alone_and_never_shown(guarded: Guarded, tmp_path: Path) -> None:
     user = f"new-{guarded.keys.cluster}"
-    answer = guarded.tally("root", "auth", "init", "--grant", f"reader={user}", "--passwords", str(tmp_path / "made"))
+    answer = guarded.tally(
+        "root", "auth", "init", "--grant", f"reader={user}", "--passwords", str(tmp_path / "made")
+    )
     file = tmp_path / "made" / user
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text().strip() not in answer.out + answer.err
@@ -81,7 +99,12 @@ def test_passwords_are_made_for_their_owner_alone_and_never_shown(guarded: Guard
 def test_a_password_that_is_there_already_is_taken(guarded: Guarded, tmp_path: Path) -> None:
     user = f"own-{guarded.keys.cluster}"
     (tmp_path / user).write_text("chosen by hand\n")
-    assert guarded.tally("root", "auth", "init", "--grant", f"user={user}", "--passwords", str(tmp_path)).exit_code == 0
+    assert (
+        guarded.tally(
+            "root", "auth", "init", "--grant", f"user={user}", "--passwords", str(tmp_path)
+        ).exit_code
+        == 0
+    )
     signed_in = guarded._factory.store(guarded.server.url, user=user, password_file=str(tmp_path / user))
     assert signed_in.get(guarded.keys.leader, deadline=soon())[0] is None
 
@@ -90,7 +113,10 @@ def test_only_root_may(guarded: Guarded) -> None:
     for user in ROLES:
         answer = guarded.tally(user, "auth", "init")
         assert answer.exit_code == 1
-        assert f"the etcd user '{user}' may not manage roles and users: only root may; give --user root" in answer.err
+        assert (
+            f"the etcd user '{user}' may not manage roles and users: only root may; give --user root"
+            in answer.err
+        )
 
 
 def test_without_a_user_where_one_is_needed(guarded: Guarded) -> None:
@@ -99,7 +125,9 @@ def test_without_a_user_where_one_is_needed(guarded: Guarded) -> None:
     assert "etcd asks for a user and a password" in answer.err
 
 
-@pytest.mark.parametrize("text", ["user", "user=", "boss=alice", "user=root", "root=alice", "user=../alice", "user=a\nb"])
+@pytest.mark.parametrize(
+    "text", ["user", "user=", "boss=alice", "user=root", "root=alice", "user=../alice", "user=a\nb"]
+)
 def test_a_grant_that_is_none_is_wrong_usage(text: str) -> None:
     answer = run_tally("auth", "init", "--grant", text)
     assert answer.exit_code == 2
@@ -112,13 +140,17 @@ class TestSwitchingOn:
         connection = ("auth", "init", "--etcd", server.url)
         made = run_tally(*connection)
         assert made.exit_code == 0
-        assert made.out.endswith("authentication is off: whoever reaches etcd may do everything. Switch it on with --enable\n")
+        assert made.out.endswith(
+            "authentication is off: whoever reaches etcd may do everything. Switch it on with --enable\n"
+        )
         refused = run_tally(*connection, "--enable")
         assert (refused.exit_code, refused.out) == (1, "")
         assert "etcd needs the user root with the role root" in refused.err
         assert "--grant root=root --passwords DIR" in refused.err
-        assert run_tally(*connection, "--grant", "user=alice").err == (
-            "error: etcd has no user 'alice': give --passwords DIR, where the file alice has or gets its password\n"
+        assert (
+            run_tally(*connection, "--grant", "user=alice").err
+            == "error: etcd has no user 'alice': give --passwords DIR, where the file alice has or gets its"
+            " password\n"
         )
         (tmp_path / "root").write_text("\n")
         assert "is empty" in run_tally(*connection, "--grant", "root=root", "--passwords", str(tmp_path)).err
@@ -127,14 +159,20 @@ class TestSwitchingOn:
         assert switched.exit_code == 0, switched.err
         assert switched.out.endswith("user root has the role root\nauthentication switched on\n")
         assert run_tally(*connection).exit_code == 1
-        assert run_tally(*connection, "--user", "root", "--password-file", str(tmp_path / "root")).exit_code == 0
+        assert (
+            run_tally(*connection, "--user", "root", "--password-file", str(tmp_path / "root")).exit_code == 0
+        )
 
-    def test_an_interrupted_run_is_finished_by_the_next(self, etcd_factory: EtcdFactory, tmp_path: Path) -> None:
+    def test_an_interrupted_run_is_finished_by_the_next(
+        self, etcd_factory: EtcdFactory, tmp_path: Path
+    ) -> None:
         """Whatever step was the last."""
         from controller.store.etcd.auth import EtcdAuth, Member
 
         store, keys = (
-            etcd_factory.store(etcd_factory.start(unsafe_no_fsync=True, extra_args=(*QUICK_ELECTION, QUICK_SIGN_IN)).url),
+            etcd_factory.store(
+                etcd_factory.start(unsafe_no_fsync=True, extra_args=(*QUICK_ELECTION, QUICK_SIGN_IN)).url
+            ),
             Keys("default"),
         )
         auth = EtcdAuth(store.gateway, keys, 10.0)

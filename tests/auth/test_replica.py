@@ -1,4 +1,6 @@
-"""A replica with the rights of its role alone, whose tokens end, and whose password and certificates are rotated while it leads."""
+"""A replica with the rights of its role alone, whose tokens end, and whose password and certificates are
+rotated while it leads.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from tests.support.tls import Authority
 from tests.support.waiting import wait_until
 
 STEADY = {
-    "timings": dataclasses.replace(TIMINGS, lease_ttl_seconds=60, request_timeout_seconds=20.0, heartbeat_limit_seconds=60.0),
+    "timings": dataclasses.replace(
+        TIMINGS, lease_ttl_seconds=60, request_timeout_seconds=20.0, heartbeat_limit_seconds=60.0
+    ),
     "silence_seconds": 60.0,
 }
 """Of a replica that keeps its office on however busy a machine, unless it is taken away."""
@@ -96,25 +100,37 @@ def test_a_password_is_rotated_under_a_leader(guarded: Guarded) -> None:
         runs(user, "before")
         file = guarded.folder / "controller"
         file.write_text("another password\n")
-        admin(guarded.store("root"), "/auth/user/changepw", {"name": "controller", "password": "another password"})
+        admin(
+            guarded.store("root"),
+            "/auth/user/changepw",
+            {"name": "controller", "password": "another password"},
+        )
         runs(user, "after")
 
 
 def test_a_leader_stays_in_office_while_its_tokens_end(etcd_factory: EtcdFactory, tmp_path: Path) -> None:
-    """Tokens that end at their time, however much they are used: the leader, its watch and its lease sign in again."""
+    """Tokens that end at their time, however much they are used: the leader, its watch and its lease sign
+    in again.
+    """
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = serialization.Encoding.PEM
     private, public = tmp_path / "jwt.key", tmp_path / "jwt.pub"
-    private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()))
+    private.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
+    )
     public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
     server = etcd_factory.start(
         extra_args=(
-            *QUICK_ELECTION, QUICK_SIGN_IN, f"--auth-token=jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=1s",
+            *QUICK_ELECTION,
+            QUICK_SIGN_IN,
+            f"--auth-token=jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=1s",
         ),
         unsafe_no_fsync=True,
-    )  # fmt: skip
+    )
     members = [argument for role in ("root", *ROLES) for argument in ("--grant", f"{role}={role}")]
-    made = run_tally("auth", "init", "--etcd", server.url, *members, "--passwords", str(tmp_path / "passwords"), "--enable")
+    made = run_tally(
+        "auth", "init", "--etcd", server.url, *members, "--passwords", str(tmp_path / "passwords"), "--enable"
+    )
     assert made.exit_code == 0, made.err
     guarded = Guarded(server, etcd_factory, tmp_path / "passwords", "default")
     boss, store = guarded.client("admin"), guarded.store("controller")
@@ -150,7 +166,9 @@ def test_users_are_switched_on_under_a_leader(etcd_factory: EtcdFactory, tmp_pat
 def test_all_certificates_are_rotated_under_a_leader(
     etcd_factory: EtcdFactory, authority: Authority, tmp_path: Path, proxy_to: Callable[[int], Proxy]
 ) -> None:
-    """Server, client and authority, one after the other, as it is done: first trust both, then change, then trust the new one."""
+    """Server, client and authority, one after the other, as it is done: first trust both, then change,
+    then trust the new one.
+    """
     server = etcd_factory.start(**authority.server_files(), client_cert_auth=True, unsafe_no_fsync=False)
     new, trusted = Authority(tmp_path / "new"), tmp_path / "trusted.pem"
     trusted.write_bytes(Path(authority.ca_file).read_bytes())
@@ -163,7 +181,10 @@ def test_all_certificates_are_rotated_under_a_leader(
         for kind, file in old.items():
             Path(file).write_bytes(Path(issued[kind]).read_bytes())
 
-    with leading(store, "default"), Client(store=etcd_factory.store(url, ca_file=str(trusted), **own)) as client:
+    with (
+        leading(store, "default"),
+        Client(store=etcd_factory.store(url, ca_file=str(trusted), **own)) as client,
+    ):
         client.apply_pool(POOL)
         runs(client, "before")
         trusted.write_bytes(Path(authority.ca_file).read_bytes() + Path(new.ca_file).read_bytes())
@@ -187,7 +208,10 @@ def test_no_other_role_can_lead(guarded: Guarded, role: str, capsys: pytest.Capt
 
         def is_told() -> bool:
             told.append(capsys.readouterr().out)
-            return any("election failed" in line and "lacks the right to write" in line for line in "".join(told).splitlines())
+            return any(
+                "election failed" in line and "lacks the right to write" in line
+                for line in "".join(told).splitlines()
+            )
 
         wait_until(is_told, "the refusal")
         assert not replica.leads

@@ -55,9 +55,16 @@ def write(store: Store, *writes: Put | Delete) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_writes_its_keys_and_no_other(guarded: Guarded, role: str) -> None:
-    """Put and delete, of every kind of key; nothing outside the cluster, and nothing of a cluster beside it."""
+    """Put and delete, of every kind of key; nothing outside the cluster, and nothing of a cluster beside
+    it.
+    """
     root, store = guarded.store("root"), guarded.store(role)
-    outside = [f"/tally/{guarded.keys.cluster}x/tasks/a", f"/tally/{guarded.keys.cluster}", "/other", "/tally/default/tasks/a"]
+    outside = [
+        f"/tally/{guarded.keys.cluster}x/tasks/a",
+        f"/tally/{guarded.keys.cluster}",
+        "/other",
+        "/tally/default/tasks/a",
+    ]
     keys = {f"{guarded.keys.prefix}{key}": role in writers for key, writers in WRITERS.items()}
     for key in (*keys, *outside):
         put = Transaction((), (Put(key, b"before"),), "seed")
@@ -67,7 +74,9 @@ def test_each_role_writes_its_keys_and_no_other(guarded: Guarded, role: str) -> 
         assert denied(lambda key=key: write(store, Delete(key))) is not allowed, key
     for key in outside:
         assert denied(lambda key=key: store.get(key, deadline=soon())), key
-        assert denied(lambda key=key: store.commit(Transaction((), (Put(key, b"x"),), "x"), deadline=soon())), key
+        assert denied(
+            lambda key=key: store.commit(Transaction((), (Put(key, b"x"),), "x"), deadline=soon())
+        ), key
     left = {item.key for item in root.load(guarded.keys.prefix, deadline=soon()).items}
     assert left == {key for key, allowed in keys.items() if not allowed}
 
@@ -103,7 +112,9 @@ def test_no_way_round_lets_a_user_write_a_state_or_a_ledger(guarded: Guarded) ->
 
 
 def test_an_etcd_whose_nested_transactions_ask_for_no_right_is_warned_of(guarded: Guarded) -> None:
-    """Older releases let them through, whatever the roles say: nothing but a newer etcd helps, and `tally check` says so."""
+    """Older releases let them through, whatever the roles say: nothing but a newer etcd helps, and `tally
+    check` says so.
+    """
     state = guarded.keys.state("a")
     nested = {"request_txn": {"success": [{"request_put": {"key": state.encode(), "value": b"x"}}]}}
     try:
@@ -120,18 +131,23 @@ def test_a_reader_watches_its_cluster_and_no_other(guarded: Guarded) -> None:
 
     after = guarded.store("root").get(guarded.keys.leader, deadline=soon())[1]
     reader = WatchReader(guarded.store("reader").watch(guarded.keys.prefix, after=after))
-    guarded.store("controller").commit(Transaction((), (Put(guarded.keys.state("a"), b"x"),), "x"), deadline=soon())
+    guarded.store("controller").commit(
+        Transaction((), (Put(guarded.keys.state("a"), b"x"),), "x"), deadline=soon()
+    )
     reader.wait_for([guarded.keys.state("a")])
     reader.close()
     ended = WatchReader(guarded.store("reader").watch("/tally/", after=after)).wait_for_end()
     assert isinstance(ended, StoreDenied)
 
 
-# -- Tally's own commands --------------------------------------------------------------------------------------------
+# -- Tally's own commands
+# --------------------------------------------------------------------------------------------
 
 
 class Verb(NamedTuple):
-    """A command, who may call it beside those above (reader, user, admin, in this order), and what it says then."""
+    """A command, who may call it beside those above (reader, user, admin, in this order), and what it says
+    then.
+    """
 
     role: str
     arguments: str
@@ -167,13 +183,21 @@ ELSEWHERE = {
     "selftest",  # with all of the above: test_replica.py
     "auth init",  # etcd's root alone: test_init.py
     "controller",  # test_replica.py
-    "dev", "release-finalizers", "config show", "completion", "version",  # write nothing to etcd
-}  # fmt: skip
+    "dev",
+    "release-finalizers",
+    "config show",
+    "completion",
+    "version",  # write nothing to etcd
+}
 
 
 def commands() -> Iterator[str]:
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        yield from (f"{name} {inner}" for inner in getattr(command, "commands", {})) if hasattr(command, "commands") else (name,)
+        yield from (
+            (f"{name} {inner}" for inner in getattr(command, "commands", {}))
+            if hasattr(command, "commands")
+            else (name,)
+        )
 
 
 def test_no_command_is_forgotten() -> None:
@@ -198,7 +222,10 @@ def filled(guarded: Guarded) -> Guarded:
         Put(guarded.keys.epoch, codec.encode({"epoch": 1, "op": "x"})),
         Put(guarded.keys.installation, codec.encode({"id": "0123abcd", "op": "x"})),
         Put(guarded.keys.replica("r1"), codec.encode(record)),
-        Put(guarded.keys.state("failed"), codec.encode_status(Status(state=State.FAILED, pool="default", finished_at=2.0), {})),
+        Put(
+            guarded.keys.state("failed"),
+            codec.encode_status(Status(state=State.FAILED, pool="default", finished_at=2.0), {}),
+        ),
         Put(guarded.keys.state("lost"), codec.encode_status(lost, {})),
     )
     assert isinstance(store.commit(Transaction((), writes, "x"), deadline=soon()), Committed)
@@ -215,8 +242,11 @@ def test_each_command_works_for_those_who_may_and_for_nobody_else(filled: Guarde
         for role in below:
             answer = filled.tally(role, *verb.arguments.split(), stdin=verb.stdin)
             assert answer.exit_code == 1, f"{role}: {verb.arguments}"
-            assert f"the etcd user '{role}' lacks the right to write" in answer.err, f"{role}: {verb.arguments}"
+            assert f"the etcd user '{role}' lacks the right to write" in answer.err, (
+                f"{role}: {verb.arguments}"
+            )
         assert root.load(filled.keys.prefix, deadline=soon()).items == before, verb.arguments
         answer = filled.tally(verb.role, *verb.arguments.split(), stdin=verb.stdin)
         assert verb.says in answer.out, (verb.arguments, answer.err)
-        assert answer.exit_code == 0 or verb.role == "reader", (verb.arguments, answer.err)  # `wait`, `audit`: what was found
+        # `wait`, `audit`: what was found
+        assert answer.exit_code == 0 or verb.role == "reader", (verb.arguments, answer.err)

@@ -1,10 +1,13 @@
-"""`make bench`, `make bench-full`: measures, prints one table, and writes all samples as JSON. Asserts nothing.
+"""`make bench`, `make bench-full`: measures, prints one table, and writes all samples as JSON.
+
+Asserts nothing.
 
     python -m tests.bench [--full] [--rows B2,B7] [--output FILE]
     python -m tests.bench --readme FILE          renew the README's figures from such a file; measures nothing
 
-Every figure says its durability: "etcd, fsync" is one etcd member on this machine's disk that syncs each commit, as in
-production. The environment's ROWS stands for --rows; TALLY_BENCH_DIR names the folder on the disk.
+Every figure says its durability: "etcd, fsync" is one etcd member on this machine's disk that syncs each
+commit, as in production. The environment's ROWS stands for --rows; TALLY_BENCH_DIR names the folder on the
+disk.
 """
 
 from __future__ import annotations
@@ -32,12 +35,20 @@ PIPED_COLUMNS = 200
 
 def main() -> int:
     """Returns the exit code: 1 when a row broke, 2 for wrong arguments."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.description = __doc__
     parser.add_argument("--full", action="store_true", help="the sizes of the aims, and the peers")
-    parser.add_argument("--rows", default=os.environ.get("ROWS", ""), help=f"of {','.join(ROWS)}; without, all")
-    parser.add_argument("--output", type=Path, help="where the JSON goes; without, a new file in tests/bench/results")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="renew the README's figures from this JSON")
+    parser.add_argument(
+        "--rows", default=os.environ.get("ROWS", ""), help=f"of {','.join(ROWS)}; without, all"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="where the JSON goes; without, a new file in tests/bench/results"
+    )
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="renew the README's figures from this JSON"
+    )
     arguments = parser.parse_args()
     if arguments.readme:
         renew_readme(json.loads(arguments.readme.read_text()))
@@ -46,7 +57,8 @@ def main() -> int:
     if unknown := rows - set(ROWS):
         parser.error(f"there is no row {', '.join(sorted(unknown))}; known are {', '.join(ROWS)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start of a process compiles all modules, as no user's does
+    # or every start of a process compiles all modules, as no user's does
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with alone():
         report = Report("full" if arguments.full else "quick")
         broken = measure(report, rows, FULL if arguments.full else QUICK)
@@ -58,7 +70,9 @@ def main() -> int:
 
 
 def measure(report: Report, rows: set[str], sizes: Sizes) -> bool:
-    """Measure these rows into the report; tells whether one broke, which keeps no other from being measured."""
+    """Measure these rows into the report; tells whether one broke, which keeps no other from being
+    measured.
+    """
     broken = False
     for names, function in MEASUREMENTS:
         if not rows & set(names):
@@ -71,7 +85,9 @@ def measure(report: Report, rows: set[str], sizes: Sizes) -> bool:
             report.skipped.append({"row": ", ".join(names), "reason": str(skipped)})
         except Exception as error:  # noqa: BLE001  # the others are still worth having; the exit code tells
             traceback.print_exc()
-            report.skipped.append({"row": ", ".join(names), "reason": f"broke with {type(error).__name__}: {error}"})
+            report.skipped.append(
+                {"row": ", ".join(names), "reason": f"broke with {type(error).__name__}: {error}"}
+            )
             broken = True
         report.seconds[", ".join(names)] = round(time.monotonic() - began, 1)
     return broken

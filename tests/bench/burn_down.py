@@ -1,7 +1,7 @@
 """B2: no-op tasks from Created to Succeeded, through real replica processes and a real etcd.
 
-The floor under it is measured in turns with it, so that both meet the same disk. What comes out above its own floor was
-measured on a machine that changed meanwhile, and is not held against the aim.
+The floor under it is measured in turns with it, so that both meet the same disk. What comes out above its own
+floor was measured on a machine that changed meanwhile, and is not held against the aim.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def burn_down(sizes: Sizes) -> list[Figure]:
 
 
 def _figures(sizes: Sizes, replicas: int, recording: Recording) -> list[Figure]:
-    """The aims are those of a leader that has the machine to itself; its followers would share its two cores."""
+    """The aims are those of a leader that has the machine to itself; its followers would share its two
+    cores.
+    """
     with cluster(replicas=replicas) as running:
         burn(running, max(10, sizes.burned // 10), "warm")  # the first one pays for all that is done once
         floors, runs = [], []
@@ -31,12 +33,18 @@ def _figures(sizes: Sizes, replicas: int, recording: Recording) -> list[Figure]:
             floors.append(recording.writes / replay(recording))
             runs.append(burn(running, sizes.burned, f"burn{number}"))
     of = "one replica" if replicas == 1 else f"{replicas} replicas"
-    details = {"writes": [run.writes for run in runs], "revisions": [run.revisions for run in runs], "floors": floors}
+    details = {
+        "writes": [run.writes for run in runs],
+        "revisions": [run.revisions for run in runs],
+        "floors": floors,
+    }
     tasks = [sizes.burned / run.seconds for run in runs]
     cores = [run.cpu_seconds / run.seconds for run in runs]
     rate = (Aim("median", least=TASKS_A_SECOND),) if replicas == 1 else ()
     return [
-        Figure("B2", f"burn-down of {sizes.burned:,} tasks, {of}", "tasks/s", tasks, aims=rate, details=details),
+        Figure(
+            "B2", f"burn-down of {sizes.burned:,} tasks, {of}", "tasks/s", tasks, aims=rate, details=details
+        ),
         _against_floor(of, [run.writes / run.seconds for run in runs], floors, judged=replicas == 1),
         Figure("B2", f"cpu of the leader meanwhile ({of})", "cores", cores),
     ]
@@ -48,4 +56,6 @@ def _against_floor(of: str, keys: list[float], floors: list[float], *, judged: b
     aims = (Aim("ratio", least=0.7),) if judged and believable else ()
     note = "" if believable else UNSTEADY
     what = f"the same, in keys written ({of})"
-    return Figure("B2", what, "keys/s", keys, baseline=base, against="B1 floor, in turns", aims=aims, note=note)
+    return Figure(
+        "B2", what, "keys/s", keys, baseline=base, against="B1 floor, in turns", aims=aims, note=note
+    )

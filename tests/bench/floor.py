@@ -1,10 +1,11 @@
-"""B1: what etcd takes from this client with no controller, which is the limit that the others are held against.
+"""B1: what etcd takes from this client with no controller, which is the limit that the others are held
+against.
 
-A small burn-down is recorded: the transactions that a leader sent, in bytes, with the revision at which each applied, and
-all of etcd's history. Then a fresh etcd is led through the same history, revision by revision: what others wrote is put
-there as it was, without guards and not timed; each of the leader's transactions is sent again, byte for byte, by the same
-gateway client. Its guards hold, since every key it compares was changed at the same revision as then; that each answer
-says "applied", at that very revision, is checked.
+A small burn-down is recorded: the transactions that a leader sent, in bytes, with the revision at which each
+applied, and all of etcd's history. Then a fresh etcd is led through the same history, revision by revision:
+what others wrote is put there as it was, without guards and not timed; each of the leader's transactions is
+sent again, byte for byte, by the same gateway client. Its guards hold, since every key it compares was
+changed at the same revision as then; that each answer says "applied", at that very revision, is checked.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from functools import cache, partial
 from typing import NamedTuple
 
 from controller.engine.null import NullEngine
-from controller.store.base import Committed, Delete, Guard, Meanwhile, Put, Refused, Transaction, Write, nothing
+from controller.store.base import (
+    Committed,
+    Delete,
+    Guard,
+    Meanwhile,
+    Put,
+    Refused,
+    Transaction,
+    Write,
+    nothing,
+)
 from controller.store.etcd import wire
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
@@ -31,7 +42,9 @@ VALUE = b'{"op":"%d","filler":"' + 480 * b"x" + b'"}'
 
 
 class Recording(NamedTuple):
-    """A history from revision 2 on (a fresh etcd is at 1): what each revision wrote, and the bytes of those that are timed."""
+    """A history from revision 2 on (a fresh etcd is at 1): what each revision wrote, and the bytes of
+    those that are timed.
+    """
 
     tasks: int
     revisions: list[tuple[int, tuple[Write, ...]]]
@@ -50,7 +63,9 @@ class _RecordingStore(EtcdStore):
         super().__init__(options, CLOCK)
         self.sent: dict[int, bytes] = {}
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+    def commit(
+        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
+    ) -> Committed | Refused:
         result = super().commit(transaction, deadline=deadline, meanwhile=meanwhile)
         if isinstance(result, Committed) and not result.recovered:
             self.sent[result.revision] = wire.encode_transaction(transaction)
@@ -72,12 +87,20 @@ def record(tasks: int) -> Recording:
             wait_until(lambda: succeeded() >= tasks, "the end of all", timeout=600.0)
         store.close()
         revisions = _history(member.url)
-    of_tasks = {revision for revision, writes in revisions if any(write.key.startswith(KEYS.state("")) for write in writes)}
-    return Recording(tasks, revisions, {revision: data for revision, data in store.sent.items() if revision in of_tasks})
+    of_tasks = {
+        revision
+        for revision, writes in revisions
+        if any(write.key.startswith(KEYS.state("")) for write in writes)
+    }
+    return Recording(
+        tasks, revisions, {revision: data for revision, data in store.sent.items() if revision in of_tasks}
+    )
 
 
 def _succeeded(replica: RunningReplica) -> int:
-    return sum(number for (_, state), number in list(replica.replica._world.counts.items()) if state == "Succeeded")
+    return sum(
+        number for (_, state), number in list(replica.replica._world.counts.items()) if state == "Succeeded"
+    )
 
 
 def _history(url: str) -> list[tuple[int, tuple[Write, ...]]]:
@@ -92,13 +115,21 @@ def _history(url: str) -> list[tuple[int, tuple[Write, ...]]]:
         watch.close()
     grouped = itertools.groupby(events, key=lambda event: event.mod)
     return [
-        (revision, tuple(Put(event.key, event.item.value) if event.item is not None else Delete(event.key) for event in group))
+        (
+            revision,
+            tuple(
+                Put(event.key, event.item.value) if event.item is not None else Delete(event.key)
+                for event in group
+            ),
+        )
         for revision, group in grouped
     ]
 
 
 def replay(recording: Recording) -> float:
-    """Seconds that a fresh etcd takes for the recorded transactions, one after the other; see the module's docstring."""
+    """Seconds that a fresh etcd takes for the recorded transactions, one after the other; see the module's
+    docstring.
+    """
     seconds = 0.0
     with etcd() as member, store_on(member.url) as store:
         for revision, writes in recording.revisions:
@@ -129,24 +160,41 @@ def own_transactions(sizes: Sizes) -> Floor:
     """The floor under the controller's own transactions; measured once a run."""
     recording = record(sizes.recorded)
     seconds = [replay(recording) for _ in range(sizes.repeat)]
-    return Floor(recording, [recording.writes / each for each in seconds], [recording.tasks / each for each in seconds])
+    return Floor(
+        recording, [recording.writes / each for each in seconds], [recording.tasks / each for each in seconds]
+    )
 
 
 def floor(sizes: Sizes) -> list[Figure]:
-    """The same guarded transactions, byte for byte, and puts and transactions of other sizes, with no controller."""
+    """The same guarded transactions, byte for byte, and puts and transactions of other sizes, with no
+    controller.
+    """
     own = own_transactions(sizes)
     transactions = len(own.recording.sent)
     details = {"transactions": transactions, "writes": own.recording.writes, "tasks": own.recording.tasks}
     size = own.recording.writes / transactions
     figures = [
-        Figure("B1", f"floor: the controller's own transactions, {size:.0f} keys each", "keys/s", own.writes, details=details),
+        Figure(
+            "B1",
+            f"floor: the controller's own transactions, {size:.0f} keys each",
+            "keys/s",
+            own.writes,
+            details=details,
+        ),
         Figure("B1", "floor: the same, in tasks from Created to Succeeded", "tasks/s", own.tasks),
     ]
     with etcd() as member, store_on(member.url) as store:
         figures.append(Figure("B1", "put", "puts/s", _rates(sizes, partial(_put, store), 1)))
         for count in OPERATIONS:
             send = partial(_guarded, store, count)
-            figures.append(Figure("B1", f"guarded transaction of {count} operations", "operations/s", _rates(sizes, send, count)))
+            figures.append(
+                Figure(
+                    "B1",
+                    f"guarded transaction of {count} operations",
+                    "operations/s",
+                    _rates(sizes, send, count),
+                )
+            )
     return figures
 
 
@@ -172,5 +220,7 @@ def _put(store: EtcdStore) -> None:
 def _guarded(store: EtcdStore, count: int) -> None:
     """As many compares as puts, of keys that must not exist yet."""
     keys = [KEYS.state(f"floor-{next(_names)}") for _ in range(count)]
-    transaction = Transaction(tuple(Guard(key, 0) for key in keys), tuple(Put(key, VALUE) for key in keys), "floor")
+    transaction = Transaction(
+        tuple(Guard(key, 0) for key in keys), tuple(Put(key, VALUE) for key in keys), "floor"
+    )
     assert isinstance(store.commit(transaction, deadline=CLOCK.boottime() + 30), Committed)

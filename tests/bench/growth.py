@@ -1,4 +1,6 @@
-"""B4: what stored tasks cost: the rate of a burn-down, and a pass, beside ever more tasks that have finished or wait."""
+"""B4: what stored tasks cost: the rate of a burn-down, and a pass, beside ever more tasks that have
+finished or wait.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ FLAT_UP_TO = 100_000
 
 
 def growth(sizes: Sizes) -> list[Figure]:
-    """The rate of a burn-down and the cost of a pass beside stored tasks, half of them finished, half waiting."""
+    """The rate of a burn-down and the cost of a pass beside stored tasks, half of them finished, half
+    waiting.
+    """
     rates: list[Figure] = []
     passes: list[Figure] = []
     for count in sizes.growth:
@@ -44,12 +48,16 @@ def growth(sizes: Sizes) -> list[Figure]:
         base = passes[0].median if passes else None
         aims = (Aim("ratio", most=1.1),) if flat else ()
         what, samples = f"pass of one change, {count:,} tasks stored", pass_microseconds(count, sizes.passes)
-        passes.append(Figure("B4", what, "µs", samples, MEMORY, baseline=base, against=against, aims=aims, tail=True))
+        passes.append(
+            Figure("B4", what, "µs", samples, MEMORY, baseline=base, against=against, aims=aims, tail=True)
+        )
     return [*rates, *passes]
 
 
 def pass_microseconds(count: int, times: int) -> list[float]:
-    """One change of one task, planned, committed (to memory) and performed: an end and the admission that it allows."""
+    """One change of one task, planned, committed (to memory) and performed: an end and the admission that
+    it allows.
+    """
     store = MemoryStore(CLOCK)
     _fill(store, count, times + 1)
     store.grant(1, 3600, deadline=CLOCK.boottime() + 5)
@@ -58,14 +66,17 @@ def pass_microseconds(count: int, times: int) -> list[float]:
     snapshot = store.load(KEYS.prefix, deadline=CLOCK.boottime() + 600)
     world.load(changes_of(KEYS, snapshot.items), snapshot.revision)
     world.discard_dirty()
-    planner = Planner(world, Term(leadership.revision, current_epoch(world) or 1, "bench", KEYS.cluster), DEFAULT_LIMITS)
+    planner = Planner(
+        world, Term(leadership.revision, current_epoch(world) or 1, "bench", KEYS.cluster), DEFAULT_LIMITS
+    )
     lock, performed = threading.RLock(), list[Effect]()
     reconciler = Reconciler(world, planner, leadership, store, KEYS, CLOCK, performed.append, lambda: lock)
     reconciler.handle(Listed(1, [], CLOCK.now()))
     _settle(reconciler)
     samples = []
     for _ in range(times):
-        (start,) = (effect for effect in performed if isinstance(effect, Start))  # each end has led to one admission
+        # each end has led to one admission
+        (start,) = (effect for effect in performed if isinstance(effect, Start))
         performed.clear()
         attempt = Observation(attempt=start.attempt, phase=Phase.RUNNING)
         reconciler.handle(Started(1, start, attempt))
@@ -85,7 +96,10 @@ def _settle(reconciler: Reconciler) -> None:
 
 def _fill(store: MemoryStore, count: int, waiting: int) -> None:
     """The stock, and in another pool as many waiting tasks as passes can admit, one at a time."""
-    pools = ({"name": "stock", "capacity": {"cpu": 1000}, "paused": True}, {"name": "default", "capacity": {"cpu": 1}})
+    pools = (
+        {"name": "stock", "capacity": {"cpu": 1000}, "paused": True},
+        {"name": "default", "capacity": {"cpu": 1}},
+    )
     records = [(KEYS.pool(pool["name"]), codec.encode_pool(parse_pool(pool), "bench")) for pool in pools]
     for number in range(waiting):
         spec = parse_spec({"id": f"pass-{number}", "command": ["true"], "resources": {"cpu": 1}})
@@ -98,6 +112,8 @@ def _fill(store: MemoryStore, count: int, waiting: int) -> None:
 
 def _lead(store: MemoryStore) -> Leadership:
     writes = (Put(KEYS.leader, b"{}", 1), Put(KEYS.epoch, codec.encode({"epoch": 1})))
-    result = store.commit(Transaction((Guard(KEYS.leader, 0),), writes, "bench"), deadline=CLOCK.boottime() + 5)
+    result = store.commit(
+        Transaction((Guard(KEYS.leader, 0),), writes, "bench"), deadline=CLOCK.boottime() + 5
+    )
     assert isinstance(result, Committed)
     return Leadership(result.revision, 1, 1, float("inf"), CLOCK)

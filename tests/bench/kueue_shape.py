@@ -1,15 +1,19 @@
-"""B3: the load of Kueue's own baseline test, with a pool for each of its cohorts: without borrowing, reclaim or preemption.
+"""B3: the load of Kueue's own baseline test, with a pool for each of its cohorts: without borrowing, reclaim
+or preemption.
 
-The shape is that of https://github.com/kubernetes-sigs/kueue/blob/main/test/performance/scheduler/configs/baseline/generator.yaml:
-5 cohorts of 6 queues with a quota of 20 each, of which a queue may borrow 100, so all of its cohort's 120. For each queue 350
-small (1 unit, 200 ms), 100 medium (5 units, 500 ms) and 50 large ones (20 units, 1000 ms), of priorities 50, 100 and 200,
-created every 100, 500 and 1200 ms. Kueue's results are the averages of five runs that its range specification tells:
-351,116 ms for 15,000 workloads, and the mean times to admission below. Unlike Kueue, Tally has no quota for a queue within a
-pool, borrows and reclaims nothing, and preempts nothing: it has less to decide, and the figures beside are no comparison of equals.
+The shape is that of
+https://github.com/kubernetes-sigs/kueue/blob/main/test/performance/scheduler/configs/baseline/generator.yaml:
+5 cohorts of 6 queues with a quota of 20 each, of which a queue may borrow 100, so all of its cohort's 120.
+For each queue 350 small (1 unit, 200 ms), 100 medium (5 units, 500 ms) and 50 large ones (20 units, 1000 ms),
+of priorities 50, 100 and 200, created every 100, 500 and 1200 ms. Kueue's results are the averages of five
+runs that its range specification tells: 351,116 ms for 15,000 workloads, and the mean times to admission
+below. Unlike Kueue, Tally has no quota for a queue within a pool, borrows and reclaims nothing, and preempts
+nothing: it has less to decide, and the figures beside are no comparison of equals.
 
-The quota sets a limit that no scheduler passes: 6 × (350 × 1 × 0.2 + 100 × 5 × 0.5 + 50 × 20 × 1.0) = 7,920 unit-seconds for
-120 units are 66 s, so 15,000 tasks in 66 s, 227 a second; the creation takes 60 s. Hence the second measurement: the same
-tasks, all submitted before, with run times of a twentieth, shows what Tally itself can do.
+The quota sets a limit that no scheduler passes: 6 × (350 × 1 × 0.2 + 100 × 5 × 0.5 + 50 × 20 × 1.0) = 7,920
+unit-seconds for 120 units are 66 s, so 15,000 tasks in 66 s, 227 a second; the creation takes 60 s. Hence the
+second measurement: the same tasks, all submitted before, with run times of a twentieth, shows what Tally
+itself can do.
 """
 
 from __future__ import annotations
@@ -68,16 +72,24 @@ def kueue_shape(sizes: Sizes) -> list[Figure]:
         memory = resident_bytes(running.replicas[0]) / 1e6
     bound = limit(sizes.shape_divisor, 1)
     note = (
-        f"the quota and the run times allow {bound:.0f} tasks/s at most, in whatever order; the load is that of Kueue's baseline, "
-        "but Tally has no queues within a pool, and so neither borrows, reclaims nor preempts"
+        f"the quota and the run times allow {bound:.0f} tasks/s at most, in whatever order; the load is that"
+        " of Kueue's baseline, but Tally has no queues within a pool, and so neither borrows, reclaims nor"
+        " preempts"
     )
     figures = [
         Figure(
-            "B3", f"{total:,} tasks in the sizes and at the pace of Kueue's baseline", "tasks/s", [total / seconds], baseline=bound,
-            against="the quota's limit", aims=(Aim("ratio", least=0.85),), note=note,
+            "B3",
+            f"{total:,} tasks in the sizes and at the pace of Kueue's baseline",
+            "tasks/s",
+            [total / seconds],
+            baseline=bound,
+            against="the quota's limit",
+            aims=(Aim("ratio", least=0.85),),
+            note=note,
         )
-    ]  # fmt: skip
-    whole = sizes.shape_divisor == 1  # how long tasks wait grows with their number: fewer are not to be compared
+    ]
+    # how long tasks wait grows with their number: fewer are not to be compared
+    whole = sizes.shape_divisor == 1
 
     def beside(value: float) -> dict[str, Any]:
         return {"baseline": value, "against": "Kueue's"} if whole else {}
@@ -85,7 +97,9 @@ def kueue_shape(sizes: Sizes) -> list[Figure]:
     for each in CLASSES:
         waits = [_wait_seconds(view) for view in views if view.id.startswith(each.name)]
         mean, what = [statistics.fmean(waits)], f"mean time to admission, {each.name}"
-        figures.append(Figure("B3", what, "s", mean, **beside(each.kueue_seconds), details={"tasks": len(waits)}))
+        figures.append(
+            Figure("B3", what, "s", mean, **beside(each.kueue_seconds), details={"tasks": len(waits)})
+        )
     figures.append(Figure("B3", "cpu of the leader meanwhile", "cores", [cores], **beside(KUEUE_CORES)))
     figures.append(Figure("B3", "memory of the leader at the end", "MB", [memory], **beside(KUEUE_MEGABYTES)))
     with cluster() as running:
@@ -93,12 +107,18 @@ def kueue_shape(sizes: Sizes) -> list[Figure]:
     what = f"the same tasks, waiting from the start, run times ÷ {QUICKENED}"
     bound = limit(sizes.shape_divisor, QUICKENED)
     aims = (Aim("median", least=300.0),)
-    figures.append(Figure("B3", what, "tasks/s", [total / seconds], baseline=bound, against="the quota's limit", aims=aims))
+    figures.append(
+        Figure(
+            "B3", what, "tasks/s", [total / seconds], baseline=bound, against="the quota's limit", aims=aims
+        )
+    )
     return figures
 
 
 def _run(running: LocalCluster, divisor: int, quickened: int = 0) -> tuple[list[TaskView], float, float]:
-    """All tasks, the seconds from the first creation to the last end, and the cores that the leader used meanwhile."""
+    """All tasks, the seconds from the first creation to the last end, and the cores that the leader used
+    meanwhile.
+    """
     leader, count = running.replicas[0], COHORTS * QUEUES * sum(each.count // divisor for each in CLASSES)
     with running.client() as client:
         _apply_pools(client, paused=bool(quickened))
@@ -141,7 +161,9 @@ def _schedule(divisor: int, quickened: int) -> Iterator[tuple[float, dict[str, o
     yield from heapq.merge(*streams, key=lambda entry: entry[0])
 
 
-def _stream(each: Class, cohort: int, queue: int, count: int, quickened: int) -> Iterator[tuple[float, dict[str, object]]]:
+def _stream(
+    each: Class, cohort: int, queue: int, count: int, quickened: int
+) -> Iterator[tuple[float, dict[str, object]]]:
     for number in range(count):
         yield (
             number * each.interval_seconds,
@@ -163,7 +185,9 @@ def _pools() -> list[str]:
 
 def _apply_pools(client: Client, *, paused: bool = False) -> None:
     for pool in _pools():
-        client.apply_pool({"name": pool, "capacity": {"cpu": QUEUES * QUOTA}, "policy": "backfill", "paused": paused})
+        client.apply_pool(
+            {"name": pool, "capacity": {"cpu": QUEUES * QUOTA}, "policy": "backfill", "paused": paused}
+        )
 
 
 def _wait_seconds(view: TaskView) -> float:

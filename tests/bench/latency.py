@@ -1,7 +1,9 @@
-"""B8: one task at a time on an idle system: from the submission to running and to finished, beyond what the engine takes.
+"""B8: one task at a time on an idle system: from the submission to running and to finished, beyond what the
+engine takes.
 
-The engine's own time is measured in between, with no controller: from `start` to the observations of its watch. What is shown is
-each latency less the engine's median, so that the engine's own spread counts against Tally. Both run `sleep 0.05`.
+The engine's own time is measured in between, with no controller: from `start` to the observations of its
+watch. What is shown is each latency less the engine's median, so that the engine's own spread counts against
+Tally. Both run `sleep 0.05`.
 """
 
 from __future__ import annotations
@@ -50,15 +52,21 @@ def latency(sizes: Sizes) -> list[Figure]:
             Figure("B8", f"engine alone: start to {what}", "ms", own, MEMORY, tail=True),
             Figure("B8", f"submit to {what}", "ms", through, tail=True),
             Figure(
-                "B8", f"submit to {what}, beyond the engine's median", "ms", [each - base for each in through],
-                aims=(Aim("median", most=_P50_MS), Aim("p99", most=_P99_MS)), tail=True,
+                "B8",
+                f"submit to {what}, beyond the engine's median",
+                "ms",
+                [each - base for each in through],
+                aims=(Aim("median", most=_P50_MS), Aim("p99", most=_P99_MS)),
+                tail=True,
             ),
-        ]  # fmt: skip
+        ]
     return figures
 
 
 def _by_turns(count: int) -> tuple[list[Latency], list[Latency]]:
-    """The engine alone and the whole way, in turns, so that both meet the same machine; the first turn is not counted."""
+    """The engine alone and the whole way, in turns, so that both meet the same machine; the first turn is
+    not counted.
+    """
     alone, through, pause = [], [], threading.Event()
     with (
         disk() as folder,
@@ -87,7 +95,9 @@ class EngineAlone:
         self._pool = parse_pool({"name": "default", "capacity": {"cpu": 1000}})
         self._seen = Seen()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._engine.watch, args=(self._sink, self._stop), name="bench-engine", daemon=True)
+        self._thread = threading.Thread(
+            target=self._engine.watch, args=(self._sink, self._stop), name="bench-engine", daemon=True
+        )
         self._thread.start()
 
     def _sink(self, observation: Observation) -> None:
@@ -99,7 +109,9 @@ class EngineAlone:
         spec = parse_spec({"id": name, "command": COMMAND, "resources": {"cpu": 1}})
         environment = fencing_environment(attempt, 1, spec.env)
         began = CLOCK.boottime()
-        launch = Launch(attempt=attempt, cluster=KEYS.cluster, term=1, spec=spec, pool=self._pool, environment=environment)
+        launch = Launch(
+            attempt=attempt, cluster=KEYS.cluster, term=1, spec=spec, pool=self._pool, environment=environment
+        )
         self._sink(self._engine.start(launch))
         return self._seen.wait(name, (Phase.RUNNING, Phase.SUCCEEDED), (Phase.SUCCEEDED,), began)
 
@@ -124,14 +136,20 @@ class Seen:
             self._at.setdefault((task_id, state), at)
             self._changed.notify_all()
 
-    def wait(self, task_id: str, running: tuple[object, ...], ended: tuple[object, ...], began: float) -> Latency:
+    def wait(
+        self, task_id: str, running: tuple[object, ...], ended: tuple[object, ...], began: float
+    ) -> Latency:
         """Wait until it has ended; milliseconds since `began` until each."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._first(task_id, ended), timeout=60.0), f"{task_id} does not end"
+            assert self._changed.wait_for(lambda: self._first(task_id, ended), timeout=60.0), (
+                f"{task_id} does not end"
+            )
             return Latency(*(1000 * (self._first(task_id, states) - began) for states in (running, ended)))
 
     def _first(self, task_id: str, states: tuple[object, ...]) -> float:
-        return min((self._at[task_id, state] for state in states if (task_id, state) in self._at), default=0.0)
+        return min(
+            (self._at[task_id, state] for state in states if (task_id, state) in self._at), default=0.0
+        )
 
 
 class StateWatch:

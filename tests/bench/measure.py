@@ -1,4 +1,6 @@
-"""A measured figure: raw samples, the few numbers that say enough about them, and what they are held against."""
+"""A measured figure: raw samples, the few numbers that say enough about them, and what they are held
+against.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def quantile(samples: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `baseline` is what the ratio is to, named by `against`; `tail` shows p99 and maximum instead of
+    """One line of the table.
+
+    `baseline` is what the ratio is to, named by `against`; `tail` shows p99 and maximum instead of
     the spread. All samples are in `unit`."""
 
     row: str
@@ -82,17 +86,33 @@ class Figure:
         if len(self.samples) < 2:
             return "one run"
         if self.tail:
-            return f"p99 {short(quantile(self.samples, 0.99))}, max {short(max(self.samples))} of {len(self.samples):,}"
+            return (
+                f"p99 {short(quantile(self.samples, 0.99))}, max {short(max(self.samples))} of"
+                f" {len(self.samples):,}"
+            )
         return f"{short(min(self.samples))} – {short(max(self.samples))} of {len(self.samples):,}"
 
     def to_json(self) -> dict[str, Any]:
         """All of it, with what follows from the samples beside them."""
         return {
-            "row": self.row, "what": self.what, "unit": self.unit, "durability": self.on, "median": self.median,
-            "p50": quantile(self.samples, 0.5), "p99": quantile(self.samples, 0.99), "min": min(self.samples),
-            "max": max(self.samples), "ratio": self.ratio, "against": self.against, "aims": [str(aim) for aim in self.aims],
-            "met": self.met(), "note": self.note, "cells": self.cells(), "details": self.details, "samples": self.samples,
-        }  # fmt: skip
+            "row": self.row,
+            "what": self.what,
+            "unit": self.unit,
+            "durability": self.on,
+            "median": self.median,
+            "p50": quantile(self.samples, 0.5),
+            "p99": quantile(self.samples, 0.99),
+            "min": min(self.samples),
+            "max": max(self.samples),
+            "ratio": self.ratio,
+            "against": self.against,
+            "aims": [str(aim) for aim in self.aims],
+            "met": self.met(),
+            "note": self.note,
+            "cells": self.cells(),
+            "details": self.details,
+            "samples": self.samples,
+        }
 
 
 def short(value: float) -> str:

@@ -1,4 +1,6 @@
-"""celery on Redis: `python peer_celery.py URL COUNT KILLED_AMONG`, in the peers' virtual environment; see `peer_driver`."""
+"""celery on Redis: `python peer_celery.py URL COUNT KILLED_AMONG`, in the peers' virtual environment; see
+`peer_driver`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,18 @@ def main(url: str, count: int, killed_among: int) -> None:
     app.conf.update(broker_url=url, result_backend=url)
     database = redis.Redis.from_url(url)
     options = {URL: url, "PYTHONPATH": str(HERE)}
-    command = [sys.executable, "-m", "celery", "-A", "peer_celery", "worker", "--concurrency", PROCESSES, "--loglevel", "ERROR"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "peer_celery",
+        "worker",
+        "--concurrency",
+        PROCESSES,
+        "--loglevel",
+        "ERROR",
+    ]
     start = partial(Workers, command, 1, **options)
 
     def submit(number: int) -> None:

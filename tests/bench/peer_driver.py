@@ -1,4 +1,5 @@
-"""What the drivers of the peers share: workers as processes that can be killed, and the count of ends over time.
+"""What the drivers of the peers share: workers as processes that can be killed, and the count of ends over
+time.
 
 Runs in the peers' virtual environment, beside this file and without Tally.
 """
@@ -23,11 +24,15 @@ class Workers:
     def __init__(self, command: list[str], count: int, **environment: str) -> None:
         self._processes = [
             subprocess.Popen(
-                command, env={**os.environ, **environment}, start_new_session=True, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                command,
+                env={**os.environ, **environment},
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             for _ in range(count)
-        ]  # fmt: skip
+        ]
 
     def kill(self) -> None:
         """SIGKILL to all of them and their children."""

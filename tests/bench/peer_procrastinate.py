@@ -1,4 +1,6 @@
-"""procrastinate on PostgreSQL: `python peer_procrastinate.py URL COUNT KILLED_AMONG`, in the peers' virtual environment."""
+"""procrastinate on PostgreSQL: `python peer_procrastinate.py URL COUNT KILLED_AMONG`, in the peers'
+virtual environment.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,16 @@ def main(url: str, count: int, killed_among: int) -> None:
     """Submit, burn down, then kill."""
     database = psycopg.connect(url, autocommit=True)
     options = {URL: url, "PYTHONPATH": str(HERE)}
-    command = [sys.executable, "-m", "procrastinate", "--app", "peer_procrastinate.app", "worker", "--concurrency", CONCURRENCY]
+    command = [
+        sys.executable,
+        "-m",
+        "procrastinate",
+        "--app",
+        "peer_procrastinate.app",
+        "worker",
+        "--concurrency",
+        CONCURRENCY,
+    ]
     start = partial(Workers, command, PROCESSES, **options)
     with app.replace_connector(procrastinate.SyncPsycopgConnector(conninfo=url)) as own, own.open():
         own.schema_manager.apply_schema()
@@ -39,7 +50,9 @@ def main(url: str, count: int, killed_among: int) -> None:
             own.configure_task("nothing").batch_defer(*({} for _ in range(number)))
 
         def ended() -> int:
-            row = database.execute("SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'").fetchone()
+            row = database.execute(
+                "SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'"
+            ).fetchone()
             return int(row[0]) if row else 0
 
         submit(count)

@@ -1,12 +1,15 @@
-"""What users would take instead, on the same machine in the same run: procrastinate on PostgreSQL, and celery on Redis.
+"""What users would take instead, on the same machine in the same run: procrastinate on PostgreSQL, and celery
+on Redis.
 
-Both have their own servers here, with fsync on each commit (PostgreSQL's defaults; Redis with `appendfsync always`), and two
-worker processes. All no-op tasks wait before the workers start; the rate is from the first end that is seen to the last. Then
-the workers are killed with SIGKILL amid a thousand tasks and started anew: what has not ended once nothing moves for a
-while, was left behind. celery acknowledges late here, which loses least; both are as installed otherwise.
+Both have their own servers here, with fsync on each commit (PostgreSQL's defaults; Redis with `appendfsync
+always`), and two worker processes. All no-op tasks wait before the workers start; the rate is from the first
+end that is seen to the last. Then the workers are killed with SIGKILL amid a thousand tasks and started anew:
+what has not ended once nothing moves for a while, was left behind. celery acknowledges late here, which loses
+least; both are as installed otherwise.
 
-Their packages go into a virtual environment of their own in the benchmarks' folder. redis-server is taken from PATH, or unpacked
-from Debian's packages into that folder; PostgreSQL from PATH or Debian's place for it. What cannot be had is skipped.
+Their packages go into a virtual environment of their own in the benchmarks' folder. redis-server is taken
+from PATH, or unpacked from Debian's packages into that folder; PostgreSQL from PATH or Debian's place for it.
+What cannot be had is skipped.
 """
 
 from __future__ import annotations
@@ -39,13 +42,18 @@ Server = Callable[[Path], Any]  # a context manager that gives the server's URL
 
 
 def peers(sizes: Sizes) -> list[Figure]:
-    """procrastinate on PostgreSQL and celery on Redis: the same number of no-op tasks, and what killed workers leave."""
+    """procrastinate on PostgreSQL and celery on Redis: the same number of no-op tasks, and what killed
+    workers leave.
+    """
     if not sizes.peers:
         raise Skipped("other systems run beside it in `make bench-full` alone")
     python = _environment()
     with cluster() as running:
         burn(running, max(10, sizes.peers // 10), "warm")
-        own = [sizes.peers / burn(running, sizes.peers, f"peer{number}").seconds for number in range(sizes.repeat)]
+        own = [
+            sizes.peers / burn(running, sizes.peers, f"peer{number}").seconds
+            for number in range(sizes.repeat)
+        ]
     figures = [Figure("PEERS", f"Tally: burn-down of {sizes.peers:,} no-op tasks", "tasks/s", own)]
     servers: tuple[tuple[str, str, str, Server], ...] = (
         ("procrastinate", "peer_procrastinate", "PostgreSQL, fsync=on, synchronous_commit=on", _postgresql),
@@ -83,7 +91,9 @@ def _environment() -> Path:
 
 def _call(command: list[str], **options: Any) -> None:
     try:
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=INSTALL_SECONDS, **options)
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=INSTALL_SECONDS, **options
+        )
     except (OSError, subprocess.SubprocessError) as error:
         why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         raise Skipped(f"`{' '.join(command[:4])} …` failed: {why[-1] if why else error}") from error
@@ -92,8 +102,16 @@ def _call(command: list[str], **options: Any) -> None:
 def _drive(python: Path, driver: str, server: Server, count: int) -> dict[str, Any]:
     """Run a driver against a fresh server: its rate, and what killed workers left behind."""
     with disk() as folder, server(folder) as url:
-        command = [str(python), str(ROOT / "tests" / "bench" / f"{driver}.py"), url, str(count), str(KILLED_AMONG)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+        command = [
+            str(python),
+            str(ROOT / "tests" / "bench" / f"{driver}.py"),
+            url,
+            str(count),
+            str(KILLED_AMONG),
+        ]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+        ) as process:
             try:
                 told, errors = process.communicate(timeout=DRIVE_SECONDS)
             finally:
@@ -105,8 +123,12 @@ def _drive(python: Path, driver: str, server: Server, count: int) -> dict[str, A
 
 @contextmanager
 def _served(command: list[str], ready: list[str], what: str, **options: Any) -> Iterator[None]:
-    """A server in the foreground, until the block ends; `ready` is the command that succeeds once it answers."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    """A server in the foreground, until the block ends; `ready` is the command that succeeds once it
+    answers.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+    )
 
     def answers() -> bool:
         if process.poll() is not None:
@@ -127,7 +149,9 @@ def _served(command: list[str], ready: list[str], what: str, **options: Any) -> 
 
 @contextmanager
 def _postgresql(folder: Path) -> Iterator[str]:
-    """A PostgreSQL of its own with its default durability; as another user when we are root, whom it refuses."""
+    """A PostgreSQL of its own with its default durability; as another user when we are root, whom it
+    refuses.
+    """
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     if found := shutil.which("postgres"):
         places.insert(0, Path(found).resolve().parent)
@@ -135,15 +159,33 @@ def _postgresql(folder: Path) -> Iterator[str]:
     place = next((each for each in places if all((each / program).exists() for program in programs)), None)
     if place is None:
         raise Skipped("PostgreSQL is not installed (Debian: postgresql)")
-    user = {"user": "postgres" if _is_user("postgres") else "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
+    user = (
+        {"user": "postgres" if _is_user("postgres") else "nobody", "extra_groups": []}
+        if os.geteuid() == 0
+        else {}
+    )
     data = folder / "postgresql"
     data.mkdir()
     if user:
         folder.chmod(0o755)
         shutil.chown(data, user["user"])
-    _call([str(place / "initdb"), "-D", str(data), "-A", "trust", "-U", "bench", "--no-instructions"], cwd=data, **user)
+    _call(
+        [str(place / "initdb"), "-D", str(data), "-A", "trust", "-U", "bench", "--no-instructions"],
+        cwd=data,
+        **user,
+    )
     (port,) = free_ports(1)
-    command = [str(place / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-c", "listen_addresses=127.0.0.1"]
+    command = [
+        str(place / "postgres"),
+        "-D",
+        str(data),
+        "-p",
+        str(port),
+        "-k",
+        str(data),
+        "-c",
+        "listen_addresses=127.0.0.1",
+    ]
     ready = [str(place / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
     with _served(command, ready, "PostgreSQL", cwd=data, **user):
         yield f"postgresql://bench@127.0.0.1:{port}/postgres"

@@ -1,7 +1,9 @@
-"""`python -m tests.bench.pod_server KUBECONFIG SCALE`: a fake cluster in a process of its own, that writes pods when told.
+"""`python -m tests.bench.pod_server KUBECONFIG SCALE`: a fake cluster in a process of its own, that writes
+pods when told.
 
-Says "ready" once it serves. "events PODS EVENTS" on standard input: the pods bench-0 … get so many writes each, turn by turn,
-made inside the server, so that only the watch goes over HTTP; says "written" then. Ends with its standard input.
+Says "ready" once it serves. "events PODS EVENTS" on standard input: the pods bench-0 … get so many writes
+each, turn by turn, made inside the server, so that only the watch goes over HTTP; says "written" then. Ends
+with its standard input.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """B11: the Kubernetes engine over real HTTP, against a fake cluster in a process of its own.
 
-CPU is this process's alone: what the engine costs its controller. The server is Python too, and slower than what it serves;
-so rates are told for each core of CPU that the engine used, beside what was reached in this run.
+CPU is this process's alone: what the engine costs its controller. The server is Python too, and slower than
+what it serves; so rates are told for each core of CPU that the engine used, beside what was reached in this
+run.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Cost(NamedTuple):
 
 
 def pods(sizes: Sizes) -> list[Figure]:
-    """The Kubernetes engine over HTTP: creations, whole lives of pods, and a watch of many; and its decoding alone."""
+    """The Kubernetes engine over HTTP: creations, whole lives of pods, and a watch of many; and its
+    decoding alone.
+    """
     with disk() as folder, _server(folder) as server, closing(_engine(folder)) as engine:
         created = _created(engine, sizes.pods)
     with disk() as folder, _server(folder) as server, closing(_engine(folder)) as engine:
@@ -59,7 +62,10 @@ def pods(sizes: Sizes) -> list[Figure]:
         watched = _watched(engine, server, sizes.watched_pods)
     qps = Settings.__dataclass_fields__["kube_qps"].default
     aims = (Aim("median", least=qps),)
-    note = f"the rate limiter allows {qps:g} calls a second: an engine that does more on one core is limited by it, not by CPU"
+    note = (
+        f"the rate limiter allows {qps:g} calls a second: an engine that does more on one core is limited by"
+        " it, not by CPU"
+    )
     events = sizes.watched_pods * EVENTS
     return [
         Figure(
@@ -71,8 +77,16 @@ def pods(sizes: Sizes) -> list[Figure]:
             aims=aims,
             note=note,
         ),
-        Figure("B11", "the same, as reached beside this server", "pods/s", [sizes.pods / created.seconds], HTTP),
-        Figure("B11", "cpu of a pod's life: create, its events, delete, finalizer", "ms", [1000 * lived.cpu / sizes.pods], HTTP),
+        Figure(
+            "B11", "the same, as reached beside this server", "pods/s", [sizes.pods / created.seconds], HTTP
+        ),
+        Figure(
+            "B11",
+            "cpu of a pod's life: create, its events, delete, finalizer",
+            "ms",
+            [1000 * lived.cpu / sizes.pods],
+            HTTP,
+        ),
         Figure(
             "B11",
             f"watch of {sizes.watched_pods:,} pods × {EVENTS} events, for each core used",
@@ -80,7 +94,9 @@ def pods(sizes: Sizes) -> list[Figure]:
             [events / watched.cpu],
             HTTP,
         ),
-        Figure("B11", "the same, as reached beside this server", "events/s", [events / watched.seconds], HTTP),
+        Figure(
+            "B11", "the same, as reached beside this server", "events/s", [events / watched.seconds], HTTP
+        ),
         *_decoding(sizes),
     ]
 
@@ -89,7 +105,9 @@ def pods(sizes: Sizes) -> list[Figure]:
 def _server(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A fake cluster; see `pod_server`."""
     command = [sys.executable, "-m", "tests.bench.pod_server", str(folder / "kubeconfig"), str(SCALE)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             _expect(process, "ready")
             yield process
@@ -112,7 +130,9 @@ def _engine(folder: Path) -> KubernetesEngine:
 
 def _launch(number: int) -> Launch:
     attempt = AttemptId(f"bench-{number}", 1)
-    spec = parse_spec({"id": attempt.task_id, "image": "busybox:1", "command": ["true"], "resources": {"cpu": "10m"}})
+    spec = parse_spec(
+        {"id": attempt.task_id, "image": "busybox:1", "command": ["true"], "resources": {"cpu": "10m"}}
+    )
     pool = parse_pool({"name": "default", "capacity": {"cpu": 1000}})
     environment = fencing_environment(attempt, 1, spec.env)
     return Launch(attempt=attempt, cluster="bench", term=1, spec=spec, pool=pool, environment=environment)
@@ -150,7 +170,10 @@ def _watching(engine: KubernetesEngine, sink: Callable[[Observation], None]) -> 
 
 
 def _lived(engine: KubernetesEngine, count: int) -> Cost:
-    """Created, watched until its end, and forgotten: deleted, let go of, and seen to be gone. As a leader does it."""
+    """Created, watched until its end, and forgotten: deleted, let go of, and seen to be gone.
+
+    As a leader does it.
+    """
     ended, gone, told = set[AttemptId](), set[AttemptId](), threading.Event()
     warm = _launch(count)
 
@@ -192,7 +215,9 @@ def _watched(engine: KubernetesEngine, server: subprocess.Popen[str], count: int
         with _measured() as cost:
             server.stdin.write(f"events {count} {EVENTS}\n")
             server.stdin.flush()
-            wait_until(lambda: seen["all"] - settled >= count * EVENTS, "all events", timeout=WAIT_SECONDS, poll=0.05)
+            wait_until(
+                lambda: seen["all"] - settled >= count * EVENTS, "all events", timeout=WAIT_SECONDS, poll=0.05
+            )
         _expect(server, "written")
     return Cost(*cost)
 
@@ -210,19 +235,32 @@ def _quiet(seen: Counter[str]) -> int:
 
 
 def _decoding(sizes: Sizes) -> list[Figure]:
-    """The same bytes of recorded events, in one thread: decoded and judged by Tally, and decoded into the client's models."""
+    """The same bytes of recorded events, in one thread: decoded and judged by Tally, and decoded into the
+    client's models.
+    """
     life = [event["object"] for event in load("succeeded").events if event["type"] != "BOOKMARK"]
     lines = [
-        json.dumps({"type": "MODIFIED" if turn else "ADDED", "object": recorded(life[min(turn, len(life) - 1)], number)}).encode()
+        json.dumps(
+            {
+                "type": "MODIFIED" if turn else "ADDED",
+                "object": recorded(life[min(turn, len(life) - 1)], number),
+            }
+        ).encode()
         for turn in range(EVENTS)
         for number in range(sizes.watched_pods)
     ]
-    theirs = [1e6 / _microseconds(_with_client, lines[:: max(1, len(lines) // sizes.decoded)]) for _ in range(sizes.repeat)]
+    theirs = [
+        1e6 / _microseconds(_with_client, lines[:: max(1, len(lines) // sizes.decoded)])
+        for _ in range(sizes.repeat)
+    ]
     ours = [1e6 / _microseconds(_with_tally, lines) for _ in range(sizes.repeat)]
     what, on = "recorded events decoded on one core", "none: bytes in memory"
     base = Figure("B11", f"{what}: the official client's models", "events/s", theirs, on)
     aims = (Aim("ratio", least=5.0),)
-    return [base, Figure("B11", f"{what}: Tally, judged too", "events/s", ours, on, base.median, "the client's", aims)]
+    return [
+        base,
+        Figure("B11", f"{what}: Tally, judged too", "events/s", ours, on, base.median, "the client's", aims),
+    ]
 
 
 def _with_tally(line: bytes) -> None:

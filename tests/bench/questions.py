@@ -1,7 +1,8 @@
-"""`python -m tests.bench.questions URL`: asks a replica, one question after the other over one connection, in a process of its own.
+"""`python -m tests.bench.questions URL`: asks a replica, one question after the other over one connection, in
+a process of its own.
 
-Says "ready" once each kind was asked, goes on until a line comes on standard input, and then prints as JSON how many
-milliseconds each answer took, by kind.
+Says "ready" once each kind was asked, goes on until a line comes on standard input, and then prints as JSON
+how many milliseconds each answer took, by kind.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def main(url: str) -> None:
     parts = urlsplit(url)
     connection = HTTPConnection(str(parts.hostname), parts.port, timeout=30)
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), name="bench-end", daemon=True).start()
+    threading.Thread(
+        target=lambda: (sys.stdin.readline(), ended.set()), name="bench-end", daemon=True
+    ).start()
     for path in KINDS.values():
         _ask(connection, path)
     print("ready", flush=True)

@@ -1,9 +1,11 @@
-"""B9: a follower that answers questions and feeds 200 streams, while its leader burns tasks down beside a stock of others.
+"""B9: a follower that answers questions and feeds 200 streams, while its leader burns tasks down beside a
+stock of others.
 
-Questions go one by one, a hundredth of a second apart, in turns of kinds. The lag is taken for each revision, on every tenth
-stream: from the moment that a watch of etcd delivers the revision here, until the stream's reader has all of it. That watch
-goes on in the runs without readers too. Who asks and who reads are processes of their own, but on the same cores as etcd, the
-leader and the follower, so that a part of what they cost the leader is not the follower's doing.
+Questions go one by one, a hundredth of a second apart, in turns of kinds. The lag is taken for each revision,
+on every tenth stream: from the moment that a watch of etcd delivers the revision here, until the stream's
+reader has all of it. That watch goes on in the runs without readers too. Who asks and who reads are processes
+of their own, but on the same cores as etcd, the leader and the follower, so that a part of what they cost the
+leader is not the follower's doing.
 """
 
 from __future__ import annotations
@@ -52,32 +54,64 @@ def _reads(sizes: Sizes, stored: int) -> list[Figure]:
     alone, under, seen = [], [], Seen()
     with cluster(replicas=2, stock=stored) as running:
         burn(running, max(10, sizes.read_burned // 10), "warm")
-        with store_on(running.endpoint) as store, closing(Revisions(store)) as revisions:  # in both, since it costs them too
+        # in both, since it costs them too
+        with store_on(running.endpoint) as store, closing(Revisions(store)) as revisions:
             for number in range(sizes.repeat):
                 alone.append(sizes.read_burned / burn(running, sizes.read_burned, f"alone{number}").seconds)
                 with _watched(running, sizes.readers, revisions, seen):
-                    under.append(sizes.read_burned / burn(running, sizes.read_burned, f"read{number}").seconds)
+                    under.append(
+                        sizes.read_burned / burn(running, sizes.read_burned, f"read{number}").seconds
+                    )
     base = Figure("", "", "", alone).median
     return [
         *(
-            Figure("B9", f"{kind} from a follower, {beside}", "ms", samples, MEMORY, aims=(Aim("p99", most=_P99_MS),), tail=True)
+            Figure(
+                "B9",
+                f"{kind} from a follower, {beside}",
+                "ms",
+                samples,
+                MEMORY,
+                aims=(Aim("p99", most=_P99_MS),),
+                tail=True,
+            )
             for kind, samples in seen.milliseconds.items()
         ),
         Figure(
-            "B9", f"streams served, of {sizes.readers} asked for", "streams", seen.served, MEMORY,
-            aims=(Aim("median", least=float(sizes.readers)),), details={"refused": seen.refused},
+            "B9",
+            f"streams served, of {sizes.readers} asked for",
+            "streams",
+            seen.served,
+            MEMORY,
+            aims=(Aim("median", least=float(sizes.readers)),),
+            details={"refused": seen.refused},
         ),
         Figure("B9", f"of these, cut off as too slow, {beside}", "streams", seen.cut, MEMORY),
         Figure(
-            "B9", f"events sent to them a second, {beside}", "events/s", seen.events, MEMORY,
+            "B9",
+            f"events sent to them a second, {beside}",
+            "events/s",
+            seen.events,
+            MEMORY,
             details={"megabytes_a_second": seen.megabytes},
         ),
-        Figure("B9", f"lag of a revision on a stream, {beside}", "ms", seen.lags, aims=(Aim("p99", most=_LAG_MS),), tail=True),
         Figure(
-            "B9", f"burn-down of {sizes.read_burned:,} meanwhile, {beside}", "tasks/s", under,
-            baseline=base, against="without, in turns", aims=(Aim("ratio", least=0.9),),
+            "B9",
+            f"lag of a revision on a stream, {beside}",
+            "ms",
+            seen.lags,
+            aims=(Aim("p99", most=_LAG_MS),),
+            tail=True,
         ),
-    ]  # fmt: skip
+        Figure(
+            "B9",
+            f"burn-down of {sizes.read_burned:,} meanwhile, {beside}",
+            "tasks/s",
+            under,
+            baseline=base,
+            against="without, in turns",
+            aims=(Aim("ratio", least=0.9),),
+        ),
+    ]
 
 
 @contextmanager
@@ -102,7 +136,10 @@ def _watched(running: LocalCluster, readers: int, revisions: Revisions, seen: Se
 
 
 def _lags(delivered: dict[int, float], heard: list[tuple[int, float]]) -> Iterator[float]:
-    """Milliseconds from a revision's delivery until one stream had it. Raises RuntimeError when it never came."""
+    """Milliseconds from a revision's delivery until one stream had it.
+
+    Raises RuntimeError when it never came.
+    """
     known = [revision for revision, _ in heard]
     for revision, at in delivered.items():
         place = bisect_left(known, revision)
@@ -115,7 +152,9 @@ def _lags(delivered: dict[int, float], heard: list[tuple[int, float]]) -> Iterat
 def _process(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """One of those modules, at work."""
     command = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":

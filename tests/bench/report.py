@@ -1,4 +1,6 @@
-"""What is made of the figures: one table, one JSON document with the machine beside it, and the README's section."""
+"""What is made of the figures: one table, one JSON document with the machine beside it, and the README's
+section.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,10 @@ def fsync_seconds(folder: Path, times: int = 100) -> float:
 
 def _cpu_model() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -79,13 +84,17 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """The commit that is measured, with a + when files differ from it; "unknown" outside a clone."""
     try:
-        return _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain", "--", "controller", "tests") else "")
+        return _git("rev-parse", "--short=12", "HEAD") + (
+            "+" if _git("status", "--porcelain", "--", "controller", "tests") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @dataclass
@@ -96,7 +105,9 @@ class Report:
     machine: dict[str, Any] = field(default_factory=machine)
     versions: dict[str, str] = field(default_factory=versions)
     commit: str = field(default_factory=commit)
-    began: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    began: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
     figures: list[Figure] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -104,7 +115,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The whole document."""
         fields = ("mode", "machine", "versions", "commit", "began", "seconds", "skipped")
-        return {name: getattr(self, name) for name in fields} | {"figures": [figure.to_json() for figure in self.figures]}
+        return {name: getattr(self, name) for name in fields} | {
+            "figures": [figure.to_json() for figure in self.figures]
+        }
 
     def write(self, path: Path) -> None:
         """Write the document."""
@@ -114,9 +127,15 @@ class Report:
     def show(self, console: Console) -> None:
         """Print the table, and what is missing from it."""
         document = self.to_json()
-        table = Table(title=f"Tally {self.commit}, {self.mode}: {describe(document)}", caption=_notes(document), show_lines=False)
+        table = Table(
+            title=f"Tally {self.commit}, {self.mode}: {describe(document)}",
+            caption=_notes(document),
+            show_lines=False,
+        )
         for column in COLUMNS:
-            table.add_column(column, justify="right" if column in ("median", "spread") else "left", overflow="fold")
+            table.add_column(
+                column, justify="right" if column in ("median", "spread") else "left", overflow="fold"
+            )
         row = ""
         for figure in self.figures:
             if row and figure.row != row:
@@ -130,8 +149,8 @@ def describe(document: dict[str, Any]) -> str:
     """The machine and the versions in one sentence."""
     on, of = document["machine"], document["versions"]
     return (
-        f"{on['cores']} cores of {on['cpu']}, {on['memory_gib']:g} GiB, {on['file_system']} (8 KiB with fdatasync: "
-        f"{on['fsync_ms']:g} ms), Python {of['python']}, etcd {of['etcd']}"
+        f"{on['cores']} cores of {on['cpu']}, {on['memory_gib']:g} GiB, {on['file_system']} (8 KiB with"
+        f" fdatasync: {on['fsync_ms']:g} ms), Python {of['python']}, etcd {of['etcd']}"
     )
 
 
@@ -148,18 +167,26 @@ def _preliminary(document: dict[str, Any]) -> str:
     if document["machine"]["quiet"]:
         return ""
     busy = document["machine"]["busy_percent_before"]
-    return f"Preliminary: {busy:.0f} % of the machine was in use by others before this run, so no verdict on an aim counts yet."
+    return (
+        f"Preliminary: {busy:.0f} % of the machine was in use by others before this run, so no verdict on an"
+        " aim counts yet."
+    )
 
 
 def readme_table(document: dict[str, Any]) -> str:
     """The figures as Markdown, with what they were measured on."""
     began = datetime.datetime.fromisoformat(document["began"])
     rows = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    rows += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in figure["cells"]) + " |" for figure in document["figures"]]
+    rows += [
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in figure["cells"]) + " |"
+        for figure in document["figures"]
+    ]
     preliminary = _preliminary(document)
     notes = [f"- {line}" for line in _notes(document).splitlines() if line != preliminary]
     mode = "make bench-full" if document["mode"] == "full" else "make bench"
-    head = f"Measured on {began:%Y-%m-%d} with `{mode}` at commit `{document['commit']}`: {describe(document)}."
+    head = (
+        f"Measured on {began:%Y-%m-%d} with `{mode}` at commit `{document['commit']}`: {describe(document)}."
+    )
     head += f"\n**{preliminary}**" if preliminary else ""
     return "\n".join([head, "", *rows, *(["", *notes] if notes else [])])
 

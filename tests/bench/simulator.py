@@ -16,4 +16,6 @@ def simulator(sizes: Sizes) -> list[Figure]:
         began = time.monotonic()
         result = Simulation(Scenario(seed=seed)).run()
         rates.append(result.steps / (time.monotonic() - began))
-    return [Figure("B12", "simulation, three replicas, faults as the seed draws them", "steps/s", rates, MEMORY)]
+    return [
+        Figure("B12", "simulation, three replicas, faults as the seed draws them", "steps/s", rates, MEMORY)
+    ]

@@ -1,4 +1,6 @@
-"""How much of each row is measured: FULL as the aims are stated, QUICK in a few minutes, TINY so that the benches cannot rot."""
+"""How much of each row is measured: FULL as the aims are stated, QUICK in a few minutes, TINY so that the
+benches cannot rot.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Counts of tasks unless the name says otherwise; `repeat` is how often what gives one sample a run is run."""
+    """Counts of tasks unless the name says otherwise; `repeat` is how often what gives one sample a run is
+    run.
+    """
 
     name: str
     repeat: int

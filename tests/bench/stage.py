@@ -1,6 +1,8 @@
-"""What is measured on: an etcd that syncs to a real disk, stocked with tasks of one's choice, and real replica processes.
+"""What is measured on: an etcd that syncs to a real disk, stocked with tasks of one's choice, and real
+replica processes.
 
-The folder is TALLY_BENCH_DIR, or `.bench` beside the code; a folder in memory is refused, since an fsync there costs nothing.
+The folder is TALLY_BENCH_DIR, or `.bench` beside the code; a folder in memory is refused, since an fsync
+there costs nothing.
 """
 
 from __future__ import annotations
@@ -55,19 +57,26 @@ def bench_folder() -> Path:
     folder = Path(os.environ.get("TALLY_BENCH_DIR") or ROOT / ".bench").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if (kind := filesystem(folder)) in _IN_MEMORY:
-        raise SystemExit(f"{folder} is on {kind}, where an fsync costs nothing: name a folder on a disk by TALLY_BENCH_DIR")
+        raise SystemExit(
+            f"{folder} is on {kind}, where an fsync costs nothing: name a folder on a disk by TALLY_BENCH_DIR"
+        )
     return folder
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One run at a time; what one that was killed left behind is removed first. Raises SystemExit while another runs."""
+    """One run at a time; what one that was killed left behind is removed first.
+
+    Raises SystemExit while another runs.
+    """
     folder = bench_folder()
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise SystemExit(f"another run uses {folder}: wait for its end, or name another folder by TALLY_BENCH_DIR") from None
+            raise SystemExit(
+                f"another run uses {folder}: wait for its end, or name another folder by TALLY_BENCH_DIR"
+            ) from None
         for left in (*folder.glob("run-*"), *folder.glob("stock-*")):
             shutil.rmtree(left, ignore_errors=True)
         try:
@@ -95,7 +104,8 @@ def etcd(data: Path | None = None) -> Iterator[EtcdProcess]:
     with disk() as folder:
         client_port, peer_port = free_ports(2)
         process = EtcdProcess(
-            find_etcd(), EtcdConfig(data or folder / "etcd", client_port, peer_port, log_file=folder / "etcd.log")
+            find_etcd(),
+            EtcdConfig(data or folder / "etcd", client_port, peer_port, log_file=folder / "etcd.log"),
         )
         process.start()
         try:
@@ -115,8 +125,12 @@ def store_on(url: str) -> Iterator[EtcdStore]:
 
 
 @contextmanager
-def cluster(*, replicas: int = 1, engine: str = "null", stock: int = 0, **settings: str) -> Iterator[LocalCluster]:
-    """etcd, stocked with so many tasks, and replica processes that are ready, the first of them the leader."""
+def cluster(
+    *, replicas: int = 1, engine: str = "null", stock: int = 0, **settings: str
+) -> Iterator[LocalCluster]:
+    """etcd, stocked with so many tasks, and replica processes that are ready, the first of them the
+    leader.
+    """
     with disk() as folder:
         if stock:
             shutil.copytree(stocked(stock), folder / "etcd")
@@ -142,7 +156,9 @@ def wait_started(running_cluster: LocalCluster, replica: ReplicaProcess) -> None
     def ready() -> bool:
         if replica.process is not None and replica.process.poll() is not None:
             log = (running_cluster.data_dir / "logs" / f"{replica.name}.log").read_text(errors="replace")
-            raise RuntimeError(f"{replica.name} ended with exit code {replica.process.returncode}: {log[-2000:]}")
+            raise RuntimeError(
+                f"{replica.name} ended with exit code {replica.process.returncode}: {log[-2000:]}"
+            )
         try:
             return ask(replica, "/readyz")[0] == HTTPStatus.OK
         except OSError:
@@ -152,7 +168,10 @@ def wait_started(running_cluster: LocalCluster, replica: ReplicaProcess) -> None
 
 
 def ask(replica: ReplicaProcess, path: str) -> tuple[int, bytes]:
-    """Status and body of a GET. Plain, so that asking often costs little beside what is measured. Raises OSError."""
+    """Status and body of a GET.
+
+    Plain, so that asking often costs little beside what is measured. Raises OSError.
+    """
     with closing(HTTPConnection("127.0.0.1", replica.status_port, timeout=30)) as connection:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -161,7 +180,9 @@ def ask(replica: ReplicaProcess, path: str) -> tuple[int, bytes]:
 
 def specs(count: int, name: str, **fields: object) -> list[dict[str, object]]:
     """Specs as users write them."""
-    return [{"id": f"{name}-{n}", "command": ["true"], "resources": {"cpu": 1}, **fields} for n in range(count)]
+    return [
+        {"id": f"{name}-{n}", "command": ["true"], "resources": {"cpu": 1}, **fields} for n in range(count)
+    ]
 
 
 def pool_counts(replica: ReplicaProcess, pool: str = "default") -> dict[str, int]:
@@ -174,7 +195,9 @@ def pool_counts(replica: ReplicaProcess, pool: str = "default") -> dict[str, int
 
 
 class Burned(NamedTuple):
-    """A burn-down: how long it took, the leader's CPU, and what was written meanwhile, as etcd's history tells."""
+    """A burn-down: how long it took, the leader's CPU, and what was written meanwhile, as etcd's history
+    tells.
+    """
 
     seconds: float
     cpu_seconds: float
@@ -189,12 +212,19 @@ def burn(running_cluster: LocalCluster, count: int, name: str) -> Burned:
         client.apply_pool({**POOL, "paused": True})
         before = pool_counts(leader).get("Succeeded", 0)
         client.submit_many(specs(count, name))
-        wait_until(lambda: pool_counts(leader).get("Created", 0) >= count, "the leader to know all", timeout=PATIENCE_SECONDS)
+        wait_until(
+            lambda: pool_counts(leader).get("Created", 0) >= count,
+            "the leader to know all",
+            timeout=PATIENCE_SECONDS,
+        )
         _, first = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
         began, used = CLOCK.boottime(), cpu_seconds(leader)
         client.apply_pool(POOL)
         wait_until(
-            lambda: pool_counts(leader).get("Succeeded", 0) >= before + count, "the end of all", timeout=PATIENCE_SECONDS, poll=0.03
+            lambda: pool_counts(leader).get("Succeeded", 0) >= before + count,
+            "the end of all",
+            timeout=PATIENCE_SECONDS,
+            poll=0.03,
         )
         seconds = CLOCK.boottime() - began
         return Burned(seconds, cpu_seconds(leader) - used, *_written(store, first))
@@ -208,7 +238,9 @@ def _written(store: EtcdStore, after: int) -> tuple[int, int]:
     try:
         for batch in watch:
             for event in batch.events:
-                if event.mod <= last and event.key.startswith((f"{KEYS.prefix}states/", f"{KEYS.prefix}ledgers/")):
+                if event.mod <= last and event.key.startswith(
+                    (f"{KEYS.prefix}states/", f"{KEYS.prefix}ledgers/")
+                ):
                     by_revision[event.mod] = by_revision.get(event.mod, 0) + 1
             if batch.revision >= last:
                 break
@@ -238,7 +270,10 @@ def resident_bytes(replica: ReplicaProcess) -> int:
 
 @cache
 def stocked(count: int) -> Path:
-    """The data of an etcd with so many tasks in the pool `stock`: half have succeeded, half wait. Made once; to be copied."""
+    """The data of an etcd with so many tasks in the pool `stock`: half have succeeded, half wait.
+
+    Made once; to be copied.
+    """
     folder = bench_folder() / f"stock-{os.getpid()}" / str(count)
     folder.parent.mkdir(exist_ok=True)
     with etcd(folder) as member, store_on(member.url) as store:
@@ -271,7 +306,9 @@ def stock_records(count: int) -> Iterator[tuple[str, bytes]]:
     attempt = AttemptId(model, 1)
     seen = Observation(attempt=attempt, phase=Phase.RUNNING, uid=f"null-{model}-1-1", started_at=moment.now)
     status = running(admitted(task, spec, 1, 1, moment), seen, moment)
-    ended = succeeded(status, Observation(attempt=attempt, phase=Phase.SUCCEEDED, stopped=True, exit_code=0), moment)
+    ended = succeeded(
+        status, Observation(attempt=attempt, phase=Phase.SUCCEEDED, stopped=True, exit_code=0), moment
+    )
     assert ended.state is State.SUCCEEDED
     spec_bytes, status_bytes = codec.encode_spec(spec, moment.now, "stock"), codec.encode_status(ended, {})
     for number in range(count):

@@ -1,4 +1,6 @@
-"""B5 and B6: what tasks that are merely stored cost: memory, the start of a replica, and the take-over by a warm one."""
+"""B5 and B6: what tasks that are merely stored cost: memory, the start of a replica, and the take-over by
+a warm one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def standing(sizes: Sizes) -> list[Figure]:
             if count:
                 each = [1e6 * (sample - base[role]) / count for sample in samples]
                 aims = (Aim("median", most=BYTES_A_TASK),)
-                figures.append(Figure("B5", f"the same for each of {count:,} tasks ({role})", "bytes", each, aims=aims))
+                figures.append(
+                    Figure("B5", f"the same for each of {count:,} tasks ({role})", "bytes", each, aims=aims)
+                )
         largest = count == sizes.standing[-1]
         aims = (Aim("median", most=START_SECONDS),) if largest else ()
         figures.append(Figure("B6", f"cold start to ready, {count:,} tasks stored", "s", starts, aims=aims))
@@ -44,9 +48,15 @@ def standing(sizes: Sizes) -> list[Figure]:
 
 
 def _measure(count: int, repeat: int) -> tuple[list[float], list[float], list[float], list[float]]:
-    """MB of leader and of follower, seconds of starts, and ms of take-overs; the follower is the next turn's leader."""
+    """MB of leader and of follower, seconds of starts, and ms of take-overs; the follower is the next
+    turn's leader.
+    """
     leaders, followers, starts, take_overs = [], [], [], []
-    with cluster(stock=count) as running, closing(Witness(running.endpoint)) as witness, running.client() as client:
+    with (
+        cluster(stock=count) as running,
+        closing(Witness(running.endpoint)) as witness,
+        running.client() as client,
+    ):
         client.apply_pool({"name": "default", "capacity": {"cpu": 1000}})
         for turn in range(repeat):
             began = CLOCK.boottime()
@@ -60,7 +70,9 @@ def _measure(count: int, repeat: int) -> tuple[list[float], list[float], list[fl
 
 
 def _take_over(running: LocalCluster, witness: Witness, turn: int) -> float:
-    """Seconds from SIGTERM to the next leader's first commit; something to commit is submitted right after the signal."""
+    """Seconds from SIGTERM to the next leader's first commit; something to commit is submitted right after
+    the signal.
+    """
     with running.client() as client:
         client.submit_many(specs(5, f"before{turn}"))
         wait_until(lambda: witness.first_commits, "a first commit", timeout=60.0)

@@ -1,12 +1,13 @@
-"""`python -m tests.bench.stream_readers URL COUNT`: so many readers of a replica's event stream, in a process of their own.
+"""`python -m tests.bench.stream_readers URL COUNT`: so many readers of a replica's event stream, in a process
+of their own.
 
-Says "ready" once each stream was answered, and reads until a line comes on standard input. This has the last revision that is
-waited for: once all have heard it, or WAIT_SECONDS later, it prints what was seen as JSON: streams served, refused and cut off
-by the server, the bytes that all received, the events and the seconds of the first, and for each stream which revision it had
-heard in full, and when.
+Says "ready" once each stream was answered, and reads until a line comes on standard input. This has the last
+revision that is waited for: once all have heard it, or WAIT_SECONDS later, it prints what was seen as JSON:
+streams served, refused and cut off by the server, the bytes that all received, the events and the seconds of
+the first, and for each stream which revision it had heard in full, and when.
 
-The readers share their cores with what is measured, and stand for other machines: they receive every byte of every stream, and
-look in it for no more than where its last revision ends.
+The readers share their cores with what is measured, and stand for other machines: they receive every byte of
+every stream, and look in it for no more than where its last revision ends.
 """
 
 from __future__ import annotations
@@ -33,9 +34,12 @@ class Stream:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout=WAIT_SECONDS)
-        self.socket.sendall(f"GET /v1/events HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode())
+        self.socket.sendall(
+            f"GET /v1/events HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode()
+        )
         head = b""
-        while b"\n\n" not in head and (data := self.socket.recv(4096)):  # the end of what each stream begins with
+        # the end of what each stream begins with
+        while b"\n\n" not in head and (data := self.socket.recv(4096)):
             head += data
         self.served = head.startswith(b"HTTP/1.1 200 ")
         self.open = self.served

@@ -28,7 +28,9 @@ TASKS_A_SECOND = 2000.0
 
 
 def submissions(sizes: Sizes) -> list[Figure]:
-    """N tasks from a file through the command line, and from eight processes at once; with no replica to answer to."""
+    """N tasks from a file through the command line, and from eight processes at once; with no replica to
+    answer to.
+    """
     count = sizes.submitted
     each = max(1, count // CLIENTS)
     floor = [count / _replay(count) for _ in range(sizes.repeat)]
@@ -39,8 +41,10 @@ def submissions(sizes: Sizes) -> list[Figure]:
     at_once = [CLIENTS * each / _at_once(each) for _ in range(sizes.repeat)]
     base = Figure("B10", f"floor: the transactions of {count:,} submissions, sent again", "tasks/s", floor)
     compared: dict[str, Any] = {
-        "baseline": base.median, "against": "floor", "aims": (Aim("median", least=min(TASKS_A_SECOND, base.median)),),
-    }  # fmt: skip
+        "baseline": base.median,
+        "against": "floor",
+        "aims": (Aim("median", least=min(TASKS_A_SECOND, base.median)),),
+    }
     what = f"`tally submit -f` of {count:,} tasks, the command's own start included"
     return [
         base,
@@ -63,7 +67,9 @@ def _command(path: Path) -> float:
     with _etcd_with_pool() as environment:
         began = CLOCK.boottime()
         command = [sys.executable, "-m", "controller.cli.main", "submit", "-f", str(path)]
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+        )
         seconds = CLOCK.boottime() - began
         if done.returncode:
             raise RuntimeError(f"tally submit failed: {done.stderr}")
@@ -89,10 +95,17 @@ def _at_once(each: int) -> float:
 @contextmanager
 def _client(environment: dict[str, str], each: int, number: int) -> Iterator[subprocess.Popen[str]]:
     """A process that submits when told; it ends with its standard input."""
-    command = [sys.executable, "-m", "tests.bench.submitter", environment["TALLY_ETCD"], str(each), f"part{number}"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.submitter",
+        environment["TALLY_ETCD"],
+        str(each),
+        f"part{number}",
+    ]
     with subprocess.Popen(
         command, env=environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             yield process
         finally:
@@ -113,13 +126,17 @@ class _Keeping(EtcdStore):
         super().__init__(GatewayOptions((url,)), CLOCK)
         self.bodies: list[bytes] = []
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+    def commit(
+        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
+    ) -> Committed | Refused:
         self.bodies.append(wire.encode_transaction(transaction))
         return super().commit(transaction, deadline=deadline, meanwhile=meanwhile)
 
 
 def _replay(count: int) -> float:
-    """Seconds for the very transactions of these submissions: their guards hold on a fresh etcd with the same pool."""
+    """Seconds for the very transactions of these submissions: their guards hold on a fresh etcd with the
+    same pool.
+    """
     with etcd() as member:
         store = _Keeping(member.url)
         client = Client(store=store, cluster=KEYS.cluster)
@@ -128,8 +145,11 @@ def _replay(count: int) -> float:
         client.submit_many(specs(count, "file"))
         store.close()
     with etcd() as member, store_on(member.url) as fresh:
-        Client(store=fresh, cluster=KEYS.cluster).apply_pool(POOL)  # at the revision that they compare; and it is connected
+        # at the revision that they compare; and it is connected
+        Client(store=fresh, cluster=KEYS.cluster).apply_pool(POOL)
         began = CLOCK.boottime()
         for body in store.bodies:
-            assert fresh.gateway.call("/kv/txn", body, wire.decode_transaction, deadline=CLOCK.boottime() + 30).succeeded
+            assert fresh.gateway.call(
+                "/kv/txn", body, wire.decode_transaction, deadline=CLOCK.boottime() + 30
+            ).succeeded
         return CLOCK.boottime() - began

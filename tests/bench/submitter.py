@@ -1,4 +1,6 @@
-"""`python -m tests.bench.submitter URL COUNT NAME`: a client of B10 in its own process; says ready, waits, submits, says done."""
+"""`python -m tests.bench.submitter URL COUNT NAME`: a client of B10 in its own process; says ready, waits,
+submits, says done.
+"""
 
 from __future__ import annotations
 

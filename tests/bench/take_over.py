@@ -1,12 +1,13 @@
-"""B7: the leader is killed, stopped or cut off, again and again, while tasks run: how long until the next one commits.
+"""B7: the leader is killed, stopped or cut off, again and again, while tasks run: how long until the next one
+commits.
 
-Three real replicas with the process engine. Users submit tasks all the time, and one more right after the fault, so that the
-new leader has something to commit from its first moment on: what is measured is the take-over, not the wait for a user. The gap
-is from the fault to the first status that a later term wrote, as a watch of etcd sees it. At the end every task must have
-succeeded: what has not succeeded was left behind.
+Three real replicas with the process engine. Users submit tasks all the time, and one more right after the
+fault, so that the new leader has something to commit from its first moment on: what is measured is the
+take-over, not the wait for a user. The gap is from the fault to the first status that a later term wrote, as
+a watch of etcd sees it. At the end every task must have succeeded: what has not succeeded was left behind.
 
-Whom a signal hits speaks to etcd directly. Only for the cut-off each replica has a proxy in between, which runs in this very
-process, beside the users and the watch, and so takes its share of what is measured.
+Whom a signal hits speaks to etcd directly. Only for the cut-off each replica has a proxy in between, which
+runs in this very process, beside the users and the watch, and so takes its share of what is measured.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ REPLICAS = 3
 
 
 class Fault(NamedTuple):
-    """A signal to the leader (0: it is cut off from etcd); the aim is `seconds`, of TTL + `seconds` with `lease`."""
+    """A signal to the leader (0: it is cut off from etcd); the aim is `seconds`, of TTL + `seconds` with
+    `lease`.
+    """
 
     name: str
     number: int
@@ -126,18 +129,25 @@ class Users:
 
 
 def take_over(sizes: Sizes) -> list[Figure]:
-    """From the fault to the next leader's first commit, and tasks left behind; process engine, three replicas."""
+    """From the fault to the next leader's first commit, and tasks left behind; process engine, three
+    replicas.
+    """
     figures, left = [], []
     ttl = sizes.lease_ttl_seconds
     for fault in FAULTS:
         with _installation(ttl, proxied=fault.cuts) as installation:
             gaps, behind = _strikes(installation, fault, sizes.take_overs)
         bound = fault.seconds + (ttl if fault.lease else 0)
-        what = f"{fault.name}: to the next leader's first commit" + (f" (lease of {ttl} s)" if fault.lease else "")
+        what = f"{fault.name}: to the next leader's first commit" + (
+            f" (lease of {ttl} s)" if fault.lease else ""
+        )
         figures.append(Figure("B7", what, "s", gaps, aims=(Aim("p99", most=bound),), tail=True))
         left.append(float(behind))
     what = f"tasks left behind, after all {len(FAULTS) * sizes.take_overs} faults"
-    return [*figures, Figure("B7", what, "tasks", [sum(left)], aims=(Aim("max", most=0.0),), details={"by_fault": left})]
+    return [
+        *figures,
+        Figure("B7", what, "tasks", [sum(left)], aims=(Aim("max", most=0.0),), details={"by_fault": left}),
+    ]
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Every row of the benchmarks runs, at a tiny size, and tells figures that can be shown. Nothing that is timed is judged."""
+"""Every row of the benchmarks runs, at a tiny size, and tells figures that can be shown.
+
+Nothing that is timed is judged.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ OWN = [(rows, measure) for rows, measure in MEASUREMENTS if measure is not peers
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "measure"), OWN, ids=["-".join(rows) for rows, _ in OWN])
-def test_a_row_is_measured_and_cleans_up(folder: Path, rows: tuple[str, ...], measure: Callable[[Sizes], list[Figure]]) -> None:
+def test_a_row_is_measured_and_cleans_up(
+    folder: Path, rows: tuple[str, ...], measure: Callable[[Sizes], list[Figure]]
+) -> None:
     figures = measure(TINY)
     assert {figure.row for figure in figures} == set(rows)
     for figure in figures:

@@ -13,9 +13,15 @@ from tests.bench.report import BEGIN, END, README, Report, readme_table, renew_r
 from tests.bench.rows import ROWS
 
 MACHINE = {
-    "cpu": "a cpu", "cores": 2, "memory_gib": 8.0, "system": "Linux", "file_system": "ext4", "fsync_ms": 1.5,
-    "busy_percent_before": 3.0, "quiet": True,
-}  # fmt: skip
+    "cpu": "a cpu",
+    "cores": 2,
+    "memory_gib": 8.0,
+    "system": "Linux",
+    "file_system": "ext4",
+    "fsync_ms": 1.5,
+    "busy_percent_before": 3.0,
+    "quiet": True,
+}
 
 
 @pytest.fixture
@@ -33,7 +39,9 @@ def document() -> dict[str, object]:
         ),
         Figure("B7", "SIGKILL", "s", [0.5, 1.5], aims=(Aim("p99", most=1.0),), tail=True),
     ]
-    made = Report("quick", MACHINE, {"python": "3.11.7", "etcd": "3.5.1"}, "abc", "2026-01-02T03:04:05+00:00", figures)
+    made = Report(
+        "quick", MACHINE, {"python": "3.11.7", "etcd": "3.5.1"}, "abc", "2026-01-02T03:04:05+00:00", figures
+    )
     made.skipped.append({"row": "PEERS", "reason": "no | network"})
     return dict(json.loads(json.dumps(made.to_json())))
 
@@ -46,7 +54,8 @@ def test_quantiles_are_samples() -> None:
 def test_an_aim_is_met_or_missed_by_the_number_that_it_names(document: dict[str, object]) -> None:
     met = {figure["row"]: figure["met"] for figure in document["figures"]}  # type: ignore[index,attr-defined]
     assert met == {"B2": True, "B7": False}
-    assert Figure("B1", "", "", [1.0], aims=(Aim("ratio", least=1.0),)).met() is None  # without a baseline there is none to tell
+    # without a baseline there is none to tell
+    assert Figure("B1", "", "", [1.0], aims=(Aim("ratio", least=1.0),)).met() is None
 
 
 def test_all_rows_are_there() -> None:
@@ -55,8 +64,14 @@ def test_all_rows_are_there() -> None:
 
 def test_the_readme_shows_figures_aims_and_what_is_missing(document: dict[str, object]) -> None:
     lines = readme_table(document).splitlines()
-    assert "| B2 | burn-down | 1,600 tasks/s | 1,500 – 1,700 of 3 | 0.80 × B1 floor | ratio ≥ 0.7 ✓ | etcd, fsync |" in lines
-    assert any(line.startswith("| B7 | SIGKILL | 1 s | p99 1.5, max 1.5 of 2 |") and "✗ missed" in line for line in lines)
+    assert (
+        "| B2 | burn-down | 1,600 tasks/s | 1,500 – 1,700 of 3 | 0.80 × B1 floor | ratio ≥ 0.7 ✓ | etcd,"
+        " fsync |" in lines
+    )
+    assert any(
+        line.startswith("| B7 | SIGKILL | 1 s | p99 1.5, max 1.5 of 2 |") and "✗ missed" in line
+        for line in lines
+    )
     assert "- PEERS: not measured: no | network" in lines
     assert not any("Preliminary" in line for line in lines)
 
@@ -66,7 +81,9 @@ def test_figures_of_a_busy_machine_are_marked(document: dict[str, object]) -> No
     assert "Preliminary: 80 % of the machine was in use by others" in readme_table(document)
 
 
-def test_the_readme_has_a_place_for_them(document: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_has_a_place_for_them(
+    document: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "README.md"
     copy.write_text(README.read_text())
     monkeypatch.setattr(report, "README", copy)

@@ -1,7 +1,9 @@
-"""`make chaos`: faults for MINUTES (default 5), from SEED (default: another each time), on REPLICAS (default 3).
+"""`make chaos`: faults for MINUTES (default 5), from SEED (default: another each time), on REPLICAS (default
+3).
 
-FAULTS="leader killed,user cut off" injects only those; USERS (default 3) says how many call at once; ENGINE=kubernetes
-runs the attempts on the fake cluster instead of as processes. The data and logs of a run that fails are kept, and named.
+FAULTS="leader killed,user cut off" injects only those; USERS (default 3) says how many call at once;
+ENGINE=kubernetes runs the attempts on the fake cluster instead of as processes. The data and logs of a run
+that fails are kept, and named.
 """
 
 from __future__ import annotations
@@ -32,16 +34,26 @@ def main() -> int:
     if unknown := set(faults) - FAULTS.keys():
         print(f"FAULTS: {', '.join(sorted(unknown))} is none of {', '.join(FAULTS)}", file=sys.stderr)
         return 2
-    print(f"seed {seed}, {minutes:g} minutes, {replicas} replicas, {users} users, {engine} engine", flush=True)
+    print(
+        f"seed {seed}, {minutes:g} minutes, {replicas} replicas, {users} users, {engine} engine", flush=True
+    )
     path = Path(tempfile.mkdtemp(prefix="tally-chaos-"))
     try:
         report = run(
-            path, find_etcd(), seed=seed, seconds=60 * minutes, replicas=replicas, users=users, engine=engine, faults=faults
+            path,
+            find_etcd(),
+            seed=seed,
+            seconds=60 * minutes,
+            replicas=replicas,
+            users=users,
+            engine=engine,
+            faults=faults,
         )
     except Exception:  # noqa: BLE001  # whatever it is, it is the finding
         traceback.print_exc()
         return 1
-    shutil.rmtree(path, ignore_errors=True)  # on a busy machine a supervisor that was stopped may yet write its last word
+    # on a busy machine a supervisor that was stopped may yet write its last word
+    shutil.rmtree(path, ignore_errors=True)
     print(report.table())
     return 0
 

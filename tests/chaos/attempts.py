@@ -1,4 +1,6 @@
-"""The tasks that users submit, and who knows what ran of them: the tasks themselves, or the kubelets of the fake cluster."""
+"""The tasks that users submit, and who knows what ran of them: the tasks themselves, or the kubelets of
+the fake cluster.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ class Pods:
 
     def overlaps(self) -> list[str]:
         """See Ran."""
-        return [f"{later.pod} began before {earlier.pod} ended" for earlier, later in self._cluster.overlaps()]
+        return [
+            f"{later.pod} began before {earlier.pod} ended" for earlier, later in self._cluster.overlaps()
+        ]
 
     @staticmethod
     def _script(pod: dict[str, Any]) -> Script:

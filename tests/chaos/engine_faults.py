@@ -1,4 +1,6 @@
-"""What is done to attempts and to the engine that runs them: processes of this machine, or pods of the fake cluster."""
+"""What is done to attempts and to the engine that runs them: processes of this machine, or pods of the
+fake cluster.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def supervisors_killed(ground: Ground) -> Iterator[None]:
     yield
 
 
-# -- the API server ------------------------------------------------------------------------------------------------------
+# -- the API server
+# ------------------------------------------------------------------------------------------------------
 
 
 @fault("engine", 26, engine="kubernetes")
@@ -52,7 +55,9 @@ def creations_land_late(ground: Ground) -> Iterator[None]:
 
 @fault("engine", 31, engine="kubernetes")
 def api_server_fails(ground: Ground) -> Iterator[None]:
-    """Half of the requests are answered with an error that asks for patience, in each of the ways there are."""
+    """Half of the requests are answered with an error that asks for patience, in each of the ways there
+    are.
+    """
     for status in (429, 500, 503):
         _cluster(ground).faults.fail(status, rate=0.2, retry_after=1 if status == 429 else None)
     yield
@@ -74,7 +79,8 @@ def quota_used_up(ground: Ground) -> Iterator[None]:
     _cluster(ground).set_quota("default", None)
 
 
-# -- its watches and its history -----------------------------------------------------------------------------------------
+# -- its watches and its history
+# -----------------------------------------------------------------------------------------
 
 
 @fault("watches", 31, engine="kubernetes")
@@ -116,7 +122,8 @@ def api_server_restarted(ground: Ground) -> Iterator[None]:
     yield
 
 
-# -- nodes and pods ------------------------------------------------------------------------------------------------------
+# -- nodes and pods
+# ------------------------------------------------------------------------------------------------------
 
 
 @fault("nodes", 30, engine="kubernetes")
@@ -142,11 +149,16 @@ def node_crashed(ground: Ground) -> Iterator[None]:
 def pods_removed(ground: Ground) -> Iterator[None]:
     """Deleted by somebody's hand, evicted, preempted."""
     cluster = _cluster(ground)
-    ways: list[Callable[[str], object]] = [cluster.preempt, cluster.evict, lambda name: RawApi(cluster).send("DELETE", f"/{name}")]
+    ways: list[Callable[[str], object]] = [
+        cluster.preempt,
+        cluster.evict,
+        lambda name: RawApi(cluster).send("DELETE", f"/{name}"),
+    ]
     live = [pod for pod in cluster.pods() if pod["status"]["phase"] == "Running"]
     for pod in ground.rng.sample(live, min(3, len(live))):
         ground.destroyed.add(_task(pod))
-        with suppress(LookupError, ApiError, requests.RequestException):  # it has ended meanwhile, or another fault strikes this
+        # it has ended meanwhile, or another fault strikes this
+        with suppress(LookupError, ApiError, requests.RequestException):
             ground.rng.choice(ways)(pod["metadata"]["name"])
     yield
 

@@ -53,7 +53,10 @@ def quorum_stopped(ground: Ground) -> Iterator[None]:
 @fault("etcd", 13)
 def etcd_leader_moved(ground: Ground) -> Iterator[None]:
     """Another member leads from now on; its clients need not notice."""
-    members = {int(admin(store, "/maintenance/status", {})["header"]["member_id"]): store for store in ground.recorder.stores}
+    members = {
+        int(admin(store, "/maintenance/status", {})["header"]["member_id"]): store
+        for store in ground.recorder.stores
+    }
     leader = int(admin(ground.installation.store, "/maintenance/status", {})["leader"])
     heir = ground.rng.choice(sorted(members.keys() - {leader}))
     admin(members[leader], "/maintenance/transfer-leadership", {"targetID": str(heir)})
@@ -62,7 +65,10 @@ def etcd_leader_moved(ground: Ground) -> Iterator[None]:
 
 @fault("etcd", 21)
 def out_of_space(ground: Ground) -> Iterator[None]:
-    """Somebody fills etcd up to its quota. What an operator does then: remove it, compact, defragment, disarm."""
+    """Somebody fills etcd up to its quota.
+
+    What an operator does then: remove it, compact, defragment, disarm.
+    """
     store, recorder = ground.installation.store, ground.recorder
     store.commit(Transaction((), (Put(BALLAST, b"by hand"),), "by hand"), deadline=in_seconds())
     megabyte = base64.b64encode(os.urandom(2**20)).decode()
@@ -71,7 +77,8 @@ def out_of_space(ground: Ground) -> Iterator[None]:
         sent += 1
     yield
     key, range_end = prefix_range(BALLAST.encode())
-    admin(store, "/kv/deleterange", {"key": key, "range_end": range_end})  # which etcd takes when it takes nothing else
+    # which etcd takes when it takes nothing else
+    admin(store, "/kv/deleterange", {"key": key, "range_end": range_end})
     ground.installation.until(lambda: BALLAST not in recorder.foreign, "the record of the last revision")
     _compact(ground)
     for member in recorder.stores:
@@ -87,7 +94,8 @@ def compacted(ground: Ground) -> Iterator[None]:
     _compact(ground)
 
 
-# -- who may use it ------------------------------------------------------------------------------------------------------
+# -- who may use it
+# ----------------------------------------------------------------------------------------------------
 
 
 @fault("access", 22)
@@ -114,7 +122,8 @@ def role_taken_away(ground: Ground) -> Iterator[None]:
     admin(store, "/auth/user/grant", {"user": USER, "role": USER})
 
 
-# -- how -----------------------------------------------------------------------------------------------------------------
+# -- how
+# ----------------------------------------------------------------------------------------------------
 
 
 def _set_password(ground: Ground, password: str) -> None:
@@ -133,7 +142,11 @@ def _compact(ground: Ground) -> None:
 def _put(ground: Ground, key: str, value: str) -> bool:
     """Whether etcd had room for it; `value` is base64."""
     try:
-        admin(ground.installation.store, "/kv/put", {"key": base64.b64encode(key.encode()).decode(), "value": value})
+        admin(
+            ground.installation.store,
+            "/kv/put",
+            {"key": base64.b64encode(key.encode()).decode(), "value": value},
+        )
     except RpcError as error:
         if error.fault is not Refusal.FULL:
             raise

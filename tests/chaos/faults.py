@@ -1,4 +1,6 @@
-"""What is done to replicas, to the leader's key and to the network; `etcd_faults` and `engine_faults` have the rest."""
+"""What is done to replicas, to the leader's key and to the network; `etcd_faults` and `engine_faults` have
+the rest.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from tests.support.proxy import Proxy
 __all__ = ["FAULTS", "Fault", "engine_faults", "etcd_faults"]
 
 
-# -- replicas ------------------------------------------------------------------------------------------------------------
+# -- replicas
+# ----------------------------------------------------------------------------------------------------
 
 
 @fault("replicas", 1)
@@ -91,10 +94,14 @@ def two_of_one_name(ground: Ground) -> Iterator[None]:
         yield
     finally:
         twin.process.send_signal(ground.rng.choice([signal.SIGKILL, signal.SIGTERM]))
-        installation.until(lambda: twin.process is not None and twin.process.poll() is not None, "the end of the second process")
+        installation.until(
+            lambda: twin.process is not None and twin.process.poll() is not None,
+            "the end of the second process",
+        )
 
 
-# -- the leader's key ----------------------------------------------------------------------------------------------------
+# -- the leader's key
+# ----------------------------------------------------------------------------------------------------
 
 
 @fault("key", 19)
@@ -115,7 +122,9 @@ def leader_key_deleted(ground: Ground) -> Iterator[None]:
 
 @fault("key", 19)
 def leader_key_overwritten(ground: Ground) -> Iterator[None]:
-    """By hand, with what may be a leader's record or nothing of the kind, with a lease that ends by itself or without."""
+    """By hand, with what may be a leader's record or nothing of the kind, with a lease that ends by itself
+    or without.
+    """
     store, rng = ground.installation.store, ground.rng
     lease = rng.choice([0, rng.getrandbits(62) | 1])
     if lease:
@@ -123,7 +132,10 @@ def leader_key_overwritten(ground: Ground) -> Iterator[None]:
     value = rng.choice([b'{"id": "by-hand", "instance": "by-hand"}', b"by hand"])
     ground.notes.append(f"{value.decode()}, {'leased' if lease else 'without a lease'}")
     with suppress(LeaseNotFound):
-        store.commit(Transaction((), (Put(ground.recorder.history.keys.leader, value, lease),), "by hand"), deadline=in_seconds())
+        store.commit(
+            Transaction((), (Put(ground.recorder.history.keys.leader, value, lease),), "by hand"),
+            deadline=in_seconds(),
+        )
     yield
 
 
@@ -134,7 +146,8 @@ def step_down(ground: Ground) -> Iterator[None]:
     yield
 
 
-# -- the network ---------------------------------------------------------------------------------------------------------
+# -- the network
+# ----------------------------------------------------------------------------------------------------
 
 
 def _of_leader(ground: Ground) -> list[Proxy]:
@@ -196,7 +209,9 @@ def user_hears_no_answers(ground: Ground) -> Iterator[None]:
 
 @fault("users' links", 12)
 def user_hears_one_member(ground: Ground) -> Iterator[None]:
-    """The answers of the others are lost: what they carried out is sent again, when the leader has acted on it."""
+    """The answers of the others are lost: what they carried out is sent again, when the leader has acted
+    on it.
+    """
     with _bad(ground.rng.sample(_of_user(ground), 2), Proxy.drop_answers):
         yield
 
@@ -207,12 +222,15 @@ def user_answers_late(ground: Ground) -> Iterator[None]:
         yield
 
 
-# -- the leader's endpoint, which followers watch ------------------------------------------------------------------------
+# -- the leader's endpoint, which followers watch
+# ------------------------------------------------------------------------
 
 
 @fault("endpoints")
 def leader_unseen(ground: Ground) -> Iterator[None]:
-    """Its status endpoint ends all connections and refuses new ones, and it lives: it is deposed for nothing."""
+    """Its status endpoint ends all connections and refuses new ones, and it lives: it is deposed for
+    nothing.
+    """
     with _unseen(ground, ground.leader, flickering=False):
         yield
 
@@ -224,7 +242,8 @@ def endpoints_flicker(ground: Ground) -> Iterator[None]:
         yield
 
 
-# -- how -----------------------------------------------------------------------------------------------------------------
+# -- how
+# ----------------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""What a fault is, and what it finds: each is injected by a function, and undone by what that does after its `yield`."""
+"""What a fault is, and what it finds: each is injected by a function, and undone by what that does after
+its `yield`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from tests.chaos.recorder import Recorder
 
 @dataclass
 class Ground:
-    """What a fault finds: `leader` is the replica that led when the step began, `destroyed` collects the tasks it killed."""
+    """What a fault finds: `leader` is the replica that led when the step began, `destroyed` collects the
+    tasks it killed.
+    """
 
     installation: Installation
     recorder: Recorder
@@ -43,7 +47,9 @@ Inject = Callable[[Ground], Iterator[None]]
 
 
 class Fault(NamedTuple):
-    """A fault: what it is called, which rows of the table of faults it is, what it strikes, how, and with which engine only."""
+    """A fault: what it is called, which rows of the table of faults it is, what it strikes, how, and with
+    which engine only.
+    """
 
     name: str
     rows: tuple[int, ...]

@@ -1,4 +1,5 @@
-"""An installation that can be treated badly: three etcd members, replicas, users, and a proxy between each pair of them.
+"""An installation that can be treated badly: three etcd members, replicas, users, and a proxy between each
+pair of them.
 
 With the Kubernetes engine, a fake cluster of two nodes belongs to it."""
 
@@ -51,18 +52,26 @@ SETTINGS = {
 """Each replica notices what was done to it as soon as it can; one that crashes says where, in its log."""
 
 EXPECTED_EXITS = (0, -signal.SIGTERM, -signal.SIGKILL, 70)
-"""In good order, or terminated before it was up; killed, by us or at a failpoint; by itself, because it was stuck."""
+"""In good order, or terminated before it was up; killed, by us or at a failpoint; by itself, because it
+was stuck.
+"""
 
 
 class Installation(LocalCluster):
-    """Replicas that reach the etcd members through `links[replica]`, one proxy for each member, and users likewise.
+    """Replicas that reach the etcd members through `links[replica]`, one proxy for each member, and users
+    likewise.
 
-    etcd has users: replicas and users sign in as USER, who may do everything under Tally's keys, and `store` as root. Followers
-    reach the leader's endpoint through `endpoints[leader]`, which is shut when the leader is down, or `unseen`.
+    etcd has users: replicas and users sign in as USER, who may do everything under Tally's keys, and `store`
+    as root. Followers reach the leader's endpoint through `endpoints[leader]`, which is shut when the leader
+    is down, or `unseen`.
     """
 
-    def __init__(self, path: Path, members: list[EtcdProcess], replicas: int, users: int, engine: str) -> None:
-        options = DevOptions(data_dir=path, replicas=replicas, samples=False, engine=engine, settings=SETTINGS)
+    def __init__(
+        self, path: Path, members: list[EtcdProcess], replicas: int, users: int, engine: str
+    ) -> None:
+        options = DevOptions(
+            data_dir=path, replicas=replicas, samples=False, engine=engine, settings=SETTINGS
+        )
         super().__init__(options, guarded=False)
         for replica, port in zip(self.replicas, free_ports(replicas), strict=True):
             replica.status_port = port
@@ -73,7 +82,9 @@ class Installation(LocalCluster):
         names = [*(replica.name for replica in self.replicas), *(f"user-{n}" for n in range(users))]
         self.links = {name: [Proxy(member.config.client_port) for member in members] for name in names}
         ports = free_ports(replicas)
-        self.endpoints = {r.name: Proxy(r.status_port, port) for r, port in zip(self.replicas, ports, strict=True)}
+        self.endpoints = {
+            r.name: Proxy(r.status_port, port) for r, port in zip(self.replicas, ports, strict=True)
+        }
         self.unseen: dict[str, bool] = {}  # replicas whose endpoints refuse connections, True: by turns
         self.users = names[replicas:]
         self.armed: dict[str, str] = {}  # replica → failpoints of its next process
@@ -123,7 +134,9 @@ class Installation(LocalCluster):
             self.start_replica(replica)
 
     def start_replica(self, replica: ReplicaProcess) -> None:
-        """See LocalCluster; through the replica's own proxies, and with the failpoints that are armed for it."""
+        """See LocalCluster; through the replica's own proxies, and with the failpoints that are armed for
+        it.
+        """
         common = self.options
         own = {
             "TALLY_ETCD": ",".join(link.url for link in self.links[replica.name]),
@@ -167,7 +180,9 @@ class Installation(LocalCluster):
         """One more engine on what the replicas' engines are on; the caller closes it."""
         if self.fake_cluster is None:
             return ProcessEngine(self.state_dir, CLUSTER, self.clock)
-        return KubernetesEngine(CLUSTER, self.clock, KubernetesOptions(access=Access(kubeconfig=self.kubeconfig)))
+        return KubernetesEngine(
+            CLUSTER, self.clock, KubernetesOptions(access=Access(kubeconfig=self.kubeconfig))
+        )
 
     def until(self, condition: Callable[[], T], what: str, *, timeout: float = 60.0) -> T:
         """As `wait_until`, restarting replicas that died meanwhile."""
@@ -180,7 +195,11 @@ class Installation(LocalCluster):
 
     def up(self) -> list[ReplicaProcess]:
         """The replicas whose processes are there."""
-        return [replica for replica in self.replicas if replica.process is not None and replica.process.poll() is None]
+        return [
+            replica
+            for replica in self.replicas
+            if replica.process is not None and replica.process.poll() is None
+        ]
 
     def leader(self) -> ReplicaProcess:
         """The replica that leads, once one does whose process is there."""
@@ -204,7 +223,9 @@ class Installation(LocalCluster):
             with suppress(OSError, ValueError):  # removed, or not claimed yet
                 if files.held(folder)[0] is files.Held.SUPERVISED:
                     task_id, _, number = folder.name.rpartition("-")
-                    found[AttemptId(task_id, int(number))] = int(json.loads((folder / files.RECORD).read_text())["supervisor"])
+                    found[AttemptId(task_id, int(number))] = int(
+                        json.loads((folder / files.RECORD).read_text())["supervisor"]
+                    )
         return found
 
     def stop(self) -> None:

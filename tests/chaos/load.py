@@ -1,6 +1,8 @@
-"""Users: each submits, submits again what another is submitting, cancels, retries and reads, through links of its own.
+"""Users: each submits, submits again what another is submitting, cancels, retries and reads, through links of
+its own.
 
-What every call was told is kept, for the judgement of the histories; a task whose submission was acknowledged must finish.
+What every call was told is kept, for the judgement of the histories; a task whose submission was acknowledged
+must finish.
 """
 
 from __future__ import annotations
@@ -42,14 +44,20 @@ class Users:
         self._numbers = itertools.count(1)
         self.calls: list[Call] = []
         self._threads = [
-            threading.Thread(target=self._run, args=(name, random.Random(f"{seed}/{name}")), name=name, daemon=True)
+            threading.Thread(
+                target=self._run, args=(name, random.Random(f"{seed}/{name}")), name=name, daemon=True
+            )
             for name in installation.users
         ]
 
     @property
     def acknowledged(self) -> set[str]:
         """The tasks that some user was told to be there."""
-        return {call.task for call in self.calls if call.kind == "submit" and call.outcome in ("created", "unchanged")}
+        return {
+            call.task
+            for call in self.calls
+            if call.kind == "submit" and call.outcome in ("created", "unchanged")
+        }
 
     def __enter__(self) -> Users:
         for thread in self._threads:
@@ -82,7 +90,9 @@ class Users:
             self._installation.until(lambda: not unfinished(), "the end of all tasks", timeout=120.0)
             ends = {view.id: view.state for view in client.tasks()}
         cancelled = {
-            call.task for call in self.calls if call.kind == "cancel" and call.outcome not in ("not found", "already finished")
+            call.task
+            for call in self.calls
+            if call.kind == "cancel" and call.outcome not in ("not found", "already finished")
         }
         wrong = {}
         for task_id, state in ends.items():
@@ -97,7 +107,9 @@ class Users:
             with self._installation.client(name) as client:
                 while not self._stop.wait(rng.uniform(0, 2 * PAUSE_SECONDS)):
                     (what,) = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
-                    task = self._new(rng) if what == "submit" or not self._recent else rng.choice(self._recent)
+                    task = (
+                        self._new(rng) if what == "submit" or not self._recent else rng.choice(self._recent)
+                    )
                     self._do(client, what, task, rng)
         except BaseException as error:  # noqa: BLE001  # told at the end
             self._errors.append(error)
@@ -143,7 +155,9 @@ class Users:
         self.calls.append(Call(task, kind, invoked, self._clock.boottime(), outcome))
 
     def _get(self, client: Client, task: str) -> int:
-        """From etcd, as it is now; returns the revision of what was seen, 0 when there was none, or no answer."""
+        """From etcd, as it is now; returns the revision of what was seen, 0 when there was none, or no
+        answer.
+        """
         invoked = self._clock.boottime()
         try:
             item, revision = client.store.get(client.keys.state(task), deadline=invoked + 5)
@@ -172,4 +186,6 @@ class Users:
         shown = answer.json() if answer.status_code == 200 else {}
         outcome, revision = "found" if shown else "not found", int(answer.headers["Tally-Revision"])
         seen = (shown.get("state", ""), shown.get("attempt", 0))
-        self.calls.append(Call(task, "read", invoked, self._clock.boottime(), outcome, revision, written, *seen))
+        self.calls.append(
+            Call(task, "read", invoked, self._clock.boottime(), outcome, revision, written, *seen)
+        )

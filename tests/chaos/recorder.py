@@ -1,8 +1,9 @@
-"""Everything that etcd ever committed, as it happened: judged revision by revision, and kept for the clients' histories.
+"""Everything that etcd ever committed, as it happened: judged revision by revision, and kept for the clients'
+histories.
 
-One watch at each member, of which the first to deliver a revision counts: a member may die or be stopped at any time. A
-watch delivers all revisions in order, so whoever is ahead, nothing is left out; and history may be compacted up to
-`applied`, since whoever falls behind that goes on from there.
+One watch at each member, of which the first to deliver a revision counts: a member may die or be stopped at
+any time. A watch delivers all revisions in order, so whoever is ahead, nothing is left out; and history may
+be compacted up to `applied`, since whoever falls behind that goes on from there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Recorder:
     def __init__(self, members: Iterable[GatewayOptions], cluster: str = "default") -> None:
         self.history = History(Keys(cluster))
         self.versions: dict[str, list[Version]] = defaultdict(list)
-        self.requested: dict[tuple[str, str], list[int]] = defaultdict(list)  # (task, kind) → revisions at which it was put
+        # (task, kind) → revisions at which it was put
+        self.requested: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.applied = 0
         self.commits: list[float] = []  # boottime at which each write of a status was heard of
         self._clock = SystemClock()
@@ -120,13 +122,17 @@ class Recorder:
                 version = version._replace(exists=change.item is not None)
             elif record.kind == "requests":
                 kind = record.names[1]
-                version = version._replace(requests=version.requests - {kind} if change.item is None else version.requests | {kind})
+                version = version._replace(
+                    requests=version.requests - {kind} if change.item is None else version.requests | {kind}
+                )
                 if change.item is not None:
                     self.requested[task_id, kind].append(revision)
             elif change.item is not None:
                 self.commits.append(self._clock.boottime())
                 status, _ = codec.decode_status(change.item.value)
-                version = version._replace(state=status.state, attempt=status.attempt, cancelling=status.cancelling)
+                version = version._replace(
+                    state=status.state, attempt=status.attempt, cancelling=status.cancelling
+                )
             now[task_id] = version
         for task_id, version in now.items():
             self.versions[task_id].append(version)

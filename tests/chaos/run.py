@@ -1,8 +1,10 @@
-"""One run: an installation under load, a schedule of faults drawn from a seed, and the judgement when all is healed.
+"""One run: an installation under load, a schedule of faults drawn from a seed, and the judgement when all is
+healed.
 
-A step injects one or two faults, holds them for a while, undoes them, and waits until something is committed again. Every
-fault comes once before any comes twice. What the run proves, it proves from etcd's history (`Recorder`), from what the
-tasks wrote themselves or the kubelets know (`Attempts`) and from what users were told (`Users`).
+A step injects one or two faults, holds them for a while, undoes them, and waits until something is committed
+again. Every fault comes once before any comes twice. What the run proves, it proves from etcd's history
+(`Recorder`), from what the tasks wrote themselves or the kubelets know (`Attempts`) and from what users were
+told (`Users`).
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ ORDER = ["key", "access", "engine", "watches", "nodes", "history", *LINKS, "repl
 
 
 class Step(NamedTuple):
-    """What was done, from the run's beginning on: when, which faults, to whom, how long, and the longest time without a commit."""
+    """What was done, from the run's beginning on: when, which faults, to whom, how long, and the longest
+    time without a commit.
+    """
 
     at: float
     faults: tuple[str, ...]
@@ -50,7 +54,10 @@ class Step(NamedTuple):
 
     def __str__(self) -> str:
         to = f" ({', '.join(self.notes)})" if self.notes else ""
-        return f"{self.at:7.2f} s  {' + '.join(self.faults)}{to}, for {self.held:.2f} s: no commit for {self.gap:.2f} s"
+        return (
+            f"{self.at:7.2f} s  {' + '.join(self.faults)}{to}, for {self.held:.2f} s: no commit for"
+            f" {self.gap:.2f} s"
+        )
 
 
 @dataclass
@@ -66,7 +73,9 @@ class Report:
         return "\n".join([f"seed {self.seed}:", *map(str, self.steps)])
 
     def table(self) -> str:
-        """Fault, times injected, longest time it was held, longest time without a commit from then to the recovery."""
+        """Fault, times injected, longest time it was held, longest time without a commit from then to the
+        recovery.
+        """
         rows = [f"{'fault':<26} {'rows':<8} {'times':>5} {'held, s':>8} {'recovery, s':>12}"]
         for name, fault in FAULTS.items():
             steps = [step for step in self.steps if name in step.faults]
@@ -88,8 +97,8 @@ def run(
     engine: str = "process",
     faults: Iterable[str] = (),
 ) -> Report:
-    """Inject these faults (none: all that this engine can have) for so long (None: until each came once), then heal all and
-    judge. A failure tells the seed and what had been done."""
+    """Inject these faults (none: all that this engine can have) for so long (None: until each came once),
+    then heal all and judge. A failure tells the seed and what had been done."""
     names = list(faults) or [fault.name for fault in FAULTS.values() if fault.engine in ("", engine)]
     report = Report(seed)
     try:
@@ -112,7 +121,9 @@ def _started(
     with ExitStack() as stack:
         factory = EtcdFactory(etcd, path)
         stack.callback(factory.close)
-        members = factory.start_cluster(quota_backend_bytes=QUOTA_BYTES, extra_args=("--auth-token-ttl=2", "--bcrypt-cost=4"))
+        members = factory.start_cluster(
+            quota_backend_bytes=QUOTA_BYTES, extra_args=("--auth-token-ttl=2", "--bcrypt-cost=4")
+        )
         installation = Installation(path / "data", members, replicas, users, engine)
         stack.callback(installation.stop)
         recorder = Recorder(installation.as_root(member.url) for member in members)
@@ -128,14 +139,24 @@ def _started(
 
 
 def _strike(
-    installation: Installation, recorder: Recorder, schedule: Iterable[list[Fault]], report: Report, seconds: float | None
+    installation: Installation,
+    recorder: Recorder,
+    schedule: Iterable[list[Fault]],
+    report: Report,
+    seconds: float | None,
 ) -> set[str]:
-    """Inject faults until the time is over, or the first comes again; returns the tasks of which an attempt was destroyed."""
+    """Inject faults until the time is over, or the first comes again; returns the tasks of which an
+    attempt was destroyed.
+    """
     clock, destroyed = SystemClock(), set[str]()
     began = clock.boottime()
     for number, faults in enumerate(schedule):
         known = {name for step in report.steps for name in step.faults}
-        if clock.boottime() - began > seconds if seconds is not None else known >= {fault.name for fault in faults}:
+        if (
+            clock.boottime() - began > seconds
+            if seconds is not None
+            else known >= {fault.name for fault in faults}
+        ):
             return destroyed
         rng = random.Random(f"{report.seed}/{number}")
         ground = Ground(installation, recorder, installation.leader(), rng, destroyed)
@@ -148,7 +169,9 @@ def _strike(
                 injected.enter_context(contextmanager(fault.inject)(ground))
             _pace(installation, hold)
         healed = clock.boottime()
-        installation.until(lambda healed=healed: recorder.commits_since(healed), "a commit after all was healed")
+        installation.until(
+            lambda healed=healed: recorder.commits_since(healed), "a commit after all was healed"
+        )
         gap = _longest_gap(at, healed, recorder.commits_since(at))
         report.steps[-1] = Step(at - began, names, tuple(ground.notes), healed - at, gap)
     raise AssertionError("the faults never end")
@@ -190,21 +213,30 @@ def _depositions(installation: Installation, replica: ReplicaProcess) -> list[da
     """When the newest process of a replica ended another's term because it saw its endpoint go."""
     entries = logged(installation, replica)
     began = max(index for index, entry in enumerate(entries) if entry["event"] == "replica starts")
-    return [datetime.fromisoformat(entry["timestamp"]) for entry in entries[began:] if entry["event"] == DEPOSED]
+    return [
+        datetime.fromisoformat(entry["timestamp"]) for entry in entries[began:] if entry["event"] == DEPOSED
+    ]
 
 
-def _judge(installation: Installation, recorder: Recorder, attempts: Attempts, load: Users, report: Report) -> None:
+def _judge(
+    installation: Installation, recorder: Recorder, attempts: Attempts, load: Users, report: Report
+) -> None:
     recorder.catch_up(installation.store)
-    check_promise(installation, attempts, load.acknowledged, engine=installation.engine(), history=recorder.history)
+    check_promise(
+        installation, attempts, load.acknowledged, engine=installation.engine(), history=recorder.history
+    )
     untrue = violations(load.calls, recorder.versions, recorder.requested)
     assert not untrue, "users were told what was not so:\n" + "\n".join(untrue)
     unexpected = [(name, code) for name, code in installation.exits if code not in EXPECTED_EXITS]
     assert not unexpected, f"replicas ended as nobody made them: {unexpected}"
     for replica in installation.replicas:
         for began, ended in zip(times := _depositions(installation, replica), times[BURST:], strict=False):
-            assert (ended - began).total_seconds() >= BURST_SECONDS, f"{replica.name} deposed leaders too often: {times}"
+            assert (ended - began).total_seconds() >= BURST_SECONDS, (
+                f"{replica.name} deposed leaders too often: {times}"
+            )
     history = recorder.history
     report.summary = (
-        f"{len(report.steps)} steps, {len(history.terms)} terms, {history.revisions} revisions, {len(load.acknowledged)} tasks, "
-        f"{len(attempts.starts())} attempts, {len(load.calls)} answers to users, {len(installation.exits)} deaths of replicas"
+        f"{len(report.steps)} steps, {len(history.terms)} terms, {history.revisions} revisions,"
+        f" {len(load.acknowledged)} tasks, {len(attempts.starts())} attempts, {len(load.calls)} answers to"
+        f" users, {len(installation.exits)} deaths of replicas"
     )

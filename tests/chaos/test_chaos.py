@@ -1,4 +1,7 @@
-"""The bounded part of the chaos run, and its judge of users' answers. Longer runs, other seeds: `make chaos MINUTES=30 SEED=7`."""
+"""The bounded part of the chaos run, and its judge of users' answers.
+
+Longer runs, other seeds: `make chaos MINUTES=30 SEED=7`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from tests.chaos.linearizability import UNKNOWN, Call, violations
 from tests.chaos.recorder import Version
 from tests.chaos.run import run
 
-pytestmark = pytest.mark.xdist_group("chaos")  # a group of several tests, which xdist starts before single ones: this takes long
+# a group of several tests, which xdist starts before single ones: this takes long
+pytestmark = pytest.mark.xdist_group("chaos")
 
 VERSIONS = [
     Version(5, True),
@@ -47,7 +51,8 @@ def _run_each_fault_once(path: Path, etcd: EtcdBinary, engine: str) -> None:
 
 
 def test_true_answers_are_no_finding() -> None:
-    stale = Call("a", "read", 6.0, 7.0, "found", 8, 6, "Pending", 1)  # of a replica that is behind, as far as it may be
+    # of a replica that is behind, as far as it may be
+    stale = Call("a", "read", 6.0, 7.0, "found", 8, 6, "Pending", 1)
     lost = Call("a", "cancel", 6.0, 7.0, UNKNOWN)
     assert violations([SUBMIT, RETRY, FAILED, stale, lost], {"a": VERSIONS}, {("a", "retry"): [13]}) == []
 

@@ -37,7 +37,9 @@ Tally = Callable[..., Answer]
 
 
 @pytest.fixture
-def environment(etcd: EtcdProcess, cluster_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def environment(
+    etcd: EtcdProcess, cluster_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     """The settings of these tests, and none of the machine's."""
     settings = {"TALLY_ETCD": etcd.url, "TALLY_CLUSTER": cluster_name, "HOME": str(tmp_path)}
     for name, value in settings.items():

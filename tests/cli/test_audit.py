@@ -1,4 +1,6 @@
-"""`tally audit` where the engine cannot be looked at: all that etcd tells is told, nothing of attempts, and the verdict says so."""
+"""`tally audit` where the engine cannot be looked at: all that etcd tells is told, nothing of attempts,
+and the verdict says so.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def home(client: Client, put_raw: PutRaw, tmp_path: Path) -> Path:
     engine.bind(MINE, claim=True)
     put_raw("installation", installation.encode(MINE, "op"))
     put_raw("engine", installation.encode(EngineRecord(engine=engine.identity(), installation=MINE.id), "op"))
-    put_raw("replicas/r1", msgspec.json.encode({"id": "r1", "engine": {"name": "process", "state_dir": str(state_dir)}}))
+    put_raw(
+        "replicas/r1",
+        msgspec.json.encode({"id": "r1", "engine": {"name": "process", "state_dir": str(state_dir)}}),
+    )
     put_raw("epoch", b'{"epoch":1,"op":"e"}')
     engine.close()
     client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
@@ -52,7 +57,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "engine.json is garbage": lambda home: (home / "engine.json").write_bytes(b"\xff{"),
     "engine.json is too deep": lambda home: (home / "engine.json").write_bytes(b"[" * 100_000),
     "engine.json is gone": lambda home: (home / "engine.json").unlink(),
-    "another folder in its place": lambda home: (home / "engine.json").write_bytes(b'{"id":"other","first":"abc123"}'),
+    "another folder in its place": lambda home: (home / "engine.json").write_bytes(
+        b'{"id":"other","first":"abc123"}'
+    ),
 }
 
 
@@ -60,21 +67,35 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_a_damaged_state_folder(
     tally: Tally, home: Path, put_raw: PutRaw, put_status: PutStatus, damage: Callable[[Path], object]
 ) -> None:
-    """A task runs by the records, and has no attempt: while that cannot be seen nothing is said of it. Nothing is made either."""
+    """A task runs by the records, and has no attempt: while that cannot be seen nothing is said of it.
+
+    Nothing is made either.
+    """
     put_status("runs", State.RUNNING)
     before = tally("audit", "-o", "json")
     assert "I5" in {finding["invariant"] for finding in before.document["findings"]}
     damage(home)
-    left = sorted(path for path in home.parent.rglob("*") if path.name != "supervisors.log") if home.parent.exists() else None
+    left = (
+        sorted(path for path in home.parent.rglob("*") if path.name != "supervisors.log")
+        if home.parent.exists()
+        else None
+    )
     put_raw("ledgers/default", codec.encode_ledger(Vector({"cpu": 4000}), "op", {}))
     found = tally("audit", "-o", "json")
     invariants = {finding["invariant"] for finding in found.document["findings"]}
     assert (found.exit_code, found.document["verdict"]) == (1, "wrong")
     assert "I1" in invariants
     assert not invariants & {"I4", "I5"}
-    assert (found.document["checked"]["attempts"], bool(found.document["checked"]["engine_problem"])) == (None, True)
+    assert (found.document["checked"]["attempts"], bool(found.document["checked"]["engine_problem"])) == (
+        None,
+        True,
+    )
     assert "Engine: not looked at, because " in tally("audit").out
-    assert left == (sorted(path for path in home.parent.rglob("*") if path.name != "supervisors.log") if left is not None else None)
+    assert left == (
+        sorted(path for path in home.parent.rglob("*") if path.name != "supervisors.log")
+        if left is not None
+        else None
+    )
     assert home.parent.exists() is (left is not None)
 
 
@@ -86,11 +107,19 @@ def test_an_engine_in_vain(
     kubeconfig = tmp_path / "kubeconfig"
     cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}
     context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "n"}}
-    document = {"clusters": [cluster], "contexts": [context], "users": [{"name": "u", "user": {}}], "current-context": "c"}
+    document = {
+        "clusters": [cluster],
+        "contexts": [context],
+        "users": [{"name": "u", "user": {}}],
+        "current-context": "c",
+    }
     kubeconfig.write_bytes(msgspec.json.encode({"apiVersion": "v1", "kind": "Config", **document}))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-daemon")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    put_raw("replicas/r1", msgspec.json.encode({"id": "r1", "engine": {"name": engine, "state_dir": f"{home}/none"}}))
+    put_raw(
+        "replicas/r1",
+        msgspec.json.encode({"id": "r1", "engine": {"name": engine, "state_dir": f"{home}/none"}}),
+    )
     found = tally("audit")
     assert found.exit_code == 3, found.out + found.err
     assert "Engine: not looked at, because " in found.out

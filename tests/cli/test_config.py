@@ -33,7 +33,9 @@ def test_endpoints(tmp_path: Path, text: object, endpoints: tuple[str, ...]) -> 
     assert load(tmp_path, etcd=text).etcd == endpoints
 
 
-@pytest.mark.parametrize("text", ["", ",", "ftp://a", "http://a:port", "http://a/path", "http://u:p@a", "http://a:99999", [], 7])
+@pytest.mark.parametrize(
+    "text", ["", ",", "ftp://a", "http://a:port", "http://a/path", "http://u:p@a", "http://a:99999", [], 7]
+)
 def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
     """Refused by name, with the place it came from."""
     with pytest.raises(InvalidSetting, match=r"^etcd: .*from flag --etcd"):
@@ -70,7 +72,9 @@ def test_pairs_must_be_complete(tmp_path: Path) -> None:
         load(tmp_path, cert_file=__file__)
 
 
-def test_the_first_existing_file_of_the_usual_places_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_existing_file_of_the_usual_places_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without --config, TALLY_CONFIG and then ~/.config/tally/tally.toml."""
     monkeypatch.setenv("HOME", str(tmp_path))
     usual = tmp_path / ".config" / "tally" / "tally.toml"
@@ -81,7 +85,10 @@ def test_the_first_existing_file_of_the_usual_places_is_read(tmp_path: Path, mon
     assert load_settings({}, {}).settings.cluster == "usual"
     assert load_settings({}, {"TALLY_CONFIG": str(named)}).settings.cluster == "named"
     assert (
-        load_settings({}, {"TALLY_CLUSTER": "env", "TALLY_CONFIG": str(named), "TALLY_SERVICE_HOST": "x"}).settings.cluster == "env"
+        load_settings(
+            {}, {"TALLY_CLUSTER": "env", "TALLY_CONFIG": str(named), "TALLY_SERVICE_HOST": "x"}
+        ).settings.cluster
+        == "env"
     )
 
 

@@ -1,4 +1,6 @@
-"""`tally logs` of what the engine no longer has, on real etcd: with pods that are gone, and with the process engine."""
+"""`tally logs` of what the engine no longer has, on real etcd: with pods that are gone, and with the
+process engine.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,19 @@ def test_the_output_of_a_pod_outlives_the_pod(
     tmp_path: Path,
     how: str,
 ) -> None:
-    """As `kubectl delete pod` ends it: before the pod goes, its output is read, and `tally logs` shows it afterwards."""
+    """As `kubectl delete pod` ends it: before the pod goes, its output is read, and `tally logs` shows it
+    afterwards.
+    """
     run(engine_on(fake_cluster, tmp_path, client.keys.cluster))
-    put_raw("replicas/r2", encode({"id": "r2", "engine": {"name": "kubernetes", "kubeconfig": str(tmp_path / "kubeconfig")}}))
+    put_raw(
+        "replicas/r2",
+        encode({"id": "r2", "engine": {"name": "kubernetes", "kubeconfig": str(tmp_path / "kubeconfig")}}),
+    )
     seconds = 1.0 if how == "ended by itself" else None
     script = script_annotation(run_seconds=seconds, on_term=0, output=((0.0, "first"), (0.5, "second")))
-    submit(client, "job", image="busybox:1", keep_logs=True, pod_template={"metadata": {"annotations": script}})
+    submit(
+        client, "job", image="busybox:1", keep_logs=True, pod_template={"metadata": {"annotations": script}}
+    )
     pods = RawApi(fake_cluster)
     if seconds is None:
         wait_until(lambda: "second" in pods.send("GET", "/job-1/log").text, "its output")
@@ -65,14 +74,25 @@ def test_the_output_of_a_pod_outlives_the_pod(
         pods.send("DELETE", "/job-1")
     wait_until(lambda: pods.send("GET", "/job-1").status_code == 404, "the pod to be gone")
     answer = tally("logs", "job", "--attempt", "1")  # the one that was deleted is followed by another
-    assert (answer.exit_code, answer.out, answer.err) == (0, "first\nsecond\n", "kept log of attempt 1, whole\n")
+    assert (answer.exit_code, answer.out, answer.err) == (
+        0,
+        "first\nsecond\n",
+        "kept log of attempt 1, whole\n",
+    )
     assert tally("logs", "job", "--attempt", "1", "--tail", "1").out == "second\n"
-    for flags in (("--attempt", "9"), ("--attempt", "1", "-c", "x"), ("--attempt", "1", "--since", "5m"), ("--attempt", "1", "-p")):
+    for flags in (
+        ("--attempt", "9"),
+        ("--attempt", "1", "-c", "x"),
+        ("--attempt", "1", "--since", "5m"),
+        ("--attempt", "1", "-p"),
+    ):
         refused = tally("logs", "job", *flags)
         assert (refused.exit_code, refused.out) == (5, ""), flags
 
 
-def test_what_was_cut_off_is_said(tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus, tmp_path: Path) -> None:
+def test_what_was_cut_off_is_said(
+    tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus, tmp_path: Path
+) -> None:
     """The process engine has lost the attempt's folder."""
     submit(client, "job")
     put_status("job", State.FAILED)

@@ -1,4 +1,6 @@
-"""Commands that speak to Kubernetes: what they do without etcd, and what they say of a server that is not verified."""
+"""Commands that speak to Kubernetes: what they do without etcd, and what they say of a server that is not
+verified.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,26 @@ from tests.support.etcd import free_ports
 from tests.support.fake_cluster import fake_cluster, fake_clusters  # noqa: F401  # fixtures
 
 
-def test_finalizers_are_released_without_etcd(fake_cluster: FakeCluster, tally: Tally, tmp_path: Path) -> None:  # noqa: F811
+def test_finalizers_are_released_without_etcd(
+    fake_cluster: FakeCluster,  # noqa: F811
+    tally: Tally,
+    tmp_path: Path,
+) -> None:
     """An uninstallation may have removed it; that nobody could be asked is said."""
     engine = engine_on(fake_cluster, tmp_path)
     given = running()
     engine.start(given)
     gone = f"http://127.0.0.1:{free_ports(1)[0]}"
-    flags = ("--etcd", gone, "--cluster", "test", "--kubeconfig", str(tmp_path / "kubeconfig"), "--request-timeout-seconds", "1")
+    flags = (
+        "--etcd",
+        gone,
+        "--cluster",
+        "test",
+        "--kubeconfig",
+        str(tmp_path / "kubeconfig"),
+        "--request-timeout-seconds",
+        "1",
+    )
     answer = tally("release-finalizers", *flags)
     assert (answer.exit_code, answer.out) == (0, "1 pod released\n"), answer.err
     assert "whether replicas still run is not known" in answer.err
@@ -33,21 +48,40 @@ def test_whose_finalizers_is_asked_where_several_have_the_name(
     tally: Tally,
     tmp_path: Path,
 ) -> None:
-    """Fault 42. Without etcd nobody says which installation is ours; nothing of another one is let go of by its name."""
+    """Fault 42.
+
+    Without etcd nobody says which installation is ours; nothing of another one is let go of by its name.
+    """
     for mark in ("one", "two"):
         engine = engine_on(fake_cluster, tmp_path)
         engine.bind(Installation(id=mark))
         engine.start(replace(running(), installation=mark))
         engine.close()
     gone = f"http://127.0.0.1:{free_ports(1)[0]}"
-    flags = ("--etcd", gone, "--cluster", "test", "--kubeconfig", str(tmp_path / "kubeconfig"), "--request-timeout-seconds", "1")
+    flags = (
+        "--etcd",
+        gone,
+        "--cluster",
+        "test",
+        "--kubeconfig",
+        str(tmp_path / "kubeconfig"),
+        "--request-timeout-seconds",
+        "1",
+    )
     refused = tally("release-finalizers", *flags)
     assert refused.exit_code == 1
-    assert "several installations have the name test here: one (1 pod), two (1 pod). Say whose: --installation ID" in refused.err
+    assert (
+        "several installations have the name test here: one (1 pod), two (1 pod). Say whose:"
+        " --installation ID" in refused.err
+    )
     assert all(pod["metadata"]["finalizers"] for pod in fake_cluster.pods())
     answer = tally("release-finalizers", "--installation", "two", *flags)
     assert (answer.exit_code, answer.out) == (0, "1 pod released\n"), answer.err
-    kept = [pod["metadata"]["labels"]["tally.dev/installation"] for pod in fake_cluster.pods() if pod["metadata"].get("finalizers")]
+    kept = [
+        pod["metadata"]["labels"]["tally.dev/installation"]
+        for pod in fake_cluster.pods()
+        if pod["metadata"].get("finalizers")
+    ]
     assert kept == ["one"]
 
 

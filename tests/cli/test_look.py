@@ -28,7 +28,10 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(autouse=True)
 def _tasks(client: Client) -> None:
-    client.submit_many({"id": name, "command": ["true"], "labels": {"n": name}, "resources": {"cpu": 1}} for name in ("a", "b"))
+    client.submit_many(
+        {"id": name, "command": ["true"], "labels": {"n": name}, "resources": {"cpu": 1}}
+        for name in ("a", "b")
+    )
 
 
 def test_tables_put_name_first_and_age_last(tally: Tally, put_status: PutStatus) -> None:
@@ -73,7 +76,10 @@ def test_pools_show_capacity_held_and_free(tally: Tally, put_raw: PutRaw) -> Non
 def test_replicas_can_be_killed_by_role(tally: Tally, put_raw: PutRaw) -> None:
     """`kill -9 $(tally get replicas --role leader -o pid)` is what the README shows."""
     for number in (1, 2):
-        put_raw(f"replicas/r{number}", msgspec.json.encode({"id": f"r{number}", "instance": f"i{number}", "pid": number}))
+        put_raw(
+            f"replicas/r{number}",
+            msgspec.json.encode({"id": f"r{number}", "instance": f"i{number}", "pid": number}),
+        )
     put_raw("leader", msgspec.json.encode({"id": "r2", "instance": "i2", "epoch": 1}))
     assert tally("get", "replicas", "--role", "leader", "-o", "pid").out == "2\n"
     assert [row[:2] for row in tally("get", "replicas").rows()] == [["r1", "follower"], ["r2", "leader"]]
@@ -81,7 +87,9 @@ def test_replicas_can_be_killed_by_role(tally: Tally, put_raw: PutRaw) -> None:
 
 
 def test_replicas_show_when_they_were_heard_of(tally: Tally, put_raw: PutRaw) -> None:
-    """A killed one is registered for some seconds: it is no replica like the others, nor does `check` pass over it."""
+    """A killed one is registered for some seconds: it is no replica like the others, nor does `check` pass
+    over it.
+    """
     now = SystemClock().now()
     for name, seconds in (("alive", 1), ("killed", 8), ("gone", 60)):
         record = {"instance": name, "at": now - seconds, "started_at": now - 90, "version": "1"}
@@ -158,9 +166,20 @@ def test_wait_exits_by_how_tasks_ended(tally: Tally, put_status: PutStatus) -> N
 
 def test_history_and_describe(tally: Tally, put_status: PutStatus) -> None:
     """Each step with time, reason and term; all of a task on one page."""
-    step = Step(at=1.0, source="Created", event=Event.ADMITTED, state=State.PENDING, attempt=1, reason="Fits", message="go", term=7)
+    step = Step(
+        at=1.0,
+        source="Created",
+        event=Event.ADMITTED,
+        state=State.PENDING,
+        attempt=1,
+        reason="Fits",
+        message="go",
+        term=7,
+    )
     put_status("a", State.PENDING, admitted_at=1.0, steps=1, history=(codec.encode_step(step),))
-    assert tally("history", "a").rows() == [["1970-01-01T00:00:01Z", "Created", "admitted", "Pending", "1", "7", "Fits", "go"]]
+    assert tally("history", "a").rows() == [
+        ["1970-01-01T00:00:01Z", "Created", "admitted", "Pending", "1", "7", "Fits", "go"]
+    ]
     assert tally("history", "a", "-o", "json").document["items"][0]["term"] == 7
     page = tally("describe", "task", "a").out
     for words in (
@@ -193,7 +212,9 @@ def test_a_name_of_any_length_breaks_no_table(tally: Tally, put_raw: PutRaw) -> 
     assert f"task/{'x' * 3000}" in tally("get", "tasks", "-o", "name").out
 
 
-def test_logs_of_the_process_engine(tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus, tmp_path: object) -> None:
+def test_logs_of_the_process_engine(
+    tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus, tmp_path: object
+) -> None:
     """From the folder that the replicas name; --attempt chooses, an attempt that never was is not found."""
     engine = ProcessEngine(tmp_path / "state", client.keys.cluster, SystemClock())  # type: ignore[operator]
     spec = client.get("a").spec
@@ -201,11 +222,23 @@ def test_logs_of_the_process_engine(tally: Tally, client: Client, put_raw: PutRa
     spec = msgspec.structs.replace(spec, command=("sh", "-c", "echo out; echo err >&2"))
     try:
         attempt = AttemptId("a", 1)
-        engine.start(Launch(attempt=attempt, cluster=client.keys.cluster, term=1, spec=spec, pool=Pool(name="p"), environment={}))
+        engine.start(
+            Launch(
+                attempt=attempt,
+                cluster=client.keys.cluster,
+                term=1,
+                spec=spec,
+                pool=Pool(name="p"),
+                environment={},
+            )
+        )
         put_status("a", State.RUNNING)
         assert "give --state-dir" in tally("logs", "a").err
         put_raw(
-            "replicas/r1", msgspec.json.encode({"id": "r1", "engine": {"name": "process", "state_dir": str(tmp_path / "state")}})
+            "replicas/r1",
+            msgspec.json.encode(
+                {"id": "r1", "engine": {"name": "process", "state_dir": str(tmp_path / "state")}}
+            ),
         )  # type: ignore[operator]
         assert tally("logs", "a", "-f").out == "out\nerr\n"
         assert tally("logs", "a", "--attempt", "2").exit_code == 5
@@ -220,10 +253,17 @@ def test_logs_of_the_process_engine(tally: Tally, client: Client, put_raw: PutRa
         engine.start(silent)
         put_status("a", State.RUNNING, attempt=2)
         answer = tally("logs", "a", "-f")  # whose end the leader has not recorded yet
-        assert (answer.exit_code, answer.out, answer.err) == (0, "", "a-2 has printed nothing, and has ended\n")
+        assert (answer.exit_code, answer.out, answer.err) == (
+            0,
+            "",
+            "a-2 has printed nothing, and has ended\n",
+        )
         assert tally("logs", "a").err == "a-2 has printed nothing, and runs\n"
         put_status("a", State.PENDING, attempt=2)
-        assert tally("logs", "a").err == "a-2 has printed nothing, and does not run yet: `tally explain a` says why\n"
+        assert (
+            tally("logs", "a").err
+            == "a-2 has printed nothing, and does not run yet: `tally explain a` says why\n"
+        )
         put_status("a", State.SUCCEEDED, attempt=2)
         assert tally("logs", "a", "--tail", "5").err == "a-2 has printed nothing, and has ended\n"
         assert tally("logs", "a", "--tail", "0").err == "", "as it was asked for"
@@ -233,7 +273,9 @@ def test_logs_of_the_process_engine(tally: Tally, client: Client, put_raw: PutRa
         engine.close()
 
 
-def test_watching_ends_quietly_with_ctrl_c(environment: dict[str, str], executable: list[str], put_status: PutStatus) -> None:
+def test_watching_ends_quietly_with_ctrl_c(
+    environment: dict[str, str], executable: list[str], put_status: PutStatus
+) -> None:
     """`get tasks -w` prints changes as rows; Ctrl-C is exit 130 without a word."""
     process = subprocess.Popen(
         [*executable, "get", "tasks", "-w"],
@@ -261,11 +303,15 @@ def test_watching_ends_quietly_with_ctrl_c(environment: dict[str, str], executab
         reader.join()
 
 
-def test_a_closed_pipe_is_no_error(environment: dict[str, str], executable: list[str], client: Client) -> None:
+def test_a_closed_pipe_is_no_error(
+    environment: dict[str, str], executable: list[str], client: Client
+) -> None:
     """`tally get tasks | head -1`."""
     client.submit_many({"id": f"t-{i}", "command": ["x"]} for i in range(3000))
     command = f"{shlex.join(executable)} get tasks | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60
+    )
     assert done.stdout.startswith("NAME")
     assert done.stderr == ""
 
@@ -273,9 +319,17 @@ def test_a_closed_pipe_is_no_error(environment: dict[str, str], executable: list
 def test_selectors_are_kubectls(tally: Tally) -> None:
     """In each form; what is none is exit 2, with the place."""
     for selector, names in {
-        "n!=a": "b", "n in (a,c)": "a", "n notin (a)": "b", "n": "ab", "!n": "", "m!=x": "ab", "n=a,n=b": "",
-    }.items():  # fmt: skip
-        assert tally("get", "tasks", "-l", selector, "-o", "name").out == "".join(f"task/{name}\n" for name in names), selector
+        "n!=a": "b",
+        "n in (a,c)": "a",
+        "n notin (a)": "b",
+        "n": "ab",
+        "!n": "",
+        "m!=x": "ab",
+        "n=a,n=b": "",
+    }.items():
+        assert tally("get", "tasks", "-l", selector, "-o", "name").out == "".join(
+            f"task/{name}\n" for name in names
+        ), selector
     answer = tally("get", "tasks", "-l", "n=a b")
     assert answer.exit_code == 2
     assert "from character 5" in " ".join(answer.err.replace("│", " ").split())
@@ -297,30 +351,55 @@ def test_order_is_as_asked_for(tally: Tally, client: Client) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["get task/a", "get tasks task/a", "describe task/a", "explain task/a", "history task/a", "cancel task/a",
-     "wait task/a --for created", "get pool/default", "describe pool/default", "delete pool/default", "describe pool pool/default"],
-)  # fmt: skip
+    [
+        "get task/a",
+        "get tasks task/a",
+        "describe task/a",
+        "explain task/a",
+        "history task/a",
+        "cancel task/a",
+        "wait task/a --for created",
+        "get pool/default",
+        "describe pool/default",
+        "delete pool/default",
+        "describe pool pool/default",
+    ],
+)
 def test_what_o_name_prints_is_a_name_everywhere(tally: Tally, command: str) -> None:
     assert tally(*command.split()).exit_code == 0
 
 
-def test_a_removed_pool_is_shown_as_long_as_something_is_held(tally: Tally, client: Client, put_raw: PutRaw) -> None:
+def test_a_removed_pool_is_shown_as_long_as_something_is_held(
+    tally: Tally, client: Client, put_raw: PutRaw
+) -> None:
     """As `/v1/pools` does."""
     client.apply_pool({"name": "gone", "capacity": {"cpu": 1}})
     put_raw("ledgers/gone", codec.encode_ledger(Vector.parse({"cpu": 1}), "op", {}))
     client.delete_pool("gone")
-    assert ["gone", "-", "cpu", "0", "1", "-1", "not", "defined,", "overcommitted"] in tally("get", "pools").rows()
+    assert ["gone", "-", "cpu", "0", "1", "-1", "not", "defined,", "overcommitted"] in tally(
+        "get", "pools"
+    ).rows()
     put_raw("ledgers/gone", codec.encode_ledger(Vector(), "op", {}))
     assert "gone" not in tally("get", "pools").out
 
 
 @pytest.mark.parametrize(
     ("words", "completed"),
-    [("cancel ", "a b"), ("get tasks b", "b"), ("get pool ", "default"), ("describe task/", ""), ("cancel task/", "task/a task/b"),
-     ("get tasks --state Suc", "Succeeded"), ("get tasks --pool d", "default"), ("submit x --pool ", "default"),
-     ("get ta", "tasks")],
-)  # fmt: skip
-def test_the_shell_completes(executable: list[str], environment: dict[str, str], words: str, completed: str) -> None:
+    [
+        ("cancel ", "a b"),
+        ("get tasks b", "b"),
+        ("get pool ", "default"),
+        ("describe task/", ""),
+        ("cancel task/", "task/a task/b"),
+        ("get tasks --state Suc", "Succeeded"),
+        ("get tasks --pool d", "default"),
+        ("submit x --pool ", "default"),
+        ("get ta", "tasks"),
+    ],
+)
+def test_the_shell_completes(
+    executable: list[str], environment: dict[str, str], words: str, completed: str
+) -> None:
     """Tasks, pools, states, kinds."""
     asked = {**os.environ, **environment, "_TALLY_COMPLETE": "complete_bash", "COMP_WORDS": f"tally {words}"}
     asked["COMP_CWORD"] = str(len(f"tally {words}x".split()) - 1)
@@ -362,18 +441,28 @@ EVIL = "\x1b]0;owned\x07\x9b2J\u202e\r\nName: fake"
 
 
 READERS = (
-    "get tasks -o wide;get tasks -o name;get tasks -o json;get tasks -o yaml;get pools;get replicas;describe task a;"
-    "describe pool default;explain a;history a;history a -o json;audit --records-only;wait a --timeout 0.1;step-down"
+    "get tasks -o wide;get tasks -o name;get tasks -o json;get tasks -o yaml;get pools;get replicas;describe"
+    " task a;describe pool default;explain a;history a;history a -o json;audit --records-only;wait a"
+    " --timeout 0.1;step-down"
 )
 
 
 @pytest.mark.parametrize("words", READERS.split(";"))
-def test_nobody_elses_words_are_commands_to_the_terminal(tally: Tally, put_status: PutStatus, put_raw: PutRaw, words: str) -> None:
+def test_nobody_elses_words_are_commands_to_the_terminal(
+    tally: Tally, put_status: PutStatus, put_raw: PutRaw, words: str
+) -> None:
     """Messages come from programs, keys and names from whoever may write."""
-    put_status("a", State.RUNNING, lost_since=2.0, reason=f"Lost{EVIL}", message=f"gone{EVIL}", node=f"n{EVIL}")
+    put_status(
+        "a", State.RUNNING, lost_since=2.0, reason=f"Lost{EVIL}", message=f"gone{EVIL}", node=f"n{EVIL}"
+    )
     for part in ("tasks", "states", "pools", "ledgers", "replicas", "odd"):
         put_raw(f"{part}/x{EVIL}", b"not json")
-    put_raw("pools/default", codec.encode({"name": "default", "capacity": {f"cpu{EVIL}": 1}, "engine_options": {f"a{EVIL}": EVIL}}))
+    put_raw(
+        "pools/default",
+        codec.encode(
+            {"name": "default", "capacity": {f"cpu{EVIL}": 1}, "engine_options": {f"a{EVIL}": EVIL}}
+        ),
+    )
     put_raw("leader", msgspec.json.encode({"id": f"r2{EVIL}", "instance": "i2", "epoch": 1}))
     answer = tally(*words.split())
     printed = (answer.out + answer.err).replace("\n", "")

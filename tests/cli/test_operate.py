@@ -29,7 +29,9 @@ def _task(client: Client) -> None:
 
 
 def test_cancel_and_retry(tally: Tally, put_status: PutStatus) -> None:
-    """Each name on its own: what cannot be done for one is done for the others, and tells in the exit code."""
+    """Each name on its own: what cannot be done for one is done for the others, and tells in the exit
+    code.
+    """
     put_status("b", State.SUCCEEDED, finished_at=2.0)
     answer = tally("cancel", "a", "b", "nope", "--reason", "enough")
     assert answer.exit_code == 5
@@ -53,13 +55,17 @@ def test_confirm_stopped_wants_an_explicit_word(tally: Tally, put_status: PutSta
 def test_apply_and_delete_pools(tally: Tally) -> None:
     """kubectl's words; a broken document does not keep the others from being applied."""
     text = (
-        "name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n---\nname: q\ncapacity: {cpu: -1}\n---\n- {name: r, capacity: {cpu: 1}}\n"
+        "name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n---\nname: q\ncapacity: {cpu: -1}\n---\n- {name: r,"
+        " capacity: {cpu: 1}}\n"
     )
     answer = tally("apply", "-f", "-", stdin=text)
     assert (answer.exit_code, answer.out) == (1, "pool/p created\npool/r created\n")
     assert "standard input:5: capacity.cpu: '-1' is not a quantity" in answer.err
     assert answer.err.endswith("\n2 created, 1 invalid\n")
-    assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n").out == "pool/p unchanged\n"
+    assert (
+        tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 8, nvidia.com/gpu: 2}\n").out
+        == "pool/p unchanged\n"
+    )
     assert tally("apply", "-f", "-", stdin="name: p\ncapacity: {cpu: 9}\n").out == "pool/p configured\n"
     assert tally("delete", "pool", "p").out == "pool/p deleted\n"
     assert tally("delete", "pool", "p").exit_code == 5
@@ -68,20 +74,44 @@ def test_apply_and_delete_pools(tally: Tally) -> None:
 
 
 ASKING = (
-    "get tasks", "get pools", "get replicas", "get tasks -w", "describe task a", "explain a", "history a", "logs a", "wait a",
-    "submit a -- true", "cancel a", "retry a", "delete pool p", "step-down", "confirm-stopped a --yes", "audit", "check",
-    "selftest", "engine show", "engine show --engine process", "engine adopt --engine null", "auth init --grant root=root",
-)  # fmt: skip
+    "get tasks",
+    "get pools",
+    "get replicas",
+    "get tasks -w",
+    "describe task a",
+    "explain a",
+    "history a",
+    "logs a",
+    "wait a",
+    "submit a -- true",
+    "cancel a",
+    "retry a",
+    "delete pool p",
+    "step-down",
+    "confirm-stopped a --yes",
+    "audit",
+    "check",
+    "selftest",
+    "engine show",
+    "engine show --engine process",
+    "engine adopt --engine null",
+    "auth init --grant root=root",
+)
 
 
 @pytest.mark.parametrize("words", ASKING)
-def test_without_etcd_each_command_says_where_to_look(tally: Tally, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+def test_without_etcd_each_command_says_where_to_look(
+    tally: Tally, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
     """A replica's endpoint answers without etcd, from what it has seen."""
     monkeypatch.setenv("TALLY_REQUEST_TIMEOUT_SECONDS", "0.1")
     monkeypatch.setenv("TALLY_STATUS", "127.0.0.1:9999")
     answer = tally("--etcd", "http://127.0.0.1:1", *shlex.split(words))
     assert answer.exit_code == 1
-    assert "see its page, such as http://127.0.0.1:9999/, or /readyz?verbose, /v1/replicas" in answer.out + answer.err
+    assert (
+        "see its page, such as http://127.0.0.1:9999/, or /readyz?verbose, /v1/replicas"
+        in answer.out + answer.err
+    )
 
 
 def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFactory) -> None:
@@ -91,9 +121,14 @@ def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFa
     answer = tally("--etcd", dead, "get", "pools", "--request-timeout-seconds", "0.3")
     assert answer.exit_code == 1
     assert f"etcd cannot be reached: {dead}" in answer.err
-    assert f"Is etcd running at {dead}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev" in answer.err
+    assert (
+        f"Is etcd running at {dead}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev"
+        in answer.err
+    )
     alive = etcd_factory.start().url
-    assert tally("--etcd", dead, "get", "pools", "--etcd", f"{dead},{alive}").exit_code == 0, "the next endpoint is tried"
+    assert tally("--etcd", dead, "get", "pools", "--etcd", f"{dead},{alive}").exit_code == 0, (
+        "the next endpoint is tried"
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +136,10 @@ def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFa
     [
         (["get", "tasks", "--etcd", "http://"], "etcd: 'http://' is not the URL of an etcd member"),
         (["get", "tasks", "--cluster", "Bad_"], "cluster: 'Bad_' may hold only"),
-        (["get", "tasks", "--password-file", "/nope"], "password_file: /nope is not a file that can be read here"),
+        (
+            ["get", "tasks", "--password-file", "/nope"],
+            "password_file: /nope is not a file that can be read here",
+        ),
         (["get", "tasks", "--user", "u"], "password_file: is missing, but user is given"),
         (["get", "tasks", "--config", "/nope"], "config: /nope cannot be read"),
     ],
@@ -133,10 +171,14 @@ def test_wrong_password_and_missing_rights(tally: Tally, etcd_factory: EtcdFacto
     assert "asks for a user and a password" in anonymous.err
 
 
-def test_config_show_tells_where_each_value_comes_from(tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_show_tells_where_each_value_comes_from(
+    tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Flag, environment, file, default, in this order of precedence."""
     file = tmp_path / "tally.toml"
-    file.write_text('cluster = "from-file"\nlease_ttl_seconds = 7\nrelist_seconds = "1m"\nreplica = "from-file"\n')
+    file.write_text(
+        'cluster = "from-file"\nlease_ttl_seconds = 7\nrelist_seconds = "1m"\nreplica = "from-file"\n'
+    )
     monkeypatch.delenv("TALLY_CLUSTER")
     monkeypatch.setenv("TALLY_LEASE_TTL_SECONDS", "8")
     shown = tally("config", "show", "--config", str(file), "--replica", "from-flag", "-o", "json").document
@@ -167,7 +209,12 @@ def test_check_says_what_it_sees(tally: Tally, etcd_factory: EtcdFactory) -> Non
     assert answer.exit_code == 0
     assert "ok       read: prefix /tally/" in answer.out
     assert "replicas: none is registered" in answer.out
-    assert {point["name"] for point in tally("check", "-o", "json").document["points"]} >= {"read", "space", "clocks", "replicas"}
+    assert {point["name"] for point in tally("check", "-o", "json").document["points"]} >= {
+        "read",
+        "space",
+        "clocks",
+        "replicas",
+    }
     port = free_ports(1)[0]
     dead = tally("check", "--etcd", f"http://127.0.0.1:{port}", "--request-timeout-seconds", "0.2")
     assert dead.exit_code == 1
@@ -183,7 +230,11 @@ def test_an_unexpected_error_is_one_line(tally: Tally, monkeypatch: pytest.Monke
     monkeypatch.setattr(look, "_print_pools", explode)
     answer = tally("get", "pools")
     assert answer.exit_code == 1
-    assert answer.err == "error: unexpected RuntimeError: boom\nRun it again with TALLY_DEBUG=1 to see where, and report that.\n"
+    assert (
+        answer.err
+        == "error: unexpected RuntimeError: boom\nRun it again with TALLY_DEBUG=1 to see where, and report"
+        " that.\n"
+    )
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -199,7 +250,17 @@ def test_completion_scripts(tally: Tally, shell: str, executable: list[str]) -> 
 
 def test_version_needs_no_etcd_and_imports_little(executable: list[str]) -> None:
     """What makes each command slow to start is imported by those that need it."""
-    heavy = ("etcd3", "requests", "pydantic", "yaml", "starlette", "kubernetes", "docker", "structlog", "rich")
+    heavy = (
+        "etcd3",
+        "requests",
+        "pydantic",
+        "yaml",
+        "starlette",
+        "kubernetes",
+        "docker",
+        "structlog",
+        "rich",
+    )
     run = "import sys; from controller.cli.main import app; app(['version'], standalone_mode=False)"
     code = f"{run}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([executable[0], "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -208,7 +269,10 @@ def test_version_needs_no_etcd_and_imports_little(executable: list[str]) -> None
 
 def test_help_names_every_verb(tally: Tally) -> None:
     """All of the design's commands, and each explains itself."""
-    verbs = "submit get describe wait logs history cancel retry explain apply delete step-down audit confirm-stopped check "
+    verbs = (
+        "submit get describe wait logs history cancel retry explain apply delete step-down audit"
+        " confirm-stopped check "
+    )
     for verb in shlex.split(verbs + "dev controller completion version config"):
         assert verb in tally("--help").out
         answer = tally(verb, "--help")
@@ -221,7 +285,9 @@ def test_help_describes_what_all_commands_have_once(tally: Tally) -> None:
     assert "certificate" in tally("--help").out
     for verb, own in (("explain", ""), ("logs", "--state-dir"), ("controller", "--lease-ttl-seconds")):
         help_text = tally(verb, "--help").out
-        assert "--config, --etcd, --cluster and the other flags that `tally --help` lists." in " ".join(help_text.split())
+        assert "--config, --etcd, --cluster and the other flags that `tally --help` lists." in " ".join(
+            help_text.split()
+        )
         assert "--cert-file" not in help_text
         assert own in help_text
 
@@ -322,10 +388,12 @@ def test_what_a_local_cluster_sets_itself_is_said_to_be_ignored(
     """In one line, with what to use; what is handed on to the replicas is not."""
     monkeypatch.setenv("TALLY_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TALLY_HEARTBEAT_SECONDS", "1")
-    refused = ("dev", "--fake-cluster", "--data-dir", str(tmp_path / "data"))  # of the process engine: before anything starts
+    # of the process engine: before anything starts
+    refused = ("dev", "--fake-cluster", "--data-dir", str(tmp_path / "data"))
     [ignored, *_] = tally(*refused).err.splitlines()
-    assert ignored == (
-        "warning: ignored, since `tally dev` sets these itself: TALLY_ETCD, TALLY_CLUSTER, TALLY_STATE_DIR; "
+    assert (
+        ignored == "warning: ignored, since `tally dev` sets these itself: TALLY_ETCD, TALLY_CLUSTER,"
+        " TALLY_STATE_DIR; "
         "use --etcd-port, --data-dir"
     )
     for name in ("TALLY_ETCD", "TALLY_CLUSTER", "TALLY_STATE_DIR"):

@@ -37,9 +37,9 @@ def test_every_flag_reaches_the_spec(tally: Tally, client: Client) -> None:
     """What is given on the command line is what is stored."""
     answer = tally(
         *shlex.split(
-            "submit train-1 --cpu 500m --memory 64Mi --image img:1 --priority 7 --max-attempts 3 --backoff 1m --deadline 1h "
-            "--queue-deadline 2h --start-deadline 5m --env A=1 --env B=x=y --label team=ml --working-dir /tmp --grace 5s "
-            "--retention 2d --on-lost 10m --resource memory=32Mi -- sh -c"
+            "submit train-1 --cpu 500m --memory 64Mi --image img:1 --priority 7 --max-attempts 3 --backoff 1m"
+            " --deadline 1h --queue-deadline 2h --start-deadline 5m --env A=1 --env B=x=y --label team=ml"
+            " --working-dir /tmp --grace 5s --retention 2d --on-lost 10m --resource memory=32Mi -- sh -c"
         ),
         "echo $HOME",
     )
@@ -48,11 +48,19 @@ def test_every_flag_reaches_the_spec(tally: Tally, client: Client) -> None:
     assert view["command"] == ("sh", "-c", "echo $HOME")
     assert view["env"] == {"A": "1", "B": "x=y"}
     assert view["labels"] == {"team": "ml"}
-    assert (view["retry"]["max_attempts"], view["retry"]["backoff_seconds"], view["retry"]["max_seconds"]) == (3, 60.0, 300.0)
+    assert (
+        view["retry"]["max_attempts"],
+        view["retry"]["backoff_seconds"],
+        view["retry"]["max_seconds"],
+    ) == (3, 60.0, 300.0)
     assert view["deadlines"] == {"queue_seconds": 7200.0, "start_seconds": 300.0, "run_seconds": 3600.0}
     assert view["on_lost"] == {"replace_after_seconds": 600.0}
     assert (view["grace_seconds"], view["retention_seconds"], view["priority"]) == (5.0, 172800.0, 7)
-    assert (view["resources"], view["image"], view["working_dir"]) == ({"cpu": "500m", "memory": "32Mi"}, "img:1", "/tmp")
+    assert (view["resources"], view["image"], view["working_dir"]) == (
+        {"cpu": "500m", "memory": "32Mi"},
+        "img:1",
+        "/tmp",
+    )
 
 
 def test_again_unchanged_and_conflict(tally: Tally) -> None:
@@ -76,7 +84,9 @@ def test_again_unchanged_and_conflict(tally: Tally) -> None:
         (["-f", "/"], "cannot be read: Is a directory"),
     ],
 )
-def test_what_cannot_be_submitted_is_named(tally: Tally, client: Client, arguments: list[str], says: str) -> None:
+def test_what_cannot_be_submitted_is_named(
+    tally: Tally, client: Client, arguments: list[str], says: str
+) -> None:
     """Exit 1, the reason on stderr, nothing stored."""
     answer = tally("submit", *arguments)
     assert answer.exit_code == 1
@@ -103,7 +113,9 @@ def test_wrong_usage_is_exit_2(tally: Tally, arguments: list[str]) -> None:
 def test_a_yaml_file_of_all_shapes(tally: Tally, tmp_path: Path) -> None:
     """Several documents and lists; each refusal names line and field, and the others are submitted."""
     file = tmp_path / "tasks.yaml"
-    file.write_text("id: a\ncommand: [x]\n---\nid: b\ncommand: x\n---\n- {id: c, command: [y], env: {N: 1}}\n- 7\n---\n")
+    file.write_text(
+        "id: a\ncommand: [x]\n---\nid: b\ncommand: x\n---\n- {id: c, command: [y], env: {N: 1}}\n- 7\n---\n"
+    )
     answer = tally("submit", "-f", str(file))
     assert answer.exit_code == 1
     assert answer.out == "task/a created\ntask/c created\n"
@@ -111,12 +123,18 @@ def test_a_yaml_file_of_all_shapes(tally: Tally, tmp_path: Path) -> None:
     assert f"{file}:7, item 2: a task is a mapping" in answer.err
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "[]", "[]\n", "# later\n", "---\n---\n", "null\n", '{"items": []}\n', "items: []\n"])
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "[]", "[]\n", "# later\n", "---\n---\n", "null\n", '{"items": []}\n', "items: []\n"]
+)
 def test_a_file_of_nothing_is_an_error(tally: Tally, tmp_path: Path, text: str) -> None:
     """As kubectl has it: who submits a file meant something. A stream likewise, and pools."""
     (tmp_path / "t.yaml").write_text(text)
     answer = tally("submit", "-f", str(tmp_path / "t.yaml"))
-    assert (answer.exit_code, answer.out, answer.err) == (1, "", f"error: no tasks found in {tmp_path / 't.yaml'}\n")
+    assert (answer.exit_code, answer.out, answer.err) == (
+        1,
+        "",
+        f"error: no tasks found in {tmp_path / 't.yaml'}\n",
+    )
     answer = tally("submit", "-f", "-", "-o", "json", "--wait", stdin=text)
     assert (answer.exit_code, answer.out, answer.err) == (1, "", "error: no tasks found in standard input\n")
     answer = tally("apply", "-f", "-", stdin=text)
@@ -127,20 +145,34 @@ def test_a_file_of_nothing_is_an_error(tally: Tally, tmp_path: Path, text: str) 
     ("name", "text", "says"),
     [
         ("t.yaml", "id: a\n  x: [\n", ":2: is neither YAML nor JSON: mapping values are not allowed"),
-        ("t.yaml", "a: !!python/object:os.system x\n", ":1: is neither YAML nor JSON: the tag tag:yaml.org,2002:python/object"),
+        (
+            "t.yaml",
+            "a: !!python/object:os.system x\n",
+            ":1: is neither YAML nor JSON: the tag tag:yaml.org,2002:python/object",
+        ),
         ("t.json", "[{]", "is not JSON"),
         ("t.yaml", "\x00", "is neither YAML nor JSON"),
         ("t.json", "[" * 100_000, "is not JSON"),
-        ("t.yaml", "[" * 100_000, ":1: is neither YAML nor JSON: lists and mappings are nested more than 100 deep"),
+        (
+            "t.yaml",
+            "[" * 100_000,
+            ":1: is neither YAML nor JSON: lists and mappings are nested more than 100 deep",
+        ),
         ("t.yaml", "- " * 100_000, "nested more than 100 deep"),
-        ("t.yaml", "id: a\ncommand: [x]\nid: b\n", ":3: is neither YAML nor JSON: id: is given twice, here and in line 1"),
+        (
+            "t.yaml",
+            "id: a\ncommand: [x]\nid: b\n",
+            ":3: is neither YAML nor JSON: id: is given twice, here and in line 1",
+        ),
         ("t.json", '{"id": "a",\n"id": "b"}', "id: is given twice"),
         ("t.yaml", BOMB, "aliases stand for more than 100,000 values"),
         ("t.yaml", "id: &a [*a]\n", "the alias *a is part of itself"),
         ("t.yaml", "? [a]\n: b\n", "a key must be a text"),
     ],
 )
-def test_a_malformed_file_is_refused_whole(tally: Tally, client: Client, tmp_path: Path, name: str, text: str, says: str) -> None:
+def test_a_malformed_file_is_refused_whole(
+    tally: Tally, client: Client, tmp_path: Path, name: str, text: str, says: str
+) -> None:
     """Names the file and what is wrong with it, and submits nothing of it."""
     (tmp_path / name).write_text(text)
     answer = tally("submit", "-f", str(tmp_path / name))
@@ -200,7 +232,9 @@ def test_a_file_with_some_that_are_refused_is_summed_up(tally: Tally) -> None:
     answer = tally("submit", "-f", "-", stdin=text)
     assert (answer.exit_code, answer.out) == (1, "task/a created\ntask/c created\n")
     assert answer.err.endswith("\n2 created, 2 invalid\n")
-    assert "invalid" not in tally("submit", "b", "--cpu", "-1", "--", "x").err, "of one alone there is nothing to sum up"
+    assert "invalid" not in tally("submit", "b", "--cpu", "-1", "--", "x").err, (
+        "of one alone there is nothing to sum up"
+    )
 
 
 def test_dry_run(tally: Tally, client: Client) -> None:
@@ -210,7 +244,9 @@ def test_dry_run(tally: Tally, client: Client) -> None:
     assert client.tasks() == []
 
 
-def test_a_stream_is_submitted_as_it_arrives(environment: dict[str, str], executable: list[str], client: Client) -> None:
+def test_a_stream_is_submitted_as_it_arrives(
+    environment: dict[str, str], executable: list[str], client: Client
+) -> None:
     """A producer that stays open gets each task stored when it writes it."""
     process = subprocess.Popen(
         [*executable, "submit", "-f", "-"],
@@ -232,7 +268,9 @@ def test_a_stream_is_submitted_as_it_arrives(environment: dict[str, str], execut
         process.wait()
 
 
-def test_an_interrupted_stream_says_how_far_it_came(environment: dict[str, str], executable: list[str], client: Client) -> None:
+def test_an_interrupted_stream_says_how_far_it_came(
+    environment: dict[str, str], executable: list[str], client: Client
+) -> None:
     process = subprocess.Popen(
         [*executable, "submit", "-f", "-"],
         stdin=subprocess.PIPE,
@@ -240,7 +278,8 @@ def test_an_interrupted_stream_says_how_far_it_came(environment: dict[str, str],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # whoever runs the tests may ignore it
+        # whoever runs the tests may ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         assert process.stdin is not None
@@ -258,11 +297,16 @@ def test_an_interrupted_stream_says_how_far_it_came(environment: dict[str, str],
         process.wait()
 
 
-def test_streams_that_the_caller_closed_lead_nowhere(environment: dict[str, str], executable: list[str], client: Client) -> None:
+def test_streams_that_the_caller_closed_lead_nowhere(
+    environment: dict[str, str], executable: list[str], client: Client
+) -> None:
     """No message goes into a connection that was given a closed stream's number."""
     task = [*executable, "submit", "quiet", "--", "x"]
     done = subprocess.run(
-        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *task], env={**os.environ, **environment}, check=False, timeout=60
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *task],
+        env={**os.environ, **environment},
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0
     assert [view.id for view in client.tasks()] == ["quiet"]
@@ -279,7 +323,9 @@ def test_submit_and_wait(tally: Tally, put_status: object, state: State, code: i
 
 
 def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: Path) -> None:
-    """YAML 1.1 makes 493, 750, 1116, 1000, true, a date and 31 of these; what is a number in YAML 1.2 too wants quotes."""
+    """YAML 1.1 makes 493, 750, 1116, 1000, true, a date and 31 of these; what is a number in YAML 1.2 too
+    wants quotes.
+    """
     file = tmp_path / "t.yaml"
     written = {
         "MODE": "0755",
@@ -300,7 +346,10 @@ def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: 
     assert spec.labels == {"on": "no", "v": "1_0"}
     file.write_text("id: b\ncommand: [x]\nenv:\n  A: x\n  VERSION: 1.10\n")
     answer = tally("submit", "-f", str(file))
-    assert (answer.exit_code, answer.err) == (1, f"error: {file}:5: env.VERSION: is 1.1, expected text: put it in quotes\n")
+    assert (answer.exit_code, answer.err) == (
+        1,
+        f"error: {file}:5: env.VERSION: is 1.1, expected text: put it in quotes\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,14 +357,27 @@ def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: 
     [
         ("id: a\ncomand: [x]\n", ":2: comand: is not a field; did you mean command?\n"),
         ("id: a\ncommand: [x]\nqqq: 1\n", ":3: qqq: is not a field; known here are id, pool"),
-        ("id: a\ncommand: [x]\nretry:\n  max_atempts: 3\n", ":4: retry.max_atempts: is not a field; did you mean max_attempts?\n"),
-        ("id: a\ncommand: [x]\nretry:\n  rules:\n  - {exit_codes: [1], action: fail}\n  - exit_codes: [999]\n    action: fail\n",
-         ":6: retry.rules[1].exit_codes[0]: is 999"),
-        ("id: a\ncommand: [x]\nlabels:\n  a.b/c: ok\n  a.b: '?'\n", ":5: labels.a.b: '?' is not a label's value"),
+        (
+            "id: a\ncommand: [x]\nretry:\n  max_atempts: 3\n",
+            ":4: retry.max_atempts: is not a field; did you mean max_attempts?\n",
+        ),
+        (
+            (
+                "id: a\ncommand: [x]\nretry:\n  rules:\n  - {exit_codes: [1], action: fail}\n  - exit_codes:"
+                " [999]\n    action: fail\n"
+            ),
+            ":6: retry.rules[1].exit_codes[0]: is 999",
+        ),
+        (
+            "id: a\ncommand: [x]\nlabels:\n  a.b/c: ok\n  a.b: '?'\n",
+            ":5: labels.a.b: '?' is not a label's value",
+        ),
         ('{\n"id": "a",\n"command": "x"\n}', ":3: command: expected a list"),
     ],
-)  # fmt: skip
-def test_what_does_not_hold_is_named_with_its_line(tally: Tally, tmp_path: Path, text: str, says: str) -> None:
+)
+def test_what_does_not_hold_is_named_with_its_line(
+    tally: Tally, tmp_path: Path, text: str, says: str
+) -> None:
     """As compilers do: FILE:LINE: field: what is wrong."""
     (tmp_path / "t").write_text(text)
     answer = tally("submit", "-f", str(tmp_path / "t"))
@@ -324,9 +386,16 @@ def test_what_does_not_hold_is_named_with_its_line(tally: Tally, tmp_path: Path,
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_what_get_prints_can_be_submitted_and_applied_again(tally: Tally, client: Client, tmp_path: Path, form: str) -> None:
+def test_what_get_prints_can_be_submitted_and_applied_again(
+    tally: Tally, client: Client, tmp_path: Path, form: str
+) -> None:
     """Of one, and of a list; the status is left aside."""
-    client.submit_many([{"id": name, "command": ["x"], "env": {"MODE": "0755", "ON": "yes", "N": "1e3"}} for name in ("a", "b")])
+    client.submit_many(
+        [
+            {"id": name, "command": ["x"], "env": {"MODE": "0755", "ON": "yes", "N": "1e3"}}
+            for name in ("a", "b")
+        ]
+    )
     for arguments, out in ((["a"], "task/a unchanged\n"), ([], "task/a unchanged\ntask/b unchanged\n")):
         printed = tally("get", "tasks", *arguments, "-o", form).out
         assert tally("submit", "-f", "-", stdin=printed).out == out
@@ -351,7 +420,9 @@ def test_any_text_is_read_or_refused(text: str) -> None:
             json.dumps(value)
 
 
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])) | st.text("0123456789.e-+_:xyn~")
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])) | st.text(
+    "0123456789.e-+_:xyn~"
+)
 SCALARS = TEXTS | st.integers(-(10**9), 10**9) | st.booleans() | st.none()
 
 
@@ -367,9 +438,15 @@ def test_what_yaml_prints_is_read_as_it_was(value: object) -> None:
 def test_a_reason_that_nobody_gives_is_warned_of(tally: Tally, client: Client, tmp_path: Path) -> None:
     """And no more: a cluster may have reasons of its own. Where it stands is named as what is refused is."""
     file = tmp_path / "t.yaml"
-    file.write_text("id: a\ncommand: [x]\nretry:\n  rules:\n  - action: retry\n    reasons:\n    - OOMKiled\n")
+    file.write_text(
+        "id: a\ncommand: [x]\nretry:\n  rules:\n  - action: retry\n    reasons:\n    - OOMKiled\n"
+    )
     where = f"warning: {file}:6: retry.rules[0].reasons[0]: "
-    for flags, out in ((["--dry-run"], "task/a created (dry run)\n"), ([], "task/a created\n"), ([], "task/a unchanged\n")):
+    for flags, out in (
+        (["--dry-run"], "task/a created (dry run)\n"),
+        ([], "task/a created\n"),
+        ([], "task/a unchanged\n"),
+    ):
         answer = tally("submit", "-f", str(file), *flags)
         assert (answer.exit_code, answer.out) == (0, out)
         assert answer.err == f"{where}'OOMKiled' is not a reason that Tally knows; did you mean OOMKilled?\n"

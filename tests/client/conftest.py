@@ -36,7 +36,8 @@ def put_raw(client: Client) -> PutRaw:
         item, _ = client.store.get(client.keys.prefix + key, deadline=in_seconds())
         guard = Guard(client.keys.prefix + key, item.mod if item is not None else 0)
         answer = client.store.commit(
-            Transaction((guard,), (Put(client.keys.prefix + key, value),), f"test-{key}"), deadline=in_seconds()
+            Transaction((guard,), (Put(client.keys.prefix + key, value),), f"test-{key}"),
+            deadline=in_seconds(),
         )
         assert isinstance(answer, Committed)
         return answer.revision
@@ -51,7 +52,10 @@ def put_status(put_raw: PutRaw) -> PutStatus:
     def put(task_id: str, state: State, **fields: object) -> int:
         status = Status(state=state, pool="default", created_at=1.0, **{"attempt": 1, **fields})  # type: ignore[arg-type]
         if status.is_holding:
-            status = Status(**{name: getattr(status, name) for name in Status.__struct_fields__} | {"hold": Vector({"cpu": 100})})
+            status = Status(
+                **{name: getattr(status, name) for name in Status.__struct_fields__}
+                | {"hold": Vector({"cpu": 100})}
+            )
         return put_raw(f"states/{task_id}", codec.encode_status(status, {}))
 
     return put

@@ -46,7 +46,10 @@ def test_cancel_is_stored_once(client: Client) -> None:
 def test_racing_cancels_make_one_request(client: Client) -> None:
     """Fault 36: exactly one of them is the one that is stored."""
     found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.append(client.cancel("a").outcome), name=f"canceller-{n}") for n in range(8)]
+    threads = [
+        threading.Thread(target=lambda: found.append(client.cancel("a").outcome), name=f"canceller-{n}")
+        for n in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -55,7 +58,9 @@ def test_racing_cancels_make_one_request(client: Client) -> None:
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
-def test_cancel_of_a_finished_task_changes_nothing(client: Client, put_status: PutStatus, state: State) -> None:
+def test_cancel_of_a_finished_task_changes_nothing(
+    client: Client, put_status: PutStatus, state: State
+) -> None:
     """It is told, and no request is left behind for the leader to ignore."""
     put_status("a", state, finished_at=2.0)
     answer = client.cancel("a")
@@ -92,7 +97,9 @@ def test_confirm_stopped_needs_a_lost_attempt_and_names_it(client: Client, put_s
 
 @pytest.mark.parametrize("verb", ["get", "cancel", "retry", "confirm_stopped", "history", "explain"])
 def test_what_is_not_there_is_not_found(client: Client, verb: str) -> None:
-    """Every verb says so in the same way, and leaves nothing behind; a name that starts another's does not match it."""
+    """Every verb says so in the same way, and leaves nothing behind; a name that starts another's does not
+    match it.
+    """
     client.submit({"id": "a-long", "command": ["true"]})
     with pytest.raises(NotFound, match="there is no task 'a-lon'"):
         getattr(client, verb)("a-lon")
@@ -104,7 +111,10 @@ def test_apply_creates_configures_and_leaves_alone(client: Client) -> None:
     """The same content is `unchanged`, and writes nothing."""
     assert client.apply_pool({"name": "p", "capacity": {"cpu": 1}}).outcome == "created"
     before = client.store.get(client.keys.pool("p"), deadline=in_seconds())[0]
-    assert client.apply_pool({"name": "p", "capacity": {"cpu": "1000m"}, "policy": "strict"}).outcome == "unchanged"
+    assert (
+        client.apply_pool({"name": "p", "capacity": {"cpu": "1000m"}, "policy": "strict"}).outcome
+        == "unchanged"
+    )
     assert client.store.get(client.keys.pool("p"), deadline=in_seconds())[0] == before
     assert client.apply_pool({"name": "p", "capacity": {"cpu": 2}}).outcome == "configured"
     with pytest.raises(InvalidField, match="capacity"):
@@ -113,7 +123,9 @@ def test_apply_creates_configures_and_leaves_alone(client: Client) -> None:
 
 def test_apply_keeps_a_newer_versions_fields(client: Client, put_raw: PutRaw) -> None:
     """Fault 7: an older command line does not drop what it does not know."""
-    put_raw("pools/p", msgspec.json.encode({"name": "p", "capacity": {"cpu": "1"}, "borrowing": {"from": "q"}}))
+    put_raw(
+        "pools/p", msgspec.json.encode({"name": "p", "capacity": {"cpu": "1"}, "borrowing": {"from": "q"}})
+    )
     assert client.apply_pool({"name": "p", "capacity": {"cpu": 3}}).outcome == "configured"
     item, _ = client.store.get(client.keys.pool("p"), deadline=in_seconds())
     assert item is not None
@@ -132,7 +144,9 @@ def test_apply_replaces_what_cannot_be_read(client: Client, put_raw: PutRaw) -> 
 def test_racing_applies_end_with_one_of_the_definitions(client: Client) -> None:
     """Each is written under the guard of what it replaced, and none is refused."""
     threads = [
-        threading.Thread(target=client.apply_pool, args=({"name": "p", "capacity": {"cpu": n}},), name=f"admin-{n}")
+        threading.Thread(
+            target=client.apply_pool, args=({"name": "p", "capacity": {"cpu": n}},), name=f"admin-{n}"
+        )
         for n in range(1, 6)
     ]
     for thread in threads:
@@ -148,7 +162,10 @@ def test_lowering_a_capacity_below_what_is_held_warns(client: Client, put_raw: P
     """Fault 38: nothing is killed, the overcommit is told."""
     put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": 6}), "op", {}))
     assert client.apply_pool(POOL).message == ""
-    assert "more is held than this capacity has (cpu: cpu 6 held)" in client.apply_pool({**POOL, "capacity": {"cpu": 4}}).message
+    assert (
+        "more is held than this capacity has (cpu: cpu 6 held)"
+        in client.apply_pool({**POOL, "capacity": {"cpu": 4}}).message
+    )
     (view,) = client.pools(counts=True)
     assert (view.overcommitted, view.free, view.counts) == (["cpu"], Vector({"cpu": -2000}), {"Created": 1})
 
@@ -166,8 +183,19 @@ def test_step_down_takes_that_terms_leadership(client: Client, put_raw: PutRaw) 
     """The leader's key is gone; who led is told; without a leader there is nobody to step down."""
     with pytest.raises(NotFound, match="no replica leads"):
         client.step_down()
-    value = {"id": "r1", "instance": "i1", "status_url": "http://x", "version": "1", "epoch": 4, "since": 5.0, "new": [1]}
-    put_raw("replicas/r1", msgspec.json.encode({**value, "engine": {"name": "process"}, "pid": 7, "started_at": 1.0}))
+    value = {
+        "id": "r1",
+        "instance": "i1",
+        "status_url": "http://x",
+        "version": "1",
+        "epoch": 4,
+        "since": 5.0,
+        "new": [1],
+    }
+    put_raw(
+        "replicas/r1",
+        msgspec.json.encode({**value, "engine": {"name": "process"}, "pid": 7, "started_at": 1.0}),
+    )
     put_raw("replicas/r2", msgspec.json.encode({"id": "r2", "instance": "i2", "pid": "not a number"}))
     put_raw("replicas/r3", b"broken")
     term = put_raw("leader", msgspec.json.encode(value))
@@ -187,7 +215,8 @@ def test_the_engine_is_the_leaders(client: Client, put_raw: PutRaw, tmp_path: Pa
     """A replica that has just begun does not say yet that its engine is another one than the recorded one."""
     for name, folder in (("a-new", "another"), ("b-leads", "recorded"), ("c", "third")):
         engine = {"name": "process", "state_dir": str(tmp_path / folder)}
-        ProcessEngine(tmp_path / folder, client.keys.cluster, SystemClock()).close()  # as each replica makes its own
+        # as each replica makes its own
+        ProcessEngine(tmp_path / folder, client.keys.cluster, SystemClock()).close()
         put_raw(f"replicas/{name}", codec.encode({"id": name, "instance": name, "engine": engine}))
     put_raw("leader", codec.encode({"id": "b-leads", "instance": "b-leads", "epoch": 1}))
     engine_of_leader = client.engine()

@@ -1,4 +1,6 @@
-"""Submitting: once each, many at a time, whatever is invalid, exists already, or happens to etcd meanwhile."""
+"""Submitting: once each, many at a time, whatever is invalid, exists already, or happens to etcd
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ from controller.client.submission import SubmitResult
 from controller.core.model.resources import Vector
 from controller.core.model.task import Spec
 from controller.errors import InvalidField
-from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Committed, Delete, Put, Refused, StoreUnavailable, Transaction
+from controller.store.base import (
+    MAX_OPERATIONS,
+    MAX_REQUEST_BYTES,
+    Committed,
+    Delete,
+    Put,
+    Refused,
+    StoreUnavailable,
+    Transaction,
+)
 from tests.support.etcd import EtcdFactory
 from tests.support.waiting import wait_until
 
@@ -39,18 +50,33 @@ def test_the_same_again_is_unchanged_and_other_content_a_conflict(client: Client
 
 def test_a_spec_object_is_taken_like_a_mapping(client: Client) -> None:
     """What was read can be submitted again."""
-    client.submit(task("a", retry={"max_attempts": 3, "backoff_seconds": "1m"}, pod_template={"spec": {"x": [1, 2.5, None]}}))
+    client.submit(
+        task(
+            "a",
+            retry={"max_attempts": 3, "backoff_seconds": "1m"},
+            pod_template={"spec": {"x": [1, 2.5, None]}},
+        )
+    )
     spec = client.get("a").spec
     assert isinstance(spec, Spec)
     assert client.submit(spec).outcome == "unchanged"
 
 
 def test_resources_are_filled_in_from_the_pool(client: Client) -> None:
-    """Names that the spec does not give come from the pool; without any, a small share of what the pool has."""
-    client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1}, "default_resources": {"cpu": 2, "gpu": 1}})
+    """Names that the spec does not give come from the pool; without any, a small share of what the pool
+    has.
+    """
+    client.apply_pool(
+        {"name": "d", "capacity": {"cpu": 4, "gpu": 1}, "default_resources": {"cpu": 2, "gpu": 1}}
+    )
     client.apply_pool({"name": "e", "capacity": {"cpu": 4, "gpu": 1}})
     client.submit_many(
-        [task("a", pool="d"), task("b", pool="d", resources={"cpu": 1}), task("c", pool="e"), task("d", pool="e", resources={})]
+        [
+            task("a", pool="d"),
+            task("b", pool="d", resources={"cpu": 1}),
+            task("c", pool="e"),
+            task("d", pool="e", resources={}),
+        ]
     )
     held = {view.id: view.spec.resources for view in client.tasks() if view.spec is not None}
     assert held == {
@@ -63,13 +89,26 @@ def test_resources_are_filled_in_from_the_pool(client: Client) -> None:
 
 def test_a_resource_that_is_no_longer_named_makes_another_spec(client: Client) -> None:
     """Whether the pool would fill in another amount, or none."""
-    client.apply_pool({"name": "d", "capacity": {"cpu": 4, "gpu": 1, "memory": "1Gi"}, "default_resources": {"memory": "64Mi"}})
+    client.apply_pool(
+        {
+            "name": "d",
+            "capacity": {"cpu": 4, "gpu": 1, "memory": "1Gi"},
+            "default_resources": {"memory": "64Mi"},
+        }
+    )
     client.submit(task("a", pool="d", resources={"cpu": 1, "gpu": 1, "memory": "128Mi"}))
-    assert client.submit_many([task("a", pool="d", resources={"cpu": 1, "memory": "128Mi"})])[0].outcome == "conflict"
+    assert (
+        client.submit_many([task("a", pool="d", resources={"cpu": 1, "memory": "128Mi"})])[0].outcome
+        == "conflict"
+    )
     assert client.submit_many([task("a", pool="d", resources={"cpu": 1, "gpu": 1})])[0].outcome == "conflict"
-    assert client.submit(task("a", pool="d", resources={"memory": "128Mi", "gpu": 1, "cpu": 1})).outcome == "unchanged"
+    assert (
+        client.submit(task("a", pool="d", resources={"memory": "128Mi", "gpu": 1, "cpu": 1})).outcome
+        == "unchanged"
+    )
     client.submit(task("b", pool="d", resources={"cpu": 1, "memory": "64Mi"}))
-    assert client.submit(task("b", pool="d", resources={"cpu": 1})).outcome == "unchanged"  # it asks for the same
+    # it asks for the same
+    assert client.submit(task("b", pool="d", resources={"cpu": 1})).outcome == "unchanged"
 
 
 def test_a_dry_run_compares_those_of_one_file_too(client: Client) -> None:
@@ -91,8 +130,14 @@ def test_a_pools_new_defaults_make_no_conflict(client: Client) -> None:
 
 def test_unknown_pools_and_impossible_requests_are_refused_with_names_and_numbers(client: Client) -> None:
     """Nothing that could never run is stored."""
-    assert client.submit_many([task("a", pool="nope")])[0].message == "pool: there is no pool 'nope'; known are default"
-    assert "asks for 9, but pool 'default' has 8 in all" in client.submit_many([task("a", resources={"cpu": 9})])[0].message
+    assert (
+        client.submit_many([task("a", pool="nope")])[0].message
+        == "pool: there is no pool 'nope'; known are default"
+    )
+    assert (
+        "asks for 9, but pool 'default' has 8 in all"
+        in client.submit_many([task("a", resources={"cpu": 9})])[0].message
+    )
     assert client.tasks() == []
 
 
@@ -143,7 +188,9 @@ class Counting:
 
 
 def test_batches_stay_within_etcds_limits(client: Client) -> None:
-    """By number (two guards for each task, one for its pool) and by bytes, and no more of them than needed."""
+    """By number (two guards for each task, one for its pool) and by bytes, and no more of them than
+    needed.
+    """
     store = Counting(client)
     counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
     most = (MAX_OPERATIONS - 1) // 2
@@ -174,7 +221,9 @@ def test_two_clients_submitting_the_same_make_each_task_once(client: Client) -> 
 
 
 def test_a_submission_survives_a_restart_of_etcd(etcd_factory: EtcdFactory) -> None:
-    """Fault 13: etcd goes away in the middle and comes back; all are stored once, without the caller's doing."""
+    """Fault 13: etcd goes away in the middle and comes back; all are stored once, without the caller's
+    doing.
+    """
     etcd = etcd_factory.start()
     with Client(etcd.url) as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 8}})
@@ -187,7 +236,9 @@ def test_a_submission_survives_a_restart_of_etcd(etcd_factory: EtcdFactory) -> N
                 under_way.set()
 
         tasks = [task(f"t-{i}", env={"A": "x" * 20_000}) for i in range(1000)]
-        submitter = threading.Thread(target=lambda: client.submit_many(tasks, on_result=on_result), name="submitter")
+        submitter = threading.Thread(
+            target=lambda: client.submit_many(tasks, on_result=on_result), name="submitter"
+        )
         submitter.start()
         assert under_way.wait(30)
         etcd.kill()
@@ -211,7 +262,9 @@ def test_dry_run_tells_what_would_be_and_writes_nothing(client: Client) -> None:
     expected = {"same": "unchanged", "other": "conflict", "new": "created", "bad": "invalid"}
     assert outcomes(client.submit_many(tasks, dry_run=True)) == expected
     many = [*tasks, *(task(f"m-{i}") for i in range(50))]
-    assert outcomes(client.submit_many(many, dry_run=True)) == expected | {f"m-{i}": "created" for i in range(50)}
+    assert outcomes(client.submit_many(many, dry_run=True)) == expected | {
+        f"m-{i}": "created" for i in range(50)
+    }
     assert [view.id for view in client.tasks()] == ["other", "same"]
 
 
@@ -233,7 +286,9 @@ def test_a_client_follows_its_pools(client: Client) -> None:
     client.apply_pool({"name": "new", "capacity": {"cpu": 1}})
     assert other.submit(task("elsewhere", pool="new")).outcome == "created"
     client.apply_pool({"name": "p", "capacity": {"cpu": 2}, "default_resources": {"cpu": 1}})
-    mixed = other.submit_many([task("small", pool="p"), task("large", pool="p", resources={"cpu": 6}), task("first", pool="p")])
+    mixed = other.submit_many(
+        [task("small", pool="p"), task("large", pool="p", resources={"cpu": 6}), task("first", pool="p")]
+    )
     assert outcomes(mixed) == {"small": "created", "large": "invalid", "first": "unchanged"}
     assert [result.index for result in mixed if result.outcome == "invalid"] == [1]
     held = {view.id: view.spec.resources["cpu"] for view in client.tasks() if view.spec is not None}
@@ -268,7 +323,10 @@ def test_a_single_submission_that_is_refused_raises(client: Client) -> None:
     """Who submits one task need not look at a result to see that there is none."""
     with pytest.raises(InvalidField) as invalid:
         client.submit(task("a", retry={"max_attempts": 0}))
-    assert (invalid.value.field, str(invalid.value)) == ("retry.max_attempts", "retry.max_attempts: is 0, expected 1 to 1000")
+    assert (invalid.value.field, str(invalid.value)) == (
+        "retry.max_attempts",
+        "retry.max_attempts: is 0, expected 1 to 1000",
+    )
     assert client.submit(task("a")).outcome == "created"
     assert client.submit(task("a")).outcome == "unchanged"
     with pytest.raises(Conflict, match="another spec"):

@@ -1,4 +1,6 @@
-"""Waiting is by watch: it sees every end, outlives etcd's restarts and compaction, and ends by its time limit."""
+"""Waiting is by watch: it sees every end, outlives etcd's restarts and compaction, and ends by its time
+limit.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ def test_it_ends_when_all_have_finished(client: Client, put_status: PutStatus) -
     put_status("b", State.CANCELLED, finished_at=2.0)
     wait_until(lambda: ("b", State.CANCELLED) in waiter.states, "the change is reported")
     put_status("a", State.SUCCEEDED, finished_at=3.0)
-    assert {name: view.state for name, view in waiter.result().items()} == {"a": State.SUCCEEDED, "b": State.CANCELLED}
+    assert {name: view.state for name, view in waiter.result().items()} == {
+        "a": State.SUCCEEDED,
+        "b": State.CANCELLED,
+    }
     assert waiter.states == [
         ("a", State.CREATED),
         ("b", State.CREATED),
@@ -78,7 +83,9 @@ def test_it_ends_at_a_state(client: Client, put_status: PutStatus, wanted: str) 
 
 
 @pytest.mark.parametrize("others", [(), tuple(f"other-{n}" for n in range(60))], ids=["few", "many"])
-def test_a_retry_that_nobody_took_up_yet_is_waited_for(client: Client, put_status: PutStatus, others: tuple[str, ...]) -> None:
+def test_a_retry_that_nobody_took_up_yet_is_waited_for(
+    client: Client, put_status: PutStatus, others: tuple[str, ...]
+) -> None:
     """`tally retry a; tally wait a` tells of the attempt that was asked for, and not of the one before."""
     client.submit_many({"id": name, "command": ["true"]} for name in others)
     for name in ("a", *others):
@@ -119,7 +126,9 @@ def test_many_are_waited_for_at_once(client: Client, put_status: PutStatus) -> N
 
 
 def test_a_restart_of_etcd_does_not_end_a_wait(etcd_factory: EtcdFactory) -> None:
-    """Fault 13: the watch comes back by itself, and what happened meanwhile is seen, even if it was compacted away."""
+    """Fault 13: the watch comes back by itself, and what happened meanwhile is seen, even if it was
+    compacted away.
+    """
     etcd = etcd_factory.start()
     with Client(etcd.url) as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 8}})

@@ -1,8 +1,9 @@
 """A real cluster, whichever KUBECONFIG names; three local replicas on an embedded etcd run their tasks there.
 
-Only pods of this run's own cluster name are created, and all of them are removed; the namespace is created when it is
-not there, and then removed too. Options: `--cluster-image` (present on the node, or to be pulled), `--cluster-namespace`,
-`--cluster-host-network` (for a cluster without a network plugin), `--cluster-pull-policy`.
+Only pods of this run's own cluster name are created, and all of them are removed; the namespace is created
+when it is not there, and then removed too. Options: `--cluster-image` (present on the node, or to be pulled),
+`--cluster-namespace`, `--cluster-host-network` (for a cluster without a network plugin),
+`--cluster-pull-policy`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of `make test-cluster`."""
     group = parser.getgroup("cluster", "tests on a real Kubernetes cluster")
     group.addoption("--cluster-image", default="busybox:1.36", help="image with sh, sleep and dd")
-    group.addoption("--cluster-namespace", default="tally-test", help="namespace of the pods; created if it is not there")
+    group.addoption(
+        "--cluster-namespace", default="tally-test", help="namespace of the pods; created if it is not there"
+    )
     group.addoption("--cluster-host-network", action="store_true", help="pods use the node's network")
     group.addoption("--cluster-pull-policy", default="IfNotPresent", help="imagePullPolicy of the pods")
     group.addoption("--cluster-tasks", type=int, default=200, help="how many tasks the take-over test runs")
@@ -68,7 +71,10 @@ def namespace(request: pytest.FixtureRequest, core: client.CoreV1Api) -> Iterato
         core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
         created = True
     if core.list_namespaced_pod(name, label_selector=LABEL).items:
-        pytest.fail(f"namespace {name} has pods of a Tally cluster named {CLUSTER!r}: choose another with --cluster-namespace")
+        pytest.fail(
+            f"namespace {name} has pods of a Tally cluster named {CLUSTER!r}: choose another with"
+            " --cluster-namespace"
+        )
     yield name
     if created:
         core.delete_namespace(name)
@@ -76,15 +82,23 @@ def namespace(request: pytest.FixtureRequest, core: client.CoreV1Api) -> Iterato
 
 @pytest.fixture(scope="session")
 def tally(
-    request: pytest.FixtureRequest, core: client.CoreV1Api, namespace: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    core: client.CoreV1Api,
+    namespace: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LocalCluster]:
-    """Three replicas with the kubernetes engine, and a pool without a limit that matters; all pods of ours are removed."""
+    """Three replicas with the kubernetes engine, and a pool without a limit that matters; all pods of ours
+    are removed.
+    """
     settings = {
         "TALLY_KUBECONFIG": os.environ["KUBECONFIG"].split(os.pathsep)[0],
         "TALLY_KUBE_NAMESPACES": namespace,
         "TALLY_RELIST_SECONDS": "10",
     }
-    with local_cluster(tmp_path_factory.mktemp("tally"), engine="kubernetes", settings=settings) as cluster, Tending(cluster):
+    with (
+        local_cluster(tmp_path_factory.mktemp("tally"), engine="kubernetes", settings=settings) as cluster,
+        Tending(cluster),
+    ):
         with cluster.client() as users:
             users.apply_pool(pool(request, namespace))
         leader_of(cluster)
@@ -95,14 +109,21 @@ def tally(
     for pod in core.list_namespaced_pod(namespace, label_selector=LABEL).items:
         core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=1)
     wait_until(
-        lambda: not core.list_namespaced_pod(namespace, label_selector=LABEL).items, "our pods being gone", timeout=120, poll=1
+        lambda: not core.list_namespaced_pod(namespace, label_selector=LABEL).items,
+        "our pods being gone",
+        timeout=120,
+        poll=1,
     )
 
 
 def pool(request: pytest.FixtureRequest, namespace: str) -> dict[str, Any]:
     """The pool's definition for this cluster."""
     template: dict[str, Any] = {"spec": {"hostNetwork": True}} if option(request, "host_network") else {}
-    options = {"namespace": namespace, "image_pull_policy": option(request, "pull_policy"), "pod_template": template}
+    options = {
+        "namespace": namespace,
+        "image_pull_policy": option(request, "pull_policy"),
+        "pod_template": template,
+    }
     return {"name": "default", "capacity": {"cpu": "1000", "memory": "1Ti"}, "engine_options": options}
 
 
@@ -111,7 +132,9 @@ def engine_of(namespace: str) -> KubernetesEngine:
     from controller.app import make_engine
 
     kubeconfig = os.environ["KUBECONFIG"].split(os.pathsep)[0]
-    settings = load_settings({"kubeconfig": kubeconfig, "kube_namespaces": namespace, "cluster": CLUSTER}, {}).settings
+    settings = load_settings(
+        {"kubeconfig": kubeconfig, "kube_namespaces": namespace, "cluster": CLUSTER}, {}
+    ).settings
     engine = make_engine("kubernetes", settings, SystemClock())
     assert isinstance(engine, KubernetesEngine)
     return engine

@@ -1,4 +1,6 @@
-"""Pods with more than the task's own container, on a real Kubernetes: templates merged, what is held, whose end is the task's."""
+"""Pods with more than the task's own container, on a real Kubernetes: templates merged, what is held,
+whose end is the task's.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,24 @@ QUOTA = "tally-counts"
 
 
 @pytest.fixture
-def pool_with(request: pytest.FixtureRequest, tally: LocalCluster, namespace: str) -> Iterator[Callable[..., None]]:
+def pool_with(
+    request: pytest.FixtureRequest, tally: LocalCluster, namespace: str
+) -> Iterator[Callable[..., None]]:
     """Gives the pool a template, and more; afterwards it is as it was."""
     usual = usual_pool(request, namespace)
 
-    def change(template: dict[str, Any] | None = None, capacity: dict[str, str] | None = None, **options: Any) -> None:
+    def change(
+        template: dict[str, Any] | None = None, capacity: dict[str, str] | None = None, **options: Any
+    ) -> None:
         network = usual["engine_options"]["pod_template"].get("spec", {})
         given = {"pod_template": {"spec": {**network, **(template or {})}}} | options
         with tally.client() as users:
             users.apply_pool(
-                {**usual, "capacity": capacity or usual["capacity"], "engine_options": {**usual["engine_options"], **given}}
+                {
+                    **usual,
+                    "capacity": capacity or usual["capacity"],
+                    "engine_options": {**usual["engine_options"], **given},
+                }
             )
 
     yield change
@@ -45,7 +55,9 @@ def pool_with(request: pytest.FixtureRequest, tally: LocalCluster, namespace: st
 def counted(core: client.CoreV1Api, namespace: str) -> Iterator[Callable[[], dict[str, Any]]]:
     """What Kubernetes itself counts for the namespace's pods: a quota that refuses nothing."""
     hard = {"requests.cpu": "1k", "requests.memory": "1Ti"}
-    body = client.V1ResourceQuota(metadata=client.V1ObjectMeta(name=QUOTA), spec=client.V1ResourceQuotaSpec(hard=hard))
+    body = client.V1ResourceQuota(
+        metadata=client.V1ObjectMeta(name=QUOTA), spec=client.V1ResourceQuotaSpec(hard=hard)
+    )
     core.create_namespaced_resource_quota(namespace, body)
 
     def used() -> dict[str, Any]:
@@ -56,12 +68,21 @@ def counted(core: client.CoreV1Api, namespace: str) -> Iterator[Callable[[], dic
     core.delete_namespaced_resource_quota(QUOTA, namespace)
 
 
-def side(request: pytest.FixtureRequest, shell: str, cpu: str = "10m", name: str = "side", **fields: Any) -> dict[str, Any]:
+def side(
+    request: pytest.FixtureRequest, shell: str, cpu: str = "10m", name: str = "side", **fields: Any
+) -> dict[str, Any]:
     """Another container."""
     resources = {"requests": {"cpu": cpu, "memory": "16Mi"}}
     image, policy = option(request, "image"), option(request, "pull_policy")
     command = ["sh", "-c", shell]
-    return {"name": name, "image": image, "imagePullPolicy": policy, "command": command, "resources": resources, **fields}
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": policy,
+        "command": command,
+        "resources": resources,
+        **fields,
+    }
 
 
 def output_of(tally: LocalCluster, view: TaskView) -> str:
@@ -73,8 +94,12 @@ def output_of(tally: LocalCluster, view: TaskView) -> str:
     return text
 
 
-def test_templates_are_merged_by_merge_keys(tally: LocalCluster, task: Make, pool_with: Callable[..., None]) -> None:
-    """One volume at three places; a volume whose type the task changes; a variable with another source; ports without names."""
+def test_templates_are_merged_by_merge_keys(
+    tally: LocalCluster, task: Make, pool_with: Callable[..., None]
+) -> None:
+    """One volume at three places; a volume whose type the task changes; a variable with another source;
+    ports without names.
+    """
     of_pool = {
         "volumes": [{"name": "data", "emptyDir": {"medium": "Memory"}}],
         "containers": [
@@ -87,7 +112,12 @@ def test_templates_are_merged_by_merge_keys(tally: LocalCluster, task: Make, poo
         ],
     }
     of_task = {
-        "volumes": [{"name": "data", "downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}],
+        "volumes": [
+            {
+                "name": "data",
+                "downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]},
+            }
+        ],
         "containers": [
             {
                 "name": "task",
@@ -105,7 +135,9 @@ def test_templates_are_merged_by_merge_keys(tally: LocalCluster, task: Make, poo
     assert output_of(tally, view) == f"{name} {name}{name}{name}\n"
 
 
-def test_the_fence_comes_first_in_every_container(request: pytest.FixtureRequest, tally: LocalCluster, task: Make) -> None:
+def test_the_fence_comes_first_in_every_container(
+    request: pytest.FixtureRequest, tally: LocalCluster, task: Make
+) -> None:
     """A variable may refer to it, and to the task's own; init containers and others have it too."""
     prepare = side(request, "echo $TALLY_TASK_ID $OUT > /shared/from-init", name="prepare")
     template = {
@@ -125,7 +157,11 @@ def test_the_fence_comes_first_in_every_container(request: pytest.FixtureRequest
             }
         ],
     }
-    spec = task('echo "$OUT $RAW"; cat /shared/from-init', env={"SEED": "7", "RAW": "$(SEED)"}, pod_template={"spec": template})
+    spec = task(
+        'echo "$OUT $RAW"; cat /shared/from-init',
+        env={"SEED": "7", "RAW": "$(SEED)"},
+        pod_template={"spec": template},
+    )
     view = run(tally, spec)
     assert view.state is State.SUCCEEDED, view
     assert output_of(tally, view) == f"/data/{spec['id']}/1/7 $(SEED)\n{spec['id']} /data/1\n"
@@ -138,7 +174,9 @@ def test_the_ledger_has_what_kubernetes_counts(
     pool_with: Callable[..., None],
     counted: Callable[[], dict[str, Any]],
 ) -> None:
-    """Containers of the task's template and of the pool's, init containers that need more, and not more tasks than fit."""
+    """Containers of the task's template and of the pool's, init containers that need more, and not more
+    tasks than fit.
+    """
     pool_with({"containers": [side(request, "sleep 20", "150m")]}, capacity={"cpu": "700m", "memory": "1Gi"})
     more = {"spec": {"containers": [side(request, "sleep 20", "40m", name="more")]}}
     needs = {"spec": {"initContainers": [side(request, "true", "300m", name="needs")]}}
@@ -173,18 +211,32 @@ def test_the_main_containers_end_is_the_tasks(
     sidecar = {"spec": {"containers": [side(request, "sleep 3600")]}}
     if says == "pool":
         pool_with(main_container="task")
-    spec = task(f"sleep 3; exit {code}", pod_template=sidecar, **({"main_container": "task"} if says == "task" else {}))
+    spec = task(
+        f"sleep 3; exit {code}",
+        pod_template=sidecar,
+        **({"main_container": "task"} if says == "task" else {}),
+    )
     with tally.client() as users:
         users.submit(spec)
-        stopping = wait_for(tally, spec["id"], "stopping", lambda view: bool(view.status and view.status.stopping) or view.finished)
+        stopping = wait_for(
+            tally,
+            spec["id"],
+            "stopping",
+            lambda view: bool(view.status and view.status.stopping) or view.finished,
+        )
         assert stopping.status is not None
-        assert (stopping.status.stopping, stopping.status.hold) == ("main-ended", Vector.parse({"cpu": "20m", "memory": "48Mi"}))
+        assert (stopping.status.stopping, stopping.status.hold) == (
+            "main-ended",
+            Vector.parse({"cpu": "20m", "memory": "48Mi"}),
+        )
         view = users.wait([spec["id"]], timeout_seconds=240)[spec["id"]]
     assert view.status is not None
     assert (view.state, view.status.exit_code, view.attempt) == (state, code, 1), view
 
 
-def test_another_container_can_be_the_main_one(request: pytest.FixtureRequest, tally: LocalCluster, task: Make) -> None:
+def test_another_container_can_be_the_main_one(
+    request: pytest.FixtureRequest, tally: LocalCluster, task: Make
+) -> None:
     """Its output is the task's, and its end is."""
     trainer = {"spec": {"containers": [side(request, "echo trained; sleep 8; exit 5", name="trainer")]}}
     spec = task("echo other; sleep 3600", pod_template=trainer, main_container="trainer")

@@ -1,4 +1,7 @@
-"""What a real Kubernetes does to tasks, and what Tally makes of it. `make test-cluster KUBECONFIG=…` runs it."""
+"""What a real Kubernetes does to tasks, and what Tally makes of it.
+
+`make test-cluster KUBECONFIG=…` runs it.
+"""
 
 from __future__ import annotations
 
@@ -121,27 +124,42 @@ def test_an_image_that_cannot_be_is_a_failure_to_start(tally: LocalCluster, task
         ("ErrImagePull", {"image": "tally.invalid/no-such-image:0"}),
         (
             "CreateContainerConfigError",
-            {"pod_template": {"spec": {"containers": [{"name": "task", "envFrom": [{"secretRef": {"name": "tally-none"}}]}]}}},
+            {
+                "pod_template": {
+                    "spec": {
+                        "containers": [{"name": "task", "envFrom": [{"secretRef": {"name": "tally-none"}}]}]
+                    }
+                }
+            },
         ),
     ],
 )
 def test_what_keeps_a_container_from_starting_counts_after_its_grace(
     tally: LocalCluster, task: Make, reason: str, fields: dict[str, Any]
 ) -> None:
-    """No start deadline is given: a minute after the kubelet's first word the attempt is stopped, and has failed to start."""
+    """No start deadline is given: a minute after the kubelet's first word the attempt is stopped, and has
+    failed to start.
+    """
     view = run(tally, task("true", retry={"max_start_failures": 0}, **fields))
     assert view.status is not None
     assert (view.state, view.status.reason, view.status.start_failures) == (State.FAILED, reason, 1), view
 
 
-def test_a_running_task_does_not_say_why_it_waited(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
+def test_a_running_task_does_not_say_why_it_waited(
+    tally: LocalCluster, task: Make, core: client.CoreV1Api
+) -> None:
     """Unschedulable until a label was there; then nothing of it is left but the step in its history."""
     node = core.list_node().items[0].metadata.name
     label = f"tally-test-{uuid.uuid4().hex[:8]}"
     spec = task("sleep 5", pod_template={"spec": {"nodeSelector": {label: "yes"}}})
     with tally.client() as users:
         users.submit(spec)
-    wait_for(tally, spec["id"], "unschedulable", lambda view: bool(view.status and view.status.reason == "Unschedulable"))
+    wait_for(
+        tally,
+        spec["id"],
+        "unschedulable",
+        lambda view: bool(view.status and view.status.reason == "Unschedulable"),
+    )
     core.patch_node(node, {"metadata": {"labels": {label: "yes"}}})
     view = wait_for(tally, spec["id"], "running", is_running)
     core.patch_node(node, {"metadata": {"labels": {label: None}}})
@@ -151,13 +169,25 @@ def test_a_running_task_does_not_say_why_it_waited(tally: LocalCluster, task: Ma
         assert users.wait([spec["id"]], timeout_seconds=PATIENCE)[spec["id"]].state is State.SUCCEEDED
 
 
-def test_a_webhook_that_fails_is_told_and_tried_ever_more_slowly(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
-    """Nobody answers it, so that each creation is a 500: the server's words stand on the task until it is mended."""
+def test_a_webhook_that_fails_is_told_and_tried_ever_more_slowly(
+    tally: LocalCluster, task: Make, core: client.CoreV1Api
+) -> None:
+    """Nobody answers it, so that each creation is a 500: the server's words stand on the task until it is
+    mended.
+    """
     spec = task("true")
     namespace, name = _namespace(tally), f"tally-test-{uuid.uuid4().hex[:8]}"
     core.patch_namespace(namespace, {"metadata": {"labels": {name: "yes"}}})
     hooks = client.AdmissionregistrationV1Api(core.api_client)
-    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}]
+    rules = [
+        {
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "operations": ["CREATE"],
+            "resources": ["pods"],
+            "scope": "Namespaced",
+        }
+    ]
     hook = {
         "name": f"{name}.example.com",
         "clientConfig": {"url": "https://127.0.0.1:1/never"},
@@ -172,7 +202,12 @@ def test_a_webhook_that_fails_is_told_and_tried_ever_more_slowly(tally: LocalClu
     try:
         with tally.client() as users:
             users.submit(spec)
-        view = wait_for(tally, spec["id"], "delayed", lambda view: bool(view.status and view.status.reason == "StartDelayed"))
+        view = wait_for(
+            tally,
+            spec["id"],
+            "delayed",
+            lambda view: bool(view.status and view.status.reason == "StartDelayed"),
+        )
         assert view.status is not None
         assert "failed calling webhook" in view.status.message
         with tally.client() as users:
@@ -207,14 +242,23 @@ def test_a_part_of_the_output(tally: LocalCluster, task: Make) -> None:
     engine.close()
 
 
-def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
-    """The kubelet evicts it, and that counts. Before 1.21 nothing proves the stop of an evicted pod: it is lost, undisrupted."""
+def test_a_task_that_exceeds_its_own_storage_has_failed(
+    tally: LocalCluster, task: Make, core: client.CoreV1Api
+) -> None:
+    """The kubelet evicts it, and that counts.
+
+    Before 1.21 nothing proves the stop of an evicted pod: it is lost, undisrupted.
+    """
     mounted = {"name": "task", "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}
     template = {
         "metadata": {"annotations": {"fake.tally.dev/script": '{"run_seconds": 1, "exit_code": 1}'}},
         "spec": {"volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}}], "containers": [mounted]},
     }
-    spec = task("dd if=/dev/zero of=/scratch/full bs=1M count=20; sleep 600", pod_template=template, retry={"max_attempts": 1})
+    spec = task(
+        "dd if=/dev/zero of=/scratch/full bs=1M count=20; sleep 600",
+        pod_template=template,
+        retry={"max_attempts": 1},
+    )
     with tally.client() as users:
         users.submit(spec)
     wait_for(tally, spec["id"], "running", lambda view: view.state not in (State.CREATED, State.PENDING))
@@ -222,7 +266,9 @@ def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, tas
         with tally.client() as users:
             users.cancel(spec["id"])
             users.wait([spec["id"]], timeout_seconds=PATIENCE)
-        pytest.skip("the kubelet measures no pods (it has no cgroups for them), and so evicts none for its own limits")
+        pytest.skip(
+            "the kubelet measures no pods (it has no cgroups for them), and so evicts none for its own limits"
+        )
     view = wait_for(tally, spec["id"], "evicted", lambda view: view.lost or view.state is State.FAILED)
     assert view.status is not None
     if view.lost:
@@ -236,9 +282,17 @@ def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, tas
 
 def test_missing_image(tally: LocalCluster, task: Make) -> None:
     """It waits with the cluster's words until its start deadline, and fails without using up an attempt."""
-    spec = task("true", image="tally.invalid/no-such-image:0", deadlines={"start": 20}, retry={"max_start_failures": 0})
+    spec = task(
+        "true",
+        image="tally.invalid/no-such-image:0",
+        deadlines={"start": 20},
+        retry={"max_start_failures": 0},
+    )
     view = run(tally, spec)
-    assert (view.state, view.status.reason if view.status else "") == (State.FAILED, "StartDeadlineExceeded"), view
+    assert (view.state, view.status.reason if view.status else "") == (
+        State.FAILED,
+        "StartDeadlineExceeded",
+    ), view
 
 
 def test_unschedulable(tally: LocalCluster, task: Make) -> None:
@@ -247,7 +301,10 @@ def test_unschedulable(tally: LocalCluster, task: Make) -> None:
     with tally.client() as users:
         users.submit(spec)
         view = wait_for(
-            tally, spec["id"], "unschedulable", lambda view: bool(view.status and view.status.reason == "Unschedulable")
+            tally,
+            spec["id"],
+            "unschedulable",
+            lambda view: bool(view.status and view.status.reason == "Unschedulable"),
         )
         assert view.state is State.PENDING
         users.cancel(spec["id"])
@@ -306,10 +363,14 @@ def test_controller_killed(tally: LocalCluster, task: Make, core: client.CoreV1A
 def test_two_installations_of_one_name_share_a_namespace(
     request: pytest.FixtureRequest, tally: LocalCluster, task: Make, core: client.CoreV1Api, tmp_path: Path
 ) -> None:
-    """Fault 42. Each runs its own to the end, beyond a take-over; each says that the other is there; and a name that the other
-    has is neither adopted nor stopped."""
+    """Fault 42.
+
+    Each runs its own to the end, beyond a take-over; each says that the other is there; and a name that the
+    other has is neither adopted nor stopped."""
     namespace = _namespace(tally)
-    with local_cluster(tmp_path / "other", replicas=1, engine="kubernetes", settings=tally.options.settings) as other:
+    with local_cluster(
+        tmp_path / "other", replicas=1, engine="kubernetes", settings=tally.options.settings
+    ) as other:
         with other.client() as users:
             users.apply_pool(pool(request, namespace))
         both = {"one": tally, "other": other}
@@ -327,7 +388,10 @@ def test_two_installations_of_one_name_share_a_namespace(
                 users.step_down()
             leader_of(cluster)
         for cluster in both.values():
-            engine, store = engine_of(namespace), EtcdStore(GatewayOptions((cluster.endpoint,)), SystemClock())
+            engine, store = (
+                engine_of(namespace),
+                EtcdStore(GatewayOptions((cluster.endpoint,)), SystemClock()),
+            )
             report = run_audit(store, engine, CLUSTER, SystemClock())
             store.close()
             engine.close()
@@ -344,15 +408,20 @@ def test_two_installations_of_one_name_share_a_namespace(
             users.bind(engine)
     engine.release_finalizers()  # of the other one's pods alone
     engine.close()
-    for pod in core.list_namespaced_pod(namespace, label_selector=f"tally.dev/installation={engine.mark}").items:
+    for pod in core.list_namespaced_pod(
+        namespace, label_selector=f"tally.dev/installation={engine.mark}"
+    ).items:
         core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=1)
 
 
-def test_many_tasks_while_leaders_die(request: pytest.FixtureRequest, tally: LocalCluster, task: Make) -> None:
+def test_many_tasks_while_leaders_die(
+    request: pytest.FixtureRequest, tally: LocalCluster, task: Make
+) -> None:
     """All succeed with one attempt each, and nothing is held afterwards."""
     specs = [task("sleep 1") for _ in range(option(request, "tasks"))]
     with tally.client() as users:
-        users.apply_pool({**_pool_of(tally), "capacity": {"cpu": "300m", "memory": "1Ti"}})  # thirty at a time
+        # thirty at a time
+        users.apply_pool({**_pool_of(tally), "capacity": {"cpu": "300m", "memory": "1Ti"}})
         assert all(result.outcome == "created" for result in users.submit_many(specs))
         for _ in range(2):
             wait_ready(tally)
@@ -376,7 +445,11 @@ def test_zz_audit_and_finalizers(tally: LocalCluster, core: client.CoreV1Api) ->
     assert not [pod.metadata.name for pod in pods if pod.status.phase == "Running"]
     engine.release_finalizers()
     engine.close()
-    assert not [pod for pod in core.list_namespaced_pod(namespace, label_selector=LABEL).items if pod.metadata.finalizers]
+    assert not [
+        pod
+        for pod in core.list_namespaced_pod(namespace, label_selector=LABEL).items
+        if pod.metadata.finalizers
+    ]
 
 
 def _namespace(tally: LocalCluster) -> str:

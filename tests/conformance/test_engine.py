@@ -1,4 +1,7 @@
-"""What every engine must do. An engine joins with an `EngineCase`; what it cannot do by its nature, it states in `lacks`."""
+"""What every engine must do.
+
+An engine joins with an `EngineCase`; what it cannot do by its nature, it states in `lacks`.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,9 @@ def kubernetes_case(folder: Path) -> EngineCase:
         printing=lambda text: scripted(output=[(0.0, text), (0.0, text)]),
         never_starting=lambda: scripted(start="not-found"),
         printing_environment=lambda: kubernetes_cases.launch(
-            "sh", "-c", "; ".join(f"echo {name}=${name}" for name in ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM"))
+            "sh",
+            "-c",
+            "; ".join(f"echo {name}=${name}" for name in ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")),
         ),
     )
 
@@ -110,7 +115,9 @@ def docker_case(docker: PrivateDocker) -> EngineCase:
         succeeding=lambda: docker_launch("true"),
         until_stopped=until_stopped,
         failing=lambda code: docker_launch("sh", "-c", f"exit {code}"),
-        ignoring_sigterm=lambda: docker_launch("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"),
+        ignoring_sigterm=lambda: docker_launch(
+            "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"
+        ),
         printing=lambda text: docker_launch("sh", "-c", 'echo "$1"; echo "$1" >&2', "sh", text),
         never_starting=lambda: docker_launch("/nonexistent/command"),
         printing_environment=lambda: docker_launch("env"),
@@ -127,10 +134,14 @@ def docker_case(docker: PrivateDocker) -> EngineCase:
 
 
 def null_case(folder: Path) -> EngineCase:
-    """Excluded by nature: it runs nothing, so nothing fails, prints, ignores signals or outlives its process."""
+    """Excluded by nature: it runs nothing, so nothing fails, prints, ignores signals or outlives its
+    process.
+    """
     engine = NullEngine(SystemClock())
     stop = threading.Event()
-    time_passes = threading.Thread(target=engine.watch, args=(lambda seen: None, stop), name="null-engine-time")
+    time_passes = threading.Thread(
+        target=engine.watch, args=(lambda seen: None, stop), name="null-engine-time"
+    )
     time_passes.start()
     return EngineCase(
         engine,
@@ -162,7 +173,10 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]
 
 @pytest.fixture(params=CASES[1:-1])
 def choosy_case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineCase]:
-    """Those that may refuse now what they accepted before. The others refuse by the task's spec alone, which never changes."""
+    """Those that may refuse now what they accepted before.
+
+    The others refuse by the task's spec alone, which never changes.
+    """
     yield from _case(request, tmp_path)
 
 
@@ -316,7 +330,9 @@ def test_a_running_attempt_cannot_be_forgotten(case: EngineCase) -> None:
 
 
 def test_what_is_asked_for_by_name_is_told(case: EngineCase) -> None:
-    """While it runs, when it has ended, and when the engine has it no more: gone, and that it stopped is proven."""
+    """While it runs, when it has ended, and when the engine has it no more: gone, and that it stopped is
+    proven.
+    """
     given = case.until_stopped()
     started = case.engine.start(given)
     wait_for(lambda: is_running(case.engine, given.attempt), "the attempt to run")
@@ -348,7 +364,10 @@ def test_a_watch_reports_the_end_and_returns_when_told(running_case: EngineCase)
     try:
         given = running_case.succeeding()
         running_case.engine.start(given)
-        wait_for(lambda: any(s.attempt == given.attempt and s.stopped for s in reported), "the watch to report the end")
+        wait_for(
+            lambda: any(s.attempt == given.attempt and s.stopped for s in reported),
+            "the watch to report the end",
+        )
     finally:
         stop.set()
         watch.join(20)
@@ -393,7 +412,9 @@ def test_an_attempt_is_given_its_fencing_token(running_case: EngineCase) -> None
 
 
 def test_another_replica_adopts_what_runs(running_case: EngineCase) -> None:
-    """The first replica's engine is closed, which leaves its attempts running; the next one sees and stops them."""
+    """The first replica's engine is closed, which leaves its attempts running; the next one sees and stops
+    them.
+    """
     another = running_case.another("test")
     given = running_case.until_stopped()
     started = running_case.engine.start(given)
@@ -456,7 +477,9 @@ def test_what_carries_no_installation_belongs_to_the_one_that_was_upgraded(runni
     began_with_ids, upgraded = running_case.another("test"), running_case.another("test")
     began_with_ids.bind(THEIRS, claim=True)
     assert began_with_ids.list() == []
-    assert {mark: list(names) for mark, names in began_with_ids.others().items()} == {"": [str(given.attempt)]}
+    assert {mark: list(names) for mark, names in began_with_ids.others().items()} == {
+        "": [str(given.attempt)]
+    }
     upgraded.bind(Installation(id="cccc", adopts_unmarked=True), claim=True)
     assert [seen.uid for seen in upgraded.list()] == [started.uid]
     assert upgraded.start(replace(given, installation="cccc")).uid == started.uid

@@ -118,7 +118,9 @@ class TestKeys:
     def test_one_transaction_is_one_revision(self, kit: Kit) -> None:
         kit.put("c")
         before = kit.revision()
-        result = kit.commit(Put(kit.prefix + "a", b"1"), Put(kit.prefix + "b", b"2"), Delete(kit.prefix + "c"))
+        result = kit.commit(
+            Put(kit.prefix + "a", b"1"), Put(kit.prefix + "b", b"2"), Delete(kit.prefix + "c")
+        )
         assert result == Committed(before + 1)
         assert kit.load() == {"a": b"1", "b": b"2"}
 
@@ -192,7 +194,9 @@ class TestGuards:
     def test_a_refusal_changes_nothing_and_shows_every_guarded_key(self, kit: Kit) -> None:
         a, b = kit.prefix + "a", kit.prefix + "b"
         revision = kit.put("a")
-        refused = kit.commit(Put(a, b"2"), Put(b, b"2"), guards=(Guard(a, revision), Guard(b, 99), Guard(a, revision, True)))
+        refused = kit.commit(
+            Put(a, b"2"), Put(b, b"2"), guards=(Guard(a, revision), Guard(b, 99), Guard(a, revision, True))
+        )
         assert refused == Refused(revision, {a: kit.get("a"), b: None})
         assert kit.load() == {"a": b"v"}
 
@@ -216,7 +220,9 @@ class TestGuards:
         results: list[Committed | Refused] = []
 
         def write(n: int) -> None:
-            result = kit.store.commit(Transaction((Guard(key, 0),), (Put(key, b"%d" % n),), f"w{n}"), deadline=in_seconds())
+            result = kit.store.commit(
+                Transaction((Guard(key, 0),), (Put(key, b"%d" % n),), f"w{n}"), deadline=in_seconds()
+            )
             results.append(result)
 
         threads = [threading.Thread(target=write, args=(n,), name=f"writer-{n}") for n in range(8)]
@@ -295,7 +301,9 @@ class TestLeases:
             kit.commit(Put(kit.prefix + "a", b""), Put(kit.prefix + "b", b"", self.lease()))
         assert kit.load() == {}
 
-    def test_a_lease_that_is_not_renewed_expires_and_watches_see_it(self, kit: Kit, read: Callable[[int], WatchReader]) -> None:
+    def test_a_lease_that_is_not_renewed_expires_and_watches_see_it(
+        self, kit: Kit, read: Callable[[int], WatchReader]
+    ) -> None:
         lease = self.lease()
         kit.store.grant(lease, 2, deadline=in_seconds())
         after = kit.put("a", lease=lease)
@@ -305,7 +313,9 @@ class TestLeases:
 
 
 class TestWatch:
-    def test_every_change_above_a_revision_in_order(self, kit: Kit, read: Callable[[int], WatchReader]) -> None:
+    def test_every_change_above_a_revision_in_order(
+        self, kit: Kit, read: Callable[[int], WatchReader]
+    ) -> None:
         kit.put("before")
         after = kit.revision()
         reader = read(after)
@@ -333,7 +343,9 @@ class TestWatch:
             assert batch.revision == mods[-1]
             assert all(mods.count(mod) == 100 for mod in set(mods))
 
-    def test_history_that_is_compacted_is_not_skipped(self, kit: Kit, read: Callable[[int], WatchReader]) -> None:
+    def test_history_that_is_compacted_is_not_skipped(
+        self, kit: Kit, read: Callable[[int], WatchReader]
+    ) -> None:
         after = kit.put("a", b"1")
         kit.put("a", b"2")
         oldest = kit.put("a", b"3")
@@ -342,7 +354,9 @@ class TestWatch:
         assert isinstance(error, Compacted)
         assert error.revision == oldest
 
-    def test_a_deletion_at_the_compacted_revision_is_not_skipped(self, kit: Kit, read: Callable[[int], WatchReader]) -> None:
+    def test_a_deletion_at_the_compacted_revision_is_not_skipped(
+        self, kit: Kit, read: Callable[[int], WatchReader]
+    ) -> None:
         after = kit.put("a")
         deleted = kit.commit(Delete(kit.prefix + "a")).revision
         kit.put("b")

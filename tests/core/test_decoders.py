@@ -1,6 +1,7 @@
 """Every decoder takes whatever bytes may stand in its place, and fails only as its callers know (fault 44).
 
-A decoder is any public function of the package that takes `bytes` and makes something of them; one without a row fails here.
+A decoder is any public function of the package that takes `bytes` and makes something of them; one without a
+row fails here.
 """
 
 from __future__ import annotations
@@ -63,18 +64,37 @@ def _item(data: bytes) -> KeyValue:
 
 CORRUPT: Errors = (CorruptValue,)
 BROKEN: Errors = (msgspec.MsgspecError,)
-EVERY = ("tasks", "states", "pools", "requests", "ledgers", "repairs", "repaired", "terms", "replicas", "leader", "epoch", "logs")
+EVERY = (
+    "tasks",
+    "states",
+    "pools",
+    "requests",
+    "ledgers",
+    "repairs",
+    "repaired",
+    "terms",
+    "replicas",
+    "leader",
+    "epoch",
+    "logs",
+)
 ROWS: dict[str, Row] = {
     "core.model.codec.decode_mapping": Row(codec.decode_mapping, EVERY, CORRUPT),
     "core.model.codec.filled_in": Row(codec.filled_in, ("tasks",), CORRUPT),
     "core.model.codec.decode_spec": Row(lambda data: codec.decode_spec("rich", data), ("tasks",), CORRUPT),
     "core.model.codec.decode_pool": Row(lambda data: codec.decode_pool("odd", data), ("pools",), CORRUPT),
-    "core.model.codec.decode_request": Row(lambda data: codec.decode_request("cancel", data), ("requests",), CORRUPT),
+    "core.model.codec.decode_request": Row(
+        lambda data: codec.decode_request("cancel", data), ("requests",), CORRUPT
+    ),
     "core.model.codec.decode_repair": Row(codec.decode_repair, ("repairs",), CORRUPT),
     "core.model.codec.decode_status": Row(codec.decode_status, ("states",), CORRUPT),
-    "core.model.codec.decode_history": Row(lambda data: codec.decode_history(codec.decode_status(data)[0]), ("states",), CORRUPT),
+    "core.model.codec.decode_history": Row(
+        lambda data: codec.decode_history(codec.decode_status(data)[0]), ("states",), CORRUPT
+    ),
     "core.model.codec.decode_ledger": Row(codec.decode_ledger, ("ledgers",), CORRUPT),
-    "core.model.installation.decode_installation": Row(installation.decode_installation, ("installation",), CORRUPT),
+    "core.model.installation.decode_installation": Row(
+        installation.decode_installation, ("installation",), CORRUPT
+    ),
     "core.model.installation.decode_engine": Row(installation.decode_engine, ("engine",), CORRUPT),
     "core.model.kept_log.decode": Row(kept_log.decode, ("logs",), CORRUPT),
     "core.model.quarantine.decode": Row(quarantine.decode, ("quarantined",), CORRUPT),
@@ -90,42 +110,66 @@ ROWS: dict[str, Row] = {
     "store.etcd.wire.decode_status": Row(wire.decode_status, ("/maintenance/status",), BROKEN),
     "store.etcd.wire.decode_error": Row(wire.decode_error, ("error",), BROKEN),
     "store.etcd.wire.key_text": Row(wire.key_text, EVERY),
-    "store.etcd.connection.rpc_error": Row(lambda data: connection.rpc_error(data, 503, "http://a:1"), ("error",)),
+    "store.etcd.connection.rpc_error": Row(
+        lambda data: connection.rpc_error(data, 503, "http://a:1"), ("error",)
+    ),
     "store.etcd.store.keep_alive": Row(etcd._decode_keep_alive, ("/lease/keepalive",), (*BROKEN, RpcError)),
     "engine.process.attempt_folder.parse": Row(attempt_folder.parse, ("record.json", "result.json")),
     "engine.process.attempt_values.parse_record": Row(attempt_values.parse_record, ("record.json",)),
     "engine.process.attempt_values.parse_result": Row(attempt_values.parse_result, ("result.json",)),
-    "engine.process.table.value_in": Row(lambda data: process_table.value_in(data, "TALLY_ATTEMPT"), ("record.json",)),
-    "engine.kubernetes.api.decode_status": Row(kubernetes_api.decode_status, ("Status",), pod.NOT_JSON_OF_ITS_TYPE),
+    "engine.process.table.value_in": Row(
+        lambda data: process_table.value_in(data, "TALLY_ATTEMPT"), ("record.json",)
+    ),
+    "engine.kubernetes.api.decode_status": Row(
+        kubernetes_api.decode_status, ("Status",), pod.NOT_JSON_OF_ITS_TYPE
+    ),
     "engine.kubernetes.pod.decode_pod": Row(pod.decode_pod, ("Pod",), pod.NOT_JSON_OF_ITS_TYPE),
     "engine.kubernetes.pod.read_pod": Row(pod.read_pod, ("Pod",), (EngineUnavailable,)),
     "engine.kubernetes.pod.decode_list": Row(pod.decode_list, ("PodList",), pod.NOT_JSON_OF_ITS_TYPE),
     "engine.kubernetes.pod.decode_event": Row(pod.decode_event, ("WatchEvent",), pod.NOT_JSON_OF_ITS_TYPE),
-    **{f"core.model.model.{kind}": _stored(kind) for kind in (*EVERY, "installation", "engine", "quarantined")},
+    **{
+        f"core.model.model.{kind}": _stored(kind)
+        for kind in (*EVERY, "installation", "engine", "quarantined")
+    },
 }
-NO_DECODERS = {"store.etcd.wire.prefix_range", "store.etcd.wire.encode_range", "engine.process.attempt_command.why_not_executed"}
+NO_DECODERS = {
+    "store.etcd.wire.prefix_range",
+    "store.etcd.wire.encode_range",
+    "engine.process.attempt_command.why_not_executed",
+}
 """What takes bytes of our own making."""
 
 
 def recorded() -> dict[str, list[bytes]]:
-    """By kind: Tally's own, etcd's and Kubernetes' (see both READMEs); what a quiet run does not have is written out."""
+    """By kind: Tally's own, etcd's and Kubernetes' (see both READMEs); what a quiet run does not have is
+    written out.
+    """
     found = load_values()
-    found["quarantined"] = [quarantine.encode(quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, term=7), "op")]
+    found["quarantined"] = [
+        quarantine.encode(quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, term=7), "op")
+    ]
     found["/auth/authenticate"] = [b'{"header":{"cluster_id":"1","revision":"7"},"token":"abc.7"}']
     found["/version"] = [b'{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}']
     found["error"] = [
         b'{"error":"etcdserver: request timed out","message":"etcdserver: request timed out","code":14}',
-        b'{"error":{"grpc_code":11,"http_code":400,"message":"etcdserver: compacted","http_status":"Bad Request"}}',
+        (
+            b'{"error":{"grpc_code":11,"http_code":400,"message":"etcdserver: compacted","http_status":"Bad'
+            b' Request"}}'
+        ),
     ]
     documents: dict[str, list[Any]] = {"Pod": [], "WatchEvent": [], "Status": [], "PodList": []}
     for name in NAMES:
         recording = load(name)
-        documents["WatchEvent"] += [{"type": event["type"], "object": event["object"]} for event in recording.events[:3]]
+        documents["WatchEvent"] += [
+            {"type": event["type"], "object": event["object"]} for event in recording.events[:3]
+        ]
         answers = [request["body"] for request in recording.requests if isinstance(request.get("body"), dict)]
         for document in (*(event["object"] for event in recording.events), *answers):
             documents.get(document.get("kind", "Pod"), []).append(document)
     documents["PodList"] += [{"metadata": {"resourceVersion": "7"}, "items": documents["Pod"][:2]}]
-    return found | {kind: [msgspec.json.encode(one) for one in _unlike(ones)] for kind, ones in documents.items()}
+    return found | {
+        kind: [msgspec.json.encode(one) for one in _unlike(ones)] for kind, ones in documents.items()
+    }
 
 
 def _unlike(documents: list[Any]) -> list[Any]:
@@ -148,7 +192,9 @@ OF_ONE_NAME = {
 @pytest.mark.parametrize("name", ROWS)
 def test_what_was_recorded_is_decoded(name: str) -> None:
     """Or the recorded values would be no start for a fuzz."""
-    values = [value for kind in ROWS[name].kinds for value in RECORDED[kind] if OF_ONE_NAME.get(name, b"") in value]
+    values = [
+        value for kind in ROWS[name].kinds for value in RECORDED[kind] if OF_ONE_NAME.get(name, b"") in value
+    ]
     assert values
     for value in values:
         ROWS[name].decode(value)
@@ -156,9 +202,17 @@ def test_what_was_recorded_is_decoded(name: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_decoder_fails_as_its_callers_know_and_in_no_other_way(kind: str) -> None:
-    """What has become of a value of one kind stands in the place of all others, too. EXAMPLES=1000 draws as many."""
+    """What has become of a value of one kind stands in the place of all others, too.
 
-    @settings(max_examples=EXAMPLES or 60, derandomize=not EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
+    EXAMPLES=1000 draws as many.
+    """
+
+    @settings(
+        max_examples=EXAMPLES or 60,
+        derandomize=not EXAMPLES,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(anything(RECORDED[kind]))
     def holds(data: bytes) -> None:
         for name, row in ROWS.items():
@@ -180,9 +234,15 @@ def test_every_decoder_has_a_row() -> None:
         if module.startswith("dev.fake_kubernetes"):
             continue  # answers Tally's own requests
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and any("bytes" in _annotation(arg) for arg in node.args.args):
+            if isinstance(node, ast.FunctionDef) and any(
+                "bytes" in _annotation(arg) for arg in node.args.args
+            ):
                 found.add(f"{module}.{node.name}")
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.startswith("decode"):
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Name)
+                and node.targets[0].id.startswith("decode")
+            ):
                 found.add(f"{module}.{node.targets[0].id}")
     public = {name for name in found if not name.rpartition(".")[2].startswith("_")}
     assert public - ROWS.keys() - NO_DECODERS == set()

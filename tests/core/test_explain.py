@@ -65,16 +65,26 @@ def test_no_task() -> None:
 
 def test_next_in_line() -> None:
     """It fits and nobody is ahead."""
-    assert Scene().task("a")("a") == (
-        "a is next in pool p and fits (cpu 1 of cpu 4, memory 1Gi free): it is admitted in the leader's next pass."
+    assert (
+        Scene().task("a")("a")
+        == "a is next in pool p and fits (cpu 1 of cpu 4, memory 1Gi free): it is admitted in the leader's"
+        " next pass."
     )
 
 
 def test_does_not_fit() -> None:
     """Asked and free of each lacking resource, who holds the rest, and nobody ahead."""
-    scene = Scene().held(cpu="3500m").task("b").status("b", State.RUNNING, attempt=1, hold=Vector({"cpu": 3500})).task("a")
-    assert scene("a") == (
-        "a waits for resources: it asks for cpu 1 (500m free) of pool p (1 task there holds the rest), and nobody is ahead."
+    scene = (
+        Scene()
+        .held(cpu="3500m")
+        .task("b")
+        .status("b", State.RUNNING, attempt=1, hold=Vector({"cpu": 3500}))
+        .task("a")
+    )
+    assert (
+        scene("a")
+        == "a waits for resources: it asks for cpu 1 (500m free) of pool p (1 task there holds the rest), and"
+        " nobody is ahead."
     )
 
 
@@ -88,27 +98,39 @@ def test_tasks_ahead_block_under_strict() -> None:
     scene = Scene().held(cpu=2).task("head", cpu=3)
     for name in ("b", "c", "d", "e"):
         scene.task(name)
-    assert scene("e") == (
-        "e would fit, but waits for its turn: 4 tasks (head, b, c and 1 more) are ahead in pool p; the head, head, asks for "
-        "cpu 3 (2 free), and the pool's policy is strict: nobody passes the head."
+    assert (
+        scene("e")
+        == "e would fit, but waits for its turn: 4 tasks (head, b, c and 1 more) are ahead in pool p; the"
+        " head, head, asks for cpu 3 (2 free), and the pool's policy is strict: nobody passes the head."
     )
 
 
 @pytest.mark.parametrize(
-    ("waited", "says"), [(60, "smaller ones may pass it for another 4m"), (301, "has waited 5m1s: after 5m nobody passes it")]
+    ("waited", "says"),
+    [(60, "smaller ones may pass it for another 4m"), (301, "has waited 5m1s: after 5m nobody passes it")],
 )
 def test_backfill_until_the_head_has_waited(waited: float, says: str) -> None:
     """Under backfill the head can be passed, for a stated time."""
-    scene = Scene(policy="backfill").held(cpu=2).task("head", cpu=3, submitted_at=NOW - waited).task("b").task("a")
+    scene = (
+        Scene(policy="backfill")
+        .held(cpu=2)
+        .task("head", cpu=3, submitted_at=NOW - waited)
+        .task("b")
+        .task("a")
+    )
     assert says in scene("a")
 
 
 def test_backfill_names_the_head_whose_resources_are_set_aside() -> None:
-    """A head that has waited keeps what it asks for; the resource that this task would take of it is named, with what is left."""
+    """A head that has waited keeps what it asks for; the resource that this task would take of it is
+    named, with what is left.
+    """
     scene = Scene(policy="backfill").held(cpu=2)
     scene.task("young", cpu=4).task("head", cpu=3, submitted_at=NOW - 400, priority=-1).task("a", priority=-2)
     assert "the head, head, asks for cpu 3 (2 free), and has waited 6m40s" in scene("a")
-    assert scene("a").endswith("nobody passes it by taking what it needs, and a asks for cpu 1 (0 beside that).")
+    assert scene("a").endswith(
+        "nobody passes it by taking what it needs, and a asks for cpu 1 (0 beside that)."
+    )
 
 
 def test_backfill_counts_a_retried_head_from_the_end_of_its_back_off() -> None:
@@ -120,7 +142,9 @@ def test_backfill_counts_a_retried_head_from_the_end_of_its_back_off() -> None:
 
 def test_one_ahead_is_singular() -> None:
     """Grammar, since people read it."""
-    assert "1 task (b) is ahead in pool p, and the leader admits them first" in Scene().task("b").task("a")("a")
+    assert "1 task (b) is ahead in pool p, and the leader admits them first" in Scene().task("b").task("a")(
+        "a"
+    )
 
 
 def test_larger_than_the_pool() -> None:
@@ -141,15 +165,29 @@ def test_pool_missing_paused_or_unreadable() -> None:
 def test_back_off() -> None:
     """When, in how long, and after what."""
     scene = Scene().task("a")
-    scene.status("a", State.WAITING_RETRY, attempt=1, retry_at=NOW + 42, reason="Error", message="it broke.", exit_code=3)
-    assert scene("a") == ("a waits out its back-off after Error: it broke (exit code 3): retry at 2023-11-14T22:14:02Z, in 42s.")
+    scene.status(
+        "a",
+        State.WAITING_RETRY,
+        attempt=1,
+        retry_at=NOW + 42,
+        reason="Error",
+        message="it broke.",
+        exit_code=3,
+    )
+    assert (
+        scene("a")
+        == "a waits out its back-off after Error: it broke (exit code 3): retry at 2023-11-14T22:14:02Z, in"
+        " 42s."
+    )
     assert "a is next in pool p" in scene("a", NOW + 42), "afterwards it stands in the queue"
 
 
 def test_without_a_leader() -> None:
     """Nothing happens until one leads, and a finished task does not care."""
     scene = Scene(leader=False).task("a")
-    assert scene("a").endswith("; no replica leads now, and until one does nothing changes (see `tally get replicas`).")
+    assert scene("a").endswith(
+        "; no replica leads now, and until one does nothing changes (see `tally get replicas`)."
+    )
     scene.status("a", State.SUCCEEDED, attempt=1, finished_at=NOW)
     assert "no replica leads" not in scene("a")
 
@@ -158,18 +196,27 @@ def test_holding() -> None:
     """Pending and Running: since when, what it holds, and when it will be stopped."""
     scene = Scene().task("a", deadlines={"start": "1m", "run": "1h"})
     hold = Vector.parse({"cpu": 1})
-    scene.status("a", State.PENDING, attempt=2, hold=hold, admitted_at=NOW - 5, reason="ImagePull", message="pulling")
-    assert scene("a") == (
-        "attempt 2 of a was admitted 5s ago, holds cpu 1 of pool p and has not been seen running yet; the engine says: "
-        "ImagePull: pulling; it is stopped in 55s if it does not run by then."
+    scene.status(
+        "a", State.PENDING, attempt=2, hold=hold, admitted_at=NOW - 5, reason="ImagePull", message="pulling"
     )
-    scene.status("a", State.RUNNING, attempt=2, hold=hold, admitted_at=NOW - 65, started_at=NOW - 60, node="n1")
-    assert scene("a") == (
-        "attempt 2 of a on n1 is running since 2023-11-14T22:12:20Z (1m), and holds cpu 1 of pool p; "
+    assert (
+        scene("a")
+        == "attempt 2 of a was admitted 5s ago, holds cpu 1 of pool p and has not been seen running yet; the"
+        " engine says: ImagePull: pulling; it is stopped in 55s if it does not run by then."
+    )
+    scene.status(
+        "a", State.RUNNING, attempt=2, hold=hold, admitted_at=NOW - 65, started_at=NOW - 60, node="n1"
+    )
+    assert (
+        scene("a")
+        == "attempt 2 of a on n1 is running since 2023-11-14T22:12:20Z (1m), and holds cpu 1 of pool p; "
         "it is stopped in 59m if it has not ended by then."
     )
     scene.status("a", State.RUNNING, attempt=2, hold=hold, started_at=NOW, stopping="cancel")
-    assert "is being stopped since a cancel was requested, and holds cpu 1 of pool p until its end is observed" in scene("a")
+    assert (
+        "is being stopped since a cancel was requested, and holds cpu 1 of pool p until its end is observed"
+        in scene("a")
+    )
     scene.status("a", State.RUNNING, attempt=2, hold=hold, started_at=NOW, stopping="deadline-run")
     assert "is being stopped since its run deadline has passed" in scene("a")
 
@@ -177,25 +224,35 @@ def test_holding() -> None:
 def test_lost() -> None:
     """Since when, that its resources stay held, and what to do about it."""
     scene = Scene().task("a", on_lost={"replace_after": "10m"})
-    scene.status("a", State.RUNNING, attempt=1, hold=Vector({"cpu": 1000}), lost_since=NOW - 60, reason="NodeLost")
-    assert scene("a") == (
-        "attempt 1 of a holds cpu 1 of pool p and is lost since 2023-11-14T22:12:20Z (1m) (NodeLost): nothing proves that it "
-        "stopped, so its resources stay held; it is replaced in 9m, as its on_lost says; if you know that it no longer runs, "
-        "say so with `tally confirm-stopped a`."
+    scene.status(
+        "a", State.RUNNING, attempt=1, hold=Vector({"cpu": 1000}), lost_since=NOW - 60, reason="NodeLost"
+    )
+    assert (
+        scene("a")
+        == "attempt 1 of a holds cpu 1 of pool p and is lost since 2023-11-14T22:12:20Z (1m) (NodeLost):"
+        " nothing proves that it stopped, so its resources stay held; it is replaced in 9m, as its on_lost"
+        " says; if you know that it no longer runs, say so with `tally confirm-stopped a`."
     )
 
 
 @pytest.mark.parametrize("why", ["cancel", "deadline-run", f"{CANNOT_START}InvalidImageName"])
 def test_lost_and_then_stopped(why: str) -> None:
-    """The stop's words do not hide the engine's of the loss, which say what helps; in whatever order the two came."""
+    """The stop's words do not hide the engine's of the loss, which say what helps; in whatever order the
+    two came.
+    """
     held = Status(state=State.RUNNING, pool="p", attempt=1, hold=Vector({"cpu": 1000}), created_at=NOW)
     loss, stop = Moment(NOW - 600.0004, 3, "op-3"), Moment(NOW - 60, 3, "op-4")
     lost = transitions.lost(held, "SupervisorLost", "processes 7, 8 of it still run: end them. ", loss)
     scene = Scene().task("a")
-    scene.put("states", ("a",), codec.encode_status(transitions.stop_requested(lost, why, "requested by ann", stop), {}))
+    scene.put(
+        "states",
+        ("a",),
+        codec.encode_status(transitions.stop_requested(lost, why, "requested by ann", stop), {}),
+    )
     says = (
-        "attempt 1 of a holds cpu 1 of pool p and is lost since 2023-11-14T22:03:19Z (10m) (SupervisorLost: processes 7, 8 of it "
-        "still run: end them): nothing proves that it stopped, so its resources stay held; it was told to stop 1m ago, since "
+        "attempt 1 of a holds cpu 1 of pool p and is lost since 2023-11-14T22:03:19Z (10m) (SupervisorLost:"
+        " processes 7, 8 of it still run: end them): nothing proves that it stopped, so its resources stay"
+        " held; it was told to stop 1m ago, since "
     )
     assert scene("a").startswith(says)
     assert scene("a").endswith("; if you know that it no longer runs, say so with `tally confirm-stopped a`.")
@@ -214,9 +271,10 @@ def test_finished() -> None:
     """How it ended, until when it is kept, and that it can be retried."""
     scene = Scene().task("a", retention_seconds="1h")
     scene.status("a", State.FAILED, attempt=3, finished_at=NOW - 60, reason="Error", exit_code=1)
-    assert scene("a") == (
-        "a is Failed since 2023-11-14T22:12:20Z, after 3 attempts: Error (exit code 1); it is removed in 59m, and "
-        "`tally retry a` runs it again before that."
+    assert (
+        scene("a")
+        == "a is Failed since 2023-11-14T22:12:20Z, after 3 attempts: Error (exit code 1); it is removed in"
+        " 59m, and `tally retry a` runs it again before that."
     )
     scene.status("a", State.SUCCEEDED, attempt=1, finished_at=NOW - 7200)
     assert scene("a").endswith("after 1 attempt; its retention has passed, and it is about to be removed.")
@@ -228,11 +286,14 @@ def test_requests_and_unreadable_records() -> None:
     assert scene("a").endswith("; the request to cancel it waits for the leader.")
     assert "a record of it cannot be read (tasks/a: " in Scene().put("tasks", ("a",), b"\xff")("a")
     invalid = msgspec.json.encode({"id": "a", "pool": "p", "command": ["x"], "priority": "high"})
-    assert "is invalid (priority: is 'high', expected a whole number)" in Scene().put("tasks", ("a",), invalid)("a")
+    assert "is invalid (priority: is 'high', expected a whole number)" in Scene().put(
+        "tasks", ("a",), invalid
+    )("a")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (303, "5m3s"), (11520, "3h12m"), (86400 * 4, "4d")]
+    ("seconds", "text"),
+    [(-1, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (303, "5m3s"), (11520, "3h12m"), (86400 * 4, "4d")],
 )
 def test_spans(seconds: float, text: str) -> None:
     """As kubectl shows ages."""
@@ -259,7 +320,10 @@ def test_an_engine_that_is_silent_is_named_with_its_words() -> None:
     told = b'{"instance":"i","at":90.0,"engine_silence":"process answered last 20s ago: the folder is gone"}'
     world.load([Change("leader", (), b'{"instance":"i"}', 1, 1), Change("replicas", ("r",), told, 2, 2)], 3)
     world.apply(Change("tasks", ("t",), b'{"id":"t","command":["true"]}', 4, 4))
-    words = "nothing is admitted, since the engine does not answer (process answered last 20s ago: the folder is gone"
+    words = (
+        "nothing is admitted, since the engine does not answer (process answered last 20s ago: the folder is"
+        " gone"
+    )
     assert f"{words}, as the leader told 10s ago)" in explain(world, "t", 100.0)
     world.apply(Change("leader", (), b'{"instance":"another"}', 5, 5))
     assert "does not answer" not in explain(world, "t", 100.0)

@@ -1,4 +1,6 @@
-"""Which engine is the recorded one, and whose an attempt is: the rules at the top of `core.model.installation`, case by case."""
+"""Which engine is the recorded one, and whose an attempt is: the rules at the top of
+`core.model.installation`, case by case.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,33 @@ FOLDER = EngineIdentity(name="process", id="folder-1")
     ("recorded", "own"),
     [
         pytest.param(FOLDER, FOLDER, id="the same"),
-        pytest.param(FOLDER, EngineIdentity(name="process", id="folder-1", details={"folder": "/elsewhere"}), id="another path"),
         pytest.param(
-            CLUSTER, EngineIdentity(name="kubernetes", id="cluster-1", parts={**CLUSTER.parts, "namespace c": ""}), id="more"
+            FOLDER,
+            EngineIdentity(name="process", id="folder-1", details={"folder": "/elsewhere"}),
+            id="another path",
         ),
-        pytest.param(UIDS, EngineIdentity(name="kubernetes", parts={**UIDS.parts, "namespace c": "uid-c"}), id="more uids"),
+        pytest.param(
+            CLUSTER,
+            EngineIdentity(name="kubernetes", id="cluster-1", parts={**CLUSTER.parts, "namespace c": ""}),
+            id="more",
+        ),
+        pytest.param(
+            UIDS,
+            EngineIdentity(name="kubernetes", parts={**UIDS.parts, "namespace c": "uid-c"}),
+            id="more uids",
+        ),
         pytest.param(NAMES, CLUSTER, id="the cluster is known by now"),
         pytest.param(NAMES, NAMES, id="nothing was ever known"),
         pytest.param(
-            UIDS, EngineIdentity(name="kubernetes", parts={"namespace a": "uid-a", "namespace b": ""}), id="one is enough"
+            UIDS,
+            EngineIdentity(name="kubernetes", parts={"namespace a": "uid-a", "namespace b": ""}),
+            id="one is enough",
         ),
-        pytest.param(CLUSTER, EngineIdentity(name="kubernetes", id="cluster-1", parts=UIDS.parts), id="the cluster decides"),
+        pytest.param(
+            CLUSTER,
+            EngineIdentity(name="kubernetes", id="cluster-1", parts=UIDS.parts),
+            id="the cluster decides",
+        ),
     ],
 )
 def test_the_recorded_engine_is_known_again(recorded: EngineIdentity, own: EngineIdentity) -> None:
@@ -49,15 +67,28 @@ def test_the_recorded_engine_is_known_again(recorded: EngineIdentity, own: Engin
 @pytest.mark.parametrize(
     ("recorded", "own", "words"),
     [
-        pytest.param(FOLDER, EngineIdentity(name="null", id="null"), "the recorded one is process", id="another kind"),
-        pytest.param(FOLDER, EngineIdentity(name="process", id="folder-2"), "the recorded one is process", id="another id"),
         pytest.param(
-            CLUSTER, EngineIdentity(name="kubernetes", id="cluster-1", parts={"namespace a": ""}), "lacks namespace b", id="less"
+            FOLDER, EngineIdentity(name="null", id="null"), "the recorded one is process", id="another kind"
+        ),
+        pytest.param(
+            FOLDER,
+            EngineIdentity(name="process", id="folder-2"),
+            "the recorded one is process",
+            id="another id",
+        ),
+        pytest.param(
+            CLUSTER,
+            EngineIdentity(name="kubernetes", id="cluster-1", parts={"namespace a": ""}),
+            "lacks namespace b",
+            id="less",
         ),
         pytest.param(CLUSTER, NAMES, "cannot tell", id="cannot tell"),
         pytest.param(UIDS, NAMES, "cannot tell", id="cannot tell the uids"),
         pytest.param(
-            UIDS, EngineIdentity(name="kubernetes", id="cluster-2", parts=NAMES.parts), "cannot tell", id="only the other"
+            UIDS,
+            EngineIdentity(name="kubernetes", id="cluster-2", parts=NAMES.parts),
+            "cannot tell",
+            id="only the other",
         ),
         pytest.param(
             UIDS,
@@ -67,13 +98,17 @@ def test_the_recorded_engine_is_known_again(recorded: EngineIdentity, own: Engin
         ),
     ],
 )
-def test_another_engine_is_told_apart_and_named(recorded: EngineIdentity, own: EngineIdentity, words: str) -> None:
+def test_another_engine_is_told_apart_and_named(
+    recorded: EngineIdentity, own: EngineIdentity, words: str
+) -> None:
     assert words in difference(recorded, own)
 
 
 def test_a_record_learns_and_forgets_nothing() -> None:
     assert merged(FOLDER, FOLDER) is FOLDER
-    more = EngineIdentity(name="kubernetes", id="cluster-1", parts={"namespace b": "", "namespace c": "uid-c"})
+    more = EngineIdentity(
+        name="kubernetes", id="cluster-1", parts={"namespace b": "", "namespace c": "uid-c"}
+    )
     learnt = merged(UIDS, more)
     assert (learnt.id, learnt.parts) == (
         "cluster-1",
@@ -97,7 +132,8 @@ def test_both_records_are_read_as_they_are_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"[]", b"\xff", b"{}", b'{"id":5}', b'{"id":""}', b'{"id":"a b"}', b'{"id":"%s"}' % (b"a" * 64)]
+    "value",
+    [b"", b"[]", b"\xff", b"{}", b'{"id":5}', b'{"id":""}', b'{"id":"a b"}', b'{"id":"%s"}' % (b"a" * 64)],
 )
 def test_a_damaged_record_is_quarantined_and_what_was_read_last_stays(value: bytes) -> None:
     """Neither identity may be taken for absent: another engine could be recorded in its place."""

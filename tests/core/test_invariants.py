@@ -19,7 +19,11 @@ from controller.core.promise.invariants import check_task, check_world
 ADMITTED = (State.CREATED, Event.ADMITTED, State.PENDING)
 RUNNING = (State.PENDING, Event.RUNNING_OBSERVED, State.RUNNING)
 SUCCEEDED = (State.RUNNING, Event.SUCCEEDED_OBSERVED, State.SUCCEEDED)
-PATHS = {State.PENDING: (ADMITTED,), State.RUNNING: (ADMITTED, RUNNING), State.SUCCEEDED: (ADMITTED, RUNNING, SUCCEEDED)}
+PATHS = {
+    State.PENDING: (ADMITTED,),
+    State.RUNNING: (ADMITTED, RUNNING),
+    State.SUCCEEDED: (ADMITTED, RUNNING, SUCCEEDED),
+}
 CPU = Vector({"cpu": 500})
 NOW = 2000.0
 
@@ -30,7 +34,11 @@ class Records:
     def __init__(self) -> None:
         self.world = World()
         self.put("epoch", (), b'{"epoch":4}')
-        self.put("pools", ("default",), codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 2000})), "op"))
+        self.put(
+            "pools",
+            ("default",),
+            codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 2000})), "op"),
+        )
         self.ledger({})
 
     def put(self, kind: str, names: tuple[str, ...], value: bytes | None) -> None:
@@ -42,16 +50,40 @@ class Records:
         self.put("ledgers", (pool,), codec.encode_ledger(Vector(held), "op", {}))
 
     def spec(self, task_id: str, **fields: Any) -> None:
-        self.put("tasks", (task_id,), codec.encode_spec(Spec(id=task_id, command=("true",), **fields), 1.0, "op"))
+        self.put(
+            "tasks", (task_id,), codec.encode_spec(Spec(id=task_id, command=("true",), **fields), 1.0, "op")
+        )
 
-    def status(self, task_id: str, state: State, path: Any = None, *, terms: Any = (), attempts: Any = (), **fields: Any) -> None:
+    def status(
+        self,
+        task_id: str,
+        state: State,
+        path: Any = None,
+        *,
+        terms: Any = (),
+        attempts: Any = (),
+        **fields: Any,
+    ) -> None:
         path = PATHS[state] if path is None else path
         steps = [
-            Step(at=1.0, source=source, event=event, state=target, attempt=(*attempts, 1, 1, 1)[i], term=(*terms, 2, 2, 2)[i])
+            Step(
+                at=1.0,
+                source=source,
+                event=event,
+                state=target,
+                attempt=(*attempts, 1, 1, 1)[i],
+                term=(*terms, 2, 2, 2)[i],
+            )
             for i, (source, event, target) in enumerate(path)
         ]
         holds = CPU if state in (State.PENDING, State.RUNNING) else Vector()
-        values = {"pool": "default", "attempt": 1, "term": max([2, *terms]), "hold": holds, "admitted_at": 1900.0}
+        values = {
+            "pool": "default",
+            "attempt": 1,
+            "term": max([2, *terms]),
+            "hold": holds,
+            "admitted_at": 1900.0,
+        }
         values |= {"steps": len(steps), "history": tuple(map(codec.encode_step, steps)), **fields}
         self.put("states", (task_id,), codec.encode_status(Status(state=state, **values), {}))
 
@@ -86,7 +118,8 @@ def test_sound_records_and_a_sound_engine_give_no_finding(records: Records) -> N
     assert records.engine_findings(seen("runs-1"), seen("done-1", Phase.SUCCEEDED, stopped=True)) == []
 
 
-# -- I1, I2 ----------------------------------------------------------------------------------------------------------
+# -- I1, I2
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("held", [0, 499, 501])
@@ -128,11 +161,14 @@ def test_a_hold_outside_pending_and_running_is_wrong(records: Records) -> None:
 
 
 def test_overcommit_is_shown_and_not_wrong(records: Records) -> None:
-    records.put("pools", ("default",), codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 100})), "op"))
+    records.put(
+        "pools", ("default",), codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 100})), "op")
+    )
     assert records.findings() == [("I2", "pool/default", Severity.NOTICE)]
 
 
-# -- I3, I4, I7 within a history -------------------------------------------------------------------------------------
+# -- I3, I4, I7 within a history
+# -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -163,13 +199,17 @@ def test_a_bounded_history_may_begin_anywhere(records: Records) -> None:
     assert ("I3", "task/done", Severity.WRONG) in records.findings()
 
 
-# -- I6, I7, layout --------------------------------------------------------------------------------------------------
+# -- I6, I7, layout
+# --------------------------------------------------------------------------------------------------
 
 
 def test_terms_above_the_epoch_are_wrong(records: Records) -> None:
     records.task("late", State.SUCCEEDED, terms=(5, 5, 5))
     records.put("terms", ("000000000006",), b"{}")
-    assert records.findings() == [("I7", "task/late", Severity.WRONG), ("I7", "key/terms/000000000006", Severity.WRONG)]
+    assert records.findings() == [
+        ("I7", "task/late", Severity.WRONG),
+        ("I7", "key/terms/000000000006", Severity.WRONG),
+    ]
 
 
 def test_a_write_of_an_older_term_after_a_newer_one_is_wrong(records: Records) -> None:
@@ -190,7 +230,9 @@ def test_a_new_cluster_has_no_epoch_and_nothing_wrong() -> None:
 
 
 def test_what_no_term_wrote_is_no_sign_of_an_epoch() -> None:
-    """A status put by hand into a cluster that nobody has led yet: it is wrong itself, and no epoch is missed for it."""
+    """A status put by hand into a cluster that nobody has led yet: it is wrong itself, and no epoch is
+    missed for it.
+    """
     world = World()
     world.apply(Change("states", ("foreign",), b'{"version":9,"state":"Failed"}', 2, 2))
     assert ("I7", "key/epoch") not in {(finding.invariant, finding.subject) for finding in check_world(world)}
@@ -222,7 +264,8 @@ def test_an_unreadable_status_is_judged_by_nothing_else(records: Records) -> Non
     assert ("layout", "key/states/runs", Severity.NOTICE) in records.findings()
 
 
-# -- I4, I5 against an engine ----------------------------------------------------------------------------------------
+# -- I4, I5 against an engine
+# ----------------------------------------------------------------------------------------
 
 
 def only(findings: list[Finding]) -> tuple[str, str, Severity, bool]:
@@ -250,7 +293,9 @@ def test_an_attempt_with_an_unreadable_status_is_no_orphan(records: Records) -> 
 
 
 @pytest.mark.parametrize("absent", [(), (seen("runs-1", Phase.UNKNOWN, gone=True),)])
-def test_a_running_task_that_the_engine_does_not_have_is_wrong(records: Records, absent: tuple[Observation, ...]) -> None:
+def test_a_running_task_that_the_engine_does_not_have_is_wrong(
+    records: Records, absent: tuple[Observation, ...]
+) -> None:
     assert only(records.engine_findings(*absent)) == ("I5", "attempt/runs-1", Severity.WRONG, True)
 
 
@@ -274,7 +319,10 @@ def test_an_end_that_is_not_committed_yet_is_a_notice(records: Records) -> None:
 def test_two_attempts_alive_at_once_are_wrong(records: Records) -> None:
     records.status("runs", State.RUNNING, attempt=2)
     findings = records.engine_findings(seen("runs-1", Phase.UNKNOWN), seen("runs-2"))
-    assert [(f.invariant, f.subject) for f in findings] == [("I4", "attempt/runs-1"), ("I5", "attempt/runs-1")]
+    assert [(f.invariant, f.subject) for f in findings] == [
+        ("I4", "attempt/runs-1"),
+        ("I5", "attempt/runs-1"),
+    ]
     assert findings[0].severity is Severity.WRONG
 
 

@@ -6,10 +6,20 @@ import itertools
 
 import pytest
 
-from controller.core.model.lifecycle import FINISHED, HOLDING, TABLE, WAITING, Event, State, is_path, successor
+from controller.core.model.lifecycle import (
+    FINISHED,
+    HOLDING,
+    TABLE,
+    WAITING,
+    Event,
+    State,
+    is_path,
+    successor,
+)
 from controller.errors import IllegalTransition
 
-# Written out again by hand, from the design's section 7: a change of the table must be made in two places, on purpose.
+# Written out again by hand, from the design's section 7: a change of the table must be made in two places, on
+# purpose.
 EXPECTED = {
     ("Created", "admitted"): "Pending",
     ("Created", "rejected"): "Failed",
@@ -38,12 +48,16 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)), ids=lambda value: value.value)
+@pytest.mark.parametrize(
+    ("state", "event"), list(itertools.product(State, Event)), ids=lambda value: value.value
+)
 def test_each_state_and_event(state: State, event: Event) -> None:
     """Each of the combinations leads where the design says, or is refused by name."""
     expected = EXPECTED.get((state.value, event.value))
     if expected is None:
-        with pytest.raises(IllegalTransition, match=f"a {state.value} task cannot take the event {event.value}"):
+        with pytest.raises(
+            IllegalTransition, match=f"a {state.value} task cannot take the event {event.value}"
+        ):
             successor(state, event)
     else:
         assert successor(state, event) == expected

@@ -1,4 +1,6 @@
-"""The tables of what is one thing in a pod, held to Kubernetes' own document, of the oldest server and of a new one."""
+"""The tables of what is one thing in a pod, held to Kubernetes' own document, of the oldest server and of
+a new one.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def test_lists_are_told_apart_as_kubernetes_does(version: str) -> None:
     """Wherever a field of that name is a list, and wherever it is not in the table, it is of one piece."""
     for place in spec_places(version):
         if place.schema.get("type") == "array":
-            assert MERGE_KEYS.get(place.field, ()) == merge_keys(place.schema) or _lacks_keys_in_old(place, version), place.path
+            assert MERGE_KEYS.get(place.field, ()) == merge_keys(place.schema) or _lacks_keys_in_old(
+                place, version
+            ), place.path
 
 
 def _lacks_keys_in_old(place: Place, version: str) -> bool:
@@ -38,7 +42,9 @@ def test_every_row_is_somewhere_in_a_pod() -> None:
 
 @each_version
 def test_alternatives_are_kubernetes_own(version: str) -> None:
-    """Objects that hold one of several others, and entries of which a patch keeps no other field (retainKeys)."""
+    """Objects that hold one of several others, and entries of which a patch keeps no other field
+    (retainKeys).
+    """
     known = definitions(version)
     handlers = {
         field
@@ -46,7 +52,12 @@ def test_alternatives_are_kubernetes_own(version: str) -> None:
         for field, schema in known[name]["properties"].items()
         if "$ref" in schema and field != "port"
     }
-    found = {"Probe": handlers, "Handler": handlers, "LifecycleHandler": handlers, "EnvVar": {"value", "valueFrom"}}
+    found = {
+        "Probe": handlers,
+        "Handler": handlers,
+        "LifecycleHandler": handlers,
+        "EnvVar": {"value", "valueFrom"},
+    }
     for place in spec_places(version):
         reference = place.schema.get("$ref") or place.schema.get("items", {}).get("$ref")
         if "retainKeys" in place.schema.get("x-kubernetes-patch-strategy", "") or reference == "EnvVarSource":
@@ -68,7 +79,12 @@ def test_what_a_type_decides_on(version: str) -> None:
 
 
 def test_objects_of_one_piece() -> None:
-    """A name in the table is of one piece wherever it is an object. (The document of 1.20 does not say which are.)"""
+    """A name in the table is of one piece wherever it is an object.
+
+    (The document of 1.20 does not say which are.)
+    """
     for place in spec_places(NEW):
         if "$ref" in place.schema:
-            assert (place.definition.get("x-kubernetes-map-type") == "atomic") == (place.field in ATOMIC), place.path
+            assert (place.definition.get("x-kubernetes-map-type") == "atomic") == (place.field in ATOMIC), (
+                place.path
+            )

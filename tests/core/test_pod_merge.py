@@ -1,4 +1,6 @@
-"""Pod templates merged: nothing that the one above names is lost, nothing stands that it replaces, and the order is told."""
+"""Pod templates merged: nothing that the one above names is lost, nothing stands that it replaces, and the
+order is told.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ def field_of(below: Any, above: Any, field: str) -> Any:
             "volumeMounts",
             [{"name": "data", "mountPath": "/data"}],
             [{"name": "data", "mountPath": "/a"}, {"name": "data", "mountPath": "/b"}],
-            [{"name": "data", "mountPath": "/data"}, {"name": "data", "mountPath": "/a"}, {"name": "data", "mountPath": "/b"}],
+            [
+                {"name": "data", "mountPath": "/data"},
+                {"name": "data", "mountPath": "/a"},
+                {"name": "data", "mountPath": "/b"},
+            ],
         ),
         (
             "volumeMounts",
@@ -68,7 +74,12 @@ def field_of(below: Any, above: Any, field: str) -> Any:
                 {"containerPort": 80, "protocol": "TCP", "hostPort": 8080},
             ],
         ),
-        ("envFrom", [{"secretRef": {"name": "a"}}], [{"secretRef": {"name": "b"}}], [{"secretRef": {"name": "b"}}]),
+        (
+            "envFrom",
+            [{"secretRef": {"name": "a"}}],
+            [{"secretRef": {"name": "b"}}],
+            [{"secretRef": {"name": "b"}}],
+        ),
         ("command", ["a", "b"], ["c"], ["c"]),
         ("args", ["a"], [], []),
         ("env", [{"name": "A", "value": "1"}], [], [{"name": "A", "value": "1"}]),
@@ -87,7 +98,11 @@ SECRET = {"secretKeyRef": {"name": "s", "key": "k"}}
     [
         ({"value": "1"}, {"valueFrom": SECRET}, {"valueFrom": SECRET}),
         ({"valueFrom": SECRET}, {"value": "1"}, {"value": "1"}),
-        ({"valueFrom": SECRET}, {"valueFrom": {"fieldRef": {"fieldPath": "x"}}}, {"valueFrom": {"fieldRef": {"fieldPath": "x"}}}),
+        (
+            {"valueFrom": SECRET},
+            {"valueFrom": {"fieldRef": {"fieldPath": "x"}}},
+            {"valueFrom": {"fieldRef": {"fieldPath": "x"}}},
+        ),
         (
             {"valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
             {"valueFrom": {"secretKeyRef": {"name": "t", "key": "k"}}},
@@ -122,8 +137,14 @@ def test_a_volume_has_one_type(below: Pod, above: Pod, expected: Pod) -> None:
 def test_a_probe_has_one_handler(field: str) -> None:
     """Its times stay those of the one below."""
     below = {"httpGet": {"port": 80}, "periodSeconds": 3}
-    assert field_of(below, {"exec": {"command": ["x"]}}, field) == {"exec": {"command": ["x"]}, "periodSeconds": 3}
-    assert field_of(below, {"httpGet": {"path": "/z"}}, field) == {"httpGet": {"port": 80, "path": "/z"}, "periodSeconds": 3}
+    assert field_of(below, {"exec": {"command": ["x"]}}, field) == {
+        "exec": {"command": ["x"]},
+        "periodSeconds": 3,
+    }
+    assert field_of(below, {"httpGet": {"path": "/z"}}, field) == {
+        "httpGet": {"port": 80, "path": "/z"},
+        "periodSeconds": 3,
+    }
 
 
 def test_a_hook_has_one_handler() -> None:
@@ -133,30 +154,45 @@ def test_a_hook_has_one_handler() -> None:
 
 
 def test_security_contexts_are_merged_and_a_profile_is_one_thing() -> None:
-    below = {"runAsUser": 1, "seccompProfile": {"type": "Localhost", "localhostProfile": "p"}, "capabilities": {"drop": ["ALL"]}}
+    below = {
+        "runAsUser": 1,
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "p"},
+        "capabilities": {"drop": ["ALL"]},
+    }
     above = {"seccompProfile": {"type": "RuntimeDefault"}, "capabilities": {"add": ["KILL"]}}
-    expected = {"runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}, "capabilities": {"drop": ["ALL"], "add": ["KILL"]}}
+    expected = {
+        "runAsUser": 1,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "capabilities": {"drop": ["ALL"], "add": ["KILL"]},
+    }
     assert field_of(below, above, "securityContext") == expected
 
 
 def test_lists_of_the_pod() -> None:
     below = {
         "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}],
-        "topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}],
+        "topologySpreadConstraints": [
+            {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}
+        ],
         "tolerations": [{"key": "a"}],
         "imagePullSecrets": [{"name": "a"}],
         "ephemeralContainers": [{"name": "debug", "image": "x"}],
     }
     above = {
         "hostAliases": [{"ip": "10.0.0.2", "hostnames": ["b"]}, {"ip": "10.0.0.1", "hostnames": ["c"]}],
-        "topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 2}],
+        "topologySpreadConstraints": [
+            {"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 2}
+        ],
         "tolerations": [{"key": "b"}],
         "imagePullSecrets": [{"name": "b"}],
         "ephemeralContainers": [{"name": "debug", "stdin": True}],
     }
     assert overlay(below, above) == {
         "hostAliases": [{"ip": "10.0.0.2", "hostnames": ["b"]}, {"ip": "10.0.0.1", "hostnames": ["c"]}],
-        "topologySpreadConstraints": [*below["topologySpreadConstraints"], *above["topologySpreadConstraints"]],
+        "topologySpreadConstraints": [
+            *below["topologySpreadConstraints"],
+            *above["topologySpreadConstraints"],
+        ],
         "tolerations": [{"key": "b"}],
         "imagePullSecrets": [{"name": "a"}, {"name": "b"}],
         "ephemeralContainers": [{"name": "debug", "image": "x", "stdin": True}],
@@ -165,7 +201,11 @@ def test_lists_of_the_pod() -> None:
 
 def test_variables_can_go_on_referring_to_those_before_them() -> None:
     """Of both templates: what one has before an entry stays before it."""
-    below = [{"name": "A", "value": "a"}, {"name": "OUT", "value": "/x"}, {"name": "LOG", "value": "$(OUT)/log"}]
+    below = [
+        {"name": "A", "value": "a"},
+        {"name": "OUT", "value": "/x"},
+        {"name": "LOG", "value": "$(OUT)/log"},
+    ]
     above = [{"name": "BASE", "value": "/b"}, {"name": "OUT", "value": "$(BASE)/o"}]
     assert [each["name"] for each in field_of(below, above, "env")] == ["A", "BASE", "OUT", "LOG"]
     assert [each["name"] for each in field_of(below, below[::-1], "env")] == ["LOG", "OUT", "A"]
@@ -175,7 +215,10 @@ def test_variables_can_go_on_referring_to_those_before_them() -> None:
     ("fields", "where"),
     [
         ({"volumeMounts": [{"name": "v"}]}, "volumeMounts[0]"),
-        ({"volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "w", "mountPath": "/a"}]}, "volumeMounts[/a]"),
+        (
+            {"volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "w", "mountPath": "/a"}]},
+            "volumeMounts[/a]",
+        ),
         ({"ports": [{"containerPort": 1}, {"containerPort": 1, "protocol": "TCP"}]}, "ports[1/TCP]"),
         ({"env": {"A": "1"}}, "env"),
         ({"env": ["A=1"]}, "env[0]"),
@@ -190,13 +233,16 @@ def test_what_cannot_be_told_apart_is_refused_by_name(fields: Pod, where: str) -
         assert refused.value.field == f"pod_template.spec.containers[{name}].{where}"
 
 
-# -- properties --------------------------------------------------------------------------------------------------------
+# -- properties
+# --------------------------------------------------------------------------------------------------------
 
 words = st.sampled_from(["a", "b", "c", "d"])
 amounts = st.dictionaries(st.sampled_from(["cpu", "memory", "x.io/gpu"]), st.integers(0, 5), max_size=3)
 
 
-def entries(field: str, fields: dict[str, st.SearchStrategy[Any]], *keys: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+def entries(
+    field: str, fields: dict[str, st.SearchStrategy[Any]], *keys: st.SearchStrategy[Any]
+) -> st.SearchStrategy[list[Any]]:
     """A list whose entries have their merge keys and some other fields."""
     named = dict(zip(MERGE_KEYS[field], keys, strict=True))
     one = st.fixed_dictionaries(named, optional=fields)
@@ -205,24 +251,34 @@ def entries(field: str, fields: dict[str, st.SearchStrategy[Any]], *keys: st.Sea
 
 handlers = st.one_of(
     st.fixed_dictionaries({"exec": st.fixed_dictionaries({"command": st.lists(words, max_size=2)})}),
-    st.fixed_dictionaries({"httpGet": st.fixed_dictionaries({"port": st.integers(1, 3)}, optional={"path": words})}),
+    st.fixed_dictionaries(
+        {"httpGet": st.fixed_dictionaries({"port": st.integers(1, 3)}, optional={"path": words})}
+    ),
 )
 sources = st.one_of(
     st.fixed_dictionaries({"value": words}),
-    st.fixed_dictionaries({"valueFrom": st.fixed_dictionaries({"fieldRef": st.fixed_dictionaries({"fieldPath": words})})}),
+    st.fixed_dictionaries(
+        {"valueFrom": st.fixed_dictionaries({"fieldRef": st.fixed_dictionaries({"fieldPath": words})})}
+    ),
 )
-variables = st.dictionaries(words, sources, max_size=3).map(lambda env: [{"name": name, **source} for name, source in env.items()])
+variables = st.dictionaries(words, sources, max_size=3).map(
+    lambda env: [{"name": name, **source} for name, source in env.items()]
+)
 volume_types = st.one_of(
     st.fixed_dictionaries({"emptyDir": st.fixed_dictionaries({}, optional={"medium": words})}),
     st.fixed_dictionaries({"hostPath": st.fixed_dictionaries({"path": words})}),
 )
-volumes = st.dictionaries(words, volume_types, max_size=3).map(lambda by: [{"name": name, **kind} for name, kind in by.items()])
+volumes = st.dictionaries(words, volume_types, max_size=3).map(
+    lambda by: [{"name": name, **kind} for name, kind in by.items()]
+)
 container_fields: dict[str, st.SearchStrategy[Any]] = {
     "env": variables,
     "command": st.lists(words, max_size=2),
     "envFrom": st.lists(st.fixed_dictionaries({"prefix": words}), max_size=2),
     "volumeMounts": entries("volumeMounts", {"name": words, "readOnly": st.booleans()}, words),
-    "ports": entries("ports", {"hostPort": st.integers(1, 3)}, st.integers(1, 3), st.sampled_from(["TCP", "UDP"])),
+    "ports": entries(
+        "ports", {"hostPort": st.integers(1, 3)}, st.integers(1, 3), st.sampled_from(["TCP", "UDP"])
+    ),
     "livenessProbe": handlers,
     "resources": st.fixed_dictionaries({}, optional={"requests": amounts, "limits": amounts}),
     "securityContext": st.fixed_dictionaries({}, optional={"runAsUser": st.integers(0, 3)}),
@@ -239,7 +295,9 @@ templates = st.fixed_dictionaries(
     {},
     optional={
         "spec": st.fixed_dictionaries({}, optional=pod_fields),
-        "metadata": st.fixed_dictionaries({}, optional={"annotations": st.dictionaries(words, words, max_size=2)}),
+        "metadata": st.fixed_dictionaries(
+            {}, optional={"annotations": st.dictionaries(words, words, max_size=2)}
+        ),
     },
 )
 
@@ -249,10 +307,18 @@ def lost(named: Any, found: Any, field: str = "", path: str = "pod") -> list[str
     if isinstance(named, dict):
         if not isinstance(found, dict):
             return [path]
-        return [one for name, value in named.items() for one in lost(value, found.get(name), name, f"{path}.{name}")]
+        return [
+            one
+            for name, value in named.items()
+            for one in lost(value, found.get(name), name, f"{path}.{name}")
+        ]
     if isinstance(named, list) and field in MERGE_KEYS:
         by = {identity(field, entry): entry for entry in found or ()}
-        return [one for each in named for one in lost(each, by.get(identity(field, each)), "", f"{path}[{identity(field, each)}]")]
+        return [
+            one
+            for each in named
+            for one in lost(each, by.get(identity(field, each)), "", f"{path}[{identity(field, each)}]")
+        ]
     return [] if named == found else [path]
 
 

@@ -15,7 +15,9 @@ from controller.core.model.task import Policy, Pool
 
 CPU = st.integers(1, 12).map(lambda n: Vector({"cpu": n * 1000}))
 requests = st.one_of(
-    CPU, st.just(Vector()), st.builds(lambda c, m: Vector({"cpu": c, "mem": m}), st.integers(0, 9), st.integers(0, 9))
+    CPU,
+    st.just(Vector()),
+    st.builds(lambda c, m: Vector({"cpu": c, "mem": m}), st.integers(0, 9), st.integers(0, 9)),
 )
 waiting = st.lists(st.tuples(st.integers(-2, 2), requests, st.booleans()), max_size=14)
 policies = st.sampled_from(list(Policy))
@@ -35,7 +37,9 @@ def queue_of(*entries: tuple[str, int, Vector]) -> Queue:
     return queue
 
 
-def admitted(queue: Queue, pool: Pool, free: Vector, waited: Callable[[str], float] = lambda _: 0.0) -> list[str]:
+def admitted(
+    queue: Queue, pool: Pool, free: Vector, waited: Callable[[str], float] = lambda _: 0.0
+) -> list[str]:
     return list(queue.admissible(pool, free, waited, lambda _: True))
 
 
@@ -45,7 +49,8 @@ def expected(entries: list[tuple[str, int, Vector]], pool: Pool, free: Vector, o
     Of those that ask for the same with the same priority, the first stands for the rest.
     """
     taken, passed_over = [], set()
-    for task_id, priority, request in sorted(entries, key=lambda entry: -entry[1]):  # stable: submission order among equals
+    # stable: submission order among equals
+    for task_id, priority, request in sorted(entries, key=lambda entry: -entry[1]):
         if not request.fits(pool.capacity) or (request, priority) in passed_over:
             continue
         if request.fits(free):
@@ -57,7 +62,12 @@ def expected(entries: list[tuple[str, int, Vector]], pool: Pool, free: Vector, o
             break
         if task_id in old:  # set aside what it asks for: nothing is left of what it lacks
             names = free.keys() | request.keys()
-            free = Vector({n: max(0, free.get(n, 0) - request.get(n, 0)) if n in request else free.get(n, 0) for n in names})
+            free = Vector(
+                {
+                    n: max(0, free.get(n, 0) - request.get(n, 0)) if n in request else free.get(n, 0)
+                    for n in names
+                }
+            )
     return taken
 
 
@@ -88,7 +98,9 @@ def test_a_queue_that_was_changed_is_one_that_was_built_so(raw: list[Any], data:
     assert len(queue) == len(kept)
     assert all((task_id in queue) == (task_id in kept) for task_id in ("t0", "t1", "t2"))
     assert admitted(queue, POOL, POOL.capacity) == admitted(fresh, POOL, POOL.capacity)
-    assert {task_id: queue.place(task_id) for task_id in kept} == {task_id: place for task_id, (place, _) in kept.items()}
+    assert {task_id: queue.place(task_id) for task_id in kept} == {
+        task_id: place for task_id, (place, _) in kept.items()
+    }
 
 
 def test_priority_comes_first_then_submission() -> None:
@@ -110,7 +122,9 @@ def test_backfill_passes_a_head_until_it_has_waited_long_enough() -> None:
 
 
 def test_a_head_that_lacks_one_resource_leaves_the_others_to_those_behind_it() -> None:
-    """A head waits for GPUs: a task without any starts on idle CPUs, as long as enough of them are left for the head."""
+    """A head waits for GPUs: a task without any starts on idle CPUs, as long as enough of them are left
+    for the head.
+    """
     head = Vector({"cpu": 2000, "gpu": 4})
     queue = queue_of(
         ("head", 0, head),
@@ -119,12 +133,16 @@ def test_a_head_that_lacks_one_resource_leaves_the_others_to_those_behind_it() -
         ("b", 0, Vector({"cpu": 3001})),
         ("c", 0, Vector({"cpu": 3000})),
     )
-    large = Pool(name="p", capacity=Vector({"cpu": 10_000, "gpu": 4}), policy=Policy.BACKFILL, backfill_seconds=100.0)
+    large = Pool(
+        name="p", capacity=Vector({"cpu": 10_000, "gpu": 4}), policy=Policy.BACKFILL, backfill_seconds=100.0
+    )
     free = Vector({"cpu": 10_000, "gpu": 3})
     waited = {"head": 100.0}
     assert admitted(queue, large, free, lambda task_id: waited.get(task_id, 0.0)) == ["a", "c"]
     left = free - Vector({"cpu": 8000})
-    assert admitted(queue, large, left + Vector({"gpu": 1}), lambda _: 100.0)[0] == "head", "as soon as the GPU is there"
+    assert admitted(queue, large, left + Vector({"gpu": 1}), lambda _: 100.0)[0] == "head", (
+        "as soon as the GPU is there"
+    )
 
 
 def test_each_head_that_has_waited_has_its_share_set_aside() -> None:
@@ -135,14 +153,21 @@ def test_each_head_that_has_waited_has_its_share_set_aside() -> None:
         ("small", 0, Vector({"cpu": 1000})),
         ("mem", 0, Vector({"mem": 1})),
     )
-    large = Pool(name="p", capacity=Vector({"cpu": 10_000, "gpu": 4, "mem": 1}), policy=Policy.BACKFILL, backfill_seconds=100.0)
+    large = Pool(
+        name="p",
+        capacity=Vector({"cpu": 10_000, "gpu": 4, "mem": 1}),
+        policy=Policy.BACKFILL,
+        backfill_seconds=100.0,
+    )
     assert admitted(queue, large, Vector({"cpu": 4000, "gpu": 3, "mem": 1}), lambda _: 100.0) == ["mem"]
 
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_what_the_pool_can_never_hold_blocks_nobody(policy: Policy) -> None:
     queue = queue_of(
-        ("oversize", 9, Vector({"cpu": 11_000})), ("strange", 9, Vector({"gpu": 1})), ("small", 0, Vector({"cpu": 1000}))
+        ("oversize", 9, Vector({"cpu": 11_000})),
+        ("strange", 9, Vector({"gpu": 1})),
+        ("small", 0, Vector({"cpu": 1000})),
     )
     assert admitted(queue, pool(policy), POOL.capacity, lambda _: 1e9) == ["small"]
     assert queue.ahead_of("small", POOL) == []
@@ -150,9 +175,13 @@ def test_what_the_pool_can_never_hold_blocks_nobody(policy: Policy) -> None:
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_a_task_that_may_not_start_yet_takes_nothing_and_blocks_nobody(policy: Policy) -> None:
-    """One that waits for an earlier attempt's end, or is about to be cancelled, is left out as if it were not there."""
+    """One that waits for an earlier attempt's end, or is about to be cancelled, is left out as if it were
+    not there.
+    """
     queue = queue_of(("held-back", 5, Vector({"cpu": 10_000})), ("next", 0, Vector({"cpu": 10_000})))
-    assert list(queue.admissible(pool(policy), POOL.capacity, lambda _: 1e9, lambda task_id: task_id != "held-back")) == ["next"]
+    assert list(
+        queue.admissible(pool(policy), POOL.capacity, lambda _: 1e9, lambda task_id: task_id != "held-back")
+    ) == ["next"]
 
 
 def test_nobody_passes_one_that_has_waited_behind_a_younger_of_higher_priority() -> None:
@@ -160,11 +189,21 @@ def test_nobody_passes_one_that_has_waited_behind_a_younger_of_higher_priority()
     big, small = Vector({"cpu": 8000}), Vector({"cpu": 1000})
     queue = queue_of(("old", 0, big), ("young", 9, big), ("small", 0, small))
     waited = {"old": 1e9}
-    assert admitted(queue, pool(Policy.BACKFILL), Vector({"cpu": 2000}), lambda task_id: waited.get(task_id, 0.0)) == []
+    assert (
+        admitted(
+            queue, pool(Policy.BACKFILL), Vector({"cpu": 2000}), lambda task_id: waited.get(task_id, 0.0)
+        )
+        == []
+    )
 
 
 def test_who_is_ahead_is_told_in_order() -> None:
-    queue = queue_of(("a", 0, Vector({"cpu": 1})), ("b", 3, Vector({"cpu": 2})), ("me", 0, Vector({"cpu": 1})), ("c", 0, Vector()))
+    queue = queue_of(
+        ("a", 0, Vector({"cpu": 1})),
+        ("b", 3, Vector({"cpu": 2})),
+        ("me", 0, Vector({"cpu": 1})),
+        ("c", 0, Vector()),
+    )
     assert queue.ahead_of("me", POOL) == ["b", "a"]
     assert queue.ahead_of("stranger", POOL) == []
 

@@ -19,7 +19,9 @@ def test_what_engines_refuse_and_report_is_known() -> None:
     """Whoever adds a reason is told to add it here too."""
     source = "".join(path.read_text() for path in Path(controller.engine.__path__[0]).rglob("*.py"))
     words = set(re.findall(r'AttemptRefused\(\s*"(\w+)"', source))
-    words |= set(re.findall(r'_failure\([\w., ]+, "(\w+)"', source)) | set(re.findall(r'ran=\w+, reason="(\w+)"', source))
+    words |= set(re.findall(r'_failure\([\w., ]+, "(\w+)"', source)) | set(
+        re.findall(r'ran=\w+, reason="(\w+)"', source)
+    )
     assert len(words) > 10
     words |= pod_observation._REFUSED | pod_observation._DISRUPTED | pod_observation._CANNOT_START
     words |= set(container._START_FAILURES.values())

@@ -29,7 +29,9 @@ LAWFUL = (
 
 def status(*steps: Step, **fields: Any) -> Status:
     history = tuple(map(encode_step, steps))
-    return Status(**{"state": State.PENDING, "attempt": 2, "term": 3, "steps": len(steps), "history": history, **fields})
+    return Status(
+        **{"state": State.PENDING, "attempt": 2, "term": 3, "steps": len(steps), "history": history, **fields}
+    )
 
 
 def test_a_lawful_history_has_no_problem() -> None:
@@ -51,12 +53,30 @@ def test_a_bounded_history_begins_where_its_first_step_says() -> None:
         (status(*LAWFUL, steps=6), "6 steps are counted, 5 are kept"),
         (status(*LAWFUL[1:]), "step 1: it begins at Pending, but the task was Created"),
         (status(*LAWFUL[:2], *LAWFUL[3:]), "step 3: it begins at Failed, but the task was Running"),
-        (status(LAWFUL[0], step(State.PENDING, Event.RUNNING_OBSERVED, State.SUCCEEDED)), "step 2: running-observed leads from"),
-        (status(step(State.CREATED, Event.RETRY_DUE, State.PENDING)), "step 1: a Created task cannot take the event retry-due"),
-        (status(*LAWFUL[:-1], msgspec.structs.replace(LAWFUL[-1], attempt=1)), "step 5: attempt 1 was admitted after attempt 1"),
-        (status(LAWFUL[0], msgspec.structs.replace(LAWFUL[1], attempt=7)), "step 2: running-observed is of attempt 7"),
-        (status(*LAWFUL[:-1], msgspec.structs.replace(LAWFUL[-1], term=1)), "step 5: term 1 took it after term 2"),
-        (status(*LAWFUL[:3], state=State.FAILED, attempt=1, hold=Vector({"cpu": 1})), "it is Failed, and still holds"),
+        (
+            status(LAWFUL[0], step(State.PENDING, Event.RUNNING_OBSERVED, State.SUCCEEDED)),
+            "step 2: running-observed leads from",
+        ),
+        (
+            status(step(State.CREATED, Event.RETRY_DUE, State.PENDING)),
+            "step 1: a Created task cannot take the event retry-due",
+        ),
+        (
+            status(*LAWFUL[:-1], msgspec.structs.replace(LAWFUL[-1], attempt=1)),
+            "step 5: attempt 1 was admitted after attempt 1",
+        ),
+        (
+            status(LAWFUL[0], msgspec.structs.replace(LAWFUL[1], attempt=7)),
+            "step 2: running-observed is of attempt 7",
+        ),
+        (
+            status(*LAWFUL[:-1], msgspec.structs.replace(LAWFUL[-1], term=1)),
+            "step 5: term 1 took it after term 2",
+        ),
+        (
+            status(*LAWFUL[:3], state=State.FAILED, attempt=1, hold=Vector({"cpu": 1})),
+            "it is Failed, and still holds",
+        ),
         (status(), "no step is recorded"),
         (status(history=(msgspec.Raw(b"7"),)), "its history cannot be read"),
     ],

@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core.model.resources import MAX_AMOUNT, MAX_NAMES, ZERO, Vector, format_quantity, parse_quantity
+from controller.core.model.resources import (
+    MAX_AMOUNT,
+    MAX_NAMES,
+    ZERO,
+    Vector,
+    format_quantity,
+    parse_quantity,
+)
 from controller.errors import InvalidField
 
 names = st.sampled_from(["cpu", "memory", "ephemeral-storage", "hugepages-2Mi", "nvidia.com/gpu", "licences"])
-amounts = st.one_of(st.integers(0, MAX_AMOUNT), st.integers(0, 60).map(lambda power: 2**power), st.integers(0, 5000))
+amounts = st.one_of(
+    st.integers(0, MAX_AMOUNT), st.integers(0, 60).map(lambda power: 2**power), st.integers(0, 5000)
+)
 vectors = st.dictionaries(names, st.integers(0, 10**6)).map(Vector)
 
 
@@ -28,7 +37,10 @@ def test_a_formatted_vector_is_read_back_exactly(vector: Vector) -> None:
     assert Vector.parse(vector.format()) == vector
 
 
-@given(st.integers(0, 10**6), st.sampled_from(["m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]),
+)
 def test_suffixes_mean_what_kubernetes_says(number: int, suffix: str) -> None:
     powers = {"m": Fraction(1, 1000)} | {s: Fraction(1000) ** n for n, s in enumerate("kMGTPE", 1)}
     powers |= {f"{s}i": Fraction(1024) ** n for n, s in enumerate("KMGTPE", 1)}
@@ -43,11 +55,22 @@ def test_suffixes_mean_what_kubernetes_says(number: int, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "amount"),
     [
-        ("cpu", "500m", 500), ("cpu", 2, 2000), ("cpu", 0.5, 500), ("cpu", "0.1", 100), ("cpu", ".5", 500), ("cpu", "1e3", 10**6),
-        ("memory", "64Mi", 64 * 2**20), ("memory", "1.5Gi", 3 * 2**29), ("memory", "1E", 10**18), ("memory", "1E2", 100),
-        ("memory", "1000m", 1), ("gpu", "12e-1", None), ("memory", MAX_AMOUNT, MAX_AMOUNT), ("memory", "0", 0),
+        ("cpu", "500m", 500),
+        ("cpu", 2, 2000),
+        ("cpu", 0.5, 500),
+        ("cpu", "0.1", 100),
+        ("cpu", ".5", 500),
+        ("cpu", "1e3", 10**6),
+        ("memory", "64Mi", 64 * 2**20),
+        ("memory", "1.5Gi", 3 * 2**29),
+        ("memory", "1E", 10**18),
+        ("memory", "1E2", 100),
+        ("memory", "1000m", 1),
+        ("gpu", "12e-1", None),
+        ("memory", MAX_AMOUNT, MAX_AMOUNT),
+        ("memory", "0", 0),
     ],
-)  # fmt: skip
+)
 def test_spellings(name: str, text: object, amount: int | None) -> None:
     if amount is None:
         with pytest.raises(InvalidField):
@@ -59,17 +82,49 @@ def test_spellings(name: str, text: object, amount: int | None) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "-1", "+1", "1_000", "１", "nan", "inf", "1e999", "1e100", "0x10", "1,5", "1 Gi", "1gi", "1KI", "1mm", "1e", "1e+",
-        "Infinity", None, True, False, [], {}, b"1", float("nan"), float("inf"), -1, -0.5, 10**30, str(MAX_AMOUNT + 1), "9" * 25,
+        "",
+        " ",
+        "-1",
+        "+1",
+        "1_000",
+        "１",
+        "nan",
+        "inf",
+        "1e999",
+        "1e100",
+        "0x10",
+        "1,5",
+        "1 Gi",
+        "1gi",
+        "1KI",
+        "1mm",
+        "1e",
+        "1e+",
+        "Infinity",
+        None,
+        True,
+        False,
+        [],
+        {},
+        b"1",
+        float("nan"),
+        float("inf"),
+        -1,
+        -0.5,
+        10**30,
+        str(MAX_AMOUNT + 1),
+        "9" * 25,
     ],
-)  # fmt: skip
+)
 def test_what_is_no_quantity_is_refused_by_name(text: object) -> None:
     with pytest.raises(InvalidField) as caught:
         parse_quantity("memory", text, "resources.memory")
     assert caught.value.field == "resources.memory"
 
 
-@pytest.mark.parametrize(("name", "text"), [("cpu", "0.1m"), ("cpu", "0.0001"), ("memory", "1.5"), ("memory", "1m"), ("gpu", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "text"), [("cpu", "0.1m"), ("cpu", "0.0001"), ("memory", "1.5"), ("memory", "1m"), ("gpu", 0.5)]
+)
 def test_what_is_finer_than_a_unit_is_refused_and_never_rounded(name: str, text: object) -> None:
     with pytest.raises(InvalidField, match="finer than"):
         parse_quantity(name, text)
@@ -87,10 +142,18 @@ def test_any_text_is_an_amount_or_a_refusal(text: str) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        None, [], "cpu=1", {1: "1"}, {"": "1"}, {"-cpu": "1"}, {"a b": "1"}, {"UPPER.example/": "1"}, {"x" * 64: "1"},
+        None,
+        [],
+        "cpu=1",
+        {1: "1"},
+        {"": "1"},
+        {"-cpu": "1"},
+        {"a b": "1"},
+        {"UPPER.example/": "1"},
+        {"x" * 64: "1"},
         {f"r{n}": 1 for n in range(MAX_NAMES + 1)},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_vector_is_refused(raw: object) -> None:
     with pytest.raises(InvalidField) as caught:
         Vector.parse(raw, "capacity")

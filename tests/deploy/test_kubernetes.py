@@ -1,4 +1,6 @@
-"""The Kubernetes manifests: rendered, checked field by field against the API's own models, and against what Tally reads."""
+"""The Kubernetes manifests: rendered, checked field by field against the API's own models, and against
+what Tally reads.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def workloads(objects: list[Object]) -> Iterator[Object]:
 
 
 def test_every_object_is_what_the_api_knows(objects: list[Object]) -> None:
-    """No field is unknown, misspelt, of another type, or missing: the model gives back exactly what it was given."""
+    """No field is unknown, misspelt, of another type, or missing: the model gives back exactly what it was
+    given.
+    """
     for each in objects:
         if each["kind"] in CUSTOM:
             assert each["apiVersion"] == "monitoring.coreos.com/v1"
@@ -56,16 +60,31 @@ def test_every_object_is_what_the_api_knows(objects: list[Object]) -> None:
 
 
 def test_names_and_labels_meet(objects: list[Object]) -> None:
-    """Selectors select the pods that they are for, and what a pod refers to is there, or said to be made beforehand."""
-    labels = {each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"] for each in workloads(objects)}
+    """Selectors select the pods that they are for, and what a pod refers to is there, or said to be made
+    beforehand.
+    """
+    labels = {
+        each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"]
+        for each in workloads(objects)
+    }
     for each in workloads(objects):
         own = labels[each["metadata"]["name"]].items()
         assert each["spec"]["selector"]["matchLabels"].items() <= own
         for spread in each["spec"]["template"]["spec"]["topologySpreadConstraints"]:
             assert spread["labelSelector"]["matchLabels"].items() <= own
         assert only(objects, "Service", each["metadata"]["name"])["spec"]["selector"].items() <= own
-        assert only(objects, "PodDisruptionBudget", each["metadata"]["name"])["spec"]["selector"]["matchLabels"].items() <= own
-        assert only(objects, "NetworkPolicy", each["metadata"]["name"])["spec"]["podSelector"]["matchLabels"].items() <= own
+        assert (
+            only(objects, "PodDisruptionBudget", each["metadata"]["name"])["spec"]["selector"][
+                "matchLabels"
+            ].items()
+            <= own
+        )
+        assert (
+            only(objects, "NetworkPolicy", each["metadata"]["name"])["spec"]["podSelector"][
+                "matchLabels"
+            ].items()
+            <= own
+        )
     there = {(each["kind"], each["metadata"]["name"]) for each in objects}
     made_before = {("Secret", "tally-etcd-tls"), ("Secret", "tally-etcd-password")}
     for each in workloads(objects):
@@ -85,7 +104,9 @@ def references(spec: Object) -> Iterator[tuple[str, str]]:
 
 
 def test_the_role_is_the_least_that_is_enough(objects: list[Object]) -> None:
-    """Exactly what the engine needs, in the namespace of the attempts alone, for the controller's account alone."""
+    """Exactly what the engine needs, in the namespace of the attempts alone, for the controller's account
+    alone.
+    """
     roles = [each for each in objects if each["kind"] in ("Role", "ClusterRole")]
     (role,) = roles
     assert role["metadata"]["namespace"] == "tally-tasks"
@@ -159,7 +180,9 @@ def test_a_changed_setting_rolls_the_replicas(deploy: Path) -> None:
 
 
 def test_pods_are_restricted(objects: list[Object]) -> None:
-    """The Pod Security standard `restricted`, which the namespaces enforce, and a root file system that nobody writes."""
+    """The Pod Security standard `restricted`, which the namespaces enforce, and a root file system that
+    nobody writes.
+    """
     for namespace in ("tally", "tally-tasks"):
         labels = only(objects, "Namespace", namespace)["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -180,13 +203,17 @@ def test_pods_are_restricted(objects: list[Object]) -> None:
 
 
 def test_all_traffic_is_named(objects: list[Object]) -> None:
-    """Nothing goes in or out of the controller's namespace unless a policy allows it; etcd hears Tally, and its own."""
+    """Nothing goes in or out of the controller's namespace unless a policy allows it; etcd hears Tally,
+    and its own.
+    """
     denied = only(objects, "NetworkPolicy", "deny-all")["spec"]
     assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     own = only(objects, "NetworkPolicy", "tally")["spec"]
     (ingress,) = own["ingress"]
     assert ingress["ports"] == [{"port": 9180}]
-    assert {"port": 9180} in [port for rule in own["egress"] for port in rule["ports"]], "followers watch the leader's endpoint"
+    assert {"port": 9180} in [port for rule in own["egress"] for port in rule["ports"]], (
+        "followers watch the leader's endpoint"
+    )
     if any(each["kind"] == "StatefulSet" for each in objects):
         hears = only(objects, "NetworkPolicy", "etcd")["spec"]["ingress"]
         peers = {rule["ports"][0]["port"]: rule["from"] for rule in hears}
@@ -197,9 +224,11 @@ def test_all_traffic_is_named(objects: list[Object]) -> None:
 def test_the_example_etcd_runs_as_it_is_written(
     deploy: Path, etcd_binary: EtcdBinary, etcd_factory: EtcdFactory, tmp_path: Path
 ) -> None:
-    """Three members with the manifest's own arguments and the script's certificates, on this machine's addresses: Tally's
-    certificate is let in, and nobody without one."""
-    (container,) = only(render(deploy / TRY_OUT), "StatefulSet", "etcd")["spec"]["template"]["spec"]["containers"]
+    """Three members with the manifest's own arguments and the script's certificates, on this machine's
+    addresses: Tally's certificate is let in, and nobody without one."""
+    (container,) = only(render(deploy / TRY_OUT), "StatefulSet", "etcd")["spec"]["template"]["spec"][
+        "containers"
+    ]
     ports = free_ports(9)
     processes = []
     try:
@@ -210,10 +239,14 @@ def test_the_example_etcd_runs_as_it_is_written(
         endpoints = [f"https://127.0.0.1:{ports[3 * number]}" for number in range(3)]
         certificates = deploy / TRY_OUT / "certificates"
         files = {"ca_file": "ca.crt", "cert_file": "tally.crt", "key_file": "tally.key"}
-        allowed = etcd_factory.store(*endpoints, **{name: str(certificates / file) for name, file in files.items()})
+        allowed = etcd_factory.store(
+            *endpoints, **{name: str(certificates / file) for name, file in files.items()}
+        )
 
         def answers() -> bool:
-            assert all(process.poll() is None for process in processes), (tmp_path / "etcd-0.log").read_text()[-2000:]
+            assert all(process.poll() is None for process in processes), (
+                tmp_path / "etcd-0.log"
+            ).read_text()[-2000:]
             try:
                 return allowed.get("/tally/default/leader", deadline=in_seconds(2))[1] > 0
             except StoreError:
@@ -237,7 +270,9 @@ def on_this_machine(argument: str, number: int, ports: list[int], deploy: Path, 
         return f"127.0.0.1:{ports[3 * member + int(match[2]) - 2379]}"
 
     argument = re.sub(r"(0\.0\.0\.0|\$\(POD_NAME\)|etcd-\d)(?:\.etcd\.tally\.svc)?:(\d{4})", port, argument)
-    argument = argument.replace("$(POD_NAME)", f"etcd-{number}").replace("/var/lib/etcd", str(folder / f"data-{number}"))
+    argument = argument.replace("$(POD_NAME)", f"etcd-{number}").replace(
+        "/var/lib/etcd", str(folder / f"data-{number}")
+    )
     certificates = deploy / TRY_OUT / "certificates"
     for mounted, made in {"tls.crt": "etcd.crt", "tls.key": "etcd.key", "ca.crt": "ca.crt"}.items():
         argument = argument.replace(f"/etc/etcd/tls/{mounted}", str(certificates / made))

@@ -23,7 +23,9 @@ def program(path: Path, script: str) -> None:
 
 @pytest.mark.parametrize("folder", ["plain", "with a space", "with 'quotes' & $signs"])
 def test_a_clone_may_stand_anywhere(tmp_path: Path, folder: str) -> None:
-    """What was installed, and where, is uv's to say; that it is called at all, and for the right environment, is ours."""
+    """What was installed, and where, is uv's to say; that it is called at all, and for the right
+    environment, is ours.
+    """
     clone = tmp_path / folder
     clone.mkdir()
     for name in ("Makefile", "pyproject.toml", "uv.lock"):
@@ -31,8 +33,14 @@ def test_a_clone_may_stand_anywhere(tmp_path: Path, folder: str) -> None:
     program(clone / ".venv/bin/uv", 'echo "uv for $VIRTUAL_ENV: $*"')
     program(clone / ".venv/bin/python", f'cd "{ROOT}" && exec "{sys.executable}" "$@"')
     program(clone / ".venv/bin/tally", 'echo "tally $*"')
-    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")}
-    done = subprocess.run(["make", "run"], cwd=clone, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
+    }
+    done = subprocess.run(
+        ["make", "run"], cwd=clone, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines() == [
         f"uv for {clone / '.venv'}: sync --quiet --frozen --active --python .venv/bin/python",

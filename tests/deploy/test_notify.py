@@ -1,4 +1,6 @@
-"""What a replica tells its service manager: a real `tally controller`, over a real socket, with a real etcd."""
+"""What a replica tells its service manager: a real `tally controller`, over a real socket, with a real
+etcd.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from tests.support.waiting import wait_until
 
 
 @contextmanager
-def replica(etcd_url: str, folder: Path, manager: NotifySocket, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def replica(
+    etcd_url: str, folder: Path, manager: NotifySocket, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A replica of the null engine whose service manager listens at `manager`."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")} | {
         "TALLY_ETCD": etcd_url,
@@ -37,7 +41,9 @@ def replica(etcd_url: str, folder: Path, manager: NotifySocket, **environment: s
         **environment,
     }
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "controller.cli.main", "controller"], env=variables, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "controller.cli.main", "controller"], env=variables, stderr=log
+        )
     try:
         yield process
     finally:
@@ -46,8 +52,12 @@ def replica(etcd_url: str, folder: Path, manager: NotifySocket, **environment: s
 
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
-def test_a_replicas_life_as_its_service_manager_hears_it(etcd_factory: EtcdFactory, tmp_path: Path, abstract: bool) -> None:
-    """Not ready, with more time asked for, until etcd answers; then ready, alive, its role in the status line; then stopping."""
+def test_a_replicas_life_as_its_service_manager_hears_it(
+    etcd_factory: EtcdFactory, tmp_path: Path, abstract: bool
+) -> None:
+    """Not ready, with more time asked for, until etcd answers; then ready, alive, its role in the status
+    line; then stopping.
+    """
     etcd = etcd_factory.configure()
     address = f"@tally-{os.getpid()}-{tmp_path.name}" if abstract else str(tmp_path / "notify")
     with notify_socket(address) as manager, replica(etcd.url, tmp_path, manager) as process:
@@ -73,7 +83,10 @@ def test_a_stuck_control_loop_feeds_no_watchdog(etcd_factory: EtcdFactory, tmp_p
     """The process lives on, with all its other threads; nothing of it says so any more (fault 6)."""
     etcd = etcd_factory.start()
     armed = {failpoints.VARIABLE: "before-commit:hang"}
-    with notify_socket(str(tmp_path / "notify")) as manager, replica(etcd.url, tmp_path, manager, **armed) as process:
+    with (
+        notify_socket(str(tmp_path / "notify")) as manager,
+        replica(etcd.url, tmp_path, manager, **armed) as process,
+    ):
         wait_until(lambda: manager.has("STATUS=leading"), "the role")
         with Client(etcd.url) as client:
             client.apply_pool({"name": "default", "capacity": {"cpu": 1}})
@@ -85,19 +98,31 @@ def test_a_stuck_control_loop_feeds_no_watchdog(etcd_factory: EtcdFactory, tmp_p
 
 
 def test_others_processes_and_others_watchdogs(tmp_path: Path) -> None:
-    """What the manager says to this process is taken out of the environment; a watchdog meant for another is not fed."""
+    """What the manager says to this process is taken out of the environment; a watchdog meant for another
+    is not fed.
+    """
     with notify_socket(str(tmp_path / "notify")) as manager:
-        environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1", "PATH": "/bin"}
+        environ = {
+            "NOTIFY_SOCKET": manager.address,
+            "WATCHDOG_USEC": "1000",
+            "WATCHDOG_PID": "1",
+            "PATH": "/bin",
+        }
         notifier = ServiceNotifier(UNCOUNTED, CLOCK, environ)
         assert environ == {"PATH": "/bin"}
         notifier.observe(_View())  # type: ignore[arg-type]
         notifier.turned()
-        assert manager.drain() == ["EXTEND_TIMEOUT_USEC=60000000", "STATUS=following, epoch 7, revision 9; r1 leads"]
+        assert manager.drain() == [
+            "EXTEND_TIMEOUT_USEC=60000000",
+            "STATUS=following, epoch 7, revision 9; r1 leads",
+        ]
 
 
 def test_a_manager_that_is_gone_harms_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Said once, not with every beat."""
-    notifier = ServiceNotifier(UNCOUNTED, CLOCK, {"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "1"})
+    notifier = ServiceNotifier(
+        UNCOUNTED, CLOCK, {"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "1"}
+    )
     notifier.observe(_View())  # type: ignore[arg-type]
     notifier.turned()
     notifier.entered("following")
@@ -117,9 +142,19 @@ class _View:
 def facts(*ready: Check) -> Facts:
     """Those of a follower."""
     return Facts(
-        replica="r2", cluster="default", role="follower", phase="following", term=0, epoch=7, revision=9,
-        staleness_seconds=0.1, leader="r1", engine="null", live=(), ready=ready,
-    )  # fmt: skip
+        replica="r2",
+        cluster="default",
+        role="follower",
+        phase="following",
+        term=0,
+        epoch=7,
+        revision=9,
+        staleness_seconds=0.1,
+        leader="r1",
+        engine="null",
+        live=(),
+        ready=ready,
+    )
 
 
 def test_the_status_line_says_what_is_wrong() -> None:

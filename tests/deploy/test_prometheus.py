@@ -1,4 +1,5 @@
-"""Alert rules and dashboards: checked by promtool, by Grafana's own model, and against the catalog of metrics.
+"""Alert rules and dashboards: checked by promtool, by Grafana's own model, and against the catalog of
+metrics.
 
 `python -m tests.deploy.test_prometheus` renews what is made from others: the operator's copy of the rules.
 """
@@ -27,7 +28,12 @@ from tests.support.kustomize import DEPLOY, OVERLAYS, copy_of_deploy, only, rend
 OPERATOR_RULES = DEPLOY / "kubernetes" / "components" / "monitoring" / "prometheus-rule.yaml"
 RUNBOOKS = DEPLOY / "runbooks.md"
 SUFFIXES = {Kind.HISTOGRAM: ("_bucket", "_sum", "_count")}
-CLIENT_LIBRARY = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_max_fds"}
+CLIENT_LIBRARY = {
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_max_fds",
+}
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +64,9 @@ def test_every_alert_is_unit_tested_and_has_a_runbook() -> None:
     tested = (DEPLOY / "prometheus" / "alerts.test.yaml").read_text()
     for rule in alerts():
         name = rule["alert"]
-        assert {"summary", "description"} == set(rule["annotations"]), "no link, rather than one that leads nowhere"
+        assert {"summary", "description"} == set(rule["annotations"]), (
+            "no link, rather than one that leads nowhere"
+        )
         for part in ("**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Mitigation.**"):
             assert part in sections[name], f"{name} lacks {part}"
         assert re.search(rf"alertname: {name}\n\s+exp_alerts", tested), f"nothing shows that {name} fires"
@@ -67,13 +75,19 @@ def test_every_alert_is_unit_tested_and_has_a_runbook() -> None:
 
 
 def test_one_command_links_the_runbooks(tmp_path: Path) -> None:
-    """As the notes have it, word for word, for both copies of the rules; it also changes the links, and takes them away."""
-    (command,) = re.findall(r"^deploy/prometheus/link-runbooks.sh .*$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    """As the notes have it, word for word, for both copies of the rules; it also changes the links, and
+    takes them away.
+    """
+    (command,) = re.findall(
+        r"^deploy/prometheus/link-runbooks.sh .*$", (DEPLOY / "README.md").read_text(), re.MULTILINE
+    )
     shutil.copytree(DEPLOY, tmp_path / "deploy")
     copies = [tmp_path / "deploy" / path.relative_to(DEPLOY) for path in (RULES, OPERATOR_RULES)]
     as_they_come = [path.read_text() for path in copies]
     for base in ("https://wiki.example.org/tally", "https://docs.example.org"):
-        subprocess.run(["sh", "-ec", command.replace("https://wiki.example.org/tally", base)], cwd=tmp_path, check=True)
+        subprocess.run(
+            ["sh", "-ec", command.replace("https://wiki.example.org/tally", base)], cwd=tmp_path, check=True
+        )
         for path in copies:
             document = yaml.safe_load(path.read_text())
             rules = document.get("spec", document)["groups"][0]["rules"]
@@ -88,7 +102,9 @@ def test_one_command_links_the_runbooks(tmp_path: Path) -> None:
 def test_the_limits_are_those_of_the_rule() -> None:
     """What an alert takes for too old is what the page shows in red."""
     limits = {"TallyFollowerLag": RULE.store, "TallyEngineSilent": RULE.engine, "TallyAuditOld": RULE.audit}
-    shown = {rule["alert"]: float(rule["expr"].rpartition("> ")[2]) for rule in alerts() if rule["alert"] in limits}
+    shown = {
+        rule["alert"]: float(rule["expr"].rpartition("> ")[2]) for rule in alerts() if rule["alert"] in limits
+    }
     assert shown == {name: limit.dead_seconds for name, limit in limits.items()}
 
 
@@ -111,7 +127,9 @@ def operator_rules() -> str:
     head = "# Made from deploy/prometheus/alerts.yaml: python -m tests.deploy.test_prometheus\n"
     metadata = {"name": "tally", "namespace": "tally", "labels": {"app.kubernetes.io/name": "tally"}}
     rule = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": metadata}
-    return head + yaml.safe_dump(rule | {"spec": yaml.safe_load(RULES.read_text())}, sort_keys=False, width=132)
+    return head + yaml.safe_dump(
+        rule | {"spec": yaml.safe_load(RULES.read_text())}, sort_keys=False, width=132
+    )
 
 
 def test_the_operators_rules_are_the_same(tmp_path: Path) -> None:
@@ -141,13 +159,17 @@ def lost(given: Any, kept: Any, path: str = "") -> list[str]:
     if isinstance(given, dict) and isinstance(kept, dict):
         return [each for name in given for each in lost(given[name], kept.get(name), f"{path}/{name}")]
     if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
-        return [each for number, item in enumerate(given) for each in lost(item, kept[number], f"{path}/{number}")]
+        return [
+            each for number, item in enumerate(given) for each in lost(item, kept[number], f"{path}/{number}")
+        ]
     return [] if given == kept else [f"{path}: {given!r}"]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in DASHBOARDS.glob("*.json")))
 def test_grafana_knows_every_field(name: str) -> None:
-    """Read into Grafana's own model and written again: no field is unknown, misspelt, or not one of its panel's options."""
+    """Read into Grafana's own model and written again: no field is unknown, misspelt, or not one of its
+    panel's options.
+    """
     register_default_plugins()
     document = dashboards()[name]
     model = Dashboard.from_json(json.loads(json.dumps(document)))  # it changes what it is given
@@ -156,7 +178,9 @@ def test_grafana_knows_every_field(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in DASHBOARDS.glob("*.json")))
 def test_a_dashboard_is_complete(name: str) -> None:
-    """Panels say what they show, in which unit, do not overlap, and ask the chosen data source for metrics that there are."""
+    """Panels say what they show, in which unit, do not overlap, and ask the chosen data source for metrics
+    that there are.
+    """
     dashboard = dashboards()[name]
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
     taken: set[tuple[int, int]] = set()
@@ -165,7 +189,11 @@ def test_a_dashboard_is_complete(name: str) -> None:
         assert panel["fieldConfig"]["defaults"]["unit"]
         assert panel["datasource"]["uid"] == "${datasource}"
         grid = panel["gridPos"]
-        cells = {(x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])}
+        cells = {
+            (x, y)
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
+        }
         assert not cells & taken
         assert grid["x"] + grid["w"] <= 24
         taken |= cells

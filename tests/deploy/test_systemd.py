@@ -1,4 +1,6 @@
-"""The systemd unit: verified, rated, and run by a real systemd with all its hardening, watchdog and left-over attempts."""
+"""The systemd unit: verified, rated, and run by a real systemd with all its hardening, watchdog and
+left-over attempts.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     """systemd-analyze, which needs no running systemd for these."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed (Debian: systemd)")
-    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 @pytest.mark.parametrize("drop_in", ["", "credentials.conf", "status-tls.conf", "process-engine.conf"])
@@ -59,7 +63,9 @@ def test_the_unit_is_valid(tmp_path: Path, drop_in: str) -> None:
 
 def test_the_units_exposure_is_low() -> None:
     """By systemd's own measure, from 0 to 10."""
-    answer = analyze("security", "--offline=true", f"--threshold={int(EXPOSURE * 10)}", "--no-pager", str(UNITS / UNIT))
+    answer = analyze(
+        "security", "--offline=true", f"--threshold={int(EXPOSURE * 10)}", "--no-pager", str(UNITS / UNIT)
+    )
     assert answer.returncode == 0, answer.stdout
     found = re.search(r"Overall exposure level for tally.service: ([\d.]+)", answer.stdout)
     assert found is not None
@@ -68,19 +74,25 @@ def test_the_units_exposure_is_low() -> None:
 
 def test_the_example_environment_holds_settings_only(tmp_path: Path) -> None:
     """Each line is a setting with a value that is accepted, and none is a secret."""
-    lines = [line for line in (UNITS / "tally.env").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line for line in (UNITS / "tally.env").read_text().splitlines() if line and not line.startswith("#")
+    ]
     environ = dict(line.split("=", 1) for line in lines)
     (tmp_path / "kubeconfig").touch()
     environ["TALLY_KUBECONFIG"] = str(tmp_path / "kubeconfig")
     empty = tmp_path / "tally.toml"
     empty.touch()
     origins = load_settings({}, environ, str(empty)).origins
-    assert {f"TALLY_{name.upper()}" for name, origin in origins.items() if origin.startswith("environment")} == set(environ)
+    assert {
+        f"TALLY_{name.upper()}" for name, origin in origins.items() if origin.startswith("environment")
+    } == set(environ)
 
 
 @pytest.fixture(scope="module")
 def machine(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSystemd]:
-    """A systemd on a machine where Tally is installed as the notes say, and etcd listens on its usual port."""
+    """A systemd on a machine where Tally is installed as the notes say, and etcd listens on its usual
+    port.
+    """
     mounts = {
         "source": ROOT,
         "packages": sysconfig.get_paths()["purelib"],
@@ -91,7 +103,8 @@ def machine(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -
     with private_systemd(tmp_path_factory.mktemp("systemd"), below) as running:
         install(running)
         running.path("/etc/systemd/system/etcd.service").write_text(
-            f"[Service]\nType=notify\nExecStart=/opt/tally/etcd/{Path(etcd_binary.path).name} --data-dir=/var/tmp/etcd\n"
+            f"[Service]\nType=notify\nExecStart=/opt/tally/etcd/{Path(etcd_binary.path).name}"
+            " --data-dir=/var/tmp/etcd\n"
         )
         order(running, "start", "etcd.service")
         yield running
@@ -106,10 +119,14 @@ def systemd(machine: PrivateSystemd) -> Iterator[PrivateSystemd]:
 
 
 def install(systemd: PrivateSystemd) -> None:
-    """The command, the user and the unit; the interpreter, its packages and the source are mounted below /opt/tally."""
+    """The command, the user and the unit; the interpreter, its packages and the source are mounted below
+    /opt/tally.
+    """
     launcher = systemd.path(TALLY)
     launcher.parent.mkdir()
-    launcher.write_text(LAUNCHER.format(python=f"/opt/tally/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"))
+    launcher.write_text(
+        LAUNCHER.format(python=f"/opt/tally/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}")
+    )
     launcher.chmod(0o755)
     systemd.path("/etc/tally").mkdir()
     (systemd.path("/etc/passwd")).open("a").write("tally:x:4711:4711::/nonexistent:/usr/sbin/nologin\n")
@@ -126,16 +143,22 @@ def order(systemd: PrivateSystemd, *verb: str) -> None:
 
 
 def configure(systemd: PrivateSystemd, environment: dict[str, str], *drop_ins: str, **service: str) -> None:
-    """Settings for the unit, the drop-ins of these names and settings of its service, in place of those before."""
+    """Settings for the unit, the drop-ins of these names and settings of its service, in place of those
+    before.
+    """
     folder = systemd.path(f"/etc/systemd/system/{UNIT}.d")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     # An interpreter that was moved finds its library by this.
     own = {"StandardError": f"append:{LOG}", "Environment": MOVED, **service}
-    (folder / "own.conf").write_text("[Service]\n" + "".join(f"{name}={value}\n" for name, value in own.items()))
+    (folder / "own.conf").write_text(
+        "[Service]\n" + "".join(f"{name}={value}\n" for name, value in own.items())
+    )
     for name, text in [(each, (UNITS / "drop-ins" / each).read_text()) for each in drop_ins]:
         (folder / name).write_text(text)
-    systemd.path("/etc/tally/tally.env").write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+    systemd.path("/etc/tally/tally.env").write_text(
+        "".join(f"{name}={value}\n" for name, value in environment.items())
+    )
     order(systemd, "daemon-reload")
 
 
@@ -157,7 +180,9 @@ def leads(systemd: PrivateSystemd) -> bool:
 
 
 def test_a_replica_under_systemd(systemd: PrivateSystemd) -> None:
-    """Started, it is ready, nobody in particular, says that it leads, and feeds the watchdog; stopped, it hands over."""
+    """Started, it is ready, nobody in particular, says that it leads, and feeds the watchdog; stopped, it
+    hands over.
+    """
     configure(systemd, {"TALLY_ENGINE": "null", "TALLY_REPLICA": "unit"}, WatchdogSec="10s")
     order(systemd, "start", UNIT)
     eventually(lambda: leads(systemd), "leadership")
@@ -182,7 +207,10 @@ def registered(systemd: PrivateSystemd) -> set[int]:
 
 
 def test_a_loop_that_is_stuck_is_replaced(systemd: PrivateSystemd) -> None:
-    """The watchdog ends the process, systemd starts another, and that one leads. The registration of the first expires."""
+    """The watchdog ends the process, systemd starts another, and that one leads.
+
+    The registration of the first expires.
+    """
     environment = {"TALLY_ENGINE": "null", "TALLY_REPLICA": "unit"}
     configure(systemd, environment, WatchdogSec="3s", RestartSec="0")
     order(systemd, "start", UNIT)
@@ -209,7 +237,10 @@ def test_credentials_are_shown_to_the_service_alone(systemd: PrivateSystemd) -> 
     directory = systemd.path("/run/credentials") / UNIT
     assert (directory / "etcd-password").read_text() == "secret\n"
     assert (
-        systemd.run("setpriv", "--reuid=65534", "--clear-groups", "cat", f"/run/credentials/{UNIT}/etcd-password").returncode != 0
+        systemd.run(
+            "setpriv", "--reuid=65534", "--clear-groups", "cat", f"/run/credentials/{UNIT}/etcd-password"
+        ).returncode
+        != 0
     )
     order(systemd, "stop", UNIT)
     assert not directory.exists()
@@ -231,7 +262,16 @@ def test_attempts_survive_a_restart_of_the_unit(systemd: PrivateSystemd) -> None
     second = ("--cluster", "second")
     tally(systemd, "apply", *second, "-f", write(systemd, {"name": "default", "capacity": {"cpu": 1}}))
     tally(
-        systemd, "submit", *second, "long", "--cpu", "1", "--", "sh", "-c", "echo $$ > pid; until [ -e stop ]; do sleep 0.1; done"
+        systemd,
+        "submit",
+        *second,
+        "long",
+        "--cpu",
+        "1",
+        "--",
+        "sh",
+        "-c",
+        "echo $$ > pid; until [ -e stop ]; do sleep 0.1; done",
     )
     pids = eventually(lambda: list(systemd.path("/var/lib/tally").glob("second/**/pid")), "the attempt")
     first = pids[0].read_text()

@@ -1,4 +1,6 @@
-"""Two versions side by side: the older one keeps what the newer one writes, whoever leads, and a rolling update loses nothing."""
+"""Two versions side by side: the older one keeps what the newer one writes, whoever leads, and a rolling
+update loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ CHANGES = {
     ),
     "core/planning/transitions.py": ("version=SCHEMA_VERSION,", 'version=SCHEMA_VERSION, note="newer",'),
 }
-"""What the next version might bring: a field in every status that it writes, and a schema version of its own."""
+"""What the next version might bring: a field in every status that it writes, and a schema version of its
+own.
+"""
 
 
 def newer_version(folder: Path) -> dict[str, str]:
@@ -66,7 +70,9 @@ def status(cluster: LocalCluster, task_id: str) -> dict[str, Any]:
 
 
 def test_versions_take_turns(tmp_path: Path) -> None:
-    """A task that the newer version started ends under the older one and the reverse: each runs once, no field is lost."""
+    """A task that the newer version started ends under the older one and the reverse: each runs once, no
+    field is lost.
+    """
     journal = Journal(tmp_path / "journal")
     gates = [Gate(tmp_path / "first"), Gate(tmp_path / "second")]
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster, cluster.client() as client:
@@ -75,16 +81,28 @@ def test_versions_take_turns(tmp_path: Path) -> None:
         client.apply_pool({"name": "default", "capacity": {"cpu": 2}})
 
         lead_by_turns(cluster, newer)
-        client.submit({"id": "begun-by-newer", "command": journal.command(gates[0].body), "resources": {"cpu": 1}})
-        wait_until(lambda: client.get("begun-by-newer").state is State.RUNNING, "the first attempt", timeout=60)
+        client.submit(
+            {"id": "begun-by-newer", "command": journal.command(gates[0].body), "resources": {"cpu": 1}}
+        )
+        wait_until(
+            lambda: client.get("begun-by-newer").state is State.RUNNING, "the first attempt", timeout=60
+        )
         assert status(cluster, "begun-by-newer")["note"] == "newer"
         assert status(cluster, "begun-by-newer")["version"] == 2
         both = {controller.__version__, NEWER}
-        wait_until(lambda: {replica.version for replica in client.replicas()} == both, "both registrations", timeout=60)
+        wait_until(
+            lambda: {replica.version for replica in client.replicas()} == both,
+            "both registrations",
+            timeout=60,
+        )
 
         lead_by_turns(cluster, older)
-        client.submit({"id": "begun-by-older", "command": journal.command(gates[1].body), "resources": {"cpu": 1}})
-        wait_until(lambda: client.get("begun-by-older").state is State.RUNNING, "the second attempt", timeout=60)
+        client.submit(
+            {"id": "begun-by-older", "command": journal.command(gates[1].body), "resources": {"cpu": 1}}
+        )
+        wait_until(
+            lambda: client.get("begun-by-older").state is State.RUNNING, "the second attempt", timeout=60
+        )
         gates[0].open()
         client.wait(["begun-by-newer"], timeout_seconds=60)
         ended = status(cluster, "begun-by-newer")
@@ -99,8 +117,8 @@ def test_versions_take_turns(tmp_path: Path) -> None:
 
 
 def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
-    """As the Deployment does it: one of the next version is started, and once it is ready one of this version has its grace
-    to end in; three times. Every task ends as it must and once, and nothing is held."""
+    """As the Deployment does it: one of the next version is started, and once it is ready one of this version
+    has its grace to end in; three times. Every task ends as it must and once, and nothing is held."""
     deployment = yaml.safe_load(DEPLOYMENT.read_text())["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     grace = deployment["template"]["spec"]["terminationGracePeriodSeconds"]
@@ -122,7 +140,10 @@ def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
                 gaps += [witness.next_term(at)] if led else []
         finally:
             witness.close()
-        print(f"longest gap of a rolling update: {max(gaps):.3f} s, {len(load.acknowledged)} tasks submitted meanwhile")
+        print(
+            f"longest gap of a rolling update: {max(gaps):.3f} s, {len(load.acknowledged)} tasks submitted"
+            " meanwhile"
+        )
         assert witness.terms_out_of_order == []
         with cluster.client() as client:
             leader = client.leader()

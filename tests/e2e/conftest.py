@@ -37,8 +37,22 @@ class Dev:
         self.data_dir = data_dir
         self.config = data_dir / "tally.toml"
         self._output = folder / f"dev-{os.urandom(4).hex()}.txt"
-        command = ["dev", "--samples" if samples else "--no-samples", "--replicas", str(replicas), "--data-dir", str(data_dir)]
-        command += ["--lease-ttl-seconds", "2", "--keepalive-interval-seconds", "0.5", "--deadline-margin-seconds", "0.3"]
+        command = [
+            "dev",
+            "--samples" if samples else "--no-samples",
+            "--replicas",
+            str(replicas),
+            "--data-dir",
+            str(data_dir),
+        ]
+        command += [
+            "--lease-ttl-seconds",
+            "2",
+            "--keepalive-interval-seconds",
+            "0.5",
+            "--deadline-margin-seconds",
+            "0.3",
+        ]
         ports = ["--etcd-port", str(etcd_port), "--status-port", str(status_port)]
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -55,7 +69,9 @@ class Dev:
 
     def until_it_leads(self) -> Dev:
         """Wait until its replica leads."""
-        wait_until(lambda: " leads" in self.output or self.process.poll() is not None, "the cluster", timeout=60)
+        wait_until(
+            lambda: " leads" in self.output or self.process.poll() is not None, "the cluster", timeout=60
+        )
         assert self.process.poll() is None, self.output
         return self
 
@@ -85,8 +101,10 @@ def dev(tmp_path: Path) -> Iterator[MakeDev]:
 def dev_in(folder: Path) -> Iterator[MakeDev]:
     """The same, for tests that share one run."""
     settings: dict[str, Any] = {
-        "data_dir": folder / "data", "etcd_port": adjacent_ports(), "status_port": free_ports(1)[0],
-    }  # fmt: skip
+        "data_dir": folder / "data",
+        "etcd_port": adjacent_ports(),
+        "status_port": free_ports(1)[0],
+    }
     runs: list[Dev] = []
 
     def start(**options: Any) -> Dev:
@@ -103,7 +121,9 @@ def dev_in(folder: Path) -> Iterator[MakeDev]:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Whatever runs with a path in `folder` in its command line or environment: etcd, replicas, supervisors, attempts."""
+    """Whatever runs with a path in `folder` in its command line or environment: etcd, replicas,
+    supervisors, attempts.
+    """
     found = []
     for process in psutil.process_iter():
         try:

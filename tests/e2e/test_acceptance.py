@@ -26,10 +26,18 @@ FAULTS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal
 
 
 def tasks(journal: Journal) -> list[dict[str, Any]]:
-    """300 tasks: most succeed, some after a retry, some fail for good, some are cancelled, some run over their deadline."""
+    """300 tasks: most succeed, some after a retry, some fail for good, some are cancelled, some run over
+    their deadline.
+    """
 
     def task(task_id: str, body: str, **fields: Any) -> dict[str, Any]:
-        return {"id": task_id, "command": journal.command(body), "resources": {"cpu": "250m"}, "grace_seconds": 1, **fields}
+        return {
+            "id": task_id,
+            "command": journal.command(body),
+            "resources": {"cpu": "250m"},
+            "grace_seconds": 1,
+            **fields,
+        }
 
     retry = {"max_attempts": 2, "backoff_seconds": 1, "factor": 1}
     return [
@@ -49,7 +57,9 @@ def waves(everything: list[dict[str, Any]], count: int) -> list[list[dict[str, A
 def expected_state(task_id: str) -> State:
     """What must become of a task."""
     kind = task_id.split("-")[0]
-    return {"quick": State.SUCCEEDED, "flaky": State.SUCCEEDED, "cancelled": State.CANCELLED}.get(kind, State.FAILED)
+    return {"quick": State.SUCCEEDED, "flaky": State.SUCCEEDED, "cancelled": State.CANCELLED}.get(
+        kind, State.FAILED
+    )
 
 
 def expected_attempts(task_id: str) -> int:
@@ -58,7 +68,9 @@ def expected_attempts(task_id: str) -> int:
 
 
 def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
-    """All 300 end in the right state, each attempt ran once and alone, and every unit of resource is free again."""
+    """All 300 end in the right state, each attempt ran once and alone, and every unit of resource is free
+    again.
+    """
     journal = Journal(tmp_path / "journal")
     with local_cluster(tmp_path / "data") as cluster, cluster.client() as client, Tending(cluster):
         client.apply_pool({"name": "default", "capacity": {"cpu": 5}, "policy": "backfill"})
@@ -74,7 +86,11 @@ def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
                     if str(task["id"]).startswith("cancelled"):
                         client.cancel(str(task["id"]))
                 leader = leader_of(cluster)
-                gap = stop_and_continue(leader, witness) if fault is signal.SIGSTOP else witness.next_term(kill(leader, fault))
+                gap = (
+                    stop_and_continue(leader, witness)
+                    if fault is signal.SIGSTOP
+                    else witness.next_term(kill(leader, fault))
+                )
                 gaps.append((fault.name, gap))
             ids = [f"{kind}-{n}" for kind, count in kinds() for n in range(count)]
             views = client.wait(ids, timeout_seconds=180)
@@ -84,10 +100,14 @@ def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
             print(f"{kind}: next leader's first commit after {gap:.2f} s")
         print(f"longest gap: {max(gap for _, gap in gaps):.2f} s")
 
-        wrong = {task_id: view.state for task_id, view in views.items() if view.state != expected_state(task_id)}
+        wrong = {
+            task_id: view.state for task_id, view in views.items() if view.state != expected_state(task_id)
+        }
         assert not wrong
         starts = journal.starts()
-        assert {attempt: times for attempt, times in starts.items() if times != 1} == {}, "an attempt ran more than once"
+        assert {attempt: times for attempt, times in starts.items() if times != 1} == {}, (
+            "an attempt ran more than once"
+        )
         assert journal.overlaps() == []
         began = Counter(task_id for task_id, _ in starts)
         for task_id in ids:
@@ -110,7 +130,13 @@ def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
 
 def kinds() -> list[tuple[str, int]]:
     """The kinds of tasks and how many there are."""
-    return [("quick", QUICK), ("flaky", FLAKY), ("failing", FAILING), ("cancelled", CANCELLED), ("overdue", OVERDUE)]
+    return [
+        ("quick", QUICK),
+        ("flaky", FLAKY),
+        ("failing", FAILING),
+        ("cancelled", CANCELLED),
+        ("overdue", OVERDUE),
+    ]
 
 
 def stop_and_continue(leader: Any, witness: Witness) -> float:

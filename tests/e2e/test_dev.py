@@ -30,12 +30,16 @@ def is_part(process: psutil.Process) -> bool:
 
 
 def test_ctrl_c_ends_all_that_was_started_and_the_next_run_continues(dev: MakeDev, tmp_path: Path) -> None:
-    """What had finished is still there; what ran was interrupted, which uses up no attempt, and runs again."""
+    """What had finished is still there; what ran was interrupted, which uses up no attempt, and runs
+    again.
+    """
     journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
     first = dev().until_it_leads()
     with first.client() as client:
         client.submit({"id": "done", "command": ["true"]})
-        client.submit({"id": "running", "command": journal.command(gate.body), "retry": {"backoff_seconds": 0.1}})
+        client.submit(
+            {"id": "running", "command": journal.command(gate.body), "retry": {"backoff_seconds": 0.1}}
+        )
         assert client.wait(["done"], timeout_seconds=30)["done"].state is State.SUCCEEDED
         wait_until(lambda: client.get("running").state is State.RUNNING, "the second task")
     assert len(processes_of(first.data_dir)) >= 4
@@ -56,7 +60,9 @@ def test_ctrl_c_ends_all_that_was_started_and_the_next_run_continues(dev: MakeDe
     assert processes_of(first.data_dir) == []
 
 
-def test_a_kill_leaves_neither_etcd_nor_replicas_and_its_attempts_are_adopted(dev: MakeDev, tmp_path: Path) -> None:
+def test_a_kill_leaves_neither_etcd_nor_replicas_and_its_attempts_are_adopted(
+    dev: MakeDev, tmp_path: Path
+) -> None:
     journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
     first = dev().until_it_leads()
     with first.client() as client:
@@ -64,7 +70,9 @@ def test_a_kill_leaves_neither_etcd_nor_replicas_and_its_attempts_are_adopted(de
         wait_until(lambda: client.get("running").state is State.RUNNING, "the task")
     first.process.kill()
     first.ended()
-    wait_until(lambda: not any(is_part(p) for p in processes_of(first.data_dir)), "the end of etcd and replicas")
+    wait_until(
+        lambda: not any(is_part(p) for p in processes_of(first.data_dir)), "the end of etcd and replicas"
+    )
     assert processes_of(first.data_dir), "the attempt ended with them"
     second = dev().until_it_leads()
     gate.open()
@@ -106,9 +114,15 @@ def test_a_data_directory_in_use_is_named_and_its_user_goes_on(dev: MakeDev) -> 
 
 @pytest.mark.parametrize(
     ("marker", "says"),
-    [(json.dumps({"data_version": 99}), "data version 99"), ("{", "cannot be read"), ("[]", "cannot be read")],
+    [
+        (json.dumps({"data_version": 99}), "data version 99"),
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+    ],
 )
-def test_a_data_directory_of_another_version_is_left_alone(dev: MakeDev, tmp_path: Path, marker: str, says: str) -> None:
+def test_a_data_directory_of_another_version_is_left_alone(
+    dev: MakeDev, tmp_path: Path, marker: str, says: str
+) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "version.json").write_text(marker)
@@ -121,7 +135,9 @@ def test_a_data_directory_of_another_version_is_left_alone(dev: MakeDev, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_that_is_swallowed_is_heard_at_the_next_step(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupt_that_is_swallowed_is_heard_at_the_next_step(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """Python prints and forgets what is raised in a destructor, or between the two halves of a fork."""
     cluster = LocalCluster(DevOptions(data_dir=tmp_path))
     before = signal.getsignal(number)

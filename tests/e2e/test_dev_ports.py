@@ -1,4 +1,6 @@
-"""Whoever reaches a port of `tally dev` without its files gets nothing: a web page, through a browser, or another local user."""
+"""Whoever reaches a port of `tally dev` without its files gets nothing: a web page, through a browser, or
+another local user.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ from tests.support.waiting import wait_until
 KUBECTL = shutil.which("kubectl")
 EVIL = b'{"id":"evil","pool":"default","command":["touch","/tmp/evil"],"resources":{"cpu":1}}'
 PUT = b'{"key":"%s","value":"%s"}' % (b64encode(b"/tally/default/tasks/evil"), b64encode(EVIL))
-POD = b'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"evil"},"spec":{"containers":[{"name":"c","image":"i"}]}}'
+POD = (
+    b'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"evil"},'
+    b'"spec":{"containers":[{"name":"c","image":"i"}]}}'
+)
 REQUESTS = {
     "/v3/kv/put": PUT,
     "/v3beta/kv/put": PUT,
@@ -43,12 +48,22 @@ REQUESTS = {
 def listening(dev: Dev) -> list[int]:
     """Every port on which it, or whatever it started, listens."""
     processes = [psutil.Process(dev.process.pid), *psutil.Process(dev.process.pid).children(recursive=True)]
-    return sorted({c.laddr.port for process in processes for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN})
+    return sorted(
+        {
+            c.laddr.port
+            for process in processes
+            for c in process.net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN
+        }
+    )
 
 
 def posted(port: int, path: str, body: bytes, *, tls: bool) -> int:
     """What a browser sends for a page of evil.example, and the status of the answer; 0 for none."""
-    request = b"POST %s HTTP/1.1\r\nHost: evil.example\r\nOrigin: https://evil.example\r\nContent-Type: text/plain\r\n"
+    request = (
+        b"POST %s HTTP/1.1\r\nHost: evil.example\r\nOrigin: https://evil.example\r\nContent-Type:"
+        b" text/plain\r\n"
+    )
     request = request % path.encode() + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
@@ -72,9 +87,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 
 @pytest.mark.xdist_group("dev with a fake cluster")
 def test_a_web_page_gets_nothing_from_any_port(running: Dev) -> None:
-    """Fault 49. A form may post text/plain anywhere without asking; what it changes is changed, though it sees no answer."""
+    """Fault 49.
+
+    A form may post text/plain anywhere without asking; what it changes is changed, though it sees no answer.
+    """
     ports = listening(running)
-    assert len(ports) == 4, "etcd for clients and for peers, the replica's status endpoint, and the fake Kubernetes"
+    assert len(ports) == 4, (
+        "etcd for clients and for peers, the replica's status endpoint, and the fake Kubernetes"
+    )
     answers = {
         (port, path, tls): posted(port, path, body, tls=tls)
         for port in ports
@@ -100,8 +120,12 @@ def test_kubectl_with_its_kubeconfig_sees_the_pods(running: Dev, tmp_path: Path)
     assert KUBECTL is not None
     done = subprocess.run(
         [KUBECTL, "--kubeconfig", running.data_dir / "kubeconfig", "get", "pods", "-o", "name"],
-        env={"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.stdout, done.stderr) == ("pod/seen-1\n", "")
 
 
@@ -117,7 +141,9 @@ def test_keys_are_their_owners_alone(dev: MakeDev, folder_for_all: Path) -> None
     if os.geteuid() != 0:
         pytest.skip("only root can try as somebody else")
     for path in files:
-        tried = subprocess.run(["cat", path], user=65534, group=65534, extra_groups=[], capture_output=True, check=False)
+        tried = subprocess.run(
+            ["cat", path], user=65534, group=65534, extra_groups=[], capture_output=True, check=False
+        )
         assert (tried.returncode, tried.stdout) == (1, b"")
 
 
@@ -144,11 +170,15 @@ def test_the_printed_commands_run_as_they_are_printed(
     running = dev(data_dir=tmp_path / data_dir, replicas=2).until_it_leads()
     commands = re.findall(r"^  (.*tally.* (?:submit|get|audit)\b.*)$", running.output, re.MULTILINE)
     assert len(commands) == 3, running.output
-    assert ("--config" not in running.output.partition("Try in")[2]) is (data_dir == ".tally" and not set_by_user)
+    assert ("--config" not in running.output.partition("Try in")[2]) is (
+        data_dir == ".tally" and not set_by_user
+    )
     with running.client() as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 2, "memory": "1Gi"}})
         for command in commands:
-            printed = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+            printed = subprocess.run(
+                command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            )
             assert printed.returncode == 0, command + printed.stdout + printed.stderr
             if "kill" in command:
                 wait_until(client.leader, "the next leader")
@@ -157,7 +187,9 @@ def test_the_printed_commands_run_as_they_are_printed(
 def test_certificates_are_new_at_each_start_and_data_of_an_unguarded_etcd_is_taken_over(dev: MakeDev) -> None:
     """What an older version left has no certificates; a client's copy of old ones opens nothing any more."""
     first = dev().until_it_leads()
-    assert stat.S_IMODE(first.data_dir.stat().st_mode) == 0o700, "logs and the attempts' environments are in it"
+    assert stat.S_IMODE(first.data_dir.stat().st_mode) == 0o700, (
+        "logs and the attempts' environments are in it"
+    )
     key = (first.data_dir / "certificates" / "client-key.pem").read_text()
     with first.client() as client:
         client.submit({"id": "kept", "command": ["true"]})

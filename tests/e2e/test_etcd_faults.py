@@ -17,25 +17,40 @@ SILENT_SECONDS = 8.0
 
 
 def test_etcd_is_killed_and_restarted_in_the_midst_of_200_running_tasks(tmp_path: Path) -> None:
-    """Half of them end while etcd is away. Nothing is lost, no attempt is touched, and no replica has to be restarted."""
+    """Half of them end while etcd is away.
+
+    Nothing is lost, no attempt is touched, and no replica has to be restarted.
+    """
     journal = Journal(tmp_path / "journal")
     away, back = Gate(tmp_path / "away"), Gate(tmp_path / "back")
     with local_cluster(tmp_path / "data", settings=QUICK) as cluster, cluster.client() as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 50}})
         tasks = [
-            {"id": f"task-{n}", "command": journal.command((away if n % 2 else back).body), "resources": {"cpu": "250m"}}
+            {
+                "id": f"task-{n}",
+                "command": journal.command((away if n % 2 else back).body),
+                "resources": {"cpu": "250m"},
+            }
             for n in range(200)
         ]
         ids = [result.id for result in client.submit_many(tasks)]
-        waiting = [{"id": f"queued-{n}", "command": journal.command("true"), "resources": {"cpu": 1}} for n in range(20)]
+        waiting = [
+            {"id": f"queued-{n}", "command": journal.command("true"), "resources": {"cpu": 1}}
+            for n in range(20)
+        ]
         ids += [result.id for result in client.submit_many(waiting)]
         wait_until(lambda: len(journal.starts()) == 200, "200 running tasks", timeout=60)
         pids = [pid_of(replica) for replica in cluster.replicas]
 
         cluster.etcd.kill()
         away.open()
-        wait_until(lambda: not any(leads(replica) for replica in cluster.replicas), "the leader's own end of its term")
-        ended = [line.task_id for line in wait_until(lambda: ends(journal, 100), "the end of the first hundred")]
+        wait_until(
+            lambda: not any(leads(replica) for replica in cluster.replicas),
+            "the leader's own end of its term",
+        )
+        ended = [
+            line.task_id for line in wait_until(lambda: ends(journal, 100), "the end of the first hundred")
+        ]
         assert not set(ended) & {f"task-{n}" for n in range(0, 200, 2)}, "an attempt was stopped"
         cluster.etcd.start()
         back.open()
@@ -56,12 +71,20 @@ def ends(journal: Journal, count: int) -> list[object]:
 
 @pytest.mark.slow  # the chaos run has it too; in one process, tests/runtime
 def test_etcd_is_silent_for_longer_than_the_lease(tmp_path: Path) -> None:
-    """The leader stops itself, followers answer and say how old their answer is, attempts run on, and all goes on by itself."""
+    """The leader stops itself, followers answer and say how old their answer is, attempts run on, and all
+    goes on by itself.
+    """
     journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
     with local_cluster(tmp_path / "data", settings=QUICK) as cluster, cluster.client() as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
-        tasks = [{"id": f"task-{n}", "command": journal.command(gate.body), "resources": {"cpu": "250m"}} for n in range(16)]
-        tasks += [{"id": f"later-{n}", "command": journal.command("true"), "resources": {"cpu": 1}} for n in range(8)]
+        tasks = [
+            {"id": f"task-{n}", "command": journal.command(gate.body), "resources": {"cpu": "250m"}}
+            for n in range(16)
+        ]
+        tasks += [
+            {"id": f"later-{n}", "command": journal.command("true"), "resources": {"cpu": 1}}
+            for n in range(8)
+        ]
         ids = [result.id for result in client.submit_many(tasks)]
         wait_until(lambda: len(journal.starts()) == 16, "running tasks")
         leader = leader_of(cluster)

@@ -28,10 +28,19 @@ def test_every_line_of_the_first_hour_does_what_it_says(dev: MakeDev) -> None:
     assert len(commands) > 10
     assert commands[0] == 'PATH="$PWD/.venv/bin:$PATH"'
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
-    environment |= {"TALLY_CONFIG": str(running.config), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment |= {
+        "TALLY_CONFIG": str(running.config),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     for command in commands:
         done = subprocess.run(
-            ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+            ["bash", "-c", command],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         assert "rror" not in done.stderr, f"{command}: {done.stderr}"

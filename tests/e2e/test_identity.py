@@ -1,6 +1,7 @@
 """Who am I, and is this my engine (faults 40 and 42), on real etcds, replica processes and attempts.
 
-Whatever is tried here, no attempt runs twice at once and nothing that runs is given up: the tasks' own journal is the witness.
+Whatever is tried here, no attempt runs twice at once and nothing that runs is given up: the tasks' own
+journal is the witness.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def pool(cluster: LocalCluster) -> None:
 def unready(replica: ReplicaProcess) -> str:
     """What a replica that is not ready says, "" when it does not answer or is ready."""
     try:
-        answer = httpx.get(f"http://127.0.0.1:{replica.status_port}/readyz?verbose", timeout=2, trust_env=False)
+        answer = httpx.get(
+            f"http://127.0.0.1:{replica.status_port}/readyz?verbose", timeout=2, trust_env=False
+        )
     except httpx.TransportError:
         return ""
     return answer.text if answer.status_code != 200 else ""
@@ -79,7 +82,9 @@ def at_a_terminal(typed: str, cluster: LocalCluster, *words: str) -> str:
     os.write(ours, f"{typed}\n".encode())
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
     command = [sys.executable, "-m", "controller.cli.entry", *words, "--etcd", cluster.endpoint]
-    done = subprocess.run(command, env=environment, stdin=theirs, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=environment, stdin=theirs, capture_output=True, text=True, timeout=60, check=False
+    )
     os.close(theirs)
     os.close(ours)
     assert "lost for good?" in done.stdout, done
@@ -94,7 +99,9 @@ def until_back(cluster: LocalCluster, replica: ReplicaProcess) -> None:
         return replica.process is not None and is_ready(replica)
 
     replica_died = replica.process
-    wait_until(lambda: is_back() and replica.process is not replica_died, f"{replica.name}'s return", timeout=30.0)
+    wait_until(
+        lambda: is_back() and replica.process is not replica_died, f"{replica.name}'s return", timeout=30.0
+    )
 
 
 def other_folder(path: Path) -> dict[str, str]:
@@ -106,7 +113,9 @@ def no_engine(_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("settings", [other_folder, pytest.param(no_engine, marks=pytest.mark.slow)])
-def test_a_replica_with_another_engine_follows_and_says_why(tmp_path: Path, settings: Callable[[Path], dict[str, str]]) -> None:
+def test_a_replica_with_another_engine_follows_and_says_why(
+    tmp_path: Path, settings: Callable[[Path], dict[str, str]]
+) -> None:
     """Fault 40. It does not lead even when nobody else is left, gives nothing up, and reads are answered."""
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster:
         pool(cluster)
@@ -115,19 +124,26 @@ def test_a_replica_with_another_engine_follows_and_says_why(tmp_path: Path, sett
         until(cluster, "held", State.RUNNING)
         (right,) = cluster.replicas
         wrong = add_replica(cluster, "wrong", **settings(tmp_path))
-        wait_until(lambda: "the recorded one is process" in unready(wrong), "the reason in /readyz", timeout=30.0)
+        wait_until(
+            lambda: "the recorded one is process" in unready(wrong), "the reason in /readyz", timeout=30.0
+        )
         with cluster.client() as client:
             problem = wait_until(
-                lambda: next((each.engine_problem for each in client.replicas() if each.id == "wrong"), ""), "the registration"
+                lambda: next((each.engine_problem for each in client.replicas() if each.id == "wrong"), ""),
+                "the registration",
             )
         assert "the recorded one is process" in problem
         assert "wrong does not campaign" in tally(cluster, "get", "replicas").err
         assert "wrong does not campaign" in tally(cluster, "check").out
         assert right.process is not None
         right.process.kill()
-        wait_until(lambda: logged(cluster, wrong, event="not a candidate"), "the refusal to campaign", timeout=30.0)
+        wait_until(
+            lambda: logged(cluster, wrong, event="not a candidate"), "the refusal to campaign", timeout=30.0
+        )
         assert not leads(wrong)
-        tasks = httpx.get(f"http://127.0.0.1:{wrong.status_port}/v1/tasks/held", timeout=5, trust_env=False).json()
+        tasks = httpx.get(
+            f"http://127.0.0.1:{wrong.status_port}/v1/tasks/held", timeout=5, trust_env=False
+        ).json()
         assert tasks["state"] == "Running"
         until_back(cluster, right)
         assert leader_of(cluster) is right
@@ -138,7 +154,10 @@ def test_a_replica_with_another_engine_follows_and_says_why(tmp_path: Path, sett
 
 
 def test_a_state_folder_that_is_made_anew_is_another_engine(tmp_path: Path) -> None:
-    """Fault 40: moved away, and made anew by a replica that starts, while one leads. Nothing is given up; put back, all goes on."""
+    """Fault 40: moved away, and made anew by a replica that starts, while one leads.
+
+    Nothing is given up; put back, all goes on.
+    """
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster:
         pool(cluster)
         journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
@@ -149,7 +168,11 @@ def test_a_state_folder_that_is_made_anew_is_another_engine(tmp_path: Path) -> N
         cluster.state_dir.rename(away)
         second = add_replica(cluster, "second")  # makes the folder anew
         for replica in (leader, second):
-            wait_until(lambda replica=replica: "the recorded one is" in unready(replica), "both to follow", timeout=60.0)
+            wait_until(
+                lambda replica=replica: "the recorded one is" in unready(replica),
+                "both to follow",
+                timeout=60.0,
+            )
         wait_until(lambda: not leads(leader), "its term to end")
         assert attempt_of(cluster, "held") == 1
         (cluster.state_dir).rename(tmp_path / "the-new-one")
@@ -162,7 +185,9 @@ def test_a_state_folder_that_is_made_anew_is_another_engine(tmp_path: Path) -> N
 
 
 def test_the_engine_is_changed_on_purpose_only(tmp_path: Path) -> None:
-    """`tally engine adopt` refuses while something holds; told to forget what runs, it says what that means, and the term ends."""
+    """`tally engine adopt` refuses while something holds; told to forget what runs, it says what that
+    means, and the term ends.
+    """
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster:
         pool(cluster)
         gate = Gate(tmp_path / "gate")
@@ -188,7 +213,10 @@ def test_the_engine_is_changed_on_purpose_only(tmp_path: Path) -> None:
 
 
 def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> None:
-    """Fault 42. Each runs its own to the end, under the same names even; each says that the other is there."""
+    """Fault 42.
+
+    Each runs its own to the end, under the same names even; each says that the other is there.
+    """
     with local_cluster(tmp_path / "one", replicas=1, settings=QUICK) as one:
         shared = {**QUICK, "TALLY_STATE_DIR": str(one.state_dir)}
         with local_cluster(tmp_path / "two", replicas=1, settings=shared) as two:
@@ -196,7 +224,10 @@ def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> N
             gates = {}
             for name, cluster in (("one", one), ("two", two)):
                 pool(cluster)
-                journals[name], gates[name] = Journal(tmp_path / f"journal-{name}"), Gate(tmp_path / f"gate-{name}")
+                journals[name], gates[name] = (
+                    Journal(tmp_path / f"journal-{name}"),
+                    Gate(tmp_path / f"gate-{name}"),
+                )
                 for number in range(3):
                     submit(cluster, f"t{number}", journals[name].command(gates[name].body))
             for cluster in (one, two):
@@ -229,7 +260,9 @@ def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> N
 
 
 def test_what_an_installation_left_whose_etcd_was_lost_is_taken_over_on_purpose(tmp_path: Path) -> None:
-    """The new one leaves it alone and says so; `tally engine adopt --installation` lists it, and stops it when told to."""
+    """The new one leaves it alone and says so; `tally engine adopt --installation` lists it, and stops it
+    when told to.
+    """
     journal = Journal(tmp_path / "journal")
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as lost:
         pool(lost)
@@ -253,20 +286,37 @@ def test_what_an_installation_left_whose_etcd_was_lost_is_taken_over_on_purpose(
             assert (listed.exit_code, "nothing was done" in listed.err) == (1, True), listed
             assert "2 attempts, 2 of which may run now, of 2 tasks: also-left, left.\n" in listed.out
             assert not any(line.what == "end" for line in journal.lines())
-            assert "Aborted" in at_a_terminal("n", cluster, "engine", "adopt", "--installation", old_id, *flags)
+            assert "Aborted" in at_a_terminal(
+                "n", cluster, "engine", "adopt", "--installation", old_id, *flags
+            )
             assert not any(line.what == "end" for line in journal.lines())
-            by_name = tally(cluster, "engine", "adopt", "left-1", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags)
+            by_name = tally(
+                cluster,
+                "engine",
+                "adopt",
+                "left-1",
+                "--installation",
+                old_id,
+                "--yes",
+                "--grace-seconds",
+                "1",
+                *flags,
+            )
             assert "1 attempt of installation" in by_name.out, by_name
             listed = tally(cluster, "engine", "adopt", "--installation", old_id, *flags)
             assert "also-left-1" in listed.out
             assert "\nleft-1" not in listed.out
-            everything = tally(cluster, "engine", "adopt", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags)
+            everything = tally(
+                cluster, "engine", "adopt", "--installation", old_id, "--yes", "--grace-seconds", "1", *flags
+            )
             assert everything.exit_code == 0, everything
             assert "2 attempts" not in tally(cluster, "engine", "show", *flags).out
 
 
 def test_an_installation_of_an_older_version_keeps_what_runs(tmp_path: Path) -> None:
-    """An etcd without the two keys, and a state folder without `engine.json`: adopted once, with all that runs in it."""
+    """An etcd without the two keys, and a state folder without `engine.json`: adopted once, with all that
+    runs in it.
+    """
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster:
         pool(cluster)
         journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
@@ -297,6 +347,10 @@ def make_older(cluster: LocalCluster) -> None:
             assert item is not None
             store.commit(Transaction((Guard(key, item.mod),), (Delete(key),), "older"), deadline=deadline)
         for item in store.load(keys.prefix + "terms/", deadline=deadline).items:
-            record = {name: value for name, value in json.loads(item.value).items() if name not in ("installation", "engine")}
+            record = {
+                name: value
+                for name, value in json.loads(item.value).items()
+                if name not in ("installation", "engine")
+            }
             put = Put(item.key, json.dumps(record).encode())
             store.commit(Transaction((Guard(item.key, item.mod),), (put,), "older"), deadline=deadline)

@@ -32,7 +32,10 @@ from tests.support.waiting import wait_until
 
 
 def test_the_leader_is_killed_at_each_step_between_commit_effect_and_observation(tmp_path: Path) -> None:
-    """One after the other leads and is killed at its own step. Every task ends once, and nothing stays held."""
+    """One after the other leads and is killed at its own step.
+
+    Every task ends once, and nothing stays held.
+    """
     with loaded(tmp_path, replicas=1) as (cluster, journal, load):
         for point in POINTS:
             victim = add_replica(cluster, f"dies-{point}", **{VARIABLE: f"{point}:exit@4"})
@@ -46,9 +49,15 @@ def test_the_leader_is_killed_at_each_step_between_commit_effect_and_observation
 
 
 def test_a_leader_that_is_paused_before_an_effect_comes_too_late_to_harm(tmp_path: Path) -> None:
-    """It has checked its lease, then sleeps beyond it; the next leader starts the attempt, and the late start finds it there."""
+    """It has checked its lease, then sleeps beyond it; the next leader starts the attempt, and the late
+    start finds it there.
+    """
     journal, gate = Journal(tmp_path / "journal"), Gate(tmp_path / "gate")
-    with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster, cluster.client() as client, Tending(cluster):
+    with (
+        local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster,
+        cluster.client() as client,
+        Tending(cluster),
+    ):
         client.apply_pool(POOL)
         paused = add_replica(cluster, "paused", **{VARIABLE: "before-effect:sleep:1"})
         lead_by_turns(cluster, paused)
@@ -62,7 +71,9 @@ def test_a_leader_that_is_paused_before_an_effect_comes_too_late_to_harm(tmp_pat
         finally:
             os.kill(stopped, signal.SIGCONT)
             witness.close()
-        wait_until(lambda: logged(cluster, paused, phase="following", before="stepping-down"), "the end of its term")
+        wait_until(
+            lambda: logged(cluster, paused, phase="following", before="stepping-down"), "the end of its term"
+        )
         gate.open()
         assert client.wait(["task"], timeout_seconds=30)["task"].state is State.SUCCEEDED
         check_promise(cluster, journal, ["task"])
@@ -70,7 +81,9 @@ def test_a_leader_that_is_paused_before_an_effect_comes_too_late_to_harm(tmp_pat
 
 @pytest.mark.slow  # tests/deploy/test_systemd.py has a stuck loop, too
 def test_a_leader_whose_loop_hangs_is_replaced(tmp_path: Path) -> None:
-    """Its keep-alive thread lives, but renews nothing: another takes over, and the stuck process ends itself."""
+    """Its keep-alive thread lives, but renews nothing: another takes over, and the stuck process ends
+    itself.
+    """
     with loaded(tmp_path, replicas=1) as (cluster, journal, load):
         stuck = add_replica(cluster, "stuck", **{VARIABLE: "before-commit:hang@3"})
         lead_by_turns(cluster, stuck)
@@ -145,6 +158,10 @@ def test_two_replicas_of_one_name_are_told_apart(tmp_path: Path) -> None:
         assert leader is not None
         assert second.process is not None
         assert second.process.poll() is None
-        wait_until(lambda: [r.id for r in client.replicas()] == [first.name], "the name, free again and taken", timeout=60)
+        wait_until(
+            lambda: [r.id for r in client.replicas()] == [first.name],
+            "the name, free again and taken",
+            timeout=60,
+        )
         load.finish()
         check_promise(cluster, journal, load.acknowledged)

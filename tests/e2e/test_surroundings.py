@@ -1,4 +1,6 @@
-"""A replica in bad surroundings: it says what is wrong and what to do, without a traceback, and goes on when it is mended."""
+"""A replica in bad surroundings: it says what is wrong and what to do, without a traceback, and goes on
+when it is mended.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,21 @@ class Controller:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "controller.cli.main", "controller", "--engine", "null", "--status", "127.0.0.1:0", *flags],
-                stdout=output, stderr=subprocess.STDOUT, env={**inherited, "HOME": str(log.parent), **environment},
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "controller.cli.main",
+                    "controller",
+                    "--engine",
+                    "null",
+                    "--status",
+                    "127.0.0.1:0",
+                    *flags,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**inherited, "HOME": str(log.parent), **environment},
+            )
 
     @property
     def output(self) -> str:
@@ -71,7 +85,9 @@ def start(tmp_path: Path, etcd_factory: EtcdFactory) -> Iterator[Start]:  # etcd
         (["--no-such-flag"], {}, "No such option"),
     ],
 )
-def test_wrong_settings_end_it_at_once(start: Start, flags: list[str], environment: dict[str, str], says: str) -> None:
+def test_wrong_settings_end_it_at_once(
+    start: Start, flags: list[str], environment: dict[str, str], says: str
+) -> None:
     controller = start(*flags, **environment)
     assert controller.process.wait(30) in (1, 2)
     assert says in controller.output

@@ -14,7 +14,12 @@ from tests.support.bench import HandClock
 from tests.support.meddling import MeddledStore
 
 KEYS = Keys("elections")
-TIMINGS = Timings(lease_ttl_seconds=5, keepalive_interval_seconds=1.0, deadline_margin_seconds=0.5, request_timeout_seconds=5.0)
+TIMINGS = Timings(
+    lease_ttl_seconds=5,
+    keepalive_interval_seconds=1.0,
+    deadline_margin_seconds=0.5,
+    request_timeout_seconds=5.0,
+)
 
 
 class Candidate:
@@ -35,7 +40,9 @@ class Candidate:
 
     def on_lost(self, leadership: Leadership, why: str) -> None:
         leader, _ = self.store.get(KEYS.leader, deadline=0)
-        self.events.append(f"lost {leadership.epoch}: {why}{', key still there' if leader is not None else ''}")
+        self.events.append(
+            f"lost {leadership.epoch}: {why}{', key still there' if leader is not None else ''}"
+        )
 
     def loop_is_alive(self, within_seconds: float) -> bool:
         return self.alive
@@ -63,4 +70,7 @@ class Candidate:
 def put(store: MemoryStore, key: str, value: bytes, lease: int = 0) -> None:
     """By hand."""
     current, _ = store.get(key, deadline=0)
-    store.commit(Transaction((Guard(key, current.mod if current else 0),), (Put(key, value, lease),), "hand"), deadline=0)
+    store.commit(
+        Transaction((Guard(key, current.mod if current else 0),), (Put(key, value, lease),), "hand"),
+        deadline=0,
+    )

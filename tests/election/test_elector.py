@@ -1,4 +1,6 @@
-"""The elector, step by step on a clock that the test moves: what it believes, and what the store would let others do."""
+"""The elector, step by step on a clock that the test moves: what it believes, and what the store would let
+others do.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,14 @@ def record(store: MemoryStore, epoch: int) -> dict[str, Any]:
     return codec.decode_mapping(item.value)
 
 
-# -- the deadline ----------------------------------------------------------------------------------------------------
+# -- the deadline
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["grant", "keep_alive"])
-def test_the_deadline_counts_from_when_the_request_was_sent(one: Candidate, clock: HandClock, call: str) -> None:
+def test_the_deadline_counts_from_when_the_request_was_sent(
+    one: Candidate, clock: HandClock, call: str
+) -> None:
     """The server may have begun to count as soon as it was sent, however late its answer is."""
     if call == "keep_alive":
         one.elect()
@@ -57,7 +62,9 @@ def test_the_deadline_counts_from_when_the_request_was_sent(one: Candidate, cloc
     assert one.elector.leadership.deadline == sent + 5 - 0.5
 
 
-def test_an_unanswered_leader_stops_before_anyone_else_can_begin(one: Candidate, other: Candidate, clock: HandClock) -> None:
+def test_an_unanswered_leader_stops_before_anyone_else_can_begin(
+    one: Candidate, other: Candidate, clock: HandClock
+) -> None:
     leadership = one.elect()
     one.run(3.0)
     one.store.on["keep_alive"] = one.store.on["revoke"] = unanswered
@@ -77,15 +84,26 @@ _FATES = st.sampled_from(["", "", "", "", "request lost", "answer lost"])
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("ab"), _SECONDS, _SECONDS, _FATES, _SECONDS), min_size=5, max_size=40))
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), _SECONDS, _SECONDS, _FATES, _SECONDS), min_size=5, max_size=40)
+)
 def test_never_two_at_once(steps: list[tuple[str, float, float, str, float]]) -> None:
-    """Two candidates on one store, whose requests and answers are late or lost: at no moment do both take themselves to lead."""
+    """Two candidates on one store, whose requests and answers are late or lost: at no moment do both take
+    themselves to lead.
+    """
     clock = HandClock()
     memory = MemoryStore(clock)
     candidates = {name: Candidate(memory.client(), clock, name) for name in "ab"}
     for who, there, back, fate, pause in steps:
 
-        def meddle(real: Any, *args: Any, _there: float = there, _back: float = back, _fate: str = fate, **kwargs: Any) -> Any:
+        def meddle(
+            real: Any,
+            *args: Any,
+            _there: float = there,
+            _back: float = back,
+            _fate: str = fate,
+            **kwargs: Any,
+        ) -> Any:
             clock.move(_there)
             if _fate == "request lost":
                 return unanswered(real)
@@ -126,7 +144,8 @@ def test_a_machine_that_was_suspended_finds_its_term_over(one: Candidate, clock:
     assert one.elector.leadership is None
 
 
-# -- losing it -------------------------------------------------------------------------------------------------------
+# -- losing it
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_an_answer_without_a_ttl_means_lost(one: Candidate, memory: MemoryStore) -> None:
@@ -164,7 +183,9 @@ def test_state_is_torn_down_before_a_successor_is_let_in(one: Candidate) -> None
     assert leader is None
 
 
-def test_a_release_hands_over_at_once_and_is_recorded(one: Candidate, other: Candidate, memory: MemoryStore) -> None:
+def test_a_release_hands_over_at_once_and_is_recorded(
+    one: Candidate, other: Candidate, memory: MemoryStore
+) -> None:
     one.elect()
     one.elector.release("the replica stops", campaign_again=False)
     one.elector.step()
@@ -176,8 +197,12 @@ def test_a_release_hands_over_at_once_and_is_recorded(one: Candidate, other: Can
     assert one.elector.leadership is None
 
 
-def test_a_release_whose_records_cannot_be_read_lets_the_next_one_in_all_the_same(one: Candidate, other: Candidate) -> None:
-    """The record of its term stays open, for its successor to close; the key does not wait for the lease's end."""
+def test_a_release_whose_records_cannot_be_read_lets_the_next_one_in_all_the_same(
+    one: Candidate, other: Candidate
+) -> None:
+    """The record of its term stays open, for its successor to close; the key does not wait for the lease's
+    end.
+    """
     leadership = one.elect()
 
     def no_terms(real: Any, key: str, **kwargs: Any) -> Any:
@@ -190,7 +215,9 @@ def test_a_release_whose_records_cannot_be_read_lets_the_next_one_in_all_the_sam
 
 
 def test_a_release_during_the_election_is_carried_out_once_elected(one: Candidate) -> None:
-    """SIGTERM arrives while the election is under way: the term is handed over at once, not kept until somebody gives up."""
+    """SIGTERM arrives while the election is under way: the term is handed over at once, not kept until
+    somebody gives up.
+    """
 
     def stop_then_commit(real: Any, *args: Any, **kwargs: Any) -> Any:
         one.elector.release("the replica stops", campaign_again=False)
@@ -229,11 +256,16 @@ def test_a_right_that_is_taken_away_is_told_and_the_term_ends_by_its_deadline(on
     assert one.elector.leadership is None
 
 
-# -- campaigning -----------------------------------------------------------------------------------------------------
+# -- campaigning
+# -----------------------------------------------------------------------------------------------------
 
 
-def test_an_election_whose_answer_is_lost_is_given_up_and_made_good(one: Candidate, other: Candidate, memory: MemoryStore) -> None:
-    """Whoever does not know that it was elected does not lead; its lease goes, so that nobody waits for it."""
+def test_an_election_whose_answer_is_lost_is_given_up_and_made_good(
+    one: Candidate, other: Candidate, memory: MemoryStore
+) -> None:
+    """Whoever does not know that it was elected does not lead; its lease goes, so that nobody waits for
+    it.
+    """
     one.store.on["commit"] = answer_lost
     one.elector.step()
     assert one.events == []
@@ -254,12 +286,16 @@ def test_who_is_elected_too_late_does_not_lead(one: Candidate, clock: HandClock)
     assert one.elect().epoch == 2
 
 
-def test_a_leader_key_without_a_lease_was_put_by_hand_and_is_removed(one: Candidate, memory: MemoryStore) -> None:
+def test_a_leader_key_without_a_lease_was_put_by_hand_and_is_removed(
+    one: Candidate, memory: MemoryStore
+) -> None:
     put(memory, KEYS.leader, b"me")
     assert one.elect().epoch == 1
 
 
-def test_a_leader_key_with_a_lease_is_waited_for_whatever_it_says(one: Candidate, memory: MemoryStore) -> None:
+def test_a_leader_key_with_a_lease_is_waited_for_whatever_it_says(
+    one: Candidate, memory: MemoryStore
+) -> None:
     memory.grant(7, 5, deadline=0)
     put(memory, KEYS.leader, b"\xff", lease=7)
     one.run(2.0)
@@ -280,7 +316,9 @@ BAD_EPOCHS = [
 
 
 @pytest.mark.parametrize("value", BAD_EPOCHS, ids=lambda value: repr(value[:16]))
-def test_an_epoch_that_is_none_is_taken_from_the_records_of_terms(one: Candidate, memory: MemoryStore, value: bytes) -> None:
+def test_an_epoch_that_is_none_is_taken_from_the_records_of_terms(
+    one: Candidate, memory: MemoryStore, value: bytes
+) -> None:
     """One damaged key keeps nobody from leading, and terms go on rising."""
     for epoch in (1, 2):
         assert one.elect().epoch == epoch
@@ -294,7 +332,9 @@ def test_an_epoch_that_is_none_is_taken_from_the_records_of_terms(one: Candidate
     assert codec.decode_mapping(stored.value)["epoch"] == 3
 
 
-def test_a_record_of_a_term_that_is_too_large_to_be_closed_is_left_alone(one: Candidate, memory: MemoryStore) -> None:
+def test_a_record_of_a_term_that_is_too_large_to_be_closed_is_left_alone(
+    one: Candidate, memory: MemoryStore
+) -> None:
     """It is not written again with the next election, which would be larger than etcd takes."""
     one.elect()
     put(memory, KEYS.term(1), json.dumps({"epoch": 1, "x": "x" * 1_040_000}).encode())
@@ -325,7 +365,9 @@ def test_terms_are_recorded_and_the_last_hundred_kept(one: Candidate, memory: Me
         assert closed["from"] <= closed["to"]
 
 
-def test_a_term_whose_record_was_damaged_is_no_obstacle(one: Candidate, other: Candidate, memory: MemoryStore) -> None:
+def test_a_term_whose_record_was_damaged_is_no_obstacle(
+    one: Candidate, other: Candidate, memory: MemoryStore
+) -> None:
     one.elect()
     put(memory, KEYS.term(1), b"damaged")
     one.elector.release("stop", campaign_again=False)
@@ -345,5 +387,7 @@ def test_the_fence_holds_where_the_clock_does_not(memory: MemoryStore) -> None:
     successor.elect()
     assert stale.leads, "the test's premise"
     guards = (Guard(KEYS.leader, leadership.revision, on_create=True), Guard(KEYS.state("t"), 0))
-    result = server.commit(Transaction(guards, (Put(KEYS.state("t"), b"{}"), Delete(KEYS.task("t"))), "op"), deadline=0)
+    result = server.commit(
+        Transaction(guards, (Put(KEYS.state("t"), b"{}"), Delete(KEYS.task("t"))), "op"), deadline=0
+    )
     assert type(result).__name__ == "Refused"

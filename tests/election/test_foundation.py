@@ -1,4 +1,6 @@
-"""What elections stand on: the installation's id is made once, and nobody is elected on another engine than the recorded one."""
+"""What elections stand on: the installation's id is made once, and nobody is elected on another engine
+than the recorded one.
+"""
 
 from __future__ import annotations
 
@@ -81,15 +83,23 @@ def test_a_replica_with_another_engine_does_not_campaign_until_the_record_is_cha
     assert other.leads
 
 
-def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(memory: MemoryStore, one: Candidate, other: Candidate) -> None:
-    """The record is read, replaced by `tally engine adopt`, and only then the election arrives: it is refused."""
+def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(
+    memory: MemoryStore, one: Candidate, other: Candidate
+) -> None:
+    """The record is read, replaced by `tally engine adopt`, and only then the election arrives: it is
+    refused.
+    """
     one.elect()
     hand_over(one)
     refused = []
 
     def replace_first(real, transaction, **kwargs):  # type: ignore[no-untyped-def]
         del other.store.on["commit"]
-        put(memory, KEYS.engine, encode(EngineRecord(engine=TWO, installation=installation(memory).id), "adopt"))
+        put(
+            memory,
+            KEYS.engine,
+            encode(EngineRecord(engine=TWO, installation=installation(memory).id), "adopt"),
+        )
         answer = real(transaction, **kwargs)
         refused.append(isinstance(answer, Refused))
         return answer
@@ -159,7 +169,9 @@ def test_what_a_newer_version_has_added_to_the_records_is_kept(memory: MemorySto
     assert codec.decode_mapping(item.value)["newer"] == [1]
 
 
-def test_an_election_adds_what_its_engine_knows_beyond_the_record(memory: MemoryStore, one: Candidate, other: Candidate) -> None:
+def test_an_election_adds_what_its_engine_knows_beyond_the_record(
+    memory: MemoryStore, one: Candidate, other: Candidate
+) -> None:
     one.identity = EngineIdentity(name="test", parts={"namespace a": ""})
     one.elect()
     hand_over(one)

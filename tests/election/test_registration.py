@@ -18,11 +18,16 @@ def registration(store: MemoryStore, clock: HandClock, instance: str, lease: int
 
 def registered(store: MemoryStore) -> dict[str, str]:
     items = store.load(KEYS.replica(""), deadline=0).items
-    return {item.key.removeprefix(KEYS.replica("")): codec.decode_mapping(item.value)["instance"] for item in items}
+    return {
+        item.key.removeprefix(KEYS.replica("")): codec.decode_mapping(item.value)["instance"]
+        for item in items
+    }
 
 
 def test_who_has_lost_its_name_does_not_remove_who_has_it_now() -> None:
-    """Its lease expired while it was paused, and another of its name registered: it takes another key, and leaves that one."""
+    """Its lease expired while it was paused, and another of its name registered: it takes another key, and
+    leaves that one.
+    """
     clock = HandClock()
     store = MemoryStore(clock)
     first = registration(store, clock, "aaaaaaaaaa", 1)

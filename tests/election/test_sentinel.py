@@ -1,4 +1,6 @@
-"""A leader whose process is gone is replaced before its lease ends; one that is only silent, or only hung up, is not."""
+"""A leader whose process is gone is replaced before its lease ends; one that is only silent, or only hung
+up, is not.
+"""
 
 from __future__ import annotations
 
@@ -121,7 +123,9 @@ def test_a_leader_that_hangs_up_is_not_deposed() -> None:
 
 @pytest.mark.parametrize("held_seconds", [0.0, LOOK_SECONDS])
 def test_what_takes_connections_only_to_end_them_is_not_asked_without_pause(held_seconds: float) -> None:
-    """A proxy with nobody behind it: it proves nothing, and is spared, also where somebody was behind it before."""
+    """A proxy with nobody behind it: it proves nothing, and is spared, also where somebody was behind it
+    before.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server, stage(server.getsockname()[1]) as here:
         with server.accept()[0]:
             assert not here.woken.wait(held_seconds)
@@ -131,12 +135,15 @@ def test_what_takes_connections_only_to_end_them_is_not_asked_without_pause(held
             with contextlib.suppress(TimeoutError):
                 server.accept()[0].close()
                 taken += 1
-        assert taken < 100  # without a pause there are thousands; with it some tens at most, however often the machine stalls
+        # without a pause there are thousands; with it some tens at most, however often the machine stalls
+        assert taken < 100
         assert not here.woken.is_set()
 
 
 def test_a_leader_that_dies_after_it_hung_up_is_deposed() -> None:
-    """As a killed process does: for a moment after our connection has ended, its kernel still takes new ones."""
+    """As a killed process does: for a moment after our connection has ended, its kernel still takes new
+    ones.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server, stage(server.getsockname()[1]) as here:
         for _ in range(2):  # our connection, and the question whether a new one is refused
             connection, _ = server.accept()
@@ -156,7 +163,9 @@ def test_without_an_established_connection_nothing_is_concluded() -> None:
 
 
 def test_another_term_is_left_alone() -> None:
-    """The leader died and another was elected meanwhile: the deletion is fenced by the old term, and fails."""
+    """The leader died and another was elected meanwhile: the deletion is fenced by the old term, and
+    fails.
+    """
     with process() as (leader, port), stage(port) as here:
         wait_until(lambda: connected(port), "the connection")
         here.commit(Transaction((Guard(KEYS.leader, here.term),), (Delete(KEYS.leader),), "z"))

@@ -40,7 +40,9 @@ def files(tmp_path: Path) -> Files:
 @contextmanager
 def serving(view: ModelView, protection: Mapping[str, Path] = {}) -> Iterator[StatusServer]:  # never changed
     """A running status endpoint on a free port; `protection` are StatusFiles' fields."""
-    server = StatusServer(view, "127.0.0.1", 0, access=Access(StatusFiles(**protection)), kept_log=view.kept_log)
+    server = StatusServer(
+        view, "127.0.0.1", 0, access=Access(StatusFiles(**protection)), kept_log=view.kept_log
+    )
     server.start()
     try:
         yield server
@@ -54,7 +56,14 @@ def reader(server: StatusServer, files: Files, **options: object) -> Iterator[ht
     import ssl
 
     trusted = ssl.create_default_context(cafile=files.authority.ca_file)
-    made = {"base_url": server.url, "timeout": 20.0, "trust_env": False, "verify": trusted, "headers": files.bearer, **options}
+    made = {
+        "base_url": server.url,
+        "timeout": 20.0,
+        "trust_env": False,
+        "verify": trusted,
+        "headers": files.bearer,
+        **options,
+    }
     with httpx.Client(**made) as client:  # type: ignore[arg-type]
         yield client
 

@@ -19,7 +19,10 @@ from controller.views.replica import Check, Facts, Listener, Verdict
 
 
 class ModelView:
-    """See ReplicaView. `role`, `leader`, `checks` and `report` may be set by tests; `audits` counts the audits made."""
+    """See ReplicaView.
+
+    `role`, `leader`, `checks` and `report` may be set by tests; `audits` counts the audits made.
+    """
 
     def __init__(self) -> None:
         self.world = World()
@@ -39,11 +42,23 @@ class ModelView:
 
     def facts(self) -> Facts:
         return Facts(
-            replica="replica-a", cluster="test", role=self.role, phase="following", term=0, epoch=3,
-            revision=self.world.revision or int(self.loaded), staleness_seconds=self.staleness, leader=self.leader, engine="null",
-            live=self.checks, ready=self.checks, reloads=self.reloads,
-            boottime=self.time, replica_ages=self.ages, verdict=self.verdict,
-        )  # fmt: skip
+            replica="replica-a",
+            cluster="test",
+            role=self.role,
+            phase="following",
+            term=0,
+            epoch=3,
+            revision=self.world.revision or int(self.loaded),
+            staleness_seconds=self.staleness,
+            leader=self.leader,
+            engine="null",
+            live=self.checks,
+            ready=self.checks,
+            reloads=self.reloads,
+            boottime=self.time,
+            replica_ages=self.ages,
+            verdict=self.verdict,
+        )
 
     @contextmanager
     def reading(self) -> Iterator[World]:
@@ -60,7 +75,9 @@ class ModelView:
         self.audits += 1
         if isinstance(self.report, TallyError):
             raise self.report
-        self.verdict = Verdict.of({"at": self.time, "revision": self.world.revision, "findings": [], **self.report}, self.time)
+        self.verdict = Verdict.of(
+            {"at": self.time, "revision": self.world.revision, "findings": [], **self.report}, self.time
+        )
         return self.report
 
     def now(self) -> float:
@@ -77,7 +94,8 @@ class ModelView:
         self.logs[task_id] = KeptLog(**{"attempt": 1, "text": text, "at": self.time} | fields)
         self.write((kept_log.KIND, (task_id,), b"{}"))
 
-    # -- what the store's watch would bring --------------------------------------------------------------------------
+    # -- what the store's watch would bring
+    # --------------------------------------------------------------------------
 
     def write(self, *records: tuple[str, tuple[str, ...], bytes | None]) -> int:
         """One revision that changes these records; returns it."""
@@ -99,11 +117,20 @@ class ModelView:
         return self.write(("states", (task_id,), status_value(state, **fields)))
 
     def define_pool(self, name: str, **capacity: int) -> int:
-        return self.write(("pools", (name,), codec.encode_pool(Pool(name=name, capacity=Vector(capacity)), "op")))
+        return self.write(
+            ("pools", (name,), codec.encode_pool(Pool(name=name, capacity=Vector(capacity)), "op"))
+        )
 
 
 def status_value(state: State, **fields: Any) -> bytes:
     """A stored status with a history of one step."""
     step = Step(at=950.0, source=State.CREATED, event=Event.ADMITTED, state=State.PENDING, attempt=1, term=3)
-    values = {"pool": "default", "attempt": 1, "term": 3, "steps": 1, "history": (codec.encode_step(step),), **fields}
+    values = {
+        "pool": "default",
+        "attempt": 1,
+        "term": 3,
+        "steps": 1,
+        "history": (codec.encode_step(step),),
+        **fields,
+    }
     return codec.encode_status(Status(state=state, **values), {})

@@ -1,4 +1,6 @@
-"""Who may read the status endpoint: TLS, tokens, client certificates, and that all of them may be rotated while it runs."""
+"""Who may read the status endpoint: TLS, tokens, client certificates, and that all of them may be rotated
+while it runs.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,21 @@ from tests.endpoint.model_view import ModelView
 from tests.support.tls import Authority
 
 PROBES = ("/livez", "/readyz", "/healthz", "/leader")
-ASKED = ("/", "/static/page.js", "/metrics", "/openapi.json", "/v1/tasks", "/v1/events", "/v1/audit", "/nowhere")
+ASKED = (
+    "/",
+    "/static/page.js",
+    "/metrics",
+    "/openapi.json",
+    "/v1/tasks",
+    "/v1/events",
+    "/v1/audit",
+    "/nowhere",
+)
 
 
-def connect(server: StatusServer, ca_file: str, issued: dict[str, str] | None = None, path: str = "/v1/tasks") -> int:
+def connect(
+    server: StatusServer, ca_file: str, issued: dict[str, str] | None = None, path: str = "/v1/tasks"
+) -> int:
     """The status of one request on a connection of its own, with or without a client certificate."""
     trusted = ssl.create_default_context(cafile=ca_file)
     if issued is not None:
@@ -40,7 +53,8 @@ def replace(file: Path | str, content: bytes) -> None:
     other.rename(file)
 
 
-# -- tokens ----------------------------------------------------------------------------------------------------------
+# -- tokens
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_without_the_token_there_is_nothing_but_probes(view: ModelView, files: Files) -> None:
@@ -50,7 +64,10 @@ def test_without_the_token_there_is_nothing_but_probes(view: ModelView, files: F
             for method in ("GET", "POST"):
                 answer = stranger.request(method, path)
                 assert answer.status_code == 401, path
-                assert answer.headers.get_list("www-authenticate") == ['Bearer realm="Tally"', 'Basic realm="Tally"']
+                assert answer.headers.get_list("www-authenticate") == [
+                    'Bearer realm="Tally"',
+                    'Basic realm="Tally"',
+                ]
                 assert answer.json()["status"] == 401
                 assert not [name for name in answer.headers if name.startswith("tally-")]
         assert [stranger.get(path).status_code for path in PROBES] == [200, 200, 200, 503]
@@ -58,12 +75,23 @@ def test_without_the_token_there_is_nothing_but_probes(view: ModelView, files: F
 
 
 def test_probes_tell_strangers_one_word(view: ModelView, files: Files) -> None:
-    view.checks = (Check("store", False, "http://etcd-1:2379 does not answer"), Check("model", True, "5 tasks"))
-    with serving(view, files.token) as server, reader(server, files, headers={}) as stranger, reader(server, files) as known:
+    view.checks = (
+        Check("store", False, "http://etcd-1:2379 does not answer"),
+        Check("model", True, "5 tasks"),
+    )
+    with (
+        serving(view, files.token) as server,
+        reader(server, files, headers={}) as stranger,
+        reader(server, files) as known,
+    ):
         for path in PROBES:
             told = stranger.get(f"{path}?verbose")
             assert told.status_code == 503
-            assert not [word for word in ("etcd-1", "replica", "5 tasks") if word in told.text.replace("this replica", "")]
+            assert not [
+                word
+                for word in ("etcd-1", "replica", "5 tasks")
+                if word in told.text.replace("this replica", "")
+            ]
         assert "etcd-1" in known.get("/readyz").text
         view.checks = (Check("model", True, "5 tasks"),)
         assert stranger.get("/readyz?verbose").text == "ok\n"
@@ -77,9 +105,20 @@ def test_the_token_is_taken_as_bearer_and_as_a_browsers_password(view: ModelView
     secret = files.secret
     right = [f"Bearer {secret}", f"bearer  {secret}", basic(f"anyone:{secret}"), basic(f":{secret}")]
     wrong = [
-        "", "Bearer", secret, f"Token {secret}", f"Bearer {secret[:-1]}", f"Bearer {secret}x", f"Bearer {secret},{secret}",
-        basic(secret), basic(f"{secret}:"), "Basic", "Basic !!!", basic(":"), "Bearer \u00e9\u00ff",
-    ]  # fmt: skip
+        "",
+        "Bearer",
+        secret,
+        f"Token {secret}",
+        f"Bearer {secret[:-1]}",
+        f"Bearer {secret}x",
+        f"Bearer {secret},{secret}",
+        basic(secret),
+        basic(f"{secret}:"),
+        "Basic",
+        "Basic !!!",
+        basic(":"),
+        "Bearer \u00e9\u00ff",
+    ]
     with serving(view, files.token) as server, reader(server, files, headers={}) as http:
         for header in right:
             assert http.get("/v1/tasks", headers={"Authorization": header}).status_code == 200, header
@@ -90,10 +129,17 @@ def test_the_token_is_taken_as_bearer_and_as_a_browsers_password(view: ModelView
 
 def test_a_rotated_token_counts_at_once_and_two_may_be_valid(view: ModelView, files: Files) -> None:
     file, old, new = files.token["token_file"], files.secret, "n" * 32
-    with serving(view, files.token) as server, reader(server, files, headers={}) as http, capture_logs() as logs:
+    with (
+        serving(view, files.token) as server,
+        reader(server, files, headers={}) as http,
+        capture_logs() as logs,
+    ):
 
         def answers() -> list[int]:
-            return [http.get("/v1/pools", headers={"Authorization": f"Bearer {token}"}).status_code for token in (old, new)]
+            return [
+                http.get("/v1/pools", headers={"Authorization": f"Bearer {token}"}).status_code
+                for token in (old, new)
+            ]
 
         assert answers() == [200, 401]
         replace(file, f"{old}\n{new}\n".encode())
@@ -113,7 +159,8 @@ def test_a_rotated_token_counts_at_once_and_two_may_be_valid(view: ModelView, fi
     assert not any(token in str(logs) for token in (old, new))
 
 
-# -- TLS -------------------------------------------------------------------------------------------------------------
+# -- TLS
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_over_tls_all_is_as_without(view: ModelView, files: Files) -> None:
@@ -145,7 +192,9 @@ def test_a_certificate_is_rotated_without_a_restart(view: ModelView, files: File
         assert http.get("/v1/tasks").status_code == 200, "connections that stand are not cut"
 
 
-def test_a_half_written_certificate_leaves_the_one_before(view: ModelView, files: Files, tmp_path: Path) -> None:
+def test_a_half_written_certificate_leaves_the_one_before(
+    view: ModelView, files: Files, tmp_path: Path
+) -> None:
     """Certificate and key are two files: for a moment they do not fit."""
     issued = Authority(tmp_path / "other").issue("status")
     with serving(view, files.tls) as server, capture_logs() as logs:
@@ -156,7 +205,8 @@ def test_a_half_written_certificate_leaves_the_one_before(view: ModelView, files
     assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 2
 
 
-# -- client certificates ---------------------------------------------------------------------------------------------
+# -- client certificates
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_client_certificate_lets_in_and_probes_need_none(view: ModelView, files: Files) -> None:
@@ -173,13 +223,18 @@ def test_a_client_certificate_lets_in_and_probes_need_none(view: ModelView, file
 
 
 def test_either_a_token_or_a_certificate_will_do(view: ModelView, files: Files) -> None:
-    with serving(view, files.tls | files.client_ca | files.token) as server, reader(server, files) as with_token:
+    with (
+        serving(view, files.tls | files.client_ca | files.token) as server,
+        reader(server, files) as with_token,
+    ):
         assert with_token.get("/v1/tasks").status_code == 200
         assert connect(server, files.authority.ca_file, files.clients.issue("prometheus")) == 200
         assert connect(server, files.authority.ca_file) == 401
 
 
-def test_a_rotated_client_authority_shuts_out_who_was_let_in(view: ModelView, files: Files, tmp_path: Path) -> None:
+def test_a_rotated_client_authority_shuts_out_who_was_let_in(
+    view: ModelView, files: Files, tmp_path: Path
+) -> None:
     old, authority = files.clients.issue("prometheus"), Authority(tmp_path / "new-clients")
     with serving(view, files.tls | files.client_ca) as server:
         assert connect(server, files.authority.ca_file, old) == 200
@@ -189,7 +244,8 @@ def test_a_rotated_client_authority_shuts_out_who_was_let_in(view: ModelView, fi
             connect(server, files.authority.ca_file, old)
 
 
-# -- what is said about it -------------------------------------------------------------------------------------------
+# -- what is said about it
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -203,7 +259,9 @@ def test_a_rotated_client_authority_shuts_out_who_was_let_in(view: ModelView, fi
         ("client_ca_file", b"junk", "status_client_ca_file: .* has no certificates"),
     ],
 )
-def test_files_that_cannot_be_used_end_the_start(files: Files, broken: str, content: bytes | None, says: str) -> None:
+def test_files_that_cannot_be_used_end_the_start(
+    files: Files, broken: str, content: bytes | None, says: str
+) -> None:
     protection = files.tls | files.client_ca | files.token
     if content is None:
         protection[broken].unlink()
@@ -247,7 +305,8 @@ def test_what_is_open_to_others_is_said(view: ModelView, files: Files) -> None:
         assert said == []
 
 
-# -- browsers --------------------------------------------------------------------------------------------------------
+# -- browsers
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_every_answer_tells_browsers_to_keep_it_to_themselves(http: httpx.Client, view: ModelView) -> None:
@@ -258,19 +317,33 @@ def test_every_answer_tells_browsers_to_keep_it_to_themselves(http: httpx.Client
         assert headers["X-Content-Type-Options"] == "nosniff", path
         assert headers["X-Frame-Options"] == "DENY"
         assert headers["Referrer-Policy"] == "no-referrer"
-        assert headers["Cross-Origin-Resource-Policy"] == headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert (
+            headers["Cross-Origin-Resource-Policy"] == headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        )
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert headers["Cache-Control"] == "no-store"
         assert not {"server", "access-control-allow-origin"} & set(headers)
 
 
-@pytest.mark.parametrize(("host", "status"), [
-    ("localhost", 200), ("tally.localhost:80", 200), ("127.0.0.1:9180", 200), ("[::1]:9180", 200), ("", 200),
-    ("evil.example.org", 421), ("evil.example.org:9180", 421), ("127.0.0.1.evil.example.org", 421), ("[", 421),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("tally.localhost:80", 200),
+        ("127.0.0.1:9180", 200),
+        ("[::1]:9180", 200),
+        ("", 200),
+        ("evil.example.org", 421),
+        ("evil.example.org:9180", 421),
+        ("127.0.0.1.evil.example.org", 421),
+        ("[", 421),
+    ],
+)
 def test_on_loopback_another_name_is_not_answered(http: httpx.Client, host: str, status: int) -> None:
-    """A page on the Internet whose name is made to mean 127.0.0.1 would else read the tasks through somebody's browser."""
+    """A page on the Internet whose name is made to mean 127.0.0.1 would else read the tasks through
+    somebody's browser.
+    """
     assert http.get("/v1/tasks", headers={"Host": host}).status_code == status
 
 
@@ -283,6 +356,11 @@ def test_a_name_that_it_is_known_under_is_answered(view: ModelView) -> None:
     server = StatusServer(view, access=Access(hosts=["tally.example.org"]))
     server.start()
     try:
-        assert httpx.get(f"{server.url}/v1/tasks", headers={"Host": "tally.example.org"}, trust_env=False).status_code == 200
+        assert (
+            httpx.get(
+                f"{server.url}/v1/tasks", headers={"Host": "tally.example.org"}, trust_env=False
+            ).status_code
+            == 200
+        )
     finally:
         server.stop()

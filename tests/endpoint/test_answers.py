@@ -60,25 +60,45 @@ def test_unknown_routes_are_problems_too(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("query", "parameter"),
     [
-        ("limit=0", "limit"), ("limit=501", "limit"), ("limit=ten", "limit"), ("limit=1_0", "limit"), ("limit=５", "limit"),
-        ("limit=1&limit=2", "limit"), ("state=Runing", "state"), ("state=", "state"), ("label=a=b=c", "label"),
-        ("label=", "label"), ("continue=xyz", "continue"), ("pool=", "pool"), ("sate=Running", "sate"),
-        ("min_revision=-1", "min_revision"), ("wait=nan", "wait"), ("wait=31", "wait"), ("wait=-1", "wait"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=1_0", "limit"),
+        ("limit=５", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("state=Runing", "state"),
+        ("state=", "state"),
+        ("label=a=b=c", "label"),
+        ("label=", "label"),
+        ("continue=xyz", "continue"),
+        ("pool=", "pool"),
+        ("sate=Running", "sate"),
+        ("min_revision=-1", "min_revision"),
+        ("wait=nan", "wait"),
+        ("wait=31", "wait"),
+        ("wait=-1", "wait"),
     ],
-)  # fmt: skip
+)
 def test_bad_parameters_are_named(http: httpx.Client, query: str, parameter: str) -> None:
     assert_problem(http.get(f"/v1/tasks?{query}"), 400, parameter)
 
 
 def test_the_live_page_runs_nothing_but_its_own_scripts(http: httpx.Client) -> None:
-    """The policy allows no inline script or style and no other host; every part that the page names is served."""
+    """The policy allows no inline script or style and no other host; every part that the page names is
+    served.
+    """
     page = http.get("/")
     assert page.headers["content-type"].startswith("text/html")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     parts = re.findall(r"/static/[\w.]+", page.text)
-    parts += [part for name in parts if name.endswith(".js") for part in re.findall(r"/static/[\w.]+", http.get(name).text)]
+    parts += [
+        part
+        for name in parts
+        if name.endswith(".js")
+        for part in re.findall(r"/static/[\w.]+", http.get(name).text)
+    ]
     assert len(set(parts)) >= 6
     kinds = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
     for part in set(parts):
@@ -88,7 +108,8 @@ def test_the_live_page_runs_nothing_but_its_own_scripts(http: httpx.Client) -> N
         assert_problem(http.get(path), 404)
 
 
-# -- health ----------------------------------------------------------------------------------------------------------
+# -- health
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
@@ -100,7 +121,9 @@ def test_health_names_the_checks_that_fail(http: httpx.Client, view: ModelView, 
     assert assert_problem(http.get(path), 503)["checks"] == ["store: not heard of for 12 s"]
 
 
-def test_a_replica_that_has_not_loaded_says_so_instead_of_showing_nothing(http: httpx.Client, view: ModelView) -> None:
+def test_a_replica_that_has_not_loaded_says_so_instead_of_showing_nothing(
+    http: httpx.Client, view: ModelView
+) -> None:
     view.loaded = False
     for path in ("/v1/tasks", "/v1/pools", "/v1/tasks/absent"):
         answer = http.get(path)
@@ -113,7 +136,11 @@ def test_health_is_answered_while_the_model_is_busy(http: httpx.Client, view: Mo
     readers: list[threading.Thread] = []
     with view.lock:
         for _ in range(20):
-            readers.append(threading.Thread(target=httpx.get, args=(f"{http.base_url}/v1/pools",), kwargs={"trust_env": False}))
+            readers.append(
+                threading.Thread(
+                    target=httpx.get, args=(f"{http.base_url}/v1/pools",), kwargs={"trust_env": False}
+                )
+            )
             readers[-1].start()
         assert http.get("/livez").status_code == 200
         assert http.get("/leader").status_code == 503
@@ -129,11 +156,14 @@ def test_leader_answers_200_on_the_leader_alone(http: httpx.Client, view: ModelV
     assert http.head("/leader").status_code == 200
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------
+# -- reading
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_pages_hold_every_task_once_while_others_come_and_go(http: httpx.Client, view: ModelView) -> None:
-    """Paging by id: what was there all the time is seen exactly once, whatever is added or removed meanwhile."""
+    """Paging by id: what was there all the time is seen exactly once, whatever is added or removed
+    meanwhile.
+    """
     stays = [f"t{n:03}" for n in range(0, 100, 2)]
     for name in stays:
         view.submit(name)
@@ -164,7 +194,9 @@ def test_each_order_is_right_across_pages(http: httpx.Client, view: ModelView) -
     def pages(sort: str) -> list[dict[str, str]]:
         found, token = [], ""
         while True:
-            answer = http.get("/v1/tasks", params={"limit": 7, "sort": sort} | ({"continue": token} if token else {})).json()
+            answer = http.get(
+                "/v1/tasks", params={"limit": 7, "sort": sort} | ({"continue": token} if token else {})
+            ).json()
             found, token = found + answer["items"], answer["continue"]
             if not token:
                 return found
@@ -173,7 +205,9 @@ def test_each_order_is_right_across_pages(http: httpx.Client, view: ModelView) -
     assert [task["id"] for task in by_name] == [f"t{n:02}" for n in range(40)]
     assert pages("-name") == by_name[::-1]
     assert pages("submitted") == sorted(by_name, key=lambda task: task["submitted_at"])
-    assert pages("-submitted") == sorted(by_name, key=lambda task: (task["submitted_at"], task["id"]), reverse=True)
+    assert pages("-submitted") == sorted(
+        by_name, key=lambda task: (task["submitted_at"], task["id"]), reverse=True
+    )
     assert pages("pool") == sorted(by_name, key=lambda task: task["pool"])
     assert pages("-pool") == sorted(by_name, key=lambda task: task["pool"], reverse=True)
     order = [*map(str, State), None]
@@ -224,7 +258,10 @@ def test_environment_values_are_masked_wherever_they_stand(http: httpx.Client, v
         "spec": {"containers": [{"name": "x", "env": [{"name": "B", "value": "hush"}]}]},
     }
     view.submit("a", env={"PASSWORD": "hush"}, labels={"env": "prod"}, pod_template=template)
-    pool = b'{"name":"p","capacity":{"cpu":"1"},"engine_options":{"template":{"env":[{"name":"C","value":"hush"}]}}}'
+    pool = (
+        b'{"name":"p","capacity":{"cpu":"1"},'
+        b'"engine_options":{"template":{"env":[{"name":"C","value":"hush"}]}}}'
+    )
     view.write(("pools", ("p",), pool))
     spec = http.get("/v1/tasks/a").json()["spec"]
     assert spec["env"] == {"PASSWORD": "***"}
@@ -239,7 +276,11 @@ def test_a_task_shows_its_history_and_what_does_not_parse(http: httpx.Client, vi
     view.submit("a")
     view.set_state("a", State.PENDING, hold=Vector({"cpu": 500}))
     task = http.get("/v1/tasks/a").json()
-    assert (task["state"], task["hold"], task["history"][0]["event"]) == ("Pending", {"cpu": "500m"}, "admitted")
+    assert (task["state"], task["hold"], task["history"][0]["event"]) == (
+        "Pending",
+        {"cpu": "500m"},
+        "admitted",
+    )
     view.write(("states", ("a",), b"garbage"))
     damaged = http.get("/v1/tasks/a").json()
     assert damaged["state"] is None
@@ -248,7 +289,9 @@ def test_a_task_shows_its_history_and_what_does_not_parse(http: httpx.Client, vi
     assert_problem(http.get("/v1/tasks/none"), 404)
 
 
-def test_pools_show_overcommit_and_what_remains_of_a_removed_pool(http: httpx.Client, view: ModelView) -> None:
+def test_pools_show_overcommit_and_what_remains_of_a_removed_pool(
+    http: httpx.Client, view: ModelView
+) -> None:
     view.define_pool("default", cpu=1000)
     view.write(("ledgers", ("default",), b'{"version":1,"held":{"cpu":"1500m"},"op":"x"}'))
     pool = http.get("/v1/pools/default").json()
@@ -262,8 +305,12 @@ def test_replicas_and_leader_are_as_registered(http: httpx.Client, view: ModelVi
     term = view.write(("leader", (), b'{"id":"replica-b"}'))
     view.write(("replicas", ("replica-a",), b'{"id":"replica-a"}'), ("replicas", ("replica-b",), b"junk"))
     assert http.get("/v1/leader").json() == {
-        "known": True, "replica": "replica-b", "term": term, "epoch": 3, "record": {"id": "replica-b"},
-    }  # fmt: skip
+        "known": True,
+        "replica": "replica-b",
+        "term": term,
+        "epoch": 3,
+        "record": {"id": "replica-b"},
+    }
     assert [(item["id"], item["leads"]) for item in http.get("/v1/replicas").json()["items"]] == [
         ("replica-a", False),
         ("replica-b", True),
@@ -277,7 +324,9 @@ def test_own_writes_can_be_read(http: httpx.Client, view: ModelView) -> None:
     assert_problem(http.get(f"/v1/tasks/b?min_revision={revision + 1}"), 412, "min_revision")
     assert_problem(http.get(f"/v1/tasks/b?min_revision={revision + 1}&wait=0.05"), 412, "min_revision")
     answers: list[httpx.Response] = []
-    waiting = threading.Thread(target=lambda: answers.append(http.get(f"/v1/tasks/b?min_revision={revision + 1}&wait=20")))
+    waiting = threading.Thread(
+        target=lambda: answers.append(http.get(f"/v1/tasks/b?min_revision={revision + 1}&wait=20"))
+    )
     waiting.start()
     wait_until(lambda: view.listeners[0]._waiting, "the reader's wait")  # type: ignore[attr-defined]
     view.submit("b")
@@ -313,8 +362,12 @@ def test_what_is_kept_of_a_tasks_output(http: httpx.Client, view: ModelView) -> 
         assert str(problem) in assert_problem(http.get("/v1/tasks/a/log"), status)["detail"]
 
 
-def test_a_store_that_hangs_holds_up_no_other_answer(server: StatusServer, http: httpx.Client, view: ModelView) -> None:
-    """Many ask for kept logs, of which none comes: the rest of the endpoint answers, and so do those beyond the limit."""
+def test_a_store_that_hangs_holds_up_no_other_answer(
+    server: StatusServer, http: httpx.Client, view: ModelView
+) -> None:
+    """Many ask for kept logs, of which none comes: the rest of the endpoint answers, and so do those
+    beyond the limit.
+    """
     view.submit("a")
     hangs = threading.Event()
     server._api._kept_log = lambda _: hangs.wait(60) and None
@@ -328,7 +381,8 @@ def test_a_store_that_hangs_holds_up_no_other_answer(server: StatusServer, http:
         assert {answer.result().status_code for answer in waiting} == {404}
 
 
-# -- the server ------------------------------------------------------------------------------------------------------
+# -- the server
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_an_address_in_use_is_named(server: StatusServer, view: ModelView) -> None:
@@ -363,6 +417,7 @@ def test_a_client_that_never_ends_its_request_is_cut(
     monkeypatch.setattr("controller.endpoint.connections.REQUEST_SECONDS", 0.1)
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20.0) as slow:
         slow.sendall(b"GET /v1/tasks HTTP/1.1\r\n")
-        with contextlib.suppress(ConnectionResetError):  # cut is as good as closed in order; waiting for ever is not
+        # cut is as good as closed in order; waiting for ever is not
+        with contextlib.suppress(ConnectionResetError):
             assert slow.recv(4096) == b""
     assert http.get("/livez").status_code == 200

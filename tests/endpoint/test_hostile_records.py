@@ -1,4 +1,6 @@
-"""Fault 44 at the status endpoint: whatever stands in the store, and whatever is asked, costs nobody else an answer."""
+"""Fault 44 at the status endpoint: whatever stands in the store, and whatever is asked, costs nobody else
+an answer.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,83 @@ from tests.endpoint.model_view import ModelView
 from tests.support.mutations import JSON
 
 FIELDS = {
-    "replicas": ["id", "instance", "version", "host", "status_url", "phase", "at", "started_at", "applied_revision",
-                 "behind_seconds", "engine_answers", "engine_age_seconds", "heartbeat_seconds", "pid", "engine"],
+    "replicas": [
+        "id",
+        "instance",
+        "version",
+        "host",
+        "status_url",
+        "phase",
+        "at",
+        "started_at",
+        "applied_revision",
+        "behind_seconds",
+        "engine_answers",
+        "engine_age_seconds",
+        "heartbeat_seconds",
+        "pid",
+        "engine",
+    ],
     "leader": ["id", "instance", "since", "status_url", "epoch", "version"],
     "terms": ["replica", "since", "until", "why", "epoch"],
-    "states": ["state", "pool", "attempt", "term", "hold", "history", "steps", "reason", "message", "created_at", "started_at",
-               "finished_at", "retry_at", "lost_since", "exit_code", "stopping", "uid", "node", "op", "version", "failures"],
-    "tasks": ["id", "pool", "command", "env", "labels", "resources", "priority", "pod_template", "submitted_at", "retry"],
-    "pools": ["name", "capacity", "policy", "paused", "backfill_seconds", "engine_options", "default_resources", "version"],
+    "states": [
+        "state",
+        "pool",
+        "attempt",
+        "term",
+        "hold",
+        "history",
+        "steps",
+        "reason",
+        "message",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "retry_at",
+        "lost_since",
+        "exit_code",
+        "stopping",
+        "uid",
+        "node",
+        "op",
+        "version",
+        "failures",
+    ],
+    "tasks": [
+        "id",
+        "pool",
+        "command",
+        "env",
+        "labels",
+        "resources",
+        "priority",
+        "pod_template",
+        "submitted_at",
+        "retry",
+    ],
+    "pools": [
+        "name",
+        "capacity",
+        "policy",
+        "paused",
+        "backfill_seconds",
+        "engine_options",
+        "default_resources",
+        "version",
+    ],
     "ledgers": ["held", "op", "version"],
     "requests": ["kind", "by", "at", "reason"],
-}  # fmt: skip
-NAMES = {"replicas": 1, "leader": 0, "terms": 1, "states": 1, "tasks": 1, "pools": 1, "ledgers": 1, "requests": 2}
+}
+NAMES = {
+    "replicas": 1,
+    "leader": 0,
+    "terms": 1,
+    "states": 1,
+    "tasks": 1,
+    "pools": 1,
+    "ledgers": 1,
+    "requests": 2,
+}
 NAME = st.one_of(  # a key of any bytes: the store escapes what is no UTF-8
     st.sampled_from(["good", "a", "default", "replica-b", "cancel", "3"]), st.text(max_size=20)
 )
@@ -39,7 +106,8 @@ DEEP = b"[" * 50_000
 def like(kind: str) -> st.SearchStrategy[bytes]:
     """Any bytes, any JSON, and records of the kind in which any field may be anything."""
     fields = st.dictionaries(
-        st.sampled_from(FIELDS[kind]), st.one_of(JSON, st.sampled_from(["Running", "good", {"cpu": "1"}, 5.0]))
+        st.sampled_from(FIELDS[kind]),
+        st.one_of(JSON, st.sampled_from(["Running", "good", {"cpu": "1"}, 5.0])),
     )
     as_json = st.one_of(JSON, fields).map(lambda value: json.dumps(value).encode())
     return st.one_of(st.binary(max_size=40), st.just(DEEP), as_json)
@@ -52,12 +120,33 @@ def record(draw: st.DrawFn) -> tuple[str, tuple[str, ...], bytes]:
 
 
 PATHS = (
-    "/", "/readyz?verbose", "/livez", "/leader", "/metrics", "/openapi.json", "/v1/summary", "/v1/tasks",
-    "/v1/tasks?sort=-submitted", "/v1/tasks?sort=state&limit=3", "/v1/tasks?sort=-pool", "/v1/tasks?label=a!=b", "/v1/pools",
-    "/v1/replicas", "/v1/leader", "/v1/audit", "/v1/tasks/good", "/v1/tasks/a", "/v1/pools/default",
-)  # fmt: skip
-SETTINGS = {"deadline": None, "database": None, "derandomize": True, "phases": [Phase.explicit, Phase.generate],
-            "suppress_health_check": list(HealthCheck)}  # fmt: skip
+    "/",
+    "/readyz?verbose",
+    "/livez",
+    "/leader",
+    "/metrics",
+    "/openapi.json",
+    "/v1/summary",
+    "/v1/tasks",
+    "/v1/tasks?sort=-submitted",
+    "/v1/tasks?sort=state&limit=3",
+    "/v1/tasks?sort=-pool",
+    "/v1/tasks?label=a!=b",
+    "/v1/pools",
+    "/v1/replicas",
+    "/v1/leader",
+    "/v1/audit",
+    "/v1/tasks/good",
+    "/v1/tasks/a",
+    "/v1/pools/default",
+)
+SETTINGS = {
+    "deadline": None,
+    "database": None,
+    "derandomize": True,
+    "phases": [Phase.explicit, Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
 
 
 def test_no_record_costs_others_their_answers() -> None:
@@ -86,7 +175,9 @@ def test_no_record_costs_others_their_answers() -> None:
         server.stop()
 
 
-def _holds(view: ModelView, http: httpx.Client, records: list[tuple[str, tuple[str, ...], bytes]], *, streams: bool) -> None:
+def _holds(
+    view: ModelView, http: httpx.Client, records: list[tuple[str, tuple[str, ...], bytes]], *, streams: bool
+) -> None:
     view.define_pool("well", cpu=1000)
     view.submit("well", pool="well")
     position = view.world.revision
@@ -95,7 +186,9 @@ def _holds(view: ModelView, http: httpx.Client, records: list[tuple[str, tuple[s
     token = ""
     for path in PATHS:
         answer = http.get(path)
-        assert answer.status_code < 500 or (path in ("/leader",) and answer.status_code == 503), f"{path}: {answer.text}"
+        assert answer.status_code < 500 or (path in ("/leader",) and answer.status_code == 503), (
+            f"{path}: {answer.text}"
+        )
     listed: list[str] = []
     while True:
         page: dict[str, Any] = http.get(

@@ -14,7 +14,13 @@ from tests.endpoint.model_view import ModelView, status_value
 
 
 def expected(
-    view: ModelView, sort: Sort, after: Position | None, pool: str | None, states: frozenset[State] | None, search: str, limit: int
+    view: ModelView,
+    sort: Sort,
+    after: Position | None,
+    pool: str | None,
+    states: frozenset[State] | None,
+    search: str,
+    limit: int,
 ) -> list[Position]:
     """By looking at every task, and sorting all that are found."""
     found = [
@@ -59,7 +65,9 @@ def change(view: ModelView, drawn: random.Random) -> None:
 def test_what_is_found_is_what_looking_at_every_task_finds(
     sort: Sort, seed: int, forgotten: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when so much has changed that all is looked at anew, when the model was loaded again, and piece by piece."""
+    """Also when so much has changed that all is looked at anew, when the model was loaded again, and piece
+    by piece.
+    """
     monkeypatch.setattr(index, "FORGOTTEN", forgotten)
     monkeypatch.setattr(index, "SCAN", 7)
     drawn, view = random.Random(seed), ModelView()
@@ -81,7 +89,8 @@ def test_what_is_found_is_what_looking_at_every_task_finds(
         )
         found = tasks.find(*wanted)
         assert found == expected(view, *wanted), f"seed {seed}: {wanted}"
-        after = drawn.choice(found) if found else None  # which may be gone, or stand elsewhere, when it is asked for
+        # which may be gone, or stand elsewhere, when it is asked for
+        after = drawn.choice(found) if found else None
 
 
 def test_nothing_is_noted_while_nobody_asks() -> None:

@@ -62,7 +62,9 @@ class Served:
     def _secured(self, receive_buffer: int) -> socket.socket | None:
         assert self._context is not None
         try:
-            return self._context.wrap_socket(self.accept(receive_buffer=receive_buffer), server_hostname="127.0.0.1")
+            return self._context.wrap_socket(
+                self.accept(receive_buffer=receive_buffer), server_hostname="127.0.0.1"
+            )
         except OSError:  # this machine is so busy that it was cut for its slowness
             return None
 
@@ -76,7 +78,9 @@ class Served:
 
 
 @pytest.fixture(params=["plain", "TLS and token"])
-def served(request: pytest.FixtureRequest, view: ModelView, files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def served(
+    request: pytest.FixtureRequest, view: ModelView, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Served]:
     is_protected = request.param != "plain"
     context = ssl.create_default_context(cafile=files.authority.ca_file) if is_protected else None
     protection: dict[str, Path] = files.tls | files.token if is_protected else {}
@@ -169,7 +173,9 @@ class TestTaking:
         slow = served.connect(receive_buffer=4096)
         slow.sendall(served.get("/v1/events"))
         assert slow.recv(10)
-        changes = tuple(("states", (f"t{n}",), status_value(State.RUNNING, message="m" * 8000)) for n in range(64))
+        changes = tuple(
+            ("states", (f"t{n}",), status_value(State.RUNNING, message="m" * 8000)) for n in range(64)
+        )
 
         def is_cut() -> bool:
             view.write(*changes)  # more than the buffers between can hold
@@ -188,7 +194,9 @@ def connected(served: Served) -> int:
 
 class TestNumbers:
     def test_idle_connections_keep_nobody_out(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-        """There are more than may be, a few thousand one after the other: a probe is answered all the while."""
+        """There are more than may be, a few thousand one after the other: a probe is answered all the
+        while.
+        """
         monkeypatch.setattr(connections, "MAX_CONNECTIONS", 32)
         kept: list[socket.socket] = []
         for n in range(3000):
@@ -221,7 +229,9 @@ class TestNumbers:
                 received += opened.recv(4096)
             opened.close()
 
-    def test_requests_that_wait_leave_room_for_others(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_requests_that_wait_leave_room_for_others(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("controller.endpoint.server.MAX_WAITING", 4)
         waiting = [served.connect() for _ in range(4)]
         for opened in waiting:
@@ -237,7 +247,9 @@ class TestSizes:
     def test_a_large_head_is_refused(self, served: Served) -> None:
         opened = served.connect()
         with contextlib.suppress(OSError):
-            opened.sendall(served.get("/v1/tasks")[:-2] + b"X-Filler: " + b"x" * (connections.MAX_HEAD_BYTES + 1))
+            opened.sendall(
+                served.get("/v1/tasks")[:-2] + b"X-Filler: " + b"x" * (connections.MAX_HEAD_BYTES + 1)
+            )
         assert until_cut(opened)[:13] in (b"HTTP/1.1 400 ", b"")
         served.is_well()
 
@@ -258,7 +270,9 @@ class TestSizes:
     def test_a_large_body_that_is_not_announced_is_cut(self, served: Served) -> None:
         opened = served.connect()
         with contextlib.suppress(OSError):
-            opened.sendall(served.get("/v1/tasks").replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"))
+            opened.sendall(
+                served.get("/v1/tasks").replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+            )
             for _ in range(100):
                 opened.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
         until_cut(opened)
@@ -269,17 +283,58 @@ class TestSizes:
         served.is_well()
 
 
-# -- rubbish ---------------------------------------------------------------------------------------------------------
+# -- rubbish
+# ---------------------------------------------------------------------------------------------------------
 
 PIECES = [
-    b"GET", b"HEAD", b"POST", b"GET / HTTP/1.1\r\n", b" ", b"/", b"/v1/tasks", b"/v1/events", b"?limit=", b"%00", b"%ff%fe", b"..",
-    b"http://[", b" HTTP/1.1", b" HTTP/2.0", b" HTTP/1.", b"\r\n", b"\n", b"\r", b"\0", b"\xff", b":", b"Host: localhost\r\n", b"*",
-    b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Content-Length: " + b"9" * 5000 + b"\r\n", b"Content-Length: +1\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n", b"ffffffffffffffff\r\n", b"-1\r\n", b"0\r\n\r\n", b"Host: ",
-    b"Upgrade: websocket\r\n", b"Connection: upgrade\r\n", b"Connection: close\r\n", b"Expect: 100-continue\r\n", b"\r\n\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"Authorization: Bearer ", b"Authorization: Basic ", b"Range: bytes=0-\r\n", b"x" * 3000,
-    b"Last-Event-ID: -9\r\n", b"Cookie: " + b"a=b;" * 100 + b"\r\n", b"\x16\x03\x01\x00\xff",
-]  # fmt: skip
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"GET / HTTP/1.1\r\n",
+    b" ",
+    b"/",
+    b"/v1/tasks",
+    b"/v1/events",
+    b"?limit=",
+    b"%00",
+    b"%ff%fe",
+    b"..",
+    b"http://[",
+    b" HTTP/1.1",
+    b" HTTP/2.0",
+    b" HTTP/1.",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\xff",
+    b":",
+    b"Host: localhost\r\n",
+    b"*",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: -1\r\n",
+    b"Content-Length: " + b"9" * 5000 + b"\r\n",
+    b"Content-Length: +1\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip\r\n",
+    b"ffffffffffffffff\r\n",
+    b"-1\r\n",
+    b"0\r\n\r\n",
+    b"Host: ",
+    b"Upgrade: websocket\r\n",
+    b"Connection: upgrade\r\n",
+    b"Connection: close\r\n",
+    b"Expect: 100-continue\r\n",
+    b"\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"Authorization: Bearer ",
+    b"Authorization: Basic ",
+    b"Range: bytes=0-\r\n",
+    b"x" * 3000,
+    b"Last-Event-ID: -9\r\n",
+    b"Cookie: " + b"a=b;" * 100 + b"\r\n",
+    b"\x16\x03\x01\x00\xff",
+]
 
 
 def rubbish(seed: int) -> bytes:
@@ -290,7 +345,9 @@ def rubbish(seed: int) -> bytes:
         return drawn.randbytes(drawn.randrange(1, 400))
     if kind == 1:
         return b"".join(drawn.choices(PIECES, k=drawn.randrange(1, 12)))
-    path = drawn.choice([b"/", b"/livez", b"/v1/tasks?limit=2", b"/v1/tasks/a", b"/v1/events?after=0", b"/static/page.js"])
+    path = drawn.choice(
+        [b"/", b"/livez", b"/v1/tasks?limit=2", b"/v1/tasks/a", b"/v1/events?after=0", b"/static/page.js"]
+    )
     whole = bytearray(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")
     for _ in range(drawn.randrange(4)):
         at = drawn.randrange(len(whole))
@@ -299,8 +356,13 @@ def rubbish(seed: int) -> bytes:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_rubbish_is_refused_or_cut_and_never_a_fault(served: Served, caplog: pytest.LogCaptureFixture) -> None:
-    """No 5xx, nothing that hangs, no line in the log for each; afterwards all is as before. A failure names its seed."""
+def test_rubbish_is_refused_or_cut_and_never_a_fault(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No 5xx, nothing that hangs, no line in the log for each; afterwards all is as before.
+
+    A failure names its seed.
+    """
     with caplog.at_level(logging.WARNING):
         for batch in range(0, 300, 50):
             sent = {seed: speak(served, seed) for seed in range(batch, batch + 50)}
@@ -313,7 +375,9 @@ def test_rubbish_is_refused_or_cut_and_never_a_fault(served: Served, caplog: pyt
     assert [record.getMessage() for record in caplog.records] == []
 
 
-@pytest.mark.parametrize("said", [b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "said", [b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n"]
+)
 def test_what_is_no_request_is_refused_as_all_else_is(served: Served, said: bytes) -> None:
     """A problem in words, with the headers that every answer has."""
     with served.connect() as opened:

@@ -52,7 +52,9 @@ def test_every_route_answers_as_described(http: httpx.Client, view: ModelView) -
 
 @pytest.mark.parametrize("protected", [False, True], ids=["plain", "TLS and token"])
 def test_answers_hold_what_the_document_says(view: ModelView, files: Files, protected: bool) -> None:
-    """Generated requests, valid and not, against a model with all kinds of records: status codes, headers and bodies fit."""
+    """Generated requests, valid and not, against a model with all kinds of records: status codes, headers
+    and bodies fit.
+    """
     with serving(view, files.tls | files.token if protected else {}) as server, reader(server, files) as http:
         _hold(view, http, files if protected else None)
 
@@ -63,7 +65,9 @@ def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
     view.submit("1", pool="other")
     view.keep_log("0", "\x1b[31mred\x00\ud7ff")
     view.set_state("1", State.RUNNING, hold=Vector({"cpu": 500}))
-    view.write(("states", ("2",), b"garbage"), ("leader", (), b'{"id":"replica-b"}'), ("replicas", ("r",), b"{}"))
+    view.write(
+        ("states", ("2",), b"garbage"), ("leader", (), b'{"id":"replica-b"}'), ("replicas", ("r",), b"{}")
+    )
     schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
     schema.config.update(base_url=str(http.base_url).rstrip("/"))
     checked = 0
@@ -74,22 +78,30 @@ def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
         session.headers["Authorization"] = f"Bearer {files.secret}"
 
     @given(st.data())
-    @settings(max_examples=100 if files is None else 40, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(
+        max_examples=100 if files is None else 40,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     def requests_hold(data: st.DataObject) -> None:
         nonlocal checked
         route = data.draw(st.sampled_from([route for route in ROUTES if route.path != STREAM]))
         view.checks = (Check("model", data.draw(st.booleans()), "drawn"),)
         view.role = data.draw(st.sampled_from(["leader", "follower"]))
         view.report = TallyError("silent") if data.draw(st.booleans()) else {"verdict": "ok"}
-        view.logs["1"] = data.draw(st.sampled_from([TallyError("silent"), CorruptValue("not JSON"), InvalidField("id", "no")]))
+        view.logs["1"] = data.draw(
+            st.sampled_from([TallyError("silent"), CorruptValue("not JSON"), InvalidField("id", "no")])
+        )
         view.time += 60  # no audit is answered again
         case = data.draw(schema[route.path]["GET"].as_strategy())
         if "min_revision" in case.query:
             case.query.pop("wait", None)  # it would be waited for
         answer = case.call(session=session)
-        # A check that fails is answered 503, and a revision that is not there 412: both are described, and no faults.
-        # What `continue` may be is known by the page before alone.
+        # A check that fails is answered 503, and a revision that is not there 412: both are described, and no
+        # faults. What `continue` may be is known by the page before alone.
         described = {503: [not_a_server_error], 412: [positive_data_acceptance]}
         if "continue" in case.query:
             described[400] = [positive_data_acceptance]

@@ -80,8 +80,11 @@ def test_changes_arrive_in_order_with_what_they_mean(server: StatusServer, view:
         view.write(("tasks", ("a",), None), ("states", ("a",), None))
         wait_until(lambda: len(reader.events) >= 4, "four events")
     assert [(name, data["id"], data["revision"]) for name, data, _ in reader.events] == [
-        ("submitted", "a", 1), ("status", "a", 2), ("quarantined", "a", 3), ("removed", "a", 4),
-    ]  # fmt: skip
+        ("submitted", "a", 1),
+        ("status", "a", 2),
+        ("quarantined", "a", 3),
+        ("removed", "a", 4),
+    ]
     assert reader.events[1][1]["state"] == "Running"
 
 
@@ -91,13 +94,18 @@ def test_a_reader_resumes_where_it_was(server: StatusServer, view: ModelView) ->
         wait_until(lambda: first.last_id == "1", "the first event")
     view.submit("b")
     view.submit("c")
-    for resumed in (reading(server, **{"Last-Event-ID": first.last_id}), reading(server, f"/v1/events?after={first.last_id}")):
+    for resumed in (
+        reading(server, **{"Last-Event-ID": first.last_id}),
+        reading(server, f"/v1/events?after={first.last_id}"),
+    ):
         with resumed as reader:
             wait_until(lambda reader=reader: len(reader.events) >= 2, "what was missed")
             assert [data["id"] for _, data, _ in reader.events] == ["b", "c"]
 
 
-def test_a_browser_that_connects_again_resumes_after_what_it_heard_last(server: StatusServer, view: ModelView) -> None:
+def test_a_browser_that_connects_again_resumes_after_what_it_heard_last(
+    server: StatusServer, view: ModelView
+) -> None:
     """Its address is still the one it began with; the header says how far it came, and counts."""
     for name in ("a", "b", "c"):
         view.submit(name)
@@ -111,17 +119,26 @@ def test_who_leads_is_told(server: StatusServer, view: ModelView) -> None:
         view.write(("leader", (), b'{"id":"replica-b"}'))
         view.write(("leader", (), None))
         wait_until(lambda: len(reader.events) >= 2, "two events")
-    assert [(name, data["replica"]) for name, data, _ in reader.events] == [("leader", "replica-b"), ("leader", "")]
+    assert [(name, data["replica"]) for name, data, _ in reader.events] == [
+        ("leader", "replica-b"),
+        ("leader", ""),
+    ]
 
 
-def test_a_reader_that_is_cut_again_and_again_misses_nothing(server: StatusServer, view: ModelView, http: httpx.Client) -> None:
-    """It lists, resumes after the list's revision, and then after what it heard last, while others write all the time."""
+def test_a_reader_that_is_cut_again_and_again_misses_nothing(
+    server: StatusServer, view: ModelView, http: httpx.Client
+) -> None:
+    """It lists, resumes after the list's revision, and then after what it heard last, while others write
+    all the time.
+    """
     view.submit("t0000")
     written = threading.Event()
 
     def write() -> None:
         for n in range(1, 450):
-            view.write(("tasks", (f"t{n:04}",), b"{}"), ("states", (f"t{n:04}",), status_value(State.RUNNING)))
+            view.write(
+                ("tasks", (f"t{n:04}",), b"{}"), ("states", (f"t{n:04}",), status_value(State.RUNNING))
+            )
         written.set()
 
     writer = threading.Thread(target=write, name="writer")
@@ -131,7 +148,9 @@ def test_a_reader_that_is_cut_again_and_again_misses_nothing(server: StatusServe
     last = listed.headers["Tally-Revision"]
     while not (written.is_set() and last == str(view.world.revision)):
         with reading(server, **{"Last-Event-ID": last}) as reader:
-            wait_until(lambda reader=reader, last=last: reader.last_id != last or written.is_set(), "some news")
+            wait_until(
+                lambda reader=reader, last=last: reader.last_id != last or written.is_set(), "some news"
+            )
         seen += [data["id"] for name, data, _ in reader.events if name == "status"]
         last = reader.last_id
     writer.join(20)
@@ -167,7 +186,9 @@ def test_a_reload_of_the_model_ends_streams_with_a_gap(server: StatusServer, vie
 def test_a_reader_that_takes_nothing_costs_nothing_and_is_cut(
     server: StatusServer, view: ModelView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 9: nobody waits for a slow reader, nothing is kept for it, and it learns that it missed something."""
+    """Fault 9: nobody waits for a slow reader, nothing is kept for it, and it learns that it missed
+    something.
+    """
     monkeypatch.setattr(stream, "PACE_SECONDS", 0.0)  # for this test's own time
     host, port = server.url.removeprefix("http://").split(":")
     slow = socket.socket()
@@ -176,7 +197,9 @@ def test_a_reader_that_takes_nothing_costs_nothing_and_is_cut(
     slow.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     with reading(server) as quick:
         written = 0
-        changes = tuple(("states", (f"t{n}",), status_value(State.RUNNING, message="m" * 8000)) for n in range(64))
+        changes = tuple(
+            ("states", (f"t{n}",), status_value(State.RUNNING, message="m" * 8000)) for n in range(64)
+        )
         # More than the ring and all buffers between can hold: the slow reader must have fallen behind.
         while written < stream.CAPACITY * 1.25:
             view.write(*changes)
@@ -214,7 +237,9 @@ def receive_until(opened: socket.socket, last: bytes) -> bytes:
     return bytes(received)
 
 
-def test_a_reader_that_pauses_for_a_while_misses_nothing_and_follows_again(server: StatusServer, view: ModelView) -> None:
+def test_a_reader_that_pauses_for_a_while_misses_nothing_and_follows_again(
+    server: StatusServer, view: ModelView
+) -> None:
     """More than all buffers between can hold is kept for it in the ring, and told once, in order."""
     slow, feed = open_stream(server, receive_buffer=4096), server._feed
     wait_until(lambda: feed._followers, "the reader following")
@@ -227,7 +252,9 @@ def test_a_reader_that_pauses_for_a_while_misses_nothing_and_follows_again(serve
     view.submit("last")
     received += receive_until(slow, b"\nid: 33\n")
     slow.close()
-    assert re.findall(rb'data: {"id":"([^"]+)"', received) == [name.encode() for names in [*written, ["last"]] for name in names]
+    assert re.findall(rb'data: {"id":"([^"]+)"', received) == [
+        name.encode() for names in [*written, ["last"]] for name in names
+    ]
 
 
 def test_http_1_0_has_no_chunks(server: StatusServer, view: ModelView) -> None:
@@ -237,7 +264,10 @@ def test_http_1_0_has_no_chunks(server: StatusServer, view: ModelView) -> None:
     view.submit("b")
     received = receive_until(old, b"\nid: 2\n\n")
     old.close()
-    told = [f'event: submitted\ndata: {{"id":"{name}","revision":{n}}}\nid: {n}\n\n' for n, name in enumerate("ab", 1)]
+    told = [
+        f'event: submitted\ndata: {{"id":"{name}","revision":{n}}}\nid: {n}\n\n'
+        for n, name in enumerate("ab", 1)
+    ]
     assert received.endswith("".join(told).encode())
 
 
@@ -254,7 +284,9 @@ def test_a_stream_of_which_nothing_is_to_be_told_is_kept_alive(
     idle.close()
 
 
-def test_who_resumes_from_a_replica_that_is_ahead_waits_for_this_one(server: StatusServer, view: ModelView) -> None:
+def test_who_resumes_from_a_replica_that_is_ahead_waits_for_this_one(
+    server: StatusServer, view: ModelView
+) -> None:
     with reading(server, "/v1/events?after=2") as reader, reading(server) as other:
         for name in ("a", "b", "c"):
             view.submit(name)
@@ -287,7 +319,8 @@ def test_stop_ends_streams(view: ModelView) -> None:
         wait_until(lambda: reader.ended, "the end of the stream")
 
 
-# -- the ring by itself ----------------------------------------------------------------------------------------------
+# -- the ring by itself
+# ----------------------------------------------------------------------------------------------
 
 
 def change(mod: int, task_id: str = "a") -> Change:

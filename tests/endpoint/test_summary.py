@@ -26,7 +26,13 @@ def ledger(view: ModelView, pool: str, **held: int) -> None:
 
 
 def register(view: ModelView, name: str, **fields: Any) -> None:
-    record = {"id": name, "version": "1", "applied_revision": view.world.revision, "behind_seconds": 0.2, "phase": "following"}
+    record = {
+        "id": name,
+        "version": "1",
+        "applied_revision": view.world.revision,
+        "behind_seconds": 0.2,
+        "phase": "following",
+    }
     view.write(("replicas", (name,), json.dumps(record | fields).encode()))
 
 
@@ -61,15 +67,33 @@ def test_it_counts_what_there_is(http: httpx.Client, view: ModelView) -> None:
     register(view, "replica-c", applied_revision=view.world.revision - 4)
     found = summary(http)
     assert (found["verdict"], found["notices"], found["total"]) == ("ok", [], 2)
-    assert {state: number for state, number in found["tasks"].items() if number} == {"Created": 1, "Running": 1}
-    assert found["leader"] == {"replica": "replica-b", "status_url": "http://b:1", "since": 900.0, "term": 2, "epoch": 3}
+    assert {state: number for state, number in found["tasks"].items() if number} == {
+        "Created": 1,
+        "Running": 1,
+    }
+    assert found["leader"] == {
+        "replica": "replica-b",
+        "status_url": "http://b:1",
+        "since": 900.0,
+        "term": 2,
+        "epoch": 3,
+    }
     assert [(r["id"], r["leads"], r["lag_revisions"]) for r in found["replicas"]] == [
-        ("replica-a", False, 0), ("replica-b", True, 0), ("replica-c", False, 4),
-    ]  # fmt: skip
+        ("replica-a", False, 0),
+        ("replica-b", True, 0),
+        ("replica-c", False, 4),
+    ]
     (pool,) = found["pools"]
     assert (pool["name"], pool["waiting"], pool["tasks"]) == ("default", 1, {"Created": 1, "Running": 1})
     (cpu,) = pool["resources"]
-    assert cpu == {"name": "cpu", "capacity": "1", "held": "1", "free": "0", "capacity_amount": 1000, "held_amount": 1000}
+    assert cpu == {
+        "name": "cpu",
+        "capacity": "1",
+        "held": "1",
+        "free": "0",
+        "capacity_amount": 1000,
+        "held_amount": 1000,
+    }
     assert found["audit"] is None
     http.get("/v1/audit")
     assert summary(http)["audit"]["verdict"] == "ok"
@@ -122,7 +146,13 @@ def silence_replica(view: ModelView) -> None:
 
 
 def age_engine(view: ModelView) -> None:
-    register(view, "replica-b", phase="leading", engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds - 1)
+    register(
+        view,
+        "replica-b",
+        phase="leading",
+        engine_answers=True,
+        engine_age_seconds=RULE.engine.dead_seconds - 1,
+    )
     view.ages = {"replica-b": 1.0}
 
 
@@ -138,7 +168,9 @@ def lose_store(view: ModelView) -> None:
 
 def stop_leader(view: ModelView) -> None:
     """Its process stands still, or is gone: with it goes what it says of the engine."""
-    register(view, "replica-b", phase="leading", engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds)
+    register(
+        view, "replica-b", phase="leading", engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds
+    )
     view.ages = {"replica-b": view.staleness + RULE.replica.dead_seconds}
 
 
@@ -165,39 +197,74 @@ def hang(view: ModelView) -> None:
 
 
 TROUBLES = (
-    break_store, lose_leader, silence_engine, never_hear_of_engine, lose_attempt, drift, damage, shrink, outgrow, undefine,
-    fall_behind, mix, silence_replica, age_engine, age_model, lose_store, leave_alone, hang, stop_leader, stick,
-)  # fmt: skip
+    break_store,
+    lose_leader,
+    silence_engine,
+    never_hear_of_engine,
+    lose_attempt,
+    drift,
+    damage,
+    shrink,
+    outgrow,
+    undefine,
+    fall_behind,
+    mix,
+    silence_replica,
+    age_engine,
+    age_model,
+    lose_store,
+    leave_alone,
+    hang,
+    stop_leader,
+    stick,
+)
 
 
 @pytest.mark.parametrize(
     ("trouble", "expected"),
     [
-        (break_store, {"store-unreachable": "critical"}), (lose_leader, {"no-leader": "critical"}),
-        (silence_engine, {"engine-silent": "critical"}), (never_hear_of_engine, {"engine-silent": "critical"}),
-        (lose_attempt, {"attempts-lost": "warning"}), (drift, {"ledger-drift": "critical", "overcommitted": "info"}),
-        (damage, {"quarantined": "warning"}), (shrink, {"overcommitted": "info"}), (outgrow, {"never-fits": "warning"}),
-        (undefine, {"undefined-pool": "warning"}), (fall_behind, {"replica-behind": "warning"}), (mix, {"mixed-versions": "info"}),
-        (silence_replica, {"replica-silent": "warning"}), (age_engine, {"engine-silent": "critical"}),
-        (age_model, {"store-unreachable": "warning"}), (lose_store, {"store-unreachable": "critical"}),
-        (leave_alone, {"single-replica": "info"}), (hang, {"loop-stuck": "critical"}), (stop_leader, {"leader-silent": "critical"}),
+        (break_store, {"store-unreachable": "critical"}),
+        (lose_leader, {"no-leader": "critical"}),
+        (silence_engine, {"engine-silent": "critical"}),
+        (never_hear_of_engine, {"engine-silent": "critical"}),
+        (lose_attempt, {"attempts-lost": "warning"}),
+        (drift, {"ledger-drift": "critical", "overcommitted": "info"}),
+        (damage, {"quarantined": "warning"}),
+        (shrink, {"overcommitted": "info"}),
+        (outgrow, {"never-fits": "warning"}),
+        (undefine, {"undefined-pool": "warning"}),
+        (fall_behind, {"replica-behind": "warning"}),
+        (mix, {"mixed-versions": "info"}),
+        (silence_replica, {"replica-silent": "warning"}),
+        (age_engine, {"engine-silent": "critical"}),
+        (age_model, {"store-unreachable": "warning"}),
+        (lose_store, {"store-unreachable": "critical"}),
+        (leave_alone, {"single-replica": "info"}),
+        (hang, {"loop-stuck": "critical"}),
+        (stop_leader, {"leader-silent": "critical"}),
     ],
-)  # fmt: skip
-def test_each_trouble_is_named_with_what_to_do(http: httpx.Client, view: ModelView, trouble: Any, expected: dict[str, str]) -> None:
+)
+def test_each_trouble_is_named_with_what_to_do(
+    http: httpx.Client, view: ModelView, trouble: Any, expected: dict[str, str]
+) -> None:
     healthy(view)
     assert codes(http) == {}
     trouble(view)
     found = summary(http)
     assert codes(http) == expected
     severities = set(expected.values())
-    assert found["verdict"] == ("critical" if "critical" in severities else "warning" if "warning" in severities else "ok")
+    assert found["verdict"] == (
+        "critical" if "critical" in severities else "warning" if "warning" in severities else "ok"
+    )
     assert all(notice["title"] and notice["detail"] for notice in found["notices"])
     assert all(notice["action"] for notice in found["notices"] if notice["severity"] != "info")
 
 
 @pytest.mark.parametrize("one", TROUBLES)
 def test_a_cause_hides_what_it_explains(one: Any) -> None:
-    """Any two troubles at once: nothing is said of now that is not known, and nobody is blamed for another's silence."""
+    """Any two troubles at once: nothing is said of now that is not known, and nobody is blamed for
+    another's silence.
+    """
     for other in TROUBLES:
         view, waits = ModelView(), Waits()
         healthy(view)
@@ -220,8 +287,12 @@ def check_notices(found: Summary) -> None:
     if blind:
         assert shown[: len(blind)] == blind
         assert not set(shown) & {*office, *of_others, "queue-stuck"}
-    ages = {notice.age_seconds for notice in found.notices if notice.code not in (*blind, *office, *of_others)}
-    assert ages <= ({found.staleness_seconds} if blind else {None}), "what is told of the past carries its age"
+    ages = {
+        notice.age_seconds for notice in found.notices if notice.code not in (*blind, *office, *of_others)
+    }
+    assert ages <= ({found.staleness_seconds} if blind else {None}), (
+        "what is told of the past carries its age"
+    )
     assert len(set(shown) & office) <= 1
     assert not ("queue-stuck" in shown and set(shown) & office), "nothing can be admitted"
     ranks = [list(Severity).index(notice.severity) for notice in found.notices]
@@ -248,7 +319,9 @@ def test_a_new_leader_is_given_time_to_hear_of_its_engine(http: httpx.Client, vi
 
 
 def test_a_queue_is_stuck_when_the_same_task_stays_next(http: httpx.Client, view: ModelView) -> None:
-    """A task that fits and has its turn is admitted within milliseconds; one that has just become the next is no trouble."""
+    """A task that fits and has its turn is admitted within milliseconds; one that has just become the next
+    is no trouble.
+    """
     healthy(view)
     view.define_pool("default", cpu=2000)
     assert codes(http) == {}
@@ -270,10 +343,23 @@ def test_a_paused_pool_is_not_stuck(http: httpx.Client, view: ModelView) -> None
 def test_an_audit_that_finds_something_stands_on_top(http: httpx.Client, view: ModelView) -> None:
     healthy(view)
     finding = {"invariant": "I4", "severity": "wrong"}
-    view.report = {"verdict": "wrong", "findings": [finding, {**finding, "severity": "notice"}], "at": 999.0, "revision": 5}
+    view.report = {
+        "verdict": "wrong",
+        "findings": [finding, {**finding, "severity": "notice"}],
+        "at": 999.0,
+        "revision": 5,
+    }
     http.get("/v1/audit")
     assert codes(http) == {"audit-findings": "critical"}
-    found = {"at": 999.0, "revision": 5, "verdict": "wrong", "wrong": 1, "notices": 1, "age_seconds": 0.0, "freshness": "fresh"}
+    found = {
+        "at": 999.0,
+        "revision": 5,
+        "verdict": "wrong",
+        "wrong": 1,
+        "notices": 1,
+        "age_seconds": 0.0,
+        "freshness": "fresh",
+    }
     found["replica"] = "replica-a"
     assert summary(http)["audit"] == found
 
@@ -292,12 +378,22 @@ def test_whatever_is_shown_carries_its_age(http: httpx.Client, view: ModelView) 
     view.ages = {"replica-a": 0.4, "replica-b": 7.0, "replica-c": RULE.replica.dead_seconds}
     found = summary(http)
     assert (found["freshness"], found["audit"]["freshness"]) == ("stale", "stale")
-    assert [(r["age_seconds"], r["freshness"]) for r in found["replicas"]] == [(0.4, "fresh"), (7.0, "stale"), (10.0, "dead")]
+    assert [(r["age_seconds"], r["freshness"]) for r in found["replicas"]] == [
+        (0.4, "fresh"),
+        (7.0, "stale"),
+        (10.0, "dead"),
+    ]
     assert [(r["engine_age_seconds"], r["engine_freshness"]) for r in found["replicas"]] == [
-        (None, None), (10.0, "fresh"), (None, None),
-    ]  # fmt: skip
+        (None, None),
+        (10.0, "fresh"),
+        (None, None),
+    ]
     listed = http.get("/v1/replicas").json()["items"]
-    assert [(r["age_seconds"], r["freshness"]) for r in listed] == [(0.4, "fresh"), (7.0, "stale"), (10.0, "dead")]
+    assert [(r["age_seconds"], r["freshness"]) for r in listed] == [
+        (0.4, "fresh"),
+        (7.0, "stale"),
+        (10.0, "dead"),
+    ]
 
     view.time += RULE.audit.dead_seconds
     view.staleness = RULE.store.dead_seconds
@@ -337,12 +433,20 @@ def test_a_killed_leader_is_not_shown_as_a_follower(http: httpx.Client, view: Mo
     register(view, "replica-a", phase="leading", engine_answers=True, engine_age_seconds=1.0)
     view.ages = {"replica-a": RULE.replica.stale_seconds + 1}
     killed, leader, follower = summary(http)["replicas"]
-    assert [(r["leads"], r["led"]) for r in (killed, leader, follower)] == [(False, True), (True, False), (False, False)]
+    assert [(r["leads"], r["led"]) for r in (killed, leader, follower)] == [
+        (False, True),
+        (True, False),
+        (False, False),
+    ]
     assert (killed["age_seconds"], killed["freshness"]) == (7.0, "stale")
 
 
-def test_of_two_replicas_of_one_name_the_one_that_leads_is_marked(http: httpx.Client, view: ModelView) -> None:
-    """D11: the second registers under another name, and it is the process that tells who leads, not the name."""
+def test_of_two_replicas_of_one_name_the_one_that_leads_is_marked(
+    http: httpx.Client, view: ModelView
+) -> None:
+    """D11: the second registers under another name, and it is the process that tells who leads, not the
+    name.
+    """
     view.leader = "replica-a"
     view.write(("leader", (), b'{"id":"replica-a","instance":"22222222"}'))
     register(view, "replica-a", instance="11111111")
@@ -355,9 +459,14 @@ def test_of_two_replicas_of_one_name_the_one_that_leads_is_marked(http: httpx.Cl
 def test_registrations_that_say_nonsense_do_no_harm(http: httpx.Client, view: ModelView) -> None:
     healthy(view)
     nonsense = (
-        b'{"id":7,"version":[],"applied_revision":"x","behind_seconds":{},"engine_answers":3,"started_at":null,"audit":{"at":0}}'
+        b'{"id":7,"version":[],"applied_revision":"x","behind_seconds":{},'
+        b'"engine_answers":3,"started_at":null,"audit":{"at":0}}'
     )
-    view.write(("replicas", ("replica-c",), nonsense), ("replicas", ("junk",), b"\xff"), ("leader", (), b'{"since":"x"}'))
+    view.write(
+        ("replicas", ("replica-c",), nonsense),
+        ("replicas", ("junk",), b"\xff"),
+        ("leader", (), b'{"since":"x"}'),
+    )
     found = summary(http)
     assert [replica["id"] for replica in found["replicas"]] == ["junk", "replica-a", "replica-b", "replica-c"]
     assert found["leader"]["since"] is None

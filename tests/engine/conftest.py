@@ -22,7 +22,9 @@ from tests.support.fake_cluster import fake_cluster, fake_clusters  # noqa: F401
 
 @pytest.fixture
 def replica(tmp_path: Path) -> Iterator[Callable[[], ProcessEngine]]:
-    """Makes engines on one state folder, as the replicas of one cluster have them; ends all attempts after the test."""
+    """Makes engines on one state folder, as the replicas of one cluster have them; ends all attempts after
+    the test.
+    """
     engines: list[ProcessEngine] = []
 
     def make() -> ProcessEngine:

@@ -1,4 +1,6 @@
-"""What the tests of the Kubernetes engine share: engines on a fake cluster, and launches whose pods follow a script."""
+"""What the tests of the Kubernetes engine share: engines on a fake cluster, and launches whose pods follow
+a script.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,17 @@ def engine_on(
     token_option = {"token": token} if token else {}
     path = cluster.kubeconfig(folder / "kubeconfig", **token_option)
     access = Access(kubeconfig=path, qps=10_000.0, burst=10_000, timeout_seconds=timeout)
-    return KubernetesEngine(name, SystemClock(), KubernetesOptions(access=access, namespaces=namespaces, **options))
+    return KubernetesEngine(
+        name, SystemClock(), KubernetesOptions(access=access, namespaces=namespaces, **options)
+    )
 
 
 def launch(
-    *command: str, engine_options: dict[str, Any] | None = None, repeated: bool = False, resources: Vector = ZERO, **spec: Any
+    *command: str,
+    engine_options: dict[str, Any] | None = None,
+    repeated: bool = False,
+    resources: Vector = ZERO,
+    **spec: Any,
 ) -> Launch:
     """A launch of an image, by default as the first attempt of a task of its own."""
     given = process_cases.launch(*command, **{"image": IMAGE, **spec})
@@ -49,8 +57,12 @@ def launch(
     return replace(given, spec=replace(given.spec, resources=resources), pool=pool, repeated=repeated)
 
 
-def scripted(engine_options: dict[str, Any] | None = None, *, pod: dict[str, Any] | None = None, **script: Any) -> Launch:
-    """A launch whose pod does what the script says (fields of the fake cluster's Script); `pod` goes into its spec."""
+def scripted(
+    engine_options: dict[str, Any] | None = None, *, pod: dict[str, Any] | None = None, **script: Any
+) -> Launch:
+    """A launch whose pod does what the script says (fields of the fake cluster's Script); `pod` goes into
+    its spec.
+    """
     template = {"metadata": {"annotations": script_annotation(**script)}, "spec": pod or {}}
     return launch("run", pod_template=template, engine_options=engine_options)
 

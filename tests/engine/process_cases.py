@@ -22,7 +22,9 @@ _numbers = itertools.count(1)
 
 
 def wait_for(probe: Callable[[], T], what: str, seconds: float = 20.0) -> T:
-    """The first true answer of `probe`; fails the test when there is none in time (generous: slow machines are no failure)."""
+    """The first true answer of `probe`; fails the test when there is none in time (generous: slow machines
+    are no failure).
+    """
     give_up_at = time.monotonic() + seconds
     while not (answer := probe()):
         assert time.monotonic() < give_up_at, f"waited {seconds:g} s in vain for: {what}"
@@ -30,13 +32,22 @@ def wait_for(probe: Callable[[], T], what: str, seconds: float = 20.0) -> T:
     return answer
 
 
-def launch(*command: str, task_id: str = "", cluster: str = "test", memory: str = "", **spec: object) -> Launch:
+def launch(
+    *command: str, task_id: str = "", cluster: str = "test", memory: str = "", **spec: object
+) -> Launch:
     """A launch of `command`, by default as the first attempt of a task of its own."""
     attempt = AttemptId(task_id or f"task-{next(_numbers)}", 1)
     resources = Vector.parse({"memory": memory} if memory else {})
     values = Spec(id=attempt.task_id, command=command, resources=resources, **spec)
     environment = fencing_environment(attempt, 7, values.env)
-    return Launch(attempt=attempt, cluster=cluster, term=7, spec=values, pool=Pool(name="default"), environment=environment)
+    return Launch(
+        attempt=attempt,
+        cluster=cluster,
+        term=7,
+        spec=values,
+        pool=Pool(name="default"),
+        environment=environment,
+    )
 
 
 def observation(engine: Engine, attempt: AttemptId) -> Observation | None:
@@ -66,7 +77,8 @@ def kill_supervisor(state_dir: Path, attempt: AttemptId) -> None:
     """SIGKILL, and wait until the kernel has dropped its lock."""
     os.kill(int(record_of(state_dir, attempt)["supervisor"]), signal.SIGKILL)
     wait_for(
-        lambda: files.held(folder_of(state_dir, attempt))[0] is not files.Held.SUPERVISED, "the dead supervisor's lock to come free"
+        lambda: files.held(folder_of(state_dir, attempt))[0] is not files.Held.SUPERVISED,
+        "the dead supervisor's lock to come free",
     )
 
 

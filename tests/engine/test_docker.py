@@ -29,7 +29,9 @@ pytestmark = pytest.mark.xdist_group("docker")
 
 @pytest.fixture
 def replica(docker: PrivateDocker) -> Iterator[Callable[..., DockerEngine]]:
-    """Makes engines on one daemon, as the replicas of one cluster have them; removes all containers after the test."""
+    """Makes engines on one daemon, as the replicas of one cluster have them; removes all containers after
+    the test.
+    """
     engines: list[DockerEngine] = []
 
     def make(url: str = docker.url) -> DockerEngine:
@@ -48,7 +50,9 @@ def engine(replica: Callable[..., DockerEngine]) -> DockerEngine:
 
 
 @pytest.fixture
-def proxied(docker: PrivateDocker, replica: Callable[..., DockerEngine]) -> Iterator[tuple[DockerEngine, Proxy]]:
+def proxied(
+    docker: PrivateDocker, replica: Callable[..., DockerEngine]
+) -> Iterator[tuple[DockerEngine, Proxy]]:
     """An engine whose way to the daemon can be made bad."""
     with Proxy(docker.port) as proxy:
         engine = replica(f"tcp://127.0.0.1:{proxy.port}")
@@ -57,7 +61,9 @@ def proxied(docker: PrivateDocker, replica: Callable[..., DockerEngine]) -> Iter
 
 
 def at_step(number: int, act: Callable[[], object]) -> Callable[[], None]:
-    """A `confirm` that does something at its n-th call: the first is before the creation, the second before the start."""
+    """A `confirm` that does something at its n-th call: the first is before the creation, the second
+    before the start.
+    """
     calls = itertools.count(1)
 
     def confirm() -> None:
@@ -99,14 +105,17 @@ def http_json(answers: dict[str, Any]) -> Iterator[int]:
         yield port
 
 
-# -- fault 34: the daemon is restarted, a container is removed by hand --------------------------------------------------
+# -- fault 34: the daemon is restarted, a container is removed by hand
+# --------------------------------------------------
 
 
 @pytest.mark.parametrize("end", [PrivateDocker.terminate, PrivateDocker.kill], ids=["terminated", "killed"])
 def test_what_a_daemon_ends_with_itself_is_no_success(
     docker: PrivateDocker, engine: DockerEngine, end: Callable[[PrivateDocker], None]
 ) -> None:
-    """Not even for a command that would answer the daemon's SIGTERM with exit code 0; what had ended keeps its result."""
+    """Not even for a command that would answer the daemon's SIGTERM with exit code 0; what had ended keeps
+    its result.
+    """
     done, running = docker_launch("true"), until_stopped(exit_code=0)
     engine.start(done)
     engine.start(running)
@@ -121,8 +130,13 @@ def test_what_a_daemon_ends_with_itself_is_no_success(
     assert observation(engine, done.attempt) == before
 
 
-def test_what_ended_while_there_was_no_daemon_keeps_its_result(docker: PrivateDocker, engine: DockerEngine) -> None:
-    given = [docker_launch("sh", "-c", f"while [ ! -e /proc/1/root/go ]; do sleep 0.02; done; exit {code}") for code in (0, 3)]
+def test_what_ended_while_there_was_no_daemon_keeps_its_result(
+    docker: PrivateDocker, engine: DockerEngine
+) -> None:
+    given = [
+        docker_launch("sh", "-c", f"while [ ! -e /proc/1/root/go ]; do sleep 0.02; done; exit {code}")
+        for code in (0, 3)
+    ]
     for each in given:
         engine.start(each)
     pids = [each["State"]["Pid"] for each in docker.containers()]
@@ -172,14 +186,19 @@ def test_another_daemon_is_another_engine(proxied: tuple[DockerEngine, Proxy], d
     engine.start(until_stopped())
     before = engine.identity()
     with docker.api() as api:
-        answers = {"/version": api.version(), "/info": {**api.info(), "ID": "another"}, "/containers/json": []}
+        answers = {
+            "/version": api.version(),
+            "/info": {**api.info(), "ID": "another"},
+            "/containers/json": [],
+        }
     with http_json(answers) as port:
         proxy.target = port
         proxy.disconnect()
         assert engine.identity().id == "another" != before.id
 
 
-# -- faults 26 to 29 ---------------------------------------------------------------------------------------------------
+# -- faults 26 to 29
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [1, 2], ids=["creation", "start"])
@@ -197,7 +216,9 @@ def test_an_answer_that_is_lost_makes_no_second_container(
     assert starts(docker, given) == 1
 
 
-def test_a_creation_that_lands_after_the_stop_never_runs(docker: PrivateDocker, replica: Callable[..., DockerEngine]) -> None:
+def test_a_creation_that_lands_after_the_stop_never_runs(
+    docker: PrivateDocker, replica: Callable[..., DockerEngine]
+) -> None:
     """The late leader finds the tombstone."""
     stale, leader = replica(), replica()
     given = docker_launch("true")
@@ -207,7 +228,9 @@ def test_a_creation_that_lands_after_the_stop_never_runs(docker: PrivateDocker, 
     assert starts(docker, given) == 0
 
 
-def test_a_start_that_lands_after_the_stop_starts_nothing(docker: PrivateDocker, replica: Callable[..., DockerEngine]) -> None:
+def test_a_start_that_lands_after_the_stop_starts_nothing(
+    docker: PrivateDocker, replica: Callable[..., DockerEngine]
+) -> None:
     """What the late leader had created is gone by then, and the tombstone stands in its place."""
     stale, leader = replica(), replica()
     given = docker_launch("true")
@@ -232,7 +255,9 @@ def test_a_start_that_lands_after_another_leaders_runs_nothing_again(
     assert starts(docker, given) == 1
 
 
-def test_what_was_created_and_not_started_waits_for_the_next_leader(replica: Callable[..., DockerEngine]) -> None:
+def test_what_was_created_and_not_started_waits_for_the_next_leader(
+    replica: Callable[..., DockerEngine],
+) -> None:
     class Lost(Exception):
         pass
 
@@ -250,11 +275,15 @@ def test_what_was_created_and_not_started_waits_for_the_next_leader(replica: Cal
     assert wait_stopped(leader, given.attempt).phase is Phase.SUCCEEDED
 
 
-def test_a_container_of_our_name_that_is_not_ours_is_not_touched(docker: PrivateDocker, engine: DockerEngine) -> None:
+def test_a_container_of_our_name_that_is_not_ours_is_not_touched(
+    docker: PrivateDocker, engine: DockerEngine
+) -> None:
     given = docker_launch("true")
     with docker.api() as api:
         host = api.create_host_config(network_mode="none")
-        theirs = api.create_container(IMAGE, ["sleep", "1000"], name=name_of("test", given.attempt), host_config=host)["Id"]
+        theirs = api.create_container(
+            IMAGE, ["sleep", "1000"], name=name_of("test", given.attempt), host_config=host
+        )["Id"]
         api.start(theirs)
     with pytest.raises(AttemptRefused) as refused:
         engine.start(given)
@@ -266,7 +295,9 @@ def test_a_container_of_our_name_that_is_not_ours_is_not_touched(docker: Private
     assert [(each["Id"], each["State"]["Running"]) for each in docker.containers()] == [(theirs, True)]
 
 
-def test_containers_of_an_image_made_from_an_attempt_are_not_ours(docker: PrivateDocker, engine: DockerEngine) -> None:
+def test_containers_of_an_image_made_from_an_attempt_are_not_ours(
+    docker: PrivateDocker, engine: DockerEngine
+) -> None:
     """`docker commit` hands the labels on."""
     given = docker_launch("true")
     uid = engine.start(given).uid
@@ -278,7 +309,8 @@ def test_containers_of_an_image_made_from_an_attempt_are_not_ours(docker: Privat
     assert engine.list() == [ended]
 
 
-# -- stopping ----------------------------------------------------------------------------------------------------------
+# -- stopping
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_end_with_code_0_after_a_stop_is_no_success(engine: DockerEngine) -> None:
@@ -333,7 +365,8 @@ def test_nothing_is_left_of_a_forgotten_attempt(docker: PrivateDocker, engine: D
     assert docker.containers() == []
 
 
-# -- what is asked of Docker -------------------------------------------------------------------------------------------
+# -- what is asked of Docker
+# -------------------------------------------------------------------------------------------
 
 
 def test_more_memory_than_asked_for_ends_the_attempt(engine: DockerEngine) -> None:
@@ -345,7 +378,14 @@ def test_more_memory_than_asked_for_ends_the_attempt(engine: DockerEngine) -> No
 
 
 def test_a_launch_becomes_a_container(docker: PrivateDocker, engine: DockerEngine) -> None:
-    given = docker_launch("sh", "-c", "id -u; exit 0", options={"user": "1234", "pull": "never"}, memory="32Mi", working_dir="/tmp")
+    given = docker_launch(
+        "sh",
+        "-c",
+        "id -u; exit 0",
+        options={"user": "1234", "pull": "never"},
+        memory="32Mi",
+        working_dir="/tmp",
+    )
     engine.start(given)
     assert b"".join(engine.logs(given.attempt, follow=True)) == b"1234\n"
     [made] = docker.containers()
@@ -367,7 +407,9 @@ def test_a_launch_becomes_a_container(docker: PrivateDocker, engine: DockerEngin
     ],
     ids=["option", "value", "image", "memory", "pod"],
 )
-def test_what_docker_cannot_do_is_refused_by_name(docker: PrivateDocker, engine: DockerEngine, given: Launch, words: str) -> None:
+def test_what_docker_cannot_do_is_refused_by_name(
+    docker: PrivateDocker, engine: DockerEngine, given: Launch, words: str
+) -> None:
     with pytest.raises(AttemptRefused, match=words) as refused:
         engine.start(given)
     assert refused.value.reason == "InvalidContainer"
@@ -400,7 +442,8 @@ def started(engine: DockerEngine, launch: Launch) -> bool:
     return True
 
 
-# -- streams -----------------------------------------------------------------------------------------------------------
+# -- streams
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_logs_are_followed_until_the_end_or_until_told(docker: PrivateDocker, engine: DockerEngine) -> None:

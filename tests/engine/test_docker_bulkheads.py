@@ -1,4 +1,6 @@
-"""Whatever the Docker daemon answers, or does not: an error of the engine's own, and one bad container hides no other (44, 46)."""
+"""Whatever the Docker daemon answers, or does not: an error of the engine's own, and one bad container
+hides no other (44, 46).
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def daemon(bad: dict[str, Any]) -> Callable[[str], tuple[int, bytes]]:
 
 @few
 @given(state=anything, created=anything)
-def test_one_bad_container_does_not_hide_the_others(server: Server, engine: DockerEngine, state: Any, created: Any) -> None:
+def test_one_bad_container_does_not_hide_the_others(
+    server: Server, engine: DockerEngine, state: Any, created: Any
+) -> None:
     server.answer = daemon(container("bad", State=state, Created=created))
     seen = {str(each.attempt): each for each in engine.list()}
     assert [seen["good-1"].phase, seen["other-1"].phase] == [Phase.RUNNING, Phase.RUNNING]
@@ -76,12 +80,16 @@ def test_one_bad_container_does_not_hide_the_others(server: Server, engine: Dock
 @few
 @given(
     code=st.sampled_from([200, 201, 204, 304, 400, 404, 409, 500]),
-    body=st.binary(max_size=40) | anything.map(lambda value: json.dumps(value).encode()) | st.just(b"[" * 100_000),
+    body=st.binary(max_size=40)
+    | anything.map(lambda value: json.dumps(value).encode())
+    | st.just(b"[" * 100_000),
 )
 def test_any_answer_to_any_call_is_one_of_the_engines_own_errors(
     server: Server, engine: DockerEngine, code: int, body: bytes
 ) -> None:
-    server.answer = lambda path: (200, json.dumps(INFO).encode()) if path.endswith(("/version", "/info")) else (code, body)
+    server.answer = lambda path: (
+        (200, json.dumps(INFO).encode()) if path.endswith(("/version", "/info")) else (code, body)
+    )
     attempt = AttemptId("job", 1)
     calls: list[Callable[[], object]] = [
         engine.list,
@@ -107,7 +115,9 @@ def test_a_daemon_that_says_anything_of_itself_is_an_outage(server: Server, body
     engine.close()
 
 
-def test_a_socket_that_takes_the_connection_and_never_answers_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_takes_the_connection_and_never_answers_is_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(docker_daemon, "REQUEST_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         engine = DockerEngine(f"tcp://127.0.0.1:{listener.getsockname()[1]}", "test", SystemClock())

@@ -1,4 +1,6 @@
-"""What several threads decode into is prepared before there are threads: msgspec crashes when two of them are the first."""
+"""What several threads decode into is prepared before there are threads: msgspec crashes when two of them
+are the first.
+"""
 
 from __future__ import annotations
 

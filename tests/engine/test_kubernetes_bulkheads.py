@@ -1,4 +1,6 @@
-"""Whatever the API server answers: one bad object is that attempt's trouble alone, and no thread ends for it (fault 44)."""
+"""Whatever the API server answers: one bad object is that attempt's trouble alone, and no thread ends for
+it (fault 44).
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,17 @@ from tests.support.waiting import wait_until
 Document = dict[str, Any]
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=6,
 )
-PODS = [event["object"] for name in NAMES for event in load(name).events if event["object"].get("kind") == "Pod"]
+PODS = [
+    event["object"] for name in NAMES for event in load(name).events if event["object"].get("kind") == "Pod"
+]
 many = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 few = settings(many, max_examples=40)
 
@@ -44,7 +52,9 @@ def paths(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
     """To each value inside."""
     if so_far:
         yield so_far
-    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, each in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
         yield from paths(each, (*so_far, key))
 
 
@@ -65,7 +75,13 @@ def ours(name: str, **changed: Any) -> Document:
     """A running pod of the cluster `test`."""
     task, _, number = name.rpartition("-")
     labels = {LABEL_CLUSTER: "test", LABEL_TASK: task, LABEL_ATTEMPT: number}
-    metadata = {"name": name, "namespace": "default", "uid": f"uid-{name}", "resourceVersion": "7", "labels": labels}
+    metadata = {
+        "name": name,
+        "namespace": "default",
+        "uid": f"uid-{name}",
+        "resourceVersion": "7",
+        "labels": labels,
+    }
     status = {"phase": "Running", "containerStatuses": [{"name": "task", "state": {"running": {}}}]}
     spec = {"nodeName": "n1", "containers": [{"name": "task"}]}
     return {"metadata": metadata, "spec": spec, "status": status} | changed
@@ -108,11 +124,16 @@ def test_a_pod_of_any_content_is_an_observation_or_an_outage(pod: Document) -> N
 
 @few
 @given(status=anything, spec=anything, more=anything)
-def test_one_bad_pod_does_not_hide_the_others(server: Server, engine: KubernetesEngine, status: Any, spec: Any, more: Any) -> None:
+def test_one_bad_pod_does_not_hide_the_others(
+    server: Server, engine: KubernetesEngine, status: Any, spec: Any, more: Any
+) -> None:
     """In lists; it is itself listed, so that it is not taken for gone."""
     bad = ours("bad-1", status=status, spec=spec, more=more)
     items = [ours("good-1"), bad, ours("good-2")]
-    server.answer = lambda _: (200, json.dumps({"metadata": {"resourceVersion": "7"}, "items": items}).encode())
+    server.answer = lambda _: (
+        200,
+        json.dumps({"metadata": {"resourceVersion": "7"}, "items": items}).encode(),
+    )
     seen = {str(each.attempt): each for each in engine.list()}
     assert [seen["good-1"].phase, seen["good-2"].phase] == [Phase.RUNNING, Phase.RUNNING]
     assert not seen["bad-1"].stopped
@@ -138,7 +159,9 @@ def test_a_bad_event_does_not_end_the_watch(server: Server, engine: KubernetesEn
 
     server.answer = answer
     with watching(engine) as reported:
-        wait_until(lambda: any(str(seen.attempt) == "good-2" for seen in reported), "the last event", timeout=60)
+        wait_until(
+            lambda: any(str(seen.attempt) == "good-2" for seen in reported), "the last event", timeout=60
+        )
     by_name = {str(seen.attempt): seen for seen in reported}
     assert by_name["good-1"].phase is Phase.RUNNING
     assert (by_name["bad-1"].reason, by_name["bad-2"].reason) == (UNREADABLE, UNREADABLE)
@@ -194,7 +217,8 @@ def test_a_task_whose_pod_cannot_be_read_is_lost_and_the_others_finish(
         stored = encode(self, key, document)
         if key[1] != "poison-1" or self.resource != "pods" or not poisoned.is_set():
             return stored
-        status = {**document["status"], "ephemeralContainerStatuses": 7}  # of which the cluster's own parts know nothing
+        # of which the cluster's own parts know nothing
+        status = {**document["status"], "ephemeralContainerStatuses": 7}
         return stored._replace(body=json.dumps({**document, "status": status}).encode())
 
     monkeypatch.setattr(storage.Collection, "_encode", poison)
@@ -222,6 +246,10 @@ def test_a_task_whose_pod_cannot_be_read_is_lost_and_the_others_finish(
         pod = pods.items["default", "poison-1"].copy()
         del pod["status"]["ephemeralContainerStatuses"]
         pods.put(pod)
-    wait_until(lambda: client.get("poison").state is State.RUNNING and not client.get("poison").lost, "it, found", timeout=30)
+    wait_until(
+        lambda: client.get("poison").state is State.RUNNING and not client.get("poison").lost,
+        "it, found",
+        timeout=30,
+    )
     client.cancel("poison")
     assert client.wait(["poison"], timeout_seconds=60)["poison"].state is State.CANCELLED

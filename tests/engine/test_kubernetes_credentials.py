@@ -1,4 +1,6 @@
-"""How the Kubernetes engine proves who it is and whom it speaks to: TLS, the pod's own account, and credentials that change."""
+"""How the Kubernetes engine proves who it is and whom it speaks to: TLS, the pod's own account, and
+credentials that change.
+"""
 
 from __future__ import annotations
 
@@ -79,14 +81,21 @@ def replace_token(cluster: FakeCluster, token: str) -> None:
     cluster.access.tokens[token] = USER
 
 
-# -- TLS ---------------------------------------------------------------------------------------------------------------
+# -- TLS
+# ----------------------------------------------------------------------------------------------------
 
 
-def test_the_servers_certificate_is_verified(cluster: FakeCluster, authority: Authority, tmp_path: Path, connect: Connect) -> None:
-    """By the authority that the kubeconfig names; one that somebody else signed is an outage, with the reason, and no answer."""
+def test_the_servers_certificate_is_verified(
+    cluster: FakeCluster, authority: Authority, tmp_path: Path, connect: Connect
+) -> None:
+    """By the authority that the kubeconfig names; one that somebody else signed is an outage, with the
+    reason, and no answer.
+    """
     trusting = kubeconfig(cluster, tmp_path, {"token": TOKEN}, **{"certificate-authority": authority.ca_file})
     assert b'"PodList"' in connect(trusting).call("GET", PODS)
-    stranger = kubeconfig(cluster, tmp_path, {"token": TOKEN}, **{"certificate-authority": authority.stranger().ca_file})
+    stranger = kubeconfig(
+        cluster, tmp_path, {"token": TOKEN}, **{"certificate-authority": authority.stranger().ca_file}
+    )
     with pytest.raises(EngineUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         connect(stranger).call("GET", PODS)
 
@@ -121,7 +130,8 @@ def test_a_new_authority_in_the_same_file_is_trusted_by_new_connections(
     assert b'"PodList"' in api.call("GET", PODS)
 
 
-# -- tokens ------------------------------------------------------------------------------------------------------------
+# -- tokens
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_a_token_file_is_read_again_when_its_token_is_no_longer_accepted(
@@ -130,7 +140,9 @@ def test_a_token_file_is_read_again_when_its_token_is_no_longer_accepted(
     """The official client never does; the call that met the refusal is the one that succeeds."""
     token_file = tmp_path / "token"
     token_file.write_text(f"{TOKEN}\n")  # as editors leave it
-    access = kubeconfig(cluster, tmp_path, {"tokenFile": str(token_file)}, **{"certificate-authority": authority.ca_file})
+    access = kubeconfig(
+        cluster, tmp_path, {"tokenFile": str(token_file)}, **{"certificate-authority": authority.ca_file}
+    )
     api = connect(access)
     api.call("GET", PODS)
     replace_token(cluster, "second")
@@ -139,14 +151,20 @@ def test_a_token_file_is_read_again_when_its_token_is_no_longer_accepted(
 
 
 def test_a_token_that_stays_refused_is_an_outage_and_the_files_are_not_read_each_time(
-    cluster: FakeCluster, authority: Authority, tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster,
+    authority: Authority,
+    tmp_path: Path,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is concluded from a 401, and a plugin that makes tokens is asked once in a while."""
     loads: list[object] = []
     load = kubernetes_credentials._load
     monkeypatch.setattr(kubernetes_credentials, "_load", lambda *args: (loads.append(args), load(*args))[1])
     monkeypatch.setattr(kubernetes_credentials, "RETRY_SECONDS", 1000.0)
-    api = connect(kubeconfig(cluster, tmp_path, {"token": TOKEN}, **{"certificate-authority": authority.ca_file}))
+    api = connect(
+        kubeconfig(cluster, tmp_path, {"token": TOKEN}, **{"certificate-authority": authority.ca_file})
+    )
     api.call("GET", PODS)
     replace_token(cluster, "another")
     for _ in range(3):
@@ -156,11 +174,14 @@ def test_a_token_that_stays_refused_is_an_outage_and_the_files_are_not_read_each
     assert api.faults["401"] == 3
 
 
-# -- in a cluster ------------------------------------------------------------------------------------------------------
+# -- in a cluster
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def account(cluster: FakeCluster, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def account(
+    cluster: FakeCluster, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The folder of a pod's service account, and the environment that a pod is given."""
     folder = tmp_path / "serviceaccount"
     folder.mkdir()
@@ -176,7 +197,9 @@ def account(cluster: FakeCluster, authority: Authority, tmp_path: Path, monkeypa
     return folder
 
 
-def test_in_a_cluster_the_pods_own_account_is_used(account: Path, cluster: FakeCluster, connect: Connect) -> None:
+def test_in_a_cluster_the_pods_own_account_is_used(
+    account: Path, cluster: FakeCluster, connect: Connect
+) -> None:
     api = connect(Access())
     assert (api.namespace, api.host) == ("default", cluster.url)
     assert b'"PodList"' in api.call("GET", PODS)
@@ -190,7 +213,9 @@ def test_an_empty_kubeconfig_variable_says_nothing(
     assert connect(Access()).host == cluster.url
 
 
-def test_in_a_cluster_a_rotated_token_is_read_again(account: Path, cluster: FakeCluster, connect: Connect) -> None:
+def test_in_a_cluster_a_rotated_token_is_read_again(
+    account: Path, cluster: FakeCluster, connect: Connect
+) -> None:
     """Also one that was revoked before the client's own minute is over."""
     api = connect(Access())
     api.call("GET", PODS)
@@ -199,7 +224,9 @@ def test_in_a_cluster_a_rotated_token_is_read_again(account: Path, cluster: Fake
     assert b'"PodList"' in api.call("GET", PODS)
 
 
-def test_a_token_file_that_is_gone_is_an_outage(account: Path, cluster: FakeCluster, connect: Connect) -> None:
+def test_a_token_file_that_is_gone_is_an_outage(
+    account: Path, cluster: FakeCluster, connect: Connect
+) -> None:
     """The volume is away for a moment: nothing is concluded, and the next call finds it again."""
     api = connect(Access())
     replace_token(cluster, "rotated")

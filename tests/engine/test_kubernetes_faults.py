@@ -1,4 +1,6 @@
-"""Faults 26 to 30 met by the Kubernetes engine: injected into a fake API server; `executions` is what really ran."""
+"""Faults 26 to 30 met by the Kubernetes engine: injected into a fake API server; `executions` is what
+really ran.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,20 @@ def start(engine: KubernetesEngine, given: Launch) -> Observation:
     """Started, and seen running."""
     engine.start(given)
     return wait_for(
-        lambda: next((s for s in engine.list() if s.attempt == given.attempt and s.phase is Phase.RUNNING), None), "it to run"
+        lambda: next(
+            (s for s in engine.list() if s.attempt == given.attempt and s.phase is Phase.RUNNING), None
+        ),
+        "it to run",
     )
 
 
 @contextmanager
-def late_creation(cluster: FakeCluster, engine: KubernetesEngine, given: Launch) -> Iterator[Future[Observation]]:
-    """The creation is under way during the block, and takes effect after it; the future is done when this returns."""
+def late_creation(
+    cluster: FakeCluster, engine: KubernetesEngine, given: Launch
+) -> Iterator[Future[Observation]]:
+    """The creation is under way during the block, and takes effect after it; the future is done when this
+    returns.
+    """
     held = cluster.faults.hold("create", times=1)
     with ThreadPoolExecutor(1, thread_name_prefix="stale-leader") as pool:
         late = pool.submit(engine.start, given)
@@ -55,7 +64,8 @@ def late_creation(cluster: FakeCluster, engine: KubernetesEngine, given: Launch)
             held.release()
 
 
-# -- 26: the API server does not answer --------------------------------------------------------------------------------
+# -- 26: the API server does not answer
+# --------------------------------------------------------------------------------
 
 
 def test_26_nothing_is_concluded_from_silence(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
@@ -85,7 +95,9 @@ def test_26_a_slow_server_is_given_up_in_time(fake_cluster: FakeCluster, engines
     assert impatient.faults["timeout"] == 1
 
 
-@pytest.mark.parametrize(("status", "retry_after", "told"), [(429, 7, 7.0), (503, 3, 3.0), (500, None, 1.0), (401, None, 5.0)])
+@pytest.mark.parametrize(
+    ("status", "retry_after", "told"), [(429, 7, 7.0), (503, 3, 3.0), (500, None, 1.0), (401, None, 5.0)]
+)
 def test_31_a_server_in_trouble_says_when_to_come_again(
     fake_cluster: FakeCluster,
     engine: KubernetesEngine,
@@ -101,10 +113,13 @@ def test_31_a_server_in_trouble_says_when_to_come_again(
     assert fake_cluster.faults.struck["status create"] == 1, "a creation is not repeated by the transport"
 
 
-# -- 27: created, and the answer lost ----------------------------------------------------------------------------------
+# -- 27: created, and the answer lost
+# ----------------------------------------------------------------------------------
 
 
-def test_27_a_creation_whose_answer_was_lost_is_adopted(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+def test_27_a_creation_whose_answer_was_lost_is_adopted(
+    fake_cluster: FakeCluster, engine: KubernetesEngine
+) -> None:
     given = running()
     fake_cluster.faults.drop_answers("create", times=1)
     with pytest.raises(EngineUnavailable):
@@ -115,8 +130,12 @@ def test_27_a_creation_whose_answer_was_lost_is_adopted(fake_cluster: FakeCluste
     assert len(fake_cluster.pods()) == 1
 
 
-def test_27_a_refusal_after_a_lost_answer_is_no_proof(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
-    """The pod that was created fills the quota that then refuses the second creation: it runs, and is adopted."""
+def test_27_a_refusal_after_a_lost_answer_is_no_proof(
+    fake_cluster: FakeCluster, engine: KubernetesEngine
+) -> None:
+    """The pod that was created fills the quota that then refuses the second creation: it runs, and is
+    adopted.
+    """
     given = running()
     fake_cluster.faults.drop_answers("create", times=1)
     with pytest.raises(EngineUnavailable):
@@ -127,15 +146,21 @@ def test_27_a_refusal_after_a_lost_answer_is_no_proof(fake_cluster: FakeCluster,
         engine.start(running())
 
 
-def test_27_a_refusal_while_the_first_creation_is_on_its_way(fake_cluster: FakeCluster, engines: Engines) -> None:
-    """Only with its name taken is it certain that nothing was started; while that is refused too, nothing is concluded."""
+def test_27_a_refusal_while_the_first_creation_is_on_its_way(
+    fake_cluster: FakeCluster, engines: Engines
+) -> None:
+    """Only with its name taken is it certain that nothing was started; while that is refused too, nothing
+    is concluded.
+    """
     first, second, given = engines(fake_cluster), engines(fake_cluster), running()
     with late_creation(fake_cluster, first, given) as late:
         webhook = fake_cluster.add_webhook("no pods today")
         with pytest.raises(EngineUnavailable, match="its name could not be taken"):
             second.start(again(given))
         fake_cluster.admission.webhooks.remove(webhook)
-        fake_cluster.add_webhook("no tasks today", denies=lambda pod: "tally.dev/tombstone" not in pod["metadata"]["labels"])
+        fake_cluster.add_webhook(
+            "no tasks today", denies=lambda pod: "tally.dev/tombstone" not in pod["metadata"]["labels"]
+        )
         with pytest.raises(AttemptRefused, match="no tasks today"):
             second.start(again(given))
         fake_cluster.admission.webhooks.clear()
@@ -143,10 +168,13 @@ def test_27_a_refusal_while_the_first_creation_is_on_its_way(fake_cluster: FakeC
     assert fake_cluster.executions == []
 
 
-# -- 28: the creation lands late ---------------------------------------------------------------------------------------
+# -- 28: the creation lands late
+# ---------------------------------------------------------------------------------------
 
 
-def test_28_a_creation_after_a_cancel_finds_its_name_taken(fake_cluster: FakeCluster, engines: Engines) -> None:
+def test_28_a_creation_after_a_cancel_finds_its_name_taken(
+    fake_cluster: FakeCluster, engines: Engines
+) -> None:
     """The stop found no pod, and left a tombstone."""
     stale, leader, given = engines(fake_cluster), engines(fake_cluster), running()
     with late_creation(fake_cluster, stale, given) as late:
@@ -158,8 +186,12 @@ def test_28_a_creation_after_a_cancel_finds_its_name_taken(fake_cluster: FakeClu
     assert fake_cluster.executions == []
 
 
-def test_28_a_creation_after_its_task_was_removed_is_an_orphan(fake_cluster: FakeCluster, engines: Engines) -> None:
-    """The tombstone is forgotten with its task; what lands then is listed, and can be stopped and forgotten."""
+def test_28_a_creation_after_its_task_was_removed_is_an_orphan(
+    fake_cluster: FakeCluster, engines: Engines
+) -> None:
+    """The tombstone is forgotten with its task; what lands then is listed, and can be stopped and
+    forgotten.
+    """
     stale, leader, given = engines(fake_cluster), engines(fake_cluster), running()
     with late_creation(fake_cluster, stale, given) as late:
         leader.stop(given.attempt, grace_seconds=1.0)
@@ -174,7 +206,9 @@ def test_28_a_creation_after_its_task_was_removed_is_an_orphan(fake_cluster: Fak
 
 
 def test_28_with_the_gate_a_late_creation_never_runs(fake_cluster: FakeCluster, engines: Engines) -> None:
-    """The stale leader's creation lands when no tombstone is left; the gate stays shut, since it leads no more."""
+    """The stale leader's creation lands when no tombstone is left; the gate stays shut, since it leads no
+    more.
+    """
     engine, given = engines(fake_cluster), scripted(GATED, run_seconds=0.0)
 
     def lost() -> None:
@@ -207,7 +241,9 @@ def test_28_the_next_leader_opens_the_gate(fake_cluster: FakeCluster, engines: E
     assert (len(fake_cluster.executions), confirmed) == (1, [True, True])
 
 
-def test_gates_are_refused_where_the_server_has_none(fake_clusters: Callable[..., FakeCluster], engines: Engines) -> None:
+def test_gates_are_refused_where_the_server_has_none(
+    fake_clusters: Callable[..., FakeCluster], engines: Engines
+) -> None:
     """v1.20 drops the field, and the pod would run at once."""
     cluster = fake_clusters(version="v1.20.2")
     with pytest.raises(AttemptRefused, match=r"needs Kubernetes 1\.27, this is 1\.20"):
@@ -215,12 +251,17 @@ def test_gates_are_refused_where_the_server_has_none(fake_clusters: Callable[...
     assert cluster.pods() == []
 
 
-# -- 29: not ours ------------------------------------------------------------------------------------------------------
+# -- 29: not ours
+# ------------------------------------------------------------------------------------------------------
 
 
-def test_29_a_foreign_pod_of_our_name_is_never_touched(fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path) -> None:
+def test_29_a_foreign_pod_of_our_name_is_never_touched(
+    fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path
+) -> None:
     given = running()
-    core_api(fake_cluster, tmp_path).create_namespaced_pod("default", task_pod(str(given.attempt), "sleep", "inf"))
+    core_api(fake_cluster, tmp_path).create_namespaced_pod(
+        "default", task_pod(str(given.attempt), "sleep", "inf")
+    )
     wait_for(lambda: fake_cluster.executions, "the foreign pod to run")
     with pytest.raises(AttemptRefused, match="left alone") as refused:
         engine.start(given)
@@ -236,7 +277,8 @@ def test_29_a_foreign_pod_of_our_name_is_never_touched(fake_cluster: FakeCluster
     assert engine.list() == []
 
 
-# -- 30: deleted, evicted, preempted, lost -----------------------------------------------------------------------------
+# -- 30: deleted, evicted, preempted, lost
+# -----------------------------------------------------------------------------
 
 
 def test_30_a_pod_deleted_by_hand_is_kept_until_its_end_is_committed(
@@ -244,38 +286,61 @@ def test_30_a_pod_deleted_by_hand_is_kept_until_its_end_is_committed(
     engine: KubernetesEngine,
     tmp_path: Path,
 ) -> None:
-    """The hold lasts until the container has stopped; then `settle` lets the object go, and before that it does nothing."""
+    """The hold lasts until the container has stopped; then `settle` lets the object go, and before that it
+    does nothing.
+    """
     given = running()
     start(engine, given)
     engine.settle(given.attempt)
     assert fake_cluster.pods()[0]["metadata"]["finalizers"] == [FINALIZER]
-    core_api(fake_cluster, tmp_path).delete_namespaced_pod(str(given.attempt), "default", grace_period_seconds=30)
+    core_api(fake_cluster, tmp_path).delete_namespaced_pod(
+        str(given.attempt), "default", grace_period_seconds=30
+    )
     seen = wait_stopped(engine, given.attempt)
     assert fake_cluster.executions[0].ended is not None
-    assert (seen.phase, seen.reason, seen.disrupted, seen.awaits_commit) == (Phase.FAILED, "Stopped", True, True)
+    assert (seen.phase, seen.reason, seen.disrupted, seen.awaits_commit) == (
+        Phase.FAILED,
+        "Stopped",
+        True,
+        True,
+    )
     engine.settle(given.attempt)
     engine.settle(given.attempt)
     wait_for(lambda: not fake_cluster.pods(), "the object to go")
 
 
 @pytest.mark.parametrize(
-    "labels", [{LABEL_CLUSTER: None}, {LABEL_TASK: "other"}, {LABEL_CLUSTER: None, LABEL_TASK: None, LABEL_ATTEMPT: None}]
+    "labels",
+    [
+        {LABEL_CLUSTER: None},
+        {LABEL_TASK: "other"},
+        {LABEL_CLUSTER: None, LABEL_TASK: None, LABEL_ATTEMPT: None},
+    ],
 )
 def test_30_a_pod_whose_labels_were_changed_by_hand_has_not_ended(
     fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path, labels: dict[str, str | None]
 ) -> None:
-    """A watch by label tells of it as if it were deleted. It runs on: it is listed, found by its name, and stopped as any other."""
+    """A watch by label tells of it as if it were deleted.
+
+    It runs on: it is listed, found by its name, and stopped as any other.
+    """
     given = running()
     uid = start(engine, given).uid
     wait_for(lambda: fake_cluster.executions, "the container")
     with watching(engine) as reported:
         wait_for(lambda: reported, "the watch")
-        core_api(fake_cluster, tmp_path).patch_namespaced_pod(str(given.attempt), "default", {"metadata": {"labels": labels}})
+        core_api(fake_cluster, tmp_path).patch_namespaced_pod(
+            str(given.attempt), "default", {"metadata": {"labels": labels}}
+        )
         last = launch("true")
         engine.start(last)
         wait_for(lambda: any(seen.attempt == last.attempt for seen in reported), "what happened later")
-        assert not [seen for seen in reported if seen.attempt == given.attempt and (seen.stopped or seen.gone)]
-    assert [(seen.uid, seen.stopped) for seen in engine.list() if seen.attempt == given.attempt] == [(uid, False)]
+        assert not [
+            seen for seen in reported if seen.attempt == given.attempt and (seen.stopped or seen.gone)
+        ]
+    assert [(seen.uid, seen.stopped) for seen in engine.list() if seen.attempt == given.attempt] == [
+        (uid, False)
+    ]
     assert engine.start(again(given)).uid == uid
     engine.stop(given.attempt, grace_seconds=1, uid=uid)
     assert wait_stopped(engine, given.attempt).ran
@@ -304,13 +369,17 @@ def test_30_what_the_platform_ends(
     version: str,
     act: str,
 ) -> None:
-    """Disrupted, and stopped only where that is proven: v1.20 says Evicted before it kills, and nothing after."""
+    """Disrupted, and stopped only where that is proven: v1.20 says Evicted before it kills, and nothing
+    after.
+    """
     cluster = fake_clusters(version=version)
     engine, given = engines(cluster), running()
     start(engine, given)
     getattr(cluster, act)(str(given.attempt))
     if (version, act) == ("v1.20.2", "evict"):
-        seen = wait_for(lambda: next((s for s in engine.list() if s.phase is Phase.FAILED), None), "the eviction")
+        seen = wait_for(
+            lambda: next((s for s in engine.list() if s.phase is Phase.FAILED), None), "the eviction"
+        )
         assert (seen.stopped, seen.reason) == (False, "Evicted")
     else:
         seen = wait_stopped(engine, given.attempt)
@@ -334,18 +403,24 @@ def test_30_a_node_lost_and_back(fake_cluster: FakeCluster, engine: KubernetesEn
 
 
 def test_30_a_node_lost_for_ever(fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path) -> None:
-    """Nothing proves a stop until an operator vouches for it, by a forced deletion here; the finalizer shows it to the leader."""
+    """Nothing proves a stop until an operator vouches for it, by a forced deletion here; the finalizer
+    shows it to the leader.
+    """
     given = running()
     start(engine, given)
     fake_cluster.lose_node()
     engine.stop(given.attempt, grace_seconds=1.0)
     wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.list()), "the node to be missed")
-    core_api(fake_cluster, tmp_path).delete_namespaced_pod(str(given.attempt), "default", grace_period_seconds=0)
+    core_api(fake_cluster, tmp_path).delete_namespaced_pod(
+        str(given.attempt), "default", grace_period_seconds=0
+    )
     seen = wait_stopped(engine, given.attempt)
     assert (seen.reason, seen.awaits_commit) == ("Stopped", True)
 
 
-def test_30_a_pod_that_vanishes_is_not_listed_any_more(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+def test_30_a_pod_that_vanishes_is_not_listed_any_more(
+    fake_cluster: FakeCluster, engine: KubernetesEngine
+) -> None:
     """Somebody took its finalizers away; a full list is how the leader learns of it."""
     given = running()
     start(engine, given)
@@ -353,8 +428,13 @@ def test_30_a_pod_that_vanishes_is_not_listed_any_more(fake_cluster: FakeCluster
     assert engine.list() == []
 
 
-def test_a_phase_that_proves_nothing_is_not_deleted(fake_clusters: Callable[..., FakeCluster], engines: Engines) -> None:
-    """v1.20 over its deadline: the API server would remove the pod at once, and with it what is known. `forget` does."""
+def test_a_phase_that_proves_nothing_is_not_deleted(
+    fake_clusters: Callable[..., FakeCluster], engines: Engines
+) -> None:
+    """v1.20 over its deadline: the API server would remove the pod at once, and with it what is known.
+
+    `forget` does.
+    """
     cluster = fake_clusters(version="v1.20.2")
     engine = engines(cluster)
     given = scripted(run_seconds=None, pod={"activeDeadlineSeconds": 60})
@@ -368,7 +448,9 @@ def test_a_phase_that_proves_nothing_is_not_deleted(fake_clusters: Callable[...,
 
 
 def test_a_takeover_adopts_all_and_creates_nothing(fake_cluster: FakeCluster, engines: Engines) -> None:
-    """Replicas share no memory: 200 pods of a dead leader are found by list, with their uids, and started no second time."""
+    """Replicas share no memory: 200 pods of a dead leader are found by list, with their uids, and started
+    no second time.
+    """
     first = engines(fake_cluster)
     launches = [running() for _ in range(200)]
     uids = {str(given.attempt): first.start(given).uid for given in launches}
@@ -381,7 +463,9 @@ def test_a_takeover_adopts_all_and_creates_nothing(fake_cluster: FakeCluster, en
     assert len(fake_cluster.pods()) == 200
 
 
-def test_finalizers_can_be_released(fake_cluster: FakeCluster, engine: KubernetesEngine, engines: Engines) -> None:
+def test_finalizers_can_be_released(
+    fake_cluster: FakeCluster, engine: KubernetesEngine, engines: Engines
+) -> None:
     """For uninstalling: all of this cluster's, and nobody else's."""
     other = engines(fake_cluster, name="other")
     ended, mine, theirs = launch("true"), running(), running()
@@ -391,6 +475,10 @@ def test_finalizers_can_be_released(fake_cluster: FakeCluster, engine: Kubernete
     wait_stopped(engine, ended.attempt)
     assert engine.release_finalizers() == 2
     assert engine.release_finalizers() == 0
-    assert {pod["metadata"]["name"]: bool(pod["metadata"].get("finalizers")) for pod in fake_cluster.pods()} == {
-        str(ended.attempt): False, str(mine.attempt): False, str(theirs.attempt): True,
-    }  # fmt: skip
+    assert {
+        pod["metadata"]["name"]: bool(pod["metadata"].get("finalizers")) for pod in fake_cluster.pods()
+    } == {
+        str(ended.attempt): False,
+        str(mine.attempt): False,
+        str(theirs.attempt): True,
+    }

@@ -1,4 +1,6 @@
-"""Which cluster an API server is of, by what may be read there; and whose a pod is, whatever was done to its labels."""
+"""Which cluster an API server is of, by what may be read there; and whose a pod is, whatever was done to
+its labels.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_the_uid_of_kube_system_names_the_cluster(cluster: FakeCluster, engines:
     assert (identity.id, identity.parts) == ("cluster-1", {"namespace default": "", "namespace blue": ""})
 
 
-def test_the_namespaces_uids_do_where_kube_system_may_not_be_read(cluster: FakeCluster, engines: cases.Engines) -> None:
+def test_the_namespaces_uids_do_where_kube_system_may_not_be_read(
+    cluster: FakeCluster, engines: cases.Engines
+) -> None:
     """Another cluster has other uids; one namespace more is no other engine, one less is."""
     cluster.add_namespace("kube-system", uid="cluster-1")
     cluster.access.deny("get", "namespaces", namespace="kube-system")
@@ -59,7 +63,9 @@ def test_the_namespaces_uids_do_where_kube_system_may_not_be_read(cluster: FakeC
 
 
 def test_where_no_uid_may_be_read_the_names_are_left(cluster: FakeCluster, engines: cases.Engines) -> None:
-    """So that an older installation without the right goes on; one that once knew a uid does not fall back to it."""
+    """So that an older installation without the right goes on; one that once knew a uid does not fall back
+    to it.
+    """
     known = engines().identity()
     cluster.access.deny("get", "namespaces")
     unknown = engines().identity()
@@ -68,7 +74,9 @@ def test_where_no_uid_may_be_read_the_names_are_left(cluster: FakeCluster, engin
     assert "cannot tell" in difference(known, unknown)
 
 
-def test_a_server_that_does_not_answer_tells_no_identity(cluster: FakeCluster, engines: cases.Engines) -> None:
+def test_a_server_that_does_not_answer_tells_no_identity(
+    cluster: FakeCluster, engines: cases.Engines
+) -> None:
     engine = engines(timeout=0.5)
     engine.identity()
     cluster.stop()
@@ -88,7 +96,9 @@ def test_a_name_that_another_installation_has_is_refused_and_says_whose_it_is(en
 
 
 @pytest.mark.parametrize("stripped", ["the installation's label", "all labels", "labels and annotations"])
-def test_a_pod_whose_marks_were_removed_by_hand_is_still_ours(cluster: FakeCluster, engines: cases.Engines, stripped: str) -> None:
+def test_a_pod_whose_marks_were_removed_by_hand_is_still_ours(
+    cluster: FakeCluster, engines: cases.Engines, stripped: str
+) -> None:
     """Else it would look gone, and run again beside itself."""
     engine = engines()
     engine.bind(OURS)

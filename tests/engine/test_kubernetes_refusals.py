@@ -81,10 +81,20 @@ def other_namespace(cluster: FakeCluster) -> Launch:
 @pytest.mark.parametrize(
     ("given", "reason", "transient", "words"),
     [
-        (no_pods, "QuotaExceeded", True, "exceeded quota: quota, requested: pods=1, used: pods=0, limited: pods=0"),
+        (
+            no_pods,
+            "QuotaExceeded",
+            True,
+            "exceeded quota: quota, requested: pods=1, used: pods=0, limited: pods=0",
+        ),
         (no_cpu, "QuotaExceeded", True, "limited: requests.cpu=1"),
         (denied, "AdmissionDenied", False, "denied the request: images must come from our registry"),
-        (invalid_by_webhook, "AdmissionDenied", False, "denied the request: images must come from our registry"),
+        (
+            invalid_by_webhook,
+            "AdmissionDenied",
+            False,
+            "denied the request: images must come from our registry",
+        ),
         (insecure, "PodSecurityViolation", False, "host namespaces"),
         (no_namespace, "NamespaceNotFound", True, 'namespaces "default" not found'),
         (ending_namespace, "NamespaceTerminating", True, "is being terminated"),
@@ -103,7 +113,9 @@ def test_32_refused(
     transient: bool,
     words: str,
 ) -> None:
-    """The server's words; what depends on the cluster and not on the task is transient, and so retried without limit."""
+    """The server's words; what depends on the cluster and not on the task is transient, and so retried
+    without limit.
+    """
     with pytest.raises(AttemptRefused) as refused:
         engine.start(given(fake_cluster))
     assert (refused.value.reason, refused.value.transient) == (reason, transient)
@@ -111,7 +123,9 @@ def test_32_refused(
     assert fake_cluster.pods() == []
 
 
-def test_32_the_defaults_pass_pod_security_restricted(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+def test_32_the_defaults_pass_pod_security_restricted(
+    fake_cluster: FakeCluster, engine: KubernetesEngine
+) -> None:
     """Attempts and tombstones."""
     fake_cluster.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
     fake_cluster.set_quota("default", {"requests.cpu": "1", "requests.memory": "1Gi"})
@@ -141,7 +155,9 @@ def test_why_an_attempt_waits(engine: KubernetesEngine, script: dict[str, Any], 
     assert not observation(engine, given.attempt).stopped  # type: ignore[union-attr]
 
 
-def test_rights_that_are_missing_are_named_with_their_rule(fake_cluster: FakeCluster, engine: KubernetesEngine) -> None:
+def test_rights_that_are_missing_are_named_with_their_rule(
+    fake_cluster: FakeCluster, engine: KubernetesEngine
+) -> None:
     assert engine.check_rights() == []
     fake_cluster.access.deny("patch", "pods")
     fake_cluster.access.deny("get", "pods/log")

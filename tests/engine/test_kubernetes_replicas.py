@@ -1,4 +1,6 @@
-"""The whole path on a fake cluster: real etcd, three replica processes, the leader killed, answers lost, watches ended."""
+"""The whole path on a fake cluster: real etcd, three replica processes, the leader killed, answers lost,
+watches ended.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +50,21 @@ def replicas(fake: FakeCluster, tmp_path: Path) -> Iterator[LocalCluster]:
 
 def task(index: int, chance: random.Random) -> dict[str, Any]:
     """Most succeed; some fail twice, some run until they are cancelled."""
-    script: dict[str, Any] = {"run_seconds": chance.uniform(0.5, 10.0), "exit_code": 3 if index % 10 == 3 else 0}
+    script: dict[str, Any] = {
+        "run_seconds": chance.uniform(0.5, 10.0),
+        "exit_code": 3 if index % 10 == 3 else 0,
+    }
     if index % 10 == 7:
         script = {"run_seconds": None, "on_term": 143}
     return {
-        "id": f"job-{index}", "image": "busybox:1", "command": ["run"], "resources": {"cpu": 1}, "grace_seconds": 5,
+        "id": f"job-{index}",
+        "image": "busybox:1",
+        "command": ["run"],
+        "resources": {"cpu": 1},
+        "grace_seconds": 5,
         "retry": {"max_attempts": 2, "backoff_seconds": 0.5},
         "pod_template": {"metadata": {"annotations": script_annotation(**script)}},
-    }  # fmt: skip
+    }
 
 
 def kill_leader(cluster: LocalCluster, client: Client) -> bool:
@@ -73,10 +82,14 @@ def kill_leader(cluster: LocalCluster, client: Client) -> bool:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("gates", [False, True], ids=["", "gated"])
 def test_every_task_ends_once(fake: FakeCluster, replicas: LocalCluster, tmp_path: Path, gates: bool) -> None:
-    """The audit is clean, no attempt ran twice, no task ran twice at once, and no pod is left without a task."""
+    """The audit is clean, no attempt ran twice, no task ran twice at once, and no pod is left without a
+    task.
+    """
     chance = random.Random(1)
     with Client(replicas.endpoint, cluster=CLUSTER) as client:
-        client.apply_pool({"name": "default", "capacity": {"cpu": 60}, "engine_options": {"scheduling_gates": gates}})
+        client.apply_pool(
+            {"name": "default", "capacity": {"cpu": 60}, "engine_options": {"scheduling_gates": gates}}
+        )
         fake.faults.drop_answers(rate=0.05)
         list(client.submit_many(task(index, chance) for index in range(TASKS)))
         waiting_for_cancel = [f"job-{index}" for index in range(TASKS) if index % 10 == 7]
@@ -101,16 +114,23 @@ def test_every_task_ends_once(fake: FakeCluster, replicas: LocalCluster, tmp_pat
         wait_for(all_ended, "all tasks to end", 200.0)
         assert killed == LEADERS_KILLED
         assert Counter(view.state for view in client.tasks()) == {
-            "Succeeded": TASKS * 8 // 10, "Failed": TASKS // 10, "Cancelled": TASKS // 10,
-        }  # fmt: skip
+            "Succeeded": TASKS * 8 // 10,
+            "Failed": TASKS // 10,
+            "Cancelled": TASKS // 10,
+        }
         fake.faults.clear()
         engine = engine_on(fake, tmp_path, CLUSTER)
-        wait_for(lambda: not any("deletionTimestamp" in pod["metadata"] for pod in fake.pods()), "deleted pods to be let go")
+        wait_for(
+            lambda: not any("deletionTimestamp" in pod["metadata"] for pod in fake.pods()),
+            "deleted pods to be let go",
+        )
         report = run_audit(client.store, engine, CLUSTER, SystemClock())
         engine.close()
     assert report.findings == ()
     assert fake.overlaps() == []
     assert max(Counter(run.pod for run in fake.executions).values()) == 1
     assert all(run.ended is not None for run in fake.executions)
-    assert {pod["metadata"]["labels"]["tally.dev/task"] for pod in fake.pods()} <= {f"job-{index}" for index in range(TASKS)}
+    assert {pod["metadata"]["labels"]["tally.dev/task"] for pod in fake.pods()} <= {
+        f"job-{index}" for index in range(TASKS)
+    }
     assert fake.faults.struck["drop-answer create"] > 5

@@ -1,4 +1,7 @@
-"""Whatever the Kubernetes engine waits for may hang: plugins, files, sockets, servers. Each wait has its limit (fault 46)."""
+"""Whatever the Kubernetes engine waits for may hang: plugins, files, sockets, servers.
+
+Each wait has its limit (fault 46).
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,9 @@ class Plugin:
         """A token, as plugins print it."""
         status: dict[str, Any] = {"token": token}
         if expires_at is not None:
-            status["expirationTimestamp"] = datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            status["expirationTimestamp"] = datetime.fromtimestamp(expires_at, UTC).strftime(
+                "%Y-%m-%dT%H:%M:%SZ"
+            )
         answer = {"apiVersion": VERSION, "kind": "ExecCredential", "status": status}
         return self.does(f"printf %s {shlex.quote(json.dumps(answer))}")
 
@@ -81,7 +86,9 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
     """Makes connections to a server, as `user` of a kubeconfig; closed after the test."""
     apis: list[KubernetesApi] = []
 
-    def make(url: str, user: dict[str, Any], clock: SystemClock | None = None, **server: Any) -> KubernetesApi:
+    def make(
+        url: str, user: dict[str, Any], clock: SystemClock | None = None, **server: Any
+    ) -> KubernetesApi:
         document = {
             "current-context": "here",
             "clusters": [{"name": "here", "cluster": {"server": url, **server}}],
@@ -117,7 +124,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-# -- credential plugins ------------------------------------------------------------------------------------------------
+# -- credential plugins
+# ------------------------------------------------------------------------------------------------
 
 
 def test_a_plugin_that_hangs_is_run_once_and_ended_with_its_children_and_named(
@@ -125,7 +133,9 @@ def test_a_plugin_that_hangs_is_run_once_and_ended_with_its_children_and_named(
 ) -> None:
     """However many calls need it: each fails with its name, and for a while no other is started."""
     monkeypatch.setattr(kubernetes_credentials, "PLUGIN_SECONDS", 0.5)
-    api = connect(fake_cluster.url, executed(plugin.does("echo asking the identity provider >&2; sleep 600 & wait")))
+    api = connect(
+        fake_cluster.url, executed(plugin.does("echo asking the identity provider >&2; sleep 600 & wait"))
+    )
     with ThreadPoolExecutor(8) as threads:
         words = [each.result() for each in [threads.submit(refusal, api) for _ in range(8)]]
     assert all("plugin did not end within 0.5 s: asking the identity provider" in each for each in words)
@@ -138,7 +148,9 @@ def test_a_plugin_that_hangs_is_run_once_and_ended_with_its_children_and_named(
     assert api.faults["credentials"] == 9
 
 
-def test_a_plugin_that_answers_again_is_used_after_the_pause(fake_cluster: FakeCluster, plugin: Plugin, connect: Connect) -> None:
+def test_a_plugin_that_answers_again_is_used_after_the_pause(
+    fake_cluster: FakeCluster, plugin: Plugin, connect: Connect
+) -> None:
     clock = MovedClock()
     api = connect(fake_cluster.url, executed(plugin.does("echo no network >&2; exit 3")), clock)
     assert "ended with exit code 3: no network" in refusal(api)
@@ -148,7 +160,9 @@ def test_a_plugin_that_answers_again_is_used_after_the_pause(fake_cluster: FakeC
     assert b"PodList" in api.call("GET", PODS)
 
 
-def test_the_pause_between_failing_runs_grows(fake_cluster: FakeCluster, plugin: Plugin, connect: Connect) -> None:
+def test_the_pause_between_failing_runs_grows(
+    fake_cluster: FakeCluster, plugin: Plugin, connect: Connect
+) -> None:
     clock = MovedClock()
     api = connect(fake_cluster.url, executed(plugin.does("exit 1")), clock)
     for _ in range(120):  # two minutes, a call a second
@@ -174,7 +188,9 @@ def test_a_credential_is_used_to_its_end_while_the_plugin_hangs(
     assert len(plugin.runs) == 2
 
 
-def test_a_credential_that_expires_is_renewed_by_one_run(fake_cluster: FakeCluster, plugin: Plugin, connect: Connect) -> None:
+def test_a_credential_that_expires_is_renewed_by_one_run(
+    fake_cluster: FakeCluster, plugin: Plugin, connect: Connect
+) -> None:
     clock = MovedClock()
     api = connect(fake_cluster.url, executed(plugin.gives(TOKEN, clock.now() + 1000)), clock)
     api.call("GET", PODS)
@@ -194,8 +210,14 @@ def test_a_credential_that_expires_is_renewed_by_one_run(fake_cluster: FakeClust
         ("printf '\\377\\376'", "printed no ExecCredential"),
         ("head -c 100000 /dev/zero | tr '\\0' '['", "printed no ExecCredential"),
         ('echo \'{"apiVersion":"v1","kind":"Secret","status":{}}\'', "printed Secret of v1"),
-        (f'echo \'{{"apiVersion":"{VERSION}","kind":"ExecCredential","status":{{"token":7}}}}\'', "printed no ExecCredential"),
-        (f'echo \'{{"apiVersion":"{VERSION}","kind":"ExecCredential","status":{{}}}}\'', "neither a token nor"),
+        (
+            f'echo \'{{"apiVersion":"{VERSION}","kind":"ExecCredential","status":{{"token":7}}}}\'',
+            "printed no ExecCredential",
+        ),
+        (
+            f'echo \'{{"apiVersion":"{VERSION}","kind":"ExecCredential","status":{{}}}}\'',
+            "neither a token nor",
+        ),
         ("yes", "printed more than"),
         ("yes >&2", "printed more than"),
         ("exec >&- 2>&-; sleep 600", "did not end within"),
@@ -203,7 +225,12 @@ def test_a_credential_that_expires_is_renewed_by_one_run(fake_cluster: FakeClust
     ],
 )
 def test_whatever_a_plugin_prints_is_an_outage_that_says_so(
-    fake_cluster: FakeCluster, plugin: Plugin, connect: Connect, monkeypatch: pytest.MonkeyPatch, body: str, words: str
+    fake_cluster: FakeCluster,
+    plugin: Plugin,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    words: str,
 ) -> None:
     monkeypatch.setattr(kubernetes_credentials, "PLUGIN_SECONDS", 2.0)
     assert words in refusal(connect(fake_cluster.url, executed(plugin.does(body))))
@@ -221,13 +248,18 @@ def test_a_child_that_keeps_the_plugins_output_open_is_not_waited_for(
     assert time.monotonic() - began < 4
 
 
-def test_a_plugin_that_is_not_there_is_named(fake_cluster: FakeCluster, plugin: Plugin, connect: Connect) -> None:
+def test_a_plugin_that_is_not_there_is_named(
+    fake_cluster: FakeCluster, plugin: Plugin, connect: Connect
+) -> None:
     user = {"exec": {"apiVersion": VERSION, "command": "no-such-plugin", "installHint": "apt install it"}}
-    assert "credential plugin no-such-plugin cannot be run" in (words := refusal(connect(fake_cluster.url, user)))
+    assert "credential plugin no-such-plugin cannot be run" in (
+        words := refusal(connect(fake_cluster.url, user))
+    )
     assert "apt install it" in words
 
 
-# -- files and servers -------------------------------------------------------------------------------------------------
+# -- files and servers
+# -------------------------------------------------------------------------------------------------
 
 
 def test_a_token_file_that_hangs_is_an_outage(
@@ -245,7 +277,9 @@ def test_a_token_file_that_hangs_is_an_outage(
 
 @pytest.fixture
 def silent() -> Iterator[Callable[[bytes, float], int]]:
-    """Makes servers that take each connection and send a text byte by byte, with a pause between; "" sends nothing."""
+    """Makes servers that take each connection and send a text byte by byte, with a pause between; "" sends
+    nothing.
+    """
     listeners: list[socket.socket] = []
     ended = threading.Event()
 
@@ -293,7 +327,9 @@ def test_a_server_that_takes_the_connection_and_is_silent_is_an_outage(
     assert time.monotonic() - began < 3
 
 
-def test_an_answer_that_comes_byte_by_byte_has_a_limit_in_all(silent: Callable[[bytes, float], int], connect: Connect) -> None:
+def test_an_answer_that_comes_byte_by_byte_has_a_limit_in_all(
+    silent: Callable[[bytes, float], int], connect: Connect
+) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     port = silent(head + b" " * 1000, 0.005)
     began = time.monotonic()

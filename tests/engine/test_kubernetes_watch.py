@@ -1,4 +1,7 @@
-"""Fault 31: what a cluster does to lists and watches. After each, an attempt that starts and ends is reported all the same."""
+"""Fault 31: what a cluster does to lists and watches.
+
+After each, an attempt that starts and ends is reported all the same.
+"""
 
 from __future__ import annotations
 
@@ -81,12 +84,23 @@ def freeze(cluster: FakeCluster) -> None:
 @pytest.mark.parametrize(
     ("fault", "counted"),
     [
-        (cut, "stream"), (expire, "410"), (compact_and_cut, "410"), (restart, "stream"), (throttle, "429"), (fail, "500"),
-        (forbid, "403"), (lists_fail, "503"), (reset, "connection"), (freeze, "stream"),
+        (cut, "stream"),
+        (expire, "410"),
+        (compact_and_cut, "410"),
+        (restart, "stream"),
+        (throttle, "429"),
+        (fail, "500"),
+        (forbid, "403"),
+        (lists_fail, "503"),
+        (reset, "connection"),
+        (freeze, "stream"),
     ],
-)  # fmt: skip
+)
 def test_31_a_watch_survives(
-    fake_clusters: Callable[..., FakeCluster], engines: Engines, fault: Callable[[FakeCluster], None], counted: str
+    fake_clusters: Callable[..., FakeCluster],
+    engines: Engines,
+    fault: Callable[[FakeCluster], None],
+    counted: str,
 ) -> None:
     """And the fault is counted by its kind."""
     cluster = fake_clusters(bookmark_seconds=0.2)
@@ -100,7 +114,9 @@ def test_31_a_watch_survives(
         wait_for(lambda: engine.faults[counted], f"the fault to be counted as {counted}")
 
 
-def test_31_a_watch_that_the_server_ends_goes_on_without_a_list(fake_cluster: FakeCluster, engines: Engines) -> None:
+def test_31_a_watch_that_the_server_ends_goes_on_without_a_list(
+    fake_cluster: FakeCluster, engines: Engines
+) -> None:
     """As it does every few minutes."""
     engine = engines(fake_cluster, watch_seconds=1.0)
     with watching(engine) as reported:
@@ -114,8 +130,12 @@ def test_31_a_watch_that_the_server_ends_goes_on_without_a_list(fake_cluster: Fa
     assert not engine.faults
 
 
-def test_31_bookmarks_keep_a_quiet_watch_young(fake_clusters: Callable[..., FakeCluster], engines: Engines) -> None:
-    """Others' changes move the version on, without events for us: after a cut and a compaction nothing has to be listed."""
+def test_31_bookmarks_keep_a_quiet_watch_young(
+    fake_clusters: Callable[..., FakeCluster], engines: Engines
+) -> None:
+    """Others' changes move the version on, without events for us: after a cut and a compaction nothing has
+    to be listed.
+    """
     cluster = fake_clusters(bookmark_seconds=0.1)
     ours, theirs = engines(cluster), engines(cluster, name="other")
     with watching(ours):
@@ -151,7 +171,9 @@ def test_31_old_events_again_are_passed_on(fake_cluster: FakeCluster, engines: E
         wait_for(is_older_after_newer, "the old event")
 
 
-def test_31_a_list_in_pages(fake_cluster: FakeCluster, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_31_a_list_in_pages(
+    fake_cluster: FakeCluster, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of them once; a list that outlives its version says that it is to be asked again."""
     engine = engines(fake_cluster)
     monkeypatch.setattr(kubernetes_watch, "PAGE", 3)
@@ -175,7 +197,9 @@ def test_31_a_list_never_shows_the_past(fake_cluster: FakeCluster, engines: Engi
     assert [seen.attempt for seen in engine.list()] == [given.attempt]
 
 
-def test_31_a_list_that_is_forbidden_names_the_server_s_words(fake_cluster: FakeCluster, engines: Engines) -> None:
+def test_31_a_list_that_is_forbidden_names_the_server_s_words(
+    fake_cluster: FakeCluster, engines: Engines
+) -> None:
     fake_cluster.access.deny("list", "pods")
     with pytest.raises(EngineUnavailable, match='cannot list resource "pods"'):
         engines(fake_cluster).list()

@@ -1,4 +1,6 @@
-"""The main container's end, by the engine on a fake API server: told at once, its pod stopped on demand, with proof."""
+"""The main container's end, by the engine on a fake API server: told at once, its pod stopped on demand,
+with proof.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def main_end(engine: KubernetesEngine, given: Launch) -> Observation:
 
 @pytest.mark.parametrize("exit_code", [0, 7])
 def test_it_is_told_and_the_rest_is_stopped_with_proof(engine: KubernetesEngine, exit_code: int) -> None:
-    given = with_main(scripted(pod=SIDE, exit_code=exit_code, others_stay=True, on_term=143, term_seconds=0.01))
+    given = with_main(
+        scripted(pod=SIDE, exit_code=exit_code, others_stay=True, on_term=143, term_seconds=0.01)
+    )
     engine.start(given)
     seen = main_end(engine, given)
     assert (seen.phase, seen.stopped, seen.exit_code) == (Phase.RUNNING, False, exit_code)

@@ -1,4 +1,6 @@
-"""What is evidence of a stop and what is not, beyond the recordings: newer servers, evictions, nodes, other containers."""
+"""What is evidence of a stop and what is not, beyond the recordings: newer servers, evictions, nodes,
+other containers.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,22 @@ from controller.engine.kubernetes.pod_observation import observe
 T0, T5, T9 = "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z", "2026-01-01T00:00:09Z"
 RUNNING = {"running": {"startedAt": T0}}
 WAITING = {"waiting": {"reason": "ContainerCreating"}}
-LOST_SIGHT = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}}
+LOST_SIGHT = {
+    "terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}
+}
 
 
 def ended(code: int, *, at: str = T5, reason: str = "", message: str = "") -> dict[str, Any]:
     reason = reason or ("Completed" if code == 0 else "Error")
-    return {"terminated": {"exitCode": code, "reason": reason, "message": message, "startedAt": T0, "finishedAt": at}}
+    return {
+        "terminated": {
+            "exitCode": code,
+            "reason": reason,
+            "message": message,
+            "startedAt": T0,
+            "finishedAt": at,
+        }
+    }
 
 
 def deleted(grace: int, *, at: str = T9) -> dict[str, Any]:
@@ -45,7 +57,8 @@ def seen(
     names = ["task", *(others or {})]
     if states:
         status["containerStatuses"] = [
-            {"name": name, "state": each, "containerID": "" if each is WAITING else "c"} for name, each in states.items()
+            {"name": name, "state": each, "containerID": "" if each is WAITING else "c"}
+            for name, each in states.items()
         ]
     if init:
         status["initContainerStatuses"] = [{"name": name, "state": each} for name, each in init.items()]
@@ -68,7 +81,8 @@ DISRUPTION = {"type": "DisruptionTarget", "status": "True"}
     "unproven",
     [
         seen("Failed", RUNNING, reason="DeadlineExceeded"),
-        seen("Failed", RUNNING, reason="DeadlineExceeded", metadata=deleted(0)),  # final at once, without the kubelet
+        # final at once, without the kubelet
+        seen("Failed", RUNNING, reason="DeadlineExceeded", metadata=deleted(0)),
         seen("Failed", RUNNING, removed=True),
         seen("Failed", None, reason="Evicted"),  # v1.20 evicts so, before it kills
         seen("Failed", None, reason="Evicted", metadata=deleted(0)),
@@ -104,7 +118,9 @@ def test_what_proves_no_stop(unproven: Observation) -> None:
         seen("Unknown", RUNNING, metadata=deleted(0)),
         seen("Running", RUNNING, removed=True),
         seen("Failed", LOST_SIGHT, metadata=deleted(0)),
-        seen("Failed", RUNNING, metadata=deleted(0), conditions=[{**DISRUPTION, "reason": "DeletionByPodGC"}]),
+        seen(
+            "Failed", RUNNING, metadata=deleted(0), conditions=[{**DISRUPTION, "reason": "DeletionByPodGC"}]
+        ),
         seen("Pending", None, node="", metadata=deleted(0)),
         seen("Pending", None, node="", removed=True),
     ],
@@ -116,17 +132,29 @@ def test_what_proves_a_stop(proven: Observation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "phase"), [("2026-01-01T00:00:03Z", Phase.SUCCEEDED), ("2026-01-01T00:00:04Z", Phase.FAILED), (T5, Phase.FAILED)]
+    ("at", "phase"),
+    [("2026-01-01T00:00:03Z", Phase.SUCCEEDED), ("2026-01-01T00:00:04Z", Phase.FAILED), (T5, Phase.FAILED)],
 )
 def test_a_success_counts_if_it_came_before_the_stop(at: str, phase: Phase) -> None:
-    """The deletion was requested at second 4. In the same second nobody can tell: what runs twice loses less than what is lost."""
+    """The deletion was requested at second 4.
+
+    In the same second nobody can tell: what runs twice loses less than what is lost.
+    """
     observation = seen("Succeeded", ended(0, at=at), metadata=deleted(5))
     assert (observation.phase, observation.stopped, observation.exit_code) == (phase, True, 0)
 
 
 def test_a_deleted_pod_says_so() -> None:
-    observation = seen("Failed", ended(137, at=T9), metadata={**deleted(0), "finalizers": ["tally.dev/attempt"]})
-    assert (*brief(observation), observation.signal, observation.disrupted) == ("Failed", True, "Stopped", 9, True)
+    observation = seen(
+        "Failed", ended(137, at=T9), metadata={**deleted(0), "finalizers": ["tally.dev/attempt"]}
+    )
+    assert (*brief(observation), observation.signal, observation.disrupted) == (
+        "Failed",
+        True,
+        "Stopped",
+        9,
+        True,
+    )
     assert observation.awaits_commit
     assert not seen("Failed", ended(1), metadata={"finalizers": ["tally.dev/attempt"]}).awaits_commit
 
@@ -146,9 +174,17 @@ def test_a_deleted_pod_says_so() -> None:
             "Evicted",
         ),
         (seen("Failed", ended(143), reason="Terminated", message="node shutdown"), "Terminated"),
-        (seen("Failed", ended(143), conditions=[{**DISRUPTION, "reason": "TerminationByKubelet"}]), "TerminationByKubelet"),
         (
-            seen("Failed", ended(143, at=T9), metadata=deleted(0), conditions=[{**DISRUPTION, "reason": "PreemptionByScheduler"}]),
+            seen("Failed", ended(143), conditions=[{**DISRUPTION, "reason": "TerminationByKubelet"}]),
+            "TerminationByKubelet",
+        ),
+        (
+            seen(
+                "Failed",
+                ended(143, at=T9),
+                metadata=deleted(0),
+                conditions=[{**DISRUPTION, "reason": "PreemptionByScheduler"}],
+            ),
             "PreemptionByScheduler",
         ),
     ],
@@ -167,17 +203,22 @@ def test_what_the_platform_ended_is_no_failure_of_the_task(observation: Observat
     ],
 )
 @pytest.mark.parametrize("state", [ended(137), None])
-def test_an_eviction_for_its_own_limit_is_a_failure_of_the_task(message: str, state: dict[str, Any] | None) -> None:
+def test_an_eviction_for_its_own_limit_is_a_failure_of_the_task(
+    message: str, state: dict[str, Any] | None
+) -> None:
     """Counted as OOMKilled is: without that it would be tried for ever. Also once its pod was removed."""
     removed: dict[str, Any] = {"conditions": [{**DISRUPTION, "reason": "DeletionByPodGC"}], "removed": True}
-    finished: tuple[dict[str, Any], ...] = ({}, {"metadata": deleted(0, at="2026-01-01T01:00:00Z")}) if state else ()
+    finished: tuple[dict[str, Any], ...] = (
+        ({}, {"metadata": deleted(0, at="2026-01-01T01:00:00Z")}) if state else ()
+    )
     for more in (*finished, removed):
         observation = seen("Failed", state, reason="Evicted", message=message, **more)
         assert brief(observation) == ("Failed", True, "Evicted")
         assert (observation.message, observation.ran, observation.disrupted) == (message, True, False)
         verdict = judge(RetryPolicy(max_attempts=1), Status(), observation, 0.0)
         assert (verdict.retry, verdict.failures) == (False, 1)
-    assert not seen("Failed", None, reason="Evicted", message=message).disrupted  # while there is no proof yet
+    # while there is no proof yet
+    assert not seen("Failed", None, reason="Evicted", message=message).disrupted
 
 
 @pytest.mark.parametrize(
@@ -188,8 +229,18 @@ def test_an_eviction_for_its_own_limit_is_a_failure_of_the_task(message: str, st
         (ended(127), "Error", True, None),  # the shell ran
         (ended(143), "Error", True, 15),
         (ended(137, reason="OOMKilled"), "OOMKilled", True, 9),
-        (ended(128, reason="StartError", message='exec: "x": executable file not found in $PATH'), "CommandNotFound", False, None),
-        (ended(126, reason="ContainerCannotRun", message="permission denied: unknown"), "PermissionDenied", False, None),
+        (
+            ended(128, reason="StartError", message='exec: "x": executable file not found in $PATH'),
+            "CommandNotFound",
+            False,
+            None,
+        ),
+        (
+            ended(126, reason="ContainerCannotRun", message="permission denied: unknown"),
+            "PermissionDenied",
+            False,
+            None,
+        ),
     ],
 )
 def test_how_a_container_failed(end: dict[str, Any], reason: str, ran: bool, signal: int | None) -> None:
@@ -215,15 +266,23 @@ def test_another_container_failed() -> None:
         ("True", "True", None, Phase.RUNNING),
     ],
 )
-def test_a_lost_node_is_told_from_a_failing_probe(ready: str, containers: str, reason: str | None, phase: Phase) -> None:
-    conditions = [{"type": "Ready", "status": ready, "reason": reason}, {"type": "ContainersReady", "status": containers}]
+def test_a_lost_node_is_told_from_a_failing_probe(
+    ready: str, containers: str, reason: str | None, phase: Phase
+) -> None:
+    conditions = [
+        {"type": "Ready", "status": ready, "reason": reason},
+        {"type": "ContainersReady", "status": containers},
+    ]
     assert seen("Running", RUNNING, conditions=conditions).phase is phase
 
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
 def test_alternating_words_are_one_reason(reason: str) -> None:
     """Else each turn would be written down."""
-    assert seen("Pending", {"waiting": {"reason": reason, "message": "no such image"}}).waiting == "ErrImagePull: no such image"
+    assert (
+        seen("Pending", {"waiting": {"reason": reason, "message": "no such image"}}).waiting
+        == "ErrImagePull: no such image"
+    )
 
 
 def test_a_gated_pod_awaits_its_start() -> None:
@@ -246,11 +305,13 @@ def test_gates_of_ours_are_no_reason_to_wait_and_those_of_others_are() -> None:
     assert waits.startswith("SchedulingGated: Scheduling is blocked")
     assert not seen("Pending", WAITING, conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting
     assert (
-        seen("Pending", None, node="", conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting == "Unschedulable: 0/1 nodes"
+        seen("Pending", None, node="", conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting
+        == "Unschedulable: 0/1 nodes"
     )
 
 
-# -- the container that ends the attempt -------------------------------------------------------------------------------
+# -- the container that ends the attempt
+# -------------------------------------------------------------------------------
 
 
 def with_main(name: str = "task", **metadata: Any) -> dict[str, Any]:
@@ -258,7 +319,8 @@ def with_main(name: str = "task", **metadata: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "ran"), [(0, "Completed", True), (7, "Error", True), (137, "OOMKilled", True), (128, "StartError", False)]
+    ("code", "reason", "ran"),
+    [(0, "Completed", True), (7, "Error", True), (137, "OOMKilled", True), (128, "StartError", False)],
 )
 def test_the_main_containers_end_is_told_while_others_run(code: int, reason: str, ran: bool) -> None:
     """And it is no proof of a stop."""

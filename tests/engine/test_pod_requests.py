@@ -1,7 +1,8 @@
 """What a task holds is what the kube-scheduler counts for the pod that is built of it.
 
-The oracle is written from Kubernetes' own words: the API server gives each container the requests that its limits imply
-(pkg/apis/core/v1/defaults.go), and the scheduler counts max(running, initializing) + overhead (KEP-753).
+The oracle is written from Kubernetes' own words: the API server gives each container the requests that its
+limits imply (pkg/apis/core/v1/defaults.go), and the scheduler counts max(running, initializing) + overhead
+(KEP-753).
 """
 
 from __future__ import annotations
@@ -39,11 +40,15 @@ def as_scheduled(pod: Pod) -> dict[str, int]:
     total = {}
     for name in names:
         inits = [
-            (each.get("restartPolicy") == "Always", requests(each).get(name, Fraction())) for each in spec.get("initContainers", [])
+            (each.get("restartPolicy") == "Always", requests(each).get(name, Fraction()))
+            for each in spec.get("initContainers", [])
         ]
         running = sum(requests(each).get(name, Fraction()) for each in spec["containers"])
         running += sum(amount for is_sidecar, amount in inits if is_sidecar)
-        steps = [amount + sum(before for is_sidecar, before in inits[:n] if is_sidecar) for n, (_, amount) in enumerate(inits)]
+        steps = [
+            amount + sum(before for is_sidecar, before in inits[:n] if is_sidecar)
+            for n, (_, amount) in enumerate(inits)
+        ]
         overhead = parse_quantity(name, spec.get("overhead", {}).get(name, 0))
         total[name] = int(max([running, *steps]) + overhead)
     return {name: amount for name, amount in total.items() if amount}
@@ -65,7 +70,10 @@ def check(spec: Spec, pool: Pool) -> None:
 
 def containers(*asked: tuple[str, Pod], **more: Any) -> Pod:
     """A template of these containers; the task's own has its image already."""
-    named = [{"name": name, "resources": resources} | ({} if name == "task" else {"image": "x"}) for name, resources in asked]
+    named = [
+        {"name": name, "resources": resources} | ({} if name == "task" else {"image": "x"})
+        for name, resources in asked
+    ]
     return {"spec": {"containers": named, **more}}
 
 
@@ -107,15 +115,22 @@ def test_both_templates_count_once() -> None:
     held, pod = sized({"cpu": 1}, containers(("side", {"requests": {"cpu": 2}})), pool)
     assert held.format() == {"cpu": "4", "memory": "1Mi"}
     assert dict(held.items()) == as_scheduled(pod)
-    assert sized({"cpu": 1}, {"spec": {"containers": [{"name": "side", "resources": None}]}}, pool)[0].format() == {"cpu": "2"}
+    assert sized({"cpu": 1}, {"spec": {"containers": [{"name": "side", "resources": None}]}}, pool)[
+        0
+    ].format() == {"cpu": "2"}
 
 
 def test_tallys_own_accounting_is_held_beside_it() -> None:
-    assert sized({"licences": 2}, containers(("side", {"requests": {"cpu": 1}})))[0].format() == {"cpu": "1", "licences": "2"}
+    assert sized({"licences": 2}, containers(("side", {"requests": {"cpu": 1}})))[0].format() == {
+        "cpu": "1",
+        "licences": "2",
+    }
 
 
 def test_requests_of_the_pod_as_a_whole() -> None:
-    """They stand for those of its containers (Kubernetes 1.32); limits count for what no container asks for."""
+    """They stand for those of its containers (Kubernetes 1.32); limits count for what no container asks
+    for.
+    """
     whole = {"requests": {"cpu": 4}, "limits": {"cpu": 8, "memory": "1Gi"}}
     assert sized({"cpu": 1}, containers(resources=whole))[0].format() == {"cpu": "4", "memory": "1Gi"}
     assert sized({"memory": "1Mi"}, containers(resources=whole))[0].format() == {"cpu": "4", "memory": "1Mi"}
@@ -144,10 +159,13 @@ def test_quantities_that_cannot_be_accounted_for_are_refused(template: Pod, fiel
 
 def test_what_can_never_run_is_refused_with_the_numbers() -> None:
     pool = Pool(
-        name="p", capacity=Vector.parse({"cpu": 2}), engine_options={"pod_template": containers(("side", {"limits": {"cpu": 2}}))}
+        name="p",
+        capacity=Vector.parse({"cpu": 2}),
+        engine_options={"pod_template": containers(("side", {"limits": {"cpu": 2}}))},
     )
     with pytest.raises(
-        InvalidField, match=r"resources\.cpu: asks for 3 with what its pod template adds, but pool 'p' has 2 in all"
+        InvalidField,
+        match=r"resources\.cpu: asks for 3 with what its pod template adds, but pool 'p' has 2 in all",
     ):
         check(Spec(id="a", resources=Vector.parse({"cpu": 1})), pool)
 
@@ -156,14 +174,18 @@ def test_a_main_container_that_is_not_there_is_named() -> None:
     """An init container is none."""
     template = containers(("side", {}), initContainers=[init("i", "1")])
     spec = Spec(id="a", image="x", pod_template=template, main_container="i")
-    with pytest.raises(InvalidField, match=r"^main_container: is 'i', but the containers of the task's pod are task, side$"):
+    with pytest.raises(
+        InvalidField, match=r"^main_container: is 'i', but the containers of the task's pod are task, side$"
+    ):
         check(spec, Pool(name="p", capacity=Vector.parse({"cpu": 9})))
     with pytest.raises(InvalidField, match=r"^engine_options\.main_container: is 'x'"):
         check(Spec(id="a"), Pool(name="p", engine_options={"main_container": "x"}))
 
 
 amounts = st.dictionaries(
-    st.sampled_from(["cpu", "memory", "nvidia.com/gpu", "ephemeral-storage"]), st.sampled_from([0, 1, 2, "3", "7"]), max_size=3
+    st.sampled_from(["cpu", "memory", "nvidia.com/gpu", "ephemeral-storage"]),
+    st.sampled_from([0, 1, 2, "3", "7"]),
+    max_size=3,
 )
 resources = st.fixed_dictionaries({}, optional={"requests": amounts, "limits": amounts})
 names = st.sampled_from(["a", "b", "c"])
@@ -181,7 +203,12 @@ templates = st.fixed_dictionaries(
     {},
     optional={
         "spec": st.fixed_dictionaries(
-            {}, optional={"containers": some(inits=False), "initContainers": some(inits=True), "overhead": amounts}
+            {},
+            optional={
+                "containers": some(inits=False),
+                "initContainers": some(inits=True),
+                "overhead": amounts,
+            },
         )
     },
 )
@@ -197,13 +224,34 @@ texts = st.sampled_from(["task", "a", "1", "500m", "Always", "", "x.io/y"])
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-1, 3), texts)
 fields = st.sampled_from(
     [
-        "spec", "metadata", "labels", "containers", "initContainers", "name", "image", "resources", "requests", "limits",
-        "cpu", "env", "value", "valueFrom", "ports", "containerPort", "volumes", "overhead", "claims", "seccompProfile",
-        "type", "restartPolicy",
+        "spec",
+        "metadata",
+        "labels",
+        "containers",
+        "initContainers",
+        "name",
+        "image",
+        "resources",
+        "requests",
+        "limits",
+        "cpu",
+        "env",
+        "value",
+        "valueFrom",
+        "ports",
+        "containerPort",
+        "volumes",
+        "overhead",
+        "claims",
+        "seccompProfile",
+        "type",
+        "restartPolicy",
     ]
-)  # fmt: skip
+)
 anything = st.recursive(
-    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(fields, inner, max_size=4)), max_leaves=20
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(fields, inner, max_size=4)),
+    max_leaves=20,
 )
 odd_containers = st.lists(
     st.builds(
@@ -213,7 +261,12 @@ odd_containers = st.lists(
     ),
     max_size=3,
 )
-odd_fields = {"containers": odd_containers, "initContainers": odd_containers, "overhead": anything, "resources": anything}
+odd_fields = {
+    "containers": odd_containers,
+    "initContainers": odd_containers,
+    "overhead": anything,
+    "resources": anything,
+}
 odd_templates = st.one_of(
     st.dictionaries(fields, anything, max_size=3),
     st.fixed_dictionaries({"spec": st.fixed_dictionaries({}, optional=odd_fields)}),
@@ -222,18 +275,26 @@ odd_templates = st.one_of(
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(odd_templates, odd_templates, st.sampled_from(["", "a", "task"]))
-def test_whatever_a_template_is_it_is_refused_by_name_or_has_a_demand(template: Any, pool_template: Any, main: str) -> None:
+def test_whatever_a_template_is_it_is_refused_by_name_or_has_a_demand(
+    template: Any, pool_template: Any, main: str
+) -> None:
     """Nothing else may come of it: what is admitted anywhere must not end a leader."""
     try:
         pool = parse_pool(
-            {"name": "p", "capacity": {"cpu": 9}, "engine_options": {"pod_template": pool_template, "main_container": main}}
+            {
+                "name": "p",
+                "capacity": {"cpu": 9},
+                "engine_options": {"pod_template": pool_template, "main_container": main},
+            }
         )
         spec = parse_spec({"id": "a", "image": "x", "pod_template": template})
     except InvalidField:
         return
     held = demand(spec, pool)
     assert all(amount > 0 for amount in held.values())
-    given = replace(launch("run", pod_template=spec.pod_template, engine_options=pool.engine_options), hold=held)
+    given = replace(
+        launch("run", pod_template=spec.pod_template, engine_options=pool.engine_options), hold=held
+    )
     for refusing in (lambda: check(spec, pool), lambda: build_pod(given, options_for(given), "jobs")):
         with suppress(InvalidField):
             refusing()

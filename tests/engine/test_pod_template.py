@@ -1,4 +1,6 @@
-"""The pod that an attempt becomes: what Tally owns, what templates may change, and what is refused, by name."""
+"""The pod that an attempt becomes: what Tally owns, what templates may change, and what is refused, by
+name.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,12 @@ def test_names_labels_and_the_fencing_token() -> None:
 def test_the_defaults_meet_pod_security_restricted() -> None:
     """Also for other containers that a template adds; and nobody is given a service account's token."""
     pod = pod_of(
-        pod_template={"spec": {"containers": [{"name": "side", "image": "x"}], "initContainers": [{"name": "i", "image": "x"}]}}
+        pod_template={
+            "spec": {
+                "containers": [{"name": "side", "image": "x"}],
+                "initContainers": [{"name": "i", "image": "x"}],
+            }
+        }
     )
     assert list(_restricted(pod["spec"])) == []
     assert pod["spec"]["initContainers"][0]["securityContext"]["allowPrivilegeEscalation"] is False
@@ -60,7 +67,11 @@ def test_resources_are_requests_and_limits() -> None:
     """What Kubernetes does not know is Tally's own accounting alone."""
     given = Vector.parse({"cpu": "500m", "memory": "64Mi", "nvidia.com/gpu": 1, "licences": 3})
     resources = main(pod_of("true", resources=given))["resources"]
-    assert resources["requests"] == resources["limits"] == {"cpu": "500m", "memory": "64Mi", "nvidia.com/gpu": "1"}
+    assert (
+        resources["requests"]
+        == resources["limits"]
+        == {"cpu": "500m", "memory": "64Mi", "nvidia.com/gpu": "1"}
+    )
 
 
 @pytest.mark.parametrize(("grace", "seconds"), [(0.0, 1), (0.5, 1), (30.0, 30), (30.5, 31)])
@@ -95,25 +106,41 @@ def test_commands_mean_the_same_as_in_other_engines(text: str) -> None:
 
 def test_pool_options_choose() -> None:
     options = {
-        "priority_class": "low", "node_selector": {"disk": "ssd"}, "tolerations": [{"key": "gpu", "operator": "Exists"}],
-        "image_pull_secrets": ["registry"], "image_pull_policy": "Never", "scheduling_gates": True,
-    }  # fmt: skip
+        "priority_class": "low",
+        "node_selector": {"disk": "ssd"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "image_pull_secrets": ["registry"],
+        "image_pull_policy": "Never",
+        "scheduling_gates": True,
+    }
     pod = pod_of("true", engine_options=options)
     spec = pod["spec"]
     assert (spec["priorityClassName"], spec["nodeSelector"], spec["tolerations"]) == (
-        "low", {"disk": "ssd"}, [{"key": "gpu", "operator": "Exists"}],
-    )  # fmt: skip
+        "low",
+        {"disk": "ssd"},
+        [{"key": "gpu", "operator": "Exists"}],
+    )
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
     assert main(pod)["imagePullPolicy"] == "Never"
     assert spec["schedulingGates"] == [{"name": "tally.dev/leadership"}]
 
 
 def test_a_pools_template_gives_the_hosts_network() -> None:
-    """As a cluster without a network plugin needs it; the task's own template goes over the pool's, null takes away."""
-    pool = {"pod_template": {"spec": {"hostNetwork": True, "dnsPolicy": "Default", "securityContext": {"runAsUser": None}}}}
+    """As a cluster without a network plugin needs it; the task's own template goes over the pool's, null
+    takes away.
+    """
+    pool = {
+        "pod_template": {
+            "spec": {"hostNetwork": True, "dnsPolicy": "Default", "securityContext": {"runAsUser": None}}
+        }
+    }
     spec = pod_of("true", engine_options=pool, pod_template={"spec": {"dnsPolicy": "None"}})["spec"]
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "None")
-    assert spec["securityContext"] == {"runAsNonRoot": True, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
 
 def test_templates_merge_by_name() -> None:
@@ -144,7 +171,10 @@ FENCE = ["TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM"]
 
 
 def test_the_fence_comes_first_in_every_container() -> None:
-    """Kubernetes lets a variable refer to those before it alone (found C5). The user's own keep their order, and stand next."""
+    """Kubernetes lets a variable refer to those before it alone (found C5).
+
+    The user's own keep their order, and stand next.
+    """
     own = {"name": "OUT", "value": "/data/$(TALLY_ATTEMPT)"}
     others = {"containers": [{"name": "side", "image": "x", "env": [own]}, {"name": "task", "env": [own]}]}
     template = {"spec": {**others, "initContainers": [{"name": "init", "image": "x"}]}}
@@ -162,14 +192,18 @@ def test_the_main_container_is_told_on_the_pod() -> None:
     side = {"spec": {"containers": [{"name": "side", "image": "x"}]}}
 
     def label(**fields: Any) -> str | None:
-        found: str | None = pod_of("true", pod_template=side, **fields)["metadata"]["labels"].get("tally.dev/main-container")
+        found: str | None = pod_of("true", pod_template=side, **fields)["metadata"]["labels"].get(
+            "tally.dev/main-container"
+        )
         return found
 
     assert label() is None
     assert label(main_container="side") == "side"
     assert label(engine_options={"main_container": "task"}) == "task"
     assert label(engine_options={"main_container": "task"}, main_container="side") == "side"
-    with pytest.raises(InvalidField, match="main_container: is 'other', but the containers of the task's pod are task, side"):
+    with pytest.raises(
+        InvalidField, match="main_container: is 'other', but the containers of the task's pod are task, side"
+    ):
         label(main_container="other")
 
 
@@ -203,9 +237,18 @@ def task(**fields: Any) -> dict[str, Any]:
         ({"status": {}}, "pod_template.status"),
         (task(command=["x"]), "pod_template.spec.containers[task].command"),
         (task(image=None), "pod_template.spec.containers[task].image"),
-        (task(env=[{"name": "TALLY_TERM", "value": "8"}]), "pod_template.spec.containers[task].env[TALLY_TERM]"),
-        ({"metadata": {"labels": {"tally.dev/tombstone": "true"}}}, "pod_template.metadata.labels.tally.dev/tombstone"),
-        ({"metadata": {"labels": {"tally.dev/main-container": "x"}}}, "pod_template.metadata.labels.tally.dev/main-container"),
+        (
+            task(env=[{"name": "TALLY_TERM", "value": "8"}]),
+            "pod_template.spec.containers[task].env[TALLY_TERM]",
+        ),
+        (
+            {"metadata": {"labels": {"tally.dev/tombstone": "true"}}},
+            "pod_template.metadata.labels.tally.dev/tombstone",
+        ),
+        (
+            {"metadata": {"labels": {"tally.dev/main-container": "x"}}},
+            "pod_template.metadata.labels.tally.dev/main-container",
+        ),
         (task(resources={"limits": {"cpu": "2"}}), "pod_template.spec.containers[task].resources.limits.cpu"),
         ({"spec": {"containers": [{"image": "x"}]}}, "pod_template.spec.containers"),
         ({"spec": {"containers": {}}}, "pod_template.spec.containers"),
@@ -250,4 +293,6 @@ def test_an_image_is_needed() -> None:
     """From the task, or from a template."""
     with pytest.raises(InvalidField, match="image: is missing"):
         pod_of("true", image="")
-    assert main(pod_of("true", image="", pod_template=task(image="from-template")))["image"] == "from-template"
+    assert (
+        main(pod_of("true", image="", pod_template=task(image="from-template")))["image"] == "from-template"
+    )

@@ -63,9 +63,22 @@ CONTENTS = (
     st.sampled_from(ODD)
     | st.binary(max_size=50)
     | VALUES.map(lambda value: json.dumps(value).encode())
-    | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, VALUES)).map(lambda value: json.dumps(value).encode())
+    | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, VALUES)).map(
+        lambda value: json.dumps(value).encode()
+    )
 )
-KINDS = ("content", "absent", "directory", "full directory", "fifo", "socket", "dangling", "loop", "to zeros", "device")
+KINDS = (
+    "content",
+    "absent",
+    "directory",
+    "full directory",
+    "fifo",
+    "socket",
+    "dangling",
+    "loop",
+    "to zeros",
+    "device",
+)
 
 
 def put(path: Path, kind: str, content: bytes, mode: int) -> None:
@@ -136,15 +149,26 @@ def watched(engine: ProcessEngine) -> Iterator[threading.Thread]:
 def test_one_folder_is_no_others_trouble(
     engine: ProcessEngine, tmp_path: Path, name: str, kind: str, content: bytes, mode: int, state: str
 ) -> None:
-    """Others are listed, watched, started, and finish; of this attempt alone a call may raise EngineUnavailable."""
-    bystander, victim, later = launch("sleep", "1000"), launch("sleep", "0" if state == "finished" else "1000"), launch("true")
+    """Others are listed, watched, started, and finish; of this attempt alone a call may raise
+    EngineUnavailable.
+    """
+    bystander, victim, later = (
+        launch("sleep", "1000"),
+        launch("sleep", "0" if state == "finished" else "1000"),
+        launch("true"),
+    )
     engine.start(bystander)
     uid = engine.start(victim).uid
     supervisor = int(str(record_of(tmp_path, victim.attempt)["supervisor"]))
     if state == "finished":
         wait_stopped(engine, victim.attempt)
     with watched(engine) as watch:
-        put(folder_of(tmp_path, victim.attempt) / name if name else folder_of(tmp_path, victim.attempt), kind, content, mode)
+        put(
+            folder_of(tmp_path, victim.attempt) / name if name else folder_of(tmp_path, victim.attempt),
+            kind,
+            content,
+            mode,
+        )
         if state == "lost":
             os.kill(supervisor, signal.SIGKILL)
         for _ in range(2):
@@ -207,7 +231,9 @@ os.umask(0o022)
 from controller.clock import SystemClock
 from controller.engine.base import EngineUnavailable
 from controller.engine.process.engine import ProcessEngine
-from tests.engine.process_cases import folder_of, kill_supervisor, launch, observation, running_pids, wait_for, wait_stopped
+from tests.engine.process_cases import (
+    folder_of, kill_supervisor, launch, observation, running_pids, wait_for, wait_stopped
+)
 
 home, deed = Path(sys.argv[1]), sys.argv[2]
 engine = ProcessEngine(home, "test", SystemClock())
@@ -220,7 +246,8 @@ engine.start(victim)
 wait_for((home / "done").exists, "the deed")
 if "setpriv" in deed:
     kill_supervisor(home, victim.attempt)
-    wait_for(lambda: "changed its user" in observation(engine, victim.attempt).message, "who refuses to be told")
+    told = lambda: observation(engine, victim.attempt).message
+    wait_for(lambda: "changed its user" in told(), "who refuses to be told")
     seen = observation(engine, victim.attempt)
     assert (seen.phase, seen.stopped) == ("Unknown", False), seen
 else:
@@ -260,8 +287,14 @@ def unprivileged(home: Path) -> list[str]:
     os.chown(home, 65534, 65534)
     for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         command = [setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", path, python]
-        probe = "import subprocess, sys, controller, msgspec; subprocess.run([sys.executable, '-c', ''], check=True)"
-        if os.path.exists(python) and subprocess.run([*command, "-c", probe], check=False, capture_output=True).returncode == 0:
+        probe = (
+            "import subprocess, sys, controller, msgspec; subprocess.run([sys.executable, '-c', ''],"
+            " check=True)"
+        )
+        if (
+            os.path.exists(python)
+            and subprocess.run([*command, "-c", probe], check=False, capture_output=True).returncode == 0
+        ):
             return command
     pytest.skip("another user can run no Python here that has what this one has")
 
@@ -287,7 +320,12 @@ def test_as_an_ordinary_user(home: Path, unprivileged: list[str], deed: str) -> 
         target.chmod(0o4755)
     command: list[Any] = [*unprivileged, "-c", AS_ANOTHER_USER, home, deed.format(setpriv=target)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
     ) as process:
         output, errors = process.communicate(timeout=120)
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:  # what only root may end

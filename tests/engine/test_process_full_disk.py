@@ -1,4 +1,7 @@
-"""Fault 48: no room, no inodes, or nothing that may be written. What runs can be stopped, starts are refused with the reason."""
+"""Fault 48: no room, no inodes, or nothing that may be written.
+
+What runs can be stopped, starts are refused with the reason.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ stubborn = launch("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000;
 unheard = launch("sh", "-c", "rm ../wake; echo ready; exec sleep 1000")
 for given in (polite, stubborn, unheard):
     engine.start(given)
-    wait_for(lambda given=given: b"ready" in b"".join(engine.logs(given.attempt, follow=False)), "the command to be ready")
+    output = lambda given=given: b"".join(engine.logs(given.attempt, follow=False))
+    wait_for(lambda output=output: b"ready" in output(), "the command to be ready")
 
 def use_up(write):
     try:
@@ -77,11 +81,29 @@ print("held")
 
 @pytest.mark.parametrize("trouble", ["no room", "no inodes", "read-only"])
 def test_what_runs_can_be_stopped_and_nothing_is_lost(tmp_path: Path, trouble: str) -> None:
-    """The request needs no disk, not even where the task took its FIFO away; the result is written when it can be."""
+    """The request needs no disk, not even where the task took its FIFO away; the result is written when it
+    can be.
+    """
     unshare = shutil.which("unshare")
     mount = f"mount -t tmpfs -o size=256k,nr_inodes=200 tally {tmp_path}"
-    if unshare is None or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode != 0:
+    if (
+        unshare is None
+        or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode
+        != 0
+    ):
         pytest.skip("needs user namespaces, to mount a small file system of its own")
-    command = [unshare, "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", SCRIPT, str(tmp_path), trouble]
+    command = [
+        unshare,
+        "-rm",
+        "sh",
+        "-c",
+        f'{mount} && exec "$@"',
+        "sh",
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(tmp_path),
+        trouble,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout == "held\n", done.stderr

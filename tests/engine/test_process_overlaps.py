@@ -1,7 +1,9 @@
-"""Fault 43, by measurement: no attempt of a task begins while a process of the one before runs, whoever is killed when.
+"""Fault 43, by measurement: no attempt of a task begins while a process of the one before runs, whoever is
+killed when.
 
-The tasks themselves tell: every process that an attempt leaves behind shares a lock of its task's own, and an attempt that
-finds it taken by an earlier one has overlapped it. OVERLAP_ATTEMPTS sets how many attempts the large test makes.
+The tasks themselves tell: every process that an attempt leaves behind shares a lock of its task's own, and an
+attempt that finds it taken by an earlier one has overlapped it. OVERLAP_ATTEMPTS sets how many attempts the
+large test makes.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ taken = os.open(f"{place}/{task}.taken", os.O_RDWR | os.O_CREAT, 0o600)
 try:
     fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)  # shared with all that is forked from here on
 except BlockingIOError:
-    os.write(os.open(f"{place}/overlaps", os.O_WRONLY | os.O_CREAT | os.O_APPEND), f"{task}-{attempt} {kind}\\n".encode())
+    told = os.open(f"{place}/overlaps", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(told, f"{task}-{attempt} {kind}\\n".encode())
 os.write(os.open(f"{place}/runs", os.O_WRONLY | os.O_CREAT | os.O_APPEND), b".")
 os.open(f"{place}/{task}-{attempt}.begun", os.O_WRONLY | os.O_CREAT)
 
@@ -85,7 +88,8 @@ def dead_main_thread():
     threading.Thread(target=time.sleep, args=(60,)).start()
     ctypes.CDLL(None).pthread_exit(None)
 
-{"chain": chain, "execs": chain_of_execs, "daemon": daemon, "hidden": hidden_daemon, "thread": dead_main_thread}[kind]()
+kinds = {"chain": chain, "execs": chain_of_execs, "daemon": daemon, "hidden": hidden_daemon}
+(kinds | {"thread": dead_main_thread})[kind]()
 time.sleep(0.02)
 if kind == "thread":
     threading.Thread(target=time.sleep, args=(0.1,)).start()
@@ -98,11 +102,15 @@ def launch_of(task_id: str, number: int, kind: str, place: Path) -> Launch:
     attempt = AttemptId(task_id, number)
     spec = Spec(id=task_id, command=(sys.executable, "-S", "-E", "-c", PROGRAM, str(place), kind))
     environment = fencing_environment(attempt, 1, {})
-    return Launch(attempt=attempt, cluster="test", term=1, spec=spec, pool=Pool(name="default"), environment=environment)
+    return Launch(
+        attempt=attempt, cluster="test", term=1, spec=spec, pool=Pool(name="default"), environment=environment
+    )
 
 
 @contextmanager
-def supervisors_killed(attempts: Path, place: Path, chance: random.Random, killed: list[int]) -> Iterator[None]:
+def supervisors_killed(
+    attempts: Path, place: Path, chance: random.Random, killed: list[int]
+) -> Iterator[None]:
     """SIGKILL to most of them, each at some moment after its command has begun, and to some before."""
     stop = threading.Event()
     due: dict[str, float] = {}
@@ -111,7 +119,9 @@ def supervisors_killed(attempts: Path, place: Path, chance: random.Random, kille
         while not stop.wait(0.01):
             for name in os.listdir(attempts):
                 if name not in due and (chance.random() < 0.01 or (place / f"{name}.begun").exists()):
-                    due[name] = time.monotonic() + chance.uniform(0.0, 0.1) if chance.random() < 0.7 else float("inf")
+                    due[name] = (
+                        time.monotonic() + chance.uniform(0.0, 0.1) if chance.random() < 0.7 else float("inf")
+                    )
                 if due.get(name, float("inf")) > time.monotonic():
                     continue
                 folder = attempts / name
@@ -132,7 +142,9 @@ def supervisors_killed(attempts: Path, place: Path, chance: random.Random, kille
 
 
 def run_lane(engine: ProcessEngine, lane: int, count: int, place: Path) -> None:
-    """One task's attempts, each started as soon as the one before is proven to have stopped, as a leader would."""
+    """One task's attempts, each started as soon as the one before is proven to have stopped, as a leader
+    would.
+    """
     for number in range(1, count + 1):
         given = launch_of(f"lane-{lane}", number, KINDS[(lane + number) % len(KINDS)], place)
         give_up_at = time.monotonic() + 300
@@ -148,9 +160,13 @@ def run_lane(engine: ProcessEngine, lane: int, count: int, place: Path) -> None:
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("attempts", [40, pytest.param(int(os.environ.get("OVERLAP_ATTEMPTS", "1000")), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "attempts", [40, pytest.param(int(os.environ.get("OVERLAP_ATTEMPTS", "1000")), marks=pytest.mark.slow)]
+)
 def test_no_attempt_overlaps_the_one_before(engine: ProcessEngine, tmp_path: Path, attempts: int) -> None:
-    """Chains, daemons that close what they inherit or hide, dead main threads, under supervisors that are killed at random."""
+    """Chains, daemons that close what they inherit or hide, dead main threads, under supervisors that are
+    killed at random.
+    """
     chance, killed, place = random.Random(43), list[int](), tmp_path / "place"
     place.mkdir()
     errors: list[BaseException] = []
@@ -170,7 +186,9 @@ def test_no_attempt_overlaps_the_one_before(engine: ProcessEngine, tmp_path: Pat
     assert errors == []
     overlaps = (place / "overlaps").read_text().splitlines() if (place / "overlaps").exists() else []
     runs = (place / "runs").stat().st_size
-    print(f"{attempts} attempts, {runs} of them ran, {len(killed)} supervisors killed, {len(overlaps)} overlaps")
+    print(
+        f"{attempts} attempts, {runs} of them ran, {len(killed)} supervisors killed, {len(overlaps)} overlaps"
+    )
     assert overlaps == []
     assert runs >= attempts // 2
     assert killed

@@ -1,4 +1,6 @@
-"""Faults 41 and 43: what of an attempt may still run, whatever it did to its folder, its threads and its supervisor."""
+"""Faults 41 and 43: what of an attempt may still run, whatever it did to its folder, its threads and its
+supervisor.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ ctypes.CDLL(None).pthread_exit(None)
 """A program whose main thread ends while another goes on; it writes its number once that is so."""
 
 HIDDEN = (
-    "os.setsid(); os.closerange(3, 256); os.execve(sys.executable, [sys.executable, '-c', 'import time; time.sleep(1000)'], {env})"
+    "os.setsid(); os.closerange(3, 256); os.execve(sys.executable, [sys.executable, '-c', 'import time;"
+    " time.sleep(1000)'], {env})"
 )
 
 
@@ -73,15 +76,21 @@ def test_an_attempt_whose_main_thread_has_ended_runs_on(engine: ProcessEngine, t
 
 
 def test_a_search_finds_who_has_no_main_thread(engine: ProcessEngine, tmp_path: Path) -> None:
-    """In another session and under no environment's name, so that only its threads' own descriptors show whose it is."""
-    given = launch("setsid", "-w", "env", "-i", sys.executable, "-c", THREAD_THAT_OUTLIVES_MAIN, str(tmp_path / "pid"))
+    """In another session and under no environment's name, so that only its threads' own descriptors show
+    whose it is.
+    """
+    given = launch(
+        "setsid", "-w", "env", "-i", sys.executable, "-c", THREAD_THAT_OUTLIVES_MAIN, str(tmp_path / "pid")
+    )
     engine.start(given)
     pid = number_in(tmp_path / "pid")
     check_death_without_supervisor(engine, tmp_path, given.attempt, pid)
 
 
 @pytest.mark.parametrize("child", ["setsid {} &", "{} &"], ids=["own session", "same session"])
-def test_a_child_whose_main_thread_has_ended_is_stopped_with_the_rest(engine: ProcessEngine, tmp_path: Path, child: str) -> None:
+def test_a_child_whose_main_thread_has_ended_is_stopped_with_the_rest(
+    engine: ProcessEngine, tmp_path: Path, child: str
+) -> None:
     """A living supervisor sees it, and does not wait for its end for ever."""
     command = child.format(f'{shlex.quote(sys.executable)} -c "$1" {tmp_path}/pid')
     given = launch("sh", "-c", f"{command} sleep 1000", "sh", THREAD_THAT_OUTLIVES_MAIN)
@@ -111,8 +120,16 @@ while True:
 
 @pytest.mark.parametrize("hides", ["keeps", "hides"])
 def test_a_chain_of_fork_and_exit_is_not_missed(engine: ProcessEngine, tmp_path: Path, hides: str) -> None:
-    """Its supervisor was killed, and no process of it lives for more than a millisecond: no end is told before it has one."""
-    given = launch("sh", "-c", f'{shlex.quote(sys.executable)} -c "$1" {tmp_path}/beats {hides} & sleep 1000', "sh", CHAIN)
+    """Its supervisor was killed, and no process of it lives for more than a millisecond: no end is told
+    before it has one.
+    """
+    given = launch(
+        "sh",
+        "-c",
+        f'{shlex.quote(sys.executable)} -c "$1" {tmp_path}/beats {hides} & sleep 1000',
+        "sh",
+        CHAIN,
+    )
     engine.start(given)
     beats = tmp_path / "beats"
     wait_for(lambda: beats.exists() and beats.stat().st_size > 20, "the chain to run")
@@ -124,7 +141,9 @@ def test_a_chain_of_fork_and_exit_is_not_missed(engine: ProcessEngine, tmp_path:
 
 
 def test_who_is_hidden_and_keeps_the_lock_is_found(engine: ProcessEngine, tmp_path: Path) -> None:
-    """It left its session and cleared its environment, and its supervisor was killed: the lock that it inherited is left."""
+    """It left its session and cleared its environment, and its supervisor was killed: the lock that it
+    inherited is left.
+    """
     script = f"setsid env -i setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 1000' & sleep 1000"
     given = launch("sh", "-c", script)
     engine.start(given)
@@ -134,7 +153,10 @@ def test_who_is_hidden_and_keeps_the_lock_is_found(engine: ProcessEngine, tmp_pa
 
 def test_who_closes_the_lock_is_found_by_its_environment(engine: ProcessEngine, tmp_path: Path) -> None:
     """As daemons do that close what they inherit."""
-    script = f"import os, sys; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); {HIDDEN.format(env='os.environ')}"
+    script = (
+        f"import os, sys; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()));"
+        f" {HIDDEN.format(env='os.environ')}"
+    )
     given = launch("sh", "-c", f'{shlex.quote(sys.executable)} -c "$1" & sleep 1000', "sh", script)
     engine.start(given)
     pid = number_in(tmp_path / "pid")
@@ -234,9 +256,15 @@ print(found.phase, found.reason, found.stopped)
 
 
 def test_a_replica_in_another_pid_namespace_settles_nothing(engine: ProcessEngine, tmp_path: Path) -> None:
-    """It cannot see the processes: what it finds nobody for is lost, not ended, and what it runs is its own."""
+    """It cannot see the processes: what it finds nobody for is lost, not ended, and what it runs is its
+    own.
+    """
     unshare = shutil.which("unshare")
-    if os.geteuid() != 0 or unshare is None or subprocess.run([unshare, "-pf", "true"], check=False).returncode != 0:
+    if (
+        os.geteuid() != 0
+        or unshare is None
+        or subprocess.run([unshare, "-pf", "true"], check=False).returncode != 0
+    ):
         pytest.skip("needs root, for a PID namespace of its own")
     given = launch("sh", "-c", f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 1000' & sleep 1000")
     uid = engine.start(given).uid
@@ -244,13 +272,16 @@ def test_a_replica_in_another_pid_namespace_settles_nothing(engine: ProcessEngin
     kill_supervisor(tmp_path, given.attempt)
     script = [sys.executable, "-c", IN_ANOTHER_NAMESPACE, str(tmp_path), given.attempt.task_id, uid]
     command = [unshare, "-pf", "--mount-proc", *script]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], timeout=60
+    )
     assert done.stdout.splitlines() == ["Unknown OtherPidNamespace False"] * 2, done.stderr
     assert is_running(pid)
     assert wait_stopped(engine, given.attempt).reason == "SupervisorLost"
 
 
-# -- what a task does to its own folder ------------------------------------------------------------------------------
+# -- what a task does to its own folder
+# ------------------------------------------------------------------------------
 
 
 FORGED = '{"uid": "x", "phase": "Succeeded", "exit_code": 0}'
@@ -271,9 +302,13 @@ FORGED = '{"uid": "x", "phase": "Succeeded", "exit_code": 0}'
     ],
 )
 def test_a_task_does_not_end_its_own_hold(engine: ProcessEngine, tmp_path: Path, deed: str) -> None:
-    """Whatever it writes: no end is told while it runs, and then it is the supervisor's own result that counts."""
+    """Whatever it writes: no end is told while it runs, and then it is the supervisor's own result that
+    counts.
+    """
     # Two of them: a writer of the first that has not closed it yet would end the second read.
-    script = f"read line < {tmp_path}/gate; {deed}; echo $$ > {tmp_path}/pid; read line < {tmp_path}/end; exit 3"
+    script = (
+        f"read line < {tmp_path}/gate; {deed}; echo $$ > {tmp_path}/pid; read line < {tmp_path}/end; exit 3"
+    )
     given = launch("sh", "-c", script)
     for name in ("gate", "end"):
         os.mkfifo(tmp_path / name)
@@ -289,14 +324,20 @@ def test_a_task_does_not_end_its_own_hold(engine: ProcessEngine, tmp_path: Path,
     assert (seen.phase, seen.exit_code, seen.uid) == (Phase.FAILED, 3, uid)
 
 
-@pytest.mark.parametrize("deed", ["rm -rf ../*", 'rm -rf "$TALLY_ATTEMPT_FOLDER"', 'mv "$TALLY_ATTEMPT_FOLDER" {elsewhere}'])
+@pytest.mark.parametrize(
+    "deed", ["rm -rf ../*", 'rm -rf "$TALLY_ATTEMPT_FOLDER"', 'mv "$TALLY_ATTEMPT_FOLDER" {elsewhere}']
+)
 @pytest.mark.parametrize("has_supervisor", [True, False], ids=["supervised", "supervisor killed"])
 def test_a_folder_that_is_removed_or_moved_proves_nothing(
     engine: ProcessEngine, tmp_path: Path, deed: str, has_supervisor: bool
 ) -> None:
-    """The attempt is not listed, and its end is proven only by a search; what has no supervisor is ended by it."""
+    """The attempt is not listed, and its end is proven only by a search; what has no supervisor is ended
+    by it.
+    """
     script = deed.format(elsewhere=tmp_path / "elsewhere")
-    given = launch("sh", "-c", f"read line < {tmp_path}/gate; {script}; echo $$ > {tmp_path}/pid; exec sleep 1000")
+    given = launch(
+        "sh", "-c", f"read line < {tmp_path}/gate; {script}; echo $$ > {tmp_path}/pid; exec sleep 1000"
+    )
     os.mkfifo(tmp_path / "gate")
     uid = engine.start(given).uid
     supervisor = int(str(record_of(tmp_path, given.attempt)["supervisor"]))
@@ -322,7 +363,9 @@ def test_a_folder_that_is_removed_or_moved_proves_nothing(
     assert running_pids(tmp_path) == []
 
 
-def test_what_runs_beside_a_folder_made_anew_is_shown_and_stopped(engine: ProcessEngine, tmp_path: Path) -> None:
+def test_what_runs_beside_a_folder_made_anew_is_shown_and_stopped(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
     """Its folder was moved away before anybody recorded that it runs, and another is in its place."""
     given = launch("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
     engine.start(given)
@@ -339,8 +382,13 @@ def test_what_runs_beside_a_folder_made_anew_is_shown_and_stopped(engine: Proces
     assert running_pids(tmp_path) == []
 
 
-def test_a_locks_number_that_another_attempt_has_by_now_is_no_sign_of_the_first(engine: ProcessEngine, tmp_path: Path) -> None:
-    """Of an attempt that was removed; file systems give a number again at once. The other is neither taken for it nor harmed."""
+def test_a_locks_number_that_another_attempt_has_by_now_is_no_sign_of_the_first(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
+    """Of an attempt that was removed; file systems give a number again at once.
+
+    The other is neither taken for it nor harmed.
+    """
     given = launch("sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000")
     other = Origin.of_uid(engine.start(given).uid)
     assert other is not None
@@ -351,17 +399,26 @@ def test_a_locks_number_that_another_attempt_has_by_now_is_no_sign_of_the_first(
     # Nor where it begins while the search is under way, so that its command is met first.
     process_search._Search({removed: origin})._pass(kills=True, is_timed=False)
     assert is_running(pid)
-    assert engine.find(given.attempt, uid=str(record_of(tmp_path, given.attempt)["uid"])).phase is Phase.RUNNING
+    assert (
+        engine.find(given.attempt, uid=str(record_of(tmp_path, given.attempt)["uid"])).phase is Phase.RUNNING
+    )
 
 
 def _repeated(given: Launch) -> Launch:
     return Launch(
-        attempt=given.attempt, cluster=given.cluster, term=given.term, spec=given.spec, pool=given.pool,
-        environment=given.environment, repeated=True,
-    )  # fmt: skip
+        attempt=given.attempt,
+        cluster=given.cluster,
+        term=given.term,
+        spec=given.spec,
+        pool=given.pool,
+        environment=given.environment,
+        repeated=True,
+    )
 
 
-def test_a_state_folder_that_was_moved_and_made_anew_proves_nothing(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+def test_a_state_folder_that_was_moved_and_made_anew_proves_nothing(
+    replica: Callable[[], ProcessEngine], tmp_path: Path
+) -> None:
     """A replica that is started then lists nothing; asked for by name, what runs is lost and not gone."""
     given = launch("sleep", "1000")
     uid = replica().start(given).uid
@@ -393,11 +450,17 @@ def test_who_is_told_to_stop_without_its_fifo_is_stopped(engine: ProcessEngine, 
     assert (seen.reason, seen.signal) == ("Stopped", signal.SIGTERM)
 
 
-# -- a supervisor that does nothing ----------------------------------------------------------------------------------
+# -- a supervisor that does nothing
+# ----------------------------------------------------------------------------------
 
 
-def test_a_stopped_supervisor_is_shown_and_its_end_ends_the_attempt(engine: ProcessEngine, tmp_path: Path) -> None:
-    """By the task, say: nobody would tell the attempt's end. When it goes on all is as before; when it is killed all ends."""
+def test_a_stopped_supervisor_is_shown_and_its_end_ends_the_attempt(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
+    """By the task, say: nobody would tell the attempt's end.
+
+    When it goes on all is as before; when it is killed all ends.
+    """
     given = launch("sh", "-c", f"read line < {tmp_path}/gate; kill -STOP $PPID; exec sleep 1000")
     os.mkfifo(tmp_path / "gate")
     engine.start(given)

@@ -1,4 +1,6 @@
-"""Two replicas, or a stale and a new leader, at the same moment: one live attempt at most, and none that is stuck."""
+"""Two replicas, or a stale and a new leader, at the same moment: one live attempt at most, and none that
+is stuck.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ from tests.engine.process_cases import folder_of, launch, running_pids, wait_for
 
 def once_at_a_time(folder: Path) -> Launch:
     """Notes each run, and each run that met another alive: a folder cannot be made twice."""
-    note = f"mkdir {folder}/live-$TALLY_TASK_ID || echo $TALLY_TASK_ID >> {folder}/overlaps; echo $TALLY_TASK_ID >> {folder}/runs"
+    note = (
+        f"mkdir {folder}/live-$TALLY_TASK_ID || echo $TALLY_TASK_ID >> {folder}/overlaps; echo $TALLY_TASK_ID"
+        f" >> {folder}/runs"
+    )
     return launch("sh", "-c", f"{note}; sleep 0.02; rmdir {folder}/live-$TALLY_TASK_ID")
 
 
@@ -33,7 +38,9 @@ def lines(path: Path) -> list[str]:
 
 
 def start_until_told(engine: ProcessEngine, given: Launch) -> None:
-    """As a leader does: the machine may fork all the time, and then it cannot be told whether the attempt runs already."""
+    """As a leader does: the machine may fork all the time, and then it cannot be told whether the attempt
+    runs already.
+    """
 
     def is_told() -> bool:
         try:
@@ -45,7 +52,9 @@ def start_until_told(engine: ProcessEngine, given: Launch) -> None:
     wait_for(is_told, f"the start of {given.attempt}")
 
 
-def test_starts_from_several_threads_and_replicas_make_one_run(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+def test_starts_from_several_threads_and_replicas_make_one_run(
+    replica: Callable[[], ProcessEngine], tmp_path: Path
+) -> None:
     replicas = [replica() for _ in range(3)]
     attempts = [once_at_a_time(tmp_path) for _ in range(20)]
     with ThreadPoolExecutor(9, thread_name_prefix="starter") as pool:
@@ -59,15 +68,16 @@ def test_starts_from_several_threads_and_replicas_make_one_run(replica: Callable
 
 def test_starts_from_several_processes_make_one_run(engine: ProcessEngine, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from controller.clock import SystemClock\n"
-        "from controller.engine.process.engine import ProcessEngine; from tests.engine.process_cases import launch\n"
-        "home = Path(sys.argv[1]); engine = ProcessEngine(home, 'test', SystemClock()); input()\n"
-        "for n in range(20):\n"
-        "    print(engine.start(launch('sh', '-c', f'echo {n} >> {home}/runs', task_id=f'contested-{n}')).uid)\n"
-        "engine.close()"
+        "import sys; from pathlib import Path; from controller.clock import SystemClock\nfrom"
+        " controller.engine.process.engine import ProcessEngine; from tests.engine.process_cases import"
+        " launch\nhome = Path(sys.argv[1]); engine = ProcessEngine(home, 'test', SystemClock()); input()\nfor"
+        " n in range(20):\n    print(engine.start(launch('sh', '-c', f'echo {n} >> {home}/runs',"
+        " task_id=f'contested-{n}')).uid)\nengine.close()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    starters = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    starters = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     for starter in starters:
         assert starter.stdin is not None
         starter.stdin.write("go\n")
@@ -79,7 +89,9 @@ def test_starts_from_several_processes_make_one_run(engine: ProcessEngine, tmp_p
     assert sorted(lines(tmp_path / "runs"), key=int) == [str(n) for n in range(20)]
 
 
-def test_a_start_that_races_a_stop_ends_either_way(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+def test_a_start_that_races_a_stop_ends_either_way(
+    replica: Callable[[], ProcessEngine], tmp_path: Path
+) -> None:
     """Whichever comes first, nothing runs on: the attempt never ran, or it was stopped."""
     starter, stopper = replica(), replica()
     attempts = [launch("sh", "-c", f"echo $TALLY_TASK_ID >> {tmp_path}/runs; sleep 1000") for _ in range(40)]
@@ -99,7 +111,9 @@ def test_a_start_that_races_a_stop_ends_either_way(replica: Callable[[], Process
     assert running_pids(tmp_path) == []
 
 
-def test_a_start_that_races_a_forget_never_overlaps_another_run(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+def test_a_start_that_races_a_forget_never_overlaps_another_run(
+    replica: Callable[[], ProcessEngine], tmp_path: Path
+) -> None:
     """Until it is forgotten the attempt is adopted, after it may run anew; at no time do two of it run."""
     replicas = [replica() for _ in range(3)]
     given = once_at_a_time(tmp_path)
@@ -125,7 +139,9 @@ def test_a_start_that_races_a_forget_never_overlaps_another_run(replica: Callabl
 
 
 def test_a_repeated_start_harms_no_start_under_way(replica: Callable[[], ProcessEngine]) -> None:
-    """A leader repeats the start that its predecessor had just asked for: what runs is none of what was left behind."""
+    """A leader repeats the start that its predecessor had just asked for: what runs is none of what was
+    left behind.
+    """
     before, after = replica(), replica()
     with ThreadPoolExecutor(2) as pool:
         for number in range(60):
@@ -154,19 +170,24 @@ def forked_copy() -> Iterator[None]:
 
 
 def test_what_is_forked_under_a_lock_supervises_nothing(engine: ProcessEngine, tmp_path: Path) -> None:
-    """A replica forks whenever it likes, and whoever settles an attempt holds its lock: neither is taken for a supervisor."""
+    """A replica forks whenever it likes, and whoever settles an attempt holds its lock: neither is taken
+    for a supervisor.
+    """
     given = launch("true")
     folder = folder_of(tmp_path, given.attempt)
     lock = files.Lock.take(folder, make=True)
     assert lock is not None
     with lock, forked_copy():
-        wait_for(lambda: not process_search.end_all({folder: None}), "a proof that nothing runs")  # others may fork all the time
+        # others may fork all the time
+        wait_for(lambda: not process_search.end_all({folder: None}), "a proof that nothing runs")
         assert process_search.supervisor_of(folder, None) == 0
     engine.start(msgspec.structs.replace(given, repeated=True))
     assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
 
 
-def test_starts_that_are_repeated_as_a_leader_begins_are_all_made(replica: Callable[[], ProcessEngine]) -> None:
+def test_starts_that_are_repeated_as_a_leader_begins_are_all_made(
+    replica: Callable[[], ProcessEngine],
+) -> None:
     """Its fork server begins with the first, while others look for what their predecessor left behind."""
     for _ in range(8):
         engine = replica()
@@ -178,7 +199,9 @@ def test_starts_that_are_repeated_as_a_leader_begins_are_all_made(replica: Calla
 
 
 def test_a_stop_harms_nobody_who_settles_the_attempt(engine: ProcessEngine, tmp_path: Path) -> None:
-    """Another replica, or an audit, holds the lock of an attempt without a supervisor: it is not what has to end."""
+    """Another replica, or an audit, holds the lock of an attempt without a supervisor: it is not what has
+    to end.
+    """
     given = launch("sleep", "1000")
     uid = engine.start(given).uid
     script = (

@@ -11,7 +11,15 @@ import pytest
 
 from controller.core.model.task import Phase
 from controller.engine.process.engine import ProcessEngine
-from tests.engine.process_cases import is_running, launch, observation, record_of, running_pids, wait_for, wait_stopped
+from tests.engine.process_cases import (
+    is_running,
+    launch,
+    observation,
+    record_of,
+    running_pids,
+    wait_for,
+    wait_stopped,
+)
 
 
 def start_ready(engine: ProcessEngine, script: str):
@@ -31,9 +39,13 @@ def start_ready(engine: ProcessEngine, script: str):
     ids=["same group", "own session", "own session, no environment, a child of its own"],
 )
 def test_nothing_escapes_a_living_supervisor(engine: ProcessEngine, tmp_path: Path, child: str) -> None:
-    """Descendants that ignore SIGTERM are killed after the grace, wherever they went; the end comes after theirs."""
+    """Descendants that ignore SIGTERM are killed after the grace, wherever they went; the end comes after
+    theirs.
+    """
     marker = tmp_path / "pid"
-    attempt = start_ready(engine, f"trap '' TERM; {child} echo $! > {marker}; echo ready; while :; do sleep 1000; done")
+    attempt = start_ready(
+        engine, f"trap '' TERM; {child} echo $! > {marker}; echo ready; while :; do sleep 1000; done"
+    )
     wait_for(lambda: marker.read_text().strip(), "the child's number")
     supervisor = int(record_of(tmp_path, attempt)["supervisor"])
     engine.stop(attempt, grace_seconds=0.2)
@@ -45,7 +57,9 @@ def test_nothing_escapes_a_living_supervisor(engine: ProcessEngine, tmp_path: Pa
 
 
 def test_what_the_command_left_running_ends_with_it(engine: ProcessEngine, tmp_path: Path) -> None:
-    """As in a container, the end of the first process is the end of the attempt; its exit code is the attempt's."""
+    """As in a container, the end of the first process is the end of the attempt; its exit code is the
+    attempt's.
+    """
     given = launch("sh", "-c", "sleep 1000 & setsid sleep 1000 & exit 0")
     engine.start(given)
     assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
@@ -61,7 +75,10 @@ def test_a_clean_exit_after_a_stop_counts_as_stopped(engine: ProcessEngine) -> N
 
 def test_after_a_stop_the_rest_of_the_group_may_use_the_grace(engine: ProcessEngine, tmp_path: Path) -> None:
     """A shell dies of the first SIGTERM; its child still has time to put things in order."""
-    worker = f"trap 'sleep 0.2; echo tidy > {tmp_path}/tidied; exit' TERM; echo ready; while :; do sleep 0.01; done"
+    worker = (
+        f"trap 'sleep 0.2; echo tidy > {tmp_path}/tidied; exit' TERM; echo ready; while :; do sleep 0.01;"
+        " done"
+    )
     attempt = start_ready(engine, f'sh -c "{worker}" & wait')
     engine.stop(attempt, grace_seconds=30.0)
     wait_stopped(engine, attempt)
@@ -89,11 +106,21 @@ def test_a_supervisor_told_to_end_interrupts_its_attempt(engine: ProcessEngine, 
     engine.start(given)
     os.kill(int(record_of(tmp_path, given.attempt)["supervisor"]), signal.SIGTERM)
     seen = wait_stopped(engine, given.attempt)
-    assert (seen.phase, seen.reason, seen.disrupted, seen.signal) == (Phase.FAILED, "Interrupted", True, signal.SIGTERM)
+    assert (seen.phase, seen.reason, seen.disrupted, seen.signal) == (
+        Phase.FAILED,
+        "Interrupted",
+        True,
+        signal.SIGTERM,
+    )
 
 
-def test_interrupt_all_ends_everything_and_says_what_it_could_not(engine: ProcessEngine, tmp_path: Path) -> None:
-    attempts = [start_ready(engine, f"{trap} echo ready; while :; do sleep 1000; done") for trap in ("", "trap '' TERM;", "")]
+def test_interrupt_all_ends_everything_and_says_what_it_could_not(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
+    attempts = [
+        start_ready(engine, f"{trap} echo ready; while :; do sleep 1000; done")
+        for trap in ("", "trap '' TERM;", "")
+    ]
     assert engine.interrupt_all(0.2) == []
     for attempt in attempts:
         seen = observation(engine, attempt)
@@ -109,4 +136,9 @@ def test_a_death_by_any_signal_is_told(engine: ProcessEngine, tmp_path: Path) ->
         given = launch("sh", "-c", f"kill -{int(number)} $$")
         engine.start(given)
         seen = wait_stopped(engine, given.attempt)
-        assert (seen.phase, seen.reason, seen.signal, seen.exit_code) == (Phase.FAILED, "Error", number, 128 + number)
+        assert (seen.phase, seen.reason, seen.signal, seen.exit_code) == (
+            Phase.FAILED,
+            "Error",
+            number,
+            128 + number,
+        )

@@ -1,4 +1,7 @@
-"""Fault 33: supervisor killed, machine rebooted, result half written. Told from success, and never two live attempts."""
+"""Fault 33: supervisor killed, machine rebooted, result half written.
+
+Told from success, and never two live attempts.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ while :; do sleep 1000; done
 
 
 def start_family(engine: ProcessEngine) -> AttemptId:
-    """An attempt that ignores SIGTERM, with a child in its group, one in a session of its own, and one without environment."""
+    """An attempt that ignores SIGTERM, with a child in its group, one in a session of its own, and one
+    without environment.
+    """
     given = launch("sh", "-c", STUBBORN_FAMILY)
     engine.start(given)
     wait_for(lambda: b"ready" in b"".join(engine.logs(given.attempt, follow=False)), "the family to be there")
@@ -55,23 +60,36 @@ def session_members(session: int) -> list[int]:
     return [process.pid for process in processes() if process.session == session]
 
 
-def test_a_killed_supervisor_takes_its_whole_attempt_along_before_it_is_reported(engine: ProcessEngine, tmp_path: Path) -> None:
-    """Failed is said only when every process is gone: of the group, of another session, and without an environment."""
+def test_a_killed_supervisor_takes_its_whole_attempt_along_before_it_is_reported(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
+    """Failed is said only when every process is gone: of the group, of another session, and without an
+    environment.
+    """
     attempt = start_family(engine)
     session = int(record_of(tmp_path, attempt)["session"])
-    wait_for(lambda: len(session_members(session)) >= 3 and len(running_pids(tmp_path)) >= 4, "all the family")
+    wait_for(
+        lambda: len(session_members(session)) >= 3 and len(running_pids(tmp_path)) >= 4, "all the family"
+    )
     kill_supervisor(tmp_path, attempt)
     seen = wait_stopped(engine, attempt)
     assert session_members(session) == []
     assert running_pids(tmp_path) == []
-    assert (seen.phase, seen.reason, seen.ran, seen.disrupted) == (Phase.FAILED, "SupervisorLost", True, False)
+    assert (seen.phase, seen.reason, seen.ran, seen.disrupted) == (
+        Phase.FAILED,
+        "SupervisorLost",
+        True,
+        False,
+    )
     assert engine.start(launch("true", task_id=attempt.task_id)) == seen
 
 
 def test_while_something_of_a_lost_attempt_may_run_nothing_is_proven(
     engine: ProcessEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that does not die (as one that hangs in the kernel) keeps the attempt Unknown, and so its hold."""
+    """A process that does not die (as one that hangs in the kernel) keeps the attempt Unknown, and so its
+    hold.
+    """
     attempt = start_family(engine)
     with monkeypatch.context() as patch:
         patch.setattr(process_search, "kill", lambda target: None)
@@ -84,7 +102,9 @@ def test_while_something_of_a_lost_attempt_may_run_nothing_is_proven(
     assert running_pids(tmp_path) == []
 
 
-def test_two_replicas_settle_a_lost_attempt_once(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
+def test_two_replicas_settle_a_lost_attempt_once(
+    replica: Callable[[], ProcessEngine], tmp_path: Path
+) -> None:
     replicas = [replica() for _ in range(4)]
     attempts = [start_family(replicas[0]) for _ in range(3)]
     for attempt in attempts:
@@ -106,7 +126,10 @@ def test_a_watch_finds_a_lost_supervisor_by_itself(engine: ProcessEngine, tmp_pa
         engine.start(given)
         wait_for(lambda: reported, "the start to be reported")
         os.kill(int(record_of(tmp_path, given.attempt)["supervisor"]), signal.SIGKILL)
-        wait_for(lambda: reported[-1].reason == "SupervisorLost" and reported[-1].stopped, "the loss to be reported")
+        wait_for(
+            lambda: reported[-1].reason == "SupervisorLost" and reported[-1].stopped,
+            "the loss to be reported",
+        )
     finally:
         stop.set()
         watch.join()
@@ -137,7 +160,9 @@ def test_a_result_that_was_not_put_in_place_is_ignored(engine: ProcessEngine, tm
     """Killed between writing the result aside and renaming it: what counts is that nobody says it is over."""
     given = launch("sleep", "1000")
     engine.start(given)
-    (folder_of(tmp_path, given.attempt) / f".{files.RESULT}.123").write_text('{"phase": "Succeeded", "uid": "x"}')
+    (folder_of(tmp_path, given.attempt) / f".{files.RESULT}.123").write_text(
+        '{"phase": "Succeeded", "uid": "x"}'
+    )
     seen = observation(engine, given.attempt)
     assert seen is not None
     assert seen.phase is Phase.RUNNING
@@ -146,7 +171,9 @@ def test_a_result_that_was_not_put_in_place_is_ignored(engine: ProcessEngine, tm
 
 
 @pytest.mark.parametrize("content", [b"", b'{"uid": "'])
-def test_a_broken_record_is_settled_by_the_marker_of_its_processes(engine: ProcessEngine, tmp_path: Path, content: bytes) -> None:
+def test_a_broken_record_is_settled_by_the_marker_of_its_processes(
+    engine: ProcessEngine, tmp_path: Path, content: bytes
+) -> None:
     attempt = start_family(engine)
     session = int(record_of(tmp_path, attempt)["session"])
     kill_supervisor(tmp_path, attempt)
@@ -159,11 +186,13 @@ def test_a_broken_record_is_settled_by_the_marker_of_its_processes(engine: Proce
 
 
 def test_a_claim_that_died_before_its_record_is_free(engine: ProcessEngine, tmp_path: Path) -> None:
-    """The kernel dropped its lock, nothing was executed: the attempt is not known, and the next start runs it."""
+    """The kernel dropped its lock, nothing was executed: the attempt is not known, and the next start runs
+    it.
+    """
     given = launch("true")
     script = (
-        "import os, signal, sys; from pathlib import Path; from controller.engine.process.attempt_folder import Lock\n"
-        "lock = Lock.take(Path(sys.argv[1]), make=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, sys; from pathlib import Path; from controller.engine.process.attempt_folder"
+        " import Lock\nlock = Lock.take(Path(sys.argv[1]), make=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, str(folder_of(tmp_path, given.attempt))], check=False)
     assert (folder_of(tmp_path, given.attempt) / files.LOCK).exists()
@@ -172,7 +201,9 @@ def test_a_claim_that_died_before_its_record_is_free(engine: ProcessEngine, tmp_
     assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
 
 
-def test_supervisors_killed_at_any_moment_of_a_start_leave_no_doubt(engine: ProcessEngine, tmp_path: Path) -> None:
+def test_supervisors_killed_at_any_moment_of_a_start_leave_no_doubt(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
     """Whenever it dies, the attempt runs at most once, ends, and whoever starts it again is told so."""
     engine.start(launch("true"))  # the fork server is up
     server = engine._fork_server._process
@@ -211,13 +242,16 @@ def test_supervisors_killed_at_any_moment_of_a_start_leave_no_doubt(engine: Proc
     assert running_pids(tmp_path) == []
 
 
-def test_an_attempt_survives_the_death_of_its_controller_and_is_adopted(engine: ProcessEngine, tmp_path: Path) -> None:
+def test_an_attempt_survives_the_death_of_its_controller_and_is_adopted(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
     """SIGKILL to the controller's whole process group, as a terminal or an init system would do it."""
     script = (
-        "import sys, time; from pathlib import Path; from controller.clock import SystemClock\n"
-        "from controller.engine.process.engine import ProcessEngine; from tests.engine.process_cases import launch\n"
-        "engine = ProcessEngine(Path(sys.argv[1]), 'test', SystemClock())\n"
-        "print(engine.start(launch('sleep', '1000', task_id='survivor')).uid, flush=True); time.sleep(1000)"
+        "import sys, time; from pathlib import Path; from controller.clock import SystemClock\nfrom"
+        " controller.engine.process.engine import ProcessEngine; from tests.engine.process_cases import"
+        " launch\nengine = ProcessEngine(Path(sys.argv[1]), 'test',"
+        " SystemClock())\nprint(engine.start(launch('sleep', '1000', task_id='survivor')).uid, flush=True);"
+        " time.sleep(1000)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as controller:

@@ -30,18 +30,35 @@ def output(engine: ProcessEngine, given: Launch) -> str:
 def test_the_controllers_secrets_stay_with_it(engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALLY_ETCD_PASSWORD", "secret")
     monkeypatch.setenv("LC_ALL", "C")
-    environment = dict(line.split("=", 1) for line in output(engine, launch("env", env={"MINE": "x", "LANG": "y"})).splitlines())
-    known = {"PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR", "LC_ALL", "MINE", "TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM"}
+    environment = dict(
+        line.split("=", 1)
+        for line in output(engine, launch("env", env={"MINE": "x", "LANG": "y"})).splitlines()
+    )
+    known = {
+        "PATH",
+        "HOME",
+        "LANG",
+        "TZ",
+        "USER",
+        "TMPDIR",
+        "LC_ALL",
+        "MINE",
+        "TALLY_TASK_ID",
+        "TALLY_ATTEMPT",
+        "TALLY_TERM",
+    }
     assert {name for name in environment if not name.startswith("LC_")} - known == {"TALLY_ATTEMPT_FOLDER"}
     assert (environment["MINE"], environment["LANG"], environment["LC_ALL"]) == ("x", "y", "C")
 
 
-def test_an_attempt_inherits_its_lock_and_no_other_descriptor_signal_mask_or_terminal(engine: ProcessEngine) -> None:
+def test_an_attempt_inherits_its_lock_and_no_other_descriptor_signal_mask_or_terminal(
+    engine: ProcessEngine,
+) -> None:
     script = (
-        "import os, signal\n"
-        "print(sorted(int(fd) for fd in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + fd)))\n"
-        "print(signal.pthread_sigmask(signal.SIG_BLOCK, []), os.getsid(0) == os.getpid())\n"
-        "status = open('/proc/self/status').read(); print(status.split('SigIgn:')[1].split()[0])"
+        "import os, signal\nprint(sorted(int(fd) for fd in os.listdir('/proc/self/fd') if"
+        " os.path.exists('/proc/self/fd/' + fd)))\nprint(signal.pthread_sigmask(signal.SIG_BLOCK, []),"
+        " os.getsid(0) == os.getpid())\nstatus = open('/proc/self/status').read();"
+        " print(status.split('SigIgn:')[1].split()[0])"
     )
     # Python itself ignores SIGPIPE and SIGXFSZ: sh shows what was inherited.
     given = launch("sh", "-c", 'grep SigIgn /proc/$$/status; exec "$0" -c "$1"', sys.executable, script)
@@ -88,7 +105,12 @@ def test_why_a_command_cannot_be_started(
 def test_an_image_alone_is_refused(engine: ProcessEngine) -> None:
     attempt = AttemptId("only-image", 1)
     given = Launch(
-        attempt=attempt, cluster="test", term=1, spec=Spec(id="only-image", image="x"), pool=Pool(name="p"), environment={}
+        attempt=attempt,
+        cluster="test",
+        term=1,
+        spec=Spec(id="only-image", image="x"),
+        pool=Pool(name="p"),
+        environment={},
     )
     with pytest.raises(AttemptRefused, match="command") as refused:
         engine.start(given)
@@ -126,7 +148,10 @@ def test_memory_above_what_was_asked_for_is_killed(engine: ProcessEngine) -> Non
     """What all processes of the attempt use counts, not what they reserve."""
     # 0x4000 is MAP_NORESERVE, which the module has no name for.
     reserve = "mmap.mmap(-1, 2**36, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)"
-    hungry = f"import mmap, sys, time; reserved = {reserve}; kept = b'x' * (int(sys.argv[1]) * 2**20); time.sleep(1000)"
+    hungry = (
+        f"import mmap, sys, time; reserved = {reserve}; kept = b'x' * (int(sys.argv[1]) * 2**20);"
+        " time.sleep(1000)"
+    )
     python = shlex.quote(sys.executable)
     pair = f'{python} -c "{hungry}" 60 & exec {python} -c "{hungry}" 60'
     modest = launch(sys.executable, "-c", hungry, "1", memory="100Mi")
@@ -163,8 +188,12 @@ def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ProcessEngine(tmp_path / "file", "test", SystemClock())
 
 
-def test_a_vanished_state_folder_is_an_outage_and_no_evidence(replica: Callable[[], ProcessEngine], tmp_path: Path) -> None:
-    """Nothing is concluded from a folder that is not there (a file system that is not mounted): every call says so."""
+def test_a_vanished_state_folder_is_an_outage_and_no_evidence(
+    replica: Callable[[], ProcessEngine], tmp_path: Path
+) -> None:
+    """Nothing is concluded from a folder that is not there (a file system that is not mounted): every call
+    says so.
+    """
     engine = replica()
     given = launch("true")
     engine.start(given)
@@ -190,7 +219,9 @@ from controller.engine.base import EngineUnavailable
 from controller.engine.process.engine import ProcessEngine
 from controller.engine.process.attempt_folder import MARKER
 from controller.engine.process.table import environment_value
-from tests.engine.process_cases import folder_of, kill_supervisor, launch, observation, running_pids, wait_for, wait_stopped
+from tests.engine.process_cases import (
+    folder_of, kill_supervisor, launch, observation, running_pids, wait_for, wait_stopped
+)
 
 home = Path(sys.argv[1])
 engine = ProcessEngine(home, "test", SystemClock())
@@ -207,7 +238,10 @@ for pid in running_pids(home):
     if environment_value(pid, MARKER) == str(folder_of(home, given.attempt)):
         os.kill(pid, 15)
 kill_supervisor(home, orphaned.attempt)
-wait_for(lambda: observation(engine, orphaned.attempt).phase == "Unknown" and not running_pids(home), "the commands to end")
+wait_for(
+    lambda: observation(engine, orphaned.attempt).phase == "Unknown" and not running_pids(home),
+    "the commands to end",
+)
 seen = observation(engine, given.attempt)
 assert seen.phase == "Running" and not seen.stopped, seen
 seen = observation(engine, orphaned.attempt)
@@ -230,15 +264,31 @@ print("held")
 
 
 def test_a_full_disk_delays_results_and_starts_and_loses_none(tmp_path: Path) -> None:
-    """The end of an attempt is reported once there is room for its result; until then it counts as running, or as lost.
+    """The end of an attempt is reported once there is room for its result; until then it counts as running,
+    or as lost.
 
     One whose end cannot be recorded keeps nobody from seeing the others.
     """
     unshare = shutil.which("unshare")
     mount = f"mount -t tmpfs -o size=256k tally {tmp_path}"
-    if unshare is None or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode != 0:
+    if (
+        unshare is None
+        or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode
+        != 0
+    ):
         pytest.skip("needs user namespaces, to mount a small file system of its own")
-    command = [unshare, "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    command = [
+        unshare,
+        "-rm",
+        "sh",
+        "-c",
+        f'{mount} && exec "$@"',
+        "sh",
+        sys.executable,
+        "-c",
+        FULL_DISK,
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "held\n", done.stderr
 
@@ -258,14 +308,20 @@ def test_a_watch_begins_with_what_runs_and_what_has_just_ended(engine: ProcessEn
         engine.start(given)
     for given in (ended, just_ended):
         wait_stopped(engine, given.attempt)
-    for given, hours in ((ended, -1), (just_ended, 1)):  # later than now: as if it had ended meanwhile, however slow the machine
+    # later than now: as if it had ended meanwhile, however slow the machine
+    for given, hours in ((ended, -1), (just_ended, 1)):
         os.utime(folder_of(tmp_path, given.attempt) / files.RESULT, times=(time.time() + 3600 * hours,) * 2)
     reported: list[AttemptId] = []
     stop = threading.Event()
-    watch = threading.Thread(target=engine.watch, args=(lambda seen: reported.append(seen.attempt), stop), name="watch")
+    watch = threading.Thread(
+        target=engine.watch, args=(lambda seen: reported.append(seen.attempt), stop), name="watch"
+    )
     watch.start()
     try:
-        wait_for(lambda: {runs.attempt, just_ended.attempt} <= set(reported), "what runs and what has just ended to be reported")
+        wait_for(
+            lambda: {runs.attempt, just_ended.attempt} <= set(reported),
+            "what runs and what has just ended to be reported",
+        )
         later = launch("sleep", "1000")
         engine.start(later)
         wait_for(lambda: later.attempt in reported, "the next round")
@@ -293,7 +349,9 @@ def test_a_watch_does_not_stay_with_a_folder_that_was_replaced(engine: ProcessEn
     assert begun.wait(20)
     attempts = tmp_path / "test" / "attempts"
     attempts.rename(tmp_path / "test" / "old")
-    shutil.copytree(tmp_path / "test" / "old", tmp_path / "test" / "new", ignore=shutil.ignore_patterns("wake"))
+    shutil.copytree(
+        tmp_path / "test" / "old", tmp_path / "test" / "new", ignore=shutil.ignore_patterns("wake")
+    )
     (tmp_path / "test" / "new").rename(attempts)
     assert ended.wait(20)
     thread.join()

@@ -1,7 +1,8 @@
-"""What a real Kubernetes (v1.20.2) said, replayed: what each step says of the attempt, and what the task becomes by it.
+"""What a real Kubernetes (v1.20.2) said, replayed: what each step says of the attempt, and what the task
+becomes by it.
 
-A row: seconds since the watch began; the observation, `!` with the proof of stop and `?` in a terminal phase without; the
-task. Steps that change neither are left out. The tasks retry nothing by themselves.
+A row: seconds since the watch began; the observation, `!` with the proof of stop and `?` in a terminal phase
+without; the task. Steps that change neither are left out. The tasks retry nothing by themselves.
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ WITHOUT_PODS = {"api-errors", "invalid-specs"}  # requests only
 
 def said(seen: Observation) -> str:
     """The observation in a few words."""
-    words = seen.phase + ("!" if seen.stopped else "?" if seen.phase in (Phase.SUCCEEDED, Phase.FAILED) else "")
+    words = seen.phase + (
+        "!" if seen.stopped else "?" if seen.phase in (Phase.SUCCEEDED, Phase.FAILED) else ""
+    )
     code = f" {seen.exit_code}" if seen.exit_code is not None else ""
     why = seen.waiting.partition(":")[0] or seen.reason
     return f"{words}{code} {why}".strip() + ("" if seen.ran else ", never ran")
@@ -196,14 +199,18 @@ def test_what_the_task_becomes(name: str, pod: str, cancel: bool) -> None:
 
 def test_every_recording_is_in_the_table() -> None:
     """Also one that is added later."""
-    pods = {(name, event["object"]["metadata"].get("name", "")) for name in NAMES for event in load(name).events}
+    pods = {
+        (name, event["object"]["metadata"].get("name", "")) for name in NAMES for event in load(name).events
+    }
     assert {(name, pod) for name, pod in pods if pod} == {(name, pod) for name, pod, _ in TABLE}
     assert {name for name, _, _ in TABLE} | WITHOUT_PODS == set(NAMES)
 
 
 @pytest.mark.parametrize("pod", ["t-nodelost-1", "t-nodelost-2"])
 def test_a_task_on_a_lost_node_is_never_given_up(pod: str) -> None:
-    """The containers ran on: until the node was back, its resources stayed held and no second attempt was admitted."""
+    """The containers ran on: until the node was back, its resources stayed held and no second attempt was
+    admitted.
+    """
     _, stage = replay("node-lost-and-back", pod)
     status = stage.status(pod)
     assert status is not None
@@ -218,7 +225,10 @@ def test_reasons_of_waiting_reach_the_task() -> None:
     _, stage = replay("unschedulable", "t-unsched-1")
     status = stage.status("t-unsched-1")
     assert status is not None
-    assert (status.reason, status.message) == ("Unschedulable", "0/1 nodes are available: 1 Insufficient cpu.")
+    assert (status.reason, status.message) == (
+        "Unschedulable",
+        "0/1 nodes are available: 1 Insufficient cpu.",
+    )
 
 
 class _RecordedAnswer(BaseHTTPRequestHandler):
@@ -246,7 +256,9 @@ def answering(tmp_path: Path) -> Iterator[Callable[[Document], KubernetesEngine]
     with ExitStack() as stack:
 
         def make(answer: Document) -> KubernetesEngine:
-            server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answering", (_RecordedAnswer,), {"answer": answer}))
+            server = ThreadingHTTPServer(
+                ("127.0.0.1", 0), type("Answering", (_RecordedAnswer,), {"answer": answer})
+            )
             thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="recorded-answers")
             thread.start()
             path = tmp_path / "kubeconfig"
@@ -254,7 +266,9 @@ def answering(tmp_path: Path) -> Iterator[Callable[[Document], KubernetesEngine]
             context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
             config = {"clusters": [named], "users": [named], "contexts": [context], "current-context": "x"}
             path.write_text(json.dumps(config))
-            engine = KubernetesEngine("test", SystemClock(), KubernetesOptions(access=Access(kubeconfig=path)))
+            engine = KubernetesEngine(
+                "test", SystemClock(), KubernetesOptions(access=Access(kubeconfig=path))
+            )
             for end in (engine.close, server.server_close, thread.join, server.shutdown):
                 stack.callback(end)
             return engine
@@ -272,7 +286,12 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "index", "reason", "transient", "words"), REFUSED)
 def test_refusals(
-    answering: Callable[[Document], KubernetesEngine], name: str, index: int, reason: str, transient: bool, words: str
+    answering: Callable[[Document], KubernetesEngine],
+    name: str,
+    index: int,
+    reason: str,
+    transient: bool,
+    words: str,
 ) -> None:
     """The server's words, a reason that retry rules can name, and whether the same may pass later."""
     with pytest.raises(AttemptRefused, match=words) as refused:
@@ -280,6 +299,8 @@ def test_refusals(
     assert (refused.value.reason, refused.value.transient) == (reason, transient)
 
 
-def test_credentials_that_are_not_accepted_conclude_nothing(answering: Callable[[Document], KubernetesEngine]) -> None:
+def test_credentials_that_are_not_accepted_conclude_nothing(
+    answering: Callable[[Document], KubernetesEngine],
+) -> None:
     with pytest.raises(EngineUnavailable, match="401 Unauthorized"):
         answering(load("api-errors").answers("POST")[0]).start(launch("true"))

@@ -1,4 +1,6 @@
-"""Whatever stands in the place of `engine.json`: the engine is unavailable while it does, nobody waits for it, and no longer."""
+"""Whatever stands in the place of `engine.json`: the engine is unavailable while it does, nobody waits for
+it, and no longer.
+"""
 
 from __future__ import annotations
 

@@ -119,8 +119,12 @@ def test_a_delayed_request(api: RawApi, fake_cluster: FakeCluster) -> None:
 def test_faults_over_http(api: RawApi, fake_cluster: FakeCluster) -> None:
     """For a cluster in another process: ordered, listed, cleared; what ran is listed too."""
     url = f"{fake_cluster.url}/_faults"
-    assert requests.post(url, data='{"fault": "restart"}', timeout=10).status_code == 401, "a web page can post, too"
-    ordered = api.http.post(url, json={"fault": "fail", "status": 503, "verb": "list", "times": 2}, timeout=10)
+    assert requests.post(url, data='{"fault": "restart"}', timeout=10).status_code == 401, (
+        "a web page can post, too"
+    )
+    ordered = api.http.post(
+        url, json={"fault": "fail", "status": 503, "verb": "list", "times": 2}, timeout=10
+    )
     assert ordered.json() == {"active": ["status list * left=2 rate=1.0"], "struck": {}}
     assert api.send("GET").status_code == 503
     assert api.http.get(url, timeout=10).json()["struck"] == {"status list": 1}

@@ -1,4 +1,6 @@
-"""kubectl itself, on a fake cluster: with the kubeconfig that it writes, as a user of `tally dev --fake-cluster` has it."""
+"""kubectl itself, on a fake cluster: with the kubeconfig that it writes, as a user of `tally dev
+--fake-cluster` has it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_cluster import ClusterFactory, RawApi, fake_clusters, task_pod  # noqa: F401  # fixtures
+# fixtures
+from tests.support.fake_cluster import ClusterFactory, RawApi, fake_clusters, task_pod  # noqa: F401
 from tests.support.tls import Authority
 
 KUBECTL = shutil.which("kubectl")
@@ -29,7 +32,9 @@ def test_kubectl_is_who_its_token_says(fake_clusters: ClusterFactory, tmp_path: 
     def kubectl(*arguments: str, stdin: bytes = b"") -> str:
         assert KUBECTL is not None
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "KUBECONFIG": str(path)}
-        done = subprocess.run([KUBECTL, *arguments], input=stdin, capture_output=True, env=environment, timeout=60, check=False)
+        done = subprocess.run(
+            [KUBECTL, *arguments], input=stdin, capture_output=True, env=environment, timeout=60, check=False
+        )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 

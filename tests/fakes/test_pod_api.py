@@ -1,4 +1,7 @@
-"""The fake API's rules for pods: identity, versions, lists, patches, deletion. Through the official client where it can."""
+"""The fake API's rules for pods: identity, versions, lists, patches, deletion.
+
+Through the official client where it can.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from controller.dev.fake_kubernetes import FakeCluster
 from tests.support.fake_cluster import RawApi, core_api, task_pod
 from tests.support.waiting import wait_until
 
-NEVER = {"schedulingGates": [{"name": "tally.dev/closed"}]}  # a gated pod changes only when the test changes it
+# a gated pod changes only when the test changes it
+NEVER = {"schedulingGates": [{"name": "tally.dev/closed"}]}
 
 
 @pytest.fixture
@@ -29,10 +33,17 @@ def core(fake_cluster: FakeCluster, tmp_path: Path) -> client.CoreV1Api:
 
 def finished(cluster: FakeCluster, name: str) -> Any:
     """Wait for the pod's terminal phase."""
-    return wait_until(lambda: (cluster.pod(name) or {"status": {"phase": ""}})["status"]["phase"] in {"Succeeded", "Failed"}, name)
+    return wait_until(
+        lambda: (
+            (cluster.pod(name) or {"status": {"phase": ""}})["status"]["phase"] in {"Succeeded", "Failed"}
+        ),
+        name,
+    )
 
 
-def test_created_read_listed_deleted_by_the_official_client(core: client.CoreV1Api, fake_cluster: FakeCluster) -> None:
+def test_created_read_listed_deleted_by_the_official_client(
+    core: client.CoreV1Api, fake_cluster: FakeCluster
+) -> None:
     """A pod runs, is read and listed as models, and goes at once when it has ended."""
     created = core.create_namespaced_pod("default", task_pod("a-1", "true"))
     finished(fake_cluster, "a-1")
@@ -75,7 +86,12 @@ def test_resource_versions_grow_over_all_objects(api: RawApi) -> None:
 )
 def test_label_selectors(api: RawApi, selector: str, names: list[str]) -> None:
     """All forms of label selectors."""
-    labels = {"a": {"app": "x", "tier": "1"}, "b": {"app": "x", "tier": "2"}, "c": {"app": "y"}, "d": {"tier": "1"}}
+    labels = {
+        "a": {"app": "x", "tier": "1"},
+        "b": {"app": "x", "tier": "2"},
+        "c": {"app": "y"},
+        "d": {"tier": "1"},
+    }
     for name, each in labels.items():
         pod = task_pod(name, **NEVER)
         pod["metadata"]["labels"] = each
@@ -157,27 +173,36 @@ def test_deletion_waits_for_finalizers_and_containers(api: RawApi, fake_cluster:
     assert marked["deletionGracePeriodSeconds"] == 2
     assert marked["deletionTimestamp"]
     finished(fake_cluster, "a")
-    wait_until(lambda: api.send("GET", "/a").json()["metadata"]["deletionGracePeriodSeconds"] == 0, "the kubelet's own deletion")
+    wait_until(
+        lambda: api.send("GET", "/a").json()["metadata"]["deletionGracePeriodSeconds"] == 0,
+        "the kubelet's own deletion",
+    )
     added = api.patch("a", {"metadata": {"finalizers": ["tally.dev/held", "tally.dev/more"]}})
     assert (added.status_code, added.json()["details"]["causes"][0]["field"]) == (422, "metadata.finalizers")
     assert api.patch("a", {"metadata": {"finalizers": None}}).status_code == 200
     assert api.send("GET", "/a").status_code == 404
 
 
-def test_finalizers_taken_off_first_leave_the_pod_to_its_kubelet(api: RawApi, fake_cluster: FakeCluster) -> None:
+def test_finalizers_taken_off_first_leave_the_pod_to_its_kubelet(
+    api: RawApi, fake_cluster: FakeCluster
+) -> None:
     """Without finalizers the pod still stays until its containers have stopped."""
     pod = task_pod("a", "sleep", "1000", terminationGracePeriodSeconds=5)
     pod["metadata"]["finalizers"] = ["tally.dev/held"]
     api.create(pod)
     wait_until(lambda: fake_cluster.executions, "the start")
     api.send("DELETE", "/a")
-    assert api.patch("a", [{"op": "remove", "path": "/metadata/finalizers/0"}], "json-patch").status_code == 200
+    assert (
+        api.patch("a", [{"op": "remove", "path": "/metadata/finalizers/0"}], "json-patch").status_code == 200
+    )
     assert fake_cluster.pod("a") or fake_cluster.executions[0].ended
     wait_until(lambda: fake_cluster.pod("a") is None, "the removal")
     assert fake_cluster.executions[0].ended
 
 
-def test_forced_deletion_removes_at_once_and_the_container_runs_on(api: RawApi, fake_cluster: FakeCluster) -> None:
+def test_forced_deletion_removes_at_once_and_the_container_runs_on(
+    api: RawApi, fake_cluster: FakeCluster
+) -> None:
     """Grace 0: DELETED proves nothing about the container."""
     for name, grace in (("a", 10_000), ("b", 2)):
         api.create(task_pod(name, "sleep", "100000", terminationGracePeriodSeconds=grace))
@@ -194,7 +219,9 @@ def test_only_a_shorter_grace_changes_a_deletion(api: RawApi, fake_cluster: Fake
     api.create(task_pod("a", "sleep", "100000", terminationGracePeriodSeconds=5000))
     wait_until(lambda: fake_cluster.executions, "the start")
     graces = [
-        api.send("DELETE", "/a", json={"gracePeriodSeconds": grace}).json()["metadata"]["deletionGracePeriodSeconds"]
+        api.send("DELETE", "/a", json={"gracePeriodSeconds": grace}).json()["metadata"][
+            "deletionGracePeriodSeconds"
+        ]
         for grace in (4000, 5000, 3)
     ]
     assert graces == [4000, 4000, 3]
@@ -207,7 +234,10 @@ def test_preconditions(api: RawApi) -> None:
     uid = pod["metadata"]["uid"]
     wrong = api.send("DELETE", "/a", json={"preconditions": {"uid": "other"}})
     assert (wrong.status_code, wrong.json()["reason"]) == (409, "Conflict")
-    assert f"the UID in the precondition (other) does not match the UID in record ({uid})" in wrong.json()["message"]
+    assert (
+        f"the UID in the precondition (other) does not match the UID in record ({uid})"
+        in wrong.json()["message"]
+    )
     wrong = api.send("DELETE", "/a", json={"preconditions": {"resourceVersion": "1"}})
     assert (wrong.status_code, wrong.json()["reason"]) == (409, "Conflict")
     assert "deletionTimestamp" not in api.send("GET", "/a").json()["metadata"]
@@ -220,7 +250,9 @@ def test_changes_of_an_older_version_conflict(api: RawApi) -> None:
     assert api.patch("a", {"metadata": {"labels": {"x": "1"}}}).status_code == 200
     for answer in (
         api.send("PUT", "/a", json=pod),
-        api.patch("a", {"metadata": {"resourceVersion": pod["metadata"]["resourceVersion"], "labels": {"x": "2"}}}),
+        api.patch(
+            "a", {"metadata": {"resourceVersion": pod["metadata"]["resourceVersion"], "labels": {"x": "2"}}}
+        ),
         api.patch("a", {"metadata": {"uid": "other"}}),
     ):
         assert (answer.status_code, answer.json()["reason"]) == (409, "Conflict")
@@ -230,7 +262,10 @@ def test_changes_of_an_older_version_conflict(api: RawApi) -> None:
 def test_a_patch_that_changes_nothing_makes_no_version(api: RawApi) -> None:
     """So repeating it wakes nobody."""
     api.create(task_pod("a", **NEVER))
-    versions = {api.patch("a", {"metadata": {"labels": {"x": "1"}}}).json()["metadata"]["resourceVersion"] for _ in range(2)}
+    versions = {
+        api.patch("a", {"metadata": {"labels": {"x": "1"}}}).json()["metadata"]["resourceVersion"]
+        for _ in range(2)
+    }
     assert len(versions) == 1
 
 
@@ -241,12 +276,16 @@ def test_strategic_merge_patch(api: RawApi) -> None:
     api.create(pod)
     metadata = {"labels": {"x": "1", "tally.dev/task": None}, "finalizers": ["tally.dev/more"]}
     gates = [{"$patch": "delete", "name": "tally.dev/a"}]
-    patched = api.patch("a", {"metadata": metadata, "spec": {"schedulingGates": gates}}, "strategic-merge-patch").json()
+    patched = api.patch(
+        "a", {"metadata": metadata, "spec": {"schedulingGates": gates}}, "strategic-merge-patch"
+    ).json()
     assert patched["metadata"]["labels"] == {"x": "1"}
     assert patched["metadata"]["finalizers"] == ["tally.dev/held", "tally.dev/more"]
     assert patched["spec"]["schedulingGates"] == [{"name": "tally.dev/b"}]
     removal = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["tally.dev/held"]}}
-    assert api.patch("a", removal, "strategic-merge-patch").json()["metadata"]["finalizers"] == ["tally.dev/more"]
+    assert api.patch("a", removal, "strategic-merge-patch").json()["metadata"]["finalizers"] == [
+        "tally.dev/more"
+    ]
 
 
 def test_json_patch_tests_before_it_changes(api: RawApi) -> None:
@@ -264,7 +303,9 @@ def test_status_and_pod_are_written_apart(api: RawApi) -> None:
     """A patch of the pod leaves the status, a patch of the status leaves the pod."""
     api.create(task_pod("a", **NEVER))
     assert api.patch("a", {"status": {"phase": "Failed"}}).json()["status"]["phase"] == "Pending"
-    patched = api.patch("a/status", {"status": {"phase": "Failed"}, "metadata": {"labels": {"x": "1"}}}).json()
+    patched = api.patch(
+        "a/status", {"status": {"phase": "Failed"}, "metadata": {"labels": {"x": "1"}}}
+    ).json()
     assert patched["status"]["phase"] == "Failed"
     assert "x" not in patched["metadata"]["labels"]
 
@@ -283,7 +324,12 @@ def test_events_of_a_pod(core: client.CoreV1Api, fake_cluster: FakeCluster) -> N
     finished(fake_cluster, "a-1")
 
     def reasons(name: str) -> list[str]:
-        return [event.reason for event in core.list_namespaced_event("default", field_selector=f"involvedObject.name={name}").items]
+        return [
+            event.reason
+            for event in core.list_namespaced_event(
+                "default", field_selector=f"involvedObject.name={name}"
+            ).items
+        ]
 
     assert reasons("a-1") == ["Scheduled", "Started"]
     assert wait_until(lambda: reasons("b-1"), "an event") == ["FailedScheduling"]
@@ -291,11 +337,15 @@ def test_events_of_a_pod(core: client.CoreV1Api, fake_cluster: FakeCluster) -> N
 
 def test_logs(core: client.CoreV1Api, fake_cluster: FakeCluster) -> None:
     """Printed lines, the last ones, and following until the end; 400 before the start."""
-    core.create_namespaced_pod("default", task_pod("a-1", "sh", "-c", "echo one; sleep 20; echo two $WHO; sleep 1"))
+    core.create_namespaced_pod(
+        "default", task_pod("a-1", "sh", "-c", "echo one; sleep 20; echo two $WHO; sleep 1")
+    )
     core.create_namespaced_pod("default", task_pod("b-1", **NEVER))
     wait_until(lambda: fake_cluster.executions, "the start")
     follow = core.read_namespaced_pod_log("a-1", "default", follow=True, _preload_content=False)
     assert b"".join(follow.stream()) == b"one\ntwo \n"
-    assert core.read_namespaced_pod_log("a-1", "default", tail_lines=1, _preload_content=False).data == b"two \n"
+    assert (
+        core.read_namespaced_pod_log("a-1", "default", tail_lines=1, _preload_content=False).data == b"two \n"
+    )
     with pytest.raises(client.ApiException, match="waiting to start: ContainerCreating"):
         core.read_namespaced_pod_log("b-1", "default")

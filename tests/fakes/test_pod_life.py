@@ -74,7 +74,11 @@ def test_image_error_first_says_that_the_pull_failed(api: RawApi, fake_cluster: 
     while "ImagePullBackOff" not in reasons:
         statuses = next(events)["object"]["status"].get("containerStatuses", [{"state": {}}])
         reasons.append(statuses[0]["state"].get("waiting", {}).get("reason", ""))
-    assert [reason for reason in reasons if reason] == ["ContainerCreating", "ErrImagePull", "ImagePullBackOff"]
+    assert [reason for reason in reasons if reason] == [
+        "ContainerCreating",
+        "ErrImagePull",
+        "ImagePullBackOff",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,10 @@ def test_image_error_first_says_that_the_pull_failed(api: RawApi, fake_cluster: 
         (["sleep", "infinity"], Script(run_seconds=None)),
         (["false"], Script(exit_code=1)),
         (["sh", "-c", "sleep 1; exit 7"], Script(run_seconds=1, exit_code=7)),
-        (["/bin/sh", "-c", "echo a b && sleep 2m; echo $WHO"], Script(run_seconds=120, output=((0, "a b"), (120, "me")))),
+        (
+            ["/bin/sh", "-c", "echo a b && sleep 2m; echo $WHO"],
+            Script(run_seconds=120, output=((0, "a b"), (120, "me"))),
+        ),
         (["sh", "-c", 'trap "echo term; exit 3" TERM; sleep 60 & wait'], Script(run_seconds=60, on_term=3)),
         (["python", "-c", "print(1)"], Script()),
         (["sh", "-c", "echo 'unbalanced"], Script(output=((0, "'unbalanced"),))),
@@ -98,7 +105,9 @@ def test_a_command_is_read_as_a_script(command: list[str], expected: Script) -> 
 
 def test_a_function_gives_scripts(fake_clusters: ClusterFactory) -> None:
     """The annotation goes first, then the function, then the command."""
-    cluster = fake_clusters(script=lambda pod: Script(exit_code=5) if pod["metadata"]["name"] != "c-1" else None)
+    cluster = fake_clusters(
+        script=lambda pod: Script(exit_code=5) if pod["metadata"]["name"] != "c-1" else None
+    )
     api = RawApi(cluster)
     api.create(scripted("a-1", exit_code=6))
     api.create(task_pod("b-1", "true"))
@@ -111,7 +120,9 @@ def test_a_function_gives_scripts(fake_clusters: ClusterFactory) -> None:
 def test_a_new_server_reports_how_a_deleted_pod_ended(
     api: RawApi, fake_cluster: FakeCluster, on_term: int | None, code: int
 ) -> None:
-    """The terminated status comes before DELETED, with the exit code; TERM ignored means KILL after the grace."""
+    """The terminated status comes before DELETED, with the exit code; TERM ignored means KILL after the
+    grace.
+    """
     api.create(scripted("a-1", run_seconds=None, on_term=on_term, spec={"terminationGracePeriodSeconds": 4}))
     wait_until(lambda: state(fake_cluster, "a-1")[0] == "Running", "Running")
     events = api.watch()
@@ -127,12 +138,18 @@ def test_a_new_server_reports_how_a_deleted_pod_ended(
     assert fake_cluster.executions[0].exit_code == code
 
 
-@pytest.mark.parametrize(("version", "kind", "grace"), [(OLD, "running", 10_000), (NEW, "terminated Error", 2)])
+@pytest.mark.parametrize(
+    ("version", "kind", "grace"), [(OLD, "running", 10_000), (NEW, "terminated Error", 2)]
+)
 def test_deadline(fake_clusters: ClusterFactory, version: str, kind: str, grace: int) -> None:
     """An old server says Failed while the container runs; a new one once it has stopped."""
     cluster = fake_clusters(version=version)
     api = RawApi(cluster)
-    api.create(scripted("a-1", run_seconds=None, spec={"activeDeadlineSeconds": 3, "terminationGracePeriodSeconds": grace}))
+    api.create(
+        scripted(
+            "a-1", run_seconds=None, spec={"activeDeadlineSeconds": 3, "terminationGracePeriodSeconds": grace}
+        )
+    )
     wait_until(lambda: state(cluster, "a-1")[0] == "Failed", "Failed")
     assert state(cluster, "a-1")[1:3] == ("DeadlineExceeded", kind)
     assert (cluster.executions[0].ended is None) == (version == OLD)
@@ -183,11 +200,15 @@ def test_what_fits_runs_and_the_rest_waits_for_its_turn(fake_clusters: ClusterFa
     wait_until(lambda: cluster.executions, "the first start")
     asking("b-1", "500m")
     asking("c-1", "500m", priorityClassName="high")
-    [condition] = wait_until(lambda: (cluster.pod("c-1") or {})["status"].get("conditions"), "an answer of the scheduler")
+    [condition] = wait_until(
+        lambda: (cluster.pod("c-1") or {})["status"].get("conditions"), "an answer of the scheduler"
+    )
     assert condition["reason"] == "Unschedulable"
     assert condition["message"] == "0/1 nodes are available: 1 Insufficient cpu."
     api.send("DELETE", "/a-1")
-    wait_until(lambda: all(each.ended for each in cluster.executions) and len(cluster.executions) == 3, "three ends")
+    wait_until(
+        lambda: all(each.ended for each in cluster.executions) and len(cluster.executions) == 3, "three ends"
+    )
     assert [each.pod for each in cluster.executions] == ["a-1", "c-1", "b-1"]
 
 
@@ -201,7 +222,9 @@ def test_a_lost_node_runs_on_and_reports_when_it_is_back(api: RawApi, fake_clust
     wait_until(lambda: any(each.ended for each in fake_cluster.executions), "the end of a-1")
 
     def ready() -> str:
-        conditions = api.http.get(f"{fake_cluster.url}/api/v1/nodes/node1", timeout=10).json()["status"]["conditions"]
+        conditions = api.http.get(f"{fake_cluster.url}/api/v1/nodes/node1", timeout=10).json()["status"][
+            "conditions"
+        ]
         return str(next(each["status"] for each in conditions if each["type"] == "Ready"))
 
     wait_until(lambda: ready() == "Unknown", "the node controller's notice")
@@ -224,12 +247,23 @@ def test_a_machine_that_went_down_lost_its_containers(api: RawApi, fake_cluster:
 
 
 def test_with_another_node_alive_the_lost_ones_pods_are_deleted(fake_clusters: ClusterFactory) -> None:
-    """After their toleration, and they stay marked until the kubelet is back; a removed node's pods are removed by force."""
+    """After their toleration, and they stay marked until the kubelet is back; a removed node's pods are
+    removed by force.
+    """
     cluster = fake_clusters()
     cluster.add_node("node2", labels={"room": "2"})
     api = RawApi(cluster)
-    tolerations = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]
-    api.create(scripted("a-1", run_seconds=None, spec={"nodeSelector": {"room": "2"}, "tolerations": tolerations}))
+    tolerations = [
+        {
+            "key": "node.kubernetes.io/unreachable",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": 5,
+        }
+    ]
+    api.create(
+        scripted("a-1", run_seconds=None, spec={"nodeSelector": {"room": "2"}, "tolerations": tolerations})
+    )
     becomes(cluster, "a-1", ("Running", "", "running", None))
     cluster.lose_node("node2")
     wait_until(lambda: "deletionTimestamp" in (cluster.pod("a-1") or {})["metadata"], "the eviction")
@@ -246,14 +280,18 @@ def test_preemption_marks_and_deletes(api: RawApi, fake_cluster: FakeCluster) ->
     events = api.watch()
     fake_cluster.preempt("a-1")
     conditions = next(events)["object"]["status"]["conditions"]
-    assert [each["reason"] for each in conditions if each["type"] == "DisruptionTarget"] == ["PreemptionByScheduler"]
+    assert [each["reason"] for each in conditions if each["type"] == "DisruptionTarget"] == [
+        "PreemptionByScheduler"
+    ]
     wait_until(lambda: fake_cluster.pod("a-1") is None, "the removal")
 
 
 def test_the_record_of_what_ran_shows_overlaps(api: RawApi, fake_cluster: FakeCluster) -> None:
     """Two attempts of one task at the same time are found; one after the other are not."""
     api.create(scripted("a-1", run_seconds=2))
-    wait_until(lambda: fake_cluster.executions and fake_cluster.executions[0].ended, "the first attempt's end")
+    wait_until(
+        lambda: fake_cluster.executions and fake_cluster.executions[0].ended, "the first attempt's end"
+    )
     api.create(scripted("a-2", run_seconds=None))
     wait_until(lambda: len(fake_cluster.executions) == 2, "the second attempt")
     assert fake_cluster.overlaps() == []

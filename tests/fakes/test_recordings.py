@@ -1,13 +1,13 @@
 """The fake cluster says what the real one said.
 
-Each recording is made again: its requests are sent to a fake cluster of the same version, which runs faster, and the events
-of the watch are compared in order, with equal neighbours merged: the type, whether a deletion is marked, and the whole
-status. The pods' other fields and the answers to requests are compared too.
+Each recording is made again: its requests are sent to a fake cluster of the same version, which runs faster,
+and the events of the watch are compared in order, with equal neighbours merged: the type, whether a deletion
+is marked, and the whole status. The pods' other fields and the answers to requests are compared too.
 
-Tolerated, because nobody can depend on them: times (masked, but whether there is one is compared), ids, addresses of
-versions, and *where a repeated status falls* (a status that is sent again unchanged but for its version). The wording of one
-decoding error is cut to its meaning, see `test_invalid_specs`. The number of seconds between events is not compared: the
-fake's clock is its own.
+Tolerated, because nobody can depend on them: times (masked, but whether there is one is compared), ids,
+addresses of versions, and *where a repeated status falls* (a status that is sent again unchanged but for its
+version). The wording of one decoding error is cut to its meaning, see `test_invalid_specs`. The number of
+seconds between events is not compared: the fake's clock is its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ VERSION = "v1.20.2"
 PODS = "/api/v1/namespaces/default/pods"
 WITHOUT_PODS = {"api-errors", "invalid-specs"}
 
-_ADDED_BY_SERVER = {"terminationMessagePath", "terminationMessagePolicy", "dnsPolicy", "securityContext", "schedulerName"}
+_ADDED_BY_SERVER = {
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "dnsPolicy",
+    "securityContext",
+    "schedulerName",
+}
 _ADDED_BY_SERVER |= {"priority", "enableServiceLinks", "preemptionPolicy", "nodeName"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _ID = re.compile(r"docker://[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -48,7 +54,10 @@ def seen(events: list[Document]) -> list[Document]:
         pod = event["object"]
         metadata = pod["metadata"]
         entry = {"type": event["type"], "status": masked(pod["status"]), "spec": masked(pod["spec"])}
-        entry |= {"deleting": "deletionTimestamp" in metadata, "grace": metadata.get("deletionGracePeriodSeconds")}
+        entry |= {
+            "deleting": "deletionTimestamp" in metadata,
+            "grace": metadata.get("deletionGracePeriodSeconds"),
+        }
         if not learned or learned[-1] != entry:
             learned.append(entry)
     return learned
@@ -59,20 +68,27 @@ def request_of(answer: Document) -> Document:
     spec = {name: value for name, value in answer["spec"].items() if name not in _ADDED_BY_SERVER}
     if all(each.get("tolerationSeconds") == 300 for each in spec["tolerations"]):
         del spec["tolerations"]
-    spec["containers"] = [{k: v for k, v in each.items() if k not in _ADDED_BY_SERVER} for each in spec["containers"]]
-    return {"metadata": {"name": answer["metadata"]["name"], "labels": answer["metadata"]["labels"]}, "spec": spec}
+    spec["containers"] = [
+        {k: v for k, v in each.items() if k not in _ADDED_BY_SERVER} for each in spec["containers"]
+    ]
+    return {
+        "metadata": {"name": answer["metadata"]["name"], "labels": answer["metadata"]["labels"]},
+        "spec": spec,
+    }
 
 
 @pytest.fixture
 def api(fake_clusters: ClusterFactory, request: pytest.FixtureRequest) -> RawApi:
     """A cluster of the recorded version, in which a minute passes in 1.2 s."""
 
-    scripts = {"t-oom-1": Script(oom=True), "t-nocmd-1": Script(start="not-found")}  # the others' commands say enough
+    # the others' commands say enough
+    scripts = {"t-oom-1": Script(oom=True), "t-nocmd-1": Script(start="not-found")}
 
     def script(pod: Document) -> Script | None:
         return scripts.get(pod["metadata"]["name"])
 
-    # In `node-lost-and-back` the node must be lost within the 20 s that one container runs; a busy machine may take a while.
+    # In `node-lost-and-back` the node must be lost within the 20 s that one container runs; a busy machine
+    # may take a while.
     scale = 0.05 if "node-lost-and-back" in request.node.name else 0.02
     cluster = fake_clusters(version=VERSION, scale=scale, script=script, bookmark_seconds=10 * scale)
     cluster.missing_images.add("absent:1")
@@ -102,12 +118,18 @@ def act(api: RawApi, recording: Recording) -> None:
             continue
         else:
             if request["code"] == 200:
-                before = running(api, first) if recording.name != "deleted-while-pending" else unschedulable(api, first)
+                before = (
+                    running(api, first)
+                    if recording.name != "deleted-while-pending"
+                    else unschedulable(api, first)
+                )
                 wait_until(before, "the state in which the recorded request was sent")
             if method == "PATCH":
                 deadline = body["spec"]["activeDeadlineSeconds"]
                 patch = {"spec": {"activeDeadlineSeconds": deadline}}
-                answer = api.send("PATCH", path, json=patch, headers={"Content-Type": "application/merge-patch+json"})
+                answer = api.send(
+                    "PATCH", path, json=patch, headers={"Content-Type": "application/merge-patch+json"}
+                )
             else:
                 answer = api.send("DELETE", path, params=request["query"])
         assert answer.status_code == request["code"]
@@ -135,7 +157,9 @@ def ready(cluster: FakeCluster, name: str) -> str:
     """The status of the pod's condition Ready."""
     pod = cluster.pod(name)
     assert pod is not None
-    return next((each["status"] for each in pod["status"].get("conditions", ()) if each["type"] == "Ready"), "")
+    return next(
+        (each["status"] for each in pod["status"].get("conditions", ()) if each["type"] == "Ready"), ""
+    )
 
 
 def assert_same_answer(answer: Document, recorded: Document) -> None:
@@ -150,7 +174,9 @@ def assert_same_answer(answer: Document, recorded: Document) -> None:
 def test_the_watch_says_what_the_real_one_said(api: RawApi, name: str) -> None:
     """The same requests lead to the same events, pod by pod, and to the same answers."""
     recording = load(name)
-    pods = [request["body"]["metadata"]["name"] for request in recording.answers("POST") if request["code"] == 201]
+    pods = [
+        request["body"]["metadata"]["name"] for request in recording.answers("POST") if request["code"] == 201
+    ]
     events = api.watch(allowWatchBookmarks="1")
     act(api, recording)
 
@@ -165,7 +191,9 @@ def test_the_watch_says_what_the_real_one_said(api: RawApi, name: str) -> None:
             complete = all(seen(received[pod]) == expected[pod] for pod in pods)
         else:
             received[event["object"]["metadata"]["name"]].append(event)
-            assert all(len(seen(received[pod])) <= len(expected[pod]) for pod in pods), seen(received[pods[0]])[-1]
+            assert all(len(seen(received[pod])) <= len(expected[pod]) for pod in pods), seen(
+                received[pods[0]]
+            )[-1]
     for pod in pods:
         assert seen(received[pod]) == expected[pod]
 
@@ -200,7 +228,8 @@ def test_invalid_specs(api: RawApi) -> None:
     bad_quantity = container | {"resources": {"requests": {"cpu": "abc"}}}
     answer = api.send("POST", json={"metadata": {"name": "t-bad-1"}, "spec": {"containers": [bad_quantity]}})
     assert answer.status_code == undecodable["code"] == 400
-    # v1.20's decoder tells its own stack and the bytes around the fault; newer servers, and the fake, only what is wrong.
+    # v1.20's decoder tells its own stack and the bytes around the fault; newer servers, and the fake, only
+    # what is wrong.
     told, recorded = answer.json(), undecodable["body"]
     for part in (
         'Pod in version "v1" cannot be handled as a Pod: ',

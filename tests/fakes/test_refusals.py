@@ -92,8 +92,13 @@ def test_pod_security(api: RawApi, fake_cluster: FakeCluster) -> None:
         "seccompProfile",
     ):
         assert part in message
-    pod = task_pod("a-1", securityContext={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}})
-    pod["spec"]["containers"][0]["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    pod = task_pod(
+        "a-1", securityContext={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    )
+    pod["spec"]["containers"][0]["securityContext"] = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
     api.create(pod)
 
 
@@ -139,17 +144,29 @@ def test_tokens_may_change(fake_cluster: FakeCluster) -> None:
         ({"metadata": {"labels": {"a b": "x"}}}, "metadata.labels"),
         ({"metadata": {"annotations": {"x": "y" * 300_000}}}, "metadata.annotations"),
         ({"metadata": {"finalizers": ["unqualified"]}}, "metadata.finalizers[0]"),
-        ({"metadata": {"annotations": {"fake.tally.dev/script": '{"sleep": 3}'}}}, "metadata.annotations[fake.tally.dev/script]"),
+        (
+            {"metadata": {"annotations": {"fake.tally.dev/script": '{"sleep": 3}'}}},
+            "metadata.annotations[fake.tally.dev/script]",
+        ),
         ({"spec": {"restartPolicy": "Sometimes"}}, "spec.restartPolicy"),
         ({"spec": {"activeDeadlineSeconds": 0}}, "spec.activeDeadlineSeconds"),
         ({"spec": {"containers": [{"name": "Task", "image": "x"}]}}, "spec.containers[0].name"),
         ({"spec": {"containers": [{"name": "task"}]}}, "spec.containers[0].image"),
         ({"spec": {"containers": [{"name": "a", "image": "x"}] * 2}}, "spec.containers[1].name"),
-        ({"spec": {"containers": [{"name": "a", "image": "x", "env": [{"name": "1A"}]}]}}, "spec.containers[0].env[0].name"),
+        (
+            {"spec": {"containers": [{"name": "a", "image": "x", "env": [{"name": "1A"}]}]}},
+            "spec.containers[0].env[0].name",
+        ),
         (
             {
                 "spec": {
-                    "containers": [{"name": "a", "image": "x", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}]
+                    "containers": [
+                        {
+                            "name": "a",
+                            "image": "x",
+                            "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}},
+                        }
+                    ]
                 }
             },
             "spec.containers[0].resources.requests",

@@ -45,7 +45,9 @@ def test_stop_leaves_no_thread_and_no_listener() -> None:
         assert hold.wait_held(1)
         assert len(fake_threads()) >= 7
         cluster.stop()
-        assert parked.exception() is None or isinstance(parked.exception(), requests.exceptions.ConnectionError)
+        assert parked.exception() is None or isinstance(
+            parked.exception(), requests.exceptions.ConnectionError
+        )
     assert fake_threads() == []
     assert len(streams) == 2
     assert log.status_code == 200
@@ -53,15 +55,22 @@ def test_stop_leaves_no_thread_and_no_listener() -> None:
         api.send("GET")
 
 
-def test_over_tls_a_silent_client_and_one_that_speaks_no_tls_hold_up_nobody(fake_clusters: ClusterFactory, tmp_path: Path) -> None:
-    """Each shakes hands in its own thread; all threads end with the server, also those that still wait for the first byte."""
+def test_over_tls_a_silent_client_and_one_that_speaks_no_tls_hold_up_nobody(
+    fake_clusters: ClusterFactory, tmp_path: Path
+) -> None:
+    """Each shakes hands in its own thread; all threads end with the server, also those that still wait for
+    the first byte.
+    """
     authority = Authority(tmp_path)
     files = authority.issue("server")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files["cert_file"], files["key_file"])
     cluster = fake_clusters(tls=context)
     with ExitStack() as clients:
-        silent, plain = (clients.enter_context(socket.create_connection(("127.0.0.1", cluster.port), timeout=10)) for _ in range(2))
+        silent, plain = (
+            clients.enter_context(socket.create_connection(("127.0.0.1", cluster.port), timeout=10))
+            for _ in range(2)
+        )
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with suppress(ConnectionError):
             assert not plain.recv(4096).startswith(b"HTTP")
@@ -158,7 +167,9 @@ def test_as_a_command(tmp_path: Path) -> None:
         "--scale",
         "0.01",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "."})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "."}
+    )
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
@@ -168,7 +179,9 @@ def test_as_a_command(tmp_path: Path) -> None:
 
         def code() -> int | None:
             status = core.read_namespaced_pod("a-1", "batch").status
-            return status.container_statuses[0].state.terminated.exit_code if status.phase == "Failed" else None
+            return (
+                status.container_statuses[0].state.terminated.exit_code if status.phase == "Failed" else None
+            )
 
         assert wait_until(code, "the end of the pod") == 3
         process.send_signal(signal.SIGTERM)

@@ -13,7 +13,8 @@ from controller.dev.fake_kubernetes import FakeCluster
 from tests.support.fake_cluster import ClusterFactory, RawApi, task_pod
 from tests.support.waiting import wait_until
 
-NEVER = {"schedulingGates": [{"name": "tally.dev/closed"}]}  # a gated pod changes only when the test changes it
+# a gated pod changes only when the test changes it
+NEVER = {"schedulingGates": [{"name": "tally.dev/closed"}]}
 
 
 @pytest.fixture
@@ -65,7 +66,12 @@ def test_a_selector_sees_coming_and_going(api: RawApi) -> None:
         label(api, "a", value)
     api.patch("a", {"metadata": {"labels": {"value": "1", "more": "x"}}})
     api.patch("a", {"metadata": {"labels": {"more": "y"}}})
-    assert brief(events, 4) == [("ADDED", "a", "1"), ("DELETED", "a", "1"), ("ADDED", "a", "1"), ("MODIFIED", "a", "1")]
+    assert brief(events, 4) == [
+        ("ADDED", "a", "1"),
+        ("DELETED", "a", "1"),
+        ("ADDED", "a", "1"),
+        ("MODIFIED", "a", "1"),
+    ]
 
 
 def test_only_the_namespace_asked_for(api: RawApi, fake_cluster: FakeCluster) -> None:
@@ -85,7 +91,9 @@ def test_bookmarks_carry_only_the_version(fake_clusters: ClusterFactory) -> None
     version = cluster.storage.revision
     events = api.watch(allowWatchBookmarks="true")
     cluster.add_namespace("other")
-    bookmark = next(event for event in events if int(event["object"]["metadata"]["resourceVersion"]) > version)
+    bookmark = next(
+        event for event in events if int(event["object"]["metadata"]["resourceVersion"]) > version
+    )
     assert bookmark["type"] == "BOOKMARK"
     assert bookmark["object"]["metadata"] == {"resourceVersion": str(version + 1), "creationTimestamp": None}
 

@@ -1,4 +1,6 @@
-"""A real Chromium, driven for tests: it reaches nothing but this machine, and what it logs and asks for can be read."""
+"""A real Chromium, driven for tests: it reaches nothing but this machine, and what it logs and asks for
+can be read.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,25 @@ from tests.support.waiting import wait_until
 
 CHROMIUM = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
-MISSING = "" if CHROMIUM and DRIVER else "Chromium and its driver are not installed (Debian: chromium, chromium-driver)"
+MISSING = (
+    ""
+    if CHROMIUM and DRIVER
+    else "Chromium and its driver are not installed (Debian: chromium, chromium-driver)"
+)
 
 _FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1280,1000", "--lang=en",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,1000",
+    "--lang=en",
+)
 
 
 class Browser:
@@ -48,7 +63,9 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.driver.get(url)
         self.wait(lambda: self.js("return document.body.dataset.freshness !== undefined"), "the first data")
-        self.wait(lambda: self.all("#rows tr") or self.one("#tasks-empty").is_displayed(), "the list of tasks")
+        self.wait(
+            lambda: self.all("#rows tr") or self.one("#tasks-empty").is_displayed(), "the list of tasks"
+        )
 
     def one(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -58,10 +75,14 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """What stands there, visible or not, in one line."""
-        return " ".join(str(self.js("return document.querySelector(arguments[0])?.textContent ?? ''", selector)).split())
+        return " ".join(
+            str(self.js("return document.querySelector(arguments[0])?.textContent ?? ''", selector)).split()
+        )
 
     def texts(self, selector: str) -> list[str]:
-        found: list[str] = self.js("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
+        found: list[str] = self.js(
+            "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector
+        )
         return found
 
     def names(self) -> list[str]:
@@ -89,7 +110,11 @@ class Browser:
 
     def problems(self) -> list[str]:
         """What the console holds: errors, refusals by the security policy, failed requests."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
+        return [
+            entry["message"]
+            for entry in self.driver.get_log("browser")
+            if entry["level"] in ("WARNING", "SEVERE")
+        ]
 
     def requests(self) -> list[str]:
         """The addresses that were asked for."""

@@ -39,7 +39,10 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def browser(chromium: Browser, serve: Serve) -> Iterator[Browser]:
-    """The browser; a test that leaves something in its console fails. (It leaves the page before what serves it ends.)"""
+    """The browser; a test that leaves something in its console fails.
+
+    (It leaves the page before what serves it ends.)
+    """
     yield chromium
     problems = chromium.problems()
     chromium.driver.get("about:blank")

@@ -1,4 +1,6 @@
-"""Models to look at: an empty installation, a busy one, one where much fails, and one with very many tasks."""
+"""Models to look at: an empty installation, a busy one, one where much fails, and one with very many
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -48,18 +50,34 @@ def status_of(state: State, at: float, **fields: Any) -> bytes:
         last = index + 1 == len(_PATHS[state])
         steps.append(
             Step(
-                at=at + 3.4 * index, source=position, event=event, state=target, attempt=int(state is not State.CANCELLED), term=3,
-                reason=fields.get("reason", "") if last else "", message=fields.get("message", "") if last else "",
+                at=at + 3.4 * index,
+                source=position,
+                event=event,
+                state=target,
+                attempt=int(state is not State.CANCELLED),
+                term=3,
+                reason=fields.get("reason", "") if last else "",
+                message=fields.get("message", "") if last else "",
             )
-        )  # fmt: skip
+        )
         position = target
     started = at + 3.4 if state not in (State.PENDING, State.CANCELLED) else None
-    ended = at + 6.8 if state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.WAITING_RETRY) else None
+    ended = (
+        at + 6.8 if state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.WAITING_RETRY) else None
+    )
     values: dict[str, Any] = {
-        "pool": "default", "attempt": int(state is not State.CANCELLED), "term": 3, "steps": len(steps), "created_at": at - 60,
-        "admitted_at": at, "started_at": started, "finished_at": ended, "history": tuple(map(codec.encode_step, steps)),
-        "op": "r/1/1", "version": 1,
-    } | fields  # fmt: skip
+        "pool": "default",
+        "attempt": int(state is not State.CANCELLED),
+        "term": 3,
+        "steps": len(steps),
+        "created_at": at - 60,
+        "admitted_at": at,
+        "started_at": started,
+        "finished_at": ended,
+        "history": tuple(map(codec.encode_step, steps)),
+        "op": "r/1/1",
+        "version": 1,
+    } | fields
     return codec.encode_status(Status(state=state, **values), {})
 
 
@@ -78,11 +96,18 @@ class Scene(ModelView):
         for n in range(3):
             name = f"tally-{n}"
             record = {
-                "id": name, "version": "0.1.0", "host": f"node-{n + 1}", "status_url": f"http://127.0.0.1:{9180 + n}",
-                "phase": "leading" if name == leader else "following", "behind_seconds": 0.4 + n / 10, "started_at": NOW - 86400,
+                "id": name,
+                "version": "0.1.0",
+                "host": f"node-{n + 1}",
+                "status_url": f"http://127.0.0.1:{9180 + n}",
+                "phase": "leading" if name == leader else "following",
+                "behind_seconds": 0.4 + n / 10,
+                "started_at": NOW - 86400,
                 "applied_revision": self.world.revision - n,
-            }  # fmt: skip
-            self.write(("replicas", (name,), json.dumps(record | (of_leader if name == leader else {})).encode()))
+            }
+            self.write(
+                ("replicas", (name,), json.dumps(record | (of_leader if name == leader else {})).encode())
+            )
         record = {"id": leader, "since": NOW - 5025, "status_url": "http://127.0.0.1:9180"}
         self.write(("leader", (), json.dumps(record).encode() if leader else None))
 
@@ -102,7 +127,10 @@ class Scene(ModelView):
 
 def spec_of(task_id: str, at: float, **fields: Any) -> bytes:
     """A stored spec that asks for a core and a gibibyte unless told otherwise."""
-    fields = {"command": ("python", "-m", "train"), "resources": Vector({"cpu": 1000, "memory": GIB})} | fields
+    fields = {
+        "command": ("python", "-m", "train"),
+        "resources": Vector({"cpu": 1000, "memory": GIB}),
+    } | fields
     return codec.encode_spec(Spec(id=task_id, **fields), at, "op")
 
 
@@ -118,37 +146,85 @@ def busy() -> Scene:
     scene = Scene()
     scene.register(engine_answers=True)
     scene.pool("default", {"cpu": 18_000, "memory": 18 * GIB}, cpu=24_000, memory=64 * GIB)
-    scene.pool("gpu", {"cpu": 4_000, "memory": 4 * GIB, "nvidia.com/gpu": 4}, cpu=8_000, memory=32 * GIB, **{"nvidia.com/gpu": 4})
+    scene.pool(
+        "gpu",
+        {"cpu": 4_000, "memory": 4 * GIB, "nvidia.com/gpu": 4},
+        cpu=8_000,
+        memory=32 * GIB,
+        **{"nvidia.com/gpu": 4},
+    )
     scene.define_pool("nightly", cpu=16_000, memory=32 * GIB)
     hold = Vector({"cpu": 1000, "memory": GIB})
     for n in range(18):
-        scene.write(("tasks", (f"render-{n:03}",), spec_of(f"render-{n:03}", NOW - 900 - 60 * n, labels={"team": "film"})))
+        scene.write(
+            (
+                "tasks",
+                (f"render-{n:03}",),
+                spec_of(f"render-{n:03}", NOW - 900 - 60 * n, labels={"team": "film"}),
+            )
+        )
         state = State.PENDING if n > 15 else State.RUNNING
-        scene.write(("states", (f"render-{n:03}",), status_of(state, NOW - 800 - 60 * n, hold=hold, node=f"node-{n % 3 + 1}")))
+        scene.write(
+            (
+                "states",
+                (f"render-{n:03}",),
+                status_of(state, NOW - 800 - 60 * n, hold=hold, node=f"node-{n % 3 + 1}"),
+            )
+        )
     with_gpu = Vector({"cpu": 1000, "memory": GIB, "nvidia.com/gpu": 1})
     for n in range(4):
-        scene.write(("tasks", (f"train-{n}",), spec_of(f"train-{n}", NOW - 4000, pool="gpu", resources=with_gpu, priority=10)))
-        scene.write(("states", (f"train-{n}",), status_of(State.RUNNING, NOW - 3900, pool="gpu", hold=with_gpu, node="node-gpu")))
+        scene.write(
+            (
+                "tasks",
+                (f"train-{n}",),
+                spec_of(f"train-{n}", NOW - 4000, pool="gpu", resources=with_gpu, priority=10),
+            )
+        )
+        scene.write(
+            (
+                "states",
+                (f"train-{n}",),
+                status_of(State.RUNNING, NOW - 3900, pool="gpu", hold=with_gpu, node="node-gpu"),
+            )
+        )
     for n in range(7):
-        scene.write(("tasks", (f"train-{n + 4}",), spec_of(f"train-{n + 4}", NOW - 3000 + n, pool="gpu", resources=with_gpu)))
+        scene.write(
+            (
+                "tasks",
+                (f"train-{n + 4}",),
+                spec_of(f"train-{n + 4}", NOW - 3000 + n, pool="gpu", resources=with_gpu),
+            )
+        )
     for n in range(120):
         name = f"ingest-{n:04}"
         scene.write(("tasks", (name,), spec_of(name, NOW - 7200 - n, labels={"team": "data"})))
-        scene.write(("states", (name,), status_of(State.SUCCEEDED, NOW - 7000 - n, reason="Completed", exit_code=0)))
+        scene.write(
+            ("states", (name,), status_of(State.SUCCEEDED, NOW - 7000 - n, reason="Completed", exit_code=0))
+        )
     scene.write(("tasks", ("report-weekly",), spec_of("report-weekly", NOW - 5000)))
     failed = status_of(State.FAILED, NOW - 4900, reason="Error", message="exit code 2", exit_code=2)
     scene.write(("states", ("report-weekly",), failed))
     scene.write(("tasks", ("sync-mirror",), spec_of("sync-mirror", NOW - 300)))
-    again = status_of(State.WAITING_RETRY, NOW - 90, reason="Error", message="exit code 1", exit_code=1, retry_at=NOW + 31)
+    again = status_of(
+        State.WAITING_RETRY, NOW - 90, reason="Error", message="exit code 1", exit_code=1, retry_at=NOW + 31
+    )
     scene.write(("states", ("sync-mirror",), again))
     scene.write(("tasks", ("old-batch",), spec_of("old-batch", NOW - 9000)))
-    scene.write(("states", ("old-batch",), status_of(State.CANCELLED, NOW - 8900, reason="Cancelled", message="requested by ana")))
+    scene.write(
+        (
+            "states",
+            ("old-batch",),
+            status_of(State.CANCELLED, NOW - 8900, reason="Cancelled", message="requested by ana"),
+        )
+    )
     scene.register(engine_answers=True)
     return scene
 
 
 def failing() -> Scene:
-    """Nobody leads, attempts are lost, a ledger is wrong, records are damaged, a pool is gone, and etcd is silent."""
+    """Nobody leads, attempts are lost, a ledger is wrong, records are damaged, a pool is gone, and etcd is
+    silent.
+    """
     scene = busy()
     scene.register(leader=None)
     scene.staleness = 47.0
@@ -157,19 +233,43 @@ def failing() -> Scene:
         Check("store", False, "heard of 47.0 s ago: http://10.0.0.7:2379: connection refused"),
     )
     hold = Vector({"cpu": 1000, "memory": GIB})
-    lost = status_of(State.RUNNING, NOW - 3000, hold=hold, reason="NodeLost", message="node-2 is not ready for 12 minutes",
-                     lost_since=NOW - 700, node="node-2")  # fmt: skip
+    lost = status_of(
+        State.RUNNING,
+        NOW - 3000,
+        hold=hold,
+        reason="NodeLost",
+        message="node-2 is not ready for 12 minutes",
+        lost_since=NOW - 700,
+        node="node-2",
+    )
     scene.write(("states", ("render-001",), lost))
     scene.write(("states", ("render-002",), lost))
     scene.write(("states", ("render-005",), b"{not json"))
     scene.write(("tasks", ("orphaned-pool",), spec_of("orphaned-pool", NOW - 50, pool="retired")))
-    scene.write(("ledgers", ("gpu",), codec.encode_ledger(Vector({"cpu": 9_000, "memory": 4 * GIB, "nvidia.com/gpu": 5}), "x", {})))
+    scene.write(
+        (
+            "ledgers",
+            ("gpu",),
+            codec.encode_ledger(Vector({"cpu": 9_000, "memory": 4 * GIB, "nvidia.com/gpu": 5}), "x", {}),
+        )
+    )
     for n in range(14):
         name = f"import-{n:02}"
         scene.write(("tasks", (name,), spec_of(name, NOW - 600 - n)))
         words = 'Back-off pulling image "registry.example.com/import:2.41": not found'
-        scene.write(("states", (name,), status_of(State.FAILED, NOW - 500 - n, reason="ImagePullBackOff", message=words)))
-    scene.report = {"verdict": "wrong", "findings": [{"invariant": "I1", "severity": "wrong"}], "at": NOW - 20, "revision": 9}
+        scene.write(
+            (
+                "states",
+                (name,),
+                status_of(State.FAILED, NOW - 500 - n, reason="ImagePullBackOff", message=words),
+            )
+        )
+    scene.report = {
+        "verdict": "wrong",
+        "findings": [{"invariant": "I1", "severity": "wrong"}],
+        "at": NOW - 20,
+        "revision": 9,
+    }
     return scene
 
 
@@ -185,14 +285,23 @@ def large(tasks: int = 100_000) -> Scene:
             yield Change("tasks", (name,), spec_of(name, NOW - 86400 + n / 2), mod, mod)
             if n < tasks - waiting - running:
                 state = State.FAILED if n % 97 == 0 else State.CANCELLED if n % 331 == 0 else State.SUCCEEDED
-                value = status_of(state, NOW - 80000 + n / 2, reason="Error" if state is State.FAILED else "Completed")
+                value = status_of(
+                    state, NOW - 80000 + n / 2, reason="Error" if state is State.FAILED else "Completed"
+                )
                 yield Change("states", (name,), value, mod + 1, mod + 1)
             elif n < tasks - waiting:
-                yield Change("states", (name,), status_of(State.RUNNING, NOW - 500, hold=hold), mod + 1, mod + 1)
+                yield Change(
+                    "states", (name,), status_of(State.RUNNING, NOW - 500, hold=hold), mod + 1, mod + 1
+                )
 
     scene.load(changes())
     scene.world.advance_revision(2 * tasks + 200)
-    scene.pool("default", {"cpu": 1000 * running, "memory": running * GIB}, cpu=1000 * running, memory=2 * running * GIB)
+    scene.pool(
+        "default",
+        {"cpu": 1000 * running, "memory": running * GIB},
+        cpu=1000 * running,
+        memory=2 * running * GIB,
+    )
     scene.register(engine_answers=True)
     return scene
 

@@ -24,11 +24,14 @@ HOLD = Vector({"cpu": 1000, "memory": GIB})
 
 def codes_of(browser: Browser) -> list[str]:
     """The notices that are shown, in one look: they may be drawn anew at any time."""
-    found: list[str] = browser.js("return [...document.querySelectorAll('.notice')].map((notice) => notice.dataset.code)")
+    found: list[str] = browser.js(
+        "return [...document.querySelectorAll('.notice')].map((notice) => notice.dataset.code)"
+    )
     return found
 
 
-# -- what it says ----------------------------------------------------------------------------------------------------
+# -- what it says
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_it_shows_all_at_a_glance(browser: Browser, serve: Any) -> None:
@@ -46,7 +49,11 @@ def test_it_shows_all_at_a_glance(browser: Browser, serve: Any) -> None:
     full = browser.one('[role="meter"][aria-label="nvidia.com/gpu held"]')
     assert (full.get_attribute("aria-valuenow"), full.get_attribute("aria-valuemax")) == ("4", "4")
     assert browser.js("return arguments[0].firstChild.style.width", full) == "100%"
-    assert [text.split(" ")[0].split("(")[0] for text in browser.texts("#replicas strong")] == ["tally-0", "tally-1", "tally-2"]
+    assert [text.split(" ")[0].split("(")[0] for text in browser.texts("#replicas strong")] == [
+        "tally-0",
+        "tally-1",
+        "tally-2",
+    ]
     assert browser.texts("#replicas .leads") == ["leader"]
     assert "1 revision behind" in browser.text("#replicas li:nth-child(2)")
     assert browser.text('#states [value="Succeeded"]') == "Succeeded120"
@@ -76,11 +83,15 @@ def test_troubles_stand_on_top_with_what_to_do(browser: Browser, serve: Any) -> 
     assert "no-leader" not in codes, "who does not hear of etcd knows nothing of that"
     assert browser.text("#verdict-detail").startswith("What happens now is not known here.")
     assert re.fullmatch(r"for \d+s", browser.texts(".notice .as-of")[0])
-    assert all(" ago" in text for text in browser.texts(".notice .as-of")[1:]), "what is told of the past carries its age"
+    assert all(" ago" in text for text in browser.texts(".notice .as-of")[1:]), (
+        "what is told of the past carries its age"
+    )
     assert browser.js("return document.querySelectorAll('.notice:not(:has(.as-of))').length") == 0
     assert {"attempts-lost", "quarantined", "undefined-pool", "overcommitted"} <= set(codes)
     assert "tally confirm-stopped NAME" in browser.texts('[data-code="attempts-lost"] code')
-    without_action = "return document.querySelectorAll('.notice:not([data-severity=info]):not(:has(.action))').length"
+    without_action = (
+        "return document.querySelectorAll('.notice:not([data-severity=info]):not(:has(.action))').length"
+    )
     assert browser.js(without_action) == 0
     assert browser.text("#leader") == "not known"
     assert browser.text("#leader-detail").startswith("nobody led 47s ago")
@@ -88,7 +99,9 @@ def test_troubles_stand_on_top_with_what_to_do(browser: Browser, serve: Any) -> 
 
 
 def test_other_peoples_words_stay_words(browser: Browser, serve: Any) -> None:
-    """Names, messages and addresses come from users, engines and registrations: none becomes markup, script or a foreign link."""
+    """Names, messages and addresses come from users, engines and registrations: none becomes markup,
+    script or a foreign link.
+    """
     scene = busy()
     evil = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
     failed = status_of(State.FAILED, NOW - 10, reason="<i>Error", message=evil)
@@ -104,7 +117,8 @@ def test_other_peoples_words_stay_words(browser: Browser, serve: Any) -> None:
     assert "taken" not in browser.driver.title
 
 
-# -- how it stays current --------------------------------------------------------------------------------------------
+# -- how it stays current
+# --------------------------------------------------------------------------------------------
 
 
 def test_changes_appear_by_themselves(browser: Browser, serve: Any) -> None:
@@ -113,7 +127,9 @@ def test_changes_appear_by_themselves(browser: Browser, serve: Any) -> None:
     browser.wait(lambda: browser.text("#task-state") == "Created", "the open task")
     scene.write(("states", ("train-5",), status_of(State.RUNNING, NOW, pool="gpu", hold=HOLD)))
     browser.wait(lambda: browser.text("#task-state") == "Running", "the change in the open task")
-    browser.wait(lambda: browser.text('#states [value="Running"]') == "Running21", "the change in the numbers")
+    browser.wait(
+        lambda: browser.text('#states [value="Running"]') == "Running21", "the change in the numbers"
+    )
     browser.wait(lambda: "train-5" in browser.text("#activity"), "the change among what happens")
 
 
@@ -130,7 +146,9 @@ def test_a_new_leader_appears_by_itself(browser: Browser, serve: Any) -> None:
 
 
 def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, serve: Any) -> None:
-    """Its replica restarts: what is shown stays, marked as old, with links to the others; then it is current again."""
+    """Its replica restarts: what is shown stays, marked as old, with links to the others; then it is
+    current again.
+    """
     scene = busy()
     server = serve(scene)
     browser.open(server.url)
@@ -147,14 +165,18 @@ def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, 
     browser.wait(lambda: browser.text("#connection-text") == "Live", "the replica's return")
     assert not browser.one("#stale").is_displayed()
     assert browser.one("#health").is_displayed()
-    browser.wait(lambda: browser.text('#states [value="Cancelled"]') == "Cancelled2", "what happened meanwhile")
+    browser.wait(
+        lambda: browser.text('#states [value="Cancelled"]') == "Cancelled2", "what happened meanwhile"
+    )
     scene.set_state("train-6", State.CANCELLED, pool="gpu")
     browser.wait(lambda: "train-6" in browser.text("#activity"), "events of the new stream")
-    problems = browser.problems()  # of the restart itself: refused connections, and an event that is not kept any more
+    # of the restart itself: refused connections, and an event that is not kept any more
+    problems = browser.problems()
     assert [problem for problem in problems if "net::ERR_" not in problem and " 410 " not in problem] == []
 
 
-# -- how old it is ---------------------------------------------------------------------------------------------------
+# -- how old it is
+# ---------------------------------------------------------------------------------------------------
 
 
 def freshness(browser: Browser) -> str:
@@ -162,7 +184,10 @@ def freshness(browser: Browser) -> str:
 
 
 def test_what_is_old_turns_grey_and_then_red(browser: Browser, serve: Any) -> None:
-    """B6: the replica answers, but has heard nothing of etcd. It is neither live, nor are the others up to date."""
+    """B6: the replica answers, but has heard nothing of etcd.
+
+    It is neither live, nor are the others up to date.
+    """
     scene = busy()
     scene.register(engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds - 5)
     browser.open(f"{serve(scene).url}/#task=train-1")
@@ -178,10 +203,16 @@ def test_what_is_old_turns_grey_and_then_red(browser: Browser, serve: Any) -> No
     assert browser.text("#verdict") == "Something needs attention"
     assert browser.text("#verdict-detail") == "What happens now is not known here. 1 thing to look at."
     assert "up to date" not in browser.text("#replicas")
-    assert browser.texts("#replicas li > :nth-child(2)") == ["led before", "followed before", "followed before"]
+    assert browser.texts("#replicas li > :nth-child(2)") == [
+        "led before",
+        "followed before",
+        "followed before",
+    ]
     assert browser.text("#leader") == "not known"
     assert re.match(r"tally-0 led \d+s ago", browser.text("#leader-detail"))
-    assert re.fullmatch(r"Engine null answered 2m\d*s? ago", browser.text("#engine")), "nobody says that it is silent now"
+    assert re.fullmatch(r"Engine null answered 2m\d*s? ago", browser.text("#engine")), (
+        "nobody says that it is silent now"
+    )
     assert codes_of(browser) == ["store-unreachable"]
     assert re.match(r"as it was \d+s ago", browser.text("#task-age"))
     assert re.search(r"not heard of for \d+s", browser.text("#replicas li:nth-child(2)"))
@@ -194,7 +225,9 @@ def test_what_is_old_turns_grey_and_then_red(browser: Browser, serve: Any) -> No
     assert browser.driver.title.startswith("⚠")
 
     scene.staleness, scene.ages = 0.2, {}
-    browser.wait(lambda: (browser.text("#connection-text"), freshness(browser)) == ("Live", "fresh"), "the end of it")
+    browser.wait(
+        lambda: (browser.text("#connection-text"), freshness(browser)) == ("Live", "fresh"), "the end of it"
+    )
     assert not browser.driver.title.startswith("⚠")
 
 
@@ -208,23 +241,36 @@ def test_an_old_audit_is_not_green(browser: Browser, serve: Any) -> None:
     scene.time += 22 * 60
     browser.wait(lambda: tone() == "", "the end of the green")
     browser.wait(
-        lambda: "This replica's last try failed: etcd does not answer" in browser.text("#audit-detail"), "the try that failed"
+        lambda: "This replica's last try failed: etcd does not answer" in browser.text("#audit-detail"),
+        "the try that failed",
     )
     assert re.search(r"checked 22m(\d+s)? ago by replica-a", browser.text("#audit-detail"))
     scene.time += 22 * 60
-    browser.wait(lambda: (browser.text("#audit"), tone()) == ("nothing wrong long ago", "critical"), "the red")
+    browser.wait(
+        lambda: (browser.text("#audit"), tone()) == ("nothing wrong long ago", "critical"), "the red"
+    )
     assert all(" 503 " in problem for problem in browser.problems())
 
 
 def test_a_killed_leader_is_shown_as_what_it_is(browser: Browser, serve: Any) -> None:
-    """Its registration lingers for some seconds, in which it wrote that it leads; it is no follower that lags."""
+    """Its registration lingers for some seconds, in which it wrote that it leads; it is no follower that
+    lags.
+    """
     scene = busy()
     browser.open(serve(scene).url)
     scene.register(leader="tally-1", engine_answers=True, engine_age_seconds=2.0)
-    killed = {"id": "tally-0", "version": "0.1.0", "phase": "leading", "engine_answers": True, "applied_revision": 1}
+    killed = {
+        "id": "tally-0",
+        "version": "0.1.0",
+        "phase": "leading",
+        "engine_answers": True,
+        "applied_revision": 1,
+    }
     scene.write(("replicas", ("tally-0",), json.dumps(killed).encode()))
     browser.wait(lambda: "heard of" in browser.text("#replicas li:nth-child(1)"), "its age")
-    assert "up to date" not in browser.text("#replicas li:nth-child(1)"), "nor is it that until its silence is long"
+    assert "up to date" not in browser.text("#replicas li:nth-child(1)"), (
+        "nor is it that until its silence is long"
+    )
     scene.ages = {"tally-0": RULE.replica.stale_seconds + 1}
     scene.write(("replicas", ("tally-0",), json.dumps(killed).encode()))
     browser.wait(lambda: "not heard of for" in browser.text("#replicas li:nth-child(1)"), "the mark")
@@ -236,7 +282,9 @@ def test_a_killed_leader_is_shown_as_what_it_is(browser: Browser, serve: Any) ->
 
 
 def test_a_leader_that_is_not_heard_of_is_none_that_leads(browser: Browser, serve: Any) -> None:
-    """Killed or frozen, it has the key until its lease ends; nobody knows what it does, and its engine is not blamed."""
+    """Killed or frozen, it has the key until its lease ends; nobody knows what it does, and its engine is
+    not blamed.
+    """
     scene = busy()
     scene.register(engine_answers=True, engine_age_seconds=RULE.engine.dead_seconds - 2)
     browser.open(serve(scene).url)
@@ -266,7 +314,8 @@ def test_a_page_whose_replica_is_gone_turns_red_by_itself(browser: Browser, serv
     assert all("net::ERR_" in problem for problem in browser.problems())
 
 
-# -- orders and labels -----------------------------------------------------------------------------------------------
+# -- orders and labels
+# -----------------------------------------------------------------------------------------------
 
 
 def test_columns_sort_all_tasks_and_not_a_page(browser: Browser, serve: Any) -> None:
@@ -315,9 +364,14 @@ def test_where_the_output_is_read(browser: Browser, serve: Any) -> None:
 
 
 def test_what_is_kept_of_the_output(browser: Browser, serve: Any) -> None:
-    """Its end is shown, as text whatever it is; a later attempt's takes its place, and a store that does not answer is said."""
+    """Its end is shown, as text whatever it is; a later attempt's takes its place, and a store that does
+    not answer is said.
+    """
     scene = busy()
-    evil = "<img src=x onerror=\"document.title='taken'\"></pre><script>document.title='taken'</script>\x1b[31m\u202e\x00"
+    evil = (
+        "<img src=x"
+        " onerror=\"document.title='taken'\"></pre><script>document.title='taken'</script>\x1b[31m\u202e\x00"
+    )
     scene.keep_log("report-weekly", "".join(f"line {n}\n" for n in range(500)) + evil, truncated=True)
     browser.open(f"{serve(scene).url}/#task=report-weekly", width=320)
     browser.wait(lambda: browser.all("#task-body pre"), "the output")
@@ -327,7 +381,11 @@ def test_what_is_kept_of_the_output(browser: Browser, serve: Any) -> None:
     assert browser.all("dialog img, dialog script") == []
     assert "taken" not in browser.driver.title
     assert (
-        browser.js("const e = document.querySelector('#task-body pre'); return e.scrollHeight - e.scrollTop - e.clientHeight") < 2
+        browser.js(
+            "const e = document.querySelector('#task-body pre'); return e.scrollHeight - e.scrollTop -"
+            " e.clientHeight"
+        )
+        < 2
     )
     assert browser.js("const e = document.querySelector('#task'); return e.scrollWidth - e.clientWidth") == 0
     browser.tab_to("#task-body pre")
@@ -343,7 +401,8 @@ def test_what_is_kept_of_the_output(browser: Browser, serve: Any) -> None:
     assert all(" 503 " in problem for problem in browser.problems())
 
 
-# -- filters, pages, one task: with the keyboard alone ---------------------------------------------------------------
+# -- filters, pages, one task: with the keyboard alone
+# ---------------------------------------------------------------
 
 
 def test_states_search_and_pages_work_with_the_keyboard(browser: Browser, serve: Any) -> None:
@@ -375,7 +434,13 @@ def test_a_task_opens_and_closes_with_the_keyboard(browser: Browser, serve: Any)
     browser.press(Keys.ENTER)
     browser.wait(lambda: browser.all(".timeline li"), "the history")
     steps = browser.texts(".timeline strong")
-    assert steps == ["Submitted", "Admitted: resources are held", "Seen running", "Seen to have failed", "To be tried again"]
+    assert steps == [
+        "Submitted",
+        "Admitted: resources are held",
+        "Seen running",
+        "Seen to have failed",
+        "To be tried again",
+    ]
     durations = browser.texts(".durations .badge")
     assert durations[:4] == ["Created3m30s", "Pending3.4s", "Running3.4s", "Failed3.4s"]
     assert re.fullmatch(r"WaitingRetry\dm(\d+s)?", durations[4]), "it goes on, by the replica's clock"
@@ -397,29 +462,37 @@ def test_focus_survives_what_happens(browser: Browser, serve: Any) -> None:
     assert browser.js("return document.activeElement.textContent") == "train-5"
 
 
-# -- for everybody ---------------------------------------------------------------------------------------------------
+# -- for everybody
+# ---------------------------------------------------------------------------------------------------
 
 CONTRASTS = """
 const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
 const parse = (c) => { const [r, g, b, a = 1] = c.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
 const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
 const ground = (e) => {
-  for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c; }
+  for (; e; e = e.parentElement) {
+    const c = parse(getComputedStyle(e).backgroundColor);
+    if (c[3] === 1) return c;
+  }
   return [255, 255, 255];
 };
 const poor = [];
 for (const e of document.querySelectorAll("body *")) {
   const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-  if (!own || !e.checkVisibility() || e.disabled || ["OPTION", "NOSCRIPT", "SCRIPT"].includes(e.tagName)) continue;
-  const style = getComputedStyle(e), [a, b] = [luminance(parse(style.color)), luminance(ground(e))].sort((x, y) => y - x);
+  if (!own || !e.checkVisibility() || e.disabled) continue;
+  if (["OPTION", "NOSCRIPT", "SCRIPT"].includes(e.tagName)) continue;
+  const style = getComputedStyle(e);
+  const [a, b] = [luminance(parse(style.color)), luminance(ground(e))].sort((x, y) => y - x);
   const ratio = (a + 0.05) / (b + 0.05), big = parseFloat(style.fontSize) >= 24;
-  if (ratio < (big ? 3 : 4.5)) poor.push(`${e.tagName}.${e.className} "${e.textContent.slice(0, 30)}" ${ratio.toFixed(2)}`);
+  const named = `${e.tagName}.${e.className} "${e.textContent.slice(0, 30)}"`;
+  if (ratio < (big ? 3 : 4.5)) poor.push(`${named} ${ratio.toFixed(2)}`);
 }
 return poor;
 """
 NAMELESS = """
 return [...document.querySelectorAll("button, input, select, a, dialog, [role=meter]")]
-  .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.labels?.length || e.textContent.trim()))
+  .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby")))
+  .filter((e) => !(e.labels?.length || e.textContent.trim()))
   .map((e) => e.outerHTML.slice(0, 80));
 """
 
@@ -427,7 +500,9 @@ return [...document.querySelectorAll("button, input, select, a, dialog, [role=me
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("scene", ["empty", "busy", "failing"])
 def test_every_text_can_be_read(browser: Browser, serve: Any, scene: str, dark: bool) -> None:
-    """WCAG 2.2, 1.4.3: a contrast of 4.5 at least, in both colour schemes; and every control has a name (4.1.2)."""
+    """WCAG 2.2, 1.4.3: a contrast of 4.5 at least, in both colour schemes; and every control has a name
+    (4.1.2).
+    """
     browser.open(f"{serve(SCENES[scene]()).url}/#state=Failed", dark=dark)
     assert browser.js(CONTRASTS) == []
     assert browser.js(NAMELESS) == []
@@ -452,7 +527,8 @@ def test_it_fits_on_a_phone(browser: Browser, serve: Any, scene: str) -> None:
     assert browser.js("return document.documentElement.scrollWidth") <= 320
 
 
-# -- very many tasks -------------------------------------------------------------------------------------------------
+# -- very many tasks
+# -------------------------------------------------------------------------------------------------
 
 
 def test_its_work_does_not_grow_with_the_tasks(browser: Browser, serve: Any) -> None:
@@ -464,7 +540,13 @@ def test_its_work_does_not_grow_with_the_tasks(browser: Browser, serve: Any) -> 
         assert browser.text("#tasks-total") == f"{number:,} tasks"
         assert len(browser.names()) == 25
         script = "return performance.getEntriesByType('resource').map((e) => [e.name, e.decodedBodySize])"
-        sizes.append({url.split("/", 3)[3]: size for url, size in browser.js(script) if "/v1/" in url and "events" not in url})
+        sizes.append(
+            {
+                url.split("/", 3)[3]: size
+                for url, size in browser.js(script)
+                if "/v1/" in url and "events" not in url
+            }
+        )
     few, many = sizes
     assert few.keys() == many.keys()
     assert all(many[path] <= few[path] * 1.1 for path in few), sizes

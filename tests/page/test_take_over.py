@@ -15,8 +15,12 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
 
-def test_the_new_leader_appears_on_a_followers_page(browser: Browser, etcd_binary: EtcdBinary, tmp_path: Path) -> None:
-    """Seen by a user who does nothing: who leads, nobody, and who leads next; tasks go on, and metrics tell the same."""
+def test_the_new_leader_appears_on_a_followers_page(
+    browser: Browser, etcd_binary: EtcdBinary, tmp_path: Path
+) -> None:
+    """Seen by a user who does nothing: who leads, nobody, and who leads next; tasks go on, and metrics
+    tell the same.
+    """
     with local_cluster(tmp_path, replicas=2) as cluster, cluster.client() as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 2}})
         leader = leader_of(cluster)
@@ -28,9 +32,18 @@ def test_the_new_leader_appears_on_a_followers_page(browser: Browser, etcd_binar
         browser.wait(lambda: len(browser.texts("#replicas li")) == 2, "both replicas")
         kill(leader)
         browser.wait(lambda: browser.text("#leader") == follower.name, "the new leader", timeout=60.0)
-        browser.wait(lambda: f"{follower.name} was elected" in browser.text("#activity"), "its election among the changes")
-        client.submit({"id": "after", "command": ["echo", "hello"], "resources": {"cpu": 1}, "keep_logs": True})
-        browser.wait(lambda: browser.text('#states [value="Succeeded"]') == "Succeeded1", "the task's end", timeout=60.0)
+        browser.wait(
+            lambda: f"{follower.name} was elected" in browser.text("#activity"),
+            "its election among the changes",
+        )
+        client.submit(
+            {"id": "after", "command": ["echo", "hello"], "resources": {"cpu": 1}, "keep_logs": True}
+        )
+        browser.wait(
+            lambda: browser.text('#states [value="Succeeded"]') == "Succeeded1",
+            "the task's end",
+            timeout=60.0,
+        )
         browser.wait(lambda: browser.text("#verdict") == "All is well", "the verdict", timeout=60.0)
         browser.js("location.hash = '#task=after'")
         browser.wait(lambda: browser.text("#task-body pre") == "hello", "what is kept of its output")

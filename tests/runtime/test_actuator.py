@@ -46,7 +46,9 @@ def test_nothing_is_let_loose_by_whom_another_replica_has_deposed(client: Client
 
     def start(number: int) -> None:
         attempt = AttemptId("job", number)
-        launch = Launch(attempt=attempt, cluster="c", term=1, spec=Spec(id="job"), pool=Pool(name="p"), environment={})
+        launch = Launch(
+            attempt=attempt, cluster="c", term=1, spec=Spec(id="job"), pool=Pool(name="p"), environment={}
+        )
         actuator.perform(Start(attempt, launch))
 
     start(1)

@@ -1,4 +1,5 @@
-"""Fault 44 as a property: whatever stands under whatever key, a leader goes on, and the tasks of others finish.
+"""Fault 44 as a property: whatever stands under whatever key, a leader goes on, and the tasks of others
+finish.
 
 EXAMPLES=2000 draws as many, at random; without it they are few, and the same each time.
 """
@@ -27,14 +28,26 @@ from tests.support.running import RecordingEngine, RunningReplica, submit
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 SETTINGS: dict[str, Any] = {
-    "deadline": None, "database": None, "derandomize": not EXAMPLES, "phases": [Phase.explicit, Phase.generate],
+    "deadline": None,
+    "database": None,
+    "derandomize": not EXAMPLES,
+    "phases": [Phase.explicit, Phase.generate],
     "suppress_health_check": list(HealthCheck),
-}  # fmt: skip
+}
 
 KINDS = {
-    "tasks": 1, "states": 1, "requests": 2, "pools": 1, "ledgers": 1, "repairs": 1, "repaired": 1, "quarantined": 1, "terms": 1,
-    "replicas": 1, "junk": 1,
-}  # fmt: skip
+    "tasks": 1,
+    "states": 1,
+    "requests": 2,
+    "pools": 1,
+    "ledgers": 1,
+    "repairs": 1,
+    "repaired": 1,
+    "quarantined": 1,
+    "terms": 1,
+    "replicas": 1,
+    "junk": 1,
+}
 NAMES = ["odd", "r1", "odd-1", "odd-2", "odd-3", "cancel", "retry", "999999999999", "A B", "a/b", ""]
 Recorded = dict[str, list[bytes]]  # real values by kind
 
@@ -121,7 +134,11 @@ def test_any_value_under_any_key_costs_no_other_task_its_run(start: Start, clien
         assert client.wait([task], timeout_seconds=60)[task].state is State.SUCCEEDED
         if turn % 5 == 0:
             everything_answers(replica, client, metrics.exposition)
-        write(client, *(Delete(key) for key in found), *(Delete(key) for key in (client.keys.task(task), client.keys.state(task))))
+        write(
+            client,
+            *(Delete(key) for key in found),
+            *(Delete(key) for key in (client.keys.task(task), client.keys.state(task))),
+        )
         assert replica.epoch == epoch
         assert bulkhead.counts == before
         assert not replica.fatal
@@ -129,15 +146,25 @@ def test_any_value_under_any_key_costs_no_other_task_its_run(start: Start, clien
     holds()
 
 
-def test_any_value_in_the_place_of_what_terms_stand_on_keeps_nobody_from_leading_for_ever(start: Start, client: Client) -> None:
-    """Who leads, the epoch, the installation, its engine: while it stands there or at the latest once it is put right."""
+def test_any_value_in_the_place_of_what_terms_stand_on_keeps_nobody_from_leading_for_ever(
+    start: Start, client: Client
+) -> None:
+    """Who leads, the epoch, the installation, its engine: while it stands there or at the latest once it
+    is put right.
+    """
     replica, recorded = finished_run(start, client)
     turns, before = itertools.count(), dict(bulkhead.counts)
-    singles = {"leader": client.keys.leader, "epoch": client.keys.epoch, "installation": client.keys.installation}
+    singles = {
+        "leader": client.keys.leader,
+        "epoch": client.keys.epoch,
+        "installation": client.keys.installation,
+    }
     singles["engine"] = client.keys.engine
 
     @settings(max_examples=EXAMPLES // 10 or 30, **SETTINGS)
-    @given(st.sampled_from([*singles]).flatmap(lambda kind: st.tuples(st.just(kind), values_of(kind, recorded))))
+    @given(
+        st.sampled_from([*singles]).flatmap(lambda kind: st.tuples(st.just(kind), values_of(kind, recorded)))
+    )
     def holds(drawn: tuple[str, bytes]) -> None:
         kind, value = drawn
         note(f"{kind}: {value!r}"[:5000])

@@ -1,4 +1,6 @@
-"""One poisoned task, three replicas: nobody dies of it, the others' tasks finish, and terms go on (faults 44 and 47)."""
+"""One poisoned task, three replicas: nobody dies of it, the others' tasks finish, and terms go on (faults
+44 and 47).
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def put(client: Client, key: str, value: bytes) -> None:
 def test_no_poison_walks_through_the_replicas(
     start: Start, client: Client, armed: Callable[[str], None], point: str, most_terms: int
 ) -> None:
-    """Where the error can be told to be one task's, no term is lost; else two are, and the third leader is spared."""
+    """Where the error can be told to be one task's, no term is lost; else two are, and the third leader is
+    spared.
+    """
     replicas = [start(name=f"r{n}", engine=RecordingEngine(CLOCK, run_seconds=0.05)) for n in range(3)]
     replicas[0].engine.run_seconds = 0.05
     wait_until(lambda: any(replica.leads for replica in replicas), "a leader")
@@ -70,7 +74,8 @@ def test_no_poison_walks_through_the_replicas(
     client.cancel("poison")
     assert client.wait(["poison"], timeout_seconds=60)["poison"].state is State.CANCELLED
     wait_until(
-        lambda: client.store.get(client.keys.quarantined("poison"), deadline=CLOCK.boottime() + 5)[0] is None, "its record to go"
+        lambda: client.store.get(client.keys.quarantined("poison"), deadline=CLOCK.boottime() + 5)[0] is None,
+        "its record to go",
     )
 
 
@@ -97,7 +102,9 @@ class OddEngine(RecordingEngine):
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_what_an_engine_says_oddly_of_one_attempt_is_lost_with_the_reason(start: Start, client: Client, odd: str) -> None:
+def test_what_an_engine_says_oddly_of_one_attempt_is_lost_with_the_reason(
+    start: Start, client: Client, odd: str
+) -> None:
     """It proves nothing: its resources stay held, it is shown, and the others are heard."""
     engine = OddEngine(CLOCK, run_seconds=600)
     engine.odd = ODD[odd]
@@ -122,7 +129,9 @@ def test_what_names_no_attempt_is_counted_and_left_out() -> None:
 
 
 @pytest.mark.parametrize("call", ["list", "watch", "start"])
-def test_an_engine_that_raises_what_it_may_not_ends_no_thread(start: Start, client: Client, call: str) -> None:
+def test_an_engine_that_raises_what_it_may_not_ends_no_thread(
+    start: Start, client: Client, call: str
+) -> None:
     """Nothing is concluded; when it is well again, all goes on."""
     engine = RecordingEngine(CLOCK, run_seconds=0.05)
 
@@ -167,16 +176,31 @@ SHOWN = (
 def test_any_value_under_any_key_keeps_nobody_from_being_served(
     start: Start, client: Client, memory: MemoryStore, value: bytes
 ) -> None:
-    """While a leader works: every kind of key, and keys of no kind; other tasks finish, and nothing unexpected is caught."""
+    """While a leader works: every kind of key, and keys of no kind; other tasks finish, and nothing
+    unexpected is caught.
+    """
     replica = start(engine=RecordingEngine(CLOCK, run_seconds=0.0))
     replica.until_leading()
     before = dict(bulkhead.counts)
     keys = client.keys
     for key in (
-        keys.task("bad"), keys.state("bad"), keys.request("bad", "cancel"), keys.request("bad", "odd"), keys.pool("bad"),
-        keys.ledger("bad"), keys.repair("bad"), keys.repaired("bad"), keys.quarantined("bad"), keys.term(999_999), f"{keys.terms}x",
-        keys.replica("bad"), f"{keys.prefix}junk", f"{keys.prefix}a/b/c/d", f"{keys.prefix}tasks/", f"{keys.prefix}states/A B",
-    ):  # fmt: skip
+        keys.task("bad"),
+        keys.state("bad"),
+        keys.request("bad", "cancel"),
+        keys.request("bad", "odd"),
+        keys.pool("bad"),
+        keys.ledger("bad"),
+        keys.repair("bad"),
+        keys.repaired("bad"),
+        keys.quarantined("bad"),
+        keys.term(999_999),
+        f"{keys.terms}x",
+        keys.replica("bad"),
+        f"{keys.prefix}junk",
+        f"{keys.prefix}a/b/c/d",
+        f"{keys.prefix}tasks/",
+        f"{keys.prefix}states/A B",
+    ):
         put(client, key, value)
     ids = submit(client, *(f"t{n}" for n in range(5)))
     assert {view.state for view in client.wait(ids, timeout_seconds=60).values()} == {State.SUCCEEDED}
@@ -193,7 +217,9 @@ def test_any_value_under_any_key_keeps_nobody_from_being_served(
     epoch = replica.epoch
     client.step_down()
     replica.until_leading(after=epoch)
-    assert {view.state for view in client.wait(submit(client, "last"), timeout_seconds=60).values()} == {State.SUCCEEDED}
+    assert {view.state for view in client.wait(submit(client, "last"), timeout_seconds=60).values()} == {
+        State.SUCCEEDED
+    }
     put(client, keys.leader, value)
     replica.until_leading(after=epoch + 1)
     assert bulkhead.counts == before

@@ -44,7 +44,11 @@ def test_only_the_first_load_of_another_store_says_that_it_is_another() -> None:
     follower.start()
     wait_until(lambda: len(inbox) == 3, "three loads")
     follower.close()
-    assert [message.fresh for message in inbox.take(0.0) if isinstance(message, Loaded)] == [False, True, False]
+    assert [message.fresh for message in inbox.take(0.0) if isinstance(message, Loaded)] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_store_that_sends_it_back_each_time_is_not_stormed_with_loads() -> None:

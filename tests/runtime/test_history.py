@@ -1,4 +1,6 @@
-"""The judge is judged: each kind of damage, written around the leader, is found in etcd's history at its revision."""
+"""The judge is judged: each kind of damage, written around the leader, is found in etcd's history at its
+revision.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Forger:
         """In one transaction, whatever was there."""
         key = writes[0].key
         current, _ = self.store.get(key, deadline=0)
-        result = self.store.commit(Transaction((Guard(key, current.mod if current else 0),), writes, "forged"), deadline=0)
+        result = self.store.commit(
+            Transaction((Guard(key, current.mod if current else 0),), writes, "forged"), deadline=0
+        )
         return result.revision
 
     def elect(self) -> None:
@@ -49,15 +53,32 @@ class Forger:
 
     def status(self, **fields: Any) -> Put:
         """A status as the leader of this term would write it: a lawful admission, unless told otherwise."""
-        step = {"at": 1.0, "source": "Created", "event": "admitted", "state": "Pending", "attempt": 1, "term": self.epoch}
+        step = {
+            "at": 1.0,
+            "source": "Created",
+            "event": "admitted",
+            "state": "Pending",
+            "attempt": 1,
+            "term": self.epoch,
+        }
         value = {
-            "version": 1, "state": "Pending", "pool": "default", "attempt": 1, "hold": {"cpu": "1"}, "steps": 1, "history": [step],
-            "term": self.epoch, "op": self.op(), **fields,
-        }  # fmt: skip
+            "version": 1,
+            "state": "Pending",
+            "pool": "default",
+            "attempt": 1,
+            "hold": {"cpu": "1"},
+            "steps": 1,
+            "history": [step],
+            "term": self.epoch,
+            "op": self.op(),
+            **fields,
+        }
         return Put(self.keys.state("a"), codec.encode(value))
 
     def ledger(self, cpu: str) -> Put:
-        return Put(self.keys.ledger("default"), codec.encode({"version": 1, "held": {"cpu": cpu}, "op": self.op()}))
+        return Put(
+            self.keys.ledger("default"), codec.encode({"version": 1, "held": {"cpu": cpu}, "op": self.op()})
+        )
 
     def op(self) -> str:
         self.ops += 1
@@ -94,7 +115,14 @@ def attempt_from_nowhere(forger: Forger) -> None:
 
 def attempt_twice(forger: Forger) -> None:
     lawful(forger)
-    step = {"at": 1.0, "source": "Pending", "event": "admitted", "state": "Pending", "attempt": 1, "term": forger.epoch}
+    step = {
+        "at": 1.0,
+        "source": "Pending",
+        "event": "admitted",
+        "state": "Pending",
+        "attempt": 1,
+        "term": forger.epoch,
+    }
     forger.write(forger.status(steps=2, history=[step]))
 
 

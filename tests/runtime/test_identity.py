@@ -42,7 +42,9 @@ def test_an_engine_that_never_told_keeps_its_replica_from_leading(start: Start, 
     engine.on["identity"] = unreachable
     replica = start(engine=engine)
     wait_until(lambda: "unreachable" in why_unready(replica), "the reason")
-    wait_until(lambda: any("unreachable" in each.engine_problem for each in client.replicas()), "the registration")
+    wait_until(
+        lambda: any("unreachable" in each.engine_problem for each in client.replicas()), "the registration"
+    )
     assert not replica.leads
 
 
@@ -62,7 +64,9 @@ def test_an_engine_that_falls_silent_ends_no_term(start: Start, client: Client) 
     assert client.get("a").state is State.RUNNING
 
 
-def test_a_leader_whose_engine_becomes_another_one_ends_its_term_before_it_believes_it(start: Start, client: Client) -> None:
+def test_a_leader_whose_engine_becomes_another_one_ends_its_term_before_it_believes_it(
+    start: Start, client: Client
+) -> None:
     engine, other = IdentifiedEngine(CLOCK), IdentifiedEngine(CLOCK)
     replica = start(engine=engine)
     replica.until_leading()
@@ -114,7 +118,8 @@ def test_a_leader_whose_record_is_changed_ends_its_term(start: Start, client: Cl
     assert known is not None
     record = EngineRecord(engine=other.identity(), installation=first.replica._world.installation.id)  # type: ignore[union-attr]
     store.commit(
-        Transaction((Guard(keys.engine, item.mod),), (Put(keys.engine, encode(record, "x")),), "x"), deadline=CLOCK.boottime() + 5
+        Transaction((Guard(keys.engine, item.mod),), (Put(keys.engine, encode(record, "x")),), "x"),
+        deadline=CLOCK.boottime() + 5,
     )
     second.until_leading()
     wait_until(lambda: "the recorded one is null e2" in why_unready(first), "the first to follow")

@@ -1,4 +1,6 @@
-"""`keep_logs` in whole replicas: what is written of real output, and what a log that cannot be read or written costs: nothing."""
+"""`keep_logs` in whole replicas: what is written of real output, and what a log that cannot be read or
+written costs: nothing.
+"""
 
 from __future__ import annotations
 
@@ -43,16 +45,26 @@ def kept_of(client: Client, task_id: str, attempt: int) -> KeptLog:
     return wait_until(look, f"the log of {task_id}-{attempt}")
 
 
-def test_the_end_of_the_last_attempts_output_is_kept(client: Client, start: Start, processes: ProcessEngine) -> None:
+def test_the_end_of_the_last_attempts_output_is_kept(
+    client: Client, start: Start, processes: ProcessEngine
+) -> None:
     """At most 64 KiB, of any bytes; that of a retried task is its last attempt's."""
     start(engine=processes).until_leading()
     whole = "echo out; echo err >&2; printf '\\377'"
     submit(client, "short", command=["sh", "-c", whole], keep_logs=True)
-    submit(client, "long", command=["sh", "-c", "head -c 300000 /dev/zero | tr '\\0' y; echo end"], keep_logs=True)
     submit(
-        client, "again", command=["sh", "-c", "echo attempt $TALLY_ATTEMPT; exit 1"], keep_logs=True,
+        client,
+        "long",
+        command=["sh", "-c", "head -c 300000 /dev/zero | tr '\\0' y; echo end"],
+        keep_logs=True,
+    )
+    submit(
+        client,
+        "again",
+        command=["sh", "-c", "echo attempt $TALLY_ATTEMPT; exit 1"],
+        keep_logs=True,
         retry={"max_attempts": 2, "backoff_seconds": 0},
-    )  # fmt: skip
+    )
     submit(client, "plain", command=["echo", "out"])
     client.wait(["short", "long", "again", "plain"], timeout_seconds=30)
     short = kept_of(client, "short", 1)
@@ -72,13 +84,20 @@ class Mute(RecordingEngine):
         self._error = error
 
     def logs(
-        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+        self,
+        attempt: AttemptId,
+        *,
+        follow: bool,
+        stop: threading.Event | None = None,
+        options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
         raise self._error
 
 
 @pytest.mark.parametrize("error", [EngineUnavailable("no answer"), ZeroDivisionError("a bug")])
-def test_output_that_cannot_be_read_costs_no_task_and_no_term(client: Client, start: Start, error: Exception) -> None:
+def test_output_that_cannot_be_read_costs_no_task_and_no_term(
+    client: Client, start: Start, error: Exception
+) -> None:
     before = bulkhead.counts["keep-log", type(error).__name__]
     replica = start(engine=Mute(error))
     epoch = replica.until_leading()
@@ -89,11 +108,14 @@ def test_output_that_cannot_be_read_costs_no_task_and_no_term(client: Client, st
     assert all(client.kept_log(task_id) is None for task_id in ids)
 
 
-# -- the write's guards ----------------------------------------------------------------------------------------------
+# -- the write's guards
+# ----------------------------------------------------------------------------------------------
 
 
 def keep(client: Client, engine: ProcessEngine, *, term: int, spec_create: int, attempt: int = 1) -> int:
-    """What becomes of the log of `job-1` (or another `attempt`): the revision at which it was written, 0 when it was not."""
+    """What becomes of the log of `job-1` (or another `attempt`): the revision at which it was written, 0
+    when it was not.
+    """
     inbox = Inbox()
     leadership = Leadership(term, 1, 0, CLOCK.boottime() + 30, CLOCK)
     keeper = LogKeeper(engine, leadership, client.store, client.keys, inbox, CLOCK)
@@ -107,7 +129,9 @@ def keep(client: Client, engine: ProcessEngine, *, term: int, spec_create: int, 
 def test_only_the_leader_writes_and_only_for_a_task_that_is_there(
     memory: MemoryStore, client: Client, start: Start, processes: ProcessEngine
 ) -> None:
-    """A past term writes nothing, and nothing is written for a task that was removed, or that is another one of the name."""
+    """A past term writes nothing, and nothing is written for a task that was removed, or that is another
+    one of the name.
+    """
     replica = start(engine=processes)
     replica.until_leading()
     submit(client, "job", command=["echo", "out"])
@@ -126,9 +150,12 @@ def test_only_the_leader_writes_and_only_for_a_task_that_is_there(
     assert keep(client, processes, term=term, spec_create=create) > first
     replica.close()
     guard = Guard(client.keys.task("job"), spec.mod)
-    store.commit(Transaction((guard,), (Delete(client.keys.task("job")),), "gone"), deadline=CLOCK.boottime() + 5)
     store.commit(
-        Transaction((Guard(client.keys.leader, 0),), (Put(client.keys.leader, b"{}"),), "led"), deadline=CLOCK.boottime() + 5
+        Transaction((guard,), (Delete(client.keys.task("job")),), "gone"), deadline=CLOCK.boottime() + 5
+    )
+    store.commit(
+        Transaction((Guard(client.keys.leader, 0),), (Put(client.keys.leader, b"{}"),), "led"),
+        deadline=CLOCK.boottime() + 5,
     )
     again, _ = store.get(client.keys.leader, deadline=CLOCK.boottime() + 5)
     assert again is not None
@@ -136,7 +163,11 @@ def test_only_the_leader_writes_and_only_for_a_task_that_is_there(
 
 
 def test_a_late_copy_of_an_earlier_write_is_refused(
-    memory: MemoryStore, client: Client, start: Start, processes: ProcessEngine, monkeypatch: pytest.MonkeyPatch
+    memory: MemoryStore,
+    client: Client,
+    start: Start,
+    processes: ProcessEngine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One that was sent twice, and arrives again when the next attempt's log stands there."""
     replica = start(engine=processes)

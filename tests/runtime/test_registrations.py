@@ -23,7 +23,9 @@ def test_an_age_counts_from_when_the_registration_came() -> None:
 
 
 def test_a_load_makes_nobody_younger_of_whom_it_brings_nothing_new() -> None:
-    """The watch is connected again, and all is read: a dead replica's registration stands there as it did before."""
+    """The watch is connected again, and all is read: a dead replica's registration stands there as it did
+    before.
+    """
     clock = HandClock()
     registrations = Registrations(clock)
     registrations.changed([change("a", 5), change("b", 6)], 6)
@@ -38,10 +40,17 @@ def test_a_load_makes_nobody_younger_of_whom_it_brings_nothing_new() -> None:
 
 def test_only_the_leader_speaks_of_the_engine() -> None:
     ready = (Check("model", True, ""), Check("engine", True, ""))
-    facts = Facts("a", "test", "leader", "leading", 7, 3, 12, 0.31, "a", "null", (), ready, engine_age_seconds=4.26)
+    facts = Facts(
+        "a", "test", "leader", "leading", 7, 3, 12, 0.31, "a", "null", (), ready, engine_age_seconds=4.26
+    )
     assert describe(facts, 99.5) == {
-        "at": 99.5, "applied_revision": 12, "behind_seconds": 0.3, "phase": "leading", "engine_answers": True,
-        "engine_age_seconds": 4.3, "engine_silence": "",
-    }  # fmt: skip
+        "at": 99.5,
+        "applied_revision": 12,
+        "behind_seconds": 0.3,
+        "phase": "leading",
+        "engine_answers": True,
+        "engine_age_seconds": 4.3,
+        "engine_silence": "",
+    }
     follower = Facts("a", "test", "follower", "following", 0, 3, 12, 0.0, "b", "null", (), ready[:1])
     assert "engine_answers" not in describe(follower, 99.5)

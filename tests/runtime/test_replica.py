@@ -1,4 +1,6 @@
-"""Whole replicas against the faults of their leader key, their store and their engine; the records are judged at the end."""
+"""Whole replicas against the faults of their leader key, their store and their engine; the records are
+judged at the end.
+"""
 
 from __future__ import annotations
 
@@ -53,10 +55,14 @@ def write(client: Client, key: str, value: bytes | None, lease: int = 0) -> None
     """By hand."""
     change = Put(key, value, lease) if value is not None else Delete(key)
     current, _ = client.store.get(key, deadline=0)
-    client.store.commit(Transaction((Guard(key, current.mod if current else 0),), (change,), "hand"), deadline=CLOCK.boottime() + 5)
+    client.store.commit(
+        Transaction((Guard(key, current.mod if current else 0),), (change,), "hand"),
+        deadline=CLOCK.boottime() + 5,
+    )
 
 
-# -- the leader key --------------------------------------------------------------------------------------------------
+# -- the leader key
+# --------------------------------------------------------------------------------------------------
 
 
 def overwrite(client: Client) -> None:
@@ -83,7 +89,9 @@ def step_down(client: Client) -> None:
 
 
 @pytest.mark.parametrize("harm", [overwrite, overwrite_with_a_lease, delete, revoke, step_down])
-def test_a_leader_whose_key_is_no_longer_its_own_steps_down(start: Start, client: Client, harm: Callable[[Client], None]) -> None:
+def test_a_leader_whose_key_is_no_longer_its_own_steps_down(
+    start: Start, client: Client, harm: Callable[[Client], None]
+) -> None:
     """Whatever was done to the key by hand: that term ends, another follows, and the work goes on."""
     engine = RecordingEngine(CLOCK)
     replicas = [start(name="r1", engine=engine), start(name="r2", engine=engine)]
@@ -102,7 +110,10 @@ def test_a_leader_whose_key_is_no_longer_its_own_steps_down(start: Start, client
 
 
 def test_what_the_next_leader_admits_between_two_plans_is_not_started(start: Start, client: Client) -> None:
-    """Effects alone meet no fence. The news of the next leader and of its admission arrive together, as the old one plans on."""
+    """Effects alone meet no fence.
+
+    The news of the next leader and of its admission arrive together, as the old one plans on.
+    """
     replica = start()
     replica.until_leading()
     tenure, inbox, engine = replica.replica._tenure, replica.replica._inbox, replica.engine
@@ -114,14 +125,18 @@ def test_what_the_next_leader_admits_between_two_plans_is_not_started(start: Sta
         has_more = step()
         if has_more and not told.is_set():
             overwrite(client)
-            admitted = Status(state=State.PENDING, pool="default", created_at=1.0, attempt=1, hold=Vector({"cpu": 100}))
+            admitted = Status(
+                state=State.PENDING, pool="default", created_at=1.0, attempt=1, hold=Vector({"cpu": 100})
+            )
             spec = parse_spec({"id": "theirs", "command": ["x"], "resources": {"cpu": "100m"}})
             write(client, client.keys.task("theirs"), codec.encode_spec(spec, 1.0, "hand"))
             write(client, client.keys.state("theirs"), codec.encode_status(admitted, {}))
             item, _ = client.store.get(client.keys.state("theirs"), deadline=0)
             assert item is not None
             messages: list[Any] = []
-            while not any(isinstance(message, Changed) and message.revision >= item.mod for message in messages):
+            while not any(
+                isinstance(message, Changed) and message.revision >= item.mod for message in messages
+            ):
                 messages += inbox.take(10)
             for message in messages:
                 inbox.put(message)
@@ -135,7 +150,8 @@ def test_what_the_next_leader_admits_between_two_plans_is_not_started(start: Sta
     assert "theirs-1" not in [str(attempt) for attempt, _ in engine.started]
 
 
-# -- commits ---------------------------------------------------------------------------------------------------------
+# -- commits
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_outcome_ends_the_term_and_the_next_finds_what_was_written(
@@ -159,7 +175,9 @@ def test_an_unknown_outcome_ends_the_term_and_the_next_finds_what_was_written(
     check_records(client, engine)
 
 
-def test_a_store_that_does_not_answer_ends_the_term_and_no_hold(start: Start, memory: MemoryStore, client: Client) -> None:
+def test_a_store_that_does_not_answer_ends_the_term_and_no_hold(
+    start: Start, memory: MemoryStore, client: Client
+) -> None:
     store = MeddledStore(memory.client())
     replica = start(store)
     first = replica.until_leading()
@@ -183,10 +201,15 @@ def cut_off(store: MeddledStore, cut: bool) -> None:
     def unanswered(_real: Any, *_args: Any, **_kwargs: Any) -> Any:
         raise StoreUnavailable("no answer (the test's doing)")
 
-    store.on = dict.fromkeys(("get", "load", "pages", "commit", "grant", "keep_alive", "revoke"), unanswered) if cut else {}
+    store.on = (
+        dict.fromkeys(("get", "load", "pages", "commit", "grant", "keep_alive", "revoke"), unanswered)
+        if cut
+        else {}
+    )
 
 
-# -- the watch -------------------------------------------------------------------------------------------------------
+# -- the watch
+# -------------------------------------------------------------------------------------------------------
 
 
 class DeadWatch:
@@ -220,7 +243,9 @@ class Severable:
         self._watch.close()
 
 
-def test_a_leader_whose_watch_is_dead_does_not_stay(start: Start, memory: MemoryStore, client: Client) -> None:
+def test_a_leader_whose_watch_is_dead_does_not_stay(
+    start: Start, memory: MemoryStore, client: Client
+) -> None:
     """Its lease is renewed, its commits would pass; but it hears of no submission."""
     store, severed = MeddledStore(memory.client()), threading.Event()
 
@@ -244,8 +269,12 @@ def cut_load(real: Any, severed: threading.Event, *args: Any, **kwargs: Any) -> 
     return real(*args, **kwargs)
 
 
-def test_a_candidate_whose_model_does_not_reach_its_term_lets_go(start: Start, memory: MemoryStore, client: Client) -> None:
-    """Its watch was dead from the beginning: it is elected, hears nothing, and resigns, again and again; another leads."""
+def test_a_candidate_whose_model_does_not_reach_its_term_lets_go(
+    start: Start, memory: MemoryStore, client: Client
+) -> None:
+    """Its watch was dead from the beginning: it is elected, hears nothing, and resigns, again and again;
+    another leads.
+    """
     store = MeddledStore(memory.client())
     store.on["watch"] = lambda _real, *_args, **_kwargs: DeadWatch()
     deaf = start(store, "deaf", silence_seconds=0.3)
@@ -256,7 +285,9 @@ def test_a_candidate_whose_model_does_not_reach_its_term_lets_go(start: Start, m
     assert deaf.replica.facts().phase in ("starting", "following")
 
 
-def test_compaction_during_the_watch_means_a_reload(start: Start, memory: MemoryStore, client: Client) -> None:
+def test_compaction_during_the_watch_means_a_reload(
+    start: Start, memory: MemoryStore, client: Client
+) -> None:
     """What was deleted meanwhile is gone from the model too."""
     replica = start()
     replica.until_leading()
@@ -269,7 +300,8 @@ def test_compaction_during_the_watch_means_a_reload(start: Start, memory: Memory
     assert replica.leads
 
 
-# -- the engine ------------------------------------------------------------------------------------------------------
+# -- the engine
+# ------------------------------------------------------------------------------------------------------
 
 
 def unavailable() -> None:
@@ -286,7 +318,10 @@ def test_while_the_engine_is_silent_nothing_is_concluded(start: Start, client: C
     engine.on = dict.fromkeys(("list", "watch", "start", "stop"), unavailable)
     with engine._changed:
         engine._news.clear()
-    wait_until(lambda: any(not c.ok and c.name == "engine" for c in replica.replica.facts().ready), "the engine's silence, shown")
+    wait_until(
+        lambda: any(not c.ok and c.name == "engine" for c in replica.replica.facts().ready),
+        "the engine's silence, shown",
+    )
     ids += submit(client, "waiting")
     client.cancel("running")
     wait_until(lambda: client.get("running").status.stopping, "the cancellation, recorded")  # type: ignore[union-attr]
@@ -302,7 +337,9 @@ def test_while_the_engine_is_silent_nothing_is_concluded(start: Start, client: C
 def test_an_engine_whose_calls_hang_is_known_as_silent_by_its_age(
     start: Start, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list that neither answers nor fails says nothing: readiness goes by the age of the last answer (fault 46)."""
+    """A list that neither answers nor fails says nothing: readiness goes by the age of the last answer
+    (fault 46).
+    """
     monkeypatch.setattr(freshness, "LIST_SECONDS", 0.3)
     engine, released = RecordingEngine(CLOCK), threading.Event()
     replica = start(engine=engine)
@@ -324,8 +361,12 @@ def test_an_engine_whose_calls_hang_is_known_as_silent_by_its_age(
 _SILENT = EngineUnavailable("no answer", retry_after=0.05)
 
 
-@pytest.mark.parametrize(("call", "error"), [("start", _SILENT), ("stop", _SILENT), ("start", EngineError("odd"))])
-def test_effects_that_fail_are_tried_again(start: Start, client: Client, call: str, error: EngineError) -> None:
+@pytest.mark.parametrize(
+    ("call", "error"), [("start", _SILENT), ("stop", _SILENT), ("start", EngineError("odd"))]
+)
+def test_effects_that_fail_are_tried_again(
+    start: Start, client: Client, call: str, error: EngineError
+) -> None:
     engine, failures = RecordingEngine(CLOCK), iter(range(2 if isinstance(error, EngineUnavailable) else 1))
 
     def fail() -> None:
@@ -343,7 +384,9 @@ def test_effects_that_fail_are_tried_again(start: Start, client: Client, call: s
     check_records(client, engine)
 
 
-def test_an_effect_that_does_not_end_costs_the_process(start: Start, memory: MemoryStore, client: Client) -> None:
+def test_an_effect_that_does_not_end_costs_the_process(
+    start: Start, memory: MemoryStore, client: Client
+) -> None:
     """Within a second of the loss of leadership; and of what was queued behind it nothing begins."""
     entered, release = threading.Event(), threading.Event()
     engine = RecordingEngine(CLOCK)
@@ -363,14 +406,19 @@ def test_an_effect_that_does_not_end_costs_the_process(start: Start, memory: Mem
     replica.close()
     engine.on = {}
     release.set()
-    wait_until(lambda: not any(t.name.startswith("actuator") for t in threading.enumerate()), "the actuator's end")
+    wait_until(
+        lambda: not any(t.name.startswith("actuator") for t in threading.enumerate()), "the actuator's end"
+    )
     assert [str(attempt) for attempt, _ in engine.started] in ([], ["a-1"])
 
 
-# -- coming and going ------------------------------------------------------------------------------------------------
+# -- coming and going
+# ------------------------------------------------------------------------------------------------
 
 
-def test_a_stop_hands_over_without_waiting_for_the_lease(start: Start, memory: MemoryStore, client: Client) -> None:
+def test_a_stop_hands_over_without_waiting_for_the_lease(
+    start: Start, memory: MemoryStore, client: Client
+) -> None:
     engine = RecordingEngine(CLOCK)
     first, second = start(name="r1", engine=engine), start(name="r2", engine=engine)
     leader = wait_until(lambda: next((r for r in (first, second) if r.leads), None), "a leader")
@@ -396,7 +444,9 @@ def test_a_replica_ends_all_its_threads(memory: MemoryStore, client: Client) -> 
 
 
 def test_two_replicas_of_one_name_are_both_registered(start: Start, client: Client) -> None:
-    """The second under a name of its own, until the first is free; each led by its instance, not by its name."""
+    """The second under a name of its own, until the first is free; each led by its instance, not by its
+    name.
+    """
     first, second = start(name="twin"), start(name="twin")
     wait_until(lambda: len(client.replicas()) == 2, "both registrations")
     assert sum(replica.leads for replica in (first, second)) <= 1
@@ -408,15 +458,23 @@ def test_two_replicas_of_one_name_are_both_registered(start: Start, client: Clie
     wait_until(lambda: [r.id for r in client.replicas()] == ["twin"], "one registration")
 
 
-def test_foreign_damaged_and_newer_values_are_left_alone_and_the_rest_goes_on(start: Start, client: Client) -> None:
+def test_foreign_damaged_and_newer_values_are_left_alone_and_the_rest_goes_on(
+    start: Start, client: Client
+) -> None:
     """Also fields that a newer version has added: they survive what this one writes."""
     keys, prefix = client.keys, client.keys.prefix
     junk = {
-        prefix + "tasks/junk": b"\xff", prefix + "tasks/Not_A_Name": b"{}", prefix + "states/junk2": b"[1]",
-        prefix + "pools/junk": b"{}", prefix + "ledgers/broken": b"no", prefix + "requests/a/odd": b"{}",
-        prefix + "requests/a/cancel": b"not json", prefix + "unheard/of": b"x", prefix + "leader/x": b"x",
+        prefix + "tasks/junk": b"\xff",
+        prefix + "tasks/Not_A_Name": b"{}",
+        prefix + "states/junk2": b"[1]",
+        prefix + "pools/junk": b"{}",
+        prefix + "ledgers/broken": b"no",
+        prefix + "requests/a/odd": b"{}",
+        prefix + "requests/a/cancel": b"not json",
+        prefix + "unheard/of": b"x",
+        prefix + "leader/x": b"x",
         prefix + "terms/odd": b"?",
-    }  # fmt: skip
+    }
     for key, value in junk.items():
         write(client, key, value)
     engine = RecordingEngine(CLOCK)
@@ -426,7 +484,11 @@ def test_foreign_damaged_and_newer_values_are_left_alone_and_the_rest_goes_on(st
     wait_until(lambda: client.get("newer").state is State.RUNNING, "the attempt")
     item, _ = client.store.get(keys.state("newer"), deadline=0)
     assert item is not None
-    write(client, keys.state("newer"), codec.encode({**codec.decode_mapping(item.value), "newer_field": {"kept": [1]}}))
+    write(
+        client,
+        keys.state("newer"),
+        codec.encode({**codec.decode_mapping(item.value), "newer_field": {"kept": [1]}}),
+    )
     client.cancel("newer")
     finished(client, ids, State.CANCELLED)
     item, _ = client.store.get(keys.state("newer"), deadline=0)
@@ -438,8 +500,12 @@ def test_foreign_damaged_and_newer_values_are_left_alone_and_the_rest_goes_on(st
         assert found.value == value, f"{key} was touched"
 
 
-def test_an_engine_that_is_back_is_asked_soon_and_its_silence_is_explained(start: Start, client: Client) -> None:
-    """Not only at the turn of the next full list, an hour later; until then a task that waits says what the engine said."""
+def test_an_engine_that_is_back_is_asked_soon_and_its_silence_is_explained(
+    start: Start, client: Client
+) -> None:
+    """Not only at the turn of the next full list, an hour later; until then a task that waits says what
+    the engine said.
+    """
     engine = RecordingEngine(CLOCK, run_seconds=0.0)
     replica = start(engine=engine, relist_seconds=3600.0)
     replica.until_leading()

@@ -1,4 +1,6 @@
-"""A replica against real etcd that falls silent, is replaced by an empty one, or is restored from a backup."""
+"""A replica against real etcd that falls silent, is replaced by an empty one, or is restored from a
+backup.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,16 @@ def client(etcd: EtcdProcess) -> Iterator[Client]:
 def test_a_leader_cut_off_by_silence_stops_before_the_store_lets_go_of_its_lease(
     etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client, proxy_to: Callable[[int], Proxy]
 ) -> None:
-    """Its own deadline comes first, by the margin; after it no effect begins, although there is enough to do."""
+    """Its own deadline comes first, by the margin; after it no effect begins, although there is enough to
+    do.
+    """
     proxy = proxy_to(etcd.config.client_port)
     engine = RecordingEngine(CLOCK)
-    timings = replace(TIMINGS, lease_ttl_seconds=5, deadline_margin_seconds=2.5)  # so long may a busy machine keep us from looking
-    with RunningReplica(etcd_factory.store(proxy.url), cluster=CLUSTER, engine=engine, timings=timings) as replica:
+    # so long may a busy machine keep us from looking
+    timings = replace(TIMINGS, lease_ttl_seconds=5, deadline_margin_seconds=2.5)
+    with RunningReplica(
+        etcd_factory.store(proxy.url), cluster=CLUSTER, engine=engine, timings=timings
+    ) as replica:
         replica.until_leading()
         _, revision = client.store.get(client.keys.leader, deadline=CLOCK.boottime() + 5)
         submit(client, *(f"t{n}" for n in range(150)), env={"TALLY_NULL_SECONDS": "0.02"})
@@ -66,7 +73,9 @@ def test_a_leader_cut_off_by_silence_stops_before_the_store_lets_go_of_its_lease
     assert replay(etcd.url, CLUSTER).findings == []
 
 
-def test_an_empty_etcd_in_its_place_is_taken_as_new(etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client) -> None:
+def test_an_empty_etcd_in_its_place_is_taken_as_new(
+    etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client
+) -> None:
     """Nothing of the old model survives: no task, no revision, no term."""
     engine = RecordingEngine(CLOCK)
     with RunningReplica(etcd_factory.store(etcd.url), cluster=CLUSTER, engine=engine) as replica:
@@ -87,8 +96,12 @@ def test_an_empty_etcd_in_its_place_is_taken_as_new(etcd: EtcdProcess, etcd_fact
     assert replay(etcd.url, CLUSTER).findings == []
 
 
-def test_a_restored_backup_is_noticed_and_terms_go_on_from_it(etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client) -> None:
-    """The cluster's id is the same, its revisions go back: what ran since is adopted from the engine, and runs no second time."""
+def test_a_restored_backup_is_noticed_and_terms_go_on_from_it(
+    etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client
+) -> None:
+    """The cluster's id is the same, its revisions go back: what ran since is adopted from the engine, and
+    runs no second time.
+    """
     engine = RecordingEngine(CLOCK)
     backup = etcd.config.data_dir.with_name("backup")
     with RunningReplica(etcd_factory.store(etcd.url), cluster=CLUSTER, engine=engine) as replica:
@@ -121,18 +134,25 @@ def test_a_restored_backup_is_noticed_and_terms_go_on_from_it(etcd: EtcdProcess,
 def test_an_etcd_without_space_is_still_relieved_of_what_can_go(
     etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client
 ) -> None:
-    """What only deletes is committed although what became due with it cannot be; that follows once there is room."""
+    """What only deletes is committed although what became due with it cannot be; that follows once there
+    is room.
+    """
     engine, store = RecordingEngine(CLOCK), etcd_factory.store(etcd.url)
     with RunningReplica(store, cluster=CLUSTER, engine=engine) as replica:
         replica.until_leading()
         client.wait(submit(client, "old"), timeout_seconds=30)
         submit(client, "running", env={"TALLY_NULL_SECONDS": "600"})
         wait_until(lambda: client.get("running").state is State.RUNNING, "the attempt")
-        alarm = {"memberID": admin(store, "/maintenance/status", {})["header"]["member_id"], "alarm": "NOSPACE"}
+        alarm = {
+            "memberID": admin(store, "/maintenance/status", {})["header"]["member_id"],
+            "alarm": "NOSPACE",
+        }
         admin(store, "/maintenance/alarm", {"action": "ACTIVATE", **alarm})
         engine.end(engine.started[-1][0])
         store.commit(Transaction((), (Delete(client.keys.task("old")),), "by hand"), deadline=in_seconds())
-        wait_until(lambda: store.get(client.keys.state("old"), deadline=in_seconds())[0] is None, "the removal")
+        wait_until(
+            lambda: store.get(client.keys.state("old"), deadline=in_seconds())[0] is None, "the removal"
+        )
         assert client.get("running").state is State.RUNNING
         admin(store, "/maintenance/alarm", {"action": "DEACTIVATE", **alarm})
         client.wait(["running"], timeout_seconds=30)
@@ -143,17 +163,23 @@ def test_an_etcd_without_space_is_still_relieved_of_what_can_go(
 def test_a_retry_that_lands_while_its_task_is_removed_is_kept(
     etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client, proxy_to: Callable[[int], Proxy]
 ) -> None:
-    """What the leader hears of etcd comes 0.6 s late: each of six retries is stored before the removal, which it refuses (I8)."""
+    """What the leader hears of etcd comes 0.6 s late: each of six retries is stored before the removal,
+    which it refuses (I8).
+    """
     proxy = proxy_to(etcd.config.client_port)
     timings = replace(TIMINGS, lease_ttl_seconds=5, request_timeout_seconds=3.0)
     with RunningReplica(etcd_factory.store(proxy.url), cluster=CLUSTER, timings=timings) as replica:
         replica.until_leading()
-        ids = submit(client, *(f"t{n}" for n in range(6)), env={"TALLY_NULL_SECONDS": "600"}, retention_seconds=6)
+        ids = submit(
+            client, *(f"t{n}" for n in range(6)), env={"TALLY_NULL_SECONDS": "600"}, retention_seconds=6
+        )
         proxy.delay(0.6)
         for task_id in ids:
             client.cancel(task_id)
         ended = client.wait(ids, timeout_seconds=60)
-        for finished_at, task_id in sorted((view.status.finished_at or 0.0, view.id) for view in ended.values() if view.status):
+        for finished_at, task_id in sorted(
+            (view.status.finished_at or 0.0, view.id) for view in ended.values() if view.status
+        ):
             wait_until(lambda due=finished_at + 6: CLOCK.now() > due - 0.3, "the moment before its removal")
             assert client.retry(task_id).outcome == "requested"
         proxy.heal()
@@ -167,7 +193,9 @@ def test_a_retry_that_lands_while_its_task_is_removed_is_kept(
 def test_who_it_is_is_put_back_in_the_term_in_which_it_was_deleted(
     etcd: EtcdProcess, etcd_factory: EtcdFactory, client: Client
 ) -> None:
-    """The installation's key and the engine's, by hand: nothing of what runs is given up, and no election is needed."""
+    """The installation's key and the engine's, by hand: nothing of what runs is given up, and no election
+    is needed.
+    """
     store, keys = etcd_factory.store(etcd.url), client.keys
     with RunningReplica(etcd_factory.store(etcd.url), cluster=CLUSTER) as replica:
         epoch = replica.until_leading()

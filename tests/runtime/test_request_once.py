@@ -1,4 +1,6 @@
-"""A request whose answer is lost is sent again, perhaps when the leader has acted on it: it still takes effect once."""
+"""A request whose answer is lost is sent again, perhaps when the leader has acted on it: it still takes
+effect once.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def unlucky(memory: MemoryStore, client: Client) -> Client:
     def commit_twice(real: Call, transaction: Any, **options: Any) -> Any:
         real(transaction, **options)
         (put,) = (write for write in transaction.writes if isinstance(write, Put))
-        wait_until(lambda: client.store.get(put.key, deadline=CLOCK.boottime() + 5)[0] is None, "the leader's act")
+        wait_until(
+            lambda: client.store.get(put.key, deadline=CLOCK.boottime() + 5)[0] is None, "the leader's act"
+        )
         return real(transaction, **options)
 
     store = MeddledStore(memory.client())

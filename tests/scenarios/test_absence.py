@@ -1,6 +1,8 @@
-"""What a transaction relies on *not* being there is compared as well: what appears between plan and commit is not lost (fault 45).
+"""What a transaction relies on *not* being there is compared as well: what appears between plan and commit is
+not lost (fault 45).
 
-A staged replica hears of nothing until it is told to, so that what a user writes here is on its way while it plans.
+A staged replica hears of nothing until it is told to, so that what a user writes here is on its way while it
+plans.
 """
 
 from __future__ import annotations
@@ -151,10 +153,16 @@ def test_an_abandoned_ledger_is_not_deleted_once_its_pool_is_back(stage: Stage) 
 
 
 def identified(stage: Stage) -> dict[str, bytes]:
-    """Who the installation is, and its engine: put there by an election, of which a newer version has told more."""
+    """Who the installation is, and its engine: put there by an election, of which a newer version has told
+    more.
+    """
     values = {
-        stage.keys.installation: b'{"id":"abc","created_at":5.0,"adopts_unmarked":true,"newer":[1],"op":"e1"}',
-        stage.keys.engine: b'{"engine":{"name":"null","id":"e"},"installation":"abc","recorded_by":"r1","op":"e1"}',
+        stage.keys.installation: (
+            b'{"id":"abc","created_at":5.0,"adopts_unmarked":true,"newer":[1],"op":"e1"}'
+        ),
+        stage.keys.engine: (
+            b'{"engine":{"name":"null","id":"e"},"installation":"abc","recorded_by":"r1","op":"e1"}'
+        ),
     }
     for key, value in values.items():
         stage.put(key, value)

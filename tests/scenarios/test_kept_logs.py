@@ -51,9 +51,12 @@ ON, OFF = {"keep_logs": True}, {"keep_logs": False}
 
 
 @pytest.mark.parametrize(
-    ("pool", "spec", "is_kept"), [({}, {}, False), (ON, {}, True), (ON, OFF, False), (OFF, ON, True), ({}, ON, True)]
+    ("pool", "spec", "is_kept"),
+    [({}, {}, False), (ON, {}, True), (ON, OFF, False), (OFF, ON, True), ({}, ON, True)],
 )
-def test_the_task_decides_and_else_its_pool(pool: dict[str, Any], spec: dict[str, Any], is_kept: bool) -> None:
+def test_the_task_decides_and_else_its_pool(
+    pool: dict[str, Any], spec: dict[str, Any], is_kept: bool
+) -> None:
     """Off, nothing is done that would not be done without the option."""
     leader = ended(Stage(), pool, spec)
     assert kept(leader.effects) == (["job-1"] if is_kept else [])
@@ -67,7 +70,9 @@ def test_what_has_no_output_is_not_read(seen: dict[str, Any]) -> None:
 
 
 def test_the_engine_may_let_go_only_when_the_log_was_read() -> None:
-    """The end is committed first, then the log is kept, then the engine may let go of the attempt; each once."""
+    """The end is committed first, then the log is kept, then the engine may let go of the attempt; each
+    once.
+    """
     stage = Stage()
     leader = ended(stage, ON, {})
     assert (stage.state("job"), stage.held()) == ("Failed", {})
@@ -165,6 +170,9 @@ def test_a_cancelled_attempt_keeps_its_log() -> None:
 
 
 def test_anything_but_true_and_false_is_refused() -> None:
-    for parse, fields in ((parse_spec, {"id": "a", "command": ["x"]}), (parse_pool, {"name": "p", "capacity": {"cpu": 1}})):
+    for parse, fields in (
+        (parse_spec, {"id": "a", "command": ["x"]}),
+        (parse_pool, {"name": "p", "capacity": {"cpu": 1}}),
+    ):
         with pytest.raises(InvalidField, match="keep_logs: is 'yes', expected true or false"):
             parse({**fields, "keep_logs": "yes"})

@@ -1,4 +1,6 @@
-"""What an engine keeps until an end is committed, what it creates before letting it loose, and what a list proves."""
+"""What an engine keeps until an end is committed, what it creates before letting it loose, and what a list
+proves.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ def test_a_gated_attempt_of_a_cancelled_task_is_stopped(stage: Stage) -> None:
 
 
 def test_an_attempt_seen_after_a_list_began_is_not_gone(stage: Stage) -> None:
-    """A late creation landed while the take-over's list was read, and the watch was faster: it runs, its hold stays."""
+    """A late creation landed while the take-over's list was read, and the watch was faster: it runs, its
+    hold stays.
+    """
     stage.leader().run()
     stage.elect()
     leader = stage.replica()
@@ -98,7 +102,9 @@ def test_an_attempt_seen_after_a_list_began_is_not_gone(stage: Stage) -> None:
 
 
 def test_what_the_watch_shows_before_the_first_list_is_acted_upon_after_it(stage: Stage) -> None:
-    """A cancel that the last leader left is carried out, though the list then brings no news of the attempt."""
+    """A cancel that the last leader left is carried out, though the list then brings no news of the
+    attempt.
+    """
     run(stage)
     stage.request("job", RequestKind.CANCEL)
     stage.elect()
@@ -115,11 +121,17 @@ def test_a_transient_refusal_uses_up_nothing(stage: Stage) -> None:
     leader = stage.leader()
     for _ in range(20):
         (begin,) = leader.run()
-        leader.reconciler.handle(StartRefused(leader.leadership.epoch, begin, "QuotaExceeded", "exceeded quota", True))
+        leader.reconciler.handle(
+            StartRefused(leader.leadership.epoch, begin, "QuotaExceeded", "exceeded quota", True)
+        )
         leader.run()
         status = stage.status("job")
         assert status is not None
-        assert (status.state, status.reason, status.message) == ("WaitingRetry", "QuotaExceeded", "exceeded quota")
+        assert (status.state, status.reason, status.message) == (
+            "WaitingRetry",
+            "QuotaExceeded",
+            "exceeded quota",
+        )
         assert stage.held() == {}
         stage.clock.move(1000.0)
     assert (status.failures, status.start_failures) == (0, 0)

@@ -50,7 +50,9 @@ def test_capacity_is_never_exceeded(stage: Stage) -> None:
 
 
 def test_a_failed_attempt_is_retried_after_its_back_off(stage: Stage) -> None:
-    """Failed and WaitingRetry are one transaction; the next attempt has the next number, and starts only when due."""
+    """Failed and WaitingRetry are one transaction; the next attempt has the next number, and starts only
+    when due.
+    """
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 10})
     leader = stage.leader()
     leader.run_to("job", Phase.FAILED)
@@ -68,8 +70,12 @@ def test_a_failed_attempt_is_retried_after_its_back_off(stage: Stage) -> None:
     assert status is not None
     assert (status.state, status.attempt, status.exit_code) == (State.FAILED, 2, 3)
     assert [step.event for step in codec.decode_history(status)] == [
-        "admitted", "failed-observed", "retry-due", "admitted", "failed-observed",
-    ]  # fmt: skip
+        "admitted",
+        "failed-observed",
+        "retry-due",
+        "admitted",
+        "failed-observed",
+    ]
     stage.check()
 
 
@@ -105,7 +111,9 @@ def test_start_failures_use_up_no_attempts(stage: Stage) -> None:
 
 
 def test_cancel_while_running_holds_until_the_end_is_observed(stage: Stage) -> None:
-    """A cancel marks the attempt and stops it; its resources are released when the end is proven, not before (I1, I8)."""
+    """A cancel marks the attempt and stops it; its resources are released when the end is proven, not
+    before (I1, I8).
+    """
     stage.submit("job")
     leader = stage.leader()
     leader.run_to("job", Phase.RUNNING)
@@ -115,7 +123,9 @@ def test_cancel_while_running_holds_until_the_end_is_observed(stage: Stage) -> N
     assert stops(effects) == ["job-1"]
     assert stage.status("job").cancelling  # type: ignore[union-attr]
     assert stage.held() == {"cpu": "1"}
-    assert not stage.world().tasks["job"].requests, "the request was deleted by the transaction in which it took effect"
+    assert not stage.world().tasks["job"].requests, (
+        "the request was deleted by the transaction in which it took effect"
+    )
     leader.acknowledge(effects)
     leader.see(observation(("job", 1), Phase.FAILED, signal=15))
     leader.run()
@@ -138,7 +148,9 @@ def test_success_before_the_stop_counts(stage: Stage) -> None:
 
 
 def test_cancel_and_retry_at_the_same_moment(stage: Stage) -> None:
-    """Cancel and retry of a running task: cancelled first, then another attempt; each request takes effect once."""
+    """Cancel and retry of a running task: cancelled first, then another attempt; each request takes effect
+    once.
+    """
     stage.submit("job")
     leader = stage.leader()
     leader.run_to("job", Phase.RUNNING)
@@ -154,7 +166,9 @@ def test_cancel_and_retry_at_the_same_moment(stage: Stage) -> None:
 
 
 def test_cancel_of_a_waiting_task(stage: Stage) -> None:
-    """A task that waits holds nothing, and is Cancelled at once, even when there is room for it in the same pass."""
+    """A task that waits holds nothing, and is Cancelled at once, even when there is room for it in the
+    same pass.
+    """
     stage.submit("job")
     stage.request("job", RequestKind.CANCEL)
     leader = stage.leader()
@@ -178,10 +192,13 @@ def test_requests_without_effect_are_recorded(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "limit", "reason"), [(Phase.PENDING, "start", "StartDeadlineExceeded"), (Phase.RUNNING, "run", "DeadlineExceeded")]
+    ("phase", "limit", "reason"),
+    [(Phase.PENDING, "start", "StartDeadlineExceeded"), (Phase.RUNNING, "run", "DeadlineExceeded")],
 )
 def test_deadlines_stop_the_attempt(stage: Stage, phase: Phase, limit: str, reason: str) -> None:
-    """An attempt over its deadline is stopped; the task fails with the deadline's reason once the end is proven."""
+    """An attempt over its deadline is stopped; the task fails with the deadline's reason once the end is
+    proven.
+    """
     stage.submit("job", deadlines={limit: 60}, retry={"max_start_failures": 0})
     leader = stage.leader()
     leader.run_to("job", phase)
@@ -212,7 +229,9 @@ def test_queue_deadline(stage: Stage) -> None:
 
 
 def test_a_terminal_phase_without_proof_holds(stage: Stage) -> None:
-    """Failed without proof of stop: lost, resources held, nothing restarted; the proof, when it comes, ends it."""
+    """Failed without proof of stop: lost, resources held, nothing restarted; the proof, when it comes,
+    ends it.
+    """
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})
     leader = stage.leader()
     leader.run_to("job", Phase.RUNNING)
@@ -245,7 +264,9 @@ def test_an_unknown_phase_that_recovers(stage: Stage) -> None:
 
 
 def test_an_attempt_that_was_declared_dead_and_is_shown_alive_since(stage: Stage) -> None:
-    """A terminal phase without proof is no last word: what was asked for since counts, what comes late does not."""
+    """A terminal phase without proof is no last word: what was asked for since counts, what comes late
+    does not.
+    """
     stage.submit("job", on_lost={"replace_after": "10m"}, retry={"max_attempts": 2, "backoff_seconds": 0})
     leader = stage.leader()
     leader.run_to("job", Phase.RUNNING)
@@ -290,7 +311,9 @@ def test_what_is_there_now_is_what_is_stopped_and_asked_for(stage: Stage) -> Non
 
 
 def test_an_operator_confirms_that_a_lost_attempt_stopped(stage: Stage) -> None:
-    """confirm-stopped ends the hold of a lost attempt; the next one starts although the engine never gave a proof."""
+    """confirm-stopped ends the hold of a lost attempt; the next one starts although the engine never gave
+    a proof.
+    """
     stage.submit("job", retry={"max_attempts": 2, "backoff_seconds": 0})
     leader = stage.leader()
     leader.run_to("job", Phase.RUNNING)
@@ -323,10 +346,14 @@ def test_on_lost_replaces_after_the_time_the_user_gave(stage: Stage) -> None:
 
 
 def test_an_attempt_without_a_hold_is_an_orphan(stage: Stage) -> None:
-    """What runs without a hold is stopped, and a task of it does not start while it may still run (I4, I5)."""
+    """What runs without a hold is stopped, and a task of it does not start while it may still run (I4,
+    I5).
+    """
     stage.submit("job")
     leader = stage.replica()
-    leader.list_engine(observation(("job", 3), Phase.RUNNING, uid="u"), observation(("unknown", 1), Phase.RUNNING))
+    leader.list_engine(
+        observation(("job", 3), Phase.RUNNING, uid="u"), observation(("unknown", 1), Phase.RUNNING)
+    )
     effects = leader.run()
     assert sorted(stops(effects)) == ["job-3", "unknown-1"]
     assert starts(effects) == [], "attempt 3 may still run"
@@ -336,12 +363,17 @@ def test_an_attempt_without_a_hold_is_an_orphan(stage: Stage) -> None:
 
 
 def test_take_over_adopts_and_starts_nothing_twice(stage: Stage) -> None:
-    """A new leader adopts what the list shows, starts what was committed but never created, and notices what is gone."""
+    """A new leader adopts what the list shows, starts what was committed but never created, and notices
+    what is gone.
+    """
     for name in ("adopted", "uncreated", "vanished"):
         stage.submit(name)
     old = stage.leader()
     old.acknowledge(old.run())
-    old.see(observation(("vanished", 1), Phase.RUNNING, uid="v"), observation(("adopted", 1), Phase.RUNNING, uid="a"))
+    old.see(
+        observation(("vanished", 1), Phase.RUNNING, uid="v"),
+        observation(("adopted", 1), Phase.RUNNING, uid="a"),
+    )
     old.run()
     stage.elect()
     new = stage.replica()
@@ -387,7 +419,9 @@ def test_a_silent_engine_proves_nothing(stage: Stage) -> None:
 
 
 def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Stage) -> None:
-    """After its retention a task's records go; the watch's late echo of its spec does not make it Created again."""
+    """After its retention a task's records go; the watch's late echo of its spec does not make it Created
+    again.
+    """
     stage.submit("job", retention_seconds=60)
     leader = stage.leader()
     leader.run_to("job", Phase.SUCCEEDED)
@@ -406,7 +440,9 @@ def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Sta
 
 
 def test_a_name_is_kept_for_an_hour_and_its_numbers_are_not_reused(stage: Stage) -> None:
-    """A task that is submitted again under a removed one's name does not adopt that one's result: it has the next number."""
+    """A task that is submitted again under a removed one's name does not adopt that one's result: it has
+    the next number.
+    """
     stage.submit("job", retention_seconds=60)
     leader = stage.leader()
     leader.run_to("job", Phase.SUCCEEDED)
@@ -419,7 +455,9 @@ def test_a_name_is_kept_for_an_hour_and_its_numbers_are_not_reused(stage: Stage)
     stage.elect()
     new = stage.replica()
     new.list_engine(
-        ended, observation(("job", 2), Phase.SUCCEEDED), observation(("gone", 7), Phase.SUCCEEDED, finished_at=stage.clock.now())
+        ended,
+        observation(("job", 2), Phase.SUCCEEDED),
+        observation(("gone", 7), Phase.SUCCEEDED, finished_at=stage.clock.now()),
     )
     assert new.run() == []
     stage.submit("gone")
@@ -431,7 +469,8 @@ def test_tombstones_of_removed_tasks_are_forgotten_after_an_hour(stage: Stage) -
     """Until then a late start of the same attempt meets its name."""
     leader = stage.replica()
     leader.list_engine(
-        observation(("old", 1), Phase.SUCCEEDED, finished_at=stage.clock.now() - 3601), observation(("young", 1), Phase.FAILED)
+        observation(("old", 1), Phase.SUCCEEDED, finished_at=stage.clock.now() - 3601),
+        observation(("young", 1), Phase.FAILED),
     )
     assert [str(effect.attempt) for effect in leader.run()] == ["old-1"]
     stage.clock.move(3601)
@@ -450,11 +489,17 @@ def test_an_attempt_does_not_carry_the_last_ones_words(stage: Stage) -> None:
 
 
 def test_tasks_of_one_submission_keep_its_order(stage: Stage) -> None:
-    """Many tasks may be created in one transaction, at one revision; they are admitted in the order of their submission."""
+    """Many tasks may be created in one transaction, at one revision; they are admitted in the order of
+    their submission.
+    """
     stage.pool(capacity={"cpu": 1})
-    specs = [parse_spec({"id": task_id, "command": ["true"], "resources": {"cpu": 1}}) for task_id in ("zebra", "mouse", "ape")]
+    specs = [
+        parse_spec({"id": task_id, "command": ["true"], "resources": {"cpu": 1}})
+        for task_id in ("zebra", "mouse", "ape")
+    ]
     writes = tuple(
-        Put(stage.keys.task(spec.id), codec.encode_spec(spec, stage.clock.now() + n * 1e-6, "op")) for n, spec in enumerate(specs)
+        Put(stage.keys.task(spec.id), codec.encode_spec(spec, stage.clock.now() + n * 1e-6, "op"))
+        for n, spec in enumerate(specs)
     )
     guards = tuple(Guard(write.key, 0) for write in writes)
     stage.store.commit(Transaction(guards, writes, "op"), deadline=stage.clock.boottime() + 5)
@@ -462,7 +507,9 @@ def test_tasks_of_one_submission_keep_its_order(stage: Stage) -> None:
 
 
 def test_a_spec_written_around_the_client(stage: Stage) -> None:
-    """An invalid spec fails with the field's name; one that no pool can hold fails with the numbers; JSON rubbish is left alone."""
+    """An invalid spec fails with the field's name; one that no pool can hold fails with the numbers; JSON
+    rubbish is left alone.
+    """
     stage.put(stage.keys.task("nan"), b'{"id":"nan","command":["x"],"resources":{"cpu":"NaN"}}')
     stage.put(stage.keys.task("huge"), b'{"id":"huge","command":["x"],"resources":{"cpu":"400"}}')
     stage.put(stage.keys.task("rubbish"), b"\xff\xfe")
@@ -552,13 +599,17 @@ def test_large_batches_are_split(stage: Stage) -> None:
 
 
 def test_uncounted_attempts_never_follow_in_a_tight_loop(stage: Stage) -> None:
-    """A back-off of zero is for failures, whose number is limited; what the platform refuses is tried again ever more slowly."""
+    """A back-off of zero is for failures, whose number is limited; what the platform refuses is tried
+    again ever more slowly.
+    """
     stage.submit("job", retry={"backoff_seconds": 0})
     leader = stage.leader()
     pauses = []
     for attempt in (1, 2, 3):
         leader.acknowledge(leader.run())
-        leader.see(observation(("job", attempt), Phase.FAILED, ran=False, disrupted=True, reason="QuotaExceeded"))
+        leader.see(
+            observation(("job", attempt), Phase.FAILED, ran=False, disrupted=True, reason="QuotaExceeded")
+        )
         leader.run()
         status = stage.status("job")
         assert status is not None
@@ -570,7 +621,9 @@ def test_uncounted_attempts_never_follow_in_a_tight_loop(stage: Stage) -> None:
 
 
 def test_a_later_attempt_is_admitted_only_by_the_spec_that_stands(stage: Stage) -> None:
-    """The spec is deleted, or another put in its place, while the leader is about to admit the second attempt."""
+    """The spec is deleted, or another put in its place, while the leader is about to admit the second
+    attempt.
+    """
     for task_id in ("deleted", "replaced"):
         stage.submit(task_id, retry={"max_attempts": 2, "backoff_seconds": 1})
     leader = stage.leader()
@@ -589,7 +642,9 @@ def test_a_later_attempt_is_admitted_only_by_the_spec_that_stands(stage: Stage) 
 
 
 def test_an_end_waits_for_the_start_that_is_under_way(stage: Stage) -> None:
-    """Somebody removes the attempt while its start is being repeated: the engine may make it anew, and then it holds on."""
+    """Somebody removes the attempt while its start is being repeated: the engine may make it anew, and
+    then it holds on.
+    """
     stage.submit("job")
     leader = stage.leader()
     effects = leader.run()
@@ -621,7 +676,9 @@ def test_an_end_that_came_before_the_answer_to_the_start_is_taken_with_it(stage:
     for task_id in ("fast", "refused"):
         leader.see(observation((task_id, 1), Phase.SUCCEEDED, uid=task_id))
     leader.run()
-    leader.reconciler.handle(Started(leader.leadership.epoch, fast, observation(("fast", 1), Phase.RUNNING, uid="fast")))
+    leader.reconciler.handle(
+        Started(leader.leadership.epoch, fast, observation(("fast", 1), Phase.RUNNING, uid="fast"))
+    )
     leader.reconciler.handle(StartRefused(leader.leadership.epoch, refused, "NameTaken", "it exists", False))
     leader.run()
     assert [stage.state(task_id) for task_id in ("fast", "refused")] == [State.SUCCEEDED, State.SUCCEEDED]
@@ -629,7 +686,9 @@ def test_an_end_that_came_before_the_answer_to_the_start_is_taken_with_it(stage:
 
 
 def test_an_operators_word_waits_for_the_start_that_is_under_way(stage: Stage) -> None:
-    """Nothing runs yet, so that it looks dead; but the start is on its way, and what it starts would hold nothing."""
+    """Nothing runs yet, so that it looks dead; but the start is on its way, and what it starts would hold
+    nothing.
+    """
     stage.submit("job")
     leader = stage.leader()
     effects = leader.run()
@@ -650,7 +709,9 @@ def test_an_operators_word_waits_for_the_start_that_is_under_way(stage: Stage) -
 
 
 def test_an_operators_word_waits_until_a_late_start_would_find_its_name_taken(stage: Stage) -> None:
-    """An earlier leader's start may still be on its way: what nobody has seen is stopped before it is believed to be dead."""
+    """An earlier leader's start may still be on its way: what nobody has seen is stopped before it is
+    believed to be dead.
+    """
     stage.submit("job")
     stage.leader().run()
     stage.request("job", RequestKind.CANCEL)

@@ -1,4 +1,6 @@
-"""Moments between two events at which a hold, a task or an attempt could get lost; docstrings say what must be true."""
+"""Moments between two events at which a hold, a task or an attempt could get lost; docstrings say what
+must be true.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_a_spec_that_names_another_pool_by_now_moves_no_hold(stage: Stage) -> No
 
 
 @pytest.mark.parametrize("first_damaged", [False, True])
-def test_the_attempt_of_a_status_that_was_deleted_is_an_orphan_at_once(stage: Stage, first_damaged: bool) -> None:
+def test_the_attempt_of_a_status_that_was_deleted_is_an_orphan_at_once(
+    stage: Stage, first_damaged: bool
+) -> None:
     """It holds nothing any more, so it is stopped; the task starts anew only after its end (I4, I5)."""
     stage.submit("job")
     leader = stage.leader()
@@ -88,7 +92,9 @@ def test_a_list_that_began_before_an_orphan_was_seen_does_not_prove_it_gone(stag
 
 
 def test_a_head_that_is_refused_lets_the_next_ones_in(stage: Stage) -> None:
-    """Those behind it are admitted in the moment in which its queue deadline passes, not at the next list of the engine."""
+    """Those behind it are admitted in the moment in which its queue deadline passes, not at the next list
+    of the engine.
+    """
     stage.submit("first", resources={"cpu": 3})
     leader = stage.leader()
     leader.run_to("first", Phase.RUNNING)
@@ -105,7 +111,9 @@ def test_a_head_that_is_refused_lets_the_next_ones_in(stage: Stage) -> None:
 def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
     stage: Stage, timer: str, set_back_seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It rang, and the store did not answer: the same replica, elected again, does what is due, by whatever its clock says then."""
+    """It rang, and the store did not answer: the same replica, elected again, does what is due, by
+    whatever its clock says then.
+    """
     leader = stage.leader()
     stage.submit("done", retention_seconds=10)
     leader.run_to("done", Phase.SUCCEEDED)
@@ -137,7 +145,9 @@ def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
 
 
 def test_an_orphan_whose_stop_failed_once_is_forgotten_like_others(stage: Stage) -> None:
-    """What is left of an attempt without a task goes an hour after its end, whatever its effects met before."""
+    """What is left of an attempt without a task goes an hour after its end, whatever its effects met
+    before.
+    """
     leader = stage.leader()
     leader.see(observation(("gone", 1), Phase.RUNNING))
     [stop] = leader.run()

@@ -18,7 +18,9 @@ TASKS = 150  # several transactions' worth
 
 
 class SlowStore(MemoryStore):
-    """Lets the test act while a commit of the leader is in flight: once it was `sent`, `before` it is applied, and `after`."""
+    """Lets the test act while a commit of the leader is in flight: once it was `sent`, `before` it is
+    applied, and `after`.
+    """
 
     def __init__(self, clock: HandClock) -> None:
         super().__init__(clock)
@@ -26,7 +28,9 @@ class SlowStore(MemoryStore):
         self.before: Callable[[], None] = nothing
         self.after: Callable[[], None] = nothing
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+    def commit(
+        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
+    ) -> Committed | Refused:
         if meanwhile is nothing:
             return super().commit(transaction, deadline=deadline)
         self.sent()
@@ -69,7 +73,9 @@ def all_started_once(stage: Stage, leader: StagedReplica) -> None:
     assert sorted(starts(leader.effects)) == [f"t{number:03}-1" for number in range(TASKS)]
 
 
-def test_the_next_plan_is_begun_while_one_is_in_flight(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+def test_the_next_plan_is_begun_while_one_is_in_flight(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
     """It counts what that one changes: nothing is admitted twice, and the ledger is the sum of all."""
     begun = []
     store.before = lambda: begun.append(leader.planner.is_ahead)
@@ -80,18 +86,24 @@ def test_the_next_plan_is_begun_while_one_is_in_flight(stage: Stage, store: Slow
     all_started_once(stage, leader)
 
 
-def test_effects_follow_the_commit_while_the_next_one_is_in_flight(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+def test_effects_follow_the_commit_while_the_next_one_is_in_flight(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
     """Neither before their own commit, nor only after the next one's answer."""
     committed: list[int] = []
     started: list[int] = []
     store.before = lambda: started.append(len(starts(leader.effects)))
-    store.after = lambda: committed.append(sum(task.status is not None for task in stage.world().tasks.values()))
+    store.after = lambda: committed.append(
+        sum(task.status is not None for task in stage.world().tasks.values())
+    )
     leader.run()
     assert started == [0, *committed[:-1]]
     all_started_once(stage, leader)
 
 
-def test_a_refused_plan_takes_the_next_one_with_it(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+def test_a_refused_plan_takes_the_next_one_with_it(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
     """The task that somebody cancelled meanwhile is not admitted; of the others each is, once."""
 
     def cancel() -> None:
@@ -107,7 +119,9 @@ def test_a_refused_plan_takes_the_next_one_with_it(stage: Stage, store: SlowStor
     assert len(starts(leader.effects)) == len(set(starts(leader.effects))) == TASKS - 1
 
 
-def test_an_end_that_was_planned_with_it_is_planned_again(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+def test_an_end_that_was_planned_with_it_is_planned_again(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
     """The engine says it once; it is not lost with the plan that was begun."""
     leader.acknowledge(leader.run())
     leader.run()
@@ -130,8 +144,12 @@ def test_an_end_that_was_planned_with_it_is_planned_again(stage: Stage, store: S
     assert stage.held() == {"cpu": str(TASKS - 1)}
 
 
-def test_a_ledger_that_changed_after_the_commit_is_not_written_over(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
-    """What the next plan was made from is what its plan before left, not what stands there when it is sent."""
+def test_a_ledger_that_changed_after_the_commit_is_not_written_over(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
+    """What the next plan was made from is what its plan before left, not what stands there when it is
+    sent.
+    """
 
     def raise_ledger() -> None:
         store.after = nothing
@@ -169,7 +187,9 @@ def test_what_the_engine_says_of_a_task_in_flight_is_taken_after_the_commit(
     assert stage.held() == {"cpu": str(TASKS - 1)}
 
 
-def test_what_was_persisted_is_told_although_the_term_ends(stage: Stage, store: SlowStore, leader: StagedReplica) -> None:
+def test_what_was_persisted_is_told_although_the_term_ends(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
     """The log has each transition; nothing is started any more."""
     with capture_logs() as logs:
         leader.reconciler.step()

@@ -1,4 +1,6 @@
-"""Tasks whose pods have more than their own container: what is held, by which pool, and whose end is the task's."""
+"""Tasks whose pods have more than their own container: what is held, by which pool, and whose end is the
+task's.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,15 @@ def beside(cpu: str) -> dict[str, Any]:
 
 def holds_of(effects: list[Effect]) -> list[dict[str, str]]:
     """What the attempts that are started hold, as the engine is told."""
-    return [effect.launch.hold.format() for effect in effects if isinstance(effect, Start) and effect.launch.hold is not None]
+    return [
+        effect.launch.hold.format()
+        for effect in effects
+        if isinstance(effect, Start) and effect.launch.hold is not None
+    ]
 
 
-# -- what is held ------------------------------------------------------------------------------------------------------
+# -- what is held
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_the_ledger_has_what_the_whole_pod_asks_for(stage: Stage) -> None:
@@ -85,7 +92,9 @@ def test_a_pool_that_changes_while_tasks_wait(stage: Stage, seen_first: str) -> 
 
 
 def test_a_pool_that_changes_between_plan_and_commit(stage: Stage) -> None:
-    """The admission compares the pool that it was computed with: the transaction is refused, and planned anew."""
+    """The admission compares the pool that it was computed with: the transaction is refused, and planned
+    anew.
+    """
     stage.submit("job")
     leader = stage.leader()
     stage.pool(engine_options={"pod_template": beside("2")})  # the leader has not heard of it
@@ -113,7 +122,9 @@ def test_a_hold_stays_what_it_was_when_the_pool_changes(stage: Stage) -> None:
 
 
 def test_a_start_that_the_hold_does_not_cover_any_more_is_admitted_anew(stage: Stage) -> None:
-    """A leader died before it had created the pod, and the pool has changed since: the engine refuses, and nothing is counted."""
+    """A leader died before it had created the pod, and the pool has changed since: the engine refuses, and
+    nothing is counted.
+    """
     stage.submit("job")
     stage.leader().run()
     stage.pool(engine_options={"pod_template": beside("1")})
@@ -123,7 +134,9 @@ def test_a_start_that_the_hold_does_not_cover_any_more_is_admitted_anew(stage: S
     assert holds_of(effects) == [{"cpu": "1"}]
     (start,) = effects
     assert isinstance(start, Start)
-    leader.reconciler.handle(StartRefused(stage.epoch, start, "InvalidPool", "the template has changed", transient=True))
+    leader.reconciler.handle(
+        StartRefused(stage.epoch, start, "InvalidPool", "the template has changed", transient=True)
+    )
     leader.run()
     stage.clock.move(60)
     leader.sync()
@@ -134,14 +147,18 @@ def test_a_start_that_the_hold_does_not_cover_any_more_is_admitted_anew(stage: S
     stage.check()
 
 
-# -- the main container ------------------------------------------------------------------------------------------------
+# -- the main container
+# ------------------------------------------------------------------------------------------------
 
 
 def main_ended(task: str, exit_code: int, **fields: Any) -> Observation:
     """Its main container has ended, and others run on."""
     reason = "Completed" if exit_code == 0 else "Error"
     return observation(
-        (task, 1), Phase.RUNNING, main_ended=True, **{"exit_code": exit_code, "reason": reason, "uid": "u", **fields}
+        (task, 1),
+        Phase.RUNNING,
+        main_ended=True,
+        **{"exit_code": exit_code, "reason": reason, "uid": "u", **fields},
     )
 
 
@@ -156,7 +173,9 @@ def started(stage: Stage, **fields: Any) -> StagedReplica:
 
 
 @pytest.mark.parametrize(("exit_code", "state"), [(0, State.SUCCEEDED), (3, State.FAILED)])
-def test_the_main_containers_end_stops_the_rest_and_is_the_result(stage: Stage, exit_code: int, state: State) -> None:
+def test_the_main_containers_end_stops_the_rest_and_is_the_result(
+    stage: Stage, exit_code: int, state: State
+) -> None:
     """The hold stays until the stop of all is proven; how the others ended does not matter."""
     leader = started(stage)
     leader.see(main_ended("job", exit_code))
@@ -166,7 +185,9 @@ def test_the_main_containers_end_stops_the_rest_and_is_the_result(stage: Stage, 
     assert stage.held() == {"cpu": "1"}
     assert "its main container has ended" in explain(stage.world(), "job", stage.clock.now())
     leader.acknowledge(effects)
-    leader.see(observation(("job", 1), Phase.FAILED, uid="u", disrupted=True, reason="Stopped", exit_code=137))
+    leader.see(
+        observation(("job", 1), Phase.FAILED, uid="u", disrupted=True, reason="Stopped", exit_code=137)
+    )
     leader.run()
     status = stage.status("job")
     assert status is not None
@@ -176,7 +197,9 @@ def test_the_main_containers_end_stops_the_rest_and_is_the_result(stage: Stage, 
 
 
 def test_it_is_stopped_when_its_end_is_seen_after_a_terminal_phase_without_proof(stage: Stage) -> None:
-    """Its node was given up, and is back: the others would run for ever, were that taken for an older view."""
+    """Its node was given up, and is back: the others would run for ever, were that taken for an older
+    view.
+    """
     leader = started(stage)
     leader.see(observation(("job", 1), Phase.FAILED, uid="u", stopped=False, reason="NodeLost"))
     leader.run()
@@ -214,7 +237,9 @@ def test_the_end_is_known_to_the_next_leader(stage: Stage) -> None:
 
 
 def test_a_rule_sees_how_the_main_container_ended(stage: Stage) -> None:
-    leader = started(stage, retry={"max_attempts": 3, "rules": [{"reasons": ["OOMKilled"], "action": "fail"}]})
+    leader = started(
+        stage, retry={"max_attempts": 3, "rules": [{"reasons": ["OOMKilled"], "action": "fail"}]}
+    )
     leader.see(main_ended("job", 137, reason="OOMKilled"))
     leader.run()
     leader.see(observation(("job", 1), Phase.FAILED, uid="u", reason="Stopped", disrupted=True))
@@ -232,12 +257,19 @@ def test_a_main_container_that_cannot_start_is_a_start_failure(stage: Stage) -> 
     leader.run()
     status = stage.status("job")
     assert status is not None
-    assert (status.state, status.reason, status.failures, status.start_failures) == (State.FAILED, "CommandNotFound", 0, 1)
+    assert (status.state, status.reason, status.failures, status.start_failures) == (
+        State.FAILED,
+        "CommandNotFound",
+        0,
+        1,
+    )
 
 
 @pytest.mark.parametrize(("exit_code", "state"), [(0, State.SUCCEEDED), (3, State.CANCELLED)])
 @pytest.mark.parametrize("recorded", [False, True])
-def test_a_cancel_after_the_main_containers_end(stage: Stage, exit_code: int, state: State, recorded: bool) -> None:
+def test_a_cancel_after_the_main_containers_end(
+    stage: Stage, exit_code: int, state: State, recorded: bool
+) -> None:
     """Succeeded if it had succeeded first; a retry of what has failed is cancelled."""
     leader = started(stage, retry={"max_attempts": 3})
     leader.see(main_ended("job", exit_code))

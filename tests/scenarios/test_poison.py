@@ -1,4 +1,6 @@
-"""Values that anybody may write under the prefix: none of them takes a leader down, since it would take down each successor."""
+"""Values that anybody may write under the prefix: none of them takes a leader down, since it would take
+down each successor.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,10 @@ def test_a_request_for_repairs_that_was_written_by_hand(findings: int) -> None:
     stage.pool()
     junk = stage.put(stage.keys.prefix + "junk", b"?")
     wanted = {"invariant": "layout", "subject": f"key/{stage.keys.prefix}junk", "mod": junk}
-    stage.put(stage.keys.repair("r"), json.dumps({"findings": [wanted, {**wanted, "invariant": "I1"}] * (findings // 2)}).encode())
+    stage.put(
+        stage.keys.repair("r"),
+        json.dumps({"findings": [wanted, {**wanted, "invariant": "I1"}] * (findings // 2)}).encode(),
+    )
     stage.submit("job")
     leader = stage.replica()
     leader.run()
@@ -78,11 +83,16 @@ def test_a_request_for_repairs_that_was_written_by_hand(findings: int) -> None:
 
 
 def test_a_terms_key_of_thousands_of_digits_ends_no_audit() -> None:
-    """int() refuses it; the audit that the leader makes of itself goes on, and so does a repair that names it."""
+    """int() refuses it; the audit that the leader makes of itself goes on, and so does a repair that names
+    it.
+    """
     stage = Stage()
     name = "1" * 5000
     stage.put(stage.keys.prefix + f"terms/{name}", b"{}")
-    stage.put(stage.keys.repair("r"), json.dumps({"findings": [{"invariant": "I7", "subject": f"key/terms/{name}"}]}).encode())
+    stage.put(
+        stage.keys.repair("r"),
+        json.dumps({"findings": [{"invariant": "I7", "subject": f"key/terms/{name}"}]}).encode(),
+    )
     stage.check()
     leader = stage.replica()
     leader.run()

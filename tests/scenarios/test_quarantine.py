@@ -1,4 +1,6 @@
-"""An error of Tally's own on one task: that task is set aside, shown and left alone, and all others go on (fault 47)."""
+"""An error of Tally's own on one task: that task is set aside, shown and left alone, and all others go on
+(fault 47).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def leader_of(stage: Stage, looks_at: Callable[[str], None] | None = None) -> St
 
 
 def test_one_task_is_set_aside_and_the_others_run(stage: Stage) -> None:
-    """Its key says why; explain, the audit and the next leader know it, and that leader does not fall over it again."""
+    """Its key says why; explain, the audit and the next leader know it, and that leader does not fall over
+    it again.
+    """
     for task_id in ("a", "poison", "z"):
         stage.submit(task_id)
     poison = Poison()
@@ -45,7 +49,9 @@ def test_one_task_is_set_aside_and_the_others_run(stage: Stage) -> None:
     assert poison.seen == 1
     world = stage.world()
     assert world.tasks["poison"].frozen == {"quarantined"}
-    assert "quarantined after an error of Tally's own (admission: KeyError: " in explain(world, "poison", stage.clock.now())
+    assert "quarantined after an error of Tally's own (admission: KeyError: " in explain(
+        world, "poison", stage.clock.now()
+    )
     (finding,) = check_layout(world)
     assert finding.subject == "key/quarantined/poison"
     stage.check()
@@ -58,7 +64,9 @@ def test_one_task_is_set_aside_and_the_others_run(stage: Stage) -> None:
     assert stage.state("poison") == State.CREATED
 
 
-def test_an_error_in_admission_leaves_the_queue_to_the_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_admission_leaves_the_queue_to_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The head of the queue cannot be admitted for an error: it has left it."""
     stage.submit("head", priority=5)
     stage.submit("next")
@@ -108,7 +116,9 @@ def test_an_operator_has_it_looked_at_again(stage: Stage) -> None:
 
 
 def test_what_is_set_aside_keeps_its_hold(stage: Stage) -> None:
-    """Nothing is concluded of an attempt that nobody looks at: I1 holds, and nothing else is admitted in its place."""
+    """Nothing is concluded of an attempt that nobody looks at: I1 holds, and nothing else is admitted in
+    its place.
+    """
     stage.submit("poison", resources={"cpu": 4})
     leader = leader_of(stage)
     leader.acknowledge(leader.run())
@@ -141,7 +151,9 @@ def test_an_observation_that_raises_costs_its_own_task_alone(stage: Stage) -> No
     assert stage.world().tasks["poison"].frozen == {"quarantined"}
 
 
-def test_a_task_that_etcd_refuses_as_too_large_ends_no_term(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_etcd_refuses_as_too_large_ends_no_term(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its transaction cannot be split: it is set aside."""
     from controller.store.base import RequestTooLarge
 

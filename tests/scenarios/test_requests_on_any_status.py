@@ -1,4 +1,5 @@
-"""Any status by hand, then any request and any repair: never an unexpected error, and other tasks go on (fault 44).
+"""Any status by hand, then any request and any repair: never an unexpected error, and other tasks go on
+(fault 44).
 
 What no leader can have written is quarantined, with the reason; the key can be deleted by name.
 """
@@ -19,26 +20,47 @@ from controller.endpoint.documents import capture, document, encode
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
-NUMBERS = st.sampled_from([0, 1, 2, -1, 99999, 2**31, 2**53 + 1, 10**30, 1.5, 1e300, -1e300, True, None, "1", [], {}])
+NUMBERS = st.sampled_from(
+    [0, 1, 2, -1, 99999, 2**31, 2**53 + 1, 10**30, 1.5, 1e300, -1e300, True, None, "1", [], {}]
+)
 TEXTS = st.sampled_from(["", "default", "nope", "a/b", "UP", "\x00", "x" * 300, 5, None, ["a"]])
 STATUSES = st.fixed_dictionaries(
     {"version": st.sampled_from([1, 9]), "state": st.sampled_from([*State, "Odd", "", 5])},
     optional={
-        "pool": TEXTS, "attempt": NUMBERS, "term": NUMBERS, "steps": NUMBERS, "failures": NUMBERS, "abandoned": NUMBERS,
-        "exit_code": NUMBERS, "finished_at": NUMBERS, "retry_at": NUMBERS, "lost_since": NUMBERS, "admitted_at": NUMBERS,
-        "started_at": NUMBERS, "queued_at": NUMBERS, "created_at": NUMBERS, "stopping": TEXTS, "uid": TEXTS, "reason": TEXTS,
-        "hold": st.sampled_from([{}, {"cpu": "1"}, {"cpu": "-1"}, {"cpu": "1e999"}, {"cpu": 10**400}, {"": "1"}, [], "1", 5, None]),
+        "pool": TEXTS,
+        "attempt": NUMBERS,
+        "term": NUMBERS,
+        "steps": NUMBERS,
+        "failures": NUMBERS,
+        "abandoned": NUMBERS,
+        "exit_code": NUMBERS,
+        "finished_at": NUMBERS,
+        "retry_at": NUMBERS,
+        "lost_since": NUMBERS,
+        "admitted_at": NUMBERS,
+        "started_at": NUMBERS,
+        "queued_at": NUMBERS,
+        "created_at": NUMBERS,
+        "stopping": TEXTS,
+        "uid": TEXTS,
+        "reason": TEXTS,
+        "hold": st.sampled_from(
+            [{}, {"cpu": "1"}, {"cpu": "-1"}, {"cpu": "1e999"}, {"cpu": 10**400}, {"": "1"}, [], "1", 5, None]
+        ),
         "history": st.sampled_from([[], [5], ["x"], [{}], [None] * 50, "x", {}]),
         "newer": st.sampled_from([1, {"a": [1]}, 10**40]),
     },
-)  # fmt: skip
+)
 REQUESTS = st.fixed_dictionaries(
     {},
     optional={
         "kind": st.sampled_from(["cancel", "retry", "confirm-stopped", "odd", 5]),
-        "by": TEXTS, "reason": TEXTS, "at": NUMBERS, "attempt": NUMBERS,
+        "by": TEXTS,
+        "reason": TEXTS,
+        "at": NUMBERS,
+        "attempt": NUMBERS,
     },
-)  # fmt: skip
+)
 KINDS = st.sampled_from(["cancel", "retry", "confirm-stopped", "odd"])
 
 
@@ -56,13 +78,18 @@ def ask_for_repairs(stage: Stage, *, deletes: bool) -> None:
     world = stage.world()
     findings = [{"invariant": f.invariant, "subject": f.subject} for f in check_world(world)]
     if deletes:
-        findings = [{"invariant": f.invariant, "subject": f.subject, "mod": f.since_revision} for f in check_layout(world)]
+        findings = [
+            {"invariant": f.invariant, "subject": f.subject, "mod": f.since_revision}
+            for f in check_layout(world)
+        ]
     stage.put(stage.keys.repair("r"), json.dumps({"findings": findings[:40]}).encode())
 
 
 @settings(max_examples=150)
 @given(status=STATUSES, requests=st.dictionaries(KINDS, REQUESTS, max_size=3), submitted=st.booleans())
-def test_any_status_and_any_request(status: dict[str, Any], requests: dict[str, dict[str, Any]], submitted: bool) -> None:
+def test_any_status_and_any_request(
+    status: dict[str, Any], requests: dict[str, dict[str, Any]], submitted: bool
+) -> None:
     """In any combination, with a spec or without one."""
     stage = Stage()
     stage.pool()
@@ -101,7 +128,9 @@ def test_any_status_and_any_request(status: dict[str, Any], requests: dict[str, 
         ({"state": "Failed", "message": "x" * 600_000}, "bytes, at most 524,288"),
     ],
 )
-def test_what_no_leader_can_have_written_is_quarantined_and_can_be_deleted(status: dict[str, Any], why: str) -> None:
+def test_what_no_leader_can_have_written_is_quarantined_and_can_be_deleted(
+    status: dict[str, Any], why: str
+) -> None:
     """With the reason; once its key is deleted by name, the task runs."""
     stage = Stage()
     stage.pool()

@@ -1,7 +1,8 @@
 """Why Tally exists, as a test: several replicas hear of the same end, in every order, doubled.
 
-The real replicas, which all take themselves to be the leader, write the state once and release the resources once. A
-naive backend, written here, which releases in each replica and computes the balance from what it has read, corrupts it.
+The real replicas, which all take themselves to be the leader, write the state once and release the resources
+once. A naive backend, written here, which releases in each replica and computes the balance from what it has
+read, corrupts it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What keeps an attempt from running: how it is tried again, what its task says meanwhile, and when it has failed to start."""
+"""What keeps an attempt from running: how it is tried again, what its task says meanwhile, and when it has
+failed to start.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def status_of(stage: Stage) -> Status:
     return status
 
 
-def fail(leader: StagedReplica, effects: list[Any], words: str, retry_after: float = 1.0, **more: Any) -> None:
+def fail(
+    leader: StagedReplica, effects: list[Any], words: str, retry_after: float = 1.0, **more: Any
+) -> None:
     """The engine does not answer the start."""
     (start,) = [effect for effect in effects if isinstance(effect, Start)]
     leader.reconciler.handle(EffectFailed(leader.leadership.epoch, start, words, retry_after, **more))
@@ -121,7 +125,8 @@ def test_a_cancel_does_not_wait_out_the_pause_of_a_start_and_says_why_it_takes_l
     assert b"403: cannot delete" in bytes(status.history[-1])
 
 
-# -- a reason to wait does not outlive the wait ------------------------------------------------------------------------
+# -- a reason to wait does not outlive the wait
+# ------------------------------------------------------------------------
 
 
 def test_what_runs_does_not_show_why_it_waited() -> None:
@@ -151,7 +156,9 @@ def test_what_was_found_again_does_not_say_so_for_ever() -> None:
     stage, leader = staged()
     leader.acknowledge(leader.run())
     for phase in (Phase.RUNNING, Phase.UNKNOWN, Phase.RUNNING):
-        leader.see(observation(("job", 1), phase, uid="u", reason="NodeLost" if phase is Phase.UNKNOWN else ""))
+        leader.see(
+            observation(("job", 1), phase, uid="u", reason="NodeLost" if phase is Phase.UNKNOWN else "")
+        )
         leader.run()
     status = status_of(stage)
     assert (status.state, status.lost_since, status.reason, status.message) == (State.RUNNING, None, "", "")
@@ -169,7 +176,8 @@ def test_a_cancel_is_still_told_when_the_attempt_runs_meanwhile() -> None:
     assert (status_of(stage).state, status_of(stage).reason) == (State.RUNNING, "cancel")
 
 
-# -- what counts as a failure to start ---------------------------------------------------------------------------------
+# -- what counts as a failure to start
+# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,7 +189,9 @@ def test_a_cancel_is_still_told_when_the_attempt_runs_meanwhile() -> None:
         ("ErrImagePull: no such host", 60),
     ],
 )
-def test_what_cannot_start_is_stopped_after_its_grace_and_counts_as_a_failure_to_start(waiting: str, grace: int) -> None:
+def test_what_cannot_start_is_stopped_after_its_grace_and_counts_as_a_failure_to_start(
+    waiting: str, grace: int
+) -> None:
     """The hold stays until the stop is proven; the kubelet's words are the failure's."""
     stage, leader = staged(retry={"max_start_failures": 0, "max_attempts": 3})
     leader.acknowledge(leader.run())
@@ -199,7 +209,12 @@ def test_what_cannot_start_is_stopped_after_its_grace_and_counts_as_a_failure_to
     leader.see(observation(("job", 1), Phase.FAILED, uid="u", reason="Stopped", disrupted=True))
     leader.run()
     status = status_of(stage)
-    assert (status.state, status.reason, status.start_failures, status.failures) == (State.FAILED, reason, 1, 0)
+    assert (status.state, status.reason, status.start_failures, status.failures) == (
+        State.FAILED,
+        reason,
+        1,
+        0,
+    )
     assert words in status.message
     assert stage.held() == {}
 

@@ -1,4 +1,6 @@
-"""What a full list lacks is not taken for stopped: the engine is asked for it, and what it cannot prove stays held (fault 41)."""
+"""What a full list lacks is not taken for stopped: the engine is asked for it, and what it cannot prove
+stays held (fault 41).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def proofs(effects: list[Effect]) -> list[tuple[str, str]]:
 
 
 def unknown(attempt: AttemptId, uid: str) -> Observation:
-    return observation(attempt, Phase.UNKNOWN, uid=uid, reason="SupervisorLost", message="processes of it still run")
+    return observation(
+        attempt, Phase.UNKNOWN, uid=uid, reason="SupervisorLost", message="processes of it still run"
+    )
 
 
 def run(stage: Stage) -> StagedReplica:
@@ -44,7 +48,10 @@ def run(stage: Stage) -> StagedReplica:
 
 
 def test_what_a_list_lacks_is_held_until_its_end_is_proven(stage: Stage) -> None:
-    """Lost, not gone: its folder may have been removed while it runs. Asked for again and again; the proof ends the hold."""
+    """Lost, not gone: its folder may have been removed while it runs.
+
+    Asked for again and again; the proof ends the hold.
+    """
     leader = run(stage)
     leader.finds = unknown
     leader.list_engine()
@@ -52,7 +59,11 @@ def test_what_a_list_lacks_is_held_until_its_end_is_proven(stage: Stage) -> None
     assert proofs(effects) == [("job-1", "u")]
     status = stage.status("job")
     assert status is not None
-    assert (status.state, status.reason, status.lost_since) == ("Running", "SupervisorLost", stage.clock.now())
+    assert (status.state, status.reason, status.lost_since) == (
+        "Running",
+        "SupervisorLost",
+        stage.clock.now(),
+    )
     assert stage.held() == {"cpu": "1"}
     assert leader.run() == []
     stage.clock.move(PROVE_AGAIN_SECONDS)
@@ -121,7 +132,8 @@ def test_what_is_not_listed_can_be_cancelled(stage: Stage) -> None:
     stage.clock.move(PROVE_AGAIN_SECONDS)
     effects = leader.run()
     assert stops(effects) == ["job-1"]
-    assert "processes of it still run" in explain(leader.world, "job", stage.clock.now())  # the cancel's words hide nothing
+    # the cancel's words hide nothing
+    assert "processes of it still run" in explain(leader.world, "job", stage.clock.now())
     leader.acknowledge(effects)
     leader.finds = gone
     leader.run()
@@ -145,7 +157,9 @@ def test_an_orphan_that_is_not_listed_keeps_the_next_attempt_back(stage: Stage) 
 
 
 def test_what_runs_on_long_after_its_stop_is_lost_and_can_be_confirmed(stage: Stage) -> None:
-    """However often the stop is sent again: its supervisor hangs, for example, and the engine goes on showing it as running."""
+    """However often the stop is sent again: its supervisor hangs, for example, and the engine goes on
+    showing it as running.
+    """
     leader = run(stage)
     running = observation(("job", 1), Phase.RUNNING, uid="u")
     stage.request("job", RequestKind.CANCEL)

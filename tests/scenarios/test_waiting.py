@@ -1,4 +1,6 @@
-"""How long a task has waited: queue deadlines, back-offs and the patience with those that pass it, by the leader's clock."""
+"""How long a task has waited: queue deadlines, back-offs and the patience with those that pass it, by the
+leader's clock.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_a_queue_deadline_is_counted_from_the_leader_s_first_sight(stage: Stage,
 @pytest.mark.parametrize("off", [-2 * HOUR, 2 * HOUR])
 @pytest.mark.parametrize("warm", [True, False])
 def test_take_overs_lengthen_it_by_the_rest_of_one_term_at_most(stage: Stage, off: float, warm: bool) -> None:
-    """A follower saw the submission as it came; a replica that comes later counts from the first term that had it for certain."""
+    """A follower saw the submission as it came; a replica that comes later counts from the first term that
+    had it for certain.
+    """
     stage.put(stage.keys.term(1), codec.encode({"epoch": 1, "from": stage.clock.now()}))
     stage.submit("big", resources={"cpu": 4})
     first = leader_of(stage)
@@ -111,7 +115,9 @@ def test_a_head_that_lacks_gpus_leaves_idle_cpus_to_others(stage: Stage) -> None
     stage.submit("last-cpu", resources={"cpu": 1})
     leader.sync()
     assert starts(leader.run()) == ["no-gpu-1"]
-    assert "asks for cpu 1 (0 beside that), gpu 1 (0 beside that)" in explain(leader.world, "one-gpu", stage.clock.now())
+    assert "asks for cpu 1 (0 beside that), gpu 1 (0 beside that)" in explain(
+        leader.world, "one-gpu", stage.clock.now()
+    )
     assert "asks for cpu 1 (0 beside that)" in explain(leader.world, "last-cpu", stage.clock.now())
     leader.see(observation(("holder", 1), Phase.SUCCEEDED))
     assert starts(leader.run())[0] == "head-1"
@@ -119,7 +125,9 @@ def test_a_head_that_lacks_gpus_leaves_idle_cpus_to_others(stage: Stage) -> None
 
 
 def test_a_retried_head_is_passed_for_as_long_as_explain_says(stage: Stage) -> None:
-    """The planner and `explain` count from the same moment: the end of its back-off, not its submission an hour ago."""
+    """The planner and `explain` count from the same moment: the end of its back-off, not its submission an
+    hour ago.
+    """
     stage.submit("head", resources={"cpu": 4}, retry={"max_attempts": 2, "backoff_seconds": 0})
     leader = leader_of(stage)
     leader.acknowledge(leader.effects)

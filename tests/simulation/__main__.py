@@ -4,7 +4,8 @@
     SEED=7 python -m tests.simulation                 one seed, whole
     SEED=7 FAULTS=crash,pause REPLICAS=5 STEPS=20000 python -m tests.simulation
 
-`TRACE=1` writes every line of what happened; without it a failure shows the last ones, and those about its tasks.
+`TRACE=1` writes every line of what happened; without it a failure shows the last ones, and those about its
+tasks.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ def main() -> int:
     seeds = (
         [int(first)]
         if first
-        else range(int(settings.get("FIRST") or 0), int(settings.get("FIRST") or 0) + int(settings.get("SEEDS") or SEEDS))
+        else range(
+            int(settings.get("FIRST") or 0),
+            int(settings.get("FIRST") or 0) + int(settings.get("SEEDS") or SEEDS),
+        )
     )
     began, steps, seconds = time.monotonic(), 0, 0.0
     for seed in seeds:

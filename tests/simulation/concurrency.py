@@ -1,7 +1,7 @@
 """`threading`, `queue` and the clock as the production code sees them in a simulation.
 
-`installed` puts them in the place of the real ones, in the modules that start threads or wait. Everything else of these
-modules, and everything they call, is what runs in production.
+`installed` puts them in the place of the real ones, in the modules that start threads or wait. Everything
+else of these modules, and everything they call, is what runs in production.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ import structlog
 
 from controller import bulkhead
 from controller.election import sentinel, session, term
-from controller.runtime import actuator, candidacy, failpoints, follower, inbox, log_keeper, observer, readers, replica
+from controller.runtime import (
+    actuator,
+    candidacy,
+    failpoints,
+    follower,
+    inbox,
+    log_keeper,
+    observer,
+    readers,
+    replica,
+)
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
 
 THREADED = (sentinel, session, term, actuator, candidacy, follower, log_keeper, observer, readers, replica)
@@ -175,8 +185,11 @@ class SimulatedClock:
 
 
 @contextmanager
-def installed(scheduler: Scheduler, sockets: dict[str, SimpleNamespace], hit: Callable[..., None]) -> Iterator[None]:
-    """Production code waits and starts threads on this scheduler; `sockets` are twins of the sentinel's other modules.
+def installed(
+    scheduler: Scheduler, sockets: dict[str, SimpleNamespace], hit: Callable[..., None]
+) -> Iterator[None]:
+    """Production code waits and starts threads on this scheduler; `sockets` are twins of the sentinel's other
+    modules.
 
     `hit` is told of each failpoint that is passed.
     """
@@ -187,7 +200,9 @@ def installed(scheduler: Scheduler, sockets: dict[str, SimpleNamespace], hit: Ca
         RLock=lambda: SimulatedLock(scheduler),
     )
     queue_twin = SimpleNamespace(SimpleQueue=_QueueFactory(scheduler), Empty=queue.Empty)
-    replaced = [(module, "threading", threading_twin) for module in THREADED] + [(module, "queue", queue_twin) for module in QUEUED]
+    replaced = [(module, "threading", threading_twin) for module in THREADED] + [
+        (module, "queue", queue_twin) for module in QUEUED
+    ]
     replaced += [(sentinel, name, twin) for name, twin in sockets.items()]
     replaced += [(failpoints, "hit", hit)]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
@@ -206,7 +221,9 @@ KEPT_APART = ("planning", "admission", "control-loop")
 
 @contextmanager
 def errors_found_by(scheduler: Scheduler) -> Iterator[None]:
-    """What production code catches because nobody expected it ends the run: it is a finding, however well it was kept apart."""
+    """What production code catches because nobody expected it ends the run: it is a finding, however well
+    it was kept apart.
+    """
 
     def found(where: str, error: BaseException, **about: str) -> None:
         if getattr(error, "is_planted", False) and where in KEPT_APART:
@@ -229,7 +246,9 @@ def logging_into(scheduler: Scheduler) -> Iterator[None]:
     def to_trace(logger: object, method: str, event: dict[str, Any]) -> Any:
         if scheduler.trace is not None:
             facts = " ".join(f"{name}={value}" for name, value in event.items() if name != "event")
-            scheduler.trace.append(f"{scheduler.now:11.6f} [{scheduler.current}]     {event['event']} {facts}")
+            scheduler.trace.append(
+                f"{scheduler.now:11.6f} [{scheduler.current}]     {event['event']} {facts}"
+            )
         raise structlog.DropEvent
 
     before = structlog.get_config()

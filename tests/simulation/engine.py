@@ -1,8 +1,9 @@
 """A simulated engine: keeps the seam's contract, and records the truth of what ran, which no replica can see.
 
-Three kinds, by seed: a plain one; one that creates attempts gated and lets them loose in a second step, after the term was
-confirmed; and one that keeps what has ended until its end is settled. Its answers are late and lost as the network wants,
-its watch misses, repeats and reorders, its nodes are lost and come back, and people delete attempts behind its back.
+Three kinds, by seed: a plain one; one that creates attempts gated and lets them loose in a second step, after
+the term was confirmed; and one that keeps what has ended until its end is settled. Its answers are late and
+lost as the network wants, its watch misses, repeats and reorders, its nodes are lost and come back, and
+people delete attempts behind its back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from controller.core.model.installation import EngineIdentity, Installation
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
-from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
+from controller.engine.base import (
+    ALL_LOGS,
+    AttemptRefused,
+    AttemptUnknown,
+    EngineUnavailable,
+    LogOptions,
+    gone,
+)
 from controller.runtime.actuator import Actuator
 from tests.simulation.concurrency import SimulatedEvent, SimulatedQueue
 from tests.simulation.network import Server, Unanswered
@@ -44,14 +52,16 @@ class Attempt:
         self.asked: Vector | None = None  # what it takes of its node
         self.started_at: float | None = None
         self.node_lost = False  # nobody can tell: reported as lost, without proof
-        # The platform reports Failed for what its lost node may still run, as Kubernetes does. Here that is taken back when
-        # the node is back; kubelets never do, but a status patched by hand, or an API server restored from a backup, can.
+        # The platform reports Failed for what its lost node may still run, as Kubernetes does. Here that is
+        # taken back when the node is back; kubelets never do, but a status patched by hand, or an API server
+        # restored from a backup, can.
         self.declared_dead = False
         self.stop_wanted = False  # asked for while the node was lost
         self.removed = False  # by hand
         self.unlisted_until = 0.0  # lists and watches lack it: its folder was moved, or its label taken off
         self.forged = False  # by hand
-        self.mark = ""  # of another installation, when it is one's; else of ours, or made by hand with our name
+        # of another installation, when it is one's; else of ours, or made by hand with our name
+        self.mark = ""
         self.settled = False
         self.stubborn = False  # takes its time to die
         self.shown: dict[str, float] = {}  # process → when it was told, first, that this lives
@@ -83,10 +93,20 @@ class Judge(Protocol):
 
 
 class SimulatedEngineServer(Server):
-    """What all replicas share. The judge is told of every request for a start and of every process that begins to run."""
+    """What all replicas share.
+
+    The judge is told of every request for a start and of every process that begins to run.
+    """
 
     def __init__(
-        self, scheduler: Scheduler, judge: Judge, *, gates: bool, keeps: bool, frees_names: bool, name: str = "engine"
+        self,
+        scheduler: Scheduler,
+        judge: Judge,
+        *,
+        gates: bool,
+        keeps: bool,
+        frees_names: bool,
+        name: str = "engine",
     ) -> None:
         super().__init__(scheduler, name)
         self.identity = EngineIdentity(name="simulated", id=name)
@@ -96,11 +116,13 @@ class SimulatedEngineServer(Server):
         self.attempts: dict[AttemptId, Attempt] = {}
         self.every: dict[str, list[Attempt]] = {}  # task → all its attempts, forgotten and removed ones too
         self.removed: set[AttemptId] = set()  # names whose attempt was deleted by hand; they stay taken
-        self.misled: dict[str, SimulatedEngineServer] = {}  # process → the engine that its address leads to by now
+        # process → the engine that its address leads to by now
+        self.misled: dict[str, SimulatedEngineServer] = {}
         self.listed: dict[str, float] = {}  # process → when it last had a full list
         self.calm = False  # nothing fails or hangs by itself any more
         self.refusing = False  # a quota: starts are refused for now
-        self.removes_restarted = False  # the next attempt of which another start arrives is removed by hand before that
+        # the next attempt of which another start arrives is removed by hand before that
+        self.removes_restarted = False
         self._uids = 0
         self._judge = judge
         self._watches: list[SimulatedQueue] = []
@@ -109,7 +131,8 @@ class SimulatedEngineServer(Server):
         """The wall clock of the engine's nodes."""
         return 1_700_000_000.0 + self.scheduler.now
 
-    # -- requests --------------------------------------------------------------------------------------------------
+    # -- requests
+    # --------------------------------------------------------------------------------------------------
 
     def create(self, launch: Launch) -> Observation:
         """Create an attempt, unless its name is or was taken."""
@@ -136,7 +159,10 @@ class SimulatedEngineServer(Server):
         if has_changed or self.refusing or (not self.calm and rng.random() < 0.03):
             if launch.repeated:
                 # The refusal has to hold for every copy of the start: the name is kept from ever running.
-                self._end(attempt, Observation(attempt=launch.attempt, phase=Phase.FAILED, ran=False, reason="Refused"))
+                self._end(
+                    attempt,
+                    Observation(attempt=launch.attempt, phase=Phase.FAILED, ran=False, reason="Refused"),
+                )
                 return self.look(attempt)
             self.attempts.pop(launch.attempt)
             self.every[launch.attempt.task_id].pop()
@@ -163,7 +189,9 @@ class SimulatedEngineServer(Server):
         """Ask an attempt to end; one that does not exist never will."""
         attempt = self.attempts.get(attempt_id)
         if attempt is not None and not ours.owns(attempt.mark or ours.id):
-            taken = Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason="NameTaken")
+            taken = Observation(
+                attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason="NameTaken"
+            )
             return None if uid else taken
         if attempt is not None:
             self._judge.on_touch(attempt, "stopped")
@@ -171,7 +199,9 @@ class SimulatedEngineServer(Server):
             return None
         if attempt is None:
             attempt = self._new(attempt_id)
-            self._end(attempt, Observation(attempt=attempt_id, phase=Phase.FAILED, ran=False, reason="NeverStarted"))
+            self._end(
+                attempt, Observation(attempt=attempt_id, phase=Phase.FAILED, ran=False, reason="NeverStarted")
+            )
         elif attempt.node_lost:
             attempt.stop_wanted = True
         elif not attempt.ended:
@@ -179,7 +209,9 @@ class SimulatedEngineServer(Server):
         return self.look(attempt)
 
     def find(self, attempt_id: AttemptId, uid: str) -> Observation:
-        """What became of an attempt, asked for by its name; one that lists lack cannot always be told from a lost one."""
+        """What became of an attempt, asked for by its name; one that lists lack cannot always be told from
+        a lost one.
+        """
         attempt = self.attempts.get(attempt_id)
         if attempt is None:
             return gone(attempt_id, uid)
@@ -214,7 +246,13 @@ class SimulatedEngineServer(Server):
         """What the engine says of an attempt."""
         if attempt.node_lost:
             phase = Phase.UNKNOWN if attempt.live and not attempt.declared_dead else Phase.FAILED
-            return Observation(attempt=attempt.id, phase=phase, uid=attempt.uid, reason="NodeLost", started_at=attempt.started_at)
+            return Observation(
+                attempt=attempt.id,
+                phase=phase,
+                uid=attempt.uid,
+                reason="NodeLost",
+                started_at=attempt.started_at,
+            )
         if attempt.result is not None:
             return replace(attempt.result, awaits_commit=self.keeps and not attempt.settled)
         phase = Phase.RUNNING if attempt.live else Phase.PENDING
@@ -222,18 +260,27 @@ class SimulatedEngineServer(Server):
         if attempt.main is not None and attempt.live:
             return replace(attempt.main, phase=phase, main_ended=True, started_at=attempt.started_at)
         return Observation(
-            attempt=attempt.id, phase=phase, uid=attempt.uid, started_at=attempt.started_at, awaits_start=attempt.gated,
+            attempt=attempt.id,
+            phase=phase,
+            uid=attempt.uid,
+            started_at=attempt.started_at,
+            awaits_start=attempt.gated,
             waiting=waiting,
-        )  # fmt: skip
+        )
 
     def listing(self, ours: Installation) -> _Observations:
         """All there is of an installation, in no order that anybody may rely on."""
-        attempts = [each for each in self.attempts.values() if ours.owns(each.mark or ours.id) and not self.is_unlisted(each)]
+        attempts = [
+            each
+            for each in self.attempts.values()
+            if ours.owns(each.mark or ours.id) and not self.is_unlisted(each)
+        ]
         seen = [self.look(attempt) for attempt in attempts]
         self.scheduler.rng.shuffle(seen)
         return seen
 
-    # -- what happens by itself, and by hand -----------------------------------------------------------------------
+    # -- what happens by itself, and by hand
+    # -----------------------------------------------------------------------
 
     def lose_node(self, attempt: Attempt, seconds: float) -> None:
         """For a time nobody knows what becomes of an attempt, which may go on, or die with its node."""
@@ -259,7 +306,9 @@ class SimulatedEngineServer(Server):
         attempt.unlisted_until = self.scheduler.now + seconds
 
     def remove(self, attempt: Attempt) -> None:
-        """Somebody deletes it: it is killed, and gone; or gone when its end has been settled, where ends are kept."""
+        """Somebody deletes it: it is killed, and gone; or gone when its end has been settled, where ends
+        are kept.
+        """
         if attempt.node_lost:
             return
         self.scheduler.note(f"{attempt.id} removed by hand")
@@ -288,13 +337,18 @@ class SimulatedEngineServer(Server):
             self._news(attempt)
 
     def move_out(self) -> None:
-        """The other installation has ended all of its attempts. Their names stay taken, as those of ours do (tombstones)."""
+        """The other installation has ended all of its attempts.
+
+        Their names stay taken, as those of ours do (tombstones).
+        """
         for attempt in self.attempts.values():
             if attempt.mark:
                 attempt.live, attempt.ended = False, True
 
     def finish_all(self) -> None:
-        """Nodes are back, and whatever runs rightly ends by itself within seconds; orphans wait to be stopped."""
+        """Nodes are back, and whatever runs rightly ends by itself within seconds; orphans wait to be
+        stopped.
+        """
         self.calm = True
         self.refusing = False
         self.move_out()
@@ -302,9 +356,12 @@ class SimulatedEngineServer(Server):
             attempt.unlisted_until = 0.0
             self.find_node(attempt)
             if attempt.live and self._judge.holds(attempt.id):
-                self.scheduler.after(self.scheduler.rng.random() * 5, lambda attempt=attempt: self._end_by_itself(attempt))
+                self.scheduler.after(
+                    self.scheduler.rng.random() * 5, lambda attempt=attempt: self._end_by_itself(attempt)
+                )
 
-    # -- details ---------------------------------------------------------------------------------------------------
+    # -- details
+    # ---------------------------------------------------------------------------------------------------
 
     def _new(self, attempt_id: AttemptId) -> Attempt:
         self._uids += 1
@@ -317,7 +374,9 @@ class SimulatedEngineServer(Server):
         rng = self.scheduler.rng
         fate = rng.random()
         if fate < 0.08 and not self.calm:
-            failure = Observation(attempt=attempt.id, phase=Phase.FAILED, ran=False, uid=attempt.uid, reason="ErrImagePull")
+            failure = Observation(
+                attempt=attempt.id, phase=Phase.FAILED, ran=False, uid=attempt.uid, reason="ErrImagePull"
+            )
             self.scheduler.after(rng.random() * 2, lambda: self._end(attempt, failure))
         else:
             self.scheduler.after(rng.random() ** 3 * 3, lambda: self._run(attempt))
@@ -346,13 +405,22 @@ class SimulatedEngineServer(Server):
         if not attempt.forged and self.scheduler.rng.random() < 0.1:
             code = self.scheduler.rng.choice((0, 0, 2))
             phase, reason = (Phase.FAILED, "Error") if code else (Phase.SUCCEEDED, "Completed")
-            attempt.main = Observation(attempt=attempt.id, phase=phase, uid=attempt.uid, exit_code=code, reason=reason)
+            attempt.main = Observation(
+                attempt=attempt.id, phase=phase, uid=attempt.uid, exit_code=code, reason=reason
+            )
             self.scheduler.note(f"{attempt.id}: its main container ends with {code}, and others run on")
             self._news(attempt)
             return
         if fate < 0.7 or self.calm:
             self._end(
-                attempt, Observation(attempt=attempt.id, phase=Phase.SUCCEEDED, uid=attempt.uid, exit_code=0, reason="Completed")
+                attempt,
+                Observation(
+                    attempt=attempt.id,
+                    phase=Phase.SUCCEEDED,
+                    uid=attempt.uid,
+                    exit_code=0,
+                    reason="Completed",
+                ),
             )
         elif fate < 0.9:
             self._end(attempt, self._failure(attempt, "Error", exit_code=self.scheduler.rng.choice((1, 2))))
@@ -368,17 +436,27 @@ class SimulatedEngineServer(Server):
 
         if attempt.live:
             kill = 12.0 if attempt.stubborn else 0.0
-            self.scheduler.after(self.scheduler.rng.random() * max(grace, 0.1) + self.scheduler.rng.random() * kill, end)
+            self.scheduler.after(
+                self.scheduler.rng.random() * max(grace, 0.1) + self.scheduler.rng.random() * kill, end
+            )
         else:
             self._end(
-                attempt, Observation(attempt=attempt.id, phase=Phase.FAILED, ran=False, uid=attempt.uid, reason="NeverStarted")
+                attempt,
+                Observation(
+                    attempt=attempt.id, phase=Phase.FAILED, ran=False, uid=attempt.uid, reason="NeverStarted"
+                ),
             )
 
     def _failure(self, attempt: Attempt, reason: str, **fields: Any) -> Observation:
         return Observation(
-            attempt=attempt.id, phase=Phase.FAILED, uid=attempt.uid, ran=attempt.started_at is not None, reason=reason,
-            started_at=attempt.started_at, **fields,
-        )  # fmt: skip
+            attempt=attempt.id,
+            phase=Phase.FAILED,
+            uid=attempt.uid,
+            ran=attempt.started_at is not None,
+            reason=reason,
+            started_at=attempt.started_at,
+            **fields,
+        )
 
     def _end(self, attempt: Attempt, seen: Observation) -> None:
         if attempt.ended:
@@ -403,7 +481,9 @@ class SimulatedEngineServer(Server):
             if rng.random() < 0.1:
                 continue  # missed
             for _ in range(2 if rng.random() < 0.1 else 1):
-                self.scheduler.after(rng.random() ** 4 * 3, lambda watch=watch: watch.put((attempt.mark, seen)))
+                self.scheduler.after(
+                    rng.random() ** 4 * 3, lambda watch=watch: watch.put((attempt.mark, seen))
+                )
 
 
 class SimulatedEngine:
@@ -443,7 +523,9 @@ class SimulatedEngine:
         return seen
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        seen: Observation = self._ask(f"find {attempt}", lambda: self._read_from.find(attempt, uid), reads=True)
+        seen: Observation = self._ask(
+            f"find {attempt}", lambda: self._read_from.find(attempt, uid), reads=True
+        )
         return seen
 
     def settle(self, attempt: AttemptId) -> None:
@@ -454,7 +536,9 @@ class SimulatedEngine:
         self._ask(f"forget {attempt}", lambda: self._server.forget(attempt, self._installation))
 
     def list(self) -> _Observations:
-        seen: _Observations = self._ask("list", lambda: self._read_from.listing(self._installation), reads=True)
+        seen: _Observations = self._ask(
+            "list", lambda: self._read_from.listing(self._installation), reads=True
+        )
         now = self._server.scheduler.now
         if self._read_from is self._server:
             self._server.listed[self._process.name] = now
@@ -481,7 +565,9 @@ class SimulatedEngine:
         finally:
             self._server._watches.remove(news)
 
-    def logs(self, attempt: AttemptId, *, follow: bool, stop: object = None, options: LogOptions = ALL_LOGS) -> Iterator[bytes]:
+    def logs(
+        self, attempt: AttemptId, *, follow: bool, stop: object = None, options: LogOptions = ALL_LOGS
+    ) -> Iterator[bytes]:
         """It prints its name."""
         try:
             found = self._ask(f"logs of {attempt}", lambda: attempt in self._server.attempts)
@@ -512,4 +598,6 @@ class SimulatedEngine:
 
 
 def _removed(attempt: AttemptId) -> Observation:
-    return Observation(attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, reason="Removed", disrupted=True)
+    return Observation(
+        attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, reason="Removed", disrupted=True
+    )

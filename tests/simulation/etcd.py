@@ -1,8 +1,9 @@
 """A simulated etcd: the store in memory behind a network, with clients that behave as `EtcdStore` does.
 
-The semantics (revisions, leases, guards, compaction) are those of `MemoryStore`, which `tests/store/test_twins.py` holds
-to the real etcd. What is simulated is what lies between: requests and answers that are lost or late, copies that apply
-after the caller has given up, watches that are slow, silent, cut, doubled, and delivered in chunks.
+The semantics (revisions, leases, guards, compaction) are those of `MemoryStore`, which
+`tests/store/test_twins.py` holds to the real etcd. What is simulated is what lies between: requests and
+answers that are lost or late, copies that apply after the caller has given up, watches that are slow, silent,
+cut, doubled, and delivered in chunks.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ class _TrueClock:
 
 
 class SimulatedEtcd(Server):
-    """The cluster. `on_revision` is told of every revision, and by whom it was written ("": by nobody), before all else happens."""
+    """The cluster.
+
+    `on_revision` is told of every revision, and by whom it was written ("": by nobody), before all else
+    happens.
+    """
 
     def __init__(self, scheduler: Scheduler, on_revision: Callable[[Batch, str], None]) -> None:
         super().__init__(scheduler, "etcd")
@@ -152,11 +157,15 @@ class SimulatedStore:
         self._scheduler = etcd.scheduler
 
     def get(self, key: str, *, deadline: float) -> tuple[KeyValue | None, int]:
-        return self._read(f"get {key}", lambda: self._etcd.do(lambda store: store.get(key, deadline=FAR)), deadline)
+        return self._read(
+            f"get {key}", lambda: self._etcd.do(lambda store: store.get(key, deadline=FAR)), deadline
+        )
 
     def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
         return self._read(
-            "load", lambda: self._etcd.do(lambda store: store.load(prefix, deadline=FAR, revision=revision)), deadline
+            "load",
+            lambda: self._etcd.do(lambda store: store.load(prefix, deadline=FAR, revision=revision)),
+            deadline,
         )
 
     def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
@@ -169,7 +178,9 @@ class SimulatedStore:
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> SimulatedWatch:
         return SimulatedWatch(self._etcd, self._process, prefix, after, silence_seconds)
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
+    def commit(
+        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
+    ) -> Committed | Refused:
         check_limits(transaction)
         writer = self._process.name
         in_doubt = False
@@ -196,16 +207,24 @@ class SimulatedStore:
 
     def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
         return self._read(
-            f"grant {lease}", lambda: self._etcd.do(lambda store: store.grant(lease, ttl_seconds, deadline=FAR)), deadline
+            f"grant {lease}",
+            lambda: self._etcd.do(lambda store: store.grant(lease, ttl_seconds, deadline=FAR)),
+            deadline,
         )
 
     def keep_alive(self, lease: int, *, deadline: float) -> int:
         return self._read(
-            f"keep-alive {lease}", lambda: self._etcd.do(lambda store: store.keep_alive(lease, deadline=FAR)), deadline
+            f"keep-alive {lease}",
+            lambda: self._etcd.do(lambda store: store.keep_alive(lease, deadline=FAR)),
+            deadline,
         )
 
     def revoke(self, lease: int, *, deadline: float) -> None:
-        self._read(f"revoke {lease}", lambda: self._etcd.do(lambda store: store.revoke(lease, deadline=FAR)), deadline)
+        self._read(
+            f"revoke {lease}",
+            lambda: self._etcd.do(lambda store: store.revoke(lease, deadline=FAR)),
+            deadline,
+        )
 
     def close(self) -> None:
         """Nothing to close."""
@@ -233,7 +252,9 @@ class SimulatedStore:
 class SimulatedWatch:
     """controller.store.base.Watch: resumes after what it delivered, as `EtcdWatch` does."""
 
-    def __init__(self, etcd: SimulatedEtcd, process: Process, prefix: str, after: int, silence_seconds: float) -> None:
+    def __init__(
+        self, etcd: SimulatedEtcd, process: Process, prefix: str, after: int, silence_seconds: float
+    ) -> None:
         self._etcd = etcd
         self._process = process
         self._prefix = prefix

@@ -1,4 +1,7 @@
-"""What goes wrong, by name: each fault strikes at random times, and ends by itself. A seed chooses which ones it has."""
+"""What goes wrong, by name: each fault strikes at random times, and ends by itself.
+
+A seed chooses which ones it has.
+"""
 
 from __future__ import annotations
 
@@ -112,11 +115,14 @@ class Faults:
             return
         for computer in self.simulation.computers:
             if computer.process is not None and computer.process.name == process_name:
-                self.scheduler.after(self.scheduler.rng.random() ** 2 * 0.05, partial(self._on_write, computer))
+                self.scheduler.after(
+                    self.scheduler.rng.random() ** 2 * 0.05, partial(self._on_write, computer)
+                )
                 self._on_write = None
                 return
 
-    # -- replicas ----------------------------------------------------------------------------------------------------
+    # -- replicas
+    # ----------------------------------------------------------------------------------------------------
 
     def crash(self) -> None:
         """kill -9 of one."""
@@ -155,7 +161,9 @@ class Faults:
         self._any().machine.set_rate(1 + (self.scheduler.rng.random() - 0.5) * 0.08)
 
     def trouble_endpoint(self) -> None:
-        """A status endpoint is lost while its replica, rather the leader, lives on; or hangs up; or falls silent."""
+        """A status endpoint is lost while its replica, rather the leader, lives on; or hangs up; or falls
+        silent.
+        """
         endpoints, machine = self.simulation.endpoints, self._any().machine.name
         how = self.scheduler.rng.choice(("lost", "lost", "silent", "hangs up", "hangs up and falls silent"))
         self.scheduler.note(f"the endpoint of {machine}: {how}")
@@ -184,7 +192,8 @@ class Faults:
         """Somebody sets a wall clock."""
         self._any().machine.wall_offset = (self.scheduler.rng.random() - 0.5) * 30
 
-    # -- etcd --------------------------------------------------------------------------------------------------------
+    # -- etcd
+    # --------------------------------------------------------------------------------------------------------
 
     def cut_etcd(self) -> None:
         """One replica is cut off from etcd: refused, into silence, or deaf."""
@@ -251,12 +260,16 @@ class Faults:
             etcd.do(lambda store: store.revoke(lease, deadline=1e18), "user")
 
     def damage(self) -> None:
-        """Somebody writes rubbish over a status or a ledger, or where a status is to come, and later puts it right again."""
+        """Somebody writes rubbish over a status or a ledger, or where a status is to come, and later puts
+        it right again.
+        """
         keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
         prefix = self.scheduler.rng.choice((keys.state(""), keys.ledger(""), keys.ledger(""), ""))
         candidates = [key for key in oracle.values if prefix and key.startswith(prefix)]
         if not prefix:
-            candidates = [key for task in oracle.unfinished() if (key := keys.state(task)) not in oracle.values]
+            candidates = [
+                key for task in oracle.unfinished() if (key := keys.state(task)) not in oracle.values
+            ]
         if not candidates:
             return
         key = self.scheduler.rng.choice(candidates)
@@ -283,12 +296,18 @@ class Faults:
         keys, users, rng = self.simulation.keys, self.simulation.users, self.scheduler.rng
         n = rng.randint(1, 3)
         key = rng.choice(
-            (f"{keys.prefix}what/{n}", keys.state(f"foreign{n}"), keys.task(f"foreign{n}"), keys.request(f"t{n}", "dance"))
+            (
+                f"{keys.prefix}what/{n}",
+                keys.state(f"foreign{n}"),
+                keys.task(f"foreign{n}"),
+                keys.request(f"t{n}", "dance"),
+            )
         )
         users.put_bytes(key, rng.choice((b"", b"{", b'{"version":9}', RUBBISH)))
         self._for_a_while(lambda: users.delete(key))
 
-    # -- the engine --------------------------------------------------------------------------------------------------
+    # -- the engine
+    # --------------------------------------------------------------------------------------------------
 
     def cut_engine(self) -> None:
         """One replica is cut off from the engine."""
@@ -320,9 +339,15 @@ class Faults:
 
     def lose_node(self) -> None:
         """Nobody knows what becomes of one attempt."""
-        live = [attempt for attempt in self.simulation.engine.attempts.values() if attempt.live and not attempt.node_lost]
+        live = [
+            attempt
+            for attempt in self.simulation.engine.attempts.values()
+            if attempt.live and not attempt.node_lost
+        ]
         if live:
-            self.simulation.engine.lose_node(self.scheduler.rng.choice(live), self.scheduler.rng.random() * 20)
+            self.simulation.engine.lose_node(
+                self.scheduler.rng.choice(live), self.scheduler.rng.random() * 20
+            )
 
     def remove_attempt(self) -> None:
         """Somebody deletes an attempt behind the engine's back."""
@@ -341,19 +366,31 @@ class Faults:
             self.simulation.engine.unlist(self.scheduler.rng.choice(live), self.scheduler.rng.random() * 60)
 
     def change_engine(self) -> None:
-        """A replica is started anew, by mistake on another engine, which has nothing of what runs; or on the right one again."""
+        """A replica is started anew, by mistake on another engine, which has nothing of what runs; or on
+        the right one again.
+        """
         simulation = self.simulation
-        if simulation.keys.engine in simulation.oracle.values:  # else the other one might be recorded, and be the right one
+        # else the other one might be recorded, and be the right one
+        if simulation.keys.engine in simulation.oracle.values:
             computer = self._any()
-            computer.engine = simulation.other_engine if computer.engine is simulation.engine else simulation.engine
+            computer.engine = (
+                simulation.other_engine if computer.engine is simulation.engine else simulation.engine
+            )
             computer.crash()
 
     def mislead(self) -> None:
-        """A replica's address of the engine leads to another one, which it may read, and no more, until it is started anew."""
+        """A replica's address of the engine leads to another one, which it may read, and no more, until it
+        is started anew.
+        """
         simulation, computer = self.simulation, self._any()
         process = computer.process
-        if simulation.keys.engine in simulation.oracle.values and process is not None and computer.engine is simulation.engine:
-            if self.scheduler.rng.random() < 0.5:  # its folder was moved away, and another one is put in its place
+        if (
+            simulation.keys.engine in simulation.oracle.values
+            and process is not None
+            and computer.engine is simulation.engine
+        ):
+            # its folder was moved away, and another one is put in its place
+            if self.scheduler.rng.random() < 0.5:
                 self.unlist_attempt()
 
             def lead() -> None:
@@ -364,7 +401,9 @@ class Faults:
             self._soon(self.scheduler.rng.random() * simulation.relist_seconds, lead)
 
     def adopt_engine(self) -> None:
-        """An operator changes the record of the engine, and changes it again while the election that follows is under way."""
+        """An operator changes the record of the engine, and changes it again while the election that
+        follows is under way.
+        """
         keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
 
         def adopt() -> None:
@@ -378,7 +417,9 @@ class Faults:
         self._for_a_while(adopt, longest=0.2)
 
     def delete_identity(self) -> None:
-        """Somebody deletes who the installation is, or which engine it has; now and then both, and while an election goes on."""
+        """Somebody deletes who the installation is, or which engine it has; now and then both, and while
+        an election goes on.
+        """
         keys, rng, users = self.simulation.keys, self.scheduler.rng, self.simulation.users
         for key in rng.sample((keys.installation, keys.engine), rng.choice((1, 1, 2))):
             users.delete(key)
@@ -392,7 +433,9 @@ class Faults:
         self.simulation.engine.settle_in(AttemptId(task, number))
 
     def poison(self) -> None:
-        """An error of Tally's own: raised whenever a leader looks at one task, or is about to commit what it decided on it."""
+        """An error of Tally's own: raised whenever a leader looks at one task, or is about to commit what
+        it decided on it.
+        """
         rng, oracle, poisons = self.scheduler.rng, self.simulation.oracle, self.simulation.poisons
         tasks = oracle.unfinished() or list(oracle.accepted)
         if tasks:
@@ -404,7 +447,11 @@ class Faults:
     def forge_attempt(self) -> None:
         """Somebody makes an attempt by hand, in our name, of a task that holds nothing."""
         oracle = self.simulation.oracle
-        waiting = [task for task in oracle.unfinished() if task not in oracle.statuses or not oracle.statuses[task].is_holding]
+        waiting = [
+            task
+            for task in oracle.unfinished()
+            if task not in oracle.statuses or not oracle.statuses[task].is_holding
+        ]
         idle = [task for task, status in oracle.statuses.items() if not status.is_holding]
         candidates = waiting if waiting and self.scheduler.rng.random() < 0.8 else idle
         if candidates:
@@ -412,7 +459,8 @@ class Faults:
             last = oracle.statuses[task].attempt if task in oracle.statuses else 0
             self.simulation.engine.forge(AttemptId(task, last + 1 + self.scheduler.rng.randint(0, 2)))
 
-    # -- details -----------------------------------------------------------------------------------------------------
+    # -- details
+    # -----------------------------------------------------------------------------------------------------
 
     def _soon(self, seconds: float, action: Callable[[], None]) -> None:
         """Go on with a fault in a moment, unless all have ended by then."""
@@ -461,7 +509,10 @@ class Faults:
 
     def _delay(self, server: Server) -> None:
         link = server.link(self._any().machine)
-        link.slow, link.late = self.scheduler.rng.choice((1.0, 10.0, 100.0)), self.scheduler.rng.choice((0.0, 0.1, 0.4))
+        link.slow, link.late = (
+            self.scheduler.rng.choice((1.0, 10.0, 100.0)),
+            self.scheduler.rng.choice((0.0, 0.1, 0.4)),
+        )
         self._for_a_while(lambda: _mend(link))
 
     def _for_a_while(self, undo: Callable[[], None], longest: float = 15.0) -> None:

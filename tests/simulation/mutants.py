@@ -1,9 +1,11 @@
 """Seeded bugs: each takes one guard away from the production code, and the simulator must find it.
 
-A mutant is a change of text in one function, given as what stands there and what stands there instead, so that the list
-reads as a list of mistakes that somebody could make. One whose text no longer occurs is an error, not a survivor.
+A mutant is a change of text in one function, given as what stands there and what stands there instead, so
+that the list reads as a list of mistakes that somebody could make. One whose text no longer occurs is an
+error, not a survivor.
 
-    python -m tests.simulation.mutants          the table: mutant, whether it was found, after how many seeds, by what
+    python -m tests.simulation.mutants          the table: mutant, whether it was found, after how many seeds,
+    by what
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ _LOG_KEEPER = "runtime.log_keeper:LogKeeper._write"
 _TAKEN_FOR_STOPPED = Edit(
     f"{_INTAKE}.listed",
     "self._attempts.ensure(attempt_id).missing = True",
-    "self.observed(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True, reason='Gone'), now)",
+    "self.observed(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True,"
+    " reason='Gone'), now)",
 )
 
 _CHECK_ENGINE = "self._standing.check_engine(self._engine, self._leadership)"
@@ -61,30 +64,44 @@ _ANSWER_UNCHECKED = Edit("runtime.actuator:Actuator._find", _CHECK_ENGINE, "pass
 
 MUTANTS = [
     # -- the fence: what a transaction compares
-    Mutant("no compare of the term", (Edit(_TRANSACTION, "[Guard(keys.leader, term, on_create=True)]", "[]"),)),
+    Mutant(
+        "no compare of the term", (Edit(_TRANSACTION, "[Guard(keys.leader, term, on_create=True)]", "[]"),)
+    ),
     Mutant(
         "no compare of the status",
         (Edit(_TRANSACTION, "guards.append(Guard(keys.state(change.task_id), change.seen_mod))", "pass"),),
     ),
     Mutant(
-        "no compare of the ledger", (Edit(_TRANSACTION, "guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))", "pass"),)
+        "no compare of the ledger",
+        (Edit(_TRANSACTION, "guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))", "pass"),),
     ),
     Mutant(
         "no compare of the pool",
         (Edit(_TRANSACTION, "guards += [Guard(keys.pool(pool), mod) for pool, mod in plan.pools]", "pass"),),
     ),
     Mutant(
-        "no compare of the spec", (Edit(_TRANSACTION, "guards.append(Guard(keys.task(change.task_id), change.spec_mod))", "pass"),)
+        "no compare of the spec",
+        (Edit(_TRANSACTION, "guards.append(Guard(keys.task(change.task_id), change.spec_mod))", "pass"),),
     ),
     Mutant(
-        "no compare of the request", (Edit(_TRANSACTION, "guards.append(Guard(keys.request(change.task_id, kind), mod))", "pass"),)
+        "no compare of the request",
+        (Edit(_TRANSACTION, "guards.append(Guard(keys.request(change.task_id, kind), mod))", "pass"),),
     ),
     # -- the fence: what a transaction relies on not being there
     Mutant(
         "a removal does not compare that nobody asks for anything",
-        (Edit(_TRANSACTION, "guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]", "pass"),),
+        (
+            Edit(
+                _TRANSACTION,
+                "guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]",
+                "pass",
+            ),
+        ),
     ),
-    Mutant("a first status does not compare the spec", (Edit("core.planning.draft:Draft.add", "or task.status_mod == 0", ""),)),
+    Mutant(
+        "a first status does not compare the spec",
+        (Edit("core.planning.draft:Draft.add", "or task.status_mod == 0", ""),),
+    ),
     Mutant(
         "what is decided without a spec does not compare that there is none",
         (Edit("core.planning.draft:Draft.add", "or task.spec_mod == 0 ", ""),),
@@ -125,14 +142,23 @@ MUTANTS = [
     ),
     Mutant(
         "an election does not compare the records that it stands on",
-        (Edit("election.foundation:lay", "guards.append(Guard(key, item.mod if item is not None else 0))", "pass"),),
+        (
+            Edit(
+                "election.foundation:lay",
+                "guards.append(Guard(key, item.mod if item is not None else 0))",
+                "pass",
+            ),
+        ),
     ),
     # -- what is held is what runs
     Mutant(
         "what is held is what the spec asks for",
         (Edit("core.planning.transitions:admitted", "hold=task.demand", "hold=spec.resources"),),
     ),
-    Mutant("a pool's new template is not heard of", (Edit("core.model.model:World._size_again", "self._enqueue(task)", "pass"),)),
+    Mutant(
+        "a pool's new template is not heard of",
+        (Edit("core.model.model:World._size_again", "self._enqueue(task)", "pass"),),
+    ),
     Mutant(
         "what became of the others is the result",
         (Edit("core.planning.decide:end", "seen = _as_main_ended(status, seen)", "pass"),),
@@ -148,7 +174,8 @@ MUTANTS = [
         (
             Edit(
                 f"{_RECONCILER}._commit",
-                "result = self._store.commit(transaction, deadline=self._leadership.deadline, meanwhile=meanwhile)",
+                "result = self._store.commit(transaction, deadline=self._leadership.deadline,"
+                " meanwhile=meanwhile)",
                 """from controller.store.base import Committed, OutcomeUnknown
         result = Committed(self._world.revision + 1)
         soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
@@ -164,7 +191,8 @@ MUTANTS = [
         (
             Edit(
                 f"{_RECONCILER}._commit",
-                "result = self._store.commit(transaction, deadline=self._leadership.deadline, meanwhile=meanwhile)",
+                "result = self._store.commit(transaction, deadline=self._leadership.deadline,"
+                " meanwhile=meanwhile)",
                 """from controller.store.base import Committed, OutcomeUnknown
         soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
         try:
@@ -183,7 +211,13 @@ MUTANTS = [
     # -- evidence
     Mutant(
         "a phase is trusted without evidence",
-        (Edit("core.planning.decide:_holding", "seen.stopped", "seen.phase in (Phase.SUCCEEDED, Phase.FAILED)"),),
+        (
+            Edit(
+                "core.planning.decide:_holding",
+                "seen.stopped",
+                "seen.phase in (Phase.SUCCEEDED, Phase.FAILED)",
+            ),
+        ),
     ),
     Mutant(
         "a list older than the start proves an end",
@@ -263,13 +297,17 @@ MUTANTS = [
     ),
     # -- attempts
     Mutant(
-        "an attempt's number is used again", (Edit(f"{_PLANNER}._admit_task", "number = ", "number = max(1, task.attempt) or "),)
+        "an attempt's number is used again",
+        (Edit(f"{_PLANNER}._admit_task", "number = ", "number = max(1, task.attempt) or "),),
     ),
     Mutant(
         "the next attempt starts while the one before may live",
         (Edit(f"{_PLANNER}._admit", "return not any(", "return True or any("),),
     ),
-    Mutant("orphans are left alone", (Edit("core.planning.orphans:Orphans._plan_attempt", "self._stop(", "(lambda *_: None)("),)),
+    Mutant(
+        "orphans are left alone",
+        (Edit("core.planning.orphans:Orphans._plan_attempt", "self._stop(", "(lambda *_: None)("),),
+    ),
     Mutant(
         "the engine is not listed at take-over",
         (
@@ -299,7 +337,9 @@ MUTANTS = [
         "the next plan does not count what the one in flight changes",
         (Edit("core.planning.draft:Draft.held", "self._after[pool] if pool in self._after else ", ""),),
     ),
-    Mutant("a release is forgotten", (Edit("core.planning.draft:Draft.add", "before != after", "bool(after)"),)),
+    Mutant(
+        "a release is forgotten", (Edit("core.planning.draft:Draft.add", "before != after", "bool(after)"),)
+    ),
     # -- requests and retention
     Mutant(
         "a request is not deleted by what it causes",
@@ -316,7 +356,13 @@ MUTANTS = [
     # -- leadership
     Mutant(
         "the deadline counts from the answer",
-        (Edit("election.elector:Elector._lead", "leadership.extend(sent + ttl", "leadership.extend(self._clock.boottime() + ttl"),),
+        (
+            Edit(
+                "election.elector:Elector._lead",
+                "leadership.extend(sent + ttl",
+                "leadership.extend(self._clock.boottime() + ttl",
+            ),
+        ),
     ),
     Mutant(
         "a lost lease is taken for a renewed one",
@@ -329,7 +375,10 @@ MUTANTS = [
             ),
         ),
     ),
-    Mutant("effects start after the deadline", (Edit("runtime.actuator:Actuator._run", "self._leadership.why_ended()", "False"),)),
+    Mutant(
+        "effects start after the deadline",
+        (Edit("runtime.actuator:Actuator._run", "self._leadership.why_ended()", "False"),),
+    ),
     Mutant(
         "a leader stays when its lease cannot be renewed",
         (Edit("election.term:Leadership.why_ended", "self._clock.boottime() >= self._deadline", "False"),),
@@ -349,7 +398,13 @@ MUTANTS = [
     Mutant("what another engine lacks has gone", (_LIST_UNCHECKED, _ANSWER_UNCHECKED)),
     Mutant(
         "another installation's attempts are listed as ours",
-        (Edit("core.model.installation:Installation.owns", "mark == self.id if mark else self.adopts_unmarked", "True"),),
+        (
+            Edit(
+                "core.model.installation:Installation.owns",
+                "mark == self.id if mark else self.adopts_unmarked",
+                "True",
+            ),
+        ),
     ),
     Mutant(
         "each election makes another installation",
@@ -398,9 +453,13 @@ MUTANTS = [
         ),
     ),
     Mutant(
-        "a leader does not put back who it is", (Edit(f"{_PLANNER}._plan_identity", "if missing else None", "if False else None"),)
+        "a leader does not put back who it is",
+        (Edit(f"{_PLANNER}._plan_identity", "if missing else None", "if False else None"),),
     ),
-    Mutant("what is set aside is not recorded", (Edit(f"{_PLANNER}._plan_asides", "if holds is not is_stored:", "if False:"),)),
+    Mutant(
+        "what is set aside is not recorded",
+        (Edit(f"{_PLANNER}._plan_asides", "if holds is not is_stored:", "if False:"),),
+    ),
     Mutant(
         "a record of what is set aside is not heeded",
         (Edit("core.model.compartments:Compartments._apply_aside", "self.asides[task_id] = ", "_ = "),),
@@ -425,25 +484,52 @@ MUTANTS = [
             Edit(f"{_SENTINEL}._depose", "Transaction((guard,), ", "Transaction((), "),
         ),
     ),
-    Mutant("a connection that ends is a death", (Edit(f"{_SENTINEL}._watch", "self._is_refused(target)", "True"),)),
+    Mutant(
+        "a connection that ends is a death",
+        (Edit(f"{_SENTINEL}._watch", "self._is_refused(target)", "True"),),
+    ),
     Mutant(
         "silence is a death",
-        (Edit(f"{_SENTINEL}._is_refused", "except OSError:\n        return False", "except OSError:\n        return True"),),
+        (
+            Edit(
+                f"{_SENTINEL}._is_refused",
+                "except OSError:\n        return False",
+                "except OSError:\n        return True",
+            ),
+        ),
     ),
     Mutant(
         "who was never connected deposes",
-        (Edit(f"{_SENTINEL}._watch", "target is not None and self._stays_connected(target)", "target is not None"),),
+        (
+            Edit(
+                f"{_SENTINEL}._watch",
+                "target is not None and self._stays_connected(target)",
+                "target is not None",
+            ),
+        ),
     ),
-    Mutant("depositions are not bounded", (Edit(f"{_SENTINEL}._depose", "len(self._acted_at) == BURST", "False"),)),
+    Mutant(
+        "depositions are not bounded",
+        (Edit(f"{_SENTINEL}._depose", "len(self._acted_at) == BURST", "False"),),
+    ),
     # -- the model
     Mutant(
         "the watch resumes one revision late",
         (Edit("runtime.follower:Follower._load_and_watch", "after=revision", "after=revision + 1"),),
     ),
-    Mutant("late changes are applied", (Edit("core.model.model:World.apply", "if change.mod <= known:", "if False:"),)),
+    Mutant(
+        "late changes are applied",
+        (Edit("core.model.model:World.apply", "if change.mod <= known:", "if False:"),),
+    ),
     Mutant(
         "a reload forgets nothing",
-        (Edit("core.model.model:World.load", "if 0 < self.mod_of(kind, names) <= revision and", "if False and"),),
+        (
+            Edit(
+                "core.model.model:World.load",
+                "if 0 < self.mod_of(kind, names) <= revision and",
+                "if False and",
+            ),
+        ),
     ),
     Mutant(
         "what does not parse is taken for absent",
@@ -455,7 +541,10 @@ MUTANTS = [
             ),
         ),
     ),
-    Mutant("a back-off that ended is forgotten", (Edit("core.model.model:World.advance", "self._enqueue(task)", "pass"),)),
+    Mutant(
+        "a back-off that ended is forgotten",
+        (Edit("core.model.model:World.advance", "self._enqueue(task)", "pass"),),
+    ),
     # -- faults that Tally had (FOUND.md), those that are found by chance within so many seeds
     Mutant(
         "an operator's word overtakes a start",
@@ -515,7 +604,11 @@ def _mutate(where: str, edits: list[Edit], undo: list[tuple[Any, str, Any]]) -> 
     # Within a function of this parameter, `super()` finds its class.
     source = "def make(__class__):\n" + textwrap.indent(source, " ") + f"\n return {name}"
     made: dict[str, Any] = {}
-    exec(compile(source, f"<mutant of {where}>", "exec", __future__.annotations.compiler_flag), vars(module), made)
+    exec(
+        compile(source, f"<mutant of {where}>", "exec", __future__.annotations.compiler_flag),
+        vars(module),
+        made,
+    )
     mutated = made["make"](owner)
     # A function that other modules have imported by name is replaced there too.
     users = [owner] if owners else [found for found in _modules() if vars(found).get(name) is before]
@@ -536,10 +629,15 @@ def main() -> int:
         found = hunt(mutant)
         if bool(found.seeds) == bool(mutant.harmless):
             wrong.append(mutant.name)
-        caught_by = found.finding or (f"none of {SEEDS}: {mutant.harmless}" if mutant.harmless else f"not found in {SEEDS} seeds")
+        caught_by = found.finding or (
+            f"none of {SEEDS}: {mutant.harmless}" if mutant.harmless else f"not found in {SEEDS} seeds"
+        )
         print(f"| {mutant.name} | {found.seeds or '–'} | {caught_by} |", flush=True)
     missed = sum(not mutant.harmless for mutant in MUTANTS if mutant.name in wrong)
-    print(f"\n{len(harmful) - missed} of {len(harmful)} mutants found, each within {SEEDS} seeds of {Scenario.steps} steps")
+    print(
+        f"\n{len(harmful) - missed} of {len(harmful)} mutants found, each within {SEEDS} seeds of"
+        f" {Scenario.steps} steps"
+    )
     return 1 if wrong else 0
 
 

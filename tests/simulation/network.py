@@ -1,6 +1,7 @@
 """The network between a process and a server: requests and answers that are late, lost, or refused.
 
-A request and its answer travel on their own: what the caller has given up waiting for can still arrive, and take effect.
+A request and its answer travel on their own: what the caller has given up waiting for can still arrive, and
+take effect.
 """
 
 from __future__ import annotations
@@ -59,18 +60,25 @@ class Server:
             return rng.random() * 0.5
         return (0.0005 + rng.random() ** 3 * 0.01) * link.slow
 
-    def call(self, what: str, action: Callable[[], Any], timeout: float, meanwhile: Callable[[], None] = lambda: None) -> Any:
+    def call(
+        self,
+        what: str,
+        action: Callable[[], Any],
+        timeout: float,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Any:
         """Send one request from the fiber that runs, wait for its answer, and return or raise what it says.
 
-        `action` is what the server does when the request arrives; `meanwhile` what the caller does once it has left. Raises
-        Unanswered after `timeout` seconds (local).
+        `action` is what the server does when the request arrives; `meanwhile` what the caller does once it
+        has left. Raises Unanswered after `timeout` seconds (local).
         """
         scheduler = self.scheduler
         fiber = scheduler.current
         assert fiber is not None, "only a simulated thread can call"
         machine = fiber.process.machine
         give_up_at = scheduler.now + timeout / machine.rate
-        fiber.sleep(scheduler.rng.random() * 3e-4)  # until it leaves: a process can be stopped here, with all checks behind it
+        # until it leaves: a process can be stopped here, with all checks behind it
+        fiber.sleep(scheduler.rng.random() * 3e-4)
         link = self.link(machine)
         if not link.up:
             scheduler.note(f"{self.name} {what}: refused")

@@ -1,7 +1,8 @@
 """The judge: I1 to I8 after each revision of etcd and each start of a process, against what really happened.
 
-It keeps books of its own from the bytes that stand in etcd, and knows what no replica can know: which process ran when,
-and who wrote. It is slower of mind than the core on purpose: sums, lists and the design's table of the lifecycle.
+It keeps books of its own from the bytes that stand in etcd, and knows what no replica can know: which process
+ran when, and who wrote. It is slower of mind than the core on purpose: sums, lists and the design's table of
+the lifecycle.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ FINISHED = ("Succeeded", "Failed", "Cancelled")
 
 
 class LogDue(NamedTuple):
-    """An attempt's output is to be kept, by the leader of this epoch. `is_calm`: nothing goes wrong, so that nothing excuses it."""
+    """An attempt's output is to be kept, by the leader of this epoch.
+
+    `is_calm`: nothing goes wrong, so that nothing excuses it.
+    """
 
     epoch: int
     is_calm: bool
@@ -67,7 +71,10 @@ class Violation(Exception):
 
 
 class Oracle:
-    """See the module's docstring. `wall_spread` says by how much the machines' wall clocks may differ, in seconds."""
+    """See the module's docstring.
+
+    `wall_spread` says by how much the machines' wall clocks may differ, in seconds.
+    """
 
     def __init__(self, scheduler: Scheduler, keys: Keys) -> None:
         self.scheduler = scheduler
@@ -81,7 +88,8 @@ class Oracle:
         self.statuses: dict[str, Status] = {}
         self.rubbish: dict[str, None] = {}  # tasks whose first status was put by hand, and cannot be read
         self.frozen: dict[str, Status] = {}  # damaged by hand: what stood there
-        self.mended: dict[str, int] = {}  # written by hand, and by no leader since: task → the term that it names
+        # written by hand, and by no leader since: task → the term that it names
+        self.mended: dict[str, int] = {}
         self.ledgers: dict[str, Vector] = {}
         self.frozen_ledgers: dict[str, None] = {}
         self.held: dict[str, Vector] = {}  # pool → Σ hold
@@ -95,13 +103,16 @@ class Oracle:
         self.log_read: dict[AttemptId, None] = {}  # whose output was asked for, and the answer was there
         self.specs_put: dict[str, int] = {}  # task → how often a spec of this name was put
         self.admitted: dict[str, int] = {}  # task → the highest attempt that was ever admitted
-        self.abandoned: dict[str, int] = {}  # task → attempts up to this number were given up by their `on_lost`: they may run
+        # task → attempts up to this number were given up by their `on_lost`: they may run
+        self.abandoned: dict[str, int] = {}
         self.machines: dict[str, Machine] = {}
         self.leaderships: Callable[[], list[tuple[str, Leadership]]] = list
         self.check_aside: Callable[[str], None] = lambda task_id: None
-        self.revision_of: Callable[[str], int] = lambda process: 0  # up to which its model knows what stands in etcd
+        # up to which its model knows what stands in etcd
+        self.revision_of: Callable[[str], int] = lambda process: 0
         self.elected_at = 0.0
-        self.deposed_at: dict[str, list[float]] = {}  # process → when it deposed leaders, by its machine's clock
+        # process → when it deposed leaders, by its machine's clock
+        self.deposed_at: dict[str, list[float]] = {}
         self.ttl = 0.0  # of the leader's lease, in seconds
         self.wrote_at: dict[str, float] = {}  # process → when it changed a status last
         self.lease_gone: dict[int, float] = {}  # lease → when it was first seen to be gone
@@ -109,7 +120,8 @@ class Oracle:
         self.runs = 0
         self.depositions = 0
 
-    # -- what runs -------------------------------------------------------------------------------------------------
+    # -- what runs
+    # -------------------------------------------------------------------------------------------------
 
     def on_run(self, attempt: Attempt) -> None:
         """I4: nobody else of the task runs, and its hold has not ended. I1: it runs with what it holds."""
@@ -122,12 +134,18 @@ class Oracle:
             return
         for other in self.engine.every[task_id]:
             if other is not attempt and other.live and not other.forged and other.id.number > abandoned:
-                raise Violation("I4", f"{attempt.id} ({attempt.uid}) begins to run while {other.id} ({other.uid}) runs", task_id)
+                raise Violation(
+                    "I4",
+                    f"{attempt.id} ({attempt.uid}) begins to run while {other.id} ({other.uid}) runs",
+                    task_id,
+                )
         if not self.holds(attempt.id):
             raise Violation("I4", f"{attempt.id} begins to run after its hold has ended", task_id)
         status = self.statuses.get(task_id)
         if status is not None and attempt.asked is not None and status.hold != attempt.asked:
-            raise Violation("I1", f"{attempt.id} runs with {attempt.asked}, but its task holds {status.hold}", task_id)
+            raise Violation(
+                "I1", f"{attempt.id} runs with {attempt.asked}, but its task holds {status.hold}", task_id
+            )
 
     def on_touch(self, attempt: Attempt, what: str) -> None:
         """What another installation runs is not ours to touch."""
@@ -143,9 +161,14 @@ class Oracle:
         """A start leaves a replica only before its own deadline."""
         machine = self._machine(process)
         if leadership._ended or machine.local() >= leadership.deadline:
-            raise Violation("I7", f"{process} starts an attempt although its term of epoch {leadership.epoch} has ended")
+            raise Violation(
+                "I7", f"{process} starts an attempt although its term of epoch {leadership.epoch} has ended"
+            )
         if leadership.revision in self.expired:
-            raise Violation("I7", f"{process} starts an attempt in the term {leadership.revision}, whose lease has run out")
+            raise Violation(
+                "I7",
+                f"{process} starts an attempt in the term {leadership.revision}, whose lease has run out",
+            )
 
     def on_read(self, attempt: AttemptId) -> None:
         """A leader has asked for the output of an attempt, and was answered, or not."""
@@ -178,9 +201,12 @@ class Oracle:
             else:  # revoked by somebody: the leader cannot know before its next keep-alive
                 ends = self.lease_gone.setdefault(leadership.lease, self.scheduler.now) + self.ttl
             if deadline > ends:
-                raise Violation("I7", f"{name} would act for {deadline - ends:.3f} s after the end of its lease")
+                raise Violation(
+                    "I7", f"{name} would act for {deadline - ends:.3f} s after the end of its lease"
+                )
 
-    # -- what is written -------------------------------------------------------------------------------------------
+    # -- what is written
+    # -------------------------------------------------------------------------------------------
 
     def on_revision(self, batch: Batch, writer: str) -> None:
         """One revision of etcd: check it as a whole, then take it over."""
@@ -214,12 +240,17 @@ class Oracle:
             self._check_deposition(codec.decode_mapping(self.values[event.key]).get("instance"), writer)
 
     def _check_deposition(self, leader: str | None, writer: str) -> None:
-        """A leader key is deleted by its leader; or by whom that very leader's endpoint refused after it was connected to it."""
+        """A leader key is deleted by its leader; or by whom that very leader's endpoint refused after it
+        was connected to it.
+        """
         if leader in (None, writer):  # the former: written by hand, of no lease, and removed for that
             return
         way = (writer, self._machine(leader).name)
         if self.endpoints.connected_at.get(way, -1.0) < self.elected_at:
-            raise Violation("I7", f"{writer} deposed {leader}, to whose endpoint it was not connected since it was elected")
+            raise Violation(
+                "I7",
+                f"{writer} deposed {leader}, to whose endpoint it was not connected since it was elected",
+            )
         if self.endpoints.refused_at.get(way, -1.0) < self.elected_at:
             raise Violation("I7", f"{writer} deposed {leader}, which has not refused it since it was elected")
         now = self._machine(writer).local()
@@ -253,7 +284,9 @@ class Oracle:
         installation = decode_installation(self.values[self.keys.installation]).id
         engine = codec.to_builtins(decode_engine(self.values[self.keys.engine]).engine)
         if (record["installation"], record["engine"]) != (installation, engine):
-            raise Violation("I7", f"{writer} was elected on {record['engine']}, and the record is of {engine}")
+            raise Violation(
+                "I7", f"{writer} was elected on {record['engine']}, and the record is of {engine}"
+            )
 
     def _on_tasks(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is not None:
@@ -261,7 +294,11 @@ class Oracle:
                 raise Violation("I7", f"the spec of {task_id} was written by {writer}", task_id)
             self.accepted.setdefault(task_id, event.mod)
             self.specs_put[task_id] = self.specs_put.get(task_id, 0) + 1
-        elif writer != USER and self.keys.state(task_id) not in changed and self.keys.state(task_id) in self.values:
+        elif (
+            writer != USER
+            and self.keys.state(task_id) not in changed
+            and self.keys.state(task_id) in self.values
+        ):
             raise Violation("I6", f"the spec of {task_id} was removed, and its status was not", task_id)
 
     def _on_quarantined(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
@@ -271,7 +308,9 @@ class Oracle:
 
     @contextlib.contextmanager
     def creating(self, task_id: str, pool: str, pool_mod: int) -> Iterator[None]:
-        """The client creates a task, within this: one that is not there, nor what is left of it; in the pool that it has seen."""
+        """The client creates a task, within this: one that is not there, nor what is left of it; in the
+        pool that it has seen.
+        """
         there = [key for key in (self.keys.task(task_id), self.keys.state(task_id)) if key in self.values]
         item, accepted = self.etcd.get(self.keys.pool(pool)), self.specs_put.get(task_id, 0)
         yield
@@ -280,7 +319,9 @@ class Oracle:
         if there:
             raise Violation("I6", f"{task_id} was submitted, although there is {there[-1]}", task_id)
         if item is None or item.mod != pool_mod:
-            raise Violation("I6", f"{task_id} was submitted to another pool {pool} than it was checked against", task_id)
+            raise Violation(
+                "I6", f"{task_id} was submitted to another pool {pool} than it was checked against", task_id
+            )
 
     def _on_pools(self, event: Event, pool: str, changed: set[str], writer: str) -> None:
         self.capacities[pool] = ZERO
@@ -304,12 +345,17 @@ class Oracle:
             self.frozen_ledgers.pop(pool, None)
         else:
             if pool in self.frozen_ledgers:
-                raise Violation("layout", f"{writer} wrote over the ledger of {pool}, which it cannot have read")
+                raise Violation(
+                    "layout", f"{writer} wrote over the ledger of {pool}, which it cannot have read"
+                )
             self._check_writer(event.item.value, f"ledger {pool}", writer)
             before, capacity = self.ledgers.get(pool, ZERO), self.capacities.get(pool, ZERO)
             for name in held:
                 if held[name] > before.get(name) and held[name] > capacity.get(name):
-                    raise Violation("I2", f"{pool}: {name} rises to {held[name]}, above its capacity of {capacity.get(name)}")
+                    raise Violation(
+                        "I2",
+                        f"{pool}: {name} rises to {held[name]}, above its capacity of {capacity.get(name)}",
+                    )
         self.ledgers[pool] = held
 
     def _on_states(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
@@ -317,7 +363,9 @@ class Oracle:
         if writer == USER:
             self.rubbish.pop(task_id, None)
         elif task_id in self.rubbish:
-            raise Violation("layout", f"{writer} wrote over a status that it cannot have read: {task_id}", task_id)
+            raise Violation(
+                "layout", f"{writer} wrote over a status that it cannot have read: {task_id}", task_id
+            )
         if event.item is None:
             if writer == USER:  # foreign ones, which held nothing
                 self.frozen.pop(task_id, None)
@@ -342,10 +390,16 @@ class Oracle:
             return
         self.mended.pop(task_id, None)
         if task_id in self.frozen:
-            raise Violation("layout", f"{writer} wrote over a status that it cannot have read: {task_id}", task_id)
+            raise Violation(
+                "layout", f"{writer} wrote over a status that it cannot have read: {task_id}", task_id
+            )
         self._check_writer(event.item.value, f"status of {task_id}", writer)
         if new.term != max(self.epochs, default=0):
-            raise Violation("I7", f"{task_id} was written in term {new.term}, but {max(self.epochs, default=0)} has begun", task_id)
+            raise Violation(
+                "I7",
+                f"{task_id} was written in term {new.term}, but {max(self.epochs, default=0)} has begun",
+                task_id,
+            )
         self._check_path(task_id, old, new)
         self._check_grounds(task_id, old, new)
         self._check_attempts(task_id, old, new, changed, writer)
@@ -360,16 +414,30 @@ class Oracle:
         before = self.values.get(event.key)
         if self.keys.task(task_id) not in self.values:
             raise Violation("layout", f"a log was kept of {task_id}, which is gone", task_id)
-        if kept.text != f"{task_id}-{kept.attempt}" or (before is not None and kept_log.decode(before).attempt > kept.attempt):
-            raise Violation("layout", f"the log {kept} of {task_id} is another attempt's, or an earlier one's", task_id)
+        if kept.text != f"{task_id}-{kept.attempt}" or (
+            before is not None and kept_log.decode(before).attempt > kept.attempt
+        ):
+            raise Violation(
+                "layout", f"the log {kept} of {task_id} is another attempt's, or an earlier one's", task_id
+            )
         if status is not None and status.is_holding and status.attempt <= kept.attempt:
-            raise Violation("layout", f"the log of {task_id}-{kept.attempt} was kept before its end was committed", task_id)
+            raise Violation(
+                "layout",
+                f"the log of {task_id}-{kept.attempt} was kept before its end was committed",
+                task_id,
+            )
         if self._keeps_logs(task_id) is False:
-            raise Violation("layout", f"the log of {task_id}-{kept.attempt} was kept, and its task says that it is not", task_id)
+            raise Violation(
+                "layout",
+                f"the log of {task_id}-{kept.attempt} was kept, and its task says that it is not",
+                task_id,
+            )
         self.logs_kept += 1
 
     def _keeps_logs(self, task_id: str) -> bool | None:
-        """What its spec says; None: nothing, or it is not certain: another one stood there before, which a leader may still see."""
+        """What its spec says; None: nothing, or it is not certain: another one stood there before, which a
+        leader may still see.
+        """
         spec = self.values.get(self.keys.task(task_id))
         if spec is None or self.specs_put[task_id] != 1:
             return None
@@ -397,7 +465,9 @@ class Oracle:
         position = old.state if old is not None else "Created"
         for step in steps[len(steps) - added :]:
             if step.source != position or step.state not in LIFECYCLE[position]:
-                raise Violation("I3", f"{task_id} went from {position} by {step.source} to {step.state}", task_id)
+                raise Violation(
+                    "I3", f"{task_id} went from {position} by {step.source} to {step.state}", task_id
+                )
             position = step.state
         if position != new.state:
             raise Violation("I3", f"{task_id} is {new.state}, but its last step led to {position}", task_id)
@@ -410,7 +480,10 @@ class Oracle:
         if spec is None:
             return
         for step in codec.decode_history(new)[-(new.steps - (old.steps if old is not None else 0)) :]:
-            if step.event in ("rejected", "stop-requested") and step.reason in ("SpecDeleted", "spec-deleted"):
+            if step.event in ("rejected", "stop-requested") and step.reason in (
+                "SpecDeleted",
+                "spec-deleted",
+            ):
                 raise Violation("I6", f"{task_id}: {step.reason}, but its spec is there", task_id)
             if step.reason == "Unsatisfiable":
                 stored = codec.decode_spec(task_id, spec).spec
@@ -419,14 +492,20 @@ class Oracle:
                     if value is not None:
                         pool = codec.decode_pool(stored.pool, value)
                         check_satisfiable(stored, pool, demand(stored, pool))
-                    raise Violation("I6", f"{task_id} was refused as unsatisfiable, but its pool has enough", task_id)
+                    raise Violation(
+                        "I6", f"{task_id} was refused as unsatisfiable, but its pool has enough", task_id
+                    )
 
-    def _check_attempts(self, task_id: str, old: Status | None, new: Status, changed: set[str], writer: str) -> None:
+    def _check_attempts(
+        self, task_id: str, old: Status | None, new: Status, changed: set[str], writer: str
+    ) -> None:
         """I4 as the records show it, and the truth behind them."""
         before = old.attempt if old is not None else 0
         was_holding = old is not None and old.state in HOLDING
         if new.attempt < before:
-            raise Violation("I4", f"the attempts of {task_id} go back from {before} to {new.attempt}", task_id)
+            raise Violation(
+                "I4", f"the attempts of {task_id} go back from {before} to {new.attempt}", task_id
+            )
         if new.state in HOLDING and not was_holding:
             if self.keys.task(task_id) not in self.values:
                 raise Violation("I4", f"{task_id} was admitted after its spec was deleted", task_id)
@@ -437,8 +516,11 @@ class Oracle:
                 raise Violation("I4", f"{writer} admitted {task_id} before it had listed the engine", task_id)
             for other in self.engine.every.get(task_id, ()):
                 # What somebody made by hand can only be respected once it is known.
-                # What reached the writer before its last commit was answered is known to the plan of this one.
-                known = not other.forged or other.shown.get(writer, self.scheduler.now) < self.wrote_at.get(writer, 0.0)
+                # What reached the writer before its last commit was answered is known to the plan of this
+                # one.
+                known = not other.forged or other.shown.get(writer, self.scheduler.now) < self.wrote_at.get(
+                    writer, 0.0
+                )
                 if other.live and known and other.id.number > self.abandoned.get(task_id, 0):
                     raise Violation("I4", f"{task_id} was admitted while {other.id} runs", task_id)
         if was_holding and (new.state not in HOLDING or new.attempt != before):
@@ -449,37 +531,57 @@ class Oracle:
     def _note_log(self, task_id: str, old: Status, new: Status) -> None:
         """An end was committed: whether its output is to be kept, as far as that is certain."""
         mine = [a for a in self.engine.every.get(task_id, ()) if a.id.number == old.attempt and not a.mark]
-        has_run = len(mine) == 1 and mine[0].result is not None and mine[0].result.ran and mine[0].started_at is not None
+        has_run = (
+            len(mine) == 1
+            and mine[0].result is not None
+            and mine[0].result.ran
+            and mine[0].started_at is not None
+        )
         if has_run and not mine[0].removed and new.abandoned < old.attempt and self._keeps_logs(task_id):
             self.log_due[mine[0].id] = LogDue(new.term, self.engine.calm)
 
     def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
-        """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true result."""
+        """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true
+        result.
+        """
         mine = [a for a in self.engine.every.get(task_id, ()) if a.id.number == old.attempt and not a.mark]
         given_up = new.abandoned >= old.attempt
         key = self.keys.request(task_id, "confirm-stopped")
-        confirmed = key in changed and codec.decode_request("confirm-stopped", self.values[key]).attempt in (0, old.attempt)
+        confirmed = key in changed and codec.decode_request("confirm-stopped", self.values[key]).attempt in (
+            0,
+            old.attempt,
+        )
         if given_up and not confirmed:
-            self.abandoned[task_id] = new.abandoned  # by the user's own policy: it may run, even while its successor does
+            # by the user's own policy: it may run, even while its successor does
+            self.abandoned[task_id] = new.abandoned
             limit = self._replaces_lost_after(task_id)
-            lost_for = (new.finished_at or 0.0) - (old.lost_since if old.lost_since is not None else float("inf"))
+            lost_for = (new.finished_at or 0.0) - (
+                old.lost_since if old.lost_since is not None else float("inf")
+            )
             if limit is None or lost_for < limit - 0.001 - self.wall_spread:
-                raise Violation("I4", f"{task_id}-{old.attempt} was given up, and nobody had said so", task_id)
+                raise Violation(
+                    "I4", f"{task_id}-{old.attempt} was given up, and nobody had said so", task_id
+                )
             return
         for attempt in mine:
             if attempt.live:
                 raise Violation("I4", f"the hold of {attempt.id} ended while it runs", task_id)
         if given_up:
             return  # an operator said that it had stopped, and it had; what became of it nobody knows
-        results = {attempt.result.phase for attempt in mine if attempt.result is not None and not attempt.removed}
-        if old.stopping == "main-ended":  # recorded before the others were stopped: whatever became of them, that is the result
+        results = {
+            attempt.result.phase for attempt in mine if attempt.result is not None and not attempt.removed
+        }
+        # recorded before the others were stopped: whatever became of them, that is the result
+        if old.stopping == "main-ended":
             results = {attempt.main.phase for attempt in mine if attempt.main is not None}
         elif results:
             results |= {attempt.main.phase for attempt in mine if attempt.main is not None}
         steps: list[Step] = codec.decode_history(new)[-(new.steps - old.steps) :]
         told = "Succeeded" if steps[0].state == "Succeeded" else "Failed"
         if results and told not in results:
-            raise Violation("I6", f"{task_id}-{old.attempt} is recorded as {told}, but it {sorted(results)[0]}", task_id)
+            raise Violation(
+                "I6", f"{task_id}-{old.attempt} is recorded as {told}, but it {sorted(results)[0]}", task_id
+            )
 
     def _check_removal(self, task_id: str, old: Status | None, changed: set[str]) -> None:
         """I6: nothing disappears before its retention has passed, unless its spec was deleted by hand."""
@@ -500,7 +602,9 @@ class Oracle:
         now = 1_700_000_000.0 + self.scheduler.now
         if (old.finished_at or 0.0) + retention > now + self.wall_spread + 1.0:
             raise Violation(
-                "I6", f"{task_id} was removed {(old.finished_at or 0) + retention - now:.0f} s before its time", task_id
+                "I6",
+                f"{task_id} was removed {(old.finished_at or 0) + retention - now:.0f} s before its time",
+                task_id,
             )
 
     def _move_hold(self, task_id: str, old: Status | None, new: Status) -> None:
@@ -515,10 +619,16 @@ class Oracle:
         """I1."""
         ledger, held = self.ledgers.get(pool, ZERO), self.held.get(pool, ZERO)
         if ledger - held:
-            raise Violation("I1", f"{pool}: the ledger says {ledger.format()}, the holds are {held.format()}", *self.statuses)
+            raise Violation(
+                "I1",
+                f"{pool}: the ledger says {ledger.format()}, the holds are {held.format()}",
+                *self.statuses,
+            )
 
     def _check_requests(self, batch: Batch, before: dict[str, bytes | None]) -> None:
-        """I8: a request takes effect once, in the transaction that deletes it, and it is that request that does."""
+        """I8: a request takes effect once, in the transaction that deletes it, and it is that request that
+        does.
+        """
         deleted: dict[str, list[str]] = {}
         askers: dict[tuple[str, str], str] = {}
         for event in batch.events:
@@ -546,7 +656,8 @@ class Oracle:
                 ):
                     raise Violation(
                         "I8",
-                        f"{task_id}: {step.message!r} took effect, that of {askers.get((task_id, kind))} was consumed",
+                        f"{task_id}: {step.message!r} took effect, that of {askers.get((task_id, kind))} was"
+                        " consumed",
                         task_id,
                     )
             if new.abandoned > old.abandoned:
@@ -554,13 +665,18 @@ class Oracle:
                 if not by_policy or "confirm-stopped" in deleted.get(task_id, []):
                     asked.append("confirm-stopped")
             if sorted(asked) != sorted(deleted.get(task_id, [])):
-                raise Violation("I8", f"{task_id}: {asked} took effect, {deleted.get(task_id, [])} were consumed", task_id)
+                raise Violation(
+                    "I8", f"{task_id}: {asked} took effect, {deleted.get(task_id, [])} were consumed", task_id
+                )
 
     def _replaces_lost_after(self, task_id: str) -> float | None:
         spec = self.values.get(self.keys.task(task_id))
-        return codec.decode_spec(task_id, spec).spec.on_lost.replace_after_seconds if spec is not None else None
+        return (
+            codec.decode_spec(task_id, spec).spec.on_lost.replace_after_seconds if spec is not None else None
+        )
 
-    # -- now and then ----------------------------------------------------------------------------------------------
+    # -- now and then
+    # ----------------------------------------------------------------------------------------------
 
     def world(self) -> World:
         """What stands in etcd, as the core reads it."""
@@ -570,19 +686,31 @@ class Oracle:
         return world
 
     def check_records(self, *, settled: bool) -> None:
-        """What `tally audit` checks of the records, at this revision; what is a matter of timing only once all is settled."""
+        """What `tally audit` checks of the records, at this revision; what is a matter of timing only once
+        all is settled.
+        """
         for finding in check_world(self.world()):
             if finding.severity is Severity.NOTICE or (finding.transient and not settled):
                 continue
             if finding.invariant == "I1" and self.frozen:
-                continue  # what cannot be read holds in a pool that its spec, replaced by hand, need not name; see _check_balance
+                # what cannot be read holds in a pool that its spec, replaced by hand, need not name; see
+                # _check_balance
+                continue
             if finding.subject.rpartition("/")[2] not in self.mended:
-                raise Violation(finding.invariant, f"{finding.subject} {finding.what}", finding.subject.rpartition("/")[2])
+                raise Violation(
+                    finding.invariant, f"{finding.subject} {finding.what}", finding.subject.rpartition("/")[2]
+                )
 
     def unfinished(self) -> list[str]:
         """Accepted tasks that have not come to an end."""
-        waiting = [task_id for task_id in self.accepted if self.keys.task(task_id) in self.values and task_id not in self.statuses]
-        return waiting + [task_id for task_id, status in self.statuses.items() if status.state not in FINISHED]
+        waiting = [
+            task_id
+            for task_id in self.accepted
+            if self.keys.task(task_id) in self.values and task_id not in self.statuses
+        ]
+        return waiting + [
+            task_id for task_id, status in self.statuses.items() if status.state not in FINISHED
+        ]
 
     def overdue(self) -> list[str]:
         """Finished tasks that should have been removed a while ago, by any machine's clock."""
@@ -608,13 +736,20 @@ class Oracle:
             if not due.is_calm or due.epoch != max(self.epochs) or attempt.task_id not in self.statuses:
                 continue
             log = self.values.get(self.keys.log(attempt.task_id))
-            if self._keeps_logs(attempt.task_id) and (log is None or kept_log.decode(log).attempt < attempt.number):
+            if self._keeps_logs(attempt.task_id) and (
+                log is None or kept_log.decode(log).attempt < attempt.number
+            ):
                 missing.append(str(attempt))
         return missing
 
     def running(self) -> list[Attempt]:
         """What truly runs."""
-        return [attempt for attempts in self.engine.every.values() for attempt in attempts if attempt.live and not attempt.mark]
+        return [
+            attempt
+            for attempts in self.engine.every.values()
+            for attempt in attempts
+            if attempt.live and not attempt.mark
+        ]
 
     def history(self, task_id: str) -> list[str]:
         """A task's recorded steps, and the truth about its attempts, for a report."""
@@ -628,7 +763,10 @@ class Oracle:
         for attempt in self.engine.every.get(task_id, ()):
             state = "runs" if attempt.live else "has ended" if attempt.ended else "waits"
             lost = ", node lost" if attempt.node_lost else ""
-            lines.append(f"  truth: {attempt.id} {attempt.uid} {state}{lost}{', removed by hand' if attempt.removed else ''}")
+            lines.append(
+                f"  truth: {attempt.id} {attempt.uid}"
+                f" {state}{lost}{', removed by hand' if attempt.removed else ''}"
+            )
         return lines
 
 

@@ -1,6 +1,8 @@
-"""Errors of Tally's own, planted on tasks (fault 47): where one is looked at, or where its plan is about to be committed.
+"""Errors of Tally's own, planted on tasks (fault 47): where one is looked at, or where its plan is about to
+be committed.
 
-The first is kept to its task at once; the second ends the term, and the term after it sets the task aside as a last resort.
+The first is kept to its task at once; the second ends the term, and the term after it sets the task aside as
+a last resort.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ class Poisons:
         return len({*self._raised, *self._points})
 
     def lift(self, simulation: Simulation) -> None:
-        """All errors are mended, and an operator, or a user who asks for something, has what was set aside looked at again."""
+        """All errors are mended, and an operator, or a user who asks for something, has what was set aside
+        looked at again.
+        """
         self._points.clear()
         for key in self._aside():
             item, task_id = self._oracle.etcd.get(key), key.rpartition("/")[2]
@@ -83,14 +87,18 @@ class Poisons:
         return self._oracle.keys.quarantined(task_id) in self._oracle.values
 
     def unsettled(self, *, lifted: bool) -> list[str]:
-        """What is set aside is the only thing that may be left, and not even that once the errors are mended."""
+        """What is set aside is the only thing that may be left, and not even that once the errors are
+        mended.
+        """
         return [f"{key} is left" for key in self._aside()] if lifted else []
 
     def _aside(self) -> list[str]:
         return [key for key in self._oracle.values if key.startswith(self._oracle.keys.quarantined(""))]
 
     def _check_look(self, task_id: str) -> None:
-        """What stands as set aside, since when nothing has changed, is looked at by no leader that can know of it."""
+        """What stands as set aside, since when nothing has changed, is looked at by no leader that can
+        know of it.
+        """
         keys, etcd = self._oracle.keys, self._oracle.etcd
         key = keys.quarantined(task_id)
         if key not in self._oracle.values:
@@ -101,7 +109,10 @@ class Poisons:
         process = self._scheduler.current.process.name
         if record.mod > self._oracle.revision_of(process):
             return
-        mods = [item.mod if (item := etcd.get(each)) is not None else 0 for each in (keys.task(task_id), keys.state(task_id))]
+        mods = [
+            item.mod if (item := etcd.get(each)) is not None else 0
+            for each in (keys.task(task_id), keys.state(task_id))
+        ]
         asked = max((item.mod for item in etcd.load(keys.request(task_id, "")).items), default=0)
         if quarantine.decode(record.value).seen == (*mods, asked):
             raise Violation("bulkhead", f"{process} looks at {task_id}, which is set aside", task_id)

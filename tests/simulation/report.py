@@ -1,4 +1,6 @@
-"""What a failed run looks like to whoever has to mend it: the smallest scenario that still fails, its trace, its tasks."""
+"""What a failed run looks like to whoever has to mend it: the smallest scenario that still fails, its
+trace, its tasks.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ def failure(scenario: Scenario) -> Exception | None:
 
 
 def smaller(scenario: Scenario, error: Exception) -> Scenario:
-    """The same scenario with fewer faults, tasks, replicas and steps, as long as it breaks the same invariant.
+    """The same scenario with fewer faults, tasks, replicas and steps, as long as it breaks the same
+    invariant.
 
-    Each reduction changes what the generator is asked, and so the whole run: what is kept is a smaller run that fails too,
-    not a part of the first one.
+    Each reduction changes what the generator is asked, and so the whole run: what is kept is a smaller run
+    that fails too, not a part of the first one.
     """
     if scenario.faults is None:
         scenario = replace(scenario, faults=frozenset(Simulation(scenario).faults.names))
@@ -48,12 +51,21 @@ def explain(scenario: Scenario) -> str:
         found = error
     trace = simulation.scheduler.trace or []
     tasks = list(getattr(found, "tasks", ()))[:3]
-    about = [line for line in trace[:-LINES] if any(f"{task}-" in line or f"/{task}" in line for task in tasks)]
+    about = [
+        line for line in trace[:-LINES] if any(f"{task}-" in line or f"/{task}" in line for task in tasks)
+    ]
     command = (
         f"SEED={scenario.seed} STEPS={scenario.steps} REPLICAS={scenario.replicas} TASKS={scenario.tasks} "
         f"FAULTS={','.join(sorted(scenario.faults))} make simulate"
     )
-    parts = [f"{type(found).__name__}: {found}", f"again: {command}", "", *about[-LINES:], "…", *trace[-LINES:]]
+    parts = [
+        f"{type(found).__name__}: {found}",
+        f"again: {command}",
+        "",
+        *about[-LINES:],
+        "…",
+        *trace[-LINES:],
+    ]
     for task in tasks:
         parts += ["", *simulation.oracle.history(task)]
     return "\n".join(parts)

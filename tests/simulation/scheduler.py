@@ -1,12 +1,12 @@
 """Virtual time, and threads of which exactly one runs: the ground that the simulation stands on.
 
-Production code keeps its threads. Each simulated thread (`Fiber`) is a real one, but it runs only while it holds the
-baton, and gives it back wherever it would block: at a store or engine call, a lock, a queue, an event, now and then at a
-clock read. What happens next is always the earliest entry of one agenda, and every delay comes from one seeded generator,
-so that a seed fixes the whole run, to the last interleaving.
+Production code keeps its threads. Each simulated thread (`Fiber`) is a real one, but it runs only while it
+holds the baton, and gives it back wherever it would block: at a store or engine call, a lock, a queue, an
+event, now and then at a clock read. What happens next is always the earliest entry of one agenda, and every
+delay comes from one seeded generator, so that a seed fixes the whole run, to the last interleaving.
 
-Machines have clocks of their own (offset, rate), can be paused (their fibers are then not scheduled) and killed (their
-fibers unwind at the point where they are, and nothing that they do on the way takes effect).
+Machines have clocks of their own (offset, rate), can be paused (their fibers are then not scheduled) and
+killed (their fibers unwind at the point where they are, and nothing that they do on the way takes effect).
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Scheduler:
         self._baton.acquire()
 
     def at(self, when: float, action: Action) -> None:
-        """Let something happen at a time; entries of the same time happen in the order in which they were made."""
+        """Let something happen at a time; entries of the same time happen in the order in which they were
+        made.
+        """
         self._entries += 1
         heapq.heappush(self._agenda, (max(when, self.now), self._entries, action))
 
@@ -66,14 +68,19 @@ class Scheduler:
         return True
 
     def note(self, what: str) -> None:
-        """Something worth a line in the trace; it is part of the digest, so that replays are compared by it."""
+        """Something worth a line in the trace; it is part of the digest, so that replays are compared by
+        it.
+        """
         self.digest = zlib.crc32(f"{self.now:.6f} {what}".encode(), self.digest)
         if self.trace is not None:
             fiber = f" [{self.current}]" if self.current is not None else ""
             self.trace.append(f"{self.now:11.6f}{fiber} {what}")
 
     def hand_over(self, fiber: Fiber) -> None:
-        """Run a fiber until it waits or ends. A fiber that kills its own process hands over too: the baton comes back to it."""
+        """Run a fiber until it waits or ends.
+
+        A fiber that kills its own process hands over too: the baton comes back to it.
+        """
         before, self.current = self.current, fiber
         outer, self._baton = self._baton, _thread.allocate_lock()
         self._baton.acquire()
@@ -121,7 +128,10 @@ class Process:
         self.at_end: list[Action] = []  # what its machine's kernel does then
 
     def kill(self) -> None:
-        """End every fiber where it is. One that calls this itself unwinds at its next wait, or by the Killed raised here."""
+        """End every fiber where it is.
+
+        One that calls this itself unwinds at its next wait, or by the Killed raised here.
+        """
         if not self.alive:
             return
         self.alive = False
@@ -190,7 +200,8 @@ class Fiber:
         machine = self.process.machine
         runs_at = max(machine.paused_until, self.hangs_until)
         if runs_at > self.scheduler.now:
-            # In the order in which they would have come: what happens to a stopped process is found when it goes on.
+            # In the order in which they would have come: what happens to a stopped process is found when it
+            # goes on.
             self.scheduler.at(runs_at, lambda: self._resume(turn, result))
             return
         self._turn += 1
@@ -207,6 +218,8 @@ class Fiber:
         except BaseException as error:  # noqa: BLE001  # handed to the scheduler, which raises it
             died = ThreadDied(f"the thread {self} died of {type(error).__name__}: {error}")
             died.__cause__ = error
-            self.scheduler.failure = self.scheduler.failure or (error if getattr(error, "is_finding", False) else died)
+            self.scheduler.failure = self.scheduler.failure or (
+                error if getattr(error, "is_finding", False) else died
+            )
         self.ended = True
         self.scheduler.give_back()

@@ -1,4 +1,5 @@
-"""One simulated cluster: replicas as they run in production, etcd, an engine, users, and everything that can go wrong.
+"""One simulated cluster: replicas as they run in production, etcd, an engine, users, and everything that can
+go wrong.
 
     Simulation(Scenario(seed=7)).run()
 
@@ -107,7 +108,11 @@ class Computer:
         simulation.endpoints.listen(process)
         options = ReplicaOptions(
             cluster=simulation.keys.cluster,
-            identity={"id": self.name, "instance": process.name, "status_url": f"http://{self.machine.name}:{PORT}"},
+            identity={
+                "id": self.name,
+                "instance": process.name,
+                "status_url": f"http://{self.machine.name}:{PORT}",
+            },
             timings=simulation.timings,
             relist_seconds=simulation.relist_seconds,
             heartbeat_seconds=2.0,
@@ -148,14 +153,21 @@ class Simulation:
         self.result = Result()
         ttl = rng.choice((2, 3, 5))
         self.timings = Timings(
-            lease_ttl_seconds=ttl, keepalive_interval_seconds=ttl / 4, deadline_margin_seconds=MARGIN, heartbeat_limit_seconds=ttl
+            lease_ttl_seconds=ttl,
+            keepalive_interval_seconds=ttl / 4,
+            deadline_margin_seconds=MARGIN,
+            heartbeat_limit_seconds=ttl,
         )
         self.relist_seconds = rng.choice((1.0, 3.0, 10.0))
         self.oracle = Oracle(self.scheduler, self.keys)
         self.etcd = SimulatedEtcd(self.scheduler, self._on_revision)
         gates = rng.random() < 0.5
         self.engine = SimulatedEngineServer(
-            self.scheduler, self.oracle, gates=gates, keeps=rng.random() < 0.3, frees_names=gates and rng.random() < 0.7
+            self.scheduler,
+            self.oracle,
+            gates=gates,
+            keeps=rng.random() < 0.3,
+            frees_names=gates and rng.random() < 0.7,
         )
         self.other_engine = SimulatedEngineServer(
             self.scheduler, self.oracle, gates=False, keeps=False, frees_names=False, name="other-engine"
@@ -172,14 +184,21 @@ class Simulation:
         self.poisons = Poisons(self.scheduler, self.oracle)
         self.oracle.ttl = ttl
         chosen = [name for name in FAULTS if rng.random() < 0.4]
-        self.faults = Faults(self, [name for name in FAULTS if name in scenario.faults] if scenario.faults is not None else chosen)
+        self.faults = Faults(
+            self,
+            [name for name in FAULTS if name in scenario.faults] if scenario.faults is not None else chosen,
+        )
         self._leases = 0
         self._healing = False
 
     def run(self) -> Result:
         """Run it all: the steps with faults, then until everything has finished without. Raises Violation."""
         scheduler = self.scheduler
-        with installed(scheduler, self.endpoints.modules(), self.poisons.hit), logging_into(scheduler), errors_found_by(scheduler):
+        with (
+            installed(scheduler, self.endpoints.modules(), self.poisons.hit),
+            logging_into(scheduler),
+            errors_found_by(scheduler),
+        ):
             try:
                 self._run()
             finally:
@@ -210,7 +229,11 @@ class Simulation:
         self._heal()
         result = self.result
         result.digest, result.steps, result.seconds = scheduler.digest, scheduler.steps, scheduler.now
-        result.revisions, result.epochs, result.runs = self.etcd.revision, len(self.oracle.epochs), self.oracle.runs
+        result.revisions, result.epochs, result.runs = (
+            self.etcd.revision,
+            len(self.oracle.epochs),
+            self.oracle.runs,
+        )
         result.depositions = self.oracle.depositions
         result.transitions = self.oracle.transitions
 
@@ -237,7 +260,9 @@ class Simulation:
                 raise Violation("I1", f"{pool}: {held.format()} is held, and nothing runs")
 
     def _settle(self, *, lifted: bool) -> None:
-        """Until everything has finished but what is set aside for an error; and that, too, once the errors are `lifted`."""
+        """Until everything has finished but what is set aside for an error; and that, too, once the errors
+        are `lifted`.
+        """
         scheduler = self.scheduler
         give_up_at = scheduler.now + HEAL_SECONDS
         while True:
@@ -255,33 +280,51 @@ class Simulation:
         """What is not yet as it must be in the end."""
         oracle, is_aside = self.oracle, self.poisons.is_aside
         left = [f"{task_id} has not finished" for task_id in oracle.unfinished() if not is_aside(task_id)]
-        left += [f"{task_id} is kept beyond its retention" for task_id in oracle.overdue() if not is_aside(task_id)]
+        left += [
+            f"{task_id} is kept beyond its retention" for task_id in oracle.overdue() if not is_aside(task_id)
+        ]
         left += [f"{key} is not answered" for key in oracle.requests() if not is_aside(key.split("/")[-2])]
         left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
         left += self.poisons.unsettled(lifted=lifted)
         left += [f"the output of {attempt} was not kept" for attempt in oracle.logs_missing()]
-        left += [f"{key} is gone" for key in (self.keys.installation, self.keys.engine) if key not in oracle.values]
+        left += [
+            f"{key} is gone" for key in (self.keys.installation, self.keys.engine) if key not in oracle.values
+        ]
         return left or self._models_that_differ()
 
     def _check_models(self) -> None:
         """What a replica says it knows up to a revision is what stood there, or newer."""
         for computer in self.computers:
             replica = computer.replica
-            if replica is None or not replica._loaded or replica._world.revision < self.etcd.store._server.compacted:
+            if (
+                replica is None
+                or not replica._loaded
+                or replica._world.revision < self.etcd.store._server.compacted
+            ):
                 continue
             world = replica._world
             snapshot = self.etcd.store.load(self.keys.prefix, deadline=FAR, revision=world.revision)
-            expected = {(change.kind, change.names): change.mod for change in changes_of(self.keys, snapshot.items)}
+            expected = {
+                (change.kind, change.names): change.mod for change in changes_of(self.keys, snapshot.items)
+            }
             known = {(kind, names): mod for kind, names, mod in world._records()}
             for record in sorted({*expected, *known}):
                 mod, seen = expected.get(record, 0), known.get(record, 0)
-                if seen != mod and seen <= world.revision and not (seen == 0 and self._changed_later(record, world.revision)):
+                if (
+                    seen != mod
+                    and seen <= world.revision
+                    and not (seen == 0 and self._changed_later(record, world.revision))
+                ):
                     raise Violation(
-                        "model", f"{computer.name} at revision {world.revision} has {record} of {seen}, not {mod}", *record[1][:1]
+                        "model",
+                        f"{computer.name} at revision {world.revision} has {record} of {seen}, not {mod}",
+                        *record[1][:1],
                     )
 
     def _changed_later(self, record: tuple[str, tuple[str, ...]], revision: int) -> bool:
-        """Whether a record was changed after a revision: a leader knows of its own commits before its watch."""
+        """Whether a record was changed after a revision: a leader knows of its own commits before its
+        watch.
+        """
         key = "/".join((record[0], *record[1]))
         changes = self.etcd.store._server.changes_by_key.get(self.keys.prefix + key, ())
         return any(event.mod > revision for event in changes)
@@ -303,13 +346,19 @@ class Simulation:
         return [
             (computer.process.name, leadership)
             for computer in self.computers
-            if computer.process is not None and computer.process.alive and computer.replica is not None
+            if computer.process is not None
+            and computer.process.alive
+            and computer.replica is not None
             and (leadership := computer.replica._elector.leadership) is not None
-        ]  # fmt: skip
+        ]
 
     def _revision_of(self, process: str) -> int:
         """Up to which revision a process knows what stands in etcd."""
-        replica = next(computer.replica for computer in self.computers if computer.process and computer.process.name == process)
+        replica = next(
+            computer.replica
+            for computer in self.computers
+            if computer.process and computer.process.name == process
+        )
         return replica._world.revision if replica is not None else 0
 
     def _on_revision(self, batch: Any, writer: str) -> None:
@@ -321,7 +370,13 @@ def _facts(world: World) -> dict[tuple[str, str], object]:
     """A model, as far as it is the same in every replica."""
     facts: dict[tuple[str, str], object] = {}
     for task in world.tasks.values():
-        facts["task", task.id] = (task.spec_mod, task.status_mod, task.state, sorted(task.requests), sorted(task.frozen))
+        facts["task", task.id] = (
+            task.spec_mod,
+            task.status_mod,
+            task.state,
+            sorted(task.requests),
+            sorted(task.frozen),
+        )
         facts["queued", task.id] = task.status is None and task.id in world.queue(task.pool)
     for name, ledger in world.ledgers.items():
         facts["ledger", name] = (ledger.mod, ledger.held.format())
@@ -330,5 +385,7 @@ def _facts(world: World) -> dict[tuple[str, str], object]:
     facts["holding", ""] = sorted(world.holding)
     facts["attention", ""] = sorted(world.attention)
     facts["quarantine", ""] = sorted(world.quarantine)
-    facts["counts", ""] = sorted((pool, state, count) for (pool, state), count in world.counts.items() if count)
+    facts["counts", ""] = sorted(
+        (pool, state, count) for (pool, state), count in world.counts.items() if count
+    )
     return facts

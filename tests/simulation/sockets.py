@@ -1,8 +1,10 @@
-"""TCP between replicas, as far as the sentinel uses it: `socket` and `select` twins, and the status endpoints they reach.
+"""TCP between replicas, as far as the sentinel uses it: `socket` and `select` twins, and the status endpoints
+they reach.
 
-A process that ends takes its listener and its connections with it, and its machine's kernel says so; a process that is
-stopped does not, and its kernel goes on taking connections. An endpoint can also be lost by a leader that lives on, hang
-up, or fall silent. What each replica was told is kept, so that the judge knows who had reason to depose whom.
+A process that ends takes its listener and its connections with it, and its machine's kernel says so; a
+process that is stopped does not, and its kernel goes on taking connections. An endpoint can also be lost by a
+leader that lives on, hang up, or fall silent. What each replica was told is kept, so that the judge knows who
+had reason to depose whom.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ class Endpoints:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.connected_at: dict[tuple[str, str], float] = {}  # (process, machine) → when it was connected there last
+        # (process, machine) → when it was connected there last
+        self.connected_at: dict[tuple[str, str], float] = {}
         self.refused_at: dict[tuple[str, str], float] = {}  # and when it was refused there last
         self._listening: dict[str, Process] = {}  # machine → the process that serves its endpoint
         self._lost: dict[str, None] = {}  # machines where nobody listens, though the process lives
@@ -51,7 +54,9 @@ class Endpoints:
         return lambda: self._lost.pop(machine, None)
 
     def silence(self, machine: str) -> Callable[[], None]:
-        """What is sent to the machine vanishes, and connections to it tell nothing; returns what ends that."""
+        """What is sent to the machine vanishes, and connections to it tell nothing; returns what ends
+        that.
+        """
         self._silent[machine] = None
         return lambda: self._silent.pop(machine, None)
 

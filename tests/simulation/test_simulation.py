@@ -1,4 +1,6 @@
-"""The simulator's bounded part: seeds that keep the promise, each fault alone, exact replays, and Hypothesis for shrinking."""
+"""The simulator's bounded part: seeds that keep the promise, each fault alone, exact replays, and
+Hypothesis for shrinking.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def check(scenario: Scenario) -> Result:
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_seeds_keep_the_promise(block: int) -> None:
-    """I1 to I8 hold after each step, and when the faults stop everything finishes. More seeds: `make simulate`."""
+    """I1 to I8 hold after each step, and when the faults stop everything finishes.
+
+    More seeds: `make simulate`.
+    """
     for seed in range(block * SEEDS_IN_BLOCK, (block + 1) * SEEDS_IN_BLOCK):
         check(Scenario(seed))
 
@@ -51,7 +56,12 @@ def test_each_fault_strikes_and_is_survived(fault: str) -> None:
     assert any(check(scenario).faults.get(fault, 0) for scenario in scenarios)
 
 
-@settings(max_examples=10, deadline=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=10,
+    deadline=None,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(
     scenario=st.builds(
         Scenario,
@@ -71,7 +81,10 @@ def test_a_seed_replays_exactly() -> None:
     """Twice here, and once in a process whose hashes of texts differ: the same run, to the last event."""
     scenario = Scenario(seed=11, steps=3000)
     here = {Simulation(scenario).run().digest for _ in range(2)}
-    code = "from tests.simulation.simulation import *; print(Simulation(Scenario(seed=11, steps=3000)).run().digest)"
+    code = (
+        "from tests.simulation.simulation import *; print(Simulation(Scenario(seed=11,"
+        " steps=3000)).run().digest)"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     folder = Path(__file__).parents[2]
     elsewhere = subprocess.run(
@@ -81,7 +94,9 @@ def test_a_seed_replays_exactly() -> None:
 
 
 def test_a_failure_is_shown_whole_and_small() -> None:
-    """The seed and how to run it again, the last events of a smaller run, and its task's history; the same each time."""
+    """The seed and how to run it again, the last events of a smaller run, and its task's history; the same
+    each time.
+    """
     scenario = Scenario(seed=2, steps=2000, tasks=20, faults=frozenset({"crash", "removed-by-hand"}))
     with applied(next(mutant for mutant in MUTANTS if mutant.name == "a release is forgotten")):
         error = failure(scenario)
@@ -103,10 +118,18 @@ def test_no_thread_escapes() -> None:
     """What starts threads or waits in a replica does so on the scheduler."""
     folder = Path(controller.__file__).parent
     sources = [*folder.glob("runtime/*.py"), *folder.glob("election/*.py")]
-    waiting = {path.stem for path in sources if "\nimport threading" in path.read_text() or "\nimport queue" in path.read_text()}
-    simulated = {module.__name__.rpartition(".")[2] for module in (*concurrency.THREADED, *concurrency.QUEUED)}
+    waiting = {
+        path.stem
+        for path in sources
+        if "\nimport threading" in path.read_text() or "\nimport queue" in path.read_text()
+    }
+    simulated = {
+        module.__name__.rpartition(".")[2] for module in (*concurrency.THREADED, *concurrency.QUEUED)
+    }
     assert waiting == simulated
-    assert not [path.name for path in sources if "\nimport time\n" in path.read_text()], "time goes through the clock"
+    assert not [path.name for path in sources if "\nimport time\n" in path.read_text()], (
+        "time goes through the clock"
+    )
     assert [path.stem for path in sources if "\nimport socket\n" in path.read_text()] == ["sentinel"]
 
 
@@ -121,6 +144,9 @@ def test_mutants_fit_the_code(mutant: Mutant) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_each_mutant_is_found(mutant: Mutant) -> None:
-    """A judge that never objects proves nothing; nor does one that objects to what does no harm. The table: `make mutants`."""
+    """A judge that never objects proves nothing; nor does one that objects to what does no harm.
+
+    The table: `make mutants`.
+    """
     found = hunt(mutant)
     assert bool(found.seeds) != bool(mutant.harmless), found.finding or f"survived {SEEDS} seeds"

@@ -1,4 +1,6 @@
-"""Users, admins and operators: they submit, cancel and retry, often at the worst moment, and change pools as they like."""
+"""Users, admins and operators: they submit, cancel and retry, often at the worst moment, and change pools
+as they like.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def beside(cpu: str | int) -> dict[str, Any]:
 class Users:
     """All of them. They write to etcd directly: when a write arrives is all that matters."""
 
-    def __init__(self, scheduler: Scheduler, etcd: SimulatedEtcd, oracle: Oracle, keys: Keys, tasks: int) -> None:
+    def __init__(
+        self, scheduler: Scheduler, etcd: SimulatedEtcd, oracle: Oracle, keys: Keys, tasks: int
+    ) -> None:
         self.scheduler = scheduler
         self.etcd = etcd
         self.oracle = oracle
@@ -50,9 +54,17 @@ class Users:
         """One of them does something."""
         rng = self.scheduler.rng
         deeds = {
-            self.submit: 6, self.cancel: 6, self.retry: 5, self.submit_again: 1, self.confirm: 2, self.change_pool: 1,
-            self.delete_spec: 0.3, self.replace_spec: 0.5, self.ask_nobody: 0.3, self.retry_late: 2,
-        }  # fmt: skip
+            self.submit: 6,
+            self.cancel: 6,
+            self.retry: 5,
+            self.submit_again: 1,
+            self.confirm: 2,
+            self.change_pool: 1,
+            self.delete_spec: 0.3,
+            self.replace_spec: 0.5,
+            self.ask_nobody: 0.3,
+            self.retry_late: 2,
+        }
         done = rng.choices(list(deeds), list(deeds.values()))[0]
         for _ in range(rng.randint(1, 6) if done == self.submit else 1):
             done()
@@ -90,10 +102,16 @@ class Users:
             self._request_any(RequestKind.CANCEL)
 
     def confirm(self) -> None:
-        """An operator looks at an attempt that is lost, and says that it is dead when it truly is; or speaks of another."""
+        """An operator looks at an attempt that is lost, and says that it is dead when it truly is; or
+        speaks of another.
+        """
         for task_id, status in self.oracle.statuses.items():
             if status.state in HOLDING and (status.lost_since is not None or status.stopping):
-                alive = [a for a in self.oracle.engine.every.get(task_id, ()) if a.id.number == status.attempt and not a.ended]
+                alive = [
+                    a
+                    for a in self.oracle.engine.every.get(task_id, ())
+                    if a.id.number == status.attempt and not a.ended
+                ]
                 if not alive:
                     self.request(task_id, RequestKind.CONFIRM_STOPPED, status.attempt)
                 else:
@@ -108,9 +126,15 @@ class Users:
             self._write(Delete(self.keys.pool(name)))
             return
         policy = rng.choice(({"policy": "strict"}, {"policy": "backfill", "backfill_seconds": 5}))
-        template = {"engine_options": {"pod_template": beside(rng.choice(("250m", 1)))}} if rng.random() < 0.4 else {}
+        template = (
+            {"engine_options": {"pod_template": beside(rng.choice(("250m", 1)))}}
+            if rng.random() < 0.4
+            else {}
+        )
         capacity = {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}
-        self.pool(name, capacity, paused=rng.random() < 0.1, keep_logs=rng.random() < 0.3, **policy, **template)
+        self.pool(
+            name, capacity, paused=rng.random() < 0.1, keep_logs=rng.random() < 0.3, **policy, **template
+        )
 
     def delete_spec(self) -> None:
         """Somebody deletes a spec around the client."""
@@ -119,7 +143,9 @@ class Users:
             self._write(Delete(self.keys.task(task_id)))
 
     def replace_spec(self) -> None:
-        """Somebody puts another spec in the place of one, around the client: another pool, other resources."""
+        """Somebody puts another spec in the place of one, around the client: another pool, other
+        resources.
+        """
         task_id = self._any_task()
         if task_id:
             self._write(Delete(self.keys.task(task_id)))
@@ -138,7 +164,10 @@ class Users:
                 continue
             due = (status.finished_at or 0.0) + retention - self.now()
             if 0 < due < 30:
-                self.soon(due + self.scheduler.rng.random() * 0.02, lambda i=task_id: self.request(i, RequestKind.RETRY))
+                self.soon(
+                    due + self.scheduler.rng.random() * 0.02,
+                    lambda i=task_id: self.request(i, RequestKind.RETRY),
+                )
                 return
 
     def ask_nobody(self) -> None:
@@ -146,7 +175,9 @@ class Users:
         self.request("nobody", RequestKind.CANCEL)
 
     def heal(self, aside: int) -> None:
-        """Room for all, and for so many that may be set aside; and who has waited for an answer cancels nothing any more."""
+        """Room for all, and for so many that may be set aside; and who has waited for an answer cancels
+        nothing any more.
+        """
         for name in POOLS:
             self.pool(name, {"cpu": 4 + 4 * aside, "memory": 8})
         self._calm = True
@@ -193,14 +224,20 @@ class Users:
             "resources": {"cpu": rng.choice(("250m", "500m", 1, 1, 2, 3))},
             "priority": rng.choice((0, 0, 0, 5)),
             "grace_seconds": rng.choice((0, 1, 3)),
-            "retry": {"max_attempts": rng.choice((1, 2, 3)), "backoff_seconds": rng.choice((0, 0.5, 2)), "max_seconds": 4},
+            "retry": {
+                "max_attempts": rng.choice((1, 2, 3)),
+                "backoff_seconds": rng.choice((0, 0.5, 2)),
+                "max_seconds": 4,
+            },
             "retention_seconds": rng.choice((0.03, 1, 10, 30, 86400)),
             "keep_logs": rng.choices((None, True, False), (4, 3, 1))[0],  # None: as its pool says
         }
         if rng.random() < 0.15:
             fields["pod_template"] = beside(rng.choice(("250m", 1)))
         if rng.random() < 0.2:
-            fields["deadlines"] = {rng.choice(("queue_seconds", "start_seconds", "run_seconds")): rng.choice((1, 3, 8))}
+            fields["deadlines"] = {
+                rng.choice(("queue_seconds", "start_seconds", "run_seconds")): rng.choice((1, 3, 8))
+            }
         if rng.random() < 0.3:
             fields["on_lost"] = {"replace_after_seconds": rng.choice((3, 20))}
         if rng.random() < 0.1:
@@ -217,19 +254,28 @@ class Users:
             value = value.replace(b'"command"', b'"commando"')
         key = self.keys.task(task_id)
         result = self.etcd.do(
-            lambda store: store.commit(Transaction((Guard(key, 0),), (Put(key, value),), self._op()), deadline=1e18), USER
+            lambda store: store.commit(
+                Transaction((Guard(key, 0),), (Put(key, value),), self._op()), deadline=1e18
+            ),
+            USER,
         )
-        self.scheduler.note(f"user submits {task_id}: {'accepted' if isinstance(result, Committed) else 'taken'}")
+        self.scheduler.note(
+            f"user submits {task_id}: {'accepted' if isinstance(result, Committed) else 'taken'}"
+        )
 
     def _submit_by_client(self, raw: dict[str, Any]) -> None:
-        """As the client does: checked against the pools as they were read, and created a moment later, if all is as it was."""
+        """As the client does: checked against the pools as they were read, and created a moment later, if
+        all is as it was.
+        """
         rng, pools = self.scheduler.rng, self.oracle.world().pools
         try:
             prepared = prepare(raw, pools)
         except InvalidField as error:
             self.scheduler.note(f"the client refuses {raw['id']}: {error}")
             return
-        creation = Submission(self.keys, KnownPools(lambda: pools), self, lambda _: None)._creation({raw["id"]: prepared})  # type: ignore[arg-type]
+        creation = Submission(self.keys, KnownPools(lambda: pools), self, lambda _: None)._creation(
+            {raw["id"]: prepared}
+        )  # type: ignore[arg-type]
 
         def create() -> None:
             self.scheduler.note(f"the client submits {raw['id']}")
@@ -245,7 +291,9 @@ class Users:
         self.scheduler.after(seconds, lambda: None if self._calm else action())
 
     def _write(self, write: Write) -> None:
-        self.scheduler.note(f"user writes {write.key}" if isinstance(write, Put) else f"user deletes {write.key}")
+        self.scheduler.note(
+            f"user writes {write.key}" if isinstance(write, Put) else f"user deletes {write.key}"
+        )
         self.etcd.do(lambda store: store.commit(Transaction((), (write,), self._op()), deadline=1e18), USER)
 
     def _op(self) -> str:

@@ -20,7 +20,8 @@ from tests.support.watching import WatchReader
 
 
 def put(store: Store, key: str) -> Committed:
-    value = f'{{"op":"{key}"}}'.encode()  # by which a copy that was sent again, as on a busy machine, knows its predecessor
+    # by which a copy that was sent again, as on a busy machine, knows its predecessor
+    value = f'{{"op":"{key}"}}'.encode()
     result = store.commit(Transaction((Guard(key, 0),), (Put(key, value),), key), deadline=in_seconds())
     assert isinstance(result, Committed)
     return result
@@ -43,7 +44,9 @@ class Guarded:
         return self.factory.store(self.server.url, user=user, password_file=self.password_file(password))
 
     def root(self) -> EtcdStore:
-        return self.factory.store(self.server.url, user="root", password_file=self.password_file("root-password", "root"))
+        return self.factory.store(
+            self.server.url, user="root", password_file=self.password_file("root-password", "root")
+        )
 
 
 @pytest.fixture
@@ -116,7 +119,9 @@ class TestSigningIn:
         with pytest.raises(StoreDenied, match="none is given"):
             guarded.factory.store(guarded.server.url).get("/tally/a", deadline=in_seconds())
 
-    def test_a_user_where_none_is_needed(self, etcd: EtcdProcess, etcd_factory: EtcdFactory, tmp_path: Path, prefix: str) -> None:
+    def test_a_user_where_none_is_needed(
+        self, etcd: EtcdProcess, etcd_factory: EtcdFactory, tmp_path: Path, prefix: str
+    ) -> None:
         (tmp_path / "password").write_text("secret")
         store = etcd_factory.store(etcd.url, user="tally", password_file=str(tmp_path / "password"))
         assert store.get(prefix, deadline=in_seconds())[0] is None
@@ -157,7 +162,9 @@ class TestCertificates:
         self, etcd: EtcdProcess, etcd_factory: EtcdFactory, authority: Authority, prefix: str
     ) -> None:
         """etcd itself only hangs up."""
-        with pytest.raises((StoreDenied, StoreUnavailable), match=r"127\.0\.0\.1.* without TLS .* set `etcd` to http://"):
+        with pytest.raises(
+            (StoreDenied, StoreUnavailable), match=r"127\.0\.0\.1.* without TLS .* set `etcd` to http://"
+        ):
             etcd_factory.store(etcd.url.replace("http", "https")).get(prefix, deadline=in_seconds(0.5))
         server = etcd_factory.start(**authority.server_files())
         with pytest.raises(StoreUnavailable, match=r"with TLS .* set `etcd` to https://… and `ca_file`"):
@@ -185,10 +192,16 @@ class TestCertificates:
         put(etcd_factory.store(server.url, insecure_skip_verify=True), "/tally/a")
         assert any("Unverified HTTPS" in str(warning.message) for warning in recwarn)
 
-    def test_a_client_certificate_is_sent_and_its_lack_is_told(self, etcd_factory: EtcdFactory, authority: Authority) -> None:
+    def test_a_client_certificate_is_sent_and_its_lack_is_told(
+        self, etcd_factory: EtcdFactory, authority: Authority
+    ) -> None:
         server = etcd_factory.start(**authority.server_files(), client_cert_auth=True)
-        put(etcd_factory.store(server.url, ca_file=authority.ca_file, **authority.issue("client")), "/tally/a")
-        with pytest.raises(StoreDenied, match="asks for a client certificate that it trusts: set `cert_file` and `key_file`"):
+        put(
+            etcd_factory.store(server.url, ca_file=authority.ca_file, **authority.issue("client")), "/tally/a"
+        )
+        with pytest.raises(
+            StoreDenied, match="asks for a client certificate that it trusts: set `cert_file` and `key_file`"
+        ):
             etcd_factory.store(server.url, ca_file=authority.ca_file).get("/tally/a", deadline=in_seconds())
 
     def test_a_common_name_that_an_etcd_with_users_refuses_is_told(
@@ -207,10 +220,16 @@ class TestCertificates:
 
     def test_a_missing_file_is_named(self, etcd_factory: EtcdFactory) -> None:
         with pytest.raises(StoreDenied, match=r"/nowhere/ca\.pem"):
-            etcd_factory.store("https://127.0.0.1:1", ca_file="/nowhere/ca.pem").get("/tally/a", deadline=in_seconds())
+            etcd_factory.store("https://127.0.0.1:1", ca_file="/nowhere/ca.pem").get(
+                "/tally/a", deadline=in_seconds()
+            )
 
-    def test_a_rotated_authority_is_picked_up(self, etcd_factory: EtcdFactory, authority: Authority, tmp_path: Path) -> None:
-        """A new authority signs the server's new certificate; the CA file is replaced; watch and calls go on."""
+    def test_a_rotated_authority_is_picked_up(
+        self, etcd_factory: EtcdFactory, authority: Authority, tmp_path: Path
+    ) -> None:
+        """A new authority signs the server's new certificate; the CA file is replaced; watch and calls go
+        on.
+        """
         server = etcd_factory.start(**authority.server_files())
         trusted = tmp_path / "trusted.pem"
         trusted.write_bytes(Path(authority.ca_file).read_bytes())
@@ -230,7 +249,9 @@ class TestCertificates:
         reader.wait_for(["/tally/b"])
         reader.close()
 
-    def test_a_rotated_client_certificate_is_used_for_the_next_call(self, etcd_factory: EtcdFactory, authority: Authority) -> None:
+    def test_a_rotated_client_certificate_is_used_for_the_next_call(
+        self, etcd_factory: EtcdFactory, authority: Authority
+    ) -> None:
         server = etcd_factory.start(**authority.server_files(), client_cert_auth=True)
         files = authority.issue("client")
         store = etcd_factory.store(server.url, ca_file=authority.ca_file, **files)

@@ -1,4 +1,6 @@
-"""A transaction is applied once, whatever happens to its answer; a call ends by its deadline, whatever is silent."""
+"""A transaction is applied once, whatever happens to its answer; a call ends by its deadline, whatever is
+silent.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ from tests.support.proxy import Proxy
 
 ProxyTo = Callable[[int], Proxy]
 
-_FULL = {"error": "etcdserver: mvcc: database space exceeded", "code": 8, "message": "etcdserver: mvcc: database space exceeded"}
+_FULL = {
+    "error": "etcdserver: mvcc: database space exceeded",
+    "code": 8,
+    "message": "etcdserver: mvcc: database space exceeded",
+}
 _BODY = 60  # bytes of an answer that arrive before it is cut: less than its HTTP head
 
 
@@ -70,12 +76,16 @@ class TestFailover:
         for n, member in enumerate(members):
             kill(member.pid, signal.SIGSTOP)
             try:
-                assert isinstance(store.commit(create(f"/tally/{n}", f"op{n}"), deadline=in_seconds(20)), Committed)
+                assert isinstance(
+                    store.commit(create(f"/tally/{n}", f"op{n}"), deadline=in_seconds(20)), Committed
+                )
             finally:
                 kill(member.pid, signal.SIGCONT)
         assert [item.version for item in store.load("/tally/", deadline=in_seconds()).items] == [1, 1, 1]
 
-    def test_without_a_quorum_the_outcome_is_unknown_until_it_is_back(self, etcd_factory: EtcdFactory) -> None:
+    def test_without_a_quorum_the_outcome_is_unknown_until_it_is_back(
+        self, etcd_factory: EtcdFactory
+    ) -> None:
         members = etcd_factory.start_cluster()
         store = etcd_factory.store(*(member.url for member in members))
         store.get("/tally/", deadline=in_seconds())
@@ -214,7 +224,14 @@ class TestAmbiguousErrors:
     @pytest.mark.parametrize(
         ("status", "body"),
         [
-            (503, {"error": "etcdserver: request timed out", "code": 14, "message": "etcdserver: request timed out"}),
+            (
+                503,
+                {
+                    "error": "etcdserver: request timed out",
+                    "code": 14,
+                    "message": "etcdserver: request timed out",
+                },
+            ),
             (503, {"code": 14, "message": "etcdserver: leader changed"}),
             (500, {"error": "x", "code": 2, "message": "something unheard of"}),
             (504, {"error": "context deadline exceeded", "code": 4, "message": "context deadline exceeded"}),
@@ -225,7 +242,13 @@ class TestAmbiguousErrors:
     )
     def test_the_same_bytes_are_sent_again(self, etcd_factory: EtcdFactory, status: int, body: Any) -> None:
         key, same = "/tally/a", create("/tally/a", "mine")
-        kv = {"key": "L3RhbGx5L2E=", "value": "eyJvcCI6Im1pbmUifQ==", "create_revision": "7", "mod_revision": "7", "version": "1"}
+        kv = {
+            "key": "L3RhbGx5L2E=",
+            "value": "eyJvcCI6Im1pbmUifQ==",
+            "create_revision": "7",
+            "mod_revision": "7",
+            "version": "1",
+        }
         refusal = {"header": header(9), "responses": [{"response_range": {"header": header(9), "kvs": [kv]}}]}
         replies = iter([Reply(body, status), Reply(body, status), Reply(refusal)])
         with FakeEtcd(lambda *_: next(replies)) as fake:
@@ -242,12 +265,18 @@ class TestAmbiguousErrors:
                 Reply({"code": 7, "message": "etcdserver: permission denied"}, 403),
             ]
         )
-        with FakeEtcd(lambda *_: next(replies)) as fake, pytest.raises(OutcomeUnknown, match="permission denied"):
+        with (
+            FakeEtcd(lambda *_: next(replies)) as fake,
+            pytest.raises(OutcomeUnknown, match="permission denied"),
+        ):
             etcd_factory.store(fake.url).commit(create("/tally/a", "mine"), deadline=in_seconds())
 
     def test_too_many_requests_is_not_doubtful(self, etcd_factory: EtcdFactory) -> None:
         body = {"code": 8, "message": "etcdserver: too many requests"}
-        with FakeEtcd(lambda *_: Reply(body, 429)) as fake, pytest.raises(StoreUnavailable, match="too many requests"):
+        with (
+            FakeEtcd(lambda *_: Reply(body, 429)) as fake,
+            pytest.raises(StoreUnavailable, match="too many requests"),
+        ):
             etcd_factory.store(fake.url).commit(create("/tally/a", "mine"), deadline=in_seconds(0.3))
 
 
@@ -258,7 +287,9 @@ class TestOutOfSpace:
         store = etcd_factory.store(etcd_factory.start(quota_backend_bytes=2 * 1024 * 1024).url)
         store.commit(Transaction((), (Put("/tally/old", b'{"op":"old"}'),), "old"), deadline=in_seconds())
         value = b'{"op":"fill"}' + b"x" * 500_000
-        fill = [Transaction((Guard(f"/tally/{n}", 0),), (Put(f"/tally/{n}", value),), "fill") for n in range(20)]
+        fill = [
+            Transaction((Guard(f"/tally/{n}", 0),), (Put(f"/tally/{n}", value),), "fill") for n in range(20)
+        ]
         with pytest.raises(StoreFull):
             any(store.commit(transaction, deadline=in_seconds()) is None for transaction in fill)
         return store
@@ -269,9 +300,13 @@ class TestOutOfSpace:
         assert full.get("/tally/new", deadline=in_seconds())[0] is None
 
     def test_when_room_was_made_writes_go_on(self, full: EtcdStore) -> None:
-        """etcd 3.5.1 refuses deletions in transactions as well; a plain one, compaction and defragmentation are the way out."""
+        """etcd 3.5.1 refuses deletions in transactions as well; a plain one, compaction and
+        defragmentation are the way out.
+        """
         key, range_end = prefix_range(b"/tally/")
-        revision = int(admin(full, "/kv/deleterange", {"key": key, "range_end": range_end})["header"]["revision"])
+        revision = int(
+            admin(full, "/kv/deleterange", {"key": key, "range_end": range_end})["header"]["revision"]
+        )
         compact(full, revision)
         admin(full, "/maintenance/defragment", {})
         for alarm in admin(full, "/maintenance/alarm", {"action": "GET"}).get("alarms", []):
@@ -285,7 +320,9 @@ class TestOutOfSpace:
         same = create(prefix, "mine")
 
         def answer(path: str, request: dict[str, Any]) -> Reply:
-            result = store.gateway.call(path.removeprefix("/v3"), _encode(request), _decode, deadline=in_seconds())
+            result = store.gateway.call(
+                path.removeprefix("/v3"), _encode(request), _decode, deadline=in_seconds()
+            )
             return Reply(_FULL, 429) if path.endswith("/kv/txn") else Reply(result)
 
         with FakeEtcd(answer) as fake:
@@ -296,7 +333,9 @@ class TestOutOfSpace:
 
     def test_where_a_guard_says_nothing_it_stays_in_doubt(self, etcd_factory: EtcdFactory) -> None:
         with FakeEtcd(lambda *_: Reply(_FULL, 429)) as fake, pytest.raises(OutcomeUnknown):
-            etcd_factory.store(fake.url).commit(Transaction((), (Put("/tally/a", b""),), "mine"), deadline=in_seconds())
+            etcd_factory.store(fake.url).commit(
+                Transaction((), (Put("/tally/a", b""),), "mine"), deadline=in_seconds()
+            )
 
 
 def _encode(request: dict[str, Any]) -> bytes:
@@ -311,7 +350,9 @@ def test_limits_lower_than_ours_are_etcds_to_tell(etcd_factory: EtcdFactory) -> 
     small = etcd_factory.start(extra_args=("--max-txn-ops=10", "--max-request-bytes=20000"))
     store = etcd_factory.store(small.url)
     with pytest.raises(RequestTooLarge, match="too many operations"):
-        store.commit(Transaction((), tuple(Put(f"/tally/{n}", b"") for n in range(11)), "many"), deadline=in_seconds())
+        store.commit(
+            Transaction((), tuple(Put(f"/tally/{n}", b"") for n in range(11)), "many"), deadline=in_seconds()
+        )
     with pytest.raises(RequestTooLarge, match="too large"):
         store.commit(Transaction((), (Put("/tally/a", b"x" * 30_000),), "large"), deadline=in_seconds())
     with pytest.raises(RequestTooLarge):
@@ -372,7 +413,10 @@ class TestOptions:
             GatewayOptions(**options)
 
     def test_something_that_is_not_etcd(self, etcd_factory: EtcdFactory) -> None:
-        with FakeEtcd(lambda *_: Reply(b"hello")) as fake, pytest.raises(StoreUnavailable, match="broken answer"):
+        with (
+            FakeEtcd(lambda *_: Reply(b"hello")) as fake,
+            pytest.raises(StoreUnavailable, match="broken answer"),
+        ):
             etcd_factory.store(fake.url).get("a", deadline=in_seconds(0.3))
 
     def test_a_call_that_is_plainly_wrong_is_not_repeated(self, etcd: EtcdProcess, store: EtcdStore) -> None:

@@ -1,4 +1,6 @@
-"""An etcd of our own: found, started, stopped, ended with its parent; and when it does not start, why, and what to do."""
+"""An etcd of our own: found, started, stopped, ended with its parent; and when it does not start, why, and
+what to do.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class TestFinding:
         monkeypatch.setenv("PATH", str(tmp_path / "broken"), prepend=os.pathsep)
         assert find_etcd().version > (3, 0, 0)
 
-    def test_without_any_it_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_any_it_says_what_to_install(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr("controller.dev.etcd.find_spec", lambda _: None)
         with pytest.raises(EtcdNotFound, match="install"):
@@ -51,9 +55,15 @@ class TestFinding:
 class TestRunning:
     def test_data_survives_a_stop_and_it_listens_on_loopback_only(self, etcd_factory: EtcdFactory) -> None:
         server = etcd_factory.start()
-        listening = {c.laddr.ip for c in psutil.Process(server.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+        listening = {
+            c.laddr.ip
+            for c in psutil.Process(server.pid).net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN
+        }
         assert listening == {"127.0.0.1"}
-        etcd_factory.store(server.url).commit(Transaction((), (Put("/tally/a", b"v"),), "op"), deadline=in_seconds())
+        etcd_factory.store(server.url).commit(
+            Transaction((), (Put("/tally/a", b"v"),), "op"), deadline=in_seconds()
+        )
         server.stop()
         assert not server.running
         server.stop()
@@ -71,10 +81,10 @@ class TestRunning:
         server = etcd_factory.configure()
         config = server.config
         code = (
-            "from controller.dev.etcd import *; from pathlib import Path; import threading\n"
-            f"e = EtcdProcess(EtcdBinary({server.binary.version!r}, {server.binary.path!r}),"
-            f" EtcdConfig(Path({str(config.data_dir)!r}), {config.client_port}, {config.peer_port}, unsafe_no_fsync=True))\n"
-            "e.start(); print(e.pid, flush=True); threading.Event().wait()"
+            "from controller.dev.etcd import *; from pathlib import Path; import threading\ne ="
+            f" EtcdProcess(EtcdBinary({server.binary.version!r}, {server.binary.path!r}),"
+            f" EtcdConfig(Path({str(config.data_dir)!r}), {config.client_port}, {config.peer_port},"
+            " unsafe_no_fsync=True))\ne.start(); print(e.pid, flush=True); threading.Event().wait()"
         )
         parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert parent.stdout is not None
@@ -93,8 +103,13 @@ class TestFailing:
             assert not server.running
 
     def test_a_newer_data_directory(self, etcd_factory: EtcdFactory, tmp_path: Path) -> None:
-        fatal = '{"level":"fatal","msg":"invalid downgrade; server version is lower than determined cluster version"}'
-        server = EtcdProcess(script(tmp_path / "old", f"echo '{fatal}' >&2; exit 1"), etcd_factory.configure().config)
+        fatal = (
+            '{"level":"fatal","msg":"invalid downgrade; server version is lower than determined cluster'
+            ' version"}'
+        )
+        server = EtcdProcess(
+            script(tmp_path / "old", f"echo '{fatal}' >&2; exit 1"), etcd_factory.configure().config
+        )
         with pytest.raises(EtcdFailed, match="written by a newer etcd: install that version"):
             server.start()
 
@@ -109,7 +124,9 @@ class TestFailing:
 
     def test_a_data_directory_that_cannot_be_made(self, etcd_factory: EtcdFactory, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        config = replace(etcd_factory.configure().config, data_dir=tmp_path / "file" / "data", log_file=tmp_path / "log")
+        config = replace(
+            etcd_factory.configure().config, data_dir=tmp_path / "file" / "data", log_file=tmp_path / "log"
+        )
         with pytest.raises(EtcdFailed, match="cannot be started"):
             EtcdProcess(etcd_factory.binary, config).start()
 
@@ -131,7 +148,9 @@ class TestFailing:
         ((3, 6, 0), ""),
     ],
 )
-def test_what_a_version_may_lose_is_told_in_one_line_with_a_way_out(version: tuple[int, int, int], faults: str) -> None:
+def test_what_a_version_may_lose_is_told_in_one_line_with_a_way_out(
+    version: tuple[int, int, int], faults: str
+) -> None:
     """Only of versions that are known to, each fault by its number at etcd."""
     told = known_losses(EtcdBinary(version, "/usr/bin/etcd"))
     assert bool(told) == bool(faults)

@@ -1,6 +1,7 @@
 """Each defect of etcd3-py that the store works round: the naive use fails, ours does not.
 
-If one of the first halves fails after an upgrade of the library, the defect is gone, and so may be our way round it.
+If one of the first halves fails after an upgrade of the library, the defect is gone, and so may be our way
+round it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ import pytest
 import requests
 
 from controller.dev.etcd import EtcdProcess
-from controller.store.base import Compacted, Guard, Put, Refused, StoreDenied, StoreError, StoreUnavailable, Transaction
+from controller.store.base import (
+    Compacted,
+    Guard,
+    Put,
+    Refused,
+    StoreDenied,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+)
 from controller.store.etcd.store import EtcdStore
 from tests.support.etcd import EtcdFactory, enable_authentication, free_ports, in_seconds
 from tests.support.fake_etcd import FakeEtcd, Reply, Stream, header, line
@@ -44,7 +54,9 @@ def put(store: EtcdStore, key: str, value: bytes = b"v") -> int:
     return store.commit(Transaction((), (Put(key, value),), "op"), deadline=in_seconds()).revision
 
 
-def test_a_dead_endpoint_fails_the_constructor(etcd: EtcdProcess, etcd_factory: EtcdFactory, prefix: str) -> None:
+def test_a_dead_endpoint_fails_the_constructor(
+    etcd: EtcdProcess, etcd_factory: EtcdFactory, prefix: str
+) -> None:
     (dead,) = free_ports(1)
     with pytest.raises(AttributeError):
         etcd3.Client(port=dead)
@@ -75,7 +87,10 @@ def test_certificates_are_not_verified_unless_asked(
     assert naive(server, protocol="https").range(prefix).header.revision == 1
     with pytest.raises(StoreDenied, match="certificate verify failed"):
         etcd_factory.store(server.url).get(prefix, deadline=in_seconds())
-    assert etcd_factory.store(server.url, ca_file=authority.ca_file).get(prefix, deadline=in_seconds()) == (None, 1)
+    assert etcd_factory.store(server.url, ca_file=authority.ca_file).get(prefix, deadline=in_seconds()) == (
+        None,
+        1,
+    )
 
 
 def test_the_environment_overrides_the_ca(
@@ -85,11 +100,17 @@ def test_the_environment_overrides_the_ca(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority.stranger().ca_file)
     with pytest.raises(requests.exceptions.SSLError):
         naive(server, protocol="https", verify=authority.ca_file).range(prefix)
-    assert etcd_factory.store(server.url, ca_file=authority.ca_file).get(prefix, deadline=in_seconds()) == (None, 1)
-    # The other way round it is worse: the environment makes a server trusted that the given file does not vouch for.
+    assert etcd_factory.store(server.url, ca_file=authority.ca_file).get(prefix, deadline=in_seconds()) == (
+        None,
+        1,
+    )
+    # The other way round it is worse: the environment makes a server trusted that the given file does not
+    # vouch for.
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority.ca_file)
     with pytest.raises(StoreDenied, match="certificate verify failed"):
-        etcd_factory.store(server.url, ca_file=authority.stranger().ca_file).get(prefix, deadline=in_seconds())
+        etcd_factory.store(server.url, ca_file=authority.stranger().ca_file).get(
+            prefix, deadline=in_seconds()
+        )
 
 
 def test_no_timeout_unless_given(
@@ -134,7 +155,9 @@ def test_a_lock_is_stolen_from_its_holder(etcd: EtcdProcess, store: EtcdStore, p
     first.lease.cancel_keepalive()
 
     key = prefix + "leader"
-    claims = [Transaction((Guard(key, 0, on_create=True),), (Put(key, b"%d" % n),), f"claim-{n}") for n in range(2)]
+    claims = [
+        Transaction((Guard(key, 0, on_create=True),), (Put(key, b"%d" % n),), f"claim-{n}") for n in range(2)
+    ]
     store.commit(claims[0], deadline=in_seconds())
     refused = store.commit(claims[1], deadline=in_seconds())
     assert isinstance(refused, Refused)
@@ -192,11 +215,13 @@ def test_the_token_is_not_renewed(etcd_factory: EtcdFactory, tmp_path: Path) -> 
     def refused() -> bool:
         try:
             client.range("/tally/a")
-        except (etcd3.errors.ErrInvalidAuthToken, TypeError):  # the latter where a body has no `error`: see the next test
+        # the latter where a body has no `error`: see the next test
+        except (etcd3.errors.ErrInvalidAuthToken, TypeError):
             return True
         return False
 
-    wait_until(refused, "the token to expire", poll=2.0)  # a call renews it, so asking more often would keep it alive
+    # a call renews it, so asking more often would keep it alive
+    wait_until(refused, "the token to expire", poll=2.0)
     assert store.get("/tally/a", deadline=in_seconds()) == (None, 1)
 
 
@@ -237,21 +262,35 @@ def test_a_watcher_dies_with_a_restart(etcd_factory: EtcdFactory) -> None:
 
 
 def _starts(fake: FakeEtcd) -> list[int]:
-    return [int(request["create_request"].get("start_revision") or 0) for path, request in fake.requests if path.endswith("/watch")]
+    return [
+        int(request["create_request"].get("start_revision") or 0)
+        for path, request in fake.requests
+        if path.endswith("/watch")
+    ]
 
 
 def _event(key: str, revision: int) -> dict[str, Any]:
-    kv = {"key": base64.b64encode(key.encode()).decode(), "create_revision": "1", "mod_revision": str(revision), "version": "1"}
+    kv = {
+        "key": base64.b64encode(key.encode()).decode(),
+        "create_revision": "1",
+        "mod_revision": str(revision),
+        "version": "1",
+    }
     return {"kv": kv}
 
 
 def test_a_reconnect_skips_history(etcd_factory: EtcdFactory) -> None:
-    """The server confirms a watch from revision 11 while it is at 50, and is gone before it sends the events between."""
+    """The server confirms a watch from revision 11 while it is at 50, and is gone before it sends the
+    events between.
+    """
     answers: Iterator[Stream]
 
     def script() -> Iterator[Stream]:
         yield Stream([line(header=header(50), created=True)])
-        yield Stream([line(header=header(50), created=True), line(header=header(50), events=[_event("/tally/a", 60)])], hold=True)
+        yield Stream(
+            [line(header=header(50), created=True), line(header=header(50), events=[_event("/tally/a", 60)])],
+            hold=True,
+        )
 
     answers = script()
     with FakeEtcd(lambda *_: next(answers)) as fake:
@@ -274,7 +313,10 @@ def test_a_watcher_jumps_over_compaction(etcd_factory: EtcdFactory) -> None:
         yield Stream([line(header=header(20), created=True)])
         compacted = line(header=header(50), canceled=True, compact_revision="40")
         yield Stream([line(header=header(50), created=True), compacted], hold=True)
-        yield Stream([line(header=header(50), created=True), line(header=header(50), events=[_event("/tally/a", 60)])], hold=True)
+        yield Stream(
+            [line(header=header(50), created=True), line(header=header(50), events=[_event("/tally/a", 60)])],
+            hold=True,
+        )
 
     answers = script()
     with FakeEtcd(lambda *_: next(answers)) as fake:
@@ -295,7 +337,10 @@ def test_every_import_of_the_library_loads_aiohttp() -> None:
 
     def loads(modules: str) -> bool:
         program = f"import sys, {modules}; print('aiohttp' in sys.modules)"
-        return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "True\n"
+        return (
+            subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+            == "True\n"
+        )
 
     assert loads("etcd3")
     assert not loads("controller.store.etcd.store, etcd3.stateful")

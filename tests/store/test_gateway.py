@@ -1,4 +1,6 @@
-"""The gateway's own promises: threads do not share a connection, keys of any bytes survive, versions are told."""
+"""The gateway's own promises: threads do not share a connection, keys of any bytes survive, versions are
+told.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests.support.fake_etcd import FakeEtcd, Reply, header
 def test_many_threads_through_one_store_each_get_their_own_answer(store: EtcdStore, prefix: str) -> None:
     def roundtrip(n: int) -> bool:
         key, value = f"{prefix}{n}", b"%d" % n * 50
-        result = store.commit(Transaction((Guard(key, 0),), (Put(key, value),), f"op-{n}"), deadline=in_seconds(30))
+        result = store.commit(
+            Transaction((Guard(key, 0),), (Put(key, value),), f"op-{n}"), deadline=in_seconds(30)
+        )
         found, _ = store.get(key, deadline=in_seconds(30))
         return isinstance(result, Committed) and found is not None and found.value == value
 
@@ -27,7 +31,9 @@ def test_many_threads_through_one_store_each_get_their_own_answer(store: EtcdSto
     assert store.gateway.failures == {}
 
 
-def test_a_foreign_key_that_is_no_text_is_shown_and_does_not_stop_the_load(store: EtcdStore, prefix: str) -> None:
+def test_a_foreign_key_that_is_no_text_is_shown_and_does_not_stop_the_load(
+    store: EtcdStore, prefix: str
+) -> None:
     admin(store, "/kv/put", {"key": prefix.encode() + b"\xff\x00", "value": b"x"})
     keys = [item.key for item in store.load(prefix, deadline=in_seconds()).items]
     assert keys == [prefix + "\\xff\0"]
@@ -75,7 +81,9 @@ def test_what_an_error_means(message: str, code: int, fault: Fault) -> None:
     assert classify(message, code) is fault
 
 
-def test_the_version_of_each_endpoint(etcd: EtcdProcess, etcd_binary: EtcdBinary, etcd_factory: EtcdFactory) -> None:
+def test_the_version_of_each_endpoint(
+    etcd: EtcdProcess, etcd_binary: EtcdBinary, etcd_factory: EtcdFactory
+) -> None:
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
     versions = etcd_factory.store(etcd.url, dead).gateway.versions(deadline=in_seconds())
     assert versions[etcd.url] == ".".join(map(str, etcd_binary.version))

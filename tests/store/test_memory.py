@@ -1,4 +1,6 @@
-"""What only the store in memory can show: leases by a clock that is moved by hand, and clients that share a server."""
+"""What only the store in memory can show: leases by a clock that is moved by hand, and clients that share
+a server.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whatever stands in an answer of etcd, or of what answers in its place: a store's error, and never another (fault 44)."""
+"""Whatever stands in an answer of etcd, or of what answers in its place: a store's error, and never
+another (fault 44).
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,35 @@ from tests.support.fake_etcd import FakeEtcd, Reply, Stream, header
 DEEP = b"[" * 200_000
 HEAD = json.dumps(header(5)).encode()
 BODIES = [
-    b"", b"{}", b"null", b"5", b"[]", DEEP, b'{"x":' + DEEP, b"\xff\xfe", b'{"header":5}', b'{"header":{"revision":"1e400"}}',
-    b'{"header":{"cluster_id":"1234","revision":"-5"}}', b'{"header":' + HEAD + b',"kvs":[{"key":"%%"}]}',
-    b'{"header":' + HEAD + b',"more":true}', b'{"header":' + HEAD + b',"responses":[{}]}',
-    b'{"header":' + HEAD + b',"responses":[{"response_range":{"kvs":5}}]}', b'{"result":{}}', b'{"result":{"header":5}}',
-    b'{"error":"x","code":"y"}', b'{"header":' + HEAD + b',"TTL":"9' + b"9" * 400 + b'"}', b'{"header":' + HEAD + b',"a":"\xff"}',
-]  # fmt: skip
+    b"",
+    b"{}",
+    b"null",
+    b"5",
+    b"[]",
+    DEEP,
+    b'{"x":' + DEEP,
+    b"\xff\xfe",
+    b'{"header":5}',
+    b'{"header":{"revision":"1e400"}}',
+    b'{"header":{"cluster_id":"1234","revision":"-5"}}',
+    b'{"header":' + HEAD + b',"kvs":[{"key":"%%"}]}',
+    b'{"header":' + HEAD + b',"more":true}',
+    b'{"header":' + HEAD + b',"responses":[{}]}',
+    b'{"header":' + HEAD + b',"responses":[{"response_range":{"kvs":5}}]}',
+    b'{"result":{}}',
+    b'{"result":{"header":5}}',
+    b'{"error":"x","code":"y"}',
+    b'{"header":' + HEAD + b',"TTL":"9' + b"9" * 400 + b'"}',
+    b'{"header":' + HEAD + b',"a":"\xff"}',
+]
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:24]))
 @pytest.mark.parametrize("status", [200, 500])
 def test_every_call_fails_as_a_store_does(etcd_factory: EtcdFactory, body: bytes, status: int) -> None:
-    """No KeyError, TypeError or RecursionError leaves it; and an answer without a header is no sign of another cluster."""
+    """No KeyError, TypeError or RecursionError leaves it; and an answer without a header is no sign of
+    another cluster.
+    """
 
     def answer(path: str, _request: dict[str, Any]) -> Reply | Stream:
         return Stream([body + b"\n"]) if path.endswith("/watch") and status == 200 else Reply(body, status)

@@ -1,4 +1,6 @@
-"""The store in memory and etcd give the same answers to any history of transactions, leases and compactions."""
+"""The store in memory and etcd give the same answers to any history of transactions, leases and
+compactions.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,11 @@ class _Side:
                 revision = 0 if item is None else item.create if kind == "created" else item.mod
             seen.append(Guard(self.prefix + name, revision, on_create=kind == "created"))
         made = [
-            Put(self.prefix + change[1], change[2] + f'{{"op":"{op}"}}'.encode(), change[3] and self.lease_base + change[3])
+            Put(
+                self.prefix + change[1],
+                change[2] + f'{{"op":"{op}"}}'.encode(),
+                change[3] and self.lease_base + change[3],
+            )
             if change[0] == "put"
             else Delete(self.prefix + change[1])
             for change in changes
@@ -88,7 +94,10 @@ class _Side:
         result = self.store.commit(self.last, deadline=in_seconds())
         if isinstance(result, Committed):
             return Committed(result.revision - self.base, result.recovered)
-        return Refused(result.revision - self.base, {self.plain(key): self.item(found) for key, found in result.current.items()})
+        return Refused(
+            result.revision - self.base,
+            {self.plain(key): self.item(found) for key, found in result.current.items()},
+        )
 
     def grant(self, lease: int) -> int:
         return self.store.grant(self.lease_base + lease, 60, deadline=in_seconds())
@@ -101,7 +110,9 @@ class _Side:
 
     def load(self, back: int) -> object:
         _, newest = self.store.get(self.prefix, deadline=in_seconds())
-        snapshot = self.store.load(self.prefix, deadline=in_seconds(), revision=max(self.base, newest - back) if back else 0)
+        snapshot = self.store.load(
+            self.prefix, deadline=in_seconds(), revision=max(self.base, newest - back) if back else 0
+        )
         return snapshot.revision - self.base, [self.item(found) for found in snapshot.items]
 
     def compact(self, back: int) -> None:
@@ -125,18 +136,28 @@ class _Side:
 
     def watched(self) -> list[Event] | type[Compacted]:
         """All changes since the history began, as a watch tells them."""
-        end = self.store.commit(Transaction((), (Put(self.prefix + "end", b""),), "end"), deadline=in_seconds())
+        end = self.store.commit(
+            Transaction((), (Put(self.prefix + "end", b""),), "end"), deadline=in_seconds()
+        )
         reader = WatchReader(self.store.watch(self.prefix, after=self.base))
-        wait_until(lambda: reader.error or (reader.batches and reader.batches[-1].revision == end.revision), "the end")
+        wait_until(
+            lambda: reader.error or (reader.batches and reader.batches[-1].revision == end.revision),
+            "the end",
+        )
         reader.close()
         if isinstance(reader.error, Compacted):
             return Compacted
-        return [Event(self.plain(event.key), event.mod - self.base, self.item(event.item)) for event in reader.events]
+        return [
+            Event(self.plain(event.key), event.mod - self.base, self.item(event.item))
+            for event in reader.events
+        ]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(steps, min_size=1, max_size=12))
-def test_the_same_history_gives_the_same_answers(history: list[tuple[Any, ...]], store: EtcdStore, prefix: str) -> None:
+def test_the_same_history_gives_the_same_answers(
+    history: list[tuple[Any, ...]], store: EtcdStore, prefix: str
+) -> None:
     run = next(_runs)
     memory = MemoryStore(CLOCK)
     twins = (

@@ -26,7 +26,12 @@ def put(store: EtcdStore, key: str, value: bytes = b"v") -> int:
 
 
 def event(key: str, revision: int) -> dict[str, Any]:
-    kv = {"key": base64.b64encode(key.encode()).decode(), "create_revision": "1", "mod_revision": str(revision), "version": "1"}
+    kv = {
+        "key": base64.b64encode(key.encode()).decode(),
+        "create_revision": "1",
+        "mod_revision": str(revision),
+        "version": "1",
+    }
     return {"kv": kv}
 
 
@@ -55,7 +60,9 @@ class TestOnRealEtcd:
         self, etcd: EtcdProcess, etcd_factory: EtcdFactory, store: EtcdStore, prefix: str, proxy_to: ProxyTo
     ) -> None:
         proxy = proxy_to(etcd.config.client_port)
-        watch, reader = start(etcd_factory.store(proxy.url, etcd.url), prefix, put(store, prefix), silence=0.3)
+        watch, reader = start(
+            etcd_factory.store(proxy.url, etcd.url), prefix, put(store, prefix), silence=0.3
+        )
         wait_until(lambda: watch.connected, "the watch")
         proxy.black_hole()
         missed = put(store, prefix + "a")
@@ -90,7 +97,9 @@ class TestOnRealEtcd:
         assert isinstance(error, Compacted)
         assert error.revision == oldest
 
-    def test_compaction_behind_a_watch_that_is_up_to_date_does_not_disturb_it(self, store: EtcdStore, prefix: str) -> None:
+    def test_compaction_behind_a_watch_that_is_up_to_date_does_not_disturb_it(
+        self, store: EtcdStore, prefix: str
+    ) -> None:
         watch, reader = start(store, prefix, put(store, prefix))
         for n in range(5):
             put(store, f"{prefix}{n}")
@@ -99,7 +108,9 @@ class TestOnRealEtcd:
         assert len(reader.events) == 5
         reader.close()
 
-    def test_another_cluster_ends_it(self, etcd: EtcdProcess, etcd_factory: EtcdFactory, prefix: str, proxy_to: ProxyTo) -> None:
+    def test_another_cluster_ends_it(
+        self, etcd: EtcdProcess, etcd_factory: EtcdFactory, prefix: str, proxy_to: ProxyTo
+    ) -> None:
         other = etcd_factory.start()
         proxy = proxy_to(etcd.config.client_port)
         store = etcd_factory.store(proxy.url)
@@ -127,7 +138,8 @@ class TestOnRealEtcd:
         never = store.watch(prefix, after=1)
         never.close()
         assert list(never) == []
-        watch, reader = start(store, prefix, store.get(prefix, deadline=in_seconds())[1])  # others may have compacted what was
+        # others may have compacted what was
+        watch, reader = start(store, prefix, store.get(prefix, deadline=in_seconds())[1])
         wait_until(lambda: watch.connected, "the watch")
         proxy.refuse()
         wait_until(lambda: watch.reconnects["unreachable"] >= 2, "vain attempts")
@@ -156,11 +168,22 @@ class TestWhatAServerMaySend:
         [
             (Stream([created, line(header=header(10), canceled=True)], hold=True), "cancelled"),
             (
-                Stream([created, line(header=header(10), canceled=True, cancel_reason="etcdserver: no leader")], hold=True),
+                Stream(
+                    [created, line(header=header(10), canceled=True, cancel_reason="etcdserver: no leader")],
+                    hold=True,
+                ),
                 "cancelled",
             ),
-            (Stream([created, b'{"error":{"grpc_code":14,"message":"transport is closing"}}\n'], hold=True), "cancelled"),
-            (Stream([created, b'{"error":{"code":14,"message":"transport is closing"}}\n'], hold=True), "cancelled"),
+            (
+                Stream(
+                    [created, b'{"error":{"grpc_code":14,"message":"transport is closing"}}\n'], hold=True
+                ),
+                "cancelled",
+            ),
+            (
+                Stream([created, b'{"error":{"code":14,"message":"transport is closing"}}\n'], hold=True),
+                "cancelled",
+            ),
             (Stream([created, b"this is no JSON\n"], hold=True), "broken answer"),
             (Stream([created[:20]]), "connection lost"),
             (Stream([]), "connection lost"),
@@ -179,9 +202,13 @@ class TestWhatAServerMaySend:
         assert [request["create_request"]["start_revision"] for _, request in fake.requests] == [5, 5]
         reader.close()
 
-    def test_doubled_and_old_events_are_delivered_once(self, serve: Callable[[Answer], tuple[FakeEtcd, EtcdStore]]) -> None:
+    def test_doubled_and_old_events_are_delivered_once(
+        self, serve: Callable[[Answer], tuple[FakeEtcd, EtcdStore]]
+    ) -> None:
         messages = [
-            line(header=header(20), events=[event("/tally/a", 4), event("/tally/a", 5), event("/tally/a", 6)]),
+            line(
+                header=header(20), events=[event("/tally/a", 4), event("/tally/a", 5), event("/tally/a", 6)]
+            ),
             line(header=header(20), events=[event("/tally/a", 6)]),
             line(header=header(99)),  # a progress notice: it carries no event, and moves nothing
             line(header=header(20), events=[event("/tally/a", 6), event("/tally/b", 7)]),
@@ -198,7 +225,11 @@ class TestWhatAServerMaySend:
     def test_messages_may_be_cut_and_joined_anywhere(
         self, serve: Callable[[Answer], tuple[FakeEtcd, EtcdStore]], size: int
     ) -> None:
-        stream = self.created + b"\n" + b"".join(line(header=header(n), events=[event(f"/tally/ü{n}", n)]) for n in range(11, 31))
+        stream = (
+            self.created
+            + b"\n"
+            + b"".join(line(header=header(n), events=[event(f"/tally/ü{n}", n)]) for n in range(11, 31))
+        )
         pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
         _, store = serve(lambda *_: Stream(pieces, hold=True))
         _, reader = start(store, "/tally/", 10)
@@ -216,7 +247,9 @@ class TestWhatAServerMaySend:
         assert watch.reconnects == {"silence": 1}
         reader.close()
 
-    def test_a_message_of_another_cluster_ends_it(self, serve: Callable[[Answer], tuple[FakeEtcd, EtcdStore]]) -> None:
+    def test_a_message_of_another_cluster_ends_it(
+        self, serve: Callable[[Answer], tuple[FakeEtcd, EtcdStore]]
+    ) -> None:
         strange = line(header=header(20, cluster="999"), events=[event("/tally/a", 20)])
         _, store = serve(lambda *_: Stream([self.created, strange], hold=True))
         _, reader = start(store, "/tally/", 5)
@@ -224,7 +257,9 @@ class TestWhatAServerMaySend:
         assert reader.events == []
 
     def test_a_missing_right_ends_it(self, serve: Callable[[Answer], tuple[FakeEtcd, EtcdStore]]) -> None:
-        denial = line(header=header(5), created=True, canceled=True, cancel_reason="etcdserver: permission denied")
+        denial = line(
+            header=header(5), created=True, canceled=True, cancel_reason="etcdserver: permission denied"
+        )
         _, store = serve(lambda *_: Stream([denial], hold=True))
         _, reader = start(store, "/tally/", 5)
         error = reader.wait_for_end()

@@ -73,9 +73,15 @@ def alertmanager(folder: Path, config: dict[str, Any]) -> Iterator[Alertmanager]
     (folder / "alertmanager.yaml").write_text(yaml.safe_dump(config))
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
-    options = [f"--config.file={folder}/alertmanager.yaml", f"--storage.path={folder}/data", f"--web.listen-address={address}"]
+    options = [
+        f"--config.file={folder}/alertmanager.yaml",
+        f"--storage.path={folder}/data",
+        f"--web.listen-address={address}",
+    ]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([binary, *options, "--cluster.listen-address="], stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(
+            [binary, *options, "--cluster.listen-address="], stdout=log, stderr=log, cwd=folder
+        )
 
     def is_ready() -> bool:
         assert process.poll() is None, (folder / "log").read_text()[-2000:]

@@ -1,7 +1,8 @@
-"""A stage for the core without threads: one store in memory, and any number of replicas' planners that act upon it.
+"""A stage for the core without threads: one store in memory, and any number of replicas' planners that act
+upon it.
 
-Everything on it is the real part: world, planner, reconciler, transactions. Only time and the engine are the test's own:
-`clock` moves by hand, and what the engine would say is told with `seen`.
+Everything on it is the real part: world, planner, reconciler, transactions. Only time and the engine are the
+test's own: `clock` moves by hand, and what the engine would say is told with `seen`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Stage:
         current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)
         guard = Guard(key, current.mod if current is not None else 0)
         result = self.store.commit(
-            Transaction((guard,), (Put(key, value, lease),), f"u{self._ops}"), deadline=self.clock.boottime() + 5
+            Transaction((guard,), (Put(key, value, lease),), f"u{self._ops}"),
+            deadline=self.clock.boottime() + 5,
         )
         assert isinstance(result, Committed)
         return result.revision
@@ -72,7 +74,10 @@ class Stage:
         """Remove a key, whatever it was."""
         current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)
         if current is not None:
-            self.store.commit(Transaction((Guard(key, current.mod),), (Delete(key),), "x"), deadline=self.clock.boottime() + 5)
+            self.store.commit(
+                Transaction((Guard(key, current.mod),), (Delete(key),), "x"),
+                deadline=self.clock.boottime() + 5,
+            )
 
     def elect(self) -> int:
         """A new term: the leader key is created anew; returns its create revision."""
@@ -83,7 +88,10 @@ class Stage:
 
     def pool(self, name: str = "default", **fields: Any) -> None:
         """Define a pool."""
-        self.put(self.keys.pool(name), codec.encode_pool(parse_pool({"name": name, "capacity": {"cpu": 4}, **fields}), "x"))
+        self.put(
+            self.keys.pool(name),
+            codec.encode_pool(parse_pool({"name": name, "capacity": {"cpu": 4}, **fields}), "x"),
+        )
 
     def submit(self, task_id: str, **fields: Any) -> None:
         """Submit a task."""
@@ -93,11 +101,14 @@ class Stage:
     def request(self, task_id: str, kind: RequestKind, attempt: int = 0) -> None:
         """Cancel, retry, or confirm."""
         self.put(
-            self.keys.request(task_id, kind), codec.encode(Request(kind=kind, by="user", at=self.clock.now(), attempt=attempt))
+            self.keys.request(task_id, kind),
+            codec.encode(Request(kind=kind, by="user", at=self.clock.now(), attempt=attempt)),
         )
 
     def replica(self, world: World | None = None) -> StagedReplica:
-        """A replica that takes itself to be the leader of the current term; `world` is its model, if it has one already."""
+        """A replica that takes itself to be the leader of the current term; `world` is its model, if it
+        has one already.
+        """
         leader, _ = self.store.get(self.keys.leader, deadline=self.clock.boottime() + 5)
         assert leader is not None
         return StagedReplica(self, leader.create, self.epoch, world)
@@ -150,7 +161,14 @@ class StagedReplica:
         self.planner = Planner(self.world, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS)
         lock = threading.RLock()
         self.reconciler = Reconciler(
-            self.world, self.planner, self.leadership, stage.store, stage.keys, stage.clock, self._perform, lambda: lock
+            self.world,
+            self.planner,
+            self.leadership,
+            stage.store,
+            stage.keys,
+            stage.clock,
+            self._perform,
+            lambda: lock,
         )
 
     def _perform(self, effect: Effect) -> None:
@@ -163,7 +181,9 @@ class StagedReplica:
         self.world.load(changes_of(self.stage.keys, snapshot.items), snapshot.revision)
 
     def run(self) -> list[Effect]:
-        """Step until nothing is left to do, the engine's proofs included; returns the effects of these steps."""
+        """Step until nothing is left to do, the engine's proofs included; returns the effects of these
+        steps.
+        """
         before = len(self.effects)
         for _ in range(1000):
             is_done = not self.reconciler.step()
@@ -178,7 +198,9 @@ class StagedReplica:
 
     def list_engine(self, *seen: Observation, began: float | None = None) -> None:
         """A full list of the engine arrives."""
-        self.reconciler.handle(Listed(self.leadership.epoch, list(seen), self.stage.clock.now() if began is None else began))
+        self.reconciler.handle(
+            Listed(self.leadership.epoch, list(seen), self.stage.clock.now() if began is None else began)
+        )
 
     def see(self, *seen: Observation) -> None:
         """Observations arrive."""
@@ -196,7 +218,9 @@ class StagedReplica:
         """The engine took these effects: starts are pending, stops are under way."""
         for effect in effects:
             if isinstance(effect, Start):
-                self.reconciler.handle(Started(self.leadership.epoch, effect, observation(effect.attempt, Phase.PENDING)))
+                self.reconciler.handle(
+                    Started(self.leadership.epoch, effect, observation(effect.attempt, Phase.PENDING))
+                )
             elif isinstance(effect, Stop):
                 self.reconciler.handle(StopSent(self.leadership.epoch, effect, None))
 

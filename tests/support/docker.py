@@ -1,4 +1,6 @@
-"""A private Docker daemon for tests: its own folders, no bridge, no registry, one image made of Debian's busybox-static."""
+"""A private Docker daemon for tests: its own folders, no bridge, no registry, one image made of Debian's
+busybox-static.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ class PrivateDocker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the daemon, and wait until it answers. Raises AssertionError with the end of its log when it does not."""
+        """Start the daemon, and wait until it answers.
+
+        Raises AssertionError with the end of its log when it does not.
+        """
         (self.folder / "config").write_text("{}")  # not the machine's own
         (self.folder / "pidfile").unlink(missing_ok=True)
         with open(self.folder / "log", "ab") as log:
@@ -61,7 +66,10 @@ class PrivateDocker:
         return ["setpriv", "--pdeathsig", "TERM", *self._dockerd(), *address]
 
     def _dockerd(self) -> list[str]:
-        own = [f"--{name}={self.folder}/{name.split('-')[0]}" for name in ("data-root", "exec-root", "pidfile", "config-file")]
+        own = [
+            f"--{name}={self.folder}/{name.split('-')[0]}"
+            for name in ("data-root", "exec-root", "pidfile", "config-file")
+        ]
         return ["dockerd", "--iptables=false", "--ip6tables=false", "--shutdown-timeout=5", *own]
 
     def terminate(self) -> None:
@@ -76,7 +84,8 @@ class PrivateDocker:
         containerd = Path("/proc") / (self.folder / "exec/containerd/containerd.pid").read_text()
         self._process.kill()
         self._process.wait(30)
-        wait_until(lambda: not containerd.exists(), "containerd's end")  # dockerd would wait for one that is still there
+        # dockerd would wait for one that is still there
+        wait_until(lambda: not containerd.exists(), "containerd's end")
 
     @contextmanager
     def api(self) -> Iterator[Any]:
@@ -115,19 +124,34 @@ class PrivateDocker:
 
 
 class NetworkedDocker(PrivateDocker):
-    """One with the default bridge, in a network namespace of its own, where its socket is in its usual place too."""
+    """One with the default bridge, in a network namespace of its own, where its socket is in its usual
+    place too.
+    """
 
     _ENTER = 'ip link set lo up && mount -t tmpfs tmpfs /run && exec "$@"'
 
     def _command(self) -> list[str]:
-        outside = ["setpriv", "--pdeathsig", "TERM", "unshare", "--net", "--mount", "sh", "-c", self._ENTER, "enter"]
+        outside = [
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            "unshare",
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            self._ENTER,
+            "enter",
+        ]
         return [*outside, *self._dockerd(), "-H", self.url, "-H", "unix:///run/docker.sock"]
 
     def inside(self, *command: str) -> str:
         """What a command says that runs in its network."""
         assert self._process is not None
         enter = ["nsenter", "--net", "--target", str(self._process.pid)]
-        return subprocess.run([*enter, *command], capture_output=True, text=True, check=True, timeout=60).stdout
+        return subprocess.run(
+            [*enter, *command], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
 
 
 @contextmanager
@@ -137,7 +161,8 @@ def private_docker(kind: type[PrivateDocker] = PrivateDocker) -> Iterator[Privat
         pytest.skip("no Docker engine: dockerd is not installed (Debian: docker.io)")
     if os.geteuid() != 0:
         pytest.skip("no Docker engine: only root can start one")
-    if not Path("/usr/share/doc/busybox-static").exists():  # /bin/busybox may also be a linked one, which runs in no empty root
+    # /bin/busybox may also be a linked one, which runs in no empty root
+    if not Path("/usr/share/doc/busybox-static").exists():
         pytest.skip("no image for the Docker engine: busybox-static is not installed")
     # A short path: the names of its sockets are limited to 108 characters.
     docker = kind(Path(tempfile.mkdtemp(prefix="tally-docker-")))
@@ -172,5 +197,9 @@ def docker_launch(*command: str, options: dict[str, Any] | None = None, **spec: 
 
 
 def until_stopped(exit_code: int = 143) -> Launch:
-    """Runs until SIGTERM, which process 1 of a container only gets when it asks for it; prints "ready" once it does."""
-    return docker_launch("sh", "-c", f"trap 'exit {exit_code}' TERM; echo ready; while :; do sleep 0.05; done")
+    """Runs until SIGTERM, which process 1 of a container only gets when it asks for it; prints "ready"
+    once it does.
+    """
+    return docker_launch(
+        "sh", "-c", f"trap 'exit {exit_code}' TERM; echo ready; while :; do sleep 0.05; done"
+    )

@@ -39,13 +39,19 @@ class EtcdFactory:
         """A member that is not started yet; `options` are EtcdConfig's."""
         self._count += 1
         client_port, peer_port = free_ports(2)
-        options = {"data_dir": self._folder / f"etcd-{self._count}", "client_port": client_port, "peer_port": peer_port} | options
+        options = {
+            "data_dir": self._folder / f"etcd-{self._count}",
+            "client_port": client_port,
+            "peer_port": peer_port,
+        } | options
         process = EtcdProcess(self.binary, EtcdConfig(**options))
         self._stack.callback(process.kill)
         return process
 
     def start(self, *, extra_args: tuple[str, ...] = QUICK_ELECTION, **options: Any) -> EtcdProcess:
-        """A running member by itself; it elects itself sooner than by default, which also allows leases shorter than 2 s."""
+        """A running member by itself; it elects itself sooner than by default, which also allows leases
+        shorter than 2 s.
+        """
         process = self.configure(extra_args=extra_args, **options)
         process.start()
         return process
@@ -55,7 +61,13 @@ class EtcdFactory:
         ports = free_ports(2 * size)
         peers = ",".join(f"m{i}=http://127.0.0.1:{ports[2 * i + 1]}" for i in range(size))
         members = [
-            self.configure(name=f"m{i}", client_port=ports[2 * i], peer_port=ports[2 * i + 1], initial_cluster=peers, **options)
+            self.configure(
+                name=f"m{i}",
+                client_port=ports[2 * i],
+                peer_port=ports[2 * i + 1],
+                initial_cluster=peers,
+                **options,
+            )
             for i in range(size)
         ]
         for member in members:
@@ -77,7 +89,9 @@ class EtcdFactory:
 
 def admin(store: EtcdStore, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """A call of etcd that Tally itself never makes: compaction, users, roles, alarms."""
-    answer: dict[str, Any] = store.gateway.call(path, msgspec.json.encode(request), msgspec.json.decode, deadline=in_seconds())
+    answer: dict[str, Any] = store.gateway.call(
+        path, msgspec.json.encode(request), msgspec.json.decode, deadline=in_seconds()
+    )
     return answer
 
 
@@ -86,14 +100,20 @@ def compact(store: EtcdStore, revision: int) -> None:
     admin(store, "/kv/compaction", {"revision": revision, "physical": True})
 
 
-def enable_authentication(store: EtcdStore, user: str, password: str, prefix: str, *, right: str = "READWRITE") -> None:
+def enable_authentication(
+    store: EtcdStore, user: str, password: str, prefix: str, *, right: str = "READWRITE"
+) -> None:
     """Create root and a user with one role on `prefix`, then switch authentication on."""
     key, range_end = prefix_range(prefix.encode())
     admin(store, "/auth/role/add", {"name": "root"})
     admin(store, "/auth/user/add", {"name": "root", "password": "root-password"})
     admin(store, "/auth/user/grant", {"user": "root", "role": "root"})
     admin(store, "/auth/role/add", {"name": "tally"})
-    admin(store, "/auth/role/grant", {"name": "tally", "perm": {"permType": right, "key": key, "range_end": range_end}})
+    admin(
+        store,
+        "/auth/role/grant",
+        {"name": "tally", "perm": {"permType": right, "key": key, "range_end": range_end}},
+    )
     admin(store, "/auth/user/add", {"name": user, "password": password})
     admin(store, "/auth/user/grant", {"user": user, "role": "tally"})
     admin(store, "/auth/enable", {})

@@ -1,4 +1,7 @@
-"""Fake Kubernetes clusters for tests, ended with the test. A folder's conftest imports the fixtures it wants."""
+"""Fake Kubernetes clusters for tests, ended with the test.
+
+A folder's conftest imports the fixtures it wants.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ ClusterFactory = Callable[..., FakeCluster]
 
 
 class RawApi:
-    """Plain requests to a fake cluster, where a test is about the wire; paths are below the pods of `default`."""
+    """Plain requests to a fake cluster, where a test is about the wire; paths are below the pods of
+    `default`.
+    """
 
     def __init__(self, cluster: FakeCluster, *, token: str = TOKEN) -> None:
         self.cluster = cluster
@@ -30,7 +35,9 @@ class RawApi:
 
     def send(self, method: str, path: str = "", **options: Any) -> requests.Response:
         """One request; `path` starts with / and follows `/api/v1/namespaces/default/pods`."""
-        return self.http.request(method, f"{self.cluster.url}/api/v1/namespaces/default/pods{path}", timeout=20, **options)
+        return self.http.request(
+            method, f"{self.cluster.url}/api/v1/namespaces/default/pods{path}", timeout=20, **options
+        )
 
     def create(self, pod: dict[str, Any]) -> dict[str, Any]:
         """Create a pod that must be accepted."""
@@ -40,23 +47,33 @@ class RawApi:
 
     def patch(self, name: str, patch: Any, kind: str = "merge-patch") -> requests.Response:
         """Patch a pod."""
-        return self.send("PATCH", f"/{name}", json=patch, headers={"Content-Type": f"application/{kind}+json"})
+        return self.send(
+            "PATCH", f"/{name}", json=patch, headers={"Content-Type": f"application/{kind}+json"}
+        )
 
     def watch(self, **query: Any) -> Iterator[dict[str, Any]]:
         """Events of a watch that is open when this returns; from now on unless `resourceVersion` is given."""
-        query = {"watch": "1", "timeoutSeconds": "15", "resourceVersion": str(self.cluster.storage.revision)} | query
+        query = {
+            "watch": "1",
+            "timeoutSeconds": "15",
+            "resourceVersion": str(self.cluster.storage.revision),
+        } | query
         answer = self.send("GET", params=query, stream=True)
         assert answer.status_code == 200, answer.text
         return map(json.loads, answer.iter_lines(chunk_size=None))
 
 
-def core_api(cluster: FakeCluster, folder: Path, *, token: str = TOKEN, namespace: str = "default") -> client.CoreV1Api:
+def core_api(
+    cluster: FakeCluster, folder: Path, *, token: str = TOKEN, namespace: str = "default"
+) -> client.CoreV1Api:
     """The official client on this cluster, configured by a kubeconfig as a user's would be."""
     path = cluster.kubeconfig(folder / "kubeconfig", token=token, namespace=namespace)
     return client.CoreV1Api(config.new_client_from_config(str(path)))
 
 
-def task_pod(name: str, *command: str, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+def task_pod(
+    name: str, *command: str, annotations: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
     """A bare pod that runs `command` once."""
     labels = {"tally.dev/task": name.rsplit("-", 1)[0]}
     container = {"name": "task", "image": "busybox:1", "command": list(command)}

@@ -1,4 +1,6 @@
-"""An HTTP server that answers as the test says, where etcd's own gateway does; for answers that a healthy etcd never gives."""
+"""An HTTP server that answers as the test says, where etcd's own gateway does; for answers that a healthy
+etcd never gives.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ class FakeEtcd:
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake-etcd", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="fake-etcd", daemon=True
+        )
         self._thread.start()
 
     def __enter__(self) -> FakeEtcd:

@@ -1,14 +1,17 @@
-"""etcd's own history as the judge: every revision that was ever written is replayed and checked, not only the last.
+"""etcd's own history as the judge: every revision that was ever written is replayed and checked, not only the
+last.
 
-`replay(endpoint)` watches a cluster's keys from the first revision and follows, transaction by transaction, what the
-records say. It knows the layout and the lifecycle, and nothing of planner or runtime. Checked at each revision:
+`replay(endpoint)` watches a cluster's keys from the first revision and follows, transaction by transaction,
+what the records say. It knows the layout and the lifecycle, and nothing of planner or runtime. Checked at
+each revision:
 
 - I1  ledger = Σ holds, for every pool and resource
 - I2  no transaction takes a ledger above the capacity at that revision
 - I3  each status continues the one before it by rows of the lifecycle table
 - I4  attempts count up by admissions alone, one after the other, each from a state that holds nothing
 - I6  a task disappears only whole, and only after it had finished
-- I7  a status or ledger is written only while its writer's term has the leader key; epochs and terms only rise
+- I7  a status or ledger is written only while its writer's term has the leader key; epochs and terms only
+  rise
 - I8  a request goes once, in a transaction that records what became of it (or finds no task)
 - one transaction applies once: no `op` is found at two revisions
 """
@@ -37,14 +40,17 @@ from controller.store.keys import ROOT, Keys, Record
 
 @dataclass
 class History:
-    """What the records were at the revision that was applied last, and all that was found wrong on the way."""
+    """What the records were at the revision that was applied last, and all that was found wrong on the
+    way.
+    """
 
     keys: Keys
     findings: list[str] = field(default_factory=list)
     revisions: int = 0
     admissions: Counter[str] = field(default_factory=Counter)  # task → attempts that were admitted
     finished: Counter[str] = field(default_factory=Counter)  # task → times that it came to an end
-    consumed: Counter[str] = field(default_factory=Counter)  # kind of request → how many took effect or were answered
+    # kind of request → how many took effect or were answered
+    consumed: Counter[str] = field(default_factory=Counter)
     submitted: set[str] = field(default_factory=set)
     terms: list[int] = field(default_factory=list)  # epochs, as they were elected
     writers: list[int] = field(default_factory=list)  # epochs that wrote a status, in order of their first
@@ -74,7 +80,9 @@ class History:
         for record, change in by_kind["pools"]:
             self._capacities.pop(record.names[0], None)
             if change.item is not None:
-                self._capacities[record.names[0]] = codec.decode_pool(record.names[0], change.item.value).capacity
+                self._capacities[record.names[0]] = codec.decode_pool(
+                    record.names[0], change.item.value
+                ).capacity
         for record, change in by_kind["ledgers"]:
             touched.add(record.names[0])
             self._ledger(revision, record.names[0], change)
@@ -92,13 +100,16 @@ class History:
 
     def unfinished(self) -> list[str]:
         """Tasks that are there and have not come to an end."""
-        return sorted(t for t in self._tasks if t not in self._statuses or self._statuses[t].state not in FINISHED)
+        return sorted(
+            t for t in self._tasks if t not in self._statuses or self._statuses[t].state not in FINISHED
+        )
 
     def held(self) -> dict[str, Vector]:
         """What the ledgers say is held at the end, without the empty ones."""
         return {pool: held for pool, held in self._ledgers.items() if held}
 
-    # -- one kind of key each ----------------------------------------------------------------------------------------
+    # -- one kind of key each
+    # ----------------------------------------------------------------------------------------
 
     def _status(self, revision: int, task_id: str, change: Change) -> str:
         before = self._statuses.pop(task_id, None)
@@ -125,11 +136,19 @@ class History:
         state, attempt = (before.state, before.attempt) if before is not None else (State.CREATED, 0)
         path = [(State(step.source), Event(step.event), State(step.state)) for step in steps]
         if path[0][0] is not state or not is_path(path) or path[-1][2] is not status.state:
-            self._wrong(revision, "I3", f"{task_id}: from {state} by {[step.event for step in steps]} to {status.state}")
+            self._wrong(
+                revision,
+                "I3",
+                f"{task_id}: from {state} by {[step.event for step in steps]} to {status.state}",
+            )
         for step in steps:
             attempt = self._check_attempt(revision, task_id, attempt, step)
         if attempt != status.attempt:
-            self._wrong(revision, "I4", f"{task_id}: attempt {status.attempt} is recorded, but the steps led to {attempt}")
+            self._wrong(
+                revision,
+                "I4",
+                f"{task_id}: attempt {status.attempt} is recorded, but the steps led to {attempt}",
+            )
         if status.hold and status.state not in HOLDING:
             self._wrong(revision, "I1", f"{task_id} is {status.state} and holds {status.hold}")
         self.finished[task_id] += status.state in FINISHED and state not in FINISHED
@@ -138,7 +157,11 @@ class History:
         if step.event == Event.ADMITTED:
             self.admissions[task_id] += 1
             if State(step.source) not in WAITING or step.attempt <= attempt:
-                self._wrong(revision, "I4", f"{task_id}: attempt {step.attempt} was admitted after {attempt}, when {step.source}")
+                self._wrong(
+                    revision,
+                    "I4",
+                    f"{task_id}: attempt {step.attempt} was admitted after {attempt}, when {step.source}",
+                )
         elif step.attempt != attempt:
             self._wrong(revision, "I4", f"{task_id}: attempt {attempt} became {step.attempt} by {step.event}")
         return step.attempt
@@ -150,7 +173,11 @@ class History:
         capacity = self._capacities.get(pool, ZERO)
         for name in after:
             if after[name] > before.get(name) and after[name] > capacity.get(name):
-                self._wrong(revision, "I2", f"pool {pool}: {name} was taken to {after[name]}, above {capacity.get(name)}")
+                self._wrong(
+                    revision,
+                    "I2",
+                    f"pool {pool}: {name} was taken to {after[name]}, above {capacity.get(name)}",
+                )
 
     def _check_fence(self, revision: int, written: list[tuple[Record, Change]]) -> None:
         """I7: whoever writes has the leader key at this very revision, as its `op` and its term say."""
@@ -160,17 +187,29 @@ class History:
             value = codec.decode_mapping(change.item.value)
             op = str(value.get("op", ""))
             if self._ops.setdefault(op, revision) != revision:
-                self._wrong(revision, "once", f"the transaction {op} was applied at revision {self._ops[op]} already")
+                self._wrong(
+                    revision, "once", f"the transaction {op} was applied at revision {self._ops[op]} already"
+                )
             term = op.split("/")[1] if op.count("/") == 2 else ""
             if not self._leader_term or term != str(self._leader_term):
-                self._wrong(revision, "I7", f"{change.key} was written by {op}, while {self._leader_term} was the term")
+                self._wrong(
+                    revision,
+                    "I7",
+                    f"{change.key} was written by {op}, while {self._leader_term} was the term",
+                )
             if record.kind == "states":
                 epoch = value.get("term", 0)
                 if epoch != self._leader.get("epoch"):
-                    self._wrong(revision, "I7", f"{change.key} names epoch {epoch}, while {self._leader.get('epoch')} led")
+                    self._wrong(
+                        revision,
+                        "I7",
+                        f"{change.key} names epoch {epoch}, while {self._leader.get('epoch')} led",
+                    )
                 if not self.writers or self.writers[-1] != epoch:
                     if epoch in self.writers:
-                        self._wrong(revision, "I7", f"epoch {epoch} wrote again after epoch {self.writers[-1]}")
+                        self._wrong(
+                            revision, "I7", f"epoch {epoch} wrote again after epoch {self.writers[-1]}"
+                        )
                     self.writers.append(epoch)
 
     def _specs(self, revision: int, by_kind: dict[str, list[tuple[Record, Change]]]) -> None:
@@ -208,7 +247,9 @@ class History:
             self.terms.append(epoch)
         for _, change in by_kind["leader"]:
             if change.item is not None and change.item.create == self._leader_term:
-                continue  # overwritten by a test: the term is still that of its create revision, until its leader notices
+                # overwritten by a test: the term is still that of its create revision, until its leader
+                # notices
+                continue
             self._leader, self._leader_term = {}, 0
             if change.item is None:
                 continue
@@ -218,7 +259,9 @@ class History:
             except CorruptValue:
                 continue  # put there by a test: nobody leads by it
             if change.item.version == 1 and self._leader.get("epoch") != self._epoch:
-                self._wrong(revision, "I7", f"epoch {self._leader.get('epoch')} took office in epoch {self._epoch}")
+                self._wrong(
+                    revision, "I7", f"epoch {self._leader.get('epoch')} took office in epoch {self._epoch}"
+                )
 
     def _hold(self, pool: str, amount: Vector) -> None:
         if amount:
@@ -229,7 +272,10 @@ class History:
 
 
 def replay(endpoint: str, cluster: str = "default") -> History:
-    """The whole history of a cluster, up to now. Raises Compacted when its beginning has been compacted away."""
+    """The whole history of a cluster, up to now.
+
+    Raises Compacted when its beginning has been compacted away.
+    """
     clock = SystemClock()
     store = EtcdStore(GatewayOptions((endpoint,)), clock)
     try:
@@ -239,7 +285,10 @@ def replay(endpoint: str, cluster: str = "default") -> History:
 
 
 def replay_store(store: Store, cluster: str, deadline: float) -> History:
-    """As `replay`, on a store. Writes one key outside the cluster's prefix, to know where the history ends, and removes it."""
+    """As `replay`, on a store.
+
+    Writes one key outside the cluster's prefix, to know where the history ends, and removes it.
+    """
     history = History(Keys(cluster))
     marker = f"{ROOT}~end-of-history/{uuid.uuid4().hex}"
     ended = store.commit(Transaction((Guard(marker, 0),), (Put(marker, b""),), marker), deadline=deadline)

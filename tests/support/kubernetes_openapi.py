@@ -1,4 +1,6 @@
-"""Excerpts of Kubernetes' OpenAPI document: PodSpec and all that it refers to, of the oldest server and of a new one."""
+"""Excerpts of Kubernetes' OpenAPI document: PodSpec and all that it refers to, of the oldest server and of
+a new one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ VERSIONS = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 class Place(NamedTuple):
-    """A field of a pod's spec: where it is, its name, its own schema, and the definition that it (or its entries) has."""
+    """A field of a pod's spec: where it is, its name, its own schema, and the definition that it (or its
+    entries) has.
+    """
 
     path: str
     field: str

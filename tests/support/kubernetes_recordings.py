@@ -1,4 +1,6 @@
-"""What a real Kubernetes (v1.20.2) said: the files of `kubernetes-recordings/`, read; see the README there."""
+"""What a real Kubernetes (v1.20.2) said: the files of `kubernetes-recordings/`, read; see the README
+there.
+"""
 
 from __future__ import annotations
 

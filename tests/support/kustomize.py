@@ -1,4 +1,6 @@
-"""The deployment's overlays, rendered by kubectl from a copy of `deploy/`, with certificates where an overlay wants them."""
+"""The deployment's overlays, rendered by kubectl from a copy of `deploy/`, with certificates where an
+overlay wants them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def render(folder: Path) -> list[Object]:
     """The objects of a kustomization. Skips without a kubectl that knows components and labels."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
-    version = json.loads(subprocess.run(["kubectl", "version", "--client", "-o", "json"], capture_output=True, check=True).stdout)
+    version = json.loads(
+        subprocess.run(
+            ["kubectl", "version", "--client", "-o", "json"], capture_output=True, check=True
+        ).stdout
+    )
     if int(version.get("kustomizeVersion", "v0").lstrip("v").split(".")[0]) < LOWEST_KUSTOMIZE:
         pytest.skip(f"this kubectl's kustomize is older than {LOWEST_KUSTOMIZE}")
     done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)

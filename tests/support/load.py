@@ -1,4 +1,6 @@
-"""Steady load for tests that treat a local cluster badly: somebody submits and cancels the whole time, and then looks."""
+"""Steady load for tests that treat a local cluster badly: somebody submits and cancels the whole time, and
+then looks.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ class Load:
         self.acknowledged: list[str] = []
 
     def _tasks(self, round_number: int) -> Iterator[dict[str, Any]]:
-        bodies = {"quick": "true", "slow": "sleep 0.4", "flaky": '[ "$TALLY_ATTEMPT" != 1 ]', "endless": "sleep 600"}
+        bodies = {
+            "quick": "true",
+            "slow": "sleep 0.4",
+            "flaky": '[ "$TALLY_ATTEMPT" != 1 ]',
+            "endless": "sleep 600",
+        }
         retry = {"max_attempts": 2, "backoff_seconds": 0.5}
         for kind, body in bodies.items():
             command = self._journal.command(body)
@@ -40,7 +47,9 @@ class Load:
         try:
             with self._cluster.client() as client:
                 for round_number in itertools.count():
-                    self.acknowledged += [r.id for r in client.submit_many(self._tasks(round_number)) if r.outcome == "created"]
+                    self.acknowledged += [
+                        r.id for r in client.submit_many(self._tasks(round_number)) if r.outcome == "created"
+                    ]
                     client.cancel(f"endless-{round_number}")
                     if self._stop.wait(self._pause):
                         return
@@ -54,8 +63,17 @@ class Load:
         assert self._error is None, self._error
         with self._cluster.client() as client:
             views = client.wait(self.acknowledged, timeout_seconds=60)
-        expected = {"quick": State.SUCCEEDED, "slow": State.SUCCEEDED, "flaky": State.SUCCEEDED, "endless": State.CANCELLED}
-        wrong = {task_id: view.state for task_id, view in views.items() if view.state is not expected[task_id.split("-")[0]]}
+        expected = {
+            "quick": State.SUCCEEDED,
+            "slow": State.SUCCEEDED,
+            "flaky": State.SUCCEEDED,
+            "endless": State.CANCELLED,
+        }
+        wrong = {
+            task_id: view.state
+            for task_id, view in views.items()
+            if view.state is not expected[task_id.split("-")[0]]
+        }
         assert not wrong
 
     def __enter__(self) -> Load:

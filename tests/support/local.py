@@ -1,7 +1,9 @@
-"""A local cluster for tests that treat it badly: real etcd, real replica processes, real attempts, and a witness.
+"""A local cluster for tests that treat it badly: real etcd, real replica processes, real attempts, and a
+witness.
 
-The `Witness` watches the store and notes when each term wrote first; the `Journal` is a file to which the tasks
-themselves append when they start and end. What a test proves, it proves from these two and not from Tally's own words.
+The `Witness` watches the store and notes when each term wrote first; the `Journal` is a file to which the
+tasks themselves append when they start and end. What a test proves, it proves from these two and not from
+Tally's own words.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ QUICK = {
 
 
 class Line(NamedTuple):
-    """One line of the journal: which attempt, whether it started or ended, and when (seconds since the epoch)."""
+    """One line of the journal: which attempt, whether it started or ended, and when (seconds since the
+    epoch).
+    """
 
     task_id: str
     attempt: int
@@ -62,7 +66,9 @@ class Journal:
         self.path = path
 
     def command(self, body: str) -> list[str]:
-        """A command that notes its start, runs `body` (shell), and notes its end and passes on the exit code."""
+        """A command that notes its start, runs `body` (shell), and notes its end and passes on the exit
+        code.
+        """
         note = f'echo "$TALLY_TASK_ID $TALLY_ATTEMPT %s $(date +%%s.%%N)" >> {self.path}'
         return [*SHELL, f"{note % 'start'}; ( {body} ); code=$?; {note % 'end'}; exit $code"]
 
@@ -97,7 +103,9 @@ class Journal:
 
 
 class Gate:
-    """Holds attempts up, for as long as the test wants and at no cost: their `body` ends once `open` was called."""
+    """Holds attempts up, for as long as the test wants and at no cost: their `body` ends once `open` was
+    called.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -134,8 +142,9 @@ def check_promise(
     engine: Engine | None = None,
     history: History | None = None,
 ) -> History:
-    """What must hold when all has finished: each attempt ran once and alone, nothing is lost, nothing is held, and the
-    invariants held at every revision that etcd ever had. Returns the history, which is replayed unless it was recorded.
+    """What must hold when all has finished: each attempt ran once and alone, nothing is lost, nothing is
+    held, and the invariants held at every revision that etcd ever had. Returns the history, which is replayed
+    unless it was recorded.
 
     The audit asks `engine`, by default the process engine of that cluster, and closes it."""
     acknowledged = set(acknowledged)
@@ -163,7 +172,10 @@ def check_promise(
 
 @dataclass
 class Witness:
-    """Watches the cluster's keys from outside. `first_commits`: epoch → boottime of its first write of a status."""
+    """Watches the cluster's keys from outside.
+
+    `first_commits`: epoch → boottime of its first write of a status.
+    """
 
     endpoint: str
     cluster: str = "default"
@@ -206,7 +218,9 @@ class Witness:
         self._highest = max(self._highest, status.term)
 
     def next_term(self, after: float) -> float:
-        """Seconds from `after` (boottime) to the first commit of the first term that began to write after it; waits for it."""
+        """Seconds from `after` (boottime) to the first commit of the first term that began to write after
+        it; waits for it.
+        """
 
         def found() -> float:
             later = [at for at in list(self.first_commits.values()) if at > after]
@@ -224,8 +238,12 @@ class Witness:
 
 @contextmanager
 def local_cluster(path: Path, **options: Any) -> Iterator[LocalCluster]:
-    """A local cluster on free ports, without samples, all of whose replicas are ready; ended with the block."""
-    cluster = LocalCluster(DevOptions(data_dir=path, samples=False, etcd_port=adjacent_ports(), **options), guarded=False)
+    """A local cluster on free ports, without samples, all of whose replicas are ready; ended with the
+    block.
+    """
+    cluster = LocalCluster(
+        DevOptions(data_dir=path, samples=False, etcd_port=adjacent_ports(), **options), guarded=False
+    )
     for replica, port in zip(cluster.replicas, free_ports(len(cluster.replicas)), strict=True):
         replica.status_port = port
     cluster.start()
@@ -266,7 +284,9 @@ class Tending:
 
 
 def add_replica(cluster: LocalCluster, name: str, **settings: str) -> ReplicaProcess:
-    """One more replica, started with the cluster's settings and these; restarted, if it dies, without these."""
+    """One more replica, started with the cluster's settings and these; restarted, if it dies, without
+    these.
+    """
     (port,) = free_ports(1)
     replica = ReplicaProcess(name, port)
     common = cluster.options
@@ -280,14 +300,20 @@ def add_replica(cluster: LocalCluster, name: str, **settings: str) -> ReplicaPro
 
 
 def lead_by_turns(cluster: LocalCluster, replica: ReplicaProcess) -> None:
-    """Let `replica` become the leader: whoever else leads steps down until it is elected, or until its leading killed it."""
-    while leader_of(cluster) is not replica and replica.process is not None and replica.process.poll() is None:
+    """Let `replica` become the leader: whoever else leads steps down until it is elected, or until its
+    leading killed it.
+    """
+    while (
+        leader_of(cluster) is not replica and replica.process is not None and replica.process.poll() is None
+    ):
         with cluster.client() as client, suppress(NotFound):
             client.step_down()
 
 
 def logged(cluster: LocalCluster, replica: ReplicaProcess, **fields: str) -> list[dict[str, Any]]:
-    """The lines of a replica's log that have these fields, oldest first; those of its predecessors of that name too."""
+    """The lines of a replica's log that have these fields, oldest first; those of its predecessors of that
+    name too.
+    """
     lines = (cluster.data_dir / "logs" / f"{replica.name}.log").read_text(errors="replace").splitlines()
     entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
     return [entry for entry in entries if fields.items() <= entry.items()]
@@ -305,7 +331,12 @@ def is_ready(replica: ReplicaProcess) -> bool:
 
 def _answers(replica: ReplicaProcess, path: str) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{replica.status_port}/{path}", timeout=2, trust_env=False).status_code == 200
+        return (
+            httpx.get(
+                f"http://127.0.0.1:{replica.status_port}/{path}", timeout=2, trust_env=False
+            ).status_code
+            == 200
+        )
     except httpx.TransportError:
         return False
 
@@ -317,7 +348,12 @@ def leader_of(cluster: LocalCluster) -> ReplicaProcess:
         with cluster.client() as client:
             leader = client.leader()
         for replica in cluster.replicas:
-            if leader is not None and replica.name == leader.id and replica.process is not None and replica.process.poll() is None:
+            if (
+                leader is not None
+                and replica.name == leader.id
+                and replica.process is not None
+                and replica.process.poll() is None
+            ):
                 return replica
         return None
 
@@ -341,4 +377,6 @@ def kill(replica: ReplicaProcess, number: int = signal.SIGKILL) -> float:
 
 def wait_ready(cluster: LocalCluster) -> None:
     """Wait until every replica is up and ready: all but the leader are then warm followers."""
-    wait_until(lambda: all(map(is_ready, cluster.replicas)), "all replicas being ready", timeout=60.0, poll=0.1)
+    wait_until(
+        lambda: all(map(is_ready, cluster.replicas)), "all replicas being ready", timeout=60.0, poll=0.1
+    )

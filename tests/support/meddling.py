@@ -1,4 +1,6 @@
-"""A store between a part and the real one, which a test can make fail at any call: `meddled.on["commit"] = …`."""
+"""A store between a part and the real one, which a test can make fail at any call: `meddled.on["commit"] =
+…`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ Call = Callable[..., Any]
 
 
 class MeddledStore:
-    """Passes every call on, or to what `on` has for it, which gets the real call first and then its arguments."""
+    """Passes every call on, or to what `on` has for it, which gets the real call first and then its
+    arguments.
+    """
 
     def __init__(self, store: Any) -> None:
         self.store = store

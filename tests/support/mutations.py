@@ -1,4 +1,6 @@
-"""Real values, and what may have become of them, for hypothesis: fields gone, moved or of another type, bytes cut or changed."""
+"""Real values, and what may have become of them, for hypothesis: fields gone, moved or of another type,
+bytes cut or changed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-TEXT = st.text(st.characters(exclude_categories=[]), max_size=12)  # control characters and lone surrogates included
+# control characters and lone surrogates included
+TEXT = st.text(st.characters(exclude_categories=[]), max_size=12)
 NUMBERS = st.one_of(
     st.integers(-5, 5),
     st.integers(),
@@ -45,7 +48,9 @@ def _twist(draw: st.DrawFn, document: Any) -> None:
         elif action == "move" and isinstance(document, dict):
             document[draw(TEXT)] = document.pop(place)
         else:
-            document[place] = draw(st.one_of(JSON, st.sampled_from([DEEP, LONG, float("nan"), "default", "Running", "odd"])))
+            document[place] = draw(
+                st.one_of(JSON, st.sampled_from([DEEP, LONG, float("nan"), "default", "Running", "odd"]))
+            )
         return
 
 

@@ -1,7 +1,9 @@
-"""Ports of 127.0.0.1 that stay a test's own while nobody listens there: its servers are killed, and start again on them.
+"""Ports of 127.0.0.1 that stay a test's own while nobody listens there: its servers are killed, and start
+again on them.
 
-A port that the system chose is anybody's again as soon as its server is dead, for the next connection of whatever process.
-These lie below those that the system chooses from, and each test process has a range of its own, which it holds by its first.
+A port that the system chose is anybody's again as soon as its server is dead, for the next connection of
+whatever process. These lie below those that the system chooses from, and each test process has a range of its
+own, which it holds by its first.
 """
 
 from __future__ import annotations

@@ -38,15 +38,27 @@ class Prometheus:
             "rule_files": ["alerts.yaml"],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
             "scrape_configs": [
-                {"job_name": "tally", "scrape_timeout": SCRAPE, "static_configs": [{"targets": list(targets)}]},
+                {
+                    "job_name": "tally",
+                    "scrape_timeout": SCRAPE,
+                    "static_configs": [{"targets": list(targets)}],
+                },
             ],
         }
         (self.folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        command = ["prometheus", f"--config.file={self.folder}/prometheus.yaml", f"--storage.tsdb.path={self.folder}/data"]
-        command.append(f"--rules.alert.resend-delay={SCRAPE}")  # what fires before Alertmanager is known is told again
+        command = [
+            "prometheus",
+            f"--config.file={self.folder}/prometheus.yaml",
+            f"--storage.tsdb.path={self.folder}/data",
+        ]
+        # what fires before Alertmanager is known is told again
+        command.append(f"--rules.alert.resend-delay={SCRAPE}")
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, f"--web.listen-address={self._url.removeprefix('http://')}"], stdout=log, stderr=log, cwd=self.folder
+                [*command, f"--web.listen-address={self._url.removeprefix('http://')}"],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
         wait_until(self._ready, "Prometheus")
 
@@ -60,7 +72,9 @@ class Prometheus:
 
     def query(self, expression: str) -> list[Series]:
         """The instant vector now. Raises AssertionError with the server's words when it is no query."""
-        answer = httpx.get(f"{self._url}/api/v1/query", params={"query": expression}, timeout=30, trust_env=False).json()
+        answer = httpx.get(
+            f"{self._url}/api/v1/query", params={"query": expression}, timeout=30, trust_env=False
+        ).json()
         assert answer["status"] == "success", f"{expression}: {answer}"
         return list(answer["data"]["result"])
 

@@ -1,4 +1,5 @@
-"""A TCP proxy on loopback whose network can be made bad: `proxy.drop_answers()`, `proxy.black_hole()`, … `proxy.heal()`.
+"""A TCP proxy on loopback whose network can be made bad: `proxy.drop_answers()`, `proxy.black_hole()`, …
+`proxy.heal()`.
 
 Switches act on connections that are open and on new ones, from the next byte on. Threads end with `close`.
 """
@@ -33,7 +34,9 @@ class _Pair:
 
 
 class Proxy:
-    """Listens on `port` of 127.0.0.1 (0: a free one) and passes everything on to `target` (a port of 127.0.0.1)."""
+    """Listens on `port` of 127.0.0.1 (0: a free one) and passes everything on to `target` (a port of
+    127.0.0.1).
+    """
 
     def __init__(self, target: int, port: int = 0) -> None:
         self.target = target
@@ -90,7 +93,10 @@ class Proxy:
         self.disconnect()
 
     def shut(self) -> None:
-        """End what is open; a new connection is refused, as where nobody listens. Linux keeps only a port that was given."""
+        """End what is open; a new connection is refused, as where nobody listens.
+
+        Linux keeps only a port that was given.
+        """
         if self._listening.is_set():
             self._listening.clear()
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -159,7 +165,8 @@ class Proxy:
                 client.close()
                 continue
             server.settimeout(None)
-            for side in (client, server):  # else Nagle holds back a request's body until its head is acknowledged, 40 ms later
+            # else Nagle holds back a request's body until its head is acknowledged, 40 ms later
+            for side in (client, server):
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             pair = _Pair(client, server)
             with self._lock:

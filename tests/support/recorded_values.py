@@ -1,7 +1,9 @@
-"""Values that a real installation stored and a real etcd answered, checked in: what fuzzed decoders start from.
+"""Values that a real installation stored and a real etcd answered, checked in: what fuzzed decoders start
+from.
 
-To record them again, let a `tally dev` run tasks of all kinds (a failure with retries, a cancel, kept logs, a repair), and
-call, where its folder is: `.venv/bin/python -m tests.support.recorded_values .tally`. It reads etcd's whole history.
+To record them again, let a `tally dev` run tasks of all kinds (a failure with retries, a cancel, kept logs, a
+repair), and call, where its folder is: `.venv/bin/python -m tests.support.recorded_values .tally`. It reads
+etcd's whole history.
 """
 
 from __future__ import annotations
@@ -38,7 +40,11 @@ def _stored(client: Client) -> Iterator[tuple[str, bytes]]:
     newest = client.store.get(client.keys.leader, deadline=in_seconds())[1]
     watch = client.store.watch(prefix, after=0)
     for batch in watch:
-        yield from ((e.key.removeprefix(prefix).split("/")[0], e.item.value) for e in batch.events if e.item is not None)
+        yield from (
+            (e.key.removeprefix(prefix).split("/")[0], e.item.value)
+            for e in batch.events
+            if e.item is not None
+        )
         if batch.revision >= newest:
             watch.close()
 
@@ -69,7 +75,8 @@ def record(folder: Path) -> Recorded:
     with Client.from_config(str(folder / "tally.toml")) as client:
         assert isinstance(client.store, EtcdStore)
         for kind, value in (*_stored(client), *_answered(client.store, client.keys.leader.encode())):
-            every[kind] |= {value} if _is_object(value) else set()  # what was damaged to have it repaired is left out
+            # what was damaged to have it repaired is left out
+            every[kind] |= {value} if _is_object(value) else set()
     for name in ("record.json", "result.json"):
         every[name] = {path.read_bytes() for path in folder.rglob(name)}
     return {kind: _chosen(values) for kind, values in sorted(every.items())}
@@ -90,5 +97,8 @@ def _chosen(values: set[bytes]) -> list[bytes]:
 
 if __name__ == "__main__":
     host, home = socket.gethostname(), os.path.realpath(sys.argv[1])
-    found = {kind: [v.decode().replace(host, "host").replace(home, "/data") for v in vs] for kind, vs in record(Path(home)).items()}
+    found = {
+        kind: [v.decode().replace(host, "host").replace(home, "/data") for v in vs]
+        for kind, vs in record(Path(home)).items()
+    }
     FILE.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

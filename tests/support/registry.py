@@ -27,7 +27,9 @@ def registry(root_filesystem: bytes) -> Iterator[str]:
         {"mediaType": f"application/vnd.docker.{kind}", "size": len(data), "digest": _digest(data)}
         for data, kind in ((config, "container.image.v1+json"), (layer, "image.rootfs.diff.tar.gzip"))
     ]
-    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": parts[0], "layers": [parts[1]]}).encode()
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": MANIFEST, "config": parts[0], "layers": [parts[1]]}
+    ).encode()
     blobs = {_digest(data): data for data in (config, layer, manifest)}
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,7 +60,9 @@ def registry(root_filesystem: bytes) -> Iterator[str]:
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     """A server on loopback; gives its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, name=f"http-{server.server_port}", kwargs={"poll_interval": 0.02})
+    thread = threading.Thread(
+        target=server.serve_forever, name=f"http-{server.server_port}", kwargs={"poll_interval": 0.02}
+    )
     thread.start()
     try:
         yield server.server_port

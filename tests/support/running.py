@@ -1,4 +1,6 @@
-"""Whole replicas in this process, on any store and engine, with threads as in production; only the process is shared."""
+"""Whole replicas in this process, on any store and engine, with threads as in production; only the process
+is shared.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ _leases = itertools.count(1_000_000)
 
 
 class RecordingEngine(NullEngine):
-    """A null engine that keeps the order in which it was called, and on which a test can make any call fail or wait."""
+    """A null engine that keeps the order in which it was called, and on which a test can make any call
+    fail or wait.
+    """
 
     def __init__(self, clock: Clock, run_seconds: float = 0.0) -> None:
         super().__init__(clock, run_seconds)
@@ -64,7 +68,9 @@ class RecordingEngine(NullEngine):
     def end(self, attempt: AttemptId) -> None:
         """The attempt ends now, with success."""
         with self._changed:
-            self._end(replace(self._attempts[attempt], phase=Phase.SUCCEEDED, exit_code=0, reason="Completed"))
+            self._end(
+                replace(self._attempts[attempt], phase=Phase.SUCCEEDED, exit_code=0, reason="Completed")
+            )
 
     def _meddle(self, call: str) -> None:
         if call in self.on:
@@ -90,7 +96,12 @@ class RunningReplica:
         self.engine = engine or RecordingEngine(self.clock)
         self.fatal: list[str] = []
         identity = {"id": name, "instance": f"{name}-{next(_leases)}", "status_url": ""}
-        defaults: dict[str, Any] = {"timings": TIMINGS, "heartbeat_seconds": 0.2, "silence_seconds": 2.0, "relist_seconds": 1.0}
+        defaults: dict[str, Any] = {
+            "timings": TIMINGS,
+            "heartbeat_seconds": 0.2,
+            "silence_seconds": 2.0,
+            "relist_seconds": 1.0,
+        }
         self.replica = Replica(
             store,
             self.engine,
@@ -117,7 +128,8 @@ class RunningReplica:
     def until_leading(self, after: int = 0) -> int:
         """Wait until it leads in an epoch above `after`; returns that."""
         return wait_until(
-            lambda: self.epoch > after and self.replica.facts().phase == "leading" and self.epoch, f"{self.name} leads"
+            lambda: self.epoch > after and self.replica.facts().phase == "leading" and self.epoch,
+            f"{self.name} leads",
         )
 
     def close(self) -> None:

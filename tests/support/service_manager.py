@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 
 class NotifySocket:
-    """A bound datagram socket; `address` is what NOTIFY_SOCKET says ("@…" for an abstract one). `received` grows with `drain`."""
+    """A bound datagram socket; `address` is what NOTIFY_SOCKET says ("@…" for an abstract one).
+
+    `received` grows with `drain`.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address

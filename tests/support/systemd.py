@@ -1,7 +1,9 @@
-"""A systemd of the test's own, as process 1 of namespaces of its own, on a throw-away overlay of this machine's root.
+"""A systemd of the test's own, as process 1 of namespaces of its own, on a throw-away overlay of this
+machine's root.
 
-Nothing that runs in it reaches this machine: writes to files go to a layer in memory, /run, /tmp and /dev are its own, its
-network is a loopback device, and of systemd's units it sees only those that a service needs to be started.
+Nothing that runs in it reaches this machine: writes to files go to a layer in memory, /run, /tmp and /dev are
+its own, its network is a loopback device, and of systemd's units it sees only those that a service needs to
+be started.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ import pytest
 
 from tests.support.waiting import wait_until
 
-_UNITS = ("sysinit", "basic", "multi-user", "network-online", "shutdown", "sockets", "timers", "paths", "slices")
+_UNITS = (
+    "sysinit",
+    "basic",
+    "multi-user",
+    "network-online",
+    "shutdown",
+    "sockets",
+    "timers",
+    "paths",
+    "slices",
+)
 _BOOT = r"""
 set -e
 work=$1
@@ -50,7 +62,8 @@ else
   mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 fi
 for target in $2; do
-  printf '[Unit]\nDescription=%s\nDefaultDependencies=no\n' "$target" > "$root/usr/lib/systemd/system/$target.target"
+  unit="$root/usr/lib/systemd/system/$target.target"
+  printf '[Unit]\nDescription=%s\nDefaultDependencies=no\n' "$target" > "$unit"
 done
 shift 2
 while [ $# -gt 0 ]; do  # from here: there, this machine's /tmp and /run are not to be seen
@@ -80,8 +93,21 @@ class PrivateSystemd:
         self.pid = 0
 
     def start(self) -> None:
-        """Boot, and wait until it takes orders. Raises AssertionError with what was said when it does not come up."""
-        outer = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--net", "--cgroup", "--kill-child"]
+        """Boot, and wait until it takes orders.
+
+        Raises AssertionError with what was said when it does not come up.
+        """
+        outer = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--cgroup",
+            "--kill-child",
+        ]
         mounts = [str(part) for mount in self._mounts.items() for part in mount]
         with (self._folder / "boot.log").open("wb") as log:
             self._outer = subprocess.Popen(
@@ -100,7 +126,10 @@ class PrivateSystemd:
             return int(found[0]) if found else 0
 
         self.pid = wait_until(child, "process 1")
-        wait_until(lambda: self.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"), "systemd")
+        wait_until(
+            lambda: self.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"),
+            "systemd",
+        )
 
     def _enter_group(self) -> None:
         """In the child: a cgroup to be the root of its own."""
@@ -146,7 +175,9 @@ def _removed(group: Path) -> bool:
 
 @contextmanager
 def private_systemd(folder: Path, mounts: Mapping[str, Path]) -> Iterator[PrivateSystemd]:
-    """A running one, which has these folders of ours under those paths; skips, with the reason, where there can be none."""
+    """A running one, which has these folders of ours under those paths; skips, with the reason, where
+    there can be none.
+    """
     if shutil.which("systemctl") is None or not Path("/lib/systemd/systemd").exists():
         pytest.skip("no systemd: it is not installed")
     if os.geteuid() != 0:

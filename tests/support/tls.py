@@ -18,7 +18,9 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.ca_file)
 
     def issue(self, name: str, *, common_name: str | None = None) -> dict[str, str]:
-        """A certificate for 127.0.0.1 as `cert_file` and `key_file`; replaces an older one of the same name."""
+        """A certificate for 127.0.0.1 as `cert_file` and `key_file`; replaces an older one of the same
+        name.
+        """
         issued = self._ca.issue_cert("127.0.0.1", "localhost", common_name=common_name)
         cert, key = self._folder / f"{name}.pem", self._folder / f"{name}-key.pem"
         cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))

@@ -10,8 +10,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str = "the condition", *, timeout: float = 30.0, poll: float = 0.01) -> T:
-    """The first true value of `condition`; AssertionError naming `what` when there is none within `timeout` seconds."""
+def wait_until(
+    condition: Callable[[], T], what: str = "the condition", *, timeout: float = 30.0, poll: float = 0.01
+) -> T:
+    """The first true value of `condition`; AssertionError naming `what` when there is none within
+    `timeout` seconds.
+    """
     ends = time.monotonic() + timeout
     pause = threading.Event()
     while not (value := condition()):

@@ -32,11 +32,15 @@ class WatchReader:
         return [event for batch in list(self.batches) for event in batch.events]
 
     def wait_for(self, keys: Iterable[str]) -> list[Event]:
-        """Wait until the last delivered event of each key has come (put or deleted), then return all events."""
+        """Wait until the last delivered event of each key has come (put or deleted), then return all
+        events.
+        """
         wanted = set(keys)
 
         def complete() -> bool:
-            assert self.error is None or wanted <= {event.key for event in self.events}, f"the watch ended: {self.error!r}"
+            assert self.error is None or wanted <= {event.key for event in self.events}, (
+                f"the watch ended: {self.error!r}"
+            )
             return wanted <= {event.key for event in self.events}
 
         wait_until(complete, f"events of {wanted}")

@@ -1,4 +1,6 @@
-"""The logs of a real replica process: JSON off a terminal, one canonical line per transition, and no secrets."""
+"""The logs of a real replica process: JSON off a terminal, one canonical line per transition, and no
+secrets.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +31,35 @@ def finished(etcd_factory: EtcdFactory, tmp_path: Path) -> tuple[list[str], Clie
     enable_authentication(etcd_factory.store(etcd.url), "tally", PASSWORD, "/tally/")
     password = tmp_path / "password"
     password.write_text(PASSWORD)
-    client = Client(store=etcd_factory.store(etcd.url, user="tally", password_file=str(password)), cluster="logs")
+    client = Client(
+        store=etcd_factory.store(etcd.url, user="tally", password_file=str(password)), cluster="logs"
+    )
     client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")} | {
-        "TALLY_ETCD": etcd.url, "TALLY_CLUSTER": "logs", "TALLY_REPLICA": "r1", "TALLY_ENGINE": "process",
-        "TALLY_STATE_DIR": str(tmp_path / "state"), "TALLY_STATUS": "127.0.0.1:0",
-        "TALLY_USER": "tally", "TALLY_PASSWORD_FILE": str(password),
-    }  # fmt: skip
+        "TALLY_ETCD": etcd.url,
+        "TALLY_CLUSTER": "logs",
+        "TALLY_REPLICA": "r1",
+        "TALLY_ENGINE": "process",
+        "TALLY_STATE_DIR": str(tmp_path / "state"),
+        "TALLY_STATUS": "127.0.0.1:0",
+        "TALLY_USER": "tally",
+        "TALLY_PASSWORD_FILE": str(password),
+    }
     fails_once = ["sh", "-c", '[ "$TALLY_ATTEMPT" != 1 ]']
     client.submit(
-        {"id": "twice", "command": fails_once, "env": {"PASSWORD": SECRET}, "resources": {"cpu": 1},
-         "retry": {"max_attempts": 2, "backoff_seconds": 0.1}}
-    )  # fmt: skip
+        {
+            "id": "twice",
+            "command": fails_once,
+            "env": {"PASSWORD": SECRET},
+            "resources": {"cpu": 1},
+            "retry": {"max_attempts": 2, "backoff_seconds": 0.1},
+        }
+    )
     log = tmp_path / "log"
     with log.open("wb") as sink:
-        process = subprocess.Popen([sys.executable, "-m", "controller.cli.main", "controller"], env=environment, stderr=sink)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "controller.cli.main", "controller"], env=environment, stderr=sink
+        )
         try:
             client.wait(["twice"], timeout_seconds=60)
             status = client.get("twice").status
@@ -61,7 +77,9 @@ def test_each_transition_has_one_line_that_says_all(finished: Any) -> None:
     entries = [json.loads(line) for line in lines]  # every line is JSON, those of libraries too
     assert all({"event", "level", "timestamp", "replica", "cluster"} <= entry.keys() for entry in entries)
     transitions = [entry for entry in entries if entry["event"] == "transition"]
-    told = [(e["task"], e["attempt"], e["term"], e["source"], e["event_kind"], e["state"]) for e in transitions]
+    told = [
+        (e["task"], e["attempt"], e["term"], e["source"], e["event_kind"], e["state"]) for e in transitions
+    ]
     expected = [("twice", s.attempt, s.term, s.source, s.event, s.state) for s in task["history"]]
     assert told == expected
     assert max(Counter(told).values()) == 1
@@ -83,12 +101,20 @@ def logged(script: str) -> str:
 
 def test_libraries_log_in_the_same_form() -> None:
     entry = json.loads(logged("import logging; logging.getLogger('urllib3').warning('retrying %s', 3)"))
-    assert (entry["event"], entry["level"], entry["logger"], entry["replica"]) == ("retrying 3", "warning", "urllib3", "r1")
+    assert (entry["event"], entry["level"], entry["logger"], entry["replica"]) == (
+        "retrying 3",
+        "warning",
+        "urllib3",
+        "r1",
+    )
     assert logged("import logging; logging.getLogger('urllib3').info('chatter')") == ""
 
 
 def test_whatever_is_logged_becomes_one_line_of_json() -> None:
-    script = "import structlog; structlog.get_logger().info('odd', file='a\\udcff', path=__import__('pathlib').Path('/x'))"
+    script = (
+        "import structlog; structlog.get_logger().info('odd', file='a\\udcff',"
+        " path=__import__('pathlib').Path('/x'))"
+    )
     entry = json.loads(logged(script))
     assert (entry["event"], entry["file"], entry["path"], entry["replica"]) == ("odd", "a\udcff", "/x", "r1")
 
@@ -98,7 +124,9 @@ def test_on_a_terminal_lines_are_for_people() -> None:
     screen, terminal = os.openpty()
     script = "from controller.telemetry.logs import configure_logs; configure_logs(replica='r1')\n"
     script += "import structlog; structlog.get_logger().info('phase', term=7)"
-    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")
+    }
     subprocess.run([sys.executable, "-c", script], stderr=terminal, env=environment, timeout=60, check=True)
     os.close(terminal)
     text = os.read(screen, 65536).decode()
@@ -111,8 +139,9 @@ def test_on_a_terminal_lines_are_for_people() -> None:
 
 def test_tracebacks_do_not_show_what_variables_hold() -> None:
     script = (
-        "import structlog\ndef work():\n    password = 'hunter' + str(2)\n    raise ValueError('odd')\n"
-        "try:\n    work()\nexcept ValueError as error:\n    structlog.get_logger().error('failed', exc_info=error)\n"
+        "import structlog\ndef work():\n    password = 'hunter' + str(2)\n    raise ValueError('odd')\ntry:\n"
+        "    work()\nexcept ValueError as error:\n    structlog.get_logger().error('failed',"
+        " exc_info=error)\n"
     )
     for form in (script, script.replace("import structlog", "import structlog; configure_logs(json=False)")):
         text = logged(form)

@@ -86,14 +86,16 @@ def run() -> Iterator[Run]:
     measured: Any = MeasuredEngine(engine, metrics, CLOCK)
     with RunningReplica(
         MeasuredStore(store, metrics, CLOCK), cluster="c", engine=measured, clock=CLOCK, instruments=metrics
-    ) as replica:  # fmt: skip
+    ) as replica:
         metrics.observe(replica.replica)
         replica.until_leading()
         yield Run(metrics, store, replica, client, engine)
 
 
 def finish(run: Run, *ids: str) -> None:
-    """Submit the tasks, and wait until their ends are counted, which is just after the commit that others see."""
+    """Submit the tasks, and wait until their ends are counted, which is just after the commit that others
+    see.
+    """
     before = ended(run)
     submit(run.client, *ids)
     wait_until(lambda: ended(run) == before + len(ids), "the count")
@@ -114,9 +116,32 @@ def test_a_run_is_counted(run: Run) -> None:
     assert value(run.metrics, "tally_queue_wait_seconds_count", **led) == 3
     assert value(run.metrics, "tally_run_seconds_count", state="Succeeded", **led) == 2
     assert value(run.metrics, "tally_tasks", state="Succeeded", **led) == 2
-    assert value(run.metrics, "tally_engine_request_seconds_count", verb="start", code="ok", replica_role="leader") == 2
-    assert value(run.metrics, "tally_engine_request_seconds_count", verb="start", code="refused", replica_role="leader") >= 1
-    assert value(run.metrics, "tally_transaction_seconds_count", kind="plan", outcome="applied", replica_role="leader") >= 2
+    assert (
+        value(
+            run.metrics, "tally_engine_request_seconds_count", verb="start", code="ok", replica_role="leader"
+        )
+        == 2
+    )
+    assert (
+        value(
+            run.metrics,
+            "tally_engine_request_seconds_count",
+            verb="start",
+            code="refused",
+            replica_role="leader",
+        )
+        >= 1
+    )
+    assert (
+        value(
+            run.metrics,
+            "tally_transaction_seconds_count",
+            kind="plan",
+            outcome="applied",
+            replica_role="leader",
+        )
+        >= 2
+    )
     assert value(run.metrics, "tally_transaction_seconds_count", kind="election", outcome="applied") == 1
     assert value(run.metrics, "tally_transaction_seconds_count", kind="registration", outcome="applied") >= 1
     assert value(run.metrics, "tally_take_over_seconds_count", replica_role="leader") == 1
@@ -126,11 +151,18 @@ def test_a_run_is_counted(run: Run) -> None:
 
 
 def test_counts_keep_the_role_in_which_they_were_made(run: Run) -> None:
-    """A leader that steps down shows what it counted as one, and measures as a follower: no sum loses or doubles anything."""
+    """A leader that steps down shows what it counted as one, and measures as a follower: no sum loses or
+    doubles anything.
+    """
     finish(run, "a")
     run.client.step_down()
-    wait_until(lambda: value(run.metrics, "tally_leading", replica_role="follower") == 0
-               and samples(run.metrics)["tally_leading"][0][0][ROLE] == "follower", "the end of its term")  # fmt: skip
+    wait_until(
+        lambda: (
+            value(run.metrics, "tally_leading", replica_role="follower") == 0
+            and samples(run.metrics)["tally_leading"][0][0][ROLE] == "follower"
+        ),
+        "the end of its term",
+    )
     assert value(run.metrics, "tally_transitions_total", to="Succeeded", replica_role="leader") == 1
     assert value(run.metrics, "tally_transitions_total", replica_role="follower") == 0
     run.replica.until_leading(after=1)
@@ -145,7 +177,10 @@ def test_an_engine_that_fails_is_seen(run: Run) -> None:
 
     run.engine.on = {"list": fail, "watch": fail}
     run.replica.replica._tenure._observer._relist.set()  # the next list, now
-    wait_until(lambda: value(run.metrics, "tally_engine_request_seconds_count", verb="list", code="unavailable"), "the list")
+    wait_until(
+        lambda: value(run.metrics, "tally_engine_request_seconds_count", verb="list", code="unavailable"),
+        "the list",
+    )
     run.engine.on = {}
 
 
@@ -178,11 +213,29 @@ def happen(metrics: Metrics, times: int) -> None:
     steps = [
         Step(at=10.0, source="Created", event="admitted", state="Pending", attempt=1),
         Step(at=11.0, source="Pending", event="running-observed", state="Running", attempt=1),
-        Step(at=15.0, source="Running", event="succeeded-observed", state="Succeeded", attempt=1, reason="Completed"),
+        Step(
+            at=15.0,
+            source="Running",
+            event="succeeded-observed",
+            state="Succeeded",
+            attempt=1,
+            reason="Completed",
+        ),
     ]
-    status = Status(state=State.SUCCEEDED, pool="default", attempt=1, created_at=4.0, admitted_at=10.0, started_at=11.0, steps=3)
+    status = Status(
+        state=State.SUCCEEDED,
+        pool="default",
+        attempt=1,
+        created_at=4.0,
+        admitted_at=10.0,
+        started_at=11.0,
+        steps=3,
+    )
     metrics.transitioned(None, status, steps)
-    store, engine = MeasuredStore(MemoryStore(CLOCK), metrics, CLOCK), MeasuredEngine(NullEngine(CLOCK), metrics, CLOCK)
+    store, engine = (
+        MeasuredStore(MemoryStore(CLOCK), metrics, CLOCK),
+        MeasuredEngine(NullEngine(CLOCK), metrics, CLOCK),
+    )
     store.commit(Transaction((Guard("k", 0),), (Put("k", b"v"),), "o"), deadline=CLOCK.boottime() + 5)
     store.get("k", deadline=CLOCK.boottime() + 5)
     engine.list()
@@ -190,7 +243,12 @@ def happen(metrics: Metrics, times: int) -> None:
     bulkhead.caught("effect", ValueError("odd"))
     metrics.sized(StoreSize(3 * times, 2 * times, 4 * times))
     finding = {"invariant": "I1", "severity": "wrong"}
-    metrics.audited({"at": 7.0 * times, "findings": [*[finding] * (times + 1), {"invariant": "layout", "severity": "notice"}]})
+    metrics.audited(
+        {
+            "at": 7.0 * times,
+            "findings": [*[finding] * (times + 1), {"invariant": "layout", "severity": "notice"}],
+        }
+    )
     metrics.outside.watch_restarts = lambda: {"silence": 2 * times}
     metrics.outside.endpoint_failures = lambda: {"http://a:2379": times}
     metrics.outside.engine_faults = lambda: {"503": 4 * times}
@@ -198,7 +256,9 @@ def happen(metrics: Metrics, times: int) -> None:
 
 
 def test_the_catalog_is_what_is_exposed() -> None:
-    """Every family appears once something of every kind has happened, with its labels and the role, and nothing else does."""
+    """Every family appears once something of every kind has happened, with its labels and the role, and
+    nothing else does.
+    """
     metrics = Metrics(CLOCK)
     complete(metrics, ModelView())
     exposed = samples(metrics)
@@ -208,7 +268,11 @@ def test_the_catalog_is_what_is_exposed() -> None:
         for labels, _ in exposed[name]:
             assert set(labels) == {*family.labels, ROLE}, name
     known = {family.exposed for family in FAMILIES}
-    others = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if not name.startswith(("process_", "python_"))}
+    others = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for name in exposed
+        if not name.startswith(("process_", "python_"))
+    }
     assert others <= known
     assert all(ROLE in labels for series in exposed.values() for labels, _ in series)
     assert value(metrics, "tally_audit_findings", invariant="I1", severity="wrong") == 2
@@ -221,22 +285,42 @@ def test_every_metric_moves() -> None:
     complete(metrics, view)
     before = samples(metrics)
     happen(metrics, 2)
-    view.changed = {"phase": "leading", "term": 7, "epoch": 4, "lease_seconds": 3.5, "staleness_seconds": 9.0, "role": "follower",
-                    "leader": "", "reloads": {"compacted": 2}, "replica_ages": {"r": 1.5}}  # fmt: skip
+    view.changed = {
+        "phase": "leading",
+        "term": 7,
+        "epoch": 4,
+        "lease_seconds": 3.5,
+        "staleness_seconds": 9.0,
+        "role": "follower",
+        "leader": "",
+        "reloads": {"compacted": 2},
+        "replica_ages": {"r": 1.5},
+    }
     pool = Pool(name="default", capacity=Vector({"cpu": 4000}), paused=True)
     view.write(("pools", ("default",), codec.encode_pool(pool, "op")))
-    view.write(("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), "x", {})), ("unknown", ("more",), b"?"))
+    view.write(
+        ("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), "x", {})),
+        ("unknown", ("more",), b"?"),
+    )
     view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
     view.write(("replicas", ("r",), b'{"applied_revision":1}'))
     after = samples(metrics)
-    names = {family.exposed: f"{family.exposed}_count" if family.buckets else family.exposed for family in FAMILIES}
-    still = {exposed for exposed, name in names.items() if values(before.get(name, [])) == values(after.get(name, []))}
+    names = {
+        family.exposed: f"{family.exposed}_count" if family.buckets else family.exposed for family in FAMILIES
+    }
+    still = {
+        exposed
+        for exposed, name in names.items()
+        if values(before.get(name, [])) == values(after.get(name, []))
+    }
     assert still == {"tally_build_info", "tally_replica_info"}
 
 
 def values(series: list[tuple[dict[str, str], float]]) -> list[tuple[tuple[str, ...], float]]:
     """What is shown, whatever the role."""
-    return sorted((tuple(text for name, text in labels.items() if name != ROLE), value) for labels, value in series)
+    return sorted(
+        (tuple(text for name, text in labels.items() if name != ROLE), value) for labels, value in series
+    )
 
 
 def test_durations_are_those_of_the_task() -> None:
@@ -247,7 +331,9 @@ def test_durations_are_those_of_the_task() -> None:
     assert value(metrics, "tally_run_seconds_sum", state="Succeeded") == 4.0
     before = Status(state=State.WAITING_RETRY, retry_at=20.0, pool="default")
     again = Status(state=State.PENDING, pool="default", attempt=2, created_at=4.0)
-    metrics.transitioned(before, again, [Step(at=22.0, source="WaitingRetry", event="admitted", state="Pending", attempt=2)])
+    metrics.transitioned(
+        before, again, [Step(at=22.0, source="WaitingRetry", event="admitted", state="Pending", attempt=2)]
+    )
     assert value(metrics, "tally_queue_wait_seconds_sum") == 8.0  # two more: since the end of its back-off
 
 
@@ -300,11 +386,16 @@ class FailingStore(MemoryStore):
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (OutcomeUnknown("?"), "ambiguous"), (StoreFull("full"), "full"), (StoreUnavailable("away"), "unavailable"),
-        (RequestTooLarge("large"), "too_large"), (LeaseNotFound("gone"), "lease_missing"), (StoreDenied("no"), "denied"),
-        (ClusterChanged("other"), "cluster_changed"), (StoreError("odd"), "error"),
+        (OutcomeUnknown("?"), "ambiguous"),
+        (StoreFull("full"), "full"),
+        (StoreUnavailable("away"), "unavailable"),
+        (RequestTooLarge("large"), "too_large"),
+        (LeaseNotFound("gone"), "lease_missing"),
+        (StoreDenied("no"), "denied"),
+        (ClusterChanged("other"), "cluster_changed"),
+        (StoreError("odd"), "error"),
     ],
-)  # fmt: skip
+)
 def test_each_outcome_of_a_transaction_is_told_apart(error: Exception, outcome: str) -> None:
     metrics = Metrics(CLOCK)
     store = MeasuredStore(FailingStore(error), metrics, CLOCK)
@@ -330,11 +421,14 @@ def test_conflicts_are_counted() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (AttemptRefused("NameTaken", "no"), "refused"), (AttemptRefused("Quota", "no", transient=True), "refused_transient"),
-        (EngineUnavailable("away"), "unavailable"), (AttemptUnknown("who"), "unknown_attempt"),
-        (LeadershipLost("late"), "lost_leadership"), (EngineError("odd"), "error"),
+        (AttemptRefused("NameTaken", "no"), "refused"),
+        (AttemptRefused("Quota", "no", transient=True), "refused_transient"),
+        (EngineUnavailable("away"), "unavailable"),
+        (AttemptUnknown("who"), "unknown_attempt"),
+        (LeadershipLost("late"), "lost_leadership"),
+        (EngineError("odd"), "error"),
     ],
-)  # fmt: skip
+)
 def test_each_outcome_of_an_engine_call_is_told_apart(error: Exception, code: str) -> None:
     class Failing(NullEngine):
         def start(self, launch: Launch, confirm: Any = None) -> Observation:
@@ -343,7 +437,9 @@ def test_each_outcome_of_an_engine_call_is_told_apart(error: Exception, code: st
     metrics = Metrics(CLOCK)
     engine = MeasuredEngine(Failing(CLOCK), metrics, CLOCK)
     attempt = AttemptId("a", 1)
-    launch = Launch(attempt=attempt, cluster="c", term=1, spec=Spec(id="a"), pool=Pool(name="p"), environment={})
+    launch = Launch(
+        attempt=attempt, cluster="c", term=1, spec=Spec(id="a"), pool=Pool(name="p"), environment={}
+    )
     with pytest.raises(type(error)):
         engine.start(launch)
     assert value(metrics, "tally_engine_request_seconds_count", verb="start", code=code) == 1
@@ -352,7 +448,9 @@ def test_each_outcome_of_an_engine_call_is_told_apart(error: Exception, code: st
 
 
 def test_an_engine_that_never_answers_is_silent() -> None:
-    """From when this replica took office; what it heard in an earlier term, or as a follower, counts no more."""
+    """From when this replica took office; what it heard in an earlier term, or as a follower, counts no
+    more.
+    """
     clock, view = HandClock(), ModelView()
     metrics = Metrics(clock)
     metrics.observe(view)
@@ -367,7 +465,9 @@ def test_an_engine_that_never_answers_is_silent() -> None:
 
 
 def test_what_an_audit_found_is_told_as_long_as_it_says_something() -> None:
-    """Another replica audits by now, and the trouble may be mended: an old word must not keep an alert firing."""
+    """Another replica audits by now, and the trouble may be mended: an old word must not keep an alert
+    firing.
+    """
     clock = HandClock()
     metrics = Metrics(clock)
     metrics.observe(ModelView())
@@ -385,14 +485,22 @@ def test_prometheus_finds_no_fault_with_them() -> None:
     metrics = Metrics(CLOCK)
     complete(metrics, ModelView())
     checked = subprocess.run(
-        [promtool, "check", "metrics"], input=metrics.exposition(), capture_output=True, timeout=60, check=False
+        [promtool, "check", "metrics"],
+        input=metrics.exposition(),
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert (checked.returncode, checked.stderr.decode(), checked.stdout.decode()) == (0, "", "")
 
 
 def test_the_reference_is_fresh() -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "controller.telemetry.metrics"], capture_output=True, timeout=60, check=True, cwd=ROOT
+        [sys.executable, "-m", "controller.telemetry.metrics"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+        cwd=ROOT,
     ).stdout.decode()
     written = (ROOT / "deploy" / "metrics.md").read_text()
     assert written == printed, "renew it: python -m controller.telemetry.metrics > deploy/metrics.md"

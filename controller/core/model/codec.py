@@ -1,7 +1,7 @@
 """Stored values to bytes and back: JSON, each with its schema version, and fields we do not know kept.
 
-Everything that a leader rewrites is decoded together with what it did not understand (`Extras`), and written back with
-it: a newer replica's fields survive an older leader (rolling upgrades, fault 7).
+Everything that a leader rewrites is decoded together with what it did not understand (`Extras`), and written
+back with it: a newer replica's fields survive an older leader (rolling upgrades, fault 7).
 """
 
 from __future__ import annotations
@@ -15,8 +15,23 @@ import msgspec
 
 from controller.core.model.lifecycle import State
 from controller.core.model.resources import Vector
-from controller.core.model.task import SCHEMA_VERSION, Pool, RepairRequest, Request, Spec, Status, Step, StoredSpec
-from controller.core.model.validation import MAX_SPEC_BYTES, parse_name, parse_pool, parse_spec, parse_stored_spec
+from controller.core.model.task import (
+    SCHEMA_VERSION,
+    Pool,
+    RepairRequest,
+    Request,
+    Spec,
+    Status,
+    Step,
+    StoredSpec,
+)
+from controller.core.model.validation import (
+    MAX_SPEC_BYTES,
+    parse_name,
+    parse_pool,
+    parse_spec,
+    parse_stored_spec,
+)
 from controller.errors import CorruptValue, InvalidField
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -48,10 +63,13 @@ _repair_decoder = msgspec.json.Decoder(RepairRequest)
 _step_decoder = msgspec.json.Decoder(Step)
 _STATUS_FIELDS = frozenset(Status.__struct_fields__)
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: JSON nested deeper than our stack
-MAX_STATUS_BYTES = 512 * 1024  # twice what a status can grow to by our own steps; one transaction writes it whole
+# the last: JSON nested deeper than our stack
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+# twice what a status can grow to by our own steps; one transaction writes it whole
+MAX_STATUS_BYTES = 512 * 1024
 MAX_LEDGER_BYTES = 64 * 1024
-_MAX_REPAIR_BYTES = 64 * 1024  # the answer names each finding again, with what became of it, in one transaction
+# the answer names each finding again, with what became of it, in one transaction
+_MAX_REPAIR_BYTES = 64 * 1024
 _YEAR_10000 = 253_402_300_800.0  # times from there on cannot be shown, and very large integers are no floats
 
 
@@ -66,9 +84,14 @@ def to_builtins(value: object) -> Any:
 
 
 def spelled_out(value: msgspec.Struct) -> dict[str, Any]:
-    """As `to_builtins`, with all that holds by default: what applies is seen without knowing this version's defaults."""
+    """As `to_builtins`, with all that holds by default: what applies is seen without knowing this
+    version's defaults.
+    """
     fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
-    return {name: spelled_out(one) if isinstance(one, msgspec.Struct) else to_builtins(one) for name, one in fields}
+    return {
+        name: spelled_out(one) if isinstance(one, msgspec.Struct) else to_builtins(one)
+        for name, one in fields
+    }
 
 
 def decode_mapping(data: bytes) -> dict[str, Any]:
@@ -83,12 +106,15 @@ _SUBMISSION = ("version", "submitted_at", "op", "filled_in")  # stored beside a 
 
 
 def encode_spec(spec: Spec, submitted_at: float, op: str, filled_in: Iterable[str] | None = None) -> bytes:
-    """The stored form of a spec: its fields, the schema version, when it was submitted, and the submission's `op`.
+    """The stored form of a spec: its fields, the schema version, when it was submitted, and the submission's
+    `op`.
 
     `filled_in` are the resources that its user did not name; None where that is not known.
     """
     told = {} if filled_in is None else {"filled_in": sorted(filled_in)}
-    return encode({**to_builtins(spec), "version": SCHEMA_VERSION, "submitted_at": submitted_at, "op": op, **told})
+    return encode(
+        {**to_builtins(spec), "version": SCHEMA_VERSION, "submitted_at": submitted_at, "op": op, **told}
+    )
 
 
 def filled_in(data: bytes) -> frozenset[str] | None:
@@ -98,9 +124,12 @@ def filled_in(data: bytes) -> frozenset[str] | None:
 
 
 def decode_spec(task_id: str, data: bytes) -> StoredSpec:
-    """A stored spec. One that does not validate comes back with its `error`, so that the leader can refuse it by name.
+    """A stored spec.
 
-    Raises CorruptValue when `data` is no JSON object at all, or when `task_id` is no valid id (no engine could name it).
+    One that does not validate comes back with its `error`, so that the leader can refuse it by name.
+
+    Raises CorruptValue when `data` is no JSON object at all, or when `task_id` is no valid id (no engine
+    could name it).
     """
     raw = decode_mapping(data)
     try:
@@ -108,13 +137,18 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
     except InvalidField as error:
         raise CorruptValue(str(error)) from error
     submitted_at = raw.get("submitted_at", 0.0)
-    if isinstance(submitted_at, bool) or not isinstance(submitted_at, int | float) or not 0 <= submitted_at < _YEAR_10000:
+    if (
+        isinstance(submitted_at, bool)
+        or not isinstance(submitted_at, int | float)
+        or not 0 <= submitted_at < _YEAR_10000
+    ):
         submitted_at = 0.0
     try:
         if raw.get("id") != task_id:
             raise InvalidField("id", f"is {str(raw.get('id'))[:80]!r}, but the key says {task_id!r}")
         if raw.get("version", 1) == SCHEMA_VERSION:
-            # A newer version may add fields, which are left alone; at our own version an unknown field is a mistake.
+            # A newer version may add fields, which are left alone; at our own version an unknown field is a
+            # mistake.
             fields = {name: value for name, value in raw.items() if name not in _SUBMISSION}
         else:
             fields = {name: value for name, value in raw.items() if name in Spec.__struct_fields__}
@@ -122,7 +156,9 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
         spec = parse_spec(fields) if len(data) > MAX_SPEC_BYTES else parse_stored_spec(fields)
         return StoredSpec(spec, float(submitted_at))
     except InvalidField as error:
-        return StoredSpec(Spec(id=task_id, pool=_name_or_empty(raw.get("pool"))), float(submitted_at), str(error))
+        return StoredSpec(
+            Spec(id=task_id, pool=_name_or_empty(raw.get("pool"))), float(submitted_at), str(error)
+        )
 
 
 def _name_or_empty(raw: object) -> str:
@@ -162,9 +198,14 @@ def decode_request(kind: str, data: bytes) -> Request:
 
 
 def decode_repair(data: bytes) -> RepairRequest:
-    """A stored request for repairs. Raises CorruptValue when it is not one, or asks for more than one answer can hold."""
+    """A stored request for repairs.
+
+    Raises CorruptValue when it is not one, or asks for more than one answer can hold.
+    """
     if len(data) > _MAX_REPAIR_BYTES:
-        raise CorruptValue(f"has {len(data)} bytes, at most {_MAX_REPAIR_BYTES} are allowed: ask for fewer findings at once")
+        raise CorruptValue(
+            f"has {len(data)} bytes, at most {_MAX_REPAIR_BYTES} are allowed: ask for fewer findings at once"
+        )
     try:
         return _repair_decoder.decode(data)
     except _UNREADABLE as error:
@@ -175,11 +216,16 @@ def encode_status(status: Status, extras: Extras) -> bytes:
     """The stored form of a status, with the fields that this version did not understand."""
     if not extras:
         return _encoder.encode(status)
-    return _encoder.encode({**msgspec.to_builtins(status, enc_hook=_encode_custom, builtin_types=(msgspec.Raw,)), **extras})
+    return _encoder.encode(
+        {**msgspec.to_builtins(status, enc_hook=_encode_custom, builtin_types=(msgspec.Raw,)), **extras}
+    )
 
 
 def decode_status(data: bytes) -> tuple[Status, Extras]:
-    """A stored status and its unknown fields. Raises CorruptValue when it is not one, or one that no leader can have written."""
+    """A stored status and its unknown fields.
+
+    Raises CorruptValue when it is not one, or one that no leader can have written.
+    """
     _check_size(data, MAX_STATUS_BYTES)
     try:
         status, extras = _status_decoder.decode(data), NO_EXTRAS
@@ -247,15 +293,22 @@ def encode_ledger(held: Vector, op: str, extras: Extras) -> bytes:
 
 
 def _parse_balance(raw: object) -> Vector:
-    """A vector whose amounts may be below zero, as they become when a ledger was lowered by hand and a hold ended since."""
+    """A vector whose amounts may be below zero, as they become when a ledger was lowered by hand and a
+    hold ended since.
+    """
     if not isinstance(raw, Mapping):
         return Vector.parse(raw, "held")
     below = {name: text[1:] for name, text in raw.items() if isinstance(text, str) and text.startswith("-")}
-    return Vector.parse({name: text for name, text in raw.items() if name not in below}, "held") - Vector.parse(below, "held")
+    return Vector.parse(
+        {name: text for name, text in raw.items() if name not in below}, "held"
+    ) - Vector.parse(below, "held")
 
 
 def decode_ledger(data: bytes) -> tuple[Vector, Extras]:
-    """What a pool's ledger says is held, and its unknown fields. Raises CorruptValue when it is not a ledger."""
+    """What a pool's ledger says is held, and its unknown fields.
+
+    Raises CorruptValue when it is not a ledger.
+    """
     _check_size(data, MAX_LEDGER_BYTES)
     raw = decode_mapping(data)
     try:

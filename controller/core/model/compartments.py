@@ -1,4 +1,6 @@
-"""The part of the model that keeps an error to what it belongs to: a change that cannot be taken in, a task that is set aside."""
+"""The part of the model that keeps an error to what it belongs to: a change that cannot be taken in, a
+task that is set aside.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,10 @@ class Compartments(ABC):
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
-        self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}  # tasks that were set aside, and whether that is stored
-        self.caught: list[quarantine.Caught] = []  # errors that are yet to be counted, by whoever owns the model
+        # tasks that were set aside, and whether that is stored
+        self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}
+        # errors that are yet to be counted, by whoever owns the model
+        self.caught: list[quarantine.Caught] = []
 
     def _take_in(self, change: Change) -> Task | None:
         """As `_take`; a change that cannot be taken in is quarantined, whatever the error."""

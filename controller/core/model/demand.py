@@ -1,9 +1,10 @@
 """What an attempt holds of its pool: what the kube-scheduler would count for its pod.
 
-Without a pod template that is what the spec asks for. With one, of the task or of its pool, it is what the pod requests:
-the containers and the restartable init containers (sidecars) together, or what initialization needs at its peak, if that is
-more; then the pod's overhead. As by Kubernetes, a limit without a request is one. What only the API server knows (the overhead
-of a runtime class, defaults of a LimitRange) is not counted unless the template says it.
+Without a pod template that is what the spec asks for. With one, of the task or of its pool, it is what the
+pod requests: the containers and the restartable init containers (sidecars) together, or what initialization
+needs at its peak, if that is more; then the pod's overhead. As by Kubernetes, a limit without a request is
+one. What only the API server knows (the overhead of a runtime class, defaults of a LimitRange) is not counted
+unless the template says it.
 
 Source: AggregateContainerRequests and PodRequests in k8s.io/component-helpers/resource/helpers.go.
 """
@@ -26,7 +27,9 @@ def demand(spec: Spec, pool: Pool | None) -> Vector:
 
 
 class Demands:
-    """Demands that are remembered: those of specs that have no template of their own, and ask for the same of one pool."""
+    """Demands that are remembered: those of specs that have no template of their own, and ask for the same
+    of one pool.
+    """
 
     LIMIT = 1024  # of each pool
 
@@ -63,7 +66,10 @@ def main_container(spec: Spec, pool: Pool) -> str:
     main = spec.main_container or str(pool.engine_options.get("main_container", ""))
     if main in ("", MAIN):
         return main
-    names = [MAIN, *(each["name"] for each in _pod_spec(spec, pool).get("containers", ()) if each["name"] != MAIN)]
+    names = [
+        MAIN,
+        *(each["name"] for each in _pod_spec(spec, pool).get("containers", ()) if each["name"] != MAIN),
+    ]
     if main not in names:
         field = "main_container" if spec.main_container else "engine_options.main_container"
         raise InvalidField(field, f"is {main!r}, but the containers of the task's pod are {', '.join(names)}")
@@ -71,25 +77,34 @@ def main_container(spec: Spec, pool: Pool) -> str:
 
 
 def check_satisfiable(spec: Spec, pool: Pool, asked: Vector) -> None:
-    """Raises InvalidField when the spec, whose demand is `asked`, can never run in its pool: the numbers, when it asks too much."""
+    """Raises InvalidField when the spec, whose demand is `asked`, can never run in its pool: the numbers,
+    when it asks too much.
+    """
     main_container(spec, pool)
     for name in asked.exceeding(pool.capacity):
         amount = Vector({name: asked[name]}).format()[name]
         more = " with what its pod template adds" if asked[name] != spec.resources.get(name) else ""
         have = Vector({name: pool.capacity.get(name)}).format().get(name)
-        problem = f"pool {pool.name!r} has {have} in all" if have else f"pool {pool.name!r} has none (it has {pool.capacity})"
+        problem = (
+            f"pool {pool.name!r} has {have} in all"
+            if have
+            else f"pool {pool.name!r} has none (it has {pool.capacity})"
+        )
         raise InvalidField(f"resources.{name}", f"asks for {amount}{more}, but {problem}: it could never run")
 
 
 def pod_requests(pod_spec: Document, path: str, main: Vector = ZERO) -> Vector:
-    """What a pod requests; `main` is what the task's own container asks for, whatever the template says of the same.
+    """What a pod requests; `main` is what the task's own container asks for, whatever the template says of
+    the same.
 
     Raises InvalidField, below `path`, for quantities that cannot be accounted for.
     """
     running = main
     for each in pod_spec.get("containers", ()):
         asked = _requests(each, f"{path}.containers[{each['name']}]")
-        running += {name: amount for name, amount in asked.items() if each["name"] != MAIN or name not in main}
+        running += {
+            name: amount for name, amount in asked.items() if each["name"] != MAIN or name not in main
+        }
     sidecars, peak = ZERO, ZERO
     for each in pod_spec.get("initContainers", ()):
         asked = _requests(each, f"{path}.initContainers[{each['name']}]")
@@ -126,7 +141,9 @@ def _amounts(owner: Document, kind: str, path: str) -> dict[str, int]:
 def _quantities(raw: object, path: str) -> dict[str, int]:
     """A name with amount zero stays: it asks for nothing, whatever a limit says."""
     if not isinstance(raw, Mapping):
-        raise InvalidField(path, "expected a mapping of resource names to quantities, such as {cpu: 500m, memory: 64Mi}")
+        raise InvalidField(
+            path, "expected a mapping of resource names to quantities, such as {cpu: 500m, memory: 64Mi}"
+        )
     return {name: parse_quantity(name, text, f"{path}.{name}") for name, text in raw.items()}
 
 

@@ -1,17 +1,19 @@
-"""Who an installation is, and which engine is its own: two records of the store, and the rule by which they are compared.
+"""Who an installation is, and which engine is its own: two records of the store, and the rule by which they
+are compared.
 
-`installation` holds an id, made by the first election in an etcd prefix. All that the engine creates carries it, so that
-two installations of one cluster name, in one namespace, on one daemon or in one state folder, leave each other alone.
+`installation` holds an id, made by the first election in an etcd prefix. All that the engine creates carries
+it, so that two installations of one cluster name, in one namespace, on one daemon or in one state folder,
+leave each other alone.
 
-`engine` holds what the engine says of itself. Only a replica whose engine is this one may lead: the list of another engine
-lacks all that runs, and what a list lacks counts as gone. The rule (`difference`):
+`engine` holds what the engine says of itself. Only a replica whose engine is this one may lead: the list of
+another engine lacks all that runs, and what a list lacks counts as gone. The rule (`difference`):
 
 - the names are equal (process, kubernetes, …);
 - where both know the engine's `id`, the ids are equal, and that decides;
-- where one of them does not know it, the uids of `parts` decide: none may differ, and one must be equal, unless the record
-  knows none either;
-- each recorded part (a namespace) is among the replica's own. A replica with more of them is no other engine: its election
-  adds them to the record. A replica with fewer would miss what runs in the others.
+- where one of them does not know it, the uids of `parts` decide: none may differ, and one must be equal,
+  unless the record knows none either;
+- each recorded part (a namespace) is among the replica's own. A replica with more of them is no other engine:
+  its election adds them to the record. A replica with fewer would miss what runs in the others.
 
 Pure.
 """
@@ -32,8 +34,9 @@ R = TypeVar("R", bound=Struct)
 class Installation(Struct, frozen=True, kw_only=True):
     """`id` is hexadecimal, valid as the value of a label. `created_at` is in seconds since the epoch.
 
-    `adopts_unmarked`: what the engine has under the cluster's name without an installation's id is ours. So it is, once a
-    version of Tally has led here that gave no ids; never in an installation that began with ids.
+    `adopts_unmarked`: what the engine has under the cluster's name without an installation's id is ours. So
+    it is, once a version of Tally has led here that gave no ids; never in an installation that began with
+    ids.
     """
 
     id: str
@@ -42,12 +45,16 @@ class Installation(Struct, frozen=True, kw_only=True):
     adopts_unmarked: bool = False
 
     def owns(self, mark: str) -> bool:
-        """Whether what the engine has under the cluster's name, marked with this id ("" for none), is this installation's."""
+        """Whether what the engine has under the cluster's name, marked with this id ("" for none), is this
+        installation's.
+        """
         return mark == self.id if mark else self.adopts_unmarked
 
 
 class EngineIdentity(Struct, frozen=True, kw_only=True):
-    """What an engine says of itself. `id` "" is not known; `parts` maps what it covers to its uid ("" when not known).
+    """What an engine says of itself.
+
+    `id` "" is not known; `parts` maps what it covers to its uid ("" when not known).
 
     `details` are for humans: where it is.
     """
@@ -60,7 +67,9 @@ class EngineIdentity(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         parts = ", ".join(self.parts)
         where = ", ".join(f"{name} {value}" for name, value in self.details.items())
-        return " ".join(filter(None, [self.name, self.id, f"[{parts}]" if parts else "", f"({where})" if where else ""]))
+        return " ".join(
+            filter(None, [self.name, self.id, f"[{parts}]" if parts else "", f"({where})" if where else ""])
+        )
 
 
 class EngineRecord(Struct, frozen=True, kw_only=True):
@@ -100,7 +109,10 @@ def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
     else:
         is_other = any(own.parts[part] != recorded.parts[part] for part in shared)
         if not shared and (recorded.id or any(recorded.parts.values())):
-            return f"the engine cannot tell whether it is the recorded one, {recorded}: `tally check` names the missing right"
+            return (
+                f"the engine cannot tell whether it is the recorded one, {recorded}: `tally check` names the"
+                " missing right"
+            )
     if is_other:
         return f"the engine is {own}, and the recorded one is {recorded}"
     missing = [part for part in recorded.parts if part not in own.parts]
@@ -109,7 +121,10 @@ def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
 
 def merged(recorded: EngineIdentity, own: EngineIdentity) -> EngineIdentity:
     """The record with what the replica's own engine, which is the same, knows beyond it."""
-    parts = {**recorded.parts, **{part: uid or recorded.parts.get(part, "") for part, uid in own.parts.items()}}
+    parts = {
+        **recorded.parts,
+        **{part: uid or recorded.parts.get(part, "") for part, uid in own.parts.items()},
+    }
     if (own.id or recorded.id, parts) == (recorded.id, recorded.parts):
         return recorded
     return EngineIdentity(name=own.name, id=own.id or recorded.id, parts=parts, details=own.details)

@@ -1,4 +1,6 @@
-"""The part of the model that is of the whole installation: who leads, who it is, its replicas, terms and requests for repairs."""
+"""The part of the model that is of the whole installation: who leads, who it is, its replicas, terms and
+requests for repairs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ class InstallationRecords:
         self.epoch: Change | None = None
         self.installation: Installation | None = None
         self.engine: EngineRecord | None = None
-        self.identity: dict[str, bytes] = {}  # what was read last of these two, by kind: a leader puts them back
+        # what was read last of these two, by kind: a leader puts them back
+        self.identity: dict[str, bytes] = {}
         self.replicas: dict[str, Change] = {}
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
@@ -26,7 +29,8 @@ class InstallationRecords:
     def take(self, change: Change) -> bool:
         """Take over a change of one of these; False when its kind is none of Tally's. Raises CorruptValue.
 
-        Of a damaged installation or engine what was read last stays: neither identity may be taken for absent.
+        Of a damaged installation or engine what was read last stays: neither identity may be taken for
+        absent.
         """
         present = change if change.value is not None else None
         match change.kind:
@@ -46,7 +50,9 @@ class InstallationRecords:
                 if change.value is not None:
                     self.repairs[change.names[0]] = (codec.decode_repair(change.value), change.mod)
             case "replicas" | "terms" | "repaired":
-                table = {"replicas": self.replicas, "terms": self.terms, "repaired": self.repaired}[change.kind]
+                table = {"replicas": self.replicas, "terms": self.terms, "repaired": self.repaired}[
+                    change.kind
+                ]
                 table.pop(change.names[0], None)
                 if present is not None:
                     table[change.names[0]] = present

@@ -1,4 +1,5 @@
-"""The end of an attempt's output that outlives the attempt: `logs/<task-id>`, of the last attempt that ended (`keep_logs`).
+"""The end of an attempt's output that outlives the attempt: `logs/<task-id>`, of the last attempt that ended
+(`keep_logs`).
 
 It goes with the task's records. Nothing is decided by it: a model has its mod alone, and not its bytes.
 """
@@ -14,11 +15,16 @@ from controller.errors import CorruptValue
 
 KIND = "logs"
 LIMIT_BYTES = 64 * 1024
-"""Of output, as it was printed; where it is not UTF-8, or holds control characters, the stored value is up to six times as long."""
+"""Of output, as it was printed; where it is not UTF-8, or holds control characters, the stored value is up
+to six times as long.
+"""
 
 
 class KeptLog(Struct, frozen=True, kw_only=True):
-    """The last LIMIT_BYTES of what attempt number `attempt` printed; `truncated`: it had printed more. `at`: when it was kept."""
+    """The last LIMIT_BYTES of what attempt number `attempt` printed; `truncated`: it had printed more.
+
+    `at`: when it was kept.
+    """
 
     attempt: Count
     text: str

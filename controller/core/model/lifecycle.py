@@ -1,8 +1,9 @@
 """The lifecycle of a task: one table, one lookup, one error.
 
-Rule: every change of a task's state is a row of `TABLE`, and no other file names a successor state. Rows that leave a
-task where it is (a mark such as `cancelling`) are rows too, since they are written and recorded like all others.
-`python -m controller.core.model.lifecycle` prints the diagram that stands in the README; a test holds the two together.
+Rule: every change of a task's state is a row of `TABLE`, and no other file names a successor state. Rows that
+leave a task where it is (a mark such as `cancelling`) are rows too, since they are written and recorded like
+all others. `python -m controller.core.model.lifecycle` prints the diagram that stands in the README; a test
+holds the two together.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Event(StrEnum):
     RUNNING_OBSERVED = "running-observed"
     SUCCEEDED_OBSERVED = "succeeded-observed"
     FAILED_OBSERVED = "failed-observed"  # failed or gone, and the stop is proven
-    STOP_REQUESTED = "stop-requested"  # a cancel or a passed deadline: marks the attempt, which is then stopped
+    # a cancel or a passed deadline: marks the attempt, which is then stopped
+    STOP_REQUESTED = "stop-requested"
     STOPPED_OBSERVED = "stopped-observed"  # a cancelling attempt has ended or is gone, and the stop is proven
     CANCEL_REQUESTED = "cancel-requested"  # for a task that holds nothing
     RETRY_DUE = "retry-due"  # the retry policy allows another attempt

@@ -1,4 +1,5 @@
-"""What is one thing and what are alternatives in a pod, by the name of the field: tables of Kubernetes' OpenAPI document.
+"""What is one thing and what are alternatives in a pod, by the name of the field: tables of Kubernetes'
+OpenAPI document.
 
 A test holds them to the document of the oldest server and of a new one (tests/core/test_merge_keys.py).
 """
@@ -25,9 +26,11 @@ MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "volumeMounts": ("mountPath",),
     "volumes": ("name",),
 }
-"""By which fields the entries of a list are told apart (`x-kubernetes-list-map-keys`, `x-kubernetes-patch-merge-key`).
+"""By which fields the entries of a list are told apart (`x-kubernetes-list-map-keys`,
+`x-kubernetes-patch-merge-key`).
 
-All other lists are of one piece: tolerations, envFrom, command, args, capabilities, terms of affinity, items of a volume.
+All other lists are of one piece: tolerations, envFrom, command, args, capabilities, terms of affinity, items
+of a volume.
 """
 
 _KEY_DEFAULTS = {"protocol": "TCP"}
@@ -52,11 +55,19 @@ DISCRIMINATED = frozenset({"seccompProfile", "appArmorProfile"})
 
 ATOMIC = frozenset(
     {
-        "configMapKeyRef", "dataSource", "fieldRef", "fileKeyRef", "labelSelector",
-        "nodePublishSecretRef", "requiredDuringSchedulingIgnoredDuringExecution", "resourceFieldRef", "secretKeyRef",
-        "secretRef", "selector",
+        "configMapKeyRef",
+        "dataSource",
+        "fieldRef",
+        "fileKeyRef",
+        "labelSelector",
+        "nodePublishSecretRef",
+        "requiredDuringSchedulingIgnoredDuringExecution",
+        "resourceFieldRef",
+        "secretKeyRef",
+        "secretRef",
+        "selector",
     }
-)  # fmt: skip
+)
 """Objects that are of one piece (`x-kubernetes-map-type: atomic`)."""
 
 
@@ -82,4 +93,6 @@ def without_alternatives(below: Mapping[str, Any], above: Mapping[str, Any], fie
         return name in members if members is not None else name not in keys
 
     named = [name for name, value in above.items() if value is not None and is_member(name)]
-    return {name: value for name, value in below.items() if not (named and is_member(name) and name not in named)}
+    return {
+        name: value for name, value in below.items() if not (named and is_member(name) and name not in named)
+    }

@@ -1,12 +1,13 @@
 """The model of the store that every replica holds: records by key, and the indexes that make a pass cheap.
 
-Changes are applied by mod revision, newer only (fault 18): a leader applies its own commits at once, and its watch
-brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, and what is older than
-the watch is not taken for an absent key: no late put can bring a finished and removed task back, which would look Created
-and run again.
+Changes are applied by mod revision, newer only (fault 18): a leader applies its own commits at once, and its
+watch brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, and
+what is older than the watch is not taken for an absent key: no late put can bring a finished and removed task
+back, which would look Created and run again.
 
-A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs to is
-frozen, never treated as absent. So is one that cannot be taken in for whatever other error: no value ends a replica.
+A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs
+to is frozen, never treated as absent. So is one that cannot be taken in for whatever other error: no value
+ends a replica.
 """
 
 from __future__ import annotations
@@ -40,25 +41,33 @@ class World(InstallationRecords, Compartments):
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
         # What a leader has to look at, in order of arrival. Followers discard both, again and again.
-        self.dirty: OrderedDict[str, None] = OrderedDict()  # whose first is taken in constant time, unlike a dict's
+        # whose first is taken in constant time, unlike a dict's
+        self.dirty: OrderedDict[str, None] = OrderedDict()
         self.dirty_pools: dict[str, None] = {}
-        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and so is one whose
-        # timer rang: a new leader looks at these, at what holds, at the queues and at the timers, and so at all there is to do.
+        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and
+        # so is one whose timer rang: a new leader looks at these, at what holds, at the queues and at the
+        # timers, and so at all there is to do.
         self.attention: dict[str, None] = {}
         self.timers = Timers(self.tasks)
         self._demands = Demands()
         self._unseen: dict[str, None] = {}  # Created since `sight` was called last
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
-        self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}  # what the snapshot that is being loaded has not had yet
-        self._counted: dict[tuple[str, State], tuple[str, State]] = {}  # one tuple for all tasks that are counted so
+        # what the snapshot that is being loaded has not had yet
+        self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}
+        # one tuple for all tasks that are counted so
+        self._counted: dict[tuple[str, State], tuple[str, State]] = {}
 
-    # -- changes -----------------------------------------------------------------------------------------------------
+    # -- changes
+    # -----------------------------------------------------------------------------------------------------
 
-    def load(self, changes: Iterable[Change], revision: int, *, is_first: bool = True, is_last: bool = True) -> None:
+    def load(
+        self, changes: Iterable[Change], revision: int, *, is_first: bool = True, is_last: bool = True
+    ) -> None:
         """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted.
 
-        It may come in pages, with other changes in between; what is deleted is known, and `revision` reached, with the last.
+        It may come in pages, with other changes in between; what is deleted is known, and `revision` reached,
+        with the last.
         """
         if is_first:
             self._lacked = {(kind, names): None for kind, names, _ in self._records()}
@@ -67,11 +76,15 @@ class World(InstallationRecords, Compartments):
             record = (change.kind, change.names)
             self._lacked.pop(record, None)
             # The snapshot is right, whatever we missed.
-            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (task := self._take_in(change)):
+            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (
+                task := self._take_in(change)
+            ):
                 touched[task.id] = task
         if is_last:
             for kind, names in self._lacked:
-                if 0 < self.mod_of(kind, names) <= revision and (task := self._take_in(Change(kind, names, None, revision))):
+                if 0 < self.mod_of(kind, names) <= revision and (
+                    task := self._take_in(Change(kind, names, None, revision))
+                ):
                     touched[task.id] = task
             self._lacked = {}
         for task in touched.values():
@@ -82,7 +95,8 @@ class World(InstallationRecords, Compartments):
     def apply(self, change: Change) -> bool:
         """Apply one change if it is newer than what is known; tells whether it was."""
         record = (change.kind, change.names)
-        # A record that we do not have was as it is now (absent) when `revision` was reached: older puts must not bring it back.
+        # A record that we do not have was as it is now (absent) when `revision` was reached: older puts must
+        # not bring it back.
         known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
         if change.mod <= known:
             return False
@@ -95,8 +109,11 @@ class World(InstallationRecords, Compartments):
         """Take over one change; returns the task that it is of, which must be indexed again."""
         record = (change.kind, change.names)
         mended = self.quarantine.pop(record, None) is not None
-        if mended and change.kind == "ledgers":  # what waited for a ledger that could not be read is looked at again
-            self.dirty.update((task.id, None) for task in self.holding.values() if task.pool == change.names[0])
+        # what waited for a ledger that could not be read is looked at again
+        if mended and change.kind == "ledgers":
+            self.dirty.update(
+                (task.id, None) for task in self.holding.values() if task.pool == change.names[0]
+            )
         if change.value is None:
             self._tombstones[record] = change.mod
         else:
@@ -120,10 +137,13 @@ class World(InstallationRecords, Compartments):
             self._tombstones = {record: mod for record, mod in self._tombstones.items() if mod > revision}
 
     def check_not_newer(self, kind: str, names: tuple[str, ...], mod: int) -> None:
-        """Raises RevisionWentBack when we have seen a later change of this record than the newest store shows."""
+        """Raises RevisionWentBack when we have seen a later change of this record than the newest store
+        shows.
+        """
         if self.mod_of(kind, names) > mod:
             raise RevisionWentBack(
-                f"{kind}/{'/'.join(names)} is at revision {mod}, but revision {self.mod_of(kind, names)} was seen"
+                f"{kind}/{'/'.join(names)} is at revision {mod}, but revision {self.mod_of(kind, names)} was"
+                " seen"
             )
 
     def put_status(self, task_id: str, status: Status | None, mod: int) -> None:
@@ -156,14 +176,19 @@ class World(InstallationRecords, Compartments):
         return self._mods.get((kind, names), 0)
 
     def discard_dirty(self) -> None:
-        """A follower's turn: what a leader would look at is left to the leader, and to this replica should it become one."""
+        """A follower's turn: what a leader would look at is left to the leader, and to this replica should
+        it become one.
+        """
         self.dirty.clear()
         self.dirty_pools.clear()
 
-    # -- time --------------------------------------------------------------------------------------------------------
+    # -- time
+    # --------------------------------------------------------------------------------------------------------
 
     def sight(self, now: float) -> None:
-        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's clock says."""
+        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's
+        clock says.
+        """
         if not self._unseen or not self.revision:
             return  # the terms are loaded last
         seen_at = first_sight(self.terms.values(), now)
@@ -175,9 +200,12 @@ class World(InstallationRecords, Compartments):
         self._unseen.clear()
 
     def advance(self, now: float) -> None:
-        """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join their queue."""
+        """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join
+        their queue.
+        """
         for task in self.timers.ring(now):
-            self.dirty[task.id] = self.attention[task.id] = None  # the latter until it has changed, in whatever term
+            # the latter until it has changed, in whatever term
+            self.dirty[task.id] = self.attention[task.id] = None
             if task.state is State.WAITING_RETRY:
                 self._enqueue(task)
                 limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
@@ -185,13 +213,16 @@ class World(InstallationRecords, Compartments):
                     self.timers.schedule(task, task.queued_at + limit)
 
     def wind(self) -> None:
-        """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed since, rings again."""
+        """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed
+        since, rings again.
+        """
         for task_id in self.attention:
             task = self.tasks[task_id]
             if task.due is None and not task.frozen:
                 self.timers.schedule(task, task.first_due())
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    # -- reading
+    # -----------------------------------------------------------------------------------------------------
 
     def ledger(self, pool: str) -> Ledger:
         """A pool's ledger, empty when there is none."""
@@ -205,7 +236,8 @@ class World(InstallationRecords, Compartments):
         """A pool's queue, empty when nobody waits."""
         return self.queues.get(pool) or Queue()
 
-    # -- indexes -----------------------------------------------------------------------------------------------------
+    # -- indexes
+    # -----------------------------------------------------------------------------------------------------
 
     def _apply_to_task(self, change: Change) -> Task:
         task_id = change.names[0]
@@ -229,7 +261,13 @@ class World(InstallationRecords, Compartments):
 
     def _apply_spec(self, task: Task, change: Change) -> None:
         if change.value is None:
-            task.spec, task.spec_mod, task.spec_create, task.spec_error, task.submitted_at = None, 0, 0, "", 0.0
+            task.spec, task.spec_mod, task.spec_create, task.spec_error, task.submitted_at = (
+                None,
+                0,
+                0,
+                "",
+                0.0,
+            )
             return
         if task.spec_create != change.create:
             task.seen_at = None
@@ -239,7 +277,9 @@ class World(InstallationRecords, Compartments):
 
     def _apply_request(self, task: Task, change: Change) -> None:
         record = ("requests", change.names)
-        task.requests = {kind: known for kind, known in task.requests.items() if kind != change.names[1]} or NO_REQUESTS
+        task.requests = {
+            kind: known for kind, known in task.requests.items() if kind != change.names[1]
+        } or NO_REQUESTS
         self._mods.pop(record, None)
         if change.value is None:
             return

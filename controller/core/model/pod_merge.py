@@ -1,11 +1,13 @@
-"""Pod templates: what one may look like, and one merged over another as Kubernetes merges. Pure; no template is changed.
+"""Pod templates: what one may look like, and one merged over another as Kubernetes merges.
 
-Mappings are merged. Entries of lists are told apart by Kubernetes' own merge keys (`merge_keys`) and merged; other lists are
-replaced. Of alternatives (`value` and `valueFrom`, the types of a volume, the handlers of a probe) the template above
-decides. Null takes away what is below.
+Pure; no template is changed.
 
-Order of merged lists: what is above keeps its order, and so does what is below alone; an entry of both stands where it
-stood below, after all that precedes it above. So variables can go on referring to those before them.
+Mappings are merged. Entries of lists are told apart by Kubernetes' own merge keys (`merge_keys`) and merged;
+other lists are replaced. Of alternatives (`value` and `valueFrom`, the types of a volume, the handlers of a
+probe) the template above decides. Null takes away what is below.
+
+Order of merged lists: what is above keeps its order, and so does what is below alone; an entry of both stands
+where it stood below, after all that precedes it above. So variables can go on referring to those before them.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ MAIN = "task"
 
 
 def overlay(below: Any, above: Any, field: str = "") -> Any:
-    """`above` merged over `below`, both of them values (or entries of the list) `field`. See the module's docstring."""
+    """`above` merged over `below`, both of them values (or entries of the list) `field`.
+
+    See the module's docstring.
+    """
     if isinstance(above, Mapping):
         kept = without_alternatives(below, above, field) if isinstance(below, Mapping) else {}
         merged = {name: value for name, value in kept.items() if name not in above or above[name] is not None}
@@ -40,7 +45,9 @@ def overlay(below: Any, above: Any, field: str = "") -> Any:
 
 
 def _merged_list(below: list[Any], above: list[Any], field: str) -> list[Any]:
-    """Of two lists that `check_template` has passed: each entry has its identity, and no two have the same."""
+    """Of two lists that `check_template` has passed: each entry has its identity, and no two have the
+    same.
+    """
     under = {identity(field, entry): entry for entry in below}
     over = {identity(field, entry): entry for entry in above}
     to_come = list(over)
@@ -61,16 +68,25 @@ def _merged_list(below: list[Any], above: list[Any], field: str) -> list[Any]:
 
 
 def check_template(template: Document, path: str) -> None:
-    """Raises InvalidField, naming the field, when a template has not the shape that merging needs, or sets the fence."""
+    """Raises InvalidField, naming the field, when a template has not the shape that merging needs, or sets
+    the fence.
+    """
     for name, value in template.items():
         if name not in ("metadata", "spec") or not isinstance(value, Mapping):
-            raise InvalidField(f"{path}.{name}", "a pod template has the mappings metadata (labels, annotations) and spec")
+            raise InvalidField(
+                f"{path}.{name}", "a pod template has the mappings metadata (labels, annotations) and spec"
+            )
     for name, value in template.get("metadata", {}).items():
         if name not in ("labels", "annotations") or not isinstance(value, Mapping):
-            raise InvalidField(f"{path}.metadata.{name}", "a template's metadata has the mappings labels and annotations")
+            raise InvalidField(
+                f"{path}.metadata.{name}", "a template's metadata has the mappings labels and annotations"
+            )
         for key in value if name == "labels" else ():
-            if str(key).startswith("tally.dev/"):  # what a pod is to Tally: also that it stands for one that never ran
-                raise InvalidField(f"{path}.metadata.labels.{key}", "is set by Tally alone: leave it out here")
+            # what a pod is to Tally: also that it stands for one that never ran
+            if str(key).startswith("tally.dev/"):
+                raise InvalidField(
+                    f"{path}.metadata.labels.{key}", "is set by Tally alone: leave it out here"
+                )
     spec = template.get("spec", {})
     for name in ("containers", "initContainers"):
         containers = spec.get(name, [])
@@ -97,7 +113,9 @@ def _check_lists(value: object, field: str, path: str) -> None:
     for index, entry in enumerate(value if isinstance(value, list) else ()):
         key = identity(field, entry)
         if key is None:
-            raise InvalidField(f"{path}[{index}]", f"expected a mapping with {_keys(field)}, which tells the entries apart")
+            raise InvalidField(
+                f"{path}[{index}]", f"expected a mapping with {_keys(field)}, which tells the entries apart"
+            )
         inside = f"{path}[{'/'.join(map(str, key))}]"
         if key in seen:
             raise InvalidField(inside, "is there twice")

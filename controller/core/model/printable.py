@@ -7,10 +7,14 @@ from __future__ import annotations
 
 
 def shown(text: str) -> str:
-    """The text with escapes for its control characters, and for those that turn the direction of writing; lines stay lines."""
+    """The text with escapes for its control characters, and for those that turn the direction of writing;
+    lines stay lines.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def one_line(text: str) -> str:

@@ -1,8 +1,10 @@
-"""Tasks that are set aside: nothing is done with one after an error of Tally's own on it, and all others go on.
+"""Tasks that are set aside: nothing is done with one after an error of Tally's own on it, and all others go
+on.
 
-The leader freezes the task at once and writes `quarantined/<id>`, so that every replica and every user sees why, and the
-next leader does not fall over it again. It is looked at once more as soon as its records change or somebody asks for
-anything (a cancel, a retry), and when an operator has the record deleted (`tally audit --repair --delete`).
+The leader freezes the task at once and writes `quarantined/<id>`, so that every replica and every user sees
+why, and the next leader does not fall over it again. It is looked at once more as soon as its records change
+or somebody asks for anything (a cancel, a retry), and when an operator has the record deleted (`tally audit
+--repair --delete`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ REASON_LIMIT = 500  # characters
 
 
 class Caught(NamedTuple):
-    """An error that was kept from harming others: where, on what (a task, pool, request or key), and the error itself."""
+    """An error that was kept from harming others: where, on what (a task, pool, request or key), and the
+    error itself.
+    """
 
     where: str
     subject: str

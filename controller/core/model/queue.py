@@ -1,9 +1,10 @@
 """Who waits in a pool, and in which order they are admitted.
 
-Order: higher priority first, then submission (the spec's create revision): no clock decides it. Waiting tasks are kept
-by what they ask for and their priority, so that a pass looks at one head for each and not at every waiting task: its cost
-follows the number of distinct requests plus what it admits. Within such a group the first stands for all: it is the first
-to be admitted, and under `backfill` resources are set aside for it before they are for those behind it.
+Order: higher priority first, then submission (the spec's create revision): no clock decides it. Waiting tasks
+are kept by what they ask for and their priority, so that a pass looks at one head for each and not at every
+waiting task: its cost follows the number of distinct requests plus what it admits. Within such a group the
+first stands for all: it is the first to be admitted, and under `backfill` resources are set aside for it
+before they are for those behind it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Place(NamedTuple):
 
     rank: int  # -priority
     submission: int  # create revision of the spec
-    told: float  # when its client says that it submitted; orders only what one transaction created, and so one client
+    # when its client says that it submitted; orders only what one transaction created, and so one client
+    told: float
     task_id: str
 
 
@@ -71,7 +73,12 @@ class Queue:
 
     def exceeding(self, capacity: Vector) -> list[str]:
         """The tasks that ask for more than `capacity`."""
-        return [place.task_id for (request, _), places in self._groups.items() if not request.fits(capacity) for place in places]
+        return [
+            place.task_id
+            for (request, _), places in self._groups.items()
+            if not request.fits(capacity)
+            for place in places
+        ]
 
     def ahead_of(self, task_id: str, pool: Pool) -> list[str]:
         """The tasks that stand before this one and could run in the pool when it is empty, in order."""
@@ -85,23 +92,40 @@ class Queue:
         return [other.task_id for other in sorted(ahead)]
 
     def heads_before(self, task_id: str, pool: Pool) -> list[tuple[str, Vector]]:
-        """Of those that are ahead (see `ahead_of`) the first of each request and priority, with its request, in order."""
+        """Of those that are ahead (see `ahead_of`) the first of each request and priority, with its
+        request, in order.
+        """
         place = self.place(task_id)
-        groups = ((places[0], request) for (request, _), places in self._groups.items() if request.fits(pool.capacity))
-        return [(head.task_id, request) for head, request in sorted(groups) if place is not None and head < place]
+        groups = (
+            (places[0], request)
+            for (request, _), places in self._groups.items()
+            if request.fits(pool.capacity)
+        )
+        return [
+            (head.task_id, request) for head, request in sorted(groups) if place is not None and head < place
+        ]
 
     def admissible(
-        self, pool: Pool, free: Vector, waited_seconds: Callable[[str], float], may_start: Callable[[str], bool]
+        self,
+        pool: Pool,
+        free: Vector,
+        waited_seconds: Callable[[str], float],
+        may_start: Callable[[str], bool],
     ) -> Iterator[str]:
         """The tasks to admit, in order, by the pool's policy; the caller may stop taking at any time.
 
-        `free` is what the pool has left; each task that is yielded is taken to be admitted. A task that asks for more than
-        the whole capacity, or for which `may_start` is false, never blocks others. Under `strict` the first that does not
-        fit ends the pass. Under `backfill` it is passed over, and once `waited_seconds(task)` reaches `backfill_seconds` what
-        it asks for is set aside as far as it is there: those behind it take nothing of a resource that it lacks, and leave
-        enough of each other one, so that nobody whom it lets pass delays it.
+        `free` is what the pool has left; each task that is yielded is taken to be admitted. A task that asks
+        for more than the whole capacity, or for which `may_start` is false, never blocks others. Under
+        `strict` the first that does not fit ends the pass. Under `backfill` it is passed over, and once
+        `waited_seconds(task)` reaches `backfill_seconds` what it asks for is set aside as far as it is there:
+        those behind it take nothing of a resource that it lacks, and leave enough of each other one, so that
+        nobody whom it lets pass delays it.
         """
-        heads = [(places[0], 0, request) for (request, _), places in self._groups.items() if request.fits(pool.capacity)]
+        heads = [
+            (places[0], 0, request)
+            for (request, _), places in self._groups.items()
+            if request.fits(pool.capacity)
+        ]
         heapq.heapify(heads)  # places are unique, so that requests are never compared
         while heads:
             place, index, request = heapq.heappop(heads)

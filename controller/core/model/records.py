@@ -1,4 +1,6 @@
-"""The records of the store as the model holds them: one `Task` for all keys of a task, pools, ledgers, and raw changes."""
+"""The records of the store as the model holds them: one `Task` for all keys of a task, pools, ledgers, and
+raw changes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ DEFAULT_RETENTION_SECONDS = 86400.0  # of a finished task whose spec cannot be r
 
 
 class Change(NamedTuple):
-    """One key as it became at revision `mod`; `value` is None for a deletion. Kinds are those of the key layout."""
+    """One key as it became at revision `mod`; `value` is None for a deletion.
+
+    Kinds are those of the key layout.
+    """
 
     kind: str
     names: tuple[str, ...]
@@ -27,7 +32,9 @@ class Change(NamedTuple):
 
 
 class RevisionWentBack(TallyError):
-    """A store that is known to be newest shows an older value than we have seen: it is another store (fault 24)."""
+    """A store that is known to be newest shows an older value than we have seen: it is another store
+    (fault 24).
+    """
 
 
 NO_REQUESTS: Mapping[RequestKind, tuple[Request, int]] = MappingProxyType({})
@@ -94,7 +101,9 @@ class Task:
         return bool(self.spec_mod or self.status_mod or self.requests or self.frozen)
 
     def first_due(self) -> float | None:
-        """When time alone changes something for this task: its back-off, a deadline, its retention; None when never."""
+        """When time alone changes something for this task: its back-off, a deadline, its retention; None
+        when never.
+        """
         status, spec = self.status, self.spec
         if status is None:
             limit = spec.deadlines.queue_seconds if spec is not None else None
@@ -116,7 +125,8 @@ class Task:
 
     @property
     def queued_at(self) -> float:
-        """Since when it waits for admission: its submission, as this replica saw it, or the end of its last back-off.
+        """Since when it waits for admission: its submission, as this replica saw it, or the end of its last
+        back-off.
 
         Queue deadlines and `backfill_seconds` are counted from here.
         """
@@ -127,7 +137,11 @@ class Task:
     @property
     def retention_seconds(self) -> float:
         """How long it is kept after its end."""
-        return self.spec.retention_seconds if self.spec is not None and not self.spec_error else DEFAULT_RETENTION_SECONDS
+        return (
+            self.spec.retention_seconds
+            if self.spec is not None and not self.spec_error
+            else DEFAULT_RETENTION_SECONDS
+        )
 
 
 class PoolRecord(NamedTuple):
@@ -156,7 +170,9 @@ def decode_or_empty(change: Change | None) -> dict[str, Any]:
 
 
 def number_in(record: Mapping[str, Any], name: str) -> float | None:
-    """A field of such a record, where it is a number that a float can be; anybody may have written anything."""
+    """A field of such a record, where it is a number that a float can be; anybody may have written
+    anything.
+    """
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -1,8 +1,8 @@
 """Resource quantities and vectors: exact integers, parsed strictly from Kubernetes' quantity syntax.
 
-Units: `cpu` is held in thousandths of a core, everything else in whole units (bytes for memory and storage, counts
-otherwise). Stricter than Kubernetes on purpose: what Kubernetes would round up ("0.1m" of a cpu, "1.5" bytes) is refused,
-since a quantity that is silently changed cannot be accounted for to the last unit.
+Units: `cpu` is held in thousandths of a core, everything else in whole units (bytes for memory and storage,
+counts otherwise). Stricter than Kubernetes on purpose: what Kubernetes would round up ("0.1m" of a cpu, "1.5"
+bytes) is refused, since a quantity that is silently changed cannot be accounted for to the last unit.
 
 Source of the syntax: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
@@ -20,7 +20,9 @@ from controller.errors import InvalidField
 MAX_AMOUNT = 2**63 - 1  # Kubernetes' own limit for a quantity's integer value
 MAX_NAMES = 32  # names in one vector; more is a mistake, and would make every ledger write large
 
-_QUANTITY = re.compile(r"(?P<number>[0-9]{1,24}(\.[0-9]{1,24})?|\.[0-9]{1,24})(?P<suffix>[a-zA-Z]*|[eE][+-]?[0-9]{1,2})")
+_QUANTITY = re.compile(
+    r"(?P<number>[0-9]{1,24}(\.[0-9]{1,24})?|\.[0-9]{1,24})(?P<suffix>[a-zA-Z]*|[eE][+-]?[0-9]{1,2})"
+)
 _NAME = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?")
 _SUFFIXES = {
     "": Fraction(1),
@@ -44,9 +46,9 @@ _BINARY = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki")
 def parse_quantity(name: str, text: object, field: str = "") -> int:
     """The integer amount of resource `name`: milli-cpu for `cpu`, whole units for all others.
 
-    `text` is a string in Kubernetes' syntax, or an int (whole units: `cpu: 2` is two cores). Floats are taken only by way
-    of their shortest decimal form (`cpu: 0.5`). Raises InvalidField, naming `field`, for anything negative, not finite,
-    not a whole number of units, or above 2^63 - 1.
+    `text` is a string in Kubernetes' syntax, or an int (whole units: `cpu: 2` is two cores). Floats are taken
+    only by way of their shortest decimal form (`cpu: 0.5`). Raises InvalidField, naming `field`, for anything
+    negative, not finite, not a whole number of units, or above 2^63 - 1.
     """
     field = field or f"resources.{name}"
     if isinstance(text, bool) or not isinstance(text, str | int | float):
@@ -62,7 +64,9 @@ def _amount(name: str, text: str) -> int:
     """See parse_quantity. Raises InvalidField without a field."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise InvalidField("", f'{text[:60]!r} is not a quantity: give digits and a suffix, such as "500m", "64Mi" or "2"')
+        raise InvalidField(
+            "", f'{text[:60]!r} is not a quantity: give digits and a suffix, such as "500m", "64Mi" or "2"'
+        )
     suffix = match["suffix"]
     if suffix in _SUFFIXES:
         scale = _SUFFIXES[suffix]
@@ -116,13 +120,18 @@ class Vector(Mapping[str, int]):
     @classmethod
     def _parse(cls, raw: object, field: str) -> Vector:
         if not isinstance(raw, Mapping):
-            raise InvalidField(field, "expected a mapping of resource names to quantities, such as {cpu: 500m, memory: 64Mi}")
+            raise InvalidField(
+                field, "expected a mapping of resource names to quantities, such as {cpu: 500m, memory: 64Mi}"
+            )
         if len(raw) > MAX_NAMES:
             raise InvalidField(field, f"has {len(raw)} names, at most {MAX_NAMES} are allowed")
         amounts = {}
         for name, text in raw.items():
             if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-                raise InvalidField(field, f"{str(name)[:80]!r} is not a resource name (such as cpu, memory or nvidia.com/gpu)")
+                raise InvalidField(
+                    field,
+                    f"{str(name)[:80]!r} is not a resource name (such as cpu, memory or nvidia.com/gpu)",
+                )
             amounts[name] = parse_quantity(name, text, f"{field}.{name}")
         return cls(amounts)
 
@@ -163,7 +172,9 @@ class Vector(Mapping[str, int]):
         return Vector(amounts)
 
     def without(self, other: Vector) -> Vector:
-        """What is left when `other` is set aside: its amounts are taken off, down to nothing and no further."""
+        """What is left when `other` is set aside: its amounts are taken off, down to nothing and no
+        further.
+        """
         amounts = self._amounts.copy()
         for name, amount in other.items():
             amounts[name] = min(amounts.get(name, 0), max(0, amounts.get(name, 0) - amount))

@@ -1,8 +1,10 @@
-"""The values Tally is about: task specs, pools, requests, statuses, observations. Frozen; made by parsing or `replace`.
+"""The values Tally is about: task specs, pools, requests, statuses, observations.
+
+Frozen; made by parsing or `replace`.
 
 Times in stored values are seconds since the Unix epoch (float); durations are seconds and end in `_seconds`.
-Specs and pools are checked in `controller.core.model.validation`, the one code that the command line, the library and the
-leader share.
+Specs and pools are checked in `controller.core.model.validation`, the one code that the command line, the
+library and the leader share.
 """
 
 from __future__ import annotations
@@ -18,9 +20,13 @@ from controller.core.model.lifecycle import FINISHED, HOLDING, State
 from controller.core.model.resources import ZERO, Vector
 
 SCHEMA_VERSION = 1
-"""Written into every stored value. A reader keeps fields it does not know; a higher version is not an error."""
+"""Written into every stored value.
 
-# What a stored status or an engine's observation may say. What is beyond cannot be counted on with, written back or shown.
+A reader keeps fields it does not know; a higher version is not an error.
+"""
+
+# What a stored status or an engine's observation may say. What is beyond cannot be counted on with, written
+# back or shown.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 AttemptNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ExitCode = Annotated[int, Meta(ge=-(2**31), le=2**32)]
@@ -33,9 +39,11 @@ HISTORY_LIMIT = 40
 
 
 class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The first rule that matches a failed attempt decides: `retry` it, `fail` the task, or `ignore` (retry, uncounted).
+    """The first rule that matches a failed attempt decides: `retry` it, `fail` the task, or `ignore` (retry,
+    uncounted).
 
-    A rule matches when the exit code is in `exit_codes` or the reason is in `reasons`; one with neither matches all.
+    A rule matches when the exit code is in `exit_codes` or the reason is in `reasons`; one with neither
+    matches all.
     """
 
     action: str
@@ -44,18 +52,24 @@ class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """When a failed attempt is followed by another. Back-off n is `backoff_seconds * factor**(n-1)`, at most `max_seconds`."""
+    """When a failed attempt is followed by another.
+
+    Back-off n is `backoff_seconds * factor**(n-1)`, at most `max_seconds`.
+    """
 
     max_attempts: int = 1
     backoff_seconds: float = 10.0
     factor: float = 2.0
     max_seconds: float = 300.0
-    max_start_failures: int = 5  # failures before the container ever ran (image, refusal); they use up no attempts
+    # failures before the container ever ran (image, refusal); they use up no attempts
+    max_start_failures: int = 5
     rules: tuple[RetryRule, ...] = ()
 
 
 class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Limits in seconds, None for none: waiting in the queue, from admission to running, and running (each attempt)."""
+    """Limits in seconds, None for none: waiting in the queue, from admission to running, and running (each
+    attempt).
+    """
 
     queue_seconds: float | None = None
     start_seconds: float | None = None
@@ -63,13 +77,18 @@ class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
 
 
 class OnLost(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What to do when an attempt is lost without proof that it stopped: hold its resources (None), or replace it after a time."""
+    """What to do when an attempt is lost without proof that it stopped: hold its resources (None), or
+    replace it after a time.
+    """
 
     replace_after_seconds: float | None = None
 
 
 class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a user asks for; written once, never changed. `resources` maps names to milli-cpu, bytes or counts."""
+    """What a user asks for; written once, never changed.
+
+    `resources` maps names to milli-cpu, bytes or counts.
+    """
 
     id: str
     pool: str = "default"
@@ -87,12 +106,16 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     on_lost: OnLost = OnLost()
     retention_seconds: float = 86400.0
     pod_template: dict[str, Any] = field(default_factory=dict)
-    main_container: str = ""  # whose end ends the attempt; "" for that of all containers, unless the pool names one
-    keep_logs: bool | None = None  # whether the end of an attempt's output is kept in the store; None: as the pool says
+    # whose end ends the attempt; "" for that of all containers, unless the pool names one
+    main_container: str = ""
+    # whether the end of an attempt's output is kept in the store; None: as the pool says
+    keep_logs: bool | None = None
 
 
 class StoredSpec(NamedTuple):
-    """A spec as it stands in the store: `error` tells why the leader must refuse it (written around the client)."""
+    """A spec as it stands in the store: `error` tells why the leader must refuse it (written around the
+    client).
+    """
 
     spec: Spec
     submitted_at: float
@@ -103,11 +126,14 @@ class Policy(StrEnum):
     """How a pool chooses among waiting tasks; both order by priority, then by submission."""
 
     STRICT = "strict"  # the head blocks
-    BACKFILL = "backfill"  # smaller ones may pass a head that does not fit, until it has waited `backfill_seconds`
+    # smaller ones may pass a head that does not fit, until it has waited `backfill_seconds`
+    BACKFILL = "backfill"
 
 
 class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A named capacity, what draws on it by which policy, and the options its engine needs (namespace, template, …)."""
+    """A named capacity, what draws on it by which policy, and the options its engine needs (namespace,
+    template, …).
+    """
 
     name: str
     capacity: Vector = ZERO
@@ -120,7 +146,10 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RequestKind(StrEnum):
-    """What a user can ask of a task. Each takes effect once, in the transaction that deletes it (invariant I8)."""
+    """What a user can ask of a task.
+
+    Each takes effect once, in the transaction that deletes it (invariant I8).
+    """
 
     CANCEL = "cancel"
     RETRY = "retry"
@@ -138,7 +167,9 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A finding of an audit that is to be repaired, by its identity; `mod` is that of a key that is to be deleted, else 0."""
+    """A finding of an audit that is to be repaired, by its identity; `mod` is that of a key that is to be
+    deleted, else 0.
+    """
 
     invariant: str
     subject: str
@@ -146,7 +177,9 @@ class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who asks for which findings to be repaired, why, when, and at which revision of the store they were seen."""
+    """Who asks for which findings to be repaired, why, when, and at which revision of the store they were
+    seen.
+    """
 
     findings: tuple[Wanted, ...]
     revision: int = 0
@@ -171,8 +204,8 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the leader knows of a task; changed only by `controller.core.planning.transitions`.
 
-    Invariant I1: `hold` is non-zero only while `state` is Pending or Running (and may be zero then, if nothing was asked).
-    Invariant I4: `attempt` counts attempts started, and never goes back.
+    Invariant I1: `hold` is non-zero only while `state` is Pending or Running (and may be zero then, if
+    nothing was asked). Invariant I4: `attempt` counts attempts started, and never goes back.
     """
 
     version: Count = 0  # SCHEMA_VERSION of the writer
@@ -180,15 +213,18 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     pool: str = ""
     attempt: AttemptNumber = 0
     hold: Vector = ZERO
-    sized_by: Count = 0  # the mod of the pool whose pod template has a part in `hold`; 0 when `hold` is the spec's resources
+    # the mod of the pool whose pod template has a part in `hold`; 0 when `hold` is the spec's resources
+    sized_by: Count = 0
     uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
     node: str = ""
     stopping: str = ""  # why the attempt is being stopped (see transitions.stop_requested); "" when it is not
     lost_since: Time | None = None  # since when the attempt may have ended without proof; its hold stays
-    abandoned: AttemptNumber = 0  # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
+    # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
+    abandoned: AttemptNumber = 0
     failures: Count = 0  # attempts that ran and failed, as the retry policy counts them
     start_failures: Count = 0
-    uncounted: Count = 0  # attempts in a row that the retry policy did not count, such as those that the platform ended
+    # attempts in a row that the retry policy did not count, such as those that the platform ended
+    uncounted: Count = 0
     exit_code: ExitCode | None = None
     reason: str = ""
     message: str = ""
@@ -256,10 +292,11 @@ class Phase(StrEnum):
 class Observation(Struct, frozen=True, kw_only=True):
     """What an engine reports of one attempt, at one moment.
 
-    `stopped` is the proof of stop: true only on evidence that no process of the attempt runs any more and that none
-    will start: a terminated container status, the object gone after a graceful deletion, an exit status that was read.
-    `gone` says that the engine has no such object; it is a proof of stop only together with `stopped`.
-    `ran` is false when the attempt certainly never ran (image missing, command not found, refused).
+    `stopped` is the proof of stop: true only on evidence that no process of the attempt runs any more and
+    that none will start: a terminated container status, the object gone after a graceful deletion, an exit
+    status that was read. `gone` says that the engine has no such object; it is a proof of stop only together
+    with `stopped`. `ran` is false when the attempt certainly never ran (image missing, command not found,
+    refused).
     """
 
     attempt: AttemptId
@@ -276,17 +313,22 @@ class Observation(Struct, frozen=True, kw_only=True):
     node: Word = ""
     started_at: Time | None = None
     finished_at: Time | None = None
-    main_ended: bool = False  # the container that ends the attempt has (see exit_code, ran), and others have not
-    disrupted: bool = False  # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
+    # the container that ends the attempt has (see exit_code, ran), and others have not
+    main_ended: bool = False
+    # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
+    disrupted: bool = False
     awaits_start: bool = False  # created, but not let loose: another Start does it
-    awaits_commit: bool = False  # ended, and the engine keeps what is left of it until a Settle says that this is committed
+    # ended, and the engine keeps what is left of it until a Settle says that this is committed
+    awaits_commit: bool = False
 
 
 class Launch(Struct, frozen=True, kw_only=True):
-    """All an engine needs to start an attempt. `environment` holds the user's variables and the fencing token.
+    """All an engine needs to start an attempt.
 
-    `hold` is what the attempt holds of its pool. `repeated` says that an earlier Start of the attempt may still be under
-    way, so that a refusal of this one alone does not prove that nothing was started.
+    `environment` holds the user's variables and the fencing token.
+
+    `hold` is what the attempt holds of its pool. `repeated` says that an earlier Start of the attempt may
+    still be under way, so that a refusal of this one alone does not prove that nothing was started.
     """
 
     attempt: AttemptId
@@ -305,6 +347,8 @@ FENCE = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
 
 
 def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:
-    """The fencing token's variables, and then the user's in their order: Kubernetes lets a variable refer to those before it."""
+    """The fencing token's variables, and then the user's in their order: Kubernetes lets a variable refer
+    to those before it.
+    """
     fence = dict(zip(FENCE, (attempt.task_id, str(attempt.number), str(term)), strict=True))
     return {**fence, **env, **fence}

@@ -1,4 +1,7 @@
-"""When time alone gives a task something to do: its back-off, a deadline, its retention. Each task has one timer at most."""
+"""When time alone gives a task something to do: its back-off, a deadline, its retention.
+
+Each task has one timer at most.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from controller.core.model.records import Task
 
 
 class Timers:
-    """The timers of these tasks; `Task.due` says when each rings next (seconds since the Unix epoch), None for never."""
+    """The timers of these tasks; `Task.due` says when each rings next (seconds since the Unix epoch), None
+    for never.
+    """
 
     def __init__(self, tasks: Mapping[str, Task]) -> None:
         self._tasks = tasks

@@ -1,7 +1,8 @@
 """Specs and pools from a user's mapping: one code for the command line, the library and the leader.
 
-`parse_spec` and `parse_pool` take what a YAML or JSON document held, and raise InvalidField with the path of the first
-field that does not hold. Durations may be given as seconds (`30`, `1.5`) or as text (`90s`, `10m`, `1h30m`, `2d`).
+`parse_spec` and `parse_pool` take what a YAML or JSON document held, and raise InvalidField with the path of
+the first field that does not hold. Durations may be given as seconds (`30`, `1.5`) or as text (`90s`, `10m`,
+`1h30m`, `2d`).
 """
 
 from __future__ import annotations
@@ -26,23 +27,35 @@ MAX_SPEC_BYTES = 256 * 1024  # etcd takes 1.5 MiB in a request; a spec is read a
 MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 MAX_ATTEMPTS = 1000
 MAX_NUMBER = 1e18
-MAX_NESTING = 50  # of mappings and lists in a pod template; whoever writes it out again must not run out of stack
+# of mappings and lists in a pod template; whoever writes it out again must not run out of stack
+MAX_NESTING = 50
 SIMILAR = 0.75  # of difflib's ratio: below it what is known is no more likely to be meant than to be nonsense
 
 _ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_DURATION = re.compile(
+    r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII
+)
 _ACTIONS = ("retry", "fail", "ignore")
 
 
 def parse_duration(raw: object, field: str) -> float:
-    """Seconds, from a number or from text such as `1h30m`. Raises InvalidField for anything negative or not finite."""
+    """Seconds, from a number or from text such as `1h30m`.
+
+    Raises InvalidField for anything negative or not finite.
+    """
     if isinstance(raw, str):
         match = _DURATION.fullmatch(raw)
         if raw and match and any(match.groups()):
-            parts = (float(part) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True) if part)
+            parts = (
+                float(part) * unit
+                for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True)
+                if part
+            )
             return _in_range(sum(parts), field, 0.0, MAX_DURATION_SECONDS)
         try:
             raw = float(raw) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", raw) else None
@@ -60,7 +73,9 @@ def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -
     if len(raw) > limit:
         raise InvalidField(field, f"{raw[:20]!r}… has {len(raw)} characters, at most {limit} are allowed")
     if _ID.fullmatch(raw) is None:
-        raise InvalidField(field, f"{raw!r} may hold only a-z, 0-9 and '-', and must begin and end with a letter or digit")
+        raise InvalidField(
+            field, f"{raw!r} may hold only a-z, 0-9 and '-', and must begin and end with a letter or digit"
+        )
     return raw
 
 
@@ -70,7 +85,9 @@ def parse_spec(raw: object) -> Spec:
     size = len(msgspec.json.encode(spec, enc_hook=_plain))
     if size > MAX_SPEC_BYTES:
         raise InvalidField(
-            "", f"the spec takes {size:,} bytes, at most {MAX_SPEC_BYTES:,} are allowed: shorten env, args or pod_template"
+            "",
+            f"the spec takes {size:,} bytes, at most {MAX_SPEC_BYTES:,} are allowed: shorten env, args or"
+            " pod_template",
         )
     return spec
 
@@ -94,7 +111,9 @@ def parse_pool(raw: object) -> Pool:
     for of_the_store in ("version", "op"):
         fields.pop(of_the_store, None)
     if fields.get("capacity") is None:
-        raise InvalidField("capacity", "is missing: give the resources of the pool, such as {cpu: 8, memory: 16Gi}")
+        raise InvalidField(
+            "capacity", "is missing: give the resources of the pool, such as {cpu: 8, memory: 16Gi}"
+        )
     if fields.get("name") is None:
         parse_name(None, "name", "a pool's name")
     return Pool(**_read(fields, _POOL))
@@ -124,7 +143,9 @@ def _mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
 
 
 def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
-    """A mapping of anything, as it will be read back from the store: what JSON has no word for (a date) is text from here on."""
+    """A mapping of anything, as it will be read back from the store: what JSON has no word for (a date) is
+    text from here on.
+    """
     return _decoded(_as_json(raw, field, problem), field)
 
 
@@ -199,7 +220,8 @@ def _pool(raw: object, field: str) -> str:
 
 
 def _main_container(raw: object, field: str) -> str:
-    return "" if raw == "" else parse_name(raw, field, "a container's name")  # as it is printed where none is named
+    # as it is printed where none is named
+    return "" if raw == "" else parse_name(raw, field, "a container's name")
 
 
 def _image(raw: object, field: str) -> str:
@@ -211,7 +233,9 @@ def _image(raw: object, field: str) -> str:
 
 def _strings(raw: object, field: str) -> tuple[str, ...]:
     if isinstance(raw, str) or not isinstance(raw, list | tuple):
-        raise InvalidField(field, f'expected a list of texts, such as ["sh", "-c", "echo hello"], not {type(raw).__name__}')
+        raise InvalidField(
+            field, f'expected a list of texts, such as ["sh", "-c", "echo hello"], not {type(raw).__name__}'
+        )
     return tuple(_text(item, f"{field}[{index}]") for index, item in enumerate(raw))
 
 
@@ -220,7 +244,9 @@ def _env(raw: object, field: str) -> dict[str, str]:
     for name, value in _mapping(raw, field, "expected a mapping of names to texts").items():
         path = f"{field}.{name}"
         if _ENV_NAME.fullmatch(name) is None:
-            raise InvalidField(path[:100], "is not a variable's name: letters, digits and '_', not beginning with a digit")
+            raise InvalidField(
+                path[:100], "is not a variable's name: letters, digits and '_', not beginning with a digit"
+            )
         if name in FENCE:
             raise InvalidField(path, "is set by Tally (the attempt's fencing token) and cannot be given")
         env[name] = str(value) if isinstance(value, int) and _is_number(value) else _text(value, path)
@@ -234,7 +260,9 @@ def _labels(raw: object, field: str) -> dict[str, str]:
         if _LABEL_KEY.fullmatch(key) is None:
             raise InvalidField(path[:100], "is not a label's key ([prefix/]name, as Kubernetes has it)")
         if _LABEL_VALUE.fullmatch(_text(value, path)) is None:
-            raise InvalidField(path, f"{value[:80]!r} is not a label's value (at most 63 of A-Z a-z 0-9 - _ .)")
+            raise InvalidField(
+                path, f"{value[:80]!r} is not a label's value (at most 63 of A-Z a-z 0-9 - _ .)"
+            )
         labels[key] = value
     return labels
 
@@ -393,6 +421,10 @@ _POOL: dict[str, _Parse] = {
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()
 _NOTHING: dict[str, Any] = {}
 _UNSAID: dict[str, Any] = {
-    "env": _NOTHING, "labels": _NOTHING, "pod_template": _NOTHING,
-    "retry": _RETRY_DEFAULT, "deadlines": _DEADLINES_DEFAULT, "on_lost": _ON_LOST_DEFAULT,
-}  # fmt: skip
+    "env": _NOTHING,
+    "labels": _NOTHING,
+    "pod_template": _NOTHING,
+    "retry": _RETRY_DEFAULT,
+    "deadlines": _DEADLINES_DEFAULT,
+    "on_lost": _ON_LOST_DEFAULT,
+}

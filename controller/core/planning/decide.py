@@ -1,7 +1,8 @@
-"""The next step of one task, from all that is known of it: its records, its attempt in the engine, and the time.
+"""The next step of one task, from all that is known of it: its records, its attempt in the engine, and the
+time.
 
-Level-triggered: nothing here reacts to an event as such. Whatever woke the planner, the same facts give the same
-decision, so doubled, late and reordered events change nothing.
+Level-triggered: nothing here reacts to an event as such. Whatever woke the planner, the same facts give the
+same decision, so doubled, late and reordered events change nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from controller.core.promise.attempts import Attempt, waiting_reason
 from controller.errors import InvalidField
 
 LOST_AFTER_STOP_SECONDS = 60.0
-"""An attempt that was told to stop, and of which there is no proof so long after its grace, is shown as lost."""
+"""An attempt that was told to stop, and of which there is no proof so long after its grace, is shown as
+lost.
+"""
 
 
 class Decision(NamedTuple):
-    """The status as it becomes (None: only requests are consumed, or the task is removed), and the requests consumed.
+    """The status as it becomes (None: only requests are consumed, or the task is removed), and the requests
+    consumed.
 
-    It is written only if its status and requests, and with `compares_…` also its spec and its pool, are still those that
-    it was made from.
+    It is written only if its status and requests, and with `compares_…` also its spec and its pool, are still
+    those that it was made from.
     """
 
     status: Status | None
@@ -40,7 +44,9 @@ class Decision(NamedTuple):
 
 
 def decide(task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment) -> Decision | None:
-    """The one next step, None when there is nothing to do now. `attempt` is the current one, as the engine shows it.
+    """The one next step, None when there is nothing to do now.
+
+    `attempt` is the current one, as the engine shows it.
 
     Admission is not decided here, since it depends on the other tasks of the pool.
     """
@@ -64,13 +70,15 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
     if task.spec is None:
         return Decision(transitions.rejected(task, "SpecDeleted", "its spec was deleted", moment))
     if task.spec_error:
-        return Decision(transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True)
+        return Decision(
+            transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True
+        )
     if task.requests:
         why = "it waits for its next attempt already"
         return _ignored(task, task.status, why, moment)
     if task.state is State.CREATED and pool is not None and pool.mod < task.spec_create:
-        # The pool has not changed since: it could not be satisfied when it was submitted. A pool that shrinks later
-        # makes its tasks wait instead.
+        # The pool has not changed since: it could not be satisfied when it was submitted. A pool that shrinks
+        # later makes its tasks wait instead.
         try:
             check_satisfiable(task.spec, pool.pool, task.demand)
         except InvalidField as error:
@@ -79,14 +87,16 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
     limit = task.spec.deadlines.queue_seconds
     if limit is not None and task.queued_at <= moment.now - limit:
         message = f"not admitted within {limit:g} s, its queue deadline"
-        return Decision(transitions.rejected(task, "QueueDeadlineExceeded", message, moment), compares_spec=True)
+        return Decision(
+            transitions.rejected(task, "QueueDeadlineExceeded", message, moment), compares_spec=True
+        )
     return None
 
 
 def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     seen = attempt.observation if attempt is not None else None
-    # While a Start is under way its answer is waited for: where somebody removed the attempt it is made anew under its name,
-    # and neither the proof of the first one's end nor anybody's word speaks of the second.
+    # While a Start is under way its answer is waited for: where somebody removed the attempt it is made anew
+    # under its name, and neither the proof of the first one's end nor anybody's word speaks of the second.
     may_end = attempt is None or not attempt.starting
     if seen is not None and seen.stopped:
         return Decision(end(task, status, seen, moment)) if may_end else None
@@ -126,7 +136,9 @@ def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status
     if status.cancelling:
         return transitions.cancelled(status, seen, moment)
     if task.spec is None or task.spec_error:
-        verdict = Verdict(False, 0.0, status.failures + 1, status.start_failures, 0, "its spec can no longer be read")
+        verdict = Verdict(
+            False, 0.0, status.failures + 1, status.start_failures, 0, "its spec can no longer be read"
+        )
     else:
         verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen), moment.now)
     return transitions.failed(status, seen, verdict, moment)
@@ -147,14 +159,20 @@ def _as_main_ended(status: Status, seen: Observation) -> Observation:
 
 
 def _as_policy_sees(status: Status, seen: Observation) -> Observation:
-    """The observation that retry rules judge: a stop for a deadline, or for what keeps it from running, is a failure."""
+    """The observation that retry rules judge: a stop for a deadline, or for what keeps it from running, is
+    a failure.
+    """
     reason = transitions.stop_reason(status)
     if not reason:
         return seen
-    return msgspec.structs.replace(seen, reason=reason, ran=status.stopping == "deadline-run", disrupted=False)
+    return msgspec.structs.replace(
+        seen, reason=reason, ran=status.stopping == "deadline-run", disrupted=False
+    )
 
 
-def _observed(task: Task, status: Status, seen: Observation, attempt: Attempt | None, moment: Moment) -> Status | None:
+def _observed(
+    task: Task, status: Status, seen: Observation, attempt: Attempt | None, moment: Moment
+) -> Status | None:
     """What an observation without proof of stop changes."""
     if seen.phase is Phase.RUNNING and status.state is State.PENDING:
         return transitions.running(status, seen, moment)
@@ -167,12 +185,18 @@ def _observed(task: Task, status: Status, seen: Observation, attempt: Attempt | 
         word = waiting_reason(seen)[: transitions.REASON_LIMIT]  # noted once for each
         if word == status.reason or seen.awaits_start:
             return None
-        return transitions.kept_waiting(status, seen.waiting, moment) if word else transitions.no_longer_waiting(status, moment)
+        return (
+            transitions.kept_waiting(status, seen.waiting, moment)
+            if word
+            else transitions.no_longer_waiting(status, moment)
+        )
     if status.lost_since is not None:
         return None
     if status.stopping and not is_overdue:
         return None  # a stop takes its time, and a terminal phase may precede the proof by minutes
-    message = f"{seen.message or seen.reason or seen.phase}; no proof that it stopped: its resources stay held"
+    message = (
+        f"{seen.message or seen.reason or seen.phase}; no proof that it stopped: its resources stay held"
+    )
     return transitions.lost(status, seen.reason or "Lost", message, moment)
 
 
@@ -200,8 +224,12 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     limits = task.spec.deadlines
     if status.state is State.PENDING and limits.start_seconds is not None:
         if (status.admitted_at or 0.0) + limits.start_seconds <= moment.now:
-            return "deadline-start", f"not running {limits.start_seconds:g} s after its admission, its start deadline"
-    elif status.state is State.RUNNING and limits.run_seconds is not None:  # noqa: SIM102  # one question a line
+            return (
+                "deadline-start",
+                f"not running {limits.start_seconds:g} s after its admission, its start deadline",
+            )
+    # one question a line
+    elif status.state is State.RUNNING and limits.run_seconds is not None:  # noqa: SIM102
         if (status.started_at or 0.0) + limits.run_seconds <= moment.now:
             return "deadline-run", f"ran for {limits.run_seconds:g} s, its run deadline"
     return None
@@ -213,7 +241,9 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
         if status.cancelling or (status.stopping and status.exit_code == 0):
             why = "it is being cancelled already" if status.cancelling else "its main container has succeeded"
             return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
-        message = f"cancelled by {request.by or 'request'}" + (f": {request.reason}" if request.reason else "")
+        message = f"cancelled by {request.by or 'request'}" + (
+            f": {request.reason}" if request.reason else ""
+        )
         return Decision(transitions.stop_requested(status, "cancel", message, moment), (RequestKind.CANCEL,))
     if RequestKind.CONFIRM_STOPPED in task.requests:
         confirmed = _confirmed(task, status, attempt, moment)
@@ -228,7 +258,10 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
 
 
 def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
-    """An operator's word that the attempt stopped. It counts for what is lost or being stopped, unless the engine knows better."""
+    """An operator's word that the attempt stopped.
+
+    It counts for what is lost or being stopped, unless the engine knows better.
+    """
     request, kind = task.requests[RequestKind.CONFIRM_STOPPED][0], (RequestKind.CONFIRM_STOPPED,)
     seen = attempt.observation if attempt is not None else None
     why = ""
@@ -241,24 +274,38 @@ def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Mome
     if why:
         return Decision(transitions.request_ignored(status, request, why, moment), kind)
     if attempt is None or attempt.starting or (seen is None and attempt.stop_sent_at is None):
-        # A start may be on its way, from an earlier term too, and nobody's word speaks of what it will make. Once the engine
-        # has shown the attempt, or taken its stop, a late start finds its name taken.
+        # A start may be on its way, from an earlier term too, and nobody's word speaks of what it will make.
+        # Once the engine has shown the attempt, or taken its stop, a late start finds its name taken.
         return None
-    message = f"{request.by or 'an operator'} confirmed that it stopped" + (f": {request.reason}" if request.reason else "")
+    message = f"{request.by or 'an operator'} confirmed that it stopped" + (
+        f": {request.reason}" if request.reason else ""
+    )
     return Decision(_give_up(task, status, "ConfirmedStopped", message, moment), kind)
 
 
 def _give_up(task: Task, status: Status, reason: str, message: str, moment: Moment) -> Status:
-    """The hold ends without proof, by the user's own word; the attempt no longer keeps others from starting."""
+    """The hold ends without proof, by the user's own word; the attempt no longer keeps others from
+    starting.
+    """
     seen = Observation(
-        attempt=AttemptId(task.id, status.attempt), phase=Phase.FAILED, stopped=True, gone=True, reason=reason, message=message
+        attempt=AttemptId(task.id, status.attempt),
+        phase=Phase.FAILED,
+        stopped=True,
+        gone=True,
+        reason=reason,
+        message=message,
     )
     return msgspec.structs.replace(end(task, status, seen, moment), abandoned=status.attempt)
 
 
 def _finished(task: Task, status: Status, moment: Moment) -> Decision | None:
     retry = task.requests.get(RequestKind.RETRY)
-    if retry is not None and status.state is not State.SUCCEEDED and task.spec is not None and not task.spec_error:
+    if (
+        retry is not None
+        and status.state is not State.SUCCEEDED
+        and task.spec is not None
+        and not task.spec_error
+    ):
         return Decision(transitions.retry_requested(status, retry[0], moment), (RequestKind.RETRY,))
     if task.requests:
         return _ignored(task, status, f"it is {status.state} already", moment)
@@ -268,7 +315,9 @@ def _finished(task: Task, status: Status, moment: Moment) -> Decision | None:
 
 
 def _ignored(task: Task, status: Status | None, why: str, moment: Moment) -> Decision:
-    """All requests of the task are consumed without effect, and that is recorded where there is a status to record it in."""
+    """All requests of the task are consumed without effect, and that is recorded where there is a status
+    to record it in.
+    """
     if status is not None:
         for request, _ in task.requests.values():
             status = transitions.request_ignored(status, request, why, moment)

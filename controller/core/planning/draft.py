@@ -1,8 +1,8 @@
 """A plan in the making: the ledgers that it would leave, and the room that one transaction has left.
 
-It may be begun while the plan before it is still being persisted. Then it builds on the ledgers that this one leaves,
-and leaves alone the tasks that it changes; what it compares of these ledgers is known once that plan is committed. Where
-it is not, the draft is thrown away.
+It may be begun while the plan before it is still being persisted. Then it builds on the ledgers that this one
+leaves, and leaves alone the tasks that it changes; what it compares of these ledgers is known once that plan
+is committed. Where it is not, the draft is thrown away.
 """
 
 from __future__ import annotations
@@ -30,10 +30,19 @@ class Limits(NamedTuple):
 
 
 class Draft:
-    """See the module's docstring. Nothing of the model is changed by it. `after` is the plan that is being persisted."""
+    """See the module's docstring.
+
+    Nothing of the model is changed by it. `after` is the plan that is being persisted.
+    """
 
     def __init__(
-        self, world: World, limits: Limits, moment: Moment, after: Plan | None = None, *, most_tasks: int | None = None
+        self,
+        world: World,
+        limits: Limits,
+        moment: Moment,
+        after: Plan | None = None,
+        *,
+        most_tasks: int | None = None,
     ) -> None:
         self._world = world
         self._limits = limits
@@ -42,7 +51,8 @@ class Draft:
         self.plan = Plan(moment.op)
         self._changed: set[str] = set()
         self._held: dict[str, Vector] = {}
-        self._seen: dict[str, int | None] = {}  # the mod of each ledger that is changed; None: what `after` will have made it
+        # the mod of each ledger that is changed; None: what `after` will have made it
+        self._seen: dict[str, int | None] = {}
         self._relied_on: dict[str, int] = {}  # the mod of each pool whose capacity is relied on
         self._after = {ledger.pool: ledger.held for ledger in after.ledgers} if after is not None else {}
         self._after_changed = {change.task_id for change in after.changes} if after is not None else set()
@@ -67,7 +77,9 @@ class Draft:
         return self._after[pool] if pool in self._after else self._world.ledger(pool).held
 
     def has_changed(self, task_id: str) -> bool:
-        """Whether the task is changed by this plan, or by the one before that is being persisted: it is looked at again then."""
+        """Whether the task is changed by this plan, or by the one before that is being persisted: it is
+        looked at again then.
+        """
         return task_id in self._changed or task_id in self._after_changed
 
     def follows(self, revision: int) -> None:
@@ -76,11 +88,12 @@ class Draft:
         self._after, self._after_changed = {}, set()
 
     def add(self, task: Task, decision: Decision, *, may_have_log: bool = False) -> bool:
-        """Take the decision into the plan; False when it cannot be written now (plan full, ledger quarantined).
+        """Take the decision into the plan; False when it cannot be written now (plan full, ledger
+        quarantined).
 
-        What it rests on is compared, and so is what it rests on *not* being there: what is decided without a spec compares
-        that there is none, a first status its spec, and a removal that nobody asks for anything. `may_have_log`: one may be
-        kept that the model does not show yet.
+        What it rests on is compared, and so is what it rests on *not* being there: what is decided without a
+        spec compares that there is none, a first status its spec, and a removal that nobody asks for
+        anything. `may_have_log`: one may be kept that the model does not show yet.
         """
         before, after = _held(task.status), _held(decision.status)
         pool = task.pool
@@ -92,12 +105,16 @@ class Draft:
         left = tuple(self._left(task.id, decision.consumed)) if decision.removes else ()
         compares_spec = decision.compares_spec or task.spec_mod == 0 or task.status_mod == 0
         relies_on = pool if decision.compares_pool else ""
-        operations = 1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._held)
+        operations = (
+            1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._held)
+        )
         operations += bool(relies_on) and relies_on not in self._relied_on
         removes_log = decision.removes and (may_have_log or self._world.mod_of(kept_log.KIND, (task.id,)) > 0)
         operations += removes_log
         size = len(value or b"") + operations * BYTES_PER_OPERATION
-        if self._operations + operations > self._limits.operations or (self._bytes and self._bytes + size > self._limits.bytes):
+        if self._operations + operations > self._limits.operations or (
+            self._bytes and self._bytes + size > self._limits.bytes
+        ):
             return False
         if ledger_changes:
             # Invariant I1: the ledger changes by exactly what the hold changes by, in the same transaction.
@@ -110,10 +127,17 @@ class Draft:
         self._changed.add(task.id)
         self.plan.changes.append(
             TaskChange(
-                task.id, task.status_mod, decision.status, value,
-                task.spec_mod if compares_spec else -1, requests, left, decision.removes, removes_log,
+                task.id,
+                task.status_mod,
+                decision.status,
+                value,
+                task.spec_mod if compares_spec else -1,
+                requests,
+                left,
+                decision.removes,
+                removes_log,
             )
-        )  # fmt: skip
+        )
         return True
 
     def finish(self) -> Plan:
@@ -134,5 +158,7 @@ class Draft:
 
 
 def _held(status: Status | None) -> Vector:
-    """What counts in the ledger (invariant I1): a hold that somebody wrote into a status that holds nothing does not."""
+    """What counts in the ledger (invariant I1): a hold that somebody wrote into a status that holds
+    nothing does not.
+    """
     return status.hold if status is not None and status.is_holding else ZERO

@@ -27,13 +27,16 @@ class Intake:
         self._attempts = Attempts()
         self._dirty_attempts: dict[AttemptId, None] = {}
         self._wakes: list[tuple[float, AttemptId]] = []
-        # Nothing is started or admitted before the engine was listed once: what runs already must be known first.
+        # Nothing is started or admitted before the engine was listed once: what runs already must be known
+        # first.
         self.engine_listed = False
         self.engine_answers = False
         self._listed_began = 0.0
 
     def observed(self, seen: Observation, now: float, asked_at: float | None = None) -> None:
-        """An observation from the engine's watch (`asked_at` None), or part of an answer that was asked for then."""
+        """An observation from the engine's watch (`asked_at` None), or part of an answer that was asked
+        for then.
+        """
         try:
             self._observed(seen, now, asked_at)
         except Exception as error:  # noqa: BLE001  # counted, and shown on the task: the others are heard
@@ -44,7 +47,8 @@ class Intake:
         self._attempts.note(seen.attempt)
         is_tombstone = seen.stopped and not seen.awaits_commit
         if is_tombstone and task is not None and not self._is_current(task, seen.attempt):
-            # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no longer does.
+            # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no
+            # longer does.
             known = self._attempts.get(seen.attempt)
             if known is None:
                 return
@@ -60,7 +64,10 @@ class Intake:
                 heapq.heappush(self._wakes, (due, attempt.id))
 
     def listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
-        """A full list, asked for at `began`. What it lacks, and was not started since, is asked for: it may run."""
+        """A full list, asked for at `began`.
+
+        What it lacks, and was not started since, is asked for: it may run.
+        """
         self._listed_began = began
         names = set()
         for observation in seen:
@@ -76,9 +83,12 @@ class Intake:
             if attempt_id not in names and self._is_missing(task, attempt_id, began):
                 self._attempts.ensure(attempt_id).missing = True
             if is_first or attempt_id not in names:
-                self._touch(attempt_id)  # until the first list nothing was driven, whatever the watch had shown by then
+                # until the first list nothing was driven, whatever the watch had shown by then
+                self._touch(attempt_id)
         for attempt in list(self._attempts):
-            started_since = attempt.starting or (attempt.start_done_at is not None and attempt.start_done_at >= began)
+            started_since = attempt.starting or (
+                attempt.start_done_at is not None and attempt.start_done_at >= began
+            )
             current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)
             seen_since = attempt.observation is not None and attempt.seen_at >= began
             if attempt.id in names or current or started_since or seen_since or attempt.busy:
@@ -108,17 +118,30 @@ class Intake:
         self.observed(seen, now, None if seen.stopped else now)
         self._touch(attempt_id)
 
-    def start_refused(self, attempt_id: AttemptId, reason: str, message: str, transient: bool, now: float) -> None:
-        """The engine refused a Start, and certainly started nothing. What is `transient` is tried again, uncounted."""
+    def start_refused(
+        self, attempt_id: AttemptId, reason: str, message: str, transient: bool, now: float
+    ) -> None:
+        """The engine refused a Start, and certainly started nothing.
+
+        What is `transient` is tried again, uncounted.
+        """
         self._attempts.ensure(attempt_id).starting = False
         seen = Observation(
-            attempt=attempt_id, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message, disrupted=transient
-        )  # fmt: skip
+            attempt=attempt_id,
+            phase=Phase.FAILED,
+            stopped=True,
+            ran=False,
+            reason=reason,
+            message=message,
+            disrupted=transient,
+        )
         self.observed(seen, now)
         self._touch(attempt_id)
 
     def stop_done(self, attempt_id: AttemptId, seen: Observation | None, now: float) -> None:
-        """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at once."""
+        """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at
+        once.
+        """
         attempt = self._attempts.ensure(attempt_id)
         attempt.stopping, attempt.stop_sent_at = False, now
         self._answered(attempt)
@@ -133,7 +156,8 @@ class Intake:
         attempt = self._attempts.ensure(attempt_id)
         attempt.proving = False
         self._answered(attempt)
-        is_overtaken = seen.gone and attempt.seen_at > attempt.asked_at  # it was seen meanwhile: asked for again
+        # it was seen meanwhile: asked for again
+        is_overtaken = seen.gone and attempt.seen_at > attempt.asked_at
         if not is_overtaken:
             attempt.missing = seen.phase is Phase.UNKNOWN
             self.observed(seen, now, attempt.asked_at)
@@ -142,7 +166,10 @@ class Intake:
         self._touch(attempt_id)
 
     def log_done(self, attempt_id: AttemptId, revision: int) -> None:
-        """A KeepLog is over: written at `revision`, or given up (0). The engine may let go of the attempt now."""
+        """A KeepLog is over: written at `revision`, or given up (0).
+
+        The engine may let go of the attempt now.
+        """
         if revision:  # at once, so that a removal of the task knows of it
             self._world.apply(Change(kept_log.KIND, (attempt_id.task_id,), b"", revision))
         attempt = self._attempts.get(attempt_id)
@@ -150,10 +177,14 @@ class Intake:
             attempt.keeping = False
             self._touch(attempt_id)
 
-    def effect_failed(self, attempt_id: AttemptId, message: str, retry_after: float, now: float, *, is_delay: bool = False) -> None:
-        """The engine did not answer an effect; nothing is known of its outcome, and it is tried again after a pause.
+    def effect_failed(
+        self, attempt_id: AttemptId, message: str, retry_after: float, now: float, *, is_delay: bool = False
+    ) -> None:
+        """The engine did not answer an effect; nothing is known of its outcome, and it is tried again after a
+        pause.
 
-        The pause grows from `retry_after` seconds with each failure in a row; not where it `is_delay`: a thing that takes time.
+        The pause grows from `retry_after` seconds with each failure in a row; not where it `is_delay`: a
+        thing that takes time.
         """
         attempt = self._attempts.ensure(attempt_id)
         if attempt.stopping and not attempt.stop_failed:
@@ -196,12 +227,17 @@ class Intake:
             return attempt.start_done_at < began
         if attempt is not None and attempt.observation is not None:
             return attempt.seen_at < began
-        # Not started by this leader. Seen running before: it is missing. Else it may never have been created, and a start of
-        # the same name is harmless: where it was created, its tombstone answers.
+        # Not started by this leader. Seen running before: it is missing. Else it may never have been created,
+        # and a start of the same name is harmless: where it was created, its tombstone answers.
         assert task.status is not None
         return task.status.uid != "" or task.status.started_at is not None
 
     @staticmethod
     def _is_current(task: Task | None, attempt_id: AttemptId) -> bool:
         """Whether the attempt is the one that its task holds resources for."""
-        return task is not None and task.status is not None and task.status.is_holding and task.status.attempt == attempt_id.number
+        return (
+            task is not None
+            and task.status is not None
+            and task.status.is_holding
+            and task.status.attempt == attempt_id.number
+        )

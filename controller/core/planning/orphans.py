@@ -1,4 +1,6 @@
-"""What the engine has of tasks that hold nothing for it: the part of the planner that clears up (invariant I5)."""
+"""What the engine has of tasks that hold nothing for it: the part of the planner that clears up (invariant
+I5).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from controller.core.planning.plan import Forget, Prove, Settle, Stop
 from controller.core.promise.attempts import Attempt
 
 ORPHAN_GRACE_SECONDS = 10.0
-TOMBSTONE_SECONDS = 3600.0  # how long the name of an ended attempt is kept at least, so that a late start of it meets it
+# how long the name of an ended attempt is kept at least, so that a late start of it meets it
+TOMBSTONE_SECONDS = 3600.0
 STOP_RESEND_SECONDS = 30.0  # after the grace: the stop may have been lost with the engine that took it
 
 
@@ -19,27 +22,41 @@ class Orphans(Intake):
     """See the module's docstring."""
 
     def _plan_attempts(self, draft: Draft) -> None:
-        """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten (invariant I5)."""
+        """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten
+        (invariant I5).
+        """
         for attempt_id in list(self._dirty_attempts):
             if draft.has_changed(attempt_id.task_id):
                 continue
             del self._dirty_attempts[attempt_id]
             try:
                 self._plan_attempt(attempt_id, draft)
-            except Exception as error:  # noqa: BLE001  # counted, and shown on its task: the others are served
+            # counted, and shown on its task: the others are served
+            except Exception as error:  # noqa: BLE001
                 self._set_aside(attempt_id.task_id, "orphan", error, draft.moment.now)
 
     def _plan_attempt(self, attempt_id: AttemptId, draft: Draft) -> None:
         attempt, task = self._attempts.get(attempt_id), self._world.tasks.get(attempt_id.task_id)
-        if attempt is None or attempt.busy or attempt.observation is None or (task is not None and task.frozen):
+        if (
+            attempt is None
+            or attempt.busy
+            or attempt.observation is None
+            or (task is not None and task.frozen)
+        ):
             return
-        if (task is not None and self._is_current(task, attempt_id)) or self._must_wait(attempt, draft.moment.now):
+        if (task is not None and self._is_current(task, attempt_id)) or self._must_wait(
+            attempt, draft.moment.now
+        ):
             return
         if attempt.missing and attempt.may_be_alive and not attempt.must_be_told:
             self._prove(attempt, attempt.observation.uid, draft)
             return
         if not attempt.observation.stopped:
-            grace = task.spec.grace_seconds if task is not None and task.spec is not None else ORPHAN_GRACE_SECONDS
+            grace = (
+                task.spec.grace_seconds
+                if task is not None and task.spec is not None
+                else ORPHAN_GRACE_SECONDS
+            )
             self._stop(attempt, min(grace, ORPHAN_GRACE_SECONDS), attempt.observation.uid, "orphan", draft)
             return
         if attempt.observation.awaits_commit:
@@ -53,7 +70,9 @@ class Orphans(Intake):
             self._world.dirty_pools[task.pool] = None
 
     def _bury(self, attempt: Attempt, draft: Draft) -> None:
-        """What is left of an attempt whose task is gone is removed once no late start of its name can be under way."""
+        """What is left of an attempt whose task is gone is removed once no late start of its name can be
+        under way.
+        """
         assert attempt.observation is not None
         ended_at = attempt.observation.finished_at
         if ended_at is None:

@@ -1,8 +1,8 @@
 """What the core wants done: changes to persist, **then** effects to perform.
 
-The ordering contract: an effect of a plan may start only after the plan's changes are committed, in one guarded
-transaction, and only while the same term leads. A plan whose commit was refused has no effects. After any crash in
-between, the next leader finds the committed states and derives the same effects again from them.
+The ordering contract: an effect of a plan may start only after the plan's changes are committed, in one
+guarded transaction, and only while the same term leads. A plan whose commit was refused has no effects. After
+any crash in between, the next leader finds the committed states and derives the same effects again from them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Stop(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """Tell the engine that the end of an attempt is committed: it may let go of what it kept to prove that end."""
+    """Tell the engine that the end of an attempt is committed: it may let go of what it kept to prove that
+    end.
+    """
 
     attempt: AttemptId
 
@@ -50,7 +52,9 @@ class KeepLog(NamedTuple):
 
 
 class Prove(NamedTuple):
-    """Ask the engine what became of an attempt that its full list lacks: that it is not listed proves nothing."""
+    """Ask the engine what became of an attempt that its full list lacks: that it is not listed proves
+    nothing.
+    """
 
     attempt: AttemptId
     uid: str
@@ -68,9 +72,9 @@ Effect = Start | Stop | KeepLog | Settle | Prove | Forget
 class TaskChange(NamedTuple):
     """The next status of one task, and what must be unchanged for it to be written.
 
-    `value` None removes the task whole (status, spec and requests); `status` None with a `seen_mod` of 0 and only requests
-    consumes these without writing a status. A mod of 0 compares that the record is absent; `spec_mod` -1: the spec is not
-    compared.
+    `value` None removes the task whole (status, spec and requests); `status` None with a `seen_mod` of 0 and
+    only requests consumes these without writing a status. A mod of 0 compares that the record is absent;
+    `spec_mod` -1: the spec is not compared.
     """
 
     task_id: str
@@ -94,7 +98,9 @@ class LedgerChange(NamedTuple):
 
 
 class RecordChange(NamedTuple):
-    """Any record of the model as it becomes (`value` None: removed): only what sets records right writes so."""
+    """Any record of the model as it becomes (`value` None: removed): only what sets records right writes
+    so.
+    """
 
     kind: str
     names: tuple[str, ...]
@@ -122,7 +128,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Plan:
-    """See the module's docstring. `pools` are compared (name, mod), since something is decided by their definition (I2).
+    """See the module's docstring.
+
+    `pools` are compared (name, mod), since something is decided by their definition (I2).
 
     A plan of repairs has `records`, `outcomes` and what else it compares, and nothing else.
     """
@@ -134,7 +142,8 @@ class Plan:
     effects: list[Effect] = field(default_factory=list)
     records: list[RecordChange] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    compared: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)  # records by kind and names, with their mod
+    # records by kind and names, with their mod
+    compared: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.persists or self.effects)

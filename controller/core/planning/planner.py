@@ -1,8 +1,8 @@
 """The leader's planner: from what has changed to a plan of what to persist and what to do.
 
-A pass looks at the tasks, attempts and pools that something happened to, and at nothing else: its cost follows what
-changed plus what it admits, never the number of tasks stored. The planner changes nothing but its own bookkeeping until
-`committed` tells it that a plan was persisted.
+A pass looks at the tasks, attempts and pools that something happened to, and at nothing else: its cost
+follows what changed plus what it admits, never the number of tasks stored. The planner changes nothing but
+its own bookkeeping until `committed` tells it that a plan was persisted.
 """
 
 from __future__ import annotations
@@ -43,21 +43,33 @@ class Term(NamedTuple):
 
 
 class Planner(Orphans):
-    """See the module's docstring. One planner lives for one tenure; `now` is seconds since the epoch by the leader's clock."""
+    """See the module's docstring.
+
+    One planner lives for one tenure; `now` is seconds since the epoch by the leader's clock.
+    """
 
     def __init__(
-        self, world: World, term: Term, limits: Limits, *, cautious: bool = False, looks_at: Callable[[str], None] = _nothing
+        self,
+        world: World,
+        term: Term,
+        limits: Limits,
+        *,
+        cautious: bool = False,
+        looks_at: Callable[[str], None] = _nothing,
     ) -> None:
-        """`cautious`: the term before ended by an unexpected error, so that each plan changes one task until all is quiet.
+        """`cautious`: the term before ended by an unexpected error, so that each plan changes one task until
+        all is quiet.
 
-        `looks_at` is called with each task before its next step is derived; what it raises counts as raised by that.
+        `looks_at` is called with each task before its next step is derived; what it raises counts as raised
+        by that.
         """
         super().__init__(world, term.epoch)
         self._term = term
         self._limits = limits
         self._plans = 0
         self._ahead: Draft | None = None  # the next plan, begun while the one before it is being persisted
-        self.wants_list = False  # a full list of the engine now, and not at its next turn: a request for repairs waits for it
+        # a full list of the engine now, and not at its next turn: a request for repairs waits for it
+        self.wants_list = False
         self._is_cautious = cautious
         self._looks_at = looks_at
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
@@ -71,10 +83,15 @@ class Planner(Orphans):
 
     def next_wake(self) -> float | None:
         """When time alone gives the planner something to do; None when never."""
-        wakes = [wake for wake in (self._world.timers.next_due(), self._wakes[0][0] if self._wakes else None) if wake is not None]
+        wakes = [
+            wake
+            for wake in (self._world.timers.next_due(), self._wakes[0][0] if self._wakes else None)
+            if wake is not None
+        ]
         return min(wakes, default=None)
 
-    # -- planning ----------------------------------------------------------------------------------------------------
+    # -- planning
+    # ----------------------------------------------------------------------------------------------------
 
     def limit(self, limits: Limits) -> None:
         """Plan no larger transactions than this from now on."""
@@ -83,7 +100,8 @@ class Planner(Orphans):
     def plan(self, now: float, *, removals_only: bool = False) -> Plan:
         """All that became ready, up to the limits of one transaction. Call again until the plan is empty.
 
-        `removals_only`: nothing that is to be written, since the store is full; what only deletes, and effects, go on.
+        `removals_only`: nothing that is to be written, since the store is full; what only deletes, and
+        effects, go on.
         """
         draft, self._ahead = self._ahead, None
         if draft is None:
@@ -103,18 +121,22 @@ class Planner(Orphans):
         return plan
 
     def plan_ahead(self, plan: Plan, now: float, *, removals_only: bool = False) -> None:
-        """While `plan` is being persisted: begin the next one with what is ready by now, as if `plan` were committed already.
+        """While `plan` is being persisted: begin the next one with what is ready by now, as if `plan` were
+        committed already.
 
         `committed` or `refused` tells whether it was, and `plan` ends what was begun here.
         """
         if plan.records or self._world.repairs or self._world.asides or self._is_cautious:
-            return  # records are made from what is committed, and come first; an error is to be that of one plan
+            # records are made from what is committed, and come first; an error is to be that of one plan
+            return
         draft = self._ahead or Draft(self._world, self._limits, self._next_moment(now), plan)
         self._fill(draft, now, removals_only)
         self._ahead = draft if draft.plan else None
 
     def take_care(self) -> None:
-        """Change one task with each plan from now on, until all is quiet: something is wrong with one of several."""
+        """Change one task with each plan from now on, until all is quiet: something is wrong with one of
+        several.
+        """
         self._is_cautious = True
 
     @property
@@ -128,7 +150,10 @@ class Planner(Orphans):
         return self._ahead is not None
 
     def committed(self, plan: Plan, revision: int) -> None:
-        """The plan was persisted at `revision`: the model becomes what was written. Its effects may start now."""
+        """The plan was persisted at `revision`: the model becomes what was written.
+
+        Its effects may start now.
+        """
         for change in plan.changes:
             for kind, _ in change.requests:
                 self._world.apply(Change("requests", (change.task_id, kind), None, revision))
@@ -143,7 +168,8 @@ class Planner(Orphans):
             elif change.status is not None:
                 self._world.put_status(change.task_id, change.status, revision)
                 if not change.status.is_holding:
-                    self._dirty_attempts[AttemptId(change.task_id, change.status.attempt)] = None  # no longer of interest
+                    # no longer of interest
+                    self._dirty_attempts[AttemptId(change.task_id, change.status.attempt)] = None
         for ledger in plan.ledgers:
             self._world.put_ledger(ledger.pool, ledger.held, revision)
         for record in plan.records:
@@ -155,7 +181,9 @@ class Planner(Orphans):
             self._ahead.follows(revision)
 
     def refused(self, plan: Plan) -> None:
-        """The plan was not persisted: what it was about is looked at again, with what the store has shown since."""
+        """The plan was not persisted: what it was about is looked at again, with what the store has shown
+        since.
+        """
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             self.refused(ahead.plan)
@@ -170,7 +198,8 @@ class Planner(Orphans):
             if attempt is not None:
                 attempt.starting = attempt.stopping = attempt.proving = attempt.keeping = False
 
-    # -- details -----------------------------------------------------------------------------------------------------
+    # -- details
+    # -----------------------------------------------------------------------------------------------------
 
     def _next_moment(self, now: float) -> Moment:
         self._plans += 1
@@ -215,17 +244,27 @@ class Planner(Orphans):
             holds = aside.holds_for(self._world.tasks.get(task_id))
             if holds is not is_stored:
                 value = quarantine.encode(aside, moment.op) if holds else None
-                records.append(RecordChange(quarantine.KIND, names, self._world.mod_of(quarantine.KIND, names), value))
+                records.append(
+                    RecordChange(quarantine.KIND, names, self._world.mod_of(quarantine.KIND, names), value)
+                )
         return Plan(moment.op, records=records[: self._limits.operations - 1]) if records else None
 
     def _plan_identity(self, moment: Moment) -> Plan | None:
-        """Put back the keys of who this installation is and of its engine, which this term began with, and somebody deleted."""
-        missing = {kind: value for kind, value in self._world.identity.items() if not self._world.mod_of(kind, ())}
+        """Put back the keys of who this installation is and of its engine, which this term began with, and
+        somebody deleted.
+        """
+        missing = {
+            kind: value for kind, value in self._world.identity.items() if not self._world.mod_of(kind, ())
+        }
         records, outcomes = [], []
         for kind, value in missing.items():
-            records.append(RecordChange(kind, (), 0, codec.encode({**codec.decode_mapping(value), "op": moment.op})))
+            records.append(
+                RecordChange(kind, (), 0, codec.encode({**codec.decode_mapping(value), "op": moment.op}))
+            )
             what = "was deleted by hand, and is put back as it was read last"
-            outcomes.append(Outcome(invariant="identity", subject=f"key/{kind}", verdict=Verdict.REPAIRED, what=what))
+            outcomes.append(
+                Outcome(invariant="identity", subject=f"key/{kind}", verdict=Verdict.REPAIRED, what=what)
+            )
         return Plan(moment.op, records=records, outcomes=outcomes) if missing else None
 
     def _plan_tasks(self, draft: Draft, removals_only: bool) -> None:
@@ -240,7 +279,8 @@ class Planner(Orphans):
                 if not self._plan_task(task_id, draft, removals_only, postponed):
                     dirty[task_id] = None
                     break
-            except Exception as error:  # noqa: BLE001  # counted, and shown on the task: the others are served
+            # counted, and shown on the task: the others are served
+            except Exception as error:  # noqa: BLE001
                 self._set_aside(task_id, "planning", error, draft.moment.now)
         dirty.update(postponed)
 
@@ -260,9 +300,14 @@ class Planner(Orphans):
                 self._drive(task, task.status, draft)
         elif removals_only and decision.status is not None:
             postponed[task_id] = None
-        elif not draft.add(task, decision, may_have_log=any(attempt.keeping for attempt in self._attempts.of_task(task_id))):
-            return self._world.pool_is_frozen(task.pool)  # then it is looked at again when the ledger has been mended
-        elif decision.removes and self._is_old(task.status.finished_at if task.status is not None else None, draft):
+        elif not draft.add(
+            task, decision, may_have_log=any(attempt.keeping for attempt in self._attempts.of_task(task_id))
+        ):
+            # then it is looked at again when the ledger has been mended
+            return self._world.pool_is_frozen(task.pool)
+        elif decision.removes and self._is_old(
+            task.status.finished_at if task.status is not None else None, draft
+        ):
             # Older ones, were there any, are found by the next list.
             numbers = range(max(1, task.attempt + 1 - FORGOTTEN_AT_ONCE), task.attempt + 1)
             draft.plan.effects += [Forget(AttemptId(task_id, n)) for n in numbers]
@@ -272,11 +317,18 @@ class Planner(Orphans):
         return True
 
     def _must_keep_log(self, task: Task, attempt: Attempt, decision: Decision) -> bool:
-        """Whether the decision ends an attempt whose output is to be kept, and the engine has it: only then is it read."""
+        """Whether the decision ends an attempt whose output is to be kept, and the engine has it: only
+        then is it read.
+        """
         seen = attempt.observation
         if task.spec is None or seen is None or not seen.stopped or seen.gone or not seen.ran:
             return False
-        ends = task.status is not None and task.status.is_holding and decision.status is not None and not decision.status.is_holding
+        ends = (
+            task.status is not None
+            and task.status.is_holding
+            and decision.status is not None
+            and not decision.status.is_holding
+        )
         record = self._world.pools.get(task.pool)
         return ends and kept_log.is_wanted(task.spec, record.pool if record is not None else None)
 
@@ -285,10 +337,12 @@ class Planner(Orphans):
         attempt = self._attempts.ensure(AttemptId(task.id, status.attempt))
         if attempt.busy or not self.engine_listed:
             return
-        is_first_stop = bool(status.stopping) and not attempt.stop_failed  # it does not wait out the pause of a start
+        # it does not wait out the pause of a start
+        is_first_stop = bool(status.stopping) and not attempt.stop_failed
         if self._must_wait(attempt, draft.moment.now) and not is_first_stop:
             return
-        # What was seen last is there now: somebody may have removed what was recorded, and a late start made it anew.
+        # What was seen last is there now: somebody may have removed what was recorded, and a late start made
+        # it anew.
         uid = (attempt.observation.uid if attempt.observation is not None else "") or status.uid
         if attempt.missing and not (status.stopping and attempt.must_be_told):
             self._prove(attempt, uid, draft)
@@ -310,7 +364,8 @@ class Planner(Orphans):
                 continue
             try:
                 self._admit(record, draft)
-            except Exception as error:  # noqa: BLE001  # counted, and shown on the pool until it changes: others are served
+            # counted, and shown on the pool until it changes: others are served
+            except Exception as error:  # noqa: BLE001
                 self._world.quarantine["ledgers", (name,)] = quarantine.describe("admission", error)
                 self._world.caught.append(quarantine.Caught("admission", name, error))
 
@@ -324,15 +379,19 @@ class Planner(Orphans):
         def may_start(task_id: str) -> bool:
             task = self._world.tasks[task_id]
             if draft.has_changed(task_id) or task.requests:
-                return False  # cancelled or rejected in this plan; the pool is looked at again when that is committed
+                # cancelled or rejected in this plan; the pool is looked at again when that is committed
+                return False
             # Invariant I4: an earlier attempt may still run; its end makes the pool dirty again.
             abandoned = task.status.abandoned if task.status is not None else 0
-            return not any(a.may_be_alive and a.id.number > abandoned for a in self._attempts.of_task(task_id))
+            return not any(
+                a.may_be_alive and a.id.number > abandoned for a in self._attempts.of_task(task_id)
+            )
 
         for task_id in self._world.queue(pool.name).admissible(pool, free, waited, may_start):
             try:
                 is_admitted = self._admit_task(self._world.tasks[task_id], record.mod, draft)
-            except Exception as error:  # noqa: BLE001  # counted, and shown on the task; it has left the queue
+            # counted, and shown on the task; it has left the queue
+            except Exception as error:  # noqa: BLE001
                 self._set_aside(task_id, "admission", error, now)
                 is_admitted = False
             if not is_admitted:
@@ -357,8 +416,14 @@ class Planner(Orphans):
         environment = fencing_environment(attempt_id, self._term.revision, task.spec.env)
         pool = record.pool if record is not None else Pool(name=task.pool)
         launch = Launch(
-            attempt=attempt_id, cluster=self._term.cluster, term=self._term.revision,
-            spec=task.spec, pool=pool, environment=environment, hold=hold, repeated=repeated,
+            attempt=attempt_id,
+            cluster=self._term.cluster,
+            term=self._term.revision,
+            spec=task.spec,
+            pool=pool,
+            environment=environment,
+            hold=hold,
+            repeated=repeated,
             installation=self._term.installation,
-        )  # fmt: skip
+        )
         return Start(attempt_id, launch)

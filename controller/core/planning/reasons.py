@@ -1,4 +1,6 @@
-"""The reasons for which attempts are known to end: what a retry rule can be expected to match, and what a metric may name."""
+"""The reasons for which attempts are known to end: what a retry rule can be expected to match, and what a
+metric may name.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +17,89 @@ REASONS = frozenset(
         *PERMANENT_REASONS,
         *GRACE_SECONDS,
         # Tally's own (core/planning/transitions.py, core/planning/decide.py)
-        "ConfirmedStopped", "DeadlineExceeded", "Failed", "Gone", "Replaced", "StartDeadlineExceeded",
+        "ConfirmedStopped",
+        "DeadlineExceeded",
+        "Failed",
+        "Gone",
+        "Replaced",
+        "StartDeadlineExceeded",
         # engines
-        "AdmissionDenied", "Completed", "Error", "Forbidden", "ImageMissing", "Interrupted", "InvalidDuration", "InvalidPool",
-        "Killed", "MachineRebooted", "NamespaceNotFound", "NamespaceTerminating", "NeverStarted", "OutOfMemory",
-        "QuotaExceeded", "ResultLost", "Signaled", "Stopped", "SupervisorLost",
+        "AdmissionDenied",
+        "Completed",
+        "Error",
+        "Forbidden",
+        "ImageMissing",
+        "Interrupted",
+        "InvalidDuration",
+        "InvalidPool",
+        "Killed",
+        "MachineRebooted",
+        "NamespaceNotFound",
+        "NamespaceTerminating",
+        "NeverStarted",
+        "OutOfMemory",
+        "QuotaExceeded",
+        "ResultLost",
+        "Signaled",
+        "Stopped",
+        "SupervisorLost",
         # Kubernetes: the kubelet's, the scheduler's, and those of disruptions
-        "AppArmor", "ContainerCannotRun", "ContainerFailed", "ContainerStatusUnknown", "CrashLoopBackOff", "DeletionByPodGC",
-        "DeletionByTaintManager", "DisruptionTarget", "Evicted", "EvictionByEvictionAPI", "InvalidNodeInfo", "NodeAffinity",
-        "NodeLost", "NodeName", "NodePorts", "NodeSelectorMismatching", "NodeShutdown", "OOMKilled", "OutOfcpu", "OutOfmemory",
-        "OutOfpods", "PodFeatureUnsupported", "PodOSNotSupported", "PodOSSelectorNodeLabelDoesNotMatch", "Preempting",
-        "PreemptionByScheduler", "Shutdown", "StartError", "SysctlForbidden", "Terminated", "TerminationByKubelet",
-        "TopologyAffinityError", "UnexpectedAdmissionError", "UnexpectedPredicateFailureType",
+        "AppArmor",
+        "ContainerCannotRun",
+        "ContainerFailed",
+        "ContainerStatusUnknown",
+        "CrashLoopBackOff",
+        "DeletionByPodGC",
+        "DeletionByTaintManager",
+        "DisruptionTarget",
+        "Evicted",
+        "EvictionByEvictionAPI",
+        "InvalidNodeInfo",
+        "NodeAffinity",
+        "NodeLost",
+        "NodeName",
+        "NodePorts",
+        "NodeSelectorMismatching",
+        "NodeShutdown",
+        "OOMKilled",
+        "OutOfcpu",
+        "OutOfmemory",
+        "OutOfpods",
+        "PodFeatureUnsupported",
+        "PodOSNotSupported",
+        "PodOSSelectorNodeLabelDoesNotMatch",
+        "Preempting",
+        "PreemptionByScheduler",
+        "Shutdown",
+        "StartError",
+        "SysctlForbidden",
+        "Terminated",
+        "TerminationByKubelet",
+        "TopologyAffinityError",
+        "UnexpectedAdmissionError",
+        "UnexpectedPredicateFailureType",
     }
-)  # fmt: skip
+)
 _OUT_OF = "OutOf"  # a kubelet's, with the name of any resource after it
 _BY_LOWER_CASE = {reason.lower(): reason for reason in REASONS}
 
 
 def unknown_reasons(policy: RetryPolicy) -> Iterator[tuple[str, str]]:
-    """Of each reason in the rules that is not known: the field, and what is the matter. A cluster may have words of its own."""
+    """Of each reason in the rules that is not known: the field, and what is the matter.
+
+    A cluster may have words of its own.
+    """
     for number, rule in enumerate(policy.rules):
         for index, reason in enumerate(rule.reasons):
             if reason in REASONS or reason.startswith(_OUT_OF):
                 continue
             meant = difflib.get_close_matches(reason.lower(), _BY_LOWER_CASE, 1, SIMILAR)
-            advice = f"did you mean {_BY_LOWER_CASE[meant[0]]}?" if meant else "it matches only what your cluster or runtime says"
-            yield f"retry.rules[{number}].reasons[{index}]", f"{reason[:80]!r} is not a reason that Tally knows; {advice}"
+            advice = (
+                f"did you mean {_BY_LOWER_CASE[meant[0]]}?"
+                if meant
+                else "it matches only what your cluster or runtime says"
+            )
+            yield (
+                f"retry.rules[{number}].reasons[{index}]",
+                f"{reason[:80]!r} is not a reason that Tally knows; {advice}",
+            )

@@ -1,21 +1,24 @@
-"""Repairs that an operator asked for after an audit: one request, one transaction, and what became of each finding.
+"""Repairs that an operator asked for after an audit: one request, one transaction, and what became of each
+finding.
 
-Pure. A request names findings; nothing else of it is believed: each finding is derived again from the leader's own model,
-and the numbers are the model's. What is written is guarded by the mod revision of all that it replaces, as every
-transaction of the leader. `tally audit --repair --dry-run` calls the same code on a model of its own.
+Pure. A request names findings; nothing else of it is believed: each finding is derived again from the
+leader's own model, and the numbers are the model's. What is written is guarded by the mod revision of all
+that it replaces, as every transaction of the leader. `tally audit --repair --dry-run` calls the same code on
+a model of its own.
 
 What is repaired, and what is not:
-- A ledger becomes the sum of what the tasks hold. It is lowered only once nothing runs in the pool that holds nothing: as
-  long as such an orphan may run it uses what the ledger would call free. It may be raised above the capacity, which is
-  the truth, shown as an overcommit; nothing is killed for it.
+- A ledger becomes the sum of what the tasks hold. It is lowered only once nothing runs in the pool that holds
+  nothing: as long as such an orphan may run it uses what the ledger would call free. It may be raised above
+  the capacity, which is the truth, shown as an overcommit; nothing is killed for it.
 - A hold becomes what the task's spec asks for while the task is Pending or Running, and nothing otherwise.
-- A status that another term is said to have written is written anew in this term; terms in its history that cannot be
-  are bounded by those around them, and the step that records it tells what was found.
+- A status that another term is said to have written is written anew in this term; terms in its history that
+  cannot be are bounded by those around them, and the step that records it tells what was found.
 - Records of terms that never were are removed, and a lost or lowered epoch becomes the number of this term.
-- A key that is quarantined is removed only if the request gives its mod revision; a ledger is then written anew instead.
+- A key that is quarantined is removed only if the request gives its mod revision; a ledger is then written
+  anew instead.
 - The empty ledger of a pool that is gone is removed if its mod revision is given.
-- A status that was deleted is not made up again: what it held and counted is not known. What runs of the task is an
-  orphan, the leader stops it, and the task runs from the start, with a new number.
+- A status that was deleted is not made up again: what it held and counted is not known. What runs of the task
+  is an orphan, the leader stops it, and the task runs from the start, with a new number.
 - A history that the lifecycle does not allow is left alone, since what happened is not known.
 """
 
@@ -51,9 +54,16 @@ RESERVED = 5  # operations: the term, the request, what became of it, and older 
 
 
 def plan_repair(
-    world: World, request_id: str, request: RepairRequest, alive: Sequence[AttemptId], moment: Moment, limits: Limits
+    world: World,
+    request_id: str,
+    request: RepairRequest,
+    alive: Sequence[AttemptId],
+    moment: Moment,
+    limits: Limits,
 ) -> Plan:
-    """The request answered as a whole: what does not fit into one transaction is put off. Changes nothing of the model.
+    """The request answered as a whole: what does not fit into one transaction is put off.
+
+    Changes nothing of the model.
 
     `alive` are the attempts that may run, by an engine's list that was taken after the request had come.
     """
@@ -96,7 +106,9 @@ class _Draft:
         self._world = world
         self._moment = moment
         self._limits = limits
-        self._by = f"asked by {request.by or 'nobody named'}" + (f": {request.reason}" if request.reason else "")
+        self._by = f"asked by {request.by or 'nobody named'}" + (
+            f": {request.reason}" if request.reason else ""
+        )
         self._note = {"at": moment.now, "by": request.by, "reason": request.reason, "request": request_id}
         self._balance = balance(holding_tasks(world))
         self._keys: set[str] = set()  # named so far: a transaction writes a key once
@@ -104,11 +116,14 @@ class _Draft:
         self._moved: dict[str, Vector] = {}  # pool → by how much its tasks' holds change
         self._pools: dict[str, Wanted | None] = {}  # whose ledger is to be the sum; the finding that said so
         self._alive = alive
-        self._orphans: dict[str, AttemptId] = {}  # pool ("" when it is not known) → one that may run, and holds nothing
+        # pool ("" when it is not known) → one that may run, and holds nothing
+        self._orphans: dict[str, AttemptId] = {}
         self._late: dict[str, int] | None = None
         for attempt in alive:
             task = world.tasks.get(attempt.task_id)
-            if not _holds(task, attempt) and not (task is not None and task.status and attempt.number <= task.status.abandoned):
+            if not _holds(task, attempt) and not (
+                task is not None and task.status and attempt.number <= task.status.abandoned
+            ):
                 self._orphans.setdefault(task.pool if task is not None else "", attempt)
 
     def take(self, wanted: Wanted) -> None:
@@ -133,13 +148,16 @@ class _Draft:
             self._answer(wanted, Verdict.LEFT, "nothing of this kind is repaired")
 
     def settle_ledgers(self) -> None:
-        """Write the ledgers of all pools that were touched: in one transaction with the holds (invariant I1)."""
+        """Write the ledgers of all pools that were touched: in one transaction with the holds (invariant
+        I1).
+        """
         for pool, wanted in self._pools.items():
             verdict, what = self._ledger(pool, named=wanted is not None and wanted.mod != 0)
             if wanted is not None:
                 self._answer(wanted, verdict, what)
 
-    # -- one kind of finding each ------------------------------------------------------------------------------------
+    # -- one kind of finding each
+    # ------------------------------------------------------------------------------------
 
     def _task(self, wanted: Wanted, task_id: str) -> None:
         task = self._world.tasks.get(task_id)
@@ -178,16 +196,25 @@ class _Draft:
         if status is None or "states" in task.frozen:
             return []
         wrong = check_task(task, self._world.pools.get(task.pool))
-        found = [finding.what for finding in wrong if (finding.invariant, finding.mender) == (invariant, Mender.REPAIR)]
+        found = [
+            finding.what
+            for finding in wrong
+            if (finding.invariant, finding.mender) == (invariant, Mender.REPAIR)
+        ]
         if invariant == "I7" and status.term > self._moment.epoch:
             found.append(f"names term {status.term}, but the epoch is only {self._moment.epoch}")
         elif invariant == "I7" and task.id in self._written_late():
-            found.append(f"was written by term {status.term} after term {self._written_late()[task.id]} had begun to write")
+            found.append(
+                f"was written by term {status.term} after term {self._written_late()[task.id]} had begun to"
+                " write"
+            )
         return found
 
     def _written_late(self) -> dict[str, int]:
         if self._late is None:
-            written = sorted(one for task in self._world.tasks.values() if (one := written_by(task)) is not None)
+            written = sorted(
+                one for task in self._world.tasks.values() if (one := written_by(task)) is not None
+            )
             self._late = {one.task_id: highest for one, highest in out_of_order(written)}
         return self._late
 
@@ -206,24 +233,41 @@ class _Draft:
                 self._answer(wanted, Verdict.GONE, "there is no such record above the epoch")
                 return
             self._write("terms", (term,), None)
-            self._answer(wanted, Verdict.REPAIRED, f"the record is removed: this is term {epoch}, and there was none above")
+            self._answer(
+                wanted,
+                Verdict.REPAIRED,
+                f"the record is removed: this is term {epoch}, and there was none above",
+            )
         else:
             self._quarantined(wanted, name)
 
     def _quarantined(self, wanted: Wanted, name: str) -> None:
         record = next(
-            (r for r in self._world.quarantine if name == (r[1][0] if r[0] == "unknown" else "/".join((r[0], *r[1])))), None
+            (
+                r
+                for r in self._world.quarantine
+                if name == (r[1][0] if r[0] == "unknown" else "/".join((r[0], *r[1])))
+            ),
+            None,
         )
         if record is None and name.startswith("ledgers/") and wanted.mod:
             self._abandoned_ledger(wanted, name.removeprefix("ledgers/"))
         elif record is None:
             self._answer(wanted, Verdict.GONE, "no such key is quarantined")
         elif "\\" in name:
-            self._answer(wanted, Verdict.LEFT, "its name has a backslash, or bytes that are no UTF-8: delete it with etcdctl")
+            self._answer(
+                wanted,
+                Verdict.LEFT,
+                "its name has a backslash, or bytes that are no UTF-8: delete it with etcdctl",
+            )
         elif not wanted.mod:
             self._answer(wanted, Verdict.LEFT, "a key is deleted only when it is named, with its revision")
         elif self._world.mod_of(*record) != wanted.mod:
-            self._answer(wanted, Verdict.LEFT, f"it was changed since, at revision {self._world.mod_of(*record)}: look again")
+            self._answer(
+                wanted,
+                Verdict.LEFT,
+                f"it was changed since, at revision {self._world.mod_of(*record)}: look again",
+            )
         elif record[0] == "ledgers":
             self._pools[record[1][0]] = wanted
         else:
@@ -231,10 +275,22 @@ class _Draft:
             self._answer(wanted, Verdict.REPAIRED, "the key is deleted")
 
     def _abandoned_ledger(self, wanted: Wanted, pool: str) -> None:
-        """The empty ledger of a pool that is no longer defined, and that nothing draws on: it may go with the pool."""
+        """The empty ledger of a pool that is no longer defined, and that nothing draws on: it may go with
+        the pool.
+        """
         ledger = self._world.ledger(pool)
-        is_used = pool in self._world.pools or ("pools", (pool,)) in self._world.quarantine or self._world.queue(pool)
-        if ledger.mod != wanted.mod or is_used or ledger.held or self._balance.held.get(pool) or self._balance.unreadable_of(pool):
+        is_used = (
+            pool in self._world.pools
+            or ("pools", (pool,)) in self._world.quarantine
+            or self._world.queue(pool)
+        )
+        if (
+            ledger.mod != wanted.mod
+            or is_used
+            or ledger.held
+            or self._balance.held.get(pool)
+            or self._balance.unreadable_of(pool)
+        ):
             self._answer(wanted, Verdict.LEFT, "the ledger is in use, or is another one by now")
             return
         self._write("ledgers", (pool,), None)
@@ -249,7 +305,9 @@ class _Draft:
             return
         task = self._world.tasks.get(attempt.task_id)
         if _holds(task, attempt) and attempt not in self._alive:
-            self._answer(wanted, Verdict.LATER, "the engine was listed: the leader starts it, or records its end")
+            self._answer(
+                wanted, Verdict.LATER, "the engine was listed: the leader starts it, or records its end"
+            )
         elif not _holds(task, attempt) and attempt in self._alive:
             self._answer(wanted, Verdict.LATER, "it holds nothing, and may run: the leader stops it")
         else:
@@ -268,7 +326,11 @@ class _Draft:
         if blocked is not None:
             return blocked
         note = {**self._note, "was": ledger.held.format()}
-        self._write("ledgers", (pool,), codec.encode_ledger(held, self._moment.op, {**ledger.extras, "repaired": note}))
+        self._write(
+            "ledgers",
+            (pool,),
+            codec.encode_ledger(held, self._moment.op, {**ledger.extras, "repaired": note}),
+        )
         return Verdict.REPAIRED, f"the ledger said {ledger.held}, and is now what the tasks hold: {held}"
 
     def _blocked(self, pool: str) -> tuple[Verdict, str] | None:
@@ -276,19 +338,32 @@ class _Draft:
         if unreadable := self._balance.unreadable_of(pool):
             return (
                 Verdict.LEFT,
-                f"{counted(unreadable, 'status', 'statuses')} cannot be read, and may hold something: restore or delete them first",
+                (
+                    f"{counted(unreadable, 'status', 'statuses')} cannot be read, and may hold something:"
+                    " restore or delete them first"
+                ),
             )
         orphan = self._orphans.get(pool) or self._orphans.get("")
         if orphan is not None:
-            return Verdict.LATER, f"attempt {orphan} may still run, and holds nothing: the leader stops it first"
+            return (
+                Verdict.LATER,
+                f"attempt {orphan} may still run, and holds nothing: the leader stops it first",
+            )
         return None
 
     def _write(self, kind: str, names: tuple[str, ...], value: bytes | None) -> None:
         self.records.append(RecordChange(kind, names, self._world.mod_of(kind, names), value))
 
     def _answer(self, wanted: Wanted, verdict: Verdict, what: str) -> None:
-        self.outcomes.append(Outcome(invariant=wanted.invariant, subject=wanted.subject, verdict=verdict, what=what))
+        self.outcomes.append(
+            Outcome(invariant=wanted.invariant, subject=wanted.subject, verdict=verdict, what=what)
+        )
 
 
 def _holds(task: Task | None, attempt: AttemptId) -> bool:
-    return task is not None and task.status is not None and task.status.is_holding and task.status.attempt == attempt.number
+    return (
+        task is not None
+        and task.status is not None
+        and task.status.is_holding
+        and task.status.attempt == attempt.number
+    )

@@ -1,4 +1,7 @@
-"""What follows a failed attempt: the spec's rules, in order, then the policy's counts. Pure, with a deterministic jitter."""
+"""What follows a failed attempt: the spec's rules, in order, then the policy's counts.
+
+Pure, with a deterministic jitter.
+"""
 
 from __future__ import annotations
 
@@ -48,28 +51,42 @@ class Verdict(NamedTuple):
 def judge(policy: RetryPolicy, status: Status, observation: Observation, now: float) -> Verdict:
     """The verdict on an attempt that failed, or is gone, at `now`.
 
-    The first rule that matches the exit code or the reason decides; without one, an attempt that the platform ended
-    (`disrupted`) is ignored, one that never ran counts as a start failure, all others count as failures. Back-offs follow
-    these counts, which begin anew with a request to retry, and never the attempt's number.
+    The first rule that matches the exit code or the reason decides; without one, an attempt that the platform
+    ended (`disrupted`) is ignored, one that never ran counts as a start failure, all others count as
+    failures. Back-offs follow these counts, which begin anew with a request to retry, and never the attempt's
+    number.
     """
     number, action = _matching(policy, observation)
     by_rule = f"retry.rules[{number}] says fail" if action == "fail" else ""
     failures, start_failures = status.failures, status.start_failures
     if action == "ignore" or (action is None and observation.disrupted):
-        # Nothing else ends a series of these, so that it becomes slower whatever the policy's back-off: a quota that refuses
-        # every start would be asked as fast as etcd commits. An attempt that ran for long was no part of the series.
+        # Nothing else ends a series of these, so that it becomes slower whatever the policy's back-off: a
+        # quota that refuses every start would be asked as fast as etcd commits. An attempt that ran for long
+        # was no part of the series.
         lasted = now - status.started_at if observation.ran and status.started_at is not None else 0.0
         series = 1 if lasted >= LONGEST_UNCOUNTED_SECONDS else status.uncounted + 1
         least = min(2.0 ** min(series - 1, 64), LONGEST_UNCOUNTED_SECONDS)
-        return Verdict(True, max(least, _backoff(policy, observation.attempt, series)), failures, start_failures, series, "")
+        return Verdict(
+            True,
+            max(least, _backoff(policy, observation.attempt, series)),
+            failures,
+            start_failures,
+            series,
+            "",
+        )
     if not observation.ran:
         start_failures += 1
         if action == "fail" or (action is None and observation.reason in PERMANENT_REASONS):
             return Verdict(False, 0.0, failures, start_failures, 0, by_rule)
         if start_failures > policy.max_start_failures:
-            why = f"failed to start {start_failures} times, more than max_start_failures {policy.max_start_failures}"
+            why = (
+                f"failed to start {start_failures} times, more than max_start_failures"
+                f" {policy.max_start_failures}"
+            )
             return Verdict(False, 0.0, failures, start_failures, 0, why)
-        return Verdict(True, _backoff(policy, observation.attempt, start_failures), failures, start_failures, 0, "")
+        return Verdict(
+            True, _backoff(policy, observation.attempt, start_failures), failures, start_failures, 0, ""
+        )
     failures += 1
     if action == "fail":
         return Verdict(False, 0.0, failures, start_failures, 0, by_rule)

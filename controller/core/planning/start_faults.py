@@ -1,7 +1,8 @@
-"""What keeps an attempt from running at all: which reasons to wait count as a failure to start, and how long they may heal.
+"""What keeps an attempt from running at all: which reasons to wait count as a failure to start, and how long
+they may heal.
 
-The words are Kubernetes's, as a kubelet reports them of a container that waits; other engines refuse the start with the same.
-Source: pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime/kuberuntime_container.go
+The words are Kubernetes's, as a kubelet reports them of a container that waits; other engines refuse the
+start with the same. Source: pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime/kuberuntime_container.go
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from controller.core.model.task import Phase
 from controller.core.promise.attempts import Attempt, waiting_reason
 
 HEALING_SECONDS = 60.0
-"""For what may mend itself: a registry that is down, a secret that is created a moment later. A kubelet tries three times."""
+"""For what may mend itself: a registry that is down, a secret that is created a moment later.
+
+A kubelet tries three times.
+"""
 
 GRACE_SECONDS = {
     "InvalidImageName": 0.0,
@@ -36,7 +40,9 @@ LONGEST_PAUSE_SECONDS = 60.0  # between two tries of an effect that keeps failin
 
 
 def start_fault_due(attempt: Attempt) -> float | None:
-    """When the attempt has waited too long for a reason that counts as a failure to start; None when it does not so wait."""
+    """When the attempt has waited too long for a reason that counts as a failure to start; None when it
+    does not so wait.
+    """
     seen = attempt.observation
     if seen is None or seen.phase is not Phase.PENDING or seen.stopped:
         return None

@@ -1,7 +1,9 @@
-"""The only constructors of statuses. Each takes one row of the lifecycle table and records it, with its reason.
+"""The only constructors of statuses.
 
-Nobody else sets a status's fields: whoever reads these functions has read every change that a status can undergo.
-`Moment` carries what is the same for all transitions of one plan.
+Each takes one row of the lifecycle table and records it, with its reason.
+
+Nobody else sets a status's fields: whoever reads these functions has read every change that a status can
+undergo. `Moment` carries what is the same for all transitions of one plan.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ REASON_LIMIT = 64
 STOP_DELAYED = "StopDelayed"
 CANNOT_START = "cannot-start: "
 """Before the engine's word, in `Status.stopping`: such an end is a failure to start."""
-MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"  # why an attempt is stopped, beside a user's wish or a deadline
+# why an attempt is stopped, beside a user's wish or a deadline
+MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"
 
 
 class Moment(NamedTuple):
-    """When (seconds since the epoch, by the leader's clock), in which term (its epoch), under which transaction (`op`)."""
+    """When (seconds since the epoch, by the leader's clock), in which term (its epoch), under which
+    transaction (`op`).
+    """
 
     now: float
     epoch: int
@@ -35,7 +40,9 @@ class Moment(NamedTuple):
 
 
 def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
-    """It fits its pool, as that is at `pool_mod`, and it is its turn: the hold begins, and with it attempt number `attempt`."""
+    """It fits its pool, as that is at `pool_mod`, and it is its turn: the hold begins, and with it attempt
+    number `attempt`.
+    """
     return _step(
         _status_of(task),
         Event.ADMITTED,
@@ -59,61 +66,115 @@ def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment
 
 def rejected(task: Task, reason: str, message: str, moment: Moment) -> Status:
     """It will never run: the spec is invalid, or its time in the queue is over."""
-    return _step(_status_of(task), Event.REJECTED, moment, reason, message, retry_at=None, finished_at=moment.now)
+    return _step(
+        _status_of(task), Event.REJECTED, moment, reason, message, retry_at=None, finished_at=moment.now
+    )
 
 
 def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
     """Cancelled while it held nothing."""
     message = _request_message(request)
-    return _step(_status_of(task), Event.CANCEL_REQUESTED, moment, "Cancelled", message, retry_at=None, finished_at=moment.now)
+    return _step(
+        _status_of(task),
+        Event.CANCEL_REQUESTED,
+        moment,
+        "Cancelled",
+        message,
+        retry_at=None,
+        finished_at=moment.now,
+    )
 
 
 def running(status: Status, seen: Observation, moment: Moment) -> Status:
     """Its attempt runs."""
     started_at = _started_at(status, seen, moment)
-    fields: dict[str, Any] = {"started_at": started_at, "uid": seen.uid, "node": seen.node, "lost_since": None}
+    fields: dict[str, Any] = {
+        "started_at": started_at,
+        "uid": seen.uid,
+        "node": seen.node,
+        "lost_since": None,
+    }
     return _step(status, Event.RUNNING_OBSERVED, moment, **fields)
 
 
 def stop_requested(status: Status, why: str, message: str, moment: Moment) -> Status:
-    """Its attempt is to be stopped, the hold stays until then. `why`: cancel, deadline-start, deadline-run, spec-deleted, or
+    """Its attempt is to be stopped, the hold stays until then.
+
+    `why`: cancel, deadline-start, deadline-run, spec-deleted, or
     CANNOT_START and the engine's word for what keeps it from running.
     """
     return _step(status, Event.STOP_REQUESTED, moment, why, message, stopping=why)
 
 
 def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
-    """Its main container has ended, or could not be started: that is its end, and what else is in its pod is to be stopped."""
+    """Its main container has ended, or could not be started: that is its end, and what else is in its pod
+    is to be stopped.
+    """
     why = MAIN_ENDED if seen.ran else MAIN_NOT_STARTED
-    what = f"its main container ended with exit code {seen.exit_code}" if seen.ran else "its main container could not be started"
+    what = (
+        f"its main container ended with exit code {seen.exit_code}"
+        if seen.ran
+        else "its main container could not be started"
+    )
     message = what + (f": {seen.message}" if seen.message else "")
-    return _step(status, Event.STOP_REQUESTED, moment, seen.reason or why, message, stopping=why, exit_code=seen.exit_code)
+    return _step(
+        status,
+        Event.STOP_REQUESTED,
+        moment,
+        seen.reason or why,
+        message,
+        stopping=why,
+        exit_code=seen.exit_code,
+    )
 
 
 def succeeded(status: Status, seen: Observation, moment: Moment) -> Status:
     """Its attempt was observed to have succeeded: the hold ends."""
-    return _step(status, Event.SUCCEEDED_OBSERVED, moment, seen.reason or "Succeeded", seen.message, **_ended(status, seen, moment))
+    return _step(
+        status,
+        Event.SUCCEEDED_OBSERVED,
+        moment,
+        seen.reason or "Succeeded",
+        seen.message,
+        **_ended(status, seen, moment),
+    )
 
 
 def cancelled(status: Status, seen: Observation, moment: Moment) -> Status:
     """Its attempt was being cancelled, and has ended: the hold ends."""
     fields = _ended(status, seen, moment)
-    return _step(status, Event.STOPPED_OBSERVED, moment, "Cancelled", status.message or seen.message, **fields)
+    return _step(
+        status, Event.STOPPED_OBSERVED, moment, "Cancelled", status.message or seen.message, **fields
+    )
 
 
 def stop_reason(status: Status) -> str:
     """Why an attempt that was stopped by us has failed; "" where it was not stopped for a fault."""
     if status.stopping.startswith(CANNOT_START):
         return status.stopping.removeprefix(CANNOT_START)
-    return {"deadline-start": "StartDeadlineExceeded", "deadline-run": "DeadlineExceeded"}.get(status.stopping, "")
+    return {"deadline-start": "StartDeadlineExceeded", "deadline-run": "DeadlineExceeded"}.get(
+        status.stopping, ""
+    )
 
 
 def failed(status: Status, seen: Observation, verdict: Verdict, moment: Moment) -> Status:
-    """Its attempt was observed to have failed or to be gone: the hold ends, and another attempt may follow after a back-off."""
-    reason = stop_reason(status) or ("SpecDeleted" if status.stopping == "spec-deleted" else seen.reason or "Failed")
-    message = "; ".join(part for part in (status.message if status.stopping else "", seen.message, verdict.why) if part)
-    counts = {"failures": verdict.failures, "start_failures": verdict.start_failures, "uncounted": verdict.uncounted}
-    ended = _step(status, Event.FAILED_OBSERVED, moment, reason, message, **counts, **_ended(status, seen, moment))
+    """Its attempt was observed to have failed or to be gone: the hold ends, and another attempt may follow
+    after a back-off.
+    """
+    reason = stop_reason(status) or (
+        "SpecDeleted" if status.stopping == "spec-deleted" else seen.reason or "Failed"
+    )
+    message = "; ".join(
+        part for part in (status.message if status.stopping else "", seen.message, verdict.why) if part
+    )
+    counts = {
+        "failures": verdict.failures,
+        "start_failures": verdict.start_failures,
+        "uncounted": verdict.uncounted,
+    }
+    ended = _step(
+        status, Event.FAILED_OBSERVED, moment, reason, message, **counts, **_ended(status, seen, moment)
+    )
     if not verdict.retry:
         return ended
     retry_at = moment.now + verdict.delay_seconds
@@ -145,7 +206,9 @@ def is_stop_delayed(status: Status) -> bool:
 
 
 def no_longer_waiting(status: Status, moment: Moment) -> Status:
-    """What kept its attempt from running is over, though it does not run yet: the reason does not outlive the wait."""
+    """What kept its attempt from running is over, though it does not run yet: the reason does not outlive
+    the wait.
+    """
     return _note(status, "Starting", f"no longer {status.reason}", moment, {"reason": "", "message": ""})
 
 
@@ -156,23 +219,34 @@ def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
 
 def found(status: Status, moment: Moment) -> Status:
     """A lost attempt is observed again."""
-    return _note(status, "Found", "the attempt is observed again", moment, {"lost_since": None, "reason": "", "message": ""})
+    return _note(
+        status,
+        "Found",
+        "the attempt is observed again",
+        moment,
+        {"lost_since": None, "reason": "", "message": ""},
+    )
 
 
 def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:
-    """A request that cannot take effect; it is recorded, and its reason and message do not replace the task's own."""
+    """A request that cannot take effect; it is recorded, and its reason and message do not replace the
+    task's own.
+    """
     return _note(status, "RequestIgnored", f"{request.kind}: {why}", moment, {})
 
 
 def repaired(status: Status, what: str, hold: Vector, pool: str, moment: Moment) -> Status:
-    """An operator had it repaired after an audit: the hold as it should be, and no step's term above the one after it.
+    """An operator had it repaired after an audit: the hold as it should be, and no step's term above the one
+    after it.
 
     Its reason and message stay its own. Raises CorruptValue when its history cannot be read.
     """
     history, highest = [], 0
     for raw, step in zip(status.history, decode_history(status), strict=True):
         highest = max(highest, min(step.term, moment.epoch))
-        history.append(raw if step.term == highest else encode_step(msgspec.structs.replace(step, term=highest)))
+        history.append(
+            raw if step.term == highest else encode_step(msgspec.structs.replace(step, term=highest))
+        )
     return _note(status, "Repaired", what, moment, {"hold": hold, "pool": pool, "history": tuple(history)})
 
 
@@ -224,7 +298,9 @@ def _request_message(request: Request) -> str:
     return f"{who}: {request.reason}" if request.reason else who
 
 
-def _step(status: Status, event: Event, moment: Moment, reason: str = "", message: str = "", **fields: Any) -> Status:
+def _step(
+    status: Status, event: Event, moment: Moment, reason: str = "", message: str = "", **fields: Any
+) -> Status:
     state = lifecycle.successor(status.state, event)
     step = Step(
         at=round(moment.now, 3),
@@ -237,7 +313,12 @@ def _step(status: Status, event: Event, moment: Moment, reason: str = "", messag
         term=moment.epoch,
     )
     # A new attempt does not carry the last one's words, and what runs does not carry those of its wait.
-    if reason or message or event is Event.ADMITTED or (event is Event.RUNNING_OBSERVED and not status.stopping):
+    if (
+        reason
+        or message
+        or event is Event.ADMITTED
+        or (event is Event.RUNNING_OBSERVED and not status.stopping)
+    ):
         fields |= {"reason": step.reason, "message": step.message}
     return _record(status, step, moment, {"state": state, **fields})
 
@@ -245,5 +326,11 @@ def _step(status: Status, event: Event, moment: Moment, reason: str = "", messag
 def _record(status: Status, step: Step, moment: Moment, fields: dict[str, Any]) -> Status:
     history = (*status.history, encode_step(step))[-HISTORY_LIMIT:]
     return msgspec.structs.replace(
-        status, **fields, version=SCHEMA_VERSION, steps=status.steps + 1, history=history, term=moment.epoch, op=moment.op
+        status,
+        **fields,
+        version=SCHEMA_VERSION,
+        steps=status.steps + 1,
+        history=history,
+        term=moment.epoch,
+        op=moment.op,
     )

@@ -1,4 +1,5 @@
-"""What a leader knows of attempts in the engine, during one tenure: observations, and which effects are under way.
+"""What a leader knows of attempts in the engine, during one tenure: observations, and which effects are under
+way.
 
 Everything here is derived anew by each leader from the engine's list; nothing of it is stored.
 """
@@ -45,8 +46,10 @@ class Attempt:
         self.id = attempt
         self.observation: Observation | None = None
         self.first_seen_at: float | None = None
-        self.seen_at = 0.0  # when it was observed last: a list that began before may lack it, and proves nothing
-        self.starting = False  # a Start is under way; Invariant: at most one effect of an attempt is under way
+        # when it was observed last: a list that began before may lack it, and proves nothing
+        self.seen_at = 0.0
+        # a Start is under way; Invariant: at most one effect of an attempt is under way
+        self.starting = False
         self.start_done_at: float | None = None  # since when a complete list must show it
         self.stopping = False  # a Stop is under way
         self.stop_asked_at: float | None = None  # when a Stop was taken first; one is sent again and again
@@ -54,7 +57,8 @@ class Attempt:
         self.missing = False  # a full list lacked it, and should not have
         self.proving = False  # a Prove is under way
         self.asked_at = 0.0  # since when
-        self.keeping = False  # a KeepLog is under way, which may begin while a Stop still is; no other effect begins meanwhile
+        # a KeepLog is under way, which may begin while a Stop still is; no other effect begins meanwhile
+        self.keeping = False
         self.retry_at: float | None = None  # the engine did not answer: no effect before
         self.failures = 0  # effects in a row that the engine did not answer
         self.trouble = ""  # the engine's words of the last of them
@@ -78,7 +82,9 @@ class Attempt:
 
     @property
     def must_be_told(self) -> bool:
-        """Whether, to be stopped, it is to be told so before its end is asked for again: it was asked for once already."""
+        """Whether, to be stopped, it is to be told so before its end is asked for again: it was asked for
+        once already.
+        """
         return self.asked_at > 0 and self.stop_asked_at is None
 
     def is_another(self, seen: Observation) -> bool:
@@ -92,8 +98,8 @@ class Attempts:
 
     def __init__(self) -> None:
         self._by_task: dict[str, dict[int, Attempt]] = {}
-        # Numbers are never reused while the engine may still have the name: a task that is submitted again under the name
-        # of a removed one would adopt the result of the other's attempt.
+        # Numbers are never reused while the engine may still have the name: a task that is submitted again
+        # under the name of a removed one would adopt the result of the other's attempt.
         self._highest: dict[str, int] = {}
 
     def get(self, attempt: AttemptId) -> Attempt | None:
@@ -141,12 +147,15 @@ class Attempts:
             yield from known.values()
 
     def observe(self, seen: Observation, now: float, asked_at: float | None = None) -> Attempt | None:
-        """Take over an observation; None when it tells nothing new. Repeated, late and reordered ones are harmless.
+        """Take over an observation; None when it tells nothing new.
 
-        `asked_at` is when it was asked for, None for what a watch brought. Once the stop of an object is proven nothing
-        changes that any more. It proves nothing for another object of the same name, made anew after somebody removed the
-        first: which of the two is there now is told only by what was asked for since. So is whether an object lives that
-        was seen in a terminal phase without proof: its node may have been given up too soon.
+        Repeated, late and reordered ones are harmless.
+
+        `asked_at` is when it was asked for, None for what a watch brought. Once the stop of an object is
+        proven nothing changes that any more. It proves nothing for another object of the same name, made anew
+        after somebody removed the first: which of the two is there now is told only by what was asked for
+        since. So is whether an object lives that was seen in a terminal phase without proof: its node may
+        have been given up too soon.
         """
         attempt = self.ensure(seen.attempt)
         before = attempt.observation
@@ -162,7 +171,9 @@ class Attempts:
             if before.stopped or before == seen:
                 return None
             is_earlier = not seen.stopped and _LIVELINESS[seen.phase] < _LIVELINESS[before.phase]
-            if is_earlier and (before.phase is Phase.RUNNING or (before.phase is not Phase.UNKNOWN and not is_newest)):
+            if is_earlier and (
+                before.phase is Phase.RUNNING or (before.phase is not Phase.UNKNOWN and not is_newest)
+            ):
                 return None  # an older view of it that came late: what has run does not wait again
         if before is None or waiting_reason(before) != waiting_reason(seen):
             attempt.waits_since = now

@@ -1,8 +1,8 @@
 """The promise against an engine: the attempts that it lists, and the records.
 
-Soundness. `check_engine` presumes that the engine was listed *after* the records were loaded. Then a hold that had ended
-when the records were loaded proves that its attempt had stopped before the list, so that finding it alive is certain; all
-else about attempts is transient (see `finding`).
+Soundness. `check_engine` presumes that the engine was listed *after* the records were loaded. Then a hold
+that had ended when the records were loaded proves that its attempt had stopped before the list, so that
+finding it alive is certain; all else about attempts is transient (see `finding`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _ABANDONED = "it was lost, and given up by the task's `on_lost` or an operator's
 def check_engine(
     world: World, observations: Iterable[Observation], now: float, holders: Iterable[Task] | None = None
 ) -> list[Finding]:
-    """I4 and I5: the attempts that an engine listed after the records were loaded. `now` is in seconds since the epoch.
+    """I4 and I5: the attempts that an engine listed after the records were loaded.
+
+    `now` is in seconds since the epoch.
 
     `holders` are all tasks that may hold something (None: they are looked for among all).
     """
@@ -36,7 +38,9 @@ def check_engine(
         task = world.tasks.get(task_id)
         if len(attempts) > 1:
             findings.append(_several_live(attempts, task))
-        findings += (_orphan(observation, task) for observation in attempts if not _has_hold(task, observation))
+        findings += (
+            _orphan(observation, task) for observation in attempts if not _has_hold(task, observation)
+        )
     for task in world.tasks.values() if holders is None else holders:
         if task.status is not None and task.status.state in HOLDING and "states" not in task.frozen:
             finding = _holder_finding(task, task.status, seen.get(f"{task.id}-{task.status.attempt}"), now)
@@ -60,8 +64,12 @@ def _has_hold(task: Task | None, observation: Observation) -> bool:
 
 
 def _is_abandoned(task: Task | None, observation: Observation) -> bool:
-    """Whether the user or an operator gave the attempt up without proof (`on_lost`, confirm-stopped): it may still run."""
-    return task is not None and task.status is not None and observation.attempt.number <= task.status.abandoned
+    """Whether the user or an operator gave the attempt up without proof (`on_lost`, confirm-stopped): it
+    may still run.
+    """
+    return (
+        task is not None and task.status is not None and observation.attempt.number <= task.status.abandoned
+    )
 
 
 def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
@@ -77,7 +85,8 @@ def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
         repair="none: this was accepted" if accepted else "the leader stops the one that holds nothing",
         mender=Mender.OPERATOR if accepted else Mender.LEADER,
         severity=Severity.NOTICE if accepted else Severity.WRONG,
-        transient=True,  # a list is not taken in one moment: one can end, and the next begin, while it is read
+        # a list is not taken in one moment: one can end, and the next begin, while it is read
+        transient=True,
     )
 
 
@@ -93,10 +102,18 @@ def _orphan(observation: Observation, task: Task | None) -> Finding:
     if task is not None and task.status is None:
         cause = "the status of its task was deleted by hand, or a start came late"
     if unreadable:
-        what, cause, repair = "the status of its task does not parse", "a value damaged by hand", "restore the status"
+        what, cause, repair = (
+            "the status of its task does not parse",
+            "a value damaged by hand",
+            "restore the status",
+        )
         severity, mender = Severity.NOTICE, Mender.OPERATOR
     elif _is_abandoned(task, observation):
-        what, cause, repair = "its hold was given up", _ABANDONED, "see that it ends: its node, or its supervisor"
+        what, cause, repair = (
+            "its hold was given up",
+            _ABANDONED,
+            "see that it ends: its node, or its supervisor",
+        )
         severity, mender = Severity.NOTICE, Mender.OPERATOR
     return Finding(
         invariant="I5",
@@ -107,24 +124,39 @@ def _orphan(observation: Observation, task: Task | None) -> Finding:
         repair=repair,
         mender=mender,
         severity=severity,
-        transient=not unreadable and not ended,  # a newer attempt's hold can have been committed after the load
+        # a newer attempt's hold can have been committed after the load
+        transient=not unreadable and not ended,
     )
 
 
-def _holder_finding(task: Task, status: Status, observation: Observation | None, now: float) -> Finding | None:
+def _holder_finding(
+    task: Task, status: Status, observation: Observation | None, now: float
+) -> Finding | None:
     """What is odd about the attempt of a task that holds, if anything."""
     missing = observation is None or observation.gone
     severity, invariant, mender = Severity.NOTICE, "I5", Mender.LEADER
     if status.lost_since is not None and not (observation is not None and observation.stopped):
         mender = Mender.OPERATOR
         what = f"is lost since {now - status.lost_since:.0f} s; its resources stay held"
-        cause, repair = "its node or its supervisor is gone", f"when it is certain to be dead: `tally confirm-stopped {task.id}`"
+        cause, repair = (
+            "its node or its supervisor is gone",
+            f"when it is certain to be dead: `tally confirm-stopped {task.id}`",
+        )
     elif missing and status.state is State.RUNNING:
         severity = Severity.WRONG
-        what = f"is recorded as Running since {now - (status.started_at or now):.0f} s, but the engine does not have it"
-        cause, repair = "it was removed behind the engine's back", "the leader ends it as Failed, and the retry policy decides"
+        what = (
+            f"is recorded as Running since {now - (status.started_at or now):.0f} s, but the engine does not"
+            " have it"
+        )
+        cause, repair = (
+            "it was removed behind the engine's back",
+            "the leader ends it as Failed, and the retry policy decides",
+        )
     elif missing:
-        what = f"holds resources since {now - (status.admitted_at or now):.0f} s, but the engine does not have it yet"
+        what = (
+            f"holds resources since {now - (status.admitted_at or now):.0f} s, but the engine does not have"
+            " it yet"
+        )
         cause, repair = (
             "its start is in flight, or the engine refuses it for now",
             f"the leader starts it; see `tally describe task {task.id}`",

@@ -18,16 +18,23 @@ class Mender(StrEnum):
     """Who mends it. What is not understood is mended by nobody but an operator."""
 
     OPERATOR = "operator"  # `--repair` leaves it alone
-    LEADER = "leader"  # the leader does by itself; `--repair` makes it list the engine now, and not at its next turn
+    # the leader does by itself; `--repair` makes it list the engine now, and not at its next turn
+    LEADER = "leader"
     REPAIR = "repair"  # a transaction of the leader, on request: `tally audit --repair`
-    DELETION = "deletion"  # the same, only for a key that the operator names: `tally audit --repair --delete KEY`
+    # the same, only for a key that the operator names: `tally audit --repair --delete KEY`
+    DELETION = "deletion"
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """Something that does not hold. Findings of one subject and invariant are the same finding at another time."""
+    """Something that does not hold.
 
-    invariant: str  # I1 … I8, "layout" for records that cannot be read, "identity" for what is not this installation's
-    subject: str  # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME", "installation/ID"
+    Findings of one subject and invariant are the same finding at another time.
+    """
+
+    # I1 … I8, "layout" for records that cannot be read, "identity" for what is not this installation's
+    invariant: str
+    # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME", "installation/ID"
+    subject: str
     what: str  # a sentence, with the numbers
     since_revision: int  # of the last write that can have caused it; 0 when none is known
     likely_cause: str

@@ -1,4 +1,6 @@
-"""What an audit finds about who this installation is, and what else has its cluster's name in the engine: notices."""
+"""What an audit finds about who this installation is, and what else has its cluster's name in the engine:
+notices.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from controller.core.promise.finding import Finding, Severity
 
 
 def recorded_engine(world: World) -> EngineIdentity | None:
-    """The recorded engine; where its key is gone or damaged, what the last term's record repeats of it, as elections do."""
+    """The recorded engine; where its key is gone or damaged, what the last term's record repeats of it, as
+    elections do.
+    """
     if world.engine is not None:
         return world.engine.engine
     try:
@@ -46,23 +50,36 @@ def check_identity(world: World) -> Iterator[Finding]:
             yield Finding(
                 invariant="identity",
                 subject=f"key/{kind}",
-                what=f"is gone; the last term's record says {told if isinstance(told, EngineIdentity) else told.id}",
+                what=(
+                    "is gone; the last term's record says"
+                    f" {told if isinstance(told, EngineIdentity) else told.id}"
+                ),
                 since_revision=0,
                 likely_cause="deleted by hand",
-                repair="who leads, now or next, writes it back: see that a replica does (`tally get replicas`)",
+                repair=(
+                    "who leads, now or next, writes it back: see that a replica does (`tally get replicas`)"
+                ),
                 severity=Severity.NOTICE,
             )
 
 
 def other_engine(world: World, why: str) -> Finding:
-    """The engine that was to be checked is not the recorded one: what it lists says nothing about this installation."""
+    """The engine that was to be checked is not the recorded one: what it lists says nothing about this
+    installation.
+    """
     return Finding(
         invariant="identity",
         subject="engine/asked",
         what=f"is not this installation's, and was not checked: {why}",
         since_revision=world.mod_of("engine", ()),
-        likely_cause="other flags or settings than those of the replicas that lead; or the engine was moved or made anew",
-        repair="use the recorded engine (`tally engine show`), or change the record on purpose (`tally engine adopt`)",
+        likely_cause=(
+            "other flags or settings than those of the replicas that lead; or the engine was moved or made"
+            " anew"
+        ),
+        repair=(
+            "use the recorded engine (`tally engine show`), or change the record on purpose (`tally engine"
+            " adopt`)"
+        ),
         severity=Severity.NOTICE,
     )
 
@@ -70,15 +87,23 @@ def other_engine(world: World, why: str) -> Finding:
 def check_others(others: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Attempts of other installations of the cluster's name, by their id ("" for none)."""
     for mark, names in sorted(others.items()):
-        lost = f"give one of the two another cluster name; or, its etcd being lost: `tally engine adopt --installation {mark}`"
+        lost = (
+            "give one of the two another cluster name; or, its etcd being lost: `tally engine adopt"
+            f" --installation {mark}`"
+        )
         whose = f"of installation {mark}" if mark else "that carry no installation's id"
         yield Finding(
             invariant="identity",
             subject=f"installation/{mark or '-'}",
-            what=f"in the engine, under this cluster's name: {counted(len(names), 'attempt')} {whose} ({', '.join(names[:3])}"
-            f"{', …' if len(names) > 3 else ''}): left alone, and not counted",
+            what=(
+                f"in the engine, under this cluster's name: {counted(len(names), 'attempt')} {whose}"
+                f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}): left alone, and not counted"
+            ),
             since_revision=0,
-            likely_cause="another etcd's Tally of the same cluster name uses this engine; or its etcd was lost, and made anew",
+            likely_cause=(
+                "another etcd's Tally of the same cluster name uses this engine; or its etcd was lost, and"
+                " made anew"
+            ),
             repair=lost if mark else "remove them by hand once nobody needs them",
             severity=Severity.NOTICE,
         )

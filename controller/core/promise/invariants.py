@@ -1,11 +1,12 @@
 """The promise, as checks: what must hold of the stored records, at one revision.
 
-Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and by the leader
-on its own. Numbers are those of the invariants I1 to I8 (see the README); the part that needs an engine's list stands in
-`engine_invariants`. Cost: `check_task` follows the task's history, the others the number of tasks that they are given.
+Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and
+by the leader on its own. Numbers are those of the invariants I1 to I8 (see the README); the part that needs
+an engine's list stands in `engine_invariants`. Cost: `check_task` follows the task's history, the others the
+number of tasks that they are given.
 
-Soundness. A finding is either certain at once, or `transient`: it can be a matter of timing (a creation in flight, an end
-not committed yet), and counts only when a second look finds it again for the same subject.
+Soundness. A finding is either certain at once, or `transient`: it can be a matter of timing (a creation in
+flight, an end not committed yet), and counts only when a second look finds it again for the same subject.
 """
 
 from __future__ import annotations
@@ -39,16 +40,23 @@ class Written(NamedTuple):
 
 
 def check_world(world: World) -> list[Finding]:
-    """All that the records alone show: I1, I2, I3, I7, I8, the records' part of I4 and I6, and what cannot be read."""
+    """All that the records alone show: I1, I2, I3, I7, I8, the records' part of I4 and I6, and what cannot
+    be read.
+    """
     findings = [*check_layout(world), *check_ledgers(world, world.tasks.values()), *check_requests(world)]
-    findings += check_terms(world, [written for task in world.tasks.values() if (written := written_by(task)) is not None])
+    findings += check_terms(
+        world, [written for task in world.tasks.values() if (written := written_by(task)) is not None]
+    )
     for task in world.tasks.values():
         findings += check_task(task, world.pools.get(task.pool))
     return findings
 
 
 def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
-    """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6). `pool` is its pool's."""
+    """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6).
+
+    `pool` is its pool's.
+    """
     status = task.status
     if status is None or "states" in task.frozen:
         return []
@@ -60,7 +68,10 @@ def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
             Finding(
                 invariant="I1",
                 subject=f"task/{task.id}",
-                what=f"is {status.state}, and holds {status.hold} of pool {status.pool}; it should hold {should}",
+                what=(
+                    f"is {status.state}, and holds {status.hold} of pool {status.pool}; it should hold"
+                    f" {should}"
+                ),
                 since_revision=task.status_mod,
                 likely_cause=_BY_HAND,
                 repair=f"the leader corrects the hold to {should}, and with it the ledger",
@@ -84,15 +95,18 @@ def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
 
 
 def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[Vector, str]:
-    """What the task should hold, and of which pool: nothing unless it is Pending or Running, and then what its spec asks for.
+    """What the task should hold, and of which pool: nothing unless it is Pending or Running, and then what
+    its spec asks for.
 
-    A spec that may be another one than the attempt was admitted with (changed or put again by hand) judges nothing, nor does
-    a pool that has changed since its pod template had a part in the hold.
+    A spec that may be another one than the attempt was admitted with (changed or put again by hand) judges
+    nothing, nor does a pool that has changed since its pod template had a part in the hold.
     """
     if status.state not in HOLDING:
         return ZERO, status.pool
     spec = task.spec
-    is_original = task.spec_mod == task.spec_create and status.created_at == task.submitted_at and not task.spec_error
+    is_original = (
+        task.spec_mod == task.spec_create and status.created_at == task.submitted_at and not task.spec_error
+    )
     if spec is None or not is_original or "tasks" in task.frozen:
         return status.hold, status.pool
     if not status.sized_by:
@@ -103,7 +117,9 @@ def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[
 
 
 def holding_tasks(world: World) -> Iterator[Task]:
-    """The tasks that bear on ledgers, by the model's index: those in Pending and Running, and those with unreadable records."""
+    """The tasks that bear on ledgers, by the model's index: those in Pending and Running, and those with
+    unreadable records.
+    """
     yield from world.holding.values()
     for task_id in dict.fromkeys(names[0] for kind, names in world.quarantine if kind in ("tasks", "states")):
         if task_id in world.tasks:
@@ -111,7 +127,9 @@ def holding_tasks(world: World) -> Iterator[Task]:
 
 
 class Balance(NamedTuple):
-    """What the tasks hold, by pool, and how many statuses of each cannot be read ("" when the pool is not known)."""
+    """What the tasks hold, by pool, and how many statuses of each cannot be read ("" when the pool is not
+    known).
+    """
 
     held: dict[str, Vector]
     unreadable: Counter[str]
@@ -157,7 +175,9 @@ def is_number(name: str) -> bool:
 
 
 def check_terms(world: World, written: Iterable[Written]) -> list[Finding]:
-    """I7: no recorded term is above the epoch, and in the order of writes (mod revision) terms never go back."""
+    """I7: no recorded term is above the epoch, and in the order of writes (mod revision) terms never go
+    back.
+    """
     findings: list[Finding] = []
     epoch = current_epoch(world)
     written = sorted(written)
@@ -166,14 +186,18 @@ def check_terms(world: World, written: Iterable[Written]) -> list[Finding]:
         findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
     named = [(int(name), name, change.mod) for name, change in world.terms.items() if is_number(name)]
     if epoch is None:
-        if any(one.term for one in written) or named or world.epoch is not None:  # no term is 0: somebody wrote that by hand
+        # no term is 0: somebody wrote that by hand
+        if any(one.term for one in written) or named or world.epoch is not None:
             what = "is missing" if world.epoch is None else "names no number"
             findings.append(_epoch_finding(what, world.epoch.mod if world.epoch is not None else 0))
         return findings
     led = decode_or_empty(world.leader).get("epoch")
     if isinstance(led, int) and led > epoch:
         findings.append(
-            _epoch_finding(f"is {epoch}, but the leader was elected as number {led}", world.epoch.mod if world.epoch else 0)
+            _epoch_finding(
+                f"is {epoch}, but the leader was elected as number {led}",
+                world.epoch.mod if world.epoch else 0,
+            )
         )
     for one in written:
         if one.term > epoch:
@@ -200,7 +224,9 @@ def check_requests(world: World) -> Iterator[Finding]:
     for task_id in world.attention:
         task = world.tasks[task_id]
         for kind, (request, mod) in task.requests.items():
-            waits_for_the_end = kind is RequestKind.RETRY and task.status is not None and task.status.cancelling
+            waits_for_the_end = (
+                kind is RequestKind.RETRY and task.status is not None and task.status.cancelling
+            )
             if not task.frozen and not waits_for_the_end:
                 yield _request_finding(f"request/{task_id}/{kind}", mod, request.by)
     for request_id, (wanted, mod) in world.repairs.items():
@@ -219,7 +245,10 @@ def check_layout(world: World) -> Iterator[Finding]:
             what=f"is left alone: {reason}",
             since_revision=world.mod_of(kind, names),
             likely_cause=_CAUSES.get(kind, "a value damaged by hand, or of a newer version"),
-            repair=f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair --delete {name}`",
+            repair=(
+                f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair"
+                f" --delete {name}`"
+            ),
             mender=Mender.DELETION,
             severity=Severity.NOTICE,
         )
@@ -227,16 +256,24 @@ def check_layout(world: World) -> Iterator[Finding]:
 
 _CAUSES = {
     "unknown": "a key written by something else",
-    quarantine.KIND: "an error of Tally's own on this task: nothing is done with it, all others go on. Report it, with the log",
+    quarantine.KIND: (
+        "an error of Tally's own on this task: nothing is done with it, all others go on. Report it, with"
+        " the log"
+    ),
 }
 _DELETIONS = {
     quarantine.KIND: "the leader deletes it, and looks at the task again",
-    "states": "better restore the value; else the leader deletes it, stops what may run of the task, and runs it from the start",
+    "states": (
+        "better restore the value; else the leader deletes it, stops what may run of the task, and runs it"
+        " from the start"
+    ),
     "installation": "the leader deletes it, and writes it back as it read it last",
     "engine": "the leader deletes it, and writes it back as it read it last",
     "ledgers": "the leader writes it anew, as the sum of what the tasks hold",
     "leader": "who campaigns next replaces it; as long as it stands the leader deletes it",
-    "tasks": "better restore the value; else the leader deletes it, stops what may run of the task, and removes it",
+    "tasks": (
+        "better restore the value; else the leader deletes it, stops what may run of the task, and removes it"
+    ),
 }
 
 
@@ -288,8 +325,10 @@ def _history_finding(task: Task, invariant: str, what: str) -> Finding:
         what=what,
         since_revision=task.status_mod,
         likely_cause=f"{_BY_HAND}, or a fault of Tally: keep the value and report it",
-        repair="nothing by machine: what happened is not known; cancel the task once nothing of it runs, "
-        "and submit it again under another name",
+        repair=(
+            "nothing by machine: what happened is not known; cancel the task once nothing of it runs, "
+            "and submit it again under another name"
+        ),
     )
 
 
@@ -297,7 +336,8 @@ def _balance_findings(world: World, pool: str, held: Vector, unreadable: int) ->
     ledger = world.ledger(pool)
     difference = ledger.held - held
     for name in difference:
-        # What cannot be read may hold something, so that a ledger above the sum proves nothing; one below it does.
+        # What cannot be read may hold something, so that a ledger above the sum proves nothing; one below it
+        # does.
         explained = difference[name] > 0 and unreadable > 0
         has, should = format_quantity(name, ledger.held.get(name)), format_quantity(name, held.get(name))
         repair = f"the leader sets the ledger to {should}"
@@ -311,9 +351,11 @@ def _balance_findings(world: World, pool: str, held: Vector, unreadable: int) ->
             what=f"{name}: the ledger says {has} is held, the tasks in Pending and Running hold {should}"
             + (f"; {unreadable} unreadable statuses may hold the rest" if explained else ""),
             since_revision=ledger.mod,
-            likely_cause="statuses that do not parse"
-            if explained
-            else "a ledger or a status that was written, or deleted, around Tally",
+            likely_cause=(
+                "statuses that do not parse"
+                if explained
+                else "a ledger or a status that was written, or deleted, around Tally"
+            ),
             repair=repair,
             mender=Mender.OPERATOR if unreadable else Mender.REPAIR,
             severity=Severity.NOTICE if explained else Severity.WRONG,
@@ -347,9 +389,11 @@ def _term_finding(subject: str, what: str, since: int) -> Finding:
         what=what,
         since_revision=since,
         likely_cause="keys written around the fence: by hand, or by a restore that put them one by one",
-        repair="the leader writes the status anew in its own term, and notes the terms that it found"
-        if of_a_task
-        else "the leader deletes the record: there was no such term",
+        repair=(
+            "the leader writes the status anew in its own term, and notes the terms that it found"
+            if of_a_task
+            else "the leader deletes the record: there was no such term"
+        ),
         mender=Mender.REPAIR,
     )
 
@@ -361,7 +405,10 @@ def _epoch_finding(what: str, since: int) -> Finding:
         what=what,
         since_revision=since,
         likely_cause="the key was deleted or overwritten by hand",
-        repair="the leader writes the number of its own election; without a leader: put one above every recorded term",
+        repair=(
+            "the leader writes the number of its own election; without a leader: put one above every recorded"
+            " term"
+        ),
         mender=Mender.REPAIR,
     )
 

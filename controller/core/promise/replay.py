@@ -1,4 +1,6 @@
-"""A task's recorded steps, taken again one by one through the lifecycle: do they lead to the status that is stored?"""
+"""A task's recorded steps, taken again one by one through the lifecycle: do they lead to the status that
+is stored?
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from controller.errors import CorruptValue, IllegalTransition
 
 
 def replay(status: Status) -> list[str]:
-    """Where the steps do not lead from one to the next, or not to the stored status; empty when all is in order.
+    """Where the steps do not lead from one to the next, or not to the stored status; empty when all is in
+    order.
 
     A history that was bounded begins wherever its first step says, since what came before is no longer kept.
     """
@@ -21,7 +24,11 @@ def replay(status: Status) -> list[str]:
         return [f"it is {status.state}, but no step is recorded"]
     first = status.steps - len(steps) + 1
     was_cut = first > 1 and len(steps) >= HISTORY_LIMIT
-    problems = [] if first >= 1 and (was_cut or first == 1) else [f"{status.steps} steps are counted, {len(steps)} are kept"]
+    problems = (
+        []
+        if first >= 1 and (was_cut or first == 1)
+        else [f"{status.steps} steps are counted, {len(steps)} are kept"]
+    )
     position = steps[0].source if was_cut else State.CREATED.value
     attempt, term = (steps[0].attempt if was_cut else 0), 0
     for number, step in enumerate(steps, max(first, 1)):

@@ -1,9 +1,10 @@
 """A Kubernetes API server to develop and test against: real HTTP, real client, no cluster.
 
-For the tests of the Kubernetes engine and for `tally dev --engine kubernetes --fake-cluster`; nothing that runs in
-production imports it. It keeps the rules that Tally depends on (versions, conflicts, graceful deletion, finalizers,
-scheduling gates, watches with bookmarks, compaction, paged lists, rights, quotas, admission) and answers in the server's
-words; `tests/fakes/test_recordings.py` holds it to what a real cluster said.
+For the tests of the Kubernetes engine and for `tally dev --engine kubernetes --fake-cluster`; nothing that
+runs in production imports it. It keeps the rules that Tally depends on (versions, conflicts, graceful
+deletion, finalizers, scheduling gates, watches with bookmarks, compaction, paged lists, rights, quotas,
+admission) and answers in the server's words; `tests/fakes/test_recordings.py` holds it to what a real cluster
+said.
 
     with FakeCluster(scale=0.01).start() as cluster:
         cluster.kubeconfig(path)             # for any client
@@ -11,7 +12,8 @@ words; `tests/fakes/test_recordings.py` holds it to what a real cluster said.
         cluster.lose_node(); cluster.restore_node()
         cluster.executions                   # what really ran
 
-What a pod does is its script: the annotation `fake.tally.dev/script`, a function, or what its command says (`script`).
+What a pod does is its script: the annotation `fake.tally.dev/script`, a function, or what its command says
+(`script`).
 
     http_server → api → pod_registry, storage        the server, down to etcd and its history
     scheduler, kubelet, nodes on agenda              the cluster, step by step at its time

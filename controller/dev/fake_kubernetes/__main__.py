@@ -1,4 +1,6 @@
-"""`python -m controller.dev.fake_kubernetes --port N`: a fake cluster in the foreground, until Ctrl-C or TERM."""
+"""`python -m controller.dev.fake_kubernetes --port N`: a fake cluster in the foreground, until Ctrl-C or
+TERM.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,20 @@ from controller.dev.fake_kubernetes import FakeCluster
 def main() -> int:
     """Serve until a signal comes."""
     parser = argparse.ArgumentParser(prog="python -m controller.dev.fake_kubernetes", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="port of 127.0.0.1 to listen on (default: any that is free)")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port of 127.0.0.1 to listen on (default: any that is free)"
+    )
     parser.add_argument("--version", default="v1.33.1", help="version to behave as (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="real seconds for each second of the cluster (default: 1)")
-    parser.add_argument("--namespace", action="append", default=[], help="a namespace besides default (repeatable)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="real seconds for each second of the cluster (default: 1)"
+    )
+    parser.add_argument(
+        "--namespace", action="append", default=[], help="a namespace besides default (repeatable)"
+    )
     parser.add_argument("--cpu", default="64", help="allocatable cpu of the node (default: %(default)s)")
-    parser.add_argument("--memory", default="256Gi", help="allocatable memory of the node (default: %(default)s)")
+    parser.add_argument(
+        "--memory", default="256Gi", help="allocatable memory of the node (default: %(default)s)"
+    )
     parser.add_argument("--kubeconfig", type=Path, help="file to write a kubeconfig to")
     options = parser.parse_args()
     cluster = FakeCluster(version=options.version, scale=options.scale, port=options.port, node=False)

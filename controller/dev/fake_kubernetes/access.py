@@ -25,7 +25,10 @@ class Access(NamedTuple):
 
 @dataclass(slots=True)
 class AccessControl:
-    """Users by token. A user may do everything but what is denied; who comes without a token may do nothing."""
+    """Users by token.
+
+    A user may do everything but what is denied; who comes without a token may do nothing.
+    """
 
     tokens: dict[str, str] = field(default_factory=lambda: {TOKEN: USER})
     denials: set[tuple[str, str, str, str]] = field(default_factory=set)
@@ -52,13 +55,19 @@ class AccessControl:
         if user == ANONYMOUS:
             return False
         asked = (access.verb, access.resource, access.namespace, user)
-        return not any(all(want in ("*", have) for want, have in zip(denial, asked, strict=True)) for denial in self.denials)
+        return not any(
+            all(want in ("*", have) for want, have in zip(denial, asked, strict=True))
+            for denial in self.denials
+        )
 
     def refusal(self, user: str, access: Access) -> ApiError:
         """The 403 for it."""
         resource = access.resource.partition("/")[0]
         where = f'in the namespace "{access.namespace}"' if access.namespace else "at the cluster scope"
-        why = f'User "{user}" cannot {access.verb} resource "{access.resource}" in API group "{access.group}" {where}'
+        why = (
+            f'User "{user}" cannot {access.verb} resource "{access.resource}" in API group "{access.group}"'
+            f" {where}"
+        )
         return apierrors.forbidden(resource, access.name, why)
 
     def review(self, user: str, review: Document) -> Document:
@@ -67,6 +76,12 @@ class AccessControl:
         resource = asked.get("resource", "")
         if asked.get("subresource"):
             resource += f"/{asked['subresource']}"
-        access = Access(asked.get("verb", ""), resource, asked.get("namespace", ""), asked.get("name", ""), asked.get("group", ""))
+        access = Access(
+            asked.get("verb", ""),
+            resource,
+            asked.get("namespace", ""),
+            asked.get("name", ""),
+            asked.get("group", ""),
+        )
         kind = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}}
         return kind | {"spec": review.get("spec", {}), "status": {"allowed": self.allows(user, access)}}

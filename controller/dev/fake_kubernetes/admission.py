@@ -1,4 +1,6 @@
-"""What may refuse a valid pod: its namespace, a quota, a webhook, a missing priority class, the Pod Security standard."""
+"""What may refuse a valid pod: its namespace, a quota, a webhook, a missing priority class, the Pod
+Security standard.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Admission:
     quotas: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     """Namespace → quota's name → hard limits, by the names pods, requests.cpu and requests.memory."""
     webhooks: list[Webhook] = field(default_factory=list)
-    priority_classes: dict[str, int] = field(default_factory=lambda: {"system-cluster-critical": 2_000_000_000})
+    priority_classes: dict[str, int] = field(
+        default_factory=lambda: {"system-cluster-critical": 2_000_000_000}
+    )
 
     def admit(self, namespace: str, pod: Document) -> None:
         """Raises ApiError; fills in the priority. Needs the storage's lock."""
@@ -55,7 +59,9 @@ class Admission:
             raise apierrors.not_found("namespaces", namespace)
         if found.document["status"]["phase"] == "Terminating":
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
-            cause = Cause("NamespaceTerminating", "metadata.namespace", f"namespace {namespace} is being terminated")
+            cause = Cause(
+                "NamespaceTerminating", "metadata.namespace", f"namespace {namespace} is being terminated"
+            )
             raise apierrors.forbidden("pods", pod, why, [cause])
         labels: Document = found.document["metadata"].get("labels", {})
         return labels
@@ -64,19 +70,28 @@ class Admission:
         name = pod["spec"].get("priorityClassName")
         if name:
             if name not in self.priority_classes:
-                raise apierrors.forbidden("pods", pod["metadata"]["name"], f"no PriorityClass with name {name} was found")
+                raise apierrors.forbidden(
+                    "pods", pod["metadata"]["name"], f"no PriorityClass with name {name} was found"
+                )
             pod["spec"]["priority"] = self.priority_classes[name]
 
     def _quota(self, namespace: str, pod: Document, name: str, hard: dict[str, str]) -> None:
         asked = _usage(pod)
         used: dict[str, Decimal] = {}
         for stored in self.storage.pods.items.values():
-            if stored.key[0] == namespace and stored.document["status"]["phase"] not in {"Succeeded", "Failed"}:
+            if stored.key[0] == namespace and stored.document["status"]["phase"] not in {
+                "Succeeded",
+                "Failed",
+            }:
                 for resource, amount in _usage(stored.document).items():
                     used[resource] = used.get(resource, Decimal(0)) + amount
         if missing := [each for each in hard if each not in asked]:
-            raise apierrors.forbidden("pods", pod["metadata"]["name"], f"failed quota: {name}: must specify {','.join(missing)}")
-        over = [each for each, limit in hard.items() if used.get(each, Decimal(0)) + asked[each] > quantity(limit)]
+            raise apierrors.forbidden(
+                "pods", pod["metadata"]["name"], f"failed quota: {name}: must specify {','.join(missing)}"
+            )
+        over = [
+            each for each, limit in hard.items() if used.get(each, Decimal(0)) + asked[each] > quantity(limit)
+        ]
         if over:
             requested = ",".join(f"{each}={_shown(each, asked[each])}" for each in over)
             before = ",".join(f"{each}={_shown(each, used.get(each, Decimal(0)))}" for each in over)
@@ -111,11 +126,17 @@ def _restricted(spec: Document) -> Iterator[str]:
         if inner.get("privileged"):
             yield f"privileged ({who} must not set securityContext.privileged=true)"
         if inner.get("allowPrivilegeEscalation") is not False:
-            yield f"allowPrivilegeEscalation != false ({who} must set securityContext.allowPrivilegeEscalation=false)"
+            yield (
+                f"allowPrivilegeEscalation != false ({who} must set"
+                " securityContext.allowPrivilegeEscalation=false)"
+            )
         if "ALL" not in (inner.get("capabilities") or {}).get("drop", ()):
             yield f'unrestricted capabilities ({who} must set securityContext.capabilities.drop=["ALL"])'
         if not inner.get("runAsNonRoot", outer.get("runAsNonRoot")):
             yield f"runAsNonRoot != true (pod or {who} must set securityContext.runAsNonRoot=true)"
         profile = inner.get("seccompProfile") or outer.get("seccompProfile") or {}
         if profile.get("type") not in {"RuntimeDefault", "Localhost"}:
-            yield f'seccompProfile (pod or {who} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")'
+            yield (
+                f"seccompProfile (pod or {who} must set securityContext.seccompProfile.type to"
+                ' "RuntimeDefault" or "Localhost")'
+            )

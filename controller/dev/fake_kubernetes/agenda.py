@@ -1,7 +1,8 @@
-"""What happens in the fake cluster at its time: one thread runs the scheduler's, the kubelets' and the controllers' steps.
+"""What happens in the fake cluster at its time: one thread runs the scheduler's, the kubelets' and the
+controllers' steps.
 
-Steps run one at a time and hold the storage's lock, so each is atomic for the API's clients. Delays are given in seconds of
-the cluster, each of which takes `scale` seconds of the clock: at 0.01 a minute passes in 0.6 s.
+Steps run one at a time and hold the storage's lock, so each is atomic for the API's clients. Delays are given
+in seconds of the cluster, each of which takes `scale` seconds of the clock: at 0.01 a minute passes in 0.6 s.
 """
 
 from __future__ import annotations

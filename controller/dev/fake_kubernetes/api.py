@@ -1,4 +1,7 @@
-"""The API itself: what each request means, from its path, query and body to a document. Knows nothing of HTTP's wire."""
+"""The API itself: what each request means, from its path, query and body to a document.
+
+Knows nothing of HTTP's wire.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ _SUBRESOURCES = {"status", "log"}
 
 
 class Request(NamedTuple):
-    """A request to a resource, read off path and query. `access` is what it wants, as rights and faults name it."""
+    """A request to a resource, read off path and query.
+
+    `access` is what it wants, as rights and faults name it.
+    """
 
     method: str
     access: Access
@@ -73,7 +79,11 @@ def read_request(method: str, path: str, query: Mapping[str, str]) -> Request:
     if parts[:1] == ["namespaces"] and len(parts) > 2:
         namespace, parts = parts[1], parts[2:]
     resource, name, subresource = [*parts, "", "", ""][:3]
-    if resource not in discovery.RESOURCES or len(parts) > 3 or (subresource and subresource not in _SUBRESOURCES):
+    if (
+        resource not in discovery.RESOURCES
+        or len(parts) > 3
+        or (subresource and subresource not in _SUBRESOURCES)
+    ):
         raise apierrors.no_such_path()
     verb = _VERBS.get(method)
     if verb is None or (method == "POST" and name) or (method in ("PUT", "PATCH", "DELETE") and not name):
@@ -113,12 +123,18 @@ class Api:
         if resource != "pods":
             raise apierrors.method_not_allowed()
         if verb == "create":
-            stored = self.registry.create(request.access.namespace, _decode(body), dry_run="dryRun" in request.query)
+            stored = self.registry.create(
+                request.access.namespace, _decode(body), dry_run="dryRun" in request.query
+            )
             return Answer(stored.body, 201)
         if verb == "delete":
             return Answer(self.registry.delete(request.key, _delete_options(request.query, body)).body)
         old = self.registry.get(request.key)
-        new = _decode(body) if verb == "update" else apply_patch(content_type, old.copy(), _decode(body, of=object))
+        new = (
+            _decode(body)
+            if verb == "update"
+            else apply_patch(content_type, old.copy(), _decode(body, of=object))
+        )
         return Answer(self.registry.change(old, new, status_only=request.subresource == "status").body)
 
     def _get(self, request: Request) -> Answer | LogStream:
@@ -145,10 +161,16 @@ class Api:
 
     def add_namespace(self, name: str, labels: Mapping[str, str], uid: str = "") -> Stored:
         """A namespace, active."""
-        metadata = {"name": name, "uid": uid or f"namespace-{name}", "creationTimestamp": timestamp(self.clock.now())}
+        metadata = {
+            "name": name,
+            "uid": uid or f"namespace-{name}",
+            "creationTimestamp": timestamp(self.clock.now()),
+        }
         metadata["labels"] = {"kubernetes.io/metadata.name": name, **labels}  # type: ignore[assignment]
         status = {"phase": "Active"}
-        return self.storage.namespaces.put({"kind": "Namespace", "apiVersion": "v1", "metadata": metadata, "status": status})
+        return self.storage.namespaces.put(
+            {"kind": "Namespace", "apiVersion": "v1", "metadata": metadata, "status": status}
+        )
 
     def _watch(self, request: Request) -> Watch:
         query = request.query
@@ -160,7 +182,9 @@ class Api:
             namespace=request.access.namespace,
             matches=self._selectors(request),
             after=wanted or None,
-            bookmark_seconds=self.bookmark_seconds if query.get("allowWatchBookmarks") in ("1", "true", "True") else None,
+            bookmark_seconds=self.bookmark_seconds
+            if query.get("allowWatchBookmarks") in ("1", "true", "True")
+            else None,
             timeout_seconds=seconds or None,
         )
 
@@ -182,7 +206,11 @@ class Api:
         more: Key | None = None
         remaining = 0
         for key, stored in items.items():
-            if key < start or namespace not in ("", key[0]) or not (matches is None or matches(stored.document)):
+            if (
+                key < start
+                or namespace not in ("", key[0])
+                or not (matches is None or matches(stored.document))
+            ):
                 continue
             if limit and len(found) == limit:
                 more = more or key
@@ -198,7 +226,9 @@ class Api:
         bodies = b",".join(stored.body for stored in found)
         return msgspec.json.encode(head)[:-1] + b',"items":[' + bodies + b"]}"
 
-    def _snapshot(self, collection: Collection, query: Mapping[str, str]) -> tuple[Mapping[Key, Stored], int, Key]:
+    def _snapshot(
+        self, collection: Collection, query: Mapping[str, str]
+    ) -> tuple[Mapping[Key, Stored], int, Key]:
         current = self.storage.revision
         if token := query.get("continue"):
             revision, start = _parse_token(token)
@@ -222,7 +252,9 @@ def _decode(body: bytes, of: type = dict) -> Any:
     try:
         decoded = msgspec.json.decode(body or b"{}")
     except msgspec.DecodeError as error:
-        raise apierrors.bad_request(f"the object provided is unrecognized (must be of type Pod): {error}") from error
+        raise apierrors.bad_request(
+            f"the object provided is unrecognized (must be of type Pod): {error}"
+        ) from error
     if not isinstance(decoded, of):
         raise apierrors.bad_request("the object provided is unrecognized: expected a JSON object")
     return decoded
@@ -266,6 +298,14 @@ def _parse_token(token: str) -> tuple[int, Key]:
         decoded = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, _, name = decoded["start"].rpartition("/")
         return int(decoded["rv"]), (namespace, name)
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        binascii.Error,
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         why = "continue key is not valid: invalid character 'i' looking for beginning of value"
         raise apierrors.bad_request(f"invalid continue token: {why}") from error

@@ -1,7 +1,7 @@
 """Refusals in the server's own words: a `Status` document with code, reason, message and details.
 
-The wording is that of kube-apiserver (k8s.io/apimachinery `api/errors`, and the recordings of a real cluster), so that what
-a user reads through Tally is what a real cluster would have said.
+The wording is that of kube-apiserver (k8s.io/apimachinery `api/errors`, and the recordings of a real
+cluster), so that what a user reads through Tally is what a real cluster would have said.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ REGEX_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])
 
 
 class ApiError(Exception):
-    """An answer that is not 2xx. `plain` sends the message as text instead of a Status document, as the server's filters do."""
+    """An answer that is not 2xx.
+
+    `plain` sends the message as text instead of a Status document, as the server's filters do.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,12 @@ class ApiError(Exception):
 
     def document(self) -> Document:
         """The Status document."""
-        status: Document = {"kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure"}
+        status: Document = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": self.metadata,
+            "status": "Failure",
+        }
         status |= {"message": self.message, "reason": self.reason}
         if self.details is not None:
             status["details"] = self.details
@@ -77,7 +85,9 @@ def invalid(kind: str, name: str, causes: Sequence[Cause]) -> ApiError:
     details = {
         "name": name,
         "kind": kind,
-        "causes": [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes],
+        "causes": [
+            {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes
+        ],
     }
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {summary}', details=details)
 
@@ -96,14 +106,18 @@ def forbidden(resource: str, name: str, why: str, causes: Sequence[Cause] = ()) 
     """403, for a missing right, a quota or an admission plugin."""
     details: Document = {"name": name, "kind": resource} if name else {"kind": resource}
     if causes:
-        details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
+        details["causes"] = [
+            {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes
+        ]
     subject = f'{resource} "{name}"' if name else resource
     return ApiError(403, "Forbidden", f"{subject} is forbidden: {why}", details=details)
 
 
 def not_found(resource: str, name: str) -> ApiError:
     """404 for an object."""
-    return ApiError(404, "NotFound", f'{resource} "{name}" not found', details={"name": name, "kind": resource})
+    return ApiError(
+        404, "NotFound", f'{resource} "{name}" not found', details={"name": name, "kind": resource}
+    )
 
 
 def no_such_path() -> ApiError:
@@ -113,12 +127,16 @@ def no_such_path() -> ApiError:
 
 def method_not_allowed() -> ApiError:
     """405."""
-    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", details={})
+    return ApiError(
+        405, "MethodNotAllowed", "the server does not allow this method on the requested resource", details={}
+    )
 
 
 def already_exists(resource: str, name: str) -> ApiError:
     """409 for a creation."""
-    return ApiError(409, "AlreadyExists", f'{resource} "{name}" already exists', details={"name": name, "kind": resource})
+    return ApiError(
+        409, "AlreadyExists", f'{resource} "{name}" already exists', details={"name": name, "kind": resource}
+    )
 
 
 def conflict(resource: str, name: str, why: str) -> ApiError:
@@ -129,7 +147,11 @@ def conflict(resource: str, name: str, why: str) -> ApiError:
 
 def modified(resource: str, name: str) -> ApiError:
     """409 for a change of an older version."""
-    return conflict(resource, name, "the object has been modified; please apply your changes to the latest version and try again")
+    return conflict(
+        resource,
+        name,
+        "the object has been modified; please apply your changes to the latest version and try again",
+    )
 
 
 def too_old(revision: int, current: int) -> ApiError:
@@ -147,16 +169,19 @@ def too_large(revision: int, current: int) -> ApiError:
 def continue_expired(token: str) -> ApiError:
     """410 for a continued list; `token` goes on without consistency."""
     message = (
-        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the "
-        "continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing "
-        "with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the "
-        "time the first chunk was returned and now may show up in the list."
+        "The provided continue parameter is too old to display a consistent list result. You can start a new"
+        " list without the continue parameter, or use the continue token in this response to retrieve the"
+        " remainder of the results. Continuing with the provided token results in an inconsistent list -"
+        " objects that were created, modified, or deleted between the time the first chunk was returned and"
+        " now may show up in the list."
     )
     return ApiError(410, "Expired", message, metadata={"continue": token})
 
 
 def unsupported_media_type() -> ApiError:
     """415."""
-    accepted = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+    accepted = (
+        "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+    )
     message = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
     return ApiError(415, "UnsupportedMediaType", message, details={})

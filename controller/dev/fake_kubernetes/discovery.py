@@ -21,24 +21,53 @@ def document(path: str, version: ServerVersion) -> Document | None:
     if path == "/api":
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
     if path == "/apis":
-        group = {"name": "authorization.k8s.io", "versions": [_AUTHORIZATION], "preferredVersion": _AUTHORIZATION}
+        group = {
+            "name": "authorization.k8s.io",
+            "versions": [_AUTHORIZATION],
+            "preferredVersion": _AUTHORIZATION,
+        }
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]}
     if path == "/api/v1":
         return {"kind": "APIResourceList", "groupVersion": "v1", "resources": _resources()}
     if path == "/apis/authorization.k8s.io/v1":
-        review = {"name": "selfsubjectaccessreviews", "singularName": "", "namespaced": False, "verbs": ["create"]}
+        review = {
+            "name": "selfsubjectaccessreviews",
+            "singularName": "",
+            "namespaced": False,
+            "verbs": ["create"],
+        }
         resources = [review | {"kind": "SelfSubjectAccessReview"}]
-        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "authorization.k8s.io/v1", "resources": resources}
+        return {
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": "authorization.k8s.io/v1",
+            "resources": resources,
+        }
     return None
 
 
 def _resources() -> list[Document]:
     found: list[Document] = [
-        {"name": name, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": verbs, "shortNames": short}
+        {
+            "name": name,
+            "singularName": kind.lower(),
+            "namespaced": namespaced,
+            "kind": kind,
+            "verbs": verbs,
+            "shortNames": short,
+        }
         for name, (kind, namespaced, verbs, short) in RESOURCES.items()
     ]
-    found.append({"name": "pods/log", "singularName": "", "namespaced": True, "kind": "Pod", "verbs": ["get"]})
     found.append(
-        {"name": "pods/status", "singularName": "", "namespaced": True, "kind": "Pod", "verbs": ["get", "patch", "update"]}
+        {"name": "pods/log", "singularName": "", "namespaced": True, "kind": "Pod", "verbs": ["get"]}
+    )
+    found.append(
+        {
+            "name": "pods/status",
+            "singularName": "",
+            "namespaced": True,
+            "kind": "Pod",
+            "verbs": ["get", "patch", "update"],
+        }
     )
     return found

@@ -6,8 +6,8 @@
     {"fault": "cut-watches"}  {"fault": "freeze-watches"}  {"fault": "expire-watches"}  {"fault": "compact"}
     {"fault": "restart"}  {"fault": "lose-node", "node": "node1"}  {"fault": "restore-node", "node": "node1"}
 
-`GET /_faults` lists what is active and what struck; `DELETE /_faults` ends all, and lets parked requests take effect.
-`GET /_faults/executions` lists what ran.
+`GET /_faults` lists what is active and what struck; `DELETE /_faults` ends all, and lets parked requests take
+effect. `GET /_faults/executions` lists what ran.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def answer(cluster: FakeCluster, method: str, path: str, body: bytes) -> Any:
     elif method == "DELETE":
         cluster.faults.clear()
     active = [
-        f"{fault.kind} {fault.verb} {fault.resource} left={fault.left} rate={fault.rate}" for fault in cluster.faults.active()
+        f"{fault.kind} {fault.verb} {fault.resource} left={fault.left} rate={fault.rate}"
+        for fault in cluster.faults.active()
     ]
     return {"active": active, "struck": dict(cluster.faults.struck)}
 
@@ -61,7 +62,9 @@ def _carry_out(cluster: FakeCluster, order: FaultOrder) -> None:
         "drop-answers": lambda: cluster.faults.drop_answers(order.verb, **chosen),
         "drop-requests": lambda: cluster.faults.drop_requests(order.verb, **chosen),
         "delay": lambda: cluster.faults.delay(order.seconds, order.verb, **chosen),
-        "fail": lambda: cluster.faults.fail(order.status, order.verb, retry_after=order.retry_after, **chosen),
+        "fail": lambda: cluster.faults.fail(
+            order.status, order.verb, retry_after=order.retry_after, **chosen
+        ),
         "hold": lambda: cluster.faults.hold(order.verb, resource=order.resource, times=order.times),
         "cut-watches": cluster.cut_watches,
         "freeze-watches": cluster.freeze_watches,

@@ -1,7 +1,8 @@
 """Faults on command: what goes wrong with the next requests, or with some of them.
 
-A fault is chosen by the request's verb and resource, and strikes `times` times, or with probability `rate` (drawn from a
-seeded source). Each that struck is counted in `struck`, so that a test can prove that its fault happened.
+A fault is chosen by the request's verb and resource, and strikes `times` times, or with probability `rate`
+(drawn from a seeded source). Each that struck is counted in `struck`, so that a test can prove that its fault
+happened.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class Fault:
 
 
 class Hold:
-    """Requests parked before they take effect. They are applied on `release`, whether or not their clients still wait."""
+    """Requests parked before they take effect.
+
+    They are applied on `release`, whether or not their clients still wait.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -81,7 +85,10 @@ class Hold:
 
 
 class Faults:
-    """All active faults. Verbs are those of access rights (get, list, watch, create, update, patch, delete) and "*"."""
+    """All active faults.
+
+    Verbs are those of access rights (get, list, watch, create, update, patch, delete) and "*".
+    """
 
     def __init__(self, *, seed: int = 0) -> None:
         self._lock = threading.Lock()
@@ -91,15 +98,29 @@ class Faults:
         self.struck: Counter[str] = Counter()
         """How often each kind struck, by "kind verb"."""
 
-    def drop_answers(self, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0) -> Fault:
+    def drop_answers(
+        self, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0
+    ) -> Fault:
         """The request takes effect, and its connection is closed without an answer."""
         return self._add(Fault("drop-answer", verb, resource, times, rate))
 
-    def drop_requests(self, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0) -> Fault:
-        """The connection is closed before the request takes effect: an outage, as far as the client can tell."""
+    def drop_requests(
+        self, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0
+    ) -> Fault:
+        """The connection is closed before the request takes effect: an outage, as far as the client can
+        tell.
+        """
         return self._add(Fault("drop-request", verb, resource, times, rate))
 
-    def delay(self, seconds: float, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0) -> Fault:
+    def delay(
+        self,
+        seconds: float,
+        verb: str = "*",
+        *,
+        resource: str = "*",
+        times: int | None = None,
+        rate: float = 1.0,
+    ) -> Fault:
         """The request waits (real seconds) before it takes effect."""
         return self._add(Fault("delay", verb, resource, times, rate, seconds=seconds))
 
@@ -113,7 +134,9 @@ class Faults:
         rate: float = 1.0,
         retry_after: int | None = None,
     ) -> Fault:
-        """The request has no effect and is answered with this HTTP status; 429 and 503 may carry Retry-After (seconds)."""
+        """The request has no effect and is answered with this HTTP status; 429 and 503 may carry
+        Retry-After (seconds).
+        """
         return self._add(Fault("status", verb, resource, times, rate, status=status, retry_after=retry_after))
 
     def hold(self, verb: str = "create", *, resource: str = "*", times: int | None = None) -> Hold:
@@ -172,7 +195,9 @@ class Faults:
         if not self._faults:
             return []
         with self._lock:
-            striking = [fault for fault in self._faults if fault.kind in kinds and self._strikes(fault, access)]
+            striking = [
+                fault for fault in self._faults if fault.kind in kinds and self._strikes(fault, access)
+            ]
             for fault in striking:
                 self.struck[f"{fault.kind} {access.verb}"] += 1
                 if fault.left is not None:
@@ -192,11 +217,15 @@ def _status_error(fault: Fault) -> ApiError:
         return unauthorized()
     headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
     if fault.status == 429:
-        return ApiError(429, "TooManyRequests", "Too many requests, please try again later.", headers=headers, plain=True)
+        return ApiError(
+            429, "TooManyRequests", "Too many requests, please try again later.", headers=headers, plain=True
+        )
     reason = _REASONS.get(fault.status, "InternalError")
     words = {
         500: "Internal error occurred: etcdserver: request timed out",
         503: "the server is currently unable to handle the request",
         504: "Timeout: request did not complete within the allotted timeout",
     }
-    return ApiError(fault.status, reason, words.get(fault.status, "injected by the fake server"), headers=headers)
+    return ApiError(
+        fault.status, reason, words.get(fault.status, "injected by the fake server"), headers=headers
+    )

@@ -1,7 +1,7 @@
 """The wire: HTTP/1.1 with keep-alive and chunked streams, one thread per connection.
 
-`http.server` rather than a framework, because the faults need the socket itself: an answer dropped after the request took
-effect, a connection cut in the middle of a stream, a request parked while its client goes away.
+`http.server` rather than a framework, because the faults need the socket itself: an answer dropped after the
+request took effect, a connection cut in the middle of a stream, a request parked while its client goes away.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class ConnectionServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread of its own, with a name, for each connection."""
         name = f"fake-kubernetes-{next(self._numbers)}"
-        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), name=name, daemon=True)
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name=name, daemon=True
+        )
         with self._lock:
             self._connections[request] = thread
         thread.start()
@@ -67,11 +69,15 @@ class ConnectionServer(ThreadingHTTPServer):
             connections = list(self._connections)
         for connection in connections:
             with suppress(OSError):
-                # Not ssl's own shutdown: it takes the TLS away under the thread that reads, which goes on in the clear.
+                # Not ssl's own shutdown: it takes the TLS away under the thread that reads, which goes on in
+                # the clear.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def end(self) -> None:
-        """No thread and no socket is left afterwards. `serve_forever` must run, or have run, in another thread."""
+        """No thread and no socket is left afterwards.
+
+        `serve_forever` must run, or have run, in another thread.
+        """
         self.shutdown()
         self.server_close()
         with self._lock:
@@ -81,7 +87,9 @@ class ConnectionServer(ThreadingHTTPServer):
             thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as socketserver calls it
-        """A handler's own mistake ends the test that caused it (see FakeCluster.stop); a client that went away is none."""
+        """A handler's own mistake ends the test that caused it (see FakeCluster.stop); a client that went
+        away is none.
+        """
         error = sys.exception()
         if not isinstance(error, ConnectionError | ssl.SSLError):
             self.cluster.note_failure(error)
@@ -119,7 +127,10 @@ class Handler(BaseHTTPRequestHandler):
     def _send_error(self, error: ApiError) -> None:
         body = error.message.encode() + b"\n" if error.plain else msgspec.json.encode(error.document())
         with suppress(ConnectionError):
-            self._send(Answer(body, error.code, "text/plain; charset=utf-8" if error.plain else "application/json"), error.headers)
+            self._send(
+                Answer(body, error.code, "text/plain; charset=utf-8" if error.plain else "application/json"),
+                error.headers,
+            )
             self.wfile.flush()
 
     def _close(self) -> None:
@@ -134,13 +145,17 @@ class Handler(BaseHTTPRequestHandler):
         if url.path.startswith("/_faults"):
             if cluster.access.authenticate(self.headers.get("Authorization", "")) == ANONYMOUS:
                 raise unauthorized()  # a web page can post here, too
-            self._send(Answer(msgspec.json.encode(fault_routes.answer(cluster, self.command, url.path, body))), {})
+            self._send(
+                Answer(msgspec.json.encode(fault_routes.answer(cluster, self.command, url.path, body))), {}
+            )
             return
         if url.path in ("/healthz", "/livez", "/readyz"):
             self._send(Answer(b"ok", content_type="text/plain; charset=utf-8"), {})
             return
         user = cluster.access.authenticate(self.headers.get("Authorization", ""))
-        described = discovery.document(url.path.rstrip("/"), cluster.version) if self.command == "GET" else None
+        described = (
+            discovery.document(url.path.rstrip("/"), cluster.version) if self.command == "GET" else None
+        )
         if described is not None:
             self._send(Answer(msgspec.json.encode(described)), {})
             return

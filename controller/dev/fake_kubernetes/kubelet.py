@@ -1,7 +1,7 @@
 """The kubelets of all nodes: accept pods, run their scripts, stop their containers, report what is true.
 
-Truth (`PodRun`) and report are apart: a kubelet whose node is lost knows what it knows, and reports when it is back.
-Each start and end of containers is written down in `executions`, which no API call can change.
+Truth (`PodRun`) and report are apart: a kubelet whose node is lost knows what it knows, and reports when it
+is back. Each start and end of containers is written down in `executions`, which no API call can change.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Kubelets:
             self._soon(run, self._timings.report, partial(self._stop, grace=grace))
         elif pod["metadata"].get("deletionGracePeriodSeconds") != _grace(change.before):
             grace = pod["metadata"]["deletionGracePeriodSeconds"]
-            if grace or pod["metadata"].get("finalizers"):  # else it is removed now, and the kubelet sees only that
+            # else it is removed now, and the kubelet sees only that
+            if grace or pod["metadata"].get("finalizers"):
                 self._soon(run, self._timings.report, partial(self._stop, grace=grace))
         elif pod["spec"].get("activeDeadlineSeconds") != _deadline(change.before):
             self._soon(run, self._timings.report, self._check_deadline)
@@ -104,7 +105,13 @@ class Kubelets:
         """The node is short of memory and stops this pod."""
         if run.state != "ended" and run.verdict is None:
             names = " ".join(each["name"] for each in run.pod["spec"]["containers"])
-            self._fail(run, (EVICTED[0], f"{EVICTED[1]}Container {names} was using 1Gi, which exceeds its request of 0. "))
+            self._fail(
+                run,
+                (
+                    EVICTED[0],
+                    f"{EVICTED[1]}Container {names} was using 1Gi, which exceeds its request of 0. ",
+                ),
+            )
 
     def _accept(self, run: PodRun) -> None:
         run.accepted_at, run.accepted_boottime = self._clock.now(), self._clock.boottime()
@@ -128,17 +135,27 @@ class Kubelets:
         elif start == "image-error":
             self._pull(run, image)
         elif start == "image-never":
-            self._wait(run, "ErrImageNeverPull", f'Container image "{image}" is not present with pull policy of Never')
+            self._wait(
+                run,
+                "ErrImageNeverPull",
+                f'Container image "{image}" is not present with pull policy of Never',
+            )
         elif start == "config-error":
             self._wait(run, "CreateContainerConfigError", 'configmap "missing" not found')
 
     def _start(self, run: PodRun) -> None:
         script = run.script
         self.executions.append(run.start(self._clock.now(), self._clock.boottime()))
-        self._recorder.record(run.pod, "Started", f"Started container {run.pod['spec']['containers'][0]['name']}")
+        self._recorder.record(
+            run.pod, "Started", f"Started container {run.pod['spec']['containers'][0]['name']}"
+        )
         self._soon(run, self._timings.report, self._report)
         if script.run_seconds is not None:
-            code, reason = (137, "OOMKilled") if script.oom else (script.exit_code, "Error" if script.exit_code else "Completed")
+            code, reason = (
+                (137, "OOMKilled")
+                if script.oom
+                else (script.exit_code, "Error" if script.exit_code else "Completed")
+            )
             end = self._end_first if script.others_stay else self._end
             self._agenda.after(script.run_seconds, partial(end, run, code, reason))
         if script.evict_after is not None:
@@ -169,7 +186,9 @@ class Kubelets:
             return
         if not run.stopping:
             run.stopping = True
-            self._recorder.record(run.pod, "Killing", f"Stopping container {run.pod['spec']['containers'][0]['name']}")
+            self._recorder.record(
+                run.pod, "Killing", f"Stopping container {run.pod['spec']['containers'][0]['name']}"
+            )
             if run.script.on_term is not None:
                 code = run.script.on_term
                 end = partial(self._end, exit_code=code, reason="Error" if code else "Completed")
@@ -223,7 +242,9 @@ class Kubelets:
             self._soon(run, (due - self._clock.boottime()) / self._agenda.scale, self._check_deadline)
 
     def _fail(self, run: PodRun, verdict: tuple[str, str]) -> None:
-        """The kubelet fails the pod: an old one says so first and stops the containers then, a new one the other way round."""
+        """The kubelet fails the pod: an old one says so first and stops the containers then, a new one the
+        other way round.
+        """
         run.verdict = verdict
         pod = self._object(run)
         if pod is not None and verdict[0] == "Evicted" and self._version.has_disruption_target:

@@ -1,4 +1,6 @@
-"""The nodes: what they can hold, whether their kubelet can be reached, and what the node controller does when it cannot."""
+"""The nodes: what they can hold, whether their kubelet can be reached, and what the node controller does
+when it cannot.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,18 @@ class Node:
 class Nodes:
     """All nodes, and the node controller. Calls need the storage's lock."""
 
-    def __init__(self, storage: Storage, registry: PodRegistry, agenda: Agenda, *, monitor_seconds: float) -> None:
+    def __init__(
+        self, storage: Storage, registry: PodRegistry, agenda: Agenda, *, monitor_seconds: float
+    ) -> None:
         self._storage = storage
         self._registry = registry
         self._agenda = agenda
         self._monitor_seconds = monitor_seconds
         self.by_name: dict[str, Node] = {}
 
-    def add(self, name: str, *, cpu: str, memory: str, pods: int, labels: dict[str, str], extra: dict[str, str]) -> Node:
+    def add(
+        self, name: str, *, cpu: str, memory: str, pods: int, labels: dict[str, str], extra: dict[str, str]
+    ) -> Node:
         """A new node; `extra` are further resources."""
         allocatable = {"cpu": cpu, "memory": memory, "pods": str(pods), **extra}
         node = self.by_name[name] = Node(name, allocatable, {"kubernetes.io/hostname": name, **labels})
@@ -75,11 +81,15 @@ class Nodes:
         self.by_name.pop(name)
         self._storage.nodes.remove(("", name))
         for pod in self.pods_on(name):
-            self._registry.delete(pod.key, DeleteOptions(grace_seconds=0, uid=pod.document["metadata"]["uid"]))
+            self._registry.delete(
+                pod.key, DeleteOptions(grace_seconds=0, uid=pod.document["metadata"]["uid"])
+            )
 
     def pods_on(self, name: str) -> list[Stored]:
         """The pods bound to the node, in order."""
-        return [pod for pod in self._storage.pods.items.values() if pod.document["spec"].get("nodeName") == name]
+        return [
+            pod for pod in self._storage.pods.items.values() if pod.document["spec"].get("nodeName") == name
+        ]
 
     def _notice(self, name: str) -> None:
         node = self.by_name.get(name)
@@ -119,15 +129,21 @@ class Nodes:
     def _write(self, node: Node) -> None:
         now = self._now()
         old = self._storage.nodes.get(("", node.name))
-        document: Document = old.copy() if old else {"kind": "Node", "apiVersion": "v1", "spec": {}, "status": {}}
-        document.setdefault("metadata", {"name": node.name, "labels": node.labels, "uid": node.name, "creationTimestamp": now})
+        document: Document = (
+            old.copy() if old else {"kind": "Node", "apiVersion": "v1", "spec": {}, "status": {}}
+        )
+        document.setdefault(
+            "metadata", {"name": node.name, "labels": node.labels, "uid": node.name, "creationTimestamp": now}
+        )
         reason, message = ("KubeletReady", "kubelet is posting ready status")
         if not node.ready:
             reason, message = ("NodeStatusUnknown", "Kubelet stopped posting node status.")
         ready = condition("Ready", node.ready, now, reason, message)
         if not node.ready:
             ready["status"] = "Unknown"
-        taints = [{"key": UNREACHABLE, "effect": effect, "timeAdded": now} for effect in ("NoSchedule", "NoExecute")]
+        taints = [
+            {"key": UNREACHABLE, "effect": effect, "timeAdded": now} for effect in ("NoSchedule", "NoExecute")
+        ]
         document["spec"] = {} if node.ready else {"taints": taints}
         resources = {"capacity": node.allocatable, "allocatable": node.allocatable}
         document["status"] = with_condition(document["status"] | resources, ready)

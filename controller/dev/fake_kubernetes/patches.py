@@ -1,4 +1,6 @@
-"""The patches that clients send: JSON merge patch (RFC 7396), JSON patch (RFC 6902) and the strategic merge patch."""
+"""The patches that clients send: JSON merge patch (RFC 7396), JSON patch (RFC 6902) and the strategic
+merge patch.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,16 @@ from typing import Any
 from controller.dev.fake_kubernetes import apierrors
 from controller.dev.fake_kubernetes.apierrors import Document
 
-_MERGE_KEYS = {"containers": "name", "env": "name", "schedulingGates": "name", "conditions": "type", "volumes": "name"}
-"""Lists of objects that the strategic merge patch merges by a key; all other lists of objects are replaced."""
+_MERGE_KEYS = {
+    "containers": "name",
+    "env": "name",
+    "schedulingGates": "name",
+    "conditions": "type",
+    "volumes": "name",
+}
+"""Lists of objects that the strategic merge patch merges by a key; all other lists of objects are
+replaced.
+"""
 _SETS = {"finalizers"}
 """Lists of plain values that it unites."""
 
@@ -139,4 +149,6 @@ def _value(document: Any, path: str | list[str]) -> Any:
 
 
 def _unprocessable(why: str) -> apierrors.ApiError:
-    return apierrors.ApiError(422, "Invalid", f"the server rejected our request due to an error in our request: {why}", details={})
+    return apierrors.ApiError(
+        422, "Invalid", f"the server rejected our request due to an error in our request: {why}", details={}
+    )

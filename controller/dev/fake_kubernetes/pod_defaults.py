@@ -1,4 +1,6 @@
-"""What the server fills in when a pod is created: defaults, quality of service class, tolerations, dropped fields."""
+"""What the server fills in when a pod is created: defaults, quality of service class, tolerations, dropped
+fields.
+"""
 
 from __future__ import annotations
 
@@ -72,18 +74,32 @@ def _default_container(container: Document) -> None:
 def _default_tolerations(spec: Document) -> None:
     tolerations: list[Document] = spec.setdefault("tolerations", [])
     for taint in _TAINTS:
-        if not any(each.get("key", taint) == taint and each.get("effect", "NoExecute") == "NoExecute" for each in tolerations):
-            tolerations.append({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
+        if not any(
+            each.get("key", taint) == taint and each.get("effect", "NoExecute") == "NoExecute"
+            for each in tolerations
+        ):
+            tolerations.append(
+                {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+            )
 
 
 def _qos_class(spec: Document) -> str:
     resources = [container.get("resources", {}) for container in spec["containers"]]
-    asked = [each.get(side, {}).get(name) for each in resources for side in ("requests", "limits") for name in ("cpu", "memory")]
+    asked = [
+        each.get(side, {}).get(name)
+        for each in resources
+        for side in ("requests", "limits")
+        for name in ("cpu", "memory")
+    ]
     if not any(asked):
         return "BestEffort"
     guaranteed = all(each.get("limits", {}).get(name) for each in resources for name in ("cpu", "memory"))
     same = (
-        all(each["requests"].get(name) == each["limits"].get(name) for each in resources for name in ("cpu", "memory"))
+        all(
+            each["requests"].get(name) == each["limits"].get(name)
+            for each in resources
+            for name in ("cpu", "memory")
+        )
         if guaranteed
         else False
     )

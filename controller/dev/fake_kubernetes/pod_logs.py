@@ -21,7 +21,10 @@ class PodLogs:
         self.closed = False
 
     def check(self, pod: Document, container: str) -> None:
-        """Raises ApiError 400 when there is no such container, or it has not started. Needs the storage's lock."""
+        """Raises ApiError 400 when there is no such container, or it has not started.
+
+        Needs the storage's lock.
+        """
         name = pod["metadata"]["name"]
         names = [each["name"] for each in pod["spec"]["containers"]]
         if container and container not in names:
@@ -33,7 +36,9 @@ class PodLogs:
         if run is None or run.execution is None:
             why = run.why_waiting[0] if run is not None else "ContainerCreating"
             state = (
-                "trying and failing to pull image" if why in {"ErrImagePull", "ImagePullBackOff"} else f"waiting to start: {why}"
+                "trying and failing to pull image"
+                if why in {"ErrImagePull", "ImagePullBackOff"}
+                else f"waiting to start: {why}"
             )
             raise apierrors.bad_request(f'container "{container or names[0]}" in pod "{name}" is {state}')
 
@@ -60,13 +65,17 @@ class PodLogs:
                 return
 
     def _printed(self, uid: str) -> tuple[list[bytes], bool, float | None]:
-        """The lines so far, whether they are all, and in how many seconds the next one is due (None: not known)."""
+        """The lines so far, whether they are all, and in how many seconds the next one is due (None: not
+        known).
+        """
         run = self._runs.get(uid)
         if run is None or run.execution is None:
             return [], True, None
         now, scale, started = self._agenda.clock.boottime(), self._agenda.scale, run.execution.started
         until = now if run.execution.ended is None else run.execution.ended
         due = [started + at * scale for at, _ in run.script.output]
-        printed = [line.encode() + b"\n" for at, (_, line) in zip(due, run.script.output, strict=True) if at <= until]
+        printed = [
+            line.encode() + b"\n" for at, (_, line) in zip(due, run.script.output, strict=True) if at <= until
+        ]
         later = [at - now for at in due if at > until]
         return printed, run.execution.ended is not None, max(0.001, min(later)) if later else 0.2

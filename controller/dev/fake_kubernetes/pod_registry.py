@@ -1,7 +1,8 @@
 """Writing pods: the rules by which the API server creates, changes and deletes them.
 
-Graceful deletion and finalizers follow k8s.io/apiserver `registry/rest/delete.go` and `registry/generic/registry/store.go`:
-a deletion marks the pod (`deletionTimestamp`); the object goes when the grace is 0 and no finalizer is left.
+Graceful deletion and finalizers follow k8s.io/apiserver `registry/rest/delete.go` and
+`registry/generic/registry/store.go`: a deletion marks the pod (`deletionTimestamp`); the object goes when the
+grace is 0 and no finalizer is left.
 """
 
 from __future__ import annotations
@@ -22,12 +23,22 @@ from controller.dev.fake_kubernetes.timestamps import seconds_of, timestamp
 from controller.dev.fake_kubernetes.version import ServerVersion
 
 TERMINAL = frozenset({"Succeeded", "Failed"})
-_OWNED_BY_SERVER = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "name", "namespace")
+_OWNED_BY_SERVER = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "name",
+    "namespace",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteOptions:
-    """What a deletion asks for. `grace_seconds` None: the pod's own; `uid`, `resource_version`: preconditions, "" for none."""
+    """What a deletion asks for.
+
+    `grace_seconds` None: the pod's own; `uid`, `resource_version`: preconditions, "" for none.
+    """
 
     grace_seconds: int | None = None
     uid: str = ""
@@ -56,7 +67,10 @@ class PodRegistry:
         metadata: Document = pod.setdefault("metadata", {})
         if metadata.setdefault("namespace", namespace) != namespace:
             sent = metadata["namespace"]
-            why = f"the namespace of the provided object does not match the namespace sent on the request ({sent}, {namespace})"
+            why = (
+                "the namespace of the provided object does not match the namespace sent on the request"
+                f" ({sent}, {namespace})"
+            )
             raise apierrors.bad_request(why)
         if metadata.get("resourceVersion"):
             raise apierrors.bad_request("resourceVersion should not be set on objects to be created")
@@ -70,27 +84,51 @@ class PodRegistry:
             raise apierrors.already_exists("pods", key[1])
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self._clock.now())}
         if pod["spec"].get("schedulingGates"):
-            gated = {"type": "PodScheduled", "status": "False", "lastProbeTime": None, "lastTransitionTime": None}
+            gated = {
+                "type": "PodScheduled",
+                "status": "False",
+                "lastProbeTime": None,
+                "lastTransitionTime": None,
+            }
             message = "Scheduling is blocked due to non-empty scheduling gates"
             pod["status"]["conditions"] = [gated | {"reason": "SchedulingGated", "message": message}]
-        document = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": pod["spec"], "status": pod["status"]}
+        document = {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "metadata": metadata,
+            "spec": pod["spec"],
+            "status": pod["status"],
+        }
         if dry_run:
             return Stored(key, 0, document, msgspec.json.encode(document))
         return self._pods.put(document)
 
     def change(self, old: Stored, new: Document, *, status_only: bool = False) -> Stored:
-        """Write `new` over `old`, as far as the request may: the pod without its status, or its status alone."""
+        """Write `new` over `old`, as far as the request may: the pod without its status, or its status
+        alone.
+        """
         name = old.key[1]
         sent: Document = new.get("metadata", {})
         if sent.get("uid", old.document["metadata"]["uid"]) != old.document["metadata"]["uid"]:
-            why = f"Precondition failed: UID in precondition: {sent['uid']}, UID in object meta: {old.document['metadata']['uid']}"
+            why = (
+                f"Precondition failed: UID in precondition: {sent['uid']}, UID in object meta:"
+                f" {old.document['metadata']['uid']}"
+            )
             raise apierrors.conflict("pods", name, why)
         if sent.get("resourceVersion", str(old.revision)) != str(old.revision):
             raise apierrors.modified("pods", name)
         if status_only:
             return self._write(old, {**old.copy(), "status": new.get("status", {})})
-        metadata = {field: value for field, value in sent.items() if field not in _OWNED_BY_SERVER and value not in (None, {}, [])}
-        metadata |= {field: old.document["metadata"][field] for field in _OWNED_BY_SERVER if field in old.document["metadata"]}
+        metadata = {
+            field: value
+            for field, value in sent.items()
+            if field not in _OWNED_BY_SERVER and value not in (None, {}, [])
+        }
+        metadata |= {
+            field: old.document["metadata"][field]
+            for field in _OWNED_BY_SERVER
+            if field in old.document["metadata"]
+        }
         changed = {**old.copy(), "metadata": metadata, "spec": new.get("spec", {})}
         validate_update(old.document, changed)
         return self._write(old, changed)
@@ -106,7 +144,10 @@ class PodRegistry:
         return self._pods.put({**document, "status": status})
 
     def delete(self, key: Key, options: DeleteOptions) -> Stored:
-        """Mark the pod as being deleted, and remove it when nothing keeps it. The answer is the pod as it was left."""
+        """Mark the pod as being deleted, and remove it when nothing keeps it.
+
+        The answer is the pod as it was left.
+        """
         old = self.get(key)
         self._check(old, options)
         document = old.copy()
@@ -142,13 +183,24 @@ class PodRegistry:
         uid = old.document["metadata"]["uid"]
         if options.uid and options.uid != uid:
             why = f"the UID in the precondition ({options.uid}) does not match the UID in record ({uid}). "
-            raise apierrors.conflict("Pod", old.key[1], why + "The object might have been deleted and then recreated")
+            raise apierrors.conflict(
+                "Pod", old.key[1], why + "The object might have been deleted and then recreated"
+            )
         if options.resource_version and options.resource_version != str(old.revision):
-            why = f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion in "
-            raise apierrors.conflict("Pod", old.key[1], why + f"record ({old.revision}). The object might have been modified")
+            why = (
+                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the"
+                " ResourceVersion in "
+            )
+            raise apierrors.conflict(
+                "Pod", old.key[1], why + f"record ({old.revision}). The object might have been modified"
+            )
 
     def _grace(self, pod: Document, options: DeleteOptions) -> int:
         if not pod["spec"].get("nodeName") or pod["status"]["phase"] in TERMINAL:
             return 0
-        grace = pod["spec"]["terminationGracePeriodSeconds"] if options.grace_seconds is None else options.grace_seconds
+        grace = (
+            pod["spec"]["terminationGracePeriodSeconds"]
+            if options.grace_seconds is None
+            else options.grace_seconds
+        )
         return grace if grace >= 0 else 1

@@ -47,7 +47,8 @@ class PodRun:
     exit_code: int = 0
     exit_reason: str = ""
     exit_message: str = ""
-    first_end: tuple[float, int, str] | None = None  # when and how the first container ended, which the others outlive
+    # when and how the first container ended, which the others outlive
+    first_end: tuple[float, int, str] | None = None
     stopping: bool = False
     verdict: tuple[str, str] | None = None  # reason and message of a pod that the kubelet fails
     lost: bool = False  # nobody saw the containers' end
@@ -59,7 +60,9 @@ class PodRun:
     def of(cls, stored: Stored, script: Script, version: ServerVersion) -> PodRun:
         """A pod that was just bound."""
         document = stored.document
-        return cls(document, stored.key, document["metadata"]["uid"], document["spec"]["nodeName"], script, version)
+        return cls(
+            document, stored.key, document["metadata"]["uid"], document["spec"]["nodeName"], script, version
+        )
 
     def start(self, now: float, boottime: float) -> Execution:
         """The containers run."""
@@ -93,7 +96,11 @@ class PodRun:
         phase = "Pending" if self.state in {"creating", "waiting"} else "Running"
         if self.state == "ended":
             first = self.first_end[1] if self.first_end else 0
-            phase = "Succeeded" if self.exit_code == first == 0 and not self.verdict and not self._unseen(deleting) else "Failed"
+            phase = (
+                "Succeeded"
+                if self.exit_code == first == 0 and not self.verdict and not self._unseen(deleting)
+                else "Failed"
+            )
         new = pod_status.with_containers(old, self.pod["spec"], phase, self._states(deleting=deleting), at)
         if self.verdict and self.state == "ended":
             new |= {"reason": self.verdict[0], "message": self.verdict[1]}
@@ -101,7 +108,9 @@ class PodRun:
 
     def _unseen(self, deleting: bool) -> bool:
         """An old kubelet removes the containers of a deleted pod before it looks at how they ended."""
-        return self.lost or (deleting and not self.version.reports_after_stop and self.exit_reason != "ContainerCannotRun")
+        return self.lost or (
+            deleting and not self.version.reports_after_stop and self.exit_reason != "ContainerCannotRun"
+        )
 
     def _states(self, *, deleting: bool) -> list[Document]:
         containers = self.pod["spec"]["containers"]
@@ -112,7 +121,10 @@ class PodRun:
             end = pod_status.unknown_end(self.version)
             if self.version.reports_after_stop:
                 return [pod_status.container_state(each, end, "") for each in containers]
-            return [pod_status.container_state(each, pod_status.waiting("ContainerCreating"), "", last=end) for each in containers]
+            return [
+                pod_status.container_state(each, pod_status.waiting("ContainerCreating"), "", last=end)
+                for each in containers
+            ]
         return [self._container(each) for each in containers]
 
     def _container(self, container: Document) -> Document:
@@ -121,8 +133,12 @@ class PodRun:
         state: Document = {"running": {"startedAt": started}}
         if self.first_end is not None and container["name"] == self.pod["spec"]["containers"][0]["name"]:
             finished_at, exit_code, reason = self.first_end
-            state = pod_status.terminated(exit_code, reason, "", started, timestamp(finished_at), container_id)
+            state = pod_status.terminated(
+                exit_code, reason, "", started, timestamp(finished_at), container_id
+            )
         elif self.state == "ended":
             ended = timestamp(self.finished_at)
-            state = pod_status.terminated(self.exit_code, self.exit_reason, self.exit_message, started, ended, container_id)
+            state = pod_status.terminated(
+                self.exit_code, self.exit_reason, self.exit_message, started, ended, container_id
+            )
         return pod_status.container_state(container, state, container_id)

@@ -1,4 +1,6 @@
-"""The status documents that a kubelet writes, as the recordings show them: pure functions from what is true to what is said."""
+"""The status documents that a kubelet writes, as the recordings show them: pure functions from what is
+true to what is said.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,17 @@ def scheduled(status: Document, at: str) -> Document:
 
 def accepted(status: Document, start_time: str) -> Document:
     """The kubelet has taken the pod: addresses and start time."""
-    return status | {"hostIP": HOST_IP, "podIP": HOST_IP, "podIPs": [{"ip": HOST_IP}], "startTime": start_time}
+    return status | {
+        "hostIP": HOST_IP,
+        "podIP": HOST_IP,
+        "podIPs": [{"ip": HOST_IP}],
+        "startTime": start_time,
+    }
 
 
-def with_containers(status: Document, spec: Document, phase: str, states: list[Document], at: str) -> Document:
+def with_containers(
+    status: Document, spec: Document, phase: str, states: list[Document], at: str
+) -> Document:
     """The status for these container states (see `container_state`), with the conditions that follow."""
     running = phase == "Running"
     done = phase == "Succeeded"
@@ -52,20 +61,32 @@ def with_containers(status: Document, spec: Document, phase: str, states: list[D
     new = {"conditions": [], **status}
     by_type = {each["type"]: each for each in new["conditions"]}
     scheduled_condition = by_type.pop("PodScheduled", None)
-    new["conditions"] = [by_type[name] for name in ("Initialized", "Ready", "ContainersReady") if name in by_type]
+    new["conditions"] = [
+        by_type[name] for name in ("Initialized", "Ready", "ContainersReady") if name in by_type
+    ]
     new = with_condition(new, condition("Initialized", True, at, "PodCompleted" if done else ""))
     new = with_condition(new, condition("Ready", running, at, reason, message))
     new = with_condition(new, condition("ContainersReady", running, at, reason, message))
     if scheduled_condition:
         new["conditions"].append(scheduled_condition)
-    new["conditions"] += [each for name, each in by_type.items() if name not in {"Initialized", "Ready", "ContainersReady"}]
+    new["conditions"] += [
+        each for name, each in by_type.items() if name not in {"Initialized", "Ready", "ContainersReady"}
+    ]
     return new | {"phase": phase, "containerStatuses": states}
 
 
-def container_state(container: Document, state: Document, container_id: str, *, last: Document | None = None) -> Document:
+def container_state(
+    container: Document, state: Document, container_id: str, *, last: Document | None = None
+) -> Document:
     """One entry of status.containerStatuses. `container_id` is empty before the container exists."""
     running = "running" in state
-    entry: Document = {"name": container["name"], "state": state, "lastState": last or {}, "ready": running, "restartCount": 0}
+    entry: Document = {
+        "name": container["name"],
+        "state": state,
+        "lastState": last or {},
+        "ready": running,
+        "restartCount": 0,
+    }
     entry["image"] = container["image"]
     entry["imageID"] = f"{container_id.partition('://')[0]}://{IMAGE_ID}" if container_id else ""
     if container_id:
@@ -78,7 +99,9 @@ def waiting(reason: str, message: str = "") -> Document:
     return {"waiting": {"reason": reason} | ({"message": message} if message else {})}
 
 
-def terminated(exit_code: int, reason: str, message: str, started: str, finished: str, container_id: str) -> Document:
+def terminated(
+    exit_code: int, reason: str, message: str, started: str, finished: str, container_id: str
+) -> Document:
     """state.terminated."""
     body: Document = {"exitCode": exit_code, "reason": reason} | ({"message": message} if message else {})
     return {"terminated": body | {"startedAt": started, "finishedAt": finished, "containerID": container_id}}
@@ -88,15 +111,30 @@ def unknown_end(version: ServerVersion) -> Document:
     """state.terminated of a container whose end nobody saw."""
     message = "The container could not be located when the pod was terminated"
     if not version.reports_after_stop:
-        message = "The container could not be located when the pod was deleted.  The container used to be Running"
-    body = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": message, "startedAt": None, "finishedAt": None}
+        message = (
+            "The container could not be located when the pod was deleted.  The container used to be Running"
+        )
+    body = {
+        "exitCode": 137,
+        "reason": "ContainerStatusUnknown",
+        "message": message,
+        "startedAt": None,
+        "finishedAt": None,
+    }
     return {"terminated": body}
 
 
 def failed_while_running(status: Document, reason: str, message: str, states: list[Document]) -> Document:
-    """How v1.20 fails a pod over its deadline: at once, with the containers said to be running, and without conditions."""
-    kept: Document = {name: status[name] for name in ("podIP", "podIPs", "startTime", "qosClass") if name in status}
-    said = [{name: value for name, value in state.items() if name != "started"} | {"ready": False} for state in states]
+    """How v1.20 fails a pod over its deadline: at once, with the containers said to be running, and
+    without conditions.
+    """
+    kept: Document = {
+        name: status[name] for name in ("podIP", "podIPs", "startTime", "qosClass") if name in status
+    }
+    said = [
+        {name: value for name, value in state.items() if name != "started"} | {"ready": False}
+        for state in states
+    ]
     return {"phase": "Failed", "message": message, "reason": reason, "containerStatuses": said, **kept}
 
 

@@ -1,4 +1,6 @@
-"""Refusing pods: what does not decode (400) and what is not valid (422), field by field, in the server's words."""
+"""Refusing pods: what does not decode (400) and what is not valid (422), field by field, in the server's
+words.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from controller.dev.fake_kubernetes import apierrors
-from controller.dev.fake_kubernetes.apierrors import REGEX_SUBDOMAIN, Cause, Document, forbidden_field, invalid_value, required
+from controller.dev.fake_kubernetes.apierrors import (
+    REGEX_SUBDOMAIN,
+    Cause,
+    Document,
+    forbidden_field,
+    invalid_value,
+    required,
+)
 from controller.dev.fake_kubernetes.pod_defaults import quantity
 from controller.dev.fake_kubernetes.script import ANNOTATION, parse_script
 
@@ -19,21 +28,24 @@ _MAX_ANNOTATIONS = 256 * 1024
 _MAX_DEADLINE = 2**31 - 1
 
 SUBDOMAIN_WHY = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with "
-    f"an alphanumeric character (e.g. 'example.com', regex used for validation is '{REGEX_SUBDOMAIN}')"
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must"
+    " start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is"
+    f" '{REGEX_SUBDOMAIN}')"
 )
 _LABEL_WHY = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
-    "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and"
+    " end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is"
+    " '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 )
 _LABEL_VALUE_WHY = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
-    "an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
-    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must"
+    " start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used"
+    " for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
 )
 _KEY_WHY = (
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
-    "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an"
+    " alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is"
+    " '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
 _UPDATE_WHY = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -41,7 +53,14 @@ _UPDATE_WHY = (
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
 
-_STRINGS = ("restartPolicy", "nodeName", "priorityClassName", "serviceAccountName", "schedulerName", "dnsPolicy")
+_STRINGS = (
+    "restartPolicy",
+    "nodeName",
+    "priorityClassName",
+    "serviceAccountName",
+    "schedulerName",
+    "dnsPolicy",
+)
 _NUMBERS = ("terminationGracePeriodSeconds", "activeDeadlineSeconds", "priority")
 
 
@@ -60,7 +79,10 @@ def validate_update(old: Document, new: Document) -> None:
         kept = old["metadata"].get("finalizers", [])
         if added := [each for each in new["metadata"].get("finalizers", []) if each not in kept]:
             shown = ", ".join(f'"{each}"' for each in added)
-            why = f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{shown}}}"
+            why = (
+                "no new finalizers can be added if the object is being deleted, found new finalizers"
+                f" []string{{{shown}}}"
+            )
             causes.append(forbidden_field("metadata.finalizers", why))
     causes += _spec_update(old["spec"], new["spec"])
     if causes:
@@ -71,32 +93,50 @@ def _spec_update(old: Document, new: Document) -> Iterator[Cause]:
     before, after = old.get("activeDeadlineSeconds"), new.get("activeDeadlineSeconds")
     if before != after:
         if after is None:
-            yield invalid_value("spec.activeDeadlineSeconds", "null", "must not update from a positive integer to nil value")
+            yield invalid_value(
+                "spec.activeDeadlineSeconds", "null", "must not update from a positive integer to nil value"
+            )
         elif before is not None and after > before:
-            yield invalid_value("spec.activeDeadlineSeconds", after, f"must be less than or equal to previous value {before}")
+            yield invalid_value(
+                "spec.activeDeadlineSeconds", after, f"must be less than or equal to previous value {before}"
+            )
         else:
             yield from _deadline(new)
     gates = [each["name"] for each in old.get("schedulingGates", ())]
     if added := [each["name"] for each in new.get("schedulingGates", ()) if each["name"] not in gates]:
-        yield forbidden_field("spec.schedulingGates", f"only deletion is allowed, but found new scheduling gate '{added[0]}'")
+        yield forbidden_field(
+            "spec.schedulingGates", f"only deletion is allowed, but found new scheduling gate '{added[0]}'"
+        )
     if _fixed(old) != _fixed(new):
         yield forbidden_field("spec", _UPDATE_WHY)
 
 
 def _fixed(spec: Document) -> Document:
     """The spec without what may be changed."""
-    free = {"activeDeadlineSeconds", "schedulingGates", "tolerations", "containers", "terminationGracePeriodSeconds"}
+    free = {
+        "activeDeadlineSeconds",
+        "schedulingGates",
+        "tolerations",
+        "containers",
+        "terminationGracePeriodSeconds",
+    }
     rest = {name: value for name, value in spec.items() if name not in free and value not in (None, [], {})}
-    rest["containers"] = [{k: v for k, v in each.items() if k != "image"} for each in spec.get("containers", ())]
+    rest["containers"] = [
+        {k: v for k, v in each.items() if k != "image"} for each in spec.get("containers", ())
+    ]
     return rest
 
 
 def _decode(pod: Any) -> None:
     spec = pod.setdefault("spec", {})
     for field, value, expected in _typed_fields(pod, spec):
-        if value is not None and (not isinstance(value, expected) or (isinstance(value, bool) and expected is int)):
+        if value is not None and (
+            not isinstance(value, expected) or (isinstance(value, bool) and expected is int)
+        ):
             kind = {dict: "object", list: "array", str: "string", int: "number"}[expected]
-            message = f"json: cannot unmarshal {_json_kind(value)} into Go struct field {field} of type {kind}"
+            message = (
+                f"json: cannot unmarshal {_json_kind(value)} into Go struct field {field} of type {kind}"
+            )
             raise apierrors.bad_request(f'Pod in version "v1" cannot be handled as a Pod: {message}')
     for container in spec.get("containers") or ():
         for side in ("requests", "limits"):
@@ -104,7 +144,9 @@ def _decode(pod: Any) -> None:
                 try:
                     quantity(value)
                 except ValueError as error:
-                    raise apierrors.bad_request(f'Pod in version "v1" cannot be handled as a Pod: {error}') from error
+                    raise apierrors.bad_request(
+                        f'Pod in version "v1" cannot be handled as a Pod: {error}'
+                    ) from error
 
 
 def _typed_fields(pod: Document, spec: Any) -> Iterator[tuple[str, Any, type]]:
@@ -152,7 +194,11 @@ def _metadata(metadata: Document) -> Iterator[Cause]:
     for key in annotations:
         yield from _qualified("metadata.annotations", key)
     if sum(len(key) + len(value.encode()) for key, value in annotations.items()) > _MAX_ANNOTATIONS:
-        yield Cause("FieldValueTooLong", "metadata.annotations", f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes")
+        yield Cause(
+            "FieldValueTooLong",
+            "metadata.annotations",
+            f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes",
+        )
     for index, finalizer in enumerate(metadata.get("finalizers") or ()):
         if "/" not in finalizer and finalizer not in {"orphan", "foregroundDeletion"}:
             why = "name is neither a standard finalizer name nor is it fully qualified"
@@ -186,7 +232,9 @@ def _spec(spec: Document) -> Iterator[Cause]:
     policy = spec.get("restartPolicy", "Always")
     if policy not in {"Always", "OnFailure", "Never"}:
         supported = 'supported values: "Always", "OnFailure", "Never"'
-        yield Cause("FieldValueNotSupported", "spec.restartPolicy", f'Unsupported value: "{policy}": {supported}')
+        yield Cause(
+            "FieldValueNotSupported", "spec.restartPolicy", f'Unsupported value: "{policy}": {supported}'
+        )
     yield from _deadline(spec)
     if spec.get("schedulingGates") and spec.get("nodeName"):
         yield forbidden_field("spec.nodeName", "cannot be set until all schedulingGates have been cleared")

@@ -1,4 +1,6 @@
-"""Gives pods to nodes: those without gates, in order of priority and age, where their requests and node selector fit."""
+"""Gives pods to nodes: those without gates, in order of priority and age, where their requests and node
+selector fit.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ class Scheduler:
             self._waiting.pop(change.after.key, None)
         elif pod["spec"]["schedulerName"] != "default-scheduler":
             return  # another scheduler's
-        elif change.after.key not in self._waiting or (change.before and _gates(change.before.document) != _gates(pod)):
+        elif change.after.key not in self._waiting or (
+            change.before and _gates(change.before.document) != _gates(pod)
+        ):
             fits_nowhere = self._script_of(pod).start == "unschedulable"
             self._waiting[change.after.key] = _Waiting(requests_of(pod["spec"]), fits_nowhere)
             self.plan()
@@ -104,8 +108,12 @@ class Scheduler:
         message = f"0/{len(self._nodes.by_name)} nodes are available: {reasons}."
         if message != waiting.said:
             waiting.said = message
-            self._registry.set_status(pod, not_scheduled(pod.copy()["status"], "Unschedulable", message, self._now()))
-            self._recorder.record(pod.document, "FailedScheduling", message, component="default-scheduler", warning=True)
+            self._registry.set_status(
+                pod, not_scheduled(pod.copy()["status"], "Unschedulable", message, self._now())
+            )
+            self._recorder.record(
+                pod.document, "FailedScheduling", message, component="default-scheduler", warning=True
+            )
 
     def _refusals(self, node: Node, pod: Document, waiting: _Waiting) -> list[str]:
         if waiting.fits_nowhere:

@@ -3,9 +3,10 @@
 The annotation `fake.tally.dev/script` holds JSON with the fields of `Script`, for example
 `{"run_seconds": 5, "exit_code": 3}` or `{"start": "image-error"}`. All times are seconds of the fake cluster.
 
-Without a script the pod's command is read, in the small language of `from_command`: `sleep N`, `echo WORDS`, `true`,
-`false`, `exit N`, in sequence through `sh -c "…; …"`, and `trap "exit N" TERM`. Anything else ends at once with code 0. As
-in a real container, a process with id 1 that has set no trap ignores TERM, and is killed after the grace.
+Without a script the pod's command is read, in the small language of `from_command`: `sleep N`, `echo WORDS`,
+`true`, `false`, `exit N`, in sequence through `sh -c "…; …"`, and `trap "exit N" TERM`. Anything else ends at
+once with code 0. As in a real container, a process with id 1 that has set no trap ignores TERM, and is killed
+after the grace.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What happens to one pod. Unless `start` says otherwise its containers run, and end with `exit_code`."""
 
     start: Start = "runs"
-    """unschedulable: no node fits; stuck: ContainerCreating for ever; image-error: ErrImagePull, ImagePullBackOff;
-    image-never: ErrImageNeverPull; config-error: CreateContainerConfigError; not-found: the command does not exist."""
+    """unschedulable: no node fits; stuck: ContainerCreating for ever; image-error: ErrImagePull,
+    ImagePullBackOff; image-never: ErrImageNeverPull; config-error: CreateContainerConfigError; not-found: the
+    command does not exist."""
     run_seconds: float | None = 0.0
     """From the container's start to its end; None: it never ends by itself."""
     exit_code: int = 0
@@ -41,7 +43,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     term_seconds: float = 0.1
     """From TERM to that exit."""
     vanish_after: float | None = None
-    """Seconds after its start when the pod object is removed by force; the container is then stopped as for a forced deletion."""
+    """Seconds after its start when the pod object is removed by force; the container is then stopped as
+    for a forced deletion.
+    """
     evict_after: float | None = None
     """Seconds after its start when the kubelet evicts it."""
     output: tuple[tuple[float, str], ...] = ()
@@ -62,7 +66,8 @@ def script_of(pod: Document, missing_images: set[str]) -> Script:
     if annotation is not None:
         return parse_script(annotation)
     container = pod["spec"]["containers"][0]
-    if container["image"] in missing_images or container["image"].partition("/")[0].endswith(".invalid"):  # RFC 2606: no such host
+    # RFC 2606: no such host
+    if container["image"] in missing_images or container["image"].partition("/")[0].endswith(".invalid"):
         return Script(start="image-never" if container.get("imagePullPolicy") == "Never" else "image-error")
     return from_command(container)
 

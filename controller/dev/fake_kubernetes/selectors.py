@@ -16,7 +16,14 @@ _TERM = re.compile(
 _SET = re.compile(r"(?P<negated>not)?in\s*\((?P<values>[^)]*)\)\s*$")
 
 FIELDS = {
-    "pods": {"metadata.name", "metadata.namespace", "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "status.phase"},
+    "pods": {
+        "metadata.name",
+        "metadata.namespace",
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "status.phase",
+    },
     "events": {
         "metadata.name",
         "metadata.namespace",
@@ -33,7 +40,10 @@ FIELDS = {
 
 
 def compile_selectors(resource: str, labels: str, fields: str) -> Predicate | None:
-    """What an object must be like; None: anything. Raises ApiError (400) for a selector that does not parse."""
+    """What an object must be like; None: anything.
+
+    Raises ApiError (400) for a selector that does not parse.
+    """
     label_tests = _labels(labels)
     field_tests = _fields(resource, fields)
     if not label_tests and not field_tests:

@@ -35,9 +35,10 @@ from controller.dev.fake_kubernetes.watching import Watch
 class FakeCluster:
     """One API server, its scheduler, and nodes with their kubelets, on 127.0.0.1.
 
-    `scale` is how many real seconds one second of the cluster takes: run times, graces, deadlines and `timings` are in
-    seconds of the cluster; watch time-outs, bookmarks and delays of requests are real. With `tls` it is served over that.
-    Whoever knows `token` may do everything: a secret one, where others than tests reach the port.
+    `scale` is how many real seconds one second of the cluster takes: run times, graces, deadlines and
+    `timings` are in seconds of the cluster; watch time-outs, bookmarks and delays of requests are real. With
+    `tls` it is served over that. Whoever knows `token` may do everything: a secret one, where others than
+    tests reach the port.
     """
 
     def __init__(
@@ -73,7 +74,13 @@ class FakeCluster:
         recorder = EventRecorder(self.storage, self.clock)
         self._nodes = Nodes(self.storage, self._registry, self._agenda, monitor_seconds=timings.node_monitor)
         self._scheduler = Scheduler(
-            self.storage, self._registry, self._nodes, self._agenda, recorder, delay=timings.schedule, script_of=self._script_of
+            self.storage,
+            self._registry,
+            self._nodes,
+            self._agenda,
+            recorder,
+            delay=timings.schedule,
+            script_of=self._script_of,
         )
         self._kubelets = Kubelets(
             self.storage,
@@ -98,7 +105,8 @@ class FakeCluster:
         if node:
             self.add_node("node1")
 
-    # --- life ---------------------------------------------------------------------------------------------------
+    # --- life
+    # ---------------------------------------------------------------------------------------------------
 
     def start(self) -> FakeCluster:
         """Serve. The same object, for `with FakeCluster().start() as cluster`."""
@@ -138,10 +146,14 @@ class FakeCluster:
         """http://127.0.0.1:PORT, or https."""
         return f"{self._scheme}://127.0.0.1:{self.port}"
 
-    def kubeconfig(self, path: Path, *, token: str = "", namespace: str = "default", ca_file: str = "") -> Path:
-        """Write a kubeconfig for this server, with its token unless told otherwise, for its owner only; returns `path`.
+    def kubeconfig(
+        self, path: Path, *, token: str = "", namespace: str = "default", ca_file: str = ""
+    ) -> Path:
+        """Write a kubeconfig for this server, with its token unless told otherwise, for its owner only;
+        returns `path`.
 
-        `ca_file`: the authority of its certificate. Without TLS kubectl is anonymous, since it sends no token in the clear.
+        `ca_file`: the authority of its certificate. Without TLS kubectl is anonymous, since it sends no token
+        in the clear.
         """
         cluster = {"server": self.url} | ({"certificate-authority": ca_file} if ca_file else {})
         document = {
@@ -150,7 +162,9 @@ class FakeCluster:
             "current-context": "fake",
             "clusters": [{"name": "fake", "cluster": cluster}],
             "users": [{"name": "fake", "user": {"token": token or self.token}}],
-            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": namespace}}],
+            "contexts": [
+                {"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": namespace}}
+            ],
         }
         path.touch(mode=0o600)
         path.write_text(json.dumps(document, indent=2))  # JSON is YAML
@@ -160,7 +174,8 @@ class FakeCluster:
         """A mistake of the fake itself, kept for `stop`."""
         self._failure = self._failure or error
 
-    # --- what is there ------------------------------------------------------------------------------------------
+    # --- what is there
+    # ------------------------------------------------------------------------------------------
 
     def add_namespace(
         self, name: str, *, labels: Mapping[str, str] | None = None, terminating: bool = False, uid: str = ""
@@ -189,7 +204,14 @@ class FakeCluster:
     ) -> None:
         """A node with these allocatable resources; `resources` are further ones, such as a GPU's."""
         with self.storage.lock:
-            self._nodes.add(name, cpu=cpu, memory=memory, pods=pods, labels=dict(labels or {}), extra=dict(resources or {}))
+            self._nodes.add(
+                name,
+                cpu=cpu,
+                memory=memory,
+                pods=pods,
+                labels=dict(labels or {}),
+                extra=dict(resources or {}),
+            )
             self._scheduler.plan()
 
     def set_quota(self, namespace: str, hard: Mapping[str, str] | None, *, name: str = "quota") -> None:
@@ -216,7 +238,11 @@ class FakeCluster:
     def pods(self, namespace: str = "") -> list[Document]:
         """All pods, as they are, without the API."""
         with self.storage.lock:
-            return [stored.copy() for stored in self.storage.pods.items.values() if namespace in ("", stored.key[0])]
+            return [
+                stored.copy()
+                for stored in self.storage.pods.items.values()
+                if namespace in ("", stored.key[0])
+            ]
 
     def pod(self, name: str, namespace: str = "default") -> Document | None:
         """One pod, as it is, without the API."""
@@ -231,7 +257,9 @@ class FakeCluster:
             return list(self._kubelets.executions)
 
     def overlaps(self) -> list[tuple[Execution, Execution]]:
-        """Pairs of executions of one task (label tally.dev/task) that ran at the same time: none may exist."""
+        """Pairs of executions of one task (label tally.dev/task) that ran at the same time: none may
+        exist.
+        """
         by_task: dict[str, list[Execution]] = {}
         for execution in self.executions:
             if execution.task:
@@ -243,7 +271,8 @@ class FakeCluster:
                     pairs.append((first, second))
         return pairs
 
-    # --- what happens to pods and nodes -------------------------------------------------------------------------
+    # --- what happens to pods and nodes
+    # -------------------------------------------------------------------------
 
     def lose_node(self, name: str = "node1", *, containers_die: bool = False) -> None:
         """The kubelet cannot be reached; its containers run on, unless the machine itself went down."""
@@ -276,7 +305,9 @@ class FakeCluster:
             pod = self._registry.get((namespace, name))
             if self.version.has_disruption_target:
                 message = "default-scheduler: preempting to accommodate a higher priority pod"
-                target = condition("DisruptionTarget", True, timestamp(self.clock.now()), "PreemptionByScheduler", message)
+                target = condition(
+                    "DisruptionTarget", True, timestamp(self.clock.now()), "PreemptionByScheduler", message
+                )
                 self._registry.set_status(pod, with_condition(pod.copy()["status"], target))
             self._registry.delete(pod.key, DeleteOptions())
 
@@ -286,7 +317,8 @@ class FakeCluster:
             self._registry.get((namespace, name))
             self._registry.vanish((namespace, name))
 
-    # --- what happens to watches and history --------------------------------------------------------------------
+    # --- what happens to watches and history
+    # --------------------------------------------------------------------
 
     def cut_watches(self) -> None:
         """Close the connections of all open watches in the middle."""
@@ -317,7 +349,9 @@ class FakeCluster:
         self.storage.compact()
 
     def restart(self) -> None:
-        """The API server restarts: connections break, the history is empty; objects, nodes and containers stay."""
+        """The API server restarts: connections break, the history is empty; objects, nodes and containers
+        stay.
+        """
         self.storage.compact()
         self.cut_watches()
         self._server.drop_connections()

@@ -1,8 +1,8 @@
 """Objects, their versions and their history: what etcd and the watch cache are to a real API server.
 
-One counter, the revision, grows with each write of any object, and is the object's `resourceVersion`. Each object is
-encoded once per change; lists and watches send those bytes. Objects are never changed in place: a write replaces them, so
-whatever has been handed out stays as it was.
+One counter, the revision, grows with each write of any object, and is the object's `resourceVersion`. Each
+object is encoded once per change; lists and watches send those bytes. Objects are never changed in place: a
+write replaces them, so whatever has been handed out stays as it was.
 
 All calls need `lock`; `changed` is notified after each write.
 """
@@ -57,7 +57,8 @@ class Collection:
         self.observers: list[Callable[[Change], None]] = []
         self.history: list[Change] = []
         self._forgotten = storage.revision  # Invariant: `history` has every change above it
-        self._compacted = storage.revision  # Invariant: not below `_forgotten`; open watches may go on from below
+        # Invariant: not below `_forgotten`; open watches may go on from below
+        self._compacted = storage.revision
 
     def get(self, key: Key) -> Stored | None:
         """The newest version."""
@@ -82,7 +83,10 @@ class Collection:
         return after
 
     def since(self, revision: int) -> list[Change]:
-        """The changes above `revision`, for a watch that is open. Raises ApiError (410) when some of them are gone."""
+        """The changes above `revision`, for a watch that is open.
+
+        Raises ApiError (410) when some of them are gone.
+        """
         if revision < self._forgotten:
             raise too_old(revision, self._forgotten)
         return self.history[bisect_right(self.history, revision, key=lambda change: change.revision) :]
@@ -138,7 +142,12 @@ class Storage:
         self.revision = 100  # a real cluster has written a good deal before the first pod
         self.history_limit = history_limit
         self.collections: dict[str, Collection] = {}
-        for resource, kind in (("namespaces", "Namespace"), ("nodes", "Node"), ("pods", "Pod"), ("events", "Event")):
+        for resource, kind in (
+            ("namespaces", "Namespace"),
+            ("nodes", "Node"),
+            ("pods", "Pod"),
+            ("events", "Event"),
+        ):
             self.collections[resource] = Collection(self, resource, kind)
         self.pods = self.collections["pods"]
         self.events = self.collections["events"]

@@ -19,7 +19,9 @@ class ServerVersion(NamedTuple):
 
     @property
     def reports_after_stop(self) -> bool:
-        """A terminal phase comes once the containers have stopped, with exit codes (1.22; 1.27 for deleted pods)."""
+        """A terminal phase comes once the containers have stopped, with exit codes (1.22; 1.27 for deleted
+        pods).
+        """
         return self.minor >= 27
 
     @property
@@ -29,7 +31,9 @@ class ServerVersion(NamedTuple):
 
     @property
     def has_containerd(self) -> bool:
-        """The containers' runtime is containerd; before 1.24 Docker was usual, which names some reasons differently."""
+        """The containers' runtime is containerd; before 1.24 Docker was usual, which names some reasons
+        differently.
+        """
         return self.minor >= 24
 
     def document(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """One watch: the changes of a collection from a version on, as the lines that the server sends.
 
-The thread of the request runs it. Selectors turn changes into what the watcher sees: an object that begins to match is
-ADDED, one that ceases to is DELETED. Faults: `cut`, `freeze`, `thaw`, `expire`, `inject`.
+The thread of the request runs it. Selectors turn changes into what the watcher sees: an object that begins to
+match is ADDED, one that ceases to is DELETED. Faults: `cut`, `freeze`, `thaw`, `expire`, `inject`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Watch:
         self._cut = False
         self._refusal: ApiError | None = None
         if after is None:
-            self._pending = [_line("ADDED", each.body) for each in collection.items.values() if self._sees(each)]
+            self._pending = [
+                _line("ADDED", each.body) for each in collection.items.values() if self._sees(each)
+            ]
         else:
             self._check(after)
 
@@ -99,12 +101,20 @@ class Watch:
                 lines, failed = self._collect()
                 if failed:
                     return lines, True
-                if self._bookmark_due is not None and (ended or now >= self._bookmark_due) and self._bookmark_seconds:
+                if (
+                    self._bookmark_due is not None
+                    and (ended or now >= self._bookmark_due)
+                    and self._bookmark_seconds
+                ):
                     lines.append(self._bookmark())
                     self._bookmark_due = now + self._bookmark_seconds
                 if lines or ended:
                     return lines, ended
-            due = [each for each in (self._ends, None if self._frozen else self._bookmark_due) if each is not None]
+            due = [
+                each
+                for each in (self._ends, None if self._frozen else self._bookmark_due)
+                if each is not None
+            ]
             self._changed.wait(max(0.01, min(due) - now) if due else None)
 
     def _collect(self) -> tuple[list[bytes], bool]:
@@ -127,7 +137,9 @@ class Watch:
 
     def _line(self, change: Change) -> bytes | None:
         if self._matches is None:
-            return _line(change.type, change.after.body) if self.namespace in ("", change.after.key[0]) else None
+            return (
+                _line(change.type, change.after.body) if self.namespace in ("", change.after.key[0]) else None
+            )
         before = change.before is not None and self._sees(change.before)
         now = change.type != "DELETED" and self._sees(change.after)
         if now:

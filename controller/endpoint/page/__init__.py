@@ -1,4 +1,6 @@
-"""The live page: one HTML file, one style sheet, its scripts and an icon, served as they are; nothing is fetched from elsewhere."""
+"""The live page: one HTML file, one style sheet, its scripts and an icon, served as they are; nothing is
+fetched from elsewhere.
+"""
 
 from __future__ import annotations
 

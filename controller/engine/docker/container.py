@@ -1,18 +1,22 @@
-"""Containers as Tally makes and reads them: the request that creates one, its mark, and what its state proves. Pure.
+"""Containers as Tally makes and reads them: the request that creates one, its mark, and what its state
+proves. Pure.
 
-What is proof of stop. The daemon's word that a container which was started does not run any more (`State.Running` false, with
-its exit code) is proof, and so is its word that one could not be started. A container that is gone is proof because the daemon
-removes none that runs, unless by force, which kills it first; who removes one by hand gives an operator's word. Paused or
-restarting is running. Silence is no proof of anything.
+What is proof of stop. The daemon's word that a container which was started does not run any more
+(`State.Running` false, with its exit code) is proof, and so is its word that one could not be started. A
+container that is gone is proof because the daemon removes none that runs, unless by force, which kills it
+first; who removes one by hand gives an operator's word. Paused or restarting is running. Silence is no proof
+of anything.
 
-Success is told from what the daemon does at its own end. A daemon that shuts down, or comes back without live-restore, stops
-its containers with their stop signal; a command that answers SIGTERM with exit code 0 would look as if it had finished (seen
-with 20.10). So the stop signal of our containers is SIGKILL: what the daemon, or `docker stop`, ends is 137, never 0. Tally
-itself sends the image's own stop signal, by name, and leaves a mark before it does (`STOP`): the end of a container that
-ended by itself before the mark was made is its own, any later one is Stopped, whatever the exit code.
+Success is told from what the daemon does at its own end. A daemon that shuts down, or comes back without
+live-restore, stops its containers with their stop signal; a command that answers SIGTERM with exit code 0
+would look as if it had finished (seen with 20.10). So the stop signal of our containers is SIGKILL: what the
+daemon, or `docker stop`, ends is 137, never 0. Tally itself sends the image's own stop signal, by name, and
+leaves a mark before it does (`STOP`): the end of a container that ended by itself before the mark was made is
+its own, any later one is Stopped, whatever the exit code.
 
-What cannot be told: exit code 137 of a command's own from a kill by another hand (both are Killed), and 255 of its own from
-what the daemon writes after a crash of the whole machine (both are Error). Neither is ever success.
+What cannot be told: exit code 137 of a command's own from a kill by another hand (both are Killed), and 255
+of its own from what the daemon writes after a crash of the whole machine (both are Error). Neither is ever
+success.
 """
 
 from __future__ import annotations
@@ -36,14 +40,17 @@ LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TERM = "tally.dev/term"
 LABEL_ROLE = "tally.dev/role"
 RUN, STOP, TOMBSTONE = "run", "stop", "tombstone"
-"""Roles: the attempt itself; the mark that it was asked to stop; what stands for an attempt that must never start."""
+"""Roles: the attempt itself; the mark that it was asked to stop; what stands for an attempt that must
+never start.
+"""
 
 EMPTY_IMAGE = "tally-nothing:1"
 """Of marks and tombstones: it holds no file, so that not even `docker start` by hand makes one run."""
 
 DAEMON_STOP_SIGNAL = "SIGKILL"  # see the module's docstring
 
-_START_FAILURES = {126: "PermissionDenied", 127: "CommandNotFound"}  # exit codes of a container that was never started
+# exit codes of a container that was never started
+_START_FAILURES = {126: "PermissionDenied", 127: "CommandNotFound"}
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +59,8 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pull: Literal["missing", "never"] = "missing"
     network: str = ""
     user: str = ""
-    init: bool | None = None  # a small init as process 1, which reaps zombies and gives signals their default action
+    # a small init as process 1, which reaps zombies and gives signals their default action
+    init: bool | None = None
 
 
 class State(Struct, frozen=True, rename="pascal"):
@@ -109,14 +117,19 @@ def decode(document: object) -> Container:
 
 
 def name_of(cluster: str, attempt: AttemptId, role: str = RUN) -> str:
-    """The container's name. Neither a cluster's nor a task's name holds a dot, so that no two attempts share one."""
+    """The container's name.
+
+    Neither a cluster's nor a task's name holds a dot, so that no two attempts share one.
+    """
     return f"tally.{cluster}.{attempt}" + (".stop" if role == STOP else "")
 
 
 def attempt_of(container: Container, cluster: str, ours: Installation | None = None) -> AttemptId | None:
-    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not ours.
+    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not
+    ours.
 
-    Labels alone do not make it ours: an image that was committed from a container hands them on. The hostname it does not.
+    Labels alone do not make it ours: an image that was committed from a container hands them on. The hostname
+    it does not.
     """
     labels = container.config.labels or {}
     if labels.get(LABEL_CLUSTER) != cluster:
@@ -127,18 +140,33 @@ def attempt_of(container: Container, cluster: str, ours: Installation | None = N
         attempt = AttemptId.parse(container.config.hostname)
     except ValueError:
         return None
-    return attempt if (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) == (attempt.task_id, str(attempt.number)) else None
+    return (
+        attempt
+        if (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) == (attempt.task_id, str(attempt.number))
+        else None
+    )
 
 
 def not_ours(found: Container, name: str) -> str:
     """Why a container that has our attempt's name is left alone."""
     other = (found.config.labels or {}).get(LABEL_INSTALLATION)
-    whose = f"is of another installation of Tally, {other}" if other else "is not Tally's, or not this installation's"
-    return f"there is a container {name} that {whose} ({found.id[:12]}): it is left alone; remove it, if nobody needs it"
+    whose = (
+        f"is of another installation of Tally, {other}"
+        if other
+        else "is not Tally's, or not this installation's"
+    )
+    return (
+        f"there is a container {name} that {whose} ({found.id[:12]}): it is left alone; remove it, if nobody"
+        " needs it"
+    )
 
 
-def divide(summaries: Iterable[dict[str, Any]], ours: Installation | None) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Of a list of containers, those of this installation (None: of any), and the marks and names of others' attempts."""
+def divide(
+    summaries: Iterable[dict[str, Any]], ours: Installation | None
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Of a list of containers, those of this installation (None: of any), and the marks and names of
+    others' attempts.
+    """
     own: list[dict[str, Any]] = []
     others = []
     for summary in summaries:
@@ -156,7 +184,9 @@ def parse_options(raw: dict[str, Any]) -> Options:
     for name in raw:
         if name not in Options.__struct_fields__:
             known = ", ".join(Options.__struct_fields__)
-            raise InvalidField(f"engine_options.{name}", f"is not an option of the docker engine; known are {known}")
+            raise InvalidField(
+                f"engine_options.{name}", f"is not an option of the docker engine; known are {known}"
+            )
     try:
         return msgspec.convert(raw, Options)
     except msgspec.ValidationError as error:
@@ -165,7 +195,10 @@ def parse_options(raw: dict[str, Any]) -> Options:
 
 
 def creation(launch: Launch, options: Options) -> dict[str, Any]:
-    """The body of the request that creates the attempt's container. Raises InvalidField for what Docker has no place for."""
+    """The body of the request that creates the attempt's container.
+
+    Raises InvalidField for what Docker has no place for.
+    """
     spec = launch.spec
     if not spec.image:
         raise InvalidField("image", "is missing: the docker engine runs images")
@@ -175,7 +208,9 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
     memory = spec.resources.get("memory")
     own = {name: value for name, value in spec.labels.items() if not name.startswith("tally.dev/")}
     return {
-        **_marked(launch.cluster, launch.installation, launch.attempt, RUN, own | {LABEL_TERM: str(launch.term)}),
+        **_marked(
+            launch.cluster, launch.installation, launch.attempt, RUN, own | {LABEL_TERM: str(launch.term)}
+        ),
         "Image": spec.image,
         "Entrypoint": list(spec.command) or None,
         "Cmd": list(spec.args) or None,
@@ -200,19 +235,32 @@ def placeholder(cluster: str, installation: str, attempt: AttemptId, role: str) 
     return {**body, "Image": EMPTY_IMAGE, "Entrypoint": ["/never"], "NetworkDisabled": True}
 
 
-def observe(container: Container, attempt: AttemptId, *, node: str, stop_requested_at: datetime | None) -> Observation:
-    """What the container says of its attempt. `stop_requested_at`: when its mark was made, by the daemon's clock."""
+def observe(
+    container: Container, attempt: AttemptId, *, node: str, stop_requested_at: datetime | None
+) -> Observation:
+    """What the container says of its attempt.
+
+    `stop_requested_at`: when its mark was made, by the daemon's clock.
+    """
     state = container.state
     started_at = _seconds(state.started_at)
-    seen = Observation(attempt=attempt, phase=Phase.PENDING, uid=container.id, node=node, started_at=started_at)
+    seen = Observation(
+        attempt=attempt, phase=Phase.PENDING, uid=container.id, node=node, started_at=started_at
+    )
     if container.role == TOMBSTONE:
         message = "a stop was requested before the attempt had started"
         return _never_ran(seen, "NeverStarted", message, container.created)
     if container.awaits_start:
-        return replace(seen, uid="", awaits_start=True)  # it may be replaced by another container before it starts
+        # it may be replaced by another container before it starts
+        return replace(seen, uid="", awaits_start=True)
     if not container.was_started:
         reason = _START_FAILURES.get(state.exit_code, "StartError")
-        return _never_ran(seen, reason, state.error or f"the daemon could not start it: {state.exit_code}", container.created)
+        return _never_ran(
+            seen,
+            reason,
+            state.error or f"the daemon could not start it: {state.exit_code}",
+            container.created,
+        )
     if state.running:
         return replace(seen, phase=Phase.RUNNING)
     return _ended(seen, state, stop_requested_at)
@@ -222,7 +270,8 @@ def _ended(seen: Observation, state: State, stop_requested_at: datetime | None) 
     finished_at = _seconds(state.finished_at)
     seen = replace(seen, phase=Phase.FAILED, stopped=True, finished_at=finished_at)
     if finished_at is None:
-        # Seen of daemons that found neither the container nor its result after a crash; they then say exit code 0.
+        # Seen of daemons that found neither the container nor its result after a crash; they then say exit
+        # code 0.
         message = "the daemon lost its result, when it or the machine was restarted"
         return replace(seen, reason="ResultLost", message=message, disrupted=True)
     if seen.started_at is not None:
@@ -231,7 +280,9 @@ def _ended(seen: Observation, state: State, stop_requested_at: datetime | None) 
     code = state.exit_code
     signal = code - 128 if 128 < code <= 128 + 64 else None  # as shells and container runtimes say it
     how = f"was killed by signal {signal}" if signal else f"exited with code {code}"
-    seen = replace(seen, exit_code=code, signal=signal, message=f"{how}: {state.error}" if state.error else how)
+    seen = replace(
+        seen, exit_code=code, signal=signal, message=f"{how}: {state.error}" if state.error else how
+    )
     if stop_requested_at is not None and finished_at >= stop_requested_at.timestamp():
         return replace(seen, reason="Stopped")
     if code == 0:
@@ -240,18 +291,36 @@ def _ended(seen: Observation, state: State, stop_requested_at: datetime | None) 
         return replace(seen, reason="OOMKilled", message="used more memory than it asked for")
     if signal == 9:
         # Docker hears of the kernel's kill beside the exit, and not always before it (moby/moby#18510).
-        who = "by another hand: docker kill or stop, the daemon's shutdown, a machine without memory, or its own memory limit"
+        who = (
+            "by another hand: docker kill or stop, the daemon's shutdown, a machine without memory, or its"
+            " own memory limit"
+        )
         return replace(seen, reason="Killed", message=f"{seen.message}, {who}")
     return replace(seen, reason="Error")
 
 
 def _never_ran(seen: Observation, reason: str, message: str, at: datetime) -> Observation:
-    return replace(seen, phase=Phase.FAILED, stopped=True, ran=False, reason=reason, message=message, finished_at=_seconds(at))
+    return replace(
+        seen,
+        phase=Phase.FAILED,
+        stopped=True,
+        ran=False,
+        reason=reason,
+        message=message,
+        finished_at=_seconds(at),
+    )
 
 
-def _marked(cluster: str, installation: str, attempt: AttemptId, role: str, labels: dict[str, str]) -> dict[str, Any]:
+def _marked(
+    cluster: str, installation: str, attempt: AttemptId, role: str, labels: dict[str, str]
+) -> dict[str, Any]:
     """What makes a container ours; see `attempt_of`."""
-    own = {LABEL_CLUSTER: cluster, LABEL_TASK: attempt.task_id, LABEL_ATTEMPT: str(attempt.number), LABEL_ROLE: role}
+    own = {
+        LABEL_CLUSTER: cluster,
+        LABEL_TASK: attempt.task_id,
+        LABEL_ATTEMPT: str(attempt.number),
+        LABEL_ROLE: role,
+    }
     own |= {LABEL_INSTALLATION: installation} if installation else {}
     return {"Hostname": str(attempt), "Labels": {**labels, **own}}
 

@@ -19,18 +19,30 @@ from requests.exceptions import RequestException
 from controller.engine.base import AttemptDelayed, AttemptRefused, EngineUnavailable
 
 REQUEST_SECONDS = 10.0
-SILENCE_SECONDS = 60.0  # of a stream: of events, after which it is opened again; of a pull, after which it has failed
+# of a stream: of events, after which it is opened again; of a pull, after which it has failed
+SILENCE_SECONDS = 60.0
 _CLOSE_POLL_SECONDS = 0.1
 _PULL_RETRY_SECONDS = 1.0
 CONFLICT = 409
 
 
-NOT_UNDERSTOOD = (msgspec.ValidationError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+NOT_UNDERSTOOD = (
+    msgspec.ValidationError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 """How the library and we fail at an answer of another form than the daemon's own."""
 
 
 class _BoundedClient(APIClient):  # type: ignore[misc]  # the library has no types
-    """The library asks for no time limit in some calls. (It retries nothing by itself, which is as it must be.)"""
+    """The library asks for no time limit in some calls.
+
+    (It retries nothing by itself, which is as it must be.)
+    """
 
     def send(self, request: Any, **options: Any) -> Any:
         if options.get("timeout") is None:
@@ -39,13 +51,17 @@ class _BoundedClient(APIClient):  # type: ignore[misc]  # the library has no typ
 
 
 class DockerDaemon:
-    """`base_url` as in DOCKER_HOST; None: what DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say. Safe for threads."""
+    """`base_url` as in DOCKER_HOST; None: what DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say.
+
+    Safe for threads.
+    """
 
     def __init__(self, base_url: str | None) -> None:
         self._base_url = base_url
         self._connecting = threading.Lock()
         self._client: Any = None
-        self.faults: Counter[str] = Counter()  # what went wrong with calls, by kind: HTTP codes, "connection", "answer"
+        # what went wrong with calls, by kind: HTTP codes, "connection", "answer"
+        self.faults: Counter[str] = Counter()
         self.node = ""
         """The daemon's name of its machine; "" before the first call."""
 
@@ -75,7 +91,9 @@ class DockerDaemon:
             raise EngineUnavailable(f"the Docker daemon does not answer: {error}") from error
         except NOT_UNDERSTOOD as error:
             self.faults["answer"] += 1
-            raise EngineUnavailable(f"the Docker daemon's answer is not understood: {type(error).__name__}: {error}") from error
+            raise EngineUnavailable(
+                f"the Docker daemon's answer is not understood: {type(error).__name__}: {error}"
+            ) from error
 
     def signal(self, container_id: str, name: str) -> None:
         """Send a signal; a container that does not run any more gets none. Raises EngineUnavailable."""
@@ -122,19 +140,27 @@ class ImagePulls:
         self._closed = threading.Event()
 
     def need(self, image: str) -> NoReturn:
-        """Have the image pulled. Raises AttemptDelayed while that is under way, AttemptRefused once it has failed."""
+        """Have the image pulled.
+
+        Raises AttemptDelayed while that is under way, AttemptRefused once it has failed.
+        """
         with self._lock:
             failure = self._failures.pop(image, None)
             if failure is not None:
                 raise AttemptRefused("ErrImagePull", f"image {image} cannot be pulled: {failure}")
             if image not in self._pulls:
-                thread = threading.Thread(target=self._run, args=(image,), name=f"docker-pull-{image}", daemon=True)
+                thread = threading.Thread(
+                    target=self._run, args=(image,), name=f"docker-pull-{image}", daemon=True
+                )
                 self._pulls[image] = thread
                 thread.start()
         raise AttemptDelayed(f"image {image} is being pulled", retry_after=_PULL_RETRY_SECONDS)
 
     def close(self) -> None:
-        """End the pulls under way; each ends with the daemon's next word of it. What was fetched stays with the daemon."""
+        """End the pulls under way; each ends with the daemon's next word of it.
+
+        What was fetched stays with the daemon.
+        """
         self._closed.set()
 
     def _run(self, image: str) -> None:
@@ -162,7 +188,8 @@ def closed_when(stop: threading.Event, stream: CancellableStream) -> Iterator[No
     def close() -> None:
         while not (stop.is_set() or left.wait(_CLOSE_POLL_SECONDS)):
             pass
-        with suppress(OSError, AttributeError):  # AttributeError: the library's, of a stream that has ended already
+        # AttributeError: the library's, of a stream that has ended already
+        with suppress(OSError, AttributeError):
             stream.close()
 
     thread = threading.Thread(target=close, name="docker-stream-closer", daemon=True)

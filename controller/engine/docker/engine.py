@@ -1,28 +1,31 @@
 """The Docker engine: each attempt is a container of one Docker daemon, which holds the truth about it.
 
-All replicas use one daemon (DOCKER_HOST): another daemon's list would say that all attempts are gone. Its id is the engine's
-identity, and containers carry the installation's id as a label. Needs Docker 20.10 or later.
+All replicas use one daemon (DOCKER_HOST): another daemon's list would say that all attempts are gone. Its id
+is the engine's identity, and containers carry the installation's id as a label. Needs Docker 20.10 or later.
 
-How the name fences: `tally.<cluster>.<task-id>-<n>` is created once; a start that finds it adopts it, if it is ours, and is
-refused if it is not (fault 29). Docker's `start` would run a finished container again, so a container is started at most once:
-by the call that created it, which asks `confirm` in between, with one request that nothing repeats. One that was created and
-never started (its creator crashed, lost the answer, or is late) is not started by anybody else but replaced: it is removed,
-unless it runs by now, and made anew, so that a start of the old one, however late, finds nothing. It could run again only if
-its creator started it after we looked and it ended before our removal arrived: one after the other, never two at once.
+How the name fences: `tally.<cluster>.<task-id>-<n>` is created once; a start that finds it adopts it, if it
+is ours, and is refused if it is not (fault 29). Docker's `start` would run a finished container again, so a
+container is started at most once: by the call that created it, which asks `confirm` in between, with one
+request that nothing repeats. One that was created and never started (its creator crashed, lost the answer, or
+is late) is not started by anybody else but replaced: it is removed, unless it runs by now, and made anew, so
+that a start of the old one, however late, finds nothing. It could run again only if its creator started it
+after we looked and it ended before our removal arrived: one after the other, never two at once.
 
-A stop that finds no container leaves a tombstone, a container without a file in it that nobody starts, so that a creation
-that comes late finds the name taken (fault 28). So does the refusal of a start that is repeated, since the first may still be
-under way. A stop of a running one leaves a mark (a second container, `<name>.stop`, never started) and sends the image's stop
-signal; SIGKILL follows after the grace. Finished containers, marks and tombstones stay until `forget`. What a container's
-state proves stands in `container`. A `docker container prune` removes what is kept: run it with
-`--filter label!=tally.dev/cluster`.
+A stop that finds no container leaves a tombstone, a container without a file in it that nobody starts, so
+that a creation that comes late finds the name taken (fault 28). So does the refusal of a start that is
+repeated, since the first may still be under way. A stop of a running one leaves a mark (a second container,
+`<name>.stop`, never started) and sends the image's stop signal; SIGKILL follows after the grace. Finished
+containers, marks and tombstones stay until `forget`. What a container's state proves stands in `container`. A
+`docker container prune` removes what is kept: run it with `--filter label!=tally.dev/cluster`.
 
-What it does with a spec: `image` is needed; `command` and `args` take the place of its entrypoint and its command, as on
-Kubernetes; `memory` (without swap beside it) and `cpu` are limits, other resources are only counted. A pool's `engine_options`:
-`pull` (missing, or never), `network`, `user`, `init`; network and user are by default Docker's own.
+What it does with a spec: `image` is needed; `command` and `args` take the place of its entrypoint and its
+command, as on Kubernetes; `memory` (without swap beside it) and `cpu` are limits, other resources are only
+counted. A pool's `engine_options`: `pull` (missing, or never), `network`, `user`, `init`; network and user
+are by default Docker's own.
 
-Cost, as measured with 20.10 on two shared cores: 0.3 s for a start, and 4 a second with eight under way; 5 ms of the first list
-for each attempt that has ended (so a take-over of 1,000 kept ones takes 5 s), 0.2 ms of each later one.
+Cost, as measured with 20.10 on two shared cores: 0.3 s for a start, and 4 a second with eight under way; 5 ms
+of the first list for each attempt that has ended (so a take-over of 1,000 kept ones takes 5 s), 0.2 ms of
+each later one.
 """
 
 from __future__ import annotations
@@ -38,7 +41,14 @@ from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.core.model.validation import parse_name
-from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions, gone
+from controller.engine.base import (
+    ALL_LOGS,
+    AttemptRefused,
+    AttemptUnknown,
+    EngineUnavailable,
+    LogOptions,
+    gone,
+)
 from controller.engine.docker.container import (
     EMPTY_IMAGE,
     LABEL_ATTEMPT,
@@ -75,12 +85,18 @@ _EMPTY_TAR = bytes(1024)  # two blocks of zeros end an archive
 
 
 class DockerEngine(Owning):
-    """See the module's docstring. Safe to use from several threads and by several replicas. `faults` counts failed calls."""
+    """See the module's docstring.
+
+    Safe to use from several threads and by several replicas. `faults` counts failed calls.
+    """
 
     name = "docker"
 
     def __init__(self, base_url: str | None, cluster: str, clock: Clock) -> None:
-        """`base_url` as in DOCKER_HOST, None for the environment's; connects when first used. Raises InvalidField."""
+        """`base_url` as in DOCKER_HOST, None for the environment's; connects when first used.
+
+        Raises InvalidField.
+        """
         super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._clock = clock
@@ -88,11 +104,15 @@ class DockerEngine(Owning):
         self.faults = self._daemon.faults
         self._pulls = ImagePulls(self._daemon)
         self._kills = DelayedKills(
-            lambda container_id: self._daemon.signal(container_id, "SIGKILL"), clock, f"docker-kills-{cluster}"
+            lambda container_id: self._daemon.signal(container_id, "SIGKILL"),
+            clock,
+            f"docker-kills-{cluster}",
         )
-        # Starts and stops of one attempt come one after the other, or they would replace each other's containers in vain.
+        # Starts and stops of one attempt come one after the other, or they would replace each other's
+        # containers in vain.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
-        self._listed: dict[tuple[str, str], Observation] = {}  # by id and state: what the last list found, where it stays so
+        # by id and state: what the last list found, where it stays so
+        self._listed: dict[tuple[str, str], Observation] = {}
 
     def identity(self) -> EngineIdentity:
         """See Engine: the daemon's id, which it keeps in its data folder."""
@@ -105,14 +125,19 @@ class DockerEngine(Owning):
         return 0.0
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
-        """See Engine. AttemptRefused: NameTaken, ImageMissing, ErrImagePull, InvalidContainer (bad options, and Docker's own)."""
+        """See Engine.
+
+        AttemptRefused: NameTaken, ImageMissing, ErrImagePull, InvalidContainer (bad options, and Docker's
+        own).
+        """
         with self._lock_of(launch.attempt), self._daemon.translated():
             try:
                 return self._create_and_start(launch, confirm)
             except AttemptRefused as refusal:
                 if not launch.repeated or refusal.reason == "NameTaken":
                     raise
-                # An earlier start may still be under way. Only with its name taken is nothing started for certain.
+                # An earlier start may still be under way. Only with its name taken is nothing started for
+                # certain.
                 found = self._take_name(launch.attempt)
                 if found.role == TOMBSTONE:
                     raise
@@ -132,7 +157,10 @@ class DockerEngine(Owning):
             return self._observe(found, attempt)
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        """See Engine. A container that the daemon does not have any more has stopped: it removes none that runs."""
+        """See Engine.
+
+        A container that the daemon does not have any more has stopped: it removes none that runs.
+        """
         with self._daemon.translated():
             for name in filter(None, (uid, name_of(self._cluster, attempt))):
                 found = self._inspect(name)
@@ -147,7 +175,9 @@ class DockerEngine(Owning):
         """See Engine."""
         with self._lock_of(attempt), self._daemon.translated():
             found = self._inspect(name_of(self._cluster, attempt))
-            if found is not None and (self._attempt_of(found) != attempt or not self._observe(found, attempt).stopped):
+            if found is not None and (
+                self._attempt_of(found) != attempt or not self._observe(found, attempt).stopped
+            ):
                 return
             # The mark first: what is left after a crash in between is still listed, and so forgotten again.
             mark = self._mark_of(attempt)
@@ -160,7 +190,9 @@ class DockerEngine(Owning):
         with self._daemon.translated():
             listed: dict[tuple[str, str], Observation] = {}
             observations = []
-            found = self._daemon.api.containers(all=True, filters={"label": f"{LABEL_CLUSTER}={self._cluster}"})
+            found = self._daemon.api.containers(
+                all=True, filters={"label": f"{LABEL_CLUSTER}={self._cluster}"}
+            )
             summaries = self._ours_among(found)
             marks = [each for each in summaries if each["Labels"].get(LABEL_ROLE) == STOP]
             marked = {(each["Labels"].get(LABEL_TASK), each["Labels"].get(LABEL_ATTEMPT)) for each in marks}
@@ -169,7 +201,10 @@ class DockerEngine(Owning):
                 if labels.get(LABEL_ROLE) == STOP:
                     continue
                 # Had it ended by then, a mark that was made since says nothing about its end.
-                unmarked = summary["State"] == "exited" and (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) not in marked
+                unmarked = (
+                    summary["State"] == "exited"
+                    and (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) not in marked
+                )
                 key = (summary["Id"], summary["State"])
                 seen = self._listed.get(key) or self._look_at_one(summary, unmarked=unmarked)
                 if seen is None:
@@ -203,7 +238,12 @@ class DockerEngine(Owning):
                         raise EngineUnavailable("the Docker daemon ended the stream of events")
 
     def logs(
-        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+        self,
+        attempt: AttemptId,
+        *,
+        follow: bool,
+        stop: threading.Event | None = None,
+        options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
         """See Engine; of the options, `tail` and `since_seconds`."""
         options.check(self.name, "tail", "since_seconds")
@@ -219,7 +259,8 @@ class DockerEngine(Owning):
         self._pulls.close()
         self._daemon.close()
 
-    # -- the daemon's words ------------------------------------------------------------------------------------------
+    # -- the daemon's words
+    # ------------------------------------------------------------------------------------------
 
     def _attempt_of(self, container: Container) -> AttemptId | None:
         return attempt_of(container, self._cluster, self.installation)
@@ -247,7 +288,9 @@ class DockerEngine(Owning):
         return self._observe(container, attempt, unmarked=unmarked) if attempt is not None else None
 
     def _look_at_one(self, summary: dict[str, Any], *, unmarked: bool) -> Observation | None:
-        """The same in a list: one that cannot be read is there, and nothing else is known of it; the others are looked at."""
+        """The same in a list: one that cannot be read is there, and nothing else is known of it; the
+        others are looked at.
+        """
         try:
             return self._look(summary["Id"], unmarked=unmarked)
         except NOT_UNDERSTOOD as error:
@@ -255,7 +298,9 @@ class DockerEngine(Owning):
             labels = summary["Labels"]
             attempt = AttemptId.parse(f"{labels.get(LABEL_TASK)}-{labels.get(LABEL_ATTEMPT)}")
             message = f"its container cannot be read: {error}"
-            return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=summary["Id"], reason="Unreadable", message=message)
+            return Observation(
+                attempt=attempt, phase=Phase.UNKNOWN, uid=summary["Id"], reason="Unreadable", message=message
+            )
 
     def _observe(self, container: Container, attempt: AttemptId, *, unmarked: bool = False) -> Observation:
         """What the container says; its mark is looked for unless the caller knows that there is none."""
@@ -268,7 +313,8 @@ class DockerEngine(Owning):
         mark = self._inspect(name_of(self._cluster, attempt, STOP))
         return mark if mark is not None and self._attempt_of(mark) == attempt else None
 
-    # -- changes -----------------------------------------------------------------------------------------------------
+    # -- changes
+    # -----------------------------------------------------------------------------------------------------
 
     def _create(self, name: str, body: dict[str, object], options: Options) -> str | None:
         """The new container's id; None when the name is taken."""
@@ -276,7 +322,9 @@ class DockerEngine(Owning):
             return str(self._daemon.api.create_container_from_config(body, name)["Id"])
         except ImageNotFound as error:
             if options.pull == "never":
-                raise AttemptRefused("ImageMissing", f"{error.explanation}; engine_options.pull is never") from error
+                raise AttemptRefused(
+                    "ImageMissing", f"{error.explanation}; engine_options.pull is never"
+                ) from error
             self._pulls.need(str(body["Image"]))
         except APIError as error:
             if error.status_code == CONFLICT:
@@ -313,7 +361,10 @@ class DockerEngine(Owning):
         raise EngineUnavailable(f"container {name} changes under our hands")
 
     def _take_name(self, attempt: AttemptId) -> Container:
-        """What was started of the attempt, or its tombstone, made in the place of what was not. Raises EngineUnavailable."""
+        """What was started of the attempt, or its tombstone, made in the place of what was not.
+
+        Raises EngineUnavailable.
+        """
         name = name_of(self._cluster, attempt)
         for _ in range(_TRIES):
             found = self._inspect(name)
@@ -352,7 +403,10 @@ class DockerEngine(Owning):
 
     def _make_placeholder(self, attempt: AttemptId, role: str) -> None:
         """Create the attempt's mark or tombstone, unless its name is taken already."""
-        name, body = name_of(self._cluster, attempt, role), placeholder(self._cluster, self.mark, attempt, role)
+        name, body = (
+            name_of(self._cluster, attempt, role),
+            placeholder(self._cluster, self.mark, attempt, role),
+        )
         api = self._daemon.api
         for _ in range(_TRIES):
             try:
@@ -367,10 +421,13 @@ class DockerEngine(Owning):
             return
         raise EngineUnavailable(f"image {EMPTY_IMAGE} is removed as often as it is made")
 
-    # -- streams -----------------------------------------------------------------------------------------------------
+    # -- streams
+    # -----------------------------------------------------------------------------------------------------
 
     def _follow(self, events: Iterator[dict[str, str]], report: Callable[[Observation], None]) -> bool:
-        """Report what events are about; False when the daemon was silent for so long that the stream is opened again."""
+        """Report what events are about; False when the daemon was silent for so long that the stream is
+        opened again.
+        """
         try:
             for event in events:
                 seen = self._look(event["id"])
@@ -380,12 +437,18 @@ class DockerEngine(Owning):
             return False
         return True
 
-    def _read_log(self, name: str, follow: bool, stop: threading.Event, options: LogOptions) -> Iterator[bytes]:
+    def _read_log(
+        self, name: str, follow: bool, stop: threading.Event, options: LogOptions
+    ) -> Iterator[bytes]:
         with self._daemon.translated():
             while follow and (found := self._inspect(name)) is not None and found.awaits_start:
                 if stop.wait(_AWAIT_START_SECONDS):
                     return
-            since = None if options.since_seconds is None else max(1, int(self._clock.now() - options.since_seconds))
+            since = (
+                None
+                if options.since_seconds is None
+                else max(1, int(self._clock.now() - options.since_seconds))
+            )
             tail = "all" if options.tail is None else options.tail
             stream = self._daemon.api.logs(name, stream=True, follow=follow, tail=tail, since=since)
             with closed_when(stop, stream):

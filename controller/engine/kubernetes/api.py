@@ -1,12 +1,14 @@
-"""Calls to a Kubernetes API server: configuration, authentication and connections by the official client, bodies raw.
+"""Calls to a Kubernetes API server: configuration, authentication and connections by the official client,
+bodies raw.
 
-The client's typed methods would check every body against its own models, which know neither what is newer than they nor
-haste; so they are left out, and JSON goes in and out as it is. Nothing is repeated by the transport: what is not idempotent
-is repeated by whoever knows what a second time means. Each call has time-outs, and takes its turn under a rate limit.
+The client's typed methods would check every body against its own models, which know neither what is newer
+than they nor haste; so they are left out, and JSON goes in and out as it is. Nothing is repeated by the
+transport: what is not idempotent is repeated by whoever knows what a second time means. Each call has
+time-outs, and takes its turn under a rate limit.
 
-What we sign with is made in `kubernetes_credentials`. A 401 says that nothing was done, so the call is sent once more if we have
-another token by then. Each call has a limit in all, whatever the server dribbles, and its answer a limit of size. Files of
-authorities are read for each new connection.
+What we sign with is made in `kubernetes_credentials`. A 401 says that nothing was done, so the call is sent
+once more if we have another token by then. Each call has a limit in all, whatever the server dribbles, and
+its answer a limit of size. Files of authorities are read for each new connection.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ _UNAUTHORIZED = 401
 
 
 class ApiRefused(EngineError):
-    """The server understood the call, and refuses it: nothing was changed. `fields` are those that it finds fault with."""
+    """The server understood the call, and refuses it: nothing was changed.
+
+    `fields` are those that it finds fault with.
+    """
 
     def __init__(self, code: int, reason: str, message: str, fields: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -78,7 +83,9 @@ decode_status = msgspec.json.Decoder(Status).decode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How to reach the server: in-cluster, else the kubeconfig (KUBECONFIG, ~/.kube/config) and its context."""
+    """How to reach the server: in-cluster, else the kubeconfig (KUBECONFIG, ~/.kube/config) and its
+    context.
+    """
 
     kubeconfig: Path | None = None
     context: str = ""
@@ -115,14 +122,19 @@ class RateLimit:
 
 
 class KubernetesApi:
-    """See the module's docstring. Safe to use from several threads. `faults` counts what went wrong, by kind."""
+    """See the module's docstring.
+
+    Safe to use from several threads. `faults` counts what went wrong, by kind.
+    """
 
     def __init__(self, access: Access, clock: Clock) -> None:
         """Raises EngineUnavailable when there is no configuration that can be read."""
         self._credentials = Credentials(access.kubeconfig, access.context, clock)
         self.host, self.namespace, self.is_verified = self._credentials.place
         if not self.is_verified:  # said once, by whoever starts; the library would repeat it with each call
-            warnings.filterwarnings("ignore", f".*'{re.escape(urlsplit(self.host).hostname or '')}'", InsecureRequestWarning)
+            warnings.filterwarnings(
+                "ignore", f".*'{re.escape(urlsplit(self.host).hostname or '')}'", InsecureRequestWarning
+            )
         self._clock = clock
         self._timeout = access.timeout_seconds
         self.limit = RateLimit(access.qps, access.burst, clock)
@@ -139,13 +151,19 @@ class KubernetesApi:
         content_type: str = JSON,
         timeout: float | None = None,
     ) -> bytes:
-        """The body of a good answer. Raises ApiRefused, and EngineUnavailable when nothing can be concluded."""
+        """The body of a good answer.
+
+        Raises ApiRefused, and EngineUnavailable when nothing can be concluded.
+        """
         limit = timeout or self._timeout
         response = self._send(method, path, query or {}, body, content_type, limit)
         return self._body(response, self._clock.boottime() + limit)
 
     def stream(self, path: str, query: Mapping[str, object], silence_seconds: float) -> Stream:
-        """An answer that goes on; see Stream. The first bytes must come as soon as those of any other call."""
+        """An answer that goes on; see Stream.
+
+        The first bytes must come as soon as those of any other call.
+        """
         response = self._send("GET", path, query, None, JSON, self._timeout)
         return Stream(self, response, silence_seconds)
 
@@ -155,7 +173,13 @@ class KubernetesApi:
         self._credentials.close()
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, object], body: object, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object],
+        body: object,
+        content_type: str,
+        timeout: float,
     ) -> urllib3.BaseHTTPResponse:
         if self._closed.is_set() or self._closed.wait(self.limit.take()):
             raise EngineUnavailable("the connection to Kubernetes is closed")
@@ -164,7 +188,11 @@ class KubernetesApi:
 
         def send() -> urllib3.BaseHTTPResponse:
             request = client.param_serialize(
-                method, path, query_params=list(query.items()), header_params=headers | authorization(client), body=body
+                method,
+                path,
+                query_params=list(query.items()),
+                header_params=headers | authorization(client),
+                body=body,
             )
             answer = client.call_api(*request, _request_timeout=(min(CONNECT_SECONDS, timeout), timeout))
             response: urllib3.BaseHTTPResponse = answer.response
@@ -180,7 +208,8 @@ class KubernetesApi:
             if 200 <= response.status < 300:
                 return response
             data = self._body(response, self._clock.boottime() + timeout)
-        except (urllib3.exceptions.HTTPError, ApiException) as error:  # ApiException: a certificate that is not trusted
+        # ApiException: a certificate that is not trusted
+        except (urllib3.exceptions.HTTPError, ApiException) as error:
             raise self._broken(error) from error
         except (config.ConfigException, OSError) as error:
             self.faults["credentials"] += 1
@@ -195,7 +224,10 @@ class KubernetesApi:
             raise
 
     def _body(self, response: urllib3.BaseHTTPResponse, give_up_at: float) -> bytes:
-        """All of it. Raises EngineUnavailable when it is not there by then (boottime), breaks off, or is too large."""
+        """All of it.
+
+        Raises EngineUnavailable when it is not there by then (boottime), breaks off, or is too large.
+        """
         data = bytearray()
         try:
             while chunk := response.read1(_CHUNK_BYTES):
@@ -203,7 +235,9 @@ class KubernetesApi:
                 if self._clock.boottime() > give_up_at:
                     raise urllib3.exceptions.TimeoutError("its answer came too slowly")
                 if len(data) > MAX_ANSWER_BYTES:
-                    raise urllib3.exceptions.ResponseError(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
+                    raise urllib3.exceptions.ResponseError(
+                        f"its answer has more than {MAX_ANSWER_BYTES} bytes"
+                    )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             response.close()
             raise self._broken(error) from error
@@ -232,7 +266,10 @@ class KubernetesApi:
 
 
 class Stream:
-    """A long answer, in chunks as they come. Iterate it in one thread; `close` may come from any, and ends the iteration."""
+    """A long answer, in chunks as they come.
+
+    Iterate it in one thread; `close` may come from any, and ends the iteration.
+    """
 
     def __init__(self, api: KubernetesApi, response: Any, silence_seconds: float) -> None:
         self._api = api
@@ -262,7 +299,9 @@ class Stream:
             yield from lines
             if len(rest) > MAX_ANSWER_BYTES:
                 self._api.faults["stream"] += 1
-                raise EngineUnavailable(f"Kubernetes at {self._api.host} sends a line of more than {MAX_ANSWER_BYTES} bytes")
+                raise EngineUnavailable(
+                    f"Kubernetes at {self._api.host} sends a line of more than {MAX_ANSWER_BYTES} bytes"
+                )
 
     def close(self) -> None:
         """End the iteration, also while it waits."""

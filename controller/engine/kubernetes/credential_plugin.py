@@ -1,8 +1,9 @@
 """A kubeconfig's credential plugin (`exec`): run once, within limits of time and output.
 
-The official client waits for ever for a plugin, takes as much output as comes, and hides a failure: the call is then sent without
-any credential. Plugins are never interactive here: nobody sits at a controller's terminal.
-Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
+The official client waits for ever for a plugin, takes as much output as comes, and hides a failure: the call
+is then sent without any credential. Plugins are never interactive here: nobody sits at a controller's
+terminal. Source:
+https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
 
 from __future__ import annotations
@@ -55,9 +56,14 @@ class _ExecCredential(Struct, frozen=True, rename="camel"):
 
 
 def run_plugin(
-    plugin: Mapping[str, Any], cluster: Mapping[str, Any], folder: str, closed: threading.Event, seconds: float
+    plugin: Mapping[str, Any],
+    cluster: Mapping[str, Any],
+    folder: str,
+    closed: threading.Event,
+    seconds: float,
 ) -> Credential:
-    """The credential that the kubeconfig's `exec` section makes; `folder` is the kubeconfig's, for relative paths.
+    """The credential that the kubeconfig's `exec` section makes; `folder` is the kubeconfig's, for relative
+    paths.
 
     It is ended, with its process group, after `seconds` or when `closed` is set. Raises PluginFailed.
     """
@@ -73,9 +79,14 @@ def run_plugin(
     name = f"credential plugin {command}"
     try:
         process = subprocess.Popen(  # the user's own kubeconfig names it, as for kubectl
-            arguments, cwd=folder or None, env=environment, process_group=0,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            arguments,
+            cwd=folder or None,
+            env=environment,
+            process_group=0,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
     except (OSError, ValueError) as error:
         hint = plugin.get("installHint")
         raise PluginFailed(f"{name} cannot be run: {error}" + (f" ({hint})" if hint else "")) from error
@@ -87,12 +98,19 @@ def run_plugin(
         process.wait()
         raise
     if process.returncode != 0:
-        raise PluginFailed(f"{name} ended with exit code {process.returncode}" + (f": {words}" if words else ""))
+        raise PluginFailed(
+            f"{name} ended with exit code {process.returncode}" + (f": {words}" if words else "")
+        )
     return _decoded(output, name, str(version))
 
 
-def _read(process: subprocess.Popen[bytes], name: str, closed: threading.Event, seconds: float) -> tuple[bytes, str]:
-    """What it prints until it has ended, and its words on stderr. A child that keeps the pipes open is not waited for."""
+def _read(
+    process: subprocess.Popen[bytes], name: str, closed: threading.Event, seconds: float
+) -> tuple[bytes, str]:
+    """What it prints until it has ended, and its words on stderr.
+
+    A child that keeps the pipes open is not waited for.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
     read: dict[IO[bytes], bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
@@ -102,7 +120,8 @@ def _read(process: subprocess.Popen[bytes], name: str, closed: threading.Event, 
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
         while True:
-            ended = process.poll() is not None  # asked before the last read: then nothing of its own is missed
+            # asked before the last read: then nothing of its own is missed
+            ended = process.poll() is not None
             for key, _ in selector.select(0 if ended else _POLL_SECONDS):
                 chunk = os.read(key.fd, _CHUNK_BYTES)
                 read[key.fileobj] += chunk  # type: ignore[index]  # the pipes that were registered
@@ -116,7 +135,11 @@ def _read(process: subprocess.Popen[bytes], name: str, closed: threading.Event, 
                     return bytes(read[process.stdout]), said
                 closed.wait(_POLL_SECONDS)  # it closed its output, and has still to end
             if closed.is_set() or time.monotonic() > give_up_at:
-                why = "was ended, since the engine is being closed" if closed.is_set() else f"did not end within {seconds:g} s"
+                why = (
+                    "was ended, since the engine is being closed"
+                    if closed.is_set()
+                    else f"did not end within {seconds:g} s"
+                )
                 raise PluginFailed(f"{name} {why}" + (f": {said}" if said else ""))
 
 
@@ -127,7 +150,9 @@ def _decoded(output: bytes, name: str, version: str) -> Credential:
         raise PluginFailed(f"{name} printed no ExecCredential: {error}") from error
     status = answer.status
     if answer.kind != "ExecCredential" or answer.api_version != version:
-        raise PluginFailed(f"{name} printed {answer.kind} of {answer.api_version}, not ExecCredential of {version}")
+        raise PluginFailed(
+            f"{name} printed {answer.kind} of {answer.api_version}, not ExecCredential of {version}"
+        )
     if not status.token and not (status.client_certificate_data and status.client_key_data):
         raise PluginFailed(f"{name} gives neither a token nor a client certificate with its key")
     expires = status.expiration_timestamp
@@ -140,7 +165,9 @@ def _decoded(output: bytes, name: str, version: str) -> Credential:
 
 
 def _cluster_info(cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """As the exec API wants it: the kubeconfig's cluster, and the plugin's own part of its extensions as `config`."""
+    """As the exec API wants it: the kubeconfig's cluster, and the plugin's own part of its extensions as
+    `config`.
+    """
     known = {name: value for name, value in cluster.items() if name != "extensions"}
     for each in cluster.get("extensions") or ():
         if each.get("name") == "client.authentication.k8s.io/exec":

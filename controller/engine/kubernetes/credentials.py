@@ -1,11 +1,13 @@
 """Where the API server is and who we are there: the kubeconfig, a pod's own account, and credential plugins.
 
-Credentials change while we run. A pod's own token is read again each minute by the official client. All else is read again,
-the whole configuration, once the server has refused it (401), and a plugin's credential before it expires.
+Credentials change while we run. A pod's own token is read again each minute by the official client. All else
+is read again, the whole configuration, once the server has refused it (401), and a plugin's credential before
+it expires.
 
-Whatever makes credentials may hang: a plugin, a file on a dead mount, an identity provider. So **one** refresh is under way
-at a time, in a thread of its own, and a call that needs its result waits WAIT_SECONDS at most. After a failure nothing is tried
-for a while, longer each time, and calls fail at once with its words. A credential that is still valid is used meanwhile.
+Whatever makes credentials may hang: a plugin, a file on a dead mount, an identity provider. So **one**
+refresh is under way at a time, in a thread of its own, and a call that needs its result waits WAIT_SECONDS at
+most. After a failure nothing is tried for a while, longer each time, and calls fail at once with its words. A
+credential that is still valid is used meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +28,12 @@ from kubernetes.config.kube_config import ConfigNode, KubeConfigLoader, KubeConf
 
 from controller.clock import Clock
 from controller.engine.base import EngineUnavailable
-from controller.engine.kubernetes.credential_plugin import PLUGIN_SECONDS, Credential, PluginFailed, run_plugin
+from controller.engine.kubernetes.credential_plugin import (
+    PLUGIN_SECONDS,
+    Credential,
+    PluginFailed,
+    run_plugin,
+)
 
 POOL_SIZE = 32  # connections kept; more are made when needed
 WAIT_SECONDS = PLUGIN_SECONDS + 2.0
@@ -40,7 +47,10 @@ _Result = TypeVar("_Result")
 
 
 class Place(NamedTuple):
-    """What a configuration says without any credential. `verified`: whether the server must prove who it is."""
+    """What a configuration says without any credential.
+
+    `verified`: whether the server must prove who it is.
+    """
 
     host: str
     namespace: str
@@ -75,7 +85,9 @@ class Credentials:
         try:
             self.place = reading.result(WAIT_SECONDS)
         except TimeoutError as error:
-            raise EngineUnavailable(f"no access to Kubernetes: its configuration was not read in {WAIT_SECONDS:g} s") from error
+            raise EngineUnavailable(
+                f"no access to Kubernetes: its configuration was not read in {WAIT_SECONDS:g} s"
+            ) from error
         except _Failed as error:
             message = f"no access to Kubernetes: {error}; give --kubeconfig, or run in a cluster"
             raise EngineUnavailable(message) from error
@@ -92,16 +104,25 @@ class Credentials:
             if is_due and self._refresh is None and self._not_before <= now and not self._closed.is_set():
                 self._begin()
             refresh = self._refresh
-            if signed is not None and not is_refused and (signed.expires_at is None or now < signed.expires_at):
+            if (
+                signed is not None
+                and not is_refused
+                and (signed.expires_at is None or now < signed.expires_at)
+            ):
                 return signed.client
             if refresh is None and signed is not None and not self._failure:
                 return signed.client  # it was made a moment ago: the server is to judge it
             if refresh is None:
-                raise EngineUnavailable(f"credentials for Kubernetes: {self._failure}", max(1.0, self._not_before - now))
+                raise EngineUnavailable(
+                    f"credentials for Kubernetes: {self._failure}", max(1.0, self._not_before - now)
+                )
         try:
             return refresh.result(WAIT_SECONDS).client
         except TimeoutError as error:
-            message = f"credentials for Kubernetes are not there after {WAIT_SECONDS:g} s, and still being waited for"
+            message = (
+                f"credentials for Kubernetes are not there after {WAIT_SECONDS:g} s, and still being"
+                " waited for"
+            )
             raise EngineUnavailable(message, RETRY_SECONDS) from error
         except _Failed as error:
             raise EngineUnavailable(f"credentials for Kubernetes: {error}", RETRY_SECONDS) from error
@@ -158,14 +179,18 @@ def named_kubeconfig() -> str:
 
 
 def _run(name: str, future: Future[_Result], make: Callable[[], _Result]) -> None:
-    """In a thread of its own: a call that never returns keeps it. Whatever `make` raises is a _Failed of the future."""
+    """In a thread of its own: a call that never returns keeps it.
+
+    Whatever `make` raises is a _Failed of the future.
+    """
 
     def run() -> None:
         try:
             result = make()
         except (PluginFailed, config.ConfigException, OSError, yaml.YAMLError) as error:
             future.set_exception(_Failed(str(error)))
-        except Exception as error:  # noqa: BLE001  # a value of another kind than the library thinks fails in any way
+        # a value of another kind than the library thinks fails in any way
+        except Exception as error:  # noqa: BLE001
             future.set_exception(_Failed(f"{type(error).__name__}: {error}"))
         else:
             future.set_result(result)
@@ -209,10 +234,16 @@ def _place(kubeconfig: Path | None, context: str) -> Place:
         return Place(configuration.host, _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default")
     found = _read(kubeconfig, context)
     server = str(found.cluster["server"]).rstrip("/")
-    return Place(server, found.namespace, not (server.startswith("https") and found.cluster.safe_get("insecure-skip-tls-verify")))
+    return Place(
+        server,
+        found.namespace,
+        not (server.startswith("https") and found.cluster.safe_get("insecure-skip-tls-verify")),
+    )
 
 
-def _load(kubeconfig: Path | None, context: str, closed: threading.Event) -> tuple[Configuration, float | None]:
+def _load(
+    kubeconfig: Path | None, context: str, closed: threading.Event
+) -> tuple[Configuration, float | None]:
     """The client's configuration with our credentials, and when these expire (seconds since the epoch)."""
     configuration = Configuration()
     configuration.retries = False
@@ -222,14 +253,19 @@ def _load(kubeconfig: Path | None, context: str, closed: threading.Event) -> tup
         return configuration, None
     found = _read(kubeconfig, context)
     expires_at = None
-    if found.user is not None and "exec" in found.user and not ("token" in found.user or "tokenFile" in found.user):
+    if (
+        found.user is not None
+        and "exec" in found.user
+        and not ("token" in found.user or "tokenFile" in found.user)
+    ):
         folder = os.path.dirname(os.path.abspath(found.cluster.path))
         credential = run_plugin(found.user["exec"].value, found.cluster.value, folder, closed, PLUGIN_SECONDS)
         expires_at = credential.expires_at
         _put(credential, found.user)
     loader: Any = KubeConfigLoader(found.whole, active_context=found.name, config_base_path=None)  # type: ignore[no-untyped-call]
     loader.load_and_set(configuration)
-    configuration.refresh_api_key_hook = None  # it would refresh in the caller's thread, each caller for itself
+    # it would refresh in the caller's thread, each caller for itself
+    configuration.refresh_api_key_hook = None
     return configuration, expires_at
 
 

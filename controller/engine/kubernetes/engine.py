@@ -1,21 +1,26 @@
-"""The Kubernetes engine: each attempt is a bare pod of its name; the phase is the truth about it, where evidence backs it.
+"""The Kubernetes engine: each attempt is a bare pod of its name; the phase is the truth about it, where
+evidence backs it.
 
-How the name fences: the API server creates `<task-id>-<n>` once. A start that finds it adopts it, if the labels are ours,
-and refuses if they are not (fault 29). A finished pod stays as the tombstone of its name until `forget`; a stop that finds no
-pod leaves a tombstone, a pod that no scheduler takes, so that a creation that comes late finds the name taken (fault 28).
+How the name fences: the API server creates `<task-id>-<n>` once. A start that finds it adopts it, if the
+labels are ours, and refuses if they are not (fault 29). A finished pod stays as the tombstone of its name
+until `forget`; a stop that finds no pod leaves a tombstone, a pod that no scheduler takes, so that a creation
+that comes late finds the name taken (fault 28).
 
-What is deleted is deleted with its uid as precondition and a grace of at least 1 s. A finalizer keeps the object after
-that, so that its end is seen whoever deleted it and whoever leads then; `settle` lets go of it once the end is committed.
-A pod in a terminal phase that proves no stop is not deleted: the server would remove it at once, and with it the evidence.
+What is deleted is deleted with its uid as precondition and a grace of at least 1 s. A finalizer keeps the
+object after that, so that its end is seen whoever deleted it and whoever leads then; `settle` lets go of it
+once the end is committed. A pod in a terminal phase that proves no stop is not deleted: the server would
+remove it at once, and with it the evidence.
 
-With the pool's option `scheduling_gates` (Kubernetes 1.27) a pod is created gated, and the gate is opened after `confirm` has
-said that its leader still leads: a creation that lands late then never runs at all.
+With the pool's option `scheduling_gates` (Kubernetes 1.27) a pod is created gated, and the gate is opened
+after `confirm` has said that its leader still leads: a creation that lands late then never runs at all.
 
-Watches select by label, and tell of a pod whose label was removed as of a deleted one; so an end that has no other proof is
-believed once the name was asked for. Lists are of all pods of our namespaces: our finalizer tells which are ours without labels.
+Watches select by label, and tell of a pod whose label was removed as of a deleted one; so an end that has no
+other proof is believed once the name was asked for. Lists are of all pods of our namespaces: our finalizer
+tells which are ours without labels.
 
-Namespaces: exactly those that are given are listed, watched and used, whatever pools name now or named before; so no
-attempt is out of sight, and rights can be given for each. A pool that names another one is refused (see `PoolOptions`).
+Namespaces: exactly those that are given are listed, watched and used, whatever pools name now or named
+before; so no attempt is out of sight, and rights can be given for each. A pool that names another one is
+refused (see `PoolOptions`).
 
 What this engine can prove, and what not, stands in `pod_observation`.
 """
@@ -69,12 +74,17 @@ class KubernetesOptions:
 
 
 class KubernetesEngine(Owning):
-    """See the module's docstring. Safe to use from several threads. `faults` counts what went wrong with calls, by kind."""
+    """See the module's docstring.
+
+    Safe to use from several threads. `faults` counts what went wrong with calls, by kind.
+    """
 
     name = "kubernetes"
 
     def __init__(self, cluster: str, clock: Clock, options: KubernetesOptions) -> None:
-        """Raises EngineUnavailable when there is no configuration, InvalidField when `cluster` is no DNS label."""
+        """Raises EngineUnavailable when there is no configuration, InvalidField when `cluster` is no DNS
+        label.
+        """
         super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._options = options
@@ -87,14 +97,18 @@ class KubernetesEngine(Owning):
         self._minor: int | None = None
         self.is_verified = self._api.is_verified
 
-    # -- the seam ----------------------------------------------------------------------------------------------------
+    # -- the seam
+    # ----------------------------------------------------------------------------------------------------
 
     def identity(self) -> EngineIdentity:
         """See Engine."""
         return identity(self._api, self.namespaces)
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
-        """See Engine. AttemptRefused: InvalidPool, InvalidPod, NameTaken, and those of `kubernetes_refusals`."""
+        """See Engine.
+
+        AttemptRefused: InvalidPool, InvalidPod, NameTaken, and those of `kubernetes_refusals`.
+        """
         pod = self._pods.find(launch.attempt) if launch.repeated else None
         if pod is None:
             try:
@@ -102,7 +116,8 @@ class KubernetesEngine(Owning):
             except AttemptRefused as refusal:
                 if not launch.repeated or refusal.reason == "NameTaken":
                     raise
-                # An earlier creation may still be on its way. Only with its name taken is nothing started for certain.
+                # An earlier creation may still be on its way. Only with its name taken is nothing started for
+                # certain.
                 pod = self._pods.entomb(launch.attempt, f"{refusal}, and its name could not be taken")
                 if pod is None or pod.is_tombstone:
                     raise
@@ -122,9 +137,13 @@ class KubernetesEngine(Owning):
                 pod = self._pods.entomb(attempt, "its name could not be taken")
             if pod is None:
                 return Observation(
-                    attempt=attempt, phase=Phase.FAILED, stopped=True, ran=False, reason="NameTaken",
+                    attempt=attempt,
+                    phase=Phase.FAILED,
+                    stopped=True,
+                    ran=False,
+                    reason="NameTaken",
                     message="pods that are not Tally's have its name, so that it cannot be created",
-                )  # fmt: skip
+                )
             if uid and pod.metadata.uid != uid:
                 return None
             seen = observe(pod)
@@ -147,10 +166,17 @@ class KubernetesEngine(Owning):
             self._pods.drop_finalizer(pod)
 
     def forget(self, attempt: AttemptId) -> None:
-        """See Engine. A pod in a terminal phase is removed even if that proves no stop: its end was committed without."""
+        """See Engine.
+
+        A pod in a terminal phase is removed even if that proves no stop: its end was committed without.
+        """
         for namespace in self.namespaces:
             pod = self._pods.get(namespace, attempt)
-            if pod is None or self._pods.attempt_of(pod) != attempt or not (observe(pod).stopped or pod.is_terminal):
+            if (
+                pod is None
+                or self._pods.attempt_of(pod) != attempt
+                or not (observe(pod).stopped or pod.is_terminal)
+            ):
                 continue
             if not pod.is_deleting:
                 pod = self._pods.delete(pod, _FORGET_GRACE_SECONDS)
@@ -168,7 +194,10 @@ class KubernetesEngine(Owning):
         return [*found.values()]
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
-        """See Engine. `sink` is called from one thread for each namespace; never raises: each goes on by itself."""
+        """See Engine.
+
+        `sink` is called from one thread for each namespace; never raises: each goes on by itself.
+        """
 
         def report(pod: Pod, removed: bool) -> None:
             if (attempt := self._pods.attempt_of(pod)) is None:
@@ -197,7 +226,12 @@ class KubernetesEngine(Owning):
         run_watches(watches, self.namespaces, stop)
 
     def logs(
-        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+        self,
+        attempt: AttemptId,
+        *,
+        follow: bool,
+        stop: threading.Event | None = None,
+        options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
         """See Engine; as long as the pod is there, and its node keeps the output."""
         pod = self._pods.known(attempt)
@@ -212,15 +246,21 @@ class KubernetesEngine(Owning):
         """See Engine."""
         self._api.close()
 
-    # -- beyond the seam ---------------------------------------------------------------------------------------------
+    # -- beyond the seam
+    # ---------------------------------------------------------------------------------------------
 
     def events(self, attempt: AttemptId) -> _Events:
-        """The recent Kubernetes events of the pod, oldest first; they outlive it. Raises EngineUnavailable."""
+        """The recent Kubernetes events of the pod, oldest first; they outlive it.
+
+        Raises EngineUnavailable.
+        """
         pod = self._pods.find(attempt)
         namespaces = self.namespaces if pod is None else (pod.metadata.namespace,)
         uid = pod.metadata.uid if pod is not None else ""
         with unavailable("events cannot be read"):
-            found = [event for each in namespaces for event in recent_events(self._api, each, str(attempt), uid)]
+            found = [
+                event for each in namespaces for event in recent_events(self._api, each, str(attempt), uid)
+            ]
         return sorted(found, key=lambda event: event.at)
 
     def check_rights(self) -> _Rights:
@@ -231,19 +271,24 @@ class KubernetesEngine(Owning):
     def release_finalizers(self) -> int:
         """Let go of all pods of this installation, for uninstalling; returns how many had to be.
 
-        While a controller runs, this makes deleted pods vanish before their end is committed: stop the controllers first.
-        Raises EngineUnavailable; and UserError where the installation is not known (see `bind`) and several have pods here.
+        While a controller runs, this makes deleted pods vanish before their end is committed: stop the
+        controllers first. Raises EngineUnavailable; and UserError where the installation is not known (see
+        `bind`) and several have pods here.
         """
         held = [pod for _, pod in self._pods.all() if pod.has_finalizer]
         marks = Counter(pod.installation or "(none)" for pod in held)
         if self.installation is None and len(marks) > 1:
             told = ", ".join(f"{mark} ({counted(number, 'pod')})" for mark, number in sorted(marks.items()))
-            raise UserError(f"several installations have the name {self._cluster} here: {told}. Say whose: --installation ID")
+            raise UserError(
+                f"several installations have the name {self._cluster} here: {told}. Say whose:"
+                " --installation ID"
+            )
         for pod in held:
             self._pods.drop_finalizer(pod)
         return len(held)
 
-    # -- creation ----------------------------------------------------------------------------------------------------
+    # -- creation
+    # ----------------------------------------------------------------------------------------------------
 
     def _create(self, launch: Launch) -> Pod:
         """The attempt's pod, created or adopted. Raises AttemptRefused, EngineUnavailable."""
@@ -251,13 +296,18 @@ class KubernetesEngine(Owning):
             options = options_for(launch)
             namespace = self._namespace(options)
         except InvalidField as error:
-            raise AttemptRefused("InvalidPool", f"pool {launch.pool.name}: {error}", transient=True) from error
+            raise AttemptRefused(
+                "InvalidPool", f"pool {launch.pool.name}: {error}", transient=True
+            ) from error
         try:
             body = build_pod(launch, options, namespace)
         except InvalidField as error:
             raise AttemptRefused("InvalidPod", str(error)) from error
         if options.scheduling_gates and self._server_minor() < FIRST_MINOR_WITH_GATES:
-            message = f"engine_options.scheduling_gates: needs Kubernetes 1.{FIRST_MINOR_WITH_GATES}, this is 1.{self._minor}"
+            message = (
+                f"engine_options.scheduling_gates: needs Kubernetes 1.{FIRST_MINOR_WITH_GATES}, this is"
+                f" 1.{self._minor}"
+            )
             raise AttemptRefused("InvalidPool", f"pool {launch.pool.name}: {message}", transient=True)
         try:
             return self._pods.create(launch.attempt, body)

@@ -38,7 +38,10 @@ class _EventList(Struct, frozen=True):
 
 
 class PodEvent(Struct, frozen=True, kw_only=True):
-    """What a component of the cluster noted about a pod. `at`: seconds since the epoch, of the last of `count` times."""
+    """What a component of the cluster noted about a pod.
+
+    `at`: seconds since the epoch, of the last of `count` times.
+    """
 
     at: float
     kind: str  # Normal or Warning
@@ -49,7 +52,9 @@ class PodEvent(Struct, frozen=True, kw_only=True):
 
 
 def recent_events(api: KubernetesApi, namespace: str, name: str, uid: str) -> list[PodEvent]:
-    """Of one pod, or with `uid` "" of all that had the name; oldest first. The cluster keeps them for about an hour.
+    """Of one pod, or with `uid` "" of all that had the name; oldest first.
+
+    The cluster keeps them for about an hour.
 
     Raises EngineUnavailable, ApiRefused.
     """
@@ -81,20 +86,29 @@ def _read(item: msgspec.Raw) -> PodEvent:
 
 
 def check_container(pod: Pod, name: str) -> None:
-    """Raises LogsRefused, which names those that there are, when the pod has no such container ("" is the task's own)."""
+    """Raises LogsRefused, which names those that there are, when the pod has no such container ("" is the
+    task's own).
+    """
     known = [each.name for each in (*(pod.spec.init_containers or ()), *(pod.spec.containers or ()))]
     if name and name not in known:
         raise LogsRefused(f"pod {pod.metadata.name} has no container {name!r}: there are {', '.join(known)}")
 
 
 def read_log(
-    api: KubernetesApi, pod: Pod, look: Callable[[], Pod | None], follow: bool, stop: threading.Event, options: LogOptions
+    api: KubernetesApi,
+    pod: Pod,
+    look: Callable[[], Pod | None],
+    follow: bool,
+    stop: threading.Event,
+    options: LogOptions,
 ) -> Iterator[bytes]:
-    """A container's output, by default the main one's, each byte once; with `follow` until it has ended, or `stop`.
+    """A container's output, by default the main one's, each byte once; with `follow` until it has ended, or
+    `stop`.
 
-    A connection that breaks is opened again, and what was delivered is passed over. That loses lines when the node has
-    begun a new log file in between, since it shows only the last one. With `tail` or `since_seconds` nobody could tell what
-    was delivered: then a break is an error once something was. Raises EngineUnavailable, LogsRefused.
+    A connection that breaks is opened again, and what was delivered is passed over. That loses lines when the
+    node has begun a new log file in between, since it shows only the last one. With `tail` or `since_seconds`
+    nobody could tell what was delivered: then a break is an error once something was. Raises
+    EngineUnavailable, LogsRefused.
     """
     container, path = options.container or pod.main_name, f"{pod_path(pod)}/log"
     part: dict[str, object] = {"container": container}
@@ -129,12 +143,17 @@ def read_log(
         current = look()
         if is_part and position:
             if current is not None and not stop.is_set() and not _has_ended(current, container):
-                raise EngineUnavailable("the stream of the output has ended, and the container has not: call it again")
+                raise EngineUnavailable(
+                    "the stream of the output has ended, and the container has not: call it again"
+                )
             return
 
 
 def _has_ended(pod: Pod, container: str) -> bool:
-    found = next((each for each in pod.statuses() if each.name == container), pod.main if container == pod.main_name else None)
+    found = next(
+        (each for each in pod.statuses() if each.name == container),
+        pod.main if container == pod.main_name else None,
+    )
     return observe(pod).stopped or (found is not None and found.state.terminated is not None)
 
 

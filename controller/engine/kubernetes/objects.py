@@ -1,7 +1,7 @@
 """The pods of one cluster of Tally, by name and one by one: read, created, entombed, deleted, patched.
 
-Each call is safe to repeat, and bound to one object by its uid, so that what changes under our hands is read again and not
-overwritten. Refusals of anything but a creation are outages (see `kubernetes_refusals`).
+Each call is safe to repeat, and bound to one object by its uid, so that what changes under our hands is read
+again and not overwritten. Refusals of anything but a creation are outages (see `kubernetes_refusals`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ TRIES = 5  # at an object that changes under our hands
 class PodObjects:
     """See the module's docstring. Safe to use from several threads; every method raises EngineUnavailable."""
 
-    def __init__(self, api: KubernetesApi, cluster: str, namespaces: tuple[str, ...], list_timeout: float, owner: Owning) -> None:
+    def __init__(
+        self,
+        api: KubernetesApi,
+        cluster: str,
+        namespaces: tuple[str, ...],
+        list_timeout: float,
+        owner: Owning,
+    ) -> None:
         self._api = api
         self._owner = owner
         self._cluster = cluster
@@ -60,7 +67,9 @@ class PodObjects:
         """The attempt's pod. Raises AttemptUnknown."""
         pod = self.find(attempt)
         if pod is None:
-            raise AttemptUnknown(f"there is no pod {attempt} of cluster {self._cluster} in {', '.join(self._namespaces)}")
+            raise AttemptUnknown(
+                f"there is no pod {attempt} of cluster {self._cluster} in {', '.join(self._namespaces)}"
+            )
         return pod
 
     def get(self, namespace: str, attempt: AttemptId) -> Pod | None:
@@ -93,7 +102,8 @@ class PodObjects:
         raise EngineUnavailable(f"the name {attempt} is taken and given back again and again")
 
     def entomb(self, attempt: AttemptId, why: str) -> Pod | None:
-        """Take the attempt's name in every namespace: the tombstone, or the attempt's pod if one was there already.
+        """Take the attempt's name in every namespace: the tombstone, or the attempt's pod if one was there
+        already.
 
         None when all the names are taken by what is not ours, so that there was nothing to take.
 
@@ -103,7 +113,9 @@ class PodObjects:
         for namespace in self._namespaces:
             with unavailable(f"{attempt}: {why}"):
                 try:
-                    pod = self.create(attempt, build_tombstone(attempt, self._cluster, namespace, self._owner.mark))
+                    pod = self.create(
+                        attempt, build_tombstone(attempt, self._cluster, namespace, self._owner.mark)
+                    )
                 except AttemptRefused:
                     continue  # taken by something that is not ours, which serves as well
             if not pod.is_tombstone:
@@ -129,7 +141,12 @@ class PodObjects:
         return answer if _is_same(answer, pod) else None  # a Status when it is gone already
 
     def drop_finalizer(self, pod: Pod) -> None:
-        self._patch_list(pod, "/metadata/finalizers", lambda each: _index(each.metadata.finalizers or [], FINALIZER), FINALIZER)
+        self._patch_list(
+            pod,
+            "/metadata/finalizers",
+            lambda each: _index(each.metadata.finalizers or [], FINALIZER),
+            FINALIZER,
+        )
 
     def open_gate(self, pod: Pod) -> Pod:
         def find(each: Pod) -> int | None:
@@ -140,7 +157,9 @@ class PodObjects:
             raise EngineUnavailable(f"pod {pod.metadata.name} has gone before its gate was opened")
         return opened
 
-    def _patch_list(self, pod: Pod, path: str, find: Callable[[Pod], int | None], value: object) -> Pod | None:
+    def _patch_list(
+        self, pod: Pod, path: str, find: Callable[[Pod], int | None], value: object
+    ) -> Pod | None:
         """Remove an entry of a list of this very pod; None when the pod is gone. Raises EngineUnavailable."""
         current: Pod | None = pod
         for _ in range(TRIES):
@@ -156,7 +175,10 @@ class PodObjects:
             ]
             with unavailable(f"pod {pod.metadata.name} cannot be changed"):
                 try:
-                    return _about(pod.metadata.name, self._api.call("PATCH", pod_path(pod), body=patch, content_type=JSON_PATCH))
+                    return _about(
+                        pod.metadata.name,
+                        self._api.call("PATCH", pod_path(pod), body=patch, content_type=JSON_PATCH),
+                    )
                 except ApiRefused as error:
                     if error.code not in (404, 409, 422):  # gone, or changed since it was read
                         raise

@@ -1,4 +1,5 @@
-"""Pods as Tally reads them: the few fields that it uses, from raw JSON, and the names by which it knows its own. Pure.
+"""Pods as Tally reads them: the few fields that it uses, from raw JSON, and the names by which it knows its
+own. Pure.
 
 The official client's own models take about five times as long to decode, and refuse what a newer server says.
 """
@@ -21,7 +22,9 @@ FINALIZER = "tally.dev/attempt"
 GATE = "tally.dev/leadership"
 LABEL_CLUSTER = "tally.dev/cluster"
 INSTALLATION = "tally.dev/installation"
-"""Label, to select by, and annotation, which nobody removes along with the labels: the id of the installation."""
+"""Label, to select by, and annotation, which nobody removes along with the labels: the id of the
+installation.
+"""
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
@@ -116,7 +119,9 @@ class ContainerStatus(Struct, frozen=True, rename="camel"):
     def never_started(self) -> bool:
         """Whether the kubelet has not created the container yet."""
         return (
-            self.state.running is None and self.state.terminated is None and not (self.last_state.terminated or self.container_id)
+            self.state.running is None
+            and self.state.terminated is None
+            and not (self.last_state.terminated or self.container_id)
         )
 
 
@@ -139,7 +144,8 @@ class Pod(Struct, frozen=True):
     metadata: Meta = Meta()
     spec: Spec = Spec()
     status: PodStatus = PodStatus()
-    unreadable: str = msgspec.field(default="", name="-")  # why all but its metadata could not be read; no server sends it
+    # why all but its metadata could not be read; no server sends it
+    unreadable: str = msgspec.field(default="", name="-")
 
     @property
     def is_deleting(self) -> bool:
@@ -169,13 +175,18 @@ class Pod(Struct, frozen=True):
     @property
     def installation(self) -> str:
         """The id of the installation that made it, "" when it carries none."""
-        return (self.metadata.annotations or {}).get(INSTALLATION, "") or (self.metadata.labels or {}).get(INSTALLATION, "")
+        return (self.metadata.annotations or {}).get(INSTALLATION, "") or (self.metadata.labels or {}).get(
+            INSTALLATION, ""
+        )
 
     def why_not_ours(self, cluster: str) -> str:
         """Why it is left alone, although it has our attempt's name."""
         other = f"of another installation of Tally, {self.installation}"
         whose = other if self.installation else f"not of cluster {cluster}, or not of this installation of it"
-        return f"namespace {self.metadata.namespace} has a pod {self.metadata.name} that is {whose}: it is left alone"
+        return (
+            f"namespace {self.metadata.namespace} has a pod {self.metadata.name} that is {whose}: it is left"
+            " alone"
+        )
 
     @property
     def ends_with(self) -> str:
@@ -184,14 +195,19 @@ class Pod(Struct, frozen=True):
 
     @property
     def main_name(self) -> str:
-        """The container that is the task to its user: the one that ends the attempt, or else the task's own."""
+        """The container that is the task to its user: the one that ends the attempt, or else the task's
+        own.
+        """
         return self.ends_with or MAIN
 
     @property
     def main(self) -> ContainerStatus | None:
         """The status of that container, None before there is one."""
         statuses = self.status.container_statuses or []
-        return next((each for each in statuses if each.name == self.main_name), statuses[0] if len(statuses) == 1 else None)
+        return next(
+            (each for each in statuses if each.name == self.main_name),
+            statuses[0] if len(statuses) == 1 else None,
+        )
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of that type."""
@@ -200,7 +216,11 @@ class Pod(Struct, frozen=True):
     def statuses(self) -> Iterator[ContainerStatus]:
         """Of all containers: init, own, ephemeral."""
         status = self.status
-        for each in (status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses):
+        for each in (
+            status.init_container_statuses,
+            status.container_statuses,
+            status.ephemeral_container_statuses,
+        ):
             yield from each or ()
 
 
@@ -240,7 +260,8 @@ def decode_pod(data: bytes | msgspec.Raw) -> Pod:
 
 
 def read_pod(data: bytes | msgspec.Raw) -> Pod:
-    """The same of an API server's answer; of a pod that cannot be read, what says whose it is (`Pod.unreadable`).
+    """The same of an API server's answer; of a pod that cannot be read, what says whose it is
+    (`Pod.unreadable`).
 
     Raises EngineUnavailable when not even that can be read.
     """
@@ -256,27 +277,41 @@ def read_pod(data: bytes | msgspec.Raw) -> Pod:
 
 def _head(document: Any, problem: str) -> Pod:
     meta = document["metadata"]
-    texts = {name: meta[name] if isinstance(meta.get(name), str) else "" for name in ("namespace", "uid", "resourceVersion")}
+    texts = {
+        name: meta[name] if isinstance(meta.get(name), str) else ""
+        for name in ("namespace", "uid", "resourceVersion")
+    }
     finalizers = meta.get("finalizers")
     labels, annotations = (
-        {key: value for key, value in each.items() if isinstance(value, str)} if isinstance(each, dict) else {}
+        (
+            {key: value for key, value in each.items() if isinstance(value, str)}
+            if isinstance(each, dict)
+            else {}
+        )
         for each in (meta.get("labels"), meta.get("annotations"))
     )
     if not meta["name"]:
         raise KeyError("name")
     metadata = Meta(
-        name=str(meta["name"]), namespace=texts["namespace"], uid=texts["uid"], resource_version=texts["resourceVersion"],
-        labels=labels, annotations=annotations,
-        finalizers=[each for each in finalizers if isinstance(each, str)] if isinstance(finalizers, list) else None,
-    )  # fmt: skip
+        name=str(meta["name"]),
+        namespace=texts["namespace"],
+        uid=texts["uid"],
+        resource_version=texts["resourceVersion"],
+        labels=labels,
+        annotations=annotations,
+        finalizers=(
+            [each for each in finalizers if isinstance(each, str)] if isinstance(finalizers, list) else None
+        ),
+    )
     return Pod(metadata=metadata, unreadable=problem)
 
 
 def attempt_of(pod: Pod, cluster: str, ours: Installation | None = None) -> AttemptId | None:
-    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not one.
+    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not
+    one.
 
-    Its labels must say what its name says. A pod that our finalizer keeps is still what it was when somebody has changed its
-    labels, unless they name another cluster or installation.
+    Its labels must say what its name says. A pod that our finalizer keeps is still what it was when somebody
+    has changed its labels, unless they name another cluster or installation.
     """
     labels = pod.metadata.labels or {}
     if labels.get(LABEL_CLUSTER, cluster if pod.has_finalizer else None) != cluster:
@@ -289,7 +324,9 @@ def attempt_of(pod: Pod, cluster: str, ours: Installation | None = None) -> Atte
         attempt = AttemptId.parse(pod.metadata.name)
     except ValueError:
         return None
-    is_labelled = labels.get(LABEL_TASK) == attempt.task_id and labels.get(LABEL_ATTEMPT) == str(attempt.number)
+    is_labelled = labels.get(LABEL_TASK) == attempt.task_id and labels.get(LABEL_ATTEMPT) == str(
+        attempt.number
+    )
     return attempt if is_labelled or pod.has_finalizer else None
 
 

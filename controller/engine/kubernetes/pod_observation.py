@@ -1,22 +1,27 @@
 """What a pod says of its attempt: the one place where a pod becomes an observation. Pure.
 
-When a stop is proven (`_is_proven`; kubelets from 1.20 on, each rule with its recording or the code it was read from):
-- all containers that ever ran have a terminated status, and the phase is terminal: a kubelet read their exits;
-- the object's deletion is final (`deletionGracePeriodSeconds` 0, or the object is gone): a kubelet makes it so once the
-  containers are gone from its runtime, and an operator by a forced deletion, which vouches for the same
-  (https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/). Our finalizer keeps such an object;
-- it was never given to a node, and never will be: deleted while unscheduled, a tombstone, or refused by the kubelet.
+When a stop is proven (`_is_proven`; kubelets from 1.20 on, each rule with its recording or the code it was
+read from):
+- all containers that ever ran have a terminated status, and the phase is terminal: a kubelet read their
+  exits;
+- the object's deletion is final (`deletionGracePeriodSeconds` 0, or the object is gone): a kubelet makes it
+  so once the containers are gone from its runtime, and an operator by a forced deletion, which vouches for
+  the same (https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/). Our finalizer
+  keeps such an object;
+- it was never given to a node, and never will be: deleted while unscheduled, a tombstone, or refused by the
+  kubelet.
 
 What is no proof:
-- a terminal phase with a container still `running`: v1.20 says `DeadlineExceeded` so (recording deadline-exceeded), and
-  pod garbage collection for the pods of dead nodes;
-- a final deletion of a pod whose phase was terminal already: the API server makes it final at once, without asking the
-  kubelet (pkg/registry/core/pod/strategy.go, CheckGracefulDelete), so only its container statuses count then. Deleted by
-  garbage collection since its *node object* was removed, it has stopped: whoever removes a node vouches for that, and
-  StatefulSets rely on it;
+- a terminal phase with a container still `running`: v1.20 says `DeadlineExceeded` so (recording
+  deadline-exceeded), and pod garbage collection for the pods of dead nodes;
+- a final deletion of a pod whose phase was terminal already: the API server makes it final at once, without
+  asking the kubelet (pkg/registry/core/pod/strategy.go, CheckGracefulDelete), so only its container statuses
+  count then. Deleted by garbage collection since its *node object* was removed, it has stopped: whoever
+  removes a node vouches for that, and StatefulSets rely on it;
 - a terminal phase without container statuses: so v1.20 evicts, before it kills;
-- a container status that went back to `waiting`, or `ContainerStatusUnknown`, in a pod being deleted: the kubelet lost
-  sight of the container (recording deleted-while-running-*); the final deletion follows within a minute.
+- a container status that went back to `waiting`, or `ContainerStatusUnknown`, in a pod being deleted: the
+  kubelet lost sight of the container (recording deleted-while-running-*); the final deletion follows within a
+  minute.
 """
 
 from __future__ import annotations
@@ -36,16 +41,29 @@ _OWN_LIMIT = re.compile(
     r"Container \S+ exceeded its local ephemeral storage limit |"
     r"Usage of EmptyDir volume .+ exceeds the limit "
 )
-"""How kubelets, 1.20 to 1.36, word an `Evicted` that is the task's own doing (pkg/kubelet/eviction/helpers.go). All others say
-"The node …", and from 1.26 on have the condition DisruptionTarget, which these have not."""
+"""How kubelets, 1.20 to 1.36, word an `Evicted` that is the task's own doing
+(pkg/kubelet/eviction/helpers.go). All others say "The node …", and from 1.26 on have the condition
+DisruptionTarget, which these have not."""
 _REFUSED = frozenset(
     {
-        "NodeAffinity", "NodeSelectorMismatching", "NodeName", "NodePorts", "UnexpectedAdmissionError", "InvalidNodeInfo",
-        "UnexpectedPredicateFailureType", "TopologyAffinityError", "SysctlForbidden", "AppArmor", "PodOSNotSupported",
-        "PodOSSelectorNodeLabelDoesNotMatch", "PodFeatureUnsupported",
+        "NodeAffinity",
+        "NodeSelectorMismatching",
+        "NodeName",
+        "NodePorts",
+        "UnexpectedAdmissionError",
+        "InvalidNodeInfo",
+        "UnexpectedPredicateFailureType",
+        "TopologyAffinityError",
+        "SysctlForbidden",
+        "AppArmor",
+        "PodOSNotSupported",
+        "PodOSSelectorNodeLabelDoesNotMatch",
+        "PodFeatureUnsupported",
     }
-)  # fmt: skip
-"""`endpoint.reason` of pods that a kubelet refused before it created anything; those that begin with OutOf are, too."""
+)
+"""`endpoint.reason` of pods that a kubelet refused before it created anything; those that begin with OutOf
+are, too.
+"""
 UNREADABLE = "Unreadable"
 _CANNOT_START = frozenset({"ContainerCannotRun", "StartError"})  # dockershim's and containerd's words
 _ORDINARY_WAITING = frozenset({"", "ContainerCreating", "PodInitializing"})
@@ -53,15 +71,19 @@ _SIGNAL_BASE, _SIGNALS = 128, 64
 
 
 def observe(pod: Pod, *, removed: bool = False) -> Observation:
-    """What the pod says of its attempt (named as its pod is). `removed`: the object is gone, and this is its last state.
+    """What the pod says of its attempt (named as its pod is).
 
-    A pod that cannot be read, or says what no server says, is an attempt of which nothing is known but that it is there.
+    `removed`: the object is gone, and this is its last state.
+
+    A pod that cannot be read, or says what no server says, is an attempt of which nothing is known but that
+    it is there.
     """
     problem = pod.unreadable
     if not problem:
         try:
             return _observe(pod, removed)
-        except (ValueError, OverflowError, TypeError) as error:  # an unknown phase, a date before all calendars
+        # an unknown phase, a date before all calendars
+        except (ValueError, OverflowError, TypeError) as error:
             problem = str(error)
     message = f"its pod cannot be read: {problem}"
     attempt, uid = AttemptId.parse(pod.metadata.name), pod.metadata.uid
@@ -72,7 +94,13 @@ def _observe(pod: Pod, removed: bool) -> Observation:
     stopped = _is_proven(pod, removed)
     main = pod.main
     end = main.state.terminated if main is not None else None
-    began = end.started_at if end is not None else main.state.running.started_at if main and main.state.running else None
+    began = (
+        end.started_at
+        if end is not None
+        else main.state.running.started_at
+        if main and main.state.running
+        else None
+    )
     seen = Observation(
         attempt=AttemptId.parse(pod.metadata.name),
         phase=_live_phase(pod),
@@ -94,10 +122,16 @@ def _observe(pod: Pod, removed: bool) -> Observation:
     if seen.phase is Phase.PENDING:
         return replace(seen, waiting=_why_waiting(pod))
     if seen.phase is Phase.UNKNOWN:
-        words = f"node {pod.spec.node_name} does not answer" + (f": {pod.status.message}" if pod.status.message else "")
+        words = f"node {pod.spec.node_name} does not answer" + (
+            f": {pod.status.message}" if pod.status.message else ""
+        )
         return replace(seen, reason="NodeLost", message=words)
     if pod.is_terminal:
-        return replace(seen, message=_what_is_known(pod), disrupted=bool(_disruption(pod)) and not _exceeded_its_limit(pod))
+        return replace(
+            seen,
+            message=_what_is_known(pod),
+            disrupted=bool(_disruption(pod)) and not _exceeded_its_limit(pod),
+        )
     return seen
 
 
@@ -115,7 +149,9 @@ def _is_proven(pod: Pod, removed: bool) -> bool:
     if not statuses:
         return _was_refused(pod)
     reported = {each.name for each in pod.status.container_statuses or ()}
-    return reported >= {each.name for each in pod.spec.containers or ()} and all(_has_ended(each, pod) for each in statuses)
+    return reported >= {each.name for each in pod.spec.containers or ()} and all(
+        _has_ended(each, pod) for each in statuses
+    )
 
 
 def _has_ended(status: ContainerStatus, pod: Pod) -> bool:
@@ -128,7 +164,11 @@ def _was_refused(pod: Pod) -> bool:
     status = pod.status
     if status.phase != "Failed" or next(pod.statuses(), None) is not None:
         return False
-    return status.reason in _REFUSED or status.reason.startswith("OutOf") or status.message.startswith("Pod was rejected")
+    return (
+        status.reason in _REFUSED
+        or status.reason.startswith("OutOf")
+        or status.message.startswith("Pod was rejected")
+    )
 
 
 def _live_phase(pod: Pod) -> Phase:
@@ -138,8 +178,8 @@ def _live_phase(pod: Pod) -> Phase:
         return Phase.UNKNOWN
     ready, containers = pod.condition("Ready"), pod.condition("ContainersReady")
     if status.phase == "Running" and ready is not None and containers is not None:  # noqa: SIM102
-        # So the node controller marks the pods of a node that is silent (recording node-lost-and-back): it sets Ready
-        # alone, without a reason; a kubelet sets both, with one.
+        # So the node controller marks the pods of a node that is silent (recording node-lost-and-back): it
+        # sets Ready alone, without a reason; a kubelet sets both, with one.
         if ready.status != "True" and containers.status == "True" and not ready.reason:
             return Phase.UNKNOWN
     return Phase(status.phase)
@@ -180,7 +220,9 @@ def _ended_by_itself(pod: Pod, end: Terminated) -> bool:
 
 
 def _with_main_ended(seen: Observation, pod: Pod, end: Terminated) -> Observation:
-    """The container that ends the attempt has ended, and others run on: how it ended, and nothing of a stop."""
+    """The container that ends the attempt has ended, and others run on: how it ended, and nothing of a
+    stop.
+    """
     seen = replace(seen, main_ended=True, exit_code=end.exit_code, signal=_signal(end))
     if end.exit_code == 0:
         return replace(seen, reason=end.reason or "Completed", message=end.message)
@@ -205,12 +247,17 @@ def _as_failed(seen: Observation, pod: Pod, end: Terminated | None) -> Observati
                 f": {other.message}" if other.message else ""
             )
             reason = "ContainerFailed" if other.reason in ("", "Error") else other.reason
-            return replace(seen, exit_code=other.exit_code, signal=_signal(other), reason=reason, message=message)
+            return replace(
+                seen, exit_code=other.exit_code, signal=_signal(other), reason=reason, message=message
+            )
     return replace(seen, ran=end is not None, reason="Failed", message="no container of the pod says why")
 
 
 def _disruption(pod: Pod) -> str:
-    """The platform's reason for ending it; "" when it did not. (DisruptionTarget is reported by 1.26 and later.)"""
+    """The platform's reason for ending it; "" when it did not.
+
+    (DisruptionTarget is reported by 1.26 and later.)
+    """
     condition = pod.condition("DisruptionTarget")
     if condition is not None and condition.status == "True":
         return condition.reason or "DisruptionTarget"
@@ -218,7 +265,9 @@ def _disruption(pod: Pod) -> str:
 
 
 def _exceeded_its_limit(pod: Pod) -> bool:
-    """Evicted since it used more local storage than it had asked for: a failure of the task, as OOMKilled is."""
+    """Evicted since it used more local storage than it had asked for: a failure of the task, as OOMKilled
+    is.
+    """
     return pod.status.reason == "Evicted" and _OWN_LIMIT.match(pod.status.message) is not None
 
 
@@ -229,7 +278,9 @@ def _deletion_requested_at(pod: Pod) -> float | None:
 
 
 def _signal(end: Terminated) -> int | None:
-    """The signal that ended it; runtimes report 128 + signal as exit code, and hardly ever the signal itself."""
+    """The signal that ended it; runtimes report 128 + signal as exit code, and hardly ever the signal
+    itself.
+    """
     if end.signal:
         return end.signal
     number = end.exit_code - _SIGNAL_BASE
@@ -246,7 +297,8 @@ def _why_waiting(pod: Pod) -> str:
             return f"{reason}: {waiting.message}" if waiting.message else reason
     scheduled = pod.condition("PodScheduled")
     if scheduled is not None and scheduled.status == "False" and not pod.spec.node_name:
-        # Our own gate is no reason to wait; nor is one that was opened, of which the scheduler has not heard yet.
+        # Our own gate is no reason to wait; nor is one that was opened, of which the scheduler has not heard
+        # yet.
         others = [gate.name for gate in pod.spec.scheduling_gates or () if gate.name != GATE]
         if scheduled.reason == "SchedulingGated" and not others:
             return ""

@@ -1,15 +1,16 @@
 """The pod of an attempt, built from its spec, its pool and the templates of both. Pure.
 
-Three layers, from the weakest: defaults (Pod Security `restricted`, no service-account token), which a template may
-change; the pool's template, and over it the task's; and what Tally owns. A field that a template and Tally both set is
-refused by name. How they are merged stands in `core.model.pod_merge`.
+Three layers, from the weakest: defaults (Pod Security `restricted`, no service-account token), which a
+template may change; the pool's template, and over it the task's; and what Tally owns. A field that a template
+and Tally both set is refused by name. How they are merged stands in `core.model.pod_merge`.
 
-`restartPolicy: Never` and bare pods: a Job may start its pod twice. `activeDeadlineSeconds` is a backstop for when no leader
-is there, and ends later than the leader would stop the attempt: it counts from the pod's acceptance, and v1.20 reports it
-while the container still runs, which proves nothing. Kubernetes expands `$(NAME)` in commands and variables, and halves
-`$$`; both are escaped in what the task itself says, so that it means the same in every engine. In a template they are
-Kubernetes' own: its variables may refer to the fence (`$(TALLY_ATTEMPT)`), which each container has first, to the task's
-`env`, which comes next in the task's container, and to those before them.
+`restartPolicy: Never` and bare pods: a Job may start its pod twice. `activeDeadlineSeconds` is a backstop for
+when no leader is there, and ends later than the leader would stop the attempt: it counts from the pod's
+acceptance, and v1.20 reports it while the container still runs, which proves nothing. Kubernetes expands
+`$(NAME)` in commands and variables, and halves `$$`; both are escaped in what the task itself says, so that
+it means the same in every engine. In a template they are Kubernetes' own: its variables may refer to the
+fence (`$(TALLY_ATTEMPT)`), which each container has first, to the task's `env`, which comes next in the
+task's container, and to those before them.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ from controller.errors import InvalidField
 
 Document = dict[str, Any]
 
-START_ALLOWANCE_SECONDS = 3600.0  # for images to be pulled, in `activeDeadlineSeconds`, when there is no start deadline
+# for images to be pulled, in `activeDeadlineSeconds`, when there is no start deadline
+START_ALLOWANCE_SECONDS = 3600.0
 BACKSTOP_SECONDS = 60.0
-NOBODY = 65532  # a user that no image gives rights to, so that images made for root run under `restricted` too
+# a user that no image gives rights to, so that images made for root run under `restricted` too
+NOBODY = 65532
 NO_SCHEDULER = "tally.dev/none"  # no scheduler takes a pod for another one's name
 
 _DEFAULTS: Document = {
@@ -81,7 +84,8 @@ class PoolOptions(Struct, frozen=True, kw_only=True):
     scheduling_gates: bool = False
 
 
-msgspec.json.Decoder(PoolOptions)  # at import: msgspec prepares a type when it is first used, and two threads at once crash it
+# at import: msgspec prepares a type when it is first used, and two threads at once crash it
+msgspec.json.Decoder(PoolOptions)
 
 
 def parse_options(pool: Pool) -> PoolOptions:
@@ -89,7 +93,9 @@ def parse_options(pool: Pool) -> PoolOptions:
     for name in pool.engine_options:
         if name not in PoolOptions.__struct_fields__:
             known = ", ".join(PoolOptions.__struct_fields__)
-            raise InvalidField(f"engine_options.{name}", f"is not an option of the kubernetes engine; known are {known}")
+            raise InvalidField(
+                f"engine_options.{name}", f"is not an option of the kubernetes engine; known are {known}"
+            )
     try:
         options = msgspec.convert(pool.engine_options, PoolOptions)
     except msgspec.ValidationError as error:
@@ -107,17 +113,25 @@ def parse_options(pool: Pool) -> PoolOptions:
 
 
 def options_for(launch: Launch) -> PoolOptions:
-    """The options of the launch's pool. Raises InvalidField also when that is no longer the pool that the task was admitted to."""
+    """The options of the launch's pool.
+
+    Raises InvalidField also when that is no longer the pool that the task was admitted to.
+    """
     options = parse_options(launch.pool)
     main_container(launch.spec, launch.pool)
     asked = demand(launch.spec, launch.pool)
     if launch.hold is not None and asked != launch.hold:
-        raise InvalidField("engine_options.pod_template", f"has changed: the pod asks for {asked} now, {launch.hold} is held")
+        raise InvalidField(
+            "engine_options.pod_template", f"has changed: the pod asks for {asked} now, {launch.hold} is held"
+        )
     return options
 
 
 def build_pod(launch: Launch, options: PoolOptions, namespace: str) -> Document:
-    """The pod of an attempt. Raises InvalidField that names the field of the spec, its template or the pool's."""
+    """The pod of an attempt.
+
+    Raises InvalidField that names the field of the spec, its template or the pool's.
+    """
     template = launch.spec.pod_template
     check_template(template, "pod_template")
     owned = _owned(launch, options, namespace)
@@ -131,12 +145,15 @@ def build_pod(launch: Launch, options: PoolOptions, namespace: str) -> Document:
             _fence_first(spec[kind], launch.environment, launch.spec.env)
     spec["containers"].sort(key=lambda container: container["name"] != MAIN)
     if not spec["containers"][0].get("image"):
-        raise InvalidField("image", "is missing: the kubernetes engine runs images, from the task or from a pod template")
+        raise InvalidField(
+            "image", "is missing: the kubernetes engine runs images, from the task or from a pod template"
+        )
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
 def build_tombstone(attempt: AttemptId, cluster: str, namespace: str, installation: str = "") -> Document:
-    """A pod that takes the attempt's name and never runs: no scheduler feels responsible for it, and so no kubelet.
+    """A pod that takes the attempt's name and never runs: no scheduler feels responsible for it, and so no
+    kubelet.
 
     It asks for nothing, in words (a quota on cpu or memory refuses a pod that says nothing of them).
     """
@@ -148,7 +165,11 @@ def build_tombstone(attempt: AttemptId, cluster: str, namespace: str, installati
         "finalizers": [FINALIZER],
     }
     nothing = {"cpu": "0", "memory": "0"}
-    container = {"name": MAIN, "image": "tally.dev/none", "resources": {"requests": nothing, "limits": nothing}}
+    container = {
+        "name": MAIN,
+        "image": "tally.dev/none",
+        "resources": {"requests": nothing, "limits": nothing},
+    }
     spec = overlay(_DEFAULTS["spec"], {"schedulerName": NO_SCHEDULER, "restartPolicy": "Never"})
     spec["containers"] = [overlay(_CONTAINER_DEFAULTS, container)]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
@@ -160,7 +181,9 @@ def _owned(launch: Launch, options: PoolOptions, namespace: str) -> Document:
     identity = _identity(launch.attempt, launch.cluster, launch.installation)
     for key in spec.labels:
         if key in identity or key.partition("/")[0] == "tally.dev":
-            raise InvalidField(f"labels.{key}", "is set by Tally on the pods of the kubernetes engine: choose another key")
+            raise InvalidField(
+                f"labels.{key}", "is set by Tally on the pods of the kubernetes engine: choose another key"
+            )
     pod: Document = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": whole_seconds(spec.grace_seconds),
@@ -182,7 +205,11 @@ def _owned(launch: Launch, options: PoolOptions, namespace: str) -> Document:
         "name": str(launch.attempt),
         "namespace": namespace,
         "labels": {**spec.labels, **identity},
-        "annotations": {"tally.dev/term": str(launch.term), "tally.dev/pool": launch.pool.name, **_mark(launch.installation)},
+        "annotations": {
+            "tally.dev/term": str(launch.term),
+            "tally.dev/pool": launch.pool.name,
+            **_mark(launch.installation),
+        },
         "finalizers": [FINALIZER],
     }
     if main := main_container(spec, launch.pool):
@@ -240,7 +267,12 @@ def whole_seconds(grace_seconds: float) -> int:
 
 def _backstop_seconds(spec: Spec, run_seconds: float) -> int:
     start = spec.deadlines.start_seconds
-    return math.ceil(run_seconds + (START_ALLOWANCE_SECONDS if start is None else start) + spec.grace_seconds + BACKSTOP_SECONDS)
+    return math.ceil(
+        run_seconds
+        + (START_ALLOWANCE_SECONDS if start is None else start)
+        + spec.grace_seconds
+        + BACKSTOP_SECONDS
+    )
 
 
 def _literal(text: str) -> str:
@@ -249,7 +281,10 @@ def _literal(text: str) -> str:
 
 
 def _check_unset(template: Any, owned: Any, path: str, field: str = "") -> None:
-    """Raises InvalidField for the first field that both set. `field` is what both are values of, or entries of."""
+    """Raises InvalidField for the first field that both set.
+
+    `field` is what both are values of, or entries of.
+    """
     if isinstance(template, Mapping) and isinstance(owned, Mapping):
         for name in template:
             if name in owned:
@@ -269,8 +304,11 @@ def _check_unset(template: Any, owned: Any, path: str, field: str = "") -> None:
     raise InvalidField(path, _OWNED)
 
 
-def _fence_first(containers: Sequence[Document], environment: Mapping[str, str], own: Collection[str]) -> None:
-    """Every container is given the fence, before all else: Kubernetes lets a variable refer to those before it.
+def _fence_first(
+    containers: Sequence[Document], environment: Mapping[str, str], own: Collection[str]
+) -> None:
+    """Every container is given the fence, before all else: Kubernetes lets a variable refer to those before
+    it.
 
     `own` are the variables of the task itself, which its container has next.
     """

@@ -1,4 +1,6 @@
-"""What an API server's refusals mean to an attempt: the server's words, a reason, and whether the same may pass later."""
+"""What an API server's refusals mean to an attempt: the server's words, a reason, and whether the same may
+pass later.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,19 @@ FORBIDDEN_RETRY_SECONDS = 10.0
 
 
 def to_refusal(error: ApiRefused, namespace: str) -> AttemptRefused:
-    """Of a pod's creation. Quota, rights and namespaces change without the task: such refusals are transient."""
+    """Of a pod's creation.
+
+    Quota, rights and namespaces change without the task: such refusals are transient.
+    """
     words = str(error)
     if error.code == 403:
         return _of_forbidden(words, namespace)
     if error.code == 404:
-        return AttemptRefused("NamespaceNotFound", f"{words}: create namespace {namespace}, or change the pool's", transient=True)
+        return AttemptRefused(
+            "NamespaceNotFound",
+            f"{words}: create namespace {namespace}, or change the pool's",
+            transient=True,
+        )
     if error.code in (400, 422) and "denied the request" not in words:
         fields = f" (fields: {', '.join(error.fields)})" if error.fields else ""
         return AttemptRefused("InvalidPod", f"Kubernetes refuses the pod{fields}: {words}")
@@ -33,14 +42,19 @@ def _of_forbidden(words: str, namespace: str) -> AttemptRefused:
     if "violates PodSecurity" in words:
         return AttemptRefused("PodSecurityViolation", words)
     if "cannot create resource" in words:
-        rule = f"a Role in namespace {namespace} must allow the verb create on pods; `tally check` lists all that is missing"
+        rule = (
+            f"a Role in namespace {namespace} must allow the verb create on pods; `tally check` lists all"
+            " that is missing"
+        )
         return AttemptRefused("Forbidden", f"{words}: {rule}", transient=True)
     return AttemptRefused("AdmissionDenied", words)
 
 
 @contextmanager
 def unavailable(what: str) -> Iterator[None]:
-    """Refusals of anything but a creation are the installation's fault, and pass when it is mended: nothing is concluded."""
+    """Refusals of anything but a creation are the installation's fault, and pass when it is mended:
+    nothing is concluded.
+    """
     try:
         yield
     except ApiRefused as error:

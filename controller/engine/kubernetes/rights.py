@@ -17,7 +17,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "events": ("list",),
 }
 WANTED: dict[str, tuple[str, ...]] = {"namespaces": ("get",)}
-"""Of the namespace itself, whose uid tells one cluster from another; or of kube-system alone. It works without, less safely."""
+"""Of the namespace itself, whose uid tells one cluster from another; or of kube-system alone.
+
+It works without, less safely.
+"""
 
 
 class MissingRight(NamedTuple):
@@ -28,7 +31,10 @@ class MissingRight(NamedTuple):
     verb: str
 
     def __str__(self) -> str:
-        return f'namespace {self.namespace}: {{apiGroups: [""], resources: [{self.resource}], verbs: [{self.verb}]}}'
+        return (
+            f'namespace {self.namespace}: {{apiGroups: [""], resources: [{self.resource}], verbs:'
+            f" [{self.verb}]}}"
+        )
 
 
 class _ReviewStatus(msgspec.Struct, frozen=True):
@@ -59,5 +65,7 @@ def _is_allowed(api: KubernetesApi, namespace: str, resource: str, verb: str) ->
     try:
         answer = msgspec.json.decode(data, type=_Review)
     except NOT_JSON_OF_ITS_TYPE as error:
-        raise EngineUnavailable(f"Kubernetes sends a review of rights that cannot be read: {error}") from error
+        raise EngineUnavailable(
+            f"Kubernetes sends a review of rights that cannot be read: {error}"
+        ) from error
     return answer.status.allowed

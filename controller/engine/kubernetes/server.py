@@ -13,7 +13,8 @@ from controller.engine.kubernetes.api import ApiRefused, KubernetesApi
 from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE
 from controller.engine.kubernetes.refusals import unavailable
 
-CLUSTER_NAMESPACE = "kube-system"  # made with the cluster and never removed, so that its uid names the cluster
+# made with the cluster and never removed, so that its uid names the cluster
+CLUSTER_NAMESPACE = "kube-system"
 
 
 class _Version(msgspec.Struct, frozen=True, rename="camel"):
@@ -32,8 +33,8 @@ class _Namespace(msgspec.Struct, frozen=True):
 def identity(api: KubernetesApi, namespaces: Sequence[str]) -> EngineIdentity:
     """The uid of kube-system, where it may be read; else those of the namespaces that are used.
 
-    Where none may be read, the namespaces' names alone are left: another cluster that has these cannot be told from this one,
-    and `tally check` says so. Raises EngineUnavailable.
+    Where none may be read, the namespaces' names alone are left: another cluster that has these cannot be
+    told from this one, and `tally check` says so. Raises EngineUnavailable.
     """
     cluster = _uid_of(api, CLUSTER_NAMESPACE)
     parts = {f"namespace {name}": "" if cluster else _uid_of(api, name) for name in namespaces}
@@ -51,7 +52,9 @@ def minor_version(api: KubernetesApi) -> int:
     # Some say "27+", and a server that was built without its version says nothing but v0.0.0.
     minor = re.match(r"([0-9]{1,4})", version.minor) or re.match(r"v1\.([0-9]{1,4})", version.git_version)
     if minor is None:
-        raise EngineUnavailable(f"Kubernetes does not say which version it is (minor {version.minor!r}, {version.git_version!r})")
+        raise EngineUnavailable(
+            f"Kubernetes does not say which version it is (minor {version.minor!r}, {version.git_version!r})"
+        )
     return int(minor[1])
 
 
@@ -59,7 +62,9 @@ def _uid_of(api: KubernetesApi, namespace: str) -> str:
     """Its uid; "" when there is no such namespace, or it may not be read."""
     with unavailable(f"namespace {namespace} cannot be read"):
         try:
-            return msgspec.json.decode(api.call("GET", f"/api/v1/namespaces/{namespace}"), type=_Namespace).metadata.uid
+            return msgspec.json.decode(
+                api.call("GET", f"/api/v1/namespaces/{namespace}"), type=_Namespace
+            ).metadata.uid
         except NOT_JSON_OF_ITS_TYPE as error:
             raise EngineUnavailable(f"Kubernetes sends a namespace that cannot be read: {error}") from error
         except ApiRefused as error:

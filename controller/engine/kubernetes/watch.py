@@ -1,8 +1,9 @@
 """One namespace's pods, listed and then watched; what a cluster does to watches is answered here.
 
-An end by the server, a cut or a silent connection: open again from the last version seen (bookmarks keep it young).
-410: that version is no longer kept, so list again. 429 and 5xx: wait as long as was asked for, and longer each time.
-Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+An end by the server, a cut or a silent connection: open again from the last version seen (bookmarks keep it
+young). 410: that version is no longer kept, so list again. 429 and 5xx: wait as long as was asked for, and
+longer each time. Source:
+https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _GONE = 410
 log = structlog.get_logger(__name__)
 
 
-def list_pods(api: KubernetesApi, path: str, query: Mapping[str, object], timeout: float) -> Iterator[tuple[list[Pod], str]]:
+def list_pods(
+    api: KubernetesApi, path: str, query: Mapping[str, object], timeout: float
+) -> Iterator[tuple[list[Pod], str]]:
     """All pods at one version, in pages of pods and that version; without `resourceVersion`, so as of now.
 
     Raises EngineUnavailable, ApiRefused; 410 when the list took so long that its version is no longer kept.
@@ -89,7 +92,9 @@ class PodWatch:
                 if self._stop.is_set():
                     return
                 log.warning("watch of pods interrupted", path=self._path, error=str(error))
-                self._stop.wait(max(pause, error.retry_after if isinstance(error, EngineUnavailable) else 0.0))
+                self._stop.wait(
+                    max(pause, error.retry_after if isinstance(error, EngineUnavailable) else 0.0)
+                )
             except Exception:
                 # Nothing that a server says may end the thread: what it told is found by a list.
                 self._version = ""
@@ -106,7 +111,8 @@ class PodWatch:
 
     def _list(self) -> None:
         version = ""
-        for pods, version in list_pods(self._api, self._path, self._query, self._list_timeout):  # noqa: B007  # the last one's
+        # the last one's
+        for pods, version in list_pods(self._api, self._path, self._query, self._list_timeout):  # noqa: B007
             for pod in pods:
                 self._sink(pod, False)
         self._version = version
@@ -116,9 +122,12 @@ class PodWatch:
         # Spread, so that the watches of many clients do not all begin again at the same moment.
         seconds = int(self._watch_seconds * random.uniform(1.0, 1.5)) or 1
         query = {
-            **self._query, "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": self._version,
+            **self._query,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
             "timeoutSeconds": seconds,
-        }  # fmt: skip
+        }
         stream = self._api.stream(self._path, query, self._silence_seconds)
         with self._lock:
             self._stream = stream
@@ -140,7 +149,8 @@ class PodWatch:
         except EngineUnavailable:
             self._version = ""
             raise
-        if event.type != "BOOKMARK" and not (pod.unreadable and event.type == "DELETED"):  # that one is left to a list
+        # that one is left to a list
+        if event.type != "BOOKMARK" and not (pod.unreadable and event.type == "DELETED"):
             self._sink(pod, event.type == "DELETED")
         self._version = pod.metadata.resource_version or self._version
 
@@ -149,9 +159,12 @@ class PodWatch:
 
 
 def run_watches(watches: Sequence[PodWatch], names: Sequence[str], stop: threading.Event) -> None:
-    """Run them all, each in a thread of its own that is named after its namespace, until `stop` is set and all have ended."""
+    """Run them all, each in a thread of its own that is named after its namespace, until `stop` is set and
+    all have ended.
+    """
     threads = [
-        threading.Thread(target=watch.run, name=f"pods-{name}", daemon=True) for watch, name in zip(watches, names, strict=True)
+        threading.Thread(target=watch.run, name=f"pods-{name}", daemon=True)
+        for watch, name in zip(watches, names, strict=True)
     ]
     for thread in threads:
         thread.start()

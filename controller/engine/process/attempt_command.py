@@ -1,4 +1,6 @@
-"""What the supervisor's child does: it becomes the attempt's command. Only the standard library is imported, since every
+"""What the supervisor's child does: it becomes the attempt's command.
+
+Only the standard library is imported, since every
 supervisor carries this module with it.
 """
 
@@ -14,7 +16,8 @@ from typing import Any, NoReturn
 
 from controller.engine.process import attempt_folder as files
 
-_INHERITED_FROM = 90  # the number that a command's lock gets, or a higher one: scripts use the low ones, and some 200
+# the number that a command's lock gets, or a higher one: scripts use the low ones, and some 200
+_INHERITED_FROM = 90
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,8 +41,10 @@ def execute(launch: dict[str, Any], parent: int, gate: int, failure: int, inheri
             raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)  # what whoever started the controller ignored is none of the task's
-        # Opened by the supervisor once the claim is recorded; it died, if this ends or we have another parent.
+            # what whoever started the controller ignored is none of the task's
+            signal.signal(number, signal.SIG_DFL)
+        # Opened by the supervisor once the claim is recorded; it died, if this ends or we have another
+        # parent.
         if not os.read(gate, 1) or os.getppid() != parent:
             os._exit(127)
         folder = Path(launch["folder"])

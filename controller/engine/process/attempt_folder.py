@@ -1,20 +1,25 @@
-"""One attempt's folder: its files, its lock, and how they are written. Shared by the engine and the supervisors.
+"""One attempt's folder: its files, its lock, and how they are written.
+
+Shared by the engine and the supervisors.
 
 `<state_dir>/<cluster>/attempts/<task-id>-<n>/` holds
-- `lock`, of which two bytes are locked, each by an open file description (fcntl(2)), so that the kernel drops a lock with
-  the last process that has it, however it ends:
-  - `SUPERVISED`, by the supervisor for its whole life (and, for an instant, by whoever settles or removes the folder);
+- `lock`, of which two bytes are locked, each by an open file description (fcntl(2)), so that the kernel drops
+  a lock with the last process that has it, however it ends:
+  - `SUPERVISED`, by the supervisor for its whole life (and, for an instant, by whoever settles or removes the
+    folder);
   - `INHERITED`, by the command and by all that it forks and that keeps the descriptor.
-- `record.json`: the claim. Written once under the lock *before* the command may run, so: no record, never ran.
-  Rewritten once, with the time at which the command was started.
+- `record.json`: the claim. Written once under the lock *before* the command may run, so: no record, never
+  ran. Rewritten once, with the time at which the command was started.
 - `stop.json`: the request to stop; without a record it is the tombstone that forbids to start.
-- `result.json`: how it ended. Written under the lock, and only when no process of the attempt is left. It counts once
-  neither byte is locked any more, if it names the file of this very lock: the task may write here too.
-- `wake`: a FIFO that carries requests to stop to the supervisor, since a disk may be full; `output.log`; `work/`, the
-  scratch folder.
+- `result.json`: how it ended. Written under the lock, and only when no process of the attempt is left. It
+  counts once neither byte is locked any more, if it names the file of this very lock: the task may write here
+  too.
+- `wake`: a FIFO that carries requests to stop to the supervisor, since a disk may be full; `output.log`;
+  `work/`, the scratch folder.
 
-Whoever changes record, result or the folder's name holds the lock. What is read here may be anything, of any type: opening
-it never blocks and never follows a link. Only the standard library is imported, since every supervisor carries this module.
+Whoever changes record, result or the folder's name holds the lock. What is read here may be anything, of any
+type: opening it never blocks and never follows a link. Only the standard library is imported, since every
+supervisor carries this module.
 """
 
 from __future__ import annotations
@@ -40,15 +45,24 @@ LOG = "output.log"
 WORK = "work"
 
 MARKER = "TALLY_ATTEMPT_FOLDER"
-"""Environment variable of every process of an attempt: the attempt's folder. By it they are found when a supervisor died."""
+"""Environment variable of every process of an attempt: the attempt's folder.
+
+By it they are found when a supervisor died.
+"""
 
 SUPERVISED, INHERITED = 0, 1
 """The bytes of the lock's file; see the module's docstring."""
 
 LARGEST_BYTES = 256 * 1024  # of a file that is read whole; ours have less than a hundredth
 _NOBODY_LISTENS = (  # or the task put something else in the place of the FIFO
-    errno.ENOENT, errno.ENXIO, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM,
-)  # fmt: skip
+    errno.ENOENT,
+    errno.ENXIO,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+)
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, len, pid
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -69,7 +83,10 @@ class Lock:
 
     @classmethod
     def take(cls, folder: Path, *, make: bool = False) -> Lock | None:
-        """The lock; None while another holds it, or when there is no such folder (with `make`, it is made). Raises OSError."""
+        """The lock; None while another holds it, or when there is no such folder (with `make`, it is made).
+
+        Raises OSError.
+        """
         while True:
             if make:
                 folder.mkdir(exist_ok=True)
@@ -116,16 +133,22 @@ class Lock:
 
 
 def open_inherited(folder: Path) -> int:
-    """A descriptor that holds the byte `INHERITED`, for the command: closed in all but what inherits it. Raises OSError."""
+    """A descriptor that holds the byte `INHERITED`, for the command: closed in all but what inherits it.
+
+    Raises OSError.
+    """
     fd = _open_lock(folder, os.O_RDWR)
     if not _set_lock(fd, INHERITED):
         os.close(fd)
-        raise OSError(errno.EAGAIN, "is locked by processes of an attempt that nobody has recorded", str(folder / LOCK))
+        raise OSError(
+            errno.EAGAIN, "is locked by processes of an attempt that nobody has recorded", str(folder / LOCK)
+        )
     return fd
 
 
 def held(folder: Path | str) -> tuple[Held, int]:
-    """Who holds the attempt's lock, and the number of its file (0: there is none, or the task put something else there).
+    """Who holds the attempt's lock, and the number of its file (0: there is none, or the task put something
+    else there).
 
     Does not disturb anyone who is about to take it. Raises OSError.
     """
@@ -156,8 +179,8 @@ def is_supervised(lock: str) -> bool:
 def write(folder: Path, name: str, value: dict[str, Any], *, durable: bool = False) -> None:
     """Put `value` in place of the file `name`, whole or not at all, and tell who watches. Raises OSError.
 
-    What the task did to its own folder (its mode, a directory of that name) is put right first. `durable`: it survives the
-    machine's crash once this returns.
+    What the task did to its own folder (its mode, a directory of that name) is put right first. `durable`: it
+    survives the machine's crash once this returns.
     """
     try:
         _write(folder, name, value, durable)
@@ -171,17 +194,25 @@ def write(folder: Path, name: str, value: dict[str, Any], *, durable: bool = Fal
 
 
 def announce(folder: Path) -> None:
-    """Tell who watches that something changed: a watch of the parent sees the folder's own change of time alone."""
+    """Tell who watches that something changed: a watch of the parent sees the folder's own change of time
+    alone.
+    """
     os.utime(folder)
 
 
 def read_bytes(folder: Path, name: str) -> bytes | None:
-    """What the file `name` holds; None when it is absent. Raises OSError, for what is no regular file too, or too large."""
+    """What the file `name` holds; None when it is absent.
+
+    Raises OSError, for what is no regular file too, or too large.
+    """
     return read_versioned(f"{folder}/{name}")[1]
 
 
 def read_versioned(path: str) -> tuple[tuple[int, int], bytes | None]:
-    """The same with the inode and time of change that it was read at. No pathlib: a take-over waits until all were read."""
+    """The same with the inode and time of change that it was read at.
+
+    No pathlib: a take-over waits until all were read.
+    """
     try:
         fd = os.open(path, _READING)
     except FileNotFoundError:
@@ -222,7 +253,10 @@ def exists(folder: Path, name: str) -> bool:
 
 
 def send(folder: Path, request: dict[str, Any]) -> bool:
-    """Hand a request to stop to the attempt's supervisor; False when none listens. Needs no room on the disk. Raises OSError."""
+    """Hand a request to stop to the attempt's supervisor; False when none listens.
+
+    Needs no room on the disk. Raises OSError.
+    """
     try:
         fd = os.open(folder / WAKE, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

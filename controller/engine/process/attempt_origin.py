@@ -1,4 +1,6 @@
-"""Where an attempt began, which its uid says: so the proof of its end needs no folder. Only the standard library is imported,
+"""Where an attempt began, which its uid says: so the proof of its end needs no folder.
+
+Only the standard library is imported,
 since every supervisor carries this module with it.
 """
 
@@ -14,7 +16,8 @@ BOOT_LETTERS = 8
 class Origin(NamedTuple):
     """What a search for an attempt's processes goes by, beside their environment."""
 
-    session: int  # the command's own, by the number and the start (in clock ticks since boot) of its first process
+    # the command's own, by the number and the start (in clock ticks since boot) of its first process
+    session: int
     session_started: int
     pid_namespace: int
     lock_inode: int
@@ -24,7 +27,9 @@ class Origin(NamedTuple):
     def of_uid(cls, uid: str) -> Origin | None:
         """What the attempt's uid says; None for one that another version made."""
         parts = uid.split(".")
-        if len(parts) != len(cls._fields) + 1 or not all(part.isascii() and part.isdigit() for part in parts[:4]):
+        if len(parts) != len(cls._fields) + 1 or not all(
+            part.isascii() and part.isdigit() for part in parts[:4]
+        ):
             return None
         session, started, namespace, inode = map(int, parts[:4])
         return cls(session, started, namespace, inode, parts[4])

@@ -1,4 +1,6 @@
-"""What an attempt has printed, as its file holds it: whatever the task put in the place of that file, reading never blocks."""
+"""What an attempt has printed, as its file holds it: whatever the task put in the place of that file,
+reading never blocks.
+"""
 
 from __future__ import annotations
 

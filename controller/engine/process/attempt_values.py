@@ -1,4 +1,6 @@
-"""What an attempt's record and its result say, checked: any process of its user may have written these files."""
+"""What an attempt's record and its result say, checked: any process of its user may have written these
+files.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +55,14 @@ class Result(Struct, frozen=True, kw_only=True):
 
     def observation(self, attempt: AttemptId, node: str) -> Observation:
         """As the engine reports it."""
-        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__ if name != "lock_inode"}
+        fields: dict[str, Any] = {
+            name: getattr(self, name) for name in self.__struct_fields__ if name != "lock_inode"
+        }
         return Observation(**{**fields, "phase": Phase(self.phase)}, attempt=attempt, stopped=True, node=node)
 
 
-_RECORDS = msgspec.json.Decoder(Record)  # made at import: msgspec prepares a type when it is first used, and two threads
+# made at import: msgspec prepares a type when it is first used, and two threads
+_RECORDS = msgspec.json.Decoder(Record)
 _RESULTS = msgspec.json.Decoder(Result)  # at once crash it
 
 

@@ -1,29 +1,31 @@
-"""The process engine: attempts as processes of this machine, each under a detached supervisor that outlives the controller.
+"""The process engine: attempts as processes of this machine, each under a detached supervisor that outlives
+the controller.
 
-All replicas run on one machine, as one user, and share `state_dir`; whichever leads adopts what runs. Linux 5.4 or later.
-An attempt is a folder (`attempt_folder`), run by a supervisor (`supervisor`), settled by any replica when its supervisor
-was killed or the machine rebooted (`settlement`).
+All replicas run on one machine, as one user, and share `state_dir`; whichever leads adopts what runs. Linux
+5.4 or later. An attempt is a folder (`attempt_folder`), run by a supervisor (`supervisor`), settled by any
+replica when its supervisor was killed or the machine rebooted (`settlement`).
 
-How the name fences: the supervisor makes the claim itself, in the folder of the attempt's name, holding a lock that the
-kernel drops with it. So a claim is never left without an owner, a late start finds the record, the result or the
-tombstone of a stop, and two starts at once make one run. The name fences until `forget`.
+How the name fences: the supervisor makes the claim itself, in the folder of the attempt's name, holding a
+lock that the kernel drops with it. So a claim is never left without an owner, a late start finds the record,
+the result or the tombstone of a stop, and two starts at once make one run. The name fences until `forget`.
 
-What one attempt's folder holds, and whoever put it there, concerns that attempt alone: what cannot be read is reported of it,
-as Unknown with the reason. That an attempt is not listed proves nothing (its folder may have been removed or moved): `find`
-looks for its processes.
+What one attempt's folder holds, and whoever put it there, concerns that attempt alone: what cannot be read is
+reported of it, as Unknown with the reason. That an attempt is not listed proves nothing (its folder may have
+been removed or moved): `find` looks for its processes.
 
-What it does with a spec: `command` and `args` are executed without a shell; `image` is not used (there is no container),
-and a spec with an image alone is refused. The environment is a short list of the controller's own variables (PATH, HOME,
-LANG, LC_*, TZ, USER, TMPDIR; no secrets), then the spec's and the fencing token. `working_dir` is a folder of this machine, by
-default an empty one of the attempt's own. Both streams go to one file.
+What it does with a spec: `command` and `args` are executed without a shell; `image` is not used (there is no
+container), and a spec with an image alone is refused. The environment is a short list of the controller's own
+variables (PATH, HOME, LANG, LC_*, TZ, USER, TMPDIR; no secrets), then the spec's and the fencing token.
+`working_dir` is a folder of this machine, by default an empty one of the attempt's own. Both streams go to
+one file.
 
-Limits: see `process_limits`. The end of the command's first process ends the attempt, as in a container: what it left running
-is killed. Only what another service was asked to run (a container daemon, systemd, at) is beyond its reach.
-Output is kept whole until `forget`: nothing bounds what a task writes but the disk.
+Limits: see `process_limits`. The end of the command's first process ends the attempt, as in a container: what
+it left running is killed. Only what another service was asked to run (a container daemon, systemd, at) is
+beyond its reach. Output is kept whole until `forget`: nothing bounds what a task writes but the disk.
 
-Cost, as measured on two shared cores: about 8 ms of CPU for an attempt from start to end, the command's own fork and exec
-included (150 attempts a second), 2 MB of memory for a supervisor; of 10,000 finished attempts, 0.16 s for a first list and 0.06 s
-for another.
+Cost, as measured on two shared cores: about 8 ms of CPU for an attempt from start to end, the command's own
+fork and exec included (150 attempts a second), 2 MB of memory for a supervisor; of 10,000 finished attempts,
+0.16 s for a first list and 0.06 s for another.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ _Others = dict[str, list[str]]
 _NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
 _WATCH_STEP_MS = 5
-_ENDING_SECONDS = 2.0  # between a supervisor's result and its end lie microseconds, unless it is starved or stopped
+# between a supervisor's result and its end lie microseconds, unless it is starved or stopped
+_ENDING_SECONDS = 2.0
 _FULL_RETRY_SECONDS = 5.0
 _WORDS = 1000  # of a message that is sent through a FIFO, which takes 4096 bytes at once
 _NODE = os.uname().nodename
@@ -95,7 +98,9 @@ class ProcessEngine:
         self._sight = ProcessSight(self._attempts, self._clock)
 
     def identity(self) -> EngineIdentity:
-        """See Engine: the id that was made with the state folder, so that one made anew in its place is another engine."""
+        """See Engine: the id that was made with the state folder, so that one made anew in its place is
+        another engine.
+        """
         with _os_errors_mean_unavailable():
             places = self._state_folder.places()
         return EngineIdentity(name=self.name, id=places.id, details={"folder": str(self._state_folder.home)})
@@ -112,7 +117,8 @@ class ProcessEngine:
         with _os_errors_mean_unavailable():
             return self._state_folder.others(self._place)
 
-    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002  # one step
+    # one step
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002
         """See Engine. AttemptRefused: NoCommand, InvalidName."""
         spec = launch.spec
         if not spec.command:
@@ -135,14 +141,19 @@ class ProcessEngine:
             }
             answer = self._fork_server.ask(request)
             if "error" in answer:
-                raise EngineUnavailable(f"{launch.attempt} could not be started: {answer['error']}", _FULL_RETRY_SECONDS)
-            seen = self._claimed(folder)  # whoever writes that it never started may not have let go of its lock yet
+                raise EngineUnavailable(
+                    f"{launch.attempt} could not be started: {answer['error']}", _FULL_RETRY_SECONDS
+                )
+            # whoever writes that it never started may not have let go of its lock yet
+            seen = self._claimed(folder)
         if seen is None:
             raise EngineUnavailable(f"{launch.attempt} was started and forgotten at the same time")
         return seen
 
     def _claimed(self, folder: Path) -> Observation | None:
-        """The attempt, once something is written of it; None when nothing is in time, or its folder is gone."""
+        """The attempt, once something is written of it; None when nothing is in time, or its folder is
+        gone.
+        """
         give_up_at = self._clock.boottime() + _ENDING_SECONDS
         while (seen := self._sight.observe_one(folder.name)) is None and is_folder(folder):
             if self._clock.boottime() > give_up_at:
@@ -152,9 +163,12 @@ class ProcessEngine:
 
     @staticmethod
     def _end_leftovers(folder: Path) -> Unproven | None:
-        """Before a start is repeated: it may have run, and its folder was removed. Why no end is proven, None when it is.
+        """Before a start is repeated: it may have run, and its folder was removed.
 
-        Under the attempt's lock: a supervisor of the earlier start that claims it now is none of what was left behind.
+        Why no end is proven, None when it is.
+
+        Under the attempt's lock: a supervisor of the earlier start that claims it now is none of what was
+        left behind.
         """
         lock = files.Lock.take(folder, make=True)
         if lock is None:
@@ -188,7 +202,15 @@ class ProcessEngine:
         if unproven is not None:
             return lost(attempt, unproven, uid)
         message = "its folder was removed from outside; no process of it is left"
-        return Observation(attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, uid=uid, reason="Gone", message=message)
+        return Observation(
+            attempt=attempt,
+            phase=Phase.FAILED,
+            stopped=True,
+            gone=True,
+            uid=uid,
+            reason="Gone",
+            message=message,
+        )
 
     def settle(self, attempt: AttemptId) -> None:
         """See Engine; all that is kept is kept until `forget`."""
@@ -204,10 +226,14 @@ class ProcessEngine:
                 if not files.exists(folder, files.RESULT):
                     return
                 if self._clock.boottime() > give_up_at:
-                    raise EngineUnavailable(f"the supervisor of {attempt} has written its result, and does not end")
+                    raise EngineUnavailable(
+                        f"the supervisor of {attempt} has written its result, and does not end"
+                    )
                 time.sleep(0.002)
             with lock:
-                if lock.is_inherited() or (files.exists(folder, files.RECORD) and not files.exists(folder, files.RESULT)):
+                if lock.is_inherited() or (
+                    files.exists(folder, files.RECORD) and not files.exists(folder, files.RESULT)
+                ):
                     return
                 trash = self._trash / f"{folder.name}.{uuid.uuid4().hex}"
                 folder.rename(trash)
@@ -222,7 +248,8 @@ class ProcessEngine:
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         """See Engine. Changes arrive within some milliseconds, the loss of a supervisor within two seconds.
 
-        What runs when it begins is reported too; of what has ended, only what ended as it began, which a list may have missed.
+        What runs when it begins is reported too; of what has ended, only what ended as it began, which a list
+        may have missed.
         """
         known: dict[str, Observation] = {}
         news_since = self._clock.now() - _NEWS_SECONDS
@@ -240,7 +267,10 @@ class ProcessEngine:
                     self._enforce_memory(live)
                     names.update(live)
                     sweep_at = self._clock.boottime() + _SWEEP_SECONDS
-                now = {str(seen.attempt): seen for seen in (self._sight.observe_all() if is_first else self._sight.observe(names))}
+                now = {
+                    str(seen.attempt): seen
+                    for seen in (self._sight.observe_all() if is_first else self._sight.observe(names))
+                }
                 for name in names - now.keys():
                     known.pop(name, None)
                 for name, seen in now.items():
@@ -250,7 +280,12 @@ class ProcessEngine:
                             sink(seen)
 
     def logs(
-        self, attempt: AttemptId, *, follow: bool, stop: threading.Event | None = None, options: LogOptions = ALL_LOGS
+        self,
+        attempt: AttemptId,
+        *,
+        follow: bool,
+        stop: threading.Event | None = None,
+        options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
         """See Engine; of the options, `tail`."""
         options.check(self.name, "tail")
@@ -270,9 +305,11 @@ class ProcessEngine:
         return [Installation(id=mark) for mark in places.others]
 
     def interrupt_all(self, grace_seconds: float) -> _AttemptIds:
-        """Stop every attempt of the cluster as a shutdown of the machine would (reason Interrupted, disrupted), and wait.
+        """Stop every attempt of the cluster as a shutdown of the machine would (reason Interrupted,
+        disrupted), and wait.
 
-        Returns those that have not ended 5 s after the grace. For when the whole cluster ends: nobody may start any more.
+        Returns those that have not ended 5 s after the grace. For when the whole cluster ends: nobody may
+        start any more.
         """
         give_up_at = self._clock.boottime() + grace_seconds + 5.0
         live = [seen.attempt for seen in self.list() if not seen.stopped]
@@ -295,12 +332,18 @@ class ProcessEngine:
 
     def _enforce_memory(self, names: Iterable[str]) -> None:
         for excess in over_memory(self._attempts / name for name in names):
-            message = f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it asked for"
+            message = (
+                f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it"
+                " asked for"
+            )
             with suppress(OSError):  # told when its folder is looked at, and tried again in the next round
                 self._request_stop(excess.folder, "OOMKilled", 0.0, message)
 
     def _request_stop(self, folder: Path, reason: str, grace_seconds: float, message: str = "") -> None:
-        """Needs no room on the disk where a supervisor listens. Raises OSError when the request could neither be kept nor told."""
+        """Needs no room on the disk where a supervisor listens.
+
+        Raises OSError when the request could neither be kept nor told.
+        """
         request = {"reason": reason, "grace_seconds": grace_seconds, "message": message[:_WORDS]}
         failure = None
         try:
@@ -310,8 +353,9 @@ class ProcessEngine:
             failure = error
         if files.send(folder, request):
             return
-        # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so far; then it
-        # finds what was written before it starts anything. Or somebody took the FIFO away, or the whole folder.
+        # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so
+        # far; then it finds what was written before it starts anything. Or somebody took the FIFO away, or
+        # the whole folder.
         supervisor = supervisor_of(folder, None)
         if supervisor and (failure is not None or not _is_claiming(folder)):
             _interrupt(supervisor)
@@ -333,10 +377,15 @@ class ProcessEngine:
         """End what is left of an attempt without a folder; returns why it may still run."""
         origin = Origin.of_uid(uid)
         if origin is None:
-            return Unproven("Unlisted", "its folder was removed, and with it what says where its processes are to be looked for")
+            return Unproven(
+                "Unlisted",
+                "its folder was removed, and with it what says where its processes are to be looked for",
+            )
         return end_all({folder: origin}).get(folder)
 
-    def _read_log(self, folder: Path, follow: bool, stop: threading.Event, tail: int | None) -> Iterator[bytes]:
+    def _read_log(
+        self, folder: Path, follow: bool, stop: threading.Event, tail: int | None
+    ) -> Iterator[bytes]:
         with _os_errors_mean_unavailable():
             position = 0 if tail is None else start_of_tail(folder / files.LOG, tail)
             for _ in _changes(folder, stop, timeout_ms=200, first=True):
@@ -375,8 +424,12 @@ def _base_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
 
 
-def _changes(folder: Path, stop: threading.Event, *, timeout_ms: int = 1000, first: bool = False) -> Iterator[set[Any]]:
-    """Changes in the folder as they come, an empty set after each time-out without any, and `first` of all."""
+def _changes(
+    folder: Path, stop: threading.Event, *, timeout_ms: int = 1000, first: bool = False
+) -> Iterator[set[Any]]:
+    """Changes in the folder as they come, an empty set after each time-out without any, and `first` of
+    all.
+    """
     if first:
         yield set()
     yield from watchfiles.watch(

@@ -1,4 +1,6 @@
-"""The replica's end of the fork server that makes supervisors (`controller.engine.process.supervisor.serve`)."""
+"""The replica's end of the fork server that makes supervisors
+(`controller.engine.process.supervisor.serve`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _ANSWER_SECONDS = 30.0  # far more than any start takes; a start that answers la
 
 
 class ForkServer:
-    """One fork server, started with the first request, and again when it has died. Safe to use from several threads.
+    """One fork server, started with the first request, and again when it has died.
+
+    Safe to use from several threads.
 
     `log`: where supervisors write what they have no one to tell.
     """
@@ -42,7 +46,9 @@ class ForkServer:
             except (BrokenPipeError, ConnectionResetError):
                 line = b""
             except TimeoutError as error:
-                raise EngineUnavailable(f"the supervisor did not answer within {_ANSWER_SECONDS:g} s") from error
+                raise EngineUnavailable(
+                    f"the supervisor did not answer within {_ANSWER_SECONDS:g} s"
+                ) from error
         if not line:
             raise EngineUnavailable(f"the supervisor ended without an answer; {self._log} may say why")
         answer: dict[str, Any] = json.loads(line)
@@ -65,8 +71,17 @@ class ForkServer:
 
     def _begin(self) -> socket.socket:
         control, theirs = socket.socketpair()
-        # No site packages, no user settings: quick to start, and nothing of the environment but the package's place.
-        command = [sys.executable, "-P", "-S", "-s", "-m", "controller.engine.process.supervisor", str(theirs.fileno())]
+        # No site packages, no user settings: quick to start, and nothing of the environment but the package's
+        # place.
+        command = [
+            sys.executable,
+            "-P",
+            "-S",
+            "-s",
+            "-m",
+            "controller.engine.process.supervisor",
+            str(theirs.fileno()),
+        ]
         with theirs, open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 command,

@@ -1,9 +1,10 @@
 """What the process engine enforces of a task's resources, and how.
 
-- memory: the private resident memory of all processes of an attempt, added up about once a second by every replica that
-  watches the engine; above the spec's `memory` the attempt is killed, with the reason OOMKilled. So a burst of less than
-  a second passes. Not by RLIMIT_AS or RLIMIT_DATA, which count what programs reserve and never use (Go, Java and node would
-  not even start), each process for itself; and not by cgroups, which an unprivileged user seldom may make.
+- memory: the private resident memory of all processes of an attempt, added up about once a second by every
+  replica that watches the engine; above the spec's `memory` the attempt is killed, with the reason OOMKilled.
+  So a burst of less than a second passes. Not by RLIMIT_AS or RLIMIT_DATA, which count what programs reserve
+  and never use (Go, Java and node would not even start), each process for itself; and not by cgroups, which
+  an unprivileged user seldom may make.
 - cpu, and all other names: accounted for by the pool, not enforced.
 """
 
@@ -28,7 +29,10 @@ class Excess(NamedTuple):
 
 
 def over_memory(folders: Iterable[Path]) -> Iterator[Excess]:
-    """Those of the running attempts that use more memory than their spec says; one pass over all processes. Raises OSError."""
+    """Those of the running attempts that use more memory than their spec says; one pass over all processes.
+
+    Raises OSError.
+    """
     limited = {}
     for folder in folders:
         try:

@@ -1,14 +1,16 @@
 """The search for what is left of attempts, and its proof that nothing is.
 
-A process is an attempt's if its environment names the attempt's folder, if it is in the session that the command was started
-in, if it holds the lock that the command inherited, or if its parent is one. What cleared its environment, left its session
+A process is an attempt's if its environment names the attempt's folder, if it is in the session that the
+command was started in, if it holds the lock that the command inherited, or if its parent is one. What cleared
+its environment, left its session
 *and* closed its descriptors is not found when its parent has ended; nothing escapes a supervisor that lives.
 
-One pass over /proc proves nothing: of a chain in which each process forks the next and ends, a list shows the one that has
-ended before it is looked at. So passes are repeated, each over the numbers that are new since the last, until one is *certain*:
-nobody was forked from before its list was taken until all were looked at, and nobody on it ended before its turn. Whoever
-lives then was on the list, or its parent was. A machine that forks without any pause gives no such moment. There many passes
-in a row must find nobody: each looks at the newest first, which is where a chain is, within some ten microseconds of the list.
+One pass over /proc proves nothing: of a chain in which each process forks the next and ends, a list shows the
+one that has ended before it is looked at. So passes are repeated, each over the numbers that are new since
+the last, until one is *certain*: nobody was forked from before its list was taken until all were looked at,
+and nobody on it ended before its turn. Whoever lives then was on the list, or its parent was. A machine that
+forks without any pause gives no such moment. There many passes in a row must find nobody: each looks at the
+newest first, which is where a chain is, within some ten microseconds of the list.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ _DELETED = " (deleted)"
 
 
 class Unproven(NamedTuple):
-    """Why an attempt may still run: a CamelCase word, and a sentence. `supervisor`: its number, if one lives."""
+    """Why an attempt may still run: a CamelCase word, and a sentence.
+
+    `supervisor`: its number, if one lives.
+    """
 
     reason: str
     message: str
@@ -52,15 +57,19 @@ class Unproven(NamedTuple):
 
 
 def end_all(wanted: Mapping[Path, Origin | None]) -> dict[Path, Unproven]:
-    """End the attempts of these folders, which no supervisor is known to have; returns those of which no end is proven.
+    """End the attempts of these folders, which no supervisor is known to have; returns those of which no end
+    is proven.
 
     One that turns out to have a supervisor is left alone. Raises OSError when /proc cannot be read.
     """
-    unproven = {folder: why for folder, origin in wanted.items() if (why := _out_of_sight(origin)) is not None}
+    unproven = {
+        folder: why for folder, origin in wanted.items() if (why := _out_of_sight(origin)) is not None
+    }
     rest = {
         folder: origin
         for folder, origin in wanted.items()
-        if folder not in unproven and (origin is None or origin.boot == this_boot())  # no process outlives its boot
+        # no process outlives its boot
+        if folder not in unproven and (origin is None or origin.boot == this_boot())
     }
     return unproven | (_Search(rest).run() if rest else {})
 
@@ -74,8 +83,8 @@ def _out_of_sight(origin: Origin | None) -> Unproven | None:
     if origin is None or origin.boot != this_boot() or origin.pid_namespace in (0, pid_namespace()):
         return None
     message = (
-        f"it runs in PID namespace {origin.pid_namespace}, and this replica, in {pid_namespace()}, cannot see its processes: "
-        "all replicas of a state folder must share one"
+        f"it runs in PID namespace {origin.pid_namespace}, and this replica, in {pid_namespace()}, cannot see"
+        " its processes: all replicas of a state folder must share one"
     )
     return Unproven("OtherPidNamespace", message)
 
@@ -86,13 +95,17 @@ class _Search:
         origins = {folder: origin for folder, origin in wanted.items() if origin is not None}
         self._by_folder = {str(folder): folder for folder in wanted}
         self._by_session = {origin.session: folder for folder, origin in origins.items()}
-        self._by_inode = {origin.lock_inode: folder for folder, origin in origins.items() if origin.lock_inode}
+        self._by_inode = {
+            origin.lock_inode: folder for folder, origin in origins.items() if origin.lock_inode
+        }
         self._others: set[int] = set()  # looked at in this search: of none of the attempts
-        self._doubtful: set[int] = set()  # had just ended, or showed no environment, when it was looked at first
+        # had just ended, or showed no environment, when it was looked at first
+        self._doubtful: set[int] = set()
         self._supervisors: set[int] = set()  # of whatever attempts
         self._supervised: dict[Path, int] = {}
         self._refused: dict[Path, str] = {}
-        # The number of a removed attempt's lock may be another's by now, or be one on another file system, too.
+        # The number of a removed attempt's lock may be another's by now, or be one on another file system,
+        # too.
         self._of_others: set[tuple[int, int]] = set()  # devices and inodes
         self._spared: set[int] = set()  # may be an attempt's, or that of another one that is supervised
 
@@ -112,17 +125,22 @@ class _Search:
             if number and (is_sure or blind) and found.keys() <= self._supervised.keys():
                 return self._outcome(found, "", blind)
             if number and time.monotonic() > give_up_at:
-                return self._outcome(found, "" if is_sure else "processes are forked without any pause", blind)
+                return self._outcome(
+                    found, "" if is_sure else "processes are forked without any pause", blind
+                )
         raise AssertionError("unreachable")
 
     def supervisor(self, folder: Path) -> int:
         """See `supervisor_of`."""
-        for _ in range(2):  # a command is met before the supervisor that it is known by, where its folder was replaced
+        # a command is met before the supervisor that it is known by, where its folder was replaced
+        for _ in range(2):
             self._pass(kills=False, is_timed=False)
         return self._supervised.get(folder, 0)
 
     def _pass(self, kills: bool, is_timed: bool) -> tuple[dict[Path, list[int]], bool]:
-        """Look at all that is new, and end what is an attempt's; returns what was found alive, and whether that is certain."""
+        """Look at all that is new, and end what is an attempt's; returns what was found alive, and whether
+        that is certain.
+        """
         first, is_certain = next_number() if is_timed else 0, is_timed
         found: dict[Path, list[int]] = {}
         members: dict[int, Path] = {}
@@ -165,7 +183,9 @@ class _Search:
         try:
             handle = kill(process)
         except PermissionError:
-            self._refused[folder] = f"its process {process.pid} has changed its user, and cannot be killed by this one"
+            self._refused[folder] = (
+                f"its process {process.pid} has changed its user, and cannot be killed by this one"
+            )
             return []
         return [handle] if handle is not None else []
 
@@ -180,8 +200,8 @@ class _Search:
         origin = self._wanted[folder] if folder is not None else None
         if origin is None:
             return None
-        # A session's number comes free when its last process has ended: with another leader, or one from before our
-        # time, it is not the session that we mean.
+        # A session's number comes free when its last process has ended: with another leader, or one from
+        # before our time, it is not the session that we mean.
         is_another = process.pid == process.session and process.started != origin.session_started
         return None if is_another or process.started < origin.session_started else folder
 
@@ -199,7 +219,10 @@ class _Search:
                     continue
                 status = os.stat(path)
                 place = status.st_dev, status.st_ino
-                by_path, by_inode = self._by_folder.get(os.path.dirname(link)), self._by_inode.get(status.st_ino)
+                by_path, by_inode = (
+                    self._by_folder.get(os.path.dirname(link)),
+                    self._by_inode.get(status.st_ino),
+                )
                 held = _held_by(f"{process.path}/fdinfo/{descriptor}")
                 if held == files.SUPERVISED and _is_supervisor(process):
                     self._supervisors.add(process.pid)
@@ -216,7 +239,9 @@ class _Search:
         return None
 
     def _is_too_young(self, supervisor: Process, folder: Path) -> bool:
-        """Whether it began after the command of the attempt, which was forked by that one's own supervisor."""
+        """Whether it began after the command of the attempt, which was forked by that one's own
+        supervisor.
+        """
         origin = self._wanted[folder]
         return origin is not None and 0 < origin.session_started < supervisor.started
 
@@ -224,13 +249,21 @@ class _Search:
         unproven = {}
         for folder, origin in self._wanted.items():
             if folder in self._supervised:
-                why = Unproven("Unrecorded", "its supervisor runs, but its folder says nothing of it", self._supervised[folder])
+                why = Unproven(
+                    "Unrecorded",
+                    "its supervisor runs, but its folder says nothing of it",
+                    self._supervised[folder],
+                )
             elif folder in found:
                 alive = f"processes of it still run: {', '.join(map(str, found[folder][:5]))}"
-                why = Unproven("SupervisorLost", f"nobody supervises it, and {self._refused.get(folder, alive)}")
+                why = Unproven(
+                    "SupervisorLost", f"nobody supervises it, and {self._refused.get(folder, alive)}"
+                )
             elif blind or restless:
                 why = Unproven("Unseen", f"that nothing of it runs is not proven: {blind or restless}")
-            elif origin is not None and origin.lock_inode and _is_inherited(origin.lock_inode, self._of_others):
+            elif (
+                origin is not None and origin.lock_inode and _is_inherited(origin.lock_inode, self._of_others)
+            ):
                 why = Unproven("SupervisorLost", "a process that cannot be seen holds its lock")
             else:
                 continue
@@ -241,7 +274,8 @@ class _Search:
 def _is_supervisor(process: Process) -> bool:
     """Whether it was made to supervise attempts, by this version or another.
 
-    Others hold an attempt's lock too, for a moment: whoever settles it, and what that one forks, until it is executed.
+    Others hold an attempt's lock too, for a moment: whoever settles it, and what that one forks, until it is
+    executed.
     """
     try:
         with open(f"{process.path}/cmdline", "rb") as file:
@@ -263,8 +297,13 @@ def _is_inherited(inode: int, of_others: set[tuple[int, int]]) -> bool:
 
     `of_others`: devices and inodes of locks that are known to be others'.
     """
-    others = {f"{os.major(device):02x}:{os.minor(device):02x}:{number}".encode() for device, number in of_others}
+    others = {
+        f"{os.major(device):02x}:{os.minor(device):02x}:{number}".encode() for device, number in of_others
+    }
     with open("/proc/locks", "rb") as file:
         locks = [line.split() for line in file]
     end = [str(inode).encode(), str(files.INHERITED).encode()]
-    return any(b"OFDLCK" in lock and [lock[-3].rpartition(b":")[2], lock[-2]] == end and lock[-3] not in others for lock in locks)
+    return any(
+        b"OFDLCK" in lock and [lock[-3].rpartition(b":")[2], lock[-2]] == end and lock[-3] not in others
+        for lock in locks
+    )

@@ -1,8 +1,10 @@
-"""Writes the result of attempts whose supervisor is gone without having done so (killed, or the machine was rebooted).
+"""Writes the result of attempts whose supervisor is gone without having done so (killed, or the machine was
+rebooted).
 
-Any replica may do it at any time: each attempt is settled under its lock, once. No result is written before nobody has
-inherited the attempt's lock any more, and a search of all processes (`process_search`) has found none of the attempt's. Only
-a process that closed what it inherited and hides from the search escapes; nothing escapes a supervisor that lives.
+Any replica may do it at any time: each attempt is settled under its lock, once. No result is written before
+nobody has inherited the attempt's lock any more, and a search of all processes (`process_search`) has found
+none of the attempt's. Only a process that closed what it inherited and hides from the search escapes; nothing
+escapes a supervisor that lives.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ OF_THE_REPLICA = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def never_started(now: float) -> dict[str, Any]:
-    """The result of an attempt that was stopped before it was started: the tombstone that keeps it from ever running."""
+    """The result of an attempt that was stopped before it was started: the tombstone that keeps it from
+    ever running.
+    """
     return {
         "uid": "",
         "phase": "Failed",
@@ -39,7 +43,8 @@ def never_started(now: float) -> dict[str, Any]:
 def settle(folders: Iterable[Path], now: float) -> dict[Path, Unproven]:
     """Settle those of the attempts that nobody supervises, and that can be; returns why not, of the others.
 
-    One that cannot be settled keeps nobody from being settled. Raises OSError for what is the machine's or this replica's.
+    One that cannot be settled keeps nobody from being settled. Raises OSError for what is the machine's or
+    this replica's.
     """
     unproven: dict[Path, Unproven] = {}
     remaining = list(folders)
@@ -68,8 +73,12 @@ def settle(folders: Iterable[Path], now: float) -> dict[Path, Unproven]:
     return unproven
 
 
-def _end_without_supervisor(folder: Path, lock: files.Lock, now: float) -> tuple[dict[str, Any], Origin | None] | None:
-    """Under the lock: the result to write once nothing of it runs any more, and where to look for that; None for nothing."""
+def _end_without_supervisor(
+    folder: Path, lock: files.Lock, now: float
+) -> tuple[dict[str, Any], Origin | None] | None:
+    """Under the lock: the result to write once nothing of it runs any more, and where to look for that;
+    None for nothing.
+    """
     data = _read(folder, files.RESULT) or b""
     result = parse_result(data)
     if result is not None and result.lock_inode == lock.inode and not lock.is_inherited():
@@ -78,7 +87,8 @@ def _end_without_supervisor(folder: Path, lock: files.Lock, now: float) -> tuple
     record = parse_record(record_data or b"")
     origin = record.origin
     if result is not None:
-        return files.parse(data), origin  # of an older version, or the task's own doing: it counts once nothing runs
+        # of an older version, or the task's own doing: it counts once nothing runs
+        return files.parse(data), origin
     if record_data is None:
         return (never_started(now), None) if files.exists(folder, files.STOP) else None
     if origin is not None and origin.boot != this_boot():
@@ -98,7 +108,9 @@ def _read(folder: Path, name: str) -> bytes | None:
         return b""
 
 
-def _failure(record: Record, now: float, reason: str, message: str, *, disrupted: bool = False) -> dict[str, Any]:
+def _failure(
+    record: Record, now: float, reason: str, message: str, *, disrupted: bool = False
+) -> dict[str, Any]:
     return {
         "uid": record.uid,
         "phase": "Failed",
@@ -115,7 +127,9 @@ def _write(folder: Path, lock: files.Lock, now: float) -> Unproven | None:
     """Returns why not."""
     try:
         if lock.is_inherited():
-            return Unproven("SupervisorLost", "nobody supervises it, and a process that cannot be seen holds its lock")
+            return Unproven(
+                "SupervisorLost", "nobody supervises it, and a process that cannot be seen holds its lock"
+            )
         # Read again: a supervisor whose lock the task had removed may have ended by itself during the search.
         end = _end_without_supervisor(folder, lock, now)
         if end is not None:

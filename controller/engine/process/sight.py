@@ -1,6 +1,7 @@
 """What the process engine sees: its attempts' folders, as observations.
 
-Whatever a folder holds concerns its attempt alone: what cannot be read is reported of it, as Unknown with the reason.
+Whatever a folder holds concerns its attempt alone: what cannot be read is reported of it, as Unknown with the
+reason.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from controller.engine.process.search import Unproven
 from controller.engine.process.settlement import OF_THE_REPLICA, settle
 from controller.engine.process.table import read_process
 
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0  # before an attempt that could not be settled is tried again
+# before an attempt that could not be settled is tried again
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
 _NODE = os.uname().nodename
 
 
@@ -43,7 +45,8 @@ class ProcessSight:
         self._attempts = attempts
         self._clock = clock
         self._listing = threading.Lock()
-        self._finished: dict[str, tuple[tuple[int, int], Observation]] = {}  # by name; with its result's inode and time
+        # by name; with its result's inode and time
+        self._finished: dict[str, tuple[tuple[int, int], Observation]] = {}
         self._unsettled: dict[str, _Unsettled] = {}
 
     def observe_all(self) -> list[Observation]:
@@ -66,7 +69,11 @@ class ProcessSight:
             before = self._unsettled.pop(name, None)
             why = unproven.get(self._attempts / name)
             if why is not None:
-                pause = min(2 * before.pause_seconds, _LONGEST_PAUSE_SECONDS) if before is not None else _FIRST_PAUSE_SECONDS
+                pause = (
+                    min(2 * before.pause_seconds, _LONGEST_PAUSE_SECONDS)
+                    if before is not None
+                    else _FIRST_PAUSE_SECONDS
+                )
                 self._unsettled[name] = _Unsettled(why, self._clock.boottime() + pause, pause)
             found[name] = self._look(name, attempts[name])
         return [seen for seen in found.values() if seen is not None]
@@ -86,7 +93,9 @@ class ProcessSight:
         return unsettled.retry_at if unsettled is not None else 0.0
 
     def _look(self, name: str, attempt: AttemptId) -> Observation | None:
-        """What the folder says: None when nothing was claimed, phase Unknown when nobody supervises what was."""
+        """What the folder says: None when nothing was claimed, phase Unknown when nobody supervises what
+        was.
+        """
         try:
             try:
                 return self._look_inside(name, attempt)
@@ -115,7 +124,9 @@ class ProcessSight:
             return None
         # Asked before reading: what is there once nobody holds the lock any more is what counts.
         held, lock_inode = files.held(folder)
-        seen = self._result(name, attempt, path, lock_inode) if held is files.Held.FREE and lock_inode else None
+        seen = (
+            self._result(name, attempt, path, lock_inode) if held is files.Held.FREE and lock_inode else None
+        )
         return seen or self._claimed(self._attempts / name, attempt, held)
 
     def _result(self, name: str, attempt: AttemptId, path: str, lock_inode: int) -> Observation | None:
@@ -143,27 +154,44 @@ class ProcessSight:
                 raise
             data, trouble = b"", str(error)
         unsettled = self._unsettled.get(folder.name)
-        if data is None:  # nothing was claimed; where it is being stopped, something of it may run all the same
+        # nothing was claimed; where it is being stopped, something of it may run all the same
+        if data is None:
             return lost(attempt, unsettled.why) if unsettled is not None else None
         record = parse_record(data)
         phase = Phase.RUNNING if record.started_at else Phase.PENDING
-        seen = Observation(attempt=attempt, phase=phase, uid=record.uid, node=_NODE, started_at=record.started_at)
+        seen = Observation(
+            attempt=attempt, phase=phase, uid=record.uid, node=_NODE, started_at=record.started_at
+        )
         if held is not files.Held.SUPERVISED:
-            why = unsettled.why if unsettled is not None else Unproven("SupervisorLost", "processes of it may still run")
+            why = (
+                unsettled.why
+                if unsettled is not None
+                else Unproven("SupervisorLost", "processes of it may still run")
+            )
             return replace(seen, phase=Phase.UNKNOWN, reason=why.reason, message=why.message)
         if not record.uid:
-            return replace(seen, phase=Phase.UNKNOWN, reason="RecordUnreadable", message=f"its record is no use: {trouble}")
+            return replace(
+                seen,
+                phase=Phase.UNKNOWN,
+                reason="RecordUnreadable",
+                message=f"its record is no use: {trouble}",
+            )
         supervisor = read_process(record.supervisor)
         if supervisor is not None and supervisor.is_stopped:
             pid = supervisor.pid
-            message = f"its supervisor is stopped: let it go on (kill -CONT {pid}), or end the attempt (kill -KILL {pid})"
+            message = (
+                f"its supervisor is stopped: let it go on (kill -CONT {pid}), or end the attempt (kill -KILL"
+                f" {pid})"
+            )
             return replace(seen, phase=Phase.UNKNOWN, reason="SupervisorStopped", message=message)
         return seen
 
 
 def lost(attempt: AttemptId, why: Unproven, uid: str = "") -> Observation:
     """An attempt that may still run."""
-    return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=uid, node=_NODE, reason=why.reason, message=why.message)
+    return Observation(
+        attempt=attempt, phase=Phase.UNKNOWN, uid=uid, node=_NODE, reason=why.reason, message=why.message
+    )
 
 
 def is_folder(path: Path | str) -> bool:

@@ -1,11 +1,14 @@
-"""The process engine's folder of one cluster: which engine it is, and which installation has which part of it.
+"""The process engine's folder of one cluster: which engine it is, and which installation has which part of
+it.
 
 `<state_dir>/<cluster>/` holds
-- `engine.json`: the engine's identity, a random id that is made once, when the folder is; and which installation has
-  `attempts`, and which others of the same cluster name have a place of their own. Never made anew where it is missing beside
-  attempts of a running replica: then the folder is not the one it was, and nothing may be concluded from it.
-- `attempts`, `trash`: of the installation that came first. So it is where a version of Tally ran that knew no installations:
-  its attempts go to the installation that adopts them (see `core.model.installation`), and to no other.
+- `engine.json`: the engine's identity, a random id that is made once, when the folder is; and which
+  installation has `attempts`, and which others of the same cluster name have a place of their own. Never made
+  anew where it is missing beside attempts of a running replica: then the folder is not the one it was, and
+  nothing may be concluded from it.
+- `attempts`, `trash`: of the installation that came first. So it is where a version of Tally ran that knew no
+  installations: its attempts go to the installation that adopts them (see `core.model.installation`), and to
+  no other.
 - `others/<installation>/attempts`, `trash`: of any further one.
 """
 
@@ -36,7 +39,8 @@ class Places(Struct, frozen=True, kw_only=True):
     others: tuple[str, ...] = ()
 
 
-msgspec.json.Decoder(Places)  # at import: msgspec prepares a type when it is first used, and two threads at once crash it
+# at import: msgspec prepares a type when it is first used, and two threads at once crash it
+msgspec.json.Decoder(Places)
 
 
 class StateFolder:
@@ -49,7 +53,8 @@ class StateFolder:
         self.home = home
         if make and not (home / _FILE).exists():
             for folder in (home, home / "attempts", home / "trash"):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # outputs may hold what is not for everyone's eyes
+                # outputs may hold what is not for everyone's eyes
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
                 if not (home / _FILE).exists():
                     self._write(Places(id=uuid.uuid4().hex[:16]))
@@ -64,17 +69,21 @@ class StateFolder:
         except (msgspec.MsgspecError, OSError) as error:
             raise EngineUnavailable(f"{path} is damaged: {error}; restore it") from error
         raise EngineUnavailable(
-            f"{path} is gone: this is not the folder that it was. Put it back as it was, or restart the replica"
+            f"{path} is gone: this is not the folder that it was. Put it back as it was, or restart the"
+            " replica"
         )
 
     def place_of(self, installation: Installation, *, claim: bool) -> Path:
-        """The folder that has the installation's `attempts` and `trash`; with `claim` it is given one, if it has none."""
+        """The folder that has the installation's `attempts` and `trash`; with `claim` it is given one, if
+        it has none.
+        """
         places = self.places()
         if claim and installation.id not in (places.first, *places.others):
             places = self._claim(installation)
         elif places.first and installation.id not in (places.first, *places.others):
             raise EngineUnavailable(
-                f"{self.home} is of installation {places.first}, and has nothing of {installation.id}: is it the right folder?"
+                f"{self.home} is of installation {places.first}, and has nothing of {installation.id}: is it"
+                " the right folder?"
             )
         return self._path_of(installation.id, places)
 
@@ -84,7 +93,11 @@ class StateFolder:
         found = {}
         for mark in (places.first, *places.others):
             place = self._path_of(mark, places)
-            if place != own and (place / "attempts").is_dir() and (names := sorted(os.listdir(place / "attempts"))):
+            if (
+                place != own
+                and (place / "attempts").is_dir()
+                and (names := sorted(os.listdir(place / "attempts")))
+            ):
                 found[mark] = names
         return found
 
@@ -100,7 +113,9 @@ class StateFolder:
                 places = msgspec.structs.replace(places, first=installation.id)
             else:
                 for part in ("attempts", "trash"):
-                    (self.home / "others" / installation.id / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+                    (self.home / "others" / installation.id / part).mkdir(
+                        mode=0o700, parents=True, exist_ok=True
+                    )
                 places = msgspec.structs.replace(places, others=(*places.others, installation.id))
             self._write(places)
             return places

@@ -1,19 +1,24 @@
 """The supervisor: a detached process of its own for each attempt, as a container shim is for each container.
 
-`serve` is a fork server, one per replica: it has everything imported and forks one supervisor per start (a new
-interpreter for each would cost 25 ms of CPU and 10 MB, a fork costs 4 ms and 2 MB). It ends with its replica. A supervisor
-does not: it has a session of its own, no open file of the controller's, and ends only when its attempt has.
+`serve` is a fork server, one per replica: it has everything imported and forks one supervisor per start (a
+new interpreter for each would cost 25 ms of CPU and 10 MB, a fork costs 4 ms and 2 MB). It ends with its
+replica. A supervisor does not: it has a session of its own, no open file of the controller's, and ends only
+when its attempt has.
 
 What a supervisor does, in an order that is safe wherever it stops:
-1. takes the attempt's lock, and holds it for life. Taken by another, or already recorded: there is nothing to do;
+1. takes the attempt's lock, and holds it for life. Taken by another, or already recorded: there is nothing to
+   do;
 2. a stop request lies there: writes the result NeverStarted;
-3. forks the command's process, which inherits a lock of its own and waits at a gate before it executes anything;
-4. writes the record (the claim), and opens the gate. Killed before this: the child never executes, and no record says
-   that it did. Killed after this: the child dies too (PR_SET_PDEATHSIG), and what is left is found by the record;
-5. waits for the end, for a stop request (through a FIFO, as a file where there was room for one, or as SIGTERM where the
-   task took both away), for SIGTERM (the machine shuts down);
-6. kills what is left, is told by the kernel that it has no child any more (ECHILD; as a subreaper, orphans of any session
-   become its children), and only then writes the result, which counts once it has let go of the lock.
+3. forks the command's process, which inherits a lock of its own and waits at a gate before it executes
+   anything;
+4. writes the record (the claim), and opens the gate. Killed before this: the child never executes, and no
+   record says that it did. Killed after this: the child dies too (PR_SET_PDEATHSIG), and what is left is
+   found by the record;
+5. waits for the end, for a stop request (through a FIFO, as a file where there was room for one, or as
+   SIGTERM where the task took both away), for SIGTERM (the machine shuts down);
+6. kills what is left, is told by the kernel that it has no child any more (ECHILD; as a subreaper, orphans of
+   any session become its children), and only then writes the result, which counts once it has let go of the
+   lock.
 """
 
 from __future__ import annotations
@@ -41,10 +46,14 @@ from controller.engine.process.attempt_origin import BOOT_LETTERS, Origin, boot_
 from controller.engine.process.table import pid_namespace, processes, read_process
 
 INTERRUPT_GRACE_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL when the supervisor itself is told to end; a machine that shuts down gives about this long."""
+"""Between SIGTERM and SIGKILL when the supervisor itself is told to end; a machine that shuts down gives
+about this long.
+"""
 
-_CLAIM_SECONDS = 5.0  # how long another may hold the lock of an attempt that has no record before the start gives up
-_RETRY_SECONDS = 0.1  # for what no event announces: a lock that comes free, a killed process that will not die, a full disk
+# how long another may hold the lock of an attempt that has no record before the start gives up
+_CLAIM_SECONDS = 5.0
+# for what no event announces: a lock that comes free, a killed process that will not die, a full disk
+_RETRY_SECONDS = 0.1
 _RECORD_RETRY_SECONDS = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -54,7 +63,9 @@ Reply = Callable[[dict[str, Any]], None]
 
 
 def serve(control: socket.socket) -> None:
-    """Fork a supervisor for each connection that comes in over `control`; returns when the replica has closed it."""
+    """Fork a supervisor for each connection that comes in over `control`; returns when the replica has
+    closed it.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what we fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
@@ -63,7 +74,8 @@ def serve(control: socket.socket) -> None:
             return
         for descriptor in descriptors:
             connection = socket.socket(fileno=descriptor)
-            connection.set_inheritable(False)  # a command that kept it would keep the replica waiting for an answer
+            # a command that kept it would keep the replica waiting for an answer
+            connection.set_inheritable(False)
             try:
                 pid = os.fork()
             except OSError as error:
@@ -82,7 +94,8 @@ def _supervise_and_exit(connection: socket.socket) -> NoReturn:
             line = stream.readline()
         if line.endswith(b"\n"):  # otherwise the replica died before it had said all
             Supervisor(json.loads(line), lambda answer: _send(connection, answer)).run()
-    except BaseException:  # noqa: BLE001  # the last frame of the process: shown, and told from success by its exit code
+    # the last frame of the process: shown, and told from success by its exit code
+    except BaseException:  # noqa: BLE001
         _show_error()
         os._exit(1)
     os._exit(0)
@@ -103,7 +116,8 @@ class Supervisor:
         self._launch = launch
         self._folder = Path(launch["folder"])
         self._reply = reply
-        self._main = 0  # Invariant: not reaped before nothing is sent to its group any more, so the number stays its own
+        # Invariant: not reaped before nothing is sent to its group any more, so the number stays its own
+        self._main = 0
         self._main_status: int | None = None  # as os.waitid reports it: an exit code, or minus the signal
         self._finished_at = 0.0
         self._stop: dict[str, Any] | None = None
@@ -116,7 +130,10 @@ class Supervisor:
         self._wake = -1
 
     def run(self) -> None:
-        """The whole life, steps 1 to 6 of the module's docstring. `reply` is called once: started, exists, or error."""
+        """The whole life, steps 1 to 6 of the module's docstring.
+
+        `reply` is called once: started, exists, or error.
+        """
         try:
             self._lock = self._claim()
             if self._lock is None:
@@ -142,7 +159,14 @@ class Supervisor:
                 self._reply({"exists": True})
                 return None
             if time.monotonic() > give_up_at:
-                self._reply({"error": f"the lock of {self._folder} is held by another process, which has recorded nothing"})
+                self._reply(
+                    {
+                        "error": (
+                            f"the lock of {self._folder} is held by another process, which has recorded"
+                            " nothing"
+                        )
+                    }
+                )
                 return None
             time.sleep(_RETRY_SECONDS / 10)
         if not self._is_recorded():
@@ -155,7 +179,10 @@ class Supervisor:
         return any(files.exists(self._folder, name) for name in (files.RECORD, files.RESULT))
 
     def _start(self) -> tuple[str, str] | None:
-        """Steps 2 to 4; returns why the command could not be executed (reason and message), or None. Raises OSError."""
+        """Steps 2 to 4; returns why the command could not be executed (reason and message), or None.
+
+        Raises OSError.
+        """
         signal.set_wakeup_fd(self._signals_in, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
@@ -205,7 +232,9 @@ class Supervisor:
         return None
 
     def _complete_record(self) -> None:
-        """Once the command runs, nothing waits for the disk but its result: a stop must be heard meanwhile."""
+        """Once the command runs, nothing waits for the disk but its result: a stop must be heard
+        meanwhile.
+        """
         try:
             files.write(self._folder, files.RECORD, self._record)
             self._is_recorded_whole = True
@@ -223,7 +252,10 @@ class Supervisor:
         self._is_interrupted = self._is_interrupted or number == signal.SIGTERM
 
     def _wait_for_end(self) -> dict[str, Any]:
-        """Step 5: until the main process has ended; forwards a request to stop to its group. Returns what to record."""
+        """Step 5: until the main process has ended; forwards a request to stop to its group.
+
+        Returns what to record.
+        """
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
@@ -282,7 +314,10 @@ class Supervisor:
             os.waitpid(ended.si_pid, 0)
 
     def _end_everything(self) -> None:
-        """Step 6: returns when nothing of the attempt is left. After a stop, the rest may use what is left of the grace."""
+        """Step 6: returns when nothing of the attempt is left.
+
+        After a stop, the rest may use what is left of the grace.
+        """
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
         asked: set[int] = set()
@@ -291,7 +326,8 @@ class Supervisor:
             if not rest:
                 break
             for pid in rest - asked:
-                _send_signal(os.kill, pid, signal.SIGTERM)  # a child of ours, not reaped: the number is its own
+                # a child of ours, not reaped: the number is its own
+                _send_signal(os.kill, pid, signal.SIGTERM)
             asked |= rest
             poll.poll(_RETRY_SECONDS * 1000)
             _drain(self._signals)
@@ -302,7 +338,9 @@ class Supervisor:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return  # the proof: we are the reaper of all that the attempt forked, and there is nothing left to reap
+                # the proof: we are the reaper of all that the attempt forked, and there is nothing left to
+                # reap
+                return
             if pid == 0:
                 for child in self._rest():
                     _send_signal(os.kill, child, signal.SIGKILL)
@@ -316,28 +354,49 @@ class Supervisor:
 
     def _outcome(self, status: int, announced: bool) -> dict[str, Any]:
         number = -status if status < 0 else None
-        result: dict[str, Any] = {"ran": True, "exit_code": 128 + number if number else status, "signal": number}
-        how = f"was killed by signal {number} ({signal.strsignal(number)})" if number else f"exited with code {status}"
-        # One that ended by itself before it was asked to did not end because of that; a machine that shuts down may
-        # have sent the signal to both of us.
+        result: dict[str, Any] = {
+            "ran": True,
+            "exit_code": 128 + number if number else status,
+            "signal": number,
+        }
+        how = (
+            f"was killed by signal {number} ({signal.strsignal(number)})"
+            if number
+            else f"exited with code {status}"
+        )
+        # One that ended by itself before it was asked to did not end because of that; a machine that shuts
+        # down may have sent the signal to both of us.
         if self._stop is not None and (announced or number):
             reason = self._stop["reason"]
             message = self._stop.get("message") or how
-            return {**result, "phase": "Failed", "reason": reason, "message": message, "disrupted": reason == "Interrupted"}
+            return {
+                **result,
+                "phase": "Failed",
+                "reason": reason,
+                "message": message,
+                "disrupted": reason == "Interrupted",
+            }
         if status == 0:
             return {**result, "phase": "Succeeded", "reason": "Completed"}
         return {**result, "phase": "Failed", "reason": "Error", "message": how}
 
     def _finish(self, result: dict[str, Any]) -> None:
-        times = {"started_at": self._record.get("started_at"), "finished_at": self._finished_at or time.time()}
+        times = {
+            "started_at": self._record.get("started_at"),
+            "finished_at": self._finished_at or time.time(),
+        }
         assert self._lock is not None
-        self._write_result({"uid": self._record.get("uid", ""), "lock_inode": self._lock.inode, **times, **result})
+        self._write_result(
+            {"uid": self._record.get("uid", ""), "lock_inode": self._lock.inode, **times, **result}
+        )
         self._lock.release()  # from now on the result counts
         with suppress(OSError):  # whoever misses this finds it by looking again
             files.announce(self._folder)
 
     def _write_result(self, result: dict[str, Any]) -> None:
-        """Write however long it takes: while the disk is full, the attempt is shown as it was, and nothing is released."""
+        """Write however long it takes: while the disk is full, the attempt is shown as it was, and nothing
+        is released.
+        """
         shown = False
         while True:
             try:
@@ -358,7 +417,9 @@ def _show_error() -> None:
 
 
 def _send_signal(send: Callable[[int, int], None], target: int, number: int) -> None:
-    """A process that changed its user may refuse the signal: shown, and waited for, since only its end ends the attempt."""
+    """A process that changed its user may refuse the signal: shown, and waited for, since only its end
+    ends the attempt.
+    """
     try:
         send(target, number)
     except PermissionError:

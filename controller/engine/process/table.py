@@ -1,4 +1,6 @@
-"""The machine's processes as /proc shows them (proc(5)), and how to kill one without ever hitting another of its number."""
+"""The machine's processes as /proc shows them (proc(5)), and how to kill one without ever hitting another
+of its number.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,17 @@ _STOPPED = (b"T", b"t")
 
 
 class Process(NamedTuple):
-    """One process of which at least one thread runs; `started` is in clock ticks since boot, and with the pid names it for good."""
+    """One process of which at least one thread runs; `started` is in clock ticks since boot, and with the
+    pid names it for good.
+    """
 
     pid: int
     parent: int
     session: int
     started: int
-    path: str  # under /proc: of a thread that has not ended, since only there memory and descriptors are still to be seen
+    # under /proc: of a thread that has not ended, since only there memory and descriptors are still to be
+    # seen
+    path: str
     is_stopped: bool = False  # by SIGSTOP, or by a debugger
 
 
@@ -49,7 +55,9 @@ def pids() -> list[int]:
 
 
 def processes() -> Iterator[Process]:
-    """All processes, in the order of their numbers, so that most of what they fork meanwhile is met further on."""
+    """All processes, in the order of their numbers, so that most of what they fork meanwhile is met
+    further on.
+    """
     for pid in pids():
         process = read_process(pid)
         if process is not None:
@@ -70,11 +78,16 @@ def environment(process: Process) -> bytes | None:
 def value_in(environment: bytes, name: str) -> str | None:
     """A variable of such an environment."""
     prefix = f"{name}=".encode()
-    return next((os.fsdecode(item[len(prefix) :]) for item in environment.split(b"\0") if item.startswith(prefix)), None)
+    return next(
+        (os.fsdecode(item[len(prefix) :]) for item in environment.split(b"\0") if item.startswith(prefix)),
+        None,
+    )
 
 
 def environment_value(pid: int, name: str) -> str | None:
-    """A variable of the environment that the process was started with; None when it has none or is not ours to read."""
+    """A variable of the environment that the process was started with; None when it has none or is not
+    ours to read.
+    """
     process = read_process(pid)
     return value_in(environment(process) or b"", name) if process is not None else None
 
@@ -109,7 +122,12 @@ def why_unseen() -> str:
     # The last one that is mounted on /proc is the one that is seen.
     options = next((mount[-1].split(",") for mount in reversed(mounts) if mount[4] == "/proc"), [])
     hidden = next(
-        (option for option in options if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off")), ""
+        (
+            option
+            for option in options
+            if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off")
+        ),
+        "",
     )
     if hidden and os.geteuid() != 0:
         return f"/proc is mounted with {hidden}, which hides the processes of other users"
@@ -124,7 +142,10 @@ def pid_namespace() -> int:
 
 
 def kill(target: Process) -> int | None:
-    """SIGKILL, and a handle to wait for its end by (see `wait_ended`); None when it has ended. Raises PermissionError."""
+    """SIGKILL, and a handle to wait for its end by (see `wait_ended`); None when it has ended.
+
+    Raises PermissionError.
+    """
     try:
         handle = os.pidfd_open(target.pid)
     except ProcessLookupError:

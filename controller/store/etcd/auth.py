@@ -1,8 +1,9 @@
-"""Makes etcd's roles and users what they should be, step by step, and tells each step: what `tally auth init` does.
+"""Makes etcd's roles and users what they should be, step by step, and tells each step: what `tally auth init`
+does.
 
-First the present state is read, then the steps that are missing are planned, then each is taken. So a second run has
-nothing to do, and one that was interrupted is finished by the next. A role is made to have exactly its rights: what it
-has beyond them is taken away. Of users nothing is taken away, and no password is changed.
+First the present state is read, then the steps that are missing are planned, then each is taken. So a second
+run has nothing to do, and one that was interrupted is finished by the next. A role is made to have exactly
+its rights: what it has beyond them is taken away. Of users nothing is taken away, and no password is changed.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class EtcdAuth:
             if not any(words in str(error) for words in _TAKEN):
                 raise
 
-    # -- planning ----------------------------------------------------------------------------------------------------
+    # -- planning
+    # ----------------------------------------------------------------------------------------------------
 
     def _role_steps(self, role: Role) -> Iterator[Step]:
         name, wanted = role.name_in(self._keys.cluster), permissions(role, self._keys)
@@ -102,20 +104,30 @@ class EtcdAuth:
                 yield Step(f"role {name} may {permission}", "/auth/role/grant", _grant(name, permission))
         ranges = {(permission.start, permission.end) for permission in wanted}
         for permission in present:
-            if (permission.start, permission.end) not in ranges:  # of one range a role has one right: the last that was granted
-                yield Step(f"role {name} may no longer {permission}", "/auth/role/revoke", _revoke(name, permission))
+            # of one range a role has one right: the last that was granted
+            if (permission.start, permission.end) not in ranges:
+                yield Step(
+                    f"role {name} may no longer {permission}", "/auth/role/revoke", _revoke(name, permission)
+                )
 
-    def _user_steps(self, user: str, roles: Sequence[Role | None], passwords: Path | None, *, exists: bool) -> Iterator[Step]:
+    def _user_steps(
+        self, user: str, roles: Sequence[Role | None], passwords: Path | None, *, exists: bool
+    ) -> Iterator[Step]:
         if not exists:
             if passwords is None:
-                raise UserError(f"etcd has no user {user!r}: give --passwords DIR, where the file {user} has or gets its password")
+                raise UserError(
+                    f"etcd has no user {user!r}: give --passwords DIR, where the file {user} has or gets its"
+                    " password"
+                )
             yield self._creation(user, passwords / user)
         present = self._call("/auth/user/get", {"name": user}).get("roles", []) if exists else []
         for role in roles:
             name = role.name_in(self._keys.cluster) if role is not None else ROOT
             if name not in present:
                 if role is None and ROOT not in self._names("/auth/role/list", "roles"):
-                    yield Step(f"role {ROOT} created: it may do everything", "/auth/role/add", lambda: {"name": ROOT})
+                    yield Step(
+                        f"role {ROOT} created: it may do everything", "/auth/role/add", lambda: {"name": ROOT}
+                    )
                 yield Step(f"user {user} has the role {name}", "/auth/user/grant", _member(user, name))
 
     @staticmethod
@@ -126,23 +138,30 @@ class EtcdAuth:
         return Step(
             f"user {user} created, {made} {file}",
             "/auth/user/add",
-            lambda: {"name": user, "password": _read_password(file) if file.exists() else _make_password(file)},
+            lambda: {
+                "name": user,
+                "password": _read_password(file) if file.exists() else _make_password(file),
+            },
         )
 
     def _enabling(self, members: Sequence[Member], users: Sequence[str]) -> Step:
         is_root = ROOT in users and ROOT in self._call("/auth/user/get", {"name": ROOT}).get("roles", [])
         if not is_root and Member(None, ROOT) not in members:
             raise UserError(
-                f"authentication cannot be switched on: etcd needs the user {ROOT} with the role {ROOT}, or nobody could change it "
-                f"again. Add --grant {ROOT}={ROOT} --passwords DIR"
+                f"authentication cannot be switched on: etcd needs the user {ROOT} with the role {ROOT}, or"
+                f" nobody could change it again. Add --grant {ROOT}={ROOT} --passwords DIR"
             )
         return Step("authentication switched on", "/auth/enable", dict)
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- asking
+    # ------------------------------------------------------------------------------------------------------
 
     def _permissions(self, role: str) -> tuple[Permission, ...]:
         answer = msgspec.convert(self._call("/auth/role/get", {"role": role}), _RoleAnswer)
-        return tuple(Permission(entry.permType, wire.key_text(entry.key), wire.key_text(entry.range_end)) for entry in answer.perm)
+        return tuple(
+            Permission(entry.permType, wire.key_text(entry.key), wire.key_text(entry.range_end))
+            for entry in answer.perm
+        )
 
     def _names(self, path: str, field: str) -> list[str]:
         return [str(name) for name in self._call(path, {}).get(field, [])]
@@ -157,8 +176,8 @@ class EtcdAuth:
             user = self._gateway.options.user
             if error.fault in (Fault.DENIED, Fault.TOKEN) and "permission denied" in str(error):
                 raise StoreDenied(
-                    f"the etcd user {user!r} may not manage roles and users: only {ROOT} may; give --user {ROOT} and its "
-                    f"--password-file ({error})"
+                    f"the etcd user {user!r} may not manage roles and users: only {ROOT} may; give --user"
+                    f" {ROOT} and its --password-file ({error})"
                 ) from error
             raise translate(error, user, path, "call") from error
 
@@ -177,7 +196,10 @@ class _RoleAnswer(msgspec.Struct):
 
 def _grant(role: str, permission: Permission) -> Callable[[], Mapping[str, Any]]:
     right, start, end = permission
-    return lambda: {"name": role, "perm": {"permType": right, "key": start.encode(), "range_end": end.encode()}}
+    return lambda: {
+        "name": role,
+        "perm": {"permType": right, "key": start.encode(), "range_end": end.encode()},
+    }
 
 
 def _revoke(role: str, permission: Permission) -> Callable[[], Mapping[str, Any]]:
@@ -195,7 +217,9 @@ def _read_password(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the password file {file} cannot be read: {error}") from None
     if not password:
-        raise UserError(f"the password file {file} is empty: remove it, to have one made, or write a password to it")
+        raise UserError(
+            f"the password file {file} is empty: remove it, to have one made, or write a password to it"
+        )
     return password
 
 

@@ -1,8 +1,9 @@
 """etcd3-py's synchronous client, without the aiohttp that its package imports for the other one.
 
-`import etcd3` takes half a second of CPU, more than half of it for aiohttp, which nothing here uses; every `tally` command
-would pay for it. So the package is imported with a placeholder for its asynchronous client, which is then left to be
-imported when somebody asks for it: to all others in this process, `etcd3.AioClient` is what it always was.
+`import etcd3` takes half a second of CPU, more than half of it for aiohttp, which nothing here uses; every
+`tally` command would pay for it. So the package is imported with a placeholder for its asynchronous client,
+which is then left to be imported when somebody asks for it: to all others in this process, `etcd3.AioClient`
+is what it always was.
 """
 
 from __future__ import annotations

@@ -1,15 +1,18 @@
 """One HTTP connection to one etcd endpoint, through etcd3-py, with the library's defects worked round.
 
-etcd3-py gives the URL and version prefix, the session, TLS and the authorisation header; its model codec is left aside
-(`raw=True` with bytes), as it takes 200 ms for a transaction of 60 puts. What is different here:
-- the constructor does no I/O (the library's fails with AttributeError on a dead endpoint), `connect` asks for the version,
-  over the same session, so with the same TLS and within a time-out;
-- certificates are verified unless the options say otherwise; the environment (`REQUESTS_CA_BUNDLE`, proxies) is not read;
+etcd3-py gives the URL and version prefix, the session, TLS and the authorisation header; its model codec is
+left aside (`raw=True` with bytes), as it takes 200 ms for a transaction of 60 puts. What is different here:
+- the constructor does no I/O (the library's fails with AttributeError on a dead endpoint), `connect` asks for
+  the version, over the same session, so with the same TLS and within a time-out;
+- certificates are verified unless the options say otherwise; the environment (`REQUESTS_CA_BUNDLE`, proxies)
+  is not read;
 - every call has a time-out, for the whole answer and not only between two bytes;
-- calls go to the connection below requests, with the session's TLS: a whole call through the session takes three times the
-  CPU (0.53 ms against 0.19 ms), which a task pays for several times;
-- error bodies of etcd 3.4 to 3.6 become `RpcError`, and transport errors tell whether the request can have arrived.
-A requests session is not made for several threads: a connection is used by one thread at a time (see `gateway`).
+- calls go to the connection below requests, with the session's TLS: a whole call through the session takes
+  three times the CPU (0.53 ms against 0.19 ms), which a task pays for several times;
+- error bodies of etcd 3.4 to 3.6 become `RpcError`, and transport errors tell whether the request can have
+  arrived.
+A requests session is not made for several threads: a connection is used by one thread at a time (see
+`gateway`).
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ from controller.store.etcd.client import Client
 _READ_BYTES = 256 * 1024
 
 _KEEPALIVE_OPTIONS = [
-    # A watch without a limit on silence still notices a peer that vanished without a word, after about half a minute.
+    # A watch without a limit on silence still notices a peer that vanished without a word, after about half a
+    # minute.
     *urllib3.connection.HTTPConnection.default_socket_options,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -55,7 +59,9 @@ _KEEPALIVE_OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """How to reach etcd. Secrets are given as file paths, and read again at each use, so that they can be rotated.
+    """How to reach etcd.
+
+    Secrets are given as file paths, and read again at each use, so that they can be rotated.
 
     `endpoints` are URLs such as `https://etcd-0:2379`; https is verified against `ca_file` (empty: the public
     authorities). Raises InvalidField for what cannot work.
@@ -77,7 +83,9 @@ class GatewayOptions:
         if self.user and not self.password_file:
             raise InvalidField("password_file", f"is not given, but the user {self.user!r} is")
         if bool(self.cert_file) != bool(self.key_file):
-            raise InvalidField("key_file" if self.cert_file else "cert_file", "is not given; both are needed, or neither")
+            raise InvalidField(
+                "key_file" if self.cert_file else "cert_file", "is not given; both are needed, or neither"
+            )
 
 
 def _parse_endpoint(endpoint: str, field: str) -> tuple[str, str, int]:
@@ -87,7 +95,13 @@ def _parse_endpoint(endpoint: str, field: str) -> tuple[str, str, int]:
         port = url.port or 2379
     except ValueError as error:
         raise InvalidField(field, f"{endpoint!r} is not a URL: {error}") from None
-    if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/") or url.query or url.username:
+    if (
+        url.scheme not in ("http", "https")
+        or not url.hostname
+        or url.path.strip("/")
+        or url.query
+        or url.username
+    ):
         raise InvalidField(field, f"{endpoint!r} is not of the form http://host:port or https://host:port")
     return url.scheme, f"[{url.hostname}]" if ":" in url.hostname else url.hostname, port
 
@@ -95,7 +109,8 @@ def _parse_endpoint(endpoint: str, field: str) -> tuple[str, str, int]:
 class Fault(Enum):
     """What an error answer of etcd means for the caller."""
 
-    TRANSIENT = auto()  # another try, best on another endpoint, may succeed; the request may have been applied
+    # another try, best on another endpoint, may succeed; the request may have been applied
+    TRANSIENT = auto()
     BUSY = auto()  # the same, but it was certainly not applied
     TOKEN = auto()  # sign in again
     DENIED = auto()
@@ -119,7 +134,10 @@ class RpcError(TallyError):
 
 
 class ConnectionFailed(TallyError):
-    """No answer, or not a whole one. `sent`: the request may have reached etcd; `untrusted`: TLS could not be set up."""
+    """No answer, or not a whole one.
+
+    `sent`: the request may have reached etcd; `untrusted`: TLS could not be set up.
+    """
 
     def __init__(self, message: str, *, sent: bool, untrusted: bool = False) -> None:
         super().__init__(message)
@@ -127,7 +145,8 @@ class ConnectionFailed(TallyError):
         self.untrusted = untrusted
 
 
-# Messages first, since etcd uses one gRPC code for many things. Source: api/v3rpc/rpctypes/error.go in etcd's sources.
+# Messages first, since etcd uses one gRPC code for many things. Source: api/v3rpc/rpctypes/error.go in etcd's
+# sources.
 _FAULT_BY_MESSAGE = (
     ("invalid auth token", Fault.TOKEN),
     ("revision in header is old", Fault.TOKEN),
@@ -146,16 +165,29 @@ _FAULT_BY_MESSAGE = (
     ("lease already exists", Fault.LEASE_EXISTS),
     ("too many requests", Fault.BUSY),
 )
-_FAULT_BY_CODE = {3: Fault.REFUSED, 5: Fault.REFUSED, 6: Fault.REFUSED, 7: Fault.DENIED, 9: Fault.REFUSED, 11: Fault.REFUSED,
-                  12: Fault.REFUSED, 16: Fault.TOKEN}  # fmt: skip
-"""gRPC codes; those that are missing (Unknown, DeadlineExceeded, Unavailable, Internal, …) leave the outcome open."""
+_FAULT_BY_CODE = {
+    3: Fault.REFUSED,
+    5: Fault.REFUSED,
+    6: Fault.REFUSED,
+    7: Fault.DENIED,
+    9: Fault.REFUSED,
+    11: Fault.REFUSED,
+    12: Fault.REFUSED,
+    16: Fault.TOKEN,
+}
+"""gRPC codes; those that are missing (Unknown, DeadlineExceeded, Unavailable, Internal, …) leave the
+outcome open.
+"""
 
 
 _COMMON_NAME = b"CommonName of client sending a request against gateway"
-"""Source: `accessController.ServeHTTP` in etcd's embed/serve.go; why: https://github.com/etcd-io/etcd/pull/10366"""
+"""Source: `accessController.ServeHTTP` in etcd's embed/serve.go; why:
+https://github.com/etcd-io/etcd/pull/10366
+"""
 
 _COMMON_NAME_ADVICE = (
-    "an etcd with users takes no client certificate with a common name: use one whose subject has none (an organization will do)"
+    "an etcd with users takes no client certificate with a common name: use one whose subject has none (an"
+    " organization will do)"
 )
 
 
@@ -182,7 +214,8 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
             cert=(options.cert_file, options.key_file) if secure and options.cert_file else (),
             verify=False if options.insecure_skip_verify else options.ca_file or True,
         )
-        self._session.trust_env = False  # else REQUESTS_CA_BUNDLE overrides `verify`; it also costs a quarter of each call
+        # else REQUESTS_CA_BUNDLE overrides `verify`; it also costs a quarter of each call
+        self._session.trust_env = False
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.mount(f"{scheme}://", _Adapter())
         self._origin = f"{scheme}://{host}:{port}"
@@ -196,9 +229,14 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         self.server_version_sem = self.cluster_version_sem = semantic_version.Version(version)
 
     def connect(self, timeout: float) -> str:
-        """Ask for the server's version, and set the prefix of the paths by it. Raises ConnectionFailed, never `sent`."""
+        """Ask for the server's version, and set the prefix of the paths by it.
+
+        Raises ConnectionFailed, never `sent`.
+        """
         try:
-            with self._session.get(self._url("/version", prefix=False), timeout=timeout, allow_redirects=False) as response:
+            with self._session.get(
+                self._url("/version", prefix=False), timeout=timeout, allow_redirects=False
+            ) as response:
                 if response.status_code != 200:
                     raise rpc_error(response.content, response.status_code, self.endpoint)
                 version = wire.decode_version(response.content).etcdserver
@@ -209,11 +247,17 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         except RpcError as error:
             raise ConnectionFailed(str(error), sent=False) from error
         except (msgspec.MsgspecError, ValueError) as error:
-            raise ConnectionFailed(f"{self.endpoint} does not answer as etcd does: {error}", sent=False) from error
+            raise ConnectionFailed(
+                f"{self.endpoint} does not answer as etcd does: {error}", sent=False
+            ) from error
         return version
 
-    def call(self, path: str, body: bytes, *, timeout: float, token: str, meanwhile: Meanwhile = nothing) -> bytes:
-        """One request, sent once; the whole answer within `timeout` seconds. Raises RpcError, ConnectionFailed.
+    def call(
+        self, path: str, body: bytes, *, timeout: float, token: str, meanwhile: Meanwhile = nothing
+    ) -> bytes:
+        """One request, sent once; the whole answer within `timeout` seconds.
+
+        Raises RpcError, ConnectionFailed.
 
         `meanwhile` is called once it has been sent.
         """
@@ -230,20 +274,32 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
             raise _connection_failed(self.endpoint, error, sent=True) from error
 
     def stream(self, path: str, body: bytes, *, timeout: float, token: str) -> HTTPResponse:
-        """A request whose answer goes on; `timeout` bounds the wait for its head. Raises RpcError, ConnectionFailed."""
+        """A request whose answer goes on; `timeout` bounds the wait for its head.
+
+        Raises RpcError, ConnectionFailed.
+        """
         try:
             return self._request(path, body, timeout, token)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _connection_failed(self.endpoint, error, sent=True) from error
 
-    def _request(self, path: str, body: bytes, timeout: float, token: str, meanwhile: Meanwhile = nothing) -> HTTPResponse:
+    def _request(
+        self, path: str, body: bytes, timeout: float, token: str, meanwhile: Meanwhile = nothing
+    ) -> HTTPResponse:
         headers = {"Content-Length": str(len(body)), **({"authorization": token} if token else {})}
         response = self.call_rpc(path, body, raw=True, timeout=timeout, headers=headers, meanwhile=meanwhile)
         assert isinstance(response, HTTPResponse)
         return response
 
     def _post(
-        self, url: str, data: bytes, *, headers: dict[str, str], timeout: float, meanwhile: Meanwhile, **_: Any
+        self,
+        url: str,
+        data: bytes,
+        *,
+        headers: dict[str, str],
+        timeout: float,
+        meanwhile: Meanwhile,
+        **_: Any,
     ) -> BaseHTTPResponse:
         """Overrides the library's; see the module's docstring. The answer's body is yet to be read."""
 
@@ -252,12 +308,21 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
             try:
                 meanwhile()  # asked for a second part, urllib3 has sent the first
             except OSError as error:
-                raise RuntimeError("what was done meanwhile failed") from error  # no fault of the connection's
+                # no fault of the connection's
+                raise RuntimeError("what was done meanwhile failed") from error
 
         return self._pool.urlopen(
-            "POST", url.removeprefix(self._origin), body(), headers, retries=False, redirect=False, assert_same_host=False,
-            timeout=timeout, preload_content=False, decode_content=False,
-        )  # fmt: skip
+            "POST",
+            url.removeprefix(self._origin),
+            body(),
+            headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=timeout,
+            preload_content=False,
+            decode_content=False,
+        )
 
     @cached_property
     def _pool(self) -> HTTPConnectionPool:
@@ -277,7 +342,9 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
 
 
 class _Adapter(HTTPAdapter):
-    """One kept connection, never a retry of its own: a transaction that is sent again without our knowing is the end of I1."""
+    """One kept connection, never a retry of its own: a transaction that is sent again without our knowing
+    is the end of I1.
+    """
 
     def __init__(self) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
@@ -288,13 +355,19 @@ class _Adapter(HTTPAdapter):
 
 
 def rpc_error(body: bytes, status: int, endpoint: str) -> RpcError:
-    """An error body as RpcError; one that is not etcd's own (a load balancer's page) leaves the outcome open."""
+    """An error body as RpcError; one that is not etcd's own (a load balancer's page) leaves the outcome
+    open.
+    """
     try:
         answer = wire.decode_error(body)
     except msgspec.MsgspecError:
         if _COMMON_NAME in body:
             return RpcError(Fault.DENIED, _COMMON_NAME_ADVICE, endpoint)
-        return RpcError(Fault.TRANSIENT, f"HTTP {status}: {body[:200].decode(errors='backslashreplace').strip()}", endpoint)
+        return RpcError(
+            Fault.TRANSIENT,
+            f"HTTP {status}: {body[:200].decode(errors='backslashreplace').strip()}",
+            endpoint,
+        )
     if isinstance(answer.error, wire.StreamError):
         return stream_error(answer.error, endpoint)
     message = answer.message or answer.error or f"HTTP {status}"
@@ -307,7 +380,10 @@ def stream_error(error: wire.StreamError, endpoint: str = "") -> RpcError:
 
 
 def _connection_failed(endpoint: str, error: Exception, *, sent: bool) -> ConnectionFailed:
-    """Translate a transport error. It counts as not sent only where the connection was certainly never set up."""
+    """Translate a transport error.
+
+    It counts as not sent only where the connection was certainly never set up.
+    """
     causes = list(_causes(error))
     timed_out = (requests.Timeout, ConnectTimeoutError, ReadTimeoutError)
     if (isinstance(error, timed_out) and not isinstance(error, NewConnectionError)) or any(
@@ -335,7 +411,10 @@ def _tls_advice(endpoint: str, causes: list[BaseException], *, broken_off: bool)
     if endpoint.startswith("http:"):
         closed = any(isinstance(c, RemoteDisconnected) for c in causes)
         return (
-            f"an etcd with TLS does so to plain http: if it has, set `etcd` to https://… and `ca_file`{_OF_DEV}" if closed else ""
+            "an etcd with TLS does so to plain http: if it has, set `etcd` to https://… and"
+            f" `ca_file`{_OF_DEV}"
+            if closed
+            else ""
         )
     if broken_off or any(isinstance(c, ssl.SSLError) and c.reason == "WRONG_VERSION_NUMBER" for c in causes):
         return "an etcd without TLS does so to https: if it has none, set `etcd` to http://…"
@@ -350,7 +429,8 @@ _OF_CONNECTIONS = (OSError, HTTPException, urllib3.exceptions.HTTPError)  # requ
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what is behind it, as requests and urllib3 wrap it: in arguments, `reason`, cause or context.
+    """The error and what is behind it, as requests and urllib3 wrap it: in arguments, `reason`, cause or
+    context.
 
     What the caller was handling when it asked is in a context, too, and says nothing of the connection.
     """
@@ -361,4 +441,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if isinstance(current, _OF_CONNECTIONS if seen else BaseException) and id(current) not in seen:
             seen.add(id(current))
             yield current
-            pending += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]
+            pending += [
+                *current.args,
+                getattr(current, "reason", None),
+                current.__cause__,
+                current.__context__,
+            ]

@@ -1,9 +1,10 @@
 """etcd's JSON gateway behind several endpoints: failover, deadlines, sign-in, rotation of secrets.
 
-One call is one request, sent again (the same bytes) to the endpoints in turn until it is answered or its deadline has
-passed. The endpoint that answered last is asked first; one that failed goes to the end of the line. One try gets a share
-of the time that is left, so that a silent endpoint does not use it all up. The caller learns whether a send may have been
-applied before (`in_doubt`); what that means is for the store to say.
+One call is one request, sent again (the same bytes) to the endpoints in turn until it is answered or its
+deadline has passed. The endpoint that answered last is asked first; one that failed goes to the end of the
+line. One try gets a share of the time that is left, so that a silent endpoint does not use it all up. The
+caller learns whether a send may have been applied before (`in_doubt`); what that means is for the store to
+say.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ __all__ = ["Fault", "Gateway", "GatewayOptions", "RpcError", "Unanswered", "tran
 T = TypeVar("T")
 
 _MIN_TRY_SECONDS = 0.5  # below this a slow but healthy etcd (a late fsync) would be given up in each try
-_FIRST_TRY_SECONDS = 2.0  # doubled each time all endpoints have failed: one may be silent, all of them may be slow
+# doubled each time all endpoints have failed: one may be silent, all of them may be slow
+_FIRST_TRY_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
 _MAX_PAUSE_SECONDS = 1.0
 _IDLE_CONNECTIONS = 16  # kept for each endpoint; threads beyond that many connect anew
@@ -53,7 +55,9 @@ class Unanswered(TallyError):
 
 
 def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
-    """The seam's error for one of etcd's that trying again does not change; `about` names the keys, `right` what is needed."""
+    """The seam's error for one of etcd's that trying again does not change; `about` names the keys,
+    `right` what is needed.
+    """
     match error.fault:
         case Fault.DENIED if "permission denied" in str(error):
             return StoreDenied(
@@ -77,7 +81,8 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
 
 
 class Gateway:
-    """Safe to use from several threads: a connection is taken out of the pool, used by one thread, and put back.
+    """Safe to use from several threads: a connection is taken out of the pool, used by one thread, and put
+    back.
 
     The constructor does no I/O; an endpoint is connected to when it is first needed.
     """
@@ -95,8 +100,17 @@ class Gateway:
         self.failures: dict[str, int] = defaultdict(int)
         """Failed tries by endpoint, for the metrics."""
 
-    def call(self, path: str, body: bytes, decode: Callable[[bytes], T], *, deadline: float, meanwhile: Meanwhile = nothing) -> T:
-        """Send `body` to `path` (without the version prefix) until it is answered; returns the answer, decoded.
+    def call(
+        self,
+        path: str,
+        body: bytes,
+        decode: Callable[[bytes], T],
+        *,
+        deadline: float,
+        meanwhile: Meanwhile = nothing,
+    ) -> T:
+        """Send `body` to `path` (without the version prefix) until it is answered; returns the answer,
+        decoded.
 
         `meanwhile` is called each time that it has been sent.
         `decode` raises MsgspecError for an answer that is not whole, which counts as none.
@@ -114,7 +128,11 @@ class Gateway:
             except ConnectionFailed as error:
                 tries.failed(endpoint, error, in_doubt=error.sent, untrusted=error.untrusted)
             except msgspec.MsgspecError as error:
-                tries.failed(endpoint, ConnectionFailed(f"{endpoint}: broken answer: {error}", sent=True), in_doubt=True)
+                tries.failed(
+                    endpoint,
+                    ConnectionFailed(f"{endpoint}: broken answer: {error}", sent=True),
+                    in_doubt=True,
+                )
             except Unanswered as error:  # the sign-in, before anything was sent
                 raise Unanswered(str(error), in_doubt=tries.in_doubt) from error
             except RpcError as error:
@@ -129,7 +147,9 @@ class Gateway:
                     raise
 
     def stream(self, path: str, body: bytes, *, timeout: float) -> tuple[Connection, HTTPResponse]:
-        """Open a stream on the preferred endpoint, once. The caller closes both, and reports a failure by `demote`.
+        """Open a stream on the preferred endpoint, once.
+
+        The caller closes both, and reports a failure by `demote`.
 
         Raises RpcError, ConnectionFailed, Unanswered (the sign-in's).
         """
@@ -190,10 +210,13 @@ class Gateway:
         """Whether `close` was called."""
         return self._closed.is_set()
 
-    # --- signing in -------------------------------------------------------------------------------------------------
+    # --- signing in
+    # -------------------------------------------------------------------------------------------------
 
     def token(self, deadline: float) -> str:
-        """The token to send, empty without a user or with authentication switched off; signs in when there is none."""
+        """The token to send, empty without a user or with authentication switched off; signs in when there
+        is none.
+        """
         if not self.options.user or self._signed_in:
             return self._token
         if not self._sign_in_lock.acquire(timeout=max(0.0, deadline - self._clock.boottime())):
@@ -207,7 +230,9 @@ class Gateway:
             self._sign_in_lock.release()
 
     def forget_token(self, token: str | None = None) -> None:
-        """The token (None: whichever is in use) was refused: sign in again before the next call, unless done since."""
+        """The token (None: whichever is in use) was refused: sign in again before the next call, unless
+        done since.
+        """
         with self._sign_in_lock:
             if token in (None, self._token):
                 self._signed_in = False
@@ -217,7 +242,9 @@ class Gateway:
         try:
             password = Path(file).read_text().rstrip("\r\n")  # read each time: a rotated file is picked up
         except (OSError, UnicodeDecodeError) as error:
-            raise RpcError(Fault.DENIED, f"the password file {file} of the etcd user {user!r} cannot be read: {error}") from error
+            raise RpcError(
+                Fault.DENIED, f"the password file {file} of the etcd user {user!r} cannot be read: {error}"
+            ) from error
         body = wire.encode({"name": user, "password": password})
         tries = _Tries(self, deadline)
         while True:
@@ -231,15 +258,25 @@ class Gateway:
                     return ""
                 if error.fault is Fault.DENIED:
                     raise RpcError(
-                        Fault.DENIED, f"etcd refuses to sign in the user {user!r} with the password in {file}: {error}"
+                        Fault.DENIED,
+                        f"etcd refuses to sign in the user {user!r} with the password in {file}: {error}",
                     ) from error
                 if error.fault not in (Fault.TRANSIENT, Fault.BUSY, Fault.TOKEN):
                     raise
                 tries.failed(endpoint, error, in_doubt=False)
 
-    # --- connections ------------------------------------------------------------------------------------------------
+    # --- connections
+    # ------------------------------------------------------------------------------------------------
 
-    def _send(self, endpoint: str, path: str, body: bytes, timeout: float, token: str, meanwhile: Meanwhile = nothing) -> bytes:
+    def _send(
+        self,
+        endpoint: str,
+        path: str,
+        body: bytes,
+        timeout: float,
+        token: str,
+        meanwhile: Meanwhile = nothing,
+    ) -> bytes:
         started = self._clock.boottime()
         connection = self._take(endpoint, timeout)
         try:
@@ -289,7 +326,9 @@ class Gateway:
                 try:
                     status = os.stat(file)
                 except OSError as error:
-                    raise RpcError(Fault.DENIED, f"the certificate file {file} cannot be read: {error.strerror}") from error
+                    raise RpcError(
+                        Fault.DENIED, f"the certificate file {file} cannot be read: {error.strerror}"
+                    ) from error
                 stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(stamps)
 
@@ -309,7 +348,10 @@ class _Tries:
         self.in_doubt = False
 
     def next(self) -> tuple[str, float]:
-        """The endpoint to try, and the seconds for it. Raises Unanswered when time is up, RpcError when TLS fails everywhere."""
+        """The endpoint to try, and the seconds for it.
+
+        Raises Unanswered when time is up, RpcError when TLS fails everywhere.
+        """
         if not self._round:
             if self._untrusted == len(self._gateway.options.endpoints):
                 raise self._denied()
@@ -345,4 +387,7 @@ class _Tries:
     def _describe(self) -> str:
         if self._gateway.closed:
             return "the store has been closed"
-        return "; ".join(self._errors.values()) or f"no time left to ask {', '.join(self._gateway.options.endpoints)}"
+        return (
+            "; ".join(self._errors.values())
+            or f"no time left to ask {', '.join(self._gateway.options.endpoints)}"
+        )

@@ -1,9 +1,10 @@
 """Which cluster the answers come from, and that its revisions never go back (faults 15 and 24).
 
-A cluster's id alone does not tell: etcd derives it from the members' names and URLs and the cluster's token, so that a
-wiped or restored cluster on the same machines may well have the same id. A revision lower than one that an earlier
-linearizable answer had shown tells it for certain.
-Source: `computeMemberId` and `genID` in https://github.com/etcd-io/etcd/tree/main/server/etcdserver/api/membership
+A cluster's id alone does not tell: etcd derives it from the members' names and URLs and the cluster's token,
+so that a wiped or restored cluster on the same machines may well have the same id. A revision lower than one
+that an earlier linearizable answer had shown tells it for certain.
+Source: `computeMemberId` and `genID` in
+https://github.com/etcd-io/etcd/tree/main/server/etcdserver/api/membership
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from controller.store.etcd.wire import Header
 class ClusterIdentity:
     """Shared by all calls of one store; safe to use from several threads.
 
-    Once a change was seen every call fails with ClusterChanged, in every thread, until `renew`: whoever still acts on a
-    model of the old cluster must not get through.
+    Once a change was seen every call fails with ClusterChanged, in every thread, until `renew`: whoever still
+    acts on a model of the old cluster must not get through.
     """
 
     def __init__(self) -> None:
@@ -28,13 +29,19 @@ class ClusterIdentity:
         self._changed = ""
 
     def floor(self) -> int:
-        """Taken before a request is sent: the revision below which its answer must not be. Raises ClusterChanged."""
+        """Taken before a request is sent: the revision below which its answer must not be.
+
+        Raises ClusterChanged.
+        """
         with self._lock:
             self._raise_if_changed()
             return self._revision
 
     def confirm(self, header: Header, floor: int) -> None:
-        """Check the header of a linearizable answer against the floor taken before it was sent. Raises ClusterChanged."""
+        """Check the header of a linearizable answer against the floor taken before it was sent.
+
+        Raises ClusterChanged.
+        """
         self.confirm_cluster(header)
         with self._lock:
             if header.revision < floor:
@@ -43,7 +50,10 @@ class ClusterIdentity:
             self._revision = max(self._revision, header.revision)
 
     def confirm_cluster(self, header: Header) -> None:
-        """Check only who answers: for watches and leases, which one member answers by itself. Raises ClusterChanged."""
+        """Check only who answers: for watches and leases, which one member answers by itself.
+
+        Raises ClusterChanged.
+        """
         with self._lock:
             self._raise_if_changed()
             if not self._cluster:
@@ -60,4 +70,6 @@ class ClusterIdentity:
 
     def _raise_if_changed(self) -> None:
         if self._changed:
-            raise ClusterChanged(f"etcd is not the one it was: {self._changed} (restored from a backup, or a wrong endpoint?)")
+            raise ClusterChanged(
+                f"etcd is not the one it was: {self._changed} (restored from a backup, or a wrong endpoint?)"
+            )

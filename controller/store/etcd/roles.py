@@ -1,4 +1,6 @@
-"""Who may do what: the roles of one cluster of Tally, as ranges of etcd's keys. Pure; `etcd_auth` makes etcd hold to it.
+"""Who may do what: the roles of one cluster of Tally, as ranges of etcd's keys.
+
+Pure; `etcd_auth` makes etcd hold to it.
 
 | role | reads | writes |
 |---|---|---|
@@ -7,11 +9,11 @@
 | admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `engine`, `leader` (to make it step down) |
 | reader | the same | nothing |
 
-All read everything: each guard of a transaction is a read, and the answer to "why does it wait" depends on all records.
-The controller writes everything: specs it removes after their retention, and any other key when an admin names it for
-repair; a leader that may not do what it was asked for would lose its office over it, and its successor too. etcd knows
-ranges of keys and no verbs finer than write: a user who may put a spec may also overwrite or delete one, and may make any
-kind of request.
+All read everything: each guard of a transaction is a read, and the answer to "why does it wait" depends on
+all records. The controller writes everything: specs it removes after their retention, and any other key when
+an admin names it for repair; a leader that may not do what it was asked for would lose its office over it,
+and its successor too. etcd knows ranges of keys and no verbs finer than write: a user who may put a spec may
+also overwrite or delete one, and may make any kind of request.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Role(StrEnum):
 
 
 class Permission(NamedTuple):
-    """One right in etcd's terms: READ or WRITE on the keys from `start` to before `end`, or on `start` alone (`end` empty)."""
+    """One right in etcd's terms: READ or WRITE on the keys from `start` to before `end`, or on `start`
+    alone (`end` empty).
+    """
 
     right: str
     start: str

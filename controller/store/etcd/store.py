@@ -1,8 +1,8 @@
 """The store on etcd, through its JSON gateway.
 
-How a transaction is applied once: the gateway sends the same bytes until etcd answers, the guards let at most one copy
-apply, and a refusal shows by our `op` whether an earlier copy did. An outcome is never concluded from a read that shows
-nothing, with one exception that needs no guessing: see `_after_full`.
+How a transaction is applied once: the gateway sends the same bytes until etcd answers, the guards let at most
+one copy apply, and a refusal shows by our `op` whether an earlier copy did. An outcome is never concluded
+from a read that shows nothing, with one exception that needs no guessing: see `_after_full`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class EtcdStore:
         return (wire.key_value(answer.kvs[0]) if answer.kvs else None), answer.header.revision
 
     def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
-        """See Store. A load of the newest revision is the new start after ClusterChanged; until then every call raises it."""
+        """See Store.
+
+        A load of the newest revision is the new start after ClusterChanged; until then every call raises it.
+        """
         items: list[KeyValue] = []
         for page in self._pages(prefix, deadline, revision):
             items += page.items
@@ -107,8 +110,13 @@ class EtcdStore:
         self._watches.add(watch)
         return watch
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Committed | Refused:
-        """See Store. Raises StoreFull (which is a StoreUnavailable) when etcd is out of space and nothing was applied."""
+    def commit(
+        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
+    ) -> Committed | Refused:
+        """See Store.
+
+        Raises StoreFull (which is a StoreUnavailable) when etcd is out of space and nothing was applied.
+        """
         check_limits(transaction)
         floor, keys = self.identity.floor(), guarded_keys(transaction)
 
@@ -120,17 +128,25 @@ class EtcdStore:
 
         try:
             answer = self.gateway.call(
-                "/kv/txn", wire.encode_transaction(transaction), decode, deadline=deadline, meanwhile=meanwhile
+                "/kv/txn",
+                wire.encode_transaction(transaction),
+                decode,
+                deadline=deadline,
+                meanwhile=meanwhile,
             )
         except Unanswered as error:
             if error.in_doubt:
-                raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {error}") from error
+                raise OutcomeUnknown(
+                    f"the outcome of transaction {transaction.op} is unknown: {error}"
+                ) from error
             raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
         except RpcError as error:
             if error.fault is Fault.FULL:
                 return self._after_full(transaction, error, deadline)
             if error.in_doubt and error.fault is not Fault.LEASE_MISSING:
-                raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown, then: {error}") from error
+                raise OutcomeUnknown(
+                    f"the outcome of transaction {transaction.op} is unknown, then: {error}"
+                ) from error
             self._raise(error, ", ".join(write.key for write in transaction.writes[:3]), "write")
         self.identity.confirm(answer.header, floor)
         revision = answer.header.revision
@@ -164,7 +180,12 @@ class EtcdStore:
         """See Store. etcd answers a keep-alive of a lost lease with HTTP 200 and no TTL."""
         self.identity.floor()
         answer = self._ask(
-            "/lease/keepalive", wire.encode({"ID": lease}), _decode_keep_alive, deadline, f"lease {lease:x}", "write"
+            "/lease/keepalive",
+            wire.encode({"ID": lease}),
+            _decode_keep_alive,
+            deadline,
+            f"lease {lease:x}",
+            "write",
         )
         self.identity.confirm_cluster(answer.header)
         return answer.ttl
@@ -173,7 +194,9 @@ class EtcdStore:
         """See Store."""
         self.identity.floor()
         try:
-            self.gateway.call("/lease/revoke", wire.encode({"ID": lease}), wire.decode_lease, deadline=deadline)
+            self.gateway.call(
+                "/lease/revoke", wire.encode({"ID": lease}), wire.decode_lease, deadline=deadline
+            )
         except Unanswered as error:
             raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
         except RpcError as error:
@@ -192,7 +215,10 @@ class EtcdStore:
         self.gateway.close()
 
     def _check(self, deadline: float) -> None:
-        """A linearizable read, for a watch that was told an old revision. Raises ClusterChanged, StoreUnavailable, StoreDenied."""
+        """A linearizable read, for a watch that was told an old revision.
+
+        Raises ClusterChanged, StoreUnavailable, StoreDenied.
+        """
         self._range(wire.encode_range(b"\0"), "", deadline)
 
     def _range(
@@ -209,7 +235,14 @@ class EtcdStore:
         return answer
 
     def _ask(
-        self, path: str, body: bytes, decode: Callable[[bytes], T], deadline: float, about: str, right: str, revision: int = 0
+        self,
+        path: str,
+        body: bytes,
+        decode: Callable[[bytes], T],
+        deadline: float,
+        about: str,
+        right: str,
+        revision: int = 0,
     ) -> T:
         """A call that may be repeated freely. Raises what Store promises for reads."""
         try:
@@ -228,26 +261,40 @@ class EtcdStore:
     def _after_full(self, transaction: Transaction, full: RpcError, deadline: float) -> Committed:
         """etcd says that it is out of space: it may have applied the transaction all the same.
 
-        Source: `quotaApplierV3.Txn` applies first and then turns the answer into the error; the checks in front of it
-        do not apply. But it *was* answered, so unless another send is in doubt, a linearizable read afterwards of a key
-        that it changes under a guard by mod settles it: our `op` there, or the guard still holding.
+        Source: `quotaApplierV3.Txn` applies first and then turns the answer into the error; the checks in
+        front of it do not apply. But it *was* answered, so unless another send is in doubt, a linearizable
+        read afterwards of a key that it changes under a guard by mod settles it: our `op` there, or the guard
+        still holding.
         """
-        key = next((g for g in transaction.guards if not g.on_create and any(w.key == g.key for w in transaction.writes)), None)
+        key = next(
+            (
+                g
+                for g in transaction.guards
+                if not g.on_create and any(w.key == g.key for w in transaction.writes)
+            ),
+            None,
+        )
         if key is None:
             raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
         try:
             found, revision = self.get(key.key, deadline=deadline)
         except (StoreUnavailable, StoreDenied) as error:
-            raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}; {error}") from full
+            raise OutcomeUnknown(
+                f"the outcome of transaction {transaction.op} is unknown: {full}; {error}"
+            ) from full
         if transaction.applied_in({key.key: found}):
             return _recovered(transaction, {key.key: found}, revision)
         if full.in_doubt or (found.mod if found else 0) != key.revision:
             raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
-        raise StoreFull(f"{full}; nothing was written. Delete, compact and defragment, then `etcdctl alarm disarm`") from full
+        raise StoreFull(
+            f"{full}; nothing was written. Delete, compact and defragment, then `etcdctl alarm disarm`"
+        ) from full
 
 
 def _recovered(transaction: Transaction, current: dict[str, KeyValue | None], revision: int) -> Committed:
-    """An earlier copy was applied: at the revision of the key that shows it; one that only deletes leaves none to show."""
+    """An earlier copy was applied: at the revision of the key that shows it; one that only deletes leaves
+    none to show.
+    """
     shown = [found.mod for found in current.values() if found is not None and transaction.marks(found.value)]
     return Committed(max(shown, default=revision), recovered=True)
 

@@ -1,15 +1,17 @@
 """A watch on etcd that never skips: it resumes after the last revision it delivered, or says that it cannot.
 
-One connection carries one watch. It is given up, and opened again from where it was, when the server ends it, cancels it
-(etcd then keeps the connection open), sends something broken, or is silent for too long; etcd's own progress notices
-come only every ten minutes, so silence is the only sign of a half-open connection, and reopening the cheap way to tell.
+One connection carries one watch. It is given up, and opened again from where it was, when the server ends it,
+cancels it (etcd then keeps the connection open), sends something broken, or is silent for too long; etcd's
+own progress notices come only every ten minutes, so silence is the only sign of a half-open connection, and
+reopening the cheap way to tell.
 
-It starts *at* the last revision it delivered and drops what it has seen, instead of after it: an older etcd, asked to
-begin at the very revision that was compacted, leaves out a deletion made there and does not say so (measured on 3.4.23
-and 3.5.1; https://github.com/etcd-io/etcd/issues/18089). One revision lower, it says that history is compacted.
+It starts *at* the last revision it delivered and drops what it has seen, instead of after it: an older etcd,
+asked to begin at the very revision that was compacted, leaves out a deletion made there and does not say so
+(measured on 3.4.23 and 3.5.1; https://github.com/etcd-io/etcd/issues/18089). One revision lower, it says that
+history is compacted.
 
-Why resuming by revision is safe: etcd delivers in order, each event once, and never splits the events of one revision
-over two messages unless `fragment` is asked for, which we do not.
+Why resuming by revision is safe: etcd delivers in order, each event once, and never splits the events of one
+revision over two messages unless `fragment` is asked for, which we do not.
 Source: https://etcd.io/docs/v3.5/learning/api_guarantees/ ("Ordered", "Unique", "Reliable", "Atomic")
 """
 
@@ -48,8 +50,8 @@ class _Ended(TallyError):
 class EtcdWatch:
     """Implements `controller.store.base.Watch`. Iterate it in one thread; `close` may come from any.
 
-    `revision` is the last one delivered, `connected` whether the server has confirmed the present connection, and
-    `reconnects` counts by cause how often there had to be a new one.
+    `revision` is the last one delivered, `connected` whether the server has confirmed the present connection,
+    and `reconnects` counts by cause how often there had to be a new one.
     """
 
     def __init__(
@@ -121,7 +123,8 @@ class EtcdWatch:
             raise _Ended("broken answer") from error
         except (urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
             raise _Ended("silence") from error
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: a socket that `close` has shut down
+        # ValueError: a socket that `close` has shut down
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise _Ended("connection lost") from error
         finally:
             with self._lock:
@@ -140,7 +143,9 @@ class EtcdWatch:
         if answer.compact_revision:
             raise Compacted(answer.compact_revision)
         if answer.canceled:
-            raise RpcError(classify(answer.cancel_reason, 0), answer.cancel_reason or "cancelled without a reason")
+            raise RpcError(
+                classify(answer.cancel_reason, 0), answer.cancel_reason or "cancelled without a reason"
+            )
         if answer.created:
             self._created(answer.header, response)
         events = tuple(wire.event(event) for event in answer.events if event.kv.mod_revision > self.revision)
@@ -162,7 +167,9 @@ class EtcdWatch:
             connection.sock.settimeout(self._silence_seconds or None)
 
     def _refused(self, error: RpcError) -> Exception:
-        """What a refusal means: a new connection, or the end. An old etcd calls a bad token a missing right, so a first
+        """What a refusal means: a new connection, or the end.
+
+        An old etcd calls a bad token a missing right, so a first
         denial is answered by signing in again."""
         if error.fault in (Fault.TOKEN, Fault.DENIED):
             self._denials += 1
@@ -186,7 +193,8 @@ class EtcdWatch:
 def _lines(response: HTTPResponse) -> Iterator[bytes]:
     """The messages of a stream: one JSON object a line, cut anywhere by the transport.
 
-    Source of the newline: grpc-gateway from 1.3.1, https://github.com/etcd-io/etcd/pull/11843; JSON has none of its own.
+    Source of the newline: grpc-gateway from 1.3.1, https://github.com/etcd-io/etcd/pull/11843; JSON has none
+    of its own.
     """
     parts: list[bytes] = []
     while data := response.read1(_READ_BYTES):

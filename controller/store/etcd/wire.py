@@ -1,7 +1,8 @@
 """etcd's JSON gateway on the wire: requests to bytes, answers to the seam's values.
 
-Keys and values travel as base64 (so any bytes do), 64-bit integers as texts, and fields at their zero value are left out.
-Only the fields that Tally uses are decoded; msgspec skips the rest, which makes a page of keys cheap.
+Keys and values travel as base64 (so any bytes do), 64-bit integers as texts, and fields at their zero value
+are left out. Only the fields that Tally uses are decoded; msgspec skips the rest, which makes a page of keys
+cheap.
 
 Source of the messages: https://github.com/etcd-io/etcd/blob/main/api/etcdserverpb/rpc.proto
 """
@@ -20,7 +21,10 @@ T = TypeVar("T")
 
 
 class Header(msgspec.Struct, frozen=True):
-    """Which cluster answered, and at which revision. `cluster_id` is an unsigned 64-bit number, kept as text."""
+    """Which cluster answered, and at which revision.
+
+    `cluster_id` is an unsigned 64-bit number, kept as text.
+    """
 
     cluster_id: str = ""
     revision: int = 0
@@ -126,7 +130,9 @@ class StatusAnswer(msgspec.Struct):
 
 
 class ErrorAnswer(msgspec.Struct):
-    """The body of a refusal: etcd 3.4 and 3.5 repeat the message as `error` (an object in streams), 3.6 leaves it out."""
+    """The body of a refusal: etcd 3.4 and 3.5 repeat the message as `error` (an object in streams), 3.6
+    leaves it out.
+    """
 
     message: str = ""
     code: int = 0
@@ -134,9 +140,12 @@ class ErrorAnswer(msgspec.Struct):
 
 
 def _decoder(kind: type[T], is_whole: Callable[[T], object] = bool) -> Callable[[bytes], T]:
-    """Decodes answers of one kind. Raises MsgspecError for whatever etcd does not send, be it no JSON, or JSON without a header:
+    """Decodes answers of one kind.
+
+    Raises MsgspecError for whatever etcd does not send, be it no JSON, or JSON without a header:
     that counts as no answer, and so proves nothing."""
-    decode = msgspec.json.Decoder(kind, strict=False).decode  # not strict: 64-bit integers are carried as texts
+    # not strict: 64-bit integers are carried as texts
+    decode = msgspec.json.Decoder(kind, strict=False).decode
 
     def decode_whole(data: bytes) -> T:
         try:
@@ -180,13 +189,18 @@ encode = msgspec.json.Encoder().encode
 
 
 def key_text(key: bytes) -> str:
-    """A stored key as text. Bytes that are no UTF-8 (never Tally's own) become `\\xNN`, so that they can always be printed."""
+    """A stored key as text.
+
+    Bytes that are no UTF-8 (never Tally's own) become `\\xNN`, so that they can always be printed.
+    """
     return key.decode(errors="backslashreplace")
 
 
 def key_value(wire: WireKeyValue) -> KeyValue:
     """The seam's form of a key; a missing value is empty, never None."""
-    return KeyValue(key_text(wire.key), wire.value, wire.create_revision, wire.mod_revision, wire.version, wire.lease)
+    return KeyValue(
+        key_text(wire.key), wire.value, wire.create_revision, wire.mod_revision, wire.version, wire.lease
+    )
 
 
 def event(wire: WireEvent) -> Event:
@@ -197,7 +211,9 @@ def event(wire: WireEvent) -> Event:
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
-    """`key` and `range_end` of all keys that begin with `prefix`; etcd takes a lone NUL for "from the first" and "to the last"."""
+    """`key` and `range_end` of all keys that begin with `prefix`; etcd takes a lone NUL for "from the
+    first" and "to the last".
+    """
     if not prefix:
         return b"\0", b"\0"
     trimmed = prefix.rstrip(b"\xff")
@@ -235,6 +251,9 @@ def encode_transaction(transaction: Transaction) -> bytes:
 
 
 def encode_watch(prefix: str, start_revision: int) -> bytes:
-    """A watch from `start_revision`, inclusive. Without `fragment`, etcd never splits one revision over two messages."""
+    """A watch from `start_revision`, inclusive.
+
+    Without `fragment`, etcd never splits one revision over two messages.
+    """
     key, range_end = prefix_range(prefix.encode())
     return encode({"create_request": {"key": key, "range_end": range_end, "start_revision": start_revision}})
