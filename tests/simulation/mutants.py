@@ -134,11 +134,11 @@ MUTANTS = [
     ),
     Mutant(
         "an election does not compare that nobody leads",
-        (Edit(_CAMPAIGN, "Guard(self._keys.leader, 0, on_create=True), ", ""),),
+        (Edit(_CAMPAIGN, "Guard(self._keys.leader, 0, on_create=True),", ""),),
     ),
     Mutant(
         "an election does not compare the epoch",
-        (Edit(_CAMPAIGN, ", Guard(self._keys.epoch, seen_epoch.mod if seen_epoch else 0)]", "]"),),
+        (Edit(_CAMPAIGN, "Guard(self._keys.epoch, seen_epoch.mod if seen_epoch else 0),", ""),),
     ),
     Mutant(
         "an election does not compare the records that it stands on",
@@ -481,7 +481,7 @@ MUTANTS = [
         "a deposition does not compare the term",
         (
             Edit(f"{_SENTINEL}._depose", "Guard(self._keys.leader, target.term, on_create=True)", "None"),
-            Edit(f"{_SENTINEL}._depose", "Transaction((guard,), ", "Transaction((), "),
+            Edit(f"{_SENTINEL}._depose", "(guard,),", "(),"),
         ),
     ),
     Mutant(
