@@ -6,11 +6,11 @@ The loop, as one replica runs it (`runtime/replica.py`, `runtime/reconciler.py`)
                       inbox.put(changes)
     election thread:  leadership = campaign()                           # lease + one transaction; renew; lose
     control loop:     for message in inbox.take():
-                          world.apply(message)                          # newer mod revisions only
+                          model.apply(message)                          # newer mod revisions only
                       if leadership:                                    # and its term's revision was applied
                           plan = planner.plan(now)                      # what changed + what can be admitted
                           result = store.commit(guarded(plan))          # all that it rests on is compared
-                          if refused:    world.apply(what differs)      # plan again; or step down
+                          if refused:    model.apply(what differs)      # plan again; or step down
                           if committed:  for effect in plan.effects:    # persist, then act
                                              actuator.perform(effect)   # only while the term may act
     actuator threads: inbox.put(engine.start(attempt))                  # outcomes come back as messages

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from controller.clock import Clock
 from controller.core.model import codec
 from controller.core.model.installation import EngineIdentity, EngineRecord, Installation, encode
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.model.task import AttemptId, Observation
@@ -52,12 +52,12 @@ class Standing(NamedTuple):
     installation: Installation
     record: EngineRecord | None
     holding: tuple[Task, ...]
-    world: World
+    model: Model
 
     @property
     def unreadable(self) -> int:
         """How many statuses cannot be read: each may hold something."""
-        return sum(kind == "states" for kind, _ in self.world.quarantine)
+        return sum(kind == "states" for kind, _ in self.model.quarantine)
 
 
 def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
@@ -66,19 +66,19 @@ def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
     Raises StoreError, and UserError when no replica of this version has led yet.
     """
     snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
-    world = World()
-    world.load(changes_of(keys, snapshot.items), snapshot.revision)
-    if world.installation is None and (told := recorded_installation(world)) is not None:
+    model = Model()
+    model.load(changes_of(keys, snapshot.items), snapshot.revision)
+    if model.installation is None and (told := recorded_installation(model)) is not None:
         raise UserError(
             f"the key of the installation's id ({told.id}, by the last term) is gone or damaged: who leads,"
             " now or next, writes it back"
         )
-    if world.installation is None:
+    if model.installation is None:
         raise UserError(
             f"cluster {keys.cluster} has no installation's id that can be read: the first election makes it,"
             " and records the engine of the replica that wins it"
         )
-    return Standing(world.installation, world.engine, tuple(world.holding.values()), world)
+    return Standing(model.installation, model.engine, tuple(model.holding.values()), model)
 
 
 def adopt_engine(
@@ -111,17 +111,17 @@ def _adoption(
     keys: Keys, before: Standing, engine: EngineIdentity, by: str, now: float, *, forget_running: bool
 ) -> Transaction:
     op = uuid.uuid4().hex
-    world, leader = before.world, before.world.leader
+    model, leader = before.model, before.model.leader
     record = EngineRecord(engine=engine, installation=before.installation.id, recorded_at=now, recorded_by=by)
     guards = [
-        Guard(keys.engine, world.mod_of("engine", ())),
-        Guard(keys.installation, world.mod_of("installation", ())),
+        Guard(keys.engine, model.mod_of("engine", ())),
+        Guard(keys.installation, model.mod_of("installation", ())),
         Guard(keys.leader, leader.create if leader is not None else 0, on_create=True),
     ]
     if not forget_running:  # whatever begins to hold changes a ledger
         guards += [
-            Guard(keys.ledger(pool), world.ledger(pool).mod)
-            for pool in sorted({*world.pools, *world.ledgers})
+            Guard(keys.ledger(pool), model.ledger(pool).mod)
+            for pool in sorted({*model.pools, *model.ledgers})
         ]
     writes: list[Write] = [Put(keys.engine, encode(record, op))]
     if leader is not None:

@@ -20,7 +20,7 @@ import msgspec
 
 from controller.clock import Clock
 from controller.core.model.installation import difference
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.printable import one_line
 from controller.core.model.task import Observation
 from controller.core.promise.engine_invariants import check_engine
@@ -32,7 +32,7 @@ from controller.core.promise.identity_findings import (
     recorded_engine,
     recorded_installation,
 )
-from controller.core.promise.invariants import check_world
+from controller.core.promise.invariants import check_model
 from controller.engine.base import Engine, EngineError
 from controller.store.base import Store
 from controller.store.keys import Keys
@@ -137,7 +137,7 @@ class Look(NamedTuple):
     does not hold.
     """
 
-    world: World
+    model: Model
     observations: list[Observation] | None
     findings: list[Finding]
     engine_problem: str = ""  # why it listed nothing
@@ -176,49 +176,49 @@ def examine(
             for finding in findings
             if not finding.transient or _identity(finding) in persisting
         ]
-    report = make_report(first.world, cluster, clock.now())
+    report = make_report(first.model, cluster, clock.now())
     observations = first.observations
     attempts = len(observations) if observations is not None else None
     problem = engine_problem or first.engine_problem or last.engine_problem
     return report.finding(findings, attempts, engine.name if engine is not None else "", problem), last
 
 
-def make_report(world: World, cluster: str, at: float) -> Report:
+def make_report(model: Model, cluster: str, at: float) -> Report:
     """A report of these records, with nothing found yet."""
     return Report(
         cluster=cluster,
-        revision=world.revision,
+        revision=model.revision,
         at=at,
-        tasks=sum(task.spec_mod > 0 or task.status_mod > 0 for task in world.tasks.values()),
-        pools=len(world.pools),
+        tasks=sum(task.spec_mod > 0 or task.status_mod > 0 for task in model.tasks.values()),
+        pools=len(model.pools),
     )
 
 
 def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look:
     snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
-    world = World()
-    world.load(changes_of(keys, snapshot.items), snapshot.revision)
-    findings = [*check_world(world), *check_identity(world)]
+    model = Model()
+    model.load(changes_of(keys, snapshot.items), snapshot.revision)
+    findings = [*check_model(model), *check_identity(model)]
     if engine is None:
-        return Look(world, None, findings)
-    recorded, installation = recorded_engine(world), recorded_installation(world)
+        return Look(model, None, findings)
+    recorded, installation = recorded_engine(model), recorded_installation(model)
     try:
         if recorded is not None and (why := difference(recorded, engine.identity())):
             return Look(
-                world, None, [*findings, other_engine(world, why)], f"it is not this installation's: {why}"
+                model, None, [*findings, other_engine(model, why)], f"it is not this installation's: {why}"
             )
         if installation is not None:
             engine.bind(installation)
         observations = engine.list()  # after the load: see the module's docstring
         others = engine.others()
     except EngineError as error:
-        return Look(world, None, findings, str(error))
+        return Look(model, None, findings, str(error))
     # whatever it is, nothing was listed, and the records are judged all the same
     except Exception as error:  # noqa: BLE001
-        return Look(world, None, findings, f"of an unexpected {type(error).__name__}: {error}")
-    findings += check_engine(world, observations, clock.now())
+        return Look(model, None, findings, f"of an unexpected {type(error).__name__}: {error}")
+    findings += check_engine(model, observations, clock.now())
     findings += check_others(others)
-    return Look(world, observations, findings)
+    return Look(model, observations, findings)
 
 
 def _identity(finding: Finding) -> tuple[str, str, Severity]:

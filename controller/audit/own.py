@@ -19,7 +19,7 @@ import structlog
 from controller import bulkhead
 from controller.audit.audit import Report, make_report
 from controller.clock import Clock
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.task import Observation
 from controller.core.promise.engine_invariants import check_engine
 from controller.core.promise.finding import Finding, Severity
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 class Led(Protocol):
     """What it needs of a replica."""
 
-    def reading(self) -> AbstractContextManager[World]:
+    def reading(self) -> AbstractContextManager[Model]:
         """The model, held still until the context ends."""
         ...
 
@@ -77,7 +77,7 @@ class SelfAudit:
         self._heard = heard
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="self-audit", daemon=True)
-        self._world: World | None = None
+        self._model: Model | None = None
         self._followed = 0  # the revision up to which histories were followed
         self._histories: dict[str, list[Finding]] = {}  # task → what is wrong with its status
         # what may be a matter of timing, as the last round saw it
@@ -110,22 +110,22 @@ class SelfAudit:
 
     def audit(self) -> Report | None:
         """One round; None while the replica does not lead."""
-        with self._replica.reading() as world:
+        with self._replica.reading() as model:
             observations, engine_problem = self._observed()
             if observations is None:
-                self._world, self._doubtful = None, set()
+                self._model, self._doubtful = None, set()
                 return None
-            if world is not self._world:
-                self._world, self._followed, self._histories = world, 0, {}
-            holders = list(holding_tasks(world))
-            findings = [*check_layout(world), *check_ledgers(world, holders), *check_requests(world)]
+            if model is not self._model:
+                self._model, self._followed, self._histories = model, 0, {}
+            holders = list(holding_tasks(model))
+            findings = [*check_layout(model), *check_ledgers(model, holders), *check_requests(model)]
             about_attempts = (
-                [] if engine_problem else check_engine(world, observations, self._clock.now(), holders)
+                [] if engine_problem else check_engine(model, observations, self._clock.now(), holders)
             )
-            report = make_report(world, self._cluster, self._clock.now())
-        written = self._follow(world)
+            report = make_report(model, self._cluster, self._clock.now())
+        written = self._follow(model)
         with self._replica.reading():
-            findings += check_terms(world, written)
+            findings += check_terms(model, written)
         findings += [finding for found in self._histories.values() for finding in found]
         # The observations are not a list that was taken after the model: all about attempts waits for a
         # second round.
@@ -142,24 +142,24 @@ class SelfAudit:
         except EngineUnavailable as error:
             return [], str(error)
 
-    def _follow(self, world: World) -> list[Written]:
+    def _follow(self, model: Model) -> list[Written]:
         """Look at each task's status, slice by slice; returns who wrote them."""
         written: list[Written] = []
         with self._replica.reading():
-            revision, names = world.revision, list(world.tasks)
+            revision, names = model.revision, list(model.tasks)
         for chunk in _slices(names):
             with self._replica.reading():
                 for task_id in chunk:
-                    task = world.tasks.get(task_id)
+                    task = model.tasks.get(task_id)
                     if task is None:
                         continue
                     if (one := written_by(task)) is not None:
                         written.append(one)
                     if max(task.status_mod, task.spec_mod) > self._followed:
-                        self._histories[task_id] = check_task(task, world.pools.get(task.pool))
+                        self._histories[task_id] = check_task(task, model.pools.get(task.pool))
         # Gone with their tasks, or empty.
         self._histories = {
-            task_id: found for task_id, found in self._histories.items() if found and task_id in world.tasks
+            task_id: found for task_id, found in self._histories.items() if found and task_id in model.tasks
         }
         self._followed = revision
         return written

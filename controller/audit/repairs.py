@@ -101,12 +101,12 @@ class Preview(NamedTuple):
 
 def preview(look: Look, request: RepairRequest, keys: Keys, now: float) -> Preview:
     """What the leader of this moment would make of the request. Raises UserError when nobody leads."""
-    leader = look.world.leader
+    leader = look.model.leader
     epoch = decode_or_empty(leader).get("epoch")
     if leader is None or not isinstance(epoch, int):
         raise UserError("nobody leads, and only a leader repairs: see `tally get replicas`")
     alive = [observation.attempt for observation in look.observations or () if is_live(observation)]
-    plan = plan_repair(look.world, "dry-run", request, alive, Moment(now, epoch, "dry-run"), DEFAULT_LIMITS)
+    plan = plan_repair(look.model, "dry-run", request, alive, Moment(now, epoch, "dry-run"), DEFAULT_LIMITS)
     return Preview(plan.outcomes, to_transaction(plan, keys, leader.create))
 
 

@@ -41,7 +41,7 @@ def show(
     before = standing(client.store, client.keys, client.clock)
     document: dict[str, Any] = to_json(before)
     lines = [f"installation: {before.installation.id}"]
-    recorded = recorded_engine(before.world)
+    recorded = recorded_engine(before.model)
     gone = (
         ""
         if before.record is not None

@@ -32,7 +32,7 @@ from controller.client.views import (
 from controller.clock import Clock, SystemClock
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.core.model.task import AttemptId, Pool, Request, RequestKind, Spec, Step
 from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
@@ -85,7 +85,7 @@ class Client:
             store = EtcdStore(options, self.clock)
         self.store = store
         self._reading = Reading(store, self.keys, self.clock, timeout_seconds)
-        self._pools = KnownPools(lambda: self._reading.world("pools/").pools)
+        self._pools = KnownPools(lambda: self._reading.model("pools/").pools)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -177,7 +177,7 @@ class Client:
         UserError for none.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        return sorted_views(self._reading.world("tasks/", "states/"), pool, wanted, terms)
+        return sorted_views(self._reading.model("tasks/", "states/"), pool, wanted, terms)
 
     def history(self, task_id: str) -> list[Step]:
         """What happened to a task, oldest first. Raises NotFound."""
@@ -185,17 +185,17 @@ class Client:
 
     def explain(self, task_id: str) -> str:
         """One sentence on why the task waits, runs or ended. Raises NotFound."""
-        world = self._reading.world("")
-        self._found(world, task_id)
-        return explain(world, task_id, self.clock.now())
+        model = self._reading.model("")
+        self._found(model, task_id)
+        return explain(model, task_id, self.clock.now())
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """All pools, sorted by name; with `counts` also how many tasks of each are in which state."""
-        return pool_views(self._reading.world("") if counts else self._reading.world("pools/", "ledgers/"))
+        return pool_views(self._reading.model("") if counts else self._reading.model("pools/", "ledgers/"))
 
     def replicas(self) -> list[ReplicaView]:
         """The registered replicas, sorted by id."""
-        return replica_views(self._reading.world("replicas/", "leader"))
+        return replica_views(self._reading.model("replicas/", "leader"))
 
     def leader(self) -> LeaderView | None:
         """The replica that leads, None when none does."""
@@ -276,7 +276,7 @@ class Client:
         """Let the engine show what is this installation's, and nothing else that has the cluster's name
         there.
         """
-        installation = self._reading.world("installation").installation
+        installation = self._reading.model("installation").installation
         if installation is not None:
             engine.bind(installation)
 
@@ -306,15 +306,15 @@ class Client:
         load = (
             (lambda: self._reading.tasks(*waiting))
             if few
-            else (lambda: self._reading.world("tasks/", "states/", "requests/"))
+            else (lambda: self._reading.model("tasks/", "states/", "requests/"))
         )
-        for world, changed in self._reading.follow(load, prefix, timeout_seconds):
+        for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
-                view = self._found(world, task_id)
+                view = self._found(model, task_id)
                 if on_change is not None and views.get(task_id) != view:
                     on_change(view)
                 views[task_id] = view
-                if (view.finished and not is_asked_again(world, task_id)) or view.state is target:
+                if (view.finished and not is_asked_again(model, task_id)) or view.state is target:
                     del waiting[task_id]
             if not waiting:
                 return views
@@ -336,12 +336,12 @@ class Client:
         load = (
             (lambda: self._reading.tasks(task_id))
             if task_id
-            else (lambda: self._reading.world("tasks/", "states/"))
+            else (lambda: self._reading.model("tasks/", "states/"))
         )
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
-        for world, changed in self._reading.follow(load, prefix, None):
+        for model, changed in self._reading.follow(load, prefix, None):
             yield sorted_views(
-                world, pool, wanted, terms, changed if changed is None or not task_id else {task_id}
+                model, pool, wanted, terms, changed if changed is None or not task_id else {task_id}
             )
 
     # -- asking the leader
@@ -433,7 +433,7 @@ class Client:
         delete_pool(self._stored, self._commit, self.keys, name)
 
     def _overcommit(self, pool: Pool) -> str:
-        held = self._reading.world("ledgers/").ledger(pool.name).held
+        held = self._reading.model("ledgers/").ledger(pool.name).held
         over = ", ".join(held.exceeding(pool.capacity))
         return (
             f"more is held than this capacity has ({over}: {held} held): nothing is admitted until enough has"
@@ -442,8 +442,8 @@ class Client:
             else ""
         )
 
-    def _found(self, world: World, task_id: str) -> TaskView:
-        view = task_view(world, task_id)
+    def _found(self, model: Model, task_id: str) -> TaskView:
+        view = task_view(model, task_id)
         if view is None:
             raise self._no_task(task_id)
         return view

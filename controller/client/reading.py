@@ -10,7 +10,7 @@ from controller.clock import Clock
 from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.task import RequestKind
 from controller.core.model.validation import parse_name
 from controller.errors import UserError
@@ -35,7 +35,7 @@ class Reading:
         """The end of a call that starts now."""
         return self._clock.boottime() + self._timeout_seconds
 
-    def world(self, *parts: str) -> World:
+    def model(self, *parts: str) -> Model:
         """The records under these parts of the cluster's prefix, at one revision."""
         while True:
             items: list[KeyValue] = []
@@ -49,16 +49,16 @@ class Reading:
                     items += snapshot.items
             except Compacted:
                 continue  # between two parts: read them again, at a newer revision
-            world = World()
-            world.load(changes_of(self._keys, items), revision)
-            world.advance(self._clock.now())
-            return world
+            model = Model()
+            model.load(changes_of(self._keys, items), revision)
+            model.advance(self._clock.now())
+            return model
 
-    def tasks(self, *task_ids: str) -> World:
+    def tasks(self, *task_ids: str) -> Model:
         """These tasks' records, without reading all others'; `revision` is one that none of them is older
         than.
         """
-        world, revision = World(), 0
+        model, revision = Model(), 0
         for task_id in task_ids:
             parse_name(task_id, "id", "a task id")
             # In this order a task that is removed meanwhile is seen as it was or not at all, and never as
@@ -66,13 +66,13 @@ class Reading:
             snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
             revision = revision or snapshot.revision
             for change in changes_of(self._keys, snapshot.items):
-                world.apply(change)
+                model.apply(change)
             for key in (self._keys.state(task_id), self._keys.task(task_id), self._keys.quarantined(task_id)):
                 item, _ = self._store.get(key, deadline=self.deadline())
                 if item is not None:
-                    world.apply(to_change(self._keys, key, item, item.mod))
-        world.advance_revision(revision)
-        return world
+                    model.apply(to_change(self._keys, key, item, item.mod))
+        model.advance_revision(revision)
+        return model
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         """As `Client.kept_log`."""
@@ -82,16 +82,16 @@ class Reading:
         return kept_log.decode(item.value) if item is not None else None
 
     def follow(
-        self, load: Callable[[], World], prefix: str, timeout_seconds: float | None
-    ) -> Iterator[tuple[World, set[str] | None]]:
+        self, load: Callable[[], Model], prefix: str, timeout_seconds: float | None
+    ) -> Iterator[tuple[Model, set[str] | None]]:
         """The model that `load` gives, kept current by a watch on `prefix`; with each step the tasks that
         changed (None: all).
         """
         until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
         while True:
-            world = load()
-            yield world, None
-            watch = self._store.watch(prefix, after=world.revision, silence_seconds=WATCH_SILENCE_SECONDS)
+            model = load()
+            yield model, None
+            watch = self._store.watch(prefix, after=model.revision, silence_seconds=WATCH_SILENCE_SECONDS)
             timer = (
                 None
                 if until is None
@@ -105,11 +105,11 @@ class Reading:
                     changes = [
                         to_change(self._keys, event.key, event.item, event.mod) for event in batch.events
                     ]
-                    applied = [change for change in changes if world.apply(change)]
-                    world.advance_revision(batch.revision)
+                    applied = [change for change in changes if model.apply(change)]
+                    model.advance_revision(batch.revision)
                     ids = {change.names[0] for change in applied if change.kind in ("tasks", "states")}
                     if ids:
-                        yield world, ids
+                        yield model, ids
                 return
             except (Compacted, ClusterChanged):
                 continue  # the model is loaded again
@@ -132,11 +132,11 @@ def parse_state(text: str) -> State:
     raise UserError(f"{text!r} is no state of a task: use one of {', '.join(State)}")
 
 
-def is_asked_again(world: World, task_id: str) -> bool:
+def is_asked_again(model: Model, task_id: str) -> bool:
     """Whether a retry of the task was asked for after its last step, so that the leader has not taken it
     up yet.
     """
-    task = world.tasks.get(task_id)
+    task = model.tasks.get(task_id)
     asked = task.requests.get(RequestKind.RETRY) if task is not None else None
     return task is not None and asked is not None and asked[1] > task.status_mod
 
@@ -148,18 +148,18 @@ def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requi
 
 
 def sorted_views(
-    world: World, pool: str, state: State | None, terms: Iterable[Requirement], only: set[str] | None = None
+    model: Model, pool: str, state: State | None, terms: Iterable[Requirement], only: set[str] | None = None
 ) -> list[TaskView]:
     """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
     views = []
     tasks = (
-        world.tasks[task_id] for task_id in (world.tasks if only is None else only) if task_id in world.tasks
+        model.tasks[task_id] for task_id in (model.tasks if only is None else only) if task_id in model.tasks
     )
     for task in sorted(tasks, key=lambda task: (task.spec_create, task.id)):
         if (pool and task.pool != pool) or (state is not None and task.state is not state):
             continue
         has = task.spec.labels if task.spec is not None else {}
-        view = task_view(world, task.id) if selects(terms, has) else None
+        view = task_view(model, task.id) if selects(terms, has) else None
         if view is not None:
             views.append(view)
     return views

@@ -11,7 +11,7 @@ import msgspec
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change, Task, decode_or_empty
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool, Spec, Status, Step
@@ -161,9 +161,9 @@ class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
-def task_view(world: World, task_id: str) -> TaskView | None:
+def task_view(model: Model, task_id: str) -> TaskView | None:
     """The task, None when neither a spec nor a status is there."""
-    task = world.tasks.get(task_id)
+    task = model.tasks.get(task_id)
     if task is None or not (task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"}):
         return None
     status = task.status
@@ -174,7 +174,7 @@ def task_view(world: World, task_id: str) -> TaskView | None:
         attempt=task.attempt,
         reason=status.reason if status is not None else "",
         message=status.message if status is not None else "",
-        problem=_problem(world, task),
+        problem=_problem(model, task),
         requests=tuple(sorted(task.requests)),
         submitted_at=task.submitted_at or (status.created_at if status is not None else 0.0),
         spec=task.spec,
@@ -182,24 +182,24 @@ def task_view(world: World, task_id: str) -> TaskView | None:
     )
 
 
-def _problem(world: World, task: Task) -> str:
+def _problem(model: Model, task: Task) -> str:
     broken = [
-        f"{kind}/{task.id}: {world.quarantine.get((kind, (task.id,)), '')}" for kind in sorted(task.frozen)
+        f"{kind}/{task.id}: {model.quarantine.get((kind, (task.id,)), '')}" for kind in sorted(task.frozen)
     ]
     return "; ".join(filter(None, [task.spec_error, *broken]))
 
 
-def pool_views(world: World) -> list[PoolView]:
+def pool_views(model: Model) -> list[PoolView]:
     """Every pool that is defined, or of which something is held, sorted by name."""
-    return [_pool_view(world, name) for name in pool_names(world)]
+    return [_pool_view(model, name) for name in pool_names(model)]
 
 
-def _pool_view(world: World, name: str) -> PoolView:
-    record, held = world.pools.get(name), world.ledger(name).held
+def _pool_view(model: Model, name: str) -> PoolView:
+    record, held = model.pools.get(name), model.ledger(name).held
     capacity = record.pool.capacity if record is not None else ZERO
     problems = [
         f"{kind}/{name}: {why}"
-        for (kind, names), why in world.quarantine.items()
+        for (kind, names), why in model.quarantine.items()
         if names == (name,) and kind in ("pools", "ledgers")
     ]
     return PoolView(
@@ -209,13 +209,13 @@ def _pool_view(world: World, name: str) -> PoolView:
         free=capacity - held,
         definition=record.pool if record is not None else None,
         problem="; ".join(problems),
-        counts={state.value: n for (pool, state), n in world.counts.items() if pool == name and n},
+        counts={state.value: n for (pool, state), n in model.counts.items() if pool == name and n},
     )
 
 
-def replica_views(world: World) -> list[ReplicaView]:
+def replica_views(model: Model) -> list[ReplicaView]:
     """The registered replicas, sorted by id."""
-    return [_replica_view(change, world.leader) for _, change in sorted(world.replicas.items())]
+    return [_replica_view(change, model.leader) for _, change in sorted(model.replicas.items())]
 
 
 def _replica_view(change: Change, leader: Change | None) -> ReplicaView:

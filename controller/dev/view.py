@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from controller.config import InvalidSetting, flag_of, load_settings, text_of, variable_of
 from controller.core.model.lifecycle import State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.printable import counted, one_line
 from controller.core.model.records import decode_or_empty
 from controller.core.model.resources import format_quantity
@@ -46,7 +46,7 @@ class DevView:
     def __init__(self, cluster: LocalCluster, tally: str) -> None:
         self.cluster = cluster
         self.tally = tally
-        self.world = World()
+        self.model = Model()
         self.recent: deque[str] = deque(maxlen=RECENT)
         self._states: dict[str, tuple[State, int]] = {}
         self._leader = ""
@@ -67,19 +67,19 @@ class DevView:
         lines = [f"{replica.name} died; it is started again" for replica in self.cluster.tend()]
         for message in self._inbox.take(REFRESH_SECONDS):
             if isinstance(message, Loaded):
-                self.world.load(
+                self.model.load(
                     message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
                 )
             elif isinstance(message, Changed):
                 for change in message.changes:
-                    self.world.apply(change)
-                self.world.advance_revision(message.revision)
-        for task_id in list(self.world.dirty):
+                    self.model.apply(change)
+                self.model.advance_revision(message.revision)
+        for task_id in list(self.model.dirty):
             line = self._transition(task_id)
             if line:
                 lines.append(line)
-        self.world.dirty.clear()
-        leader = str(decode_or_empty(self.world.leader).get("id", ""))
+        self.model.dirty.clear()
+        leader = str(decode_or_empty(self.model.leader).get("id", ""))
         if leader != self._leader:
             lines.append(f"{leader} leads" if leader else "nobody leads")
             self._leader = leader
@@ -87,7 +87,7 @@ class DevView:
         return lines
 
     def _transition(self, task_id: str) -> str:
-        task = self.world.tasks.get(task_id)
+        task = self.model.tasks.get(task_id)
         if task is None:
             self._states.pop(task_id, None)
             return ""
@@ -107,15 +107,15 @@ class DevView:
     def counts(self) -> dict[State, int]:
         """Tasks by state."""
         totals = dict.fromkeys(State, 0)
-        for (_, state), number in self.world.counts.items():
+        for (_, state), number in self.model.counts.items():
             totals[state] += number
         return totals
 
     def pools(self) -> list[tuple[str, str]]:
         """Each pool and what is held of it."""
         rows = []
-        for name, record in sorted(self.world.pools.items()):
-            held = self.world.ledger(name).held
+        for name, record in sorted(self.model.pools.items()):
+            held = self.model.ledger(name).held
             parts = [
                 f"{resource} {format_quantity(resource, held.get(resource))} of"
                 f" {format_quantity(resource, amount)}"
@@ -228,7 +228,7 @@ def _show_plain(view: DevView, samples: set[str]) -> None:
                     " tasks -w`",
                     flush=True,
                 )
-        tasks = [view.world.tasks.get(task_id) for task_id in samples]
+        tasks = [view.model.tasks.get(task_id) for task_id in samples]
         if (
             samples
             and not done

@@ -138,8 +138,8 @@ class Api:
     def summary(self, ask: Ask) -> Response:
         """All at a glance, for the live page."""
         now = self.view.now()
-        with self.view.reading() as world:
-            document = summarize(world, ask.facts, self._audit_problem(), self._waits, now)
+        with self.view.reading() as model:
+            document = summarize(model, ask.facts, self._audit_problem(), self._waits, now)
         return _json(document)
 
     def tasks(self, ask: Ask) -> Response:
@@ -160,10 +160,10 @@ class Api:
     def task(self, ask: Ask) -> Response:
         """One task."""
         name = ask.path["id"]
-        with self.view.reading() as world:
-            task = world.tasks.get(name)
+        with self.view.reading() as model:
+            task = model.tasks.get(name)
             captured = (
-                documents.capture(world, task) if task is not None and documents.is_listed(task) else None
+                documents.capture(model, task) if task is not None and documents.is_listed(task) else None
             )
         if captured is None:
             raise Problem(
@@ -174,16 +174,16 @@ class Api:
 
     def pools(self, _: Ask) -> Response:
         """All pools."""
-        with self.view.reading() as world:
-            items = [documents.pool_document(world, name) for name in pool_names(world)]
+        with self.view.reading() as model:
+            items = [documents.pool_document(model, name) for name in pool_names(model)]
         return _json(documents.PoolList(items=items))
 
     def pool(self, ask: Ask) -> Response:
         """One pool."""
         name = ask.path["name"]
-        with self.view.reading() as world:
-            names = pool_names(world)
-            found = documents.pool_document(world, name) if name in names else None
+        with self.view.reading() as model:
+            names = pool_names(model)
+            found = documents.pool_document(model, name) if name in names else None
         if found is None:
             raise Problem(
                 HTTPStatus.NOT_FOUND,
@@ -193,14 +193,14 @@ class Api:
 
     def replicas(self, ask: Ask) -> Response:
         """All replicas."""
-        with self.view.reading() as world:
-            items = documents.replica_documents(world, ask.facts)
+        with self.view.reading() as model:
+            items = documents.replica_documents(model, ask.facts)
         return _json(documents.ReplicaList(items=items))
 
     def leader(self, ask: Ask) -> Response:
         """Who leads."""
-        with self.view.reading() as world:
-            record = world.leader
+        with self.view.reading() as model:
+            record = model.leader
         return _json(documents.leader_document(record, ask.facts.leader, ask.facts.epoch))
 
     def _find(
@@ -222,14 +222,14 @@ class Api:
         while len(found) < limit:
             size = SCAN if labels else limit - len(found)
             chunk = index.find(sort, after, pool, states, wanted["search"], size)
-            with self.view.reading() as world:
+            with self.view.reading() as model:
                 known = (
                     (at, task)
                     for at in chunk
-                    if (task := world.tasks.get(at.task_id)) is not None and matches(task)
+                    if (task := model.tasks.get(at.task_id)) is not None and matches(task)
                 )
                 found += [
-                    (at, documents.capture(world, task)) for at, task in islice(known, limit - len(found))
+                    (at, documents.capture(model, task)) for at, task in islice(known, limit - len(found))
                 ]
             if len(chunk) < size:
                 break

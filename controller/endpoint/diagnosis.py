@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from controller.core.model.lifecycle import WAITING
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.resources import ZERO
 from controller.endpoint.replicas import ReplicaSummary
@@ -210,7 +210,7 @@ def _notice(
 
 
 def diagnose(
-    world: World,
+    model: Model,
     facts: Facts,
     holding: Mapping[str, Holding],
     next_of: Mapping[str, tuple[str, float]],
@@ -230,11 +230,11 @@ def diagnose(
         admits = not causes
         causes += _of_replicas(facts, replicas)
     told = [] if audit is None or not audit.wrong else [_of_audit(audit)]
-    for pool in sorted({*holding, *world.ledgers}):
-        told += _of_ledger(world, pool, holding.get(pool, Holding()))
+    for pool in sorted({*holding, *model.ledgers}):
+        told += _of_ledger(model, pool, holding.get(pool, Holding()))
     for pool, (task_id, seconds) in next_of.items():
-        told += _of_queue(world, pool, task_id, seconds if hears and admits else 0.0)
-    told += _of_tasks(world, holding)
+        told += _of_queue(model, pool, task_id, seconds if hears and admits else 0.0)
+    told += _of_tasks(model, holding)
     if not hears:
         told = [replace(notice, age_seconds=round(facts.staleness_seconds, 1)) for notice in told]
     depth, severities = list(_WORDS), list(Severity)
@@ -316,38 +316,38 @@ def _of_audit(audit: AuditSummary) -> Notice:
     )
 
 
-def _of_tasks(world: World, holding: Mapping[str, Holding]) -> Iterator[Notice]:
+def _of_tasks(model: Model, holding: Mapping[str, Holding]) -> Iterator[Notice]:
     lost = sum(holds.lost for holds in holding.values())
     if lost:
         example = next(holds.lost_example for holds in holding.values() if holds.lost)
         yield _notice("attempts-lost", lost=counted(lost, "attempt"), example=example)
-    if world.quarantine:
-        yield _notice("quarantined", records=counted(len(world.quarantine), "record"))
-    waiting = {pool: number for (pool, state), number in world.counts.items() if number and state in WAITING}
+    if model.quarantine:
+        yield _notice("quarantined", records=counted(len(model.quarantine), "record"))
+    waiting = {pool: number for (pool, state), number in model.counts.items() if number and state in WAITING}
     undefined = sorted(
-        pool for pool in waiting if pool not in world.pools and ("pools", (pool,)) not in world.quarantine
+        pool for pool in waiting if pool not in model.pools and ("pools", (pool,)) not in model.quarantine
     )
     if undefined:
         named = ", ".join(undefined[:3]) + (f" and {len(undefined) - 3} more" if len(undefined) > 3 else "")
         yield _notice("undefined-pool", pools=named)
 
 
-def _of_ledger(world: World, pool: str, holds: Holding) -> Iterator[Notice]:
-    ledger, record = world.ledger(pool).held, world.pools.get(pool)
+def _of_ledger(model: Model, pool: str, holds: Holding) -> Iterator[Notice]:
+    ledger, record = model.ledger(pool).held, model.pools.get(pool)
     # A status that cannot be read may hold what the ledger has more than the sum.
-    explained = any(kind == "states" for kind, _ in world.quarantine) and not holds.held.exceeding(ledger)
-    if not world.pool_is_frozen(pool) and ledger != holds.held and not explained:
+    explained = any(kind == "states" for kind, _ in model.quarantine) and not holds.held.exceeding(ledger)
+    if not model.pool_is_frozen(pool) and ledger != holds.held and not explained:
         yield _notice("ledger-drift", pool=pool, ledger=str(ledger), held=str(holds.held))
     over = ledger.exceeding(record.pool.capacity if record is not None else ZERO)
     if over:
         yield _notice("overcommitted", pool=pool, resources=", ".join(over))
 
 
-def _of_queue(world: World, pool: str, task_id: str, seconds: float) -> Iterator[Notice]:
-    record, waiting = world.pools.get(pool), len(world.queue(pool))
+def _of_queue(model: Model, pool: str, task_id: str, seconds: float) -> Iterator[Notice]:
+    record, waiting = model.pools.get(pool), len(model.queue(pool))
     if task_id and seconds > STUCK_SECONDS:
         yield _notice("queue-stuck", pool=pool, id=task_id, age=span(seconds))
     elif record is not None and record.pool.paused and waiting:
         yield _notice("paused", pool=pool, waiting=counted(waiting, "task"))
-    elif record is not None and waiting and not task_id and not world.ledger(pool).held:
+    elif record is not None and waiting and not task_id and not model.ledger(pool).held:
         yield _notice("never-fits", pool=pool, waiting=counted(waiting, "task"))

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from controller.core.model import codec, kept_log
 from controller.core.model.lifecycle import WAITING, State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change, Task, decode_or_empty
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Request, Spec, Status, Step
@@ -157,10 +157,10 @@ class TaskCapture(NamedTuple):
     kept_log: int
 
 
-def capture(world: World, task: Task) -> TaskCapture:
+def capture(model: Model, task: Task) -> TaskCapture:
     """Take what the documents need, while the model is held still."""
     problems = [
-        f"{kind}: {world.quarantine.get((kind, (task.id,)), 'does not parse')}"
+        f"{kind}: {model.quarantine.get((kind, (task.id,)), 'does not parse')}"
         for kind in sorted(task.frozen)
     ]
     if task.spec_error:
@@ -175,7 +175,7 @@ def capture(world: World, task: Task) -> TaskCapture:
         submitted_at=task.submitted_at,
         revision=max(task.spec_mod, task.status_mod),
         problem="; ".join(problems),
-        kept_log=world.mod_of(kept_log.KIND, (task.id,)),
+        kept_log=model.mod_of(kept_log.KIND, (task.id,)),
     )
 
 
@@ -218,19 +218,19 @@ def log_document(task_id: str, kept: kept_log.KeptLog) -> LogDocument:
     )
 
 
-def pool_document(world: World, name: str) -> PoolDocument:
+def pool_document(model: Model, name: str) -> PoolDocument:
     """A pool as it stands; call while the model is held still."""
-    record, held = world.pools.get(name), world.ledger(name).held
+    record, held = model.pools.get(name), model.ledger(name).held
     pool = record.pool if record is not None else None
     capacity = pool.capacity if pool is not None else ZERO
     problems = [
-        f"{kind}: {world.quarantine[kind, (name,)]}"
+        f"{kind}: {model.quarantine[kind, (name,)]}"
         for kind in ("pools", "ledgers")
-        if (kind, (name,)) in world.quarantine
+        if (kind, (name,)) in model.quarantine
     ]
     if pool is None and not problems:
         problems.append("it is not defined any more; what runs may finish")
-    tasks = {state.value: world.counts.get((name, state), 0) for state in State}
+    tasks = {state.value: model.counts.get((name, state), 0) for state in State}
     return PoolDocument(
         name=name,
         capacity=capacity.format(),
@@ -248,15 +248,15 @@ def pool_document(world: World, name: str) -> PoolDocument:
     )
 
 
-def replica_documents(world: World, facts: Facts) -> list[ReplicaDocument]:
+def replica_documents(model: Model, facts: Facts) -> list[ReplicaDocument]:
     """The registered replicas; call while the model is held still."""
     documents = []
-    for name, change in sorted(world.replicas.items()):
+    for name, change in sorted(model.replicas.items()):
         age = facts.replica_ages.get(name, 0.0)
         documents.append(
             ReplicaDocument(
                 id=name,
-                leads=bool(facts.leader) and leads(change, world.leader),
+                leads=bool(facts.leader) and leads(change, model.leader),
                 age_seconds=round(age, 1),
                 freshness=facts.rule.replica.judge(age),
                 record=decode_or_empty(change),

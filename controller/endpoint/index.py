@@ -23,7 +23,7 @@ from itertools import islice
 from sortedcontainers import SortedList
 
 from controller.core.model.lifecycle import State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
 from controller.endpoint.documents import is_listed
 from controller.endpoint.order import By, Entry, Position, Sort
@@ -39,7 +39,7 @@ class TaskIndex:
     """See the module's docstring. A Listener; `find` is for any thread."""
 
     def __init__(
-        self, reading: Callable[[], AbstractContextManager[World]], *, by_submission: bool = False
+        self, reading: Callable[[], AbstractContextManager[Model]], *, by_submission: bool = False
     ) -> None:
         self._reading = reading
         self._by_submission = by_submission
@@ -87,10 +87,10 @@ class TaskIndex:
             return list(islice(_in_order(sort, sections, after, search), limit))
 
     def _catch_up(self) -> None:
-        with self._reading() as world:
+        with self._reading() as model:
             changed, self._changed = self._changed, {}
             if changed is None:
-                changed = dict.fromkeys(world.tasks)
+                changed = dict.fromkeys(model.tasks)
                 self._groups, self._places = {}, {}
         joined: dict[Place, list[Entry]] = {}
         for task_id, stands in self._placed(iter(changed)):
@@ -111,8 +111,8 @@ class TaskIndex:
     def _placed(self, ids: Iterator[str]) -> Iterator[tuple[str, tuple[Place, Entry] | None]]:
         """Where these tasks stand now, None for one that is gone."""
         while chunk := list(islice(ids, SCAN)):
-            with self._reading() as world:
-                places = [self._place(world.tasks.get(task_id)) for task_id in chunk]
+            with self._reading() as model:
+                places = [self._place(model.tasks.get(task_id)) for task_id in chunk]
             yield from zip(chunk, places, strict=True)
 
     def _place(self, task: Task | None) -> tuple[Place, Entry] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import decode_or_empty, number_in
 from controller.views.freshness import Freshness
 from controller.views.overview import lag_revisions, leads
@@ -40,13 +40,13 @@ class ReplicaSummary(Struct, frozen=True, kw_only=True):
     engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" when it does
 
 
-def replica_summaries(world: World, facts: Facts) -> list[ReplicaSummary]:
+def replica_summaries(model: Model, facts: Facts) -> list[ReplicaSummary]:
     """The registered replicas; call while the model is held still."""
     found = []
-    for name, change in sorted(world.replicas.items()):
+    for name, change in sorted(model.replicas.items()):
         record = decode_or_empty(change)
         age = facts.replica_ages.get(name, 0.0)
-        is_leader = bool(facts.leader) and leads(change, world.leader)
+        is_leader = bool(facts.leader) and leads(change, model.leader)
         answers, applied = record.get("engine_answers"), record.get("applied_revision")
         behind, engine_age = number_in(record, "behind_seconds"), number_in(record, "engine_age_seconds")
         found.append(

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from controller import __version__
 from controller.core.model.lifecycle import WAITING, State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import decode_or_empty, number_in
 from controller.core.model.resources import ZERO
 from controller.endpoint.diagnosis import Notice, Severity, diagnose
@@ -107,22 +107,22 @@ class Waits:
         return max(0.0, now - since) if task_id else 0.0
 
 
-def summarize(world: World, facts: Facts, audit_problem: str, waits: Waits, now: float) -> Summary:
+def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now: float) -> Summary:
     """The summary; call while the model is held still. The cost follows the pools and what is held."""
-    holding = holding_by_pool(world)
-    names = pool_names(world)
-    pools = [_pool(world, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
-    leader, replicas = _leader(world, facts), replica_summaries(world, facts)
+    holding = holding_by_pool(model)
+    names = pool_names(model)
+    pools = [_pool(model, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
+    leader, replicas = _leader(model, facts), replica_summaries(model, facts)
     stuck = {
         name: (task, waits.seconds(name, task, now))
         for name in names
-        for task in [next_admission(world, name, now)]
+        for task in [next_admission(model, name, now)]
     }
-    audit, leads_for = newest_audit(world, facts), None if leader.since is None else now - leader.since
-    notices = diagnose(world, facts, holding, stuck, replicas, leads_for, audit)
+    audit, leads_for = newest_audit(model, facts), None if leader.since is None else now - leader.since
+    notices = diagnose(model, facts, holding, stuck, replicas, leads_for, audit)
     troubles = {notice.severity for notice in notices} - {Severity.INFO}
     tasks = {state.value: 0 for state in State}
-    for (_, state), number in world.counts.items():
+    for (_, state), number in model.counts.items():
         tasks[state.value] += number
     return Summary(
         cluster=facts.cluster,
@@ -144,7 +144,7 @@ def summarize(world: World, facts: Facts, audit_problem: str, waits: Waits, now:
         total=sum(tasks.values()),
         lost=sum(holds.lost for holds in holding.values()),
         stopping=sum(holds.stopping for holds in holding.values()),
-        quarantined=len(world.quarantine),
+        quarantined=len(model.quarantine),
         pools=pools,
         pools_total=len(names),
         audit=audit,
@@ -152,21 +152,21 @@ def summarize(world: World, facts: Facts, audit_problem: str, waits: Waits, now:
     )
 
 
-def _leader(world: World, facts: Facts) -> LeaderSummary:
-    record = decode_or_empty(world.leader)
+def _leader(model: Model, facts: Facts) -> LeaderSummary:
+    record = decode_or_empty(model.leader)
     return LeaderSummary(
         replica=facts.leader,
         status_url=str(record.get("status_url", "")),
         since=number_in(record, "since"),
-        term=world.leader.create if world.leader is not None else 0,
+        term=model.leader.create if model.leader is not None else 0,
         epoch=facts.epoch,
     )
 
 
-def _pool(world: World, name: str, holds: Holding) -> PoolSummary:
-    record, ledger = world.pools.get(name), world.ledger(name)
+def _pool(model: Model, name: str, holds: Holding) -> PoolSummary:
+    record, ledger = model.pools.get(name), model.ledger(name)
     capacity = record.pool.capacity if record is not None else ZERO
-    tasks = {state: world.counts.get((name, state), 0) for state in State}
+    tasks = {state: model.counts.get((name, state), 0) for state in State}
     shown = {
         "capacity": capacity.format(),
         "held": ledger.held.format(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change, decode_or_empty
 from controller.views.freshness import Freshness, Limits
 from controller.views.replica import Facts
@@ -36,13 +36,13 @@ class _Registered(Struct, frozen=True):
     notices: int
 
 
-def newest_audit(world: World, facts: Facts) -> AuditSummary | None:
+def newest_audit(model: Model, facts: Facts) -> AuditSummary | None:
     """Call while the model is held still."""
     found = []
     if facts.verdict is not None:
         at, made, revision, wrong, notices = facts.verdict
         found.append((facts.replica, 0.0, _Registered(at, facts.boottime - made, revision, wrong, notices)))
-    for name, change in world.replicas.items():
+    for name, change in model.replicas.items():
         if (registered := _registered(change)) is not None:
             found.append((name, facts.replica_ages.get(name, 0.0), registered))
     known = [_summary(name, heard, audit, facts.rule.audit) for name, heard, audit in found]

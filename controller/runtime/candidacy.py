@@ -14,7 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from controller.core.model.installation import EngineIdentity, difference
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.engine.base import Engine, EngineError
 
 ASK_SECONDS = 5.0
@@ -44,13 +44,13 @@ class Candidacy:
         """End the thread, without waiting for an engine that is silent."""
         self._closed.set()
 
-    def why_not(self, world: World, leading_as: str = "") -> str:
+    def why_not(self, model: Model, leading_as: str = "") -> str:
         """Why this replica must not lead (or not go on, as the installation that it leads as), "" when it
         may.
 
         As far as the model and the engine have told.
         """
-        told, record, installation = self.told, world.engine, world.installation
+        told, record, installation = self.told, model.engine, model.installation
         if told is None:
             return f"the engine has not told yet who it is: {self._error or 'it was asked just now'}"
         if leading_as and installation is not None and installation.id != leading_as:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from controller import bulkhead
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.views.replica import Listener
 
@@ -21,13 +21,13 @@ class Readers:
         self.lock = threading.RLock()
         self._listeners: list[Listener] = [*listeners]
 
-    def reading(self, world: Callable[[], World]) -> AbstractContextManager[World]:
+    def reading(self, model: Callable[[], Model]) -> AbstractContextManager[Model]:
         """The model, held still until the context ends."""
 
         @contextmanager
-        def held() -> Iterator[World]:
+        def held() -> Iterator[Model]:
             with self.lock:
-                yield world()
+                yield model()
 
         return held()
 

@@ -17,7 +17,7 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model import codec, quarantine
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.task import Status, Step
 from controller.core.planning.draft import Limits
 from controller.core.planning.plan import Effect, Plan, Start, TaskChange
@@ -67,7 +67,7 @@ class Reconciler:
 
     def __init__(
         self,
-        world: World,
+        model: Model,
         planner: Planner,
         leadership: Leadership,
         store: Store,
@@ -79,7 +79,7 @@ class Reconciler:
         relist: Callable[[], None] = lambda: None,
         receive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._world = world
+        self._model = model
         self._planner = planner
         self._instruments = instruments
         self._leadership = leadership
@@ -166,7 +166,7 @@ class Reconciler:
 
     def count_caught(self) -> None:
         """Count and log what the core kept from harming others."""
-        caught, self._world.caught = self._world.caught, []
+        caught, self._model.caught = self._model.caught, []
         for where, subject, error in caught:
             bulkhead.caught(where, error, subject=subject)
 
@@ -180,7 +180,7 @@ class Reconciler:
         plan, task_id = self._in_hand, ""
         if plan is not None and self._planner.is_cautious and len(plan.changes) == 1:
             task_id = plan.changes[0].task_id
-        task = self._world.tasks.get(task_id)
+        task = self._model.tasks.get(task_id)
         if task is None:
             return ""
         key, names = self._keys.quarantined(task_id), (quarantine.KIND, (task_id,))
@@ -188,7 +188,7 @@ class Reconciler:
         op = f"{plan.op}/blame" if plan is not None else ""
         guards = (
             Guard(self._keys.leader, self._leadership.revision, on_create=True),
-            Guard(key, self._world.mod_of(*names)),
+            Guard(key, self._model.mod_of(*names)),
         )
         blaming = Transaction(guards, (Put(key, quarantine.encode(aside, op)),), op)
         try:
@@ -282,7 +282,7 @@ class Reconciler:
         self._not_before = self._clock.boottime() + STORE_FULL_PAUSE_SECONDS
 
     def _status(self, task_id: str) -> Status | None:
-        task = self._world.tasks.get(task_id)
+        task = self._model.tasks.get(task_id)
         return task.status if task is not None else None
 
     def _refused(self, plan: Plan, result: Refused) -> None:
@@ -297,8 +297,8 @@ class Reconciler:
             for key, item in result.current.items():
                 change = to_change(self._keys, key, item, item.mod if item is not None else result.revision)
                 if item is not None:
-                    self._world.check_not_newer(change.kind, change.names, change.mod)
-                if (item is not None or self._world.mod_of(change.kind, change.names)) and self._world.apply(
+                    self._model.check_not_newer(change.kind, change.names, change.mod)
+                if (item is not None or self._model.mod_of(change.kind, change.names)) and self._model.apply(
                     change
                 ):
                     differing.append(key)
@@ -313,7 +313,7 @@ class Reconciler:
                 raise error
             with self._changing():
                 now, epoch = self._clock.now(), self._leadership.epoch
-                self._world.set_aside(plan.changes[0].task_id, "commit", error, now, epoch)
+                self._model.set_aside(plan.changes[0].task_id, "commit", error, now, epoch)
                 self._planner.refused(plan)
             return
         log.warning(

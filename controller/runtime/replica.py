@@ -21,7 +21,7 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import RevisionWentBack, decode_or_empty
 from controller.core.model.task import Observation
 from controller.core.promise.invariants import current_epoch
@@ -81,7 +81,7 @@ class Replica:
         self._registrations = Registrations(clock)
         self._readers = Readers(self._registrations)
         self._lock = self._readers.lock
-        self._world = World()
+        self._model = Model()
         self._loaded = False
         self._phase = ""
         self._started = self._beat = clock.boottime()
@@ -154,8 +154,8 @@ class Replica:
         tenure = self._tenure
         if tenure is None:
             with self._lock:
-                self._world.discard_dirty()
-                self._world.sight(self._clock.now())
+                self._model.discard_dirty()
+                self._model.sight(self._clock.now())
         if tenure is None or not self._loaded or tenure.has_failed:
             return
         try:
@@ -201,20 +201,20 @@ class Replica:
         with self._lock:
             for message in messages:
                 self._handle(message)
-            for where, subject, error in self._world.caught:
+            for where, subject, error in self._model.caught:
                 bulkhead.caught(where, error, subject=subject)
-            self._world.caught = []
+            self._model.caught = []
 
     def _handle(self, message: Message) -> None:
         if isinstance(message, Loaded):
             self._load(message)
         elif isinstance(message, Changed):
             for change in message.changes:
-                if self._world.apply(change) and change.kind in ("leader", "engine"):
+                if self._model.apply(change) and change.kind in ("leader", "engine"):
                     self._sentinel.wake()
                     # if nobody leads, or another engine may lead from now on: campaign now
                     self._session.wake()
-            self._world.advance_revision(message.revision)
+            self._model.advance_revision(message.revision)
             self._readers.changed(message.changes, message.revision)
         elif isinstance(message, Elected):
             self._elected = message.leadership
@@ -225,12 +225,12 @@ class Replica:
         if message.fresh:
             if self._tenure is not None:
                 self._end_tenure("the store is another one than before")
-            self._world = World()
+            self._model = Model()
         self._mark_turn()  # a load that goes on is no loop that is stuck
         # a page is tens of thousands of objects without a cycle: looking for some took a tenth of a load
         gc.disable()
         try:
-            self._world.load(
+            self._model.load(
                 message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
             )
         finally:
@@ -239,10 +239,10 @@ class Replica:
         if not message.is_last:
             return
         self._sentinel.wake()
-        if self._world.leader is None:
+        if self._model.leader is None:
             self._session.wake()
         if self._phase == "starting":
-            self._enter("following", revision=message.revision, tasks=len(self._world.tasks))
+            self._enter("following", revision=message.revision, tasks=len(self._model.tasks))
             self._session.start()  # who has not loaded yet keeps nobody from leading who has
         self._readers.reloaded(message.revision)
 
@@ -253,17 +253,17 @@ class Replica:
         """Begin a tenure once the model has applied its term; tear it down once the term has ended."""
         if self._tenure is not None:
             self._check_leader_key(self._tenure.leadership)
-            if why := self._candidacy.why_not(self._world, self._tenure.installation):
+            if why := self._candidacy.why_not(self._model, self._tenure.installation):
                 self._end_office(self._tenure.leadership, why)
             if why := self._tenure.leadership.why_ended():
                 self._end_tenure(why)
         elected = self._elected
         if elected is None:
             return
-        caught_up = self._loaded and self._world.revision >= elected.revision
+        caught_up = self._loaded and self._model.revision >= elected.revision
         if caught_up:
             self._check_leader_key(elected)
-            if self._world.installation is None or self._world.engine is None:  # the election wrote both
+            if self._model.installation is None or self._model.engine is None:  # the election wrote both
                 self._end_office(elected, "the records of the installation and its engine were removed")
         if elected.why_ended():
             self._elected = None
@@ -271,7 +271,7 @@ class Replica:
         elif self._tenure is None and caught_up:
             self._elected = None
             self._enter(
-                "taking-over", epoch=elected.epoch, term=elected.revision, revision=self._world.revision
+                "taking-over", epoch=elected.epoch, term=elected.revision, revision=self._model.revision
             )
             self._tenure = self._begin_tenure(elected)
         elif self._staleness() > self._deaf_seconds:
@@ -280,9 +280,9 @@ class Replica:
 
     def _begin_tenure(self, elected: Leadership) -> Tenure:
         return Tenure(
-            self._world,
+            self._model,
             elected,
-            Standing.of(self._world),
+            Standing.of(self._model),
             self._store,
             self._engine,
             self._keys,
@@ -297,7 +297,7 @@ class Replica:
         """End a term whose key is no longer ours, whatever our lease says, and one whose model hears
         nothing any more.
         """
-        leader = self._world.leader
+        leader = self._model.leader
         if leader is None:
             self._end_office(leadership, "the leader key was deleted")
         elif (
@@ -362,7 +362,7 @@ class Replica:
         return (
             None
             if self._stopping.is_set()
-            else Target.of_another(self._world.leader, self._options.identity["instance"])
+            else Target.of_another(self._model.leader, self._options.identity["instance"])
         )
 
     def _enter(self, phase: str, **facts: Any) -> None:
@@ -376,15 +376,15 @@ class Replica:
 
     def facts(self) -> Facts:
         """See ReplicaView."""
-        tenure, world, now, staleness = self._tenure, self._world, self._clock.boottime(), self._staleness()
+        tenure, model, now, staleness = self._tenure, self._model, self._clock.boottime(), self._staleness()
         office = tenure if tenure is not None and not tenure.leadership.why_ended() else None
-        leader = str(decode_or_empty(world.leader).get("id", ""))
+        leader = str(decode_or_empty(model.leader).get("id", ""))
         engine_age = office.engine_age_seconds if office is not None else None
         ready = [
-            checks.model(len(world.tasks), world.revision, loaded=self._loaded),
+            checks.model(len(model.tasks), model.revision, loaded=self._loaded),
             checks.store(staleness, self._rule.store, self._follower.last_error),
             checks.leader(leader, staleness, self._rule.store),
-            checks.engine_identity(self._candidacy.told, self._candidacy.why_not(world)),
+            checks.engine_identity(self._candidacy.told, self._candidacy.why_not(model)),
         ]
         if office is not None:
             ready.append(
@@ -396,8 +396,8 @@ class Replica:
             role="leader" if office is not None else "follower",
             phase=self._phase,
             term=office.leadership.revision if office is not None else 0,
-            epoch=current_epoch(world) or 0,
-            revision=world.revision,
+            epoch=current_epoch(model) or 0,
+            revision=model.revision,
             staleness_seconds=staleness,
             leader=leader,
             engine=self._engine.name,
@@ -407,18 +407,18 @@ class Replica:
             reloads=dict(self._follower.reloads),
             boottime=now,
             engine_age_seconds=engine_age,
-            replica_ages=self._registrations.ages(world.replicas),
+            replica_ages=self._registrations.ages(model.replicas),
             rule=self._rule,
             verdict=self._audits.verdict,
         )
 
-    def reading(self) -> AbstractContextManager[World]:
+    def reading(self) -> AbstractContextManager[Model]:
         """See ReplicaView."""
-        return self._readers.reading(lambda: self._world)
+        return self._readers.reading(lambda: self._model)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See ReplicaView."""
-        return self._readers.subscribe(listener, lambda: self._world.revision)
+        return self._readers.subscribe(listener, lambda: self._model.revision)
 
     def observed(self) -> list[Observation] | None:
         """As Tenure.observations; None while the replica does not lead."""

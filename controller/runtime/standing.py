@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from controller.core.model.installation import EngineIdentity, Installation, difference
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.election.term import Leadership
 from controller.engine.base import Engine, EngineUnavailable
 
@@ -17,11 +17,11 @@ class Standing(NamedTuple):
     engine: EngineIdentity
 
     @classmethod
-    def of(cls, world: World) -> Standing:
+    def of(cls, model: Model) -> Standing:
         """As the election that the model has applied wrote it."""
-        assert world.installation is not None
-        assert world.engine is not None
-        return cls(world.installation, world.engine.engine)
+        assert model.installation is not None
+        assert model.engine is not None
+        return cls(model.installation, model.engine.engine)
 
     def check_engine(self, engine: Engine, leadership: Leadership) -> None:
         """Raises EngineUnavailable, and ends the term, when the engine is not the recorded one: what that

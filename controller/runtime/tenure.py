@@ -13,7 +13,7 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model import quarantine
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change, RevisionWentBack, decode_or_empty
 from controller.core.model.task import Observation
 from controller.core.planning.plan import Effect, KeepLog
@@ -59,7 +59,7 @@ class Tenure:
 
     def __init__(
         self,
-        world: World,
+        model: Model,
         leadership: Leadership,
         standing: Standing,
         store: Store,
@@ -74,7 +74,7 @@ class Tenure:
         clock.anchor()
         self._clock = clock
         planner = Planner(
-            world,
+            model,
             Term(
                 leadership.revision,
                 leadership.epoch,
@@ -83,7 +83,7 @@ class Tenure:
                 standing.installation.id,
             ),
             DEFAULT_LIMITS,
-            cautious=_ended_unexpectedly(world.terms.get(f"{leadership.epoch - 1:012d}")),
+            cautious=_ended_unexpectedly(model.terms.get(f"{leadership.epoch - 1:012d}")),
             looks_at=lambda task_id: failpoints.hit("plan-task", task_id),
         )
         self.leadership = leadership
@@ -97,7 +97,7 @@ class Tenure:
         self._observer = Observer(engine, leadership, standing, inbox, clock, options.relist_seconds)
         self._planner = planner
         self.reconciler = Reconciler(
-            world,
+            model,
             planner,
             leadership,
             store,

@@ -34,7 +34,7 @@ def to_change(keys: Keys, key: str, item: KeyValue | None, mod: int) -> Change:
 
 
 def changes_of(keys: Keys, items: Iterable[KeyValue]) -> Iterator[Change]:
-    """What a snapshot holds, as changes for `World.load`."""
+    """What a snapshot holds, as changes for `Model.load`."""
     return (to_change(keys, item.key, item, item.mod) for item in items)
 
 

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from controller import __version__, bulkhead
 from controller.clock import Clock
 from controller.core.model import quarantine
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.promise.finding import Severity
 from controller.store.base import StoreSize
@@ -50,7 +50,7 @@ class Outside:
     rate_limit_seconds: Callable[[], float] = float
 
 
-class _Model(NamedTuple):
+class _Taken(NamedTuple):
     """What was taken while the model was held still; nothing of it changes any more."""
 
     counts: dict[tuple[str, str], int]
@@ -78,12 +78,12 @@ class ViewSeries(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families, as things are now."""
         facts = self._view.facts()
-        with self._view.reading() as world:
-            model = _take(world, self._view.now())
+        with self._view.reading() as model:
+            taken = _take(model, self._view.now())
         families = _Families(facts.role)
         _add_replica(families, facts)
-        _add_model(families, model)
-        _add_pools(families, model)
+        _add_model(families, taken)
+        _add_pools(families, taken)
         self._add_outside(families, facts)
         yield from families.made.values()
 
@@ -171,23 +171,23 @@ class _Families:
         made.add_metric((*labels, self._role), value)
 
 
-def _take(world: World, now: float) -> _Model:
-    pools = {*world.pools, *world.ledgers}
+def _take(model: Model, now: float) -> _Taken:
+    pools = {*model.pools, *model.ledgers}
     counts: dict[tuple[str, str], int] = {}
-    for (pool, state), number in world.counts.items():
+    for (pool, state), number in model.counts.items():
         key = (pool if pool in pools else OTHER, state.value)
         counts[key] = counts.get(key, 0) + number
-    return _Model(
+    return _Taken(
         counts=counts,
-        holding=holding_by_pool(world),
-        capacity={name: record.pool.capacity for name, record in world.pools.items()},
-        paused={name: record.pool.paused for name, record in world.pools.items()},
+        holding=holding_by_pool(model),
+        capacity={name: record.pool.capacity for name, record in model.pools.items()},
+        paused={name: record.pool.paused for name, record in model.pools.items()},
         ledgers={
-            name: ledger.held for name, ledger in world.ledgers.items() if not world.pool_is_frozen(name)
+            name: ledger.held for name, ledger in model.ledgers.items() if not model.pool_is_frozen(name)
         },
-        admissible={name: bool(next_admission(world, name, now)) for name in world.pools},
-        lags={name: lag_revisions(change) for name, change in world.replicas.items()},
-        quarantined={**dict.fromkeys(QUARANTINED, 0), **Counter(kind for kind, _ in world.quarantine)},
+        admissible={name: bool(next_admission(model, name, now)) for name in model.pools},
+        lags={name: lag_revisions(change) for name, change in model.replicas.items()},
+        quarantined={**dict.fromkeys(QUARANTINED, 0), **Counter(kind for kind, _ in model.quarantine)},
     )
 
 
@@ -208,19 +208,19 @@ def _add_replica(families: _Families, facts: Facts) -> None:
         families.add("tally_model_reloads", number, cause)
 
 
-def _add_model(families: _Families, model: _Model) -> None:
-    for (pool, state), number in model.counts.items():
+def _add_model(families: _Families, taken: _Taken) -> None:
+    for (pool, state), number in taken.counts.items():
         families.add("tally_tasks", number, pool, state)
-    for name, lag in model.lags.items():
+    for name, lag in taken.lags.items():
         families.add("tally_replica_lag_revisions", lag, name)
-    for kind, number in model.quarantined.items():
+    for kind, number in taken.quarantined.items():
         families.add("tally_quarantined_records", number, kind)
 
 
-def _add_pools(families: _Families, model: _Model) -> None:
-    for pool in sorted({*model.capacity, *model.ledgers, *model.holding}):
-        capacity, held = model.capacity.get(pool, ZERO), model.ledgers.get(pool, ZERO)
-        holds = model.holding.get(pool, Holding())
+def _add_pools(families: _Families, taken: _Taken) -> None:
+    for pool in sorted({*taken.capacity, *taken.ledgers, *taken.holding}):
+        capacity, held = taken.capacity.get(pool, ZERO), taken.ledgers.get(pool, ZERO)
+        holds = taken.holding.get(pool, Holding())
         families.add("tally_tasks_lost", holds.lost, pool)
         for resource in sorted({*capacity, *held, *holds.held}):
             families.add(
@@ -231,9 +231,9 @@ def _add_pools(families: _Families, model: _Model) -> None:
             families.add("tally_pool_free", _in_base_units(resource, free), pool, resource)
             drift = held.get(resource) - holds.held.get(resource)
             families.add("tally_pool_drift", _in_base_units(resource, drift), pool, resource)
-    for pool, admissible in model.admissible.items():
+    for pool, admissible in taken.admissible.items():
         families.add("tally_pool_admissible", int(admissible), pool)
-        families.add("tally_pool_paused", int(model.paused[pool]), pool)
+        families.add("tally_pool_paused", int(taken.paused[pool]), pool)
 
 
 def _in_base_units(resource: str, amount: int) -> float:

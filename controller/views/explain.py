@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from controller.core.model import quarantine
 from controller.core.model.codec import decode_history
 from controller.core.model.lifecycle import FINISHED, Event, State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Task, decode_or_empty, number_in
 from controller.core.model.resources import Vector
 from controller.core.model.task import Policy, Pool, Status, Step
@@ -29,13 +29,13 @@ _STOPPING = {
 NAMED = 3  # tasks ahead that are named; the others are counted
 
 
-def explain(world: World, task_id: str, now: float) -> str:
+def explain(model: Model, task_id: str, now: float) -> str:
     """One sentence on why the task waits, runs or ended. `now` is seconds since the Unix epoch."""
-    task = world.tasks.get(task_id)
+    task = model.tasks.get(task_id)
     if task is None or not task.exists:
         return f"There is no task {task_id}."
     if task.frozen == {quarantine.KIND}:
-        why = _words(world.quarantine[quarantine.KIND, (task_id,)])
+        why = _words(model.quarantine[quarantine.KIND, (task_id,)])
         return (
             f"Nothing is done with {task_id}, which is quarantined after an error of Tally's own ({why}):"
             " report it, and try again by `tally retry` or `tally cancel`, or by `tally audit --repair"
@@ -44,7 +44,7 @@ def explain(world: World, task_id: str, now: float) -> str:
     if task.frozen:
         broken = {
             "/".join((kind, *names)): why
-            for (kind, names), why in world.quarantine.items()
+            for (kind, names), why in model.quarantine.items()
             if names[:1] == (task_id,)
         }
         records = "; ".join(f"{record}: {why}" for record, why in broken.items())
@@ -63,8 +63,8 @@ def explain(world: World, task_id: str, now: float) -> str:
     elif task.status is not None and task.status.is_holding:
         sentence = _holding(task, task.status, now)
     else:
-        sentence = f"{_waiting(world, task, now)}{_engineless(world, now)}"
-    return f"{sentence}{_requests(task)}{_leaderless(world, task)}."
+        sentence = f"{_waiting(model, task, now)}{_engineless(model, now)}"
+    return f"{sentence}{_requests(task)}{_leaderless(model, task)}."
 
 
 def at(when: float) -> str:
@@ -219,7 +219,7 @@ def _step_of(status: Status, event: Event, when: float | None = None) -> Step | 
 # -----------------------------------------------------------------------------------------------------------
 
 
-def _waiting(world: World, task: Task, now: float) -> str:
+def _waiting(model: Model, task: Task, now: float) -> str:
     status = task.status
     if status is not None and status.retry_at is not None and status.retry_at > now:
         last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
@@ -227,42 +227,42 @@ def _waiting(world: World, task: Task, now: float) -> str:
             f"{task.id} waits out its back-off {last}: retry at {at(status.retry_at)}, in"
             f" {span(status.retry_at - now)}"
         )
-    record = world.pools.get(task.pool)
+    record = model.pools.get(task.pool)
     if record is None:
-        broken = world.quarantine.get(("pools", (task.pool,)))
+        broken = model.quarantine.get(("pools", (task.pool,)))
         if broken:
             return (
                 f"{task.id} waits because the definition of its pool {task.pool} cannot be read"
                 f" ({_words(broken)})"
             )
-        known = ", ".join(sorted(world.pools)) or "none"
+        known = ", ".join(sorted(model.pools)) or "none"
         return (
             f"{task.id} waits because its pool {task.pool} does not exist (there are: {known}): create it"
             " with `tally apply`"
         )
-    if world.pool_is_frozen(task.pool):
-        broken = world.quarantine["ledgers", (task.pool,)]
+    if model.pool_is_frozen(task.pool):
+        broken = model.quarantine["ledgers", (task.pool,)]
         return f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({_words(broken)})"
     if record.pool.paused:
         return (
             f"{task.id} waits because its pool {task.pool} is paused: `tally apply` the pool without `paused`"
             " to go on"
         )
-    return _in_queue(world, task, record.pool, now)
+    return _in_queue(model, task, record.pool, now)
 
 
-def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
+def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     asked = task.demand
-    free = pool.capacity - world.ledger(pool.name).held
+    free = pool.capacity - model.ledger(pool.name).held
     if not asked.fits(pool.capacity):
         return (
             f"{task.id} can never run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool"
             f" {pool.name}"
         )
-    ahead = world.queue(pool.name).ahead_of(task.id, pool)
+    ahead = model.queue(pool.name).ahead_of(task.id, pool)
     crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "nobody is ahead"
     if not asked.fits(free):
-        holders = sum(1 for other in world.holding.values() if other.pool == pool.name)
+        holders = sum(1 for other in model.holding.values() if other.pool == pool.name)
         return (
             f"{task.id} waits for resources: it asks for {_lack(asked, free, 'free')} of pool {pool.name} "
             f"({_count(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest), and {crowd}"
@@ -272,23 +272,23 @@ def _in_queue(world: World, task: Task, pool: Pool, now: float) -> str:
             f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free): it is admitted in the"
             " leader's next pass"
         )
-    blocker = _blocker(world, task, pool, now)
+    blocker = _blocker(model, task, pool, now)
     return f"{task.id} would fit, but waits for its turn: {crowd} in pool {pool.name}{blocker}"
 
 
-def _blocker(world: World, task: Task, pool: Pool, now: float) -> str:
+def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
     """Why those ahead of a task that fits keep it from running, by the rules of `Queue.admissible`."""
     asked = task.demand
-    free = pool.capacity - world.ledger(pool.name).held
+    free = pool.capacity - model.ledger(pool.name).held
     passed = ""
-    for head_id, request in world.queue(pool.name).heads_before(task.id, pool):
+    for head_id, request in model.queue(pool.name).heads_before(task.id, pool):
         if request.fits(free):
             free = free - request  # admitted first
             continue
         blocks = f"; the head, {head_id}, asks for {_lack(request, free, 'free')}"
         if pool.policy is Policy.STRICT:
             return f"{blocks}, and the pool's policy is strict: nobody passes the head"
-        waited = now - world.tasks[head_id].queued_at
+        waited = now - model.tasks[head_id].queued_at
         if waited < pool.backfill_seconds:
             rest = span(pool.backfill_seconds - waited)
             passed = passed or f"{blocks}, and smaller ones may pass it for another {rest}"
@@ -334,10 +334,10 @@ def _requests(task: Task) -> str:
     return f"; the request to {' and to '.join(kinds)} it waits for the leader" if kinds else ""
 
 
-def _engineless(world: World, now: float) -> str:
+def _engineless(model: Model, now: float) -> str:
     """What the leader registered of an engine that does not answer it, and how long ago."""
-    leader = decode_or_empty(world.leader).get("instance")
-    for change in world.replicas.values():
+    leader = decode_or_empty(model.leader).get("instance")
+    for change in model.replicas.values():
         told = decode_or_empty(change)
         silence, when = told.get("engine_silence"), number_in(told, "at")
         if leader and told.get("instance") == leader and isinstance(silence, str) and silence:
@@ -346,7 +346,7 @@ def _engineless(world: World, now: float) -> str:
     return ""
 
 
-def _leaderless(world: World, task: Task) -> str:
-    if world.leader is not None or (task.state in FINISHED and not task.requests):
+def _leaderless(model: Model, task: Task) -> str:
+    if model.leader is not None or (task.state in FINISHED and not task.requests):
         return ""
     return "; no replica leads now, and until one does nothing changes (see `tally get replicas`)"

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change, decode_or_empty, number_in
 from controller.core.model.resources import ZERO, Vector
 
 
-def pool_names(world: World) -> list[str]:
+def pool_names(model: Model) -> list[str]:
     """Pools that are defined, or of which something is held although they are not, or whose records do not
     parse; sorted.
     """
-    held = (name for name, ledger in world.ledgers.items() if ledger.held)
-    damaged = (names[0] for kind, names in world.quarantine if kind in ("pools", "ledgers"))
-    return sorted({*world.pools, *held, *damaged})
+    held = (name for name, ledger in model.ledgers.items() if ledger.held)
+    damaged = (names[0] for kind, names in model.quarantine if kind in ("pools", "ledgers"))
+    return sorted({*model.pools, *held, *damaged})
 
 
 class Holding(NamedTuple):
@@ -34,13 +34,13 @@ class Holding(NamedTuple):
     stopping: int = 0
 
 
-def holding_by_pool(world: World) -> dict[str, Holding]:
+def holding_by_pool(model: Model) -> dict[str, Holding]:
     """Pools of which something is held. Invariant I1: each sum is what the pool's ledger says."""
     sums: dict[str, dict[str, int]] = {}
     lost: Counter[str] = Counter()
     examples: dict[str, str] = {}
     stopping: Counter[str] = Counter()
-    for task in world.holding.values():
+    for task in model.holding.values():
         status = task.status
         assert status is not None
         amounts = sums.setdefault(task.pool, {})
@@ -56,19 +56,19 @@ def holding_by_pool(world: World) -> dict[str, Holding]:
     }
 
 
-def next_admission(world: World, pool: str, now: float) -> str:
+def next_admission(model: Model, pool: str, now: float) -> str:
     """The task that the leader should admit next, "" when none fits and has its turn.
 
     One that stays for more than a moment shows that nothing is admitted: no leader, no engine, or a fault.
     """
-    record = world.pools.get(pool)
-    if record is None or record.pool.paused or world.pool_is_frozen(pool):
+    record = model.pools.get(pool)
+    if record is None or record.pool.paused or model.pool_is_frozen(pool):
         return ""
-    free = record.pool.capacity - world.ledger(pool).held
-    queue = world.queue(pool)
-    waited = lambda task_id: now - world.tasks[task_id].queued_at  # noqa: E731
+    free = record.pool.capacity - model.ledger(pool).held
+    queue = model.queue(pool)
+    waited = lambda task_id: now - model.tasks[task_id].queued_at  # noqa: E731
     return next(
-        queue.admissible(record.pool, free, waited, lambda task_id: not world.tasks[task_id].requests), ""
+        queue.admissible(record.pool, free, waited, lambda task_id: not model.tasks[task_id].requests), ""
     )
 
 

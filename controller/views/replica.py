@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.views.freshness import RULE, Rule
 
@@ -99,7 +99,7 @@ class ReplicaView(Protocol):
         """
         ...
 
-    def reading(self) -> AbstractContextManager[World]:
+    def reading(self) -> AbstractContextManager[Model]:
         """The model, held still until the context ends: keep it short, and change nothing."""
         ...
 

@@ -99,7 +99,7 @@ def record(tasks: int) -> Recording:
 
 def _succeeded(replica: RunningReplica) -> int:
     return sum(
-        number for (_, state), number in list(replica.replica._world.counts.items()) if state == "Succeeded"
+        number for (_, state), number in list(replica.replica._model.counts.items()) if state == "Succeeded"
     )
 
 

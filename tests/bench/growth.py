@@ -9,7 +9,7 @@ import threading
 from msgspec.structs import replace
 
 from controller.core.model import codec
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.task import Observation, Phase
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.plan import Effect, Start
@@ -62,15 +62,15 @@ def pass_microseconds(count: int, times: int) -> list[float]:
     _fill(store, count, times + 1)
     store.grant(1, 3600, deadline=CLOCK.boottime() + 5)
     leadership = _lead(store)
-    world = World()
+    model = Model()
     snapshot = store.load(KEYS.prefix, deadline=CLOCK.boottime() + 600)
-    world.load(changes_of(KEYS, snapshot.items), snapshot.revision)
-    world.discard_dirty()
+    model.load(changes_of(KEYS, snapshot.items), snapshot.revision)
+    model.discard_dirty()
     planner = Planner(
-        world, Term(leadership.revision, current_epoch(world) or 1, "bench", KEYS.cluster), DEFAULT_LIMITS
+        model, Term(leadership.revision, current_epoch(model) or 1, "bench", KEYS.cluster), DEFAULT_LIMITS
     )
     lock, performed = threading.RLock(), list[Effect]()
-    reconciler = Reconciler(world, planner, leadership, store, KEYS, CLOCK, performed.append, lambda: lock)
+    reconciler = Reconciler(model, planner, leadership, store, KEYS, CLOCK, performed.append, lambda: lock)
     reconciler.handle(Listed(1, [], CLOCK.now()))
     _settle(reconciler)
     samples = []

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from controller.core.model import codec, installation, kept_log, quarantine
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.election import elector
 from controller.engine.base import EngineUnavailable
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 def _stored(kind: str) -> Row:
     """The model, which takes every value: it quarantines what it cannot read."""
-    return Row(lambda data: World().apply(Change(kind, ("a", "b")[: _names(kind)], data, 5, 5)), (kind,))
+    return Row(lambda data: Model().apply(Change(kind, ("a", "b")[: _names(kind)], data, 5, 5)), (kind,))
 
 
 def _names(kind: str) -> int:

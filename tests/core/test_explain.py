@@ -9,7 +9,7 @@ import pytest
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Request, RequestKind, Status
@@ -25,7 +25,7 @@ class Scene:
     """A model built as the store would: each change at a revision of its own."""
 
     def __init__(self, *, leader: bool = True, **pool: Any) -> None:
-        self.world = World()
+        self.model = Model()
         self._revision = 0
         if leader:
             self.put("leader", (), b'{"id":"r1"}')
@@ -33,7 +33,7 @@ class Scene:
 
     def put(self, kind: str, names: tuple[str, ...], value: bytes) -> Scene:
         self._revision += 1
-        self.world.apply(Change(kind, names, value, self._revision, self._revision))
+        self.model.apply(Change(kind, names, value, self._revision, self._revision))
         return self
 
     def pool(self, **fields: Any) -> Scene:
@@ -54,8 +54,8 @@ class Scene:
         return self.put("requests", (task_id, kind), codec.encode(Request(kind=kind)))
 
     def __call__(self, task_id: str, now: float = NOW) -> str:
-        self.world.advance(now)
-        return explain(self.world, task_id, now)
+        self.model.advance(now)
+        return explain(self.model, task_id, now)
 
 
 def test_no_task() -> None:
@@ -316,14 +316,14 @@ def test_every_state_has_a_sentence() -> None:
 
 def test_an_engine_that_is_silent_is_named_with_its_words() -> None:
     """By what the leader registered of it, and nobody else."""
-    world = World()
+    model = Model()
     told = b'{"instance":"i","at":90.0,"engine_silence":"process answered last 20s ago: the folder is gone"}'
-    world.load([Change("leader", (), b'{"instance":"i"}', 1, 1), Change("replicas", ("r",), told, 2, 2)], 3)
-    world.apply(Change("tasks", ("t",), b'{"id":"t","command":["true"]}', 4, 4))
+    model.load([Change("leader", (), b'{"instance":"i"}', 1, 1), Change("replicas", ("r",), told, 2, 2)], 3)
+    model.apply(Change("tasks", ("t",), b'{"id":"t","command":["true"]}', 4, 4))
     words = (
         "nothing is admitted, since the engine does not answer (process answered last 20s ago: the folder is"
         " gone"
     )
-    assert f"{words}, as the leader told 10s ago)" in explain(world, "t", 100.0)
-    world.apply(Change("leader", (), b'{"instance":"another"}', 5, 5))
-    assert "does not answer" not in explain(world, "t", 100.0)
+    assert f"{words}, as the leader told 10s ago)" in explain(model, "t", 100.0)
+    model.apply(Change("leader", (), b'{"instance":"another"}', 5, 5))
+    assert "does not answer" not in explain(model, "t", 100.0)

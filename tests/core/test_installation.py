@@ -17,7 +17,7 @@ from controller.core.model.installation import (
     encode,
     merged,
 )
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.errors import CorruptValue
 
@@ -139,12 +139,12 @@ def test_a_damaged_record_is_quarantined_and_what_was_read_last_stays(value: byt
     """Neither identity may be taken for absent: another engine could be recorded in its place."""
     with pytest.raises(CorruptValue):
         decode_installation(value)
-    world = World()
-    world.apply(Change("installation", (), encode(Installation(id="a"), "op"), 1, 1))
-    world.apply(Change("engine", (), encode(EngineRecord(engine=FOLDER, installation="a"), "op"), 2, 2))
-    world.apply(Change("installation", (), value, 3, 1))
-    world.apply(Change("engine", (), codec.encode({"engine": {"name": 1}}), 4, 2))
-    assert {kind for kind, _ in world.quarantine} == {"installation", "engine"}
-    assert world.installation is not None
-    assert world.engine is not None
-    assert (world.installation.id, world.engine.engine) == ("a", FOLDER)
+    model = Model()
+    model.apply(Change("installation", (), encode(Installation(id="a"), "op"), 1, 1))
+    model.apply(Change("engine", (), encode(EngineRecord(engine=FOLDER, installation="a"), "op"), 2, 2))
+    model.apply(Change("installation", (), value, 3, 1))
+    model.apply(Change("engine", (), codec.encode({"engine": {"name": 1}}), 4, 2))
+    assert {kind for kind, _ in model.quarantine} == {"installation", "engine"}
+    assert model.installation is not None
+    assert model.engine is not None
+    assert (model.installation.id, model.engine.engine) == ("a", FOLDER)

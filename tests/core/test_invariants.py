@@ -8,13 +8,13 @@ import pytest
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Observation, Phase, Pool, Spec, Status, Step
 from controller.core.promise.engine_invariants import check_engine
 from controller.core.promise.finding import Finding, Severity
-from controller.core.promise.invariants import check_task, check_world
+from controller.core.promise.invariants import check_model, check_task
 
 ADMITTED = (State.CREATED, Event.ADMITTED, State.PENDING)
 RUNNING = (State.PENDING, Event.RUNNING_OBSERVED, State.RUNNING)
@@ -32,7 +32,7 @@ class Records:
     """A sound cluster in one pool, to which a test does damage: each call is one revision."""
 
     def __init__(self) -> None:
-        self.world = World()
+        self.model = Model()
         self.put("epoch", (), b'{"epoch":4}')
         self.put(
             "pools",
@@ -42,9 +42,9 @@ class Records:
         self.ledger({})
 
     def put(self, kind: str, names: tuple[str, ...], value: bytes | None) -> None:
-        mod = self.world.revision + 1
-        self.world.apply(Change(kind, names, value, mod, mod))
-        self.world.advance_revision(mod)
+        mod = self.model.revision + 1
+        self.model.apply(Change(kind, names, value, mod, mod))
+        self.model.advance_revision(mod)
 
     def ledger(self, held: dict[str, int], pool: str = "default") -> None:
         self.put("ledgers", (pool,), codec.encode_ledger(Vector(held), "op", {}))
@@ -92,10 +92,10 @@ class Records:
         self.status(task_id, state, **fields)
 
     def findings(self) -> list[tuple[str, str, Severity]]:
-        return [(f.invariant, f.subject, f.severity) for f in check_world(self.world)]
+        return [(f.invariant, f.subject, f.severity) for f in check_model(self.model)]
 
     def engine_findings(self, *observations: Observation) -> list[Finding]:
-        return check_engine(self.world, observations, NOW)
+        return check_engine(self.model, observations, NOW)
 
 
 @pytest.fixture
@@ -126,10 +126,10 @@ def test_sound_records_and_a_sound_engine_give_no_finding(records: Records) -> N
 def test_a_ledger_that_is_not_the_sum_is_wrong(records: Records, held: int) -> None:
     records.ledger({"cpu": held})
     assert records.findings() == [("I1", "pool/default", Severity.WRONG)]
-    finding = check_world(records.world)[0]
+    finding = check_model(records.model)[0]
     assert "cpu" in finding.what
     assert "500m" in finding.what
-    assert finding.since_revision == records.world.revision
+    assert finding.since_revision == records.model.revision
 
 
 def test_each_resource_and_pool_is_judged_by_itself(records: Records) -> None:
@@ -226,18 +226,18 @@ def test_a_lost_epoch_is_wrong(records: Records, value: bytes | None) -> None:
 
 
 def test_a_new_cluster_has_no_epoch_and_nothing_wrong() -> None:
-    assert check_world(World()) == []
+    assert check_model(Model()) == []
 
 
 def test_what_no_term_wrote_is_no_sign_of_an_epoch() -> None:
     """A status put by hand into a cluster that nobody has led yet: it is wrong itself, and no epoch is
     missed for it.
     """
-    world = World()
-    world.apply(Change("states", ("foreign",), b'{"version":9,"state":"Failed"}', 2, 2))
-    assert ("I7", "key/epoch") not in {(finding.invariant, finding.subject) for finding in check_world(world)}
-    world.apply(Change("states", ("other",), b'{"version":9,"state":"Failed","term":1}', 3, 3))
-    assert ("I7", "key/epoch") in {(finding.invariant, finding.subject) for finding in check_world(world)}
+    model = Model()
+    model.apply(Change("states", ("foreign",), b'{"version":9,"state":"Failed"}', 2, 2))
+    assert ("I7", "key/epoch") not in {(finding.invariant, finding.subject) for finding in check_model(model)}
+    model.apply(Change("states", ("other",), b'{"version":9,"state":"Failed","term":1}', 3, 3))
+    assert ("I7", "key/epoch") in {(finding.invariant, finding.subject) for finding in check_model(model)}
 
 
 def test_a_retry_without_a_spec_can_never_run(records: Records) -> None:
@@ -260,7 +260,7 @@ def test_foreign_keys_and_damaged_values_are_noticed(records: Records) -> None:
 
 def test_an_unreadable_status_is_judged_by_nothing_else(records: Records) -> None:
     records.put("states", ("runs",), b"garbage")
-    assert check_task(records.world.tasks["runs"], None) == []
+    assert check_task(records.model.tasks["runs"], None) == []
     assert ("layout", "key/states/runs", Severity.NOTICE) in records.findings()
 
 
@@ -341,7 +341,7 @@ def test_an_attempt_that_was_made_again_behind_the_engine_is_wrong(records: Reco
 
 def test_the_command_that_deletes_a_key_can_be_pasted() -> None:
     """Somebody's key may have any name."""
-    world = World()
-    world.load([Change("unknown", ("/tally/c/leader2/a b; true",), b"x", 5)], 5)
-    (finding,) = [finding for finding in check_world(world) if finding.invariant == "layout"]
+    model = Model()
+    model.load([Change("unknown", ("/tally/c/leader2/a b; true",), b"x", 5)], 5)
+    (finding,) = [finding for finding in check_model(model) if finding.invariant == "layout"]
     assert finding.repair.endswith("`tally audit --repair --delete '/tally/c/leader2/a b; true'`")

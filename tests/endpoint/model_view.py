@@ -10,7 +10,7 @@ from typing import Any
 from controller.core.model import codec, kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import Event, State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Pool, Spec, Status, Step
@@ -25,7 +25,7 @@ class ModelView:
     """
 
     def __init__(self) -> None:
-        self.world = World()
+        self.model = Model()
         self.loaded = True
         self.lock = threading.RLock()
         self.listeners: list[Listener] = []
@@ -48,7 +48,7 @@ class ModelView:
             phase="following",
             term=0,
             epoch=3,
-            revision=self.world.revision or int(self.loaded),
+            revision=self.model.revision or int(self.loaded),
             staleness_seconds=self.staleness,
             leader=self.leader,
             engine="null",
@@ -61,14 +61,14 @@ class ModelView:
         )
 
     @contextmanager
-    def reading(self) -> Iterator[World]:
+    def reading(self) -> Iterator[Model]:
         with self.lock:
-            yield self.world
+            yield self.model
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         with self.lock:
             self.listeners.append(listener)
-            listener.reloaded(self.world.revision)
+            listener.reloaded(self.model.revision)
         return lambda: self.listeners.remove(listener) if listener in self.listeners else None
 
     def audit(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class ModelView:
         if isinstance(self.report, TallyError):
             raise self.report
         self.verdict = Verdict.of(
-            {"at": self.time, "revision": self.world.revision, "findings": [], **self.report}, self.time
+            {"at": self.time, "revision": self.model.revision, "findings": [], **self.report}, self.time
         )
         return self.report
 
@@ -100,11 +100,11 @@ class ModelView:
     def write(self, *records: tuple[str, tuple[str, ...], bytes | None]) -> int:
         """One revision that changes these records; returns it."""
         with self.lock:
-            revision = self.world.revision + 1
+            revision = self.model.revision + 1
             changes = [Change(kind, names, value, revision, revision) for kind, names, value in records]
             for change in changes:
-                self.world.apply(change)
-            self.world.advance_revision(revision)
+                self.model.apply(change)
+            self.model.advance_revision(revision)
             for listener in self.listeners:
                 listener.changed(changes, revision)
             return revision

@@ -354,7 +354,7 @@ def test_what_is_kept_of_a_tasks_output(http: httpx.Client, view: ModelView) -> 
     assert "keep_logs" in assert_problem(http.get("/v1/tasks/a/log"), 404)["detail"]
     printed = "</pre><script>alert(1)</script>\x1b[31m\x00\r\n\u202e\ufffd"
     view.keep_log("a", printed, attempt=2, truncated=True, at=990.0)
-    assert http.get("/v1/tasks/a").json()["kept_log_revision"] == view.world.revision
+    assert http.get("/v1/tasks/a").json()["kept_log_revision"] == view.model.revision
     expected = {"task": "a", "attempt": 2, "text": printed, "truncated": True, "at": 990.0}
     assert http.get("/v1/tasks/a/log").json() == expected
     for problem, status in ((CorruptValue("not JSON"), 404), (TallyError("etcd does not answer"), 503)):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from controller.clock import SystemClock
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.endpoint.server import StatusServer
 from controller.telemetry.metrics import Metrics
 from tests.endpoint.model_view import ModelView
@@ -163,7 +163,7 @@ def test_no_record_costs_others_their_answers() -> None:
     @settings(max_examples=60, **SETTINGS)
     def holds(records: list[tuple[str, tuple[str, ...], bytes]]) -> None:
         with view.lock:
-            view.world = World()
+            view.model = Model()
             for listener in view.listeners:
                 listener.reloaded(0)
         _holds(view, http, records, streams=next(turns) % 10 == 0)  # of which each costs some time
@@ -180,7 +180,7 @@ def _holds(
 ) -> None:
     view.define_pool("well", cpu=1000)
     view.submit("well", pool="well")
-    position = view.world.revision
+    position = view.model.revision
     view.write(*records)
     view.submit("well-too", pool="well")
     token = ""

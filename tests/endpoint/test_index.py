@@ -25,7 +25,7 @@ def expected(
     """By looking at every task, and sorting all that are found."""
     found = [
         Position(sort.section(task.pool, None if "states" in task.frozen else task.state), entry)
-        for task in view.world.tasks.values()
+        for task in view.model.tasks.values()
         for entry in [(task.submitted_at if sort.by is By.SUBMITTED else 0.0, task.id)]
         if search in task.id
         and is_listed(task)
@@ -78,7 +78,7 @@ def test_what_is_found_is_what_looking_at_every_task_finds(
         for _ in range(drawn.randrange(60 if drawn.random() < 0.1 else 6)):
             change(view, drawn)
         if drawn.random() < 0.05:
-            tasks.reloaded(view.world.revision)
+            tasks.reloaded(view.model.revision)
         wanted = (
             sort,
             after if drawn.random() < 0.7 else None,

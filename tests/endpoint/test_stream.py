@@ -146,7 +146,7 @@ def test_a_reader_that_is_cut_again_and_again_misses_nothing(
     listed = http.get("/v1/tasks?limit=500")
     seen = [task["id"] for task in listed.json()["items"]]
     last = listed.headers["Tally-Revision"]
-    while not (written.is_set() and last == str(view.world.revision)):
+    while not (written.is_set() and last == str(view.model.revision)):
         with reading(server, **{"Last-Event-ID": last}) as reader:
             wait_until(
                 lambda reader=reader, last=last: reader.last_id != last or written.is_set(), "some news"

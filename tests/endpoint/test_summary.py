@@ -29,7 +29,7 @@ def register(view: ModelView, name: str, **fields: Any) -> None:
     record = {
         "id": name,
         "version": "1",
-        "applied_revision": view.world.revision,
+        "applied_revision": view.model.revision,
         "behind_seconds": 0.2,
         "phase": "following",
     }
@@ -64,7 +64,7 @@ def codes(http: httpx.Client) -> dict[str, str]:
 
 def test_it_counts_what_there_is(http: httpx.Client, view: ModelView) -> None:
     healthy(view)
-    register(view, "replica-c", applied_revision=view.world.revision - 4)
+    register(view, "replica-c", applied_revision=view.model.revision - 4)
     found = summary(http)
     assert (found["verdict"], found["notices"], found["total"]) == ("ok", [], 2)
     assert {state: number for state, number in found["tasks"].items() if number} == {
@@ -276,7 +276,7 @@ def test_a_cause_hides_what_it_explains(one: Any) -> None:
 
 
 def look(view: ModelView, waits: Waits) -> Summary:
-    return summarize(view.world, view.facts(), "", waits, view.now())
+    return summarize(view.model, view.facts(), "", waits, view.now())
 
 
 def check_notices(found: Summary) -> None:

@@ -103,7 +103,7 @@ class Scene(ModelView):
                 "phase": "leading" if name == leader else "following",
                 "behind_seconds": 0.4 + n / 10,
                 "started_at": NOW - 86400,
-                "applied_revision": self.world.revision - n,
+                "applied_revision": self.model.revision - n,
             }
             self.write(
                 ("replicas", (name,), json.dumps(record | (of_leader if name == leader else {})).encode())
@@ -119,8 +119,8 @@ class Scene(ModelView):
     def load(self, changes: Iterator[Change]) -> None:
         """Many records at once, as a replica loads them when it starts."""
         with self.lock:
-            revision = self.world.revision + 1
-            self.world.load(changes, revision)
+            revision = self.model.revision + 1
+            self.model.load(changes, revision)
             for listener in self.listeners:
                 listener.reloaded(revision)
 
@@ -295,7 +295,7 @@ def large(tasks: int = 100_000) -> Scene:
                 )
 
     scene.load(changes())
-    scene.world.advance_revision(2 * tasks + 200)
+    scene.model.advance_revision(2 * tasks + 200)
     scene.pool(
         "default",
         {"cpu": 1000 * running, "memory": running * GIB},

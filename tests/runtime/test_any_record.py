@@ -111,8 +111,8 @@ def everything_answers(replica: RunningReplica, client: Client, look: Callable[[
     client.leader()
     client.tasks()
     client.pools()
-    with replica.replica.reading() as world:
-        encode(summarize(world, replica.replica.facts(), "", Waits(), CLOCK.now()))
+    with replica.replica.reading() as model:
+        encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now()))
 
 
 def test_any_value_under_any_key_costs_no_other_task_its_run(start: Start, client: Client) -> None:

@@ -211,8 +211,8 @@ def test_any_value_under_any_key_keeps_nobody_from_being_served(
     metrics = Metrics(CLOCK)
     metrics.observe(replica.replica)
     assert b"tally_quarantined_records{" in metrics.exposition()
-    with replica.replica.reading() as world:
-        encode(summarize(world, replica.replica.facts(), "", Waits(), CLOCK.now()))
+    with replica.replica.reading() as model:
+        encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now()))
     put(client, keys.epoch, value)
     epoch = replica.epoch
     client.step_down()

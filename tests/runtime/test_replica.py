@@ -13,11 +13,11 @@ import pytest
 from controller.client import Client
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.core.model.validation import parse_spec
-from controller.core.promise.invariants import Severity, check_world
+from controller.core.promise.invariants import Severity, check_model
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.runtime.inbox import Changed
 from controller.runtime.registrations import describe
@@ -38,10 +38,10 @@ def check_records(client: Client, engine: RecordingEngine) -> None:
     history = replay_store(client.store, CLUSTER, CLOCK.boottime() + 10)
     assert history.findings == []
     assert history.held() == {}
-    world = World()
+    model = Model()
     snapshot = client.store.load(client.keys.prefix, deadline=CLOCK.boottime() + 10)
-    world.load(changes_of(client.keys, snapshot.items), snapshot.revision)
-    assert [finding for finding in check_world(world) if finding.severity is not Severity.NOTICE] == []
+    model.load(changes_of(client.keys, snapshot.items), snapshot.revision)
+    assert [finding for finding in check_model(model) if finding.severity is not Severity.NOTICE] == []
     assert len(history.submitted) > 0
 
 
@@ -295,8 +295,8 @@ def test_compaction_during_the_watch_means_a_reload(
     for _ in range(20):
         memory.compact(memory.get(client.keys.epoch, deadline=0)[1])
     wait_until(lambda: not any(view.id in ids for view in client.tasks()), "the end of their retention")
-    with replica.replica.reading() as world:
-        wait_until(lambda: not world.tasks, "the model's forgetting")
+    with replica.replica.reading() as model:
+        wait_until(lambda: not model.tasks, "the model's forgetting")
     assert replica.leads
 
 

@@ -89,8 +89,8 @@ def test_an_empty_etcd_in_its_place_is_taken_as_new(
             ids = submit(fresh, "new", "old-0")
             views = fresh.wait(ids, timeout_seconds=60)
             assert {view.state for view in views.values()} == {State.SUCCEEDED}
-            with replica.replica.reading() as world:
-                assert set(world.tasks) == {"new", "old-0"}
+            with replica.replica.reading() as model:
+                assert set(model.tasks) == {"new", "old-0"}
             assert replica.until_leading() == 1
     assert not replica.fatal
     assert replay(etcd.url, CLUSTER).findings == []
@@ -124,8 +124,8 @@ def test_a_restored_backup_is_noticed_and_terms_go_on_from_it(
         with Client(etcd.url, cluster=CLUSTER) as restored:
             views = restored.wait(["before", "running", *submit(restored, "later")], timeout_seconds=60)
             assert {view.state for view in views.values()} == {State.SUCCEEDED}
-            with replica.replica.reading() as world:
-                assert set(world.tasks) == {"before", "running", "later"}
+            with replica.replica.reading() as model:
+                assert set(model.tasks) == {"before", "running", "later"}
         assert epoch < replica.until_leading() <= last + 1
     assert not replica.fatal
     assert len(engine.started) == len({attempt for attempt, _ in engine.started}) == 33

@@ -50,7 +50,7 @@ def test_a_request_that_cannot_be_read_keeps_no_task_from_its_removal(stage: Sta
     stage.clock.move(11)
     leader.run()
     assert not stored(stage, stage.keys.state("job"))
-    assert [finding.subject for finding in check_layout(stage.world())] == ["key/requests/job/retry"]
+    assert [finding.subject for finding in check_layout(stage.model())] == ["key/requests/job/retry"]
 
 
 @pytest.mark.parametrize("put_again", [False, True])
@@ -142,7 +142,7 @@ def test_an_abandoned_ledger_is_not_deleted_once_its_pool_is_back(stage: Stage) 
     leader = stage.leader()
     leader.run_to("job", Phase.SUCCEEDED)
     stage.delete(stage.keys.pool("default"))
-    mod = stage.world().ledger("default").mod
+    mod = stage.model().ledger("default").mod
     wanted = {"invariant": "layout", "subject": "key/ledgers/default", "mod": mod}
     stage.put(stage.keys.repair("r"), json.dumps({"findings": [wanted]}).encode())
     leader.sync()
@@ -198,7 +198,7 @@ def test_only_the_leader_of_now_puts_back_who_it_is(stage: Stage) -> None:
     stage.elect()
     for key in values:
         stage.delete(key)
-    successor = stage.replica(leader.world)
+    successor = stage.replica(leader.model)
     with pytest.raises(LeadershipLost):
         leader.run()
     assert not any(stored(stage, key) for key in values)

@@ -122,12 +122,12 @@ def test_the_log_goes_with_its_task(is_known: str) -> None:
         done(leader, stage.put(stage.keys.log("job"), VALUE))
     if is_known == "watched":
         leader.sync()
-    assert stage.world().mod_of("logs", ("job",))
+    assert stage.model().mod_of("logs", ("job",))
     stage.clock.move(61)
     leader.run()
     assert stage.store.load(stage.keys.prefix + "logs/", deadline=stage.clock.boottime() + 5).items == ()
     assert stage.status("job") is None
-    assert leader.world.mod_of("logs", ("job",)) == 0
+    assert leader.model.mod_of("logs", ("job",)) == 0
 
 
 def test_the_next_leader_removes_the_log_of_the_last_one() -> None:
@@ -140,7 +140,7 @@ def test_the_next_leader_removes_the_log_of_the_last_one() -> None:
     successor.list_engine()
     stage.clock.move(61)
     successor.run()
-    assert stage.world().mod_of("logs", ("job",)) == 0
+    assert stage.model().mod_of("logs", ("job",)) == 0
     stage.check()
 
 
@@ -148,8 +148,8 @@ def test_a_log_is_no_task_and_no_damage() -> None:
     """Whatever its value: nothing is decided by it, and the model does not keep it."""
     stage = Stage()
     stage.put(stage.keys.log("job"), b"\xff" * 1000)
-    world = stage.world()
-    assert (world.tasks, world.quarantine) == ({}, {})
+    model = stage.model()
+    assert (model.tasks, model.quarantine) == ({}, {})
 
 
 def test_a_cancelled_attempt_keeps_its_log() -> None:

@@ -123,7 +123,7 @@ def test_cancel_while_running_holds_until_the_end_is_observed(stage: Stage) -> N
     assert stops(effects) == ["job-1"]
     assert stage.status("job").cancelling  # type: ignore[union-attr]
     assert stage.held() == {"cpu": "1"}
-    assert not stage.world().tasks["job"].requests, (
+    assert not stage.model().tasks["job"].requests, (
         "the request was deleted by the transaction in which it took effect"
     )
     leader.acknowledge(effects)
@@ -158,10 +158,10 @@ def test_cancel_and_retry_at_the_same_moment(stage: Stage) -> None:
     stage.request("job", RequestKind.RETRY)
     leader.sync()
     leader.acknowledge(leader.run())
-    assert stage.world().tasks["job"].requests, "the retry waits for the end"
+    assert stage.model().tasks["job"].requests, "the retry waits for the end"
     leader.see(observation(("job", 1), Phase.FAILED))
     assert starts(leader.run()) == ["job-2"]
-    assert not stage.world().tasks["job"].requests
+    assert not stage.model().tasks["job"].requests
     stage.check()
 
 
@@ -188,7 +188,7 @@ def test_requests_without_effect_are_recorded(stage: Stage) -> None:
     assert status is not None
     assert (status.state, status.attempt, status.reason) == (State.SUCCEEDED, 1, "Succeeded")
     assert codec.decode_history(status)[-1].reason == "RequestIgnored"
-    assert not stage.world().tasks["job"].requests
+    assert not stage.model().tasks["job"].requests
 
 
 @pytest.mark.parametrize(
@@ -425,17 +425,17 @@ def test_retention_removes_a_finished_task_and_nothing_brings_it_back(stage: Sta
     stage.submit("job", retention_seconds=60)
     leader = stage.leader()
     leader.run_to("job", Phase.SUCCEEDED)
-    late = leader.world.tasks["job"]
+    late = leader.model.tasks["job"]
     spec, _ = stage.store.get(stage.keys.task("job"), deadline=stage.clock.boottime() + 5)
     assert spec is not None
     stage.clock.move(61)
     assert leader.run() == []
-    assert stage.world().tasks == {}
+    assert stage.model().tasks == {}
     from controller.store.records import to_change
 
-    leader.world.apply(to_change(stage.keys, spec.key, spec, spec.mod))
+    leader.model.apply(to_change(stage.keys, spec.key, spec, spec.mod))
     assert leader.run() == []
-    assert "job" not in leader.world.tasks
+    assert "job" not in leader.model.tasks
     assert late.id == "job"
 
 
@@ -519,7 +519,7 @@ def test_a_spec_written_around_the_client(stage: Stage) -> None:
     assert stage.status("nan").message.startswith("resources.cpu")  # type: ignore[union-attr]
     assert "asks for 400, but pool 'default' has 4 in all" in stage.status("huge").message  # type: ignore[union-attr]
     assert stage.status("rubbish") is None
-    assert ("tasks", ("rubbish",)) in stage.world().quarantine
+    assert ("tasks", ("rubbish",)) in stage.model().quarantine
 
 
 def test_a_pool_that_shrinks_kills_nothing(stage: Stage) -> None:
@@ -636,7 +636,7 @@ def test_a_later_attempt_is_admitted_only_by_the_spec_that_stands(stage: Stage) 
     stage.delete(stage.keys.task("replaced"))
     stage.submit("replaced", resources={"cpu": 3}, retry={"max_attempts": 2})
     leader.run()
-    assert "deleted" not in stage.world().tasks, "failed, and removed with its spec"
+    assert "deleted" not in stage.model().tasks, "failed, and removed with its spec"
     assert stage.held() == {"cpu": "3"}
     stage.check()
 

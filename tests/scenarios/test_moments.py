@@ -133,13 +133,13 @@ def test_a_timer_that_rang_in_vain_is_heard_by_the_replicas_next_term(
         with pytest.raises(OutcomeUnknown):
             leader.run()
     stage.clock.move(-set_back_seconds)
-    again = stage.replica(leader.world)
+    again = stage.replica(leader.model)
     again.list_engine(observation(("large", 1), Phase.RUNNING))
     again.run()
-    assert ("done" in stage.world().tasks) is (set_back_seconds > 0)
+    assert ("done" in stage.model().tasks) is (set_back_seconds > 0)
     stage.clock.move(set_back_seconds)
     again.run()
-    assert "done" not in stage.world().tasks
+    assert "done" not in stage.model().tasks
     if timer == "queue":
         assert stage.state("waiting") == State.FAILED
 

@@ -94,7 +94,7 @@ def test_effects_follow_the_commit_while_the_next_one_is_in_flight(
     started: list[int] = []
     store.before = lambda: started.append(len(starts(leader.effects)))
     store.after = lambda: committed.append(
-        sum(task.status is not None for task in stage.world().tasks.values())
+        sum(task.status is not None for task in stage.model().tasks.values())
     )
     leader.run()
     assert started == [0, *committed[:-1]]
@@ -153,7 +153,7 @@ def test_a_ledger_that_changed_after_the_commit_is_not_written_over(
 
     def raise_ledger() -> None:
         store.after = nothing
-        held = stage.world().ledger("default").held + Vector.parse({"memory": "1"}, "")
+        held = stage.model().ledger("default").held + Vector.parse({"memory": "1"}, "")
         stage.put(stage.keys.ledger("default"), codec.encode_ledger(held, "by hand", {}))
 
     store.after = raise_ledger
@@ -197,7 +197,7 @@ def test_what_was_persisted_is_told_although_the_term_ends(
         leader.leadership.end("test")
         leader.reconciler.close()
         leader.reconciler.close()
-    persisted = sorted(task.id for task in stage.world().tasks.values() if task.status is not None)
+    persisted = sorted(task.id for task in stage.model().tasks.values() if task.status is not None)
     assert sorted(entry["task"] for entry in logs if entry["event"] == "transition") == persisted
     assert len(persisted) < TASKS
     assert leader.effects == []

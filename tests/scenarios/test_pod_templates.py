@@ -11,7 +11,7 @@ import pytest
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Observation, Phase, RequestKind
 from controller.core.planning.plan import Effect, Start
-from controller.core.promise.invariants import check_world
+from controller.core.promise.invariants import check_model
 from controller.runtime.inbox import StartRefused
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
@@ -44,7 +44,7 @@ def test_the_ledger_has_what_the_whole_pod_asks_for(stage: Stage) -> None:
     assert starts(effects) == ["job0-1", "job1-1"]
     assert holds_of(effects) == [{"cpu": "2"}] * 2
     assert stage.held() == {"cpu": "4"}
-    assert "it asks for cpu 2 (0 free) of pool default" in explain(stage.world(), "job2", stage.clock.now())
+    assert "it asks for cpu 2 (0 free) of pool default" in explain(stage.model(), "job2", stage.clock.now())
     leader.acknowledge(effects)
     leader.see(observation(("job0", 1), Phase.SUCCEEDED))
     assert starts(leader.run()) == ["job2-1"]
@@ -114,7 +114,7 @@ def test_a_hold_stays_what_it_was_when_the_pool_changes(stage: Stage) -> None:
         leader.sync()
         leader.run()
         assert stage.held() == {"cpu": "2"}
-        assert check_world(stage.world()) == []
+        assert check_model(stage.model()) == []
     leader.see(observation(("job", 1), Phase.SUCCEEDED))
     leader.run()
     assert stage.held() == {}
@@ -183,7 +183,7 @@ def test_the_main_containers_end_stops_the_rest_and_is_the_result(
     assert stops(effects) == ["job-1"]
     assert stage.state("job") == State.RUNNING
     assert stage.held() == {"cpu": "1"}
-    assert "its main container has ended" in explain(stage.world(), "job", stage.clock.now())
+    assert "its main container has ended" in explain(stage.model(), "job", stage.clock.now())
     leader.acknowledge(effects)
     leader.see(
         observation(("job", 1), Phase.FAILED, uid="u", disrupted=True, reason="Stopped", exit_code=137)

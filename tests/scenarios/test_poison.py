@@ -38,8 +38,8 @@ def test_a_value_that_no_reader_expects_costs_nobody_else(key: str, value: bytes
     leader = stage.replica()
     leader.list_engine()
     assert starts(leader.run()) == ["job-1"]
-    world = stage.world()
-    assert world.quarantine or world.tasks["bad"].state is State.FAILED
+    model = stage.model()
+    assert model.quarantine or model.tasks["bad"].state is State.FAILED
 
 
 def test_a_history_that_cannot_be_read_costs_only_its_log_line() -> None:
@@ -78,8 +78,8 @@ def test_a_request_for_repairs_that_was_written_by_hand(findings: int) -> None:
     leader.list_engine()
     assert starts(leader.run()) == ["job-1"]
     leader.sync()
-    assert not leader.world.repairs
-    assert (("unknown", (stage.keys.prefix + "junk",)) in leader.world.quarantine) is (findings > 2)
+    assert not leader.model.repairs
+    assert (("unknown", (stage.keys.prefix + "junk",)) in leader.model.quarantine) is (findings > 2)
 
 
 def test_a_terms_key_of_thousands_of_digits_ends_no_audit() -> None:
@@ -100,4 +100,4 @@ def test_a_terms_key_of_thousands_of_digits_ends_no_audit() -> None:
     leader.list_engine()
     leader.run()
     leader.sync()
-    assert not leader.world.repairs
+    assert not leader.model.repairs

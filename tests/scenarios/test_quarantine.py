@@ -47,12 +47,12 @@ def test_one_task_is_set_aside_and_the_others_run(stage: Stage) -> None:
     leader = leader_of(stage, poison)
     assert starts(leader.run()) == ["a-1", "z-1"]
     assert poison.seen == 1
-    world = stage.world()
-    assert world.tasks["poison"].frozen == {"quarantined"}
+    model = stage.model()
+    assert model.tasks["poison"].frozen == {"quarantined"}
     assert "quarantined after an error of Tally's own (admission: KeyError: " in explain(
-        world, "poison", stage.clock.now()
+        model, "poison", stage.clock.now()
     )
-    (finding,) = check_layout(world)
+    (finding,) = check_layout(model)
     assert finding.subject == "key/quarantined/poison"
     stage.check()
     stage.elect()
@@ -80,7 +80,7 @@ def test_an_error_in_admission_leaves_the_queue_to_the_others(
 
     monkeypatch.setattr(leader.planner, "_start", start)
     assert starts(leader.run()) == ["next-1"]
-    assert stage.world().tasks["head"].frozen == {"quarantined"}
+    assert stage.model().tasks["head"].frozen == {"quarantined"}
     stage.check()
 
 
@@ -90,17 +90,17 @@ def test_who_asks_for_anything_has_it_looked_at_again(stage: Stage, kind: Reques
     stage.submit("poison")
     leader = leader_of(stage, Poison())
     leader.run()
-    assert stage.world().asides
+    assert stage.model().asides
     stage.request("poison", kind)
     leader.sync()
     leader.run()
-    assert stage.world().tasks["poison"].frozen == {"quarantined"}, "it raised again"
+    assert stage.model().tasks["poison"].frozen == {"quarantined"}, "it raised again"
     leader.planner._looks_at = lambda _: None
     stage.submit("poison", priority=1)  # changed by hand
     leader.sync()
     leader.run()
-    assert not stage.world().asides
-    assert not stage.world().tasks["poison"].requests
+    assert not stage.model().asides
+    assert not stage.model().tasks["poison"].requests
     stage.check()
 
 
@@ -148,7 +148,7 @@ def test_an_observation_that_raises_costs_its_own_task_alone(stage: Stage) -> No
     leader.see(observation(("other", 1), Phase.SUCCEEDED))
     leader.run()
     assert stage.state("other") == State.SUCCEEDED
-    assert stage.world().tasks["poison"].frozen == {"quarantined"}
+    assert stage.model().tasks["poison"].frozen == {"quarantined"}
 
 
 def test_a_task_that_etcd_refuses_as_too_large_ends_no_term(
@@ -170,4 +170,4 @@ def test_a_task_that_etcd_refuses_as_too_large_ends_no_term(
 
     monkeypatch.setattr(stage.store, "commit", commit)
     assert starts(leader.run()) == ["other-1"]
-    assert stage.world().tasks["poison"].frozen == {"quarantined"}
+    assert stage.model().tasks["poison"].frozen == {"quarantined"}

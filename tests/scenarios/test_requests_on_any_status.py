@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Phase
-from controller.core.promise.invariants import check_layout, check_world
+from controller.core.promise.invariants import check_layout, check_model
 from controller.endpoint.documents import capture, document, encode
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts
@@ -70,17 +70,17 @@ def act(stage: Stage, leader: StagedReplica) -> None:
     leader.sync()
     leader.list_engine()
     leader.acknowledge(leader.run())
-    assert leader.world.asides == {}
+    assert leader.model.asides == {}
 
 
 def ask_for_repairs(stage: Stage, *, deletes: bool) -> None:
     """All that an audit finds, as `tally audit --repair` does; and each key that is quarantined."""
-    world = stage.world()
-    findings = [{"invariant": f.invariant, "subject": f.subject} for f in check_world(world)]
+    model = stage.model()
+    findings = [{"invariant": f.invariant, "subject": f.subject} for f in check_model(model)]
     if deletes:
         findings = [
             {"invariant": f.invariant, "subject": f.subject, "mod": f.since_revision}
-            for f in check_layout(world)
+            for f in check_layout(model)
         ]
     stage.put(stage.keys.repair("r"), json.dumps({"findings": findings[:40]}).encode())
 
@@ -106,15 +106,15 @@ def test_any_status_and_any_request(
         ask_for_repairs(stage, deletes=deletes)
         act(stage, leader)
         act(stage, leader)
-        assert not leader.world.repairs
+        assert not leader.model.repairs
     stage.submit("other", resources={"cpu": "1m"})
     leader.sync()
     assert "other-1" in starts(leader.run())
-    world = stage.world()
-    assert not world.caught
-    if "odd" in world.tasks:
-        explain(world, "odd", stage.clock.now())
-        encode(document(capture(world, world.tasks["odd"])))
+    model = stage.model()
+    assert not model.caught
+    if "odd" in model.tasks:
+        explain(model, "odd", stage.clock.now())
+        encode(document(capture(model, model.tasks["odd"])))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_no_leader_can_have_written_is_quarantined_and_can_be_deleted(
     stage.put(stage.keys.state("odd"), json.dumps({"version": 1, **status}).encode())
     leader = stage.replica()
     act(stage, leader)
-    (finding,) = check_layout(stage.world())
+    (finding,) = check_layout(stage.model())
     assert finding.subject == "key/states/odd"
     assert why in finding.what
     stage.request("odd", "retry")  # type: ignore[arg-type]
@@ -146,5 +146,5 @@ def test_what_no_leader_can_have_written_is_quarantined_and_can_be_deleted(
     ask_for_repairs(stage, deletes=True)
     act(stage, leader)
     act(stage, leader)
-    assert stage.world().tasks["odd"].attempt == 1
+    assert stage.model().tasks["odd"].attempt == 1
     stage.check()

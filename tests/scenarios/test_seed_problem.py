@@ -66,11 +66,11 @@ def test_a_deposed_leader_writes_nothing() -> None:
     new = stage.replica()
     new.list_engine(observation(("job", 1), Phase.SUCCEEDED))
     new.run()
-    revision = stage.world().revision
+    revision = stage.model().revision
     old.see(observation(("job", 1), Phase.FAILED, exit_code=1))
     with pytest.raises(LeadershipLost, match="fenced"):
         old.run()
-    assert stage.world().revision == revision, "nothing was written"
+    assert stage.model().revision == revision, "nothing was written"
     assert stage.state("job") == State.SUCCEEDED
     stage.check()
 

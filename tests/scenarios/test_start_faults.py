@@ -65,7 +65,7 @@ def test_the_pause_between_starts_that_fail_grows_and_the_words_stand_on_the_tas
     assert (status.state, status.reason, status.steps) == (State.PENDING, "StartDelayed", 2)
     assert status.message == WEBHOOK.format(1)
     assert stage.held() == {"cpu": "1"}
-    sentence = explain(stage.world(), "job", stage.clock.now())
+    sentence = explain(stage.model(), "job", stage.clock.now())
     assert "could not be started yet: Kubernetes answers 500" in sentence
     assert "has not been seen running" not in sentence
 
@@ -139,7 +139,7 @@ def test_what_runs_does_not_show_why_it_waited() -> None:
     leader.run()
     status = status_of(stage)
     assert (status.state, status.reason, status.message) == (State.RUNNING, "", "")
-    assert "Unschedulable" not in explain(stage.world(), "job", stage.clock.now())
+    assert "Unschedulable" not in explain(stage.model(), "job", stage.clock.now())
 
 
 def test_what_is_scheduled_at_last_does_not_show_that_it_was_not() -> None:
@@ -204,7 +204,7 @@ def test_what_cannot_start_is_stopped_after_its_grace_and_counts_as_a_failure_to
     effects = leader.run()
     assert stops(effects or leader.effects) == ["job-1"]
     reason, _, words = waiting.partition(": ")
-    assert f"cannot start ({reason}: {words})" in explain(stage.world(), "job", stage.clock.now())
+    assert f"cannot start ({reason}: {words})" in explain(stage.model(), "job", stage.clock.now())
     assert stage.held() == {"cpu": "1"}
     leader.see(observation(("job", 1), Phase.FAILED, uid="u", reason="Stopped", disrupted=True))
     leader.run()

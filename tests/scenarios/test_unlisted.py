@@ -133,7 +133,7 @@ def test_what_is_not_listed_can_be_cancelled(stage: Stage) -> None:
     effects = leader.run()
     assert stops(effects) == ["job-1"]
     # the cancel's words hide nothing
-    assert "processes of it still run" in explain(leader.world, "job", stage.clock.now())
+    assert "processes of it still run" in explain(leader.model, "job", stage.clock.now())
     leader.acknowledge(effects)
     leader.finds = gone
     leader.run()

@@ -28,7 +28,7 @@ def stage() -> Stage:
 
 def leader_of(stage: Stage, follower: StagedReplica | None = None) -> StagedReplica:
     """A leader that has listed an empty engine; one that has followed brings its model along."""
-    leader = stage.replica(follower.world if follower else None)
+    leader = stage.replica(follower.model if follower else None)
     leader.list_engine()
     leader.run()
     return leader
@@ -77,7 +77,7 @@ def test_take_overs_lengthen_it_by_the_rest_of_one_term_at_most(stage: Stage, of
     submit_by_a_wrong_clock(stage, "job", off, deadlines={"queue": "1h"})
     pass_time(stage, [first], 0)
     follower = stage.replica()
-    follower.world.sight(stage.clock.now())
+    follower.model.sight(stage.clock.now())
     for epoch in (2, 3):  # half past, and an hour past the submission, less ten seconds
         stage.clock.move(HOUR / 2 - 5)
         stage.elect()
@@ -116,9 +116,9 @@ def test_a_head_that_lacks_gpus_leaves_idle_cpus_to_others(stage: Stage) -> None
     leader.sync()
     assert starts(leader.run()) == ["no-gpu-1"]
     assert "asks for cpu 1 (0 beside that), gpu 1 (0 beside that)" in explain(
-        leader.world, "one-gpu", stage.clock.now()
+        leader.model, "one-gpu", stage.clock.now()
     )
-    assert "asks for cpu 1 (0 beside that)" in explain(leader.world, "last-cpu", stage.clock.now())
+    assert "asks for cpu 1 (0 beside that)" in explain(leader.model, "last-cpu", stage.clock.now())
     leader.see(observation(("holder", 1), Phase.SUCCEEDED))
     assert starts(leader.run())[0] == "head-1"
     stage.check()
@@ -140,13 +140,13 @@ def test_a_retried_head_is_passed_for_as_long_as_explain_says(stage: Stage) -> N
     stage.clock.move(30)
     stage.submit("small")
     leader.sync()
-    assert "head" in explain(leader.world, "small", stage.clock.now())
-    assert "smaller ones may pass it for another" in explain(leader.world, "small", stage.clock.now())
+    assert "head" in explain(leader.model, "small", stage.clock.now())
+    assert "smaller ones may pass it for another" in explain(leader.model, "small", stage.clock.now())
     assert starts(leader.run()) == ["small-1"]
     stage.clock.move(31)
     stage.submit("late")
     leader.sync()
-    assert "nobody passes it" in explain(leader.world, "late", stage.clock.now())
+    assert "nobody passes it" in explain(leader.model, "late", stage.clock.now())
     assert starts(leader.run()) == []
 
 

@@ -157,7 +157,7 @@ MUTANTS = [
     ),
     Mutant(
         "a pool's new template is not heard of",
-        (Edit("core.model.model:World._size_again", "self._enqueue(task)", "pass"),),
+        (Edit("core.model.model:Model._size_again", "self._enqueue(task)", "pass"),),
     ),
     Mutant(
         "what became of the others is the result",
@@ -177,7 +177,7 @@ MUTANTS = [
                 "result = self._store.commit(transaction, deadline=self._leadership.deadline,"
                 " meanwhile=meanwhile)",
                 """from controller.store.base import Committed, OutcomeUnknown
-        result = Committed(self._world.revision + 1)
+        result = Committed(self._model.revision + 1)
         soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
         try:
             result = self._store.commit(transaction, deadline=soon, meanwhile=meanwhile)
@@ -323,8 +323,8 @@ MUTANTS = [
                 f"{_INTAKE}._observed",
                 "is_tombstone = seen.stopped",
                 """if seen.stopped and task is not None and self._is_current(task, seen.attempt):
-        ledger = self._world.ledger(task.pool)
-        self._world.ledgers[task.pool] = ledger._replace(held=ledger.held - task.status.hold)
+        ledger = self._model.ledger(task.pool)
+        self._model.ledgers[task.pool] = ledger._replace(held=ledger.held - task.status.hold)
     is_tombstone = seen.stopped""",
             ),
         ),
@@ -347,7 +347,7 @@ MUTANTS = [
     ),
     Mutant(
         "waiting requests are forgotten at take-over",
-        (Edit(f"{_PLANNER}.__init__", "[*world.holding, *world.attention]", "[*world.holding]"),),
+        (Edit(f"{_PLANNER}.__init__", "[*model.holding, *model.attention]", "[*model.holding]"),),
     ),
     Mutant(
         "retention is not waited for",
@@ -519,13 +519,13 @@ MUTANTS = [
     ),
     Mutant(
         "late changes are applied",
-        (Edit("core.model.model:World.apply", "if change.mod <= known:", "if False:"),),
+        (Edit("core.model.model:Model.apply", "if change.mod <= known:", "if False:"),),
     ),
     Mutant(
         "a reload forgets nothing",
         (
             Edit(
-                "core.model.model:World.load",
+                "core.model.model:Model.load",
                 "if 0 < self.mod_of(kind, names) <= revision and",
                 "if False and",
             ),
@@ -535,7 +535,7 @@ MUTANTS = [
         "what does not parse is taken for absent",
         (
             Edit(
-                "core.model.model:World._apply_to_task",
+                "core.model.model:Model._apply_to_task",
                 "task.frozen = task.frozen | {change.kind}",
                 "task.status, task.status_mod = None, change.mod",
             ),
@@ -543,7 +543,7 @@ MUTANTS = [
     ),
     Mutant(
         "a back-off that ended is forgotten",
-        (Edit("core.model.model:World.advance", "self._enqueue(task)", "pass"),),
+        (Edit("core.model.model:Model.advance", "self._enqueue(task)", "pass"),),
     ),
     # -- faults that Tally had (FOUND.md), those that are found by chance within so many seeds
     Mutant(

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from controller.core.model import codec, kept_log
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.installation import decode_engine, decode_installation
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import AttemptId, RequestKind, Status, Step
-from controller.core.promise.invariants import Severity, check_world
+from controller.core.promise.invariants import Severity, check_model
 from controller.election.term import Leadership
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Batch, Event
@@ -678,18 +678,18 @@ class Oracle:
     # -- now and then
     # ----------------------------------------------------------------------------------------------
 
-    def world(self) -> World:
+    def model(self) -> Model:
         """What stands in etcd, as the core reads it."""
         snapshot = self.etcd.load(self.keys.prefix)
-        world = World()
-        world.load(changes_of(self.keys, snapshot.items), snapshot.revision)
-        return world
+        model = Model()
+        model.load(changes_of(self.keys, snapshot.items), snapshot.revision)
+        return model
 
     def check_records(self, *, settled: bool) -> None:
         """What `tally audit` checks of the records, at this revision; what is a matter of timing only once
         all is settled.
         """
-        for finding in check_world(self.world()):
+        for finding in check_model(self.model()):
             if finding.severity is Severity.NOTICE or (finding.transient and not settled):
                 continue
             if finding.invariant == "I1" and self.frozen:

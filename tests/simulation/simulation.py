@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.election.elector import Timings
 from controller.election.term import Leadership
 from controller.runtime.audits import Audits
@@ -299,25 +299,25 @@ class Simulation:
             if (
                 replica is None
                 or not replica._loaded
-                or replica._world.revision < self.etcd.store._server.compacted
+                or replica._model.revision < self.etcd.store._server.compacted
             ):
                 continue
-            world = replica._world
-            snapshot = self.etcd.store.load(self.keys.prefix, deadline=FAR, revision=world.revision)
+            model = replica._model
+            snapshot = self.etcd.store.load(self.keys.prefix, deadline=FAR, revision=model.revision)
             expected = {
                 (change.kind, change.names): change.mod for change in changes_of(self.keys, snapshot.items)
             }
-            known = {(kind, names): mod for kind, names, mod in world._records()}
+            known = {(kind, names): mod for kind, names, mod in model._records()}
             for record in sorted({*expected, *known}):
                 mod, seen = expected.get(record, 0), known.get(record, 0)
                 if (
                     seen != mod
-                    and seen <= world.revision
-                    and not (seen == 0 and self._changed_later(record, world.revision))
+                    and seen <= model.revision
+                    and not (seen == 0 and self._changed_later(record, model.revision))
                 ):
                     raise Violation(
                         "model",
-                        f"{computer.name} at revision {world.revision} has {record} of {seen}, not {mod}",
+                        f"{computer.name} at revision {model.revision} has {record} of {seen}, not {mod}",
                         *record[1][:1],
                     )
 
@@ -331,12 +331,12 @@ class Simulation:
 
     def _models_that_differ(self) -> list[str]:
         """Replicas whose model is not what stands in etcd."""
-        truth = _facts(self.oracle.world())
+        truth = _facts(self.oracle.model())
         found = []
         for computer in self.computers:
             if computer.replica is None:
                 found.append(f"{computer.name} does not run")
-            elif (facts := _facts(computer.replica._world)) != truth:
+            elif (facts := _facts(computer.replica._model)) != truth:
                 different = sorted(str(key) for key in {*facts, *truth} if facts.get(key) != truth.get(key))
                 found.append(f"the model of {computer.name} differs in {different[:5]}")
         return found
@@ -359,17 +359,17 @@ class Simulation:
             for computer in self.computers
             if computer.process and computer.process.name == process
         )
-        return replica._world.revision if replica is not None else 0
+        return replica._model.revision if replica is not None else 0
 
     def _on_revision(self, batch: Any, writer: str) -> None:
         self.oracle.on_revision(batch, writer)
         self.faults.wrote(writer)
 
 
-def _facts(world: World) -> dict[tuple[str, str], object]:
+def _facts(model: Model) -> dict[tuple[str, str], object]:
     """A model, as far as it is the same in every replica."""
     facts: dict[tuple[str, str], object] = {}
-    for task in world.tasks.values():
+    for task in model.tasks.values():
         facts["task", task.id] = (
             task.spec_mod,
             task.status_mod,
@@ -377,15 +377,15 @@ def _facts(world: World) -> dict[tuple[str, str], object]:
             sorted(task.requests),
             sorted(task.frozen),
         )
-        facts["queued", task.id] = task.status is None and task.id in world.queue(task.pool)
-    for name, ledger in world.ledgers.items():
+        facts["queued", task.id] = task.status is None and task.id in model.queue(task.pool)
+    for name, ledger in model.ledgers.items():
         facts["ledger", name] = (ledger.mod, ledger.held.format())
-    for name, pool in world.pools.items():
+    for name, pool in model.pools.items():
         facts["pool", name] = pool.mod
-    facts["holding", ""] = sorted(world.holding)
-    facts["attention", ""] = sorted(world.attention)
-    facts["quarantine", ""] = sorted(world.quarantine)
+    facts["holding", ""] = sorted(model.holding)
+    facts["attention", ""] = sorted(model.attention)
+    facts["quarantine", ""] = sorted(model.quarantine)
     facts["counts", ""] = sorted(
-        (pool, state, count) for (pool, state), count in world.counts.items() if count
+        (pool, state, count) for (pool, state), count in model.counts.items() if count
     )
     return facts

@@ -267,7 +267,7 @@ class Users:
         """As the client does: checked against the pools as they were read, and created a moment later, if
         all is as it was.
         """
-        rng, pools = self.scheduler.rng, self.oracle.world().pools
+        rng, pools = self.scheduler.rng, self.oracle.model().pools
         try:
             prepared = prepare(raw, pools)
         except InvalidField as error:

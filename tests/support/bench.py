@@ -1,7 +1,7 @@
 """A stage for the core without threads: one store in memory, and any number of replicas' planners that act
 upon it.
 
-Everything on it is the real part: world, planner, reconciler, transactions. Only time and the engine are the
+Everything on it is the real part: model, planner, reconciler, transactions. Only time and the engine are the
 test's own: `clock` moves by hand, and what the engine would say is told with `seen`.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from controller.core.model import codec
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.plan import Effect, Prove, Start, Stop
 from controller.core.planning.planner import Planner, Term
-from controller.core.promise.invariants import Severity, check_world
+from controller.core.promise.invariants import Severity, check_model
 from controller.election.term import Leadership
 from controller.engine.base import gone
 from controller.runtime.inbox import Found, Listed, Observed, Started, StopSent
@@ -105,13 +105,13 @@ class Stage:
             codec.encode(Request(kind=kind, by="user", at=self.clock.now(), attempt=attempt)),
         )
 
-    def replica(self, world: World | None = None) -> StagedReplica:
-        """A replica that takes itself to be the leader of the current term; `world` is its model, if it
+    def replica(self, model: Model | None = None) -> StagedReplica:
+        """A replica that takes itself to be the leader of the current term; `model` is its model, if it
         has one already.
         """
         leader, _ = self.store.get(self.keys.leader, deadline=self.clock.boottime() + 5)
         assert leader is not None
-        return StagedReplica(self, leader.create, self.epoch, world)
+        return StagedReplica(self, leader.create, self.epoch, model)
 
     def leader(self, *listed: Observation) -> StagedReplica:
         """The same, once it has listed the engine, which has these attempts."""
@@ -119,49 +119,49 @@ class Stage:
         leader.list_engine(*listed)
         return leader
 
-    def world(self) -> World:
+    def model(self) -> Model:
         """The store as it stands."""
         snapshot = self.store.load(self.keys.prefix, deadline=self.clock.boottime() + 5)
-        world = World()
-        world.load(changes_of(self.keys, snapshot.items), snapshot.revision)
-        return world
+        model = Model()
+        model.load(changes_of(self.keys, snapshot.items), snapshot.revision)
+        return model
 
     def status(self, task_id: str) -> Status | None:
         """A task's status as it is stored."""
-        task = self.world().tasks.get(task_id)
+        task = self.model().tasks.get(task_id)
         return task.status if task is not None else None
 
     def state(self, task_id: str) -> str:
         """A task's state as it is stored."""
-        return self.world().tasks[task_id].state.value
+        return self.model().tasks[task_id].state.value
 
     def held(self, pool: str = "default") -> dict[str, str]:
         """What the ledger says is held."""
-        return self.world().ledger(pool).held.format()
+        return self.model().ledger(pool).held.format()
 
     def check(self) -> None:
         """The invariants hold in the store."""
-        wrong = [finding for finding in check_world(self.world()) if finding.severity is not Severity.NOTICE]
+        wrong = [finding for finding in check_model(self.model()) if finding.severity is not Severity.NOTICE]
         assert not wrong, wrong
 
 
 class StagedReplica:
-    """One replica's world, planner and reconciler; its effects are collected in `effects`."""
+    """One replica's model, planner and reconciler; its effects are collected in `effects`."""
 
-    def __init__(self, stage: Stage, term: int, epoch: int, world: World | None = None) -> None:
+    def __init__(self, stage: Stage, term: int, epoch: int, model: Model | None = None) -> None:
         self.stage = stage
-        self.world = world or World()
+        self.model = model or Model()
         self.effects: list[Effect] = []
         self._proofs: list[Prove] = []
         # What the engine says of what it does not list; None: it has not answered yet.
         self.finds: Callable[[AttemptId, str], Observation | None] = gone
         self.leadership = Leadership(term, epoch, 0, float("inf"), stage.clock)
         self.sync()
-        self.world.discard_dirty()  # as a follower does, turn by turn
-        self.planner = Planner(self.world, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS)
+        self.model.discard_dirty()  # as a follower does, turn by turn
+        self.planner = Planner(self.model, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS)
         lock = threading.RLock()
         self.reconciler = Reconciler(
-            self.world,
+            self.model,
             self.planner,
             self.leadership,
             stage.store,
@@ -178,7 +178,7 @@ class StagedReplica:
     def sync(self) -> None:
         """What its watch would bring: all there is, up to now."""
         snapshot = self.stage.store.load(self.stage.keys.prefix, deadline=self.stage.clock.boottime() + 5)
-        self.world.load(changes_of(self.stage.keys, snapshot.items), snapshot.revision)
+        self.model.load(changes_of(self.stage.keys, snapshot.items), snapshot.revision)
 
     def run(self) -> list[Effect]:
         """Step until nothing is left to do, the engine's proofs included; returns the effects of these

@@ -14,7 +14,7 @@ OF_TASKS = ("tasks", "states", "requests")
 
 
 class Compartments(ABC):
-    """See the module's docstring. `World` is the whole."""
+    """See the module's docstring. `Model` is the whole."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}

@@ -11,7 +11,7 @@ from controller.core.model.task import RepairRequest
 
 
 class InstallationRecords:
-    """See the module's docstring. Changed by World alone."""
+    """See the module's docstring. Changed by Model alone."""
 
     def __init__(self) -> None:
         super().__init__()

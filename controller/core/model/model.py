@@ -29,7 +29,7 @@ from controller.core.model.timers import Timers
 from controller.errors import CorruptValue
 
 
-class World(InstallationRecords, Compartments):
+class Model(InstallationRecords, Compartments):
     """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ NO_REQUESTS: Mapping[RequestKind, tuple[Request, int]] = MappingProxyType({})
 
 
 class Task:
-    """All records of one task, and where the indexes have it. Changed by World alone."""
+    """All records of one task, and where the indexes have it. Changed by Model alone."""
 
     __slots__ = (
         "counted",
@@ -68,7 +68,7 @@ class Task:
         self.spec_create = 0
         self.spec_mod = 0
         self.submitted_at = 0.0  # by the submitter's clock: shown, and nothing is decided by it
-        self.seen_at: float | None = None  # when this replica saw the spec, by its own clock: see World.sight
+        self.seen_at: float | None = None  # when this replica saw the spec, by its own clock: see Model.sight
         self.status: Status | None = None
         self.extras: codec.Extras = codec.NO_EXTRAS
         self.status_mod = 0

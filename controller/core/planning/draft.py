@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from controller.core.model import codec, kept_log
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import RequestKind, Status
@@ -37,14 +37,14 @@ class Draft:
 
     def __init__(
         self,
-        world: World,
+        model: Model,
         limits: Limits,
         moment: Moment,
         after: Plan | None = None,
         *,
         most_tasks: int | None = None,
     ) -> None:
-        self._world = world
+        self._model = model
         self._limits = limits
         self._most_tasks = most_tasks
         self.moment = moment
@@ -74,7 +74,7 @@ class Draft:
         """What is held of a pool once this plan is persisted."""
         if pool in self._held:
             return self._held[pool]
-        return self._after[pool] if pool in self._after else self._world.ledger(pool).held
+        return self._after[pool] if pool in self._after else self._model.ledger(pool).held
 
     def has_changed(self, task_id: str) -> bool:
         """Whether the task is changed by this plan, or by the one before that is being persisted: it is
@@ -98,7 +98,7 @@ class Draft:
         before, after = _held(task.status), _held(decision.status)
         pool = task.pool
         ledger_changes = before != after
-        if self._has_most_tasks or (ledger_changes and self._world.pool_is_frozen(pool)):
+        if self._has_most_tasks or (ledger_changes and self._model.pool_is_frozen(pool)):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
@@ -109,7 +109,7 @@ class Draft:
             1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._held)
         )
         operations += bool(relies_on) and relies_on not in self._relied_on
-        removes_log = decision.removes and (may_have_log or self._world.mod_of(kept_log.KIND, (task.id,)) > 0)
+        removes_log = decision.removes and (may_have_log or self._model.mod_of(kept_log.KIND, (task.id,)) > 0)
         operations += removes_log
         size = len(value or b"") + operations * BYTES_PER_OPERATION
         if self._operations + operations > self._limits.operations or (
@@ -118,10 +118,10 @@ class Draft:
             return False
         if ledger_changes:
             # Invariant I1: the ledger changes by exactly what the hold changes by, in the same transaction.
-            self._seen.setdefault(pool, None if pool in self._after else self._world.ledger(pool).mod)
+            self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
             self._held[pool] = self.held(pool) - before + after
         if relies_on:
-            self._relied_on.setdefault(relies_on, self._world.pools[relies_on].mod)
+            self._relied_on.setdefault(relies_on, self._model.pools[relies_on].mod)
         self._operations += operations
         self._bytes += size
         self._changed.add(task.id)
@@ -143,7 +143,7 @@ class Draft:
     def finish(self) -> Plan:
         """The plan, with its ledgers and the pools whose capacity it relied on."""
         for pool, held in self._held.items():
-            value = codec.encode_ledger(held, self.moment.op, self._world.ledger(pool).extras)
+            value = codec.encode_ledger(held, self.moment.op, self._model.ledger(pool).extras)
             seen = self._seen[pool]
             assert seen is not None, "the plan before has to be committed first"
             self.plan.ledgers.append(LedgerChange(pool, seen, held, value))
@@ -154,7 +154,7 @@ class Draft:
         """The requests that are not consumed: absent, or present and quarantined."""
         for kind in RequestKind:
             if kind not in consumed:
-                yield kind, self._world.mod_of("requests", (task_id, kind))
+                yield kind, self._model.mod_of("requests", (task_id, kind))
 
 
 def _held(status: Status | None) -> Vector:

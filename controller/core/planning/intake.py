@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Iterable
 
 from controller.core.model import kept_log
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.core.planning.start_faults import FAILURES_TOLD, LONGEST_PAUSE_SECONDS, start_fault_due
@@ -21,8 +21,8 @@ PROVE_AGAIN_SECONDS = 10.0
 class Intake:
     """See the module's docstring. Times are seconds since the epoch by the leader's clock."""
 
-    def __init__(self, world: World, epoch: int) -> None:
-        self._world = world
+    def __init__(self, model: Model, epoch: int) -> None:
+        self._model = model
         self._epoch = epoch
         self._attempts = Attempts()
         self._dirty_attempts: dict[AttemptId, None] = {}
@@ -43,7 +43,7 @@ class Intake:
             self._set_aside(seen.attempt.task_id, "observation", error, now)
 
     def _observed(self, seen: Observation, now: float, asked_at: float | None) -> None:
-        task = self._world.tasks.get(seen.attempt.task_id)
+        task = self._model.tasks.get(seen.attempt.task_id)
         self._attempts.note(seen.attempt)
         is_tombstone = seen.stopped and not seen.awaits_commit
         if is_tombstone and task is not None and not self._is_current(task, seen.attempt):
@@ -54,7 +54,7 @@ class Intake:
                 return
             if not known.busy and not known.is_another(seen):
                 self._attempts.drop(seen.attempt)
-                self._world.dirty_pools[task.pool] = None
+                self._model.dirty_pools[task.pool] = None
                 return
         attempt = self._attempts.observe(seen, now, asked_at)
         if attempt is not None:
@@ -78,7 +78,7 @@ class Intake:
                 known.missing = False
         is_first, is_back = not self.engine_listed, not self.engine_answers
         self.engine_listed = self.engine_answers = True
-        for task in self._world.holding.values():
+        for task in self._model.holding.values():
             attempt_id = AttemptId(task.id, task.attempt)
             if attempt_id not in names and self._is_missing(task, attempt_id, began):
                 self._attempts.ensure(attempt_id).missing = True
@@ -89,7 +89,7 @@ class Intake:
             started_since = attempt.starting or (
                 attempt.start_done_at is not None and attempt.start_done_at >= began
             )
-            current = self._is_current(self._world.tasks.get(attempt.id.task_id), attempt.id)
+            current = self._is_current(self._model.tasks.get(attempt.id.task_id), attempt.id)
             seen_since = attempt.observation is not None and attempt.seen_at >= began
             if attempt.id in names or current or started_since or seen_since or attempt.busy:
                 continue
@@ -104,7 +104,7 @@ class Intake:
                 if attempt.failures:
                     self._answered(attempt)
                     self._touch(attempt.id)  # what waited for the engine need not wait out its pause
-        self._world.dirty_pools.update(dict.fromkeys(self._world.queues))
+        self._model.dirty_pools.update(dict.fromkeys(self._model.queues))
 
     def unavailable(self) -> None:
         """The engine does not answer: nothing is concluded, and nothing new is admitted until it does."""
@@ -171,7 +171,7 @@ class Intake:
         The engine may let go of the attempt now.
         """
         if revision:  # at once, so that a removal of the task knows of it
-            self._world.apply(Change(kept_log.KIND, (attempt_id.task_id,), b"", revision))
+            self._model.apply(Change(kept_log.KIND, (attempt_id.task_id,), b"", revision))
         attempt = self._attempts.get(attempt_id)
         if attempt is not None:
             attempt.keeping = False
@@ -202,7 +202,7 @@ class Intake:
         return [attempt.observation for attempt in self._attempts if attempt.observation is not None]
 
     def _set_aside(self, task_id: str, where: str, error: Exception, now: float) -> None:
-        self._world.set_aside(task_id, where, error, now, self._epoch)
+        self._model.set_aside(task_id, where, error, now, self._epoch)
 
     @staticmethod
     def _answered(attempt: Attempt) -> None:
@@ -215,7 +215,7 @@ class Intake:
 
     def _touch(self, attempt_id: AttemptId) -> None:
         """Something happened to an attempt: its task and it are looked at in the next pass."""
-        self._world.dirty[attempt_id.task_id] = None
+        self._model.dirty[attempt_id.task_id] = None
         self._dirty_attempts[attempt_id] = None
 
     def _is_missing(self, task: Task, attempt_id: AttemptId, began: float) -> bool:

@@ -36,7 +36,7 @@ class Orphans(Intake):
                 self._set_aside(attempt_id.task_id, "orphan", error, draft.moment.now)
 
     def _plan_attempt(self, attempt_id: AttemptId, draft: Draft) -> None:
-        attempt, task = self._attempts.get(attempt_id), self._world.tasks.get(attempt_id.task_id)
+        attempt, task = self._attempts.get(attempt_id), self._model.tasks.get(attempt_id.task_id)
         if (
             attempt is None
             or attempt.busy
@@ -67,7 +67,7 @@ class Orphans(Intake):
         else:
             self._attempts.drop(attempt_id)
         if task is not None:
-            self._world.dirty_pools[task.pool] = None
+            self._model.dirty_pools[task.pool] = None
 
     def _bury(self, attempt: Attempt, draft: Draft) -> None:
         """What is left of an attempt whose task is gone is removed once no late start of its name can be

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from controller.core.model import codec, kept_log, quarantine
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Change, PoolRecord, Task
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Pool, Status, fencing_environment
@@ -50,7 +50,7 @@ class Planner(Orphans):
 
     def __init__(
         self,
-        world: World,
+        model: Model,
         term: Term,
         limits: Limits,
         *,
@@ -63,7 +63,7 @@ class Planner(Orphans):
         `looks_at` is called with each task before its next step is derived; what it raises counts as raised
         by that.
         """
-        super().__init__(world, term.epoch)
+        super().__init__(model, term.epoch)
         self._term = term
         self._limits = limits
         self._plans = 0
@@ -73,19 +73,19 @@ class Planner(Orphans):
         self._is_cautious = cautious
         self._looks_at = looks_at
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
-        world.wind()
-        world.dirty.update(dict.fromkeys([*world.holding, *world.attention]))
-        for name, queue in world.queues.items():
-            record = world.pools.get(name)
+        model.wind()
+        model.dirty.update(dict.fromkeys([*model.holding, *model.attention]))
+        for name, queue in model.queues.items():
+            record = model.pools.get(name)
             if record is not None:
-                world.dirty.update(dict.fromkeys(queue.exceeding(record.pool.capacity)))
-        world.dirty_pools.update(dict.fromkeys(world.queues))
+                model.dirty.update(dict.fromkeys(queue.exceeding(record.pool.capacity)))
+        model.dirty_pools.update(dict.fromkeys(model.queues))
 
     def next_wake(self) -> float | None:
         """When time alone gives the planner something to do; None when never."""
         wakes = [
             wake
-            for wake in (self._world.timers.next_due(), self._wakes[0][0] if self._wakes else None)
+            for wake in (self._model.timers.next_due(), self._wakes[0][0] if self._wakes else None)
             if wake is not None
         ]
         return min(wakes, default=None)
@@ -111,7 +111,7 @@ class Planner(Orphans):
                 records = self._plan_identity(moment) or self._plan_repairs(moment)
             if records is not None:
                 return records
-            draft = Draft(self._world, self._limits, moment, most_tasks=1 if self._is_cautious else None)
+            draft = Draft(self._model, self._limits, moment, most_tasks=1 if self._is_cautious else None)
         self._fill(draft, now, removals_only)
         plan = draft.finish()
         if not plan:
@@ -126,10 +126,10 @@ class Planner(Orphans):
 
         `committed` or `refused` tells whether it was, and `plan` ends what was begun here.
         """
-        if plan.records or self._world.repairs or self._world.asides or self._is_cautious:
+        if plan.records or self._model.repairs or self._model.asides or self._is_cautious:
             # records are made from what is committed, and come first; an error is to be that of one plan
             return
-        draft = self._ahead or Draft(self._world, self._limits, self._next_moment(now), plan)
+        draft = self._ahead or Draft(self._model, self._limits, self._next_moment(now), plan)
         self._fill(draft, now, removals_only)
         self._ahead = draft if draft.plan else None
 
@@ -156,24 +156,24 @@ class Planner(Orphans):
         """
         for change in plan.changes:
             for kind, _ in change.requests:
-                self._world.apply(Change("requests", (change.task_id, kind), None, revision))
+                self._model.apply(Change("requests", (change.task_id, kind), None, revision))
             if change.removes:
-                task = self._world.tasks.get(change.task_id)
+                task = self._model.tasks.get(change.task_id)
                 if task is not None and task.attempt:
                     self._attempts.note(AttemptId(task.id, task.attempt))
-                self._world.apply(Change("tasks", (change.task_id,), None, revision))
-                self._world.put_status(change.task_id, None, revision)
+                self._model.apply(Change("tasks", (change.task_id,), None, revision))
+                self._model.put_status(change.task_id, None, revision)
                 if change.removes_log:
-                    self._world.apply(Change(kept_log.KIND, (change.task_id,), None, revision))
+                    self._model.apply(Change(kept_log.KIND, (change.task_id,), None, revision))
             elif change.status is not None:
-                self._world.put_status(change.task_id, change.status, revision)
+                self._model.put_status(change.task_id, change.status, revision)
                 if not change.status.is_holding:
                     # no longer of interest
                     self._dirty_attempts[AttemptId(change.task_id, change.status.attempt)] = None
         for ledger in plan.ledgers:
-            self._world.put_ledger(ledger.pool, ledger.held, revision)
+            self._model.put_ledger(ledger.pool, ledger.held, revision)
         for record in plan.records:
-            self._world.apply(Change(record.kind, record.names, record.value, revision))
+            self._model.apply(Change(record.kind, record.names, record.value, revision))
         for effect in plan.effects:
             if isinstance(effect, Start):
                 self._attempts.ensure(effect.attempt).starting = True
@@ -188,10 +188,10 @@ class Planner(Orphans):
             ahead, self._ahead = self._ahead, None
             self.refused(ahead.plan)
         for change in plan.changes:
-            self._world.dirty[change.task_id] = None
-            task = self._world.tasks.get(change.task_id)
+            self._model.dirty[change.task_id] = None
+            task = self._model.tasks.get(change.task_id)
             if task is not None:
-                self._world.dirty_pools[task.pool] = None
+                self._model.dirty_pools[task.pool] = None
         for effect in plan.effects:
             self._touch(effect.attempt)
             attempt = self._attempts.get(effect.attempt)
@@ -207,8 +207,8 @@ class Planner(Orphans):
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Take into the draft what is ready now."""
-        self._world.sight(now)
-        self._world.advance(now)
+        self._model.sight(now)
+        self._model.advance(now)
         while self._wakes and self._wakes[0][0] <= now:
             self._touch(heapq.heappop(self._wakes)[1])
         draft.moment = draft.moment._replace(now=now)
@@ -219,33 +219,33 @@ class Planner(Orphans):
 
     def _plan_repairs(self, moment: Moment) -> Plan | None:
         """The oldest request for repairs, once the engine was listed after it had come."""
-        request_id = next(iter(self._world.repairs), None)
+        request_id = next(iter(self._model.repairs), None)
         if request_id is None:
             return None
-        request, mod = self._world.repairs[request_id]
+        request, mod = self._model.repairs[request_id]
         if self._repairing is None or self._repairing[:2] != (request_id, mod):
             self._repairing, self.wants_list = (request_id, mod, moment.now), True
         if self._listed_began < self._repairing[2] or not self.engine_answers:
             return None
         alive = [attempt.id for attempt in self._attempts if attempt.may_be_alive]
         try:
-            return plan_repair(self._world, request_id, request, alive, moment, self._limits)
+            return plan_repair(self._model, request_id, request, alive, moment, self._limits)
         except Exception as error:  # noqa: BLE001  # counted, and shown on the request
-            del self._world.repairs[request_id]
-            self._world.quarantine["repairs", (request_id,)] = quarantine.describe("repair", error)
-            self._world.caught.append(quarantine.Caught("repair", request_id, error))
+            del self._model.repairs[request_id]
+            self._model.quarantine["repairs", (request_id,)] = quarantine.describe("repair", error)
+            self._model.caught.append(quarantine.Caught("repair", request_id, error))
             return None
 
     def _plan_asides(self, moment: Moment) -> Plan | None:
         """Store which tasks are set aside, and remove the records of those that are looked at again."""
         records = []
-        for task_id, (aside, is_stored) in self._world.asides.items():
+        for task_id, (aside, is_stored) in self._model.asides.items():
             names = (task_id,)
-            holds = aside.holds_for(self._world.tasks.get(task_id))
+            holds = aside.holds_for(self._model.tasks.get(task_id))
             if holds is not is_stored:
                 value = quarantine.encode(aside, moment.op) if holds else None
                 records.append(
-                    RecordChange(quarantine.KIND, names, self._world.mod_of(quarantine.KIND, names), value)
+                    RecordChange(quarantine.KIND, names, self._model.mod_of(quarantine.KIND, names), value)
                 )
         return Plan(moment.op, records=records[: self._limits.operations - 1]) if records else None
 
@@ -254,7 +254,7 @@ class Planner(Orphans):
         somebody deleted.
         """
         missing = {
-            kind: value for kind, value in self._world.identity.items() if not self._world.mod_of(kind, ())
+            kind: value for kind, value in self._model.identity.items() if not self._model.mod_of(kind, ())
         }
         records, outcomes = [], []
         for kind, value in missing.items():
@@ -268,7 +268,7 @@ class Planner(Orphans):
         return Plan(moment.op, records=records, outcomes=outcomes) if missing else None
 
     def _plan_tasks(self, draft: Draft, removals_only: bool) -> None:
-        dirty = self._world.dirty
+        dirty = self._model.dirty
         postponed: dict[str, None] = {}
         while dirty and not draft.is_full:
             task_id, _ = dirty.popitem(last=False)
@@ -286,7 +286,7 @@ class Planner(Orphans):
 
     def _plan_task(self, task_id: str, draft: Draft, removals_only: bool, postponed: dict[str, None]) -> bool:
         """Take its next step into the draft; False when the draft has no room for it."""
-        task = self._world.tasks.get(task_id)
+        task = self._model.tasks.get(task_id)
         for attempt in self._attempts.of_task(task_id):
             if not self._is_current(task, attempt.id):  # its status may have been deleted, or mended
                 self._dirty_attempts[attempt.id] = None
@@ -294,7 +294,7 @@ class Planner(Orphans):
             return True
         self._looks_at(task_id)
         current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
-        decision = decide(task, current, self._world.pools.get(task.pool), draft.moment)
+        decision = decide(task, current, self._model.pools.get(task.pool), draft.moment)
         if decision is None:
             if task.status is not None and task.status.is_holding:
                 self._drive(task, task.status, draft)
@@ -304,7 +304,7 @@ class Planner(Orphans):
             task, decision, may_have_log=any(attempt.keeping for attempt in self._attempts.of_task(task_id))
         ):
             # then it is looked at again when the ledger has been mended
-            return self._world.pool_is_frozen(task.pool)
+            return self._model.pool_is_frozen(task.pool)
         elif decision.removes and self._is_old(
             task.status.finished_at if task.status is not None else None, draft
         ):
@@ -329,7 +329,7 @@ class Planner(Orphans):
             and decision.status is not None
             and not decision.status.is_holding
         )
-        record = self._world.pools.get(task.pool)
+        record = self._model.pools.get(task.pool)
         return ends and kept_log.is_wanted(task.spec, record.pool if record is not None else None)
 
     def _drive(self, task: Task, status: Status, draft: Draft) -> None:
@@ -354,30 +354,30 @@ class Planner(Orphans):
             attempt.starting = True
 
     def _plan_admissions(self, draft: Draft) -> None:
-        dirty = self._world.dirty_pools
+        dirty = self._model.dirty_pools
         for name in list(dirty):
             if draft.is_full:
                 return
             del dirty[name]
-            record = self._world.pools.get(name)
-            if record is None or record.pool.paused or self._world.pool_is_frozen(name):
+            record = self._model.pools.get(name)
+            if record is None or record.pool.paused or self._model.pool_is_frozen(name):
                 continue
             try:
                 self._admit(record, draft)
             # counted, and shown on the pool until it changes: others are served
             except Exception as error:  # noqa: BLE001
-                self._world.quarantine["ledgers", (name,)] = quarantine.describe("admission", error)
-                self._world.caught.append(quarantine.Caught("admission", name, error))
+                self._model.quarantine["ledgers", (name,)] = quarantine.describe("admission", error)
+                self._model.caught.append(quarantine.Caught("admission", name, error))
 
     def _admit(self, record: PoolRecord, draft: Draft) -> None:
         pool, now = record.pool, draft.moment.now
         free = pool.capacity - draft.held(pool.name)
 
         def waited(task_id: str) -> float:
-            return now - self._world.tasks[task_id].queued_at
+            return now - self._model.tasks[task_id].queued_at
 
         def may_start(task_id: str) -> bool:
-            task = self._world.tasks[task_id]
+            task = self._model.tasks[task_id]
             if draft.has_changed(task_id) or task.requests:
                 # cancelled or rejected in this plan; the pool is looked at again when that is committed
                 return False
@@ -387,15 +387,15 @@ class Planner(Orphans):
                 a.may_be_alive and a.id.number > abandoned for a in self._attempts.of_task(task_id)
             )
 
-        for task_id in self._world.queue(pool.name).admissible(pool, free, waited, may_start):
+        for task_id in self._model.queue(pool.name).admissible(pool, free, waited, may_start):
             try:
-                is_admitted = self._admit_task(self._world.tasks[task_id], record.mod, draft)
+                is_admitted = self._admit_task(self._model.tasks[task_id], record.mod, draft)
             # counted, and shown on the task; it has left the queue
             except Exception as error:  # noqa: BLE001
                 self._set_aside(task_id, "admission", error, now)
                 is_admitted = False
             if not is_admitted:
-                self._world.dirty_pools[pool.name] = None
+                self._model.dirty_pools[pool.name] = None
                 return
 
     def _admit_task(self, task: Task, pool_mod: int, draft: Draft) -> bool:
@@ -412,7 +412,7 @@ class Planner(Orphans):
 
     def _start(self, attempt_id: AttemptId, task: Task, hold: Vector, *, repeated: bool) -> Start:
         assert task.spec is not None
-        record = self._world.pools.get(task.pool)
+        record = self._model.pools.get(task.pool)
         environment = fencing_environment(attempt_id, self._term.revision, task.spec.env)
         pool = record.pool if record is not None else Pool(name=task.pool)
         launch = Launch(

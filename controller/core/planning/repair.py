@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from controller.core.model import codec
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
@@ -54,7 +54,7 @@ RESERVED = 5  # operations: the term, the request, what became of it, and older 
 
 
 def plan_repair(
-    world: World,
+    model: Model,
     request_id: str,
     request: RepairRequest,
     alive: Sequence[AttemptId],
@@ -67,7 +67,7 @@ def plan_repair(
 
     `alive` are the attempts that may run, by an engine's list that was taken after the request had come.
     """
-    draft = _Draft(world, request, request_id, alive, moment, limits)
+    draft = _Draft(model, request, request_id, alive, moment, limits)
     for wanted in request.findings:
         draft.take(wanted)
     draft.settle_ledgers()
@@ -80,9 +80,9 @@ def plan_repair(
         "op": moment.op,
     }
     own = (request_id,)
-    plan.records.append(RecordChange("repaired", own, world.mod_of("repaired", own), codec.encode(document)))
-    plan.records.append(RecordChange("repairs", own, world.mod_of("repairs", own), None))
-    oldest = sorted((change.mod, name) for name, change in world.repaired.items() if name != request_id)
+    plan.records.append(RecordChange("repaired", own, model.mod_of("repaired", own), codec.encode(document)))
+    plan.records.append(RecordChange("repairs", own, model.mod_of("repairs", own), None))
+    oldest = sorted((change.mod, name) for name, change in model.repaired.items() if name != request_id)
     for mod, name in oldest[: max(0, min(len(oldest) - KEPT + 1, RESERVED - 3))]:
         plan.records.append(RecordChange("repaired", (name,), mod, None))
     return plan
@@ -93,7 +93,7 @@ class _Draft:
 
     def __init__(
         self,
-        world: World,
+        model: Model,
         request: RepairRequest,
         request_id: str,
         alive: Sequence[AttemptId],
@@ -103,14 +103,14 @@ class _Draft:
         self.records: list[RecordChange] = []
         self.outcomes: list[Outcome] = []
         self.compared: list[tuple[str, tuple[str, ...], int]] = []  # what is not written, and relied on
-        self._world = world
+        self._model = model
         self._moment = moment
         self._limits = limits
         self._by = f"asked by {request.by or 'nobody named'}" + (
             f": {request.reason}" if request.reason else ""
         )
         self._note = {"at": moment.now, "by": request.by, "reason": request.reason, "request": request_id}
-        self._balance = balance(holding_tasks(world))
+        self._balance = balance(holding_tasks(model))
         self._keys: set[str] = set()  # named so far: a transaction writes a key once
         self._statuses: dict[str, None] = {}  # of these tasks are written anew
         self._moved: dict[str, Vector] = {}  # pool → by how much its tasks' holds change
@@ -120,7 +120,7 @@ class _Draft:
         self._orphans: dict[str, AttemptId] = {}
         self._late: dict[str, int] | None = None
         for attempt in alive:
-            task = world.tasks.get(attempt.task_id)
+            task = model.tasks.get(attempt.task_id)
             if not _holds(task, attempt) and not (
                 task is not None and task.status and attempt.number <= task.status.abandoned
             ):
@@ -160,7 +160,7 @@ class _Draft:
     # ------------------------------------------------------------------------------------
 
     def _task(self, wanted: Wanted, task_id: str) -> None:
-        task = self._world.tasks.get(task_id)
+        task = self._model.tasks.get(task_id)
         if task is not None and task_id in self._statuses:
             self._answer(wanted, Verdict.REPAIRED, "with another finding of the same status")
             return
@@ -168,7 +168,7 @@ class _Draft:
         if task is None or task.status is None or not found:
             self._answer(wanted, Verdict.GONE, "its status shows nothing of that kind that could be repaired")
             return
-        hold, pool = rightful_hold(task, task.status, self._world.pools.get(task.pool))
+        hold, pool = rightful_hold(task, task.status, self._model.pools.get(task.pool))
         changes_hold = task.status.is_holding and (hold, pool) != (task.status.hold, task.status.pool)
         if changes_hold:
             blocked = self._blocked(task.status.pool) or self._blocked(pool)
@@ -195,7 +195,7 @@ class _Draft:
         status = task.status
         if status is None or "states" in task.frozen:
             return []
-        wrong = check_task(task, self._world.pools.get(task.pool))
+        wrong = check_task(task, self._model.pools.get(task.pool))
         found = [
             finding.what
             for finding in wrong
@@ -213,7 +213,7 @@ class _Draft:
     def _written_late(self) -> dict[str, int]:
         if self._late is None:
             written = sorted(
-                one for task in self._world.tasks.values() if (one := written_by(task)) is not None
+                one for task in self._model.tasks.values() if (one := written_by(task)) is not None
             )
             self._late = {one.task_id: highest for one, highest in out_of_order(written)}
         return self._late
@@ -221,7 +221,7 @@ class _Draft:
     def _key(self, wanted: Wanted, name: str) -> None:
         epoch = self._moment.epoch
         if name == "epoch":
-            stored = current_epoch(self._world)
+            stored = current_epoch(self._model)
             if stored is not None and stored >= epoch:
                 self._answer(wanted, Verdict.GONE, f"the epoch is {stored}")
                 return
@@ -229,7 +229,7 @@ class _Draft:
             self._answer(wanted, Verdict.REPAIRED, f"the epoch is {epoch} again, the number of this term")
         elif name.startswith("terms/") and wanted.invariant == "I7":
             term = name.removeprefix("terms/")
-            if term not in self._world.terms or not is_number(term) or int(term) <= epoch:
+            if term not in self._model.terms or not is_number(term) or int(term) <= epoch:
                 self._answer(wanted, Verdict.GONE, "there is no such record above the epoch")
                 return
             self._write("terms", (term,), None)
@@ -245,7 +245,7 @@ class _Draft:
         record = next(
             (
                 r
-                for r in self._world.quarantine
+                for r in self._model.quarantine
                 if name == (r[1][0] if r[0] == "unknown" else "/".join((r[0], *r[1])))
             ),
             None,
@@ -262,11 +262,11 @@ class _Draft:
             )
         elif not wanted.mod:
             self._answer(wanted, Verdict.LEFT, "a key is deleted only when it is named, with its revision")
-        elif self._world.mod_of(*record) != wanted.mod:
+        elif self._model.mod_of(*record) != wanted.mod:
             self._answer(
                 wanted,
                 Verdict.LEFT,
-                f"it was changed since, at revision {self._world.mod_of(*record)}: look again",
+                f"it was changed since, at revision {self._model.mod_of(*record)}: look again",
             )
         elif record[0] == "ledgers":
             self._pools[record[1][0]] = wanted
@@ -278,11 +278,11 @@ class _Draft:
         """The empty ledger of a pool that is no longer defined, and that nothing draws on: it may go with
         the pool.
         """
-        ledger = self._world.ledger(pool)
+        ledger = self._model.ledger(pool)
         is_used = (
-            pool in self._world.pools
-            or ("pools", (pool,)) in self._world.quarantine
-            or self._world.queue(pool)
+            pool in self._model.pools
+            or ("pools", (pool,)) in self._model.quarantine
+            or self._model.queue(pool)
         )
         if (
             ledger.mod != wanted.mod
@@ -303,7 +303,7 @@ class _Draft:
         except ValueError as error:
             self._answer(wanted, Verdict.LEFT, str(error))
             return
-        task = self._world.tasks.get(attempt.task_id)
+        task = self._model.tasks.get(attempt.task_id)
         if _holds(task, attempt) and attempt not in self._alive:
             self._answer(
                 wanted, Verdict.LATER, "the engine was listed: the leader starts it, or records its end"
@@ -314,11 +314,11 @@ class _Draft:
             self._answer(wanted, Verdict.GONE, "the engine was listed, and agrees with the records")
 
     def _ledger(self, pool: str, *, named: bool) -> tuple[Verdict, str]:
-        frozen = self._world.pool_is_frozen(pool)
+        frozen = self._model.pool_is_frozen(pool)
         if frozen and not named:
             return Verdict.LEFT, "the ledger does not parse: name its key to have it written anew"
         held = self._balance.held.get(pool, ZERO) + self._moved.get(pool, ZERO)
-        ledger = self._world.ledger(pool)
+        ledger = self._model.ledger(pool)
         if ledger.held == held and not frozen:
             return Verdict.GONE, f"the ledger agrees with what the tasks hold, {held}"
         lowers = frozen or any(amount > 0 for amount in (ledger.held - held).values())
@@ -352,7 +352,7 @@ class _Draft:
         return None
 
     def _write(self, kind: str, names: tuple[str, ...], value: bytes | None) -> None:
-        self.records.append(RecordChange(kind, names, self._world.mod_of(kind, names), value))
+        self.records.append(RecordChange(kind, names, self._model.mod_of(kind, names), value))
 
     def _answer(self, wanted: Wanted, verdict: Verdict, what: str) -> None:
         self.outcomes.append(

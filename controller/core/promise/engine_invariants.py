@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controller.core.model.lifecycle import HOLDING, State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.task import Observation, Status
 from controller.core.promise.finding import Finding, Mender, Severity
@@ -19,7 +19,7 @@ _ABANDONED = "it was lost, and given up by the task's `on_lost` or an operator's
 
 
 def check_engine(
-    world: World, observations: Iterable[Observation], now: float, holders: Iterable[Task] | None = None
+    model: Model, observations: Iterable[Observation], now: float, holders: Iterable[Task] | None = None
 ) -> list[Finding]:
     """I4 and I5: the attempts that an engine listed after the records were loaded.
 
@@ -35,13 +35,13 @@ def check_engine(
             live.setdefault(observation.attempt.task_id, []).append(observation)
     findings: list[Finding] = []
     for task_id, attempts in live.items():
-        task = world.tasks.get(task_id)
+        task = model.tasks.get(task_id)
         if len(attempts) > 1:
             findings.append(_several_live(attempts, task))
         findings += (
             _orphan(observation, task) for observation in attempts if not _has_hold(task, observation)
         )
-    for task in world.tasks.values() if holders is None else holders:
+    for task in model.tasks.values() if holders is None else holders:
         if task.status is not None and task.status.state in HOLDING and "states" not in task.frozen:
             finding = _holder_finding(task, task.status, seen.get(f"{task.id}-{task.status.attempt}"), now)
             if finding is not None:

@@ -10,43 +10,43 @@ from typing import Any
 import msgspec
 
 from controller.core.model.installation import EngineIdentity, Installation
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import decode_or_empty
 from controller.core.promise.finding import Finding, Severity
 
 
-def recorded_engine(world: World) -> EngineIdentity | None:
+def recorded_engine(model: Model) -> EngineIdentity | None:
     """The recorded engine; where its key is gone or damaged, what the last term's record repeats of it, as
     elections do.
     """
-    if world.engine is not None:
-        return world.engine.engine
+    if model.engine is not None:
+        return model.engine.engine
     try:
-        return msgspec.convert(_last_term(world).get("engine"), EngineIdentity)
+        return msgspec.convert(_last_term(model).get("engine"), EngineIdentity)
     except msgspec.ValidationError:
         return None
 
 
-def recorded_installation(world: World) -> Installation | None:
+def recorded_installation(model: Model) -> Installation | None:
     """The installation; where its key is gone or damaged, the id that the last term's record repeats."""
-    told = _last_term(world).get("installation")
-    if world.installation is not None or not (isinstance(told, str) and told):
-        return world.installation
+    told = _last_term(model).get("installation")
+    if model.installation is not None or not (isinstance(told, str) and told):
+        return model.installation
     return Installation(id=told)
 
 
-def _last_term(world: World) -> dict[str, Any]:
-    return decode_or_empty(world.terms[max(world.terms)]) if world.terms else {}
+def _last_term(model: Model) -> dict[str, Any]:
+    return decode_or_empty(model.terms[max(model.terms)]) if model.terms else {}
 
 
-def check_identity(world: World) -> Iterator[Finding]:
+def check_identity(model: Model) -> Iterator[Finding]:
     """The two keys that tell who this installation is: gone, although the last term had them."""
     for kind, stored, told in (
-        ("installation", world.installation, recorded_installation(world)),
-        ("engine", world.engine, recorded_engine(world)),
+        ("installation", model.installation, recorded_installation(model)),
+        ("engine", model.engine, recorded_engine(model)),
     ):
-        if stored is None and told is not None and (kind, ()) not in world.quarantine:
+        if stored is None and told is not None and (kind, ()) not in model.quarantine:
             yield Finding(
                 invariant="identity",
                 subject=f"key/{kind}",
@@ -63,7 +63,7 @@ def check_identity(world: World) -> Iterator[Finding]:
             )
 
 
-def other_engine(world: World, why: str) -> Finding:
+def other_engine(model: Model, why: str) -> Finding:
     """The engine that was to be checked is not the recorded one: what it lists says nothing about this
     installation.
     """
@@ -71,7 +71,7 @@ def other_engine(world: World, why: str) -> Finding:
         invariant="identity",
         subject="engine/asked",
         what=f"is not this installation's, and was not checked: {why}",
-        since_revision=world.mod_of("engine", ()),
+        since_revision=model.mod_of("engine", ()),
         likely_cause=(
             "other flags or settings than those of the replicas that lead; or the engine was moved or made"
             " anew"

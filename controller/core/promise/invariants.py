@@ -21,7 +21,7 @@ from controller.core.model import quarantine
 from controller.core.model.codec import decode_history
 from controller.core.model.demand import demand
 from controller.core.model.lifecycle import HOLDING, Event, State, is_path
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task, decode_or_empty
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import RequestKind, Status, Step
@@ -39,16 +39,16 @@ class Written(NamedTuple):
     task_id: str
 
 
-def check_world(world: World) -> list[Finding]:
+def check_model(model: Model) -> list[Finding]:
     """All that the records alone show: I1, I2, I3, I7, I8, the records' part of I4 and I6, and what cannot
     be read.
     """
-    findings = [*check_layout(world), *check_ledgers(world, world.tasks.values()), *check_requests(world)]
+    findings = [*check_layout(model), *check_ledgers(model, model.tasks.values()), *check_requests(model)]
     findings += check_terms(
-        world, [written for task in world.tasks.values() if (written := written_by(task)) is not None]
+        model, [written for task in model.tasks.values() if (written := written_by(task)) is not None]
     )
-    for task in world.tasks.values():
-        findings += check_task(task, world.pools.get(task.pool))
+    for task in model.tasks.values():
+        findings += check_task(task, model.pools.get(task.pool))
     return findings
 
 
@@ -116,14 +116,14 @@ def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[
     return demand(spec, pool.pool), spec.pool
 
 
-def holding_tasks(world: World) -> Iterator[Task]:
+def holding_tasks(model: Model) -> Iterator[Task]:
     """The tasks that bear on ledgers, by the model's index: those in Pending and Running, and those with
     unreadable records.
     """
-    yield from world.holding.values()
-    for task_id in dict.fromkeys(names[0] for kind, names in world.quarantine if kind in ("tasks", "states")):
-        if task_id in world.tasks:
-            yield world.tasks[task_id]
+    yield from model.holding.values()
+    for task_id in dict.fromkeys(names[0] for kind, names in model.quarantine if kind in ("tasks", "states")):
+        if task_id in model.tasks:
+            yield model.tasks[task_id]
 
 
 class Balance(NamedTuple):
@@ -151,14 +151,14 @@ def balance(tasks: Iterable[Task]) -> Balance:
     return Balance(held, unreadable)
 
 
-def check_ledgers(world: World, tasks: Iterable[Task]) -> list[Finding]:
+def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
     """I1 and I2 for each pool and resource; `tasks` are all that may hold something."""
     found = balance(tasks)
     findings: list[Finding] = []
-    for pool in sorted({*found.held, *world.ledgers}):
-        if not world.pool_is_frozen(pool):
-            findings += _balance_findings(world, pool, found.held.get(pool, ZERO), found.unreadable_of(pool))
-            findings += _capacity_findings(world, pool)
+    for pool in sorted({*found.held, *model.ledgers}):
+        if not model.pool_is_frozen(pool):
+            findings += _balance_findings(model, pool, found.held.get(pool, ZERO), found.unreadable_of(pool))
+            findings += _capacity_findings(model, pool)
     return findings
 
 
@@ -174,29 +174,29 @@ def is_number(name: str) -> bool:
     return name.isascii() and name.isdigit() and len(name) < 20
 
 
-def check_terms(world: World, written: Iterable[Written]) -> list[Finding]:
+def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
     """I7: no recorded term is above the epoch, and in the order of writes (mod revision) terms never go
     back.
     """
     findings: list[Finding] = []
-    epoch = current_epoch(world)
+    epoch = current_epoch(model)
     written = sorted(written)
     for one, highest in out_of_order(written):
         what = f"was written by term {one.term} after term {highest} had begun to write"
         findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
-    named = [(int(name), name, change.mod) for name, change in world.terms.items() if is_number(name)]
+    named = [(int(name), name, change.mod) for name, change in model.terms.items() if is_number(name)]
     if epoch is None:
         # no term is 0: somebody wrote that by hand
-        if any(one.term for one in written) or named or world.epoch is not None:
-            what = "is missing" if world.epoch is None else "names no number"
-            findings.append(_epoch_finding(what, world.epoch.mod if world.epoch is not None else 0))
+        if any(one.term for one in written) or named or model.epoch is not None:
+            what = "is missing" if model.epoch is None else "names no number"
+            findings.append(_epoch_finding(what, model.epoch.mod if model.epoch is not None else 0))
         return findings
-    led = decode_or_empty(world.leader).get("epoch")
+    led = decode_or_empty(model.leader).get("epoch")
     if isinstance(led, int) and led > epoch:
         findings.append(
             _epoch_finding(
                 f"is {epoch}, but the leader was elected as number {led}",
-                world.epoch.mod if world.epoch else 0,
+                model.epoch.mod if model.epoch else 0,
             )
         )
     for one in written:
@@ -219,23 +219,23 @@ def out_of_order(written: list[Written]) -> Iterator[tuple[Written, int]]:
         highest = max(highest, one.term)
 
 
-def check_requests(world: World) -> Iterator[Finding]:
+def check_requests(model: Model) -> Iterator[Finding]:
     """I8 as far as one revision shows it: requests that the leader has not taken yet."""
-    for task_id in world.attention:
-        task = world.tasks[task_id]
+    for task_id in model.attention:
+        task = model.tasks[task_id]
         for kind, (request, mod) in task.requests.items():
             waits_for_the_end = (
                 kind is RequestKind.RETRY and task.status is not None and task.status.cancelling
             )
             if not task.frozen and not waits_for_the_end:
                 yield _request_finding(f"request/{task_id}/{kind}", mod, request.by)
-    for request_id, (wanted, mod) in world.repairs.items():
+    for request_id, (wanted, mod) in model.repairs.items():
         yield _request_finding(f"repair/{request_id}", mod, wanted.by)
 
 
-def check_layout(world: World) -> Iterator[Finding]:
+def check_layout(model: Model) -> Iterator[Finding]:
     """Notices for records that do not parse, and for keys that are not of Tally's layout."""
-    for (kind, names), reason in world.quarantine.items():
+    for (kind, names), reason in model.quarantine.items():
         foreign = kind == "unknown"
         subject = names[0] if foreign else "/".join((kind, *names))
         name = shlex.quote(subject)  # of the command that is to be pasted
@@ -243,7 +243,7 @@ def check_layout(world: World) -> Iterator[Finding]:
             invariant="layout",
             subject=f"key/{subject}",
             what=f"is left alone: {reason}",
-            since_revision=world.mod_of(kind, names),
+            since_revision=model.mod_of(kind, names),
             likely_cause=_CAUSES.get(kind, "a value damaged by hand, or of a newer version"),
             repair=(
                 f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair"
@@ -277,9 +277,9 @@ _DELETIONS = {
 }
 
 
-def current_epoch(world: World) -> int | None:
+def current_epoch(model: Model) -> int | None:
     """The number of elections so far, None when it is not known."""
-    epoch = decode_or_empty(world.epoch).get("epoch")
+    epoch = decode_or_empty(model.epoch).get("epoch")
     return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 10**15 else None
 
 
@@ -332,8 +332,8 @@ def _history_finding(task: Task, invariant: str, what: str) -> Finding:
     )
 
 
-def _balance_findings(world: World, pool: str, held: Vector, unreadable: int) -> Iterator[Finding]:
-    ledger = world.ledger(pool)
+def _balance_findings(model: Model, pool: str, held: Vector, unreadable: int) -> Iterator[Finding]:
+    ledger = model.ledger(pool)
     difference = ledger.held - held
     for name in difference:
         # What cannot be read may hold something, so that a ledger above the sum proves nothing; one below it
@@ -362,9 +362,9 @@ def _balance_findings(world: World, pool: str, held: Vector, unreadable: int) ->
         )
 
 
-def _capacity_findings(world: World, pool: str) -> Iterator[Finding]:
-    ledger, record = world.ledger(pool), world.pools.get(pool)
-    if record is None and ("pools", (pool,)) in world.quarantine:
+def _capacity_findings(model: Model, pool: str) -> Iterator[Finding]:
+    ledger, record = model.ledger(pool), model.pools.get(pool)
+    if record is None and ("pools", (pool,)) in model.quarantine:
         return
     capacity = record.pool.capacity if record is not None else ZERO
     for name in ledger.held.exceeding(capacity):

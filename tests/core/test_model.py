@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import HOLDING, State
-from controller.core.model.model import World
+from controller.core.model.model import Model
 from controller.core.model.queue import Queue
 from controller.core.model.records import Change, RevisionWentBack
 from controller.core.model.resources import Vector
@@ -54,14 +54,14 @@ VALUES: dict[tuple[str, tuple[str, ...]], list[bytes | None]] = {
 }
 
 
-def picture(world: World) -> dict[str, Any]:
+def picture(model: Model) -> dict[str, Any]:
     """All that the model says, its indexes included, once every timer has rung.
 
     Of a record that does not parse only its revision counts: a model may still have what it said before.
     """
-    world.advance(FOREVER)
+    model.advance(FOREVER)
     tasks = {}
-    for task in world.tasks.values():
+    for task in model.tasks.values():
         spec = (
             (task.spec, task.spec_error, task.submitted_at)
             if task.spec_mod and "tasks" not in task.frozen
@@ -79,25 +79,25 @@ def picture(world: World) -> dict[str, Any]:
         )
     return {
         "tasks": tasks,
-        "pools": world.pools,
-        "ledgers": {name: (ledger.held, ledger.mod) for name, ledger in world.ledgers.items()},
-        "installation": (world.leader, world.epoch, world.replicas, world.terms),
-        "quarantine": world.quarantine,
-        "holding": sorted(world.holding),
-        "counts": {key: number for key, number in world.counts.items() if number},
-        "queues": {name: sorted(queue._places) for name, queue in world.queues.items() if len(queue)},
+        "pools": model.pools,
+        "ledgers": {name: (ledger.held, ledger.mod) for name, ledger in model.ledgers.items()},
+        "installation": (model.leader, model.epoch, model.replicas, model.terms),
+        "quarantine": model.quarantine,
+        "holding": sorted(model.holding),
+        "counts": {key: number for key, number in model.counts.items() if number},
+        "queues": {name: sorted(queue._places) for name, queue in model.queues.items() if len(queue)},
     }
 
 
-def fresh(changes: Iterable[Change]) -> World:
+def fresh(changes: Iterable[Change]) -> Model:
     """A model that is loaded with the latest of each record."""
     latest: dict[Any, Change] = {}
     for change in sorted(changes, key=lambda change: change.mod):
         latest[change.kind, change.names] = change
-    world = World()
+    model = Model()
     revision = max((change.mod for change in latest.values()), default=0)
-    world.load([change for change in latest.values() if change.value is not None], revision)
-    return world
+    model.load([change for change in latest.values() if change.value is not None], revision)
+    return model
 
 
 @st.composite
@@ -122,13 +122,13 @@ def histories(draw: st.DrawFn) -> list[Change]:
 @settings(max_examples=300)
 def test_any_order_doubled_or_late_ends_the_same(history: list[Change], random: Any) -> None:
     """Fault 18."""
-    world = World()
+    model = Model()
     delivered = history + random.sample(history, len(history) // 2)
     random.shuffle(delivered)
     for change in delivered:
-        world.apply(change)
-    world.advance_revision(history[-1].mod)
-    assert picture(world) == picture(fresh(history))
+        model.apply(change)
+    model.advance_revision(history[-1].mod)
+    assert picture(model) == picture(fresh(history))
 
 
 @given(histories(), st.randoms(use_true_random=False))
@@ -136,14 +136,14 @@ def test_what_is_late_beyond_the_applied_revision_brings_nothing_back(
     history: list[Change], random: Any
 ) -> None:
     """A removed task must not look Created again, however late an old put of it comes."""
-    world = World()
+    model = Model()
     for change in history:
-        world.apply(change)
-        world.advance_revision(change.mod)
-    before = picture(world)
+        model.apply(change)
+        model.advance_revision(change.mod)
+    before = picture(model)
     for change in random.sample(history, len(history)):
-        world.apply(change)
-    assert picture(world) == before
+        model.apply(change)
+    assert picture(model) == before
 
 
 def shifted(history: list[Change], revisions: int) -> list[Change]:
@@ -160,29 +160,29 @@ def test_a_reload_takes_over_what_the_store_is(
     store's then.
     """
     missed, own = shifted(missed, 25), shifted(own, 50)
-    world = World()
+    model = Model()
     for change in history[:seen]:
-        world.apply(change)
-        world.advance_revision(change.mod)
+        model.apply(change)
+        model.advance_revision(change.mod)
     latest = {(change.kind, change.names): change for change in history + missed}
     snapshot = sorted(
         (change for change in latest.values() if change.value is not None), key=lambda c: (c.kind, c.names)
     )
     revision = missed[-1].mod
-    world.load(snapshot[:cut], revision, is_last=False)
+    model.load(snapshot[:cut], revision, is_last=False)
     for change in own:
-        world.apply(change)
-    world.load(snapshot[cut:], revision, is_first=False)
-    assert picture(world) == picture(fresh(history + missed + own))
-    assert world.revision == revision
+        model.apply(change)
+    model.load(snapshot[cut:], revision, is_first=False)
+    assert picture(model) == picture(fresh(history + missed + own))
+    assert model.revision == revision
 
 
-def world_with(*changes: tuple[str, tuple[str, ...], bytes | None]) -> World:
-    world = World()
+def model_with(*changes: tuple[str, tuple[str, ...], bytes | None]) -> Model:
+    model = Model()
     for mod, (kind, names, value) in enumerate(changes, 1):
-        world.apply(Change(kind, names, value, mod, mod))
-        world.advance_revision(mod)
-    return world
+        model.apply(Change(kind, names, value, mod, mod))
+        model.advance_revision(mod)
+    return model
 
 
 # -- own commits
@@ -190,43 +190,43 @@ def world_with(*changes: tuple[str, tuple[str, ...], bytes | None]) -> World:
 
 
 def test_an_own_commit_and_its_echo_are_one_change() -> None:
-    world = world_with(("tasks", ("a",), spec_value("a")))
+    model = model_with(("tasks", ("a",), spec_value("a")))
     status = codec.decode_status(status_value(State.PENDING))[0]
-    world.put_status("a", status, 5)
-    assert "a" not in world.queue("default")
-    assert list(world.holding) == ["a"]
-    world.dirty.clear()
-    assert not world.apply(Change("states", ("a",), status_value(State.PENDING), 5, 5))
-    assert not world.dirty
+    model.put_status("a", status, 5)
+    assert "a" not in model.queue("default")
+    assert list(model.holding) == ["a"]
+    model.dirty.clear()
+    assert not model.apply(Change("states", ("a",), status_value(State.PENDING), 5, 5))
+    assert not model.dirty
 
 
 def test_an_own_commit_that_the_watch_overtook_changes_nothing() -> None:
-    world = world_with(("tasks", ("a",), spec_value("a")))
-    world.apply(Change("states", ("a",), status_value(State.RUNNING), 7, 5))
-    world.put_status("a", codec.decode_status(status_value(State.PENDING))[0], 5)
-    assert world.tasks["a"].state is State.RUNNING
+    model = model_with(("tasks", ("a",), spec_value("a")))
+    model.apply(Change("states", ("a",), status_value(State.RUNNING), 7, 5))
+    model.put_status("a", codec.decode_status(status_value(State.PENDING))[0], 5)
+    assert model.tasks["a"].state is State.RUNNING
 
 
 def test_an_own_removal_is_not_undone_by_an_older_event() -> None:
     """The watch is behind the leader's own commits: what it brings of the past must not bring the task
     back.
     """
-    world = world_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status_value(State.SUCCEEDED)))
-    world.put_status("a", None, 9)
-    world.apply(Change("tasks", ("a",), None, 9))
-    assert "a" not in world.tasks
-    world.apply(Change("states", ("a",), status_value(State.RUNNING), 8, 2))
-    assert "a" not in world.tasks
-    world.put_ledger("default", Vector({"cpu": 1}), 9)
-    assert not world.apply(Change("ledgers", ("default",), ledger_value(0), 8, 1))
-    assert world.ledger("default").held == Vector({"cpu": 1})
+    model = model_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status_value(State.SUCCEEDED)))
+    model.put_status("a", None, 9)
+    model.apply(Change("tasks", ("a",), None, 9))
+    assert "a" not in model.tasks
+    model.apply(Change("states", ("a",), status_value(State.RUNNING), 8, 2))
+    assert "a" not in model.tasks
+    model.put_ledger("default", Vector({"cpu": 1}), 9)
+    assert not model.apply(Change("ledgers", ("default",), ledger_value(0), 8, 1))
+    assert model.ledger("default").held == Vector({"cpu": 1})
 
 
 def test_a_store_that_is_older_than_the_model_is_another_store() -> None:
-    world = world_with(("epoch", (), b'{"epoch":1}'), ("tasks", ("a",), spec_value("a")))
-    world.check_not_newer("tasks", ("a",), 2)
+    model = model_with(("epoch", (), b'{"epoch":1}'), ("tasks", ("a",), spec_value("a")))
+    model.check_not_newer("tasks", ("a",), 2)
     with pytest.raises(RevisionWentBack):
-        world.check_not_newer("tasks", ("a",), 1)
+        model.check_not_newer("tasks", ("a",), 1)
 
 
 # -- quarantine
@@ -234,32 +234,32 @@ def test_a_store_that_is_older_than_the_model_is_another_store() -> None:
 
 
 def test_a_damaged_status_freezes_its_task_until_it_is_mended() -> None:
-    world = world_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), b"junk"))
-    assert ("states", ("a",)) in world.quarantine
-    assert world.tasks["a"].frozen == {"states"}
-    assert "a" not in world.queue("default"), "a task whose status cannot be read is not Created"
-    assert not world.holding
-    world.apply(Change("states", ("a",), status_value(State.RUNNING), 3, 2))
-    assert not world.quarantine
-    assert list(world.holding) == ["a"]
-    assert list(world.dirty) == ["a"]
+    model = model_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), b"junk"))
+    assert ("states", ("a",)) in model.quarantine
+    assert model.tasks["a"].frozen == {"states"}
+    assert "a" not in model.queue("default"), "a task whose status cannot be read is not Created"
+    assert not model.holding
+    model.apply(Change("states", ("a",), status_value(State.RUNNING), 3, 2))
+    assert not model.quarantine
+    assert list(model.holding) == ["a"]
+    assert list(model.dirty) == ["a"]
 
 
 def test_a_damaged_spec_is_not_an_absent_one() -> None:
-    world = world_with(("tasks", ("a",), spec_value("a")), ("tasks", ("a",), b"junk"))
-    assert world.tasks["a"].frozen == {"tasks"}
-    assert "a" not in world.queue("default")
-    world.apply(Change("tasks", ("a",), spec_value("a"), 3, 1))
-    assert "a" in world.queue("default")
+    model = model_with(("tasks", ("a",), spec_value("a")), ("tasks", ("a",), b"junk"))
+    assert model.tasks["a"].frozen == {"tasks"}
+    assert "a" not in model.queue("default")
+    model.apply(Change("tasks", ("a",), spec_value("a"), 3, 1))
+    assert "a" in model.queue("default")
 
 
 def test_a_damaged_ledger_freezes_its_pool_until_it_is_mended() -> None:
-    world = world_with(("states", ("a",), status_value(State.RUNNING)), ("ledgers", ("default",), b"junk"))
-    assert world.pool_is_frozen("default")
-    world.dirty.clear()
-    world.apply(Change("ledgers", ("default",), ledger_value(0), 3, 2))
-    assert not world.pool_is_frozen("default")
-    assert "default" in world.dirty_pools
+    model = model_with(("states", ("a",), status_value(State.RUNNING)), ("ledgers", ("default",), b"junk"))
+    assert model.pool_is_frozen("default")
+    model.dirty.clear()
+    model.apply(Change("ledgers", ("default",), ledger_value(0), 3, 2))
+    assert not model.pool_is_frozen("default")
+    assert "default" in model.dirty_pools
 
 
 @pytest.mark.parametrize(
@@ -273,11 +273,11 @@ def test_a_damaged_ledger_freezes_its_pool_until_it_is_mended() -> None:
     ],
 )
 def test_damage_is_shown_with_its_reason_and_goes_with_its_key(record: tuple[str, tuple[str, ...]]) -> None:
-    world = world_with((*record, b"junk"))
-    assert world.quarantine[record]
-    world.apply(Change(*record, None, 2))
-    assert not world.quarantine
-    assert not world.tasks
+    model = model_with((*record, b"junk"))
+    assert model.quarantine[record]
+    model.apply(Change(*record, None, 2))
+    assert not model.quarantine
+    assert not model.tasks
 
 
 # -- time
@@ -286,26 +286,26 @@ def test_damage_is_shown_with_its_reason_and_goes_with_its_key(record: tuple[str
 
 def test_a_back_off_ends_with_its_timer() -> None:
     status = status_value(State.WAITING_RETRY, retry_at=200.0)
-    world = world_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status))
-    assert world.timers.next_due() == 200.0
-    world.dirty.clear()
-    world.advance(199.9)
-    assert "a" not in world.queue("default")
-    assert not world.dirty
-    world.advance(200.0)
-    assert "a" in world.queue("default")
-    assert list(world.dirty) == ["a"]
-    assert world.timers.next_due() is None
+    model = model_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status))
+    assert model.timers.next_due() == 200.0
+    model.dirty.clear()
+    model.advance(199.9)
+    assert "a" not in model.queue("default")
+    assert not model.dirty
+    model.advance(200.0)
+    assert "a" in model.queue("default")
+    assert list(model.dirty) == ["a"]
+    assert model.timers.next_due() is None
 
 
 def test_a_timer_that_was_overtaken_by_events_does_not_ring() -> None:
-    world = world_with(
+    model = model_with(
         ("tasks", ("a",), spec_value("a", deadlines=Deadlines(queue_seconds=50.0))),
         ("states", ("a",), status_value(State.RUNNING)),
     )
-    world.dirty.clear()
-    world.advance(FOREVER)
-    assert not world.dirty
+    model.dirty.clear()
+    model.advance(FOREVER)
+    assert not model.dirty
 
 
 @pytest.mark.parametrize(
@@ -320,29 +320,29 @@ def test_a_timer_that_was_overtaken_by_events_does_not_ring() -> None:
     ],
 )
 def test_each_deadline_has_its_timer(state: State | None, fields: dict[str, Any], due: float | None) -> None:
-    world = world_with(("tasks", ("a",), spec_value("a", **fields)))
+    model = model_with(("tasks", ("a",), spec_value("a", **fields)))
     if state is not None:
-        world.apply(Change("states", ("a",), status_value(state, admitted_at=120.0, started_at=130.0), 2, 2))
-    assert world.timers.next_due() == due
+        model.apply(Change("states", ("a",), status_value(state, admitted_at=120.0, started_at=130.0), 2, 2))
+    assert model.timers.next_due() == due
 
 
 def test_timers_that_are_set_again_and_again_do_not_pile_up() -> None:
-    world = world_with(("tasks", ("a",), spec_value("a")))
-    task = world.tasks["a"]
+    model = model_with(("tasks", ("a",), spec_value("a")))
+    task = model.tasks["a"]
     for n in range(10_000):
-        world.timers.schedule(task, 1000.0 + n)
-    assert len(world.timers._heap) < 200
-    assert world.timers.next_due() == 10_999.0
+        model.timers.schedule(task, 1000.0 + n)
+    assert len(model.timers._heap) < 200
+    assert model.timers.next_due() == 10_999.0
 
 
 def test_counts_follow_every_change() -> None:
-    world = world_with(("tasks", ("a",), spec_value("a")), ("tasks", ("b",), spec_value("b")))
+    model = model_with(("tasks", ("a",), spec_value("a")), ("tasks", ("b",), spec_value("b")))
     for mod, state in enumerate(
         (State.PENDING, State.RUNNING, State.FAILED, State.WAITING_RETRY, State.PENDING), 3
     ):
-        world.put_status("a", Status(state=state, pool="default", attempt=1), mod)
-        counts = {key[1]: number for key, number in world.counts.items() if number}
+        model.put_status("a", Status(state=state, pool="default", attempt=1), mod)
+        counts = {key[1]: number for key, number in model.counts.items() if number}
         assert counts == {state: 1, State.CREATED: 1}
-        assert ("a" in world.holding) is (state in HOLDING)
-    assert isinstance(world.queue("nobody"), Queue)
-    assert len(world.queue("nobody")) == 0
+        assert ("a" in model.holding) is (state in HOLDING)
+    assert isinstance(model.queue("nobody"), Queue)
+    assert len(model.queue("nobody")) == 0
