@@ -17,7 +17,8 @@ from controller.core.model.model import Model
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.core.model.validation import parse_spec
-from controller.core.promise.invariants import Severity, check_model
+from controller.core.promise.finding import Severity
+from controller.core.promise.invariants import check_model
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.runtime.inbox import Changed
 from controller.runtime.registrations import describe

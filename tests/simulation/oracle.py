@@ -17,7 +17,8 @@ from controller.core.model.installation import decode_engine, decode_installatio
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import AttemptId, RequestKind, Status, Step
-from controller.core.promise.invariants import Severity, check_model
+from controller.core.promise.finding import Severity
+from controller.core.promise.invariants import check_model
 from controller.election.term import Leadership
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Batch, Event

@@ -161,8 +161,8 @@ def test_a_lock_is_stolen_from_its_holder(etcd: EtcdProcess, store: EtcdStore, p
     store.commit(claims[0], deadline=in_seconds())
     refused = store.commit(claims[1], deadline=in_seconds())
     assert isinstance(refused, Refused)
-    assert refused.current[key] is not None
-    assert refused.current[key].value == b"0"
+    assert (current := refused.current[key]) is not None
+    assert current.value == b"0"
 
 
 def test_a_lost_lease_is_never_noticed(etcd: EtcdProcess, store: EtcdStore) -> None:

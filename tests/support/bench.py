@@ -17,7 +17,8 @@ from controller.core.model.task import AttemptId, Observation, Phase, Request, R
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.plan import Effect, Prove, Start, Stop
 from controller.core.planning.planner import Planner, Term
-from controller.core.promise.invariants import Severity, check_model
+from controller.core.promise.finding import Severity
+from controller.core.promise.invariants import check_model
 from controller.election.term import Leadership
 from controller.engine.base import gone
 from controller.runtime.inbox import Found, Listed, Observed, Started, StopSent
