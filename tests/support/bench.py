@@ -127,10 +127,11 @@ class Stage:
         model.load(changes_of(self.keys, snapshot.items), snapshot.revision)
         return model
 
-    def status(self, task_id: str) -> Status | None:
-        """A task's status as it is stored."""
-        task = self.model().tasks.get(task_id)
-        return task.status if task is not None else None
+    def status(self, task_id: str) -> Status:
+        """A task's status as it is stored; it has one."""
+        status = self.model().tasks[task_id].status
+        assert status is not None
+        return status
 
     def state(self, task_id: str) -> str:
         """A task's state as it is stored."""
