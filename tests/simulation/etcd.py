@@ -9,7 +9,7 @@ cut, doubled, and delivered in chunks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from controller.store.base import (
     Batch,
@@ -229,7 +229,7 @@ class SimulatedStore:
     def close(self) -> None:
         """Nothing to close."""
 
-    def _read(self, what: str, action: Callable[[], Any], deadline: float) -> Any:
+    def _read(self, what: str, action: Callable[[], T], deadline: float) -> T:
         """What may be repeated freely."""
         while True:
             left = deadline - self._process.machine.local()
@@ -240,7 +240,7 @@ class SimulatedStore:
             except Unanswered:
                 self._pause()
 
-    def _send(self, what: str, action: Callable[[], Any], timeout: float) -> Any:
+    def _send(self, what: str, action: Callable[[], T], timeout: float) -> T:
         return self._etcd.call(what, action, timeout)
 
     def _pause(self) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.simulation.scheduler import Machine, Scheduler
+
+T = TypeVar("T")
 
 LATEST_SECONDS = 25.0
 """No message arrives later than this: what is kept for longer (tombstones) need not fear it."""
@@ -63,10 +65,10 @@ class Server:
     def call(
         self,
         what: str,
-        action: Callable[[], Any],
+        action: Callable[[], T],
         timeout: float,
         meanwhile: Callable[[], None] = lambda: None,
-    ) -> Any:
+    ) -> T:
         """Send one request from the fiber that runs, wait for its answer, and return or raise what it says.
 
         `action` is what the server does when the request arrives; `meanwhile` what the caller does once it
@@ -121,4 +123,5 @@ class Server:
         worked, value = answers[0]
         if not worked:
             raise value
-        return value
+        answer: T = value
+        return answer

@@ -632,6 +632,7 @@ class Oracle:
         """
         deleted: dict[str, list[str]] = {}
         askers: dict[tuple[str, str], str] = {}
+        kind: str | None
         for event in batch.events:
             if event.key.startswith(f"{self.keys.prefix}requests/") and event.item is None:
                 task_id, kind = event.key.rsplit("/", 2)[1:]
