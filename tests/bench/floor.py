@@ -19,6 +19,7 @@ from controller.engine.null import NullEngine
 from controller.store.base import (
     Committed,
     Delete,
+    Event,
     Guard,
     Meanwhile,
     Put,
@@ -107,7 +108,7 @@ def _history(url: str) -> list[tuple[int, tuple[Write, ...]]]:
     """All that an etcd was ever told, revision by revision."""
     with store_on(url) as store:
         _, last = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
-        events, watch = [], store.watch("", after=1)
+        events, watch = list[Event](), store.watch("", after=1)
         for batch in watch:
             events += batch.events
             if batch.revision >= last:
