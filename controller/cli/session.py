@@ -141,7 +141,7 @@ def root_flags(app: typer.Typer) -> None:
         annotation=Annotated[bool, typer.Option("--version", help="Print the version.")],
     )
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    remember.__signature__ = inspect.Signature([context, version, *flags])  # type: ignore[attr-defined]
+    remember.__signature__ = inspect.Signature([context, version, *flags])  # type: ignore[attr-defined]  # as above
     remember.__annotations__ = {
         parameter.name: parameter.annotation for parameter in (context, version, *flags)
     }
