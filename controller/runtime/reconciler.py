@@ -20,22 +20,17 @@ from controller.core.model import codec, quarantine
 from controller.core.model.model import Model
 from controller.core.model.task import Status, Step
 from controller.core.planning.draft import Limits
+from controller.core.planning.events import (
+    EffectFailed,
+    EngineEvent,
+    EngineSilent,
+    Listed,
+    LogKept,
+)
 from controller.core.planning.plan import Effect, Plan, Start, TaskChange
 from controller.core.planning.planner import Planner
 from controller.election.term import Leadership, LeadershipLost
 from controller.runtime import failpoints
-from controller.runtime.inbox import (
-    EffectFailed,
-    EngineSilent,
-    Found,
-    FromEngine,
-    Listed,
-    LogKept,
-    Observed,
-    Started,
-    StartRefused,
-    StopSent,
-)
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.store.base import (
     Guard,
@@ -98,43 +93,22 @@ class Reconciler:
         self.engine_heard_at: float | None = None  # boottime of its last answer, whatever it was to
         self.engine_error = ""  # why it could not be listed, last
 
-    def handle(self, message: FromEngine) -> None:
+    def handle(self, message: EngineEvent) -> None:
         """Take in what the engine said; the caller holds the model."""
         if message.epoch != self._leadership.epoch:
             return  # of a tenure before
         failpoints.hit("before-observe")
-        if not isinstance(message, EngineSilent | EffectFailed | LogKept):
+        if isinstance(message, EngineSilent):
+            self.engine_error = message.message
+        elif not isinstance(message, EffectFailed | LogKept):
             self.engine_heard_at = self._clock.boottime()
+        if isinstance(message, Listed):
+            self.engine_error = ""
         try:
-            self._hear(message, self._clock.now())
+            self._planner.intake.hear(message, self._clock.now())
         except Exception as error:  # noqa: BLE001  # counted: what else the engine says is heard
             bulkhead.caught("engine-message", error, message=type(message).__name__)
         self.count_caught()
-
-    def _hear(self, message: FromEngine, now: float) -> None:
-        if isinstance(message, Observed):
-            self._planner.observed(message.observation, now)
-        elif isinstance(message, Listed):
-            self.engine_error = ""
-            self._planner.listed(message.observations, message.began, now)
-        elif isinstance(message, EngineSilent):
-            self.engine_error = message.message
-            self._planner.unavailable()
-        elif isinstance(message, Started):
-            self._planner.start_done(message.effect.attempt, message.observation, now)
-        elif isinstance(message, StartRefused):
-            self._planner.start_refused(
-                message.effect.attempt, message.reason, message.message, message.transient, now
-            )
-        elif isinstance(message, StopSent):
-            self._planner.stop_done(message.effect.attempt, message.observation, now)
-        elif isinstance(message, Found):
-            self._planner.found(message.effect.attempt, message.observation, now)
-        elif isinstance(message, LogKept):
-            self._planner.log_done(message.effect.attempt, message.revision)
-        elif isinstance(message, EffectFailed):
-            _, effect, words, retry_after, is_delay = message
-            self._planner.effect_failed(effect.attempt, words, retry_after, now, is_delay=is_delay)
 
     def step(self) -> bool:
         """Plan once, persist, then act; tells whether there was anything to do.
@@ -150,8 +124,8 @@ class Reconciler:
         with self._changing():
             plan = self._planner.plan(self._clock.now(), removals_only=self._store_is_full)
         self.count_caught()
-        if self._planner.wants_list:
-            self._planner.wants_list = False
+        if self._planner.mending.wants_list:
+            self._planner.mending.wants_list = False
             self._relist()
         if plan.persists:
             self._in_hand = plan
@@ -298,9 +272,11 @@ class Reconciler:
                 change = to_change(self._keys, key, item, item.mod if item is not None else result.revision)
                 if item is not None:
                     self._model.check_not_newer(change.kind, change.names, change.mod)
-                if (item is not None or self._model.mod_of(change.kind, change.names)) and self._model.apply(
-                    change
-                ):
+                if item is None and not self._model.mod_of(change.kind, change.names):
+                    continue
+                touched = self._model.apply(change)
+                if touched is not None:
+                    self._planner.note(touched)
                     differing.append(key)
             self._planner.refused(plan)
         log.info("plan refused, planning again", differing=differing[:5], tasks=len(plan.changes))
@@ -312,8 +288,7 @@ class Reconciler:
             if not plan.changes:
                 raise error
             with self._changing():
-                now, epoch = self._clock.now(), self._leadership.epoch
-                self._model.set_aside(plan.changes[0].task_id, "commit", error, now, epoch)
+                self._planner.set_aside(plan.changes[0].task_id, "commit", error, self._clock.now())
                 self._planner.refused(plan)
             return
         log.warning(

@@ -45,6 +45,7 @@ class Mutant(NamedTuple):
 _TRANSACTION = "store.records:to_transaction"
 _RECONCILER = "runtime.reconciler:Reconciler"
 _PLANNER = "core.planning.planner:Planner"
+_ADMISSION = "core.planning.admission:Admission"
 _INTAKE = "core.planning.intake:Intake"
 _SENTINEL = "election.sentinel:Sentinel"
 _CREATION = "client.submission:Submission._creation"
@@ -52,9 +53,9 @@ _CAMPAIGN = "election.elector:Elector._campaign"
 _LOG_KEEPER = "runtime.log_keeper:LogKeeper._write"
 
 _TAKEN_FOR_STOPPED = Edit(
-    f"{_INTAKE}.listed",
+    f"{_INTAKE}._listed",
     "self._attempts.ensure(attempt_id).missing = True",
-    "self.observed(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True,"
+    "self._observe(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True,"
     " reason='Gone'), now)",
 )
 
@@ -298,15 +299,15 @@ MUTANTS = [
     # -- attempts
     Mutant(
         "an attempt's number is used again",
-        (Edit(f"{_PLANNER}._admit_task", "number = ", "number = max(1, task.attempt) or "),),
+        (Edit(f"{_ADMISSION}._admit_task", "number = ", "number = max(1, task.attempt) or "),),
     ),
     Mutant(
         "the next attempt starts while the one before may live",
-        (Edit(f"{_PLANNER}._admit", "return not any(", "return True or any("),),
+        (Edit(f"{_ADMISSION}._admit", "return not any(", "return True or any("),),
     ),
     Mutant(
         "orphans are left alone",
-        (Edit("core.planning.orphans:Orphans._plan_attempt", "self._stop(", "(lambda *_: None)("),),
+        (Edit("core.planning.driver:Driver.clear", "self._stop(", "(lambda *_: None)("),),
     ),
     Mutant(
         "the engine is not listed at take-over",
@@ -322,7 +323,7 @@ MUTANTS = [
             Edit(
                 f"{_INTAKE}._observed",
                 "is_tombstone = seen.stopped",
-                """if seen.stopped and task is not None and self._is_current(task, seen.attempt):
+                """if seen.stopped and task is not None and is_current(task, seen.attempt):
         ledger = self._model.ledger(task.pool)
         self._model.ledgers[task.pool] = ledger._replace(held=ledger.held - task.status.hold)
     is_tombstone = seen.stopped""",
@@ -423,7 +424,7 @@ MUTANTS = [
         "an end is settled before its output is kept",
         (
             Edit(
-                "core.planning.orphans:Orphans._plan_attempt",
+                "core.planning.driver:Driver.clear",
                 "attempt.busy",
                 "(attempt.starting or attempt.stopping or attempt.proving)",
             ),
@@ -447,18 +448,18 @@ MUTANTS = [
         (
             Edit(
                 f"{_PLANNER}._plan_tasks",
-                'self._set_aside(task_id, "planning", error, draft.moment.now)',
+                'self.set_aside(task_id, "planning", error, draft.moment.now)',
                 "raise error from None",
             ),
         ),
     ),
     Mutant(
         "a leader does not put back who it is",
-        (Edit(f"{_PLANNER}._plan_identity", "if missing else None", "if False else None"),),
+        (Edit("core.planning.mending:Mending._plan_identity", "if missing else None", "if False else None"),),
     ),
     Mutant(
         "what is set aside is not recorded",
-        (Edit(f"{_PLANNER}._plan_asides", "if holds is not is_stored:", "if False:"),),
+        (Edit("core.planning.mending:Mending.plan_asides", "if holds is not is_stored:", "if False:"),),
     ),
     Mutant(
         "a record of what is set aside is not heeded",
