@@ -14,7 +14,7 @@ from controller.core.model.task import Observation, Phase
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.plan import Effect, Start
 from controller.core.planning.planner import Planner, Term
-from controller.core.promise.invariants import current_epoch
+from controller.core.promise.terms import current_epoch
 from controller.election.term import Leadership
 from controller.runtime.inbox import Listed, Observed, Started
 from controller.runtime.reconciler import Reconciler
