@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from controller.core.model.validation import parse_duration, parse_name
+from controller.core.model.scalars import parse_duration, parse_name
 from controller.errors import InvalidField
 
 Parse = Callable[[object, str], Any]

@@ -221,7 +221,7 @@ def as_usage(parse: Callable[[], T]) -> T:
 
 def parse_timeout(text: str | None) -> float | None:
     """The seconds of a --timeout, None for none."""
-    from controller.core.model.validation import parse_duration
+    from controller.core.model.scalars import parse_duration
 
     return as_usage(lambda: parse_duration(text, "--timeout")) if text is not None else None
 

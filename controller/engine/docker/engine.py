@@ -39,8 +39,8 @@ from docker.errors import APIError, ImageNotFound, NotFound
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import (
     ALL_LOGS,
     AttemptRefused,

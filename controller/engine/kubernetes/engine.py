@@ -37,8 +37,8 @@ import structlog
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
 from controller.core.model.printable import counted
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
 from controller.engine.kubernetes.api import Access, ApiRefused, KubernetesApi
 from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events

@@ -45,8 +45,8 @@ import watchfiles
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.attempt_origin import Origin
