@@ -1,6 +1,7 @@
-"""Single values as users write them: names, durations, numbers, texts. Each names the field that does not hold.
+"""Single values as users write them: names, durations, numbers, texts.
 
-Durations may be given as seconds (`30`, `1.5`) or as text (`90s`, `10m`, `1h30m`, `2d`).
+Each parser raises InvalidField with the name of the field. Durations may be given as seconds (`30`, `1.5`) or
+as text (`90s`, `10m`, `1h30m`, `2d`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ from typing import TypeGuard
 from controller.errors import InvalidField
 
 MAX_DURATION_SECONDS = 10 * 365 * 86400.0
-
 MAX_NUMBER = 1e18
 
 _ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-
 _DURATION = re.compile(
     r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII
 )

@@ -1,9 +1,9 @@
 """The promise, as checks: what must hold of the stored records, at one revision.
 
 Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and
-by the leader on its own. Numbers are those of the invariants I1 to I8 (see the README); terms stand in `terms`,
-and what needs an engine's list in `engine_invariants`. Cost: `check_task` follows the task's history, the
-others the number of tasks that they are given.
+by the leader on its own. Numbers are those of the invariants I1 to I8 (see the README); terms have a
+part of their own, `terms`, and so has what needs an engine's list, `engine_invariants`. Cost: `check_task`
+follows the task's history, the others the number of tasks that they are given.
 
 Soundness. A finding is either certain at once, or `transient`: it can be a matter of timing (a creation in
 flight, an end not committed yet), and counts only when a second look finds it again for the same subject.
