@@ -53,10 +53,6 @@ from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, PodWatch, ru
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField, UserError
 
-_Observations = list[Observation]  # named before a method is called `list`
-_Rights = list[MissingRight]
-_Events = list[PodEvent]
-
 _FORGET_GRACE_SECONDS = 1
 FIRST_MINOR_WITH_GATES = 27
 
@@ -183,7 +179,7 @@ class KubernetesEngine(Owning):
             if pod is not None:
                 self._pods.drop_finalizer(pod)
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine. A tombstone that another namespace has of the same attempt is left out."""
         found: dict[AttemptId, Observation] = {}
         for _, pod in self._pods.all():
@@ -249,7 +245,7 @@ class KubernetesEngine(Owning):
     # -- beyond the seam
     # ---------------------------------------------------------------------------------------------
 
-    def events(self, attempt: AttemptId) -> _Events:
+    def events(self, attempt: AttemptId) -> list[PodEvent]:
         """The recent Kubernetes events of the pod, oldest first; they outlive it.
 
         Raises EngineUnavailable.
@@ -263,7 +259,7 @@ class KubernetesEngine(Owning):
             ]
         return sorted(found, key=lambda event: event.at)
 
-    def check_rights(self) -> _Rights:
+    def check_rights(self) -> list[MissingRight]:
         """The rights that are missing, each with the RBAC rule that gives it. Raises EngineUnavailable."""
         with unavailable("rights cannot be asked for"):
             return missing_rights(self._api, self.namespaces)
