@@ -135,7 +135,7 @@ def left_by(engine: Engine, lost: str, names: Collection[str]) -> list[Observati
     Raises UserError, EngineError.
     """
     engine.bind(Installation(id=lost))
-    found = engine.list()
+    found = engine.attempts()
     known = {str(seen.attempt) for seen in found}
     if unknown := sorted(set(names) - known):
         raise UserError(
@@ -164,7 +164,7 @@ def take_over(
             engine.stop(seen.attempt, grace_seconds=grace_seconds, uid=seen.uid)
     give_up_at = clock.boottime() + grace_seconds + timeout_seconds
     while True:
-        now = {seen.attempt: seen for seen in engine.list()}
+        now = {seen.attempt: seen for seen in engine.attempts()}
         for attempt in list(waiting):
             if attempt not in now or now[attempt].stopped:
                 engine.settle(attempt)

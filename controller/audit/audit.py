@@ -209,7 +209,7 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
             )
         if installation is not None:
             engine.bind(installation)
-        observations = engine.list()  # after the load: see the module's docstring
+        observations = engine.attempts()  # after the load: see the module's docstring
         others = engine.others()
     except EngineError as error:
         return Look(model, None, findings, str(error))

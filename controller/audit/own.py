@@ -24,15 +24,13 @@ from controller.core.model.task import Observation
 from controller.core.promise.engine_invariants import check_engine
 from controller.core.promise.finding import Finding, Severity
 from controller.core.promise.invariants import (
-    Written,
     check_layout,
     check_ledgers,
     check_requests,
     check_task,
-    check_terms,
     holding_tasks,
-    written_by,
 )
+from controller.core.promise.terms import Written, check_terms, written_by
 from controller.engine.base import EngineUnavailable
 
 SLICE = 500  # tasks that are looked at without letting go of the model

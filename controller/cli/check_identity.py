@@ -85,7 +85,7 @@ def _asked(engine: Engine, installation: Installation, record: EngineRecord | No
             f"another cluster with these namespaces could not be told from it; add this rule, say: {rule}",
         )
     engine.bind(installation)
-    engine.list()
+    engine.attempts()
     for mark, names in engine.others().items():
         seen = (
             f"left alone, though of this cluster's name: {counted(len(names), 'attempt')} of installation"

@@ -105,7 +105,7 @@ class Observer:
         """
         self._standing.check_engine(self._engine, self._leadership)
         self._engine.bind(self._standing.installation, claim=True)
-        observations = self._engine.list()
+        observations = self._engine.attempts()
         self._standing.check_engine(self._engine, self._leadership)
         others = self._engine.others()
         if others != self._others:

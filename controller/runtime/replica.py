@@ -25,7 +25,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import RevisionWentBack, decode_or_empty
 from controller.core.model.task import Observation
 from controller.core.model.touched import Touched
-from controller.core.promise.invariants import current_epoch
+from controller.core.promise.terms import current_epoch
 from controller.election.elector import Elector
 from controller.election.sentinel import Sentinel, Target
 from controller.election.session import Registration, Session

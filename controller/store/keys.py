@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from controller.core.model.validation import parse_name
+from controller.core.model.scalars import parse_name
 
 ROOT = "/tally/"
 

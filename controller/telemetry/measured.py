@@ -42,7 +42,6 @@ from controller.store.base import (
 )
 from controller.telemetry.metrics import Metrics
 
-_Observations = list[Observation]  # named before a method is called `list`
 # First match counts: the more special ones stand first.
 _STORE_OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
     (StoreFull, "full"),
@@ -185,10 +184,10 @@ class MeasuredEngine:
         with self._timed("forget"):
             self._engine.forget(attempt)
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine."""
         with self._timed("list"):
-            return self._engine.list()
+            return self._engine.attempts()
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         """See Engine."""

@@ -219,7 +219,7 @@ def test_a_silent_engine_is_no_verdict_and_hides_no_records(
     def silent(*_: object, **__: object) -> None:
         raise EngineUnavailable("the daemon does not answer")
 
-    monkeypatch.setattr(cluster.engine, "list", silent)
+    monkeypatch.setattr(cluster.engine, "attempts", silent)
     assert (cluster.audit().verdict, cluster.audit().attempts) == ("incomplete", None)
     assert "because the daemon does not answer." in cluster.audit().to_text()
     cluster.ledger(700)

@@ -100,7 +100,7 @@ def test_a_deleted_status_is_not_made_up_again(damaged: Damaged) -> None:
     assert view.attempt == 2
     assert damaged.held() == CPU
     phases = {
-        str(seen.attempt): seen.stopped for seen in damaged.engine.list() if seen.attempt.task_id == name
+        str(seen.attempt): seen.stopped for seen in damaged.engine.attempts() if seen.attempt.task_id == name
     }
     assert phases == {f"{name}-1": True, f"{name}-2": False}
 
@@ -181,7 +181,7 @@ def test_an_attempt_without_a_task_is_stopped(damaged: Damaged) -> None:
     assert damaged.wrong() == [("I5", "attempt/stranger-1")]
     resume(damaged)
     repair_all(damaged)
-    assert [seen.stopped for seen in damaged.engine.list() if seen.attempt == attempt] == [True]
+    assert [seen.stopped for seen in damaged.engine.attempts() if seen.attempt == attempt] == [True]
 
 
 def test_a_task_whose_attempt_is_gone_is_ended(damaged: Damaged) -> None:

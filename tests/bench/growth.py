@@ -15,7 +15,7 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import Listed, Observed, Started
 from controller.core.planning.plan import Effect, Start, Term
 from controller.core.planning.planner import Planner
-from controller.core.promise.invariants import current_epoch
+from controller.core.promise.terms import current_epoch
 from controller.election.term import Leadership
 from controller.runtime.reconciler import Reconciler
 from controller.store.base import Committed, Guard, Put, Transaction

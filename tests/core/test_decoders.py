@@ -27,15 +27,15 @@ from controller.engine.process import attempt_folder, attempt_values
 from controller.engine.process import table as process_table
 from controller.errors import CorruptValue
 from controller.store.base import KeyValue
-from controller.store.etcd import connection, wire
+from controller.store.etcd import faults, wire
 from controller.store.etcd import store as etcd
-from controller.store.etcd.connection import RpcError
+from controller.store.etcd.faults import RpcError
 from controller.store.keys import Keys
 from tests.support.kubernetes_recordings import NAMES, load
 from tests.support.mutations import anything
 from tests.support.recorded_values import load as load_values
 
-PACKAGE = Path(connection.__file__).parents[2]
+PACKAGE = Path(faults.__file__).parents[2]
 KEYS = Keys("default")
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 Errors = tuple[type[Exception], ...]
@@ -110,9 +110,7 @@ ROWS: dict[str, Row] = {
     "store.etcd.wire.decode_status": Row(wire.decode_status, ("/maintenance/status",), BROKEN),
     "store.etcd.wire.decode_error": Row(wire.decode_error, ("error",), BROKEN),
     "store.etcd.wire.key_text": Row(wire.key_text, EVERY),
-    "store.etcd.connection.rpc_error": Row(
-        lambda data: connection.rpc_error(data, 503, "http://a:1"), ("error",)
-    ),
+    "store.etcd.faults.rpc_error": Row(lambda data: faults.rpc_error(data, 503, "http://a:1"), ("error",)),
     "store.etcd.store.keep_alive": Row(etcd._decode_keep_alive, ("/lease/keepalive",), (*BROKEN, RpcError)),
     "engine.process.attempt_folder.parse": Row(attempt_folder.parse, ("record.json", "result.json")),
     "engine.process.attempt_values.parse_record": Row(attempt_values.parse_record, ("record.json",)),

@@ -134,7 +134,7 @@ def test_one_bad_pod_does_not_hide_the_others(
         200,
         json.dumps({"metadata": {"resourceVersion": "7"}, "items": items}).encode(),
     )
-    seen = {str(each.attempt): each for each in engine.list()}
+    seen = {str(each.attempt): each for each in engine.attempts()}
     assert [seen["good-1"].phase, seen["good-2"].phase] == [Phase.RUNNING, Phase.RUNNING]
     assert not seen["bad-1"].stopped
 
@@ -183,7 +183,7 @@ def test_any_answer_to_any_call_is_one_of_the_engines_own_errors(
     server.answer = lambda _: (code, body)
     attempt = AttemptId("job", 1)
     calls: list[Callable[[], object]] = [
-        engine.list,
+        engine.attempts,
         lambda: engine.start(running(engine_options={"scheduling_gates": True})),
         lambda: engine.start(running()),
         lambda: engine.stop(attempt, grace_seconds=1),

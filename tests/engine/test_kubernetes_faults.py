@@ -41,7 +41,7 @@ def start(engine: KubernetesEngine, given: Launch) -> Observation:
     engine.start(given)
     return wait_for(
         lambda: next(
-            (s for s in engine.list() if s.attempt == given.attempt and s.phase is Phase.RUNNING), None
+            (s for s in engine.attempts() if s.attempt == given.attempt and s.phase is Phase.RUNNING), None
         ),
         "it to run",
     )
@@ -78,7 +78,7 @@ def test_26_nothing_is_concluded_from_silence(fake_cluster: FakeCluster, engine:
         lambda: engine.stop(given.attempt, grace_seconds=1.0),
         lambda: engine.forget(given.attempt),
         lambda: engine.settle(given.attempt),
-        engine.list,
+        engine.attempts,
     ):
         with pytest.raises(EngineUnavailable):
             call()
@@ -274,7 +274,7 @@ def test_29_a_foreign_pod_of_our_name_is_never_touched(
     pod = fake_cluster.pod(str(given.attempt))
     assert pod is not None
     assert "deletionTimestamp" not in pod["metadata"]
-    assert engine.list() == []
+    assert engine.attempts() == []
 
 
 # -- 30: deleted, evicted, preempted, lost
@@ -338,7 +338,7 @@ def test_30_a_pod_whose_labels_were_changed_by_hand_has_not_ended(
         assert not [
             seen for seen in reported if seen.attempt == given.attempt and (seen.stopped or seen.gone)
         ]
-    assert [(seen.uid, seen.stopped) for seen in engine.list() if seen.attempt == given.attempt] == [
+    assert [(seen.uid, seen.stopped) for seen in engine.attempts() if seen.attempt == given.attempt] == [
         (uid, False)
     ]
     assert engine.start(again(given)).uid == uid
@@ -356,7 +356,7 @@ def test_30_a_pod_that_names_another_cluster_now_is_left_to_it(
     core_api(fake_cluster, tmp_path).patch_namespaced_pod(
         str(given.attempt), "default", {"metadata": {"labels": {LABEL_CLUSTER: "other"}}}
     )
-    assert engine.list() == []
+    assert engine.attempts() == []
     engine.stop(given.attempt, grace_seconds=1)
     assert "deletionTimestamp" not in fake_cluster.pods()[0]["metadata"]
 
@@ -378,7 +378,7 @@ def test_30_what_the_platform_ends(
     getattr(cluster, act)(str(given.attempt))
     if (version, act) == ("v1.20.2", "evict"):
         seen = wait_for(
-            lambda: next((s for s in engine.list() if s.phase is Phase.FAILED), None), "the eviction"
+            lambda: next((s for s in engine.attempts() if s.phase is Phase.FAILED), None), "the eviction"
         )
         assert (seen.stopped, seen.reason) == (False, "Evicted")
     else:
@@ -392,7 +392,7 @@ def test_30_a_node_lost_and_back(fake_cluster: FakeCluster, engine: KubernetesEn
     given = running()
     start(engine, given)
     fake_cluster.lose_node()
-    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.list()), "the node to be missed")
+    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.attempts()), "the node to be missed")
     stopped = engine.stop(given.attempt, grace_seconds=1.0)
     assert stopped is not None
     assert (stopped.phase, stopped.stopped) == (Phase.UNKNOWN, False)
@@ -410,7 +410,7 @@ def test_30_a_node_lost_for_ever(fake_cluster: FakeCluster, engine: KubernetesEn
     start(engine, given)
     fake_cluster.lose_node()
     engine.stop(given.attempt, grace_seconds=1.0)
-    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.list()), "the node to be missed")
+    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.attempts()), "the node to be missed")
     core_api(fake_cluster, tmp_path).delete_namespaced_pod(
         str(given.attempt), "default", grace_period_seconds=0
     )
@@ -425,7 +425,7 @@ def test_30_a_pod_that_vanishes_is_not_listed_any_more(
     given = running()
     start(engine, given)
     fake_cluster.vanish(str(given.attempt))
-    assert engine.list() == []
+    assert engine.attempts() == []
 
 
 def test_a_phase_that_proves_nothing_is_not_deleted(
@@ -439,7 +439,9 @@ def test_a_phase_that_proves_nothing_is_not_deleted(
     engine = engines(cluster)
     given = scripted(run_seconds=None, pod={"activeDeadlineSeconds": 60})
     start(engine, given)
-    seen = wait_for(lambda: next((s for s in engine.list() if s.phase is Phase.FAILED), None), "its deadline")
+    seen = wait_for(
+        lambda: next((s for s in engine.attempts() if s.phase is Phase.FAILED), None), "its deadline"
+    )
     assert (seen.stopped, seen.reason) == (False, "DeadlineExceeded")
     assert engine.stop(given.attempt, grace_seconds=1.0, uid=seen.uid) == seen
     assert "deletionTimestamp" not in cluster.pods()[0]["metadata"]
@@ -456,7 +458,7 @@ def test_a_takeover_adopts_all_and_creates_nothing(fake_cluster: FakeCluster, en
     uids = {str(given.attempt): first.start(given).uid for given in launches}
     first.close()
     second = engines(fake_cluster)
-    assert {str(seen.attempt): seen.uid for seen in second.list()} == uids
+    assert {str(seen.attempt): seen.uid for seen in second.attempts()} == uids
     assert {str(given.attempt): second.start(again(given)).uid for given in launches[:20]} == {
         str(given.attempt): uids[str(given.attempt)] for given in launches[:20]
     }

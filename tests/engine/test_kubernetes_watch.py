@@ -178,7 +178,7 @@ def test_31_a_list_in_pages(
     engine = engines(fake_cluster)
     monkeypatch.setattr(kubernetes_watch, "PAGE", 3)
     attempts = [engine.start(running()).attempt for _ in range(10)]
-    assert sorted(seen.attempt for seen in engine.list()) == sorted(attempts)
+    assert sorted(seen.attempt for seen in engine.attempts()) == sorted(attempts)
     pages = kubernetes_watch.list_pods(engine._api, "/api/v1/namespaces/default/pods", {}, 5.0)
     next(pages)
     engine.start(running())
@@ -194,7 +194,7 @@ def test_31_a_list_never_shows_the_past(fake_cluster: FakeCluster, engines: Engi
     fake_cluster.lag()
     given = running()
     engine.start(given)
-    assert [seen.attempt for seen in engine.list()] == [given.attempt]
+    assert [seen.attempt for seen in engine.attempts()] == [given.attempt]
 
 
 def test_31_a_list_that_is_forbidden_names_the_server_s_words(
@@ -202,7 +202,7 @@ def test_31_a_list_that_is_forbidden_names_the_server_s_words(
 ) -> None:
     fake_cluster.access.deny("list", "pods")
     with pytest.raises(EngineUnavailable, match='cannot list resource "pods"'):
-        engines(fake_cluster).list()
+        engines(fake_cluster).attempts()
 
 
 def test_each_namespace_is_watched_and_listed(fake_cluster: FakeCluster, engines: Engines) -> None:
@@ -215,9 +215,9 @@ def test_each_namespace_is_watched_and_listed(fake_cluster: FakeCluster, engines
             engine.start(given)
             wait_for(lambda given=given: is_reported(reported, given.attempt), "the end")
     assert {pod["metadata"]["namespace"] for pod in fake_cluster.pods()} == {"default", "blue"}
-    assert {seen.attempt for seen in engine.list()} == {here.attempt, there.attempt}
+    assert {seen.attempt for seen in engine.attempts()} == {here.attempt, there.attempt}
     engine.forget(there.attempt)
-    assert [seen.attempt for seen in engine.list()] == [here.attempt]
+    assert [seen.attempt for seen in engine.attempts()] == [here.attempt]
 
 
 def test_a_tombstone_stands_in_every_namespace(fake_cluster: FakeCluster, engines: Engines) -> None:
@@ -229,7 +229,7 @@ def test_a_tombstone_stands_in_every_namespace(fake_cluster: FakeCluster, engine
     assert stopped is not None
     assert stopped.stopped
     assert engine.start(given).reason == "NeverStarted"
-    assert [seen.attempt for seen in engine.list()] == [given.attempt]
+    assert [seen.attempt for seen in engine.attempts()] == [given.attempt]
     engine.forget(given.attempt)
     assert fake_cluster.pods() == []
 

@@ -61,7 +61,7 @@ def test_nothing_is_let_loose_by_whom_another_replica_has_deposed(client: Client
     start(2)
     wait_until(leadership.why_ended, "the term to end")
     assert actuator.close(20)
-    assert [seen.attempt.number for seen in engine.list()] == [1]
+    assert [seen.attempt.number for seen in engine.attempts()] == [1]
 
 
 class Exchanged(NullEngine):

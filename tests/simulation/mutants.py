@@ -255,7 +255,7 @@ MUTANTS = [
                 """shown = [effect.attempt]
             if isinstance(effect, Start):
                 try:
-                    shown = [seen.attempt for seen in self._engine.list()]
+                    shown = [seen.attempt for seen in self._engine.attempts()]
                 except EngineUnavailable:
                     pass
             failed = EffectFailed(epoch, effect, str(error), error.retry_after)

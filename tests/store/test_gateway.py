@@ -10,7 +10,7 @@ import pytest
 
 from controller.dev.etcd import EtcdBinary, EtcdProcess
 from controller.store.base import Committed, Guard, Put, StoreUnavailable, Transaction
-from controller.store.etcd.connection import Fault, classify
+from controller.store.etcd.faults import Fault, classify
 from controller.store.etcd.store import EtcdStore
 from controller.store.etcd.wire import prefix_range
 from tests.support.etcd import EtcdFactory, admin, free_ports, in_seconds

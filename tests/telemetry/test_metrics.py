@@ -175,7 +175,7 @@ def test_an_engine_that_fails_is_seen(run: Run) -> None:
     def fail() -> None:
         raise EngineUnavailable("gone", 0.05)
 
-    run.engine.on = {"list": fail, "watch": fail}
+    run.engine.on = {"attempts": fail, "watch": fail}
     run.replica.replica._tenure._observer._relist.set()  # the next list, now
     wait_until(
         lambda: value(run.metrics, "tally_engine_request_seconds_count", verb="list", code="unavailable"),
@@ -238,7 +238,7 @@ def happen(metrics: Metrics, times: int) -> None:
     )
     store.commit(Transaction((Guard("k", 0),), (Put("k", b"v"),), "o"), deadline=CLOCK.boottime() + 5)
     store.get("k", deadline=CLOCK.boottime() + 5)
-    engine.list()
+    engine.attempts()
     metrics.count("tally_engine_watch_restarts", "unavailable")
     bulkhead.caught("effect", ValueError("odd"))
     metrics.sized(StoreSize(3 * times, 2 * times, 4 * times))

@@ -15,6 +15,7 @@ import msgspec
 
 from controller.core.model.lifecycle import State
 from controller.core.model.resources import Vector
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import (
     SCHEMA_VERSION,
     Pool,
@@ -25,13 +26,7 @@ from controller.core.model.task import (
     Step,
     StoredSpec,
 )
-from controller.core.model.validation import (
-    MAX_SPEC_BYTES,
-    parse_name,
-    parse_pool,
-    parse_spec,
-    parse_stored_spec,
-)
+from controller.core.model.validation import MAX_SPEC_BYTES, parse_pool, parse_spec, parse_stored_spec
 from controller.errors import CorruptValue, InvalidField
 
 S = TypeVar("S", bound=msgspec.Struct)

@@ -37,16 +37,8 @@ from controller.core.planning.draft import Limits
 from controller.core.planning.plan import Outcome, Plan, RecordChange, Verdict
 from controller.core.planning.transitions import Moment
 from controller.core.promise.finding import Mender
-from controller.core.promise.invariants import (
-    balance,
-    check_task,
-    current_epoch,
-    holding_tasks,
-    is_number,
-    out_of_order,
-    rightful_hold,
-    written_by,
-)
+from controller.core.promise.invariants import balance, check_task, holding_tasks, rightful_hold
+from controller.core.promise.terms import current_epoch, is_number, out_of_order, written_by
 from controller.errors import CorruptValue
 
 KEPT = 50  # records of what became of requests

@@ -39,8 +39,8 @@ from docker.errors import APIError, ImageNotFound, NotFound
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import (
     ALL_LOGS,
     AttemptRefused,
@@ -73,9 +73,6 @@ from controller.engine.docker.daemon import CONFLICT, NOT_UNDERSTOOD, DockerDaem
 from controller.engine.docker.delayed_kills import DelayedKills
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField
-
-_Observations = list[Observation]  # these are named before a method is called `list`
-_Summaries = list[dict[str, Any]]
 
 _TRIES = 5  # at a name that changes under our hands
 _LOCKS = 64
@@ -185,7 +182,7 @@ class DockerEngine(Owning):
                 if each is not None:
                     self._daemon.discard(each.id)
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine. What runs or has ended is inspected once."""
         with self._daemon.translated():
             listed: dict[tuple[str, str], Observation] = {}
@@ -216,7 +213,7 @@ class DockerEngine(Owning):
             return observations
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
-        """See Engine. What was removed is left to `list`."""
+        """See Engine. What was removed is left to `attempts`."""
         reported: dict[str, Observation] = {}
 
         def report(seen: Observation) -> None:
@@ -229,7 +226,7 @@ class DockerEngine(Owning):
             with self._daemon.translated():
                 events = self._daemon.api.events(decode=True, filters=filters)
                 with closed_when(stop, events):
-                    listed = self.list()  # what happened before the stream was open
+                    listed = self.attempts()  # what happened before the stream was open
                     present = {seen.uid for seen in listed}
                     reported = {uid: seen for uid, seen in reported.items() if uid in present}
                     for seen in listed:
@@ -265,7 +262,7 @@ class DockerEngine(Owning):
     def _attempt_of(self, container: Container) -> AttemptId | None:
         return attempt_of(container, self._cluster, self.installation)
 
-    def _ours_among(self, summaries: _Summaries) -> _Summaries:
+    def _ours_among(self, summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of this installation; of the others it is noted that they are there."""
         ours, others = divide(summaries, self.installation)
         self.note_others(others)

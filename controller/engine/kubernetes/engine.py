@@ -37,8 +37,8 @@ import structlog
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
 from controller.core.model.printable import counted
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
 from controller.engine.kubernetes.api import Access, ApiRefused, KubernetesApi
 from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events
@@ -52,10 +52,6 @@ from controller.engine.kubernetes.server import identity, minor_version
 from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, PodWatch, run_watches
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField, UserError
-
-_Observations = list[Observation]  # named before a method is called `list`
-_Rights = list[MissingRight]
-_Events = list[PodEvent]
 
 _FORGET_GRACE_SECONDS = 1
 FIRST_MINOR_WITH_GATES = 27
@@ -183,7 +179,7 @@ class KubernetesEngine(Owning):
             if pod is not None:
                 self._pods.drop_finalizer(pod)
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine. A tombstone that another namespace has of the same attempt is left out."""
         found: dict[AttemptId, Observation] = {}
         for _, pod in self._pods.all():
@@ -249,7 +245,7 @@ class KubernetesEngine(Owning):
     # -- beyond the seam
     # ---------------------------------------------------------------------------------------------
 
-    def events(self, attempt: AttemptId) -> _Events:
+    def events(self, attempt: AttemptId) -> list[PodEvent]:
         """The recent Kubernetes events of the pod, oldest first; they outlive it.
 
         Raises EngineUnavailable.
@@ -263,7 +259,7 @@ class KubernetesEngine(Owning):
             ]
         return sorted(found, key=lambda event: event.at)
 
-    def check_rights(self) -> _Rights:
+    def check_rights(self) -> list[MissingRight]:
         """The rights that are missing, each with the RBAC rule that gives it. Raises EngineUnavailable."""
         with unavailable("rights cannot be asked for"):
             return missing_rights(self._api, self.namespaces)

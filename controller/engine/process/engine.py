@@ -45,8 +45,8 @@ import watchfiles
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.attempt_origin import Origin
@@ -59,11 +59,6 @@ from controller.engine.process.state_folder import StateFolder
 from controller.errors import InvalidField
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
-_Observations = list[Observation]  # these are named before a method is called `list`
-_AttemptIds = list[AttemptId]
-_Names = list[str]
-_Installations = list[Installation]
-_Others = dict[str, list[str]]
 _NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
 _WATCH_STEP_MS = 5
@@ -112,7 +107,7 @@ class ProcessEngine:
         if place != self._place:
             self._use(place)
 
-    def others(self) -> _Others:
+    def others(self) -> dict[str, list[str]]:
         """See Engine."""
         with _os_errors_mean_unavailable():
             return self._state_folder.others(self._place)
@@ -240,7 +235,7 @@ class ProcessEngine:
                 self._sight.forget(folder.name)
             _remove(trash)
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine. Finished attempts are read once, and then cost a stat each."""
         with _os_errors_mean_unavailable():
             return self._sight.observe_all()
@@ -298,13 +293,13 @@ class ProcessEngine:
         """See Engine."""
         self._fork_server.close()
 
-    def further_installations(self) -> _Installations:
+    def further_installations(self) -> list[Installation]:
         """Those that have places of their own in the state folder, beside the first."""
         with _os_errors_mean_unavailable():
             places = self._state_folder.places()
         return [Installation(id=mark) for mark in places.others]
 
-    def interrupt_all(self, grace_seconds: float) -> _AttemptIds:
+    def interrupt_all(self, grace_seconds: float) -> list[AttemptId]:
         """Stop every attempt of the cluster as a shutdown of the machine would (reason Interrupted,
         disrupted), and wait.
 
@@ -312,7 +307,7 @@ class ProcessEngine:
         start any more.
         """
         give_up_at = self._clock.boottime() + grace_seconds + 5.0
-        live = [seen.attempt for seen in self.list() if not seen.stopped]
+        live = [seen.attempt for seen in self.attempts() if not seen.stopped]
         for attempt in live:
             with suppress(OSError):  # it is among those that have not ended
                 self._request_stop(self._folder(attempt), "Interrupted", grace_seconds)

@@ -19,7 +19,7 @@ import msgspec
 from controller.errors import UserError
 from controller.store.base import StoreDenied, StoreError, StoreUnavailable
 from controller.store.etcd import wire
-from controller.store.etcd.connection import Fault, RpcError
+from controller.store.etcd.faults import Fault, RpcError
 from controller.store.etcd.gateway import Gateway, Unanswered, translate
 from controller.store.etcd.roles import Permission, Role, permissions
 from controller.store.keys import Keys

@@ -32,7 +32,8 @@ from controller.store.base import (
     nothing,
 )
 from controller.store.etcd import wire
-from controller.store.etcd.connection import Connection, ConnectionFailed, Fault, GatewayOptions, RpcError
+from controller.store.etcd.connection import Connection, GatewayOptions
+from controller.store.etcd.faults import ConnectionFailed, Fault, RpcError
 
 __all__ = ["Fault", "Gateway", "GatewayOptions", "RpcError", "Unanswered", "translate"]
 

@@ -32,7 +32,7 @@ from controller.store.base import (
     nothing,
 )
 from controller.store.etcd import wire
-from controller.store.etcd.connection import stream_error
+from controller.store.etcd.faults import stream_error
 from controller.store.etcd.gateway import Fault, Gateway, GatewayOptions, RpcError, Unanswered, translate
 from controller.store.etcd.identity import ClusterIdentity
 from controller.store.etcd.watch import EtcdWatch

@@ -29,7 +29,7 @@ from urllib3 import HTTPResponse
 from controller.errors import TallyError
 from controller.store.base import Batch, Compacted, StoreUnavailable
 from controller.store.etcd import wire
-from controller.store.etcd.connection import ConnectionFailed, classify, stream_error
+from controller.store.etcd.faults import ConnectionFailed, classify, stream_error
 from controller.store.etcd.gateway import Fault, Gateway, RpcError, Unanswered, translate
 from controller.store.etcd.identity import ClusterIdentity
 
