@@ -1,4 +1,4 @@
-"""What README and reference say of the code is generated from the code; `python -m tests.architecture.test_readme` renews it."""
+"""What the pages say of the code is generated from it: `python -m tests.architecture.test_readme` renews that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ README = ROOT / "README.md"
 REFERENCE = ROOT / "deploy" / "reference.md"
 EXAMPLE = ROOT / "deploy" / "examples" / "client.py"
 ORDER = ["Two commands", "A first hour", "How it works", "What it cannot promise", "Where the rest is"]
-PROSE = sorted(path for path in chain(ROOT.glob("*.md"), ROOT.glob("deploy/**/*.md"), ROOT.glob("tests/**/*.md")))
+PROSE = sorted(chain(ROOT.glob("*.md"), ROOT.glob("deploy/**/*.md"), ROOT.glob("tests/**/*.md")))
 
 
 def drawing() -> str:
@@ -75,17 +75,22 @@ def test_the_diagram_shows_where_resources_are_held_and_released() -> None:
     assert ("Pending", "Running", "hold") not in edges
 
 
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
 def anchors(page: Path) -> set[str]:
     """What `page.md#…` may name, as GitHub makes it of headings."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading)).strip().lower().replace(" ", "-") for heading in headings}
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    plain = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in plain}
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Every link within the repository, with its anchor."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", text):
+    for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", prose(page)):
         name, _, anchor = target.partition("#")
         found = (page.parent / name).resolve() if name else page
         assert found.exists(), f"{page.name}: there is no {name}"
@@ -94,8 +99,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_python_example_is_typed(tmp_path: Path) -> None:
     """As a user's own mypy sees it, with the package's `py.typed`."""
-    (tmp_path / "example.py").write_text(f"{EXAMPLE.read_text()}\nreveal_type(tally)\nreveal_type(tally.wait(['hello']))\n")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache"), "example.py"]
+    revealed = "reveal_type(tally)\nreveal_type(tally.wait(['hello']))\n"
+    (tmp_path / "example.py").write_text(f"{EXAMPLE.read_text()}\n{revealed}")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache")]
+    command.append("example.py")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout
     assert 'Revealed type is "controller.client.client.Client"' in done.stdout
