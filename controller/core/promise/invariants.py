@@ -1,7 +1,7 @@
 """The promise, as checks: what must hold of the stored records, at one revision.
 
 Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and
-by the leader on its own. Numbers are those of the invariants I1 to I8 (see the README); terms have a
+by the leader on its own. Numbers are those of the invariants I1 to I8 (see deploy/reference.md); terms have a
 part of their own, `terms`, and so has what needs an engine's list, `engine_invariants`. Cost: `check_task`
 follows the task's history, the others the number of tasks that they are given.
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from controller.clock import Clock, SystemClock
 from controller.dev.fake_kubernetes.access import TOKEN, USER, AccessControl
-from controller.dev.fake_kubernetes.admission import Admission, Webhook
-from controller.dev.fake_kubernetes.agenda import Agenda
+from controller.dev.fake_kubernetes.admission import AdmissionControl, Webhook
+from controller.dev.fake_kubernetes.agenda import Schedule
 from controller.dev.fake_kubernetes.api import FakeApi
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
@@ -66,10 +66,10 @@ class FakeCluster:
         self.storage = Storage(history_limit=history_limit)
         self.token = token
         self.access = AccessControl({token: USER})
-        self.admission = Admission(self.storage)
+        self.admission = AdmissionControl(self.storage)
         self.faults = Faults(seed=seed)
         self.watches: set[WatchStream] = set()
-        self._agenda = Agenda(self.clock, self.storage.lock, scale=scale)
+        self._agenda = Schedule(self.clock, self.storage.lock, scale=scale)
         self._registry = PodRegistry(self.storage, self.version, self.clock, self.admission)
         recorder = EventRecorder(self.storage, self.clock)
         self._nodes = Nodes(self.storage, self._registry, self._agenda, monitor_seconds=timings.node_monitor)
