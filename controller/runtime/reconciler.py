@@ -89,7 +89,6 @@ class Reconciler:
         self._store_is_full = False  # then only removals are planned, until there are none
         self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
         self._in_hand: Plan | None = None  # while it is being persisted
-        self.commits = 0
         self.engine_heard_at: float | None = None  # boottime of its last answer, whatever it was to
         self.engine_error = ""  # why it could not be listed, last
 
@@ -186,14 +185,10 @@ class Reconciler:
         transaction = to_transaction(plan, self._keys, self._leadership.revision)
         failpoints.hit("before-commit", *(change.task_id for change in plan.changes))
 
-        def meanwhile() -> None:
-            self._follow_up()
-            self._receive()
-            with self._changing():
-                self._planner.plan_ahead(plan, self._clock.now(), removals_only=self._store_is_full)
-
         try:
-            result = self._store.commit(transaction, deadline=self._leadership.deadline, meanwhile=meanwhile)
+            with self._store.begin(transaction, deadline=self._leadership.deadline) as pending:
+                self._work_ahead(plan)
+                result = pending.result()
         except StoreFull as error:
             # Certainly not applied. Staying in office keeps the attempts observed; what is due is written
             # when there is room.
@@ -212,13 +207,18 @@ class Reconciler:
             self._refused(plan, result)
             return
         failpoints.hit("after-commit")
-        self._follow_up()  # of the one before, where nothing was sent for long enough to do it meanwhile
         self._committed = _Committed(
             plan, result.revision, {c.task_id: self._status(c.task_id) for c in plan.changes}
         )
         with self._changing():
             self._planner.committed(plan, result.revision)
-        self.commits += 1
+
+    def _work_ahead(self, plan: Plan) -> None:
+        """While `plan` is on its way: the consequences of the one before, what the engine says, the next."""
+        self._follow_up()
+        self._receive()
+        with self._changing():
+            self._planner.plan_ahead(plan, self._clock.now(), removals_only=self._store_is_full)
 
     def _follow_up(self) -> None:
         """What a commit leads to, once: its effects, and its lines in the log."""

@@ -52,6 +52,12 @@ _CREATION = "client.submission:Submission._creation"
 _CAMPAIGN = "election.elector:Elector._campaign"
 _LOG_KEEPER = "runtime.log_keeper:LogKeeper._write"
 
+_SOON = Edit(
+    f"{_RECONCILER}._commit",
+    "deadline=self._leadership.deadline",
+    "deadline=min(self._leadership.deadline, self._clock.boottime() + 0.05)",
+)
+
 _TAKEN_FOR_STOPPED = Edit(
     f"{_INTAKE}._listed",
     "self._attempts.ensure(attempt_id).missing = True",
@@ -173,39 +179,36 @@ MUTANTS = [
     Mutant(
         "an unknown outcome is taken for success",
         (
+            _SOON,
             Edit(
                 f"{_RECONCILER}._commit",
-                "result = self._store.commit(transaction, deadline=self._leadership.deadline,"
-                " meanwhile=meanwhile)",
+                "result = pending.result()",
                 """from controller.store.base import Committed, OutcomeUnknown
-        result = Committed(self._model.revision + 1)
-        soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
-        try:
-            result = self._store.commit(transaction, deadline=soon, meanwhile=meanwhile)
-        except OutcomeUnknown:
-            pass""",
+            try:
+                result = pending.result()
+            except OutcomeUnknown:
+                result = Committed(self._model.revision + 1)""",
             ),
         ),
     ),
     Mutant(
         "a commit that a read does not show is taken for not applied",
         (
+            _SOON,
             Edit(
                 f"{_RECONCILER}._commit",
-                "result = self._store.commit(transaction, deadline=self._leadership.deadline,"
-                " meanwhile=meanwhile)",
+                "result = pending.result()",
                 """from controller.store.base import Committed, OutcomeUnknown
-        soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
-        try:
-            result = self._store.commit(transaction, deadline=soon, meanwhile=meanwhile)
-        except OutcomeUnknown:
-            key = transaction.writes[0].key
-            found, revision = self._store.get(key, deadline=self._leadership.deadline)
-            if found is None or transaction.op.encode() not in found.value:
-                with self._changing():
-                    self._planner.refused(plan)
-                return False
-            result = Committed(found.mod)""",
+            try:
+                result = pending.result()
+            except OutcomeUnknown:
+                key = transaction.writes[0].key
+                found, revision = self._store.get(key, deadline=self._leadership.deadline)
+                if found is None or transaction.op.encode() not in found.value:
+                    with self._changing():
+                        self._planner.refused(plan)
+                    return
+                result = Committed(found.mod)""",
             ),
         ),
     ),

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,14 +31,16 @@ import semantic_version  # type: ignore[import-untyped]  # what etcd3-py keeps v
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPResponse
+from urllib3.connection import HTTPConnection
 
 from controller.errors import InvalidField
-from controller.store.base import Meanwhile, nothing
 from controller.store.etcd import wire
 from controller.store.etcd.client import Client
 from controller.store.etcd.faults import ConnectionFailed, RpcError, connection_failed, rpc_error
 
 _READ_BYTES = 256 * 1024
+_LEAST_SECONDS = 0.05  # for an answer that came while its caller was busy
+_ERRORS = (urllib3.exceptions.HTTPError, HTTPException, OSError)
 
 _KEEPALIVE_OPTIONS = [
     # A watch without a limit on silence still notices a peer that vanished without a word, after about half a
@@ -154,26 +157,39 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
             ) from error
         return version
 
-    def call(
-        self, path: str, body: bytes, *, timeout: float, token: str, meanwhile: Meanwhile = nothing
-    ) -> bytes:
+    def send(self, path: str, body: bytes, *, timeout: float, token: str) -> Sent:
+        """Send one request, once; the answer is to be whole within `timeout` seconds.
+
+        Raises ConnectionFailed.
+        """
+        ends = time.monotonic() + timeout
+        # urllib3 sends a request and waits for its answer in one call (`urlopen`), which is not wanted here
+        line = self._pool._get_conn()
+        assert isinstance(line, HTTPConnection)
+        line.timeout = timeout
+        try:
+            if line.is_closed:
+                line.connect()
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may have been answered before the end
+                line.request(
+                    "POST",
+                    self._url(path).removeprefix(self._origin),
+                    body=body,
+                    headers=self._headers(body, token),
+                    preload_content=False,
+                    decode_content=False,
+                )
+        except _ERRORS as error:
+            line.close()
+            raise connection_failed(self.endpoint, error, sent=True) from error
+        return Sent(self.endpoint, self._pool, line, ends)
+
+    def call(self, path: str, body: bytes, *, timeout: float, token: str) -> bytes:
         """One request, sent once; the whole answer within `timeout` seconds.
 
         Raises RpcError, ConnectionFailed.
-
-        `meanwhile` is called once it has been sent.
         """
-        ends = time.monotonic() + timeout
-        try:
-            with self._request(path, body, timeout, token, meanwhile) as response:
-                parts = []
-                while part := response.read1(_READ_BYTES):
-                    parts.append(part)
-                    if time.monotonic() > ends:
-                        raise TimeoutError(f"the answer did not end within {timeout:.1f} s")
-                return b"".join(parts)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise connection_failed(self.endpoint, error, sent=True) from error
+        return self.send(path, body, timeout=timeout, token=token).answer()
 
     def stream(self, path: str, body: bytes, *, timeout: float, token: str) -> HTTPResponse:
         """A request whose answer goes on; `timeout` bounds the wait for its head.
@@ -181,42 +197,26 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         Raises RpcError, ConnectionFailed.
         """
         try:
-            return self._request(path, body, timeout, token)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response = self.call_rpc(
+                path, body, raw=True, timeout=timeout, headers=self._headers(body, token)
+            )
+        except _ERRORS as error:
             raise connection_failed(self.endpoint, error, sent=True) from error
-
-    def _request(
-        self, path: str, body: bytes, timeout: float, token: str, meanwhile: Meanwhile = nothing
-    ) -> HTTPResponse:
-        headers = {"Content-Length": str(len(body)), **({"authorization": token} if token else {})}
-        response = self.call_rpc(path, body, raw=True, timeout=timeout, headers=headers, meanwhile=meanwhile)
         assert isinstance(response, HTTPResponse)
         return response
 
+    @staticmethod
+    def _headers(body: bytes, token: str) -> dict[str, str]:
+        return {"Content-Length": str(len(body)), **({"authorization": token} if token else {})}
+
     def _post(
-        self,
-        url: str,
-        data: bytes,
-        *,
-        headers: dict[str, str],
-        timeout: float,
-        meanwhile: Meanwhile,
-        **_: Any,
+        self, url: str, data: bytes, *, headers: dict[str, str], timeout: float, **_: Any
     ) -> BaseHTTPResponse:
         """Overrides the library's; see the module's docstring. The answer's body is yet to be read."""
-
-        def body() -> Iterator[bytes]:
-            yield data
-            try:
-                meanwhile()  # asked for a second part, urllib3 has sent the first
-            except OSError as error:
-                # no fault of the connection's
-                raise RuntimeError("what was done meanwhile failed") from error
-
         return self._pool.urlopen(
             "POST",
             url.removeprefix(self._origin),
-            body(),
+            data,
             headers,
             retries=False,
             redirect=False,
@@ -241,6 +241,42 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         if response.status != 200:
             with response:
                 raise rpc_error(response.read(), response.status, self.endpoint)
+
+
+class Sent:
+    """A request that was sent, and whose answer is yet to be read, once."""
+
+    def __init__(self, endpoint: str, pool: HTTPConnectionPool, line: HTTPConnection, ends: float) -> None:
+        self._endpoint = endpoint
+        self._pool = pool
+        self._line = line
+        self._ends = ends
+
+    def answer(self) -> bytes:
+        """The whole answer. Raises RpcError, ConnectionFailed."""
+        self._line.timeout = max(_LEAST_SECONDS, self._ends - time.monotonic())
+        try:
+            response = self._line.getresponse()
+            parts = []
+            while part := response.read1(_READ_BYTES):
+                parts.append(part)
+                if time.monotonic() > self._ends + _LEAST_SECONDS:
+                    raise TimeoutError("the answer did not end in time")
+        except _ERRORS as error:
+            self.abandon()
+            raise connection_failed(self._endpoint, error, sent=True) from error
+        except BaseException:
+            self.abandon()
+            raise
+        self._pool._put_conn(self._line)
+        answer = b"".join(parts)
+        if response.status != 200:
+            raise rpc_error(answer, response.status, self._endpoint)
+        return answer
+
+    def abandon(self) -> None:
+        """Nobody reads the answer."""
+        self._line.close()
 
 
 class _Adapter(HTTPAdapter):
