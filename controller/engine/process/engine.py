@@ -2,8 +2,8 @@
 the controller.
 
 All replicas run on one machine, as one user, and share `state_dir`; whichever leads adopts what runs. Linux
-5.4 or later. An attempt is a folder (`attempt_folder`), run by a supervisor (`supervisor`), settled by any
-replica when its supervisor was killed or the machine rebooted (`settlement`).
+5.4 or later. An attempt is a folder (`attempt_folder`), run by a supervisor (`attempt_supervisor`), settled
+by any replica when its supervisor was killed or the machine rebooted (`settlement`).
 
 How the name fences: the supervisor makes the claim itself, in the folder of the attempt's name, holding a
 lock that the kernel drops with it. So a claim is never left without an owner, a late start finds the record,
