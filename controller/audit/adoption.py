@@ -44,7 +44,7 @@ CONSEQUENCE = (
 )
 
 
-class Standing(NamedTuple):
+class InstallationReport(NamedTuple):
     """Who the installation is, which engine is recorded (None: nobody has led yet), and what holds
     something.
     """
@@ -60,7 +60,7 @@ class Standing(NamedTuple):
         return sum(kind == "states" for kind, _ in self.model.quarantine)
 
 
-def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
+def standing(store: Store, keys: Keys, clock: Clock) -> InstallationReport:
     """As the store has it now.
 
     Raises StoreError, and UserError when no replica of this version has led yet.
@@ -78,12 +78,12 @@ def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
             f"cluster {keys.cluster} has no installation's id that can be read: the first election makes it,"
             " and records the engine of the replica that wins it"
         )
-    return Standing(model.installation, model.engine, tuple(model.holding.values()), model)
+    return InstallationReport(model.installation, model.engine, tuple(model.holding.values()), model)
 
 
 def adopt_engine(
     store: Store, keys: Keys, clock: Clock, engine: EngineIdentity, by: str, *, forget_running: bool
-) -> Standing:
+) -> InstallationReport:
     """Record `engine` as the installation's; returns what stood before. The leader's term ends with it.
 
     Raises UserError while something holds, unless `forget_running`; StoreError.
@@ -108,7 +108,13 @@ def adopt_engine(
 
 
 def _adoption(
-    keys: Keys, before: Standing, engine: EngineIdentity, by: str, now: float, *, forget_running: bool
+    keys: Keys,
+    before: InstallationReport,
+    engine: EngineIdentity,
+    by: str,
+    now: float,
+    *,
+    forget_running: bool,
 ) -> Transaction:
     op = uuid.uuid4().hex
     model, leader = before.model, before.model.leader
@@ -175,7 +181,7 @@ def take_over(
         sleep(POLL_SECONDS)
 
 
-def to_json(before: Standing) -> dict[str, object]:
+def to_json(before: InstallationReport) -> dict[str, object]:
     """For `tally engine show -o json`."""
     return {
         "installation": codec.to_builtins(before.installation),

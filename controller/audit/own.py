@@ -22,7 +22,7 @@ from controller.clock import Clock
 from controller.core.model.model import Model
 from controller.core.model.task import Observation
 from controller.core.promise.engine_invariants import check_engine
-from controller.core.promise.finding import Finding, Severity
+from controller.core.promise.finding import Finding, FindingSeverity
 from controller.core.promise.invariants import (
     check_layout,
     check_ledgers,
@@ -167,7 +167,7 @@ class SelfAudit:
         found = {_identity(finding): finding for finding in report.findings}
         for identity, finding in found.items():
             if identity not in self._told:
-                say = log.error if finding.severity is Severity.WRONG else log.warning
+                say = log.error if finding.severity is FindingSeverity.WRONG else log.warning
                 say(
                     "audit",
                     invariant=finding.invariant,

@@ -22,7 +22,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from controller.audit.audit import run_audit
-from controller.audit.kept_history import Change, kept_history
+from controller.audit.kept_history import KeyRevision, kept_history
 from controller.audit.repairs import ask
 from controller.client import Client, NotFound, Still, TaskView
 from controller.core.model import codec
@@ -30,7 +30,7 @@ from controller.core.model.lifecycle import Event, State
 from controller.core.model.printable import counted
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import RepairRequest, Wanted
-from controller.core.promise.finding import Severity
+from controller.core.promise.finding import FindingSeverity
 from controller.core.promise.replay import replay
 from controller.engine.base import Engine
 from controller.errors import TallyError, UserError
@@ -43,7 +43,7 @@ HTTP_SECONDS = 10.0
 NAMES = "selftest-"
 
 
-class Verdict(StrEnum):
+class ItemOutcome(StrEnum):
     """How an item ended."""
 
     OK = "ok"
@@ -55,7 +55,7 @@ class Item(NamedTuple):
     """One thing that was tried: what it is called, how it ended, what was seen, and how long it took."""
 
     name: str
-    verdict: Verdict
+    verdict: ItemOutcome
     seen: str
     seconds: float
 
@@ -119,7 +119,7 @@ class SelfTest:
             for name, item in items:
                 tried = self._try(name, item)
                 yield tried
-                if item == self._make_pool and tried.verdict is Verdict.FAILED:
+                if item == self._make_pool and tried.verdict is ItemOutcome.FAILED:
                     break
         finally:
             cleaned = self._try("removes what it made", self._clean_up)
@@ -128,13 +128,13 @@ class SelfTest:
 
     def _try(self, name: str, item: Callable[[], str]) -> Item:
         began = self._client.clock.boottime()
-        verdict = Verdict.OK
+        verdict = ItemOutcome.OK
         try:
             seen = item()
         except Skipped as error:
-            verdict, seen = Verdict.SKIPPED, str(error)
+            verdict, seen = ItemOutcome.SKIPPED, str(error)
         except (TallyError, AssertionError) as error:
-            verdict, seen = Verdict.FAILED, str(error) or type(error).__name__
+            verdict, seen = ItemOutcome.FAILED, str(error) or type(error).__name__
         return Item(name, verdict, seen, self._client.clock.boottime() - began)
 
     # -- the items
@@ -308,7 +308,7 @@ class SelfTest:
 
     def _audit(self) -> str:
         report = run_audit(self._client.store, self._engine, self._client.keys.cluster, self._client.clock)
-        ours = [f for f in report.findings if self.name in f.subject and f.severity is Severity.WRONG]
+        ours = [f for f in report.findings if self.name in f.subject and f.severity is FindingSeverity.WRONG]
         _require(
             not ours, "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours)
         )
@@ -423,7 +423,7 @@ class SelfTest:
         )
         return {item.key: item.mod for item in snapshot.items}
 
-    def _history(self, kind: str, *, cut: bool) -> list[Change]:
+    def _history(self, kind: str, *, cut: bool) -> list[KeyRevision]:
         """Every change of its own keys of a kind; with `cut` by a watch that is connected anew after each
         batch.
         """

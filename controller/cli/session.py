@@ -26,7 +26,7 @@ from controller.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from controller.client import Client
-    from controller.config import Loaded, Settings
+    from controller.config import ResolvedConfig, Settings
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Session:
         self._client: Client | None = None
 
     @functools.cached_property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> ResolvedConfig:
         """The settings and where each came from. Raises InvalidField."""
         from controller.config import load_settings
 

@@ -8,14 +8,14 @@ path.
 `python -m controller.config` prints the table that stands in the README.
 """
 
-from controller.config.loading import InvalidSetting, Loaded, check_timings, load_settings
+from controller.config.loading import InvalidSetting, ResolvedConfig, check_timings, load_settings
 from controller.config.settings import ENGINES, Settings, flag_of, table, text_of, variable_of
 from controller.config.values import parse_endpoints
 
 __all__ = [
     "ENGINES",
     "InvalidSetting",
-    "Loaded",
+    "ResolvedConfig",
     "Settings",
     "check_timings",
     "flag_of",

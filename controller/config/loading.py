@@ -30,7 +30,7 @@ class InvalidSetting(InvalidField):
     """A setting does not hold; says where it was found."""
 
 
-class Loaded(NamedTuple):
+class ResolvedConfig(NamedTuple):
     """The settings, and for each where its value came from: "flag --x", "environment TALLY_X", "file F" or
     "default".
     """
@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
 
 def load_settings(
     flags: Mapping[str, object], environ: Mapping[str, str], config: str | None = None
-) -> Loaded:
+) -> ResolvedConfig:
     """The settings by precedence. `flags` maps setting names to what was given (None: not given).
 
     `config` is the TOML file to read; without it TALLY_CONFIG, then the first of CONFIG_PATHS that exists,
@@ -69,7 +69,7 @@ def load_settings(
             raise InvalidSetting(error.field, f"{error.problem} (from {origin})") from None
     settings = Settings(**values)
     _check_pairs(settings)
-    return Loaded(settings, origins)
+    return ResolvedConfig(settings, origins)
 
 
 def _dev_config() -> Path | None:

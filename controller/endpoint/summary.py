@@ -14,7 +14,7 @@ from controller.core.model.resources import ZERO
 from controller.endpoint.diagnosis import Notice, Severity, diagnose
 from controller.endpoint.replicas import ReplicaSummary, replica_summaries
 from controller.endpoint.verdicts import AuditSummary, newest_audit
-from controller.views.freshness import Freshness, Limits
+from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.overview import Holding, holding_by_pool, next_admission, pool_names
 from controller.views.replica import Facts
 
@@ -73,7 +73,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     revision: int
     staleness_seconds: float
     freshness: Freshness  # of all that is shown, by `staleness_seconds`
-    page_limits: Limits  # from which age of its last answer on the page is stale, and dead
+    page_limits: StalenessLimits  # from which age of its last answer on the page is stale, and dead
     verdict: Severity
     notices: list[Notice]
     leader: LeaderSummary

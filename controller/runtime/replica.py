@@ -27,7 +27,7 @@ from controller.core.model.task import Observation
 from controller.core.promise.terms import current_epoch
 from controller.election.elector import Elector
 from controller.election.sentinel import Sentinel, Target
-from controller.election.session import Registration, Session
+from controller.election.session import ElectorThread, Registration
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine
 from controller.runtime import checks
@@ -94,7 +94,9 @@ class Replica:
         timings = options.timings
         self._candidacy = Candidacy(engine, lambda: self._session.wake())  # a leader looks at each turn
         self._elector = Elector(store, self._keys, clock, self, options.identity, timings, new_lease)
-        self._session = Session(self._elector, lambda error: log.error("election failed", error=str(error)))
+        self._session = ElectorThread(
+            self._elector, lambda error: log.error("election failed", error=str(error))
+        )
         self._registration = Registration(
             store,
             self._keys,

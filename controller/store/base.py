@@ -206,7 +206,7 @@ class Refused(NamedTuple):
     current: dict[str, KeyValue | None]
 
 
-class Event(NamedTuple):
+class KeyEvent(NamedTuple):
     """A change of one key at revision `mod`; `item` is None for a deletion."""
 
     key: str
@@ -221,7 +221,7 @@ class Batch(NamedTuple):
     """
 
     revision: int
-    events: tuple[Event, ...]
+    events: tuple[KeyEvent, ...]
 
 
 Meanwhile = Callable[[], None]

@@ -26,8 +26,8 @@ from controller.store.base import (
     Committed,
     Compacted,
     Delete,
-    Event,
     Guard,
+    KeyEvent,
     KeyValue,
     LeaseNotFound,
     Meanwhile,
@@ -68,7 +68,7 @@ class _Server:
 
     def current(self, key: str) -> KeyValue | None:
         """The key as it is now."""
-        changes: list[Event] | None = self.changes_by_key.get(key)
+        changes: list[KeyEvent] | None = self.changes_by_key.get(key)
         return changes[-1].item if changes else None
 
     def apply(self, writes: Iterable[Write]) -> None:
@@ -82,7 +82,7 @@ class _Server:
             if isinstance(write, Put):
                 create, version = (old.create, old.version + 1) if old is not None else (revision, 1)
                 events.append(
-                    Event(
+                    KeyEvent(
                         write.key,
                         revision,
                         KeyValue(write.key, write.value, create, revision, version, write.lease),
@@ -91,7 +91,7 @@ class _Server:
                 if write.lease:
                     self.leases[write.lease].keys.add(write.key)
             elif old is not None:
-                events.append(Event(write.key, revision, None))
+                events.append(KeyEvent(write.key, revision, None))
         for event in events:
             self.changes_by_key.setdefault(event.key, []).append(event)
         if events:

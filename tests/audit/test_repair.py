@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from controller.audit.audit import examine, run_audit
-from controller.audit.repairs import Unanswered, ask, preview, wanted
+from controller.audit.repairs import RepairUnanswered, ask, preview, wanted
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import one_line
@@ -375,6 +375,6 @@ def test_without_a_leader_the_request_is_withdrawn(damaged: Damaged) -> None:
     pause(damaged)
     damaged.set_held(100)
     request = RepairRequest(findings=wanted(damaged.audit()))
-    with pytest.raises(Unanswered, match="was withdrawn"):
+    with pytest.raises(RepairUnanswered, match="was withdrawn"):
         ask(damaged.client.store, damaged.client.keys, damaged.client.clock, request, 0.5)
     assert damaged.client.store.load(damaged.client.keys.repair(""), deadline=damaged.soon()).items == ()

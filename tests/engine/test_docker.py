@@ -17,7 +17,15 @@ import pytest
 from controller.clock import SystemClock
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import AttemptRefused, Counting, EngineUnavailable
-from controller.engine.docker.container import LABEL_CLUSTER, RUN, Config, Container, State, name_of, observe
+from controller.engine.docker.container import (
+    LABEL_CLUSTER,
+    RUN,
+    Config,
+    Container,
+    DockerState,
+    name_of,
+    observe,
+)
 from controller.engine.docker.engine import DockerEngine
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 from tests.support.docker import IMAGE, PrivateDocker, docker_launch, root_filesystem, until_stopped
@@ -163,7 +171,7 @@ def _runs(pid: int) -> bool:
 def test_a_result_that_the_daemon_lost_is_no_success() -> None:
     """After a crash some daemons say exit code 0 and never finished."""
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    state = State(exit_code=0, started_at=began, finished_at=datetime(1, 1, 1, tzinfo=UTC))
+    state = DockerState(exit_code=0, started_at=began, finished_at=datetime(1, 1, 1, tzinfo=UTC))
     container = Container(id="c", created=began, state=state, config=Config(labels={"tally.dev/role": RUN}))
     seen = observe(container, AttemptId("a", 1), node="", stop_requested_at=None)
     assert outcome(seen) == (Phase.FAILED, "ResultLost", None, True, True)

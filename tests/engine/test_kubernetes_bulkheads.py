@@ -20,7 +20,7 @@ from controller.core.model.lifecycle import State
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.dev.fake_kubernetes import FakeCluster, script_annotation, storage
 from controller.engine.base import EngineError, EngineUnavailable
-from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 from controller.engine.kubernetes.pod import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK, read_pod
 from controller.engine.kubernetes.pod_observation import UNREADABLE, observe
@@ -101,7 +101,7 @@ def engine(server: Server, tmp_path: Path) -> Iterator[KubernetesEngine]:
     config = {"clusters": [named], "users": [named], "contexts": [context], "current-context": "x"}
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
-    access = Access(kubeconfig=path, qps=10_000, burst=10_000)
+    access = ClusterAccess(kubeconfig=path, qps=10_000, burst=10_000)
     made = KubernetesEngine("test", SystemClock(), KubernetesOptions(access=access))
     yield made
     made.close()

@@ -24,7 +24,7 @@ from controller.dev.fake_kubernetes import TOKEN, FakeCluster
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import api as kubernetes_api
 from controller.engine.kubernetes import credentials as kubernetes_credentials
-from controller.engine.kubernetes.api import Access, KubernetesApi
+from controller.engine.kubernetes.api import ClusterAccess, KubernetesApi
 
 PODS = "/api/v1/namespaces/default/pods"
 VERSION = "client.authentication.k8s.io/v1"
@@ -97,7 +97,9 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
         }
         path = tmp_path / "kubeconfig"
         path.write_text(json.dumps(document))
-        apis.append(KubernetesApi(Access(kubeconfig=path, timeout_seconds=0.5), clock or SystemClock()))
+        apis.append(
+            KubernetesApi(ClusterAccess(kubeconfig=path, timeout_seconds=0.5), clock or SystemClock())
+        )
         return apis[-1]
 
     yield make

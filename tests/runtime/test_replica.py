@@ -17,7 +17,7 @@ from controller.core.model.model import Model
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.core.model.validation import parse_spec
-from controller.core.promise.invariants import Severity, check_model
+from controller.core.promise.invariants import FindingSeverity, check_model
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.runtime.inbox import Changed
 from controller.runtime.registrations import describe
@@ -41,7 +41,7 @@ def check_records(client: Client, engine: RecordingEngine) -> None:
     model = Model()
     snapshot = client.store.load(client.keys.prefix, deadline=CLOCK.boottime() + 10)
     model.load(changes_of(client.keys, snapshot.items), snapshot.revision)
-    assert [finding for finding in check_model(model) if finding.severity is not Severity.NOTICE] == []
+    assert [finding for finding in check_model(model) if finding.severity is not FindingSeverity.NOTICE] == []
     assert len(history.submitted) > 0
 
 

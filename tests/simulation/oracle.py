@@ -17,10 +17,10 @@ from controller.core.model.installation import decode_engine, decode_installatio
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import AttemptId, RequestKind, Status, Step
-from controller.core.promise.invariants import Severity, check_model
+from controller.core.promise.invariants import FindingSeverity, check_model
 from controller.election.term import Leadership
 from controller.errors import CorruptValue, InvalidField
-from controller.store.base import Batch, Event
+from controller.store.base import Batch, KeyEvent
 from controller.store.keys import Keys
 from controller.store.records import changes_of
 from tests.simulation.engine import Attempt, SimulatedEngineServer
@@ -232,7 +232,7 @@ class Oracle:
             if any(event.key.startswith(self.keys.state("")) for event in batch.events):
                 self.wrote_at[writer] = self.scheduler.now
 
-    def _on_leader(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+    def _on_leader(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         if event.item is None and not writer:
             self.on_expiry(self.creates[event.key])
             self.expired[self.creates[event.key]] = None
@@ -262,7 +262,7 @@ class Oracle:
     def _machine(self, process: str) -> Machine:
         return self.machines[process.partition(".")[0]]
 
-    def _on_installation(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+    def _on_installation(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         """Made once, and never another one, also when its key was deleted meanwhile."""
         if event.item is not None:
             new = codec.decode_mapping(event.item.value)["id"]
@@ -270,7 +270,7 @@ class Oracle:
             if old != new:
                 raise Violation("I7", f"{writer} made installation {old} another one, {new}")
 
-    def _on_epoch(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+    def _on_epoch(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         if event.item is not None and writer != USER:
             epoch = codec.decode_mapping(event.item.value)["epoch"]
             if epoch in self.epochs:
@@ -288,7 +288,7 @@ class Oracle:
                 "I7", f"{writer} was elected on {record['engine']}, and the record is of {engine}"
             )
 
-    def _on_tasks(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+    def _on_tasks(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is not None:
             if writer != USER:
                 raise Violation("I7", f"the spec of {task_id} was written by {writer}", task_id)
@@ -301,7 +301,7 @@ class Oracle:
         ):
             raise Violation("I6", f"the spec of {task_id} was removed, and its status was not", task_id)
 
-    def _on_quarantined(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+    def _on_quarantined(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is not None:
             self._check_writer(event.item.value, f"what sets {task_id} aside", writer)
             self.check_aside(task_id)
@@ -323,7 +323,7 @@ class Oracle:
                 "I6", f"{task_id} was submitted to another pool {pool} than it was checked against", task_id
             )
 
-    def _on_pools(self, event: Event, pool: str, changed: set[str], writer: str) -> None:
+    def _on_pools(self, event: KeyEvent, pool: str, changed: set[str], writer: str) -> None:
         self.capacities[pool] = ZERO
         if event.item is not None:
             try:
@@ -331,7 +331,7 @@ class Oracle:
             except CorruptValue:
                 return
 
-    def _on_ledgers(self, event: Event, pool: str, changed: set[str], writer: str) -> None:
+    def _on_ledgers(self, event: KeyEvent, pool: str, changed: set[str], writer: str) -> None:
         if event.item is None:
             raise Violation("I1", f"the ledger of {pool} was deleted by {writer}")
         try:
@@ -358,7 +358,7 @@ class Oracle:
                     )
         self.ledgers[pool] = held
 
-    def _on_states(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+    def _on_states(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         old = self.statuses.pop(task_id, None)
         if writer == USER:
             self.rubbish.pop(task_id, None)
@@ -406,7 +406,7 @@ class Oracle:
         self._move_hold(task_id, old, new)
         self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
 
-    def _on_logs(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+    def _on_logs(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is None:
             return
         self._check_writer(event.item.value, f"log of {task_id}", writer)
@@ -690,7 +690,7 @@ class Oracle:
         all is settled.
         """
         for finding in check_model(self.model()):
-            if finding.severity is Severity.NOTICE or (finding.transient and not settled):
+            if finding.severity is FindingSeverity.NOTICE or (finding.transient and not settled):
                 continue
             if finding.invariant == "I1" and self.frozen:
                 # what cannot be read holds in a pool that its spec, replaced by hand, need not name; see

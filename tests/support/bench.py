@@ -17,7 +17,7 @@ from controller.core.model.task import AttemptId, Observation, Phase, Request, R
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.plan import Effect, Prove, Start, Stop
 from controller.core.planning.planner import Planner, Term
-from controller.core.promise.invariants import Severity, check_model
+from controller.core.promise.invariants import FindingSeverity, check_model
 from controller.election.term import Leadership
 from controller.engine.base import gone
 from controller.runtime.inbox import Found, Listed, Observed, Started, StopSent
@@ -141,7 +141,9 @@ class Stage:
 
     def check(self) -> None:
         """The invariants hold in the store."""
-        wrong = [finding for finding in check_model(self.model()) if finding.severity is not Severity.NOTICE]
+        wrong = [
+            finding for finding in check_model(self.model()) if finding.severity is not FindingSeverity.NOTICE
+        ]
         assert not wrong, wrong
 
 

@@ -16,7 +16,7 @@ from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.task import AttemptId, Observation, Phase, RequestKind, Status
 from controller.core.planning import transitions
-from controller.core.planning.retry import Verdict, judge
+from controller.core.planning.retry import RetryDecision, judge
 from controller.core.planning.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempt, waiting_reason
@@ -136,7 +136,7 @@ def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status
     if status.cancelling:
         return transitions.cancelled(status, seen, moment)
     if task.spec is None or task.spec_error:
-        verdict = Verdict(
+        verdict = RetryDecision(
             False, 0.0, status.failures + 1, status.start_failures, 0, "its spec can no longer be read"
         )
     else:

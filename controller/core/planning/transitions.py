@@ -18,7 +18,7 @@ from controller.core.model.lifecycle import Event
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import HISTORY_LIMIT, SCHEMA_VERSION, Observation, Request, Spec, Status, Step
-from controller.core.planning.retry import Verdict
+from controller.core.planning.retry import RetryDecision
 
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
 REASON_LIMIT = 64
@@ -157,7 +157,7 @@ def stop_reason(status: Status) -> str:
     )
 
 
-def failed(status: Status, seen: Observation, verdict: Verdict, moment: Moment) -> Status:
+def failed(status: Status, seen: Observation, verdict: RetryDecision, moment: Moment) -> Status:
     """Its attempt was observed to have failed or to be gone: the hold ends, and another attempt may follow
     after a back-off.
     """

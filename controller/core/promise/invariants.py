@@ -25,7 +25,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import RequestKind, Status, Step
-from controller.core.promise.finding import Finding, Mender, Severity
+from controller.core.promise.finding import Finding, FindingSeverity, Mender
 from controller.core.promise.terms import check_terms, term_finding, written_by
 from controller.errors import CorruptValue
 
@@ -186,7 +186,7 @@ def check_layout(model: Model) -> Iterator[Finding]:
                 f" --delete {name}`"
             ),
             mender=Mender.DELETION,
-            severity=Severity.NOTICE,
+            severity=FindingSeverity.NOTICE,
         )
 
 
@@ -288,7 +288,7 @@ def _balance_findings(model: Model, pool: str, held: Vector, unreadable: int) ->
             ),
             repair=repair,
             mender=Mender.OPERATOR if unreadable else Mender.REPAIR,
-            severity=Severity.NOTICE if explained else Severity.WRONG,
+            severity=FindingSeverity.NOTICE if explained else FindingSeverity.WRONG,
         )
 
 
@@ -307,7 +307,7 @@ def _capacity_findings(model: Model, pool: str) -> Iterator[Finding]:
             since_revision=max(ledger.mod, record.mod if record is not None else 0),
             likely_cause="the capacity was lowered, or the pool removed, while tasks ran",
             repair="none is needed: it ends as tasks finish; nothing more is admitted until then",
-            severity=Severity.NOTICE,
+            severity=FindingSeverity.NOTICE,
         )
 
 
@@ -319,6 +319,6 @@ def _request_finding(subject: str, mod: int, by: str) -> Finding:
         since_revision=mod,
         likely_cause="nobody leads, the leader has much to do, or it cannot write to etcd",
         repair="see that a replica leads (`tally get replicas`), and its log",
-        severity=Severity.NOTICE,
+        severity=FindingSeverity.NOTICE,
         transient=True,
     )

@@ -23,9 +23,9 @@ Left out: managed fields, init containers, restarts of containers, server-side a
 """
 
 from controller.dev.fake_kubernetes.access import TOKEN, USER
-from controller.dev.fake_kubernetes.kubelet import Timings
+from controller.dev.fake_kubernetes.kubelet import KubeletTimings
 from controller.dev.fake_kubernetes.pod_run import Execution
 from controller.dev.fake_kubernetes.script import Script, script_annotation
 from controller.dev.fake_kubernetes.server import FakeCluster
 
-__all__ = ["TOKEN", "USER", "Execution", "FakeCluster", "Script", "Timings", "script_annotation"]
+__all__ = ["TOKEN", "USER", "Execution", "FakeCluster", "KubeletTimings", "Script", "script_annotation"]

@@ -24,7 +24,7 @@ from controller.dev.fake_kubernetes.access import ANONYMOUS
 from controller.dev.fake_kubernetes.api import REVIEWS, Answer, LogStream, read_request
 from controller.dev.fake_kubernetes.apierrors import ApiError, unauthorized
 from controller.dev.fake_kubernetes.faults import Dropped
-from controller.dev.fake_kubernetes.watching import Cut, Watch
+from controller.dev.fake_kubernetes.watching import Cut, WatchStream
 
 if TYPE_CHECKING:
     from controller.dev.fake_kubernetes.server import FakeCluster
@@ -169,9 +169,9 @@ class Handler(BaseHTTPRequestHandler):
             raise cluster.access.refusal(user, request.access)
         with cluster.storage.lock:
             answer = cluster.api.answer(request, body, self.headers.get("Content-Type", ""))
-            if isinstance(answer, Watch):
+            if isinstance(answer, WatchStream):
                 cluster.watches.add(answer)
-        if isinstance(answer, Watch):
+        if isinstance(answer, WatchStream):
             self._watch(answer)
             return
         cluster.faults.after(request.access)
@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.body)
 
-    def _watch(self, watch: Watch) -> None:
+    def _watch(self, watch: WatchStream) -> None:
         cluster = self.server.cluster
         try:
             self._stream(watch.batches(), "application/json")

@@ -18,7 +18,7 @@ from controller.dev.fake_kubernetes.nodes import Nodes
 from controller.dev.fake_kubernetes.pod_registry import TERMINAL, DeleteOptions, PodRegistry
 from controller.dev.fake_kubernetes.pod_run import Execution, PodRun
 from controller.dev.fake_kubernetes.script import Script
-from controller.dev.fake_kubernetes.storage import Change, Storage, Stored
+from controller.dev.fake_kubernetes.storage import ObjectChange, Storage, Stored
 from controller.dev.fake_kubernetes.timestamps import timestamp
 from controller.dev.fake_kubernetes.version import ServerVersion
 
@@ -28,7 +28,7 @@ EVICTED = ("Evicted", "The node was low on resource: memory. ")
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class KubeletTimings:
     """Seconds of the cluster, as measured in the recordings where they show it."""
 
     schedule: float = 0.005
@@ -57,7 +57,7 @@ class Kubelets:
         recorder: EventRecorder,
         *,
         version: ServerVersion,
-        timings: Timings,
+        timings: KubeletTimings,
         script_of: Callable[[Document], Script],
     ) -> None:
         self._storage = storage
@@ -72,7 +72,7 @@ class Kubelets:
         self.runs: dict[str, PodRun] = {}
         self.executions: list[Execution] = []
 
-    def observe(self, change: Change) -> None:
+    def observe(self, change: ObjectChange) -> None:
         """Take note of a pod's change."""
         pod = change.after.document
         uid = pod["metadata"]["uid"]

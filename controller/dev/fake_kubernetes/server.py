@@ -13,12 +13,12 @@ from controller.clock import Clock, SystemClock
 from controller.dev.fake_kubernetes.access import TOKEN, USER, AccessControl
 from controller.dev.fake_kubernetes.admission import Admission, Webhook
 from controller.dev.fake_kubernetes.agenda import Agenda
-from controller.dev.fake_kubernetes.api import Api
+from controller.dev.fake_kubernetes.api import FakeApi
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
 from controller.dev.fake_kubernetes.faults import Faults
 from controller.dev.fake_kubernetes.http_server import ConnectionServer
-from controller.dev.fake_kubernetes.kubelet import Kubelets, Timings
+from controller.dev.fake_kubernetes.kubelet import Kubelets, KubeletTimings
 from controller.dev.fake_kubernetes.nodes import Nodes
 from controller.dev.fake_kubernetes.pod_logs import PodLogs
 from controller.dev.fake_kubernetes.pod_registry import DeleteOptions, PodRegistry
@@ -29,7 +29,7 @@ from controller.dev.fake_kubernetes.script import ANNOTATION, Script, script_of
 from controller.dev.fake_kubernetes.storage import Storage, Stored
 from controller.dev.fake_kubernetes.timestamps import timestamp
 from controller.dev.fake_kubernetes.version import parse_version
-from controller.dev.fake_kubernetes.watching import Watch
+from controller.dev.fake_kubernetes.watching import WatchStream
 
 
 class FakeCluster:
@@ -47,7 +47,7 @@ class FakeCluster:
         version: str = "v1.33.1",
         scale: float = 1.0,
         port: int = 0,
-        timings: Timings | None = None,
+        timings: KubeletTimings | None = None,
         script: Callable[[Document], Script | None] | None = None,
         bookmark_seconds: float = 5.0,
         history_limit: int = 10_000,
@@ -57,7 +57,7 @@ class FakeCluster:
         tls: ssl.SSLContext | None = None,
         token: str = TOKEN,
     ) -> None:
-        timings = timings or Timings()
+        timings = timings or KubeletTimings()
         self.clock = clock or SystemClock()
         self.version = parse_version(version)
         self.default_script = script
@@ -68,7 +68,7 @@ class FakeCluster:
         self.access = AccessControl({token: USER})
         self.admission = Admission(self.storage)
         self.faults = Faults(seed=seed)
-        self.watches: set[Watch] = set()
+        self.watches: set[WatchStream] = set()
         self._agenda = Agenda(self.clock, self.storage.lock, scale=scale)
         self._registry = PodRegistry(self.storage, self.version, self.clock, self.admission)
         recorder = EventRecorder(self.storage, self.clock)
@@ -94,7 +94,9 @@ class FakeCluster:
         )
         self.storage.pods.observers += [self._scheduler.observe, self._kubelets.observe]
         self._logs = PodLogs(self.storage, self._kubelets.runs, self._agenda)
-        self.api = Api(self.storage, self._registry, self._logs, self.clock, self.version, bookmark_seconds)
+        self.api = FakeApi(
+            self.storage, self._registry, self._logs, self.clock, self.version, bookmark_seconds
+        )
         self._failure: BaseException | None = None
         self._server = ConnectionServer("127.0.0.1", port, self, tls)
         self._scheme = "http" if tls is None else "https"
@@ -322,19 +324,19 @@ class FakeCluster:
 
     def cut_watches(self) -> None:
         """Close the connections of all open watches in the middle."""
-        self._each_watch(Watch.cut)
+        self._each_watch(WatchStream.cut)
 
     def freeze_watches(self) -> None:
         """All open watches fall silent, with their connections kept; watches that are opened later work."""
-        self._each_watch(Watch.freeze)
+        self._each_watch(WatchStream.freeze)
 
     def thaw_watches(self) -> None:
         """Frozen watches go on where they stopped."""
-        self._each_watch(Watch.thaw)
+        self._each_watch(WatchStream.thaw)
 
     def expire_watches(self) -> None:
         """All open watches are told 410 in the stream, and end."""
-        self._each_watch(Watch.expire)
+        self._each_watch(WatchStream.expire)
 
     def replay(self, kind: str, pod: Document) -> None:
         """Send an old event of a pod to all open watches of pods once more."""
@@ -361,7 +363,7 @@ class FakeCluster:
         with self.storage.lock:
             self.api.stale = dict(self.storage.pods.items) if behind else None
 
-    def _each_watch(self, act: Callable[[Watch], None]) -> None:
+    def _each_watch(self, act: Callable[[WatchStream], None]) -> None:
         with self.storage.lock:
             for watch in self.watches:
                 act(watch)

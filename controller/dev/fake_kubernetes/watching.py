@@ -13,14 +13,14 @@ import msgspec
 from controller.clock import Clock
 from controller.dev.fake_kubernetes.apierrors import ApiError, Document, too_old
 from controller.dev.fake_kubernetes.selectors import Predicate
-from controller.dev.fake_kubernetes.storage import Change, Collection, Stored
+from controller.dev.fake_kubernetes.storage import Collection, ObjectChange, Stored
 
 
 class Cut(Exception):
     """The watch's connection is to be closed in the middle."""
 
 
-class Watch:
+class WatchStream:
     """See the module's docstring. All attributes but the constants need the storage's lock."""
 
     def __init__(
@@ -135,7 +135,7 @@ class Watch:
         except ApiError as error:
             self._refusal = error
 
-    def _line(self, change: Change) -> bytes | None:
+    def _line(self, change: ObjectChange) -> bytes | None:
         if self._matches is None:
             return (
                 _line(change.type, change.after.body) if self.namespace in ("", change.after.key[0]) else None

@@ -40,7 +40,7 @@ from controller.core.model.printable import counted
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
-from controller.engine.kubernetes.api import Access, ApiRefused, KubernetesApi
+from controller.engine.kubernetes.api import ApiRefused, ClusterAccess, KubernetesApi
 from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events
 from controller.engine.kubernetes.objects import TRIES, PodObjects
 from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path
@@ -63,7 +63,7 @@ log = structlog.get_logger(__name__)
 class KubernetesOptions:
     """`namespaces`: all that are used, the first for pools that name none; () for the configuration's own."""
 
-    access: Access = field(default_factory=Access)
+    access: ClusterAccess = field(default_factory=ClusterAccess)
     namespaces: tuple[str, ...] = ()
     watch_seconds: float = 240.0  # the server ends a watch after this, up to half as much longer
     silence_seconds: float = 90.0  # a server sends bookmarks about every minute

@@ -1,7 +1,7 @@
 """What went wrong with a call to etcd, and what that means: error bodies and transport errors as our own.
 
-Error bodies of etcd 3.4 to 3.6 become `RpcError`, with a `Fault`; transport errors become `ConnectionFailed`,
-which tells whether the request can have arrived, and which setting it speaks of.
+Error bodies of etcd 3.4 to 3.6 become `RpcError`, with an `ErrorClass`; transport errors become
+`ConnectionFailed`, which tells whether the request can have arrived, and which setting it speaks of.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from controller.errors import TallyError
 from controller.store.etcd import wire
 
 
-class Fault(Enum):
+class ErrorClass(Enum):
     """What an error answer of etcd means for the caller."""
 
     # another try, best on another endpoint, may succeed; the request may have been applied
@@ -43,7 +43,7 @@ class Fault(Enum):
 class RpcError(TallyError):
     """etcd answered with an error. `in_doubt`: an earlier send of the same request may have been applied."""
 
-    def __init__(self, fault: Fault, message: str, endpoint: str = "") -> None:
+    def __init__(self, fault: ErrorClass, message: str, endpoint: str = "") -> None:
         super().__init__(f"{endpoint}: {message}" if endpoint else message)
         self.fault = fault
         self.in_doubt = False
@@ -64,33 +64,33 @@ class ConnectionFailed(TallyError):
 # Messages first, since etcd uses one gRPC code for many things. Source: api/v3rpc/rpctypes/error.go in etcd's
 # sources.
 _FAULT_BY_MESSAGE = (
-    ("invalid auth token", Fault.TOKEN),
-    ("revision in header is old", Fault.TOKEN),
-    ("revision of auth store is old", Fault.TOKEN),
-    ("user name is empty", Fault.TOKEN),
-    ("permission denied", Fault.DENIED),
-    ("authentication failed", Fault.DENIED),
-    ("authentication is not enabled", Fault.AUTH_OFF),
-    ("required revision has been compacted", Fault.COMPACTED),
-    ("required revision is a future revision", Fault.FUTURE),
-    ("request is too large", Fault.TOO_LARGE),
-    ("too many operations", Fault.TOO_LARGE),
-    ("received message larger than max", Fault.TOO_LARGE),
-    ("database space exceeded", Fault.FULL),
-    ("lease not found", Fault.LEASE_MISSING),
-    ("lease already exists", Fault.LEASE_EXISTS),
-    ("too many requests", Fault.BUSY),
+    ("invalid auth token", ErrorClass.TOKEN),
+    ("revision in header is old", ErrorClass.TOKEN),
+    ("revision of auth store is old", ErrorClass.TOKEN),
+    ("user name is empty", ErrorClass.TOKEN),
+    ("permission denied", ErrorClass.DENIED),
+    ("authentication failed", ErrorClass.DENIED),
+    ("authentication is not enabled", ErrorClass.AUTH_OFF),
+    ("required revision has been compacted", ErrorClass.COMPACTED),
+    ("required revision is a future revision", ErrorClass.FUTURE),
+    ("request is too large", ErrorClass.TOO_LARGE),
+    ("too many operations", ErrorClass.TOO_LARGE),
+    ("received message larger than max", ErrorClass.TOO_LARGE),
+    ("database space exceeded", ErrorClass.FULL),
+    ("lease not found", ErrorClass.LEASE_MISSING),
+    ("lease already exists", ErrorClass.LEASE_EXISTS),
+    ("too many requests", ErrorClass.BUSY),
 )
 
 _FAULT_BY_CODE = {
-    3: Fault.REFUSED,
-    5: Fault.REFUSED,
-    6: Fault.REFUSED,
-    7: Fault.DENIED,
-    9: Fault.REFUSED,
-    11: Fault.REFUSED,
-    12: Fault.REFUSED,
-    16: Fault.TOKEN,
+    3: ErrorClass.REFUSED,
+    5: ErrorClass.REFUSED,
+    6: ErrorClass.REFUSED,
+    7: ErrorClass.DENIED,
+    9: ErrorClass.REFUSED,
+    11: ErrorClass.REFUSED,
+    12: ErrorClass.REFUSED,
+    16: ErrorClass.TOKEN,
 }
 """gRPC codes; those that are missing (Unknown, DeadlineExceeded, Unavailable, Internal, …) leave the
 outcome open.
@@ -107,12 +107,12 @@ _COMMON_NAME_ADVICE = (
 )
 
 
-def classify(message: str, code: int) -> Fault:
+def classify(message: str, code: int) -> ErrorClass:
     """What an error means, by etcd's own words and else by its gRPC code."""
     for words, fault in _FAULT_BY_MESSAGE:
         if words in message:
             return fault
-    return _FAULT_BY_CODE.get(code, Fault.TRANSIENT)
+    return _FAULT_BY_CODE.get(code, ErrorClass.TRANSIENT)
 
 
 def rpc_error(body: bytes, status: int, endpoint: str) -> RpcError:
@@ -123,9 +123,9 @@ def rpc_error(body: bytes, status: int, endpoint: str) -> RpcError:
         answer = wire.decode_error(body)
     except msgspec.MsgspecError:
         if _COMMON_NAME in body:
-            return RpcError(Fault.DENIED, _COMMON_NAME_ADVICE, endpoint)
+            return RpcError(ErrorClass.DENIED, _COMMON_NAME_ADVICE, endpoint)
         return RpcError(
-            Fault.TRANSIENT,
+            ErrorClass.TRANSIENT,
             f"HTTP {status}: {body[:200].decode(errors='backslashreplace').strip()}",
             endpoint,
         )

@@ -33,9 +33,9 @@ from controller.store.base import (
 )
 from controller.store.etcd import wire
 from controller.store.etcd.connection import Connection, GatewayOptions
-from controller.store.etcd.faults import ConnectionFailed, Fault, RpcError
+from controller.store.etcd.faults import ConnectionFailed, ErrorClass, RpcError
 
-__all__ = ["Fault", "Gateway", "GatewayOptions", "RpcError", "Unanswered", "translate"]
+__all__ = ["ErrorClass", "Gateway", "GatewayOptions", "RpcError", "Unanswered", "translate"]
 
 T = TypeVar("T")
 
@@ -60,22 +60,22 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
     `right` what is needed.
     """
     match error.fault:
-        case Fault.DENIED if "permission denied" in str(error):
+        case ErrorClass.DENIED if "permission denied" in str(error):
             return StoreDenied(
                 f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. "
                 "`tally auth init --grant ROLE=USER` gives a user one of the roles that have their rights"
             )
-        case Fault.TOKEN if not user:
+        case ErrorClass.TOKEN if not user:
             return StoreDenied(f"etcd asks for a user and a password, and none is given: {error}")
-        case Fault.DENIED | Fault.TOKEN | Fault.AUTH_OFF:
+        case ErrorClass.DENIED | ErrorClass.TOKEN | ErrorClass.AUTH_OFF:
             return StoreDenied(str(error))
-        case Fault.FUTURE:
+        case ErrorClass.FUTURE:
             return StoreUnavailable(f"the revision asked for is not there yet: {error}")
-        case Fault.TOO_LARGE:
+        case ErrorClass.TOO_LARGE:
             return RequestTooLarge(f"etcd refuses the request on {about} as too large: {error}; split it")
-        case Fault.FULL:
+        case ErrorClass.FULL:
             return StoreFull(str(error))
-        case Fault.LEASE_MISSING:
+        case ErrorClass.LEASE_MISSING:
             return LeaseNotFound(f"the lease has expired, so nothing was written: {error}")
         case _:
             return StoreError(f"etcd refuses a request on {about}: {error}")
@@ -137,12 +137,12 @@ class Gateway:
             except Unanswered as error:  # the sign-in, before anything was sent
                 raise Unanswered(str(error), in_doubt=tries.in_doubt) from error
             except RpcError as error:
-                if error.fault is Fault.TOKEN and self.options.user and not signed_in_again:
+                if error.fault is ErrorClass.TOKEN and self.options.user and not signed_in_again:
                     signed_in_again = True
                     self.forget_token(token)
                     tries.repeat()
-                elif error.fault in (Fault.TRANSIENT, Fault.BUSY):
-                    tries.failed(endpoint, error, in_doubt=error.fault is Fault.TRANSIENT)
+                elif error.fault in (ErrorClass.TRANSIENT, ErrorClass.BUSY):
+                    tries.failed(endpoint, error, in_doubt=error.fault is ErrorClass.TRANSIENT)
                 else:
                     error.in_doubt = tries.in_doubt
                     raise
@@ -244,7 +244,8 @@ class Gateway:
             password = Path(file).read_text().rstrip("\r\n")  # read each time: a rotated file is picked up
         except (OSError, UnicodeDecodeError) as error:
             raise RpcError(
-                Fault.DENIED, f"the password file {file} of the etcd user {user!r} cannot be read: {error}"
+                ErrorClass.DENIED,
+                f"the password file {file} of the etcd user {user!r} cannot be read: {error}",
             ) from error
         body = wire.encode({"name": user, "password": password})
         tries = _Tries(self, deadline)
@@ -255,14 +256,14 @@ class Gateway:
             except (ConnectionFailed, msgspec.MsgspecError) as error:
                 tries.failed(endpoint, error, in_doubt=False, untrusted=getattr(error, "untrusted", False))
             except RpcError as error:
-                if error.fault is Fault.AUTH_OFF:
+                if error.fault is ErrorClass.AUTH_OFF:
                     return ""
-                if error.fault is Fault.DENIED:
+                if error.fault is ErrorClass.DENIED:
                     raise RpcError(
-                        Fault.DENIED,
+                        ErrorClass.DENIED,
                         f"etcd refuses to sign in the user {user!r} with the password in {file}: {error}",
                     ) from error
-                if error.fault not in (Fault.TRANSIENT, Fault.BUSY, Fault.TOKEN):
+                if error.fault not in (ErrorClass.TRANSIENT, ErrorClass.BUSY, ErrorClass.TOKEN):
                     raise
                 tries.failed(endpoint, error, in_doubt=False)
 
@@ -328,7 +329,7 @@ class Gateway:
                     status = os.stat(file)
                 except OSError as error:
                     raise RpcError(
-                        Fault.DENIED, f"the certificate file {file} cannot be read: {error.strerror}"
+                        ErrorClass.DENIED, f"the certificate file {file} cannot be read: {error.strerror}"
                     ) from error
                 stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(stamps)
@@ -381,7 +382,7 @@ class _Tries:
         self._round.insert(0, self._last_endpoint)
 
     def _denied(self) -> RpcError:
-        error = RpcError(Fault.DENIED, f"no TLS connection to etcd: {self._describe()}")
+        error = RpcError(ErrorClass.DENIED, f"no TLS connection to etcd: {self._describe()}")
         error.in_doubt = self.in_doubt
         return error
 

@@ -33,7 +33,7 @@ from controller.store.base import (
 )
 from controller.store.etcd import wire
 from controller.store.etcd.faults import stream_error
-from controller.store.etcd.gateway import Fault, Gateway, GatewayOptions, RpcError, Unanswered, translate
+from controller.store.etcd.gateway import ErrorClass, Gateway, GatewayOptions, RpcError, Unanswered, translate
 from controller.store.etcd.identity import ClusterIdentity
 from controller.store.etcd.watch import EtcdWatch
 from controller.store.limits import check_limits, guarded_keys
@@ -141,9 +141,9 @@ class EtcdStore:
                 ) from error
             raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
         except RpcError as error:
-            if error.fault is Fault.FULL:
+            if error.fault is ErrorClass.FULL:
                 return self._after_full(transaction, error, deadline)
-            if error.in_doubt and error.fault is not Fault.LEASE_MISSING:
+            if error.in_doubt and error.fault is not ErrorClass.LEASE_MISSING:
                 raise OutcomeUnknown(
                     f"the outcome of transaction {transaction.op} is unknown, then: {error}"
                 ) from error
@@ -170,7 +170,7 @@ class EtcdStore:
         except Unanswered as error:
             raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
         except RpcError as error:
-            if error.fault is Fault.LEASE_EXISTS:
+            if error.fault is ErrorClass.LEASE_EXISTS:
                 return self.keep_alive(lease, deadline=deadline)
             self._raise(error, f"lease {lease:x}", "write")
         self.identity.confirm_cluster(answer.header)
@@ -200,7 +200,7 @@ class EtcdStore:
         except Unanswered as error:
             raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
         except RpcError as error:
-            if error.fault is not Fault.LEASE_MISSING:
+            if error.fault is not ErrorClass.LEASE_MISSING:
                 self._raise(error, f"lease {lease:x}", "write")
 
     def size(self, *, deadline: float) -> StoreSize:
@@ -254,7 +254,7 @@ class EtcdStore:
 
     def _raise(self, error: RpcError, about: str, right: str, revision: int = 0) -> NoReturn:
         """Translate an error that trying again does not change."""
-        if error.fault is Fault.COMPACTED:
+        if error.fault is ErrorClass.COMPACTED:
             raise Compacted(revision) from error
         raise translate(error, self.gateway.options.user, about, right) from error
 

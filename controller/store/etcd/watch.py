@@ -30,7 +30,7 @@ from controller.errors import TallyError
 from controller.store.base import Batch, Compacted, StoreUnavailable
 from controller.store.etcd import wire
 from controller.store.etcd.faults import ConnectionFailed, classify, stream_error
-from controller.store.etcd.gateway import Fault, Gateway, RpcError, Unanswered, translate
+from controller.store.etcd.gateway import ErrorClass, Gateway, RpcError, Unanswered, translate
 from controller.store.etcd.identity import ClusterIdentity
 
 _CREATE_SECONDS = 3.0  # until the server must have confirmed a new watch
@@ -171,7 +171,7 @@ class EtcdWatch:
 
         An old etcd calls a bad token a missing right, so a first
         denial is answered by signing in again."""
-        if error.fault in (Fault.TOKEN, Fault.DENIED):
+        if error.fault in (ErrorClass.TOKEN, ErrorClass.DENIED):
             self._denials += 1
             if not self._gateway.options.user or self._denials > 1:
                 return translate(error, self._gateway.options.user, self._prefix, "read")
