@@ -236,14 +236,14 @@ class LocalCluster:
 
     def _start_fake_cluster(self) -> None:
         """With etcd's certificate, since kubectl sends its token over TLS alone."""
-        from controller.dev.fake_kubernetes import FakeCluster
+        from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 
         context, ca_file = None, ""
         if self.credentials is not None:
             files = self.credentials.server
             context, ca_file = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files["ca_file"]
             context.load_cert_chain(files["cert_file"], files["key_file"])
-        self.fake_cluster = FakeCluster(token=secrets.token_urlsafe(), tls=context).start()
+        self.fake_cluster = FakeCluster(ClusterOptions(token=secrets.token_urlsafe()), tls=context).start()
         self.fake_cluster.kubeconfig(self.kubeconfig, ca_file=ca_file)
 
     def _claim_data_dir(self) -> int:

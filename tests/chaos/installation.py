@@ -18,7 +18,7 @@ from controller.client import Client
 from controller.core.model.task import AttemptId
 from controller.dev.cluster import CLUSTER, DevOptions, LocalCluster, ReplicaProcess
 from controller.dev.etcd import EtcdProcess
-from controller.dev.fake_kubernetes import FakeCluster, KubeletTimings
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster, KubeletTimings
 from controller.engine.base import Engine
 from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
@@ -78,8 +78,8 @@ class Installation(LocalCluster):
         for replica, port in zip(self.replicas, free_ports(replicas), strict=True):
             replica.status_port = port
         if engine == "kubernetes":
-            self.fake_cluster = FakeCluster(scale=SCALE, timings=TIMINGS)
-            self.fake_cluster.add_node("node2")
+            self.fake_cluster = FakeCluster(ClusterOptions(scale=SCALE, timings=TIMINGS))
+            self.fake_cluster.state.add_node("node2")
         self.members = members
         names = [*(replica.name for replica in self.replicas), *(f"user-{n}" for n in range(users))]
         self.links = {name: [Proxy(member.config.client_port) for member in members] for name in names}

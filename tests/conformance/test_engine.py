@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from controller.clock import SystemClock
 from controller.core.model.installation import Installation
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.dev.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.base import (
     AttemptRefused,
     AttemptUnknown,
@@ -79,7 +79,7 @@ def process_case(folder: Path) -> EngineCase:
 
 def kubernetes_case(folder: Path) -> EngineCase:
     """On a fake API server, over real HTTP. `tests/cluster` runs the same engine on a real one."""
-    cluster = FakeCluster(scale=0.02).start()
+    cluster = FakeCluster(ClusterOptions(scale=0.02)).start()
     engine = kubernetes_cases.engine_on(cluster, folder)
     scripted = kubernetes_cases.scripted
     case = EngineCase(

@@ -241,8 +241,8 @@ def test_a_task_whose_pod_cannot_be_read_is_lost_and_the_others_finish(
     assert "its pod cannot be read: Expected" in status.message
     assert not replica.fatal
     poisoned.clear()
-    with fake_cluster.storage.lock:
-        pods = fake_cluster.storage.pods
+    with fake_cluster.state.storage.lock:
+        pods = fake_cluster.state.storage.pods
         pod = pods.items["default", "poison-1"].copy()
         del pod["status"]["ephemeralContainerStatuses"]
         pods.put(pod)

@@ -77,8 +77,8 @@ def kubeconfig(cluster: FakeCluster, folder: Path, user: dict[str, Any], **serve
 
 def replace_token(cluster: FakeCluster, token: str) -> None:
     """From now on the server accepts this one alone."""
-    cluster.access.tokens.clear()
-    cluster.access.tokens[token] = USER
+    cluster.state.access.tokens.clear()
+    cluster.state.access.tokens[token] = USER
 
 
 # -- TLS

@@ -196,7 +196,7 @@ def test_a_credential_that_expires_is_renewed_by_one_run(
     clock = MovedClock()
     api = connect(fake_cluster.url, executed(plugin.gives(TOKEN, clock.now() + 1000)), clock)
     api.call("GET", PODS)
-    fake_cluster.access.tokens["second"] = fake_cluster.access.tokens.pop(TOKEN)
+    fake_cluster.state.access.tokens["second"] = fake_cluster.state.access.tokens.pop(TOKEN)
     plugin.gives("second")
     clock.moved += 1001
     with ThreadPoolExecutor(8) as threads:

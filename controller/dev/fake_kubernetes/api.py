@@ -109,6 +109,11 @@ class FakeApi:
     stale: Mapping[Key, Stored] | None = field(default=None)
     """What lists with resourceVersion=0 answer, while the watch cache lags behind."""
 
+    def lag(self, behind: bool = True) -> None:
+        """While on, lists with resourceVersion=0 answer what was true when it was switched on."""
+        with self.storage.lock:
+            self.stale = dict(self.storage.pods.items) if behind else None
+
     def answer(
         self, request: RequestInfo, body: bytes, content_type: str
     ) -> Answer | WatchStream | LogStream:

@@ -64,6 +64,11 @@ class PodRegistry:
             raise apierrors.not_found("pods", key[1])
         return found
 
+    def find(self, key: Key, uid: str) -> Stored | None:
+        """The pod, if it is still there, and still the same."""
+        found = self._pods.get(key)
+        return found if found is not None and found.document["metadata"]["uid"] == uid else None
+
     def create(self, namespace: str, pod: Document, *, dry_run: bool = False) -> Stored:
         """A new pod, defaulted, admitted and validated."""
         metadata: Document = pod.setdefault("metadata", {})

@@ -1,6 +1,4 @@
-"""The replica's end of the fork server that makes supervisors
-(`controller.engine.process.supervisor.serve`).
-"""
+"""The replica's end of the fork server that makes supervisors (`supervisor` is the other end)."""
 
 from __future__ import annotations
 
