@@ -61,7 +61,7 @@ _raw_mapping_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _request_decoder = msgspec.json.Decoder(Request)
 _repair_decoder = msgspec.json.Decoder(RepairRequest)
 _step_decoder = msgspec.json.Decoder(Step)
-_STATUS_FIELDS = frozenset(Status.__struct_fields__)
+_STATUS_FIELDS = frozenset(Status.__struct_encode_fields__)
 
 # the last: JSON nested deeper than our stack
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

@@ -189,7 +189,7 @@ class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One entry of a status's history: a row of the lifecycle table, taken. `term` is the leader's epoch."""
+    """One entry of a status's history: a row of the lifecycle table, taken in the leadership `epoch`."""
 
     at: float
     source: str
@@ -198,7 +198,7 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 0
     reason: str = ""
     message: str = ""
-    term: int = 0
+    epoch: int = field(default=0, name="term")  # as older versions stored it, and read it
 
 
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -236,7 +236,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     retry_at: Time | None = None  # WaitingRetry: not admitted before
     steps: Count = 0
     history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
-    term: Count = 0
+    epoch: Count = field(default=0, name="term")  # of the leadership that wrote it; named as in Step
     op: str = ""
 
     @property

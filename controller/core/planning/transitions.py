@@ -30,7 +30,7 @@ MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"
 
 
 class Moment(NamedTuple):
-    """When (seconds since the epoch, by the leader's clock), in which term (its epoch), under which
+    """When (seconds since the epoch, by the leader's clock), in which epoch, under which
     transaction (`op`).
     """
 
@@ -236,16 +236,16 @@ def request_ignored(status: Status, request: Request, why: str, moment: Moment) 
 
 
 def repaired(status: Status, what: str, hold: Vector, pool: str, moment: Moment) -> Status:
-    """An operator had it repaired after an audit: the hold as it should be, and no step's term above the one
+    """An operator had it repaired after an audit: the hold as it should be, and no step's epoch above the one
     after it.
 
     Its reason and message stay its own. Raises CorruptValue when its history cannot be read.
     """
     history, highest = [], 0
     for raw, step in zip(status.history, decode_history(status), strict=True):
-        highest = max(highest, min(step.term, moment.epoch))
+        highest = max(highest, min(step.epoch, moment.epoch))
         history.append(
-            raw if step.term == highest else encode_step(msgspec.structs.replace(step, term=highest))
+            raw if step.epoch == highest else encode_step(msgspec.structs.replace(step, epoch=highest))
         )
     return _note(status, "Repaired", what, moment, {"hold": hold, "pool": pool, "history": tuple(history)})
 
@@ -260,7 +260,7 @@ def _note(status: Status, reason: str, message: str, moment: Moment, fields: dic
         attempt=status.attempt,
         reason=reason,
         message=message[:MESSAGE_LIMIT],
-        term=moment.epoch,
+        epoch=moment.epoch,
     )
     return _record(msgspec.structs.replace(status, **fields), step, moment, {})
 
@@ -310,7 +310,7 @@ def _step(
         attempt=fields.get("attempt", status.attempt),
         reason=reason[:REASON_LIMIT],
         message=message[:MESSAGE_LIMIT],
-        term=moment.epoch,
+        epoch=moment.epoch,
     )
     # A new attempt does not carry the last one's words, and what runs does not carry those of its wait.
     if (
@@ -331,6 +331,6 @@ def _record(status: Status, step: Step, moment: Moment, fields: dict[str, Any]) 
         version=SCHEMA_VERSION,
         steps=status.steps + 1,
         history=history,
-        term=moment.epoch,
+        epoch=moment.epoch,
         op=moment.op,
     )
