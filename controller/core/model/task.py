@@ -156,6 +156,13 @@ class RequestKind(StrEnum):
     CONFIRM_STOPPED = "confirm-stopped"  # an operator's word that a lost attempt no longer runs
 
 
+class RequestOutcome(StrEnum):
+    """What became of a request."""
+
+    DONE = "done"
+    IGNORED = "ignored"  # it could not take effect; the step's message says why
+
+
 class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who asks, why, and when. `attempt` is the attempt that confirm-stopped speaks of."""
 
@@ -199,6 +206,8 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     message: str = ""
     epoch: int = field(default=0, name="term")  # as older versions stored it, and read it
+    request: str = ""  # the RequestKind that the step answers, "" for none
+    outcome: str = ""  # what became of that request: a RequestOutcome
 
 
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
