@@ -336,5 +336,5 @@ def _log_steps(task_id: str, steps: list[Step], revision: int) -> None:
             reason=step.reason,
             message=step.message,
             revision=revision,
-            term=step.term,
+            epoch=step.epoch,
         )

@@ -48,12 +48,12 @@ class Compartments(ABC):
             task = self.tasks.get(change.names[0]) or self._new_task(change.names[0])
             task.frozen = task.frozen | {change.kind}
 
-    def set_aside(self, task_id: str, where: str, error: Exception, at: float, term: int) -> Touched:
+    def set_aside(self, task_id: str, where: str, error: Exception, at: float, epoch: int) -> Touched:
         """Nothing is done with a task from now on, since that raised `error`; see `quarantine`."""
         self.caught.append(quarantine.Caught(where, task_id, error))
         task = self.tasks.get(task_id)
         if task is not None:
-            self.asides[task_id] = quarantine.Aside.of(task, where, error, at, term), False
+            self.asides[task_id] = quarantine.Aside.of(task, where, error, at, epoch), False
             self._settle_aside(task)
             self._index(task)
         return self._take_touched()
