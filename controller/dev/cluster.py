@@ -75,7 +75,6 @@ class ReplicaProcess:
     status_port: int
     process: subprocess.Popen[bytes] | None = None
     restart_at: float | None = None
-    deaths: int = 0
 
 
 class LocalCluster:
@@ -188,7 +187,6 @@ class LocalCluster:
             now = self.clock.boottime()
             if replica.process is not None and replica.process.poll() is not None:
                 replica.process, replica.restart_at = None, now + RESTART_SECONDS
-                replica.deaths += 1
                 dead.append(replica)
             elif replica.process is None and replica.restart_at is not None and now >= replica.restart_at:
                 self.start_replica(replica)
