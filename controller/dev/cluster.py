@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import importlib
 import json
 import os
 import secrets
@@ -315,8 +316,11 @@ class LocalCluster:
 
 
 def _check_engine(options: DevOptions) -> None:
+    """Raises DevError and MissingExtra."""
     if options.fake_cluster and options.engine != "kubernetes":
         raise DevError(f"--fake-cluster is for --engine kubernetes, not for --engine {options.engine}")
+    # An extra that is missing is told here, and not by each replica in its log.
+    importlib.import_module(f"controller.engine.{options.engine}")
 
 
 def _end_with_parent() -> None:

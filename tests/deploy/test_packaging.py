@@ -206,7 +206,12 @@ for module in pkgutil.iter_modules(room.__path__, "{room}."):
     ],
 )
 def test_an_extra_brings_what_its_room_imports(
-    install: Install, bare: Installation, extra: str, room: str
+    install: Install, bare: Installation, extra: str, room: str, tmp_path: Path
 ) -> None:
     assert bare.succeed("python", "-c", TRY.format(room=room)) == f"{extra}\n"
-    install(extra).succeed("python", "-c", IMPORT_ALL.format(room=room))
+    with_extra = install(extra)
+    with_extra.succeed("python", "-c", IMPORT_ALL.format(room=room))
+    if extra == "dev":  # nothing is started for an engine that replicas could not use
+        done = with_extra.run("tally", "dev", "--engine", "docker", "--data-dir", str(tmp_path))
+        assert (done.returncode, "tally-controller[docker]" in done.stderr) == (1, True), done.stderr
+        assert not list(tmp_path.iterdir())
