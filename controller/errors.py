@@ -32,7 +32,7 @@ class MissingExtra(UserError, ImportError):
 
     def __init__(self, needed_by: str, extra: str, missing: list[str]) -> None:
         super().__init__(
-            f"{needed_by} needs {' and '.join(missing)}, which this installation lacks: "
+            f"{needed_by} needs packages that are not installed ({', '.join(missing)}): "
             f"pip install 'tally-controller[{extra}]'"
         )
         self.extra = extra
