@@ -30,7 +30,7 @@ COLUMNS = ("row", "what", "median", "spread", "ratio", "aim", "durability")
 BUSY_PERCENT = 10.0
 """Above this, before anything is measured, others use the machine, and the figures are preliminary."""
 
-_PACKAGES = ("etcd3-py", "requests", "kubernetes", "msgspec", "starlette", "uvicorn")
+_PACKAGES = ("requests", "urllib3", "kubernetes", "msgspec", "starlette", "uvicorn")
 
 
 def machine() -> dict[str, Any]:
