@@ -14,7 +14,7 @@ from controller.core.model.resources import ZERO
 from controller.endpoint.diagnosis import Notice, Severity, diagnose
 from controller.endpoint.replicas import ReplicaSummary, replica_summaries
 from controller.endpoint.verdicts import AuditSummary, newest_audit
-from controller.views.freshness import Freshness, Limits
+from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.overview import Holding, holding_by_pool, next_admission, pool_names
 from controller.views.replica import Facts
 
@@ -73,7 +73,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     revision: int
     staleness_seconds: float
     freshness: Freshness  # of all that is shown, by `staleness_seconds`
-    page_limits: Limits  # from which age of its last answer on the page is stale, and dead
+    page_limits: StalenessLimits  # from which age of its last answer on the page is stale, and dead
     verdict: Severity
     notices: list[Notice]
     leader: LeaderSummary
@@ -95,8 +95,8 @@ class Waits:
     def __init__(self) -> None:
         self._next: dict[str, tuple[str, float]] = {}
 
-    def seconds(self, pool: str, task_id: str, now: float) -> float:
-        """For how long `task_id` ("": none) has been the next of its pool."""
+    def note(self, pool: str, task_id: str, now: float) -> float:
+        """`task_id` ("": none) is the next of its pool now; returns for how many seconds it has been."""
         seen, since = self._next.get(pool, ("", now))
         if seen != task_id:
             since = now
@@ -114,7 +114,7 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
     pools = [_pool(model, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
     leader, replicas = _leader(model, facts), replica_summaries(model, facts)
     stuck = {
-        name: (task, waits.seconds(name, task, now))
+        name: (task, waits.note(name, task, now))
         for name in names
         for task in [next_admission(model, name, now)]
     }

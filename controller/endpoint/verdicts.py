@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from controller.core.model.model import Model
 from controller.core.model.records import Change, decode_or_empty
-from controller.views.freshness import Freshness, Limits
+from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.replica import Facts
 
 
@@ -56,7 +56,7 @@ def _registered(change: Change) -> _Registered | None:
         return None
 
 
-def _summary(replica: str, heard: float, audit: _Registered, limits: Limits) -> AuditSummary:
+def _summary(replica: str, heard: float, audit: _Registered, limits: StalenessLimits) -> AuditSummary:
     age = round(max(0.0, audit.age_seconds + heard), 1)
     return AuditSummary(
         replica=replica,

@@ -19,18 +19,18 @@ from controller.engine.null import NullEngine
 from controller.store.base import (
     Committed,
     Delete,
-    Event,
     Guard,
-    Meanwhile,
+    KeyEvent,
     Put,
     Refused,
     Transaction,
     Write,
-    nothing,
 )
 from controller.store.etcd import wire
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
+from controller.store.etcd.transaction import PendingTransaction
+from controller.store.limits import check_limits
 from tests.bench.measure import Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, KEYS, POOL, client_of, etcd, specs, store_on
@@ -64,12 +64,22 @@ class _RecordingStore(EtcdStore):
         super().__init__(options, CLOCK)
         self.sent: dict[int, bytes] = {}
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
-        result = super().commit(transaction, deadline=deadline, meanwhile=meanwhile)
+    def begin(self, transaction: Transaction, *, deadline: float) -> _RecordingTransaction:
+        check_limits(transaction)
+        pending = _RecordingTransaction(self.gateway, self.identity, self.get, transaction, deadline)
+        pending.applied = self.sent
+        return pending
+
+
+class _RecordingTransaction(PendingTransaction):
+    """Tells at which revision it was applied."""
+
+    applied: dict[int, bytes]
+
+    def result(self) -> Committed | Refused:
+        result = super().result()
         if isinstance(result, Committed) and not result.recovered:
-            self.sent[result.revision] = wire.encode_transaction(transaction)
+            self.applied[result.revision] = wire.encode_transaction(self._transaction)
         return result
 
 
@@ -108,7 +118,7 @@ def _history(url: str) -> list[tuple[int, tuple[Write, ...]]]:
     """All that an etcd was ever told, revision by revision."""
     with store_on(url) as store:
         _, last = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
-        events, watch = list[Event](), store.watch("", after=1)
+        events, watch = list[KeyEvent](), store.watch("", after=1)
         for batch in watch:
             events += batch.events
             if batch.revision >= last:
