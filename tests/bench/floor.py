@@ -110,7 +110,9 @@ def record(tasks: int) -> Recording:
 
 def _succeeded(replica: RunningReplica) -> int:
     return sum(
-        number for (_, state), number in list(replica.replica._model.counts.items()) if state == "Succeeded"
+        number
+        for (_, state), number in list(replica.replica._mirror.model.counts.items())
+        if state == "Succeeded"
     )
 
 
