@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from controller.client.views import PoolView, ReplicaView, TaskView
+from controller.client.views import UNREADABLE, PoolView, ReplicaView, TaskView
 from controller.core.model.resources import Vector
 from controller.terminal import say, say_lines
 from controller.views.explain import span
@@ -83,7 +83,7 @@ def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
         if status and status.stopping
         else view.state
     )
-    reason = "Unreadable" if view.problem and not view.status else view.reason
+    reason = UNREADABLE if view.problem and not view.status else view.reason
     age = span(now - view.submitted_at) if view.submitted_at else ""
     name = _cut(view.id, NAME_WIDTH)
     if not wide:

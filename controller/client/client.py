@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 from controller.client.asking import ask
 from controller.client.errors import Conflict, NotFound, Still
 from controller.client.pools import apply_pool, delete_pool
-from controller.client.reading import Reading, is_asked_again, parse_state, requirements, sorted_views
+from controller.client.reading import Reading, parse_state, requirements, sorted_views
 from controller.client.submission import KnownPools, Submission, SubmitResult
 from controller.client.views import (
+    UNREADABLE,
     ApplyResult,
     LeaderView,
     PoolView,
@@ -40,6 +41,7 @@ from controller.errors import InvalidField, UserError
 from controller.store.base import Committed, Delete, Guard, KeyValue, Refused, Store, Transaction
 from controller.store.keys import Keys
 from controller.views.explain import explain
+from controller.views.tasks import is_asked_again
 
 if TYPE_CHECKING:
     from controller.config import Settings
@@ -372,8 +374,8 @@ class Client:
             )
         if not view.finished and not (view.status is not None and view.status.cancelling):
             raise UserError(
-                f"{task_id} is {view.state}: only a Failed or Cancelled task can be retried; see `tally"
-                f" explain {task_id}`"
+                f"{task_id} is {view.state or UNREADABLE}: only a Failed or Cancelled task can be retried;"
+                f" see `tally explain {task_id}`"
             )
         return self._request(RequestKind.RETRY, task_id, reason)
 
@@ -387,7 +389,8 @@ class Client:
         view = self.get(task_id)
         if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
             raise UserError(
-                f"{task_id} is {view.state} and neither lost nor being stopped: there is nothing to confirm"
+                f"{task_id} is {view.state or UNREADABLE} and neither lost nor being stopped: there is"
+                " nothing to confirm"
             )
         return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from controller.client.views import TaskView, task_view
 from controller.clock import Clock
@@ -11,13 +11,13 @@ from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
-from controller.core.model.task import RequestKind
 from controller.core.model.validation import parse_name
 from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys
 from controller.store.records import changes_of, to_change
-from controller.views.selector import Requirement, parse_selector, selects
+from controller.views.selector import Requirement, parse_selector
+from controller.views.tasks import matches
 
 WATCH_SILENCE_SECONDS = 30.0
 
@@ -132,15 +132,6 @@ def parse_state(text: str) -> State:
     raise UserError(f"{text!r} is no state of a task: use one of {', '.join(State)}")
 
 
-def is_asked_again(model: Model, task_id: str) -> bool:
-    """Whether a retry of the task was asked for after its last step, so that the leader has not taken it
-    up yet.
-    """
-    task = model.tasks.get(task_id)
-    asked = task.requests.get(RequestKind.RETRY) if task is not None else None
-    return task is not None and asked is not None and asked[1] > task.status_mod
-
-
 def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requirement, ...]:
     """What both ask for. Raises InvalidSelector."""
     equal = (Requirement(key, frozenset([value]), negated=False) for key, value in (labels or {}).items())
@@ -148,18 +139,11 @@ def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requi
 
 
 def sorted_views(
-    model: Model, pool: str, state: State | None, terms: Iterable[Requirement], only: set[str] | None = None
+    model: Model, pool: str, state: State | None, terms: Sequence[Requirement], only: set[str] | None = None
 ) -> list[TaskView]:
     """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
-    views = []
-    tasks = (
-        model.tasks[task_id] for task_id in (model.tasks if only is None else only) if task_id in model.tasks
-    )
-    for task in sorted(tasks, key=lambda task: (task.spec_create, task.id)):
-        if (pool and task.pool != pool) or (state is not None and task.state is not state):
-            continue
-        has = task.spec.labels if task.spec is not None else {}
-        view = task_view(model, task.id) if selects(terms, has) else None
-        if view is not None:
-            views.append(view)
-    return views
+    states = None if state is None else (state,)
+    ids = model.tasks if only is None else [task_id for task_id in only if task_id in model.tasks]
+    found = [task for task_id in ids if matches(task := model.tasks[task_id], pool or None, states, terms)]
+    found.sort(key=lambda task: (task.spec_create, task.id))
+    return [view for task in found if (view := task_view(model, task.id)) is not None]

@@ -8,8 +8,9 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.endpoint import index
-from controller.endpoint.index import TaskIndex, is_listed
+from controller.endpoint.index import TaskIndex
 from controller.endpoint.order import SORTS, By, Position, Sort
+from controller.views.tasks import is_listed, submitted_at
 from tests.endpoint.model_view import ModelView, status_value
 
 
@@ -26,7 +27,7 @@ def expected(
     found = [
         Position(sort.section(task.pool, None if "states" in task.frozen else task.state), entry)
         for task in view.model.tasks.values()
-        for entry in [(task.submitted_at if sort.by is By.SUBMITTED else 0.0, task.id)]
+        for entry in [(submitted_at(task) if sort.by is By.SUBMITTED else 0.0, task.id)]
         if search in task.id
         and is_listed(task)
         and (pool is None or task.pool == pool)
