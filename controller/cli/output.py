@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from controller.client.views import UNREADABLE, PoolView, ReplicaView, TaskView
-from controller.core.model.resources import Vector
+from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
 from controller.views.explain import span
 from controller.views.freshness import Freshness
@@ -118,11 +118,10 @@ def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
     notes = [view.problem] if view.problem else [] if view.definition else ["not defined"]
     if view.definition is not None and view.definition.paused:
         notes.append("paused")
-    rows = []
-    for name in dict.fromkeys([*view.capacity, *view.held]):
+    rows: list[tuple[object, ...]] = []
+    for name in view.resources:
         amounts = [
-            Vector({name: vector.get(name)}).format().get(name, "0")
-            for vector in (view.capacity, view.held, view.free)
+            format_quantity(name, vector.get(name)) for vector in (view.capacity, view.held, view.free)
         ]
         note = ", ".join([*notes, *(["overcommitted"] if name in view.overcommitted else [])])
         rows.append((view.name, view.definition.policy if view.definition else "", name, *amounts, note))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from controller.client.asking import ask
 from controller.client.errors import Conflict, NotFound, Still
 from controller.client.pools import apply_pool, delete_pool
-from controller.client.reading import Reading, parse_state, requirements, sorted_views
+from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
 from controller.client.submission import KnownPools, Submission, SubmitResult
 from controller.client.views import (
     UNREADABLE,
@@ -179,7 +179,7 @@ class Client:
         UserError for none.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        return sorted_views(self._reading.model("tasks/", "states/"), pool, wanted, terms)
+        return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms)
 
     def history(self, task_id: str) -> list[Step]:
         """What happened to a task, oldest first. Raises NotFound."""
@@ -305,11 +305,7 @@ class Client:
         views: dict[str, TaskView] = {}
         prefix = self.keys.state(next(iter(waiting))) if len(waiting) == 1 else self.keys.state("")
         few = len(waiting) <= FEW
-        load = (
-            (lambda: self._reading.tasks(*waiting))
-            if few
-            else (lambda: self._reading.model("tasks/", "states/", "requests/"))
-        )
+        load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.model(*OF_TASKS))
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
                 view = self._found(model, task_id)
@@ -335,11 +331,7 @@ class Client:
         iterator is closed.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        load = (
-            (lambda: self._reading.tasks(task_id))
-            if task_id
-            else (lambda: self._reading.model("tasks/", "states/"))
-        )
+        load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.model(*OF_TASKS))
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for model, changed in self._reading.follow(load, prefix, None):
             yield sorted_views(

@@ -20,6 +20,7 @@ from controller.views.selector import Requirement, parse_selector
 from controller.views.tasks import matches
 
 WATCH_SILENCE_SECONDS = 30.0
+OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # all that is told of tasks stands there
 
 
 class Reading:

@@ -82,6 +82,11 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int] = {}  # state → tasks, where the tasks were read too
 
     @property
+    def resources(self) -> list[str]:
+        """The resources that it has, or of which something is held; sorted."""
+        return sorted({*self.capacity, *self.held})
+
+    @property
     def overcommitted(self) -> list[str]:
         """The resources of which more is held than there is."""
         return self.held.exceeding(self.capacity)

@@ -13,7 +13,7 @@ from controller.core.model.codec import decode_history
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
-from controller.core.model.resources import Vector
+from controller.core.model.resources import Vector, format_quantity
 from controller.core.model.task import Policy, Pool, Status, Step
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
@@ -307,12 +307,8 @@ def _lack(asked: Vector, limit: Vector, what: str) -> str:
     """The resources that are short, each as asked against what there is: `cpu 4 (1500m free)`."""
     short = asked.exceeding(limit)
     return ", ".join(
-        f"{Vector({name: asked[name]})} ({_amount(name, limit.get(name))} {what})" for name in short
+        f"{Vector({name: asked[name]})} ({format_quantity(name, limit.get(name))} {what})" for name in short
     )
-
-
-def _amount(name: str, amount: int) -> str:
-    return Vector({name: amount}).format().get(name, "0")
 
 
 def _list(names: list[str]) -> str:

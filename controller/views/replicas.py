@@ -6,7 +6,6 @@ version knows it is left out.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -14,6 +13,8 @@ import msgspec
 from controller.core.model.model import Model
 from controller.core.model.records import Change, decode_or_empty
 from controller.views.freshness import HEARTBEAT_SECONDS
+
+BEYOND = 2**63  # no revision, process id or time is so large
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -127,6 +128,6 @@ def _lenient(kind: type[T], record: dict[str, Any]) -> T:
             value = msgspec.convert(record[info.encode_name], info.type)
         except (msgspec.ValidationError, OverflowError):
             continue
-        if not isinstance(value, float) or math.isfinite(value):
+        if not isinstance(value, int | float) or abs(value) < BEYOND:  # which also infinity is, and no number
             fields[info.name] = value
     return kind(**fields)

@@ -57,23 +57,41 @@ def state_of(task: Task) -> State | None:
     return None if "states" in task.frozen else task.state
 
 
+def pool_of(task: Task) -> str:
+    """The pool that it draws on, as far as its records can be read: that of its hold, else of its spec."""
+    spec, status = _spec(task), _status(task)
+    if status is not None and status.pool:
+        return status.pool
+    return spec.pool if spec is not None else ""
+
+
 def submitted_at(task: Task) -> float:
-    """When it was submitted, as far as any of its records tells; 0 when none does."""
-    return task.submitted_at or (task.status.created_at if task.status is not None else 0.0)
+    """When it was submitted, as far as its records can be read and tell; else 0."""
+    status = _status(task)
+    at = task.submitted_at if "tasks" not in task.frozen else 0.0
+    return at or (status.created_at if status is not None else 0.0)
+
+
+def _spec(task: Task) -> Spec | None:
+    return None if "tasks" in task.frozen else task.spec
+
+
+def _status(task: Task) -> Status | None:
+    return None if "states" in task.frozen else task.status
 
 
 def task_facts(model: Model, task: Task) -> TaskFacts:
     """The facts of a task that the model has."""
     return TaskFacts(
         id=task.id,
-        pool=task.pool,
+        pool=pool_of(task),
         state=state_of(task),
-        spec=None if "tasks" in task.frozen else task.spec,
-        status=None if "states" in task.frozen else task.status,
+        spec=_spec(task),
+        status=_status(task),
         requests=tuple(request for request, _ in task.requests.values()),
         submitted_at=submitted_at(task),
         revision=max(task.spec_mod, task.status_mod),
-        spec_error=task.spec_error,
+        spec_error=task.spec_error if "tasks" not in task.frozen else "",
         broken=tuple(
             (kind, model.quarantine.get((kind, (task.id,)), "does not parse")) for kind in sorted(task.frozen)
         ),
@@ -94,11 +112,11 @@ def matches(
 
     A task whose spec is gone or cannot be read has labels that nobody knows: no selector selects it.
     """
-    if not is_listed(task) or (pool is not None and task.pool != pool):
+    if not is_listed(task) or (pool is not None and pool_of(task) != pool):
         return False
     if states is not None and state_of(task) not in states:
         return False
-    spec = None if "tasks" in task.frozen else task.spec
+    spec = _spec(task)
     return not terms or (spec is not None and selects(terms, spec.labels))
 
 
