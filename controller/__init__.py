@@ -14,7 +14,7 @@ The loop, as one replica runs it (`runtime/replica.py`, `runtime/reconciler.py`)
                           if committed:  for effect in plan.effects:    # persist, then act
                                              actuator.perform(effect)   # only while the term may act
     actuator threads: inbox.put(engine.start(attempt))                  # outcomes come back as messages
-    observer threads: inbox.put(engine.list()); inbox.put(engine.watch())
+    observer threads: inbox.put(engine.attempts()); inbox.put(engine.watch())
 
 The rooms, each knowing only those below it (`.importlinter`, tests/architecture):
 

@@ -26,7 +26,7 @@ from controller.client.reading import Reading
 from controller.clock import Clock, SystemClock
 from controller.config import Settings, check_timings
 from controller.election.elector import Timings
-from controller.endpoint.access import Access, StatusFiles
+from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.server import StatusServer
 from controller.engine.base import Counting, Engine
 from controller.errors import InvalidField
@@ -75,10 +75,10 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
 
         return ProcessEngine(settings.state_dir, settings.cluster, clock)
     if name == "kubernetes":
-        from controller.engine.kubernetes.api import Access
+        from controller.engine.kubernetes.api import ClusterAccess
         from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 
-        access = Access(
+        access = ClusterAccess(
             kubeconfig=settings.kubeconfig,
             context=settings.kube_context,
             qps=settings.kube_qps,
@@ -116,7 +116,7 @@ def make_metrics(store: EtcdStore, engine: Engine, clock: Clock) -> Metrics:
     """The metrics, told where store and engine count for themselves."""
     metrics = Metrics(clock)
     metrics.outside.watch_restarts = lambda: store.reconnects
-    metrics.outside.endpoint_failures = lambda: store.gateway.failures
+    metrics.outside.endpoint_failures = lambda: store.gateway.endpoints.failures
     if isinstance(engine, Counting):
         metrics.outside.engine_faults = lambda: engine.faults
         metrics.outside.rate_limit_seconds = engine.waited_seconds
@@ -203,7 +203,7 @@ def describe_replica(settings: Settings, clock: Clock) -> dict[str, Any]:
     }
 
 
-def status_access(settings: Settings) -> Access:
+def status_access(settings: Settings) -> EndpointAccess:
     """Who may read the status endpoint. Raises InvalidField for files that cannot be used."""
     files = StatusFiles(
         settings.status_cert_file,
@@ -211,7 +211,7 @@ def status_access(settings: Settings) -> Access:
         settings.status_client_ca_file,
         settings.status_token_file,
     )
-    return Access(files, hosts=[urlsplit(f"//{settings.advertise}").hostname or ""])
+    return EndpointAccess(files, hosts=[urlsplit(f"//{settings.advertise}").hostname or ""])
 
 
 def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOptions:

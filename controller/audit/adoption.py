@@ -44,7 +44,7 @@ CONSEQUENCE = (
 )
 
 
-class Standing(NamedTuple):
+class InstallationReport(NamedTuple):
     """Who the installation is, which engine is recorded (None: nobody has led yet), and what holds
     something.
     """
@@ -60,7 +60,7 @@ class Standing(NamedTuple):
         return sum(kind == "states" for kind, _ in self.model.quarantine)
 
 
-def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
+def standing(store: Store, keys: Keys, clock: Clock) -> InstallationReport:
     """As the store has it now.
 
     Raises StoreError, and UserError when no replica of this version has led yet.
@@ -78,12 +78,12 @@ def standing(store: Store, keys: Keys, clock: Clock) -> Standing:
             f"cluster {keys.cluster} has no installation's id that can be read: the first election makes it,"
             " and records the engine of the replica that wins it"
         )
-    return Standing(model.installation, model.engine, tuple(model.holding.values()), model)
+    return InstallationReport(model.installation, model.engine, tuple(model.holding.values()), model)
 
 
 def adopt_engine(
     store: Store, keys: Keys, clock: Clock, engine: EngineIdentity, by: str, *, forget_running: bool
-) -> Standing:
+) -> InstallationReport:
     """Record `engine` as the installation's; returns what stood before. The leader's term ends with it.
 
     Raises UserError while something holds, unless `forget_running`; StoreError.
@@ -108,7 +108,13 @@ def adopt_engine(
 
 
 def _adoption(
-    keys: Keys, before: Standing, engine: EngineIdentity, by: str, now: float, *, forget_running: bool
+    keys: Keys,
+    before: InstallationReport,
+    engine: EngineIdentity,
+    by: str,
+    now: float,
+    *,
+    forget_running: bool,
 ) -> Transaction:
     op = uuid.uuid4().hex
     model, leader = before.model, before.model.leader
@@ -135,7 +141,7 @@ def left_by(engine: Engine, lost: str, names: Collection[str]) -> list[Observati
     Raises UserError, EngineError.
     """
     engine.bind(Installation(id=lost))
-    found = engine.list()
+    found = engine.attempts()
     known = {str(seen.attempt) for seen in found}
     if unknown := sorted(set(names) - known):
         raise UserError(
@@ -164,7 +170,7 @@ def take_over(
             engine.stop(seen.attempt, grace_seconds=grace_seconds, uid=seen.uid)
     give_up_at = clock.boottime() + grace_seconds + timeout_seconds
     while True:
-        now = {seen.attempt: seen for seen in engine.list()}
+        now = {seen.attempt: seen for seen in engine.attempts()}
         for attempt in list(waiting):
             if attempt not in now or now[attempt].stopped:
                 engine.settle(attempt)
@@ -175,7 +181,7 @@ def take_over(
         sleep(POLL_SECONDS)
 
 
-def to_json(before: Standing) -> dict[str, object]:
+def to_json(before: InstallationReport) -> dict[str, object]:
     """For `tally engine show -o json`."""
     return {
         "installation": codec.to_builtins(before.installation),

@@ -24,7 +24,7 @@ from controller.core.model.model import Model
 from controller.core.model.printable import one_line
 from controller.core.model.task import Observation
 from controller.core.promise.engine_invariants import check_engine
-from controller.core.promise.finding import Finding, Mender, Severity
+from controller.core.promise.finding import Finding, FindingSeverity, Mender
 from controller.core.promise.identity_findings import (
     check_identity,
     check_others,
@@ -71,7 +71,7 @@ class Report:
     @property
     def wrong(self) -> int:
         """How many findings break the promise. `tally audit` exits with 1 unless there are none."""
-        return sum(finding.severity is Severity.WRONG for finding in self.findings)
+        return sum(finding.severity is FindingSeverity.WRONG for finding in self.findings)
 
     @property
     def verdict(self) -> str:
@@ -86,7 +86,11 @@ class Report:
         """
         ordered = sorted(
             findings,
-            key=lambda finding: (finding.severity is Severity.NOTICE, finding.invariant, finding.subject),
+            key=lambda finding: (
+                finding.severity is FindingSeverity.NOTICE,
+                finding.invariant,
+                finding.subject,
+            ),
         )
         looked_at = None if engine_problem else attempts
         return replace(
@@ -209,7 +213,7 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
             )
         if installation is not None:
             engine.bind(installation)
-        observations = engine.list()  # after the load: see the module's docstring
+        observations = engine.attempts()  # after the load: see the module's docstring
         others = engine.others()
     except EngineError as error:
         return Look(model, None, findings, str(error))
@@ -221,7 +225,7 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
     return Look(model, observations, findings)
 
 
-def _identity(finding: Finding) -> tuple[str, str, Severity]:
+def _identity(finding: Finding) -> tuple[str, str, FindingSeverity]:
     return finding.invariant, finding.subject, finding.severity
 
 

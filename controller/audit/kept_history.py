@@ -10,7 +10,7 @@ from controller.clock import Clock
 from controller.store.base import Store, StoreUnavailable
 
 
-class Change(NamedTuple):
+class KeyRevision(NamedTuple):
     """A key as it became at a revision; `value` None: removed."""
 
     mod: int
@@ -27,13 +27,13 @@ def kept_history(
     timeout_seconds: float,
     *,
     cut: bool = False,
-) -> list[Change]:
+) -> list[KeyRevision]:
     """Every change below `prefix` after a revision, until each key of `until` has come to its mod revision.
 
     With `cut` the watch is connected anew after each batch. Raises Compacted, StoreUnavailable when the time
     is over.
     """
-    changes: list[Change] = []
+    changes: list[KeyRevision] = []
     missing = dict(until)
     ends = clock.boottime() + timeout_seconds
     while missing:
@@ -44,7 +44,8 @@ def kept_history(
         try:
             for batch in watch:
                 changes += (
-                    Change(e.mod, e.key, e.item.value if e.item is not None else None) for e in batch.events
+                    KeyRevision(e.mod, e.key, e.item.value if e.item is not None else None)
+                    for e in batch.events
                 )
                 after = max(after, batch.revision)
                 missing = {key: mod for key, mod in missing.items() if mod > after}

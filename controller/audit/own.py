@@ -22,17 +22,15 @@ from controller.clock import Clock
 from controller.core.model.model import Model
 from controller.core.model.task import Observation
 from controller.core.promise.engine_invariants import check_engine
-from controller.core.promise.finding import Finding, Severity
+from controller.core.promise.finding import Finding, FindingSeverity
 from controller.core.promise.invariants import (
-    Written,
     check_layout,
     check_ledgers,
     check_requests,
     check_task,
-    check_terms,
     holding_tasks,
-    written_by,
 )
+from controller.core.promise.terms import Written, check_terms, written_by
 from controller.engine.base import EngineUnavailable
 
 SLICE = 500  # tasks that are looked at without letting go of the model
@@ -169,7 +167,7 @@ class SelfAudit:
         found = {_identity(finding): finding for finding in report.findings}
         for identity, finding in found.items():
             if identity not in self._told:
-                say = log.error if finding.severity is Severity.WRONG else log.warning
+                say = log.error if finding.severity is FindingSeverity.WRONG else log.warning
                 say(
                     "audit",
                     invariant=finding.invariant,

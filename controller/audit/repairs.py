@@ -34,7 +34,7 @@ AT_ONCE = 100  # findings of one request: about what one transaction has room fo
 REQUEST_SECONDS = 5.0  # limit for each request to etcd
 
 
-class Unanswered(TallyError):
+class RepairUnanswered(TallyError):
     """No leader has taken the request in time; it was withdrawn, and nothing was repaired."""
 
 
@@ -113,7 +113,7 @@ def preview(look: Look, request: RepairRequest, keys: Keys, now: float) -> Previ
 def ask(
     store: Store, keys: Keys, clock: Clock, request: RepairRequest, timeout_seconds: float
 ) -> list[Outcome]:
-    """Have the leader repair, and return what became of each finding. Raises Unanswered, StoreError."""
+    """Have the leader repair, and return what became of each finding. Raises RepairUnanswered, StoreError."""
     request_id = uuid.uuid4().hex
     value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": request_id})
     put = Transaction(
@@ -129,12 +129,14 @@ def ask(
             uuid.uuid4().hex,
         )
         if isinstance(store.commit(withdrawal, deadline=_soon(clock)), Committed):
-            raise Unanswered(
+            raise RepairUnanswered(
                 f"no leader has taken the request within {timeout_seconds:g} s; it was withdrawn"
             )
         answer, _ = store.get(keys.repaired(request_id), deadline=_soon(clock))
     if answer is None:
-        raise Unanswered("the request was removed by somebody else than a leader; nothing is known of it")
+        raise RepairUnanswered(
+            "the request was removed by somebody else than a leader; nothing is known of it"
+        )
     return msgspec.convert(codec.decode_mapping(answer.value)["outcomes"], list[Outcome])
 
 

@@ -102,7 +102,7 @@ def _repair(
     """Ask until nothing that can be repaired is left, or the time is over; returns the last report, and
     all that became.
     """
-    from controller.audit.repairs import Unanswered, ask, outcomes_text, wanted
+    from controller.audit.repairs import RepairUnanswered, ask, outcomes_text, wanted
     from controller.core.planning.plan import Verdict
 
     outcomes: list[Outcome] = []
@@ -112,7 +112,7 @@ def _repair(
             answered = ask(
                 client.store, client.keys, client.clock, _request(client, report, findings, reason), left
             )
-        except Unanswered as error:
+        except RepairUnanswered as error:
             complain(str(error))
             break
         outcomes += answered

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from controller.cli.check_identity import identity_points
-from controller.cli.check_point import Point, Verdict
+from controller.cli.check_point import CheckStatus, Point
 from controller.cli.session import without_etcd
 from controller.core.model.printable import counted
 from controller.store.base import Compacted, StoreError
@@ -41,10 +41,10 @@ def check(session: Session) -> Iterator[Point]:
     try:
         _, revision = client.store.get(client.keys.leader, deadline=client.clock.boottime() + 5.0)
     except StoreError as error:
-        yield Point("read", Verdict.WRONG, str(error))
-        yield Point("replicas", Verdict.WARNING, f"not known without etcd. {without_etcd(session)}")
+        yield Point("read", CheckStatus.WRONG, str(error))
+        yield Point("replicas", CheckStatus.WARNING, f"not known without etcd. {without_etcd(session)}")
         return
-    yield Point("read", Verdict.OK, f"prefix {client.keys.prefix} at revision {revision}")
+    yield Point("read", CheckStatus.OK, f"prefix {client.keys.prefix} at revision {revision}")
     yield from _authentication(client.store, session)
     yield from _space(client.store, session)
     yield from _history(client.store, session, revision)
@@ -59,30 +59,30 @@ def check(session: Session) -> Iterator[Point]:
     if not replicas:
         yield Point(
             "replicas",
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             "none is registered: start some with `tally dev` or `tally controller`",
         )
         return
     for replica in replicas:
         if replica.engine_problem:
             yield Point(
-                "replicas", Verdict.WARNING, f"{replica.id} does not campaign: {replica.engine_problem}"
+                "replicas", CheckStatus.WARNING, f"{replica.id} does not campaign: {replica.engine_problem}"
             )
     versions = sorted({replica.version for replica in replicas})
     yield Point(
         "replicas",
-        Verdict.OK,
+        CheckStatus.OK,
         f"{counted(len(replicas), 'replica')} registered, version {', '.join(versions)}",
     )
     yield from _ages(replicas, session.client.clock.now())
     if leader is None:
         yield Point(
             "leader",
-            Verdict.WRONG,
+            CheckStatus.WRONG,
             "none: one should be elected within the lease's time; see the replicas' logs",
         )
     else:
-        yield Point("leader", Verdict.OK, f"{leader.id} leads epoch {leader.epoch} (term {leader.term})")
+        yield Point("leader", CheckStatus.OK, f"{leader.id} leads epoch {leader.epoch} (term {leader.term})")
 
 
 def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
@@ -96,7 +96,7 @@ def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
                 f"has not been heard of for {span(age)}: it is gone, stopped, or cut off from etcd; or the"
                 " clocks differ"
             )
-            yield Point(f"replica {replica.id}", Verdict.WARNING, seen)
+            yield Point(f"replica {replica.id}", CheckStatus.WARNING, seen)
         if replica.role == "leader" and replica.engine_answers is not None:
             heard = replica.engine_age_seconds
             when = (
@@ -104,7 +104,7 @@ def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
                 if heard is not None
                 else "never heard of in this term"
             )
-            verdict = Verdict.OK if replica.engine_answers else Verdict.WRONG
+            verdict = CheckStatus.OK if replica.engine_answers else CheckStatus.WRONG
             yield Point(
                 "engine",
                 verdict,
@@ -122,25 +122,27 @@ def _rights(session: Session) -> Iterator[Point]:
     try:
         engine = open_kubernetes(session, session.client.replicas())
     except TallyError as error:
-        yield Point("kubernetes", Verdict.WRONG, str(error))
+        yield Point("kubernetes", CheckStatus.WRONG, str(error))
         return
     if not engine.is_verified:
         yield Point(
             "kubernetes",
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             "insecure-skip-tls-verify: whoever answers in its place is believed",
         )
     try:
         missing = engine.check_rights()
     except TallyError as error:
-        yield Point("kubernetes", Verdict.WRONG, str(error))
+        yield Point("kubernetes", CheckStatus.WRONG, str(error))
         return
     finally:
         engine.close()
     for right in missing:
-        yield Point("kubernetes", Verdict.WRONG, f"a right is missing; add this rule to the role: {right}")
+        yield Point(
+            "kubernetes", CheckStatus.WRONG, f"a right is missing; add this rule to the role: {right}"
+        )
     if not missing:
-        yield Point("kubernetes", Verdict.OK, f"all rights are given in {', '.join(engine.namespaces)}")
+        yield Point("kubernetes", CheckStatus.OK, f"all rights are given in {', '.join(engine.namespaces)}")
 
 
 def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
@@ -150,17 +152,17 @@ def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
     for endpoint, text in found.items():
         match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
         if match is None:
-            yield Point(endpoint, Verdict.WRONG, text)
+            yield Point(endpoint, CheckStatus.WRONG, text)
             continue
         major, minor, patch = map(int, match.groups())
         needed = SAFE_FROM.get((major, minor), 0 if (major, minor) > max(SAFE_FROM) else None)
         if needed is not None and patch >= needed:
-            yield Point(endpoint, Verdict.OK, f"etcd {text}")
+            yield Point(endpoint, CheckStatus.OK, f"etcd {text}")
         else:
             known = ", ".join(f"{a}.{b}.{c}" for (a, b), c in SAFE_FROM.items())
             yield Point(
                 endpoint,
-                Verdict.WARNING,
+                CheckStatus.WARNING,
                 f"etcd {text} has known faults: upgrade to at least one of {known}. In this one whoever may"
                 " write anything may write everything, by a nested transaction",
             )
@@ -181,13 +183,13 @@ def _ask(store: EtcdStore, session: Session, path: str, body: bytes = b"{}") -> 
 
 def _authentication(store: EtcdStore, session: Session) -> Iterator[Point]:
     if session.settings.user:
-        yield Point("authentication", Verdict.OK, f"signed in as {session.settings.user}")
+        yield Point("authentication", CheckStatus.OK, f"signed in as {session.settings.user}")
         return
     answer = _ask(store, session, "/auth/status")
     if isinstance(answer, dict) and not answer.get("enabled") and not session.settings.cert_file:
         yield Point(
             "authentication",
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             "etcd takes writes from anyone who reaches it: give it users or client certificates",
         )
 
@@ -198,20 +200,20 @@ def _space(store: EtcdStore, session: Session) -> Iterator[Point]:
         _ask(store, session, "/maintenance/alarm", b'{"action":"GET"}'),
     )
     if isinstance(status, str):
-        yield Point("space", Verdict.WARNING, f"cannot be seen: {status}")
+        yield Point("space", CheckStatus.WARNING, f"cannot be seen: {status}")
     else:
         used, quota = int(status.get("dbSize", 0)), int(status.get("dbSizeQuota", 0)) or DEFAULT_QUOTA_BYTES
         told = "" if status.get("dbSizeQuota") else ", etcd's default"
         seen = f"{used / 2**20:.0f} MiB of {quota / 2**20:.0f} MiB{told}"
-        verdict = Verdict.OK if used < FULL_AT * quota else Verdict.WARNING
+        verdict = CheckStatus.OK if used < FULL_AT * quota else CheckStatus.WARNING
         yield Point(
             "space",
             verdict,
-            seen if verdict is Verdict.OK else f"{seen}: compact and defragment, or raise the quota",
+            seen if verdict is CheckStatus.OK else f"{seen}: compact and defragment, or raise the quota",
         )
     if isinstance(alarms, dict) and alarms.get("alarms"):
         names = ", ".join(sorted({str(alarm.get("alarm")) for alarm in alarms["alarms"]}))
-        yield Point("alarms", Verdict.WRONG, f"{names}: see `etcdctl alarm list`")
+        yield Point("alarms", CheckStatus.WRONG, f"{names}: see `etcdctl alarm list`")
 
 
 def _history(store: EtcdStore, session: Session, revision: int) -> Iterator[Point]:
@@ -222,12 +224,12 @@ def _history(store: EtcdStore, session: Session, revision: int) -> Iterator[Poin
     try:
         store.load(client.keys.leader, deadline=client.clock.boottime() + 5.0, revision=1)
     except Compacted:
-        yield Point("history", Verdict.OK, "is compacted")
+        yield Point("history", CheckStatus.OK, "is compacted")
         return
     flags = "--auto-compaction-mode=periodic --auto-compaction-retention=1h"
     yield Point(
         "history",
-        Verdict.WARNING,
+        CheckStatus.WARNING,
         f"was never compacted in {revision} revisions and will fill etcd: start it with {flags}",
     )
 
@@ -251,10 +253,10 @@ def _clocks(session: Session) -> Iterator[Point]:
                 continue  # said by the point of its version
             # The date is cut to whole seconds.
             if -SKEW_SECONDS <= skew <= SKEW_SECONDS + 1:
-                yield Point("clocks", Verdict.OK, f"within {SKEW_SECONDS:g} s of {endpoint}")
+                yield Point("clocks", CheckStatus.OK, f"within {SKEW_SECONDS:g} s of {endpoint}")
             else:
                 yield Point(
                     "clocks",
-                    Verdict.WARNING,
+                    CheckStatus.WARNING,
                     f"this machine is {skew:+.0f} s from {endpoint}: synchronize both (NTP)",
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from controller.cli.check_point import Point, Verdict
+from controller.cli.check_point import CheckStatus, Point
 from controller.core.model.installation import (
     EngineIdentity,
     EngineRecord,
@@ -30,7 +30,9 @@ def identity_points(session: Session) -> Iterator[Point]:
     keys = session.client.keys
     installation, record = (_stored(session, key) for key in (keys.installation, keys.engine))
     if installation is None:
-        yield Point("installation", Verdict.WARNING, "has no id now: who leads, now or next, writes it back")
+        yield Point(
+            "installation", CheckStatus.WARNING, "has no id now: who leads, now or next, writes it back"
+        )
         return
     try:
         known = decode_installation(installation.value)
@@ -38,11 +40,11 @@ def identity_points(session: Session) -> Iterator[Point]:
     except CorruptValue as error:
         yield Point(
             "installation",
-            Verdict.WRONG,
+            CheckStatus.WRONG,
             f"its records were damaged: {error}; the next election puts them back",
         )
         return
-    yield Point("installation", Verdict.OK, known.id)
+    yield Point("installation", CheckStatus.OK, known.id)
     yield from _of_engine(session, known, recorded)
 
 
@@ -65,15 +67,15 @@ def _of_engine(session: Session, installation: Installation, record: EngineRecor
         finally:
             engine.close()
     except TallyError as error:
-        yield Point("engine", Verdict.WARNING, f"cannot be asked from here: {error}")
+        yield Point("engine", CheckStatus.WARNING, f"cannot be asked from here: {error}")
 
 
 def _asked(engine: Engine, installation: Installation, record: EngineRecord | None) -> Iterator[Point]:
     own = engine.identity()
     if why := difference(record.engine, own) if record is not None else "":
-        yield Point("engine", Verdict.WRONG, f"{why}. `tally engine show` says more")
+        yield Point("engine", CheckStatus.WRONG, f"{why}. `tally engine show` says more")
         return
-    yield Point("engine", Verdict.OK, f"{own}, as recorded")
+    yield Point("engine", CheckStatus.OK, f"{own}, as recorded")
     if not _is_certain(own):
         rule = (
             'namespace kube-system: {apiGroups: [""], resources: [namespaces], resourceNames: [kube-system],'
@@ -81,11 +83,11 @@ def _asked(engine: Engine, installation: Installation, record: EngineRecord | No
         )
         yield Point(
             "engine",
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             f"another cluster with these namespaces could not be told from it; add this rule, say: {rule}",
         )
     engine.bind(installation)
-    engine.list()
+    engine.attempts()
     for mark, names in engine.others().items():
         seen = (
             f"left alone, though of this cluster's name: {counted(len(names), 'attempt')} of installation"
@@ -93,7 +95,7 @@ def _asked(engine: Engine, installation: Installation, record: EngineRecord | No
         )
         yield Point(
             "others",
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             f"{seen}. Give one another cluster name, or see `tally engine adopt --installation`",
         )
 

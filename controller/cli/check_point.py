@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """How a point stands; `WRONG` makes the exit code 1."""
 
     OK = "ok"
@@ -18,5 +18,5 @@ class Point(NamedTuple):
     """One thing that was checked, and what was seen."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckStatus
     seen: str

@@ -212,7 +212,7 @@ def _open(session: Session) -> Engine:
 
 def _others(engine: Engine, installation: Any) -> dict[str, list[str]]:
     engine.bind(installation)
-    engine.list()
+    engine.attempts()
     return {mark: list(names) for mark, names in engine.others().items()}
 
 

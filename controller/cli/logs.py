@@ -38,7 +38,7 @@ def logs(
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""
     from controller.cli.engines import open_engine
-    from controller.core.model.validation import parse_duration
+    from controller.core.model.scalars import parse_duration
     from controller.engine.base import LogOptions
 
     seconds = parse_duration(since, "--since") if since else None

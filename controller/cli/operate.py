@@ -124,7 +124,7 @@ def check(
     working.
     """
     from controller.cli.check import check as points
-    from controller.cli.check_point import Verdict
+    from controller.cli.check_point import CheckStatus
 
     out.check_form(output, ("json", "yaml"))
     found = []
@@ -136,7 +136,7 @@ def check(
         out.print_document(
             {"points": [{**point._asdict(), "verdict": point.verdict.value} for point in found]}, output
         )
-    if any(point.verdict is Verdict.WRONG for point in found):
+    if any(point.verdict is CheckStatus.WRONG for point in found):
         raise typer.Exit(ERROR)
 
 

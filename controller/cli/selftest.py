@@ -23,7 +23,7 @@ def selftest(
     Races, a step-down, a stale leader, a cut watch: with tasks and a pool of its own, which it removes. Exit
     1 on failure.
     """
-    from controller.audit.selftest import SelfTest, Verdict
+    from controller.audit.selftest import ItemOutcome, SelfTest
     from controller.cli.status_reader import status_reader
     from controller.client import Client
 
@@ -42,5 +42,5 @@ def selftest(
             say(f"{item.verdict:<8} {item.seconds:6.1f} s  {item.name}: {item.seen}", flush=True)
     if output:
         out.print_document({"name": run.name, "items": items}, output)
-    if any(item["verdict"] == Verdict.FAILED for item in items):
+    if any(item["verdict"] == ItemOutcome.FAILED for item in items):
         raise typer.Exit(ERROR)

@@ -26,7 +26,7 @@ from controller.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from controller.client import Client
-    from controller.config import Loaded, Settings
+    from controller.config import ResolvedConfig, Settings
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Session:
         self._client: Client | None = None
 
     @functools.cached_property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> ResolvedConfig:
         """The settings and where each came from. Raises InvalidField."""
         from controller.config import load_settings
 
@@ -93,12 +93,16 @@ def command(
 ) -> Callable[..., Any]:
     """Register `function(session, …)` as a command that also takes the flags of these settings.
 
+    A parameter that is a dataclass stands for the flags that its fields are.
+
     A TallyError becomes a line or two on stderr and an exit code; anything unexpected one line and how to see
     more.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         flags = flag_parameters(settings)
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        groups: dict[str, type[Any]] = {p.name: p.annotation for p in own if _is_group(p.annotation)}
 
         @functools.wraps(function)
         def run(context: typer.Context, **arguments: Any) -> None:
@@ -107,19 +111,32 @@ def command(
             session = Session(
                 {**before_the_verb, **{name: value for name, value in given.items() if value is not None}}
             )
+            for group, kind in groups.items():
+                names = [field.name for field in dataclasses.fields(kind)]
+                arguments[group] = kind(**{each: arguments.pop(each) for each in names})
             with_exit_code(session, lambda: function(session, **arguments))
 
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         context = inspect.Parameter(
             "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
         )
-        parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *flags]
+        parameters = [context, *(flag for p in own for flag in _flags_of(p)), *flags]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         app.command(name, cls=Verb, **options)(run)
         return function
 
     return register
+
+
+def _is_group(annotation: object) -> bool:
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+
+
+def _flags_of(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The flags that a parameter stands for: itself, or those of a group."""
+    if _is_group(parameter.annotation):
+        return list(inspect.signature(parameter.annotation, eval_str=True).parameters.values())
+    return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
 
 
 def root_flags(app: typer.Typer) -> None:
@@ -221,7 +238,7 @@ def as_usage(parse: Callable[[], T]) -> T:
 
 def parse_timeout(text: str | None) -> float | None:
     """The seconds of a --timeout, None for none."""
-    from controller.core.model.validation import parse_duration
+    from controller.core.model.scalars import parse_duration
 
     return as_usage(lambda: parse_duration(text, "--timeout")) if text is not None else None
 

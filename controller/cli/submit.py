@@ -6,14 +6,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from controller.cli.documents import Document, read_documents
-from controller.cli.names import complete_pools
 from controller.cli.output import check_form, print_document
 from controller.cli.session import ERROR, Session, complain, parse_timeout
+from controller.cli.task_flags import TaskFlags, without_none
 from controller.cli.wait import wait_for
 from controller.client.submission import SubmitResult
 from controller.store.base import StoreError
@@ -46,49 +46,8 @@ def submit(
     timeout: Annotated[
         str | None, typer.Option(help="With --wait: at most this long, such as 90s or 1h.")
     ] = None,
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            help="The pool whose resources it draws on (default: default).", autocompletion=complete_pools
-        ),
-    ] = None,
-    image: Annotated[str | None, typer.Option(help="The container image.")] = None,
-    cpu: Annotated[str | None, typer.Option(help="Such as 500m or 2.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Such as 64Mi or 2Gi.")] = None,
-    resource: Annotated[
-        list[str] | None, typer.Option(help="NAME=QUANTITY, any resource of the pool; may be repeated.")
-    ] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher goes first (default 0).")] = None,
-    max_attempts: Annotated[
-        int | None, typer.Option(help="How often it may run and fail (default 1).")
-    ] = None,
-    backoff: Annotated[
-        str | None, typer.Option(help="Wait before the second attempt, doubled each time (default 10s).")
-    ] = None,
-    deadline: Annotated[
-        str | None, typer.Option(help="Stop an attempt that runs for longer than this.")
-    ] = None,
-    queue_deadline: Annotated[
-        str | None, typer.Option(help="Fail the task if it is not admitted within this time.")
-    ] = None,
-    start_deadline: Annotated[
-        str | None, typer.Option(help="Stop an attempt that does not run within this time.")
-    ] = None,
-    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; may be repeated.")
-    ] = None,
-    working_dir: Annotated[str | None, typer.Option(help="Where the command runs.")] = None,
-    grace: Annotated[
-        str | None, typer.Option(help="Time from SIGTERM to SIGKILL when it is stopped (default 30s).")
-    ] = None,
-    retention: Annotated[
-        str | None, typer.Option(help="How long it is kept after its end (default 1d).")
-    ] = None,
-    on_lost: Annotated[
-        str | None,
-        typer.Option(help="hold, or a time after which a lost attempt is replaced, though it may still run."),
-    ] = None,
+    *,
+    flags: TaskFlags,
 ) -> None:
     """Submit a task, or many.
 
@@ -98,24 +57,7 @@ def submit(
     """
     check_form(output, ("json", "yaml", "name"))
     limit = parse_timeout(timeout)
-    fields = {
-        "command": command or None,
-        "pool": pool,
-        "image": image,
-        "priority": priority,
-        "resources": _without_none({"cpu": cpu, "memory": memory, **parse_pairs(resource, "resource")})
-        or None,
-        "retry": _without_none({"max_attempts": max_attempts, "backoff_seconds": backoff}) or None,
-        "deadlines": _without_none({"run": deadline, "queue": queue_deadline, "start": start_deadline})
-        or None,
-        "env": parse_pairs(env, "env") or None,
-        "labels": parse_pairs(label, "label") or None,
-        "working_dir": working_dir,
-        "grace_seconds": grace,
-        "retention_seconds": retention,
-        "on_lost": on_lost if on_lost in (None, "hold") else {"replace_after": on_lost},
-    }
-    task = _without_none({"id": name, **fields})
+    task = without_none({"id": name, "command": command or None, **flags.fields()})
     if (file is None) == (name is None):
         raise typer.BadParameter("give a NAME and a command after `--`, or a file with -f, but not both")
     if file is not None and task:
@@ -245,18 +187,3 @@ def _progress(counts: Counter[str]) -> Iterator[Callable[[], None]]:
 def _plain_progress(counts: Counter[str]) -> None:
     if _total(counts) % PLAIN_STEP == 0:
         say(f"{_summary(counts)} so far", err=True)
-
-
-def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping."""
-    pairs = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise typer.BadParameter(f"--{option}: {text!r} is not NAME=VALUE")
-        pairs[name] = value
-    return pairs
-
-
-def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

@@ -35,12 +35,13 @@ from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
-from controller.core.model.task import AttemptId, Pool, Request, RequestKind, Spec, Step
+from controller.core.model.task import AttemptId, Pool, Request, RequestKind, Spec
 from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
 from controller.errors import InvalidField, UserError
 from controller.store.base import Committed, Delete, Guard, KeyValue, Refused, Store, Transaction
 from controller.store.keys import Keys
 from controller.views.explain import explain
+from controller.views.step import StepView
 from controller.views.tasks import is_asked_again
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Client:
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
         return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms)
 
-    def history(self, task_id: str) -> list[Step]:
+    def history(self, task_id: str) -> list[StepView]:
         """What happened to a task, oldest first. Raises NotFound."""
         return self.get(task_id).history()
 

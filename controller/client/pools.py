@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from controller.client.errors import NotFound
 from controller.core.model import codec
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
-from controller.core.model.validation import parse_name, parse_pool
+from controller.core.model.validation import parse_pool
 from controller.errors import CorruptValue
 from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys

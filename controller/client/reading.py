@@ -11,7 +11,7 @@ from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
-from controller.core.model.validation import parse_name
+from controller.core.model.scalars import parse_name
 from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys

@@ -129,7 +129,7 @@ def _certificates() -> dict[str, bytes]:
     hosts = x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOSTS[0])), x509.DNSName(HOSTS[1])])
     for role, use in uses.items():
         key = ec.generate_private_key(ec.SECP256R1())
-        # No common name: an etcd with users refuses clients that have one (see `store.etcd.connection`).
+        # No common name: an etcd with users refuses clients that have one (see `store.etcd.faults`).
         name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"tally dev: {role}")])
         extensions = [
             (x509.BasicConstraints(False, None), True),

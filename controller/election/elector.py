@@ -20,7 +20,7 @@ import structlog
 from controller.clock import Clock
 from controller.core.model import codec
 from controller.core.model.installation import EngineIdentity
-from controller.core.promise.invariants import is_number
+from controller.core.promise.terms import is_number
 from controller.election.foundation import Candidate, Foundation, OtherEngine, Records, lay
 from controller.election.term import Leadership
 from controller.errors import CorruptValue

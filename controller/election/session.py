@@ -25,7 +25,7 @@ MISSED_HEARTBEATS = 5  # after so many, a replica's registration expires
 log = structlog.get_logger(__name__)
 
 
-class Session:
+class ElectorThread:
     """Drives an elector in its own thread until `close`.
 
     `on_error` is told of what the elector cannot handle by itself.

@@ -83,7 +83,7 @@ class _Reloaded(Generic[T]):
             return ()
 
 
-class Access:
+class EndpointAccess:
     """The endpoint's protection. Raises InvalidField for files that cannot be used at its start.
 
     `hosts` are names under which it is known; where it listens on this machine alone and asks for nothing,

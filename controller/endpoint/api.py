@@ -21,7 +21,7 @@ from controller.core.model.kept_log import KeptLog
 from controller.endpoint import documents, openapi, query, stream
 from controller.endpoint.connections import CONNECTION
 from controller.endpoint.index import SCAN, TaskIndex
-from controller.endpoint.order import By, Position, Sort
+from controller.endpoint.order import By, Sort, SortKey
 from controller.endpoint.page import INDEX, load_assets
 from controller.endpoint.problems import Problem
 from controller.endpoint.route import Ask, Route
@@ -29,7 +29,7 @@ from controller.endpoint.summary import Waits, summarize
 from controller.errors import CorruptValue, InvalidField, TallyError
 from controller.views.freshness import Freshness
 from controller.views.pools import all_pools, pool_facts, pool_names
-from controller.views.replica import Check, ReplicaView
+from controller.views.replica import Check, ReadableReplica
 from controller.views.replicas import all_replicas, leader_of
 from controller.views.tasks import TaskFacts, find_task, matches, task_facts
 
@@ -52,12 +52,12 @@ Raises TallyError when it does not answer.
 """
 
 
-class Api:
+class ReadApi:
     """What the handlers share: the replica's view, the feed of changes, and the last audit."""
 
     def __init__(
         self,
-        view: ReplicaView,
+        view: ReadableReplica,
         feed: stream.Feed,
         routes: Sequence[Route],
         exposition: Callable[[], bytes],
@@ -202,13 +202,13 @@ class Api:
         return _json(documents.leader_document(leader, ask.facts.epoch))
 
     def _find(
-        self, sort: Sort, after: Position | None, wanted: Mapping[str, Any], limit: int
-    ) -> list[tuple[Position, TaskFacts]]:
+        self, sort: Sort, after: SortKey | None, wanted: Mapping[str, Any], limit: int
+    ) -> list[tuple[SortKey, TaskFacts]]:
         """The first tasks after `after` that match, in order; the model is let go of every SCAN tasks."""
         pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
         index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
 
-        found: list[tuple[Position, TaskFacts]] = []
+        found: list[tuple[SortKey, TaskFacts]] = []
         while len(found) < limit:
             size = SCAN if labels else limit - len(found)
             chunk = index.find(sort, after, pool, states, wanted["search"], size)
@@ -311,7 +311,7 @@ class _Stream(StreamingResponse):
     seen.
     """
 
-    def __init__(self, api: Api, position: stream.Position, headers: Mapping[str, str]) -> None:
+    def __init__(self, api: ReadApi, position: stream.Position, headers: Mapping[str, str]) -> None:
         super().__init__((), media_type="text/event-stream", headers=headers)
         self._api = api
         self._position = position

@@ -18,9 +18,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from controller.endpoint.access import Access
+from controller.endpoint.access import EndpointAccess
 from controller.endpoint.problems import Problem
-from controller.endpoint.stream import Page
+from controller.endpoint.stream import EncodedEvents
 
 MAX_CONNECTIONS = 512
 MAX_HEAD_BYTES = 16 * 1024
@@ -55,7 +55,7 @@ class Door:
     `waiting` has those that are not being answered, the longest first.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: EndpointAccess) -> None:
         self.access = access
         self.waiting: dict[StatusProtocol, None] = {}
 
@@ -165,7 +165,7 @@ class StatusProtocol(H11Protocol):
         else:
             self._cut()
 
-    def write_page(self, page: Page) -> bool:
+    def write_page(self, page: EncodedEvents) -> bool:
         """Write a part of the answer that is under way; see `stream.Write`."""
         if self.flow.write_paused or self.transport.is_closing():
             return False

@@ -14,12 +14,13 @@ from msgspec import Struct, field
 
 from controller.core.model import codec, kept_log
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Request, Spec, Status, Step
+from controller.core.model.task import Request, Spec, Status
 from controller.errors import CorruptValue
 from controller.views.freshness import Freshness
 from controller.views.pools import PoolFacts
 from controller.views.replica import Facts
 from controller.views.replicas import LeaderFacts, ReplicaFacts
+from controller.views.step import StepView, step_views
 from controller.views.tasks import TaskFacts
 
 MASK = "***"
@@ -61,7 +62,7 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
     failures: int
     start_failures: int
     steps: int
-    history: list[Step]
+    history: list[StepView]
     requests: list[Request]
     # at which the log that is kept of it was written, 0 when none is; see /v1/tasks/{id}/log
     kept_log_revision: int
@@ -149,9 +150,9 @@ def summary(task: TaskFacts) -> TaskSummary:
 def document(task: TaskFacts) -> TaskDocument:
     """All that is known of a task."""
     status = task.status or Status()
-    fields, history = _summary_fields(task), []
+    fields, history = _summary_fields(task), list[StepView]()
     try:
-        history = codec.decode_history(status)
+        history = step_views(status)
     except CorruptValue as error:
         fields["problem"] = "; ".join(part for part in (_problem(task), str(error)) if part)
     return TaskDocument(

@@ -25,7 +25,7 @@ from sortedcontainers import SortedList
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
-from controller.endpoint.order import By, Entry, Position, Sort
+from controller.endpoint.order import By, Entry, Sort, SortKey
 from controller.views.tasks import is_listed, pool_of, state_of, submitted_at
 
 SCAN = 1000  # tasks that are looked at without letting go of the model
@@ -67,12 +67,12 @@ class TaskIndex:
     def find(
         self,
         sort: Sort,
-        after: Position | None,
+        after: SortKey | None,
         pool: str | None,
         states: Collection[State] | None,
         search: str,
         limit: int,
-    ) -> list[Position]:
+    ) -> list[SortKey]:
         """At most `limit` tasks after `after` of that pool, in one of these states, whose id contains
         `search`; in order.
 
@@ -124,8 +124,8 @@ class TaskIndex:
 
 
 def _in_order(
-    sort: Sort, sections: Mapping[str | int, Sequence[SortedList]], after: Position | None, search: str
-) -> Iterator[Position]:
+    sort: Sort, sections: Mapping[str | int, Sequence[SortedList]], after: SortKey | None, search: str
+) -> Iterator[SortKey]:
     # within a pool or a state names always rise
     turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)
     for section in sorted(sections, reverse=sort.descending):
@@ -143,4 +143,4 @@ def _in_order(
             found = (group.irange(minimum=begins, inclusive=(False, True)) for group in sections[section])
         for entry in merge(*found, reverse=turned):
             if search in entry[1]:
-                yield Position(section, entry)
+                yield SortKey(section, entry)

@@ -42,7 +42,7 @@ class Sort(NamedTuple):
         return pool if self.by is By.POOL else STATES.index(state) if self.by is By.STATE else 0
 
 
-class Position(NamedTuple):
+class SortKey(NamedTuple):
     """A task's place in an order."""
 
     section: str | int
@@ -63,7 +63,7 @@ class Position(NamedTuple):
 SORTS = {str(sort): sort for sort in (Sort(by, descending) for by in By for descending in (False, True))}
 
 
-def parse_token(text: str) -> tuple[Sort, Position]:
+def parse_token(text: str) -> tuple[Sort, SortKey]:
     """The order and the place that a token stands for. Raises ValueError for what is none."""
     try:
         name, section, at, task_id = msgspec.json.decode(
@@ -74,4 +74,4 @@ def parse_token(text: str) -> tuple[Sort, Position]:
     sort = SORTS.get(name)
     if sort is None or isinstance(section, str) is not (sort.by is By.POOL):
         raise ValueError("expected the `continue` of the page before, unchanged")
-    return sort, Position(section, (at, task_id))
+    return sort, SortKey(section, (at, task_id))

@@ -6,19 +6,21 @@ from http import HTTPStatus
 from typing import Any
 
 from controller.endpoint import documents, query, summary
-from controller.endpoint.api import Api
+from controller.endpoint.api import ReadApi
 from controller.endpoint.route import Route
 
 _TEXT = "text/plain; charset=utf-8"
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 
 ROUTES: tuple[Route, ...] = (
-    Route("/", "page", "The live page.", Api.page, "text/html; charset=utf-8", in_loop=True, strict=False),
+    Route(
+        "/", "page", "The live page.", ReadApi.page, "text/html; charset=utf-8", in_loop=True, strict=False
+    ),
     Route(
         "/livez",
         "livez",
         "Whether this process should go on; restart it when not.",
-        Api.livez,
+        ReadApi.livez,
         _TEXT,
         parameters=(query.VERBOSE,),
         problems={_UNAVAILABLE: "A check fails; `checks` says which."},
@@ -30,7 +32,7 @@ ROUTES: tuple[Route, ...] = (
         "/readyz",
         "readyz",
         "Whether this replica should be asked for data.",
-        Api.readyz,
+        ReadApi.readyz,
         _TEXT,
         parameters=(query.VERBOSE,),
         problems={_UNAVAILABLE: "A check fails; `checks` says which."},
@@ -42,7 +44,7 @@ ROUTES: tuple[Route, ...] = (
         "/healthz",
         "healthz",
         "The same as /livez, under the older name.",
-        Api.livez,
+        ReadApi.livez,
         _TEXT,
         parameters=(query.VERBOSE,),
         problems={_UNAVAILABLE: "A check fails; `checks` says which."},
@@ -54,7 +56,7 @@ ROUTES: tuple[Route, ...] = (
         "/leader",
         "isLeader",
         "Whether this replica leads: 200 on the leader alone.",
-        Api.is_leader,
+        ReadApi.is_leader,
         _TEXT,
         problems={_UNAVAILABLE: "This replica does not lead."},
         in_loop=True,
@@ -65,7 +67,7 @@ ROUTES: tuple[Route, ...] = (
         "/metrics",
         "metrics",
         "Metrics for Prometheus.",
-        Api.exposition,
+        ReadApi.exposition,
         "text/plain; version=0.0.4; charset=utf-8",
         strict=False,
     ),
@@ -73,7 +75,7 @@ ROUTES: tuple[Route, ...] = (
         "/openapi.json",
         "openapi",
         "This API, as an OpenAPI document.",
-        Api.openapi,
+        ReadApi.openapi,
         answer=dict[str, Any],
         in_loop=True,
     ),
@@ -82,7 +84,7 @@ ROUTES: tuple[Route, ...] = (
         "getSummary",
         "All at a glance: leadership, replicas, tasks by state, pools, and what is wrong with what to do"
         " about it.",
-        Api.summary,
+        ReadApi.summary,
         answer=summary.Summary,
         reads_model=True,
     ),
@@ -91,7 +93,7 @@ ROUTES: tuple[Route, ...] = (
         "listTasks",
         "Tasks in pages, by name unless `sort` says otherwise. A page can be shorter than asked for only when"
         " it is the last.",
-        Api.tasks,
+        ReadApi.tasks,
         answer=documents.TaskList,
         parameters=(
             query.POOL,
@@ -108,7 +110,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/tasks/{id}",
         "getTask",
         "One task, with its spec and its history; values of environment variables are masked.",
-        Api.task,
+        ReadApi.task,
         answer=documents.TaskDocument,
         problems={HTTPStatus.NOT_FOUND: "There is no such task."},
         reads_model=True,
@@ -118,7 +120,7 @@ ROUTES: tuple[Route, ...] = (
         "getTaskLog",
         "What is kept of the output of a task's last attempt that ended, when it or its pool has"
         " `keep_logs`.",
-        Api.task_log,
+        ReadApi.task_log,
         answer=documents.LogDocument,
         problems={
             HTTPStatus.NOT_FOUND: "Nothing is kept of such a task.",
@@ -126,12 +128,12 @@ ROUTES: tuple[Route, ...] = (
         },
         in_loop=True,
     ),
-    Route("/v1/pools", "listPools", "All pools.", Api.pools, answer=documents.PoolList, reads_model=True),
+    Route("/v1/pools", "listPools", "All pools.", ReadApi.pools, answer=documents.PoolList, reads_model=True),
     Route(
         "/v1/pools/{name}",
         "getPool",
         "One pool.",
-        Api.pool,
+        ReadApi.pool,
         answer=documents.PoolDocument,
         problems={HTTPStatus.NOT_FOUND: "There is no such pool."},
         reads_model=True,
@@ -140,19 +142,24 @@ ROUTES: tuple[Route, ...] = (
         "/v1/replicas",
         "listReplicas",
         "The registered replicas.",
-        Api.replicas,
+        ReadApi.replicas,
         answer=documents.ReplicaList,
         reads_model=True,
     ),
     Route(
-        "/v1/leader", "getLeader", "Who leads.", Api.leader, answer=documents.LeaderDocument, reads_model=True
+        "/v1/leader",
+        "getLeader",
+        "Who leads.",
+        ReadApi.leader,
+        answer=documents.LeaderDocument,
+        reads_model=True,
     ),
     Route(
         "/v1/audit",
         "getAudit",
         "The invariants, checked against the store and the engine; answered again for a few seconds."
         " `verdict` is ok, wrong, or incomplete: nothing was found, and the engine does not answer.",
-        Api.audit,
+        ReadApi.audit,
         answer=dict[str, Any],
         problems={_UNAVAILABLE: "The store does not answer."},
         in_loop=True,
@@ -162,7 +169,7 @@ ROUTES: tuple[Route, ...] = (
         "streamEvents",
         "Changes of tasks as server-sent events: submitted, status, removed, quarantined; leader; gap when"
         " some were missed.",
-        Api.events,
+        ReadApi.events,
         "text/event-stream",
         parameters=(query.AFTER,),
         problems={
@@ -177,7 +184,7 @@ ASSETS = Route(
     "/static/{name}",
     "asset",
     "A part of the live page; no interface for others, and so not in the OpenAPI document.",
-    Api.page,
+    ReadApi.page,
     in_loop=True,
     strict=False,
 )

@@ -25,8 +25,8 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from controller.endpoint.access import Access, is_loopback
-from controller.endpoint.api import Api, ReadLog
+from controller.endpoint.access import EndpointAccess, is_loopback
+from controller.endpoint.api import ReadApi, ReadLog
 from controller.endpoint.connections import (
     CERTIFIED,
     MAX_CONNECTIONS,
@@ -42,7 +42,7 @@ from controller.endpoint.route import Ask, Route
 from controller.endpoint.routes import ASSETS, ROUTES
 from controller.endpoint.stream import Feed
 from controller.errors import TallyError
-from controller.views.replica import Facts, ReplicaView
+from controller.views.replica import Facts, ReadableReplica
 
 MAX_WAITING = 128  # of requests that wait for a revision
 KEEP_ALIVE_SECONDS = 5
@@ -63,18 +63,18 @@ class StatusServer:
 
     def __init__(
         self,
-        view: ReplicaView,
+        view: ReadableReplica,
         host: str = "127.0.0.1",
         port: int = 0,
         exposition: Callable[[], bytes] = bytes,
-        access: Access | None = None,
+        access: EndpointAccess | None = None,
         kept_log: ReadLog = lambda _: None,
     ) -> None:
         self._view = view
-        self._access = access or Access()
+        self._access = access or EndpointAccess()
         self._address = (host, port)
         self._feed = Feed()
-        self._api = Api(view, self._feed, ROUTES, exposition, kept_log)
+        self._api = ReadApi(view, self._feed, ROUTES, exposition, kept_log)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._subscriptions: list[Callable[[], None]] = []
@@ -136,7 +136,7 @@ class StatusServer:
         self._api.close()  # not before: requests that are just arriving are still answered
 
 
-def application(api: Api, access: Access, *, checks_host: bool) -> ASGIApp:
+def application(api: ReadApi, access: EndpointAccess, *, checks_host: bool) -> ASGIApp:
     """The routes as an ASGI application, with the headers and problem documents that all answers share."""
     app = Starlette(
         routes=[Path(route.path, _endpoint(api, route), methods=["GET"]) for route in (*api.routes, ASSETS)],
@@ -153,7 +153,9 @@ def application(api: Api, access: Access, *, checks_host: bool) -> ASGIApp:
 class _Frame:
     """Around every answer: lets in who may read, refuses all that is not reading, and adds the headers."""
 
-    def __init__(self, app: ASGIApp, view: ReplicaView, access: Access, checks_host: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, view: ReadableReplica, access: EndpointAccess, checks_host: bool
+    ) -> None:
         self._app = app
         self._view = view
         self._access = access
@@ -203,7 +205,7 @@ class _Frame:
         return None
 
 
-def _endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(api: ReadApi, route: Route) -> Callable[[Request], Awaitable[Response]]:
     known = (*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ()))
     names = {parameter.name for parameter in known}
 

@@ -74,19 +74,19 @@ class Entry:
         return self._data
 
 
-class Page(NamedTuple):
+class EncodedEvents(NamedTuple):
     """Events as they are sent: plain, and as one chunk of HTTP/1.1."""
 
     plain: bytes
     chunk: bytes
 
     @classmethod
-    def of(cls, events: bytes) -> Page:
+    def of(cls, events: bytes) -> EncodedEvents:
         """Framed once for all readers. Source: RFC 9112, section 7.1."""
         return cls(events, b"%x\r\n%s\r\n" % (len(events), events))
 
 
-Write = Callable[[Page], bool]
+Write = Callable[[EncodedEvents], bool]
 """Writes a page to a reader's connection; False, and nothing was written, when it has yet to take what
 came before.
 """
@@ -293,7 +293,7 @@ class Feed:
 
     def _write(self, events: bytes) -> None:
         """To all followers, but who cannot take it now."""
-        page = Page.of(events)
+        page = EncodedEvents.of(events)
         self._spoken_at = self._told_at
         self._dismiss([leaving for leaving, write in self._followers.items() if not write(page)])
 

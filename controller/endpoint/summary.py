@@ -12,7 +12,7 @@ from controller.core.model.resources import format_quantity
 from controller.endpoint.diagnosis import Known, Notice, Severity, diagnose
 from controller.endpoint.replicas import ReplicaSummary, replica_summaries
 from controller.endpoint.verdicts import AuditSummary, newest_audit
-from controller.views.freshness import Freshness, Limits
+from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import PoolFacts, all_pools, undefined_pools
 from controller.views.replica import Facts
@@ -74,7 +74,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     revision: int
     staleness_seconds: float
     freshness: Freshness  # of all that is shown, by `staleness_seconds`
-    page_limits: Limits  # from which age of its last answer on the page is stale, and dead
+    page_limits: StalenessLimits  # from which age of its last answer on the page is stale, and dead
     verdict: Severity
     notices: list[Notice]
     leader: LeaderSummary
@@ -96,8 +96,8 @@ class Waits:
     def __init__(self) -> None:
         self._next: dict[str, tuple[str, float]] = {}
 
-    def seconds(self, pool: str, task_id: str, now: float) -> float:
-        """For how long `task_id` ("": none) has been the next of its pool."""
+    def note(self, pool: str, task_id: str, now: float) -> float:
+        """`task_id` ("": none) is the next of its pool now; returns for how many seconds it has been."""
         seen, since = self._next.get(pool, ("", now))
         if seen != task_id:
             since = now
@@ -114,7 +114,7 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
     pools, registered = all_pools(model), all_replicas(model)
     leader, replicas = _leader(leader_of(model), facts), replica_summaries(registered, facts)
     stuck = {
-        pool.name: (task, waits.seconds(pool.name, task, now))
+        pool.name: (task, waits.note(pool.name, task, now))
         for pool in pools
         for task in [next_admission(model, pool.name, now)]
     }

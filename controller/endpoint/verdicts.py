@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from controller.views.freshness import Freshness, Limits
+from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.replica import Facts
 from controller.views.replicas import RegisteredAudit, ReplicaFacts
 
@@ -42,7 +42,7 @@ def newest_audit(replicas: Sequence[ReplicaFacts], facts: Facts) -> AuditSummary
     return min(known, key=lambda audit: audit.age_seconds, default=None)
 
 
-def _summary(replica: str, heard: float, audit: RegisteredAudit, limits: Limits) -> AuditSummary:
+def _summary(replica: str, heard: float, audit: RegisteredAudit, limits: StalenessLimits) -> AuditSummary:
     age = round(max(0.0, audit.age_seconds + heard), 1)
     return AuditSummary(
         replica=replica,

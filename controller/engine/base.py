@@ -4,7 +4,7 @@ One conformance suite (`tests/conformance/test_engine.py`) holds for all. Contra
 - an attempt's name is its fencing token: `start` of an attempt that exists, or ever existed, starts nothing;
 - `stop` leaves behind whatever is needed so that a late `start` of the same attempt never runs;
 - a finished attempt stays listed (its tombstone, with its result) until `forget`;
-- the watch is a hint, a full `list` is the truth about what it has; what it lacks proves nothing until `find`
+- the watch is a hint, `attempts` is the truth about what it has; what that lacks proves nothing until `find`
   was asked;
 - an engine never touches what is not its cluster's, nor what another installation of the same cluster name
   has there (see `core.model.installation`): it neither lists nor stops nor adopts that, and refuses a start
@@ -168,7 +168,7 @@ class Engine(Protocol):
         ...
 
     def others(self) -> Mapping[str, Sequence[str]]:
-        """What other installations of the cluster's name have here, as the last `list` saw it: id ("":
+        """What other installations of the cluster's name have here, as the last `attempts` saw it: id ("":
         none) → attempts' names.
         """
         ...
@@ -195,8 +195,8 @@ class Engine(Protocol):
         ...
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        """What became of an attempt that `list` lacks, and should not: asked for by its name, and by its uid
-        if that is known.
+        """What became of an attempt that `attempts` should tell and does not: asked for by its name, and by
+        its uid if that is known.
 
         `stopped` and `gone` where that is proven: the engine's own word that there is no such object, where
         it has the last word, or a search for its processes. Phase Unknown, with a reason, where the engine
@@ -220,7 +220,7 @@ class Engine(Protocol):
         """
         ...
 
-    def list(self) -> list[Observation]:
+    def attempts(self) -> list[Observation]:
         """Every attempt of this cluster that the engine knows of, finished ones included.
 
         Raises EngineUnavailable.

@@ -19,9 +19,6 @@ from controller.core.model.installation import EngineIdentity, Installation
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, LogOptions, gone
 
-_Observations = list[Observation]  # these are named before a method is called `list`
-_Names = list[str]
-
 
 class NullEngine:
     """See the module's docstring. Safe to use from several threads; one watch at a time."""
@@ -43,7 +40,7 @@ class NullEngine:
     def bind(self, installation: Installation, *, claim: bool = False) -> None:
         """See Engine; its attempts are in the memory of one replica, and of no other installation."""
 
-    def others(self) -> dict[str, _Names]:
+    def others(self) -> dict[str, list[str]]:
         """See Engine."""
         return {}
 
@@ -93,7 +90,7 @@ class NullEngine:
             if seen is not None and seen.stopped:
                 del self._attempts[attempt]
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine."""
         with self._changed:
             return [*self._attempts.values()]

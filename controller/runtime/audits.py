@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from controller.clock import Clock
-from controller.views.replica import Verdict
+from controller.views.replica import AuditResult
 
 
 class Audits:
@@ -23,7 +23,7 @@ class Audits:
         self._make = make
         self._clock = clock
         self._heard = heard
-        self.verdict: Verdict | None = None
+        self.verdict: AuditResult | None = None
 
     def make(self) -> dict[str, Any]:
         """Audit now. Raises TallyError when the store does not answer."""
@@ -35,5 +35,5 @@ class Audits:
         """An audit was made just now. An incomplete one is no verdict: the last one grows old."""
         if report.get("verdict") == "incomplete":
             return
-        self.verdict = Verdict.of(report, self._clock.boottime())
+        self.verdict = AuditResult.of(report, self._clock.boottime())
         self._heard(report)

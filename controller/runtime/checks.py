@@ -7,7 +7,7 @@ from __future__ import annotations
 from controller.core.model.installation import EngineIdentity
 from controller.core.model.printable import counted
 from controller.views.explain import span
-from controller.views.freshness import Freshness, Limits
+from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.replica import Check
 
 
@@ -21,7 +21,7 @@ def model(tasks: int, revision: int, *, loaded: bool) -> Check:
     return Check("model", loaded, f"{counted(tasks, 'task')} at revision {revision}" if loaded else "loading")
 
 
-def store(age_seconds: float, limits: Limits, error: str) -> Check:
+def store(age_seconds: float, limits: StalenessLimits, error: str) -> Check:
     """Whether the store was heard of lately; `error` is what its last answer said, if it was none."""
     seen = f"heard of {age_seconds:.1f} s ago"
     return Check(
@@ -29,7 +29,7 @@ def store(age_seconds: float, limits: Limits, error: str) -> Check:
     )
 
 
-def leader(name: str, age_seconds: float, limits: Limits) -> Check:
+def leader(name: str, age_seconds: float, limits: StalenessLimits) -> Check:
     """Whether anybody leads, as far as the store told `age_seconds` ago."""
     verb = "leads" if limits.judge(age_seconds) is Freshness.FRESH else f"led {span(age_seconds)} ago"
     return Check("leader", bool(name), f"{name} {verb}" if name else "no leader is known")
@@ -40,7 +40,7 @@ def engine_identity(told: EngineIdentity | None, why_not: str) -> Check:
     return Check("engine-identity", not why_not, why_not or str(told))
 
 
-def engine(name: str, age_seconds: float | None, limits: Limits, *, silent: str | None) -> Check:
+def engine(name: str, age_seconds: float | None, limits: StalenessLimits, *, silent: str | None) -> Check:
     """Whether the engine answers the leader, and not too long ago: a call that hangs says nothing at all.
 
     `silent` is why its last list failed ("" when that is not known), None when it did not.

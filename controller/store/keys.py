@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from controller.core.model.validation import parse_name
+from controller.core.model.scalars import parse_name
 
 ROOT = "/tally/"
 
 
-class Record(NamedTuple):
+class ParsedKey(NamedTuple):
     """A key, parsed: its kind and the rest, split (`requests` has two names, `leader` and `epoch` none)."""
 
     kind: str
@@ -98,7 +98,7 @@ class Keys:
         """The key of any record of the model; that of a foreign key (kind "unknown") is its one name."""
         return self.prefix + "/".join((kind, *names)) if kind in _NAMES else names[0]
 
-    def parse(self, key: str) -> Record | None:
+    def parse(self, key: str) -> ParsedKey | None:
         """What `key` holds, or None for a key of no known kind (foreign: shown by the audit, left alone).
 
         So is one with a backslash, as the text of a key that is no UTF-8 has (see `wire.key_text`): no name
@@ -108,8 +108,8 @@ class Keys:
             return None
         kind, _, name = key[len(self.prefix) :].partition("/")
         if kind in _USUAL and name and "/" not in name:
-            return Record(kind, (name,))
+            return ParsedKey(kind, (name,))
         kind, *names = key[len(self.prefix) :].split("/")
         if _NAMES.get(kind) != len(names) or not all(names):
             return None
-        return Record(kind, tuple(names))
+        return ParsedKey(kind, tuple(names))

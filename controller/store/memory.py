@@ -13,10 +13,11 @@ from __future__ import annotations
 import threading
 import weakref
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Self
 
 from sortedcontainers import SortedDict
 
@@ -26,11 +27,10 @@ from controller.store.base import (
     Committed,
     Compacted,
     Delete,
-    Event,
     Guard,
+    KeyEvent,
     KeyValue,
     LeaseNotFound,
-    Meanwhile,
     Page,
     Put,
     Refused,
@@ -38,7 +38,6 @@ from controller.store.base import (
     StoreUnavailable,
     Transaction,
     Write,
-    nothing,
 )
 from controller.store.limits import check_limits, guarded_keys
 
@@ -68,7 +67,7 @@ class _Server:
 
     def current(self, key: str) -> KeyValue | None:
         """The key as it is now."""
-        changes: list[Event] | None = self.changes_by_key.get(key)
+        changes: list[KeyEvent] | None = self.changes_by_key.get(key)
         return changes[-1].item if changes else None
 
     def apply(self, writes: Iterable[Write]) -> None:
@@ -82,7 +81,7 @@ class _Server:
             if isinstance(write, Put):
                 create, version = (old.create, old.version + 1) if old is not None else (revision, 1)
                 events.append(
-                    Event(
+                    KeyEvent(
                         write.key,
                         revision,
                         KeyValue(write.key, write.value, create, revision, version, write.lease),
@@ -91,7 +90,7 @@ class _Server:
                 if write.lease:
                     self.leases[write.lease].keys.add(write.key)
             elif old is not None:
-                events.append(Event(write.key, revision, None))
+                events.append(KeyEvent(write.key, revision, None))
         for event in events:
             self.changes_by_key.setdefault(event.key, []).append(event)
         if events:
@@ -145,6 +144,19 @@ class _Server:
         """How long a watch may wait before it has to look for expired leases; None when there is no lease."""
         next_expiry = min((lease.expires for lease in self.leases.values()), default=None)
         return None if next_expiry is None else max(0.0, next_expiry - self.clock.boottime())
+
+
+class MemoryPending:
+    """See Pending."""
+
+    def __init__(self, result: Callable[[], Committed | Refused]) -> None:
+        self.result = result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was sent."""
 
 
 class MemoryWatch:
@@ -248,12 +260,14 @@ class MemoryStore:
         self._watches.add(watch)
         return watch
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
+    def begin(self, transaction: Transaction, *, deadline: float) -> MemoryPending:
+        """See Store. It arrives when its result is asked for."""
+        check_limits(transaction)
+        return MemoryPending(lambda: self.commit(transaction, deadline=deadline))
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
         """See Store."""
         check_limits(transaction)
-        meanwhile()
         with self._use() as server:
             if not all(map(server.holds, transaction.guards)):
                 current = {key: server.current(key) for key in guarded_keys(transaction)}

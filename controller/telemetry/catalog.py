@@ -23,7 +23,7 @@ _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 
 
-class Kind(StrEnum):
+class MetricType(StrEnum):
     """Prometheus' types."""
 
     COUNTER = "counter"
@@ -36,7 +36,7 @@ class Family(NamedTuple):
     """One metric. `labels` are those beside `replica_role`; a counter's name is given without `_total`."""
 
     name: str
-    kind: Kind
+    kind: MetricType
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
@@ -44,62 +44,68 @@ class Family(NamedTuple):
     @property
     def exposed(self) -> str:
         """The name as Prometheus shows it."""
-        return self.name + {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(self.kind, "")
+        return self.name + {MetricType.COUNTER: "_total", MetricType.INFO: "_info"}.get(self.kind, "")
 
 
 FAMILIES: tuple[Family, ...] = (
     # -- who this is
-    Family("tally_build", Kind.INFO, "What runs here.", ("version",)),
-    Family("tally_replica", Kind.INFO, "Who this is.", ("replica", "cluster", "engine")),
-    Family("tally_phase", Kind.GAUGE, "1 for the phase that the replica is in.", ("phase",)),
+    Family("tally_build", MetricType.INFO, "What runs here.", ("version",)),
+    Family("tally_replica", MetricType.INFO, "Who this is.", ("replica", "cluster", "engine")),
+    Family("tally_phase", MetricType.GAUGE, "1 for the phase that the replica is in.", ("phase",)),
     # -- leadership
-    Family("tally_leading", Kind.GAUGE, "1 while this replica leads."),
-    Family("tally_leader_known", Kind.GAUGE, "1 while this replica knows of a leader."),
-    Family("tally_term", Kind.GAUGE, "The leader key's create revision while this replica leads, else 0."),
-    Family("tally_epoch", Kind.GAUGE, "Elections so far; rises by one with each."),
+    Family("tally_leading", MetricType.GAUGE, "1 while this replica leads."),
+    Family("tally_leader_known", MetricType.GAUGE, "1 while this replica knows of a leader."),
+    Family(
+        "tally_term", MetricType.GAUGE, "The leader key's create revision while this replica leads, else 0."
+    ),
+    Family("tally_epoch", MetricType.GAUGE, "Elections so far; rises by one with each."),
     Family(
         "tally_lease_remaining_seconds",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "For how long this leader may still start effects; 0 on followers.",
     ),
     Family(
         "tally_take_over_seconds",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "From election to acting: model at the term, engine listed.",
         (),
         _LATENCY,
     ),
     # -- the model
-    Family("tally_revision", Kind.GAUGE, "The store's revision that the model has applied."),
-    Family("tally_staleness_seconds", Kind.GAUGE, "Since etcd was last heard of: the model may be that old."),
+    Family("tally_revision", MetricType.GAUGE, "The store's revision that the model has applied."),
+    Family(
+        "tally_staleness_seconds",
+        MetricType.GAUGE,
+        "Since etcd was last heard of: the model may be that old.",
+    ),
     Family(
         "tally_replica_lag_revisions",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "Revisions that a replica had yet to apply when it registered last (every few seconds).",
         ("replica",),
     ),
     Family(
         "tally_replica_age_seconds",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "Since a registered replica was last heard of, by this replica's clock.",
         ("replica",),
     ),
     Family(
         "tally_model_reloads",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         "Whole loads of the model after a gap in the watch, by cause.",
         ("cause",),
     ),
     Family(
         "tally_quarantined_records",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "What is left alone, by kind of record: values that do not parse, foreign keys (unknown), and tasks"
         " that were set aside after an error of Tally's own (quarantined).",
         ("kind",),
     ),
     Family(
         "tally_errors",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         "Errors that nobody expected, kept to what they belong to: where they were caught, and the error's"
         " class. Each is a fault of Tally, and in the log; at `keep-log` also a log that was not kept for"
         " whatever reason.",
@@ -108,39 +114,39 @@ FAMILIES: tuple[Family, ...] = (
     # -- tasks
     Family(
         "tally_tasks",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         'Tasks by pool and state; pools that nobody defined are "Other".',
         ("pool", "state"),
     ),
     Family(
         "tally_tasks_lost",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "Tasks whose attempt may have ended without proof; they keep their hold.",
         ("pool",),
     ),
     Family(
         "tally_transitions",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         'Transitions committed by this replica as leader. Reasons outside the known set are "Other".',
         ("from", "to", "pool", "reason"),
     ),
     Family(
         "tally_queue_wait_seconds",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "From submission, or the end of a back-off, to admission.",
         ("pool",),
         _WAITS,
     ),
     Family(
         "tally_start_seconds",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "From admission to the attempt observed running.",
         ("pool",),
         _WAITS,
     ),
     Family(
         "tally_run_seconds",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "From running to the observed end, by how it ended.",
         ("pool", "state"),
         _WAITS,
@@ -148,41 +154,43 @@ FAMILIES: tuple[Family, ...] = (
     # -- pools
     Family(
         "tally_pool_capacity",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "Capacity of a pool, in cores, bytes or counts.",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_held",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "What a pool's ledger says is held, in cores, bytes or counts.",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_free",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "Capacity less what is held; below 0 when overcommitted.",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_drift",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "The ledger less the sum of all holds: anything but 0 breaks invariant I1 (or stands in a record that"
         " cannot be read).",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_admissible",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "1 while a task fits, has its turn and is not admitted yet; for more than a moment, the queue is"
         " stuck.",
         ("pool",),
     ),
-    Family("tally_pool_paused", Kind.GAUGE, "1 while a pool admits nothing by its definition.", ("pool",)),
+    Family(
+        "tally_pool_paused", MetricType.GAUGE, "1 while a pool admits nothing by its definition.", ("pool",)
+    ),
     # -- etcd
     Family(
         "tally_transaction_seconds",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "Guarded transactions by who made them (plan, election, registration) and outcome: applied; recovered"
         " (an answer was lost, and it had been applied); conflict; ambiguous (the deadline passed in doubt);"
         " full, too_large, denied, lease_missing, cluster_changed, unavailable, error.",
@@ -191,53 +199,56 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "tally_transaction_operations",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "Operations of a transaction, as etcd counts them.",
         ("kind",),
         (2, 4, 8, 16, 32, 64, 128),
     ),
     Family(
         "tally_transaction_bytes",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "Keys and values of a transaction.",
         ("kind",),
         (1024, 4096, 16384, 65536, 262144, 1048576),
     ),
     Family(
         "tally_store_request_seconds",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "Other calls of etcd: get, load, grant, keep_alive, revoke.",
         ("verb", "outcome"),
         _LATENCY,
     ),
     Family(
         "tally_store_watch_restarts",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         "Connections of the watch that were given up, by cause.",
         ("cause",),
     ),
     Family(
-        "tally_store_endpoint_failures", Kind.COUNTER, "Tries that an endpoint did not answer.", ("endpoint",)
+        "tally_store_endpoint_failures",
+        MetricType.COUNTER,
+        "Tries that an endpoint did not answer.",
+        ("endpoint",),
     ),
     Family(
         "tally_store_size_bytes",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "etcd's database file, as the endpoint asked last tells; absent until known.",
     ),
     Family(
         "tally_store_size_in_use_bytes",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "The part of it that is in use; the rest is freed by defragmenting.",
     ),
     Family(
         "tally_store_quota_bytes",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "etcd's limit on it; absent where etcd does not tell (before 3.6).",
     ),
     # -- the engine
     Family(
         "tally_engine_request_seconds",
-        Kind.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "Calls of the engine (start, stop, settle, forget, list) by outcome: ok; refused; refused_transient;"
         " unavailable; lost_leadership (confirmed too late); error.",
         ("verb", "code"),
@@ -245,44 +256,42 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "tally_engine_silence_seconds",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "Since this leader heard of the engine, or took office, when that was later; absent on followers.",
     ),
     Family(
         "tally_engine_watch_restarts",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         "Ends of the engine's watch that nobody asked for.",
         ("cause",),
     ),
     Family(
         "tally_engine_faults",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         "Refusals and failures in the engine's own words: HTTP codes, timeout …",
         ("code",),
     ),
     Family(
         "tally_engine_rate_limit_wait_seconds",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         "Time that calls waited for their turn under our own limit.",
     ),
     # -- the audit
     Family(
         "tally_audit_findings",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "Findings of the last audit that this replica made, for half an hour.",
         ("invariant", "severity"),
     ),
-    Family("tally_audit_age_seconds", Kind.GAUGE, "How long ago that was; absent before the first."),
+    Family("tally_audit_age_seconds", MetricType.GAUGE, "How long ago that was; absent before the first."),
     Family(
         "tally_audit_timestamp_seconds",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         "When that was, in seconds since the Unix epoch; absent before the first.",
     ),
 )
 
 BY_NAME = {family.name: family for family in FAMILIES}
-
-STATES_OF_END = ("Succeeded", "Failed", "Cancelled")
 
 REASONS = reasons.REASONS | {
     # of tasks whose attempt has not ended, or that have none (core/planning/transitions.py,
@@ -322,6 +331,6 @@ def reference() -> str:
     for family in FAMILIES:
         labels = ", ".join(f"`{label}`" for label in family.labels)
         meaning = family.help.replace("|", r"\|")
-        kind = "gauge (always 1)" if family.kind is Kind.INFO else family.kind.value
+        kind = "gauge (always 1)" if family.kind is MetricType.INFO else family.kind.value
         lines.append(f"| `{family.exposed}` | {kind} | {labels} | {meaning} |")
     return "\n".join(lines)

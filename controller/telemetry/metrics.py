@@ -15,9 +15,9 @@ from controller.clock import Clock
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
 from controller.core.model.task import Status, Step
 from controller.store.base import StoreSize
-from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, Kind, known, reference
+from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, MetricType, known, reference
 from controller.telemetry.scrape import Outside, ProcessSeries, ViewSeries
-from controller.views.replica import ReplicaView
+from controller.views.replica import ReadableReplica
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LEADING_PHASES = frozenset({"taking-over", "leading"})
@@ -38,7 +38,7 @@ class Metrics:
         self._histograms: dict[str, Histogram] = {}
         for family in FAMILIES:
             labels = (*family.labels, ROLE)
-            if family.kind is Kind.HISTOGRAM:
+            if family.kind is MetricType.HISTOGRAM:
                 self._histograms[family.name] = Histogram(
                     family.name, family.help, labels, buckets=family.buckets, registry=self._registry
                 )
@@ -49,7 +49,7 @@ class Metrics:
                 )
         self._registry.register(ProcessSeries(lambda: self._role))
 
-    def observe(self, view: ReplicaView) -> None:
+    def observe(self, view: ReadableReplica) -> None:
         """Measure this replica at each scrape, too. Call once."""
         self._registry.register(ViewSeries(view, self.outside, self._clock))
 

@@ -19,7 +19,7 @@ import structlog
 from controller.clock import Clock
 from controller.core.model.task import Status, Step
 from controller.runtime.instruments import Instruments
-from controller.views.replica import Facts, ReplicaView
+from controller.views.replica import Facts, ReadableReplica
 
 BEATS_PER_WATCHDOG = 4  # one lost message, or a turn as long as a request to etcd, must not end the process
 STATUS_SECONDS = 10.0  # how often the status line is renewed where there is no watchdog
@@ -50,9 +50,9 @@ class ServiceNotifier:
         self._due = 0.0  # boottime
         self._starting = True
         self._failed = False
-        self._view: ReplicaView | None = None
+        self._view: ReadableReplica | None = None
 
-    def observe(self, view: ReplicaView) -> None:
+    def observe(self, view: ReadableReplica) -> None:
         """Whose facts the status line shows."""
         self._view = view
 

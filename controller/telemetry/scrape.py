@@ -22,13 +22,13 @@ from controller.core.model import quarantine
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO
-from controller.core.promise.finding import Severity
+from controller.core.promise.finding import FindingSeverity
 from controller.store.base import StoreSize
-from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, Kind
+from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, MetricType
 from controller.views.freshness import Freshness
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import PoolFacts, all_pools
-from controller.views.replica import Facts, ReplicaView
+from controller.views.replica import Facts, ReadableReplica
 from controller.views.replicas import ReplicaFacts, all_replicas
 from controller.views.tasks import tasks_by_pool
 
@@ -68,7 +68,7 @@ class _Taken(NamedTuple):
 class ViewSeries(Collector):
     """The series that come from a replica's view, and from what `outside` tells."""
 
-    def __init__(self, view: ReplicaView, outside: Outside, clock: Clock) -> None:
+    def __init__(self, view: ReadableReplica, outside: Outside, clock: Clock) -> None:
         self._view = view
         self._outside = outside
         self._clock = clock
@@ -117,7 +117,7 @@ class ViewSeries(Collector):
             if facts.rule.audit.judge(age) is Freshness.DEAD:  # mended, or found by others, since
                 return
             for invariant in INVARIANTS:
-                for severity in Severity:
+                for severity in FindingSeverity:
                     families.add(
                         "tally_audit_findings", findings.get((invariant, severity), 0), invariant, severity
                     )
@@ -162,9 +162,9 @@ class _Families:
     def add(self, name: str, value: float, *labels: str) -> None:
         family = BY_NAME[name]
         if name not in self.made:
-            make = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
+            make = CounterMetricFamily if family.kind is MetricType.COUNTER else GaugeMetricFamily
             self.made[name] = make(
-                family.exposed if family.kind is Kind.INFO else name,
+                family.exposed if family.kind is MetricType.INFO else name,
                 family.help,
                 labels=(*family.labels, ROLE),
             )

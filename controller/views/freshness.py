@@ -29,7 +29,7 @@ class Freshness(StrEnum):
     DEAD = "dead"
 
 
-class Limits(NamedTuple):
+class StalenessLimits(NamedTuple):
     """From which ages on something is stale, and dead; in seconds."""
 
     stale_seconds: float
@@ -52,11 +52,11 @@ class Rule(NamedTuple):
     `page`: since the live page had an answer of its replica, which it asks every five seconds.
     """
 
-    store: Limits
-    replica: Limits
-    engine: Limits
-    audit: Limits = Limits(600.0, 1800.0)
-    page: Limits = Limits(12.0, 30.0)
+    store: StalenessLimits
+    replica: StalenessLimits
+    engine: StalenessLimits
+    audit: StalenessLimits = StalenessLimits(600.0, 1800.0)
+    page: StalenessLimits = StalenessLimits(12.0, 30.0)
 
     @classmethod
     def of(
@@ -67,9 +67,9 @@ class Rule(NamedTuple):
     ) -> Rule:
         """The rule under these settings."""
         return cls(
-            store=Limits(3 * heartbeat_seconds, 2 * silence_seconds),
-            replica=Limits(3 * heartbeat_seconds, 5 * heartbeat_seconds),
-            engine=Limits(2 * relist_seconds, max(4 * relist_seconds, LIST_SECONDS)),
+            store=StalenessLimits(3 * heartbeat_seconds, 2 * silence_seconds),
+            replica=StalenessLimits(3 * heartbeat_seconds, 5 * heartbeat_seconds),
+            engine=StalenessLimits(2 * relist_seconds, max(4 * relist_seconds, LIST_SECONDS)),
         )
 
 

@@ -23,7 +23,7 @@ class Check:
     detail: str
 
 
-class Verdict(NamedTuple):
+class AuditResult(NamedTuple):
     """What an audit found: contradictions, and what is only worth a look."""
 
     at: float  # seconds since the epoch, by the clock of who made it
@@ -33,7 +33,7 @@ class Verdict(NamedTuple):
     notices: int
 
     @classmethod
-    def of(cls, report: Mapping[str, Any], made: float) -> Verdict:
+    def of(cls, report: Mapping[str, Any], made: float) -> AuditResult:
         """From an audit's report."""
         wrong = sum(finding["severity"] == "wrong" for finding in report["findings"])
         return cls(report["at"], made, report["revision"], wrong, len(report["findings"]) - wrong)
@@ -65,7 +65,7 @@ class Facts:
     # name → since its registration was renewed
     replica_ages: Mapping[str, float] = field(default_factory=dict)
     rule: Rule = RULE  # how old what is shown may be
-    verdict: Verdict | None = None  # of the last audit that this replica made
+    verdict: AuditResult | None = None  # of the last audit that this replica made
 
 
 class Listener(Protocol):
@@ -89,7 +89,7 @@ class Listener(Protocol):
         ...
 
 
-class ReplicaView(Protocol):
+class ReadableReplica(Protocol):
     """Safe to call from any thread."""
 
     def facts(self) -> Facts:

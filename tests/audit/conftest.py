@@ -16,7 +16,7 @@ from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.resources import Vector
 from controller.core.model.task import RepairRequest, Status
-from controller.core.promise.finding import Mender, Severity
+from controller.core.promise.finding import FindingSeverity, Mender
 from controller.dev.cluster import LocalCluster
 from controller.engine.process.engine import ProcessEngine
 from controller.store.base import Committed, Delete, Put, Transaction
@@ -95,7 +95,9 @@ class Damaged:
 
     def wrong(self) -> list[tuple[str, str]]:
         """What an audit finds against the promise: invariant and subject."""
-        return [(f.invariant, f.subject) for f in self.audit().findings if f.severity is Severity.WRONG]
+        return [
+            (f.invariant, f.subject) for f in self.audit().findings if f.severity is FindingSeverity.WRONG
+        ]
 
 
 @pytest.fixture(scope="module")

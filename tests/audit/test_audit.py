@@ -13,7 +13,7 @@ from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Pool, Spec, Status, Step
-from controller.core.promise.invariants import Severity
+from controller.core.promise.invariants import FindingSeverity
 from controller.engine.base import EngineUnavailable
 from controller.engine.null import NullEngine
 from controller.store.base import Delete, Put, StoreUnavailable, Transaction
@@ -87,10 +87,10 @@ class Cluster:
         self, task_id: str, state: State, path: tuple[tuple[State, Event, State], ...], hold: Vector
     ) -> None:
         history = tuple(
-            codec.encode_step(Step(at=1.0, source=source, event=event, state=target, attempt=1, term=1))
+            codec.encode_step(Step(at=1.0, source=source, event=event, state=target, attempt=1, epoch=1))
             for source, event, target in path
         )
-        fields = {"pool": "default", "attempt": 1, "term": 1, "steps": len(history), "history": history}
+        fields = {"pool": "default", "attempt": 1, "epoch": 1, "steps": len(history), "history": history}
         self.put(self.keys.state(task_id), codec.encode_status(Status(state=state, hold=hold, **fields), {}))
 
 
@@ -136,7 +136,7 @@ def test_a_wrong_ledger_is_told_in_words_and_as_json(cluster: Cluster) -> None:
 def test_notices_fail_no_audit(cluster: Cluster) -> None:
     cluster.put(f"{cluster.keys.prefix}foreign", b"\xff")
     report = cluster.audit()
-    assert [finding.severity for finding in report.findings] == [Severity.NOTICE]
+    assert [finding.severity for finding in report.findings] == [FindingSeverity.NOTICE]
     assert report.verdict == "ok"
     assert report.to_text().endswith("Nothing is wrong, 1 notice.")
 
@@ -196,7 +196,7 @@ def test_a_running_task_without_attempt_is_wrong_if_it_stays_so(cluster: Cluster
     other.running("ghost")
     other.ledger(500)
     assert [(finding.subject, finding.severity) for finding in other.audit().findings] == [
-        ("attempt/ghost-1", Severity.WRONG)
+        ("attempt/ghost-1", FindingSeverity.WRONG)
     ]
 
 
@@ -210,7 +210,7 @@ def test_an_end_that_is_being_committed_is_no_finding(cluster: Cluster) -> None:
     assert cluster.audit(committed).findings == ()
     cluster.running("runs")
     cluster.ledger(500)
-    assert [finding.severity for finding in cluster.audit().findings] == [Severity.NOTICE]
+    assert [finding.severity for finding in cluster.audit().findings] == [FindingSeverity.NOTICE]
 
 
 def test_a_silent_engine_is_no_verdict_and_hides_no_records(
@@ -219,7 +219,7 @@ def test_a_silent_engine_is_no_verdict_and_hides_no_records(
     def silent(*_: object, **__: object) -> None:
         raise EngineUnavailable("the daemon does not answer")
 
-    monkeypatch.setattr(cluster.engine, "list", silent)
+    monkeypatch.setattr(cluster.engine, "attempts", silent)
     assert (cluster.audit().verdict, cluster.audit().attempts) == ("incomplete", None)
     assert "because the daemon does not answer." in cluster.audit().to_text()
     cluster.ledger(700)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from controller.audit.audit import examine, run_audit
-from controller.audit.repairs import Unanswered, ask, preview, wanted
+from controller.audit.repairs import RepairUnanswered, ask, preview, wanted
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import one_line
@@ -100,7 +100,7 @@ def test_a_deleted_status_is_not_made_up_again(damaged: Damaged) -> None:
     assert view.attempt == 2
     assert damaged.held() == CPU
     phases = {
-        str(seen.attempt): seen.stopped for seen in damaged.engine.list() if seen.attempt.task_id == name
+        str(seen.attempt): seen.stopped for seen in damaged.engine.attempts() if seen.attempt.task_id == name
     }
     assert phases == {f"{name}-1": True, f"{name}-2": False}
 
@@ -132,18 +132,18 @@ def test_a_forged_term_is_written_anew_by_the_term_that_leads(damaged: Damaged) 
     name = damaged.done()
     status = damaged.status(name)
     steps = codec.decode_history(status)
-    forged = (*status.history[:-1], codec.encode_step(msgspec.structs.replace(steps[-1], term=99)))
+    forged = (*status.history[:-1], codec.encode_step(msgspec.structs.replace(steps[-1], epoch=99)))
     damaged.put(
         f"states/{name}",
-        codec.encode_status(msgspec.structs.replace(status, term=99, op="forged", history=forged), {}),
+        codec.encode_status(msgspec.structs.replace(status, epoch=99, op="forged", history=forged), {}),
     )
     assert set(damaged.wrong()) == {("I7", f"task/{name}")}
     assert verdicts(repair(damaged)) == [(f"task/{name}", Verdict.REPAIRED)]
     mended = damaged.status(name)
     last = codec.decode_history(mended)[-1]
     epoch = json.loads(damaged.get("epoch") or b"")["epoch"]
-    assert (mended.term, last.reason, last.term) == (epoch, "Repaired", epoch)
-    assert "names term 99" in last.message
+    assert (mended.epoch, last.reason, last.epoch) == (epoch, "Repaired", epoch)
+    assert "names epoch 99" in last.message
     assert "asked by tester: a drill" in last.message
     assert mended.op != "forged"
     assert (mended.state, mended.reason, mended.steps) == (status.state, status.reason, status.steps + 1)
@@ -181,7 +181,7 @@ def test_an_attempt_without_a_task_is_stopped(damaged: Damaged) -> None:
     assert damaged.wrong() == [("I5", "attempt/stranger-1")]
     resume(damaged)
     repair_all(damaged)
-    assert [seen.stopped for seen in damaged.engine.list() if seen.attempt == attempt] == [True]
+    assert [seen.stopped for seen in damaged.engine.attempts() if seen.attempt == attempt] == [True]
 
 
 def test_a_task_whose_attempt_is_gone_is_ended(damaged: Damaged) -> None:
@@ -375,6 +375,6 @@ def test_without_a_leader_the_request_is_withdrawn(damaged: Damaged) -> None:
     pause(damaged)
     damaged.set_held(100)
     request = RepairRequest(findings=wanted(damaged.audit()))
-    with pytest.raises(Unanswered, match="was withdrawn"):
+    with pytest.raises(RepairUnanswered, match="was withdrawn"):
         ask(damaged.client.store, damaged.client.keys, damaged.client.clock, request, 0.5)
     assert damaged.client.store.load(damaged.client.keys.repair(""), deadline=damaged.soon()).items == ()

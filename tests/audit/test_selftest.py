@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.audit.selftest import SelfTest, Verdict
+from controller.audit.selftest import ItemOutcome, SelfTest
 from controller.client import Client
 from controller.store.base import Committed, Transaction
 from tests.audit.conftest import Damaged
@@ -16,7 +16,7 @@ def test_a_sound_installation_passes_and_is_left_as_it_was(damaged: Damaged) -> 
     """Of its pool, tasks, statuses, requests and ledger no key remains."""
     run = SelfTest(damaged.cluster.client, damaged.engine, timeout_seconds=60)
     items = list(run.run())
-    assert [(item.name, item.seen) for item in items if item.verdict is not Verdict.OK] == []
+    assert [(item.name, item.seen) for item in items if item.verdict is not ItemOutcome.OK] == []
     assert len(items) == 13
     keys = [
         item.key
@@ -47,6 +47,6 @@ def test_a_fence_that_does_not_hold_is_told(damaged: Damaged, monkeypatch: pytes
 
     items = {item.name: item for item in SelfTest(connect, None, timeout_seconds=60).run()}
     failed = items["a stale leader's transaction meets the fence"]
-    assert failed.verdict is Verdict.FAILED
+    assert failed.verdict is ItemOutcome.FAILED
     assert "was APPLIED" in failed.seen
-    assert items["removes what it made"].verdict is Verdict.OK
+    assert items["removes what it made"].verdict is ItemOutcome.OK

@@ -14,7 +14,7 @@ from controller.core.model.lifecycle import State
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.store.base import Committed, Delete, Guard, Put, Store, StoreDenied, Transaction
-from controller.store.etcd.connection import RpcError
+from controller.store.etcd.faults import RpcError
 from tests.auth.conftest import ROLES, Guarded
 from tests.support.etcd import admin
 from tests.support.etcd import in_seconds as soon

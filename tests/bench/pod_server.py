@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from controller.dev.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.kubernetes.pod import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
 from tests.support.kubernetes_recordings import load
 
@@ -21,8 +21,10 @@ HISTORY = 500_000
 
 def main(kubeconfig: str, scale: str) -> None:
     """See the module's docstring."""
-    with FakeCluster(scale=float(scale), history_limit=HISTORY, node=False).start() as cluster:
-        cluster.add_node("node1", cpu="100000", memory="100Ti", pods=1_000_000)
+    with FakeCluster(
+        ClusterOptions(scale=float(scale), history_limit=HISTORY, node=False)
+    ).start() as cluster:
+        cluster.state.add_node("node1", cpu="100000", memory="100Ti", pods=1_000_000)
         cluster.kubeconfig(Path(kubeconfig))
         print("ready", flush=True)
         for line in sys.stdin:
@@ -36,8 +38,8 @@ def write_events(cluster: FakeCluster, pods: int, events: int) -> None:
     life = [event["object"] for event in load("succeeded").events if event["type"] != "BOOKMARK"]
     for turn in range(events):
         for number in range(pods):
-            with cluster.storage.lock:
-                cluster.storage.pods.put(recorded(life[min(turn, len(life) - 1)], number))
+            with cluster.state.storage.lock:
+                cluster.state.storage.pods.put(recorded(life[min(turn, len(life) - 1)], number))
 
 
 def recorded(pod: dict[str, Any], number: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from kubernetes.watch import Watch
 from controller.config import Settings
 from controller.core.model.task import AttemptId, Launch, Observation, fencing_environment
 from controller.core.model.validation import parse_pool, parse_spec
-from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 from controller.engine.kubernetes.pod import decode_event, decode_pod
 from controller.engine.kubernetes.pod_observation import observe
@@ -124,7 +124,7 @@ def _expect(process: subprocess.Popen[str], word: str) -> None:
 
 def _engine(folder: Path) -> KubernetesEngine:
     """An engine whose rate limiter limits nothing."""
-    access = Access(kubeconfig=folder / "kubeconfig", qps=1e6, burst=1_000_000, timeout_seconds=60.0)
+    access = ClusterAccess(kubeconfig=folder / "kubeconfig", qps=1e6, burst=1_000_000, timeout_seconds=60.0)
     return KubernetesEngine("bench", CLOCK, KubernetesOptions(access=access))
 
 

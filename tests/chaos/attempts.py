@@ -54,7 +54,7 @@ class Pods:
 
     def __init__(self, cluster: FakeCluster) -> None:
         self._cluster = cluster
-        cluster.default_script = self._script
+        cluster.state.default_script = self._script
 
     def body(self, kind: str) -> dict[str, Any]:
         """See Attempts."""
@@ -62,12 +62,13 @@ class Pods:
 
     def starts(self) -> Mapping[tuple[str, int], int]:
         """See Ran."""
-        return Counter((run.task, int(run.attempt)) for run in self._cluster.executions)
+        return Counter((run.task, int(run.attempt)) for run in self._cluster.state.executions)
 
     def overlaps(self) -> list[str]:
         """See Ran."""
         return [
-            f"{later.pod} began before {earlier.pod} ended" for earlier, later in self._cluster.overlaps()
+            f"{later.pod} began before {earlier.pod} ended"
+            for earlier, later in self._cluster.state.overlaps()
         ]
 
     @staticmethod

@@ -34,23 +34,23 @@ def supervisors_killed(ground: Ground) -> Iterator[None]:
 
 @fault("engine", 26, engine="kubernetes")
 def api_server_unreachable(ground: Ground) -> Iterator[None]:
-    _cluster(ground).faults.drop_requests()
+    _cluster(ground).state.faults.drop_requests()
     yield
-    _cluster(ground).faults.clear()
+    _cluster(ground).state.faults.clear()
 
 
 @fault("engine", 27, engine="kubernetes")
 def api_server_answers_lost(ground: Ground) -> Iterator[None]:
-    _cluster(ground).faults.drop_answers(rate=0.5)
+    _cluster(ground).state.faults.drop_answers(rate=0.5)
     yield
-    _cluster(ground).faults.clear()
+    _cluster(ground).state.faults.clear()
 
 
 @fault("engine", 28, engine="kubernetes")
 def creations_land_late(ground: Ground) -> Iterator[None]:
-    _cluster(ground).faults.hold("create", resource="pods")
+    _cluster(ground).state.faults.hold("create", resource="pods")
     yield
-    _cluster(ground).faults.clear()
+    _cluster(ground).state.faults.clear()
 
 
 @fault("engine", 31, engine="kubernetes")
@@ -59,24 +59,24 @@ def api_server_fails(ground: Ground) -> Iterator[None]:
     are.
     """
     for status in (429, 500, 503):
-        _cluster(ground).faults.fail(status, rate=0.2, retry_after=1 if status == 429 else None)
+        _cluster(ground).state.faults.fail(status, rate=0.2, retry_after=1 if status == 429 else None)
     yield
-    _cluster(ground).faults.clear()
+    _cluster(ground).state.faults.clear()
 
 
 @fault("engine", 31, engine="kubernetes")
 def lists_forbidden(ground: Ground) -> Iterator[None]:
     for verb in ("list", "watch"):
-        _cluster(ground).faults.fail(403, verb)
+        _cluster(ground).state.faults.fail(403, verb)
     yield
-    _cluster(ground).faults.clear()
+    _cluster(ground).state.faults.clear()
 
 
 @fault("engine", 32, engine="kubernetes")
 def quota_used_up(ground: Ground) -> Iterator[None]:
-    _cluster(ground).set_quota("default", {"pods": "0"})
+    _cluster(ground).state.set_quota("default", {"pods": "0"})
     yield
-    _cluster(ground).set_quota("default", None)
+    _cluster(ground).state.set_quota("default", None)
 
 
 # -- its watches and its history
@@ -85,23 +85,23 @@ def quota_used_up(ground: Ground) -> Iterator[None]:
 
 @fault("watches", 31, engine="kubernetes")
 def watches_cut(ground: Ground) -> Iterator[None]:
-    _cluster(ground).cut_watches()
+    _cluster(ground).state.watches.cut()
     yield
 
 
 @fault("watches", 31, engine="kubernetes")
 def watches_silent(ground: Ground) -> Iterator[None]:
     """For ever, as far as their connections go: lists must do."""
-    _cluster(ground).freeze_watches()
+    _cluster(ground).state.watches.freeze()
     yield
-    _cluster(ground).cut_watches()
+    _cluster(ground).state.watches.cut()
 
 
 @fault("watches", 31, engine="kubernetes")
 def watches_expired(ground: Ground) -> Iterator[None]:
     """410 in the stream, and for whoever comes back with an old version."""
-    _cluster(ground).compact()
-    _cluster(ground).expire_watches()
+    _cluster(ground).state.storage.compact()
+    _cluster(ground).state.watches.expire()
     yield
 
 
@@ -109,11 +109,13 @@ def watches_expired(ground: Ground) -> Iterator[None]:
 def old_events_again(ground: Ground) -> Iterator[None]:
     """Pods as they were when the fault began are told again when it ends."""
     cluster = _cluster(ground)
-    pods = cluster.pods()
+    pods = cluster.state.pods()
     yield
     for pod in pods:
-        gone = cluster.pod(pod["metadata"]["name"]) is None  # nobody tells of a deletion that was none
-        cluster.replay(ground.rng.choice(["ADDED", "MODIFIED", *(["DELETED"] if gone else [])]), pod)
+        gone = cluster.state.pod(pod["metadata"]["name"]) is None  # nobody tells of a deletion that was none
+        cluster.state.watches.replay(
+            ground.rng.choice(["ADDED", "MODIFIED", *(["DELETED"] if gone else [])]), pod
+        )
 
 
 @fault("watches", 31, engine="kubernetes")
@@ -130,19 +132,21 @@ def api_server_restarted(ground: Ground) -> Iterator[None]:
 def node_lost_and_back(ground: Ground) -> Iterator[None]:
     """Its containers run on, and nobody hears of them."""
     node = ground.rng.choice(["node1", "node2"])
-    _cluster(ground).lose_node(node)
+    _cluster(ground).state.lose_node(node)
     yield
-    _cluster(ground).restore_node(node)
+    _cluster(ground).state.restore_node(node)
 
 
 @fault("nodes", 30, engine="kubernetes")
 def node_crashed(ground: Ground) -> Iterator[None]:
     """What ran there has ended, and nobody saw how."""
     node = ground.rng.choice(["node1", "node2"])
-    ground.destroyed |= {_task(pod) for pod in _cluster(ground).pods() if pod["spec"].get("nodeName") == node}
-    _cluster(ground).lose_node(node, containers_die=True)
+    ground.destroyed |= {
+        _task(pod) for pod in _cluster(ground).state.pods() if pod["spec"].get("nodeName") == node
+    }
+    _cluster(ground).state.lose_node(node, containers_die=True)
     yield
-    _cluster(ground).restore_node(node)
+    _cluster(ground).state.restore_node(node)
 
 
 @fault("nodes", 30, engine="kubernetes")
@@ -150,11 +154,11 @@ def pods_removed(ground: Ground) -> Iterator[None]:
     """Deleted by somebody's hand, evicted, preempted."""
     cluster = _cluster(ground)
     ways: list[Callable[[str], object]] = [
-        cluster.preempt,
-        cluster.evict,
+        cluster.state.preempt,
+        cluster.state.evict,
         lambda name: RawApi(cluster).send("DELETE", f"/{name}"),
     ]
-    live = [pod for pod in cluster.pods() if pod["status"]["phase"] == "Running"]
+    live = [pod for pod in cluster.state.pods() if pod["status"]["phase"] == "Running"]
     for pod in ground.rng.sample(live, min(3, len(live))):
         ground.destroyed.add(_task(pod))
         # it has ended meanwhile, or another fault strikes this

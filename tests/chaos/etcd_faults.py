@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from controller.store.base import Put, Transaction
-from controller.store.etcd.gateway import Fault as Refusal
+from controller.store.etcd.gateway import ErrorClass as Refusal
 from controller.store.etcd.gateway import RpcError
 from controller.store.etcd.wire import prefix_range
 from controller.store.keys import ROOT

@@ -18,9 +18,9 @@ from controller.client import Client
 from controller.core.model.task import AttemptId
 from controller.dev.cluster import CLUSTER, DevOptions, LocalCluster, ReplicaProcess
 from controller.dev.etcd import EtcdProcess
-from controller.dev.fake_kubernetes import FakeCluster, Timings
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster, KubeletTimings
 from controller.engine.base import Engine
-from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.engine import ProcessEngine
@@ -38,7 +38,9 @@ T = TypeVar("T")
 
 USER = "tally"
 FLICKER_SECONDS = 0.6
-TIMINGS = Timings(node_monitor=10.0)  # seconds of the cluster: a lost node is noticed while the fault lasts
+TIMINGS = KubeletTimings(
+    node_monitor=10.0
+)  # seconds of the cluster: a lost node is noticed while the fault lasts
 
 SETTINGS = {
     **QUICK,
@@ -76,8 +78,8 @@ class Installation(LocalCluster):
         for replica, port in zip(self.replicas, free_ports(replicas), strict=True):
             replica.status_port = port
         if engine == "kubernetes":
-            self.fake_cluster = FakeCluster(scale=SCALE, timings=TIMINGS)
-            self.fake_cluster.add_node("node2")
+            self.fake_cluster = FakeCluster(ClusterOptions(scale=SCALE, timings=TIMINGS))
+            self.fake_cluster.state.add_node("node2")
         self.members = members
         names = [*(replica.name for replica in self.replicas), *(f"user-{n}" for n in range(users))]
         self.links = {name: [Proxy(member.config.client_port) for member in members] for name in names}
@@ -181,7 +183,7 @@ class Installation(LocalCluster):
         if self.fake_cluster is None:
             return ProcessEngine(self.state_dir, CLUSTER, self.clock)
         return KubernetesEngine(
-            CLUSTER, self.clock, KubernetesOptions(access=Access(kubeconfig=self.kubeconfig))
+            CLUSTER, self.clock, KubernetesOptions(access=ClusterAccess(kubeconfig=self.kubeconfig))
         )
 
     def until(self, condition: Callable[[], T], what: str, *, timeout: float = 60.0) -> T:

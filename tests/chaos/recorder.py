@@ -18,7 +18,7 @@ from typing import NamedTuple
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
-from controller.store.base import Compacted, Event, Put, StoreError, Transaction
+from controller.store.base import Compacted, KeyEvent, Put, StoreError, Transaction
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import ROOT, Keys
@@ -98,7 +98,7 @@ class Recorder:
                 self._errors.append(error)
                 raise
 
-    def _apply(self, revision: int, changes: list[Event]) -> None:
+    def _apply(self, revision: int, changes: list[KeyEvent]) -> None:
         with self._lock:
             if revision <= self.applied:
                 return
@@ -109,7 +109,7 @@ class Recorder:
             self._keep_versions(revision, changes)
             self.applied = revision
 
-    def _keep_versions(self, revision: int, changes: list[Event]) -> None:
+    def _keep_versions(self, revision: int, changes: list[KeyEvent]) -> None:
         now: dict[str, Version] = {}
         for change in changes:
             record = self.history.keys.parse(change.key)

@@ -74,12 +74,12 @@ def test_whose_finalizers_is_asked_where_several_have_the_name(
         "several installations have the name test here: one (1 pod), two (1 pod). Say whose:"
         " --installation ID" in refused.err
     )
-    assert all(pod["metadata"]["finalizers"] for pod in fake_cluster.pods())
+    assert all(pod["metadata"]["finalizers"] for pod in fake_cluster.state.pods())
     answer = tally("release-finalizers", "--installation", "two", *flags)
     assert (answer.exit_code, answer.out) == (0, "1 pod released\n"), answer.err
     kept = [
         pod["metadata"]["labels"]["tally.dev/installation"]
-        for pod in fake_cluster.pods()
+        for pod in fake_cluster.state.pods()
         if pod["metadata"].get("finalizers")
     ]
     assert kept == ["one"]

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from controller.clock import SystemClock
 from controller.core.model.installation import Installation
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.dev.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.base import (
     AttemptRefused,
     AttemptUnknown,
@@ -79,7 +79,7 @@ def process_case(folder: Path) -> EngineCase:
 
 def kubernetes_case(folder: Path) -> EngineCase:
     """On a fake API server, over real HTTP. `tests/cluster` runs the same engine on a real one."""
-    cluster = FakeCluster(scale=0.02).start()
+    cluster = FakeCluster(ClusterOptions(scale=0.02)).start()
     engine = kubernetes_cases.engine_on(cluster, folder)
     scripted = kubernetes_cases.scripted
     case = EngineCase(
@@ -264,7 +264,7 @@ def test_an_attempt_stopped_before_its_start_never_runs(case: EngineCase) -> Non
     assert seen is not None
     assert (seen.phase, seen.stopped, seen.ran, seen.reason) == (Phase.FAILED, True, False, "NeverStarted")
     assert case.engine.start(given) == seen
-    assert case.engine.list() == [seen]
+    assert case.engine.attempts() == [seen]
 
 
 def repeated_and_refused(given: Launch) -> Launch:
@@ -280,7 +280,7 @@ def test_the_refusal_of_a_repeated_start_takes_the_name(choosy_case: EngineCase)
     late = choosy_case.another("test").start(given)
     assert (late.phase, late.stopped, late.ran) == (Phase.FAILED, True, False)
     choosy_case.engine.forget(given.attempt)
-    wait_for(lambda: choosy_case.engine.list() == [], "it to be gone")
+    wait_for(lambda: choosy_case.engine.attempts() == [], "it to be gone")
 
 
 def test_what_runs_is_not_refused_by_a_repeated_start(choosy_case: EngineCase) -> None:
@@ -315,7 +315,7 @@ def test_a_finished_attempt_is_listed_until_it_is_forgotten(case: EngineCase) ->
     wait_stopped(case.engine, given.attempt)
     case.engine.forget(given.attempt)
     case.engine.forget(given.attempt)
-    assert case.engine.list() == []
+    assert case.engine.attempts() == []
     with pytest.raises(AttemptUnknown):
         case.engine.logs(given.attempt, follow=False)
 
@@ -343,7 +343,7 @@ def test_what_is_asked_for_by_name_is_told(case: EngineCase) -> None:
     assert case.engine.find(given.attempt, uid=started.uid) == ended
     case.engine.settle(given.attempt)
     case.engine.forget(given.attempt)
-    wait_for(lambda: case.engine.list() == [], "it to be gone")
+    wait_for(lambda: case.engine.attempts() == [], "it to be gone")
     seen = case.engine.find(given.attempt, uid=started.uid)
     assert (seen.attempt, seen.phase, seen.stopped, seen.gone) == (given.attempt, Phase.FAILED, True, True)
 
@@ -428,7 +428,7 @@ def test_another_cluster_is_not_touched(running_case: EngineCase) -> None:
     another = running_case.another("other")
     given = running_case.until_stopped()
     running_case.engine.start(given)
-    assert another.list() == []
+    assert another.attempts() == []
     another.stop(given.attempt, grace_seconds=0.0)
     seen = observation(running_case.engine, given.attempt)
     assert seen is not None
@@ -453,7 +453,7 @@ def test_another_installation_of_the_same_cluster_name_is_not_touched(running_ca
     theirs.bind(THEIRS, claim=True)
     given = replace(running_case.until_stopped(), installation=OURS.id)
     started = running_case.engine.start(given)
-    assert theirs.list() == []
+    assert theirs.attempts() == []
     assert {mark: list(names) for mark, names in theirs.others().items()} == {OURS.id: [str(given.attempt)]}
     with suppress(EngineUnavailable):  # where the name is taken, and cannot be kept from a late start
         theirs.stop(given.attempt, grace_seconds=0.0)
@@ -465,8 +465,8 @@ def test_another_installation_of_the_same_cluster_name_is_not_touched(running_ca
     found = observation(running_case.engine, given.attempt)
     assert found is not None
     assert (found.uid, found.stopped) == (started.uid, False)
-    theirs.list()
-    running_case.engine.list()
+    theirs.attempts()
+    running_case.engine.attempts()
     assert OURS.id not in running_case.engine.others()
 
 
@@ -476,12 +476,12 @@ def test_what_carries_no_installation_belongs_to_the_one_that_was_upgraded(runni
     started = running_case.engine.start(given)
     began_with_ids, upgraded = running_case.another("test"), running_case.another("test")
     began_with_ids.bind(THEIRS, claim=True)
-    assert began_with_ids.list() == []
+    assert began_with_ids.attempts() == []
     assert {mark: list(names) for mark, names in began_with_ids.others().items()} == {
         "": [str(given.attempt)]
     }
     upgraded.bind(Installation(id="cccc", adopts_unmarked=True), claim=True)
-    assert [seen.uid for seen in upgraded.list()] == [started.uid]
+    assert [seen.uid for seen in upgraded.attempts()] == [started.uid]
     assert upgraded.start(replace(given, installation="cccc")).uid == started.uid
     upgraded.stop(given.attempt, grace_seconds=0.0, uid=started.uid)
     assert wait_stopped(upgraded, given.attempt).reason == "Stopped"

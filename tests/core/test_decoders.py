@@ -7,6 +7,7 @@ row fails here.
 from __future__ import annotations
 
 import ast
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from controller.core.model import codec, installation, kept_log, quarantine
+from controller.core.model import codec, installation, kept_log, quarantine, task
+from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.election import elector
@@ -27,15 +29,15 @@ from controller.engine.process import attempt_folder, attempt_values
 from controller.engine.process import table as process_table
 from controller.errors import CorruptValue
 from controller.store.base import KeyValue
-from controller.store.etcd import connection, wire
+from controller.store.etcd import faults, wire
 from controller.store.etcd import store as etcd
-from controller.store.etcd.connection import RpcError
+from controller.store.etcd.faults import RpcError
 from controller.store.keys import Keys
 from tests.support.kubernetes_recordings import NAMES, load
 from tests.support.mutations import anything
 from tests.support.recorded_values import load as load_values
 
-PACKAGE = Path(connection.__file__).parents[2]
+PACKAGE = Path(faults.__file__).parents[2]
 KEYS = Keys("default")
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 Errors = tuple[type[Exception], ...]
@@ -110,9 +112,7 @@ ROWS: dict[str, Row] = {
     "store.etcd.wire.decode_status": Row(wire.decode_status, ("/maintenance/status",), BROKEN),
     "store.etcd.wire.decode_error": Row(wire.decode_error, ("error",), BROKEN),
     "store.etcd.wire.key_text": Row(wire.key_text, EVERY),
-    "store.etcd.connection.rpc_error": Row(
-        lambda data: connection.rpc_error(data, 503, "http://a:1"), ("error",)
-    ),
+    "store.etcd.faults.rpc_error": Row(lambda data: faults.rpc_error(data, 503, "http://a:1"), ("error",)),
     "store.etcd.store.keep_alive": Row(etcd._decode_keep_alive, ("/lease/keepalive",), (*BROKEN, RpcError)),
     "engine.process.attempt_folder.parse": Row(attempt_folder.parse, ("record.json", "result.json")),
     "engine.process.attempt_values.parse_record": Row(attempt_values.parse_record, ("record.json",)),
@@ -146,7 +146,7 @@ def recorded() -> dict[str, list[bytes]]:
     """
     found = load_values()
     found["quarantined"] = [
-        quarantine.encode(quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, term=7), "op")
+        quarantine.encode(quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, epoch=7), "op")
     ]
     found["/auth/authenticate"] = [b'{"header":{"cluster_id":"1","revision":"7"},"token":"abc.7"}']
     found["/version"] = [b'{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}']
@@ -251,3 +251,12 @@ def test_every_decoder_has_a_row() -> None:
 
 def _annotation(argument: ast.arg) -> str:
     return ast.unparse(argument.annotation) if argument.annotation is not None else ""
+
+
+def test_an_epoch_is_stored_under_the_name_that_older_versions_read() -> None:
+    step = task.Step(at=1.0, source="Created", event="admitted", state="Pending", epoch=3)
+    status = task.Status(state=State.PENDING, attempt=1, epoch=4, history=(codec.encode_step(step),))
+    stored = codec.encode_status(status, {"newer": 1})
+    assert (json.loads(stored)["term"], json.loads(stored)["history"][0]["term"]) == (4, 3)
+    read, extras = codec.decode_status(stored)
+    assert (read.epoch, codec.decode_history(read)[0].epoch, list(extras)) == (4, 3, ["newer"])

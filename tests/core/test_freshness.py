@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from controller.config import Settings
-from controller.views.freshness import RULE, Freshness, Limits, Rule
+from controller.views.freshness import RULE, Freshness, Rule, StalenessLimits
 
 
 @pytest.mark.parametrize(
     ("age", "expected"), [(0.0, "fresh"), (5.9, "fresh"), (6.0, "stale"), (9.9, "stale"), (10.0, "dead")]
 )
 def test_an_age_is_fresh_then_stale_then_dead(age: float, expected: str) -> None:
-    assert Limits(6.0, 10.0).judge(age) is Freshness(expected)
+    assert StalenessLimits(6.0, 10.0).judge(age) is Freshness(expected)
 
 
 def test_the_rule_follows_the_settings() -> None:

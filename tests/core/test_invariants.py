@@ -13,7 +13,7 @@ from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Observation, Phase, Pool, Spec, Status, Step
 from controller.core.promise.engine_invariants import check_engine
-from controller.core.promise.finding import Finding, Severity
+from controller.core.promise.finding import Finding, FindingSeverity
 from controller.core.promise.invariants import check_model, check_task
 
 ADMITTED = (State.CREATED, Event.ADMITTED, State.PENDING)
@@ -60,7 +60,7 @@ class Records:
         state: State,
         path: Any = None,
         *,
-        terms: Any = (),
+        epochs: Any = (),
         attempts: Any = (),
         **fields: Any,
     ) -> None:
@@ -72,7 +72,7 @@ class Records:
                 event=event,
                 state=target,
                 attempt=(*attempts, 1, 1, 1)[i],
-                term=(*terms, 2, 2, 2)[i],
+                epoch=(*epochs, 2, 2, 2)[i],
             )
             for i, (source, event, target) in enumerate(path)
         ]
@@ -80,7 +80,7 @@ class Records:
         values = {
             "pool": "default",
             "attempt": 1,
-            "term": max([2, *terms]),
+            "epoch": max([2, *epochs]),
             "hold": holds,
             "admitted_at": 1900.0,
         }
@@ -91,7 +91,7 @@ class Records:
         self.spec(task_id)
         self.status(task_id, state, **fields)
 
-    def findings(self) -> list[tuple[str, str, Severity]]:
+    def findings(self) -> list[tuple[str, str, FindingSeverity]]:
         return [(f.invariant, f.subject, f.severity) for f in check_model(self.model)]
 
     def engine_findings(self, *observations: Observation) -> list[Finding]:
@@ -125,7 +125,7 @@ def test_sound_records_and_a_sound_engine_give_no_finding(records: Records) -> N
 @pytest.mark.parametrize("held", [0, 499, 501])
 def test_a_ledger_that_is_not_the_sum_is_wrong(records: Records, held: int) -> None:
     records.ledger({"cpu": held})
-    assert records.findings() == [("I1", "pool/default", Severity.WRONG)]
+    assert records.findings() == [("I1", "pool/default", FindingSeverity.WRONG)]
     finding = check_model(records.model)[0]
     assert "cpu" in finding.what
     assert "500m" in finding.what
@@ -136,35 +136,35 @@ def test_each_resource_and_pool_is_judged_by_itself(records: Records) -> None:
     records.ledger({"cpu": 500, "memory": 1})
     records.ledger({"gpu": 1}, pool="gone")
     findings = records.findings()
-    assert findings.count(("I1", "pool/default", Severity.WRONG)) == 1
-    assert ("I1", "pool/gone", Severity.WRONG) in findings
-    assert ("I2", "pool/gone", Severity.NOTICE) in findings
+    assert findings.count(("I1", "pool/default", FindingSeverity.WRONG)) == 1
+    assert ("I1", "pool/gone", FindingSeverity.WRONG) in findings
+    assert ("I2", "pool/gone", FindingSeverity.NOTICE) in findings
 
 
 def test_a_missing_ledger_is_an_empty_one(records: Records) -> None:
     records.put("ledgers", ("default",), None)
-    assert records.findings() == [("I1", "pool/default", Severity.WRONG)]
+    assert records.findings() == [("I1", "pool/default", FindingSeverity.WRONG)]
 
 
 def test_an_unreadable_status_explains_a_surplus_and_never_a_lack(records: Records) -> None:
     records.spec("torn")
     records.put("states", ("torn",), b"garbage")
     records.ledger({"cpu": 700})
-    assert ("I1", "pool/default", Severity.NOTICE) in records.findings()
+    assert ("I1", "pool/default", FindingSeverity.NOTICE) in records.findings()
     records.ledger({"cpu": 400})
-    assert ("I1", "pool/default", Severity.WRONG) in records.findings()
+    assert ("I1", "pool/default", FindingSeverity.WRONG) in records.findings()
 
 
 def test_a_hold_outside_pending_and_running_is_wrong(records: Records) -> None:
     records.status("done", State.SUCCEEDED, hold=CPU)
-    assert records.findings() == [("I1", "task/done", Severity.WRONG)]
+    assert records.findings() == [("I1", "task/done", FindingSeverity.WRONG)]
 
 
 def test_overcommit_is_shown_and_not_wrong(records: Records) -> None:
     records.put(
         "pools", ("default",), codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 100})), "op")
     )
-    assert records.findings() == [("I2", "pool/default", Severity.NOTICE)]
+    assert records.findings() == [("I2", "pool/default", FindingSeverity.NOTICE)]
 
 
 # -- I3, I4, I7 within a history
@@ -182,21 +182,21 @@ def test_overcommit_is_shown_and_not_wrong(records: Records) -> None:
         ({"path": (("Nowhere", "happened", "Succeeded"),)}, "I3"),
         ({"steps": 2}, "I3"),
         ({"history": (codec.msgspec.Raw(b'{"at":"x"}'),)}, "I3"),
-        ({"terms": (3, 2, 2)}, "I7"),
+        ({"epochs": (3, 2, 2)}, "I7"),
         ({"attempts": (2, 1, 1)}, "I4"),
         ({"attempt": 0}, "I4"),
     ],
 )
 def test_damaged_histories(records: Records, damage: dict[str, Any], invariant: str) -> None:
     records.status("done", State.SUCCEEDED, **damage)
-    assert (invariant, "task/done", Severity.WRONG) in records.findings()
+    assert (invariant, "task/done", FindingSeverity.WRONG) in records.findings()
 
 
 def test_a_bounded_history_may_begin_anywhere(records: Records) -> None:
     records.status("done", State.SUCCEEDED, path=(RUNNING, SUCCEEDED), steps=90)
     assert records.findings() == []
     records.status("done", State.SUCCEEDED, path=(ADMITTED, SUCCEEDED), steps=90)
-    assert ("I3", "task/done", Severity.WRONG) in records.findings()
+    assert ("I3", "task/done", FindingSeverity.WRONG) in records.findings()
 
 
 # -- I6, I7, layout
@@ -204,25 +204,25 @@ def test_a_bounded_history_may_begin_anywhere(records: Records) -> None:
 
 
 def test_terms_above_the_epoch_are_wrong(records: Records) -> None:
-    records.task("late", State.SUCCEEDED, terms=(5, 5, 5))
+    records.task("late", State.SUCCEEDED, epochs=(5, 5, 5))
     records.put("terms", ("000000000006",), b"{}")
     assert records.findings() == [
-        ("I7", "task/late", Severity.WRONG),
-        ("I7", "key/terms/000000000006", Severity.WRONG),
+        ("I7", "task/late", FindingSeverity.WRONG),
+        ("I7", "key/terms/000000000006", FindingSeverity.WRONG),
     ]
 
 
 def test_a_write_of_an_older_term_after_a_newer_one_is_wrong(records: Records) -> None:
     """The fence failed: two terms' writes interleave, though each history by itself is in order."""
-    records.task("new", State.SUCCEEDED, terms=(3, 3, 3))
-    records.task("stale", State.SUCCEEDED, terms=(2, 2, 2))
-    assert records.findings() == [("I7", "task/stale", Severity.WRONG)]
+    records.task("new", State.SUCCEEDED, epochs=(3, 3, 3))
+    records.task("stale", State.SUCCEEDED, epochs=(2, 2, 2))
+    assert records.findings() == [("I7", "task/stale", FindingSeverity.WRONG)]
 
 
 @pytest.mark.parametrize("value", [None, b"junk", b'{"epoch":"four"}', b'{"epoch":true}'])
 def test_a_lost_epoch_is_wrong(records: Records, value: bytes | None) -> None:
     records.put("epoch", (), value)
-    assert records.findings() == [("I7", "key/epoch", Severity.WRONG)]
+    assert records.findings() == [("I7", "key/epoch", FindingSeverity.WRONG)]
 
 
 def test_a_new_cluster_has_no_epoch_and_nothing_wrong() -> None:
@@ -244,7 +244,7 @@ def test_a_retry_without_a_spec_can_never_run(records: Records) -> None:
     failed = (State.RUNNING, Event.FAILED_OBSERVED, State.FAILED)
     due = (State.FAILED, Event.RETRY_DUE, State.WAITING_RETRY)
     records.status("lost", State.WAITING_RETRY, path=(RUNNING, failed, due), steps=9)
-    assert records.findings() == [("I6", "task/lost", Severity.WRONG)]
+    assert records.findings() == [("I6", "task/lost", FindingSeverity.WRONG)]
 
 
 def test_foreign_keys_and_damaged_values_are_noticed(records: Records) -> None:
@@ -252,23 +252,23 @@ def test_foreign_keys_and_damaged_values_are_noticed(records: Records) -> None:
     records.put("pools", ("torn",), b"?")
     records.put("requests", ("runs", "explode"), b"{}")
     assert records.findings() == [
-        ("layout", "key//tally/x/junk", Severity.NOTICE),
-        ("layout", "key/pools/torn", Severity.NOTICE),
-        ("layout", "key/requests/runs/explode", Severity.NOTICE),
+        ("layout", "key//tally/x/junk", FindingSeverity.NOTICE),
+        ("layout", "key/pools/torn", FindingSeverity.NOTICE),
+        ("layout", "key/requests/runs/explode", FindingSeverity.NOTICE),
     ]
 
 
 def test_an_unreadable_status_is_judged_by_nothing_else(records: Records) -> None:
     records.put("states", ("runs",), b"garbage")
     assert check_task(records.model.tasks["runs"], None) == []
-    assert ("layout", "key/states/runs", Severity.NOTICE) in records.findings()
+    assert ("layout", "key/states/runs", FindingSeverity.NOTICE) in records.findings()
 
 
 # -- I4, I5 against an engine
 # ----------------------------------------------------------------------------------------
 
 
-def only(findings: list[Finding]) -> tuple[str, str, Severity, bool]:
+def only(findings: list[Finding]) -> tuple[str, str, FindingSeverity, bool]:
     assert len(findings) == 1, findings
     return findings[0].invariant, findings[0].subject, findings[0].severity, findings[0].transient
 
@@ -276,44 +276,49 @@ def only(findings: list[Finding]) -> tuple[str, str, Severity, bool]:
 def test_an_attempt_whose_hold_had_ended_is_certainly_an_orphan(records: Records) -> None:
     """The engine was listed after the load, and a hold ends only after the end was observed."""
     findings = records.engine_findings(seen("runs-1"), seen("done-1"))
-    assert only(findings) == ("I5", "attempt/done-1", Severity.WRONG, False)
+    assert only(findings) == ("I5", "attempt/done-1", FindingSeverity.WRONG, False)
 
 
 @pytest.mark.parametrize("name", ["done-2", "new-1"])
 def test_an_attempt_that_the_records_do_not_know_yet_is_looked_at_again(records: Records, name: str) -> None:
     findings = records.engine_findings(seen("runs-1"), seen(name))
-    assert only(findings) == ("I5", f"attempt/{name}", Severity.WRONG, True)
+    assert only(findings) == ("I5", f"attempt/{name}", FindingSeverity.WRONG, True)
 
 
 def test_an_attempt_with_an_unreadable_status_is_no_orphan(records: Records) -> None:
     records.spec("torn")
     records.put("states", ("torn",), b"garbage")
     findings = records.engine_findings(seen("runs-1"), seen("torn-1"))
-    assert only(findings) == ("I5", "attempt/torn-1", Severity.NOTICE, False)
+    assert only(findings) == ("I5", "attempt/torn-1", FindingSeverity.NOTICE, False)
 
 
 @pytest.mark.parametrize("absent", [(), (seen("runs-1", Phase.UNKNOWN, gone=True),)])
 def test_a_running_task_that_the_engine_does_not_have_is_wrong(
     records: Records, absent: tuple[Observation, ...]
 ) -> None:
-    assert only(records.engine_findings(*absent)) == ("I5", "attempt/runs-1", Severity.WRONG, True)
+    assert only(records.engine_findings(*absent)) == ("I5", "attempt/runs-1", FindingSeverity.WRONG, True)
 
 
 def test_a_lost_attempt_is_shown(records: Records) -> None:
     records.status("runs", State.RUNNING, lost_since=NOW - 40)
     findings = records.engine_findings()
-    assert only(findings) == ("I5", "attempt/runs-1", Severity.NOTICE, False)
+    assert only(findings) == ("I5", "attempt/runs-1", FindingSeverity.NOTICE, False)
     assert "40 s" in findings[0].what
 
 
 def test_a_start_in_flight_is_a_notice(records: Records) -> None:
     records.task("starts", State.PENDING)
-    assert only(records.engine_findings(seen("runs-1"))) == ("I5", "attempt/starts-1", Severity.NOTICE, True)
+    assert only(records.engine_findings(seen("runs-1"))) == (
+        "I5",
+        "attempt/starts-1",
+        FindingSeverity.NOTICE,
+        True,
+    )
 
 
 def test_an_end_that_is_not_committed_yet_is_a_notice(records: Records) -> None:
     findings = records.engine_findings(seen("runs-1", Phase.FAILED, stopped=True))
-    assert only(findings) == ("I6", "attempt/runs-1", Severity.NOTICE, True)
+    assert only(findings) == ("I6", "attempt/runs-1", FindingSeverity.NOTICE, True)
 
 
 def test_two_attempts_alive_at_once_are_wrong(records: Records) -> None:
@@ -323,20 +328,23 @@ def test_two_attempts_alive_at_once_are_wrong(records: Records) -> None:
         ("I4", "attempt/runs-1"),
         ("I5", "attempt/runs-1"),
     ]
-    assert findings[0].severity is Severity.WRONG
+    assert findings[0].severity is FindingSeverity.WRONG
 
 
 def test_two_attempts_are_accepted_when_the_first_was_given_up(records: Records) -> None:
     records.status("runs", State.RUNNING, attempt=2, abandoned=1)
     findings = records.engine_findings(seen("runs-1", Phase.UNKNOWN), seen("runs-2"))
-    assert [(f.invariant, f.severity) for f in findings] == [("I4", Severity.NOTICE), ("I5", Severity.NOTICE)]
+    assert [(f.invariant, f.severity) for f in findings] == [
+        ("I4", FindingSeverity.NOTICE),
+        ("I5", FindingSeverity.NOTICE),
+    ]
 
 
 def test_an_attempt_that_was_made_again_behind_the_engine_is_wrong(records: Records) -> None:
     records.status("runs", State.RUNNING, uid="first")
     assert records.engine_findings(seen("runs-1", uid="first")) == []
     findings = records.engine_findings(seen("runs-1", uid="second"))
-    assert only(findings) == ("I4", "attempt/runs-1", Severity.WRONG, True)
+    assert only(findings) == ("I4", "attempt/runs-1", FindingSeverity.WRONG, True)
 
 
 def test_the_command_that_deletes_a_key_can_be_pasted() -> None:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from controller.core.model import codec
 from controller.core.model.demand import check_satisfiable
 from controller.core.model.resources import MAX_AMOUNT, Vector, format_quantity, parse_quantity
+from controller.core.model.scalars import parse_duration
 from controller.core.model.task import Pool, Spec
-from controller.core.model.validation import MAX_SPEC_BYTES, parse_duration, parse_pool, parse_spec
+from controller.core.model.validation import MAX_SPEC_BYTES, parse_pool, parse_spec
 from controller.errors import InvalidField
 
 GOOD: dict[str, Any] = {"id": "train-1", "command": ["sh", "-c", "true"]}

@@ -300,9 +300,9 @@ def test_a_node_that_is_lost(tmp_path: Path) -> None:
         )
         wait_until(lambda: client.get("far-away").state is State.RUNNING, "the pod", timeout=60)
         with prometheus(tmp_path / "prometheus", addresses(cluster), quick_rules()) as server:
-            cluster.fake_cluster.lose_node()
+            cluster.fake_cluster.state.lose_node()
             fires(server, "TallyAttemptsLost")
-            cluster.fake_cluster.restore_node()
+            cluster.fake_cluster.state.restore_node()
             wait_until(lambda: "TallyAttemptsLost" not in server.firing(), "its end", timeout=90, poll=0.2)
 
 

@@ -20,14 +20,14 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from controller.telemetry.catalog import FAMILIES, Kind
+from controller.telemetry.catalog import FAMILIES, MetricType
 from controller.views.freshness import RULE
 from tests.deploy.monitoring import DASHBOARDS, RULES, alerts, dashboards, names_in
 from tests.support.kustomize import DEPLOY, OVERLAYS, copy_of_deploy, only, render
 
 OPERATOR_RULES = DEPLOY / "kubernetes" / "components" / "monitoring" / "prometheus-rule.yaml"
 RUNBOOKS = DEPLOY / "runbooks.md"
-SUFFIXES = {Kind.HISTOGRAM: ("_bucket", "_sum", "_count")}
+SUFFIXES = {MetricType.HISTOGRAM: ("_bucket", "_sum", "_count")}
 CLIENT_LIBRARY = {
     "process_resident_memory_bytes",
     "process_cpu_seconds_total",
@@ -110,7 +110,7 @@ def test_the_limits_are_those_of_the_rule() -> None:
 
 def known_series() -> set[str]:
     """All names that may stand in a query."""
-    names = {family.exposed for family in FAMILIES if family.kind is not Kind.HISTOGRAM}
+    names = {family.exposed for family in FAMILIES if family.kind is not MetricType.HISTOGRAM}
     names |= {family.name + suffix for family in FAMILIES for suffix in SUFFIXES.get(family.kind, ())}
     return names | CLIENT_LIBRARY | {"up"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.election.session import Session
+from controller.election.session import ElectorThread
 from controller.errors import TallyError
 from tests.election.candidates import Candidate
 
@@ -10,7 +10,7 @@ from tests.election.candidates import Candidate
 def test_a_replica_may_be_told_to_stop_as_it_starts(one: Candidate) -> None:
     """Whoever closes finds the thread not yet started; it ends at once when it is, without a term."""
     errors: list[TallyError] = []
-    session = Session(one.elector, errors.append)
+    session = ElectorThread(one.elector, errors.append)
     start, closed = session._thread.start, list[bool]()
 
     def start_late() -> None:

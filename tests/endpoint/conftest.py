@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.endpoint.access import Access, StatusFiles
+from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.server import StatusServer
 from tests.endpoint.model_view import ModelView
 from tests.support.tls import Authority
@@ -41,7 +41,7 @@ def files(tmp_path: Path) -> Files:
 def serving(view: ModelView, protection: Mapping[str, Path] = {}) -> Iterator[StatusServer]:  # never changed
     """A running status endpoint on a free port; `protection` are StatusFiles' fields."""
     server = StatusServer(
-        view, "127.0.0.1", 0, access=Access(StatusFiles(**protection)), kept_log=view.kept_log
+        view, "127.0.0.1", 0, access=EndpointAccess(StatusFiles(**protection)), kept_log=view.kept_log
     )
     server.start()
     try:

@@ -15,7 +15,7 @@ from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Pool, Spec, Status, Step
 from controller.errors import TallyError
-from controller.views.replica import Check, Facts, Listener, Verdict
+from controller.views.replica import AuditResult, Check, Facts, Listener
 
 
 class ModelView:
@@ -34,7 +34,7 @@ class ModelView:
         self.report: dict[str, Any] | TallyError = {"verdict": "ok", "findings": []}
         self.audits = 0
         self.logs: dict[str, KeptLog | Exception] = {}
-        self.verdict: Verdict | None = None
+        self.verdict: AuditResult | None = None
         self.staleness = 0.25
         self.reloads: dict[str, int] = {}
         self.time = 1000.0
@@ -75,7 +75,7 @@ class ModelView:
         self.audits += 1
         if isinstance(self.report, TallyError):
             raise self.report
-        self.verdict = Verdict.of(
+        self.verdict = AuditResult.of(
             {"at": self.time, "revision": self.model.revision, "findings": [], **self.report}, self.time
         )
         return self.report
@@ -124,11 +124,11 @@ class ModelView:
 
 def status_value(state: State, **fields: Any) -> bytes:
     """A stored status with a history of one step."""
-    step = Step(at=950.0, source=State.CREATED, event=Event.ADMITTED, state=State.PENDING, attempt=1, term=3)
+    step = Step(at=950.0, source=State.CREATED, event=Event.ADMITTED, state=State.PENDING, attempt=1, epoch=3)
     values = {
         "pool": "default",
         "attempt": 1,
-        "term": 3,
+        "epoch": 3,
         "steps": 1,
         "history": (codec.encode_step(step),),
         **fields,

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from controller.endpoint.access import Access, StatusFiles
+from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.routes import ROUTES
 from controller.endpoint.server import StatusServer
 from controller.errors import InvalidField
@@ -268,7 +268,7 @@ def test_files_that_cannot_be_used_end_the_start(
     else:
         protection[broken].write_bytes(content)
     with pytest.raises(InvalidField, match=says):
-        Access(StatusFiles(**protection))
+        EndpointAccess(StatusFiles(**protection))
 
 
 def test_an_encrypted_key_is_refused_and_never_asked_for(files: Files) -> None:
@@ -280,13 +280,13 @@ def test_an_encrypted_key_is_refused_and_never_asked_for(files: Files) -> None:
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     files.tls["key_file"].write_bytes(key.private_bytes(pem, pkcs8, how))
     with pytest.raises(InvalidField, match="status_cert_file"):
-        Access(StatusFiles(**files.tls))
+        EndpointAccess(StatusFiles(**files.tls))
 
 
 @contextmanager
 def warnings_of(view: ModelView, host: str, protection: dict[str, Path]) -> Iterator[list[str]]:
     with capture_logs() as logs:
-        server = StatusServer(view, host, 0, access=Access(StatusFiles(**protection)))
+        server = StatusServer(view, host, 0, access=EndpointAccess(StatusFiles(**protection)))
         server.start()
         server.stop()
     yield [entry["event"] for entry in logs if entry["log_level"] == "warning"]
@@ -353,7 +353,7 @@ def test_where_credentials_are_asked_for_any_name_will_do(view: ModelView, files
 
 
 def test_a_name_that_it_is_known_under_is_answered(view: ModelView) -> None:
-    server = StatusServer(view, access=Access(hosts=["tally.example.org"]))
+    server = StatusServer(view, access=EndpointAccess(hosts=["tally.example.org"]))
     server.start()
     try:
         assert (

@@ -9,7 +9,7 @@ import pytest
 from controller.core.model.lifecycle import State
 from controller.endpoint import index
 from controller.endpoint.index import TaskIndex
-from controller.endpoint.order import SORTS, By, Position, Sort
+from controller.endpoint.order import SORTS, By, Sort, SortKey
 from controller.views.tasks import is_listed, pool_of, submitted_at
 from tests.endpoint.model_view import ModelView, status_value
 
@@ -17,15 +17,15 @@ from tests.endpoint.model_view import ModelView, status_value
 def expected(
     view: ModelView,
     sort: Sort,
-    after: Position | None,
+    after: SortKey | None,
     pool: str | None,
     states: frozenset[State] | None,
     search: str,
     limit: int,
-) -> list[Position]:
+) -> list[SortKey]:
     """By looking at every task, and sorting all that are found."""
     found = [
-        Position(sort.section(pool_of(task), None if "states" in task.frozen else task.state), entry)
+        SortKey(sort.section(pool_of(task), None if "states" in task.frozen else task.state), entry)
         for task in view.model.tasks.values()
         for entry in [(submitted_at(task) if sort.by is By.SUBMITTED else 0.0, task.id)]
         if search in task.id
@@ -74,7 +74,7 @@ def test_what_is_found_is_what_looking_at_every_task_finds(
     drawn, view = random.Random(seed), ModelView()
     tasks = TaskIndex(view.reading, by_submission=sort.by is By.SUBMITTED)
     view.subscribe(tasks)
-    after: Position | None = None
+    after: SortKey | None = None
     for _ in range(60):
         for _ in range(drawn.randrange(60 if drawn.random() < 0.1 else 6)):
             change(view, drawn)

@@ -16,7 +16,7 @@ from controller.clock import SystemClock
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Launch, Observation, Pool
 from controller.dev.fake_kubernetes import FakeCluster, script_annotation
-from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 from tests.engine import process_cases
 
@@ -38,7 +38,7 @@ def engine_on(
     """An engine of the cluster of this name, configured as a user's would be; the caller closes it."""
     token_option = {"token": token} if token else {}
     path = cluster.kubeconfig(folder / "kubeconfig", **token_option)
-    access = Access(kubeconfig=path, qps=10_000.0, burst=10_000, timeout_seconds=timeout)
+    access = ClusterAccess(kubeconfig=path, qps=10_000.0, burst=10_000, timeout_seconds=timeout)
     return KubernetesEngine(
         name, SystemClock(), KubernetesOptions(access=access, namespaces=namespaces, **options)
     )

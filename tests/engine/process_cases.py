@@ -52,7 +52,7 @@ def launch(
 
 def observation(engine: Engine, attempt: AttemptId) -> Observation | None:
     """What a full list says of the attempt."""
-    return next((seen for seen in engine.list() if seen.attempt == attempt), None)
+    return next((seen for seen in engine.attempts() if seen.attempt == attempt), None)
 
 
 def wait_stopped(engine: Engine, attempt: AttemptId) -> Observation:

@@ -17,7 +17,15 @@ import pytest
 from controller.clock import SystemClock
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import AttemptRefused, Counting, EngineUnavailable
-from controller.engine.docker.container import LABEL_CLUSTER, RUN, Config, Container, State, name_of, observe
+from controller.engine.docker.container import (
+    LABEL_CLUSTER,
+    RUN,
+    Config,
+    Container,
+    DockerState,
+    name_of,
+    observe,
+)
 from controller.engine.docker.engine import DockerEngine
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 from tests.support.docker import IMAGE, PrivateDocker, docker_launch, root_filesystem, until_stopped
@@ -56,7 +64,7 @@ def proxied(
     """An engine whose way to the daemon can be made bad."""
     with Proxy(docker.port) as proxy:
         engine = replica(f"tcp://127.0.0.1:{proxy.port}")
-        engine.list()
+        engine.attempts()
         yield engine, proxy
 
 
@@ -122,7 +130,7 @@ def test_what_a_daemon_ends_with_itself_is_no_success(
     before = wait_stopped(engine, done.attempt)
     end(docker)
     with pytest.raises(EngineUnavailable):
-        engine.list()
+        engine.attempts()
     with pytest.raises(EngineUnavailable):
         engine.stop(running.attempt, grace_seconds=1.0)
     docker.start()
@@ -163,7 +171,7 @@ def _runs(pid: int) -> bool:
 def test_a_result_that_the_daemon_lost_is_no_success() -> None:
     """After a crash some daemons say exit code 0 and never finished."""
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    state = State(exit_code=0, started_at=began, finished_at=datetime(1, 1, 1, tzinfo=UTC))
+    state = DockerState(exit_code=0, started_at=began, finished_at=datetime(1, 1, 1, tzinfo=UTC))
     container = Container(id="c", created=began, state=state, config=Config(labels={"tally.dev/role": RUN}))
     seen = observe(container, AttemptId("a", 1), node="", stop_requested_at=None)
     assert outcome(seen) == (Phase.FAILED, "ResultLost", None, True, True)
@@ -176,7 +184,7 @@ def test_a_container_removed_by_hand_is_no_longer_listed(docker: PrivateDocker, 
     uid = engine.start(removed).uid
     with docker.api() as api:
         api.remove_container(uid, force=True)
-    assert [seen.attempt for seen in engine.list()] == [kept.attempt]
+    assert [seen.attempt for seen in engine.attempts()] == [kept.attempt]
     assert engine.stop(removed.attempt, grace_seconds=1.0, uid=uid) is None
 
 
@@ -224,7 +232,7 @@ def test_a_creation_that_lands_after_the_stop_never_runs(
     given = docker_launch("true")
     seen = stale.start(given, at_step(1, lambda: leader.stop(given.attempt, grace_seconds=1.0)))
     assert outcome(seen) == (Phase.FAILED, "NeverStarted", None, True, False)
-    assert leader.list() == [seen]
+    assert leader.attempts() == [seen]
     assert starts(docker, given) == 0
 
 
@@ -291,7 +299,7 @@ def test_a_container_of_our_name_that_is_not_ours_is_not_touched(
     with pytest.raises(EngineUnavailable, match="not Tally's"):
         engine.stop(given.attempt, grace_seconds=0.0)
     engine.forget(given.attempt)
-    assert engine.list() == []
+    assert engine.attempts() == []
     assert [(each["Id"], each["State"]["Running"]) for each in docker.containers()] == [(theirs, True)]
 
 
@@ -306,7 +314,7 @@ def test_containers_of_an_image_made_from_an_attempt_are_not_ours(
         image = api.commit(uid)["Id"]
         theirs = api.create_container(image, ["true"], name="theirs")["Id"]
         assert api.inspect_container(theirs)["Config"]["Labels"][LABEL_CLUSTER] == "test"
-    assert engine.list() == [ended]
+    assert engine.attempts() == [ended]
 
 
 # -- stopping
@@ -490,5 +498,5 @@ def test_failed_calls_are_counted_for_the_metrics(proxied: tuple[DockerEngine, P
     assert dict(engine.faults) == {}
     proxy.refuse()
     with pytest.raises(EngineUnavailable):
-        engine.list()
+        engine.attempts()
     assert dict(engine.faults) == {"connection": 1}

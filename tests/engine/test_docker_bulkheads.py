@@ -71,7 +71,7 @@ def test_one_bad_container_does_not_hide_the_others(
     server: Server, engine: DockerEngine, state: Any, created: Any
 ) -> None:
     server.answer = daemon(container("bad", State=state, Created=created))
-    seen = {str(each.attempt): each for each in engine.list()}
+    seen = {str(each.attempt): each for each in engine.attempts()}
     assert [seen["good-1"].phase, seen["other-1"].phase] == [Phase.RUNNING, Phase.RUNNING]
     assert not seen["bad-1"].stopped
     assert (seen["bad-1"].phase, seen["bad-1"].reason) == (Phase.UNKNOWN, "Unreadable")
@@ -92,7 +92,7 @@ def test_any_answer_to_any_call_is_one_of_the_engines_own_errors(
     )
     attempt = AttemptId("job", 1)
     calls: list[Callable[[], object]] = [
-        engine.list,
+        engine.attempts,
         lambda: engine.start(launch("true", image="x:1")),
         lambda: engine.stop(attempt, grace_seconds=1),
         lambda: engine.forget(attempt),
@@ -111,7 +111,7 @@ def test_a_daemon_that_says_anything_of_itself_is_an_outage(server: Server, body
     server.answer = lambda _: (200, body)
     engine = DockerEngine(server.url.replace("http", "tcp"), "test", SystemClock())
     with pytest.raises(EngineUnavailable):
-        engine.list()
+        engine.attempts()
     engine.close()
 
 
@@ -123,6 +123,6 @@ def test_a_socket_that_takes_the_connection_and_never_answers_is_an_outage(
         engine = DockerEngine(f"tcp://127.0.0.1:{listener.getsockname()[1]}", "test", SystemClock())
         began = time.monotonic()
         with pytest.raises(EngineUnavailable, match="does not answer"):
-            engine.list()
+            engine.attempts()
         assert time.monotonic() - began < 5
         engine.close()

@@ -20,7 +20,7 @@ from controller.core.model.lifecycle import State
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.dev.fake_kubernetes import FakeCluster, script_annotation, storage
 from controller.engine.base import EngineError, EngineUnavailable
-from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 from controller.engine.kubernetes.pod import LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK, read_pod
 from controller.engine.kubernetes.pod_observation import UNREADABLE, observe
@@ -101,7 +101,7 @@ def engine(server: Server, tmp_path: Path) -> Iterator[KubernetesEngine]:
     config = {"clusters": [named], "users": [named], "contexts": [context], "current-context": "x"}
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
-    access = Access(kubeconfig=path, qps=10_000, burst=10_000)
+    access = ClusterAccess(kubeconfig=path, qps=10_000, burst=10_000)
     made = KubernetesEngine("test", SystemClock(), KubernetesOptions(access=access))
     yield made
     made.close()
@@ -134,7 +134,7 @@ def test_one_bad_pod_does_not_hide_the_others(
         200,
         json.dumps({"metadata": {"resourceVersion": "7"}, "items": items}).encode(),
     )
-    seen = {str(each.attempt): each for each in engine.list()}
+    seen = {str(each.attempt): each for each in engine.attempts()}
     assert [seen["good-1"].phase, seen["good-2"].phase] == [Phase.RUNNING, Phase.RUNNING]
     assert not seen["bad-1"].stopped
 
@@ -183,7 +183,7 @@ def test_any_answer_to_any_call_is_one_of_the_engines_own_errors(
     server.answer = lambda _: (code, body)
     attempt = AttemptId("job", 1)
     calls: list[Callable[[], object]] = [
-        engine.list,
+        engine.attempts,
         lambda: engine.start(running(engine_options={"scheduling_gates": True})),
         lambda: engine.start(running()),
         lambda: engine.stop(attempt, grace_seconds=1),
@@ -241,8 +241,8 @@ def test_a_task_whose_pod_cannot_be_read_is_lost_and_the_others_finish(
     assert "its pod cannot be read: Expected" in status.message
     assert not replica.fatal
     poisoned.clear()
-    with fake_cluster.storage.lock:
-        pods = fake_cluster.storage.pods
+    with fake_cluster.state.storage.lock:
+        pods = fake_cluster.state.storage.pods
         pod = pods.items["default", "poison-1"].copy()
         del pod["status"]["ephemeralContainerStatuses"]
         pods.put(pod)

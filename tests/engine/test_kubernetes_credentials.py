@@ -18,13 +18,13 @@ from controller.dev.fake_kubernetes import TOKEN, FakeCluster
 from controller.dev.fake_kubernetes.access import USER
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import credentials as kubernetes_credentials
-from controller.engine.kubernetes.api import Access, KubernetesApi
+from controller.engine.kubernetes.api import ClusterAccess, KubernetesApi
 from tests.support.fake_cluster import ClusterFactory
 from tests.support.tls import Authority
 
 PODS = "/api/v1/namespaces/default/pods"
 
-Connect = Callable[[Access], KubernetesApi]
+Connect = Callable[[ClusterAccess], KubernetesApi]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def cluster(fake_clusters: ClusterFactory, authority: Authority) -> FakeCluster:
 def connect() -> Iterator[Connect]:
     apis: list[KubernetesApi] = []
 
-    def make(access: Access) -> KubernetesApi:
+    def make(access: ClusterAccess) -> KubernetesApi:
         apis.append(KubernetesApi(access, SystemClock()))
         return apis[-1]
 
@@ -62,7 +62,7 @@ def connect() -> Iterator[Connect]:
         api.close()
 
 
-def kubeconfig(cluster: FakeCluster, folder: Path, user: dict[str, Any], **server: Any) -> Access:
+def kubeconfig(cluster: FakeCluster, folder: Path, user: dict[str, Any], **server: Any) -> ClusterAccess:
     """A kubeconfig as people write it."""
     document = {
         "current-context": "here",
@@ -72,13 +72,13 @@ def kubeconfig(cluster: FakeCluster, folder: Path, user: dict[str, Any], **serve
     }
     path = folder / "kubeconfig"
     path.write_text(json.dumps(document))
-    return Access(kubeconfig=path)
+    return ClusterAccess(kubeconfig=path)
 
 
 def replace_token(cluster: FakeCluster, token: str) -> None:
     """From now on the server accepts this one alone."""
-    cluster.access.tokens.clear()
-    cluster.access.tokens[token] = USER
+    cluster.state.access.tokens.clear()
+    cluster.state.access.tokens[token] = USER
 
 
 # -- TLS
@@ -200,7 +200,7 @@ def account(
 def test_in_a_cluster_the_pods_own_account_is_used(
     account: Path, cluster: FakeCluster, connect: Connect
 ) -> None:
-    api = connect(Access())
+    api = connect(ClusterAccess())
     assert (api.namespace, api.host) == ("default", cluster.url)
     assert b'"PodList"' in api.call("GET", PODS)
 
@@ -210,14 +210,14 @@ def test_an_empty_kubeconfig_variable_says_nothing(
 ) -> None:
     """As for kubectl."""
     monkeypatch.setenv("KUBECONFIG", "")
-    assert connect(Access()).host == cluster.url
+    assert connect(ClusterAccess()).host == cluster.url
 
 
 def test_in_a_cluster_a_rotated_token_is_read_again(
     account: Path, cluster: FakeCluster, connect: Connect
 ) -> None:
     """Also one that was revoked before the client's own minute is over."""
-    api = connect(Access())
+    api = connect(ClusterAccess())
     api.call("GET", PODS)
     replace_token(cluster, "rotated")
     (account / "token").write_text("rotated")
@@ -228,7 +228,7 @@ def test_a_token_file_that_is_gone_is_an_outage(
     account: Path, cluster: FakeCluster, connect: Connect
 ) -> None:
     """The volume is away for a moment: nothing is concluded, and the next call finds it again."""
-    api = connect(Access())
+    api = connect(ClusterAccess())
     replace_token(cluster, "rotated")
     (account / "token").unlink()
     with pytest.raises(EngineUnavailable, match="token"):
@@ -240,4 +240,4 @@ def test_a_kubeconfig_that_cannot_be_read_is_named_without_a_traceback(tmp_path:
     path = tmp_path / "kubeconfig"
     path.write_text(text)
     with pytest.raises(EngineUnavailable, match="no access to Kubernetes"):
-        KubernetesApi(Access(kubeconfig=path), SystemClock())
+        KubernetesApi(ClusterAccess(kubeconfig=path), SystemClock())

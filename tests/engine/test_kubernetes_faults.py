@@ -41,7 +41,7 @@ def start(engine: KubernetesEngine, given: Launch) -> Observation:
     engine.start(given)
     return wait_for(
         lambda: next(
-            (s for s in engine.list() if s.attempt == given.attempt and s.phase is Phase.RUNNING), None
+            (s for s in engine.attempts() if s.attempt == given.attempt and s.phase is Phase.RUNNING), None
         ),
         "it to run",
     )
@@ -54,7 +54,7 @@ def late_creation(
     """The creation is under way during the block, and takes effect after it; the future is done when this
     returns.
     """
-    held = cluster.faults.hold("create", times=1)
+    held = cluster.state.faults.hold("create", times=1)
     with ThreadPoolExecutor(1, thread_name_prefix="stale-leader") as pool:
         late = pool.submit(engine.start, given)
         try:
@@ -72,24 +72,24 @@ def test_26_nothing_is_concluded_from_silence(fake_cluster: FakeCluster, engine:
     """No call invents a state; afterwards the attempt is found as it was."""
     given = running()
     before = start(engine, given)
-    fault = fake_cluster.faults.drop_requests()
+    fault = fake_cluster.state.faults.drop_requests()
     for call in (
         lambda: engine.start(given),
         lambda: engine.stop(given.attempt, grace_seconds=1.0),
         lambda: engine.forget(given.attempt),
         lambda: engine.settle(given.attempt),
-        engine.list,
+        engine.attempts,
     ):
         with pytest.raises(EngineUnavailable):
             call()
-    fake_cluster.faults.remove(fault)
+    fake_cluster.state.faults.remove(fault)
     assert observation(engine, given.attempt) == before
     assert engine.faults["connection"] >= 5
 
 
 def test_26_a_slow_server_is_given_up_in_time(fake_cluster: FakeCluster, engines: Engines) -> None:
     impatient = engines(fake_cluster, timeout=IMPATIENT)
-    fake_cluster.faults.hold("*")
+    fake_cluster.state.faults.hold("*")
     with pytest.raises(EngineUnavailable, match="does not answer"):
         impatient.start(running())
     assert impatient.faults["timeout"] == 1
@@ -105,12 +105,14 @@ def test_31_a_server_in_trouble_says_when_to_come_again(
     retry_after: int | None,
     told: float,
 ) -> None:
-    fake_cluster.faults.fail(status, "create", retry_after=retry_after)
+    fake_cluster.state.faults.fail(status, "create", retry_after=retry_after)
     with pytest.raises(EngineUnavailable) as refused:
         engine.start(running())
     assert refused.value.retry_after == told
     assert engine.faults[str(status)] == 1
-    assert fake_cluster.faults.struck["status create"] == 1, "a creation is not repeated by the transport"
+    assert fake_cluster.state.faults.struck["status create"] == 1, (
+        "a creation is not repeated by the transport"
+    )
 
 
 # -- 27: created, and the answer lost
@@ -121,13 +123,13 @@ def test_27_a_creation_whose_answer_was_lost_is_adopted(
     fake_cluster: FakeCluster, engine: KubernetesEngine
 ) -> None:
     given = running()
-    fake_cluster.faults.drop_answers("create", times=1)
+    fake_cluster.state.faults.drop_answers("create", times=1)
     with pytest.raises(EngineUnavailable):
         engine.start(given)
-    pod = fake_cluster.pod(str(given.attempt))
+    pod = fake_cluster.state.pod(str(given.attempt))
     assert pod is not None
     assert engine.start(again(given)).uid == pod["metadata"]["uid"]
-    assert len(fake_cluster.pods()) == 1
+    assert len(fake_cluster.state.pods()) == 1
 
 
 def test_27_a_refusal_after_a_lost_answer_is_no_proof(
@@ -137,10 +139,10 @@ def test_27_a_refusal_after_a_lost_answer_is_no_proof(
     adopted.
     """
     given = running()
-    fake_cluster.faults.drop_answers("create", times=1)
+    fake_cluster.state.faults.drop_answers("create", times=1)
     with pytest.raises(EngineUnavailable):
         engine.start(given)
-    fake_cluster.set_quota("default", {"pods": "1"})
+    fake_cluster.state.set_quota("default", {"pods": "1"})
     assert not engine.start(again(given)).stopped
     with pytest.raises(AttemptRefused, match="exceeded quota"):
         engine.start(running())
@@ -154,18 +156,18 @@ def test_27_a_refusal_while_the_first_creation_is_on_its_way(
     """
     first, second, given = engines(fake_cluster), engines(fake_cluster), running()
     with late_creation(fake_cluster, first, given) as late:
-        webhook = fake_cluster.add_webhook("no pods today")
+        webhook = fake_cluster.state.add_webhook("no pods today")
         with pytest.raises(EngineUnavailable, match="its name could not be taken"):
             second.start(again(given))
-        fake_cluster.admission.webhooks.remove(webhook)
-        fake_cluster.add_webhook(
+        fake_cluster.state.admission.webhooks.remove(webhook)
+        fake_cluster.state.add_webhook(
             "no tasks today", denies=lambda pod: "tally.dev/tombstone" not in pod["metadata"]["labels"]
         )
         with pytest.raises(AttemptRefused, match="no tasks today"):
             second.start(again(given))
-        fake_cluster.admission.webhooks.clear()
+        fake_cluster.state.admission.webhooks.clear()
     assert late.result().reason == "NeverStarted"
-    assert fake_cluster.executions == []
+    assert fake_cluster.state.executions == []
 
 
 # -- 28: the creation lands late
@@ -183,7 +185,7 @@ def test_28_a_creation_after_a_cancel_finds_its_name_taken(
     assert (stopped.phase, stopped.reason, stopped.ran) == (Phase.FAILED, "NeverStarted", False)
     assert late.result() == stopped
     assert observation(leader, given.attempt) == stopped
-    assert fake_cluster.executions == []
+    assert fake_cluster.state.executions == []
 
 
 def test_28_a_creation_after_its_task_was_removed_is_an_orphan(
@@ -202,7 +204,7 @@ def test_28_a_creation_after_its_task_was_removed_is_an_orphan(
     leader.stop(given.attempt, grace_seconds=1.0, uid=orphan.uid)
     wait_stopped(leader, given.attempt)
     leader.forget(given.attempt)
-    assert fake_cluster.pods() == []
+    assert fake_cluster.state.pods() == []
 
 
 def test_28_with_the_gate_a_late_creation_never_runs(fake_cluster: FakeCluster, engines: Engines) -> None:
@@ -226,19 +228,19 @@ def test_28_with_the_gate_a_late_creation_never_runs(fake_cluster: FakeCluster, 
     other = scripted(run_seconds=0.0)
     engine.start(other)
     wait_stopped(engine, other.attempt)
-    assert [run.task for run in fake_cluster.executions] == [other.attempt.task_id]
+    assert [run.task for run in fake_cluster.state.executions] == [other.attempt.task_id]
 
 
 def test_28_the_next_leader_opens_the_gate(fake_cluster: FakeCluster, engines: Engines) -> None:
     """A pod that its leader created and left gated runs once it is started again, and only once."""
     engine, given = engines(fake_cluster), scripted(GATED, run_seconds=0.0)
-    fake_cluster.faults.drop_requests("patch", times=1)
+    fake_cluster.state.faults.drop_requests("patch", times=1)
     confirmed: list[bool] = []
     with pytest.raises(EngineUnavailable):
         engine.start(given, lambda: confirmed.append(True))
     assert engine.start(again(given), lambda: confirmed.append(True)).awaits_start is False
     assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
-    assert (len(fake_cluster.executions), confirmed) == (1, [True, True])
+    assert (len(fake_cluster.state.executions), confirmed) == (1, [True, True])
 
 
 def test_gates_are_refused_where_the_server_has_none(
@@ -248,7 +250,7 @@ def test_gates_are_refused_where_the_server_has_none(
     cluster = fake_clusters(version="v1.20.2")
     with pytest.raises(AttemptRefused, match=r"needs Kubernetes 1\.27, this is 1\.20"):
         engines(cluster).start(scripted(GATED))
-    assert cluster.pods() == []
+    assert cluster.state.pods() == []
 
 
 # -- 29: not ours
@@ -262,7 +264,7 @@ def test_29_a_foreign_pod_of_our_name_is_never_touched(
     core_api(fake_cluster, tmp_path).create_namespaced_pod(
         "default", task_pod(str(given.attempt), "sleep", "inf")
     )
-    wait_for(lambda: fake_cluster.executions, "the foreign pod to run")
+    wait_for(lambda: fake_cluster.state.executions, "the foreign pod to run")
     with pytest.raises(AttemptRefused, match="left alone") as refused:
         engine.start(given)
     assert refused.value.reason == "NameTaken"
@@ -271,10 +273,10 @@ def test_29_a_foreign_pod_of_our_name_is_never_touched(
     assert (stopped.stopped, stopped.ran, stopped.reason) == (True, False, "NameTaken")
     engine.settle(given.attempt)
     engine.forget(given.attempt)
-    pod = fake_cluster.pod(str(given.attempt))
+    pod = fake_cluster.state.pod(str(given.attempt))
     assert pod is not None
     assert "deletionTimestamp" not in pod["metadata"]
-    assert engine.list() == []
+    assert engine.attempts() == []
 
 
 # -- 30: deleted, evicted, preempted, lost
@@ -292,12 +294,12 @@ def test_30_a_pod_deleted_by_hand_is_kept_until_its_end_is_committed(
     given = running()
     start(engine, given)
     engine.settle(given.attempt)
-    assert fake_cluster.pods()[0]["metadata"]["finalizers"] == [FINALIZER]
+    assert fake_cluster.state.pods()[0]["metadata"]["finalizers"] == [FINALIZER]
     core_api(fake_cluster, tmp_path).delete_namespaced_pod(
         str(given.attempt), "default", grace_period_seconds=30
     )
     seen = wait_stopped(engine, given.attempt)
-    assert fake_cluster.executions[0].ended is not None
+    assert fake_cluster.state.executions[0].ended is not None
     assert (seen.phase, seen.reason, seen.disrupted, seen.awaits_commit) == (
         Phase.FAILED,
         "Stopped",
@@ -306,7 +308,7 @@ def test_30_a_pod_deleted_by_hand_is_kept_until_its_end_is_committed(
     )
     engine.settle(given.attempt)
     engine.settle(given.attempt)
-    wait_for(lambda: not fake_cluster.pods(), "the object to go")
+    wait_for(lambda: not fake_cluster.state.pods(), "the object to go")
 
 
 @pytest.mark.parametrize(
@@ -326,7 +328,7 @@ def test_30_a_pod_whose_labels_were_changed_by_hand_has_not_ended(
     """
     given = running()
     uid = start(engine, given).uid
-    wait_for(lambda: fake_cluster.executions, "the container")
+    wait_for(lambda: fake_cluster.state.executions, "the container")
     with watching(engine) as reported:
         wait_for(lambda: reported, "the watch")
         core_api(fake_cluster, tmp_path).patch_namespaced_pod(
@@ -338,13 +340,13 @@ def test_30_a_pod_whose_labels_were_changed_by_hand_has_not_ended(
         assert not [
             seen for seen in reported if seen.attempt == given.attempt and (seen.stopped or seen.gone)
         ]
-    assert [(seen.uid, seen.stopped) for seen in engine.list() if seen.attempt == given.attempt] == [
+    assert [(seen.uid, seen.stopped) for seen in engine.attempts() if seen.attempt == given.attempt] == [
         (uid, False)
     ]
     assert engine.start(again(given)).uid == uid
     engine.stop(given.attempt, grace_seconds=1, uid=uid)
     assert wait_stopped(engine, given.attempt).ran
-    assert fake_cluster.executions[0].ended is not None
+    assert fake_cluster.state.executions[0].ended is not None
 
 
 def test_30_a_pod_that_names_another_cluster_now_is_left_to_it(
@@ -356,9 +358,9 @@ def test_30_a_pod_that_names_another_cluster_now_is_left_to_it(
     core_api(fake_cluster, tmp_path).patch_namespaced_pod(
         str(given.attempt), "default", {"metadata": {"labels": {LABEL_CLUSTER: "other"}}}
     )
-    assert engine.list() == []
+    assert engine.attempts() == []
     engine.stop(given.attempt, grace_seconds=1)
-    assert "deletionTimestamp" not in fake_cluster.pods()[0]["metadata"]
+    assert "deletionTimestamp" not in fake_cluster.state.pods()[0]["metadata"]
 
 
 @pytest.mark.parametrize("version", ["v1.20.2", "v1.33.1"])
@@ -375,15 +377,15 @@ def test_30_what_the_platform_ends(
     cluster = fake_clusters(version=version)
     engine, given = engines(cluster), running()
     start(engine, given)
-    getattr(cluster, act)(str(given.attempt))
+    getattr(cluster.state, act)(str(given.attempt))
     if (version, act) == ("v1.20.2", "evict"):
         seen = wait_for(
-            lambda: next((s for s in engine.list() if s.phase is Phase.FAILED), None), "the eviction"
+            lambda: next((s for s in engine.attempts() if s.phase is Phase.FAILED), None), "the eviction"
         )
         assert (seen.stopped, seen.reason) == (False, "Evicted")
     else:
         seen = wait_stopped(engine, given.attempt)
-        assert cluster.executions[0].ended is not None
+        assert cluster.state.executions[0].ended is not None
     assert seen.disrupted
 
 
@@ -391,15 +393,15 @@ def test_30_a_node_lost_and_back(fake_cluster: FakeCluster, engine: KubernetesEn
     """Unknown while the node is silent, also when it is stopped meanwhile; the proof comes with the node."""
     given = running()
     start(engine, given)
-    fake_cluster.lose_node()
-    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.list()), "the node to be missed")
+    fake_cluster.state.lose_node()
+    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.attempts()), "the node to be missed")
     stopped = engine.stop(given.attempt, grace_seconds=1.0)
     assert stopped is not None
     assert (stopped.phase, stopped.stopped) == (Phase.UNKNOWN, False)
-    assert fake_cluster.executions[0].ended is None
-    fake_cluster.restore_node()
+    assert fake_cluster.state.executions[0].ended is None
+    fake_cluster.state.restore_node()
     assert wait_stopped(engine, given.attempt).reason == "Stopped"
-    assert fake_cluster.executions[0].ended is not None
+    assert fake_cluster.state.executions[0].ended is not None
 
 
 def test_30_a_node_lost_for_ever(fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path) -> None:
@@ -408,9 +410,9 @@ def test_30_a_node_lost_for_ever(fake_cluster: FakeCluster, engine: KubernetesEn
     """
     given = running()
     start(engine, given)
-    fake_cluster.lose_node()
+    fake_cluster.state.lose_node()
     engine.stop(given.attempt, grace_seconds=1.0)
-    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.list()), "the node to be missed")
+    wait_for(lambda: all(seen.phase is Phase.UNKNOWN for seen in engine.attempts()), "the node to be missed")
     core_api(fake_cluster, tmp_path).delete_namespaced_pod(
         str(given.attempt), "default", grace_period_seconds=0
     )
@@ -424,8 +426,8 @@ def test_30_a_pod_that_vanishes_is_not_listed_any_more(
     """Somebody took its finalizers away; a full list is how the leader learns of it."""
     given = running()
     start(engine, given)
-    fake_cluster.vanish(str(given.attempt))
-    assert engine.list() == []
+    fake_cluster.state.vanish(str(given.attempt))
+    assert engine.attempts() == []
 
 
 def test_a_phase_that_proves_nothing_is_not_deleted(
@@ -439,12 +441,14 @@ def test_a_phase_that_proves_nothing_is_not_deleted(
     engine = engines(cluster)
     given = scripted(run_seconds=None, pod={"activeDeadlineSeconds": 60})
     start(engine, given)
-    seen = wait_for(lambda: next((s for s in engine.list() if s.phase is Phase.FAILED), None), "its deadline")
+    seen = wait_for(
+        lambda: next((s for s in engine.attempts() if s.phase is Phase.FAILED), None), "its deadline"
+    )
     assert (seen.stopped, seen.reason) == (False, "DeadlineExceeded")
     assert engine.stop(given.attempt, grace_seconds=1.0, uid=seen.uid) == seen
-    assert "deletionTimestamp" not in cluster.pods()[0]["metadata"]
+    assert "deletionTimestamp" not in cluster.state.pods()[0]["metadata"]
     engine.forget(given.attempt)
-    assert cluster.pods() == []
+    assert cluster.state.pods() == []
 
 
 def test_a_takeover_adopts_all_and_creates_nothing(fake_cluster: FakeCluster, engines: Engines) -> None:
@@ -456,11 +460,11 @@ def test_a_takeover_adopts_all_and_creates_nothing(fake_cluster: FakeCluster, en
     uids = {str(given.attempt): first.start(given).uid for given in launches}
     first.close()
     second = engines(fake_cluster)
-    assert {str(seen.attempt): seen.uid for seen in second.list()} == uids
+    assert {str(seen.attempt): seen.uid for seen in second.attempts()} == uids
     assert {str(given.attempt): second.start(again(given)).uid for given in launches[:20]} == {
         str(given.attempt): uids[str(given.attempt)] for given in launches[:20]
     }
-    assert len(fake_cluster.pods()) == 200
+    assert len(fake_cluster.state.pods()) == 200
 
 
 def test_finalizers_can_be_released(
@@ -476,7 +480,7 @@ def test_finalizers_can_be_released(
     assert engine.release_finalizers() == 2
     assert engine.release_finalizers() == 0
     assert {
-        pod["metadata"]["name"]: bool(pod["metadata"].get("finalizers")) for pod in fake_cluster.pods()
+        pod["metadata"]["name"]: bool(pod["metadata"].get("finalizers")) for pod in fake_cluster.state.pods()
     } == {
         str(ended.attempt): False,
         str(mine.attempt): False,

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from controller.core.model.installation import Installation, difference
-from controller.dev.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.kubernetes.engine import KubernetesEngine
 from tests.engine import kubernetes_cases as cases
@@ -22,7 +22,7 @@ OURS, THEIRS = Installation(id="aaaa"), Installation(id="bbbb")
 
 @pytest.fixture
 def cluster() -> Iterator[FakeCluster]:
-    with FakeCluster(scale=0.02).start() as cluster:
+    with FakeCluster(ClusterOptions(scale=0.02)).start() as cluster:
         yield cluster
 
 
@@ -40,8 +40,8 @@ def engines(cluster: FakeCluster, tmp_path: Path) -> Iterator[cases.Engines]:
 
 
 def test_the_uid_of_kube_system_names_the_cluster(cluster: FakeCluster, engines: cases.Engines) -> None:
-    cluster.add_namespace("kube-system", uid="cluster-1")
-    cluster.add_namespace("blue")
+    cluster.state.add_namespace("kube-system", uid="cluster-1")
+    cluster.state.add_namespace("blue")
     identity = engines(namespaces=("default", "blue")).identity()
     assert (identity.id, identity.parts) == ("cluster-1", {"namespace default": "", "namespace blue": ""})
 
@@ -50,15 +50,15 @@ def test_the_namespaces_uids_do_where_kube_system_may_not_be_read(
     cluster: FakeCluster, engines: cases.Engines
 ) -> None:
     """Another cluster has other uids; one namespace more is no other engine, one less is."""
-    cluster.add_namespace("kube-system", uid="cluster-1")
-    cluster.access.deny("get", "namespaces", namespace="kube-system")
-    cluster.add_namespace("blue", uid="blue-1")
+    cluster.state.add_namespace("kube-system", uid="cluster-1")
+    cluster.state.access.deny("get", "namespaces", namespace="kube-system")
+    cluster.state.add_namespace("blue", uid="blue-1")
     both, one = engines(namespaces=("default", "blue")).identity(), engines(namespaces=("blue",)).identity()
     assert (one.id, one.parts) == ("", {"namespace blue": "blue-1"})
     assert difference(one, both) == ""
     assert "lacks namespace default" in difference(both, one)
-    cluster.remove_namespace("blue")
-    cluster.add_namespace("blue", uid="of-another-cluster")
+    cluster.state.remove_namespace("blue")
+    cluster.state.add_namespace("blue", uid="of-another-cluster")
     assert "the recorded one is" in difference(one, engines(namespaces=("blue",)).identity())
 
 
@@ -67,7 +67,7 @@ def test_where_no_uid_may_be_read_the_names_are_left(cluster: FakeCluster, engin
     to it.
     """
     known = engines().identity()
-    cluster.access.deny("get", "namespaces")
+    cluster.state.access.deny("get", "namespaces")
     unknown = engines().identity()
     assert unknown.parts == {"namespace default": ""}
     assert difference(unknown, unknown) == difference(unknown, known) == ""
@@ -104,8 +104,8 @@ def test_a_pod_whose_marks_were_removed_by_hand_is_still_ours(
     engine.bind(OURS)
     given = replace(cases.running(), installation=OURS.id)
     engine.start(given)
-    with cluster.storage.lock:
-        stored = cluster.storage.pods.get(("default", str(given.attempt)))
+    with cluster.state.storage.lock:
+        stored = cluster.state.storage.pods.get(("default", str(given.attempt)))
         assert stored is not None
         document = stored.copy()
         if stripped == "the installation's label":
@@ -114,7 +114,7 @@ def test_a_pod_whose_marks_were_removed_by_hand_is_still_ours(
             document["metadata"]["labels"] = {}
         if stripped == "labels and annotations":
             document["metadata"]["annotations"] = {}
-        cluster.storage.pods.put(document)
+        cluster.state.storage.pods.put(document)
     seen = observation(engine, given.attempt)
     assert seen is not None
     assert not seen.stopped

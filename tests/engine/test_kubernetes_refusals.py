@@ -23,42 +23,42 @@ def engine(fake_cluster: FakeCluster, engines: Engines) -> KubernetesEngine:
 
 
 def no_pods(cluster: FakeCluster) -> Launch:
-    cluster.set_quota("default", {"pods": "0"})
+    cluster.state.set_quota("default", {"pods": "0"})
     return running()
 
 
 def no_cpu(cluster: FakeCluster) -> Launch:
-    cluster.set_quota("default", {"requests.cpu": "1"})
+    cluster.state.set_quota("default", {"requests.cpu": "1"})
     return launch("true", resources=Vector.parse({"cpu": 2}))
 
 
 def denied(cluster: FakeCluster) -> Launch:
-    cluster.add_webhook("images must come from our registry")
+    cluster.state.add_webhook("images must come from our registry")
     return running()
 
 
 def invalid_by_webhook(cluster: FakeCluster) -> Launch:
-    cluster.add_webhook("images must come from our registry", code=400)
+    cluster.state.add_webhook("images must come from our registry", code=400)
     return running()
 
 
 def insecure(cluster: FakeCluster) -> Launch:
-    cluster.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    cluster.state.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
     return launch("true", pod_template={"spec": {"hostNetwork": True}})
 
 
 def no_namespace(cluster: FakeCluster) -> Launch:
-    cluster.remove_namespace("default")
+    cluster.state.remove_namespace("default")
     return running()
 
 
 def ending_namespace(cluster: FakeCluster) -> Launch:
-    cluster.add_namespace("default", terminating=True)
+    cluster.state.add_namespace("default", terminating=True)
     return running()
 
 
 def no_right(cluster: FakeCluster) -> Launch:
-    cluster.access.deny("create", "pods")
+    cluster.state.access.deny("create", "pods")
     return running()
 
 
@@ -120,15 +120,15 @@ def test_32_refused(
         engine.start(given(fake_cluster))
     assert (refused.value.reason, refused.value.transient) == (reason, transient)
     assert words in str(refused.value)
-    assert fake_cluster.pods() == []
+    assert fake_cluster.state.pods() == []
 
 
 def test_32_the_defaults_pass_pod_security_restricted(
     fake_cluster: FakeCluster, engine: KubernetesEngine
 ) -> None:
     """Attempts and tombstones."""
-    fake_cluster.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
-    fake_cluster.set_quota("default", {"requests.cpu": "1", "requests.memory": "1Gi"})
+    fake_cluster.state.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    fake_cluster.state.set_quota("default", {"requests.cpu": "1", "requests.memory": "1Gi"})
     engine.start(launch("true", resources=Vector.parse({"cpu": 1, "memory": "1Gi"})))
     assert engine.stop(AttemptId("other", 1), grace_seconds=1.0)
 
@@ -159,8 +159,8 @@ def test_rights_that_are_missing_are_named_with_their_rule(
     fake_cluster: FakeCluster, engine: KubernetesEngine
 ) -> None:
     assert engine.check_rights() == []
-    fake_cluster.access.deny("patch", "pods")
-    fake_cluster.access.deny("get", "pods/log")
+    fake_cluster.state.access.deny("patch", "pods")
+    fake_cluster.state.access.deny("get", "pods/log")
     assert [str(right) for right in engine.check_rights()] == [
         'namespace default: {apiGroups: [""], resources: [pods], verbs: [patch]}',
         'namespace default: {apiGroups: [""], resources: [pods/log], verbs: [get]}',

@@ -19,7 +19,7 @@ from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.model.lifecycle import FINISHED
 from controller.dev.cluster import CLUSTER, LocalCluster
-from controller.dev.fake_kubernetes import FakeCluster, script_annotation
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster, script_annotation
 from tests.engine.kubernetes_cases import engine_on
 from tests.engine.process_cases import wait_for
 from tests.support.local import local_cluster
@@ -36,7 +36,7 @@ SETTINGS = {
 
 @pytest.fixture
 def fake() -> Iterator[FakeCluster]:
-    with FakeCluster(scale=0.1).start() as cluster:
+    with FakeCluster(ClusterOptions(scale=0.1)).start() as cluster:
         yield cluster
 
 
@@ -90,7 +90,7 @@ def test_every_task_ends_once(fake: FakeCluster, replicas: LocalCluster, tmp_pat
         client.apply_pool(
             {"name": "default", "capacity": {"cpu": 60}, "engine_options": {"scheduling_gates": gates}}
         )
-        fake.faults.drop_answers(rate=0.05)
+        fake.state.faults.drop_answers(rate=0.05)
         list(client.submit_many(task(index, chance) for index in range(TASKS)))
         waiting_for_cancel = [f"job-{index}" for index in range(TASKS) if index % 10 == 7]
         killed = 0
@@ -108,7 +108,7 @@ def test_every_task_ends_once(fake: FakeCluster, replicas: LocalCluster, tmp_pat
                 killed += kill_leader(replicas, client)
             if ended > seen_ended + 25:
                 seen_ended = ended
-                fake.cut_watches() if chance.random() < 0.5 else fake.expire_watches()
+                fake.state.watches.cut() if chance.random() < 0.5 else fake.state.watches.expire()
             return ended == TASKS
 
         wait_for(all_ended, "all tasks to end", 200.0)
@@ -118,19 +118,19 @@ def test_every_task_ends_once(fake: FakeCluster, replicas: LocalCluster, tmp_pat
             "Failed": TASKS // 10,
             "Cancelled": TASKS // 10,
         }
-        fake.faults.clear()
+        fake.state.faults.clear()
         engine = engine_on(fake, tmp_path, CLUSTER)
         wait_for(
-            lambda: not any("deletionTimestamp" in pod["metadata"] for pod in fake.pods()),
+            lambda: not any("deletionTimestamp" in pod["metadata"] for pod in fake.state.pods()),
             "deleted pods to be let go",
         )
         report = run_audit(client.store, engine, CLUSTER, SystemClock())
         engine.close()
     assert report.findings == ()
-    assert fake.overlaps() == []
-    assert max(Counter(run.pod for run in fake.executions).values()) == 1
-    assert all(run.ended is not None for run in fake.executions)
-    assert {pod["metadata"]["labels"]["tally.dev/task"] for pod in fake.pods()} <= {
+    assert fake.state.overlaps() == []
+    assert max(Counter(run.pod for run in fake.state.executions).values()) == 1
+    assert all(run.ended is not None for run in fake.state.executions)
+    assert {pod["metadata"]["labels"]["tally.dev/task"] for pod in fake.state.pods()} <= {
         f"job-{index}" for index in range(TASKS)
     }
-    assert fake.faults.struck["drop-answer create"] > 5
+    assert fake.state.faults.struck["drop-answer create"] > 5

@@ -24,7 +24,7 @@ from controller.dev.fake_kubernetes import TOKEN, FakeCluster
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import api as kubernetes_api
 from controller.engine.kubernetes import credentials as kubernetes_credentials
-from controller.engine.kubernetes.api import Access, KubernetesApi
+from controller.engine.kubernetes.api import ClusterAccess, KubernetesApi
 
 PODS = "/api/v1/namespaces/default/pods"
 VERSION = "client.authentication.k8s.io/v1"
@@ -97,7 +97,9 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
         }
         path = tmp_path / "kubeconfig"
         path.write_text(json.dumps(document))
-        apis.append(KubernetesApi(Access(kubeconfig=path, timeout_seconds=0.5), clock or SystemClock()))
+        apis.append(
+            KubernetesApi(ClusterAccess(kubeconfig=path, timeout_seconds=0.5), clock or SystemClock())
+        )
         return apis[-1]
 
     yield make
@@ -194,7 +196,7 @@ def test_a_credential_that_expires_is_renewed_by_one_run(
     clock = MovedClock()
     api = connect(fake_cluster.url, executed(plugin.gives(TOKEN, clock.now() + 1000)), clock)
     api.call("GET", PODS)
-    fake_cluster.access.tokens["second"] = fake_cluster.access.tokens.pop(TOKEN)
+    fake_cluster.state.access.tokens["second"] = fake_cluster.state.access.tokens.pop(TOKEN)
     plugin.gives("second")
     clock.moved += 1001
     with ThreadPoolExecutor(8) as threads:

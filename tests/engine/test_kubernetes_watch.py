@@ -25,25 +25,25 @@ def is_reported(reported: list[Observation], attempt: AttemptId) -> bool:
 
 
 def open_watches(cluster: FakeCluster) -> int:
-    with cluster.storage.lock:
-        return len(cluster.watches)
+    with cluster.state.storage.lock:
+        return len(cluster.state.watches)
 
 
 def cut(cluster: FakeCluster) -> None:
-    cluster.cut_watches()
+    cluster.state.watches.cut()
 
 
 def expire(cluster: FakeCluster) -> None:
     """410 in the stream."""
-    cluster.expire_watches()
+    cluster.state.watches.expire()
 
 
 def compact_and_cut(cluster: FakeCluster) -> None:
     """410 to the new watch: what happened since it was last told anything is forgotten."""
-    cluster.freeze_watches()
-    cluster.add_namespace("other")
-    cluster.compact()
-    cluster.cut_watches()
+    cluster.state.watches.freeze()
+    cluster.state.add_namespace("other")
+    cluster.state.storage.compact()
+    cluster.state.watches.cut()
 
 
 def restart(cluster: FakeCluster) -> None:
@@ -51,34 +51,34 @@ def restart(cluster: FakeCluster) -> None:
 
 
 def throttle(cluster: FakeCluster) -> None:
-    cluster.faults.fail(429, "watch", times=1, retry_after=1)
-    cluster.cut_watches()
+    cluster.state.faults.fail(429, "watch", times=1, retry_after=1)
+    cluster.state.watches.cut()
 
 
 def fail(cluster: FakeCluster) -> None:
-    cluster.faults.fail(500, "watch", times=2)
-    cluster.cut_watches()
+    cluster.state.faults.fail(500, "watch", times=2)
+    cluster.state.watches.cut()
 
 
 def forbid(cluster: FakeCluster) -> None:
     """A right taken away for a moment."""
-    cluster.faults.fail(403, "watch", times=2)
-    cluster.cut_watches()
+    cluster.state.faults.fail(403, "watch", times=2)
+    cluster.state.watches.cut()
 
 
 def lists_fail(cluster: FakeCluster) -> None:
-    cluster.faults.fail(503, "list", times=1)
-    cluster.expire_watches()
+    cluster.state.faults.fail(503, "list", times=1)
+    cluster.state.watches.expire()
 
 
 def reset(cluster: FakeCluster) -> None:
-    cluster.faults.drop_requests("watch", times=2)
-    cluster.cut_watches()
+    cluster.state.faults.drop_requests("watch", times=2)
+    cluster.state.watches.cut()
 
 
 def freeze(cluster: FakeCluster) -> None:
     """Silence on an open connection."""
-    cluster.freeze_watches()
+    cluster.state.watches.freeze()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_31_a_watch_that_the_server_ends_goes_on_without_a_list(
     engine = engines(fake_cluster, watch_seconds=1.0)
     with watching(engine) as reported:
         wait_for(lambda: open_watches(fake_cluster), "the watch")
-        fake_cluster.faults.fail(500, "list")
+        fake_cluster.state.faults.fail(500, "list")
         wait_for(lambda: not open_watches(fake_cluster), "its end")
         wait_for(lambda: open_watches(fake_cluster), "the next one")
         given = launch("true")
@@ -143,9 +143,9 @@ def test_31_bookmarks_keep_a_quiet_watch_young(
         given = launch("true", cluster="other")
         theirs.start(given)
         wait_stopped(theirs, given.attempt)
-        cluster.compact()
+        cluster.state.storage.compact()
         threading.Event().wait(0.5)  # some bookmarks
-        cluster.cut_watches()
+        cluster.state.watches.cut()
         wait_for(lambda: ours.faults["stream"], "the cut")
         wait_for(lambda: open_watches(cluster), "the watch again")
     assert not ours.faults["410"]
@@ -158,11 +158,11 @@ def test_31_old_events_again_are_passed_on(fake_cluster: FakeCluster, engines: E
         given = running()
         engine.start(given)
         wait_for(lambda: any(seen.phase is Phase.RUNNING for seen in list(reported)), "it to run")
-        old = fake_cluster.pod(str(given.attempt))
+        old = fake_cluster.state.pod(str(given.attempt))
         assert old is not None
         engine.stop(given.attempt, grace_seconds=1.0)
         wait_for(lambda: is_reported(reported, given.attempt), "the end")
-        fake_cluster.replay("MODIFIED", old)
+        fake_cluster.state.watches.replay("MODIFIED", old)
 
         def is_older_after_newer() -> bool:
             phases = [seen.phase for seen in list(reported)]
@@ -178,11 +178,11 @@ def test_31_a_list_in_pages(
     engine = engines(fake_cluster)
     monkeypatch.setattr(kubernetes_watch, "PAGE", 3)
     attempts = [engine.start(running()).attempt for _ in range(10)]
-    assert sorted(seen.attempt for seen in engine.list()) == sorted(attempts)
+    assert sorted(seen.attempt for seen in engine.attempts()) == sorted(attempts)
     pages = kubernetes_watch.list_pods(engine._api, "/api/v1/namespaces/default/pods", {}, 5.0)
     next(pages)
     engine.start(running())
-    fake_cluster.compact()
+    fake_cluster.state.storage.compact()
     with pytest.raises(Exception, match="too old") as expired:
         list(pages)
     assert expired.value.code == 410  # type: ignore[attr-defined]
@@ -191,47 +191,47 @@ def test_31_a_list_in_pages(
 def test_31_a_list_never_shows_the_past(fake_cluster: FakeCluster, engines: Engines) -> None:
     """A cache of the server may lag; a take-over must know what runs now."""
     engine = engines(fake_cluster)
-    fake_cluster.lag()
+    fake_cluster.state.api.lag()
     given = running()
     engine.start(given)
-    assert [seen.attempt for seen in engine.list()] == [given.attempt]
+    assert [seen.attempt for seen in engine.attempts()] == [given.attempt]
 
 
 def test_31_a_list_that_is_forbidden_names_the_server_s_words(
     fake_cluster: FakeCluster, engines: Engines
 ) -> None:
-    fake_cluster.access.deny("list", "pods")
+    fake_cluster.state.access.deny("list", "pods")
     with pytest.raises(EngineUnavailable, match='cannot list resource "pods"'):
-        engines(fake_cluster).list()
+        engines(fake_cluster).attempts()
 
 
 def test_each_namespace_is_watched_and_listed(fake_cluster: FakeCluster, engines: Engines) -> None:
     """Whatever pools name now: what runs in any of them is seen, started, stopped and forgotten there."""
-    fake_cluster.add_namespace("blue")
+    fake_cluster.state.add_namespace("blue")
     engine = engines(fake_cluster, namespaces=("default", "blue"))
     with watching(engine) as reported:
         here, there = launch("true"), launch("true", engine_options={"namespace": "blue"})
         for given in (here, there):
             engine.start(given)
             wait_for(lambda given=given: is_reported(reported, given.attempt), "the end")
-    assert {pod["metadata"]["namespace"] for pod in fake_cluster.pods()} == {"default", "blue"}
-    assert {seen.attempt for seen in engine.list()} == {here.attempt, there.attempt}
+    assert {pod["metadata"]["namespace"] for pod in fake_cluster.state.pods()} == {"default", "blue"}
+    assert {seen.attempt for seen in engine.attempts()} == {here.attempt, there.attempt}
     engine.forget(there.attempt)
-    assert [seen.attempt for seen in engine.list()] == [here.attempt]
+    assert [seen.attempt for seen in engine.attempts()] == [here.attempt]
 
 
 def test_a_tombstone_stands_in_every_namespace(fake_cluster: FakeCluster, engines: Engines) -> None:
     """A stop does not know where the late creation will land."""
-    fake_cluster.add_namespace("blue")
+    fake_cluster.state.add_namespace("blue")
     engine = engines(fake_cluster, namespaces=("default", "blue"))
     given = launch("true", engine_options={"namespace": "blue"})
     stopped = engine.stop(given.attempt, grace_seconds=1.0)
     assert stopped is not None
     assert stopped.stopped
     assert engine.start(given).reason == "NeverStarted"
-    assert [seen.attempt for seen in engine.list()] == [given.attempt]
+    assert [seen.attempt for seen in engine.attempts()] == [given.attempt]
     engine.forget(given.attempt)
-    assert fake_cluster.pods() == []
+    assert fake_cluster.state.pods() == []
 
 
 def test_the_rate_limit_spreads_what_exceeds_the_burst() -> None:

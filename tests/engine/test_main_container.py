@@ -31,7 +31,7 @@ def main_end(engine: KubernetesEngine, given: Launch) -> Observation:
     """Waits for the end of the main container."""
 
     def ended() -> Observation | None:
-        found = next((one for one in engine.list() if one.attempt == given.attempt), None)
+        found = next((one for one in engine.attempts() if one.attempt == given.attempt), None)
         return found if found is not None and found.main_ended else None
 
     return wait_for(ended, "the end of its main container")
@@ -52,7 +52,7 @@ def test_it_is_told_and_the_rest_is_stopped_with_proof(engine: KubernetesEngine,
 def test_without_it_the_attempt_runs_on(engine: KubernetesEngine) -> None:
     given = scripted(pod=SIDE, others_stay=True, on_term=143, term_seconds=0.01)
     engine.start(given)
-    wait_for(lambda: engine.list()[0].phase is Phase.RUNNING or None, "it to run")
+    wait_for(lambda: engine.attempts()[0].phase is Phase.RUNNING or None, "it to run")
     assert not observation(engine, given.attempt).main_ended
     engine.stop(given.attempt, grace_seconds=1)
     wait_stopped(engine, given.attempt)
@@ -65,4 +65,4 @@ def test_what_the_pool_no_longer_allows_is_refused_for_now(engine: KubernetesEng
         with pytest.raises(AttemptRefused) as refused:
             engine.start(given)
         assert (refused.value.reason, refused.value.transient) == ("InvalidPool", True)
-    assert engine.list() == []
+    assert engine.attempts() == []

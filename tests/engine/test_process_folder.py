@@ -172,7 +172,7 @@ def test_one_folder_is_no_others_trouble(
         if state == "lost":
             os.kill(supervisor, signal.SIGKILL)
         for _ in range(2):
-            seen = {each.attempt: each for each in engine.list()}
+            seen = {each.attempt: each for each in engine.attempts()}
             assert seen[bystander.attempt].phase is AttemptPhase.RUNNING
         told = engine.find(victim.attempt, uid=uid)
         assert told.stopped or told.phase in (AttemptPhase.RUNNING, AttemptPhase.PENDING) or told.reason
@@ -218,7 +218,7 @@ def test_stray_entries_are_left_alone(engine: ProcessEngine, tmp_path: Path) -> 
             put(attempts / f"no.{kind}", kind, b"x", 0o644)
     (attempts / "link-1").symlink_to(given_.attempt.__str__())
     before = sorted(path.name for path in attempts.iterdir())
-    assert [seen.attempt for seen in engine.list()] == [given_.attempt]
+    assert [seen.attempt for seen in engine.attempts()] == [given_.attempt]
     assert sorted(path.name for path in attempts.iterdir()) == before
     for number, _ in enumerate(KINDS):
         engine.forget(AttemptId("stray", number + 1)) if KINDS[number] != "directory" else None

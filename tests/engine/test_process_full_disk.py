@@ -73,7 +73,7 @@ assert (seen.reason, seen.signal) == ("Stopped", 9), seen
 seen = wait_stopped(engine, unheard.attempt)
 assert (seen.reason, seen.signal) == ("Interrupted", 15), seen
 engine.start(launch("true", task_id="no-room"))
-wait_for(lambda: all(seen.stopped for seen in engine.list()), "all to end")
+wait_for(lambda: all(seen.stopped for seen in engine.attempts()), "all to end")
 engine.close()
 print("held")
 """

@@ -248,7 +248,7 @@ from controller.engine.process.engine import ProcessEngine
 engine = ProcessEngine(Path(sys.argv[1]), "test", SystemClock())
 attempt = AttemptId(sys.argv[2], 1)
 for _ in range(3):
-    seen = [each for each in engine.list() if each.attempt == attempt][0]
+    seen = [each for each in engine.attempts() if each.attempt == attempt][0]
 print(seen.phase, seen.reason, seen.stopped)
 found = engine.find(AttemptId("elsewhere", 1), uid=sys.argv[3])
 print(found.phase, found.reason, found.stopped)
@@ -425,7 +425,7 @@ def test_a_state_folder_that_was_moved_and_made_anew_proves_nothing(
     supervisor = int(str(record_of(tmp_path, given.attempt)["supervisor"]))
     (tmp_path / "test").rename(tmp_path / "away")
     another = replica()
-    assert another.list() == []
+    assert another.attempts() == []
     seen = another.find(given.attempt, uid=uid)
     assert (seen.phase, seen.stopped) == (Phase.UNKNOWN, False)
     assert is_running(supervisor)

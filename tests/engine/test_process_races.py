@@ -85,7 +85,7 @@ def test_starts_from_several_processes_make_one_run(engine: ProcessEngine, tmp_p
     uids = [starter.communicate(timeout=60)[0].split() for starter in starters]
     assert len(uids[0]) == 20
     assert uids[0] == uids[1] == uids[2]
-    wait_for(lambda: all(seen.stopped for seen in engine.list()), "all to end")
+    wait_for(lambda: all(seen.stopped for seen in engine.attempts()), "all to end")
     assert sorted(lines(tmp_path / "runs"), key=int) == [str(n) for n in range(20)]
 
 
@@ -135,7 +135,7 @@ def test_a_start_that_races_a_forget_never_overlaps_another_run(
     assert lines(tmp_path / "overlaps") == []
     assert len(lines(tmp_path / "runs")) >= 1
     replicas[0].forget(given.attempt)
-    assert replicas[1].list() == []
+    assert replicas[1].attempts() == []
 
 
 def test_a_repeated_start_harms_no_start_under_way(replica: Callable[[], ProcessEngine]) -> None:

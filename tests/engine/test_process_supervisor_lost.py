@@ -196,7 +196,7 @@ def test_a_claim_that_died_before_its_record_is_free(engine: ProcessEngine, tmp_
     )
     subprocess.run([sys.executable, "-c", script, str(folder_of(tmp_path, given.attempt))], check=False)
     assert (folder_of(tmp_path, given.attempt) / files.LOCK).exists()
-    assert engine.list() == []
+    assert engine.attempts() == []
     engine.start(given)
     assert wait_stopped(engine, given.attempt).phase is Phase.SUCCEEDED
 
@@ -275,4 +275,4 @@ def test_a_killed_fork_server_is_replaced(engine: ProcessEngine) -> None:
     server.kill()
     server.wait()
     engine.start(second)
-    assert {seen.phase for seen in engine.list()} == {Phase.RUNNING}
+    assert {seen.phase for seen in engine.attempts()} == {Phase.RUNNING}

@@ -178,7 +178,7 @@ def test_foreign_files_in_the_folder_are_left_alone(engine: ProcessEngine, tmp_p
     (attempts / "lost+found").mkdir()
     (attempts / "note.txt").write_text("mine")
     (attempts / "task-x").mkdir()
-    assert engine.list() == []
+    assert engine.attempts() == []
     assert sorted(path.name for path in attempts.iterdir()) == ["lost+found", "note.txt", "task-x"]
 
 
@@ -200,7 +200,7 @@ def test_a_vanished_state_folder_is_an_outage_and_no_evidence(
     wait_stopped(engine, given.attempt)
     (tmp_path / "test").rename(tmp_path / "away")
     with pytest.raises(EngineUnavailable):
-        engine.list()
+        engine.attempts()
     with pytest.raises(EngineUnavailable):
         engine.start(launch("true"))
     with pytest.raises(EngineUnavailable):
@@ -208,7 +208,7 @@ def test_a_vanished_state_folder_is_an_outage_and_no_evidence(
     with pytest.raises(EngineUnavailable):
         engine.watch(lambda seen: None, threading.Event())
     (tmp_path / "away").rename(tmp_path / "test")
-    assert engine.list()
+    assert engine.attempts()
 
 
 FULL_DISK = """

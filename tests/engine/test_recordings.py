@@ -20,7 +20,7 @@ from controller.clock import SystemClock
 from controller.core.model.codec import decode_history
 from controller.core.model.task import Observation, Phase, RequestKind
 from controller.engine.base import AttemptRefused, EngineUnavailable
-from controller.engine.kubernetes.api import Access
+from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 from controller.engine.kubernetes.pod import decode_pod
 from controller.engine.kubernetes.pod_observation import observe
@@ -267,7 +267,7 @@ def answering(tmp_path: Path) -> Iterator[Callable[[Document], KubernetesEngine]
             config = {"clusters": [named], "users": [named], "contexts": [context], "current-context": "x"}
             path.write_text(json.dumps(config))
             engine = KubernetesEngine(
-                "test", SystemClock(), KubernetesOptions(access=Access(kubeconfig=path))
+                "test", SystemClock(), KubernetesOptions(access=ClusterAccess(kubeconfig=path))
             )
             for end in (engine.close, server.server_close, thread.join, server.shutdown):
                 stack.callback(end)

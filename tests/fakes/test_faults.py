@@ -24,34 +24,34 @@ def api(fake_cluster: FakeCluster) -> RawApi:
 
 def names(cluster: FakeCluster) -> list[str]:
     """The pods that exist."""
-    return [pod["metadata"]["name"] for pod in cluster.pods()]
+    return [pod["metadata"]["name"] for pod in cluster.state.pods()]
 
 
 def test_an_answer_dropped_after_the_effect(api: RawApi, fake_cluster: FakeCluster) -> None:
     """The pod exists, the client knows nothing; the next request is answered."""
-    fake_cluster.faults.drop_answers("create", times=1)
+    fake_cluster.state.faults.drop_answers("create", times=1)
     with pytest.raises(BROKEN):
         api.send("POST", json=task_pod("a-1", **NEVER))
     assert names(fake_cluster) == ["a-1"]
     assert api.send("POST", json=task_pod("a-1", **NEVER)).status_code == 409
-    assert fake_cluster.faults.struck == {"drop-answer create": 1}
+    assert fake_cluster.state.faults.struck == {"drop-answer create": 1}
 
 
 def test_a_request_dropped_before_the_effect(api: RawApi, fake_cluster: FakeCluster) -> None:
     """An outage: nothing has happened; it lasts until the fault is removed."""
-    outage = fake_cluster.faults.drop_requests()
+    outage = fake_cluster.state.faults.drop_requests()
     for _ in range(3):
         with pytest.raises(BROKEN):
             api.send("POST", json=task_pod("a-1", **NEVER))
-    fake_cluster.faults.remove(outage)
+    fake_cluster.state.faults.remove(outage)
     assert names(fake_cluster) == []
     api.create(task_pod("a-1", **NEVER))
 
 
 def test_faults_choose_verb_and_resource(api: RawApi, fake_cluster: FakeCluster) -> None:
     """Others pass."""
-    fake_cluster.faults.fail(500, "delete")
-    fake_cluster.faults.fail(500, "get", resource="pods/log")
+    fake_cluster.state.faults.fail(500, "delete")
+    fake_cluster.state.faults.fail(500, "get", resource="pods/log")
     api.create(task_pod("a-1", **NEVER))
     assert api.send("GET", "/a-1").status_code == 200
     assert [api.send("GET", "/a-1/log").status_code, api.send("DELETE", "/a-1").status_code] == [500, 500]
@@ -61,7 +61,7 @@ def test_faults_choose_verb_and_resource(api: RawApi, fake_cluster: FakeCluster)
 
 def test_too_many_requests(api: RawApi, fake_cluster: FakeCluster) -> None:
     """429 with Retry-After, as text, as the server's filters send it."""
-    fake_cluster.faults.fail(429, "list", times=2, retry_after=1)
+    fake_cluster.state.faults.fail(429, "list", times=2, retry_after=1)
     answers = [api.send("GET") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [429, 429, 200]
     assert answers[0].headers["Retry-After"] == "1"
@@ -70,21 +70,21 @@ def test_too_many_requests(api: RawApi, fake_cluster: FakeCluster) -> None:
 
 def test_unauthorized_once(api: RawApi, fake_cluster: FakeCluster) -> None:
     """As when a token has just expired."""
-    fake_cluster.faults.fail(401, times=1)
+    fake_cluster.state.faults.fail(401, times=1)
     assert [api.send("GET").status_code for _ in range(2)] == [401, 200]
 
 
 def test_a_rate_is_drawn_from_a_seed(api: RawApi, fake_cluster: FakeCluster) -> None:
     """Some strike, some do not, the same in each run."""
-    fake_cluster.faults.fail(503, "list", rate=0.3)
+    fake_cluster.state.faults.fail(503, "list", rate=0.3)
     codes = [api.send("GET").status_code for _ in range(40)]
-    assert codes.count(503) == fake_cluster.faults.struck["status list"] == 6
+    assert codes.count(503) == fake_cluster.state.faults.struck["status list"] == 6
 
 
 def test_a_delay_outlasts_the_client(fake_cluster: FakeCluster, tmp_path: Path) -> None:
     """The client gives up, and the request takes effect all the same."""
     core = core_api(fake_cluster, tmp_path)
-    hold = fake_cluster.faults.hold("create", times=1)
+    hold = fake_cluster.state.faults.hold("create", times=1)
     with pytest.raises(Exception, match="timed out"):
         core.create_namespaced_pod("default", task_pod("a-1", "true"), _request_timeout=0.2)
     assert hold.wait_held(1)
@@ -96,12 +96,12 @@ def test_a_delay_outlasts_the_client(fake_cluster: FakeCluster, tmp_path: Path) 
 
 def test_held_requests_pass_in_the_end(api: RawApi, fake_cluster: FakeCluster) -> None:
     """A client that waits gets its answer, also when all faults are cleared."""
-    hold = fake_cluster.faults.hold("create")
+    hold = fake_cluster.state.faults.hold("create")
     thread = threading.Thread(target=api.create, args=(task_pod("a-1", **NEVER),))
     thread.start()
     assert hold.wait_held(1)
     assert not hold.wait_held(2, timeout=0.01)
-    fake_cluster.faults.clear()
+    fake_cluster.state.faults.clear()
     thread.join(10)
     assert not thread.is_alive()
     assert names(fake_cluster) == ["a-1"]
@@ -109,10 +109,10 @@ def test_held_requests_pass_in_the_end(api: RawApi, fake_cluster: FakeCluster) -
 
 def test_a_delayed_request(api: RawApi, fake_cluster: FakeCluster) -> None:
     """It is answered late."""
-    fake_cluster.faults.delay(0.3, "list", times=1)
+    fake_cluster.state.faults.delay(0.3, "list", times=1)
     with pytest.raises(requests.exceptions.ReadTimeout):
         api.http.get(f"{fake_cluster.url}/api/v1/pods", timeout=0.1)
-    assert fake_cluster.faults.struck == {"delay list": 1}
+    assert fake_cluster.state.faults.struck == {"delay list": 1}
     assert api.send("GET").status_code == 200
 
 
@@ -132,7 +132,9 @@ def test_faults_over_http(api: RawApi, fake_cluster: FakeCluster) -> None:
     assert api.send("GET").status_code == 200
 
     api.create(task_pod("a-1", "true"))
-    wait_until(lambda: fake_cluster.executions and fake_cluster.executions[0].ended, "the end of a-1")
+    wait_until(
+        lambda: fake_cluster.state.executions and fake_cluster.state.executions[0].ended, "the end of a-1"
+    )
     [execution] = api.http.get(f"{url}/executions", timeout=10).json()
     assert (execution["pod"], execution["task"], execution["exit_code"]) == ("a-1", "a", 0)
 

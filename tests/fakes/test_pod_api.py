@@ -35,7 +35,8 @@ def finished(cluster: FakeCluster, name: str) -> Any:
     """Wait for the pod's terminal phase."""
     return wait_until(
         lambda: (
-            (cluster.pod(name) or {"status": {"phase": ""}})["status"]["phase"] in {"Succeeded", "Failed"}
+            (cluster.state.pod(name) or {"status": {"phase": ""}})["status"]["phase"]
+            in {"Succeeded", "Failed"}
         ),
         name,
     )
@@ -139,7 +140,7 @@ def test_a_page_after_compaction_is_gone(api: RawApi, fake_cluster: FakeCluster)
         api.create(task_pod(f"a-{number}", **NEVER))
     token = page(api)["metadata"]["continue"]
     api.create(task_pod("z", **NEVER))
-    fake_cluster.compact()
+    fake_cluster.state.storage.compact()
     gone = api.send("GET", params={"limit": 2, "continue": token})
     assert (gone.status_code, gone.json()["reason"]) == (410, "Expired")
     rest = page(api, gone.json()["metadata"]["continue"], limit=9)
@@ -148,11 +149,11 @@ def test_a_page_after_compaction_is_gone(api: RawApi, fake_cluster: FakeCluster)
 
 def test_a_lagging_cache_answers_only_lists_at_version_0(api: RawApi, fake_cluster: FakeCluster) -> None:
     """resourceVersion=0 may be old; no resourceVersion is the truth."""
-    fake_cluster.lag()
+    fake_cluster.state.api.lag()
     api.create(task_pod("a", **NEVER))
     assert api.send("GET", params={"resourceVersion": "0"}).json()["items"] == []
     assert len(api.send("GET").json()["items"]) == 1
-    fake_cluster.lag(behind=False)
+    fake_cluster.state.api.lag(behind=False)
     assert len(api.send("GET", params={"resourceVersion": "0"}).json()["items"]) == 1
 
 
@@ -168,7 +169,7 @@ def test_deletion_waits_for_finalizers_and_containers(api: RawApi, fake_cluster:
     pod = task_pod("a", "sleep", "1000", terminationGracePeriodSeconds=2)
     pod["metadata"]["finalizers"] = ["tally.dev/held"]
     api.create(pod)
-    wait_until(lambda: fake_cluster.executions, "the start")
+    wait_until(lambda: fake_cluster.state.executions, "the start")
     marked = api.send("DELETE", "/a").json()["metadata"]
     assert marked["deletionGracePeriodSeconds"] == 2
     assert marked["deletionTimestamp"]
@@ -190,14 +191,14 @@ def test_finalizers_taken_off_first_leave_the_pod_to_its_kubelet(
     pod = task_pod("a", "sleep", "1000", terminationGracePeriodSeconds=5)
     pod["metadata"]["finalizers"] = ["tally.dev/held"]
     api.create(pod)
-    wait_until(lambda: fake_cluster.executions, "the start")
+    wait_until(lambda: fake_cluster.state.executions, "the start")
     api.send("DELETE", "/a")
     assert (
         api.patch("a", [{"op": "remove", "path": "/metadata/finalizers/0"}], "json-patch").status_code == 200
     )
-    assert fake_cluster.pod("a") or fake_cluster.executions[0].ended
-    wait_until(lambda: fake_cluster.pod("a") is None, "the removal")
-    assert fake_cluster.executions[0].ended
+    assert fake_cluster.state.pod("a") or fake_cluster.state.executions[0].ended
+    wait_until(lambda: fake_cluster.state.pod("a") is None, "the removal")
+    assert fake_cluster.state.executions[0].ended
 
 
 def test_forced_deletion_removes_at_once_and_the_container_runs_on(
@@ -206,18 +207,18 @@ def test_forced_deletion_removes_at_once_and_the_container_runs_on(
     """Grace 0: DELETED proves nothing about the container."""
     for name, grace in (("a", 10_000), ("b", 2)):
         api.create(task_pod(name, "sleep", "100000", terminationGracePeriodSeconds=grace))
-    wait_until(lambda: len(fake_cluster.executions) == 2, "both starts")
+    wait_until(lambda: len(fake_cluster.state.executions) == 2, "both starts")
     for name in ("a", "b"):
         assert api.send("DELETE", f"/{name}", params={"gracePeriodSeconds": 0}).status_code == 200
         assert api.send("GET", f"/{name}").status_code == 404
-    wait_until(lambda: fake_cluster.executions[1].ended, "the end of b, after its grace")
-    assert fake_cluster.executions[0].ended is None
+    wait_until(lambda: fake_cluster.state.executions[1].ended, "the end of b, after its grace")
+    assert fake_cluster.state.executions[0].ended is None
 
 
 def test_only_a_shorter_grace_changes_a_deletion(api: RawApi, fake_cluster: FakeCluster) -> None:
     """A second deletion may hurry, never delay."""
     api.create(task_pod("a", "sleep", "100000", terminationGracePeriodSeconds=5000))
-    wait_until(lambda: fake_cluster.executions, "the start")
+    wait_until(lambda: fake_cluster.state.executions, "the start")
     graces = [
         api.send("DELETE", "/a", json={"gracePeriodSeconds": grace}).json()["metadata"][
             "deletionGracePeriodSeconds"
@@ -225,7 +226,7 @@ def test_only_a_shorter_grace_changes_a_deletion(api: RawApi, fake_cluster: Fake
         for grace in (4000, 5000, 3)
     ]
     assert graces == [4000, 4000, 3]
-    wait_until(lambda: fake_cluster.pod("a") is None, "the removal after the short grace")
+    wait_until(lambda: fake_cluster.state.pod("a") is None, "the removal after the short grace")
 
 
 def test_preconditions(api: RawApi) -> None:
@@ -341,7 +342,7 @@ def test_logs(core: client.CoreV1Api, fake_cluster: FakeCluster) -> None:
         "default", task_pod("a-1", "sh", "-c", "echo one; sleep 20; echo two $WHO; sleep 1")
     )
     core.create_namespaced_pod("default", task_pod("b-1", **NEVER))
-    wait_until(lambda: fake_cluster.executions, "the start")
+    wait_until(lambda: fake_cluster.state.executions, "the start")
     follow = core.read_namespaced_pod_log("a-1", "default", follow=True, _preload_content=False)
     assert b"".join(follow.stream()) == b"one\ntwo \n"
     assert (

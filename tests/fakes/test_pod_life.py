@@ -27,7 +27,7 @@ def scripted(name: str, *, spec: dict[str, Any] | None = None, **script: Any) ->
 
 def state(cluster: FakeCluster, name: str) -> tuple[str, str, str, int | None]:
     """Phase, the pod's reason, the container's state with its reason, its exit code."""
-    status = (cluster.pod(name) or {"status": {"phase": "gone"}})["status"]
+    status = (cluster.state.pod(name) or {"status": {"phase": "gone"}})["status"]
     for container in status.get("containerStatuses", ()):
         [(kind, body)] = container["state"].items()
         shown = f"{kind} {body.get('reason', '')}".strip()
@@ -65,7 +65,7 @@ def test_scripts(
 
 def test_image_error_first_says_that_the_pull_failed(api: RawApi, fake_cluster: FakeCluster) -> None:
     """ErrImagePull, then ImagePullBackOff."""
-    fake_cluster.missing_images.add("absent:1")
+    fake_cluster.state.missing_images.add("absent:1")
     events = api.watch()
     pod = task_pod("a-1", "true")
     pod["spec"]["containers"][0]["image"] = "absent:1"
@@ -135,7 +135,7 @@ def test_a_new_server_reports_how_a_deleted_pod_ended(
     phase = "Failed" if code else "Succeeded"
     assert told[0] == ("MODIFIED", "Running", "running", None)
     assert told[-1] == ("DELETED", phase, "terminated", code)
-    assert fake_cluster.executions[0].exit_code == code
+    assert fake_cluster.state.executions[0].exit_code == code
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_deadline(fake_clusters: ClusterFactory, version: str, kind: str, grace:
     )
     wait_until(lambda: state(cluster, "a-1")[0] == "Failed", "Failed")
     assert state(cluster, "a-1")[1:3] == ("DeadlineExceeded", kind)
-    assert (cluster.executions[0].ended is None) == (version == OLD)
+    assert (cluster.state.executions[0].ended is None) == (version == OLD)
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
@@ -167,9 +167,9 @@ def test_scheduling_gates(fake_clusters: ClusterFactory, version: str) -> None:
         [condition] = created["status"]["conditions"]
         assert (condition["type"], condition["reason"]) == ("PodScheduled", "SchedulingGated")
         api.create(task_pod("b-1", "true"))  # it passes the gated one
-        wait_until(lambda: [each.pod for each in cluster.executions] == ["b-1"], "the end of b-1")
+        wait_until(lambda: [each.pod for each in cluster.state.executions] == ["b-1"], "the end of b-1")
         assert api.patch("a-1", {"spec": {"schedulingGates": None}}).status_code == 200
-    wait_until(lambda: "a-1" in [each.pod for each in cluster.executions], "the start of a-1")
+    wait_until(lambda: "a-1" in [each.pod for each in cluster.state.executions], "the start of a-1")
 
 
 def test_a_gated_pod_that_is_deleted_never_runs(api: RawApi, fake_cluster: FakeCluster) -> None:
@@ -181,14 +181,14 @@ def test_a_gated_pod_that_is_deleted_never_runs(api: RawApi, fake_cluster: FakeC
     api.patch("a-1", {"spec": {"schedulingGates": None}})
     api.create(task_pod("b-1", "true"))
     wait_until(lambda: state(fake_cluster, "b-1")[0] == "Succeeded", "a pod that came later")
-    assert [each.pod for each in fake_cluster.executions] == ["b-1"]
+    assert [each.pod for each in fake_cluster.state.executions] == ["b-1"]
 
 
 def test_what_fits_runs_and_the_rest_waits_for_its_turn(fake_clusters: ClusterFactory) -> None:
     """Requests against allocatable; freed room goes to who waits, the highest priority first."""
     cluster = fake_clusters(node=False)
-    cluster.add_node("small", cpu="1", memory="1Gi", pods=2)
-    cluster.admission.priority_classes["high"] = 1000
+    cluster.state.add_node("small", cpu="1", memory="1Gi", pods=2)
+    cluster.state.admission.priority_classes["high"] = 1000
     api = RawApi(cluster)
 
     def asking(name: str, cpu: str, seconds: str = "1", **spec: Any) -> None:
@@ -197,19 +197,20 @@ def test_what_fits_runs_and_the_rest_waits_for_its_turn(fake_clusters: ClusterFa
         api.create(pod)
 
     asking("a-1", "600m", "100000", terminationGracePeriodSeconds=2)
-    wait_until(lambda: cluster.executions, "the first start")
+    wait_until(lambda: cluster.state.executions, "the first start")
     asking("b-1", "500m")
     asking("c-1", "500m", priorityClassName="high")
     [condition] = wait_until(
-        lambda: (cluster.pod("c-1") or {})["status"].get("conditions"), "an answer of the scheduler"
+        lambda: (cluster.state.pod("c-1") or {})["status"].get("conditions"), "an answer of the scheduler"
     )
     assert condition["reason"] == "Unschedulable"
     assert condition["message"] == "0/1 nodes are available: 1 Insufficient cpu."
     api.send("DELETE", "/a-1")
     wait_until(
-        lambda: all(each.ended for each in cluster.executions) and len(cluster.executions) == 3, "three ends"
+        lambda: all(each.ended for each in cluster.state.executions) and len(cluster.state.executions) == 3,
+        "three ends",
     )
-    assert [each.pod for each in cluster.executions] == ["a-1", "c-1", "b-1"]
+    assert [each.pod for each in cluster.state.executions] == ["a-1", "c-1", "b-1"]
 
 
 def test_a_lost_node_runs_on_and_reports_when_it_is_back(api: RawApi, fake_cluster: FakeCluster) -> None:
@@ -217,9 +218,9 @@ def test_a_lost_node_runs_on_and_reports_when_it_is_back(api: RawApi, fake_clust
     api.create(scripted("a-1", run_seconds=20))
     api.create(scripted("b-1", run_seconds=None, spec={"terminationGracePeriodSeconds": 2}))
     wait_until(lambda: state(fake_cluster, "b-1")[0] == "Running", "Running")
-    fake_cluster.lose_node()
+    fake_cluster.state.lose_node()
     api.send("DELETE", "/b-1")
-    wait_until(lambda: any(each.ended for each in fake_cluster.executions), "the end of a-1")
+    wait_until(lambda: any(each.ended for each in fake_cluster.state.executions), "the end of a-1")
 
     def ready() -> str:
         conditions = api.http.get(f"{fake_cluster.url}/api/v1/nodes/node1", timeout=10).json()["status"][
@@ -229,20 +230,20 @@ def test_a_lost_node_runs_on_and_reports_when_it_is_back(api: RawApi, fake_clust
 
     wait_until(lambda: ready() == "Unknown", "the node controller's notice")
     assert state(fake_cluster, "a-1")[0] == "Running"
-    assert fake_cluster.executions[1].ended is None
-    fake_cluster.restore_node()
+    assert fake_cluster.state.executions[1].ended is None
+    fake_cluster.state.restore_node()
     becomes(fake_cluster, "a-1", ("Succeeded", "", "terminated Completed", 0))
-    wait_until(lambda: fake_cluster.pod("b-1") is None, "the deletion")
-    assert (ready(), len(fake_cluster.executions)) == ("True", 2)
+    wait_until(lambda: fake_cluster.state.pod("b-1") is None, "the deletion")
+    assert (ready(), len(fake_cluster.state.executions)) == ("True", 2)
 
 
 def test_a_machine_that_went_down_lost_its_containers(api: RawApi, fake_cluster: FakeCluster) -> None:
     """Nobody saw their end: ContainerStatusUnknown, once the node is back."""
     api.create(scripted("a-1", run_seconds=None))
-    wait_until(lambda: fake_cluster.executions, "the start")
-    fake_cluster.lose_node(containers_die=True)
-    assert fake_cluster.executions[0].ended
-    fake_cluster.restore_node()
+    wait_until(lambda: fake_cluster.state.executions, "the start")
+    fake_cluster.state.lose_node(containers_die=True)
+    assert fake_cluster.state.executions[0].ended
+    fake_cluster.state.restore_node()
     becomes(fake_cluster, "a-1", ("Failed", "", "terminated ContainerStatusUnknown", 137))
 
 
@@ -251,7 +252,7 @@ def test_with_another_node_alive_the_lost_ones_pods_are_deleted(fake_clusters: C
     removed by force.
     """
     cluster = fake_clusters()
-    cluster.add_node("node2", labels={"room": "2"})
+    cluster.state.add_node("node2", labels={"room": "2"})
     api = RawApi(cluster)
     tolerations = [
         {
@@ -265,12 +266,12 @@ def test_with_another_node_alive_the_lost_ones_pods_are_deleted(fake_clusters: C
         scripted("a-1", run_seconds=None, spec={"nodeSelector": {"room": "2"}, "tolerations": tolerations})
     )
     becomes(cluster, "a-1", ("Running", "", "running", None))
-    cluster.lose_node("node2")
-    wait_until(lambda: "deletionTimestamp" in (cluster.pod("a-1") or {})["metadata"], "the eviction")
+    cluster.state.lose_node("node2")
+    wait_until(lambda: "deletionTimestamp" in (cluster.state.pod("a-1") or {})["metadata"], "the eviction")
     assert state(cluster, "a-1")[0] == "Running"
-    assert cluster.executions[0].ended is None
-    cluster.remove_node("node2")
-    assert cluster.pod("a-1") is None
+    assert cluster.state.executions[0].ended is None
+    cluster.state.remove_node("node2")
+    assert cluster.state.pod("a-1") is None
 
 
 def test_preemption_marks_and_deletes(api: RawApi, fake_cluster: FakeCluster) -> None:
@@ -278,23 +279,24 @@ def test_preemption_marks_and_deletes(api: RawApi, fake_cluster: FakeCluster) ->
     api.create(scripted("a-1", run_seconds=None, on_term=0))
     becomes(fake_cluster, "a-1", ("Running", "", "running", None))
     events = api.watch()
-    fake_cluster.preempt("a-1")
+    fake_cluster.state.preempt("a-1")
     conditions = next(events)["object"]["status"]["conditions"]
     assert [each["reason"] for each in conditions if each["type"] == "DisruptionTarget"] == [
         "PreemptionByScheduler"
     ]
-    wait_until(lambda: fake_cluster.pod("a-1") is None, "the removal")
+    wait_until(lambda: fake_cluster.state.pod("a-1") is None, "the removal")
 
 
 def test_the_record_of_what_ran_shows_overlaps(api: RawApi, fake_cluster: FakeCluster) -> None:
     """Two attempts of one task at the same time are found; one after the other are not."""
     api.create(scripted("a-1", run_seconds=2))
     wait_until(
-        lambda: fake_cluster.executions and fake_cluster.executions[0].ended, "the first attempt's end"
+        lambda: fake_cluster.state.executions and fake_cluster.state.executions[0].ended,
+        "the first attempt's end",
     )
     api.create(scripted("a-2", run_seconds=None))
-    wait_until(lambda: len(fake_cluster.executions) == 2, "the second attempt")
-    assert fake_cluster.overlaps() == []
+    wait_until(lambda: len(fake_cluster.state.executions) == 2, "the second attempt")
+    assert fake_cluster.state.overlaps() == []
     api.create(scripted("a-3", run_seconds=None))
-    wait_until(lambda: len(fake_cluster.executions) == 3, "the third attempt")
-    assert [(one.pod, two.pod) for one, two in fake_cluster.overlaps()] == [("a-2", "a-3")]
+    wait_until(lambda: len(fake_cluster.state.executions) == 3, "the third attempt")
+    assert [(one.pod, two.pod) for one, two in fake_cluster.state.overlaps()] == [("a-2", "a-3")]

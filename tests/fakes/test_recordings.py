@@ -91,7 +91,7 @@ def api(fake_clusters: ClusterFactory, request: pytest.FixtureRequest) -> RawApi
     # may take a while.
     scale = 0.05 if "node-lost-and-back" in request.node.name else 0.02
     cluster = fake_clusters(version=VERSION, scale=scale, script=script, bookmark_seconds=10 * scale)
-    cluster.missing_images.add("absent:1")
+    cluster.state.missing_images.add("absent:1")
     return RawApi(cluster)
 
 
@@ -99,7 +99,7 @@ def running(api: RawApi, name: str) -> Callable[[], bool]:
     """Whether the pod's container is reported to run."""
 
     def reported() -> bool:
-        status = (api.cluster.pod(name) or {}).get("status", {})
+        status = (api.cluster.state.pod(name) or {}).get("status", {})
         return status.get("phase") == "Running"
 
     return reported
@@ -138,7 +138,7 @@ def act(api: RawApi, recording: Recording) -> None:
 
 def unschedulable(api: RawApi, name: str) -> Callable[[], bool]:
     """Whether the scheduler has said that no node fits."""
-    return lambda: bool((api.cluster.pod(name) or {"status": {}})["status"].get("conditions"))
+    return lambda: bool((api.cluster.state.pod(name) or {"status": {}})["status"].get("conditions"))
 
 
 def lose_and_restore(api: RawApi) -> None:
@@ -146,16 +146,16 @@ def lose_and_restore(api: RawApi) -> None:
     cluster = api.cluster
     for name in ("t-nodelost-1", "t-nodelost-2"):
         wait_until(running(api, name), f"{name} running")
-    cluster.lose_node()
-    wait_until(lambda: any(each.ended for each in cluster.executions), "the end of one container")
+    cluster.state.lose_node()
+    wait_until(lambda: any(each.ended for each in cluster.state.executions), "the end of one container")
     for name in ("t-nodelost-1", "t-nodelost-2"):
         wait_until(lambda name=name: ready(cluster, name) == "False", f"{name} marked not ready")  # type: ignore[misc]
-    cluster.restore_node()
+    cluster.state.restore_node()
 
 
 def ready(cluster: FakeCluster, name: str) -> str:
     """The status of the pod's condition Ready."""
-    pod = cluster.pod(name)
+    pod = cluster.state.pod(name)
     assert pod is not None
     return next(
         (each["status"] for each in pod["status"].get("conditions", ()) if each["type"] == "Ready"), ""

@@ -29,7 +29,7 @@ def refused(api: RawApi, pod: dict[str, Any]) -> tuple[int, str, str]:
 
 def test_quota(api: RawApi, fake_cluster: FakeCluster) -> None:
     """403 with what was asked, used and limited; ended pods do not count."""
-    fake_cluster.set_quota("default", {"pods": "1", "requests.cpu": "1"}, name="compute")
+    fake_cluster.state.set_quota("default", {"pods": "1", "requests.cpu": "1"}, name="compute")
     pod = task_pod("a-1", "sleep", "1000")
     assert refused(api, pod)[2] == 'pods "a-1" is forbidden: failed quota: compute: must specify requests.cpu'
     pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "600m"}}
@@ -38,13 +38,13 @@ def test_quota(api: RawApi, fake_cluster: FakeCluster) -> None:
     same = "pods=1,requests.cpu=600m"
     message = f"exceeded quota: compute, requested: {same}, used: {same}, limited: pods=1,requests.cpu=1"
     assert refused(api, pod) == (403, "Forbidden", f'pods "a-2" is forbidden: {message}')
-    fake_cluster.set_quota("default", None, name="compute")
+    fake_cluster.state.set_quota("default", None, name="compute")
     api.create(pod)
 
 
 def test_admission_webhook(api: RawApi, fake_cluster: FakeCluster) -> None:
     """Denied in the webhook's words."""
-    fake_cluster.add_webhook("no pods on Mondays", denies=lambda pod: pod["metadata"]["name"] == "a-1")
+    fake_cluster.state.add_webhook("no pods on Mondays", denies=lambda pod: pod["metadata"]["name"] == "a-1")
     message = 'admission webhook "policy.example.com" denied the request: no pods on Mondays'
     assert refused(api, task_pod("a-1")) == (403, "Forbidden", message)
     api.create(task_pod("b-1"))
@@ -56,7 +56,7 @@ def test_namespaces(api: RawApi, fake_cluster: FakeCluster) -> None:
     missing = api.http.post(path, json=task_pod("a-1"), timeout=10)
     assert (missing.status_code, missing.json()["message"]) == (404, 'namespaces "batch" not found')
     assert api.http.get(path, timeout=10).json()["items"] == []
-    fake_cluster.add_namespace("batch", terminating=True)
+    fake_cluster.state.add_namespace("batch", terminating=True)
     terminating = api.http.post(path, json=task_pod("a-1"), timeout=10)
     assert terminating.status_code == 403
     assert "because it is being terminated" in terminating.json()["message"]
@@ -75,13 +75,13 @@ def test_priority_class(api: RawApi, fake_cluster: FakeCluster) -> None:
     """One that does not exist is refused; one that does sets the priority."""
     message = 'pods "a-1" is forbidden: no PriorityClass with name high was found'
     assert refused(api, task_pod("a-1", priorityClassName="high")) == (403, "Forbidden", message)
-    fake_cluster.admission.priority_classes["high"] = 7
+    fake_cluster.state.admission.priority_classes["high"] = 7
     assert api.create(task_pod("a-1", priorityClassName="high"))["spec"]["priority"] == 7
 
 
 def test_pod_security(api: RawApi, fake_cluster: FakeCluster) -> None:
     """A namespace that enforces *restricted* names each violation, and takes a pod without one."""
-    fake_cluster.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    fake_cluster.state.add_namespace("default", labels={"pod-security.kubernetes.io/enforce": "restricted"})
     _, reason, message = refused(api, task_pod("a-1"))
     assert reason == "Forbidden"
     for part in (
@@ -104,14 +104,14 @@ def test_pod_security(api: RawApi, fake_cluster: FakeCluster) -> None:
 
 def test_rights(api: RawApi, fake_cluster: FakeCluster, tmp_path: Path) -> None:
     """Denied by verb, resource and namespace, in the server's form; the review says the same."""
-    fake_cluster.access.deny("create", "pods", namespace="default")
-    fake_cluster.access.deny("get", "pods/log")
+    fake_cluster.state.access.deny("create", "pods", namespace="default")
+    fake_cluster.state.access.deny("get", "pods/log")
     where = 'in API group "" in the namespace "default"'
     message = f'pods is forbidden: User "{USER}" cannot create resource "pods" {where}'
     assert refused(api, task_pod("a-1")) == (403, "Forbidden", message)
     log = api.send("GET", "/a-1/log").json()["message"]
     assert log == f'pods "a-1" is forbidden: User "{USER}" cannot get resource "pods/log" {where}'
-    fake_cluster.access.deny("list", "namespaces")
+    fake_cluster.state.access.deny("list", "namespaces")
     listed = api.http.get(f"{fake_cluster.url}/api/v1/namespaces", timeout=10).json()["message"]
     assert listed.endswith('cannot list resource "namespaces" in API group "" at the cluster scope')
 
@@ -124,7 +124,7 @@ def test_rights(api: RawApi, fake_cluster: FakeCluster, tmp_path: Path) -> None:
     assert not allowed(verb="create", resource="pods", namespace="default")
     assert allowed(verb="create", resource="pods", namespace="other")
     assert not allowed(verb="get", resource="pods", subresource="log", namespace="default")
-    fake_cluster.access.permit("create", "pods", namespace="default")
+    fake_cluster.state.access.permit("create", "pods", namespace="default")
     assert allowed(verb="create", resource="pods", namespace="default")
     api.create(task_pod("a-1"))
 
@@ -133,7 +133,7 @@ def test_tokens_may_change(fake_cluster: FakeCluster) -> None:
     """A token that was taken back is 401, a new one is good at once."""
     old, new = RawApi(fake_cluster), RawApi(fake_cluster, token="second")
     assert (old.send("GET").status_code, new.send("GET").status_code) == (200, 401)
-    fake_cluster.access.tokens = {"second": USER}
+    fake_cluster.state.access.tokens = {"second": USER}
     assert (old.send("GET").status_code, new.send("GET").status_code) == (401, 200)
 
 

@@ -19,7 +19,7 @@ import pytest
 import requests
 from kubernetes import client, config
 
-from controller.dev.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from tests.support.fake_cluster import ClusterFactory, RawApi, core_api, task_pod
 from tests.support.tls import Authority
 from tests.support.waiting import wait_until
@@ -33,13 +33,13 @@ def fake_threads() -> list[str]:
 def test_stop_leaves_no_thread_and_no_listener() -> None:
     """Whatever was open: idle connections, watches, followed logs, held requests."""
     assert fake_threads() == []
-    cluster = FakeCluster(scale=0.01).start()
+    cluster = FakeCluster(ClusterOptions(scale=0.01)).start()
     api, held = RawApi(cluster), RawApi(cluster)
     api.create(task_pod("a-1", "sh", "-c", "echo x; sleep 1000"))
-    wait_until(lambda: cluster.executions, "the start")
+    wait_until(lambda: cluster.state.executions, "the start")
     streams = [RawApi(cluster).watch(), RawApi(cluster).watch()]
     log = RawApi(cluster).send("GET", "/a-1/log", params={"follow": "1"}, stream=True)
-    hold = cluster.faults.hold("list")
+    hold = cluster.state.faults.hold("list")
     with ThreadPoolExecutor(1) as pool:
         parked = pool.submit(held.send, "GET")
         assert hold.wait_held(1)
@@ -94,7 +94,7 @@ def test_a_cluster_that_was_never_started_can_be_stopped() -> None:
 def test_a_mistake_of_the_fake_is_raised_by_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not pass as a broken connection."""
     cluster = FakeCluster().start()
-    monkeypatch.setattr(cluster, "access", None)
+    monkeypatch.setattr(cluster.state, "access", None)
     with pytest.raises(requests.exceptions.ConnectionError):
         RawApi(cluster).send("GET")
     with pytest.raises(AttributeError, match="authenticate"):
@@ -111,7 +111,7 @@ def test_kubeconfig_and_version(fake_clusters: ClusterFactory, tmp_path: Path) -
     version = client.VersionApi(core_api(cluster, tmp_path).api_client).get_code()
     assert (version.git_version, version.minor) == ("v1.20.2", "20")
     with pytest.raises(ValueError, match=r"expected v1\.MINOR"):
-        FakeCluster(version="1.20")
+        FakeCluster(ClusterOptions(version="1.20"))
 
 
 def test_discovery(fake_cluster: FakeCluster) -> None:
@@ -150,7 +150,7 @@ def test_ten_watches_hear_every_change_of_many_pods(fake_clusters: ClusterFactor
         heard = [pool.submit(hear, watch) for watch in watches]
         list(pool.map(create, range(8)))
         assert [each.result() for each in heard] == [300] * 10
-    assert len(cluster.executions) == 300
+    assert len(cluster.state.executions) == 300
 
 
 def test_as_a_command(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_selector_sees_coming_and_going(api: RawApi) -> None:
 
 def test_only_the_namespace_asked_for(api: RawApi, fake_cluster: FakeCluster) -> None:
     """A watch of one namespace hears nothing of another."""
-    fake_cluster.add_namespace("other")
+    fake_cluster.state.add_namespace("other")
     events = api.watch()
     path = f"{fake_cluster.url}/api/v1/namespaces/other/pods"
     assert api.http.post(path, json=task_pod("elsewhere", **NEVER), timeout=10).status_code == 201
@@ -88,9 +88,9 @@ def test_bookmarks_carry_only_the_version(fake_clusters: ClusterFactory) -> None
     """And move on with changes of other objects, so that a quiet watch does not grow old."""
     cluster = fake_clusters(bookmark_seconds=0.05)
     api = RawApi(cluster)
-    version = cluster.storage.revision
+    version = cluster.state.storage.revision
     events = api.watch(allowWatchBookmarks="true")
-    cluster.add_namespace("other")
+    cluster.state.add_namespace("other")
     bookmark = next(
         event for event in events if int(event["object"]["metadata"]["resourceVersion"]) > version
     )
@@ -105,10 +105,10 @@ def test_it_ends_by_itself_after_its_time(api: RawApi) -> None:
 
 def test_a_compacted_version_is_told_in_the_stream(api: RawApi, fake_cluster: FakeCluster) -> None:
     """HTTP 200, one ERROR with code 410, and the end; a watch that is open goes on."""
-    version = fake_cluster.storage.revision
+    version = fake_cluster.state.storage.revision
     opened = api.watch()
     api.create(task_pod("a", **NEVER))
-    fake_cluster.compact()
+    fake_cluster.state.storage.compact()
     [error] = list(api.watch(resourceVersion=version))
     assert (error["type"], error["object"]["code"], error["object"]["reason"]) == ("ERROR", 410, "Expired")
     label(api, "a", "1")
@@ -120,10 +120,14 @@ def test_history_is_bounded(fake_clusters: ClusterFactory) -> None:
     cluster = fake_clusters(history_limit=5)
     api = RawApi(cluster)
     api.create(task_pod("a", **NEVER))
-    first = cluster.storage.revision
+    first = cluster.state.storage.revision
     for value in range(20):
         label(api, "a", str(value))
-    assert brief(api.watch(resourceVersion=cluster.storage.revision - 5), 5)[-1] == ("MODIFIED", "a", "19")
+    assert brief(api.watch(resourceVersion=cluster.state.storage.revision - 5), 5)[-1] == (
+        "MODIFIED",
+        "a",
+        "19",
+    )
     assert next(api.watch(resourceVersion=first))["type"] == "ERROR"
 
 
@@ -132,7 +136,7 @@ def test_cut_in_the_middle(api: RawApi, fake_cluster: FakeCluster) -> None:
     events = api.watch()
     version = api.create(task_pod("a", **NEVER))["metadata"]["resourceVersion"]
     assert brief(events, 1) == [("ADDED", "a", "")]
-    fake_cluster.cut_watches()
+    fake_cluster.state.watches.cut()
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         next(events)
     label(api, "a", "1")
@@ -142,11 +146,11 @@ def test_cut_in_the_middle(api: RawApi, fake_cluster: FakeCluster) -> None:
 def test_frozen_says_nothing_and_thawed_says_all(api: RawApi, fake_cluster: FakeCluster) -> None:
     """A frozen watch is silent, bookmarks included; one that is opened meanwhile works."""
     frozen = api.watch(allowWatchBookmarks="true", timeoutSeconds="10")
-    fake_cluster.freeze_watches()
+    fake_cluster.state.watches.freeze()
     api.create(task_pod("a", **NEVER))
     other = api.watch(resourceVersion="")
     assert brief(other, 1) == [("ADDED", "a", "")]
-    fake_cluster.thaw_watches()
+    fake_cluster.state.watches.thaw()
     label(api, "a", "1")
     assert brief(frozen, 2) == [("ADDED", "a", ""), ("MODIFIED", "a", "1")]
 
@@ -154,8 +158,8 @@ def test_frozen_says_nothing_and_thawed_says_all(api: RawApi, fake_cluster: Fake
 def test_expired_on_command(api: RawApi, fake_cluster: FakeCluster) -> None:
     """An open watch is told 410 and ends."""
     events = api.watch()
-    wait_until(lambda: fake_cluster.watches, "the watch")
-    fake_cluster.expire_watches()
+    wait_until(lambda: fake_cluster.state.watches, "the watch")
+    fake_cluster.state.watches.expire()
     assert [event["object"]["code"] for event in events] == [410]
 
 
@@ -165,7 +169,7 @@ def test_an_old_event_again(api: RawApi, fake_cluster: FakeCluster) -> None:
     old = api.create(task_pod("a", **NEVER))
     label(api, "a", "1")
     assert len(brief(events, 2)) == 2
-    fake_cluster.replay("MODIFIED", old)
+    fake_cluster.state.watches.replay("MODIFIED", old)
     assert next(events)["object"]["metadata"]["resourceVersion"] == old["metadata"]["resourceVersion"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.endpoint.access import Access, StatusFiles
+from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.server import StatusServer
 from tests.page.browser import Browser
 from tests.page.scenes import busy
@@ -24,7 +24,9 @@ def test_the_token_is_the_password_of_the_page(browser: Browser, tmp_path: Path)
     token = secrets.token_hex(16)
     (tmp_path / "token").write_text(token)
     scene = busy()
-    server = StatusServer(scene, "127.0.0.1", 0, access=Access(StatusFiles(token_file=tmp_path / "token")))
+    server = StatusServer(
+        scene, "127.0.0.1", 0, access=EndpointAccess(StatusFiles(token_file=tmp_path / "token"))
+    )
     server.start()
     try:
         # What its user would type into the browser's question; from then on the browser knows it for this

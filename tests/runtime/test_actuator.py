@@ -9,11 +9,12 @@ import pytest
 from controller.client import Client
 from controller.core.model.installation import EngineIdentity, Installation
 from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec
+from controller.core.planning.events import EffectFailed, Started
 from controller.core.planning.plan import Prove, Start
 from controller.election.term import Leadership
 from controller.engine.null import NullEngine
 from controller.runtime.actuator import Actuator
-from controller.runtime.inbox import EffectFailed, Inbox, Started
+from controller.runtime.inbox import Inbox
 from controller.runtime.standing import Standing
 from controller.store.base import Committed, Delete, Put, Transaction
 from tests.runtime.conftest import CLOCK
@@ -60,7 +61,7 @@ def test_nothing_is_let_loose_by_whom_another_replica_has_deposed(client: Client
     start(2)
     wait_until(leadership.why_ended, "the term to end")
     assert actuator.close(20)
-    assert [seen.attempt.number for seen in engine.list()] == [1]
+    assert [seen.attempt.number for seen in engine.attempts()] == [1]
 
 
 class Exchanged(NullEngine):

@@ -92,8 +92,8 @@ class OddEngine(RecordingEngine):
 
     odd: dict[str, Any] = {}  # noqa: RUF012  # set once by the test
 
-    def list(self) -> list[Observation]:
-        found = super().list()
+    def attempts(self) -> list[Observation]:
+        found = super().attempts()
         return [self._twisted(seen) if seen.attempt.task_id == "odd" else seen for seen in found]
 
     def _twisted(self, seen: Observation) -> Observation:
@@ -128,7 +128,7 @@ def test_what_names_no_attempt_is_counted_and_left_out() -> None:
     assert bulkhead.counts["observation", "EngineError"] == before + 3
 
 
-@pytest.mark.parametrize("call", ["list", "watch", "start"])
+@pytest.mark.parametrize("call", ["attempts", "watch", "start"])
 def test_an_engine_that_raises_what_it_may_not_ends_no_thread(
     start: Start, client: Client, call: str
 ) -> None:

@@ -54,7 +54,7 @@ def test_an_engine_that_falls_silent_ends_no_term(start: Start, client: Client) 
     replica = start(engine=engine)
     epoch = replica.until_leading()
     running(client, "a")
-    for call in ("identity", "list", "watch"):
+    for call in ("identity", "attempts", "watch"):
         engine.on[call] = unreachable
     wait_until(lambda: not all(check.ok for check in replica.replica.facts().ready), "the silence to show")
     assert why_unready(replica) == ""
@@ -94,7 +94,7 @@ def test_a_list_between_two_identities_proves_nothing(start: Start, client: Clie
         engine.on.clear()
         engine._attempts, engine.id = {}, "e2"
 
-    engine.on["list"] = exchange
+    engine.on["attempts"] = exchange
     wait_until(lambda: not replica.leads, "the end of its term")
     assert client.get("a").state is State.RUNNING
     engine._attempts, engine.id = attempts, "e1"

@@ -17,7 +17,7 @@ from controller.core.model.model import Model
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.core.model.validation import parse_spec
-from controller.core.promise.invariants import Severity, check_model
+from controller.core.promise.invariants import FindingSeverity, check_model
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.runtime.inbox import Changed
 from controller.runtime.registrations import describe
@@ -41,7 +41,7 @@ def check_records(client: Client, engine: RecordingEngine) -> None:
     model = Model()
     snapshot = client.store.load(client.keys.prefix, deadline=CLOCK.boottime() + 10)
     model.load(changes_of(client.keys, snapshot.items), snapshot.revision)
-    assert [finding for finding in check_model(model) if finding.severity is not Severity.NOTICE] == []
+    assert [finding for finding in check_model(model) if finding.severity is not FindingSeverity.NOTICE] == []
     assert len(history.submitted) > 0
 
 
@@ -315,7 +315,7 @@ def test_while_the_engine_is_silent_nothing_is_concluded(start: Start, client: C
     replica.until_leading()
     ids = submit(client, "running", env={"TALLY_NULL_SECONDS": "600"})
     wait_until(lambda: client.get("running").state is State.RUNNING, "the attempt")
-    engine.on = dict.fromkeys(("list", "watch", "start", "stop"), unavailable)
+    engine.on = dict.fromkeys(("attempts", "watch", "start", "stop"), unavailable)
     with engine._changed:
         engine._news.clear()
     wait_until(
@@ -349,7 +349,7 @@ def test_an_engine_whose_calls_hang_is_known_as_silent_by_its_age(
         return next(check for check in replica.replica.facts().ready if check.name == "engine")
 
     wait_until(lambda: shown().ok and " answered " in shown().detail, "the engine's answer, shown")
-    engine.on["list"] = lambda: cast(None, released.wait(30))
+    engine.on["attempts"] = lambda: cast(None, released.wait(30))
     wait_until(lambda: not shown().ok, "the engine's silence, shown")
     assert "does not answer, and answered last" in shown().detail
     assert describe(replica.replica.facts(), 0.0)["engine_answers"] is False
@@ -509,7 +509,7 @@ def test_an_engine_that_is_back_is_asked_soon_and_its_silence_is_explained(
     engine = RecordingEngine(CLOCK, run_seconds=0.0)
     replica = start(engine=engine, relist_seconds=3600.0)
     replica.until_leading()
-    engine.on["list"] = unavailable
+    engine.on["attempts"] = unavailable
     tenure = replica.replica._tenure
     assert tenure is not None
     tenure._observer.relist()
@@ -517,5 +517,5 @@ def test_an_engine_that_is_back_is_asked_soon_and_its_silence_is_explained(
     (task,) = submit(client, "waits")
     wait_until(lambda: "no answer (the test's doing)" in client.explain(task), "the silence being explained")
     assert "nothing is admitted" in client.explain(task)
-    del engine.on["list"]
+    del engine.on["attempts"]
     assert client.wait([task], timeout_seconds=60)[task].state is State.SUCCEEDED

@@ -34,7 +34,6 @@ from tests.simulation.scheduler import Process, Scheduler
 
 _CALL_SECONDS = 2.0
 
-_Observations = list[Observation]
 _Names = list[str]
 
 
@@ -268,7 +267,7 @@ class SimulatedEngineServer(Server):
             waiting=waiting,
         )
 
-    def listing(self, ours: Installation) -> _Observations:
+    def listing(self, ours: Installation) -> list[Observation]:
         """All there is of an installation, in no order that anybody may rely on."""
         attempts = [
             each
@@ -535,8 +534,8 @@ class SimulatedEngine:
     def forget(self, attempt: AttemptId) -> None:
         self._ask(f"forget {attempt}", lambda: self._server.forget(attempt, self._installation))
 
-    def list(self) -> _Observations:
-        seen: _Observations = self._ask(
+    def attempts(self) -> list[Observation]:
+        seen: list[Observation] = self._ask(
             "list", lambda: self._read_from.listing(self._installation), reads=True
         )
         now = self._server.scheduler.now

@@ -17,10 +17,10 @@ from controller.core.model.installation import decode_engine, decode_installatio
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import AttemptId, RequestKind, Status, Step
-from controller.core.promise.invariants import Severity, check_model
+from controller.core.promise.invariants import FindingSeverity, check_model
 from controller.election.term import Leadership
 from controller.errors import CorruptValue, InvalidField
-from controller.store.base import Batch, Event
+from controller.store.base import Batch, KeyEvent
 from controller.store.keys import Keys
 from controller.store.records import changes_of
 from tests.simulation.engine import Attempt, SimulatedEngineServer
@@ -232,7 +232,7 @@ class Oracle:
             if any(event.key.startswith(self.keys.state("")) for event in batch.events):
                 self.wrote_at[writer] = self.scheduler.now
 
-    def _on_leader(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+    def _on_leader(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         if event.item is None and not writer:
             self.on_expiry(self.creates[event.key])
             self.expired[self.creates[event.key]] = None
@@ -262,7 +262,7 @@ class Oracle:
     def _machine(self, process: str) -> Machine:
         return self.machines[process.partition(".")[0]]
 
-    def _on_installation(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+    def _on_installation(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         """Made once, and never another one, also when its key was deleted meanwhile."""
         if event.item is not None:
             new = codec.decode_mapping(event.item.value)["id"]
@@ -270,7 +270,7 @@ class Oracle:
             if old != new:
                 raise Violation("I7", f"{writer} made installation {old} another one, {new}")
 
-    def _on_epoch(self, event: Event, rest: str, changed: set[str], writer: str) -> None:
+    def _on_epoch(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         if event.item is not None and writer != USER:
             epoch = codec.decode_mapping(event.item.value)["epoch"]
             if epoch in self.epochs:
@@ -288,7 +288,7 @@ class Oracle:
                 "I7", f"{writer} was elected on {record['engine']}, and the record is of {engine}"
             )
 
-    def _on_tasks(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+    def _on_tasks(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is not None:
             if writer != USER:
                 raise Violation("I7", f"the spec of {task_id} was written by {writer}", task_id)
@@ -301,7 +301,7 @@ class Oracle:
         ):
             raise Violation("I6", f"the spec of {task_id} was removed, and its status was not", task_id)
 
-    def _on_quarantined(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+    def _on_quarantined(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is not None:
             self._check_writer(event.item.value, f"what sets {task_id} aside", writer)
             self.check_aside(task_id)
@@ -323,7 +323,7 @@ class Oracle:
                 "I6", f"{task_id} was submitted to another pool {pool} than it was checked against", task_id
             )
 
-    def _on_pools(self, event: Event, pool: str, changed: set[str], writer: str) -> None:
+    def _on_pools(self, event: KeyEvent, pool: str, changed: set[str], writer: str) -> None:
         self.capacities[pool] = ZERO
         if event.item is not None:
             try:
@@ -331,7 +331,7 @@ class Oracle:
             except CorruptValue:
                 return
 
-    def _on_ledgers(self, event: Event, pool: str, changed: set[str], writer: str) -> None:
+    def _on_ledgers(self, event: KeyEvent, pool: str, changed: set[str], writer: str) -> None:
         if event.item is None:
             raise Violation("I1", f"the ledger of {pool} was deleted by {writer}")
         try:
@@ -358,7 +358,7 @@ class Oracle:
                     )
         self.ledgers[pool] = held
 
-    def _on_states(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+    def _on_states(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         old = self.statuses.pop(task_id, None)
         if writer == USER:
             self.rubbish.pop(task_id, None)
@@ -386,7 +386,7 @@ class Oracle:
         self.statuses[task_id] = new
         if writer == USER:
             self.frozen.pop(task_id, None)
-            self.mended[task_id] = new.term
+            self.mended[task_id] = new.epoch
             return
         self.mended.pop(task_id, None)
         if task_id in self.frozen:
@@ -394,10 +394,10 @@ class Oracle:
                 "layout", f"{writer} wrote over a status that it cannot have read: {task_id}", task_id
             )
         self._check_writer(event.item.value, f"status of {task_id}", writer)
-        if new.term != max(self.epochs, default=0):
+        if new.epoch != max(self.epochs, default=0):
             raise Violation(
                 "I7",
-                f"{task_id} was written in term {new.term}, but {max(self.epochs, default=0)} has begun",
+                f"{task_id} was written in epoch {new.epoch}, but {max(self.epochs, default=0)} has begun",
                 task_id,
             )
         self._check_path(task_id, old, new)
@@ -406,7 +406,7 @@ class Oracle:
         self._move_hold(task_id, old, new)
         self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
 
-    def _on_logs(self, event: Event, task_id: str, changed: set[str], writer: str) -> None:
+    def _on_logs(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is None:
             return
         self._check_writer(event.item.value, f"log of {task_id}", writer)
@@ -538,7 +538,7 @@ class Oracle:
             and mine[0].started_at is not None
         )
         if has_run and not mine[0].removed and new.abandoned < old.attempt and self._keeps_logs(task_id):
-            self.log_due[mine[0].id] = LogDue(new.term, self.engine.calm)
+            self.log_due[mine[0].id] = LogDue(new.epoch, self.engine.calm)
 
     def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
         """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true
@@ -690,7 +690,7 @@ class Oracle:
         all is settled.
         """
         for finding in check_model(self.model()):
-            if finding.severity is Severity.NOTICE or (finding.transient and not settled):
+            if finding.severity is FindingSeverity.NOTICE or (finding.transient and not settled):
                 continue
             if finding.invariant == "I1" and self.frozen:
                 # what cannot be read holds in a pool that its spec, replaced by hand, need not name; see
@@ -756,7 +756,7 @@ class Oracle:
         status = self.statuses.get(task_id) or self.frozen.get(task_id)
         lines = [f"{task_id}: {status.state if status else 'no status'}"]
         lines += [
-            f"  {step.at - 1_700_000_000:10.3f} term {step.term} attempt {step.attempt}: "
+            f"  {step.at - 1_700_000_000:10.3f} epoch {step.epoch} attempt {step.attempt}: "
             f"{step.source} --{step.event}--> {step.state} {step.reason} {step.message}"
             for step in (codec.decode_history(status) if status else [])
         ]

@@ -10,7 +10,7 @@ import pytest
 
 from controller.dev.etcd import EtcdBinary, EtcdProcess
 from controller.store.base import Committed, Guard, Put, StoreUnavailable, Transaction
-from controller.store.etcd.connection import Fault, classify
+from controller.store.etcd.faults import ErrorClass, classify
 from controller.store.etcd.store import EtcdStore
 from controller.store.etcd.wire import prefix_range
 from tests.support.etcd import EtcdFactory, admin, free_ports, in_seconds
@@ -28,7 +28,7 @@ def test_many_threads_through_one_store_each_get_their_own_answer(store: EtcdSto
 
     with ThreadPoolExecutor(24) as pool:
         assert all(pool.map(roundtrip, range(300)))
-    assert store.gateway.failures == {}
+    assert store.gateway.endpoints.failures == {}
 
 
 def test_a_foreign_key_that_is_no_text_is_shown_and_does_not_stop_the_load(
@@ -63,21 +63,21 @@ def test_the_range_of_a_prefix(prefix: bytes, expected: tuple[bytes, bytes]) -> 
 @pytest.mark.parametrize(
     ("message", "code", "fault"),
     [
-        ("etcdserver: invalid auth token", 16, Fault.TOKEN),
-        ("auth: revision in header is old", 2, Fault.TOKEN),
-        ("etcdserver: revision of auth store is old", 3, Fault.TOKEN),
-        ("etcdserver: user name is empty", 3, Fault.TOKEN),
-        ("rpc error: code = PermissionDenied desc = etcdserver: permission denied", 0, Fault.DENIED),
-        ("etcdserver: mvcc: database space exceeded", 8, Fault.FULL),
-        ("grpc: received message larger than max (2700008 vs. 2097152)", 8, Fault.TOO_LARGE),
-        ("etcdserver: no leader", 14, Fault.TRANSIENT),
-        ("etcdserver: not capable", 14, Fault.TRANSIENT),
-        ("something new", 2, Fault.TRANSIENT),
-        ("something new", 0, Fault.TRANSIENT),
-        ("something new", 3, Fault.REFUSED),
+        ("etcdserver: invalid auth token", 16, ErrorClass.TOKEN),
+        ("auth: revision in header is old", 2, ErrorClass.TOKEN),
+        ("etcdserver: revision of auth store is old", 3, ErrorClass.TOKEN),
+        ("etcdserver: user name is empty", 3, ErrorClass.TOKEN),
+        ("rpc error: code = PermissionDenied desc = etcdserver: permission denied", 0, ErrorClass.DENIED),
+        ("etcdserver: mvcc: database space exceeded", 8, ErrorClass.FULL),
+        ("grpc: received message larger than max (2700008 vs. 2097152)", 8, ErrorClass.TOO_LARGE),
+        ("etcdserver: no leader", 14, ErrorClass.TRANSIENT),
+        ("etcdserver: not capable", 14, ErrorClass.TRANSIENT),
+        ("something new", 2, ErrorClass.TRANSIENT),
+        ("something new", 0, ErrorClass.TRANSIENT),
+        ("something new", 3, ErrorClass.REFUSED),
     ],
 )
-def test_what_an_error_means(message: str, code: int, fault: Fault) -> None:
+def test_what_an_error_means(message: str, code: int, fault: ErrorClass) -> None:
     assert classify(message, code) is fault
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.store.base import Event, Put, Transaction
+from controller.store.base import KeyEvent, Put, Transaction
 from controller.store.memory import MemoryStore
 from tests.support.bench import HandClock
 from tests.support.watching import WatchReader
@@ -55,7 +55,7 @@ def test_moving_the_clock_wakes_a_waiting_watch(memory: MemoryStore, clock: Hand
     reader = WatchReader(memory.watch("a", after=after))
     clock.seconds += 5
     memory.expire_leases()
-    assert reader.wait_for(["a"]) == [Event("a", after + 1, None)]
+    assert reader.wait_for(["a"]) == [KeyEvent("a", after + 1, None)]
     reader.close()
 
 

@@ -15,8 +15,8 @@ from controller.store.base import (
     Committed,
     Compacted,
     Delete,
-    Event,
     Guard,
+    KeyEvent,
     KeyValue,
     LeaseNotFound,
     Put,
@@ -134,7 +134,7 @@ class _Side:
     def plain(self, key: str) -> str:
         return key.removeprefix(self.prefix)
 
-    def watched(self) -> list[Event] | type[Compacted]:
+    def watched(self) -> list[KeyEvent] | type[Compacted]:
         """All changes since the history began, as a watch tells them."""
         end = self.store.commit(
             Transaction((), (Put(self.prefix + "end", b""),), "end"), deadline=in_seconds()
@@ -148,7 +148,7 @@ class _Side:
         if isinstance(reader.error, Compacted):
             return Compacted
         return [
-            Event(self.plain(event.key), event.mod - self.base, self.item(event.item))
+            KeyEvent(self.plain(event.key), event.mod - self.base, self.item(event.item))
             for event in reader.events
         ]
 

@@ -6,6 +6,7 @@ A folder's conftest imports the fixtures it wants.
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import requests
 from kubernetes import client, config
 
-from controller.dev.fake_kubernetes import TOKEN, FakeCluster
+from controller.dev.fake_kubernetes import TOKEN, ClusterOptions, FakeCluster
 
 SCALE = 0.02
 """A minute of the cluster passes in 1.2 s."""
@@ -56,7 +57,7 @@ class RawApi:
         query = {
             "watch": "1",
             "timeoutSeconds": "15",
-            "resourceVersion": str(self.cluster.storage.revision),
+            "resourceVersion": str(self.cluster.state.storage.revision),
         } | query
         answer = self.send("GET", params=query, stream=True)
         assert answer.status_code == 200, answer.text
@@ -88,11 +89,14 @@ def task_pod(
 
 @pytest.fixture
 def fake_clusters() -> Iterator[ClusterFactory]:
-    """Makes running clusters; the options are FakeCluster's, `scale` SCALE unless given."""
+    """Makes running clusters; the options are those of FakeCluster and of ClusterOptions, `scale`
+    SCALE unless given.
+    """
     with ExitStack() as stack:
 
-        def make(**options: Any) -> FakeCluster:
-            return stack.enter_context(FakeCluster(**{"scale": SCALE, **options}).start())
+        def make(*, port: int = 0, tls: ssl.SSLContext | None = None, **options: Any) -> FakeCluster:
+            made = ClusterOptions(**{"scale": SCALE, **options})
+            return stack.enter_context(FakeCluster(made, port=port, tls=tls).start())
 
         yield make
 

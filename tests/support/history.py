@@ -32,10 +32,10 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Status, Step
 from controller.errors import CorruptValue
 from controller.store.base import Committed, Delete, Guard, Put, Store, Transaction
-from controller.store.base import Event as Change
+from controller.store.base import KeyEvent as Change
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
-from controller.store.keys import ROOT, Keys, Record
+from controller.store.keys import ROOT, Keys, ParsedKey
 
 
 @dataclass
@@ -68,7 +68,7 @@ class History:
     def apply(self, revision: int, changes: Iterable[Change]) -> None:
         """One transaction: all changes of one revision."""
         self.revisions += 1
-        by_kind: dict[str, list[tuple[Record, Change]]] = defaultdict(list)
+        by_kind: dict[str, list[tuple[ParsedKey, Change]]] = defaultdict(list)
         for change in changes:
             record = self.keys.parse(change.key)
             if record is not None:
@@ -179,7 +179,7 @@ class History:
                     f"pool {pool}: {name} was taken to {after[name]}, above {capacity.get(name)}",
                 )
 
-    def _check_fence(self, revision: int, written: list[tuple[Record, Change]]) -> None:
+    def _check_fence(self, revision: int, written: list[tuple[ParsedKey, Change]]) -> None:
         """I7: whoever writes has the leader key at this very revision, as its `op` and its term say."""
         for record, change in written:
             if change.item is None:
@@ -212,7 +212,7 @@ class History:
                         )
                     self.writers.append(epoch)
 
-    def _specs(self, revision: int, by_kind: dict[str, list[tuple[Record, Change]]]) -> None:
+    def _specs(self, revision: int, by_kind: dict[str, list[tuple[ParsedKey, Change]]]) -> None:
         removed = {record.names[0] for record, change in by_kind["states"] if change.item is None}
         for record, change in by_kind["tasks"]:
             task_id = record.names[0]
@@ -226,7 +226,7 @@ class History:
                 self._tasks.add(task_id)
                 self.submitted.add(task_id)
 
-    def _requests_gone(self, revision: int, by_kind: dict[str, list[tuple[Record, Change]]]) -> None:
+    def _requests_gone(self, revision: int, by_kind: dict[str, list[tuple[ParsedKey, Change]]]) -> None:
         answered = {record.names[0] for record, _ in by_kind["states"]}
         for record, change in by_kind["requests"]:
             task_id, kind = record.names
@@ -238,7 +238,7 @@ class History:
             if task_id in self._tasks and task_id not in answered:
                 self._wrong(revision, "I8", f"the request {kind} of {task_id} went without a trace")
 
-    def _election(self, revision: int, by_kind: dict[str, list[tuple[Record, Change]]]) -> None:
+    def _election(self, revision: int, by_kind: dict[str, list[tuple[ParsedKey, Change]]]) -> None:
         for _, change in by_kind["epoch"]:
             epoch = codec.decode_mapping(change.item.value).get("epoch", 0) if change.item is not None else 0
             if epoch != self._epoch + 1 or not by_kind["leader"]:

@@ -57,9 +57,9 @@ class RecordingEngine(NullEngine):
         self.stopped.append(attempt)
         return super().stop(attempt, grace_seconds=grace_seconds, uid=uid)
 
-    def list(self) -> list[Observation]:
-        self._meddle("list")
-        return super().list()
+    def attempts(self) -> list[Observation]:
+        self._meddle("attempts")
+        return super().attempts()
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         self._meddle("watch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from controller.store.base import Batch, Event, Watch
+from controller.store.base import Batch, KeyEvent, Watch
 from tests.support.waiting import wait_until
 
 
@@ -27,11 +27,11 @@ class WatchReader:
             self.error = error
 
     @property
-    def events(self) -> list[Event]:
+    def events(self) -> list[KeyEvent]:
         """All that was delivered, in order."""
         return [event for batch in list(self.batches) for event in batch.events]
 
-    def wait_for(self, keys: Iterable[str]) -> list[Event]:
+    def wait_for(self, keys: Iterable[str]) -> list[KeyEvent]:
         """Wait until the last delivered event of each key has come (put or deleted), then return all
         events.
         """

@@ -28,7 +28,6 @@ from controller.store.base import (
     ClusterChanged,
     Guard,
     LeaseNotFound,
-    Meanwhile,
     OutcomeUnknown,
     Put,
     RequestTooLarge,
@@ -38,7 +37,6 @@ from controller.store.base import (
     StoreSize,
     StoreUnavailable,
     Transaction,
-    nothing,
 )
 from controller.store.memory import MemoryStore
 from controller.telemetry.catalog import FAMILIES, ROLE
@@ -175,7 +173,7 @@ def test_an_engine_that_fails_is_seen(run: Run) -> None:
     def fail() -> None:
         raise EngineUnavailable("gone", 0.05)
 
-    run.engine.on = {"list": fail, "watch": fail}
+    run.engine.on = {"attempts": fail, "watch": fail}
     run.replica.replica._tenure._observer._relist.set()  # the next list, now
     wait_until(
         lambda: value(run.metrics, "tally_engine_request_seconds_count", verb="list", code="unavailable"),
@@ -238,7 +236,7 @@ def happen(metrics: Metrics, times: int) -> None:
     )
     store.commit(Transaction((Guard("k", 0),), (Put("k", b"v"),), "o"), deadline=CLOCK.boottime() + 5)
     store.get("k", deadline=CLOCK.boottime() + 5)
-    engine.list()
+    engine.attempts()
     metrics.count("tally_engine_watch_restarts", "unavailable")
     bulkhead.caught("effect", ValueError("odd"))
     metrics.sized(StoreSize(3 * times, 2 * times, 4 * times))
@@ -376,7 +374,7 @@ class FailingStore(MemoryStore):
         super().__init__(CLOCK)
         self.error = error
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Any:
+    def begin(self, transaction: Transaction, *, deadline: float) -> Any:
         raise self.error
 
     def get(self, key: str, *, deadline: float) -> Any:

@@ -1,8 +1,7 @@
 """Specs and pools from a user's mapping: one code for the command line, the library and the leader.
 
 `parse_spec` and `parse_pool` take what a YAML or JSON document held, and raise InvalidField with the path of
-the first field that does not hold. Durations may be given as seconds (`30`, `1.5`) or as text (`90s`, `10m`,
-`1h30m`, `2d`).
+the first field that does not hold. Single values are parsed in `scalars`.
 """
 
 from __future__ import annotations
@@ -12,71 +11,40 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 
 from controller.core.model.demand import pod_requests
 from controller.core.model.pod_merge import check_template, overlay
 from controller.core.model.resources import Vector
+from controller.core.model.scalars import (
+    in_range,
+    is_number,
+    parse_boolean,
+    parse_duration,
+    parse_integer,
+    parse_name,
+    parse_text,
+    positive_duration,
+    shown,
+)
 from controller.core.model.task import FENCE, Deadlines, OnLost, Policy, Pool, RetryPolicy, RetryRule, Spec
 from controller.errors import InvalidField
 
 MAX_ID = 52  # "<id>-<attempt>" must stay a DNS label of 63 characters, with ten digits for the attempt
 MAX_SPEC_BYTES = 256 * 1024  # etcd takes 1.5 MiB in a request; a spec is read again and again
-MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 MAX_ATTEMPTS = 1000
-MAX_NUMBER = 1e18
 # of mappings and lists in a pod template; whoever writes it out again must not run out of stack
 MAX_NESTING = 50
 SIMILAR = 0.75  # of difflib's ratio: below it what is known is no more likely to be meant than to be nonsense
 
-_ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_KEY = re.compile(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_DURATION = re.compile(
-    r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII
-)
 _ACTIONS = ("retry", "fail", "ignore")
-
-
-def parse_duration(raw: object, field: str) -> float:
-    """Seconds, from a number or from text such as `1h30m`.
-
-    Raises InvalidField for anything negative or not finite.
-    """
-    if isinstance(raw, str):
-        match = _DURATION.fullmatch(raw)
-        if raw and match and any(match.groups()):
-            parts = (
-                float(part) * unit
-                for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True)
-                if part
-            )
-            return _in_range(sum(parts), field, 0.0, MAX_DURATION_SECONDS)
-        try:
-            raw = float(raw) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", raw) else None
-        except ValueError:
-            raw = None
-    if not _is_number(raw):
-        raise InvalidField(field, "expected a duration: seconds (30) or text such as 90s, 10m or 1h30m")
-    return _in_range(float(raw), field, 0.0, MAX_DURATION_SECONDS)
-
-
-def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -> str:
-    """A DNS-1123 label of at most `limit` characters (RFC 1123, as Kubernetes names objects)."""
-    if not isinstance(raw, str) or not raw:
-        raise InvalidField(field, f"expected {what} such as train-1")
-    if len(raw) > limit:
-        raise InvalidField(field, f"{raw[:20]!r}… has {len(raw)} characters, at most {limit} are allowed")
-    if _ID.fullmatch(raw) is None:
-        raise InvalidField(
-            field, f"{raw!r} may hold only a-z, 0-9 and '-', and must begin and end with a letter or digit"
-        )
-    return raw
 
 
 def parse_spec(raw: object) -> Spec:
@@ -173,48 +141,6 @@ def _is_deeper_than(levels: int, value: object) -> bool:
     return levels == 0 or any(_is_deeper_than(levels - 1, one) for one in inner)
 
 
-def _is_number(raw: object) -> TypeGuard[int | float]:
-    """Neither a bool, nor infinite or NaN, nor an integer beyond what can be calculated with."""
-    return isinstance(raw, int | float) and not isinstance(raw, bool) and -MAX_NUMBER < raw < MAX_NUMBER
-
-
-def _shown(raw: object) -> str:
-    """What was given, short enough for a message."""
-    text = repr(raw)
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _in_range(value: float, field: str, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise InvalidField(field, f"is {value:.15g}, expected {low:.15g} to {high:.15g}")
-    return value
-
-
-def _integer(raw: object, field: str, low: int, high: int) -> int:
-    if not _is_number(raw) or not isinstance(raw, int):
-        raise InvalidField(field, f"is {_shown(raw)}, expected a whole number")
-    return int(_in_range(raw, field, low, high))
-
-
-def _boolean(raw: object, field: str) -> bool:
-    if not isinstance(raw, bool):
-        raise InvalidField(field, f"is {_shown(raw)}, expected true or false")
-    return raw
-
-
-def _text(raw: object, field: str) -> str:
-    if not isinstance(raw, str):
-        quotes = ": put it in quotes" if isinstance(raw, int | float) else ""
-        raise InvalidField(field, f"is {_shown(raw)}, expected text{quotes}")
-    if "\0" in raw:
-        raise InvalidField(field, "holds a NUL character, which no process can be given")
-    try:
-        raw.encode()
-    except UnicodeEncodeError:
-        raise InvalidField(field, "holds a character that UTF-8 cannot encode (a lone surrogate)") from None
-    return raw
-
-
 def _pool(raw: object, field: str) -> str:
     return sys.intern(parse_name(raw, field, "a pool's name"))
 
@@ -225,7 +151,7 @@ def _main_container(raw: object, field: str) -> str:
 
 
 def _image(raw: object, field: str) -> str:
-    image = _text(raw, field)
+    image = parse_text(raw, field)
     if image and image.split() != [image]:
         raise InvalidField(field, f"{image!r} holds white space")
     return sys.intern(image)
@@ -236,7 +162,7 @@ def _strings(raw: object, field: str) -> tuple[str, ...]:
         raise InvalidField(
             field, f'expected a list of texts, such as ["sh", "-c", "echo hello"], not {type(raw).__name__}'
         )
-    return tuple(_text(item, f"{field}[{index}]") for index, item in enumerate(raw))
+    return tuple(parse_text(item, f"{field}[{index}]") for index, item in enumerate(raw))
 
 
 def _env(raw: object, field: str) -> dict[str, str]:
@@ -249,7 +175,7 @@ def _env(raw: object, field: str) -> dict[str, str]:
             )
         if name in FENCE:
             raise InvalidField(path, "is set by Tally (the attempt's fencing token) and cannot be given")
-        env[name] = str(value) if isinstance(value, int) and _is_number(value) else _text(value, path)
+        env[name] = str(value) if isinstance(value, int) and is_number(value) else parse_text(value, path)
     return env
 
 
@@ -259,7 +185,7 @@ def _labels(raw: object, field: str) -> dict[str, str]:
         path = f"{field}.{key}"
         if _LABEL_KEY.fullmatch(key) is None:
             raise InvalidField(path[:100], "is not a label's key ([prefix/]name, as Kubernetes has it)")
-        if _LABEL_VALUE.fullmatch(_text(value, path)) is None:
+        if _LABEL_VALUE.fullmatch(parse_text(value, path)) is None:
             raise InvalidField(
                 path, f"{value[:80]!r} is not a label's value (at most 63 of A-Z a-z 0-9 - _ .)"
             )
@@ -279,9 +205,9 @@ def _retry(raw: object, field: str) -> RetryPolicy:
 
 
 def _factor(raw: object, field: str) -> float:
-    if not _is_number(raw):
-        raise InvalidField(field, f"is {_shown(raw)}, expected a number from 1 to 100")
-    return _in_range(float(raw), field, 1.0, 100.0)
+    if not is_number(raw):
+        raise InvalidField(field, f"is {shown(raw)}, expected a number from 1 to 100")
+    return in_range(float(raw), field, 1.0, 100.0)
 
 
 def _rules(raw: object, field: str) -> tuple[RetryRule, ...]:
@@ -297,14 +223,14 @@ def _rules(raw: object, field: str) -> tuple[RetryRule, ...]:
 
 def _action(raw: object, field: str) -> str:
     if raw not in _ACTIONS:
-        raise InvalidField(field, f"is {_shown(raw)}, expected one of {', '.join(_ACTIONS)}")
+        raise InvalidField(field, f"is {shown(raw)}, expected one of {', '.join(_ACTIONS)}")
     return str(raw)
 
 
 def _exit_codes(raw: object, field: str) -> tuple[int, ...]:
     if not isinstance(raw, list | tuple):
         raise InvalidField(field, "expected a list of exit codes, such as [1, 2]")
-    return tuple(_integer(item, f"{field}[{index}]", 0, 255) for index, item in enumerate(raw))
+    return tuple(parse_integer(item, f"{field}[{index}]", 0, 255) for index, item in enumerate(raw))
 
 
 def _deadlines(raw: object, field: str) -> Deadlines:
@@ -317,13 +243,6 @@ def _deadlines(raw: object, field: str) -> Deadlines:
                 raise InvalidField(f"{field}.{short}", f"is given twice, as {short} and as {short}_seconds")
             fields[f"{short}_seconds"] = fields.pop(short)
     return Deadlines(**_read(fields, _DEADLINES, f"{field}."))
-
-
-def _positive_duration(raw: object, field: str) -> float | None:
-    seconds = parse_duration(raw, field)
-    if seconds <= 0:
-        raise InvalidField(field, "is 0, which nothing could meet; leave it out for no limit")
-    return seconds
 
 
 def _on_lost(raw: object, field: str) -> OnLost:
@@ -339,7 +258,7 @@ def _policy(raw: object, field: str) -> Policy:
     try:
         return Policy(raw)  # type: ignore[arg-type]  # anything else is refused
     except ValueError:
-        raise InvalidField(field, f"is {_shown(raw)}, expected one of {', '.join(Policy)}") from None
+        raise InvalidField(field, f"is {shown(raw)}, expected one of {', '.join(Policy)}") from None
 
 
 def _plain(value: object) -> object:
@@ -353,7 +272,7 @@ def _named(what: str, limit: int = 63) -> _Parse:
 
 
 def _integer_within(low: int, high: int) -> _Parse:
-    return lambda raw, field: _integer(raw, field, low, high)
+    return lambda raw, field: parse_integer(raw, field, low, high)
 
 
 def _template(raw: object, field: str) -> dict[str, Any]:
@@ -383,7 +302,7 @@ _SPEC: dict[str, _Parse] = {
     "command": _strings,
     "args": _strings,
     "env": _env,
-    "working_dir": _text,
+    "working_dir": parse_text,
     "resources": Vector.parse,
     "priority": _integer_within(-1_000_000_000, 1_000_000_000),
     "labels": _labels,
@@ -394,7 +313,7 @@ _SPEC: dict[str, _Parse] = {
     "retention_seconds": parse_duration,
     "pod_template": _template,
     "main_container": _main_container,
-    "keep_logs": _boolean,
+    "keep_logs": parse_boolean,
 }
 _RETRY: dict[str, _Parse] = {
     "max_attempts": _integer_within(1, MAX_ATTEMPTS),
@@ -405,17 +324,17 @@ _RETRY: dict[str, _Parse] = {
     "rules": _rules,
 }
 _RULE: dict[str, _Parse] = {"action": _action, "exit_codes": _exit_codes, "reasons": _strings}
-_DEADLINES: dict[str, _Parse] = dict.fromkeys(Deadlines.__struct_fields__, _positive_duration)
-_ON_LOST: dict[str, _Parse] = dict.fromkeys(OnLost.__struct_fields__, _positive_duration)
+_DEADLINES: dict[str, _Parse] = dict.fromkeys(Deadlines.__struct_fields__, positive_duration)
+_ON_LOST: dict[str, _Parse] = dict.fromkeys(OnLost.__struct_fields__, positive_duration)
 _POOL: dict[str, _Parse] = {
     "name": _named("a pool's name"),
     "capacity": Vector.parse,
     "policy": _policy,
     "backfill_seconds": parse_duration,
     "default_resources": Vector.parse,
-    "paused": _boolean,
+    "paused": parse_boolean,
     "engine_options": _engine_options,
-    "keep_logs": _boolean,
+    "keep_logs": parse_boolean,
 }
 # One of each in all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()

@@ -37,7 +37,7 @@ PERMANENT_REASONS = frozenset(
 """Failures before start that the same spec will meet again: not retried, unless a rule says so."""
 
 
-class Verdict(NamedTuple):
+class RetryDecision(NamedTuple):
     """Whether another attempt follows, after how many seconds, and the counts as they become."""
 
     retry: bool
@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
     why: str  # why there is no other attempt; "" when there is
 
 
-def judge(policy: RetryPolicy, status: Status, observation: Observation, now: float) -> Verdict:
+def judge(policy: RetryPolicy, status: Status, observation: Observation, now: float) -> RetryDecision:
     """The verdict on an attempt that failed, or is gone, at `now`.
 
     The first rule that matches the exit code or the reason decides; without one, an attempt that the platform
@@ -66,7 +66,7 @@ def judge(policy: RetryPolicy, status: Status, observation: Observation, now: fl
         lasted = now - status.started_at if observation.ran and status.started_at is not None else 0.0
         series = 1 if lasted >= LONGEST_UNCOUNTED_SECONDS else status.uncounted + 1
         least = min(2.0 ** min(series - 1, 64), LONGEST_UNCOUNTED_SECONDS)
-        return Verdict(
+        return RetryDecision(
             True,
             max(least, _backoff(policy, observation.attempt, series)),
             failures,
@@ -77,23 +77,25 @@ def judge(policy: RetryPolicy, status: Status, observation: Observation, now: fl
     if not observation.ran:
         start_failures += 1
         if action == "fail" or (action is None and observation.reason in PERMANENT_REASONS):
-            return Verdict(False, 0.0, failures, start_failures, 0, by_rule)
+            return RetryDecision(False, 0.0, failures, start_failures, 0, by_rule)
         if start_failures > policy.max_start_failures:
             why = (
                 f"failed to start {start_failures} times, more than max_start_failures"
                 f" {policy.max_start_failures}"
             )
-            return Verdict(False, 0.0, failures, start_failures, 0, why)
-        return Verdict(
+            return RetryDecision(False, 0.0, failures, start_failures, 0, why)
+        return RetryDecision(
             True, _backoff(policy, observation.attempt, start_failures), failures, start_failures, 0, ""
         )
     failures += 1
     if action == "fail":
-        return Verdict(False, 0.0, failures, start_failures, 0, by_rule)
+        return RetryDecision(False, 0.0, failures, start_failures, 0, by_rule)
     if failures >= policy.max_attempts:
         why = f"all {policy.max_attempts} attempts failed" if policy.max_attempts > 1 else ""
-        return Verdict(False, 0.0, failures, start_failures, 0, why)
-    return Verdict(True, _backoff(policy, observation.attempt, failures), failures, start_failures, 0, "")
+        return RetryDecision(False, 0.0, failures, start_failures, 0, why)
+    return RetryDecision(
+        True, _backoff(policy, observation.attempt, failures), failures, start_failures, 0, ""
+    )
 
 
 def _matching(policy: RetryPolicy, observation: Observation) -> tuple[int, str | None]:

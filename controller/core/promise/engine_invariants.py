@@ -13,7 +13,7 @@ from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.task import Observation, Status
-from controller.core.promise.finding import Finding, Mender, Severity
+from controller.core.promise.finding import Finding, FindingSeverity, Mender
 
 _ABANDONED = "it was lost, and given up by the task's `on_lost` or an operator's `tally confirm-stopped`"
 
@@ -84,7 +84,7 @@ def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
         likely_cause=_ABANDONED if accepted else "a late start by a stale leader",
         repair="none: this was accepted" if accepted else "the leader stops the one that holds nothing",
         mender=Mender.OPERATOR if accepted else Mender.LEADER,
-        severity=Severity.NOTICE if accepted else Severity.WRONG,
+        severity=FindingSeverity.NOTICE if accepted else FindingSeverity.WRONG,
         # a list is not taken in one moment: one can end, and the next begin, while it is read
         transient=True,
     )
@@ -98,7 +98,7 @@ def _orphan(observation: Observation, task: Task | None) -> Finding:
         "a start that came late, or a change of etcd by hand",
         "the leader stops it; it is not taken up again, since nobody knows what it held",
     )
-    severity, mender = Severity.WRONG, Mender.LEADER
+    severity, mender = FindingSeverity.WRONG, Mender.LEADER
     if task is not None and task.status is None:
         cause = "the status of its task was deleted by hand, or a start came late"
     if unreadable:
@@ -107,14 +107,14 @@ def _orphan(observation: Observation, task: Task | None) -> Finding:
             "a value damaged by hand",
             "restore the status",
         )
-        severity, mender = Severity.NOTICE, Mender.OPERATOR
+        severity, mender = FindingSeverity.NOTICE, Mender.OPERATOR
     elif _is_abandoned(task, observation):
         what, cause, repair = (
             "its hold was given up",
             _ABANDONED,
             "see that it ends: its node, or its supervisor",
         )
-        severity, mender = Severity.NOTICE, Mender.OPERATOR
+        severity, mender = FindingSeverity.NOTICE, Mender.OPERATOR
     return Finding(
         invariant="I5",
         subject=f"attempt/{observation.attempt}",
@@ -134,7 +134,7 @@ def _holder_finding(
 ) -> Finding | None:
     """What is odd about the attempt of a task that holds, if anything."""
     missing = observation is None or observation.gone
-    severity, invariant, mender = Severity.NOTICE, "I5", Mender.LEADER
+    severity, invariant, mender = FindingSeverity.NOTICE, "I5", Mender.LEADER
     if status.lost_since is not None and not (observation is not None and observation.stopped):
         mender = Mender.OPERATOR
         what = f"is lost since {now - status.lost_since:.0f} s; its resources stay held"
@@ -143,7 +143,7 @@ def _holder_finding(
             f"when it is certain to be dead: `tally confirm-stopped {task.id}`",
         )
     elif missing and status.state is State.RUNNING:
-        severity = Severity.WRONG
+        severity = FindingSeverity.WRONG
         what = (
             f"is recorded as Running since {now - (status.started_at or now):.0f} s, but the engine does not"
             " have it"
@@ -169,7 +169,7 @@ def _holder_finding(
             "the leader records it; see that one leads (`tally get replicas`)",
         )
     elif observation is not None and status.uid and observation.uid not in ("", status.uid):
-        severity, invariant, mender = Severity.WRONG, "I4", Mender.OPERATOR
+        severity, invariant, mender = FindingSeverity.WRONG, "I4", Mender.OPERATOR
         what = f"was recorded with uid {status.uid}, but the engine has it with uid {observation.uid}"
         cause, repair = (
             "it was removed and made again behind the engine's back",

@@ -7,7 +7,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 
-class Severity(StrEnum):
+class FindingSeverity(StrEnum):
     """`WRONG` breaks the promise; a `NOTICE` is worth an operator's look, and fails no audit."""
 
     WRONG = "wrong"
@@ -40,5 +40,5 @@ class Finding(Struct, frozen=True, kw_only=True):
     likely_cause: str
     repair: str  # what `tally audit --repair` does about it, or what is left to the operator
     mender: Mender = Mender.OPERATOR
-    severity: Severity = Severity.WRONG
+    severity: FindingSeverity = FindingSeverity.WRONG
     transient: bool = False  # to be judged by a second look

@@ -13,7 +13,7 @@ from controller.core.model.installation import EngineIdentity, Installation
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import decode_or_empty
-from controller.core.promise.finding import Finding, Severity
+from controller.core.promise.finding import Finding, FindingSeverity
 
 
 def recorded_engine(model: Model) -> EngineIdentity | None:
@@ -59,7 +59,7 @@ def check_identity(model: Model) -> Iterator[Finding]:
                 repair=(
                     "who leads, now or next, writes it back: see that a replica does (`tally get replicas`)"
                 ),
-                severity=Severity.NOTICE,
+                severity=FindingSeverity.NOTICE,
             )
 
 
@@ -80,7 +80,7 @@ def other_engine(model: Model, why: str) -> Finding:
             "use the recorded engine (`tally engine show`), or change the record on purpose (`tally engine"
             " adopt`)"
         ),
-        severity=Severity.NOTICE,
+        severity=FindingSeverity.NOTICE,
     )
 
 
@@ -105,5 +105,5 @@ def check_others(others: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
                 " made anew"
             ),
             repair=lost if mark else "remove them by hand once nobody needs them",
-            severity=Severity.NOTICE,
+            severity=FindingSeverity.NOTICE,
         )

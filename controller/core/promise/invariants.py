@@ -1,9 +1,9 @@
 """The promise, as checks: what must hold of the stored records, at one revision.
 
 Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and
-by the leader on its own. Numbers are those of the invariants I1 to I8 (see the README); the part that needs
-an engine's list stands in `engine_invariants`. Cost: `check_task` follows the task's history, the others the
-number of tasks that they are given.
+by the leader on its own. Numbers are those of the invariants I1 to I8 (see deploy/reference.md); terms have a
+part of their own, `terms`, and so has what needs an engine's list, `engine_invariants`. Cost: `check_task`
+follows the task's history, the others the number of tasks that they are given.
 
 Soundness. A finding is either certain at once, or `transient`: it can be a matter of timing (a creation in
 flight, an end not committed yet), and counts only when a second look finds it again for the same subject.
@@ -22,21 +22,14 @@ from controller.core.model.codec import decode_history
 from controller.core.model.demand import demand
 from controller.core.model.lifecycle import HOLDING, Event, State, is_path
 from controller.core.model.model import Model
-from controller.core.model.records import PoolRecord, Task, decode_or_empty
+from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import RequestKind, Status, Step
-from controller.core.promise.finding import Finding, Mender, Severity
+from controller.core.promise.finding import Finding, FindingSeverity, Mender
+from controller.core.promise.terms import check_terms, term_finding, written_by
 from controller.errors import CorruptValue
 
 _BY_HAND = "a status that was not written by Tally"
-
-
-class Written(NamedTuple):
-    """Which term wrote a task's status, and when; they sort in the order of writing."""
-
-    mod: int
-    term: int
-    task_id: str
 
 
 def check_model(model: Model) -> list[Finding]:
@@ -162,63 +155,6 @@ def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
     return findings
 
 
-def written_by(task: Task) -> Written | None:
-    """Which term wrote the task's status; None when it has none that can be read."""
-    if task.status is None or "states" in task.frozen:
-        return None
-    return Written(task.status_mod, task.status.term, task.id)
-
-
-def is_number(name: str) -> bool:
-    """Whether a term's key names a number, and none so long that int() refuses it."""
-    return name.isascii() and name.isdigit() and len(name) < 20
-
-
-def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
-    """I7: no recorded term is above the epoch, and in the order of writes (mod revision) terms never go
-    back.
-    """
-    findings: list[Finding] = []
-    epoch = current_epoch(model)
-    written = sorted(written)
-    for one, highest in out_of_order(written):
-        what = f"was written by term {one.term} after term {highest} had begun to write"
-        findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
-    named = [(int(name), name, change.mod) for name, change in model.terms.items() if is_number(name)]
-    if epoch is None:
-        # no term is 0: somebody wrote that by hand
-        if any(one.term for one in written) or named or model.epoch is not None:
-            what = "is missing" if model.epoch is None else "names no number"
-            findings.append(_epoch_finding(what, model.epoch.mod if model.epoch is not None else 0))
-        return findings
-    led = decode_or_empty(model.leader).get("epoch")
-    if isinstance(led, int) and led > epoch:
-        findings.append(
-            _epoch_finding(
-                f"is {epoch}, but the leader was elected as number {led}",
-                model.epoch.mod if model.epoch else 0,
-            )
-        )
-    for one in written:
-        if one.term > epoch:
-            what = f"names term {one.term}, but the epoch is only {epoch}"
-            findings.append(_term_finding(f"task/{one.task_id}", what, one.mod))
-    for term, name, mod in named:
-        if term > epoch:
-            finding = _term_finding(f"key/terms/{name}", f"is above the epoch, which is only {epoch}", mod)
-            findings.append(finding)
-    return findings
-
-
-def out_of_order(written: list[Written]) -> Iterator[tuple[Written, int]]:
-    """Of sorted writes those by a term below one that had written before, with the highest such term."""
-    highest = 0
-    for one in written:
-        if one.term < highest:
-            yield one, highest
-        highest = max(highest, one.term)
-
-
 def check_requests(model: Model) -> Iterator[Finding]:
     """I8 as far as one revision shows it: requests that the leader has not taken yet."""
     for task_id in model.attention:
@@ -250,7 +186,7 @@ def check_layout(model: Model) -> Iterator[Finding]:
                 f" --delete {name}`"
             ),
             mender=Mender.DELETION,
-            severity=Severity.NOTICE,
+            severity=FindingSeverity.NOTICE,
         )
 
 
@@ -277,14 +213,8 @@ _DELETIONS = {
 }
 
 
-def current_epoch(model: Model) -> int | None:
-    """The number of elections so far, None when it is not known."""
-    epoch = decode_or_empty(model.epoch).get("epoch")
-    return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 10**15 else None
-
-
 def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
-    """I3, and that terms (I7) and attempts (I4) never go back within a history."""
+    """I3, and that epochs (I7) and attempts (I4) never go back within a history."""
     try:
         steps = decode_history(status)
     except CorruptValue as error:
@@ -300,8 +230,8 @@ def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
         yield _history_finding(task, "I3", f"has a history that the lifecycle does not allow: {path}")
     if steps[-1].state != status.state:
         yield _history_finding(task, "I3", f"is {status.state}, but its last step led to {steps[-1].state}")
-    if _goes_back([*(step.term for step in steps), status.term]):
-        yield _term_finding(f"task/{task.id}", "has a history whose terms go back", task.status_mod)
+    if _goes_back([*(step.epoch for step in steps), status.epoch]):
+        yield term_finding(f"task/{task.id}", "has a history whose epochs go back", task.status_mod)
     if _goes_back([*(step.attempt for step in steps), status.attempt]):
         yield _history_finding(task, "I4", "has a history whose attempts go back")
 
@@ -358,7 +288,7 @@ def _balance_findings(model: Model, pool: str, held: Vector, unreadable: int) ->
             ),
             repair=repair,
             mender=Mender.OPERATOR if unreadable else Mender.REPAIR,
-            severity=Severity.NOTICE if explained else Severity.WRONG,
+            severity=FindingSeverity.NOTICE if explained else FindingSeverity.WRONG,
         )
 
 
@@ -377,40 +307,8 @@ def _capacity_findings(model: Model, pool: str) -> Iterator[Finding]:
             since_revision=max(ledger.mod, record.mod if record is not None else 0),
             likely_cause="the capacity was lowered, or the pool removed, while tasks ran",
             repair="none is needed: it ends as tasks finish; nothing more is admitted until then",
-            severity=Severity.NOTICE,
+            severity=FindingSeverity.NOTICE,
         )
-
-
-def _term_finding(subject: str, what: str, since: int) -> Finding:
-    of_a_task = subject.startswith("task/")
-    return Finding(
-        invariant="I7",
-        subject=subject,
-        what=what,
-        since_revision=since,
-        likely_cause="keys written around the fence: by hand, or by a restore that put them one by one",
-        repair=(
-            "the leader writes the status anew in its own term, and notes the terms that it found"
-            if of_a_task
-            else "the leader deletes the record: there was no such term"
-        ),
-        mender=Mender.REPAIR,
-    )
-
-
-def _epoch_finding(what: str, since: int) -> Finding:
-    return Finding(
-        invariant="I7",
-        subject="key/epoch",
-        what=what,
-        since_revision=since,
-        likely_cause="the key was deleted or overwritten by hand",
-        repair=(
-            "the leader writes the number of its own election; without a leader: put one above every recorded"
-            " term"
-        ),
-        mender=Mender.REPAIR,
-    )
 
 
 def _request_finding(subject: str, mod: int, by: str) -> Finding:
@@ -421,6 +319,6 @@ def _request_finding(subject: str, mod: int, by: str) -> Finding:
         since_revision=mod,
         likely_cause="nobody leads, the leader has much to do, or it cannot write to etcd",
         repair="see that a replica leads (`tally get replicas`), and its log",
-        severity=Severity.NOTICE,
+        severity=FindingSeverity.NOTICE,
         transient=True,
     )

@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from controller.dev.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 
 
 def main() -> int:
@@ -32,10 +32,12 @@ def main() -> int:
     )
     parser.add_argument("--kubeconfig", type=Path, help="file to write a kubeconfig to")
     options = parser.parse_args()
-    cluster = FakeCluster(version=options.version, scale=options.scale, port=options.port, node=False)
-    cluster.add_node("node1", cpu=options.cpu, memory=options.memory)
+    cluster = FakeCluster(
+        ClusterOptions(version=options.version, scale=options.scale, node=False), port=options.port
+    )
+    cluster.state.add_node("node1", cpu=options.cpu, memory=options.memory)
     for namespace in options.namespace:
-        cluster.add_namespace(namespace)
+        cluster.state.add_namespace(namespace)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -13,7 +13,7 @@ TOKEN = "fake-token"
 USER = "system:serviceaccount:tally:tally-controller"
 
 
-class Access(NamedTuple):
+class ResourceAttributes(NamedTuple):
     """One thing that somebody wants to do. `resource` includes the subresource, as in pods/log."""
 
     verb: str
@@ -50,7 +50,7 @@ class AccessControl:
             raise apierrors.unauthorized()
         return self.tokens[token]
 
-    def allows(self, user: str, access: Access) -> bool:
+    def allows(self, user: str, access: ResourceAttributes) -> bool:
         """Whether the user may."""
         if user == ANONYMOUS:
             return False
@@ -60,7 +60,7 @@ class AccessControl:
             for denial in self.denials
         )
 
-    def refusal(self, user: str, access: Access) -> ApiError:
+    def refusal(self, user: str, access: ResourceAttributes) -> ApiError:
         """The 403 for it."""
         resource = access.resource.partition("/")[0]
         where = f'in the namespace "{access.namespace}"' if access.namespace else "at the cluster scope"
@@ -76,7 +76,7 @@ class AccessControl:
         resource = asked.get("resource", "")
         if asked.get("subresource"):
             resource += f"/{asked['subresource']}"
-        access = Access(
+        access = ResourceAttributes(
             asked.get("verb", ""),
             resource,
             asked.get("namespace", ""),

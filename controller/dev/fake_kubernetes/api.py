@@ -15,7 +15,7 @@ import msgspec
 
 from controller.clock import Clock
 from controller.dev.fake_kubernetes import apierrors, discovery
-from controller.dev.fake_kubernetes.access import Access
+from controller.dev.fake_kubernetes.access import ResourceAttributes
 from controller.dev.fake_kubernetes.apierrors import ApiError, Document
 from controller.dev.fake_kubernetes.patches import apply_patch
 from controller.dev.fake_kubernetes.pod_logs import PodLogs
@@ -25,21 +25,21 @@ from controller.dev.fake_kubernetes.selectors import compile_selectors
 from controller.dev.fake_kubernetes.storage import Collection, Key, Storage, Stored
 from controller.dev.fake_kubernetes.timestamps import timestamp
 from controller.dev.fake_kubernetes.version import ServerVersion
-from controller.dev.fake_kubernetes.watching import Watch
+from controller.dev.fake_kubernetes.watching import WatchStream
 
 REVIEWS = "selfsubjectaccessreviews"
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _SUBRESOURCES = {"status", "log"}
 
 
-class Request(NamedTuple):
+class RequestInfo(NamedTuple):
     """A request to a resource, read off path and query.
 
     `access` is what it wants, as rights and faults name it.
     """
 
     method: str
-    access: Access
+    access: ResourceAttributes
     resource: str
     subresource: str
     query: Mapping[str, str]
@@ -66,12 +66,12 @@ class LogStream(NamedTuple):
     tail: int | None
 
 
-def read_request(method: str, path: str, query: Mapping[str, str]) -> Request:
+def read_request(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
     """Raises ApiError 404 or 405 for what this API does not have."""
     parts = [part for part in path.split("/") if part]
     if parts[:3] == ["apis", "authorization.k8s.io", "v1"] and parts[3:] == [REVIEWS]:
-        access = Access("create", REVIEWS, group="authorization.k8s.io")
-        return Request(method, access, REVIEWS, "", query)
+        access = ResourceAttributes("create", REVIEWS, group="authorization.k8s.io")
+        return RequestInfo(method, access, REVIEWS, "", query)
     if parts[:2] != ["api", "v1"]:
         raise apierrors.no_such_path()
     parts = parts[2:]
@@ -93,11 +93,11 @@ def read_request(method: str, path: str, query: Mapping[str, str]) -> Request:
     if resource == "namespaces" and name:
         namespace = name
     full = f"{resource}/{subresource}" if subresource else resource
-    return Request(method, Access(verb, full, namespace, name), resource, subresource, query)
+    return RequestInfo(method, ResourceAttributes(verb, full, namespace, name), resource, subresource, query)
 
 
 @dataclass(slots=True)
-class Api:
+class FakeApi:
     """Applies requests. All calls need the storage's lock, and raise ApiError."""
 
     storage: Storage
@@ -109,7 +109,14 @@ class Api:
     stale: Mapping[Key, Stored] | None = field(default=None)
     """What lists with resourceVersion=0 answer, while the watch cache lags behind."""
 
-    def answer(self, request: Request, body: bytes, content_type: str) -> Answer | Watch | LogStream:
+    def lag(self, behind: bool = True) -> None:
+        """While on, lists with resourceVersion=0 answer what was true when it was switched on."""
+        with self.storage.lock:
+            self.stale = dict(self.storage.pods.items) if behind else None
+
+    def answer(
+        self, request: RequestInfo, body: bytes, content_type: str
+    ) -> Answer | WatchStream | LogStream:
         """What the request asks for; rights have been checked."""
         verb, resource = request.access.verb, request.resource
         if verb == "watch":
@@ -137,7 +144,7 @@ class Api:
         )
         return Answer(self.registry.change(old, new, status_only=request.subresource == "status").body)
 
-    def _get(self, request: Request) -> Answer | LogStream:
+    def _get(self, request: RequestInfo) -> Answer | LogStream:
         found = self.storage.collections[request.resource].get(request.key)
         if found is None:
             raise apierrors.not_found(request.resource, request.access.name)
@@ -172,11 +179,11 @@ class Api:
             {"kind": "Namespace", "apiVersion": "v1", "metadata": metadata, "status": status}
         )
 
-    def _watch(self, request: Request) -> Watch:
+    def _watch(self, request: RequestInfo) -> WatchStream:
         query = request.query
         wanted = _revision(query.get("resourceVersion", ""))
         seconds = _integer(query, "timeoutSeconds")
-        return Watch(
+        return WatchStream(
             self.storage.collections[request.resource],
             self.clock,
             namespace=request.access.namespace,
@@ -188,14 +195,14 @@ class Api:
             timeout_seconds=seconds or None,
         )
 
-    def _selectors(self, request: Request) -> Any:
+    def _selectors(self, request: RequestInfo) -> Any:
         query = request.query
         fields = query.get("fieldSelector", "")
         if request.access.name and request.access.verb == "watch":
             fields = ",".join(filter(None, [fields, f"metadata.name={request.access.name}"]))
         return compile_selectors(request.resource, query.get("labelSelector", ""), fields)
 
-    def _list(self, request: Request) -> bytes:
+    def _list(self, request: RequestInfo) -> bytes:
         collection = self.storage.collections[request.resource]
         query = request.query
         matches = self._selectors(request)

@@ -13,14 +13,12 @@ effect. `GET /_faults/executions` lists what ran.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from controller.dev.fake_kubernetes import apierrors
-
-if TYPE_CHECKING:
-    from controller.dev.fake_kubernetes.server import FakeCluster
+from controller.dev.fake_kubernetes.cluster_state import ClusterState
 
 
 class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -37,43 +35,41 @@ class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     node: str = "node1"
 
 
-def answer(cluster: FakeCluster, method: str, path: str, body: bytes) -> Any:
+def answer(state: ClusterState, restart: Callable[[], None], method: str, path: str, body: bytes) -> Any:
     """Carry it out. Raises ApiError 400 for an order that is not understood."""
     if method == "GET" and path == "/_faults/executions":
-        return cluster.executions
+        return state.executions
     if method == "POST":
         try:
             order = msgspec.json.decode(body, type=FaultOrder)
         except msgspec.MsgspecError as error:
             raise apierrors.bad_request(f"/_faults: {error}") from error
-        _carry_out(cluster, order)
+        _carry_out(state, restart, order)
     elif method == "DELETE":
-        cluster.faults.clear()
+        state.faults.clear()
     active = [
         f"{fault.kind} {fault.verb} {fault.resource} left={fault.left} rate={fault.rate}"
-        for fault in cluster.faults.active()
+        for fault in state.faults.active()
     ]
-    return {"active": active, "struck": dict(cluster.faults.struck)}
+    return {"active": active, "struck": dict(state.faults.struck)}
 
 
-def _carry_out(cluster: FakeCluster, order: FaultOrder) -> None:
+def _carry_out(state: ClusterState, restart: Callable[[], None], order: FaultOrder) -> None:
     chosen: dict[str, Any] = {"resource": order.resource, "times": order.times, "rate": order.rate}
     orders: dict[str, Callable[[], object]] = {
-        "drop-answers": lambda: cluster.faults.drop_answers(order.verb, **chosen),
-        "drop-requests": lambda: cluster.faults.drop_requests(order.verb, **chosen),
-        "delay": lambda: cluster.faults.delay(order.seconds, order.verb, **chosen),
-        "fail": lambda: cluster.faults.fail(
-            order.status, order.verb, retry_after=order.retry_after, **chosen
-        ),
-        "hold": lambda: cluster.faults.hold(order.verb, resource=order.resource, times=order.times),
-        "cut-watches": cluster.cut_watches,
-        "freeze-watches": cluster.freeze_watches,
-        "thaw-watches": cluster.thaw_watches,
-        "expire-watches": cluster.expire_watches,
-        "compact": cluster.compact,
-        "restart": cluster.restart,
-        "lose-node": lambda: cluster.lose_node(order.node),
-        "restore-node": lambda: cluster.restore_node(order.node),
+        "drop-answers": lambda: state.faults.drop_answers(order.verb, **chosen),
+        "drop-requests": lambda: state.faults.drop_requests(order.verb, **chosen),
+        "delay": lambda: state.faults.delay(order.seconds, order.verb, **chosen),
+        "fail": lambda: state.faults.fail(order.status, order.verb, retry_after=order.retry_after, **chosen),
+        "hold": lambda: state.faults.hold(order.verb, resource=order.resource, times=order.times),
+        "cut-watches": state.watches.cut,
+        "freeze-watches": state.watches.freeze,
+        "thaw-watches": state.watches.thaw,
+        "expire-watches": state.watches.expire,
+        "compact": state.storage.compact,
+        "restart": restart,
+        "lose-node": lambda: state.lose_node(order.node),
+        "restore-node": lambda: state.restore_node(order.node),
     }
     if order.fault not in orders:
         raise apierrors.bad_request(f"/_faults: unknown fault {order.fault!r}; one of {', '.join(orders)}")

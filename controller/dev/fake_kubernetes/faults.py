@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from controller.dev.fake_kubernetes.access import Access
+from controller.dev.fake_kubernetes.access import ResourceAttributes
 from controller.dev.fake_kubernetes.apierrors import ApiError, unauthorized
 
 Kind = Literal["drop-answer", "drop-request", "delay", "status", "hold"]
@@ -34,7 +34,7 @@ class Dropped(Exception):
 
 
 @dataclass(slots=True)
-class Fault:
+class InjectedFault:
     """One fault; `left` None: no limit in number."""
 
     kind: Kind
@@ -92,7 +92,7 @@ class Faults:
 
     def __init__(self, *, seed: int = 0) -> None:
         self._lock = threading.Lock()
-        self._faults: list[Fault] = []
+        self._faults: list[InjectedFault] = []
         self._random = random.Random(seed)
         self._stopping = threading.Event()
         self.struck: Counter[str] = Counter()
@@ -100,17 +100,17 @@ class Faults:
 
     def drop_answers(
         self, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0
-    ) -> Fault:
+    ) -> InjectedFault:
         """The request takes effect, and its connection is closed without an answer."""
-        return self._add(Fault("drop-answer", verb, resource, times, rate))
+        return self._add(InjectedFault("drop-answer", verb, resource, times, rate))
 
     def drop_requests(
         self, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0
-    ) -> Fault:
+    ) -> InjectedFault:
         """The connection is closed before the request takes effect: an outage, as far as the client can
         tell.
         """
-        return self._add(Fault("drop-request", verb, resource, times, rate))
+        return self._add(InjectedFault("drop-request", verb, resource, times, rate))
 
     def delay(
         self,
@@ -120,9 +120,9 @@ class Faults:
         resource: str = "*",
         times: int | None = None,
         rate: float = 1.0,
-    ) -> Fault:
+    ) -> InjectedFault:
         """The request waits (real seconds) before it takes effect."""
-        return self._add(Fault("delay", verb, resource, times, rate, seconds=seconds))
+        return self._add(InjectedFault("delay", verb, resource, times, rate, seconds=seconds))
 
     def fail(
         self,
@@ -133,19 +133,21 @@ class Faults:
         times: int | None = None,
         rate: float = 1.0,
         retry_after: int | None = None,
-    ) -> Fault:
+    ) -> InjectedFault:
         """The request has no effect and is answered with this HTTP status; 429 and 503 may carry
         Retry-After (seconds).
         """
-        return self._add(Fault("status", verb, resource, times, rate, status=status, retry_after=retry_after))
+        return self._add(
+            InjectedFault("status", verb, resource, times, rate, status=status, retry_after=retry_after)
+        )
 
     def hold(self, verb: str = "create", *, resource: str = "*", times: int | None = None) -> Hold:
         """Park requests before they take effect; see Hold."""
         hold = Hold()
-        self._add(Fault("hold", verb, resource, times, 1.0, hold=hold))
+        self._add(InjectedFault("hold", verb, resource, times, 1.0, hold=hold))
         return hold
 
-    def remove(self, fault: Fault) -> None:
+    def remove(self, fault: InjectedFault) -> None:
         """End one fault."""
         with self._lock:
             if fault in self._faults:
@@ -164,12 +166,12 @@ class Faults:
         self._stopping.set()
         self.clear()
 
-    def active(self) -> list[Fault]:
+    def active(self) -> list[InjectedFault]:
         """A copy of the list."""
         with self._lock:
             return list(self._faults)
 
-    def before(self, access: Access) -> None:
+    def before(self, access: ResourceAttributes) -> None:
         """Called before a request takes effect. Raises Dropped or ApiError; may wait."""
         for fault in self._strike(access, {"delay", "hold", "drop-request", "status"}):
             if fault.kind == "delay":
@@ -181,17 +183,17 @@ class Faults:
             else:
                 raise _status_error(fault)
 
-    def after(self, access: Access) -> None:
+    def after(self, access: ResourceAttributes) -> None:
         """Called when a request has taken effect. Raises Dropped."""
         if self._strike(access, {"drop-answer"}):
             raise Dropped
 
-    def _add(self, fault: Fault) -> Fault:
+    def _add(self, fault: InjectedFault) -> InjectedFault:
         with self._lock:
             self._faults.append(fault)
         return fault
 
-    def _strike(self, access: Access, kinds: set[Kind]) -> list[Fault]:
+    def _strike(self, access: ResourceAttributes, kinds: set[Kind]) -> list[InjectedFault]:
         if not self._faults:
             return []
         with self._lock:
@@ -206,13 +208,13 @@ class Faults:
                         self._faults.remove(fault)
             return striking
 
-    def _strikes(self, fault: Fault, access: Access) -> bool:
+    def _strikes(self, fault: InjectedFault, access: ResourceAttributes) -> bool:
         if fault.verb not in ("*", access.verb) or fault.resource not in ("*", access.resource):
             return False
         return fault.rate >= 1.0 or self._random.random() < fault.rate
 
 
-def _status_error(fault: Fault) -> ApiError:
+def _status_error(fault: InjectedFault) -> ApiError:
     if fault.status == 401:
         return unauthorized()
     headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -23,11 +23,9 @@ from controller.dev.fake_kubernetes import discovery, fault_routes
 from controller.dev.fake_kubernetes.access import ANONYMOUS
 from controller.dev.fake_kubernetes.api import REVIEWS, Answer, LogStream, read_request
 from controller.dev.fake_kubernetes.apierrors import ApiError, unauthorized
+from controller.dev.fake_kubernetes.cluster_state import ClusterState
 from controller.dev.fake_kubernetes.faults import Dropped
-from controller.dev.fake_kubernetes.watching import Cut, Watch
-
-if TYPE_CHECKING:
-    from controller.dev.fake_kubernetes.server import FakeCluster
+from controller.dev.fake_kubernetes.watching import Cut, WatchStream
 
 MAX_BODY_BYTES = 3 * 1024 * 1024  # as kube-apiserver's limit
 
@@ -38,8 +36,10 @@ class ConnectionServer(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 256
 
-    def __init__(self, host: str, port: int, cluster: FakeCluster, tls: ssl.SSLContext | None) -> None:
-        self.cluster = cluster
+    def __init__(self, host: str, port: int, state: ClusterState, tls: ssl.SSLContext | None) -> None:
+        self.state = state
+        self.failure: BaseException | None = None
+        """A mistake of the fake itself, for whoever stops it."""
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -73,6 +73,12 @@ class ConnectionServer(ThreadingHTTPServer):
                 # the clear.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
+    def restart(self) -> None:
+        """See FakeCluster."""
+        self.state.storage.compact()
+        self.state.watches.cut()
+        self.drop_connections()
+
     def end(self) -> None:
         """No thread and no socket is left afterwards.
 
@@ -92,7 +98,7 @@ class ConnectionServer(ThreadingHTTPServer):
         """
         error = sys.exception()
         if not isinstance(error, ConnectionError | ssl.SSLError):
-            self.cluster.note_failure(error)
+            self.failure = self.failure or error
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -139,42 +145,39 @@ class Handler(BaseHTTPRequestHandler):
             socket.socket.shutdown(self.connection, socket.SHUT_RDWR)  # see drop_connections
 
     def _handle(self) -> None:
-        cluster = self.server.cluster
+        state = self.server.state
         url = urlsplit(self.path)
         body = self._body()
         if url.path.startswith("/_faults"):
-            if cluster.access.authenticate(self.headers.get("Authorization", "")) == ANONYMOUS:
+            if state.access.authenticate(self.headers.get("Authorization", "")) == ANONYMOUS:
                 raise unauthorized()  # a web page can post here, too
-            self._send(
-                Answer(msgspec.json.encode(fault_routes.answer(cluster, self.command, url.path, body))), {}
-            )
+            told = fault_routes.answer(state, self.server.restart, self.command, url.path, body)
+            self._send(Answer(msgspec.json.encode(told)), {})
             return
         if url.path in ("/healthz", "/livez", "/readyz"):
             self._send(Answer(b"ok", content_type="text/plain; charset=utf-8"), {})
             return
-        user = cluster.access.authenticate(self.headers.get("Authorization", ""))
-        described = (
-            discovery.document(url.path.rstrip("/"), cluster.version) if self.command == "GET" else None
-        )
+        user = state.access.authenticate(self.headers.get("Authorization", ""))
+        described = discovery.document(url.path.rstrip("/"), state.version) if self.command == "GET" else None
         if described is not None:
             self._send(Answer(msgspec.json.encode(described)), {})
             return
         request = read_request(self.command, url.path, dict(parse_qsl(url.query, keep_blank_values=True)))
-        cluster.faults.before(request.access)
+        state.faults.before(request.access)
         if request.resource == REVIEWS:
-            reviewed = cluster.access.review(user, msgspec.json.decode(body))
+            reviewed = state.access.review(user, msgspec.json.decode(body))
             self._send(Answer(msgspec.json.encode(reviewed), 201), {})
             return
-        if not cluster.access.allows(user, request.access):
-            raise cluster.access.refusal(user, request.access)
-        with cluster.storage.lock:
-            answer = cluster.api.answer(request, body, self.headers.get("Content-Type", ""))
-            if isinstance(answer, Watch):
-                cluster.watches.add(answer)
-        if isinstance(answer, Watch):
+        if not state.access.allows(user, request.access):
+            raise state.access.refusal(user, request.access)
+        with state.storage.lock:
+            answer = state.api.answer(request, body, self.headers.get("Content-Type", ""))
+            if isinstance(answer, WatchStream):
+                state.watches.add(answer)
+        if isinstance(answer, WatchStream):
             self._watch(answer)
             return
-        cluster.faults.after(request.access)
+        state.faults.after(request.access)
         if isinstance(answer, LogStream):
             self._stream(answer.logs.follow(answer.uid, answer.tail), "text/plain")
         else:
@@ -197,13 +200,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.body)
 
-    def _watch(self, watch: Watch) -> None:
-        cluster = self.server.cluster
+    def _watch(self, watch: WatchStream) -> None:
+        state = self.server.state
         try:
             self._stream(watch.batches(), "application/json")
         finally:
-            with cluster.storage.lock:
-                cluster.watches.discard(watch)
+            state.watches.discard(watch)
 
     def _stream(self, parts: Iterator[bytes], content_type: str) -> None:
         self.send_response(200)

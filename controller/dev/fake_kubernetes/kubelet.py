@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from controller.dev.fake_kubernetes import pod_status
-from controller.dev.fake_kubernetes.agenda import Agenda, Step
+from controller.dev.fake_kubernetes.agenda import Schedule, Step
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
 from controller.dev.fake_kubernetes.nodes import Nodes
 from controller.dev.fake_kubernetes.pod_registry import TERMINAL, DeleteOptions, PodRegistry
 from controller.dev.fake_kubernetes.pod_run import Execution, PodRun
 from controller.dev.fake_kubernetes.script import Script
-from controller.dev.fake_kubernetes.storage import Change, Storage, Stored
+from controller.dev.fake_kubernetes.storage import ObjectChange, Stored
 from controller.dev.fake_kubernetes.timestamps import timestamp
 from controller.dev.fake_kubernetes.version import ServerVersion
 
@@ -28,7 +28,7 @@ EVICTED = ("Evicted", "The node was low on resource: memory. ")
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class KubeletTimings:
     """Seconds of the cluster, as measured in the recordings where they show it."""
 
     schedule: float = 0.005
@@ -50,17 +50,15 @@ class Kubelets:
 
     def __init__(
         self,
-        storage: Storage,
         registry: PodRegistry,
         nodes: Nodes,
-        agenda: Agenda,
+        agenda: Schedule,
         recorder: EventRecorder,
         *,
         version: ServerVersion,
-        timings: Timings,
+        timings: KubeletTimings,
         script_of: Callable[[Document], Script],
     ) -> None:
-        self._storage = storage
         self._registry = registry
         self._nodes = nodes
         self._agenda = agenda
@@ -72,7 +70,7 @@ class Kubelets:
         self.runs: dict[str, PodRun] = {}
         self.executions: list[Execution] = []
 
-    def observe(self, change: Change) -> None:
+    def observe(self, change: ObjectChange) -> None:
         """Take note of a pod's change."""
         pod = change.after.document
         uid = pod["metadata"]["uid"]
@@ -115,7 +113,7 @@ class Kubelets:
 
     def _accept(self, run: PodRun) -> None:
         run.accepted_at, run.accepted_boottime = self._clock.now(), self._clock.boottime()
-        if run.state == "ended" or self._object(run) is None:
+        if run.state == "ended" or self._registry.find(run.key, run.uid) is None:
             return
         self._report(run)
         self._check_deadline(run)
@@ -208,7 +206,7 @@ class Kubelets:
             self._soon(run, self._timings.report, self._report)
 
     def _after_end(self, run: PodRun) -> None:
-        pod = self._object(run)
+        pod = self._registry.find(run.key, run.uid)
         if pod is None:
             self.runs.pop(run.uid, None)
             return
@@ -223,15 +221,15 @@ class Kubelets:
             self._soon(run, removal, self._remove)
 
     def _remove(self, run: PodRun) -> None:
-        if self._object(run) is not None:
+        if self._registry.find(run.key, run.uid) is not None:
             self._registry.delete(run.key, DeleteOptions(grace_seconds=0, uid=run.uid))
 
     def _vanish(self, run: PodRun) -> None:
-        if self._object(run) is not None:
+        if self._registry.find(run.key, run.uid) is not None:
             self._registry.vanish(run.key)
 
     def _check_deadline(self, run: PodRun) -> None:
-        pod = self._object(run)
+        pod = self._registry.find(run.key, run.uid)
         deadline = pod.document["spec"].get("activeDeadlineSeconds") if pod else None
         if deadline is None or run.accepted_at is None or run.state == "ended" or run.verdict or run.stopping:
             return
@@ -246,7 +244,7 @@ class Kubelets:
         other way round.
         """
         run.verdict = verdict
-        pod = self._object(run)
+        pod = self._registry.find(run.key, run.uid)
         if pod is not None and verdict[0] == "Evicted" and self._version.has_disruption_target:
             at, message = timestamp(self._clock.now()), verdict[1]
             target = pod_status.condition("DisruptionTarget", True, at, "TerminationByKubelet", message)
@@ -258,7 +256,7 @@ class Kubelets:
         self._stop(run, 0 if verdict[0] == "Evicted" else grace)
 
     def _report(self, run: PodRun) -> None:
-        pod = self._object(run)
+        pod = self._registry.find(run.key, run.uid)
         if pod is None or run.sealed:
             return
         deleting = "deletionTimestamp" in pod.document["metadata"]
@@ -271,10 +269,6 @@ class Kubelets:
         for run in list(self.runs.values()):
             if run.node == node and run.accepted_at is not None:
                 self._report(run)
-
-    def _object(self, run: PodRun) -> Stored | None:
-        pod = self._storage.pods.get(run.key)
-        return pod if pod is not None and pod.document["metadata"]["uid"] == run.uid else None
 
     def _soon(self, run: PodRun, seconds: float, step: Callable[[PodRun], None]) -> None:
         """Let the run's kubelet do it in `seconds`, or later when it cannot be reached by then."""

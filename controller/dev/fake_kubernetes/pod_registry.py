@@ -14,7 +14,7 @@ import msgspec
 
 from controller.clock import Clock
 from controller.dev.fake_kubernetes import apierrors
-from controller.dev.fake_kubernetes.admission import Admission
+from controller.dev.fake_kubernetes.admission import AdmissionControl
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.pod_defaults import apply_defaults
 from controller.dev.fake_kubernetes.pod_validation import validate_new, validate_update
@@ -48,7 +48,9 @@ class DeleteOptions:
 class PodRegistry:
     """All calls need the storage's lock, and raise ApiError."""
 
-    def __init__(self, storage: Storage, version: ServerVersion, clock: Clock, admission: Admission) -> None:
+    def __init__(
+        self, storage: Storage, version: ServerVersion, clock: Clock, admission: AdmissionControl
+    ) -> None:
         self._storage = storage
         self._pods = storage.pods
         self._version = version
@@ -61,6 +63,11 @@ class PodRegistry:
         if found is None:
             raise apierrors.not_found("pods", key[1])
         return found
+
+    def find(self, key: Key, uid: str) -> Stored | None:
+        """The pod, if it is still there, and still the same."""
+        found = self._pods.get(key)
+        return found if found is not None and found.document["metadata"]["uid"] == uid else None
 
     def create(self, namespace: str, pod: Document, *, dry_run: bool = False) -> Stored:
         """A new pod, defaulted, admitted and validated."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from controller.dev.fake_kubernetes.agenda import Agenda
+from controller.dev.fake_kubernetes.agenda import Schedule
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
 from controller.dev.fake_kubernetes.nodes import Node, Nodes
@@ -18,7 +18,7 @@ from controller.dev.fake_kubernetes.pod_defaults import requests_of
 from controller.dev.fake_kubernetes.pod_registry import TERMINAL, PodRegistry
 from controller.dev.fake_kubernetes.pod_status import not_scheduled, scheduled
 from controller.dev.fake_kubernetes.script import Script
-from controller.dev.fake_kubernetes.storage import Change, Key, Storage, Stored
+from controller.dev.fake_kubernetes.storage import Key, ObjectChange, Storage, Stored
 from controller.dev.fake_kubernetes.timestamps import timestamp
 
 
@@ -42,7 +42,7 @@ class Scheduler:
         storage: Storage,
         registry: PodRegistry,
         nodes: Nodes,
-        agenda: Agenda,
+        agenda: Schedule,
         recorder: EventRecorder,
         *,
         delay: float,
@@ -60,7 +60,7 @@ class Scheduler:
         self._used: dict[str, dict[str, Decimal]] = {}
         self._planned = False
 
-    def observe(self, change: Change) -> None:
+    def observe(self, change: ObjectChange) -> None:
         """Take note of a pod's change."""
         pod = change.after.document
         uid = pod["metadata"]["uid"]

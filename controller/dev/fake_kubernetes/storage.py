@@ -37,7 +37,7 @@ class Stored(NamedTuple):
         return document
 
 
-class Change(NamedTuple):
+class ObjectChange(NamedTuple):
     """One write. For DELETED, `after` is the last state with the revision of the deletion."""
 
     revision: int
@@ -54,8 +54,8 @@ class Collection:
         self.resource = resource
         self.kind = kind
         self.items: SortedDict = SortedDict()  # Key -> Stored, in the order of lists
-        self.observers: list[Callable[[Change], None]] = []
-        self.history: list[Change] = []
+        self.observers: list[Callable[[ObjectChange], None]] = []
+        self.history: list[ObjectChange] = []
         self._forgotten = storage.revision  # Invariant: `history` has every change above it
         # Invariant: not below `_forgotten`; open watches may go on from below
         self._compacted = storage.revision
@@ -72,17 +72,17 @@ class Collection:
         before = self.get(key)
         after = self._encode(key, document)
         self.items[key] = after
-        self._record(Change(after.revision, "MODIFIED" if before else "ADDED", before, after))
+        self._record(ObjectChange(after.revision, "MODIFIED" if before else "ADDED", before, after))
         return after
 
     def remove(self, key: Key, last: Document | None = None) -> Stored:
         """Delete; `last` is the last state to tell watches, when it differs."""
         before: Stored = self.items.pop(key)
         after = self._encode(key, last or before.copy())
-        self._record(Change(after.revision, "DELETED", before, after))
+        self._record(ObjectChange(after.revision, "DELETED", before, after))
         return after
 
-    def since(self, revision: int) -> list[Change]:
+    def since(self, revision: int) -> list[ObjectChange]:
         """The changes above `revision`, for a watch that is open.
 
         Raises ApiError (410) when some of them are gone.
@@ -121,7 +121,7 @@ class Collection:
         document["metadata"]["resourceVersion"] = str(revision)
         return Stored(key, revision, document, msgspec.json.encode(document))
 
-    def _record(self, change: Change) -> None:
+    def _record(self, change: ObjectChange) -> None:
         self.history.append(change)
         limit = self.storage.history_limit
         if len(self.history) > 2 * limit:  # in halves, so that each change is moved at most once

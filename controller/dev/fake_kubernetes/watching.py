@@ -6,21 +6,71 @@ match is ADDED, one that ceases to is DELETED. Faults: `cut`, `freeze`, `thaw`, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from controller.clock import Clock
 from controller.dev.fake_kubernetes.apierrors import ApiError, Document, too_old
 from controller.dev.fake_kubernetes.selectors import Predicate
-from controller.dev.fake_kubernetes.storage import Change, Collection, Stored
+from controller.dev.fake_kubernetes.storage import Collection, ObjectChange, Storage, Stored
 
 
 class Cut(Exception):
     """The watch's connection is to be closed in the middle."""
 
 
-class Watch:
+class OpenWatches:
+    """All watches that are open, and what happens to them."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._watches: set[WatchStream] = set()
+
+    def add(self, watch: WatchStream) -> None:
+        """A watch is opened; needs the storage's lock."""
+        self._watches.add(watch)
+
+    def discard(self, watch: WatchStream) -> None:
+        """Its connection has ended."""
+        with self._storage.lock:
+            self._watches.discard(watch)
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def cut(self) -> None:
+        """Close the connections of all open watches in the middle."""
+        self._each(WatchStream.cut)
+
+    def freeze(self) -> None:
+        """All open watches fall silent, with their connections kept; watches that are opened later work."""
+        self._each(WatchStream.freeze)
+
+    def thaw(self) -> None:
+        """Frozen watches go on where they stopped."""
+        self._each(WatchStream.thaw)
+
+    def expire(self) -> None:
+        """All open watches are told 410 in the stream, and end."""
+        self._each(WatchStream.expire)
+
+    def replay(self, kind: str, pod: Document) -> None:
+        """Send an old event of a pod to all open watches of pods once more."""
+        body = json.dumps(pod).encode()
+        with self._storage.lock:
+            for watch in self._watches:
+                if watch.collection is self._storage.pods:
+                    watch.inject(kind, body)
+
+    def _each(self, act: Callable[[WatchStream], None]) -> None:
+        with self._storage.lock:
+            for watch in self._watches:
+                act(watch)
+
+
+class WatchStream:
     """See the module's docstring. All attributes but the constants need the storage's lock."""
 
     def __init__(
@@ -135,7 +185,7 @@ class Watch:
         except ApiError as error:
             self._refusal = error
 
-    def _line(self, change: Change) -> bytes | None:
+    def _line(self, change: ObjectChange) -> bytes | None:
         if self._matches is None:
             return (
                 _line(change.type, change.after.body) if self.namespace in ("", change.after.key[0]) else None

@@ -63,7 +63,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     init: bool | None = None
 
 
-class State(Struct, frozen=True, rename="pascal"):
+class DockerState(Struct, frozen=True, rename="pascal"):
     """State of an inspected container."""
 
     running: bool = False
@@ -87,7 +87,7 @@ class Container(Struct, frozen=True, rename="pascal"):
     id: str
     created: datetime
     image: str = ""
-    state: State = State()
+    state: DockerState = DockerState()
     config: Config = Config()
 
     @property
@@ -266,7 +266,7 @@ def observe(
     return _ended(seen, state, stop_requested_at)
 
 
-def _ended(seen: Observation, state: State, stop_requested_at: datetime | None) -> Observation:
+def _ended(seen: Observation, state: DockerState, stop_requested_at: datetime | None) -> Observation:
     finished_at = _seconds(state.finished_at)
     seen = replace(seen, phase=Phase.FAILED, stopped=True, finished_at=finished_at)
     if finished_at is None:

@@ -32,15 +32,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import urllib3
-from docker.errors import APIError, ImageNotFound, NotFound
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import (
     ALL_LOGS,
     AttemptRefused,
@@ -49,8 +47,8 @@ from controller.engine.base import (
     LogOptions,
     gone,
 )
+from controller.engine.docker.claims import Claims
 from controller.engine.docker.container import (
-    EMPTY_IMAGE,
     LABEL_ATTEMPT,
     LABEL_CLUSTER,
     LABEL_ROLE,
@@ -58,30 +56,16 @@ from controller.engine.docker.container import (
     STOP,
     TOMBSTONE,
     Container,
-    Options,
-    attempt_of,
-    creation,
-    decode,
-    divide,
     name_of,
-    not_ours,
-    observe,
-    parse_options,
-    placeholder,
 )
-from controller.engine.docker.daemon import CONFLICT, NOT_UNDERSTOOD, DockerDaemon, ImagePulls, closed_when
+from controller.engine.docker.containers import Containers
+from controller.engine.docker.daemon import DockerDaemon, ImagePulls, closed_when
 from controller.engine.docker.delayed_kills import DelayedKills
 from controller.engine.ownership import Owning
-from controller.errors import InvalidField
 
-_Observations = list[Observation]  # these are named before a method is called `list`
-_Summaries = list[dict[str, Any]]
-
-_TRIES = 5  # at a name that changes under our hands
 _LOCKS = 64
 _EVENTS = ["start", "die", "oom", "pause", "unpause", "kill"]
 _AWAIT_START_SECONDS = 0.2
-_EMPTY_TAR = bytes(1024)  # two blocks of zeros end an archive
 
 
 class DockerEngine(Owning):
@@ -103,6 +87,8 @@ class DockerEngine(Owning):
         self._daemon = DockerDaemon(base_url)
         self.faults = self._daemon.faults
         self._pulls = ImagePulls(self._daemon)
+        self._containers = Containers(self._daemon, self._cluster, self)
+        self._claims = Claims(self._daemon, self._containers, self._pulls, self._cluster, self)
         self._kills = DelayedKills(
             lambda container_id: self._daemon.signal(container_id, "SIGKILL"),
             clock,
@@ -132,29 +118,29 @@ class DockerEngine(Owning):
         """
         with self._lock_of(launch.attempt), self._daemon.translated():
             try:
-                return self._create_and_start(launch, confirm)
+                return self._claims.create_and_start(launch, confirm)
             except AttemptRefused as refusal:
                 if not launch.repeated or refusal.reason == "NameTaken":
                     raise
                 # An earlier start may still be under way. Only with its name taken is nothing started for
                 # certain.
-                found = self._take_name(launch.attempt)
+                found = self._claims.take_name(launch.attempt)
                 if found.role == TOMBSTONE:
                     raise
-                return self._observe(found, launch.attempt)
+                return self._containers.observe(found, launch.attempt)
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         """See Engine. None when `uid` is not the attempt's."""
         with self._lock_of(attempt), self._daemon.translated():
-            found = self._inspect(uid) if uid else None
-            if uid and (found is None or found.id != uid or self._attempt_of(found) != attempt):
+            found = self._containers.inspect(uid) if uid else None
+            if uid and (found is None or found.id != uid or self._containers.attempt_of(found) != attempt):
                 return None
             if found is None or found.awaits_start:
-                found = self._take_name(attempt)
+                found = self._claims.take_name(attempt)
             if found.state.running:
                 self._end(found, attempt, grace_seconds)
-                found = self._inspect(found.id) or found
-            return self._observe(found, attempt)
+                found = self._containers.inspect(found.id) or found
+            return self._containers.observe(found, attempt)
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
         """See Engine.
@@ -163,9 +149,9 @@ class DockerEngine(Owning):
         """
         with self._daemon.translated():
             for name in filter(None, (uid, name_of(self._cluster, attempt))):
-                found = self._inspect(name)
-                if found is not None and self._attempt_of(found) == attempt:
-                    return self._observe(found, attempt)
+                found = self._containers.inspect(name)
+                if found is not None and self._containers.attempt_of(found) == attempt:
+                    return self._containers.observe(found, attempt)
         return gone(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
@@ -174,18 +160,19 @@ class DockerEngine(Owning):
     def forget(self, attempt: AttemptId) -> None:
         """See Engine."""
         with self._lock_of(attempt), self._daemon.translated():
-            found = self._inspect(name_of(self._cluster, attempt))
+            found = self._containers.inspect(name_of(self._cluster, attempt))
             if found is not None and (
-                self._attempt_of(found) != attempt or not self._observe(found, attempt).stopped
+                self._containers.attempt_of(found) != attempt
+                or not self._containers.observe(found, attempt).stopped
             ):
                 return
             # The mark first: what is left after a crash in between is still listed, and so forgotten again.
-            mark = self._mark_of(attempt)
+            mark = self._containers.mark_of(attempt)
             for each in (mark, found):
                 if each is not None:
                     self._daemon.discard(each.id)
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine. What runs or has ended is inspected once."""
         with self._daemon.translated():
             listed: dict[tuple[str, str], Observation] = {}
@@ -193,7 +180,7 @@ class DockerEngine(Owning):
             found = self._daemon.api.containers(
                 all=True, filters={"label": f"{LABEL_CLUSTER}={self._cluster}"}
             )
-            summaries = self._ours_among(found)
+            summaries = self._containers.ours_among(found)
             marks = [each for each in summaries if each["Labels"].get(LABEL_ROLE) == STOP]
             marked = {(each["Labels"].get(LABEL_TASK), each["Labels"].get(LABEL_ATTEMPT)) for each in marks}
             for summary in summaries:
@@ -206,7 +193,7 @@ class DockerEngine(Owning):
                     and (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) not in marked
                 )
                 key = (summary["Id"], summary["State"])
-                seen = self._listed.get(key) or self._look_at_one(summary, unmarked=unmarked)
+                seen = self._listed.get(key) or self._containers.look_at_one(summary, unmarked=unmarked)
                 if seen is None:
                     continue  # not ours, or removed meanwhile
                 if seen.stopped or seen.phase is Phase.RUNNING:
@@ -216,7 +203,7 @@ class DockerEngine(Owning):
             return observations
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
-        """See Engine. What was removed is left to `list`."""
+        """See Engine. What was removed is left to `attempts`."""
         reported: dict[str, Observation] = {}
 
         def report(seen: Observation) -> None:
@@ -229,7 +216,7 @@ class DockerEngine(Owning):
             with self._daemon.translated():
                 events = self._daemon.api.events(decode=True, filters=filters)
                 with closed_when(stop, events):
-                    listed = self.list()  # what happened before the stream was open
+                    listed = self.attempts()  # what happened before the stream was open
                     present = {seen.uid for seen in listed}
                     reported = {uid: seen for uid, seen in reported.items() if uid in present}
                     for seen in listed:
@@ -248,8 +235,8 @@ class DockerEngine(Owning):
         """See Engine; of the options, `tail` and `since_seconds`."""
         options.check(self.name, "tail", "since_seconds")
         with self._daemon.translated():
-            found = self._inspect(name_of(self._cluster, attempt))
-        if found is None or self._attempt_of(found) != attempt:
+            found = self._containers.inspect(name_of(self._cluster, attempt))
+        if found is None or self._containers.attempt_of(found) != attempt:
             raise AttemptUnknown(f"the docker engine has no attempt {attempt}")
         return self._read_log(name_of(self._cluster, attempt), follow, stop or threading.Event(), options)
 
@@ -259,170 +246,17 @@ class DockerEngine(Owning):
         self._pulls.close()
         self._daemon.close()
 
-    # -- the daemon's words
-    # ------------------------------------------------------------------------------------------
-
-    def _attempt_of(self, container: Container) -> AttemptId | None:
-        return attempt_of(container, self._cluster, self.installation)
-
-    def _ours_among(self, summaries: _Summaries) -> _Summaries:
-        """Those of this installation; of the others it is noted that they are there."""
-        ours, others = divide(summaries, self.installation)
-        self.note_others(others)
-        return ours
-
     def _lock_of(self, attempt: AttemptId) -> threading.Lock:
         return self._locks[hash(attempt) % _LOCKS]
 
-    def _inspect(self, name_or_id: str) -> Container | None:
-        try:
-            return decode(self._daemon.api.inspect_container(name_or_id))
-        except NotFound:
-            return None
-
-    def _look(self, container_id: str, *, unmarked: bool = False) -> Observation | None:
-        container = self._inspect(container_id)
-        if container is None or container.role == STOP:
-            return None
-        attempt = self._attempt_of(container)
-        return self._observe(container, attempt, unmarked=unmarked) if attempt is not None else None
-
-    def _look_at_one(self, summary: dict[str, Any], *, unmarked: bool) -> Observation | None:
-        """The same in a list: one that cannot be read is there, and nothing else is known of it; the
-        others are looked at.
-        """
-        try:
-            return self._look(summary["Id"], unmarked=unmarked)
-        except NOT_UNDERSTOOD as error:
-            self.faults["answer"] += 1
-            labels = summary["Labels"]
-            attempt = AttemptId.parse(f"{labels.get(LABEL_TASK)}-{labels.get(LABEL_ATTEMPT)}")
-            message = f"its container cannot be read: {error}"
-            return Observation(
-                attempt=attempt, phase=Phase.UNKNOWN, uid=summary["Id"], reason="Unreadable", message=message
-            )
-
-    def _observe(self, container: Container, attempt: AttemptId, *, unmarked: bool = False) -> Observation:
-        """What the container says; its mark is looked for unless the caller knows that there is none."""
-        has_ended = container.was_started and not container.state.running
-        mark = self._mark_of(attempt) if has_ended and not unmarked else None
-        requested_at = mark.created if mark is not None else None
-        return observe(container, attempt, node=self._daemon.node, stop_requested_at=requested_at)
-
-    def _mark_of(self, attempt: AttemptId) -> Container | None:
-        mark = self._inspect(name_of(self._cluster, attempt, STOP))
-        return mark if mark is not None and self._attempt_of(mark) == attempt else None
-
-    # -- changes
-    # -----------------------------------------------------------------------------------------------------
-
-    def _create(self, name: str, body: dict[str, object], options: Options) -> str | None:
-        """The new container's id; None when the name is taken."""
-        try:
-            return str(self._daemon.api.create_container_from_config(body, name)["Id"])
-        except ImageNotFound as error:
-            if options.pull == "never":
-                raise AttemptRefused(
-                    "ImageMissing", f"{error.explanation}; engine_options.pull is never"
-                ) from error
-            self._pulls.need(str(body["Image"]))
-        except APIError as error:
-            if error.status_code == CONFLICT:
-                return None
-            if error.is_client_error():
-                raise AttemptRefused("InvalidContainer", str(error.explanation)) from error
-            raise
-
-    def _create_and_start(self, launch: Launch, confirm: Callable[[], None] | None) -> Observation:
-        """The attempt's container, started by us or found. Raises AttemptRefused, EngineUnavailable."""
-        try:
-            options = parse_options(launch.pool.engine_options)
-            body = creation(launch, options)
-        except InvalidField as error:
-            raise AttemptRefused("InvalidContainer", str(error)) from error
-        name = name_of(self._cluster, launch.attempt)
-        for _ in range(_TRIES):
-            found = self._inspect(name)
-            if found is not None and self._attempt_of(found) != launch.attempt:
-                raise AttemptRefused("NameTaken", not_ours(found, name))
-            if found is not None and not found.awaits_start:
-                return self._observe(found, launch.attempt)
-            _confirm(confirm)
-            if found is not None:
-                self._daemon.discard(found.id)
-                continue
-            container_id = self._create(name, body, options)
-            if container_id is None:
-                continue  # another was faster
-            _confirm(confirm)
-            seen = self._start(container_id, launch.attempt)
-            if seen is not None:
-                return seen
-        raise EngineUnavailable(f"container {name} changes under our hands")
-
-    def _take_name(self, attempt: AttemptId) -> Container:
-        """What was started of the attempt, or its tombstone, made in the place of what was not.
-
-        Raises EngineUnavailable.
-        """
-        name = name_of(self._cluster, attempt)
-        for _ in range(_TRIES):
-            found = self._inspect(name)
-            if found is None:
-                self._make_placeholder(attempt, TOMBSTONE)
-            elif self._attempt_of(found) != attempt:
-                raise EngineUnavailable(not_ours(found, name), 10.0)
-            elif found.awaits_start:
-                self._daemon.discard(found.id)
-            else:
-                return found
-        raise EngineUnavailable(f"container {name} changes under our hands")
-
-    def _start(self, container_id: str, attempt: AttemptId) -> Observation | None:
-        """Start what we created; None when it was removed before, to be replaced."""
-        refusal = None
-        try:
-            self._daemon.api.start(container_id)
-        except APIError as error:
-            refusal = error
-        container = self._inspect(container_id)
-        if container is None:
-            return None
-        if container.awaits_start and refusal is not None:
-            raise refusal
-        return self._observe(container, attempt)
-
     def _end(self, container: Container, attempt: AttemptId, grace_seconds: float) -> None:
         """Mark, ask, and see to the kill. A request that is repeated can only shorten the grace."""
-        self._make_placeholder(attempt, STOP)
+        self._claims.make_placeholder(attempt, STOP)
         if grace_seconds <= 0:
             self._daemon.signal(container.id, "SIGKILL")
         elif not self._kills.shorten(container.id, grace_seconds):
             self._daemon.signal(container.id, self._daemon.stop_signal(container.image))
             self._kills.add(container.id, grace_seconds)
-
-    def _make_placeholder(self, attempt: AttemptId, role: str) -> None:
-        """Create the attempt's mark or tombstone, unless its name is taken already."""
-        name, body = (
-            name_of(self._cluster, attempt, role),
-            placeholder(self._cluster, self.mark, attempt, role),
-        )
-        api = self._daemon.api
-        for _ in range(_TRIES):
-            try:
-                api.create_container_from_config(body, name)
-            except ImageNotFound:
-                repository, _, tag = EMPTY_IMAGE.partition(":")
-                api.import_image_from_data(_EMPTY_TAR, repository=repository, tag=tag)
-                continue
-            except APIError as error:
-                if error.status_code != CONFLICT:
-                    raise
-            return
-        raise EngineUnavailable(f"image {EMPTY_IMAGE} is removed as often as it is made")
-
-    # -- streams
-    # -----------------------------------------------------------------------------------------------------
 
     def _follow(self, events: Iterator[dict[str, str]], report: Callable[[Observation], None]) -> bool:
         """Report what events are about; False when the daemon was silent for so long that the stream is
@@ -430,7 +264,7 @@ class DockerEngine(Owning):
         """
         try:
             for event in events:
-                seen = self._look(event["id"])
+                seen = self._containers.look(event["id"])
                 if seen is not None:
                     report(seen)
         except urllib3.exceptions.ReadTimeoutError:
@@ -441,7 +275,7 @@ class DockerEngine(Owning):
         self, name: str, follow: bool, stop: threading.Event, options: LogOptions
     ) -> Iterator[bytes]:
         with self._daemon.translated():
-            while follow and (found := self._inspect(name)) is not None and found.awaits_start:
+            while follow and (found := self._containers.inspect(name)) is not None and found.awaits_start:
                 if stop.wait(_AWAIT_START_SECONDS):
                     return
             since = (
@@ -453,11 +287,6 @@ class DockerEngine(Owning):
             stream = self._daemon.api.logs(name, stream=True, follow=follow, tail=tail, since=since)
             with closed_when(stop, stream):
                 yield from stream
-            found = self._inspect(name)
+            found = self._containers.inspect(name)
             if follow and not stop.is_set() and found is not None and found.state.running:
                 raise EngineUnavailable("the Docker daemon ended the stream of the output")
-
-
-def _confirm(confirm: Callable[[], None] | None) -> None:
-    if confirm is not None:
-        confirm()

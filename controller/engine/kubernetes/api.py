@@ -68,7 +68,7 @@ class _Details(Struct, frozen=True, rename="camel"):
     retry_after_seconds: int = 0
 
 
-class Status(Struct, frozen=True):
+class ApiStatus(Struct, frozen=True):
     """The server's words about a call that failed."""
 
     kind: str = ""
@@ -78,11 +78,11 @@ class Status(Struct, frozen=True):
     details: _Details | None = None
 
 
-decode_status = msgspec.json.Decoder(Status).decode
+decode_status = msgspec.json.Decoder(ApiStatus).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class ClusterAccess:
     """How to reach the server: in-cluster, else the kubeconfig (KUBECONFIG, ~/.kube/config) and its
     context.
     """
@@ -127,7 +127,7 @@ class KubernetesApi:
     Safe to use from several threads. `faults` counts what went wrong, by kind.
     """
 
-    def __init__(self, access: Access, clock: Clock) -> None:
+    def __init__(self, access: ClusterAccess, clock: Clock) -> None:
         """Raises EngineUnavailable when there is no configuration that can be read."""
         self._credentials = Credentials(access.kubeconfig, access.context, clock)
         self.host, self.namespace, self.is_verified = self._credentials.place
@@ -244,7 +244,7 @@ class KubernetesApi:
         response.release_conn()
         return bytes(data)
 
-    def fault(self, status: Status, retry_after: str = "") -> EngineError:
+    def fault(self, status: ApiStatus, retry_after: str = "") -> EngineError:
         """The error that an answer other than good means."""
         self.faults[str(status.code)] += 1
         told = status.details.retry_after_seconds if status.details is not None else 0
@@ -312,10 +312,10 @@ class Stream:
             return  # it has ended already
 
 
-def _status_of(code: int, data: bytes) -> Status:
+def _status_of(code: int, data: bytes) -> ApiStatus:
     """The body of an answer other than good; of proxies it is anything."""
     try:
         status = decode_status(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return Status(code=code, message=data[:200].decode(errors="replace"))
+        return ApiStatus(code=code, message=data[:200].decode(errors="replace"))
     return msgspec.structs.replace(status, code=code)

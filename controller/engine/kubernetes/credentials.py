@@ -46,7 +46,7 @@ _DEFAULT_KUBECONFIG = "~/.kube/config"
 _Result = TypeVar("_Result")
 
 
-class Place(NamedTuple):
+class ClusterEntry(NamedTuple):
     """What a configuration says without any credential.
 
     `verified`: whether the server must prove who it is.
@@ -80,7 +80,7 @@ class Credentials:
         self._pause = RETRY_SECONDS  # after the next failure
         self._failure = ""  # of the last refresh; "" after a good one
         self._closed = threading.Event()
-        reading: Future[Place] = Future()
+        reading: Future[ClusterEntry] = Future()
         _run("kubernetes-configuration", reading, lambda: _place(kubeconfig, context))
         try:
             self.place = reading.result(WAIT_SECONDS)
@@ -228,13 +228,13 @@ def _read(kubeconfig: Path | None, context: str) -> _Kubeconfig:
     return _Kubeconfig(whole, name, cluster, user, namespace)
 
 
-def _place(kubeconfig: Path | None, context: str) -> Place:
+def _place(kubeconfig: Path | None, context: str) -> ClusterEntry:
     if _is_in_cluster(kubeconfig, context):
         configuration, _ = _load(kubeconfig, context, threading.Event())
-        return Place(configuration.host, _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default")
+        return ClusterEntry(configuration.host, _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default")
     found = _read(kubeconfig, context)
     server = str(found.cluster["server"]).rstrip("/")
-    return Place(
+    return ClusterEntry(
         server,
         found.namespace,
         not (server.startswith("https") and found.cluster.safe_get("insecure-skip-tls-verify")),

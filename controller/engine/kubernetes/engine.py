@@ -37,10 +37,10 @@ import structlog
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
 from controller.core.model.printable import counted
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
-from controller.engine.kubernetes.api import Access, ApiRefused, KubernetesApi
+from controller.engine.kubernetes.api import ApiRefused, ClusterAccess, KubernetesApi
 from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events
 from controller.engine.kubernetes.objects import TRIES, PodObjects
 from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path
@@ -53,10 +53,6 @@ from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, PodWatch, ru
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField, UserError
 
-_Observations = list[Observation]  # named before a method is called `list`
-_Rights = list[MissingRight]
-_Events = list[PodEvent]
-
 _FORGET_GRACE_SECONDS = 1
 FIRST_MINOR_WITH_GATES = 27
 
@@ -67,7 +63,7 @@ log = structlog.get_logger(__name__)
 class KubernetesOptions:
     """`namespaces`: all that are used, the first for pools that name none; () for the configuration's own."""
 
-    access: Access = field(default_factory=Access)
+    access: ClusterAccess = field(default_factory=ClusterAccess)
     namespaces: tuple[str, ...] = ()
     watch_seconds: float = 240.0  # the server ends a watch after this, up to half as much longer
     silence_seconds: float = 90.0  # a server sends bookmarks about every minute
@@ -183,7 +179,7 @@ class KubernetesEngine(Owning):
             if pod is not None:
                 self._pods.drop_finalizer(pod)
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine. A tombstone that another namespace has of the same attempt is left out."""
         found: dict[AttemptId, Observation] = {}
         for _, pod in self._pods.all():
@@ -249,7 +245,7 @@ class KubernetesEngine(Owning):
     # -- beyond the seam
     # ---------------------------------------------------------------------------------------------
 
-    def events(self, attempt: AttemptId) -> _Events:
+    def events(self, attempt: AttemptId) -> list[PodEvent]:
         """The recent Kubernetes events of the pod, oldest first; they outlive it.
 
         Raises EngineUnavailable.
@@ -263,7 +259,7 @@ class KubernetesEngine(Owning):
             ]
         return sorted(found, key=lambda event: event.at)
 
-    def check_rights(self) -> _Rights:
+    def check_rights(self) -> list[MissingRight]:
         """The rights that are missing, each with the RBAC rule that gives it. Raises EngineUnavailable."""
         with unavailable("rights cannot be asked for"):
             return missing_rights(self._api, self.namespaces)

@@ -52,7 +52,7 @@ class Named(Struct, frozen=True):
     name: str = ""
 
 
-class Spec(Struct, frozen=True, rename="camel"):
+class PodSpec(Struct, frozen=True, rename="camel"):
     """spec."""
 
     node_name: str = ""
@@ -142,7 +142,7 @@ class Pod(Struct, frozen=True):
     """The fields of a pod that Tally uses."""
 
     metadata: Meta = Meta()
-    spec: Spec = Spec()
+    spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
     # why all but its metadata could not be read; no server sends it
     unreadable: str = msgspec.field(default="", name="-")

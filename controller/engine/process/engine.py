@@ -2,8 +2,8 @@
 the controller.
 
 All replicas run on one machine, as one user, and share `state_dir`; whichever leads adopts what runs. Linux
-5.4 or later. An attempt is a folder (`attempt_folder`), run by a supervisor (`supervisor`), settled by any
-replica when its supervisor was killed or the machine rebooted (`settlement`).
+5.4 or later. An attempt is a folder (`attempt_folder`), run by a supervisor (`attempt_supervisor`), settled
+by any replica when its supervisor was killed or the machine rebooted (`settlement`).
 
 How the name fences: the supervisor makes the claim itself, in the folder of the attempt's name, holding a
 lock that the kernel drops with it. So a claim is never left without an owner, a late start finds the record,
@@ -32,45 +32,35 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import watchfiles
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.core.model.validation import parse_name
 from controller.engine.base import ALL_LOGS, AttemptRefused, AttemptUnknown, EngineUnavailable, LogOptions
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.attempt_origin import Origin
 from controller.engine.process.attempt_output import chunks_of, start_of_tail
+from controller.engine.process.folder_changes import changes_in
 from controller.engine.process.fork_server import ForkServer
-from controller.engine.process.limits import over_memory
-from controller.engine.process.search import Unproven, end_all, supervisor_of
+from controller.engine.process.search import end_leftovers, end_unlisted
 from controller.engine.process.sight import ProcessSight, is_folder, lost
 from controller.engine.process.state_folder import StateFolder
+from controller.engine.process.stop_requests import enforce_memory, interrupt, request_stop
 from controller.errors import InvalidField
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
-_Observations = list[Observation]  # these are named before a method is called `list`
-_AttemptIds = list[AttemptId]
-_Names = list[str]
-_Installations = list[Installation]
-_Others = dict[str, list[str]]
 _NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
 _SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
-_WATCH_STEP_MS = 5
 # between a supervisor's result and its end lie microseconds, unless it is starved or stopped
 _ENDING_SECONDS = 2.0
 _FULL_RETRY_SECONDS = 5.0
-_WORDS = 1000  # of a message that is sent through a FIFO, which takes 4096 bytes at once
 _NODE = os.uname().nodename
 
 
@@ -112,7 +102,7 @@ class ProcessEngine:
         if place != self._place:
             self._use(place)
 
-    def others(self) -> _Others:
+    def others(self) -> dict[str, list[str]]:
         """See Engine."""
         with _os_errors_mean_unavailable():
             return self._state_folder.others(self._place)
@@ -128,7 +118,7 @@ class ProcessEngine:
             seen = self._sight.observe_one(folder.name)
             if seen is not None:
                 return seen
-            if launch.repeated and (unproven := self._end_leftovers(folder)):
+            if launch.repeated and (unproven := end_leftovers(folder)):
                 # No answer: nothing says that there is an attempt, which is then started by another try.
                 raise EngineUnavailable(f"{launch.attempt} may run already: {unproven.message}")
             request = {
@@ -161,21 +151,6 @@ class ProcessEngine:
             time.sleep(0.002)
         return seen
 
-    @staticmethod
-    def _end_leftovers(folder: Path) -> Unproven | None:
-        """Before a start is repeated: it may have run, and its folder was removed.
-
-        Why no end is proven, None when it is.
-
-        Under the attempt's lock: a supervisor of the earlier start that claims it now is none of what was
-        left behind.
-        """
-        lock = files.Lock.take(folder, make=True)
-        if lock is None:
-            return None  # that supervisor was faster, and is found by this start
-        with lock:
-            return None if files.exists(folder, files.RECORD) else end_all({folder: None}).get(folder)
-
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         """See Engine. None when `uid` is not the attempt's."""
         folder = self._folder(attempt)
@@ -187,7 +162,7 @@ class ProcessEngine:
                 return None
             if seen is not None and seen.stopped:
                 return seen
-            self._request_stop(folder, "Stopped", grace_seconds)
+            request_stop(folder, "Stopped", grace_seconds)
             return self._sight.observe_one(folder.name)
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
@@ -198,7 +173,7 @@ class ProcessEngine:
             seen = self._sight.observe_one(folder.name)
             if seen is not None:
                 return seen
-            unproven = self._search(folder, uid)
+            unproven = end_unlisted(folder, uid)
         if unproven is not None:
             return lost(attempt, unproven, uid)
         message = "its folder was removed from outside; no process of it is left"
@@ -240,7 +215,7 @@ class ProcessEngine:
                 self._sight.forget(folder.name)
             _remove(trash)
 
-    def list(self) -> _Observations:
+    def attempts(self) -> list[Observation]:
         """See Engine. Finished attempts are read once, and then cost a stat each."""
         with _os_errors_mean_unavailable():
             return self._sight.observe_all()
@@ -256,7 +231,7 @@ class ProcessEngine:
         sweep_at = 0.0
         with _os_errors_mean_unavailable():
             attempts, watched = self._attempts, os.stat(self._attempts)
-            for changes in _changes(attempts, stop):
+            for changes in changes_in(attempts, stop):
                 if self._attempts != attempts or not os.path.samestat(watched, os.stat(attempts)):
                     # Of the folder that was moved away, or mounted over, nothing is heard any more.
                     raise EngineUnavailable(f"{attempts} is another folder by now: it is watched anew", 0.0)
@@ -264,7 +239,7 @@ class ProcessEngine:
                 names = {os.path.basename(path) for _, path in changes}
                 if self._clock.boottime() >= sweep_at:
                     live = [name for name, seen in known.items() if not seen.stopped]
-                    self._enforce_memory(live)
+                    enforce_memory(attempts / name for name in live)
                     names.update(live)
                     sweep_at = self._clock.boottime() + _SWEEP_SECONDS
                 now = {
@@ -298,13 +273,13 @@ class ProcessEngine:
         """See Engine."""
         self._fork_server.close()
 
-    def further_installations(self) -> _Installations:
+    def further_installations(self) -> list[Installation]:
         """Those that have places of their own in the state folder, beside the first."""
         with _os_errors_mean_unavailable():
             places = self._state_folder.places()
         return [Installation(id=mark) for mark in places.others]
 
-    def interrupt_all(self, grace_seconds: float) -> _AttemptIds:
+    def interrupt_all(self, grace_seconds: float) -> list[AttemptId]:
         """Stop every attempt of the cluster as a shutdown of the machine would (reason Interrupted,
         disrupted), and wait.
 
@@ -312,12 +287,12 @@ class ProcessEngine:
         start any more.
         """
         give_up_at = self._clock.boottime() + grace_seconds + 5.0
-        live = [seen.attempt for seen in self.list() if not seen.stopped]
+        live = [seen.attempt for seen in self.attempts() if not seen.stopped]
         for attempt in live:
             with suppress(OSError):  # it is among those that have not ended
-                self._request_stop(self._folder(attempt), "Interrupted", grace_seconds)
+                request_stop(self._folder(attempt), "Interrupted", grace_seconds)
         with _os_errors_mean_unavailable():
-            for _ in _changes(self._attempts, threading.Event(), timeout_ms=100):
+            for _ in changes_in(self._attempts, threading.Event(), timeout_ms=100):
                 live = [seen.attempt for seen in self._sight.observe(map(str, live)) if not seen.stopped]
                 if not live or self._clock.boottime() > give_up_at:
                     break
@@ -330,65 +305,23 @@ class ProcessEngine:
             raise AttemptRefused("InvalidName", str(error)) from error
         return self._attempts / str(attempt)
 
-    def _enforce_memory(self, names: Iterable[str]) -> None:
-        for excess in over_memory(self._attempts / name for name in names):
-            message = (
-                f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it"
-                " asked for"
-            )
-            with suppress(OSError):  # told when its folder is looked at, and tried again in the next round
-                self._request_stop(excess.folder, "OOMKilled", 0.0, message)
-
-    def _request_stop(self, folder: Path, reason: str, grace_seconds: float, message: str = "") -> None:
-        """Needs no room on the disk where a supervisor listens.
-
-        Raises OSError when the request could neither be kept nor told.
-        """
-        request = {"reason": reason, "grace_seconds": grace_seconds, "message": message[:_WORDS]}
-        failure = None
-        try:
-            folder.mkdir(exist_ok=True)
-            files.write(folder, files.STOP, request)
-        except OSError as error:
-            failure = error
-        if files.send(folder, request):
-            return
-        # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so
-        # far; then it finds what was written before it starts anything. Or somebody took the FIFO away, or
-        # the whole folder.
-        supervisor = supervisor_of(folder, None)
-        if supervisor and (failure is not None or not _is_claiming(folder)):
-            _interrupt(supervisor)
-        elif failure is not None:
-            raise failure
-
     def _stop_unlisted(self, attempt: AttemptId, uid: str) -> Observation | None:
         """Stop what was removed from the state folder while it ran; None when there is no such attempt."""
         if Origin.of_uid(uid) is None:
             return None
-        unproven = self._search(self._folder(attempt), uid)
+        unproven = end_unlisted(self._folder(attempt), uid)
         if unproven is None:
             return None
         if unproven.supervisor:
-            _interrupt(unproven.supervisor)
+            interrupt(unproven.supervisor)
         return lost(attempt, unproven, uid)
-
-    def _search(self, folder: Path, uid: str) -> Unproven | None:
-        """End what is left of an attempt without a folder; returns why it may still run."""
-        origin = Origin.of_uid(uid)
-        if origin is None:
-            return Unproven(
-                "Unlisted",
-                "its folder was removed, and with it what says where its processes are to be looked for",
-            )
-        return end_all({folder: origin}).get(folder)
 
     def _read_log(
         self, folder: Path, follow: bool, stop: threading.Event, tail: int | None
     ) -> Iterator[bytes]:
         with _os_errors_mean_unavailable():
             position = 0 if tail is None else start_of_tail(folder / files.LOG, tail)
-            for _ in _changes(folder, stop, timeout_ms=200, first=True):
+            for _ in changes_in(folder, stop, timeout_ms=200, first=True):
                 # Asked before reading: what was written before the end is then read for certain.
                 ended = not follow or all(seen.stopped for seen in self._sight.observe([folder.name]))
                 for chunk in chunks_of(folder / files.LOG, position):
@@ -396,17 +329,6 @@ class ProcessEngine:
                     yield chunk
                 if ended:
                     return
-
-
-def _is_claiming(folder: Path) -> bool:
-    """Whether a supervisor has just taken the attempt's lock, and recorded nothing yet. Raises OSError."""
-    return not files.exists(folder, files.RECORD) and files.held(folder)[0] is files.Held.SUPERVISED
-
-
-def _interrupt(supervisor: int) -> None:
-    """Have it end its attempt; it reads the request, if there is one that it can read."""
-    with suppress(ProcessLookupError):
-        os.kill(supervisor, signal.SIGTERM)
 
 
 def _remove(folder: Path) -> None:
@@ -422,27 +344,6 @@ def _remove(folder: Path) -> None:
 
 def _base_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
-
-
-def _changes(
-    folder: Path, stop: threading.Event, *, timeout_ms: int = 1000, first: bool = False
-) -> Iterator[set[Any]]:
-    """Changes in the folder as they come, an empty set after each time-out without any, and `first` of
-    all.
-    """
-    if first:
-        yield set()
-    yield from watchfiles.watch(
-        folder,
-        watch_filter=None,
-        debounce=4 * _WATCH_STEP_MS,
-        step=_WATCH_STEP_MS,
-        stop_event=stop,
-        rust_timeout=timeout_ms,
-        yield_on_timeout=True,
-        recursive=False,
-        raise_interrupt=False,
-    )
 
 
 @contextmanager

@@ -1,6 +1,4 @@
-"""The replica's end of the fork server that makes supervisors
-(`controller.engine.process.supervisor.serve`).
-"""
+"""The replica's end of the fork server that makes supervisors (`supervisor` is the other end)."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from typing import Any
 
 from controller.engine.base import EngineUnavailable
 
-_PACKAGE_ROOT = Path(__file__).resolve().parents[3]
+_PACKAGE_ROOT = Path(__file__).resolve().parents[3]  # of `controller`
 _ANSWER_SECONDS = 30.0  # far more than any start takes; a start that answers later is adopted by the next try
 
 

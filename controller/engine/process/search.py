@@ -74,6 +74,30 @@ def end_all(wanted: Mapping[Path, Origin | None]) -> dict[Path, Unproven]:
     return unproven | (_Search(rest).run() if rest else {})
 
 
+def end_unlisted(folder: Path, uid: str) -> Unproven | None:
+    """End what is left of an attempt without a folder; returns why it may still run."""
+    origin = Origin.of_uid(uid)
+    if origin is None:
+        return Unproven(
+            "Unlisted",
+            "its folder was removed, and with it what says where its processes are to be looked for",
+        )
+    return end_all({folder: origin}).get(folder)
+
+
+def end_leftovers(folder: Path) -> Unproven | None:
+    """End what an earlier start of the attempt left, whose folder was removed; returns why it may still run.
+
+    Under the attempt's lock: a supervisor of the earlier start that claims it now is none of what was
+    left behind.
+    """
+    lock = files.Lock.take(folder, make=True)
+    if lock is None:
+        return None  # that supervisor was faster, and is found by this start
+    with lock:
+        return None if files.exists(folder, files.RECORD) else end_all({folder: None}).get(folder)
+
+
 def supervisor_of(folder: Path, origin: Origin | None) -> int:
     """The number of the process that supervises the attempt, 0 when none is to be seen. Raises OSError."""
     return _Search({folder: origin}).supervisor(folder)

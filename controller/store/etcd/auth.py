@@ -19,7 +19,7 @@ import msgspec
 from controller.errors import UserError
 from controller.store.base import StoreDenied, StoreError, StoreUnavailable
 from controller.store.etcd import wire
-from controller.store.etcd.connection import Fault, RpcError
+from controller.store.etcd.faults import ErrorClass, RpcError
 from controller.store.etcd.gateway import Gateway, Unanswered, translate
 from controller.store.etcd.roles import Permission, Role, permissions
 from controller.store.keys import Keys
@@ -41,7 +41,7 @@ class Member(NamedTuple):
     user: str
 
 
-class Step(NamedTuple):
+class SetupStep(NamedTuple):
     """One change. `request` is made when the step is taken, so that no password is kept or shown."""
 
     what: str
@@ -60,7 +60,7 @@ class EtcdAuth:
     def is_enabled(self) -> bool:
         """Whether etcd asks for users: without it, whoever reaches etcd may do everything."""
         try:
-            if self._gateway.token(self._gateway.now() + self._call_seconds):
+            if self._gateway.token(self._gateway.endpoints.now() + self._call_seconds):
                 return True
         except RpcError as error:
             raise StoreDenied(str(error)) from error
@@ -69,7 +69,7 @@ class EtcdAuth:
         self._call("/auth/role/list", {})  # is refused where there is a user to be named
         return False
 
-    def plan(self, members: Sequence[Member], passwords: Path | None, *, enable: bool) -> list[Step]:
+    def plan(self, members: Sequence[Member], passwords: Path | None, *, enable: bool) -> list[SetupStep]:
         """The steps that are missing. Raises UserError for what cannot be done, before anything is."""
         enabled = self.is_enabled()
         steps = [step for role in Role for step in self._role_steps(role)]
@@ -81,7 +81,7 @@ class EtcdAuth:
             steps.append(self._enabling(members, users))
         return steps
 
-    def take(self, step: Step) -> None:
+    def take(self, step: SetupStep) -> None:
         """Take one step; one that somebody else has taken meanwhile counts as taken."""
         try:
             self._call(step.path, step.request())
@@ -92,27 +92,27 @@ class EtcdAuth:
     # -- planning
     # ----------------------------------------------------------------------------------------------------
 
-    def _role_steps(self, role: Role) -> Iterator[Step]:
+    def _role_steps(self, role: Role) -> Iterator[SetupStep]:
         name, wanted = role.name_in(self._keys.cluster), permissions(role, self._keys)
         exists = name in self._names("/auth/role/list", "roles")
         if not exists:
-            yield Step(f"role {name} created", "/auth/role/add", lambda: {"name": name})
+            yield SetupStep(f"role {name} created", "/auth/role/add", lambda: {"name": name})
         present = self._permissions(name) if exists else ()
         # What is missing comes first: those who have the role lose nothing while it is changed.
         for permission in wanted:
             if permission not in present:
-                yield Step(f"role {name} may {permission}", "/auth/role/grant", _grant(name, permission))
+                yield SetupStep(f"role {name} may {permission}", "/auth/role/grant", _grant(name, permission))
         ranges = {(permission.start, permission.end) for permission in wanted}
         for permission in present:
             # of one range a role has one right: the last that was granted
             if (permission.start, permission.end) not in ranges:
-                yield Step(
+                yield SetupStep(
                     f"role {name} may no longer {permission}", "/auth/role/revoke", _revoke(name, permission)
                 )
 
     def _user_steps(
         self, user: str, roles: Sequence[Role | None], passwords: Path | None, *, exists: bool
-    ) -> Iterator[Step]:
+    ) -> Iterator[SetupStep]:
         if not exists:
             if passwords is None:
                 raise UserError(
@@ -125,17 +125,17 @@ class EtcdAuth:
             name = role.name_in(self._keys.cluster) if role is not None else ROOT
             if name not in present:
                 if role is None and ROOT not in self._names("/auth/role/list", "roles"):
-                    yield Step(
+                    yield SetupStep(
                         f"role {ROOT} created: it may do everything", "/auth/role/add", lambda: {"name": ROOT}
                     )
-                yield Step(f"user {user} has the role {name}", "/auth/user/grant", _member(user, name))
+                yield SetupStep(f"user {user} has the role {name}", "/auth/user/grant", _member(user, name))
 
     @staticmethod
-    def _creation(user: str, file: Path) -> Step:
+    def _creation(user: str, file: Path) -> SetupStep:
         if file.exists():
             _read_password(file)  # complains now, before anything is done
         made = "with the password in" if file.exists() else "with a password of its own, written to"
-        return Step(
+        return SetupStep(
             f"user {user} created, {made} {file}",
             "/auth/user/add",
             lambda: {
@@ -144,14 +144,14 @@ class EtcdAuth:
             },
         )
 
-    def _enabling(self, members: Sequence[Member], users: Sequence[str]) -> Step:
+    def _enabling(self, members: Sequence[Member], users: Sequence[str]) -> SetupStep:
         is_root = ROOT in users and ROOT in self._call("/auth/user/get", {"name": ROOT}).get("roles", [])
         if not is_root and Member(None, ROOT) not in members:
             raise UserError(
                 f"authentication cannot be switched on: etcd needs the user {ROOT} with the role {ROOT}, or"
                 f" nobody could change it again. Add --grant {ROOT}={ROOT} --passwords DIR"
             )
-        return Step("authentication switched on", "/auth/enable", dict)
+        return SetupStep("authentication switched on", "/auth/enable", dict)
 
     # -- asking
     # ------------------------------------------------------------------------------------------------------
@@ -167,14 +167,14 @@ class EtcdAuth:
         return [str(name) for name in self._call(path, {}).get(field, [])]
 
     def _call(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        deadline = self._gateway.now() + self._call_seconds
+        deadline = self._gateway.endpoints.now() + self._call_seconds
         try:
             return self._gateway.call(path, wire.encode(request), _decode, deadline=deadline)
         except Unanswered as error:
             raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
         except RpcError as error:
             user = self._gateway.options.user
-            if error.fault in (Fault.DENIED, Fault.TOKEN) and "permission denied" in str(error):
+            if error.fault in (ErrorClass.DENIED, ErrorClass.TOKEN) and "permission denied" in str(error):
                 raise StoreDenied(
                     f"the etcd user {user!r} may not manage roles and users: only {ROOT} may; give --user"
                     f" {ROOT} and its --password-file ({error})"

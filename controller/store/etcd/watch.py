@@ -29,8 +29,8 @@ from urllib3 import HTTPResponse
 from controller.errors import TallyError
 from controller.store.base import Batch, Compacted, StoreUnavailable
 from controller.store.etcd import wire
-from controller.store.etcd.connection import ConnectionFailed, classify, stream_error
-from controller.store.etcd.gateway import Fault, Gateway, RpcError, Unanswered, translate
+from controller.store.etcd.faults import ConnectionFailed, classify, stream_error
+from controller.store.etcd.gateway import ErrorClass, Gateway, RpcError, Unanswered, translate
 from controller.store.etcd.identity import ClusterIdentity
 
 _CREATE_SECONDS = 3.0  # until the server must have confirmed a new watch
@@ -83,7 +83,7 @@ class EtcdWatch:
         """See Watch."""
         pause = _FIRST_PAUSE_SECONDS
         while not self._closing.is_set():
-            endpoint = self._gateway.order()[0]
+            endpoint = self._gateway.endpoints.order()[0]
             try:
                 yield from self._follow()
             except _Ended as end:
@@ -94,7 +94,7 @@ class EtcdWatch:
                 if self.connected:
                     pause = _FIRST_PAUSE_SECONDS
                 else:
-                    self._gateway.demote(endpoint)
+                    self._gateway.endpoints.demote(endpoint)
             finally:
                 self.connected = False
             self._closing.wait(pause)
@@ -159,7 +159,7 @@ class EtcdWatch:
         if header.revision < self.revision:
             # A member that lags behind, or another history: only a linearizable read can tell.
             try:
-                self._check(self._gateway.now() + _CREATE_SECONDS)
+                self._check(self._gateway.endpoints.now() + _CREATE_SECONDS)
             except StoreUnavailable as error:
                 raise _Ended("unreachable") from error
         connection = response.connection
@@ -171,7 +171,7 @@ class EtcdWatch:
 
         An old etcd calls a bad token a missing right, so a first
         denial is answered by signing in again."""
-        if error.fault in (Fault.TOKEN, Fault.DENIED):
+        if error.fault in (ErrorClass.TOKEN, ErrorClass.DENIED):
             self._denials += 1
             if not self._gateway.options.user or self._denials > 1:
                 return translate(error, self._gateway.options.user, self._prefix, "read")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controller.store.base import Event, KeyValue, Put, Transaction
+from controller.store.base import KeyEvent, KeyValue, Put, Transaction
 from controller.store.limits import guarded_keys
 
 T = TypeVar("T")
@@ -203,11 +203,11 @@ def key_value(wire: WireKeyValue) -> KeyValue:
     )
 
 
-def event(wire: WireEvent) -> Event:
+def event(wire: WireEvent) -> KeyEvent:
     """The seam's form of a change."""
     if wire.type == "DELETE":
-        return Event(key_text(wire.kv.key), wire.kv.mod_revision, None)
-    return Event(key_text(wire.kv.key), wire.kv.mod_revision, key_value(wire.kv))
+        return KeyEvent(key_text(wire.kv.key), wire.kv.mod_revision, None)
+    return KeyEvent(key_text(wire.kv.key), wire.kv.mod_revision, key_value(wire.kv))
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:

@@ -1,0 +1,99 @@
+"""The flags of `tally submit` that describe a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from controller.cli.names import complete_pools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFlags:
+    """Each field is a flag; None: not given."""
+
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="The pool whose resources it draws on (default: default).", autocompletion=complete_pools
+        ),
+    ] = None
+    image: Annotated[str | None, typer.Option(help="The container image.")] = None
+    cpu: Annotated[str | None, typer.Option(help="Such as 500m or 2.")] = None
+    memory: Annotated[str | None, typer.Option(help="Such as 64Mi or 2Gi.")] = None
+    resource: Annotated[
+        list[str] | None, typer.Option(help="NAME=QUANTITY, any resource of the pool; may be repeated.")
+    ] = None
+    priority: Annotated[int | None, typer.Option(help="Higher goes first (default 0).")] = None
+    max_attempts: Annotated[int | None, typer.Option(help="How often it may run and fail (default 1).")] = (
+        None
+    )
+    backoff: Annotated[
+        str | None, typer.Option(help="Wait before the second attempt, doubled each time (default 10s).")
+    ] = None
+    deadline: Annotated[str | None, typer.Option(help="Stop an attempt that runs for longer than this.")] = (
+        None
+    )
+    queue_deadline: Annotated[
+        str | None, typer.Option(help="Fail the task if it is not admitted within this time.")
+    ] = None
+    start_deadline: Annotated[
+        str | None, typer.Option(help="Stop an attempt that does not run within this time.")
+    ] = None
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None
+    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; may be repeated.")] = (
+        None
+    )
+    working_dir: Annotated[str | None, typer.Option(help="Where the command runs.")] = None
+    grace: Annotated[
+        str | None, typer.Option(help="Time from SIGTERM to SIGKILL when it is stopped (default 30s).")
+    ] = None
+    retention: Annotated[str | None, typer.Option(help="How long it is kept after its end (default 1d).")] = (
+        None
+    )
+    on_lost: Annotated[
+        str | None,
+        typer.Option(help="hold, or a time after which a lost attempt is replaced, though it may still run."),
+    ] = None
+
+    def fields(self) -> dict[str, Any]:
+        """What was given, as the fields of a task; None for what was not."""
+        return {
+            "pool": self.pool,
+            "image": self.image,
+            "priority": self.priority,
+            "resources": without_none(
+                {"cpu": self.cpu, "memory": self.memory, **parse_pairs(self.resource, "resource")}
+            )
+            or None,
+            "retry": without_none({"max_attempts": self.max_attempts, "backoff_seconds": self.backoff})
+            or None,
+            "deadlines": without_none(
+                {"run": self.deadline, "queue": self.queue_deadline, "start": self.start_deadline}
+            )
+            or None,
+            "env": parse_pairs(self.env, "env") or None,
+            "labels": parse_pairs(self.label, "label") or None,
+            "working_dir": self.working_dir,
+            "grace_seconds": self.grace,
+            "retention_seconds": self.retention,
+            "on_lost": self.on_lost if self.on_lost in (None, "hold") else {"replace_after": self.on_lost},
+        }
+
+
+def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """NAME=VALUE texts as a mapping."""
+    pairs = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"--{option}: {text!r} is not NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def without_none(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are given."""
+    return {name: value for name, value in fields.items() if value is not None}

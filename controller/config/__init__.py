@@ -1,0 +1,27 @@
+"""Settings: flags, then `TALLY_…` in the environment, then a TOML file, then defaults; secrets only by file
+path.
+
+    settings     what can be set: one field of `Settings` is one setting, with its parser and its meaning
+    loading      where the values come from, and whether they fit together
+    values       the parsers
+
+`python -m controller.config` prints the table that stands in deploy/configuration.md.
+"""
+
+from controller.config.loading import InvalidSetting, ResolvedConfig, check_timings, load_settings
+from controller.config.settings import ENGINES, Settings, flag_of, table, text_of, variable_of
+from controller.config.values import parse_endpoints
+
+__all__ = [
+    "ENGINES",
+    "InvalidSetting",
+    "ResolvedConfig",
+    "Settings",
+    "check_timings",
+    "flag_of",
+    "load_settings",
+    "parse_endpoints",
+    "table",
+    "text_of",
+    "variable_of",
+]

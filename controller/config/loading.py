@@ -1,0 +1,157 @@
+"""The settings by precedence: flags, environment, file, defaults; and whether they fit together.
+
+An unknown key in the file is an error that names it; unknown variables are left alone, since Kubernetes
+itself sets some (`TALLY_SERVICE_HOST` for a service named tally) and so does Tally in each attempt.
+pydantic-settings would do the reading, but takes 350 ms to import, in every command.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from controller.config.settings import Settings, flag_of, variable_of
+from controller.errors import InvalidField
+
+LOWEST_LEASE_TTL_SECONDS = 2  # etcd grants no shorter lease with its default election time-out
+
+CONFIG_PATHS = ("~/.config/tally/tally.toml", "/etc/tally/tally.toml")
+
+DEV_CONFIG = ".tally/tally.toml"
+"""What `tally dev` writes where it is called: read there when nothing says otherwise which etcd is meant."""
+
+
+class InvalidSetting(InvalidField):
+    """A setting does not hold; says where it was found."""
+
+
+class ResolvedConfig(NamedTuple):
+    """The settings, and for each where its value came from: "flag --x", "environment TALLY_X", "file F" or
+    "default".
+    """
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load_settings(
+    flags: Mapping[str, object], environ: Mapping[str, str], config: str | None = None
+) -> ResolvedConfig:
+    """The settings by precedence. `flags` maps setting names to what was given (None: not given).
+
+    `config` is the TOML file to read; without it TALLY_CONFIG, then the first of CONFIG_PATHS that exists,
+    then DEV_CONFIG. Raises InvalidSetting that names the setting and where the value was found.
+    """
+    names_etcd = bool(flags.get("etcd") or environ.get(variable_of("etcd")))
+    path, table = _read_file(config or environ.get("TALLY_CONFIG"), None if names_etcd else _dev_config())
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for spec in fields(Settings):
+        name = spec.name
+        sources = (
+            (f"flag {flag_of(name)}", flags.get(name)),
+            # empty counts as not given
+            (f"environment {variable_of(name)}", environ.get(variable_of(name)) or None),
+            (f"file {path}", table.get(name)),
+        )
+        origin, raw = next(((origin, raw) for origin, raw in sources if raw is not None), ("default", None))
+        origins[name] = origin
+        if raw is None:
+            continue
+        try:
+            values[name] = spec.metadata["parse"](raw, name)
+        except InvalidField as error:
+            raise InvalidSetting(error.field, f"{error.problem} (from {origin})") from None
+    settings = Settings(**values)
+    _check_pairs(settings)
+    return ResolvedConfig(settings, origins)
+
+
+def _dev_config() -> Path | None:
+    """DEV_CONFIG, if we ourselves wrote it: a folder that somebody else prepared says neither where tasks
+    nor secrets go.
+    """
+    path = Path(DEV_CONFIG)
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    ours = (
+        stat.S_ISREG(found.st_mode)
+        and found.st_uid == os.geteuid()
+        and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
+    return path.absolute() if ours else None
+
+
+def _read_file(given: str | None, last: Path | None) -> tuple[Path | None, dict[str, Any]]:
+    # A home directory that may not be looked into (under systemd) holds no file for us: isfile says so,
+    # Path.is_file raises.
+    found = (Path(each) for each in map(os.path.expanduser, CONFIG_PATHS) if os.path.isfile(each))
+    path = Path(given).expanduser() if given else next(found, last)
+    if path is None:
+        return None, {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidSetting("config", f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting("config", f"{path} is not TOML: {error}") from None
+    known = [spec.name for spec in fields(Settings)]
+    for name in table:
+        if name not in known:
+            raise InvalidSetting(
+                name, f"is not a setting (from file {path}): remove it; known are {', '.join(known)}"
+            )
+    return path, table
+
+
+_NEEDED_TOGETHER = (
+    ("user", "password_file"),
+    ("password_file", "user"),
+    ("cert_file", "key_file"),
+    ("key_file", "cert_file"),
+    ("status_cert_file", "status_key_file"),
+    ("status_key_file", "status_cert_file"),
+    ("status_client_ca_file", "status_cert_file"),
+)
+
+
+def _check_pairs(settings: Settings) -> None:
+    for one, other in _NEEDED_TOGETHER:
+        if getattr(settings, one) and not getattr(settings, other):
+            raise InvalidSetting(
+                other, f"is missing, but {one} is given: set {flag_of(other)} or {variable_of(other)}"
+            )
+
+
+def check_timings(settings: Settings) -> None:
+    """The timings against each other, as a replica does at its start.
+
+    Raises InvalidSetting that says what to change.
+    """
+    ttl = settings.lease_ttl_seconds
+    if ttl < LOWEST_LEASE_TTL_SECONDS:
+        raise InvalidSetting(
+            "lease_ttl_seconds", f"is {ttl}, but etcd grants no lease below {LOWEST_LEASE_TTL_SECONDS} s"
+        )
+    for name, why in (
+        ("keepalive_interval_seconds", "one lost renewal must not cost the leadership"),
+        ("deadline_margin_seconds", "the leader would hardly ever be allowed to act"),
+    ):
+        value = getattr(settings, name)
+        if value >= ttl / 2:
+            raise InvalidSetting(
+                name, f"is {value:g}, but must be below half of lease_ttl_seconds ({ttl / 2:g}): {why}"
+            )
+    if settings.silence_seconds <= 3 * settings.heartbeat_seconds:
+        raise InvalidSetting(
+            "silence_seconds",
+            f"is {settings.silence_seconds:g}, but must be above 3 × heartbeat_seconds"
+            f" ({3 * settings.heartbeat_seconds:g}): a live watch would be taken for a dead one",
+        )

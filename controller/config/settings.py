@@ -1,0 +1,198 @@
+"""What can be set. One field of `Settings` is one setting: `lease_ttl_seconds` is the flag
+`--lease-ttl-seconds`, the variable `TALLY_LEASE_TTL_SECONDS` and the TOML key `lease_ttl_seconds`.
+"""
+
+# ruff: noqa: RUF009  # each `_setting` makes a dataclasses.field
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from controller.config.values import (
+    Parse,
+    choice,
+    parse_address,
+    parse_advertised,
+    parse_count,
+    parse_endpoints,
+    parse_file,
+    parse_namespaces,
+    parse_path,
+    parse_rate,
+    parse_switch,
+    parse_text,
+    positive_seconds,
+    seconds_or_never,
+    whole_seconds,
+)
+from controller.core.model.scalars import parse_name
+
+ENGINES = ("process", "null", "kubernetes", "docker")
+
+
+def default_replica() -> str:
+    """The first label of the host's name, as a DNS label."""
+    return re.sub(r"[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:63] or "replica"
+
+
+def _setting(default: Any, parse: Parse, about: str, *, shown: str = "") -> Any:
+    """A field with its parser, what it is, and how its default is shown when it depends on the machine."""
+    metadata = {"parse": parse, "about": about, "shown": shown}
+    return (
+        field(default_factory=default, metadata=metadata)
+        if callable(default)
+        else field(default=default, metadata=metadata)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting, checked. Durations are seconds; paths are absolute."""
+
+    etcd: tuple[str, ...] = _setting(
+        ("http://127.0.0.1:2379",),
+        parse_endpoints,
+        "etcd's client URLs, separated by commas; when one does not answer, the next is tried",
+    )
+    cluster: str = _setting(
+        "default", parse_name, "name of the installation of Tally, and part of its key prefix in etcd"
+    )
+    user: str = _setting("", parse_text, "etcd user; needs `password_file`")
+    password_file: Path | None = _setting(
+        None, parse_file, "file with the user's password; read again when it changes"
+    )
+    ca_file: Path | None = _setting(
+        None, parse_file, "certificate authority that etcd's certificate is verified against"
+    )
+    cert_file: Path | None = _setting(None, parse_file, "client certificate for etcd; needs `key_file`")
+    key_file: Path | None = _setting(None, parse_file, "private key of the client certificate")
+    request_timeout_seconds: float = _setting(
+        5.0, positive_seconds, "time limit of one request to etcd, for all endpoints together"
+    )
+    replica: str = _setting(
+        default_replica, parse_name, "name of this replica, unique in its cluster", shown="the host's name"
+    )
+    engine: str = _setting("process", choice(*ENGINES), f"what runs attempts: {', '.join(ENGINES)}")
+    state_dir: Path = _setting(
+        lambda: Path("~/.local/state/tally").expanduser(),
+        parse_path,
+        "folder of the process engine, shared by all replicas on this machine",
+        shown="~/.local/state/tally",
+    )
+    kubeconfig: Path | None = _setting(
+        None,
+        parse_file,
+        "kubeconfig file; by default KUBECONFIG, then the pod's service account, then ~/.kube/config",
+    )
+    kube_context: str = _setting("", parse_text, "context of the kubeconfig, if not its current one")
+    kube_namespaces: tuple[str, ...] = _setting(
+        (),
+        parse_namespaces,
+        "namespaces that pools may use, separated by commas; the first is the default",
+        shown="the kubeconfig's own",
+    )
+    kube_qps: float = _setting(50.0, parse_rate, "calls to Kubernetes per second, on average")
+    kube_burst: int = _setting(100, parse_count, "calls to Kubernetes in one burst")
+    kube_timeout_seconds: float = _setting(4.0, positive_seconds, "time limit of one call to Kubernetes")
+    status: str = _setting(
+        "127.0.0.1:9180", parse_address, "address of the status endpoint, HOST:PORT; port 0 picks a free one"
+    )
+    advertise: str = _setting(
+        "",
+        parse_advertised,
+        "HOST or HOST:PORT at which others reach the status endpoint",
+        shown="as `status`; the host's name when that listens everywhere",
+    )
+    status_cert_file: Path | None = _setting(
+        None,
+        parse_path,
+        "certificate of the status endpoint, for TLS; needs `status_key_file`; commands present it to others",
+    )
+    status_key_file: Path | None = _setting(None, parse_path, "private key of that certificate")
+    status_client_ca_file: Path | None = _setting(
+        None,
+        parse_path,
+        "ask clients of the status endpoint for a certificate of this authority, or a token; needs"
+        " `status_cert_file`",
+    )
+    status_token_file: Path | None = _setting(
+        None,
+        parse_path,
+        "ask clients of the status endpoint for a token of this file, one per line; commands send the first",
+    )
+    status_ca_file: Path | None = _setting(
+        None,
+        parse_path,
+        "certificate authority that commands verify the status endpoints against (`tally selftest`)",
+    )
+    lease_ttl_seconds: int = _setting(
+        5,
+        whole_seconds,
+        "time to live of the leader's lease; when a leader falls silent, a take-over needs about this long",
+    )
+    keepalive_interval_seconds: float = _setting(
+        1.0, positive_seconds, "how often the leader renews its lease"
+    )
+    deadline_margin_seconds: float = _setting(
+        0.5, positive_seconds, "how long before its lease expires a leader stops acting"
+    )
+    fast_takeover: bool = _setting(
+        True,
+        parse_switch,
+        "replace a leader as soon as a follower sees its connection refused, not only when its lease expires",
+    )
+    relist_seconds: float = _setting(
+        30.0,
+        positive_seconds,
+        "how often the leader lists all attempts in the engine and compares them with its model",
+    )
+    heartbeat_seconds: float = _setting(
+        2.0,
+        positive_seconds,
+        "how often each replica updates its registration in etcd, which also keeps every watch busy",
+    )
+    silence_seconds: float = _setting(
+        10.0,
+        positive_seconds,
+        "a watch that is silent for longer than this is considered dead, and connects again",
+    )
+    audit_interval_seconds: float = _setting(
+        60.0,
+        seconds_or_never,
+        "how often the leader audits its own model, without a call to etcd or the engine; 0 disables it",
+    )
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return "TALLY_" + name.upper()
+
+
+def table() -> str:
+    """The settings as a Markdown table, for deploy/configuration.md."""
+    rows = [
+        f"| `{spec.name}` | {_shown_default(spec)} | {spec.metadata['about']} |" for spec in fields(Settings)
+    ]
+    return "\n".join(["| setting | default | what it is |", "|---|---|---|", *rows])
+
+
+def text_of(value: object) -> str:
+    """A setting's value as it would be written in a flag."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _shown_default(spec: Any) -> str:
+    text = text_of(spec.default)
+    return spec.metadata["shown"] or (f"`{text}`" if text else "")

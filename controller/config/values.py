@@ -1,0 +1,171 @@
+"""The parsers of settings: each takes what was given and the setting's name, and raises InvalidField."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from controller.core.model.scalars import parse_duration, parse_name
+from controller.errors import InvalidField
+
+Parse = Callable[[object, str], Any]
+
+
+def parse_endpoints(raw: object, name: str) -> tuple[str, ...]:
+    """etcd's client URLs from `a:2379,b:2379`, with or without scheme, or from a list of such texts."""
+    texts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(texts, list | tuple) or not texts:
+        raise InvalidField(
+            name, "expected etcd's client URLs, such as http://127.0.0.1:2379, separated by commas"
+        )
+    return tuple(_endpoint(str(text).strip(), name) for text in texts)
+
+
+def _endpoint(text: str, name: str) -> str:
+    try:
+        url = urlsplit(text if "://" in text else f"http://{text}")
+        port = url.port or 2379
+    except ValueError:
+        url, port = urlsplit(""), 0
+    if (
+        url.scheme not in ("http", "https")
+        or not url.hostname
+        or url.path.strip("/")
+        or url.query
+        or url.username
+    ):
+        raise InvalidField(
+            name, f"{text[:80]!r} is not the URL of an etcd member, such as http://127.0.0.1:2379"
+        )
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return f"{url.scheme}://{host}:{port}"
+
+
+def parse_address(raw: object, name: str) -> str:
+    """`HOST:PORT` to listen on; port 0 takes a free one."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})", str(raw))
+    if match is None or int(match[2]) > 65535:
+        raise InvalidField(name, f"{str(raw)[:80]!r} is not HOST:PORT, such as 127.0.0.1:9180")
+    return str(raw)
+
+
+def parse_advertised(raw: object, name: str) -> str:
+    """`HOST` or `HOST:PORT` under which others reach the status endpoint; IPv6 addresses bare, or in
+    brackets with a port.
+    """
+    text = str(raw)
+    host = f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", host)
+    if match is None or int((match[2] or ":1")[1:]) not in range(1, 65536):
+        raise InvalidField(
+            name, f"{text[:80]!r} is not HOST or HOST:PORT, such as 10.0.0.7 or tally-1.example.org:9180"
+        )
+    return host
+
+
+def choice(*choices: str) -> Parse:
+    """A parser that takes one of these texts."""
+
+    def parse(raw: object, name: str) -> str:
+        if raw not in choices:
+            raise InvalidField(name, f"is {raw!r}, expected one of {', '.join(choices)}")
+        return str(raw)
+
+    return parse
+
+
+def parse_text(raw: object, name: str) -> str:
+    """Any text but an empty one."""
+    if not isinstance(raw, str) or not raw.strip():
+        raise InvalidField(name, f"is {raw!r}, expected text")
+    return raw
+
+
+def parse_path(raw: object, name: str) -> Path:
+    """An absolute path; `~` is the home directory."""
+    return (
+        Path(parse_text(raw, name)).expanduser().absolute()
+        if not isinstance(raw, Path)
+        else raw.expanduser().absolute()
+    )
+
+
+def parse_file(raw: object, name: str) -> Path:
+    """The path of a file that can be read."""
+    path = parse_path(raw, name)
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise InvalidField(name, f"{path} is not a file that can be read here: give the path of one")
+    return path
+
+
+def whole_seconds(raw: object, name: str) -> int:
+    """A duration without a fraction of a second."""
+    seconds = parse_duration(raw, name)
+    if seconds != int(seconds):
+        raise InvalidField(name, f"is {raw!r}, expected whole seconds (etcd counts leases so)")
+    return int(seconds)
+
+
+def positive_seconds(raw: object, name: str) -> float:
+    """A duration above 0."""
+    seconds = parse_duration(raw, name)
+    if seconds <= 0:
+        raise InvalidField(name, "must be more than 0 seconds")
+    return seconds
+
+
+def seconds_or_never(raw: object, name: str) -> float:
+    """A duration, or 0 for never."""
+    seconds = parse_duration(raw, name)
+    if seconds < 0:
+        raise InvalidField(name, "must be 0 (never) or more seconds")
+    return seconds
+
+
+def parse_namespaces(raw: object, name: str) -> tuple[str, ...]:
+    """Names of namespaces from `a,b`, or from a list; each once."""
+    texts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(texts, list | tuple) or not texts:
+        raise InvalidField(name, "expected names of namespaces, separated by commas")
+    return tuple(dict.fromkeys(parse_name(str(text).strip(), name, "a namespace") for text in texts))
+
+
+def parse_count(raw: object, name: str) -> int:
+    """A whole number from 1 on."""
+    if isinstance(raw, bool) or not re.fullmatch(r"[1-9][0-9]{0,5}", str(raw)):
+        raise InvalidField(name, f"is {raw!r}, expected a whole number from 1 on")
+    return int(str(raw))
+
+
+def parse_rate(raw: object, name: str) -> float:
+    """A number a second, above 0."""
+    if (
+        isinstance(raw, bool)
+        or not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", str(raw))
+        or not float(str(raw))
+    ):
+        raise InvalidField(name, f"is {raw!r}, expected a number a second, above 0")
+    return float(str(raw))
+
+
+def parse_switch(raw: object, name: str) -> bool:
+    """True or false, also as yes, no, on, off, 1 or 0."""
+    known = {
+        "true": True,
+        "yes": True,
+        "on": True,
+        "1": True,
+        "false": False,
+        "no": False,
+        "off": False,
+        "0": False,
+    }
+    if isinstance(raw, bool):
+        return raw
+    if str(raw).lower() not in known:
+        raise InvalidField(name, f"is {str(raw)[:80]!r}, expected true or false")
+    return known[str(raw).lower()]

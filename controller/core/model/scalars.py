@@ -1,0 +1,110 @@
+"""Single values as users write them: names, durations, numbers, texts.
+
+Each parser raises InvalidField with the name of the field. Durations may be given as seconds (`30`, `1.5`) or
+as text (`90s`, `10m`, `1h30m`, `2d`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeGuard
+
+from controller.errors import InvalidField
+
+MAX_DURATION_SECONDS = 10 * 365 * 86400.0
+MAX_NUMBER = 1e18
+
+_ID = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_DURATION = re.compile(
+    r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII
+)
+
+
+def parse_duration(raw: object, field: str) -> float:
+    """Seconds, from a number or from text such as `1h30m`.
+
+    Raises InvalidField for anything negative or not finite.
+    """
+    if isinstance(raw, str):
+        match = _DURATION.fullmatch(raw)
+        if raw and match and any(match.groups()):
+            parts = (
+                float(part) * unit
+                for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True)
+                if part
+            )
+            return in_range(sum(parts), field, 0.0, MAX_DURATION_SECONDS)
+        try:
+            raw = float(raw) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", raw) else None
+        except ValueError:
+            raw = None
+    if not is_number(raw):
+        raise InvalidField(field, "expected a duration: seconds (30) or text such as 90s, 10m or 1h30m")
+    return in_range(float(raw), field, 0.0, MAX_DURATION_SECONDS)
+
+
+def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -> str:
+    """A DNS-1123 label of at most `limit` characters (RFC 1123, as Kubernetes names objects)."""
+    if not isinstance(raw, str) or not raw:
+        raise InvalidField(field, f"expected {what} such as train-1")
+    if len(raw) > limit:
+        raise InvalidField(field, f"{raw[:20]!r}… has {len(raw)} characters, at most {limit} are allowed")
+    if _ID.fullmatch(raw) is None:
+        raise InvalidField(
+            field, f"{raw!r} may hold only a-z, 0-9 and '-', and must begin and end with a letter or digit"
+        )
+    return raw
+
+
+def is_number(raw: object) -> TypeGuard[int | float]:
+    """Neither a bool, nor infinite or NaN, nor an integer beyond what can be calculated with."""
+    return isinstance(raw, int | float) and not isinstance(raw, bool) and -MAX_NUMBER < raw < MAX_NUMBER
+
+
+def shown(raw: object) -> str:
+    """What was given, short enough for a message."""
+    text = repr(raw)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def in_range(value: float, field: str, low: float, high: float) -> float:
+    """The value, if it lies within the bounds."""
+    if not low <= value <= high:
+        raise InvalidField(field, f"is {value:.15g}, expected {low:.15g} to {high:.15g}")
+    return value
+
+
+def parse_integer(raw: object, field: str, low: int, high: int) -> int:
+    """A whole number within the bounds; a bool is none."""
+    if not is_number(raw) or not isinstance(raw, int):
+        raise InvalidField(field, f"is {shown(raw)}, expected a whole number")
+    return int(in_range(raw, field, low, high))
+
+
+def parse_boolean(raw: object, field: str) -> bool:
+    """True or false, and nothing that only looks like it."""
+    if not isinstance(raw, bool):
+        raise InvalidField(field, f"is {shown(raw)}, expected true or false")
+    return raw
+
+
+def parse_text(raw: object, field: str) -> str:
+    """A text that UTF-8 can encode, without NUL."""
+    if not isinstance(raw, str):
+        quotes = ": put it in quotes" if isinstance(raw, int | float) else ""
+        raise InvalidField(field, f"is {shown(raw)}, expected text{quotes}")
+    if "\0" in raw:
+        raise InvalidField(field, "holds a NUL character, which no process can be given")
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        raise InvalidField(field, "holds a character that UTF-8 cannot encode (a lone surrogate)") from None
+    return raw
+
+
+def positive_duration(raw: object, field: str) -> float | None:
+    """A limit in seconds, above 0."""
+    seconds = parse_duration(raw, field)
+    if seconds <= 0:
+        raise InvalidField(field, "is 0, which nothing could meet; leave it out for no limit")
+    return seconds

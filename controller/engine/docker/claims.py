@@ -1,0 +1,148 @@
+"""Claims on attempts' names: containers that are created and started once, tombstones and marks.
+
+How the name fences stands in `engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from docker.errors import APIError, ImageNotFound
+
+from controller.core.model.task import AttemptId, Launch, Observation
+from controller.engine.base import AttemptRefused, EngineUnavailable
+from controller.engine.docker.container import (
+    EMPTY_IMAGE,
+    TOMBSTONE,
+    Container,
+    Options,
+    creation,
+    name_of,
+    not_ours,
+    parse_options,
+    placeholder,
+)
+from controller.engine.docker.containers import Containers
+from controller.engine.docker.daemon import CONFLICT, DockerDaemon, ImagePulls
+from controller.engine.ownership import Owning
+from controller.errors import InvalidField
+
+_TRIES = 5  # at a name that changes under our hands
+_EMPTY_TAR = bytes(1024)  # two blocks of zeros end an archive
+
+
+class Claims:
+    """Makes the containers of one cluster's name, marked as its owner's.
+
+    Calls for one attempt come one after the other.
+    """
+
+    def __init__(
+        self, daemon: DockerDaemon, containers: Containers, pulls: ImagePulls, cluster: str, owner: Owning
+    ) -> None:
+        self._daemon = daemon
+        self._containers = containers
+        self._pulls = pulls
+        self._cluster = cluster
+        self._owner = owner
+
+    def _create(self, name: str, body: dict[str, object], options: Options) -> str | None:
+        """The new container's id; None when the name is taken."""
+        try:
+            return str(self._daemon.api.create_container_from_config(body, name)["Id"])
+        except ImageNotFound as error:
+            if options.pull == "never":
+                raise AttemptRefused(
+                    "ImageMissing", f"{error.explanation}; engine_options.pull is never"
+                ) from error
+            self._pulls.need(str(body["Image"]))
+        except APIError as error:
+            if error.status_code == CONFLICT:
+                return None
+            if error.is_client_error():
+                raise AttemptRefused("InvalidContainer", str(error.explanation)) from error
+            raise
+
+    def create_and_start(self, launch: Launch, confirm: Callable[[], None] | None) -> Observation:
+        """The attempt's container, started by us or found. Raises AttemptRefused, EngineUnavailable."""
+        try:
+            options = parse_options(launch.pool.engine_options)
+            body = creation(launch, options)
+        except InvalidField as error:
+            raise AttemptRefused("InvalidContainer", str(error)) from error
+        name = name_of(self._cluster, launch.attempt)
+        for _ in range(_TRIES):
+            found = self._containers.inspect(name)
+            if found is not None and self._containers.attempt_of(found) != launch.attempt:
+                raise AttemptRefused("NameTaken", not_ours(found, name))
+            if found is not None and not found.awaits_start:
+                return self._containers.observe(found, launch.attempt)
+            _confirm(confirm)
+            if found is not None:
+                self._daemon.discard(found.id)
+                continue
+            container_id = self._create(name, body, options)
+            if container_id is None:
+                continue  # another was faster
+            _confirm(confirm)
+            seen = self._start(container_id, launch.attempt)
+            if seen is not None:
+                return seen
+        raise EngineUnavailable(f"container {name} changes under our hands")
+
+    def take_name(self, attempt: AttemptId) -> Container:
+        """What was started of the attempt, or its tombstone, made in the place of what was not.
+
+        Raises EngineUnavailable.
+        """
+        name = name_of(self._cluster, attempt)
+        for _ in range(_TRIES):
+            found = self._containers.inspect(name)
+            if found is None:
+                self.make_placeholder(attempt, TOMBSTONE)
+            elif self._containers.attempt_of(found) != attempt:
+                raise EngineUnavailable(not_ours(found, name), 10.0)
+            elif found.awaits_start:
+                self._daemon.discard(found.id)
+            else:
+                return found
+        raise EngineUnavailable(f"container {name} changes under our hands")
+
+    def _start(self, container_id: str, attempt: AttemptId) -> Observation | None:
+        """Start what we created; None when it was removed before, to be replaced."""
+        refusal = None
+        try:
+            self._daemon.api.start(container_id)
+        except APIError as error:
+            refusal = error
+        container = self._containers.inspect(container_id)
+        if container is None:
+            return None
+        if container.awaits_start and refusal is not None:
+            raise refusal
+        return self._containers.observe(container, attempt)
+
+    def make_placeholder(self, attempt: AttemptId, role: str) -> None:
+        """Create the attempt's mark or tombstone, unless its name is taken already."""
+        name, body = (
+            name_of(self._cluster, attempt, role),
+            placeholder(self._cluster, self._owner.mark, attempt, role),
+        )
+        api = self._daemon.api
+        for _ in range(_TRIES):
+            try:
+                api.create_container_from_config(body, name)
+            except ImageNotFound:
+                repository, _, tag = EMPTY_IMAGE.partition(":")
+                api.import_image_from_data(_EMPTY_TAR, repository=repository, tag=tag)
+                continue
+            except APIError as error:
+                if error.status_code != CONFLICT:
+                    raise
+            return
+        raise EngineUnavailable(f"image {EMPTY_IMAGE} is removed as often as it is made")
+
+
+def _confirm(confirm: Callable[[], None] | None) -> None:
+    if confirm is not None:
+        confirm()

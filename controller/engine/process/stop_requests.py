@@ -1,0 +1,61 @@
+"""Requests to stop an attempt: a file in its folder, a line in its FIFO, or a signal to its supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from controller.engine.process import attempt_folder as files
+from controller.engine.process.limits import over_memory
+from controller.engine.process.search import supervisor_of
+
+_WORDS = 1000  # of a message that is sent through a FIFO, which takes 4096 bytes at once
+
+
+def request_stop(folder: Path, reason: str, grace_seconds: float, message: str = "") -> None:
+    """Have an attempt end; needs no room on the disk where a supervisor listens.
+
+    Raises OSError when the request could neither be kept nor told.
+    """
+    request = {"reason": reason, "grace_seconds": grace_seconds, "message": message[:_WORDS]}
+    failure = None
+    try:
+        folder.mkdir(exist_ok=True)
+        files.write(folder, files.STOP, request)
+    except OSError as error:
+        failure = error
+    if files.send(folder, request):
+        return
+    # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so
+    # far; then it finds what was written before it starts anything. Or somebody took the FIFO away, or
+    # the whole folder.
+    supervisor = supervisor_of(folder, None)
+    if supervisor and (failure is not None or not _is_claiming(folder)):
+        interrupt(supervisor)
+    elif failure is not None:
+        raise failure
+
+
+def enforce_memory(folders: Iterable[Path]) -> None:
+    """Stop those attempts that use more memory than they asked for."""
+    for excess in over_memory(folders):
+        message = (
+            f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it"
+            " asked for"
+        )
+        with suppress(OSError):  # told when its folder is looked at, and tried again in the next round
+            request_stop(excess.folder, "OOMKilled", 0.0, message)
+
+
+def interrupt(supervisor: int) -> None:
+    """Have it end its attempt; it reads the request, if there is one that it can read."""
+    with suppress(ProcessLookupError):
+        os.kill(supervisor, signal.SIGTERM)
+
+
+def _is_claiming(folder: Path) -> bool:
+    """Whether a supervisor has just taken the attempt's lock, and recorded nothing yet. Raises OSError."""
+    return not files.exists(folder, files.RECORD) and files.held(folder)[0] is files.Held.SUPERVISED
