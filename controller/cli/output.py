@@ -9,11 +9,12 @@ from typing import Any
 
 import typer
 
-from controller.client.views import UNREADABLE, PoolView, ReplicaView, TaskView
+from controller.client.views import PoolView, ReplicaView, TaskView
 from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
 from controller.views.explain import span
 from controller.views.freshness import Freshness
+from controller.views.tasks import UNREADABLE
 
 TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
 WIDE_TASK_COLUMNS = (

@@ -17,10 +17,10 @@ from controller.cli.names import TaskNames, complete_of
 from controller.cli.session import ERROR, Session, as_usage, complain, parse_timeout
 from controller.client import Client, TaskView
 from controller.client.reading import parse_state
-from controller.client.views import UNREADABLE
 from controller.core.model.lifecycle import FINISHED, State
 from controller.errors import TallyError
 from controller.terminal import say
+from controller.views.tasks import UNREADABLE
 
 EXPLAIN_AFTER_SECONDS = 5.0
 _DURATION = re.compile(r"\d+[dhms](\d+[dhms])?")  # the same reason for longer is no other

@@ -17,7 +17,6 @@ from controller.client.pools import apply_pool, delete_pool
 from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
 from controller.client.submission import KnownPools, Submission, SubmitResult
 from controller.client.views import (
-    UNREADABLE,
     ApplyResult,
     LeaderView,
     PoolView,
@@ -42,7 +41,7 @@ from controller.store.base import Committed, Delete, Guard, KeyValue, Refused, S
 from controller.store.keys import Keys
 from controller.views.explain import explain
 from controller.views.step import StepView
-from controller.views.tasks import is_asked_again
+from controller.views.tasks import UNREADABLE, is_asked_again
 
 if TYPE_CHECKING:
     from controller.config import Settings

@@ -11,10 +11,12 @@ from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.records import Change
 from controller.core.model.scalars import parse_name
 from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys
+from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
 from controller.views.selector import Requirement, parse_selector
 from controller.views.tasks import matches
@@ -50,30 +52,30 @@ class Reading:
                     items += snapshot.items
             except Compacted:
                 continue  # between two parts: read them again, at a newer revision
-            model = Model()
-            model.load(changes_of(self._keys, items), revision)
-            model.advance(self._clock.now())
-            return model
+            mirror = Mirror()
+            mirror.take(Loaded(list(changes_of(self._keys, items)), revision))
+            mirror.model.advance(self._clock.now())
+            return mirror.model
 
     def tasks(self, *task_ids: str) -> Model:
         """These tasks' records, without reading all others'; `revision` is one that none of them is older
         than.
         """
-        model, revision = Model(), 0
+        found, revision = list[Change](), 0
         for task_id in task_ids:
             parse_name(task_id, "id", "a task id")
             # In this order a task that is removed meanwhile is seen as it was or not at all, and never as
             # Created.
             snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
             revision = revision or snapshot.revision
-            for change in changes_of(self._keys, snapshot.items):
-                model.apply(change)
+            found += changes_of(self._keys, snapshot.items)
             for key in (self._keys.state(task_id), self._keys.task(task_id), self._keys.quarantined(task_id)):
                 item, _ = self._store.get(key, deadline=self.deadline())
                 if item is not None:
-                    model.apply(to_change(self._keys, key, item, item.mod))
-        model.advance_revision(revision)
-        return model
+                    found.append(to_change(self._keys, key, item, item.mod))
+        mirror = Mirror()
+        mirror.take(Changed(found, revision))
+        return mirror.model
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         """As `Client.kept_log`."""
@@ -90,9 +92,11 @@ class Reading:
         """
         until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
         while True:
-            model = load()
-            yield model, None
-            watch = self._store.watch(prefix, after=model.revision, silence_seconds=WATCH_SILENCE_SECONDS)
+            mirror = Mirror(load())
+            yield mirror.model, None
+            watch = self._store.watch(
+                prefix, after=mirror.model.revision, silence_seconds=WATCH_SILENCE_SECONDS
+            )
             timer = (
                 None
                 if until is None
@@ -103,14 +107,10 @@ class Reading:
                 timer.start()
             try:
                 for batch in watch:
-                    changes = [
-                        to_change(self._keys, event.key, event.item, event.mod) for event in batch.events
-                    ]
-                    applied = [change for change in changes if model.apply(change)]
-                    model.advance_revision(batch.revision)
-                    ids = {change.names[0] for change in applied if change.kind in ("tasks", "states")}
+                    news = mirror.take(Changed.of(self._keys, batch)).changes or ()
+                    ids = {change.names[0] for change in news if change.kind in ("tasks", "states")}
                     if ids:
-                        yield model, ids
+                        yield mirror.model, ids
                 return
             except (Compacted, ClusterChanged):
                 continue  # the model is loaded again

@@ -21,9 +21,6 @@ from controller.views.replicas import all_replicas, leader_facts
 from controller.views.step import StepView, step_views
 from controller.views.tasks import find_task
 
-UNREADABLE = "Unreadable"
-"""Stands for the state of a task whose status cannot be read."""
-
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """A task as it stands in the store.

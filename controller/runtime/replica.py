@@ -35,15 +35,15 @@ from controller.runtime import checks
 from controller.runtime.audits import Audits
 from controller.runtime.candidacy import Candidacy
 from controller.runtime.follower import Follower
-from controller.runtime.inbox import Changed, Elected, Inbox, Loaded, Message, Wake
+from controller.runtime.inbox import Elected, Inbox, Message, Wake
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.options import ReplicaOptions
-from controller.runtime.readers import Readers
 from controller.runtime.registrations import Registrations, describe
 from controller.runtime.standing import Standing
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure, TermFailed
 from controller.store.base import OutcomeUnknown, Store, StoreError
 from controller.store.keys import Keys
+from controller.store.mirror import Changed, Loaded, Readers
 from controller.views.freshness import Rule
 from controller.views.replica import Facts, Listener
 

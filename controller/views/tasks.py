@@ -15,6 +15,9 @@ from controller.core.model.records import Task
 from controller.core.model.task import Request, RequestKind, Spec, Status
 from controller.views.selector import Requirement, selects
 
+UNREADABLE = "Unreadable"
+"""Stands for the state of a task whose status cannot be read."""
+
 
 class TaskFacts(NamedTuple):
     """A task at one moment: references to frozen values, so that taking them holds the model only briefly."""
