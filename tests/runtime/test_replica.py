@@ -20,10 +20,10 @@ from controller.core.model.validation import parse_spec
 from controller.core.promise.finding import FindingSeverity
 from controller.core.promise.invariants import check_model
 from controller.engine.base import EngineError, EngineUnavailable
-from controller.runtime.inbox import Changed
 from controller.runtime.registrations import describe
 from controller.store.base import Batch, Delete, Guard, Put, StoreUnavailable, Transaction
 from controller.store.memory import MemoryStore
+from controller.store.mirror import Changed
 from controller.store.records import changes_of
 from controller.views import freshness
 from controller.views.replica import Check
