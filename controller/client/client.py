@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from controller.client.asking import ask
 from controller.client.errors import Conflict, NotFound, Still
 from controller.client.pools import apply_pool, delete_pool
-from controller.client.reading import Reading, is_asked_again, parse_state, requirements, sorted_views
+from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
 from controller.client.submission import KnownPools, Submission, SubmitResult
 from controller.client.views import (
     ApplyResult,
@@ -41,6 +41,7 @@ from controller.store.base import Committed, Delete, Guard, KeyValue, Refused, S
 from controller.store.keys import Keys
 from controller.views.explain import explain
 from controller.views.step import StepView
+from controller.views.tasks import UNREADABLE, is_asked_again
 
 if TYPE_CHECKING:
     from controller.config import Settings
@@ -178,7 +179,7 @@ class Client:
         UserError for none.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        return sorted_views(self._reading.model("tasks/", "states/"), pool, wanted, terms)
+        return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms)
 
     def history(self, task_id: str) -> list[StepView]:
         """What happened to a task, oldest first. Raises NotFound."""
@@ -304,11 +305,7 @@ class Client:
         views: dict[str, TaskView] = {}
         prefix = self.keys.state(next(iter(waiting))) if len(waiting) == 1 else self.keys.state("")
         few = len(waiting) <= FEW
-        load = (
-            (lambda: self._reading.tasks(*waiting))
-            if few
-            else (lambda: self._reading.model("tasks/", "states/", "requests/"))
-        )
+        load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.model(*OF_TASKS))
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
                 view = self._found(model, task_id)
@@ -334,11 +331,7 @@ class Client:
         iterator is closed.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        load = (
-            (lambda: self._reading.tasks(task_id))
-            if task_id
-            else (lambda: self._reading.model("tasks/", "states/"))
-        )
+        load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.model(*OF_TASKS))
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for model, changed in self._reading.follow(load, prefix, None):
             yield sorted_views(
@@ -373,8 +366,8 @@ class Client:
             )
         if not view.finished and not (view.status is not None and view.status.cancelling):
             raise UserError(
-                f"{task_id} is {view.state}: only a Failed or Cancelled task can be retried; see `tally"
-                f" explain {task_id}`"
+                f"{task_id} is {view.state or UNREADABLE}: only a Failed or Cancelled task can be retried;"
+                f" see `tally explain {task_id}`"
             )
         return self._request(RequestKind.RETRY, task_id, reason)
 
@@ -388,7 +381,8 @@ class Client:
         view = self.get(task_id)
         if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
             raise UserError(
-                f"{task_id} is {view.state} and neither lost nor being stopped: there is nothing to confirm"
+                f"{task_id} is {view.state or UNREADABLE} and neither lost nor being stopped: there is"
+                " nothing to confirm"
             )
         return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt)
 
