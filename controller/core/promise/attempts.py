@@ -19,7 +19,7 @@ def waiting_reason(seen: Observation) -> str:
 
 
 class Attempt:
-    """One attempt as this leader sees it. Times are seconds of the leader's boottime clock."""
+    """One attempt as this leader sees it. Times are seconds since the Unix epoch, by the leader's clock."""
 
     __slots__ = (
         "asked_at",
