@@ -14,7 +14,7 @@ from typing import Any
 
 from controller.engine.base import EngineUnavailable
 
-_PACKAGE_ROOT = Path(__file__).resolve().parents[3]  # of `controller`
+_PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _ANSWER_SECONDS = 30.0  # far more than any start takes; a start that answers later is adopted by the next try
 
 
