@@ -31,6 +31,7 @@ from controller.store.base import (
     KeyValue,
     LeaseNotFound,
     OutcomeUnknown,
+    Purpose,
     Put,
     Store,
     StoreUnavailable,
@@ -185,7 +186,8 @@ class Elector:
         )
         op = f"{self._identity['instance']}/foreign-leader/{leader.mod}"
         self._store.commit(
-            Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op), deadline=deadline
+            Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op, Purpose.ELECTION),
+            deadline=deadline,
         )
 
     def _say_why_not(self, why: str) -> None:
@@ -234,7 +236,8 @@ class Elector:
         if previous is not None and closed is not None:
             guards.append(Guard(previous.key, previous.mod))
             writes.append(Put(previous.key, closed))
-        result = self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline)
+        transaction = Transaction(tuple(guards), tuple(writes), op, Purpose.ELECTION)
+        result = self._store.commit(transaction, deadline=deadline)
         if not isinstance(result, Committed):
             return False
         if self._clock.boottime() >= leadership_deadline:
@@ -338,7 +341,8 @@ class Elector:
             if record is not None and closed is not None:
                 guards.append(Guard(record.key, record.mod))
                 writes.append(Put(record.key, closed))
-            self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline)
+            transaction = Transaction(tuple(guards), tuple(writes), op, Purpose.ELECTION)
+            self._store.commit(transaction, deadline=deadline)
             log.info("leadership released", epoch=leadership.epoch, why=why)
         finally:
             # takes the key along, also where its term's record could be neither read nor closed

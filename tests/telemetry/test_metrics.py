@@ -29,6 +29,7 @@ from controller.store.base import (
     Guard,
     LeaseNotFound,
     OutcomeUnknown,
+    Purpose,
     Put,
     RequestTooLarge,
     StoreDenied,
@@ -400,7 +401,7 @@ def test_each_outcome_of_a_transaction_is_told_apart(error: Exception, outcome: 
     metrics = Metrics(CLOCK)
     store = MeasuredStore(FailingStore(error), metrics, CLOCK)
     with pytest.raises(type(error)):
-        store.commit(Transaction((), (Put("k", b"v"),), "i/election/7"), deadline=0.0)
+        store.commit(Transaction((), (Put("k", b"v"),), "op", Purpose.ELECTION), deadline=0.0)
     with pytest.raises(type(error)):
         store.get("k", deadline=0.0)
     assert value(metrics, "tally_transaction_seconds_count", kind="election", outcome=outcome) == 1
