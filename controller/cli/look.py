@@ -117,7 +117,7 @@ def get(
             _named(session.client.pools(), only, "pool", lambda view: view.name), output, alone=len(only) == 1
         )
     else:
-        replicas = [view for view in session.client.replicas() if role in ("", view.role)]
+        replicas = [view for view in session.client.replicas.all() if role in ("", view.role)]
         _print_replicas(_named(replicas, only, "replica", lambda view: view.id), output, alone=len(only) == 1)
 
 
@@ -270,7 +270,7 @@ def _describe_task(session: Session, name: str) -> None:
 
 def _kept_log(session: Session, name: str) -> str:
     try:
-        kept = session.client.kept_log(name)
+        kept = session.client.outputs.kept_log(name)
     except CorruptValue as error:
         return f"cannot be read: {error}"
     return f"of attempt {kept.attempt}, {extent(kept)}" if kept is not None else ""
@@ -281,7 +281,7 @@ def _print_events(session: Session, attempt: AttemptId) -> None:
     from controller.cli.engines import open_engine_or_warn
     from controller.engine.base import EngineError
 
-    if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas()):
+    if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas.all()):
         return
     engine, _ = open_engine_or_warn(session)
     try:

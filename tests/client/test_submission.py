@@ -192,7 +192,7 @@ def test_batches_stay_within_etcds_limits(client: Client) -> None:
     needed.
     """
     store = Counting(client)
-    counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
+    counting = Client.of_store(store, cluster=client.keys.cluster)  # type: ignore[arg-type]
     most = (MAX_OPERATIONS - 1) // 2
     counting.submit_many(task(f"small-{i}") for i in range(3 * most))
     assert [transaction.operations() for transaction in store.transactions] == [2 * most + 1] * 3
@@ -278,7 +278,7 @@ def test_an_unreadable_task_of_that_name_is_a_conflict(client: Client, put_raw: 
 def test_a_client_follows_its_pools(client: Client) -> None:
     """What it knows of pools may be old: a task is neither refused for it nor stored by it."""
     client.apply_pool({"name": "p", "capacity": {"cpu": 4}, "default_resources": {"cpu": 1}})
-    other = Client(store=client.store, cluster=client.keys.cluster)
+    other = Client.of_store(client.store, cluster=client.keys.cluster)
     assert other.submit(task("first", pool="p")).outcome == "created"
     client.apply_pool({"name": "p", "capacity": {"cpu": 8}, "default_resources": {"cpu": 2}})
     assert other.submit(task("default", pool="p")).outcome == "created"
@@ -298,7 +298,7 @@ def test_a_client_follows_its_pools(client: Client) -> None:
 def test_the_pool_of_a_batch_is_asked_for_once(client: Client) -> None:
     """One transaction and nothing else, once the client knows the pools."""
     store = Counting(client)
-    counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
+    counting = Client.of_store(store, cluster=client.keys.cluster)  # type: ignore[arg-type]
     counting.submit(task("first"))
     store.load = store.get = None  # type: ignore[attr-defined]  # whoever reads fails
     assert counting.submit(task("second")).outcome == "created"
