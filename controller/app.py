@@ -116,7 +116,7 @@ def make_metrics(store: EtcdStore, engine: Engine, clock: Clock) -> Metrics:
     """The metrics, told where store and engine count for themselves."""
     metrics = Metrics(clock)
     metrics.outside.watch_restarts = lambda: store.reconnects
-    metrics.outside.endpoint_failures = lambda: store.gateway.failures
+    metrics.outside.endpoint_failures = lambda: store.gateway.endpoints.failures
     if isinstance(engine, Counting):
         metrics.outside.engine_faults = lambda: engine.faults
         metrics.outside.rate_limit_seconds = engine.waited_seconds

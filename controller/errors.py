@@ -4,6 +4,8 @@ Everything that Tally raises on purpose is a `TallyError`; the command line prin
 The store, the engine and the election add their own branches beside their seams.
 """
 
+from importlib.util import find_spec
+
 
 class TallyError(Exception):
     """Root of all errors that Tally raises on purpose. `str(error)` is a sentence for the user."""
@@ -23,6 +25,27 @@ class InvalidField(UserError):
         super().__init__(f"{field}: {problem}" if field else problem)
         self.field = field
         self.problem = problem
+
+
+class MissingExtra(UserError, ImportError):
+    """What was asked for needs packages that are not installed; names the extra that has them."""
+
+    def __init__(self, needed_by: str, extra: str, missing: list[str]) -> None:
+        super().__init__(
+            f"{needed_by} needs packages that are not installed ({', '.join(missing)}): "
+            f"pip install 'tally-controller[{extra}]'"
+        )
+        self.extra = extra
+
+
+def need_extra(needed_by: str, extra: str, *packages: str) -> None:
+    """Call this before an optional package is imported, in the __init__ of what imports it.
+
+    Raises MissingExtra where one is not installed.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise MissingExtra(needed_by, extra, missing)
 
 
 class CorruptValue(TallyError):

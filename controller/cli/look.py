@@ -28,12 +28,13 @@ from controller.client.reading import parse_state
 from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import counted
-from controller.core.model.task import AttemptId, Step
+from controller.core.model.task import AttemptId
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.explain import at, span
 from controller.views.selector import parse_selector
+from controller.views.step import StepView
 
 FORMS = {
     Kind.TASKS: ("wide", "json", "yaml", "name"),
@@ -385,8 +386,9 @@ def history(
         )
 
 
-def _print_steps(steps: list[Step], indent: str) -> None:
-    table = out.Table((f"{indent}TIME", "FROM", "EVENT", "TO", "ATTEMPT", "TERM", "REASON", "MESSAGE"))
+def _print_steps(steps: list[StepView], indent: str) -> None:
+    table = out.Table((f"{indent}TIME", "FROM", "EVENT", "TO", "ATTEMPT", "EPOCH", "REASON", "MESSAGE"))
     table.print(
-        (indent + at(s.at), s.source, s.event, s.state, s.attempt, s.term, s.reason, s.message) for s in steps
+        (indent + at(s.at), s.source, s.event, s.state, s.attempt, s.epoch, s.reason, s.message)
+        for s in steps
     )

@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 from controller.client.views import RequestResult
 from controller.core.model import codec
-from controller.core.model.lifecycle import Event
-from controller.core.model.task import SCHEMA_VERSION, Request, RequestKind, Step
+from controller.core.model.task import SCHEMA_VERSION, Request, Step
 from controller.errors import CorruptValue
 from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction
 from controller.store.keys import Keys
@@ -43,7 +42,7 @@ def ask(
         steps, told = _steps(status, steps_before or 0)
         if steps_before is None:
             steps_before = steps
-        elif any(_acts_on(step, request.kind) for step in told):
+        elif any(step.request == request.kind for step in told):
             return RequestResult(
                 id=task_id, outcome="already requested", message="the leader has acted on it"
             )
@@ -74,18 +73,3 @@ def _steps(item: KeyValue | None, before: int) -> tuple[int | None, list[Step]]:
         ] if status.steps > before else []
     except CorruptValue:
         return None, []  # the leader leaves such a task, and so its requests, alone
-
-
-def _acts_on(step: Step, kind: RequestKind) -> bool:
-    """Whether the step is what the leader made of a request of this kind."""
-    if step.reason == "RequestIgnored":
-        return step.message.startswith(f"{kind}:")
-    if kind is RequestKind.CANCEL:
-        return step.event == Event.CANCEL_REQUESTED or (
-            step.event == Event.STOP_REQUESTED and step.reason == "cancel"
-        )
-    return (
-        step.event == Event.RETRY_REQUESTED
-        if kind is RequestKind.RETRY
-        else step.reason == "ConfirmedStopped"
-    )

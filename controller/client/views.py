@@ -14,9 +14,10 @@ from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task, decode_or_empty
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import Pool, Spec, Status, Step
+from controller.core.model.task import Pool, Spec, Status
 from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.views.overview import leads, pool_names
+from controller.views.step import StepView, step_views
 
 V = TypeVar("V", bound=msgspec.Struct)
 
@@ -49,9 +50,9 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its attempt is lost, with its resources held."""
         return self.status is not None and self.status.lost_since is not None
 
-    def history(self) -> list[Step]:
+    def history(self) -> list[StepView]:
         """The steps of its lifecycle, oldest first. Raises CorruptValue when they cannot be read."""
-        return codec.decode_history(self.status) if self.status is not None else []
+        return step_views(self.status) if self.status is not None else []
 
     def to_builtins(self) -> dict[str, Any]:
         """As dicts, lists and texts, the history included."""
@@ -59,7 +60,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
         if self.spec is not None:
             plain["spec"] = codec.spelled_out(self.spec)
         if self.status is not None:
-            plain["status"] = codec.to_builtins(msgspec.structs.replace(self.status, history=()))
+            plain["status"] = codec.to_builtins(msgspec.structs.replace(self.status, history=(), epoch=0))
+            plain["status"]["epoch"] = self.status.epoch  # it is stored under another name
             plain["status"]["history"] = codec.to_builtins(self.history())
         return plain
 

@@ -5,7 +5,7 @@ path.
     loading      where the values come from, and whether they fit together
     values       the parsers
 
-`python -m controller.config` prints the table that stands in the README.
+`python -m controller.config` prints the table that stands in deploy/configuration.md.
 """
 
 from controller.config.loading import InvalidSetting, ResolvedConfig, check_timings, load_settings

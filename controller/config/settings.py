@@ -177,7 +177,7 @@ def variable_of(name: str) -> str:
 
 
 def table() -> str:
-    """The settings as a Markdown table, for the README."""
+    """The settings as a Markdown table, for deploy/configuration.md."""
     rows = [
         f"| `{spec.name}` | {_shown_default(spec)} | {spec.metadata['about']} |" for spec in fields(Settings)
     ]

@@ -1,1 +1,5 @@
 """A whole cluster on one machine, for development and tests: replicas, etcd, a fake Kubernetes."""
+
+from controller.errors import need_extra
+
+need_extra("`tally dev`", "dev", "psutil", "cryptography")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import importlib
 import json
 import os
 import secrets
@@ -75,7 +76,6 @@ class ReplicaProcess:
     status_port: int
     process: subprocess.Popen[bytes] | None = None
     restart_at: float | None = None
-    deaths: int = 0
 
 
 class LocalCluster:
@@ -188,7 +188,6 @@ class LocalCluster:
             now = self.clock.boottime()
             if replica.process is not None and replica.process.poll() is not None:
                 replica.process, replica.restart_at = None, now + RESTART_SECONDS
-                replica.deaths += 1
                 dead.append(replica)
             elif replica.process is None and replica.restart_at is not None and now >= replica.restart_at:
                 self.start_replica(replica)
@@ -317,8 +316,11 @@ class LocalCluster:
 
 
 def _check_engine(options: DevOptions) -> None:
+    """Raises DevError and MissingExtra."""
     if options.fake_cluster and options.engine != "kubernetes":
         raise DevError(f"--fake-cluster is for --engine kubernetes, not for --engine {options.engine}")
+    # An extra that is missing is told here, and not by each replica in its log.
+    importlib.import_module(f"controller.engine.{options.engine}")
 
 
 def _end_with_parent() -> None:

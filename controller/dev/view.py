@@ -65,20 +65,22 @@ class DevView:
     def update(self) -> list[str]:
         """Take in what has happened since, for at most REFRESH_SECONDS; returns it as lines."""
         lines = [f"{replica.name} died; it is started again" for replica in self.cluster.tend()]
+        changed: dict[str, None] = {}
         for message in self._inbox.take(REFRESH_SECONDS):
             if isinstance(message, Loaded):
-                self.model.load(
+                loaded = self.model.load(
                     message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
                 )
+                changed.update(loaded.tasks)
             elif isinstance(message, Changed):
                 for change in message.changes:
-                    self.model.apply(change)
+                    if (touched := self.model.apply(change)) is not None:
+                        changed.update(touched.tasks)
                 self.model.advance_revision(message.revision)
-        for task_id in list(self.model.dirty):
+        for task_id in changed:
             line = self._transition(task_id)
             if line:
                 lines.append(line)
-        self.model.dirty.clear()
         leader = str(decode_or_empty(self.model.leader).get("id", ""))
         if leader != self._leader:
             lines.append(f"{leader} leads" if leader else "nobody leads")

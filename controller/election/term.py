@@ -40,19 +40,18 @@ class Leadership:
     def extend(self, deadline: float) -> None:
         """A keep-alive was answered; deadlines never go back, and a term that has ended stays ended."""
         with self._lock:
-            if not self._ended:
+            if not self.why_ended():
                 self._deadline = max(self._deadline, deadline)
 
     def end(self, why: str) -> None:
         """No effect starts from now on. The first reason is kept."""
         with self._lock:
-            self._ended = self._ended or why
+            self._ended = self.why_ended() or why
 
     def why_ended(self) -> str:
         """Why it has ended, "" while it has not."""
-        if not self._ended and self._clock.boottime() >= self._deadline:
-            self.end("the lease could not be renewed in time")
-        return self._ended
+        expired = self._clock.boottime() >= self._deadline
+        return self._ended or ("the lease could not be renewed in time" if expired else "")
 
     def remaining(self) -> float:
         """Seconds for which effects may still start; 0 when it has ended."""
@@ -60,5 +59,5 @@ class Leadership:
 
     def check(self) -> None:
         """Raises LeadershipLost when it has ended; called before every effect."""
-        if self.why_ended():
-            raise LeadershipLost(self._ended)
+        if why := self.why_ended():
+            raise LeadershipLost(why)

@@ -17,11 +17,12 @@ from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task, decode_or_empty
 from controller.core.model.resources import ZERO
-from controller.core.model.task import Request, Spec, Status, Step
+from controller.core.model.task import Request, Spec, Status
 from controller.errors import CorruptValue
 from controller.views.freshness import Freshness
 from controller.views.overview import leads
 from controller.views.replica import Facts
+from controller.views.step import StepView, step_views
 
 MASK = "***"
 
@@ -62,7 +63,7 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
     failures: int
     start_failures: int
     steps: int
-    history: list[Step]
+    history: list[StepView]
     requests: list[Request]
     # at which the log that is kept of it was written, 0 when none is; see /v1/tasks/{id}/log
     kept_log_revision: int
@@ -192,9 +193,9 @@ def summary(task: TaskCapture) -> TaskSummary:
 def document(task: TaskCapture) -> TaskDocument:
     """All that is known of a task."""
     status = task.status or Status()
-    fields, history = _summary_fields(task), []
+    fields, history = _summary_fields(task), list[StepView]()
     try:
-        history = codec.decode_history(status)
+        history = step_views(status)
     except CorruptValue as error:
         fields["problem"] = "; ".join(part for part in (task.problem, str(error)) if part)
     return TaskDocument(

@@ -95,8 +95,8 @@ class Waits:
     def __init__(self) -> None:
         self._next: dict[str, tuple[str, float]] = {}
 
-    def seconds(self, pool: str, task_id: str, now: float) -> float:
-        """For how long `task_id` ("": none) has been the next of its pool."""
+    def note(self, pool: str, task_id: str, now: float) -> float:
+        """`task_id` ("": none) is the next of its pool now; returns for how many seconds it has been."""
         seen, since = self._next.get(pool, ("", now))
         if seen != task_id:
             since = now
@@ -114,7 +114,7 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
     pools = [_pool(model, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
     leader, replicas = _leader(model, facts), replica_summaries(model, facts)
     stuck = {
-        name: (task, waits.seconds(name, task, now))
+        name: (task, waits.note(name, task, now))
         for name in names
         for task in [next_admission(model, name, now)]
     }

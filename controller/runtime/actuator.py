@@ -12,6 +12,7 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model.task import Observation
+from controller.core.planning.events import EffectFailed, Found, Started, StartRefused, StopSent
 from controller.core.planning.plan import Effect, Forget, Prove, Settle, Start, Stop
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import (
@@ -23,7 +24,7 @@ from controller.engine.base import (
     checked,
 )
 from controller.runtime import failpoints
-from controller.runtime.inbox import EffectFailed, Found, Inbox, Started, StartRefused, StopSent
+from controller.runtime.inbox import Inbox
 from controller.runtime.standing import Standing
 from controller.store.base import Store, StoreError
 from controller.store.keys import Keys

@@ -10,8 +10,7 @@ import queue
 from typing import NamedTuple
 
 from controller.core.model.records import Change
-from controller.core.model.task import Observation
-from controller.core.planning.plan import Effect
+from controller.core.planning.events import EngineEvent
 from controller.election.term import Leadership
 
 
@@ -41,91 +40,11 @@ class Elected(NamedTuple):
     leadership: Leadership
 
 
-class Listed(NamedTuple):
-    """A full list of the engine, asked for at `began`, for the tenure of `epoch`."""
-
-    epoch: int
-    observations: list[Observation]
-    began: float
-
-
-class Observed(NamedTuple):
-    """One observation from the engine's watch."""
-
-    epoch: int
-    observation: Observation
-
-
-class EngineSilent(NamedTuple):
-    """The engine did not answer a list."""
-
-    epoch: int
-    message: str
-
-
-class Started(NamedTuple):
-    """A Start was carried out (or found the attempt there)."""
-
-    epoch: int
-    effect: Effect
-    observation: Observation
-
-
-class StartRefused(NamedTuple):
-    """The engine refused a Start and started nothing."""
-
-    epoch: int
-    effect: Effect
-    reason: str
-    message: str
-    transient: bool
-
-
-class StopSent(NamedTuple):
-    """A Stop was taken by the engine."""
-
-    epoch: int
-    effect: Effect
-    observation: Observation | None
-
-
-class Found(NamedTuple):
-    """The engine's answer to a Prove."""
-
-    epoch: int
-    effect: Effect
-    observation: Observation
-
-
-class LogKept(NamedTuple):
-    """A KeepLog is over: written at `revision`, or given up (0)."""
-
-    epoch: int
-    effect: Effect
-    revision: int
-
-
-class EffectFailed(NamedTuple):
-    """The engine did not answer an effect; try again after `retry_after` seconds.
-
-    `is_delay`: what it needs takes its time.
-    """
-
-    epoch: int
-    effect: Effect
-    message: str
-    retry_after: float
-    is_delay: bool = False
-
-
 class Wake(NamedTuple):
     """Nothing happened but that the loop should look at its flags."""
 
 
-FromEngine = (
-    Listed | Observed | EngineSilent | Started | StartRefused | StopSent | Found | LogKept | EffectFailed
-)
-Message = Loaded | Changed | Elected | Wake | FromEngine
+Message = Loaded | Changed | Elected | Wake | EngineEvent
 
 
 class Inbox:
@@ -150,14 +69,14 @@ class Inbox:
         messages, self._kept = self._kept, []
         return messages
 
-    def take_from_engine(self) -> list[FromEngine]:
+    def take_from_engine(self) -> list[EngineEvent]:
         """What the engine has said; all else stays, in its order.
 
         Engine and store are two sources: neither waits for the other.
         """
         self._collect()
-        messages = [message for message in self._kept if isinstance(message, FromEngine)]
-        self._kept = [message for message in self._kept if not isinstance(message, FromEngine)]
+        messages = [message for message in self._kept if isinstance(message, EngineEvent)]
+        self._kept = [message for message in self._kept if not isinstance(message, EngineEvent)]
         return messages
 
     def _collect(self) -> None:

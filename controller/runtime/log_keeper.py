@@ -19,11 +19,12 @@ from controller.clock import Clock
 from controller.core.model import kept_log
 from controller.core.model.kept_log import LIMIT_BYTES, KeptLog
 from controller.core.model.task import AttemptId
+from controller.core.planning.events import LogKept
 from controller.core.planning.plan import KeepLog
 from controller.election.term import Leadership
 from controller.engine.base import Engine, EngineError, LogOptions
 from controller.errors import TallyError
-from controller.runtime.inbox import Inbox, LogKept
+from controller.runtime.inbox import Inbox
 from controller.store.base import Guard, OutcomeUnknown, Put, Refused, Store, StoreError, Transaction
 from controller.store.keys import Keys
 

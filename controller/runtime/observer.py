@@ -12,9 +12,10 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model.task import Observation
+from controller.core.planning.events import EngineSilent, Listed, Observed
 from controller.election.term import Leadership
 from controller.engine.base import Engine, EngineError, EngineUnavailable, all_checked
-from controller.runtime.inbox import EngineSilent, Inbox, Listed, Observed
+from controller.runtime.inbox import Inbox
 from controller.runtime.standing import Standing
 
 SILENT_PAUSE_SECONDS = 5.0  # the longest pause after a list that failed: until the next nothing is admitted

@@ -20,22 +20,17 @@ from controller.core.model import codec, quarantine
 from controller.core.model.model import Model
 from controller.core.model.task import Status, Step
 from controller.core.planning.draft import Limits
+from controller.core.planning.events import (
+    EffectFailed,
+    EngineEvent,
+    EngineSilent,
+    Listed,
+    LogKept,
+)
 from controller.core.planning.plan import Effect, Plan, Start, TaskChange
 from controller.core.planning.planner import Planner
 from controller.election.term import Leadership, LeadershipLost
 from controller.runtime import failpoints
-from controller.runtime.inbox import (
-    EffectFailed,
-    EngineSilent,
-    Found,
-    FromEngine,
-    Listed,
-    LogKept,
-    Observed,
-    Started,
-    StartRefused,
-    StopSent,
-)
 from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.store.base import (
     Guard,
@@ -94,47 +89,25 @@ class Reconciler:
         self._store_is_full = False  # then only removals are planned, until there are none
         self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
         self._in_hand: Plan | None = None  # while it is being persisted
-        self.commits = 0
         self.engine_heard_at: float | None = None  # boottime of its last answer, whatever it was to
         self.engine_error = ""  # why it could not be listed, last
 
-    def handle(self, message: FromEngine) -> None:
+    def handle(self, message: EngineEvent) -> None:
         """Take in what the engine said; the caller holds the model."""
         if message.epoch != self._leadership.epoch:
             return  # of a tenure before
         failpoints.hit("before-observe")
-        if not isinstance(message, EngineSilent | EffectFailed | LogKept):
+        if isinstance(message, EngineSilent):
+            self.engine_error = message.message
+        elif not isinstance(message, EffectFailed | LogKept):
             self.engine_heard_at = self._clock.boottime()
+        if isinstance(message, Listed):
+            self.engine_error = ""
         try:
-            self._hear(message, self._clock.now())
+            self._planner.intake.hear(message, self._clock.now())
         except Exception as error:  # noqa: BLE001  # counted: what else the engine says is heard
             bulkhead.caught("engine-message", error, message=type(message).__name__)
         self.count_caught()
-
-    def _hear(self, message: FromEngine, now: float) -> None:
-        if isinstance(message, Observed):
-            self._planner.observed(message.observation, now)
-        elif isinstance(message, Listed):
-            self.engine_error = ""
-            self._planner.listed(message.observations, message.began, now)
-        elif isinstance(message, EngineSilent):
-            self.engine_error = message.message
-            self._planner.unavailable()
-        elif isinstance(message, Started):
-            self._planner.start_done(message.effect.attempt, message.observation, now)
-        elif isinstance(message, StartRefused):
-            self._planner.start_refused(
-                message.effect.attempt, message.reason, message.message, message.transient, now
-            )
-        elif isinstance(message, StopSent):
-            self._planner.stop_done(message.effect.attempt, message.observation, now)
-        elif isinstance(message, Found):
-            self._planner.found(message.effect.attempt, message.observation, now)
-        elif isinstance(message, LogKept):
-            self._planner.log_done(message.effect.attempt, message.revision)
-        elif isinstance(message, EffectFailed):
-            _, effect, words, retry_after, is_delay = message
-            self._planner.effect_failed(effect.attempt, words, retry_after, now, is_delay=is_delay)
 
     def step(self) -> bool:
         """Plan once, persist, then act; tells whether there was anything to do.
@@ -150,8 +123,8 @@ class Reconciler:
         with self._changing():
             plan = self._planner.plan(self._clock.now(), removals_only=self._store_is_full)
         self.count_caught()
-        if self._planner.wants_list:
-            self._planner.wants_list = False
+        if self._planner.mending.wants_list:
+            self._planner.mending.wants_list = False
             self._relist()
         if plan.persists:
             self._in_hand = plan
@@ -212,14 +185,10 @@ class Reconciler:
         transaction = to_transaction(plan, self._keys, self._leadership.revision)
         failpoints.hit("before-commit", *(change.task_id for change in plan.changes))
 
-        def meanwhile() -> None:
-            self._follow_up()
-            self._receive()
-            with self._changing():
-                self._planner.plan_ahead(plan, self._clock.now(), removals_only=self._store_is_full)
-
         try:
-            result = self._store.commit(transaction, deadline=self._leadership.deadline, meanwhile=meanwhile)
+            with self._store.begin(transaction, deadline=self._leadership.deadline) as pending:
+                self._work_ahead(plan)
+                result = pending.result()
         except StoreFull as error:
             # Certainly not applied. Staying in office keeps the attempts observed; what is due is written
             # when there is room.
@@ -238,13 +207,18 @@ class Reconciler:
             self._refused(plan, result)
             return
         failpoints.hit("after-commit")
-        self._follow_up()  # of the one before, where nothing was sent for long enough to do it meanwhile
         self._committed = _Committed(
             plan, result.revision, {c.task_id: self._status(c.task_id) for c in plan.changes}
         )
         with self._changing():
             self._planner.committed(plan, result.revision)
-        self.commits += 1
+
+    def _work_ahead(self, plan: Plan) -> None:
+        """While `plan` is on its way: the consequences of the one before, what the engine says, the next."""
+        self._follow_up()
+        self._receive()
+        with self._changing():
+            self._planner.plan_ahead(plan, self._clock.now(), removals_only=self._store_is_full)
 
     def _follow_up(self) -> None:
         """What a commit leads to, once: its effects, and its lines in the log."""
@@ -298,9 +272,11 @@ class Reconciler:
                 change = to_change(self._keys, key, item, item.mod if item is not None else result.revision)
                 if item is not None:
                     self._model.check_not_newer(change.kind, change.names, change.mod)
-                if (item is not None or self._model.mod_of(change.kind, change.names)) and self._model.apply(
-                    change
-                ):
+                if item is None and not self._model.mod_of(change.kind, change.names):
+                    continue
+                touched = self._model.apply(change)
+                if touched is not None:
+                    self._planner.note(touched)
                     differing.append(key)
             self._planner.refused(plan)
         log.info("plan refused, planning again", differing=differing[:5], tasks=len(plan.changes))
@@ -312,8 +288,7 @@ class Reconciler:
             if not plan.changes:
                 raise error
             with self._changing():
-                now, epoch = self._clock.now(), self._leadership.epoch
-                self._model.set_aside(plan.changes[0].task_id, "commit", error, now, epoch)
+                self._planner.set_aside(plan.changes[0].task_id, "commit", error, self._clock.now())
                 self._planner.refused(plan)
             return
         log.warning(
@@ -361,5 +336,5 @@ def _log_steps(task_id: str, steps: list[Step], revision: int) -> None:
             reason=step.reason,
             message=step.message,
             revision=revision,
-            term=step.term,
+            epoch=step.epoch,
         )

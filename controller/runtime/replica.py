@@ -24,6 +24,7 @@ from controller.core.model.installation import EngineIdentity
 from controller.core.model.model import Model
 from controller.core.model.records import RevisionWentBack, decode_or_empty
 from controller.core.model.task import Observation
+from controller.core.model.touched import Touched
 from controller.core.promise.terms import current_epoch
 from controller.election.elector import Elector
 from controller.election.sentinel import Sentinel, Target
@@ -156,7 +157,6 @@ class Replica:
         tenure = self._tenure
         if tenure is None:
             with self._lock:
-                self._model.discard_dirty()
                 self._model.sight(self._clock.now())
         if tenure is None or not self._loaded or tenure.has_failed:
             return
@@ -212,10 +212,13 @@ class Replica:
             self._load(message)
         elif isinstance(message, Changed):
             for change in message.changes:
-                if self._model.apply(change) and change.kind in ("leader", "engine"):
-                    self._sentinel.wake()
-                    # if nobody leads, or another engine may lead from now on: campaign now
-                    self._session.wake()
+                touched = self._model.apply(change)
+                if touched is not None:
+                    self._note(touched)
+                    if change.kind in ("leader", "engine"):
+                        self._sentinel.wake()
+                        # if nobody leads, or another engine may lead from now on: campaign now
+                        self._session.wake()
             self._model.advance_revision(message.revision)
             self._readers.changed(message.changes, message.revision)
         elif isinstance(message, Elected):
@@ -232,11 +235,12 @@ class Replica:
         # a page is tens of thousands of objects without a cycle: looking for some took a tenth of a load
         gc.disable()
         try:
-            self._model.load(
+            touched = self._model.load(
                 message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
             )
         finally:
             gc.enable()
+        self._note(touched)
         self._loaded = message.is_last  # nothing is planned from half a snapshot
         if not message.is_last:
             return
@@ -247,6 +251,11 @@ class Replica:
             self._enter("following", revision=message.revision, tasks=len(self._model.tasks))
             self._session.start()  # who has not loaded yet keeps nobody from leading who has
         self._readers.reloaded(message.revision)
+
+    def _note(self, touched: Touched) -> None:
+        """A follower leaves what is to be done to the leader, and to this replica should it become one."""
+        if self._tenure is not None:
+            self._tenure.note(touched)
 
     # -- office
     # ------------------------------------------------------------------------------------------------------

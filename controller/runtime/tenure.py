@@ -16,8 +16,9 @@ from controller.core.model import quarantine
 from controller.core.model.model import Model
 from controller.core.model.records import Change, RevisionWentBack, decode_or_empty
 from controller.core.model.task import Observation
-from controller.core.planning.plan import Effect, KeepLog
-from controller.core.planning.planner import Planner, Term
+from controller.core.model.touched import Touched
+from controller.core.planning.plan import Effect, KeepLog, Term
+from controller.core.planning.planner import Planner
 from controller.election.term import Leadership, LeadershipLost
 from controller.engine.base import Engine, EngineUnavailable
 from controller.errors import TallyError
@@ -115,7 +116,7 @@ class Tenure:
         """None when the engine answered the last list, else what it said instead ("" when it said
         nothing).
         """
-        return None if self._planner.engine_answers else self.reconciler.engine_error
+        return None if self._planner.intake.engine_answers else self.reconciler.engine_error
 
     @property
     def engine_age_seconds(self) -> float | None:
@@ -126,7 +127,7 @@ class Tenure:
     @property
     def engine_listed(self) -> bool:
         """Whether the engine was listed once: the point from which this leader acts."""
-        return self._planner.engine_listed
+        return self._planner.intake.engine_listed
 
     def step(self) -> bool:
         """As Reconciler.step.
@@ -145,6 +146,10 @@ class Tenure:
                 f"{UNEXPECTED}{type(error).__name__}: {error}"[: quarantine.REASON_LIMIT]
             ) from error
 
+    def note(self, touched: Touched) -> None:
+        """The model took in what the watch brought."""
+        self._planner.note(touched)
+
     def observations(self) -> list[Observation]:
         """What this leader knows of attempts; the caller holds the model.
 
@@ -152,7 +157,7 @@ class Tenure:
         """
         if self.engine_silence is not None:
             raise EngineUnavailable(f"it does not answer: {self.engine_silence}")
-        return self._planner.observations()
+        return self._planner.intake.observations()
 
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, KeepLog):

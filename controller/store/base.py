@@ -13,9 +13,9 @@ Contract, in short:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from controller.errors import TallyError
 
@@ -224,12 +224,20 @@ class Batch(NamedTuple):
     events: tuple[KeyEvent, ...]
 
 
-Meanwhile = Callable[[], None]
-"""What a caller does while its request is under way."""
+class Pending(Protocol):
+    """A transaction under way. Left as a context without `result`, it is given up: its outcome is unknown."""
 
+    def result(self) -> Committed | Refused:
+        """Wait for the outcome.
 
-def nothing() -> None:
-    """Who has nothing to do but to wait."""
+        Raises OutcomeUnknown when the deadline passes in doubt, StoreUnavailable when it certainly was not
+        applied, RequestTooLarge, LeaseNotFound, StoreDenied, ClusterChanged.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class Watch(Protocol):
@@ -279,19 +287,18 @@ class Store(Protocol):
         """
         ...
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
-        """Apply the transaction once, or say why not.
+    def begin(self, transaction: Transaction, *, deadline: float) -> Pending:
+        """Send the transaction, and do not wait for the answer.
 
-        An ambiguous answer is followed by the same transaction again.
+        It is applied once, or not at all: an ambiguous answer is followed by the same transaction again.
+        Where it could not be sent, `result` sends it.
 
-        `meanwhile` is called whenever a copy has been sent, before its answer is waited for: maybe never,
-        maybe several times. What it raises ends the call, with the outcome unknown.
-
-        Raises OutcomeUnknown when the deadline passes in doubt, StoreUnavailable when it certainly was not
-        applied, RequestTooLarge, LeaseNotFound, StoreDenied, ClusterChanged.
+        Raises RequestTooLarge, ClusterChanged.
         """
+        ...
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+        """`begin`, and its `result`."""
         ...
 
     def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import threading
 import weakref
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Self
 
 from sortedcontainers import SortedDict
 
@@ -30,7 +31,6 @@ from controller.store.base import (
     KeyEvent,
     KeyValue,
     LeaseNotFound,
-    Meanwhile,
     Page,
     Put,
     Refused,
@@ -38,7 +38,6 @@ from controller.store.base import (
     StoreUnavailable,
     Transaction,
     Write,
-    nothing,
 )
 from controller.store.limits import check_limits, guarded_keys
 
@@ -147,6 +146,19 @@ class _Server:
         return None if next_expiry is None else max(0.0, next_expiry - self.clock.boottime())
 
 
+class MemoryPending:
+    """See Pending."""
+
+    def __init__(self, result: Callable[[], Committed | Refused]) -> None:
+        self.result = result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was sent."""
+
+
 class MemoryWatch:
     """Implements `controller.store.base.Watch`; one batch for each revision."""
 
@@ -248,12 +260,14 @@ class MemoryStore:
         self._watches.add(watch)
         return watch
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
+    def begin(self, transaction: Transaction, *, deadline: float) -> MemoryPending:
+        """See Store. It arrives when its result is asked for."""
+        check_limits(transaction)
+        return MemoryPending(lambda: self.commit(transaction, deadline=deadline))
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
         """See Store."""
         check_limits(transaction)
-        meanwhile()
         with self._use() as server:
             if not all(map(server.holds, transaction.guards)):
                 current = {key: server.current(key) for key in guarded_keys(transaction)}

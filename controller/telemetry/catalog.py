@@ -293,8 +293,6 @@ FAMILIES: tuple[Family, ...] = (
 
 BY_NAME = {family.name: family for family in FAMILIES}
 
-STATES_OF_END = ("Succeeded", "Failed", "Cancelled")
-
 REASONS = reasons.REASONS | {
     # of tasks whose attempt has not ended, or that have none (core/planning/transitions.py,
     # core/planning/decide.py)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity, Installation
@@ -26,9 +27,9 @@ from controller.store.base import (
     Compacted,
     KeyValue,
     LeaseNotFound,
-    Meanwhile,
     OutcomeUnknown,
     Page,
+    Pending,
     Refused,
     RequestTooLarge,
     Snapshot,
@@ -38,7 +39,6 @@ from controller.store.base import (
     StoreUnavailable,
     Transaction,
     Watch,
-    nothing,
 )
 from controller.telemetry.metrics import Metrics
 
@@ -83,25 +83,19 @@ class MeasuredStore:
         """See Store."""
         return self._store.watch(prefix, after=after, silence_seconds=silence_seconds)
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
+    def begin(self, transaction: Transaction, *, deadline: float) -> MeasuredPending:
         """See Store."""
         kind = _kind(transaction)
         self._metrics.time("tally_transaction_operations", transaction.operations(), kind)
         self._metrics.time("tally_transaction_bytes", transaction.size(), kind)
-        began, outcome = self._clock.boottime(), "error"
-        try:
-            result = self._store.commit(transaction, deadline=deadline, meanwhile=meanwhile)
-            outcome = (
-                "conflict" if isinstance(result, Refused) else "recovered" if result.recovered else "applied"
-            )
-        except Exception as error:
-            outcome = _store_outcome(error)
-            raise
-        finally:
-            self._metrics.time("tally_transaction_seconds", self._clock.boottime() - began, kind, outcome)
-        return result
+        timed = _TimedTransaction(self._metrics, self._clock, kind)
+        with timed.failing():
+            return MeasuredPending(self._store.begin(transaction, deadline=deadline), timed)
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+        """See Store."""
+        with self.begin(transaction, deadline=deadline) as pending:
+            return pending.result()
 
     def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
         """See Store."""
@@ -132,6 +126,53 @@ class MeasuredStore:
             raise
         finally:
             self._metrics.time("tally_store_request_seconds", self._clock.boottime() - began, verb, outcome)
+
+
+class _TimedTransaction:
+    """Counts one transaction once, when its outcome is known."""
+
+    def __init__(self, metrics: Metrics, clock: Clock, kind: str) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._kind = kind
+        self._began = clock.boottime()
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """What is raised inside is the outcome."""
+        try:
+            yield
+        except Exception as error:
+            self.ended(_store_outcome(error))
+            raise
+
+    def ended(self, outcome: str) -> None:
+        """This is what became of it."""
+        seconds = self._clock.boottime() - self._began
+        self._metrics.time("tally_transaction_seconds", seconds, self._kind, outcome)
+
+
+class MeasuredPending:
+    """A Pending; its time is that from when it was begun, what the caller did meanwhile included."""
+
+    def __init__(self, pending: Pending, timed: _TimedTransaction) -> None:
+        self._pending = pending
+        self._timed = timed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pending.__exit__(*error)
+
+    def result(self) -> Committed | Refused:
+        """See Pending."""
+        with self._timed.failing():
+            result = self._pending.result()
+        recovered = isinstance(result, Committed) and result.recovered
+        outcome = "conflict" if isinstance(result, Refused) else "recovered" if recovered else "applied"
+        self._timed.ended(outcome)
+        return result
 
 
 class MeasuredEngine:

@@ -1,5 +1,6 @@
-"""Fits a line to noisy points by gradient descent, and tells how it goes: a task that takes some seconds
-and needs nothing.
+"""Fits a line to noisy points by gradient descent, and prints its progress.
+
+Takes some seconds, and needs no library.
 """
 
 import os

@@ -87,10 +87,10 @@ class Cluster:
         self, task_id: str, state: State, path: tuple[tuple[State, Event, State], ...], hold: Vector
     ) -> None:
         history = tuple(
-            codec.encode_step(Step(at=1.0, source=source, event=event, state=target, attempt=1, term=1))
+            codec.encode_step(Step(at=1.0, source=source, event=event, state=target, attempt=1, epoch=1))
             for source, event, target in path
         )
-        fields = {"pool": "default", "attempt": 1, "term": 1, "steps": len(history), "history": history}
+        fields = {"pool": "default", "attempt": 1, "epoch": 1, "steps": len(history), "history": history}
         self.put(self.keys.state(task_id), codec.encode_status(Status(state=state, hold=hold, **fields), {}))
 
 

@@ -49,7 +49,7 @@ def test_repair_goes_on_until_nothing_is_wrong(damaged: Damaged) -> None:
     name = damaged.runs()
     damaged.set_held(4000)
     damaged.put(
-        f"states/{name}", codec.encode_status(msgspec.structs.replace(damaged.status(name), term=77), {})
+        f"states/{name}", codec.encode_status(msgspec.structs.replace(damaged.status(name), epoch=77), {})
     )
     code, out, err = tally(damaged, "audit", "--repair", "--reason", "a drill")
     assert (code, err) == (0, "")
@@ -93,7 +93,7 @@ def test_the_leader_finds_damage_by_itself(damaged: Damaged, what: str) -> None:
     if what == "ledger":
         damaged.set_held(123)
     else:
-        damaged.put(f"states/{name}", codec.encode_status(msgspec.structs.replace(status, term=88), {}))
+        damaged.put(f"states/{name}", codec.encode_status(msgspec.structs.replace(status, epoch=88), {}))
     invariant, subject = ("I1", "pool/default") if what == "ledger" else ("I7", f"task/{name}")
     (replica,) = damaged.cluster.replicas
     url = f"http://127.0.0.1:{replica.status_port}"

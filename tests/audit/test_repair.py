@@ -132,18 +132,18 @@ def test_a_forged_term_is_written_anew_by_the_term_that_leads(damaged: Damaged) 
     name = damaged.done()
     status = damaged.status(name)
     steps = codec.decode_history(status)
-    forged = (*status.history[:-1], codec.encode_step(msgspec.structs.replace(steps[-1], term=99)))
+    forged = (*status.history[:-1], codec.encode_step(msgspec.structs.replace(steps[-1], epoch=99)))
     damaged.put(
         f"states/{name}",
-        codec.encode_status(msgspec.structs.replace(status, term=99, op="forged", history=forged), {}),
+        codec.encode_status(msgspec.structs.replace(status, epoch=99, op="forged", history=forged), {}),
     )
     assert set(damaged.wrong()) == {("I7", f"task/{name}")}
     assert verdicts(repair(damaged)) == [(f"task/{name}", Verdict.REPAIRED)]
     mended = damaged.status(name)
     last = codec.decode_history(mended)[-1]
     epoch = json.loads(damaged.get("epoch") or b"")["epoch"]
-    assert (mended.term, last.reason, last.term) == (epoch, "Repaired", epoch)
-    assert "names term 99" in last.message
+    assert (mended.epoch, last.reason, last.epoch) == (epoch, "Repaired", epoch)
+    assert "names epoch 99" in last.message
     assert "asked by tester: a drill" in last.message
     assert mended.op != "forged"
     assert (mended.state, mended.reason, mended.steps) == (status.state, status.reason, status.steps + 1)

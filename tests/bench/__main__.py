@@ -3,7 +3,8 @@
 Asserts nothing.
 
     python -m tests.bench [--full] [--rows B2,B7] [--output FILE]
-    python -m tests.bench --readme FILE          renew the README's figures from such a file; measures nothing
+    python -m tests.bench --publish FILE         write the figures of such a file into RESULTS.md; measures
+    nothing
 
 Every figure says its durability: "etcd, fsync" is one etcd member on this machine's disk that syncs each
 commit, as in production. The environment's ROWS stands for --rows; TALLY_BENCH_DIR names the folder on the
@@ -24,7 +25,7 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from tests.bench.report import Report, renew_readme
+from tests.bench.report import Report, publish
 from tests.bench.rows import MEASUREMENTS, ROWS, Skipped
 from tests.bench.sizes import FULL, QUICK, Sizes
 from tests.bench.stage import alone
@@ -47,11 +48,11 @@ def main() -> int:
         "--output", type=Path, help="where the JSON goes; without, a new file in tests/bench/results"
     )
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="renew the README's figures from this JSON"
+        "--publish", type=Path, metavar="FILE", help="write the figures of this JSON into RESULTS.md"
     )
     arguments = parser.parse_args()
-    if arguments.readme:
-        renew_readme(json.loads(arguments.readme.read_text()))
+    if arguments.publish:
+        publish(json.loads(arguments.publish.read_text()))
         return 0
     rows = {row.strip().upper() for row in arguments.rows.split(",") if row.strip()} or set(ROWS)
     if unknown := rows - set(ROWS):
@@ -65,7 +66,7 @@ def main() -> int:
     report.show(Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS))
     path = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     report.write(path)
-    print(f"written to {path}; `python -m tests.bench --readme {path}` puts it into the README")
+    print(f"written to {path}; `python -m tests.bench --publish {path}` puts it into RESULTS.md")
     return int(broken)
 
 

@@ -20,16 +20,16 @@ from controller.store.base import (
     Committed,
     Delete,
     Guard,
-    Meanwhile,
     Put,
     Refused,
     Transaction,
     Write,
-    nothing,
 )
 from controller.store.etcd import wire
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
+from controller.store.etcd.transaction import PendingTransaction
+from controller.store.limits import check_limits
 from tests.bench.measure import Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, KEYS, POOL, client_of, etcd, specs, store_on
@@ -63,12 +63,22 @@ class _RecordingStore(EtcdStore):
         super().__init__(options, CLOCK)
         self.sent: dict[int, bytes] = {}
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
-        result = super().commit(transaction, deadline=deadline, meanwhile=meanwhile)
+    def begin(self, transaction: Transaction, *, deadline: float) -> _RecordingTransaction:
+        check_limits(transaction)
+        pending = _RecordingTransaction(self.gateway, self.identity, self.get, transaction, deadline)
+        pending.applied = self.sent
+        return pending
+
+
+class _RecordingTransaction(PendingTransaction):
+    """Tells at which revision it was applied."""
+
+    applied: dict[int, bytes]
+
+    def result(self) -> Committed | Refused:
+        result = super().result()
         if isinstance(result, Committed) and not result.recovered:
-            self.sent[result.revision] = wire.encode_transaction(transaction)
+            self.applied[result.revision] = wire.encode_transaction(self._transaction)
         return result
 
 

@@ -12,11 +12,11 @@ from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.task import Observation, Phase
 from controller.core.model.validation import parse_pool, parse_spec
-from controller.core.planning.plan import Effect, Start
-from controller.core.planning.planner import Planner, Term
+from controller.core.planning.events import Listed, Observed, Started
+from controller.core.planning.plan import Effect, Start, Term
+from controller.core.planning.planner import Planner
 from controller.core.promise.terms import current_epoch
 from controller.election.term import Leadership
-from controller.runtime.inbox import Listed, Observed, Started
 from controller.runtime.reconciler import Reconciler
 from controller.store.base import Committed, Guard, Put, Transaction
 from controller.store.memory import MemoryStore
@@ -65,7 +65,6 @@ def pass_microseconds(count: int, times: int) -> list[float]:
     model = Model()
     snapshot = store.load(KEYS.prefix, deadline=CLOCK.boottime() + 600)
     model.load(changes_of(KEYS, snapshot.items), snapshot.revision)
-    model.discard_dirty()
     planner = Planner(
         model, Term(leadership.revision, current_epoch(model) or 1, "bench", KEYS.cluster), DEFAULT_LIMITS
     )

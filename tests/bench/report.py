@@ -1,5 +1,5 @@
-"""What is made of the figures: one table, one JSON document with the machine beside it, and the README's
-section.
+"""What is made of the figures: one table, one JSON document with the machine beside it, and the page of
+results.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from controller.dev.etcd import find_etcd
 from tests.bench.measure import Figure
 from tests.bench.stage import ROOT, bench_folder, filesystem
 
-README = ROOT / "README.md"
+PAGE = ROOT / "tests" / "bench" / "RESULTS.md"
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 COLUMNS = ("row", "what", "median", "spread", "ratio", "aim", "durability")
 BUSY_PERCENT = 10.0
 """Above this, before anything is measured, others use the machine, and the figures are preliminary."""
 
-_PACKAGES = ("etcd3-py", "requests", "kubernetes", "msgspec", "starlette", "uvicorn")
+_PACKAGES = ("requests", "urllib3", "kubernetes", "msgspec", "starlette", "uvicorn")
 
 
 def machine() -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _preliminary(document: dict[str, Any]) -> str:
     )
 
 
-def readme_table(document: dict[str, Any]) -> str:
+def markdown(document: dict[str, Any]) -> str:
     """The figures as Markdown, with what they were measured on."""
     began = datetime.datetime.fromisoformat(document["began"])
     rows = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
@@ -191,10 +191,10 @@ def readme_table(document: dict[str, Any]) -> str:
     return "\n".join([head, "", *rows, *(["", *notes] if notes else [])])
 
 
-def renew_readme(document: dict[str, Any]) -> None:
-    """Put the figures between the README's two marks. Raises SystemExit when the marks are not there."""
-    before, begin, rest = README.read_text().partition(f"{BEGIN}\n")
+def publish(document: dict[str, Any]) -> None:
+    """Put the figures between the two marks of RESULTS.md. Raises SystemExit when the marks are not there."""
+    before, begin, rest = PAGE.read_text().partition(f"{BEGIN}\n")
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{README} has no part between {BEGIN} and {END}")
-    README.write_text(f"{before}{begin}{readme_table(document)}\n{end}{after}")
+        raise SystemExit(f"{PAGE} has no part between {BEGIN} and {END}")
+    PAGE.write_text(f"{before}{begin}{markdown(document)}\n{end}{after}")

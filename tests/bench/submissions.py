@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from controller.client import Client
-from controller.store.base import Committed, Meanwhile, Refused, Transaction, nothing
+from controller.store.base import Transaction
 from controller.store.etcd import wire
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
+from controller.store.etcd.transaction import PendingTransaction
 from tests.bench.measure import Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, KEYS, POOL, ROOT, client_of, disk, etcd, specs, store_on
@@ -126,11 +127,9 @@ class _Keeping(EtcdStore):
         super().__init__(GatewayOptions((url,)), CLOCK)
         self.bodies: list[bytes] = []
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
+    def begin(self, transaction: Transaction, *, deadline: float) -> PendingTransaction:
         self.bodies.append(wire.encode_transaction(transaction))
-        return super().commit(transaction, deadline=deadline, meanwhile=meanwhile)
+        return super().begin(transaction, deadline=deadline)
 
 
 def _replay(count: int) -> float:

@@ -1,4 +1,4 @@
-"""What the benchmarks say of their samples: numbers, aims, the document and the README's section."""
+"""What the benchmarks say of their samples: numbers, aims, the document and the page of results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench import report
 from tests.bench.measure import Aim, Figure, quantile
-from tests.bench.report import BEGIN, END, README, Report, readme_table, renew_readme
+from tests.bench.report import BEGIN, END, PAGE, Report, markdown, publish
 from tests.bench.rows import ROWS
 
 MACHINE = {
@@ -62,33 +62,30 @@ def test_all_rows_are_there() -> None:
     assert [f"B{number}" for number in range(1, 13)] == [row for row in ROWS if row.startswith("B")]
 
 
-def test_the_readme_shows_figures_aims_and_what_is_missing(document: dict[str, object]) -> None:
-    lines = readme_table(document).splitlines()
-    assert (
-        "| B2 | burn-down | 1,600 tasks/s | 1,500 – 1,700 of 3 | 0.80 × B1 floor | ratio ≥ 0.7 ✓ | etcd,"
-        " fsync |" in lines
-    )
-    assert any(
-        line.startswith("| B7 | SIGKILL | 1 s | p99 1.5, max 1.5 of 2 |") and "✗ missed" in line
-        for line in lines
-    )
+def test_the_page_shows_figures_aims_and_what_is_missing(document: dict[str, object]) -> None:
+    lines = markdown(document).splitlines()
+    burned = "| B2 | burn-down | 1,600 tasks/s | 1,500 – 1,700 of 3 |"
+    assert f"{burned} 0.80 × B1 floor | ratio ≥ 0.7 ✓ | etcd, fsync |" in lines
+    [killed] = [line for line in lines if line.startswith("| B7 | SIGKILL |")]
+    assert "| 1 s | p99 1.5, max 1.5 of 2 |" in killed
+    assert "✗ missed" in killed
     assert "- PEERS: not measured: no | network" in lines
     assert not any("Preliminary" in line for line in lines)
 
 
 def test_figures_of_a_busy_machine_are_marked(document: dict[str, object]) -> None:
     document["machine"] = MACHINE | {"quiet": False, "busy_percent_before": 80.0}
-    assert "Preliminary: 80 % of the machine was in use by others" in readme_table(document)
+    assert "Preliminary: 80 % of the machine was in use by others" in markdown(document)
 
 
-def test_the_readme_has_a_place_for_them(
+def test_the_page_has_a_place_for_them(
     document: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = tmp_path / "README.md"
-    copy.write_text(README.read_text())
-    monkeypatch.setattr(report, "README", copy)
-    renew_readme(document)
-    renew_readme(document)
-    before, _, rest = README.read_text().partition(BEGIN)
+    copy = tmp_path / "RESULTS.md"
+    copy.write_text(PAGE.read_text())
+    monkeypatch.setattr(report, "PAGE", copy)
+    publish(document)
+    publish(document)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    assert copy.read_text() == f"{before}{BEGIN}\n{readme_table(document)}\n{END}{after}"
+    assert copy.read_text() == f"{before}{BEGIN}\n{markdown(document)}\n{END}{after}"

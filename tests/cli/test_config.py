@@ -111,7 +111,7 @@ def test_timings_are_checked_against_each_other(changes: dict[str, Any], field: 
 
 
 def test_the_table_has_a_row_for_each_setting() -> None:
-    """What stands in the README is generated from the settings."""
+    """What stands in `deploy/configuration.md` is generated from the settings."""
     rows = table().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == [field.name for field in dataclasses.fields(Settings)]
 

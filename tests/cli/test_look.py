@@ -165,7 +165,7 @@ def test_wait_exits_by_how_tasks_ended(tally: Tally, put_status: PutStatus) -> N
 
 
 def test_history_and_describe(tally: Tally, put_status: PutStatus) -> None:
-    """Each step with time, reason and term; all of a task on one page."""
+    """Each step with time, reason and epoch; all of a task on one page."""
     step = Step(
         at=1.0,
         source="Created",
@@ -174,13 +174,13 @@ def test_history_and_describe(tally: Tally, put_status: PutStatus) -> None:
         attempt=1,
         reason="Fits",
         message="go",
-        term=7,
+        epoch=7,
     )
     put_status("a", State.PENDING, admitted_at=1.0, steps=1, history=(codec.encode_step(step),))
     assert tally("history", "a").rows() == [
         ["1970-01-01T00:00:01Z", "Created", "admitted", "Pending", "1", "7", "Fits", "go"]
     ]
-    assert tally("history", "a", "-o", "json").document["items"][0]["term"] == 7
+    assert tally("history", "a", "-o", "json").document["items"][0]["epoch"] == 7
     page = tally("describe", "task", "a").out
     for words in (
         "State:     Pending",

@@ -251,7 +251,6 @@ def test_completion_scripts(tally: Tally, shell: str, executable: list[str]) -> 
 def test_version_needs_no_etcd_and_imports_little(executable: list[str]) -> None:
     """What makes each command slow to start is imported by those that need it."""
     heavy = (
-        "etcd3",
         "requests",
         "pydantic",
         "yaml",

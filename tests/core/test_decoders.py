@@ -7,6 +7,7 @@ row fails here.
 from __future__ import annotations
 
 import ast
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from controller.core.model import codec, installation, kept_log, quarantine
+from controller.core.model import codec, installation, kept_log, quarantine, task
+from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.election import elector
@@ -144,7 +146,7 @@ def recorded() -> dict[str, list[bytes]]:
     """
     found = load_values()
     found["quarantined"] = [
-        quarantine.encode(quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, term=7), "op")
+        quarantine.encode(quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, epoch=7), "op")
     ]
     found["/auth/authenticate"] = [b'{"header":{"cluster_id":"1","revision":"7"},"token":"abc.7"}']
     found["/version"] = [b'{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}']
@@ -249,3 +251,12 @@ def test_every_decoder_has_a_row() -> None:
 
 def _annotation(argument: ast.arg) -> str:
     return ast.unparse(argument.annotation) if argument.annotation is not None else ""
+
+
+def test_an_epoch_is_stored_under_the_name_that_older_versions_read() -> None:
+    step = task.Step(at=1.0, source="Created", event="admitted", state="Pending", epoch=3)
+    status = task.Status(state=State.PENDING, attempt=1, epoch=4, history=(codec.encode_step(step),))
+    stored = codec.encode_status(status, {"newer": 1})
+    assert (json.loads(stored)["term"], json.loads(stored)["history"][0]["term"]) == (4, 3)
+    read, extras = codec.decode_status(stored)
+    assert (read.epoch, codec.decode_history(read)[0].epoch, list(extras)) == (4, 3, ["newer"])

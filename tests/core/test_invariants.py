@@ -60,7 +60,7 @@ class Records:
         state: State,
         path: Any = None,
         *,
-        terms: Any = (),
+        epochs: Any = (),
         attempts: Any = (),
         **fields: Any,
     ) -> None:
@@ -72,7 +72,7 @@ class Records:
                 event=event,
                 state=target,
                 attempt=(*attempts, 1, 1, 1)[i],
-                term=(*terms, 2, 2, 2)[i],
+                epoch=(*epochs, 2, 2, 2)[i],
             )
             for i, (source, event, target) in enumerate(path)
         ]
@@ -80,7 +80,7 @@ class Records:
         values = {
             "pool": "default",
             "attempt": 1,
-            "term": max([2, *terms]),
+            "epoch": max([2, *epochs]),
             "hold": holds,
             "admitted_at": 1900.0,
         }
@@ -182,7 +182,7 @@ def test_overcommit_is_shown_and_not_wrong(records: Records) -> None:
         ({"path": (("Nowhere", "happened", "Succeeded"),)}, "I3"),
         ({"steps": 2}, "I3"),
         ({"history": (codec.msgspec.Raw(b'{"at":"x"}'),)}, "I3"),
-        ({"terms": (3, 2, 2)}, "I7"),
+        ({"epochs": (3, 2, 2)}, "I7"),
         ({"attempts": (2, 1, 1)}, "I4"),
         ({"attempt": 0}, "I4"),
     ],
@@ -204,7 +204,7 @@ def test_a_bounded_history_may_begin_anywhere(records: Records) -> None:
 
 
 def test_terms_above_the_epoch_are_wrong(records: Records) -> None:
-    records.task("late", State.SUCCEEDED, terms=(5, 5, 5))
+    records.task("late", State.SUCCEEDED, epochs=(5, 5, 5))
     records.put("terms", ("000000000006",), b"{}")
     assert records.findings() == [
         ("I7", "task/late", FindingSeverity.WRONG),
@@ -214,8 +214,8 @@ def test_terms_above_the_epoch_are_wrong(records: Records) -> None:
 
 def test_a_write_of_an_older_term_after_a_newer_one_is_wrong(records: Records) -> None:
     """The fence failed: two terms' writes interleave, though each history by itself is in order."""
-    records.task("new", State.SUCCEEDED, terms=(3, 3, 3))
-    records.task("stale", State.SUCCEEDED, terms=(2, 2, 2))
+    records.task("new", State.SUCCEEDED, epochs=(3, 3, 3))
+    records.task("stale", State.SUCCEEDED, epochs=(2, 2, 2))
     assert records.findings() == [("I7", "task/stale", FindingSeverity.WRONG)]
 
 

@@ -195,9 +195,7 @@ def test_an_own_commit_and_its_echo_are_one_change() -> None:
     model.put_status("a", status, 5)
     assert "a" not in model.queue("default")
     assert list(model.holding) == ["a"]
-    model.dirty.clear()
-    assert not model.apply(Change("states", ("a",), status_value(State.PENDING), 5, 5))
-    assert not model.dirty
+    assert model.apply(Change("states", ("a",), status_value(State.PENDING), 5, 5)) is None
 
 
 def test_an_own_commit_that_the_watch_overtook_changes_nothing() -> None:
@@ -239,10 +237,11 @@ def test_a_damaged_status_freezes_its_task_until_it_is_mended() -> None:
     assert model.tasks["a"].frozen == {"states"}
     assert "a" not in model.queue("default"), "a task whose status cannot be read is not Created"
     assert not model.holding
-    model.apply(Change("states", ("a",), status_value(State.RUNNING), 3, 2))
+    touched = model.apply(Change("states", ("a",), status_value(State.RUNNING), 3, 2))
     assert not model.quarantine
     assert list(model.holding) == ["a"]
-    assert list(model.dirty) == ["a"]
+    assert touched is not None
+    assert list(touched.tasks) == ["a"]
 
 
 def test_a_damaged_spec_is_not_an_absent_one() -> None:
@@ -256,10 +255,11 @@ def test_a_damaged_spec_is_not_an_absent_one() -> None:
 def test_a_damaged_ledger_freezes_its_pool_until_it_is_mended() -> None:
     model = model_with(("states", ("a",), status_value(State.RUNNING)), ("ledgers", ("default",), b"junk"))
     assert model.pool_is_frozen("default")
-    model.dirty.clear()
-    model.apply(Change("ledgers", ("default",), ledger_value(0), 3, 2))
+    touched = model.apply(Change("ledgers", ("default",), ledger_value(0), 3, 2))
     assert not model.pool_is_frozen("default")
-    assert "default" in model.dirty_pools
+    assert touched is not None
+    assert list(touched.pools) == ["default"]
+    assert list(touched.tasks) == ["a"]  # it waited for a ledger that can be read
 
 
 @pytest.mark.parametrize(
@@ -288,13 +288,11 @@ def test_a_back_off_ends_with_its_timer() -> None:
     status = status_value(State.WAITING_RETRY, retry_at=200.0)
     model = model_with(("tasks", ("a",), spec_value("a")), ("states", ("a",), status))
     assert model.timers.next_due() == 200.0
-    model.dirty.clear()
-    model.advance(199.9)
+    assert not model.advance(199.9).tasks
     assert "a" not in model.queue("default")
-    assert not model.dirty
-    model.advance(200.0)
+    touched = model.advance(200.0)
     assert "a" in model.queue("default")
-    assert list(model.dirty) == ["a"]
+    assert list(touched.tasks) == ["a"]
     assert model.timers.next_due() is None
 
 
@@ -303,9 +301,7 @@ def test_a_timer_that_was_overtaken_by_events_does_not_ring() -> None:
         ("tasks", ("a",), spec_value("a", deadlines=Deadlines(queue_seconds=50.0))),
         ("states", ("a",), status_value(State.RUNNING)),
     )
-    model.dirty.clear()
-    model.advance(FOREVER)
-    assert not model.dirty
+    assert not model.advance(FOREVER).tasks
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from controller.core.model.task import HISTORY_LIMIT, Status, Step
 from controller.core.promise.replay import replay
 
 
-def step(source: State, event: Event, state: State, attempt: int = 1, term: int = 2) -> Step:
-    return Step(at=1.0, source=source, event=event, state=state, attempt=attempt, term=term)
+def step(source: State, event: Event, state: State, attempt: int = 1, epoch: int = 2) -> Step:
+    return Step(at=1.0, source=source, event=event, state=state, attempt=attempt, epoch=epoch)
 
 
 LAWFUL = (
@@ -23,14 +23,21 @@ LAWFUL = (
     step(State.PENDING, Event.RUNNING_OBSERVED, State.RUNNING),
     step(State.RUNNING, Event.FAILED_OBSERVED, State.FAILED),
     step(State.FAILED, Event.RETRY_DUE, State.WAITING_RETRY),
-    step(State.WAITING_RETRY, Event.ADMITTED, State.PENDING, attempt=2, term=3),
+    step(State.WAITING_RETRY, Event.ADMITTED, State.PENDING, attempt=2, epoch=3),
 )
 
 
 def status(*steps: Step, **fields: Any) -> Status:
     history = tuple(map(encode_step, steps))
     return Status(
-        **{"state": State.PENDING, "attempt": 2, "term": 3, "steps": len(steps), "history": history, **fields}
+        **{
+            "state": State.PENDING,
+            "attempt": 2,
+            "epoch": 3,
+            "steps": len(steps),
+            "history": history,
+            **fields,
+        }
     )
 
 
@@ -49,7 +56,7 @@ def test_a_bounded_history_begins_where_its_first_step_says() -> None:
     [
         (status(*LAWFUL, state=State.RUNNING), "the steps lead to Pending, but it is stored as Running"),
         (status(*LAWFUL, attempt=3), "the steps lead to attempt 2, but 3 is stored"),
-        (status(*LAWFUL, term=2), "term 3 took a step, but the status was written by term 2"),
+        (status(*LAWFUL, epoch=2), "epoch 3 took a step, but the status was written in epoch 2"),
         (status(*LAWFUL, steps=6), "6 steps are counted, 5 are kept"),
         (status(*LAWFUL[1:]), "step 1: it begins at Pending, but the task was Created"),
         (status(*LAWFUL[:2], *LAWFUL[3:]), "step 3: it begins at Failed, but the task was Running"),
@@ -70,8 +77,8 @@ def test_a_bounded_history_begins_where_its_first_step_says() -> None:
             "step 2: running-observed is of attempt 7",
         ),
         (
-            status(*LAWFUL[:-1], msgspec.structs.replace(LAWFUL[-1], term=1)),
-            "step 5: term 1 took it after term 2",
+            status(*LAWFUL[:-1], msgspec.structs.replace(LAWFUL[-1], epoch=1)),
+            "step 5: epoch 1 took it after epoch 2",
         ),
         (
             status(*LAWFUL[:3], state=State.FAILED, attempt=1, hold=Vector({"cpu": 1})),

@@ -43,6 +43,6 @@ def test_a_clone_may_stand_anywhere(tmp_path: Path, folder: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines() == [
-        f"uv for {clone / '.venv'}: sync --quiet --frozen --active --python .venv/bin/python",
+        f"uv for {clone / '.venv'}: sync --quiet --frozen --all-extras --active --python .venv/bin/python",
         "tally dev",
     ]

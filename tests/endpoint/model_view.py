@@ -124,11 +124,11 @@ class ModelView:
 
 def status_value(state: State, **fields: Any) -> bytes:
     """A stored status with a history of one step."""
-    step = Step(at=950.0, source=State.CREATED, event=Event.ADMITTED, state=State.PENDING, attempt=1, term=3)
+    step = Step(at=950.0, source=State.CREATED, event=Event.ADMITTED, state=State.PENDING, attempt=1, epoch=3)
     values = {
         "pool": "default",
         "attempt": 1,
-        "term": 3,
+        "epoch": 3,
         "steps": 1,
         "history": (codec.encode_step(step),),
         **fields,

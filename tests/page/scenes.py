@@ -55,7 +55,7 @@ def status_of(state: State, at: float, **fields: Any) -> bytes:
                 event=event,
                 state=target,
                 attempt=int(state is not State.CANCELLED),
-                term=3,
+                epoch=3,
                 reason=fields.get("reason", "") if last else "",
                 message=fields.get("message", "") if last else "",
             )
@@ -68,7 +68,7 @@ def status_of(state: State, at: float, **fields: Any) -> bytes:
     values: dict[str, Any] = {
         "pool": "default",
         "attempt": int(state is not State.CANCELLED),
-        "term": 3,
+        "epoch": 3,
         "steps": len(steps),
         "created_at": at - 60,
         "admitted_at": at,

@@ -9,11 +9,12 @@ import pytest
 from controller.client import Client
 from controller.core.model.installation import EngineIdentity, Installation
 from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec
+from controller.core.planning.events import EffectFailed, Started
 from controller.core.planning.plan import Prove, Start
 from controller.election.term import Leadership
 from controller.engine.null import NullEngine
 from controller.runtime.actuator import Actuator
-from controller.runtime.inbox import EffectFailed, Inbox, Started
+from controller.runtime.inbox import Inbox
 from controller.runtime.standing import Standing
 from controller.store.base import Committed, Delete, Put, Transaction
 from tests.runtime.conftest import CLOCK

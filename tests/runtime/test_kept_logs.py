@@ -15,11 +15,12 @@ from controller import bulkhead
 from controller.client import Client
 from controller.core.model.kept_log import LIMIT_BYTES, KeptLog
 from controller.core.model.task import AttemptId
+from controller.core.planning.events import LogKept
 from controller.core.planning.plan import KeepLog
 from controller.election.term import Leadership
 from controller.engine.base import ALL_LOGS, EngineUnavailable, LogOptions
 from controller.engine.process.engine import ProcessEngine
-from controller.runtime.inbox import Inbox, LogKept
+from controller.runtime.inbox import Inbox
 from controller.runtime.log_keeper import LogKeeper
 from controller.store.base import Committed, Delete, Guard, Put, Refused, Transaction
 from controller.store.memory import MemoryStore

@@ -10,9 +10,9 @@ from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.task import Phase, RequestKind
 from controller.core.model.validation import parse_pool, parse_spec
+from controller.core.planning.events import LogKept
 from controller.core.planning.plan import Effect, KeepLog, Settle
 from controller.errors import InvalidField
-from controller.runtime.inbox import LogKept
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 VALUE = kept_log.encode(KeptLog(attempt=1, text="x"), "op")

@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 
 from controller.core.model.task import Phase, RequestKind
+from controller.core.planning.events import EffectFailed, StartRefused
 from controller.core.planning.plan import Effect, Settle, Start
-from controller.runtime.inbox import EffectFailed, StartRefused
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 

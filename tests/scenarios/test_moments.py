@@ -8,8 +8,8 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Phase
+from controller.core.planning.events import EffectFailed
 from controller.core.planning.plan import Forget
-from controller.runtime.inbox import EffectFailed
 from controller.store.base import Committed, OutcomeUnknown
 from tests.support.bench import Stage, observation, starts, stops
 

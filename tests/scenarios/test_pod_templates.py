@@ -10,9 +10,9 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Observation, Phase, RequestKind
+from controller.core.planning.events import StartRefused
 from controller.core.planning.plan import Effect, Start
 from controller.core.promise.invariants import check_model
-from controller.runtime.inbox import StartRefused
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 

@@ -10,8 +10,8 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.core.model.task import AttemptId, Observation, Phase, RequestKind
+from controller.core.planning.events import Observed
 from controller.core.promise.invariants import check_layout
-from controller.runtime.inbox import Observed
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
@@ -71,14 +71,14 @@ def test_an_error_in_admission_leaves_the_queue_to_the_others(
     stage.submit("head", priority=5)
     stage.submit("next")
     leader = leader_of(stage)
-    real = leader.planner._start
+    real = leader.planner._driver.start
 
     def start(attempt: AttemptId, *args: object, **options: object) -> object:
         if attempt.task_id == "head":
             raise RecursionError("maximum recursion depth exceeded")
         return real(attempt, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(leader.planner, "_start", start)
+    monkeypatch.setattr(leader.planner._driver, "start", start)
     assert starts(leader.run()) == ["next-1"]
     assert stage.model().tasks["head"].frozen == {"quarantined"}
     stage.check()

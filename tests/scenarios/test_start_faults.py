@@ -11,8 +11,8 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Phase, RequestKind, Status
+from controller.core.planning.events import EffectFailed, EngineSilent
 from controller.core.planning.plan import Start
-from controller.runtime.inbox import EffectFailed, EngineSilent
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 

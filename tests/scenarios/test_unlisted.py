@@ -8,10 +8,10 @@ import pytest
 
 from controller.core.model.task import AttemptId, Observation, Phase, RequestKind
 from controller.core.planning.decide import LOST_AFTER_STOP_SECONDS
+from controller.core.planning.events import EffectFailed, Found, StartRefused
 from controller.core.planning.intake import PROVE_AGAIN_SECONDS
 from controller.core.planning.plan import Effect, Prove
 from controller.engine.base import gone
-from controller.runtime.inbox import EffectFailed, Found, StartRefused
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 

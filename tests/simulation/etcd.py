@@ -15,7 +15,6 @@ from controller.store.base import (
     Batch,
     Committed,
     KeyValue,
-    Meanwhile,
     OutcomeUnknown,
     Page,
     Put,
@@ -24,7 +23,6 @@ from controller.store.base import (
     StoreFull,
     StoreUnavailable,
     Transaction,
-    nothing,
 )
 from controller.store.limits import check_limits
 from controller.store.memory import MemoryStore
@@ -178,32 +176,12 @@ class SimulatedStore:
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> SimulatedWatch:
         return SimulatedWatch(self._etcd, self._process, prefix, after, silence_seconds)
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
+    def begin(self, transaction: Transaction, *, deadline: float) -> SimulatedPending:
         check_limits(transaction)
-        writer = self._process.name
-        in_doubt = False
-        while True:
-            left = deadline - self._process.machine.local()
-            if left <= 0:
-                if in_doubt:
-                    raise OutcomeUnknown(f"the outcome of {transaction.op} is unknown")
-                raise StoreUnavailable("etcd cannot be reached")
-            try:
-                return self._etcd.call(
-                    f"commit {transaction.op}",
-                    lambda: self._etcd.transact(transaction, writer),
-                    min(left, _TRY_SECONDS),
-                    meanwhile,
-                )
-            except StoreFull as error:
-                if in_doubt:
-                    raise OutcomeUnknown(f"the outcome of {transaction.op} is unknown") from error
-                raise
-            except Unanswered as error:
-                in_doubt = in_doubt or error.sent
-                self._pause()
+        return SimulatedPending(self, transaction, deadline)
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+        return self.begin(transaction, deadline=deadline).result()
 
     def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
         return self._read(
@@ -247,6 +225,63 @@ class SimulatedStore:
         fiber = self._scheduler.current
         assert fiber is not None
         fiber.sleep(0.05 + self._scheduler.rng.random() * 0.2)
+
+
+class SimulatedPending:
+    """controller.store.base.Pending: sends again until it is answered, as the gateway does."""
+
+    def __init__(self, store: SimulatedStore, transaction: Transaction, deadline: float) -> None:
+        self._store = store
+        self._transaction = transaction
+        self._deadline = deadline
+        self._in_doubt = False
+        self._answer: Callable[[], Any] | None = None
+        self._failure: Unanswered | None = None
+        if self._left() > 0:
+            try:
+                self._send()
+            except Unanswered as error:
+                self._failure = error
+
+    def __enter__(self) -> SimulatedPending:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What was sent arrives all the same."""
+
+    def result(self) -> Committed | Refused:
+        unknown = f"the outcome of {self._transaction.op} is unknown"
+        while True:
+            try:
+                if self._failure is not None:
+                    failure, self._failure = self._failure, None
+                    raise failure
+                if self._answer is None:
+                    if self._left() <= 0:
+                        raise OutcomeUnknown(unknown) if self._in_doubt else StoreUnavailable("unreachable")
+                    self._send()
+                answer, self._answer = self._answer, None
+                assert answer is not None
+                outcome: Committed | Refused = answer()
+                return outcome
+            except StoreFull as error:
+                if self._in_doubt:
+                    raise OutcomeUnknown(unknown) from error
+                raise
+            except Unanswered as error:
+                self._in_doubt = self._in_doubt or error.sent
+                self._store._pause()
+
+    def _left(self) -> float:
+        return self._deadline - self._store._process.machine.local()
+
+    def _send(self) -> None:
+        store, transaction = self._store, self._transaction
+        self._answer = store._etcd.begin(
+            f"commit {transaction.op}",
+            lambda: store._etcd.transact(transaction, store._process.name),
+            min(self._left(), _TRY_SECONDS),
+        )
 
 
 class SimulatedWatch:

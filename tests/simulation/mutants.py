@@ -45,16 +45,23 @@ class Mutant(NamedTuple):
 _TRANSACTION = "store.records:to_transaction"
 _RECONCILER = "runtime.reconciler:Reconciler"
 _PLANNER = "core.planning.planner:Planner"
+_ADMISSION = "core.planning.admission:Admission"
 _INTAKE = "core.planning.intake:Intake"
 _SENTINEL = "election.sentinel:Sentinel"
 _CREATION = "client.submission:Submission._creation"
 _CAMPAIGN = "election.elector:Elector._campaign"
 _LOG_KEEPER = "runtime.log_keeper:LogKeeper._write"
 
+_SOON = Edit(
+    f"{_RECONCILER}._commit",
+    "deadline=self._leadership.deadline",
+    "deadline=min(self._leadership.deadline, self._clock.boottime() + 0.05)",
+)
+
 _TAKEN_FOR_STOPPED = Edit(
-    f"{_INTAKE}.listed",
+    f"{_INTAKE}._listed",
     "self._attempts.ensure(attempt_id).missing = True",
-    "self.observed(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True,"
+    "self._observe(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True,"
     " reason='Gone'), now)",
 )
 
@@ -172,39 +179,36 @@ MUTANTS = [
     Mutant(
         "an unknown outcome is taken for success",
         (
+            _SOON,
             Edit(
                 f"{_RECONCILER}._commit",
-                "result = self._store.commit(transaction, deadline=self._leadership.deadline,"
-                " meanwhile=meanwhile)",
+                "result = pending.result()",
                 """from controller.store.base import Committed, OutcomeUnknown
-        result = Committed(self._model.revision + 1)
-        soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
-        try:
-            result = self._store.commit(transaction, deadline=soon, meanwhile=meanwhile)
-        except OutcomeUnknown:
-            pass""",
+            try:
+                result = pending.result()
+            except OutcomeUnknown:
+                result = Committed(self._model.revision + 1)""",
             ),
         ),
     ),
     Mutant(
         "a commit that a read does not show is taken for not applied",
         (
+            _SOON,
             Edit(
                 f"{_RECONCILER}._commit",
-                "result = self._store.commit(transaction, deadline=self._leadership.deadline,"
-                " meanwhile=meanwhile)",
+                "result = pending.result()",
                 """from controller.store.base import Committed, OutcomeUnknown
-        soon = min(self._leadership.deadline, self._clock.boottime() + 0.05)
-        try:
-            result = self._store.commit(transaction, deadline=soon, meanwhile=meanwhile)
-        except OutcomeUnknown:
-            key = transaction.writes[0].key
-            found, revision = self._store.get(key, deadline=self._leadership.deadline)
-            if found is None or transaction.op.encode() not in found.value:
-                with self._changing():
-                    self._planner.refused(plan)
-                return False
-            result = Committed(found.mod)""",
+            try:
+                result = pending.result()
+            except OutcomeUnknown:
+                key = transaction.writes[0].key
+                found, revision = self._store.get(key, deadline=self._leadership.deadline)
+                if found is None or transaction.op.encode() not in found.value:
+                    with self._changing():
+                        self._planner.refused(plan)
+                    return
+                result = Committed(found.mod)""",
             ),
         ),
     ),
@@ -268,9 +272,9 @@ MUTANTS = [
         (
             Edit(
                 "core.planning.decide:_holding_request",
-                'transitions.stop_requested(status, "cancel", message, moment)',
+                'transitions.stop_requested(status, "cancel", message, moment, request)',
                 """transitions.cancelled(
-                transitions.stop_requested(status, "cancel", message, moment),
+                transitions.stop_requested(status, "cancel", message, moment, request),
                 Observation(attempt=AttemptId(task.id, status.attempt), phase=Phase.FAILED),
                 moment,
             )""",
@@ -298,15 +302,15 @@ MUTANTS = [
     # -- attempts
     Mutant(
         "an attempt's number is used again",
-        (Edit(f"{_PLANNER}._admit_task", "number = ", "number = max(1, task.attempt) or "),),
+        (Edit(f"{_ADMISSION}._admit_task", "number = ", "number = max(1, task.attempt) or "),),
     ),
     Mutant(
         "the next attempt starts while the one before may live",
-        (Edit(f"{_PLANNER}._admit", "return not any(", "return True or any("),),
+        (Edit(f"{_ADMISSION}._admit", "return not any(", "return True or any("),),
     ),
     Mutant(
         "orphans are left alone",
-        (Edit("core.planning.orphans:Orphans._plan_attempt", "self._stop(", "(lambda *_: None)("),),
+        (Edit("core.planning.driver:Driver.clear", "self._stop(", "(lambda *_: None)("),),
     ),
     Mutant(
         "the engine is not listed at take-over",
@@ -322,7 +326,7 @@ MUTANTS = [
             Edit(
                 f"{_INTAKE}._observed",
                 "is_tombstone = seen.stopped",
-                """if seen.stopped and task is not None and self._is_current(task, seen.attempt):
+                """if seen.stopped and task is not None and is_current(task, seen.attempt):
         ledger = self._model.ledger(task.pool)
         self._model.ledgers[task.pool] = ledger._replace(held=ledger.held - task.status.hold)
     is_tombstone = seen.stopped""",
@@ -423,7 +427,7 @@ MUTANTS = [
         "an end is settled before its output is kept",
         (
             Edit(
-                "core.planning.orphans:Orphans._plan_attempt",
+                "core.planning.driver:Driver.clear",
                 "attempt.busy",
                 "(attempt.starting or attempt.stopping or attempt.proving)",
             ),
@@ -447,18 +451,18 @@ MUTANTS = [
         (
             Edit(
                 f"{_PLANNER}._plan_tasks",
-                'self._set_aside(task_id, "planning", error, draft.moment.now)',
+                'self.set_aside(task_id, "planning", error, draft.moment.now)',
                 "raise error from None",
             ),
         ),
     ),
     Mutant(
         "a leader does not put back who it is",
-        (Edit(f"{_PLANNER}._plan_identity", "if missing else None", "if False else None"),),
+        (Edit("core.planning.mending:Mending._plan_identity", "if missing else None", "if False else None"),),
     ),
     Mutant(
         "what is set aside is not recorded",
-        (Edit(f"{_PLANNER}._plan_asides", "if holds is not is_stored:", "if False:"),),
+        (Edit("core.planning.mending:Mending.plan_asides", "if holds is not is_stored:", "if False:"),),
     ),
     Mutant(
         "a record of what is set aside is not heeded",

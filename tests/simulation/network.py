@@ -60,18 +60,16 @@ class Server:
             return rng.random() * 0.5
         return (0.0005 + rng.random() ** 3 * 0.01) * link.slow
 
-    def call(
-        self,
-        what: str,
-        action: Callable[[], Any],
-        timeout: float,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> Any:
+    def call(self, what: str, action: Callable[[], Any], timeout: float) -> Any:
         """Send one request from the fiber that runs, wait for its answer, and return or raise what it says.
 
-        `action` is what the server does when the request arrives; `meanwhile` what the caller does once it
-        has left. Raises Unanswered after `timeout` seconds (local).
+        `action` is what the server does when the request arrives. Raises Unanswered after `timeout` seconds
+        (local).
         """
+        return self.begin(what, action, timeout)()
+
+    def begin(self, what: str, action: Callable[[], Any], timeout: float) -> Callable[[], Any]:
+        """As `call`, up to the moment when the request has left; what is returned waits for the answer."""
         scheduler = self.scheduler
         fiber = scheduler.current
         assert fiber is not None, "only a simulated thread can call"
@@ -110,15 +108,18 @@ class Server:
             if held_up:
                 self.holds_up = ""
             scheduler.after(scheduler.rng.random() * LATEST_SECONDS if held_up else self.delay(link), arrive)
-        meanwhile()
-        if not answers:
-            waits.append(fiber.begin_wait())
-            fiber.wake(waits[0], None, max(0.0, give_up_at - scheduler.now))
-            fiber.wait()
-        if not answers:
-            scheduler.note(f"{self.name} {what}: no answer")
-            raise Unanswered(sent=True)
-        worked, value = answers[0]
-        if not worked:
-            raise value
-        return value
+
+        def result() -> Any:
+            if not answers:
+                waits.append(fiber.begin_wait())
+                fiber.wake(waits[0], None, max(0.0, give_up_at - scheduler.now))
+                fiber.wait()
+            if not answers:
+                scheduler.note(f"{self.name} {what}: no answer")
+                raise Unanswered(sent=True)
+            worked, value = answers[0]
+            if not worked:
+                raise value
+            return value
+
+        return result

@@ -386,7 +386,7 @@ class Oracle:
         self.statuses[task_id] = new
         if writer == USER:
             self.frozen.pop(task_id, None)
-            self.mended[task_id] = new.term
+            self.mended[task_id] = new.epoch
             return
         self.mended.pop(task_id, None)
         if task_id in self.frozen:
@@ -394,10 +394,10 @@ class Oracle:
                 "layout", f"{writer} wrote over a status that it cannot have read: {task_id}", task_id
             )
         self._check_writer(event.item.value, f"status of {task_id}", writer)
-        if new.term != max(self.epochs, default=0):
+        if new.epoch != max(self.epochs, default=0):
             raise Violation(
                 "I7",
-                f"{task_id} was written in term {new.term}, but {max(self.epochs, default=0)} has begun",
+                f"{task_id} was written in epoch {new.epoch}, but {max(self.epochs, default=0)} has begun",
                 task_id,
             )
         self._check_path(task_id, old, new)
@@ -538,7 +538,7 @@ class Oracle:
             and mine[0].started_at is not None
         )
         if has_run and not mine[0].removed and new.abandoned < old.attempt and self._keeps_logs(task_id):
-            self.log_due[mine[0].id] = LogDue(new.term, self.engine.calm)
+            self.log_due[mine[0].id] = LogDue(new.epoch, self.engine.calm)
 
     def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
         """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true
@@ -756,7 +756,7 @@ class Oracle:
         status = self.statuses.get(task_id) or self.frozen.get(task_id)
         lines = [f"{task_id}: {status.state if status else 'no status'}"]
         lines += [
-            f"  {step.at - 1_700_000_000:10.3f} term {step.term} attempt {step.attempt}: "
+            f"  {step.at - 1_700_000_000:10.3f} epoch {step.epoch} attempt {step.attempt}: "
             f"{step.source} --{step.event}--> {step.state} {step.reason} {step.message}"
             for step in (codec.decode_history(status) if status else [])
         ]

@@ -57,9 +57,9 @@ class TestFailover:
         dead = f"http://127.0.0.1:{free_ports(1)[0]}"
         store = etcd_factory.store(dead, etcd.url)
         assert isinstance(store.commit(create(prefix, "a"), deadline=in_seconds()), Committed)
-        assert store.gateway.order() == [etcd.url, dead]
+        assert store.gateway.endpoints.order() == [etcd.url, dead]
         store.get(prefix, deadline=in_seconds())
-        assert store.gateway.failures == {dead: 1}
+        assert store.gateway.endpoints.failures == {dead: 1}
 
     def test_a_silent_endpoint_does_not_use_up_the_deadline(
         self, etcd: EtcdProcess, etcd_factory: EtcdFactory, prefix: str, proxy_to: ProxyTo
@@ -422,4 +422,4 @@ class TestOptions:
     def test_a_call_that_is_plainly_wrong_is_not_repeated(self, etcd: EtcdProcess, store: EtcdStore) -> None:
         with pytest.raises(StoreError, match="key is not provided"):
             store.get("", deadline=in_seconds())
-        assert store.gateway.failures == {}
+        assert store.gateway.endpoints.failures == {}

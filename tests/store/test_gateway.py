@@ -28,7 +28,7 @@ def test_many_threads_through_one_store_each_get_their_own_answer(store: EtcdSto
 
     with ThreadPoolExecutor(24) as pool:
         assert all(pool.map(roundtrip, range(300)))
-    assert store.gateway.failures == {}
+    assert store.gateway.endpoints.failures == {}
 
 
 def test_a_foreign_key_that_is_no_text_is_shown_and_does_not_stop_the_load(

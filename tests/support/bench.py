@@ -15,12 +15,12 @@ from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status
 from controller.core.model.validation import parse_pool, parse_spec
-from controller.core.planning.plan import Effect, Prove, Start, Stop
-from controller.core.planning.planner import Planner, Term
+from controller.core.planning.events import Found, Listed, Observed, Started, StopSent
+from controller.core.planning.plan import Effect, Prove, Start, Stop, Term
+from controller.core.planning.planner import Planner
 from controller.core.promise.invariants import FindingSeverity, check_model
 from controller.election.term import Leadership
 from controller.engine.base import gone
-from controller.runtime.inbox import Found, Listed, Observed, Started, StopSent
 from controller.runtime.reconciler import Reconciler
 from controller.store.base import Committed, Delete, Guard, Put, Transaction
 from controller.store.keys import Keys
@@ -158,9 +158,11 @@ class StagedReplica:
         # What the engine says of what it does not list; None: it has not answered yet.
         self.finds: Callable[[AttemptId, str], Observation | None] = gone
         self.leadership = Leadership(term, epoch, 0, float("inf"), stage.clock)
+        self._planner: Planner | None = None
         self.sync()
-        self.model.discard_dirty()  # as a follower does, turn by turn
-        self.planner = Planner(self.model, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS)
+        self.planner = self._planner = Planner(
+            self.model, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS
+        )
         lock = threading.RLock()
         self.reconciler = Reconciler(
             self.model,
@@ -180,7 +182,9 @@ class StagedReplica:
     def sync(self) -> None:
         """What its watch would bring: all there is, up to now."""
         snapshot = self.stage.store.load(self.stage.keys.prefix, deadline=self.stage.clock.boottime() + 5)
-        self.model.load(changes_of(self.stage.keys, snapshot.items), snapshot.revision)
+        touched = self.model.load(changes_of(self.stage.keys, snapshot.items), snapshot.revision)
+        if self._planner is not None:
+            self._planner.note(touched)
 
     def run(self) -> list[Effect]:
         """Step until nothing is left to do, the engine's proofs included; returns the effects of these

@@ -212,10 +212,10 @@ class Witness:
             status, _ = codec.decode_status(value)
         except CorruptValue:
             return  # put there by the test
-        self.first_commits.setdefault(status.term, self._clock.boottime())
-        if status.term < self._highest:
-            self.terms_out_of_order.append(f"{key}: term {status.term} wrote after term {self._highest}")
-        self._highest = max(self._highest, status.term)
+        self.first_commits.setdefault(status.epoch, self._clock.boottime())
+        if status.epoch < self._highest:
+            self.terms_out_of_order.append(f"{key}: epoch {status.epoch} wrote after epoch {self._highest}")
+        self._highest = max(self._highest, status.epoch)
 
     def next_term(self, after: float) -> float:
         """Seconds from `after` (boottime) to the first commit of the first term that began to write after

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from controller.store.base import OutcomeUnknown, StoreUnavailable
+from controller.store.base import OutcomeUnknown, StoreUnavailable, Transaction
+from controller.store.memory import MemoryPending
 
 Call = Callable[..., Any]
 
@@ -21,6 +22,12 @@ class MeddledStore:
         self.store = store
         self.on: dict[str, Call] = {}
         self.calls: list[str] = []
+
+    def begin(self, transaction: Transaction, *, deadline: float) -> Any:
+        """What `commit` is made to do, when the result is asked for."""
+        if "commit" not in self.on:
+            return self.store.begin(transaction, deadline=deadline)
+        return MemoryPending(lambda: self.commit(transaction, deadline=deadline))
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(self.store, name)

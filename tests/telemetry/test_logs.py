@@ -78,9 +78,9 @@ def test_each_transition_has_one_line_that_says_all(finished: Any) -> None:
     assert all({"event", "level", "timestamp", "replica", "cluster"} <= entry.keys() for entry in entries)
     transitions = [entry for entry in entries if entry["event"] == "transition"]
     told = [
-        (e["task"], e["attempt"], e["term"], e["source"], e["event_kind"], e["state"]) for e in transitions
+        (e["task"], e["attempt"], e["epoch"], e["source"], e["event_kind"], e["state"]) for e in transitions
     ]
-    expected = [("twice", s.attempt, s.term, s.source, s.event, s.state) for s in task["history"]]
+    expected = [("twice", s.attempt, s.epoch, s.source, s.event, s.state) for s in task["history"]]
     assert told == expected
     assert max(Counter(told).values()) == 1
     assert [entry["revision"] for entry in transitions] == sorted(entry["revision"] for entry in transitions)

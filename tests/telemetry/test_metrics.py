@@ -28,7 +28,6 @@ from controller.store.base import (
     ClusterChanged,
     Guard,
     LeaseNotFound,
-    Meanwhile,
     OutcomeUnknown,
     Put,
     RequestTooLarge,
@@ -38,7 +37,6 @@ from controller.store.base import (
     StoreSize,
     StoreUnavailable,
     Transaction,
-    nothing,
 )
 from controller.store.memory import MemoryStore
 from controller.telemetry.catalog import FAMILIES, ROLE
@@ -376,7 +374,7 @@ class FailingStore(MemoryStore):
         super().__init__(CLOCK)
         self.error = error
 
-    def commit(self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing) -> Any:
+    def begin(self, transaction: Transaction, *, deadline: float) -> Any:
         raise self.error
 
     def get(self, key: str, *, deadline: float) -> Any:

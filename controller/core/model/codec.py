@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controller.core.model.lifecycle import State
+from controller.core.model.lifecycle import Event, State
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import (
@@ -21,6 +21,8 @@ from controller.core.model.task import (
     Pool,
     RepairRequest,
     Request,
+    RequestKind,
+    RequestOutcome,
     Spec,
     Status,
     Step,
@@ -56,7 +58,7 @@ _raw_mapping_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _request_decoder = msgspec.json.Decoder(Request)
 _repair_decoder = msgspec.json.Decoder(RepairRequest)
 _step_decoder = msgspec.json.Decoder(Step)
-_STATUS_FIELDS = frozenset(Status.__struct_fields__)
+_STATUS_FIELDS = frozenset(Status.__struct_encode_fields__)
 
 # the last: JSON nested deeper than our stack
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -277,9 +279,28 @@ def encode_step(step: Step) -> msgspec.Raw:
 def decode_history(status: Status) -> list[Step]:
     """The steps of a status, oldest first. Raises CorruptValue when one does not parse."""
     try:
-        return [_step_decoder.decode(raw) for raw in status.history]
+        return [_answered(_step_decoder.decode(raw)) for raw in status.history]
     except _UNREADABLE as error:
         raise CorruptValue(f"history: {error}") from error
+
+
+def _answered(step: Step) -> Step:
+    """A step of an older version, which did not store what it answers, with what its words say."""
+    if step.request:
+        return step
+    kind, outcome = "", RequestOutcome.DONE
+    if step.reason == "RequestIgnored":
+        kind, outcome = step.message.partition(":")[0], RequestOutcome.IGNORED
+    elif step.reason == "ConfirmedStopped":
+        kind = RequestKind.CONFIRM_STOPPED
+    elif step.event == Event.CANCEL_REQUESTED or (step.event, step.reason) == (
+        Event.STOP_REQUESTED,
+        "cancel",
+    ):
+        kind = RequestKind.CANCEL
+    elif step.event == Event.RETRY_REQUESTED:
+        kind = RequestKind.RETRY
+    return msgspec.structs.replace(step, request=kind, outcome=outcome) if kind else step
 
 
 def encode_ledger(held: Vector, op: str, extras: Extras) -> bytes:

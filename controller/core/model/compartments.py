@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 
 from controller.core.model import quarantine
 from controller.core.model.records import Change, Task
+from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
 OF_TASKS = ("tasks", "states", "requests")
@@ -23,6 +24,7 @@ class Compartments(ABC):
         self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}
         # errors that are yet to be counted, by whoever owns the model
         self.caught: list[quarantine.Caught] = []
+        self._touched = Touched()  # since it was returned last
 
     def _take_in(self, change: Change) -> Task | None:
         """As `_take`; a change that cannot be taken in is quarantined, whatever the error."""
@@ -46,14 +48,19 @@ class Compartments(ABC):
             task = self.tasks.get(change.names[0]) or self._new_task(change.names[0])
             task.frozen = task.frozen | {change.kind}
 
-    def set_aside(self, task_id: str, where: str, error: Exception, at: float, term: int) -> None:
+    def set_aside(self, task_id: str, where: str, error: Exception, at: float, epoch: int) -> Touched:
         """Nothing is done with a task from now on, since that raised `error`; see `quarantine`."""
         self.caught.append(quarantine.Caught(where, task_id, error))
         task = self.tasks.get(task_id)
         if task is not None:
-            self.asides[task_id] = quarantine.Aside.of(task, where, error, at, term), False
+            self.asides[task_id] = quarantine.Aside.of(task, where, error, at, epoch), False
             self._settle_aside(task)
             self._index(task)
+        return self._take_touched()
+
+    def _take_touched(self) -> Touched:
+        touched, self._touched = self._touched, Touched()
+        return touched
 
     def _settle_aside(self, task: Task | None) -> Task | None:
         """Freeze what is set aside, and let go of what has changed since."""

@@ -112,15 +112,24 @@ def is_path(steps: list[tuple[State, Event, State]]) -> bool:
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram; marks that stay in their state are left out."""
+    """The table as a Mermaid state diagram.
+
+    It shows which transitions hold resources and which release them; marks that stay in their state are left
+    out.
+    """
     lines = ["stateDiagram-v2", f"    [*] --> {State.CREATED}"]
     for source, row in TABLE.items():
         by_target: dict[State, list[str]] = {}
         for event, target in row.items():
             if target is not source:
                 by_target.setdefault(target, []).append(event.value)
-        lines += [f"    {source} --> {target}: {', '.join(events)}" for target, events in by_target.items()]
+        for target, events in by_target.items():
+            moves = {(False, True): " / hold", (True, False): " / release"}
+            moved = moves.get((source in HOLDING, target in HOLDING), "")
+            lines.append(f"    {source} --> {target}: {', '.join(events)}{moved}")
     lines += [f"    {state} --> [*]" for state in State if state in FINISHED]
+    lines.append("    classDef held fill:#f9d77e,stroke:#8a6d1a,color:#000")
+    lines.append(f"    class {', '.join(state for state in State if state in HOLDING)} held")
     return "\n".join(lines)
 
 

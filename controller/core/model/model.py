@@ -12,7 +12,6 @@ ends a replica.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from controller.core.model import codec, quarantine
@@ -26,6 +25,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.sight import first_sight
 from controller.core.model.task import RequestKind, Status
 from controller.core.model.timers import Timers
+from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
 
@@ -40,10 +40,6 @@ class Model(InstallationRecords, Compartments):
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
-        # What a leader has to look at, in order of arrival. Followers discard both, again and again.
-        # whose first is taken in constant time, unlike a dict's
-        self.dirty: OrderedDict[str, None] = OrderedDict()
-        self.dirty_pools: dict[str, None] = {}
         # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and
         # so is one whose timer rang: a new leader looks at these, at what holds, at the queues and at the
         # timers, and so at all there is to do.
@@ -63,7 +59,7 @@ class Model(InstallationRecords, Compartments):
 
     def load(
         self, changes: Iterable[Change], revision: int, *, is_first: bool = True, is_last: bool = True
-    ) -> None:
+    ) -> Touched:
         """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted.
 
         It may come in pages, with other changes in between; what is deleted is known, and `revision` reached,
@@ -71,7 +67,7 @@ class Model(InstallationRecords, Compartments):
         """
         if is_first:
             self._lacked = {(kind, names): None for kind, names, _ in self._records()}
-        touched: dict[str, Task] = {}
+        changed: dict[str, Task] = {}
         for change in changes:
             record = (change.kind, change.names)
             self._lacked.pop(record, None)
@@ -79,31 +75,32 @@ class Model(InstallationRecords, Compartments):
             if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (
                 task := self._take_in(change)
             ):
-                touched[task.id] = task
+                changed[task.id] = task
         if is_last:
             for kind, names in self._lacked:
                 if 0 < self.mod_of(kind, names) <= revision and (
                     task := self._take_in(Change(kind, names, None, revision))
                 ):
-                    touched[task.id] = task
+                    changed[task.id] = task
             self._lacked = {}
-        for task in touched.values():
+        for task in changed.values():
             self._index(task)
         if is_last:
             self.advance_revision(revision)
+        return self._take_touched()
 
-    def apply(self, change: Change) -> bool:
-        """Apply one change if it is newer than what is known; tells whether it was."""
+    def apply(self, change: Change) -> Touched | None:
+        """Apply one change if it is newer than what is known; None when it was not."""
         record = (change.kind, change.names)
         # A record that we do not have was as it is now (absent) when `revision` was reached: older puts must
         # not bring it back.
         known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
         if change.mod <= known:
-            return False
+            return None
         task = self._take_in(change)
         if task is not None:
             self._index(task)
-        return True
+        return self._take_touched()
 
     def _take(self, change: Change) -> Task | None:
         """Take over one change; returns the task that it is of, which must be indexed again."""
@@ -111,7 +108,7 @@ class Model(InstallationRecords, Compartments):
         mended = self.quarantine.pop(record, None) is not None
         # what waited for a ledger that could not be read is looked at again
         if mended and change.kind == "ledgers":
-            self.dirty.update(
+            self._touched.tasks.update(
                 (task.id, None) for task in self.holding.values() if task.pool == change.names[0]
             )
         if change.value is None:
@@ -146,23 +143,25 @@ class Model(InstallationRecords, Compartments):
                 " seen"
             )
 
-    def put_status(self, task_id: str, status: Status | None, mod: int) -> None:
+    def put_status(self, task_id: str, status: Status | None, mod: int) -> Touched:
         """A leader's own commit: the status (None: removed) as it was written at revision `mod`."""
         task = self.tasks.get(task_id) or self._new_task(task_id)
         if mod <= max(task.status_mod, self._tombstones.get(("states", (task_id,)), 0)):
-            return  # the watch was faster, and may know more
+            return self._take_touched()  # the watch was faster, and may know more
         if status is None:
             self._tombstones["states", (task_id,)] = mod
         task.status, task.status_mod = status, mod if status is not None else 0
         self._reindex(task)
+        return self._take_touched()
 
-    def put_ledger(self, pool: str, held: Vector, mod: int) -> None:
+    def put_ledger(self, pool: str, held: Vector, mod: int) -> Touched:
         """A leader's own commit: a ledger as it was written at revision `mod`."""
         ledger = self.ledgers.get(pool, Ledger())
         if mod > ledger.mod:
             self.ledgers[pool] = ledger._replace(held=held, mod=mod)
             self._mods["ledgers", (pool,)] = mod
-            self.dirty_pools[pool] = None
+            self._touched.pools[pool] = None
+        return self._take_touched()
 
     def mod_of(self, kind: str, names: tuple[str, ...]) -> int:
         """The mod revision that we have of a record, 0 when we have none."""
@@ -174,13 +173,6 @@ class Model(InstallationRecords, Compartments):
                 return task.spec_mod
             return task.status_mod
         return self._mods.get((kind, names), 0)
-
-    def discard_dirty(self) -> None:
-        """A follower's turn: what a leader would look at is left to the leader, and to this replica should
-        it become one.
-        """
-        self.dirty.clear()
-        self.dirty_pools.clear()
 
     # -- time
     # --------------------------------------------------------------------------------------------------------
@@ -199,18 +191,17 @@ class Model(InstallationRecords, Compartments):
                 self.timers.schedule(task, task.first_due())
         self._unseen.clear()
 
-    def advance(self, now: float) -> None:
-        """Ring the timers that are due: their tasks become dirty, and those whose back-off has passed join
-        their queue.
-        """
+    def advance(self, now: float) -> Touched:
+        """Ring the timers that are due; the tasks whose back-off has passed join their queue."""
         for task in self.timers.ring(now):
-            # the latter until it has changed, in whatever term
-            self.dirty[task.id] = self.attention[task.id] = None
+            # in `attention` until it has changed, in whatever term
+            self._touched.tasks[task.id] = self.attention[task.id] = None
             if task.state is State.WAITING_RETRY:
                 self._enqueue(task)
                 limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
                 if limit is not None and task.queued_at + limit > now:
                     self.timers.schedule(task, task.queued_at + limit)
+        return self._take_touched()
 
     def wind(self) -> None:
         """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed
@@ -294,7 +285,7 @@ class Model(InstallationRecords, Compartments):
     def _apply_to_pool(self, change: Change) -> None:
         name = change.names[0]
         self._note_mod(change)
-        self.dirty_pools[name] = None
+        self._touched.pools[name] = None
         try:
             if change.kind == "pools":
                 before = self.pools.pop(name, None)
@@ -342,8 +333,8 @@ class Model(InstallationRecords, Compartments):
         return task
 
     def _reindex(self, task: Task) -> None:
-        """Bring all indexes up to the task's records, and mark it as worth a look."""
-        self.dirty[task.id] = None
+        """Bring all indexes up to the task's records."""
+        self._touched.tasks[task.id] = None
         if task.counted is not None:
             pool = task.counted[0]
             self.counts[task.counted] -= 1
@@ -351,7 +342,7 @@ class Model(InstallationRecords, Compartments):
             queue = self.queues.get(pool)
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
-                self.dirty_pools[pool] = None  # it may have been the head that kept others waiting
+                self._touched.pools[pool] = None  # it may have been the head that kept others waiting
         self.holding.pop(task.id, None)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)
@@ -359,7 +350,7 @@ class Model(InstallationRecords, Compartments):
             self.attention[task.id] = None
         if not task.exists:
             self.attention.pop(task.id, None)
-            task.due = None
+            self.timers.schedule(task, None)
             del self.tasks[task.id]
             return
         if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
@@ -385,7 +376,7 @@ class Model(InstallationRecords, Compartments):
         record = self.pools.get(task.pool)
         task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
         queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
-        self.dirty_pools[task.pool] = None
+        self._touched.pools[task.pool] = None
 
     def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
         for (kind, names), mod in self._mods.items():

@@ -39,12 +39,12 @@ class Aside(Struct, frozen=True, kw_only=True):
     reason: str
     seen: tuple[int, int, int]
     at: float = 0.0
-    term: int = 0
+    epoch: int = msgspec.field(default=0, name="term")  # as older versions stored it
 
     @classmethod
-    def of(cls, task: Task, where: str, error: Exception, at: float, term: int) -> Aside:
+    def of(cls, task: Task, where: str, error: Exception, at: float, epoch: int) -> Aside:
         """A task that raised `error`, as it is now."""
-        return cls(reason=describe(where, error), seen=seen_of(task), at=at, term=term)
+        return cls(reason=describe(where, error), seen=seen_of(task), at=at, epoch=epoch)
 
     def holds_for(self, task: Task | None) -> bool:
         """Whether nothing has changed since."""

@@ -156,6 +156,13 @@ class RequestKind(StrEnum):
     CONFIRM_STOPPED = "confirm-stopped"  # an operator's word that a lost attempt no longer runs
 
 
+class RequestOutcome(StrEnum):
+    """What became of a request."""
+
+    DONE = "done"
+    IGNORED = "ignored"  # it could not take effect; the step's message says why
+
+
 class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who asks, why, and when. `attempt` is the attempt that confirm-stopped speaks of."""
 
@@ -189,7 +196,7 @@ class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One entry of a status's history: a row of the lifecycle table, taken. `term` is the leader's epoch."""
+    """One entry of a status's history: a row of the lifecycle table, taken in the leadership `epoch`."""
 
     at: float
     source: str
@@ -198,7 +205,9 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 0
     reason: str = ""
     message: str = ""
-    term: int = 0
+    epoch: int = field(default=0, name="term")  # as older versions stored it, and read it
+    request: str = ""  # the RequestKind that the step answers, "" for none
+    outcome: str = ""  # what became of that request: a RequestOutcome
 
 
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -236,7 +245,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     retry_at: Time | None = None  # WaitingRetry: not admitted before
     steps: Count = 0
     history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
-    term: Count = 0
+    epoch: Count = field(default=0, name="term")  # of the leadership that wrote it; named as in Step
     op: str = ""
 
     @property

@@ -29,22 +29,25 @@ class Timers:
             heapq.heappush(self._heap, (due, task.id))
             if len(self._heap) > 64 + 4 * len(self._tasks):  # mostly rescheduled ones: drop them
                 self._heap = sorted((t.due, t.id) for t in self._tasks.values() if t.due is not None)
+        self._drop_rescheduled()
 
     def ring(self, now: float) -> Iterator[Task]:
         """The tasks whose timer is due, each once: it does not ring again unless it is scheduled again."""
         while self._heap and self._heap[0][0] <= now:
-            due, task_id = heapq.heappop(self._heap)
-            task = self._tasks.get(task_id)
-            if task is not None and task.due == due:  # else rescheduled since
-                task.due = None
-                yield task
+            task = self._tasks[heapq.heappop(self._heap)[1]]
+            task.due = None
+            self._drop_rescheduled()
+            yield task
 
     def next_due(self) -> float | None:
         """When the next timer rings, None when there is none."""
+        return self._heap[0][0] if self._heap else None
+
+    def _drop_rescheduled(self) -> None:
+        """Invariant: the first of the heap is a timer that will ring."""
         while self._heap:
             due, task_id = self._heap[0]
             task = self._tasks.get(task_id)
             if task is not None and task.due == due:
-                return due
+                return
             heapq.heappop(self._heap)
-        return None

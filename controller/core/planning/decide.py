@@ -14,7 +14,7 @@ import msgspec
 from controller.core.model.demand import check_satisfiable
 from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.records import PoolRecord, Task
-from controller.core.model.task import AttemptId, Observation, Phase, RequestKind, Status
+from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status
 from controller.core.planning import transitions
 from controller.core.planning.retry import RetryDecision, judge
 from controller.core.planning.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
@@ -127,21 +127,23 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     return Decision(transitions.stop_requested(status, *overdue, moment)) if overdue is not None else None
 
 
-def end(task: Task, status: Status, seen: Observation, moment: Moment) -> Status:
-    """The attempt has ended, and that is proven: the status without its hold."""
+def end(
+    task: Task, status: Status, seen: Observation, moment: Moment, request: Request | None = None
+) -> Status:
+    """The attempt has ended, and that is proven, or confirmed by `request`: the status without its hold."""
     if status.stopping in (transitions.MAIN_ENDED, transitions.MAIN_NOT_STARTED):
         seen = _as_main_ended(status, seen)
     if seen.phase is Phase.SUCCEEDED:
-        return transitions.succeeded(status, seen, moment)
+        return transitions.succeeded(status, seen, moment, request)
     if status.cancelling:
-        return transitions.cancelled(status, seen, moment)
+        return transitions.cancelled(status, seen, moment, request)
     if task.spec is None or task.spec_error:
         verdict = RetryDecision(
             False, 0.0, status.failures + 1, status.start_failures, 0, "its spec can no longer be read"
         )
     else:
         verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen), moment.now)
-    return transitions.failed(status, seen, verdict, moment)
+    return transitions.failed(status, seen, verdict, moment, request)
 
 
 def _as_main_ended(status: Status, seen: Observation) -> Observation:
@@ -244,7 +246,9 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
         message = f"cancelled by {request.by or 'request'}" + (
             f": {request.reason}" if request.reason else ""
         )
-        return Decision(transitions.stop_requested(status, "cancel", message, moment), (RequestKind.CANCEL,))
+        return Decision(
+            transitions.stop_requested(status, "cancel", message, moment, request), (RequestKind.CANCEL,)
+        )
     if RequestKind.CONFIRM_STOPPED in task.requests:
         confirmed = _confirmed(task, status, attempt, moment)
         if confirmed is not None:
@@ -280,10 +284,12 @@ def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Mome
     message = f"{request.by or 'an operator'} confirmed that it stopped" + (
         f": {request.reason}" if request.reason else ""
     )
-    return Decision(_give_up(task, status, "ConfirmedStopped", message, moment), kind)
+    return Decision(_give_up(task, status, "ConfirmedStopped", message, moment, request), kind)
 
 
-def _give_up(task: Task, status: Status, reason: str, message: str, moment: Moment) -> Status:
+def _give_up(
+    task: Task, status: Status, reason: str, message: str, moment: Moment, request: Request | None = None
+) -> Status:
     """The hold ends without proof, by the user's own word; the attempt no longer keeps others from
     starting.
     """
@@ -295,7 +301,7 @@ def _give_up(task: Task, status: Status, reason: str, message: str, moment: Mome
         reason=reason,
         message=message,
     )
-    return msgspec.structs.replace(end(task, status, seen, moment), abandoned=status.attempt)
+    return msgspec.structs.replace(end(task, status, seen, moment, request), abandoned=status.attempt)
 
 
 def _finished(task: Task, status: Status, moment: Moment) -> Decision | None:

@@ -17,6 +17,16 @@ from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, RequestKind, Status
 
 
+class Term(NamedTuple):
+    """Who plans: the fence (the leader key's create revision), the epoch, and what makes `op` unique."""
+
+    revision: int
+    epoch: int
+    replica: str
+    cluster: str
+    installation: str = ""
+
+
 class Start(NamedTuple):
     """Start an attempt, whose hold is committed."""
 

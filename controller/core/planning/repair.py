@@ -11,7 +11,7 @@ What is repaired, and what is not:
   nothing: as long as such an orphan may run it uses what the ledger would call free. It may be raised above
   the capacity, which is the truth, shown as an overcommit; nothing is killed for it.
 - A hold becomes what the task's spec asks for while the task is Pending or Running, and nothing otherwise.
-- A status that another term is said to have written is written anew in this term; terms in its history that
+- A status that another epoch is said to have written is written anew in this one; epochs in its history that
   cannot be are bounded by those around them, and the step that records it tells what was found.
 - Records of terms that never were are removed, and a lost or lowered epoch becomes the number of this term.
 - A key that is quarantined is removed only if the request gives its mod revision; a ledger is then written
@@ -193,12 +193,12 @@ class _Draft:
             for finding in wrong
             if (finding.invariant, finding.mender) == (invariant, Mender.REPAIR)
         ]
-        if invariant == "I7" and status.term > self._moment.epoch:
-            found.append(f"names term {status.term}, but the epoch is only {self._moment.epoch}")
+        if invariant == "I7" and status.epoch > self._moment.epoch:
+            found.append(f"names epoch {status.epoch}, but the last one is {self._moment.epoch}")
         elif invariant == "I7" and task.id in self._written_late():
             found.append(
-                f"was written by term {status.term} after term {self._written_late()[task.id]} had begun to"
-                " write"
+                f"was written in epoch {status.epoch} after epoch {self._written_late()[task.id]} had begun"
+                " to write"
             )
         return found
 
@@ -218,7 +218,7 @@ class _Draft:
                 self._answer(wanted, Verdict.GONE, f"the epoch is {stored}")
                 return
             self._write("epoch", (), codec.encode({"epoch": epoch, "op": self._moment.op}))
-            self._answer(wanted, Verdict.REPAIRED, f"the epoch is {epoch} again, the number of this term")
+            self._answer(wanted, Verdict.REPAIRED, f"the epoch is {epoch} again, that of this leader")
         elif name.startswith("terms/") and wanted.invariant == "I7":
             term = name.removeprefix("terms/")
             if term not in self._model.terms or not is_number(term) or int(term) <= epoch:
@@ -228,7 +228,7 @@ class _Draft:
             self._answer(
                 wanted,
                 Verdict.REPAIRED,
-                f"the record is removed: this is term {epoch}, and there was none above",
+                f"the record is removed: this is epoch {epoch}, and there was none above",
             )
         else:
             self._quarantined(wanted, name)

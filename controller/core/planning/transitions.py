@@ -17,7 +17,16 @@ from controller.core.model.codec import decode_history, encode_step
 from controller.core.model.lifecycle import Event
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import HISTORY_LIMIT, SCHEMA_VERSION, Observation, Request, Spec, Status, Step
+from controller.core.model.task import (
+    HISTORY_LIMIT,
+    SCHEMA_VERSION,
+    Observation,
+    Request,
+    RequestOutcome,
+    Spec,
+    Status,
+    Step,
+)
 from controller.core.planning.retry import RetryDecision
 
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
@@ -30,7 +39,7 @@ MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"
 
 
 class Moment(NamedTuple):
-    """When (seconds since the epoch, by the leader's clock), in which term (its epoch), under which
+    """When (seconds since the epoch, by the leader's clock), in which epoch, under which
     transaction (`op`).
     """
 
@@ -80,6 +89,7 @@ def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
         moment,
         "Cancelled",
         message,
+        request,
         retry_at=None,
         finished_at=moment.now,
     )
@@ -97,13 +107,15 @@ def running(status: Status, seen: Observation, moment: Moment) -> Status:
     return _step(status, Event.RUNNING_OBSERVED, moment, **fields)
 
 
-def stop_requested(status: Status, why: str, message: str, moment: Moment) -> Status:
-    """Its attempt is to be stopped, the hold stays until then.
+def stop_requested(
+    status: Status, why: str, message: str, moment: Moment, request: Request | None = None
+) -> Status:
+    """Its attempt is to be stopped, perhaps since a request asks for it; the hold stays until then.
 
     `why`: cancel, deadline-start, deadline-run, spec-deleted, or
     CANNOT_START and the engine's word for what keeps it from running.
     """
-    return _step(status, Event.STOP_REQUESTED, moment, why, message, stopping=why)
+    return _step(status, Event.STOP_REQUESTED, moment, why, message, request, stopping=why)
 
 
 def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
@@ -128,7 +140,7 @@ def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
     )
 
 
-def succeeded(status: Status, seen: Observation, moment: Moment) -> Status:
+def succeeded(status: Status, seen: Observation, moment: Moment, request: Request | None = None) -> Status:
     """Its attempt was observed to have succeeded: the hold ends."""
     return _step(
         status,
@@ -136,15 +148,16 @@ def succeeded(status: Status, seen: Observation, moment: Moment) -> Status:
         moment,
         seen.reason or "Succeeded",
         seen.message,
+        request,
         **_ended(status, seen, moment),
     )
 
 
-def cancelled(status: Status, seen: Observation, moment: Moment) -> Status:
-    """Its attempt was being cancelled, and has ended: the hold ends."""
+def cancelled(status: Status, seen: Observation, moment: Moment, request: Request | None = None) -> Status:
+    """Its attempt was being cancelled, and has ended, perhaps by an operator's word: the hold ends."""
     fields = _ended(status, seen, moment)
     return _step(
-        status, Event.STOPPED_OBSERVED, moment, "Cancelled", status.message or seen.message, **fields
+        status, Event.STOPPED_OBSERVED, moment, "Cancelled", status.message or seen.message, request, **fields
     )
 
 
@@ -157,9 +170,15 @@ def stop_reason(status: Status) -> str:
     )
 
 
-def failed(status: Status, seen: Observation, verdict: RetryDecision, moment: Moment) -> Status:
-    """Its attempt was observed to have failed or to be gone: the hold ends, and another attempt may follow
-    after a back-off.
+def failed(
+    status: Status,
+    seen: Observation,
+    verdict: RetryDecision,
+    moment: Moment,
+    request: Request | None = None,
+) -> Status:
+    """Its attempt was observed, or confirmed by an operator, to have failed or to be gone: the hold ends, and
+    another attempt may follow after a back-off.
     """
     reason = stop_reason(status) or (
         "SpecDeleted" if status.stopping == "spec-deleted" else seen.reason or "Failed"
@@ -172,9 +191,8 @@ def failed(status: Status, seen: Observation, verdict: RetryDecision, moment: Mo
         "start_failures": verdict.start_failures,
         "uncounted": verdict.uncounted,
     }
-    ended = _step(
-        status, Event.FAILED_OBSERVED, moment, reason, message, **counts, **_ended(status, seen, moment)
-    )
+    fields = counts | _ended(status, seen, moment)
+    ended = _step(status, Event.FAILED_OBSERVED, moment, reason, message, request, **fields)
     if not verdict.retry:
         return ended
     retry_at = moment.now + verdict.delay_seconds
@@ -186,7 +204,7 @@ def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
     message = _request_message(request)
     counts: dict[str, Any] = {"failures": 0, "start_failures": 0, "uncounted": 0}
     fields = counts | {"retry_at": moment.now, "finished_at": None, "exit_code": None}
-    return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, **fields)
+    return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, request, **fields)
 
 
 def kept_waiting(status: Status, waiting: str, moment: Moment) -> Status:
@@ -232,27 +250,34 @@ def request_ignored(status: Status, request: Request, why: str, moment: Moment) 
     """A request that cannot take effect; it is recorded, and its reason and message do not replace the
     task's own.
     """
-    return _note(status, "RequestIgnored", f"{request.kind}: {why}", moment, {})
+    step = _noted(status, "RequestIgnored", f"{request.kind}: {why}", moment)
+    ignored = msgspec.structs.replace(step, request=request.kind, outcome=RequestOutcome.IGNORED)
+    return _record(status, ignored, moment, {})
 
 
 def repaired(status: Status, what: str, hold: Vector, pool: str, moment: Moment) -> Status:
-    """An operator had it repaired after an audit: the hold as it should be, and no step's term above the one
+    """An operator had it repaired after an audit: the hold as it should be, and no step's epoch above the one
     after it.
 
     Its reason and message stay its own. Raises CorruptValue when its history cannot be read.
     """
     history, highest = [], 0
     for raw, step in zip(status.history, decode_history(status), strict=True):
-        highest = max(highest, min(step.term, moment.epoch))
+        highest = max(highest, min(step.epoch, moment.epoch))
         history.append(
-            raw if step.term == highest else encode_step(msgspec.structs.replace(step, term=highest))
+            raw if step.epoch == highest else encode_step(msgspec.structs.replace(step, epoch=highest))
         )
     return _note(status, "Repaired", what, moment, {"hold": hold, "pool": pool, "history": tuple(history)})
 
 
 def _note(status: Status, reason: str, message: str, moment: Moment, fields: dict[str, Any]) -> Status:
     """A step that is recorded in the history alone."""
-    step = Step(
+    step = _noted(status, reason, message, moment)
+    return _record(msgspec.structs.replace(status, **fields), step, moment, {})
+
+
+def _noted(status: Status, reason: str, message: str, moment: Moment) -> Step:
+    return Step(
         at=round(moment.now, 3),
         source=status.state,
         event=Event.NOTED,
@@ -260,9 +285,8 @@ def _note(status: Status, reason: str, message: str, moment: Moment, fields: dic
         attempt=status.attempt,
         reason=reason,
         message=message[:MESSAGE_LIMIT],
-        term=moment.epoch,
+        epoch=moment.epoch,
     )
-    return _record(msgspec.structs.replace(status, **fields), step, moment, {})
 
 
 def _status_of(task: Task) -> Status:
@@ -299,7 +323,13 @@ def _request_message(request: Request) -> str:
 
 
 def _step(
-    status: Status, event: Event, moment: Moment, reason: str = "", message: str = "", **fields: Any
+    status: Status,
+    event: Event,
+    moment: Moment,
+    reason: str = "",
+    message: str = "",
+    request: Request | None = None,
+    **fields: Any,
 ) -> Status:
     state = lifecycle.successor(status.state, event)
     step = Step(
@@ -310,7 +340,9 @@ def _step(
         attempt=fields.get("attempt", status.attempt),
         reason=reason[:REASON_LIMIT],
         message=message[:MESSAGE_LIMIT],
-        term=moment.epoch,
+        epoch=moment.epoch,
+        request=request.kind if request is not None else "",
+        outcome=RequestOutcome.DONE if request is not None else "",
     )
     # A new attempt does not carry the last one's words, and what runs does not carry those of its wait.
     if (
@@ -331,6 +363,6 @@ def _record(status: Status, step: Step, moment: Moment, fields: dict[str, Any]) 
         version=SCHEMA_VERSION,
         steps=status.steps + 1,
         history=history,
-        term=moment.epoch,
+        epoch=moment.epoch,
         op=moment.op,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from controller.core.model.records import Task
 from controller.core.model.task import AttemptId, Observation, Phase
 
 _LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCEEDED: 2, Phase.FAILED: 2}
@@ -18,8 +19,18 @@ def waiting_reason(seen: Observation) -> str:
     return seen.waiting.partition(": ")[0]
 
 
+def is_current(task: Task | None, attempt_id: AttemptId) -> bool:
+    """Whether the attempt is the one that its task holds resources for."""
+    return (
+        task is not None
+        and task.status is not None
+        and task.status.is_holding
+        and task.status.attempt == attempt_id.number
+    )
+
+
 class Attempt:
-    """One attempt as this leader sees it. Times are seconds of the leader's boottime clock."""
+    """One attempt as this leader sees it. Times are seconds since the epoch by the leader's clock."""
 
     __slots__ = (
         "asked_at",
@@ -86,6 +97,14 @@ class Attempt:
         once already.
         """
         return self.asked_at > 0 and self.stop_asked_at is None
+
+    def must_wait(self, now: float) -> bool:
+        """Whether an effect of it failed so lately that none begins yet."""
+        return self.retry_at is not None and now < self.retry_at
+
+    def answered(self) -> None:
+        """The engine answered an effect: no failure counts any more."""
+        self.failures, self.trouble, self.retry_at, self.stop_failed = 0, "", None, False
 
     def is_another(self, seen: Observation) -> bool:
         """Whether it is of another object than the one that is known under this name."""

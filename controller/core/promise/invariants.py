@@ -1,7 +1,7 @@
 """The promise, as checks: what must hold of the stored records, at one revision.
 
 Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and
-by the leader on its own. Numbers are those of the invariants I1 to I8 (see the README); terms have a
+by the leader on its own. Numbers are those of the invariants I1 to I8 (see deploy/reference.md); terms have a
 part of their own, `terms`, and so has what needs an engine's list, `engine_invariants`. Cost: `check_task`
 follows the task's history, the others the number of tasks that they are given.
 
@@ -214,7 +214,7 @@ _DELETIONS = {
 
 
 def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
-    """I3, and that terms (I7) and attempts (I4) never go back within a history."""
+    """I3, and that epochs (I7) and attempts (I4) never go back within a history."""
     try:
         steps = decode_history(status)
     except CorruptValue as error:
@@ -230,8 +230,8 @@ def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
         yield _history_finding(task, "I3", f"has a history that the lifecycle does not allow: {path}")
     if steps[-1].state != status.state:
         yield _history_finding(task, "I3", f"is {status.state}, but its last step led to {steps[-1].state}")
-    if _goes_back([*(step.term for step in steps), status.term]):
-        yield term_finding(f"task/{task.id}", "has a history whose terms go back", task.status_mod)
+    if _goes_back([*(step.epoch for step in steps), status.epoch]):
+        yield term_finding(f"task/{task.id}", "has a history whose epochs go back", task.status_mod)
     if _goes_back([*(step.attempt for step in steps), status.attempt]):
         yield _history_finding(task, "I4", "has a history whose attempts go back")
 

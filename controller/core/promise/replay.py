@@ -30,23 +30,23 @@ def replay(status: Status) -> list[str]:
         else [f"{status.steps} steps are counted, {len(steps)} are kept"]
     )
     position = steps[0].source if was_cut else State.CREATED.value
-    attempt, term = (steps[0].attempt if was_cut else 0), 0
+    attempt, epoch = (steps[0].attempt if was_cut else 0), 0
     for number, step in enumerate(steps, max(first, 1)):
-        problems += [f"step {number}: {problem}" for problem in _problems(step, position, attempt, term)]
-        position, attempt, term = step.state, step.attempt, max(term, step.term)
+        problems += [f"step {number}: {problem}" for problem in _problems(step, position, attempt, epoch)]
+        position, attempt, epoch = step.state, step.attempt, max(epoch, step.epoch)
     if position != status.state:
         problems.append(f"the steps lead to {position}, but it is stored as {status.state}")
     if attempt != status.attempt:
         problems.append(f"the steps lead to attempt {attempt}, but {status.attempt} is stored")
-    if term > status.term:
-        problems.append(f"term {term} took a step, but the status was written by term {status.term}")
+    if epoch > status.epoch:
+        problems.append(f"epoch {epoch} took a step, but the status was written in epoch {status.epoch}")
     if status.hold and not status.is_holding:
         problems.append(f"it is {status.state}, and still holds {status.hold}")
     return problems
 
 
-def _problems(step: Step, position: str, attempt: int, term: int) -> list[str]:
-    """What is wrong with a step from `position`, after `attempt` and a step of `term`."""
+def _problems(step: Step, position: str, attempt: int, epoch: int) -> list[str]:
+    """What is wrong with a step from `position`, after `attempt` and a step of `epoch`."""
     found = []
     if step.source != position:
         found.append(f"it begins at {step.source}, but the task was {position}")
@@ -60,6 +60,6 @@ def _problems(step: Step, position: str, attempt: int, term: int) -> list[str]:
         found.append(f"attempt {step.attempt} was admitted after attempt {attempt}")
     elif step.event != Event.ADMITTED and step.attempt != attempt:
         found.append(f"{step.event} is of attempt {step.attempt}, but attempt {attempt} was the current one")
-    if step.term < term:
-        found.append(f"term {step.term} took it after term {term}")
+    if step.epoch < epoch:
+        found.append(f"epoch {step.epoch} took it after epoch {epoch}")
     return found

@@ -1,4 +1,4 @@
-"""Invariant I7, as far as one revision shows it: terms never go back, and none is above the epoch."""
+"""Invariant I7, as far as one revision shows it: epochs never go back, and none is above the last."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from controller.core.promise.finding import Finding, Mender
 
 
 class Written(NamedTuple):
-    """Which term wrote a task's status, and when; they sort in the order of writing."""
+    """In which epoch a task's status was written, and when; they sort in the order of writing."""
 
     mod: int
-    term: int
+    epoch: int
     task_id: str
 
 
 def written_by(task: Task) -> Written | None:
-    """Which term wrote the task's status; None when it has none that can be read."""
+    """In which epoch the task's status was written; None when it has none that can be read."""
     if task.status is None or "states" in task.frozen:
         return None
-    return Written(task.status_mod, task.status.term, task.id)
+    return Written(task.status_mod, task.status.epoch, task.id)
 
 
 def is_number(name: str) -> bool:
@@ -31,19 +31,19 @@ def is_number(name: str) -> bool:
 
 
 def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
-    """I7: no recorded term is above the epoch, and in the order of writes (mod revision) terms never go
-    back.
+    """I7: no record names an epoch above the last one, and in the order of writes (mod revision) epochs never
+    go back.
     """
     findings: list[Finding] = []
     epoch = current_epoch(model)
     written = sorted(written)
     for one, highest in out_of_order(written):
-        what = f"was written by term {one.term} after term {highest} had begun to write"
+        what = f"was written in epoch {one.epoch} after epoch {highest} had begun to write"
         findings.append(term_finding(f"task/{one.task_id}", what, one.mod))
     named = [(int(name), name, change.mod) for name, change in model.terms.items() if is_number(name)]
     if epoch is None:
-        # no term is 0: somebody wrote that by hand
-        if any(one.term for one in written) or named or model.epoch is not None:
+        # no epoch is 0: somebody wrote that by hand
+        if any(one.epoch for one in written) or named or model.epoch is not None:
             what = "is missing" if model.epoch is None else "names no number"
             findings.append(_epoch_finding(what, model.epoch.mod if model.epoch is not None else 0))
         return findings
@@ -56,23 +56,23 @@ def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
             )
         )
     for one in written:
-        if one.term > epoch:
-            what = f"names term {one.term}, but the epoch is only {epoch}"
+        if one.epoch > epoch:
+            what = f"names epoch {one.epoch}, but the last one is {epoch}"
             findings.append(term_finding(f"task/{one.task_id}", what, one.mod))
-    for term, name, mod in named:
-        if term > epoch:
-            finding = term_finding(f"key/terms/{name}", f"is above the epoch, which is only {epoch}", mod)
+    for number, name, mod in named:
+        if number > epoch:
+            finding = term_finding(f"key/terms/{name}", f"is above the last epoch, which is {epoch}", mod)
             findings.append(finding)
     return findings
 
 
 def out_of_order(written: list[Written]) -> Iterator[tuple[Written, int]]:
-    """Of sorted writes those by a term below one that had written before, with the highest such term."""
+    """Of sorted writes those in an epoch below one that had written before, with the highest such epoch."""
     highest = 0
     for one in written:
-        if one.term < highest:
+        if one.epoch < highest:
             yield one, highest
-        highest = max(highest, one.term)
+        highest = max(highest, one.epoch)
 
 
 def current_epoch(model: Model) -> int | None:
@@ -91,9 +91,9 @@ def term_finding(subject: str, what: str, since: int) -> Finding:
         since_revision=since,
         likely_cause="keys written around the fence: by hand, or by a restore that put them one by one",
         repair=(
-            "the leader writes the status anew in its own term, and notes the terms that it found"
+            "the leader writes the status anew in its own epoch, and notes the epochs that it found"
             if of_a_task
-            else "the leader deletes the record: there was no such term"
+            else "the leader deletes the record: there was no such epoch"
         ),
         mender=Mender.REPAIR,
     )
@@ -108,7 +108,7 @@ def _epoch_finding(what: str, since: int) -> Finding:
         likely_cause="the key was deleted or overwritten by hand",
         repair=(
             "the leader writes the number of its own election; without a leader: put one above every recorded"
-            " term"
+            " epoch"
         ),
         mender=Mender.REPAIR,
     )

@@ -28,7 +28,7 @@ class Webhook:
 
 
 @dataclass(slots=True)
-class Admission:
+class AdmissionControl:
     """Applied in the order of a real server: namespace, priority class, Pod Security, webhooks, quota."""
 
     storage: Storage

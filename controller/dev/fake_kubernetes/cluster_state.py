@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from controller.clock import Clock, SystemClock
 from controller.dev.fake_kubernetes.access import TOKEN, USER, AccessControl
-from controller.dev.fake_kubernetes.admission import Admission, Webhook
-from controller.dev.fake_kubernetes.agenda import Agenda
+from controller.dev.fake_kubernetes.admission import AdmissionControl, Webhook
+from controller.dev.fake_kubernetes.agenda import Schedule
 from controller.dev.fake_kubernetes.api import FakeApi
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
@@ -62,10 +62,10 @@ class ClusterState:
         self.storage = Storage(history_limit=options.history_limit)
         self.token = options.token
         self.access = AccessControl({options.token: USER})
-        self.admission = Admission(self.storage)
+        self.admission = AdmissionControl(self.storage)
         self.faults = Faults(seed=options.seed)
         self.watches = OpenWatches(self.storage)
-        self._agenda = Agenda(self.clock, self.storage.lock, scale=options.scale)
+        self._agenda = Schedule(self.clock, self.storage.lock, scale=options.scale)
         self._registry = PodRegistry(self.storage, self.version, self.clock, self.admission)
         recorder = EventRecorder(self.storage, self.clock)
         self._nodes = Nodes(self.storage, self._registry, self._agenda, monitor_seconds=timings.node_monitor)

@@ -14,7 +14,7 @@ import msgspec
 
 from controller.clock import Clock
 from controller.dev.fake_kubernetes import apierrors
-from controller.dev.fake_kubernetes.admission import Admission
+from controller.dev.fake_kubernetes.admission import AdmissionControl
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.pod_defaults import apply_defaults
 from controller.dev.fake_kubernetes.pod_validation import validate_new, validate_update
@@ -48,7 +48,9 @@ class DeleteOptions:
 class PodRegistry:
     """All calls need the storage's lock, and raise ApiError."""
 
-    def __init__(self, storage: Storage, version: ServerVersion, clock: Clock, admission: Admission) -> None:
+    def __init__(
+        self, storage: Storage, version: ServerVersion, clock: Clock, admission: AdmissionControl
+    ) -> None:
         self._storage = storage
         self._pods = storage.pods
         self._version = version

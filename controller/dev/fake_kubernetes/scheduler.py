@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from controller.dev.fake_kubernetes.agenda import Agenda
+from controller.dev.fake_kubernetes.agenda import Schedule
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
 from controller.dev.fake_kubernetes.nodes import Node, Nodes
@@ -42,7 +42,7 @@ class Scheduler:
         storage: Storage,
         registry: PodRegistry,
         nodes: Nodes,
-        agenda: Agenda,
+        agenda: Schedule,
         recorder: EventRecorder,
         *,
         delay: float,

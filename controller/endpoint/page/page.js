@@ -77,9 +77,9 @@ function showLeader({ leader, replicas, now: at, staleness_seconds: staleness })
   setChildren($("leader"), [leader.replica, leader.status_url, known], () => [known ? name() : "not known"]);
   $("leader").dataset.tone = known && !leader.replica ? "critical" : "";
   setChildren($("leader-detail"), [leader, known, known ? null : Math.round((at - heard) / 2)], () => {
-    if (!known) return [name(), " led ", ago(at - heard), ` ago · term ${count(leader.epoch)}`];
-    if (leader.replica && leader.since) return ["for ", ago(leader.since), ` · since ${dateAndTime(leader.since)} · term ${count(leader.epoch)}`];
-    return [leader.epoch ? `${plural(leader.epoch, "term")} so far` : "no term yet"];
+    if (!known) return [name(), " led ", ago(at - heard), ` ago · epoch ${count(leader.epoch)}`];
+    if (leader.replica && leader.since) return ["for ", ago(leader.since), ` · since ${dateAndTime(leader.since)} · epoch ${count(leader.epoch)}`];
+    return [leader.epoch ? `epoch ${count(leader.epoch)} has ended` : "nobody has led yet"];
   });
 }
 

@@ -157,7 +157,7 @@ export class TaskDialog {
     const cut = task.steps > task.history.length;
     const entries = steps.map((step, index) => {
       const before = index > 0 ? steps[index - 1].at : null;
-      const meta = [step.attempt ? `attempt ${step.attempt}` : "", step.term ? `term ${step.term}` : "", step.reason].filter(Boolean).join(" · ");
+      const meta = [step.attempt ? `attempt ${step.attempt}` : "", step.epoch ? `epoch ${step.epoch}` : "", step.reason].filter(Boolean).join(" · ");
       const what = step.event ? EVENTS[step.event] ?? step.event : "Submitted";
       return el("li", { "data-tone": step.state },
         el("div", { class: "when" }, el("strong", {}, what), step.event ? badge(step.state) : "",

@@ -1,1 +1,5 @@
 """The engine that runs attempts as containers of one Docker daemon."""
+
+from controller.errors import need_extra
+
+need_extra("the engine docker", "docker", "docker")

@@ -1,1 +1,5 @@
 """The engine that runs attempts as pods."""
+
+from controller.errors import need_extra
+
+need_extra("the engine kubernetes", "kubernetes", "kubernetes")

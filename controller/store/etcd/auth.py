@@ -60,7 +60,7 @@ class EtcdAuth:
     def is_enabled(self) -> bool:
         """Whether etcd asks for users: without it, whoever reaches etcd may do everything."""
         try:
-            if self._gateway.token(self._gateway.now() + self._call_seconds):
+            if self._gateway.token(self._gateway.endpoints.now() + self._call_seconds):
                 return True
         except RpcError as error:
             raise StoreDenied(str(error)) from error
@@ -167,7 +167,7 @@ class EtcdAuth:
         return [str(name) for name in self._call(path, {}).get(field, [])]
 
     def _call(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        deadline = self._gateway.now() + self._call_seconds
+        deadline = self._gateway.endpoints.now() + self._call_seconds
         try:
             return self._gateway.call(path, wire.encode(request), _decode, deadline=deadline)
         except Unanswered as error:

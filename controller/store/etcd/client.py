@@ -4,14 +4,20 @@
 `tally` command would pay for it. So the package is imported with a placeholder for its asynchronous client,
 which is then left to be imported when somebody asks for it: to all others in this process, `etcd3.AioClient`
 is what it always was.
+
+It brings 31 MB of libraries, too much for whoever installs no more than the client: `BareClient` stands in for it
+there. Each extra that is for replicas (kubernetes, docker, dev) installs it.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
+
+import requests
 
 _ASYNCHRONOUS = "etcd3.aio_client"
 
@@ -35,4 +41,69 @@ def _import_without_aiohttp() -> Any:
     return package
 
 
-Client: Any = (sys.modules.get("etcd3") or _import_without_aiohttp()).Client
+class BareVersion(NamedTuple):
+    """As etcd3-py keeps versions: semantic_version.Version. `of` raises ValueError."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def of(cls, text: str) -> BareVersion:
+        """The first two numbers of a version."""
+        return cls(*map(int, text.split(".")[:2]))
+
+
+class BareClient:
+    """What `Connection` uses of etcd3-py's client, to the letter: session, URLs, the prefix of the version."""
+
+    server_version_sem: BareVersion
+
+    def __init__(
+        self, *, host: str, port: int, protocol: str, cert: tuple[str, ...], verify: bool | str
+    ) -> None:
+        self._session = requests.Session()
+        self._session.cert = (cert[0], cert[1]) if cert else None
+        self._session.verify = verify
+        self._base = f"{protocol}://{host}:{port}"
+        self._retrieve_version()
+        self._get_prefix()
+
+    def _retrieve_version(self) -> None:
+        raise NotImplementedError
+
+    def _get_prefix(self) -> None:
+        minor = self.server_version_sem[:2]
+        self._prefix = "/v3" if minor >= (3, 4) else "/v3beta" if minor == (3, 3) else "/v3alpha"
+
+    def _url(self, path: str, prefix: bool = True) -> str:
+        return f"{self._base}{self._prefix if prefix else ''}{path}"
+
+    def call_rpc(self, path: str, data: bytes, *, raw: bool, **options: Any) -> Any:
+        """Post, and return the response; `raw`: always, as Tally asks for no other."""
+        assert raw
+        response = self._post(self._url(path), data=data, **options)
+        self._raise_for_status(response)
+        return response
+
+    def _post(self, url: str, data: bytes, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def _raise_for_status(self, response: Any) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the session."""
+        self._session.close()
+
+
+def _client() -> tuple[Any, Callable[[str], Any]]:
+    try:
+        package = sys.modules.get("etcd3") or _import_without_aiohttp()
+    except ModuleNotFoundError as error:
+        if error.name != "etcd3":
+            raise
+        return BareClient, BareVersion.of
+    return package.Client, importlib.import_module("semantic_version").Version
+
+
+Client, version_of = _client()

@@ -1,43 +1,46 @@
-"""One HTTP connection to one etcd endpoint, through etcd3-py, with the library's defects worked round.
+"""One HTTP connection to one endpoint of etcd's JSON gateway.
 
-etcd3-py gives the URL and version prefix, the session, TLS and the authorisation header; its model codec is
-left aside (`raw=True` with bytes), as it takes 200 ms for a transaction of 60 puts. What is different here:
-- the constructor does no I/O (the library's fails with AttributeError on a dead endpoint), `connect` asks for
-  the version, over the same session, so with the same TLS and within a time-out;
-- certificates are verified unless the options say otherwise; the environment (`REQUESTS_CA_BUNDLE`, proxies)
-  is not read;
-- every call has a time-out, for the whole answer and not only between two bytes;
-- calls go to the connection below requests, with the session's TLS: a whole call through the session takes
-  three times the CPU (0.53 ms against 0.19 ms), which a task pays for several times;
-- what went wrong is told in our own words (see `faults`).
+- The constructor does no I/O. `connect` asks for the version, over the same session, so with the same TLS and
+  within a time-out; the version decides the prefix of the paths.
+- Certificates are verified unless the options say otherwise. The environment (`REQUESTS_CA_BUNDLE`, proxies)
+  is not read.
+- Every call has a time-out, for the whole answer and not only between two bytes.
+- Calls go to the connection below requests, with the session's TLS: a whole call through the session takes
+  three times the CPU (0.53 ms against 0.19 ms), which a task pays for several times.
+- What went wrong is told in our own words (see `faults`).
+
 A requests session is not made for several threads: a connection is used by one thread at a time (see
 `gateway`).
+
+No client library stands between: etcd3-py weighs 31 MB with what it depends on, and its other parts (locks,
+leases, watches) have the defects that tests/store/test_etcd3_defects.py shows.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import requests
-import semantic_version  # type: ignore[import-untyped]  # what etcd3-py keeps versions in
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPResponse
+from urllib3.connection import HTTPConnection
 
 from controller.errors import InvalidField
-from controller.store.base import Meanwhile, nothing
 from controller.store.etcd import wire
-from controller.store.etcd.client import Client
 from controller.store.etcd.faults import ConnectionFailed, RpcError, connection_failed, rpc_error
 
 _READ_BYTES = 256 * 1024
+_LEAST_SECONDS = 0.05  # for an answer that came while its caller was busy
+_ERRORS = (urllib3.exceptions.HTTPError, HTTPException, OSError)
 
 _KEEPALIVE_OPTIONS = [
     # A watch without a limit on silence still notices a peer that vanished without a word, after about half a
@@ -101,34 +104,28 @@ def _parse_endpoint(endpoint: str, field: str) -> tuple[str, str, int]:
     return url.scheme, f"[{url.hostname}]" if ":" in url.hostname else url.hostname, port
 
 
-class Connection(Client):  # type: ignore[misc]  # the library has no types
+class Connection:
     """See the module's docstring. `stamp` tells which version of the certificate files it was made with."""
 
     def __init__(self, endpoint: str, options: GatewayOptions, stamp: object) -> None:
         scheme, host, port = _parse_endpoint(endpoint, "endpoint")
         self.endpoint = endpoint
         self.stamp = stamp
-        secure = scheme == "https"
-        super().__init__(
-            host=host,
-            port=port,
-            protocol=scheme,
-            cert=(options.cert_file, options.key_file) if secure and options.cert_file else (),
-            verify=False if options.insecure_skip_verify else options.ca_file or True,
-        )
+        self._origin = f"{scheme}://{host}:{port}"
+        self._prefix = "/v3"  # until `connect` has asked
+        self._adapter = _Adapter()
+        self._session = requests.Session()
+        if scheme == "https" and options.cert_file:
+            self._session.cert = (options.cert_file, options.key_file)
+        self._session.verify = False if options.insecure_skip_verify else options.ca_file or True
         # else REQUESTS_CA_BUNDLE overrides `verify`; it also costs a quarter of each call
         self._session.trust_env = False
         self._session.headers["Accept-Encoding"] = "identity"
-        self._session.mount(f"{scheme}://", _Adapter())
-        self._origin = f"{scheme}://{host}:{port}"
+        self._session.mount(f"{scheme}://", self._adapter)
 
-    def _retrieve_version(self) -> None:
-        """Called by the library's constructor: assume a current etcd until `connect` has asked."""
-        self._set_version("3.4.0")
-
-    def _set_version(self, version: str) -> None:
-        self.server_version = self.cluster_version = version
-        self.server_version_sem = self.cluster_version_sem = semantic_version.Version(version)
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
 
     def connect(self, timeout: float) -> str:
         """Ask for the server's version, and set the prefix of the paths by it.
@@ -137,13 +134,12 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         """
         try:
             with self._session.get(
-                self._url("/version", prefix=False), timeout=timeout, allow_redirects=False
+                f"{self._origin}/version", timeout=timeout, allow_redirects=False
             ) as response:
                 if response.status_code != 200:
                     raise rpc_error(response.content, response.status_code, self.endpoint)
                 version = wire.decode_version(response.content).etcdserver
-            self._set_version(version)
-            self._get_prefix()
+            self._prefix = _prefix_of(version)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise connection_failed(self.endpoint, error, sent=False) from error
         except RpcError as error:
@@ -154,26 +150,39 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
             ) from error
         return version
 
-    def call(
-        self, path: str, body: bytes, *, timeout: float, token: str, meanwhile: Meanwhile = nothing
-    ) -> bytes:
+    def send(self, path: str, body: bytes, *, timeout: float, token: str) -> Sent:
+        """Send one request, once; the answer is to be whole within `timeout` seconds.
+
+        Raises ConnectionFailed.
+        """
+        ends = time.monotonic() + timeout
+        # urllib3 sends a request and waits for its answer in one call (`urlopen`), which is not wanted here
+        line = self._pool._get_conn()
+        assert isinstance(line, HTTPConnection)
+        line.timeout = timeout
+        try:
+            if line.is_closed:
+                line.connect()
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may have been answered before the end
+                line.request(
+                    "POST",
+                    self._url(path).removeprefix(self._origin),
+                    body=body,
+                    headers=self._headers(body, token),
+                    preload_content=False,
+                    decode_content=False,
+                )
+        except _ERRORS as error:
+            line.close()
+            raise connection_failed(self.endpoint, error, sent=True) from error
+        return Sent(self.endpoint, self._pool, line, ends)
+
+    def call(self, path: str, body: bytes, *, timeout: float, token: str) -> bytes:
         """One request, sent once; the whole answer within `timeout` seconds.
 
         Raises RpcError, ConnectionFailed.
-
-        `meanwhile` is called once it has been sent.
         """
-        ends = time.monotonic() + timeout
-        try:
-            with self._request(path, body, timeout, token, meanwhile) as response:
-                parts = []
-                while part := response.read1(_READ_BYTES):
-                    parts.append(part)
-                    if time.monotonic() > ends:
-                        raise TimeoutError(f"the answer did not end within {timeout:.1f} s")
-                return b"".join(parts)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise connection_failed(self.endpoint, error, sent=True) from error
+        return self.send(path, body, timeout=timeout, token=token).answer()
 
     def stream(self, path: str, body: bytes, *, timeout: float, token: str) -> HTTPResponse:
         """A request whose answer goes on; `timeout` bounds the wait for its head.
@@ -181,42 +190,29 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         Raises RpcError, ConnectionFailed.
         """
         try:
-            return self._request(path, body, timeout, token)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response = self.call_rpc(
+                path, body, raw=True, timeout=timeout, headers=self._headers(body, token)
+            )
+        except _ERRORS as error:
             raise connection_failed(self.endpoint, error, sent=True) from error
-
-    def _request(
-        self, path: str, body: bytes, timeout: float, token: str, meanwhile: Meanwhile = nothing
-    ) -> HTTPResponse:
-        headers = {"Content-Length": str(len(body)), **({"authorization": token} if token else {})}
-        response = self.call_rpc(path, body, raw=True, timeout=timeout, headers=headers, meanwhile=meanwhile)
         assert isinstance(response, HTTPResponse)
+        if response.status != 200:
+            with response:
+                raise rpc_error(response.read(), response.status, self.endpoint)
         return response
 
+    @staticmethod
+    def _headers(body: bytes, token: str) -> dict[str, str]:
+        return {"Content-Length": str(len(body)), **({"authorization": token} if token else {})}
+
     def _post(
-        self,
-        url: str,
-        data: bytes,
-        *,
-        headers: dict[str, str],
-        timeout: float,
-        meanwhile: Meanwhile,
-        **_: Any,
+        self, url: str, data: bytes, *, headers: dict[str, str], timeout: float, **_: Any
     ) -> BaseHTTPResponse:
         """Overrides the library's; see the module's docstring. The answer's body is yet to be read."""
-
-        def body() -> Iterator[bytes]:
-            yield data
-            try:
-                meanwhile()  # asked for a second part, urllib3 has sent the first
-            except OSError as error:
-                # no fault of the connection's
-                raise RuntimeError("what was done meanwhile failed") from error
-
         return self._pool.urlopen(
             "POST",
             url.removeprefix(self._origin),
-            body(),
+            data,
             headers,
             retries=False,
             redirect=False,
@@ -229,18 +225,56 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
     @cached_property
     def _pool(self) -> HTTPConnectionPool:
         """The session's own, so that TLS is as `connect` had it and its connection goes on."""
-        adapter, session = self._session.get_adapter(self._origin), self._session
+        adapter, session = self._adapter, self._session
         request = requests.Request("POST", self._origin).prepare()
         pool = adapter.get_connection_with_tls_context(request, session.verify, cert=session.cert)
-        adapter.cert_verify(pool, self._origin, session.verify, session.cert)
+        adapter.cert_verify(pool, self._origin, session.verify, session.cert)  # type: ignore[no-untyped-call]
         assert isinstance(pool, HTTPConnectionPool)
         return pool
 
-    def _raise_for_status(self, response: HTTPResponse) -> None:
-        """Overrides the library's, which raises TypeError for etcd 3.6's error bodies."""
+
+def _prefix_of(version: str) -> str:
+    """What the paths of that etcd begin with. Raises ValueError for what is no version."""
+    major, minor = map(int, version.split(".")[:2])
+    if (major, minor) >= (3, 4):
+        return "/v3"
+    return "/v3beta" if (major, minor) == (3, 3) else "/v3alpha"
+
+
+class Sent:
+    """A request that was sent, and whose answer is yet to be read, once."""
+
+    def __init__(self, endpoint: str, pool: HTTPConnectionPool, line: HTTPConnection, ends: float) -> None:
+        self._endpoint = endpoint
+        self._pool = pool
+        self._line = line
+        self._ends = ends
+
+    def answer(self) -> bytes:
+        """The whole answer. Raises RpcError, ConnectionFailed."""
+        self._line.timeout = max(_LEAST_SECONDS, self._ends - time.monotonic())
+        try:
+            response = self._line.getresponse()
+            parts = []
+            while part := response.read1(_READ_BYTES):
+                parts.append(part)
+                if time.monotonic() > self._ends + _LEAST_SECONDS:
+                    raise TimeoutError("the answer did not end in time")
+        except _ERRORS as error:
+            self.abandon()
+            raise connection_failed(self._endpoint, error, sent=True) from error
+        except BaseException:
+            self.abandon()
+            raise
+        self._pool._put_conn(self._line)
+        answer = b"".join(parts)
         if response.status != 200:
-            with response:
-                raise rpc_error(response.read(), response.status, self.endpoint)
+            raise rpc_error(answer, response.status, self._endpoint)
+        return answer
+
+    def abandon(self) -> None:
+        """Nobody reads the answer."""
+        self._line.close()
 
 
 class _Adapter(HTTPAdapter):

@@ -14,7 +14,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 from urllib3 import HTTPResponse
@@ -23,36 +23,22 @@ from controller.clock import Clock
 from controller.errors import TallyError
 from controller.store.base import (
     LeaseNotFound,
-    Meanwhile,
     RequestTooLarge,
     StoreDenied,
     StoreError,
     StoreFull,
     StoreUnavailable,
-    nothing,
 )
 from controller.store.etcd import wire
-from controller.store.etcd.connection import Connection, GatewayOptions
+from controller.store.etcd.connection import Connection, GatewayOptions, Sent
+from controller.store.etcd.endpoints import FIRST_TRY_SECONDS, MIN_TRY_SECONDS, Endpoints, Tries, Unanswered
 from controller.store.etcd.faults import ConnectionFailed, ErrorClass, RpcError
 
 __all__ = ["ErrorClass", "Gateway", "GatewayOptions", "RpcError", "Unanswered", "translate"]
 
 T = TypeVar("T")
 
-_MIN_TRY_SECONDS = 0.5  # below this a slow but healthy etcd (a late fsync) would be given up in each try
-# doubled each time all endpoints have failed: one may be silent, all of them may be slow
-_FIRST_TRY_SECONDS = 2.0
-_FIRST_PAUSE_SECONDS = 0.05
-_MAX_PAUSE_SECONDS = 1.0
 _IDLE_CONNECTIONS = 16  # kept for each endpoint; threads beyond that many connect anew
-
-
-class Unanswered(TallyError):
-    """The deadline passed without an answer. `in_doubt`: what was sent may have been applied."""
-
-    def __init__(self, message: str, *, in_doubt: bool) -> None:
-        super().__init__(message)
-        self.in_doubt = in_doubt
 
 
 def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
@@ -92,60 +78,27 @@ class Gateway:
         self.options = options
         self._clock = clock
         self._lock = threading.Lock()
-        self._order = list(options.endpoints)
         self._idle: dict[str, list[Connection]] = defaultdict(list)
         self._token = ""
         self._signed_in = False
         self._sign_in_lock = threading.Lock()
-        self._closed = threading.Event()
-        self.failures: dict[str, int] = defaultdict(int)
-        """Failed tries by endpoint, for the metrics."""
+        self.endpoints = Endpoints(options.endpoints, clock)
 
-    def call(
-        self,
-        path: str,
-        body: bytes,
-        decode: Callable[[bytes], T],
-        *,
-        deadline: float,
-        meanwhile: Meanwhile = nothing,
-    ) -> T:
-        """Send `body` to `path` (without the version prefix) until it is answered; returns the answer,
-        decoded.
+    def begin(self, path: str, body: bytes, decode: Callable[[bytes], T], *, deadline: float) -> Call[T]:
+        """Send `body` to `path` (without the version prefix); the answer is the call's `result`, decoded.
 
-        `meanwhile` is called each time that it has been sent.
         `decode` raises MsgspecError for an answer that is not whole, which counts as none.
+        """
+        call = Call(self, path, body, decode, deadline)
+        call.begin()
+        return call
+
+    def call(self, path: str, body: bytes, decode: Callable[[bytes], T], *, deadline: float) -> T:
+        """As `begin`, and its `result`.
 
         Raises RpcError for an answer that trying again does not change, and Unanswered; both tell `in_doubt`.
         """
-        tries = _Tries(self, deadline)
-        signed_in_again = False
-        while True:
-            endpoint, timeout = tries.next()
-            token = ""
-            try:
-                token = self.token(deadline)
-                return decode(self._send(endpoint, path, body, timeout, token, meanwhile))
-            except ConnectionFailed as error:
-                tries.failed(endpoint, error, in_doubt=error.sent, untrusted=error.untrusted)
-            except msgspec.MsgspecError as error:
-                tries.failed(
-                    endpoint,
-                    ConnectionFailed(f"{endpoint}: broken answer: {error}", sent=True),
-                    in_doubt=True,
-                )
-            except Unanswered as error:  # the sign-in, before anything was sent
-                raise Unanswered(str(error), in_doubt=tries.in_doubt) from error
-            except RpcError as error:
-                if error.fault is ErrorClass.TOKEN and self.options.user and not signed_in_again:
-                    signed_in_again = True
-                    self.forget_token(token)
-                    tries.repeat()
-                elif error.fault in (ErrorClass.TRANSIENT, ErrorClass.BUSY):
-                    tries.failed(endpoint, error, in_doubt=error.fault is ErrorClass.TRANSIENT)
-                else:
-                    error.in_doubt = tries.in_doubt
-                    raise
+        return Call(self, path, body, decode, deadline).result()
 
     def stream(self, path: str, body: bytes, *, timeout: float) -> tuple[Connection, HTTPResponse]:
         """Open a stream on the preferred endpoint, once.
@@ -156,7 +109,7 @@ class Gateway:
         """
         deadline = self._clock.boottime() + timeout
         token = self.token(deadline)
-        connection = self._take(self.order()[0], timeout)
+        connection = self._take(self.endpoints.order()[0], timeout)
         try:
             return connection, connection.stream(path, body, timeout=timeout, token=token)
         except BaseException:
@@ -170,46 +123,21 @@ class Gateway:
             connection = Connection(endpoint, self.options, None)
             left = deadline - self._clock.boottime()
             try:
-                found[endpoint] = connection.connect(max(_MIN_TRY_SECONDS, min(_FIRST_TRY_SECONDS, left)))
+                found[endpoint] = connection.connect(max(MIN_TRY_SECONDS, min(FIRST_TRY_SECONDS, left)))
             except ConnectionFailed as error:
                 found[endpoint] = str(error)
             finally:
                 connection.close()
         return found
 
-    def order(self) -> list[str]:
-        """The endpoints, the preferred one first."""
-        with self._lock:
-            return list(self._order)
-
-    def demote(self, endpoint: str) -> None:
-        """Ask this endpoint last from now on."""
-        with self._lock:
-            self.failures[endpoint] += 1
-            self._order.remove(endpoint)
-            self._order.append(endpoint)
-
-    def pause(self, seconds: float) -> bool:
-        """Wait; True as soon as the gateway was closed."""
-        return self._closed.wait(seconds)
-
-    def now(self) -> float:
-        """Seconds of the clock that deadlines are counted on."""
-        return self._clock.boottime()
-
     def close(self) -> None:
         """Close the idle connections; calls under way end by their deadlines. Idempotent."""
-        self._closed.set()
+        self.endpoints.close()
         with self._lock:
             idle = [connection for pool in self._idle.values() for connection in pool]
             self._idle.clear()
         for connection in idle:
             connection.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed.is_set()
 
     # --- signing in
     # -------------------------------------------------------------------------------------------------
@@ -248,11 +176,12 @@ class Gateway:
                 f"the password file {file} of the etcd user {user!r} cannot be read: {error}",
             ) from error
         body = wire.encode({"name": user, "password": password})
-        tries = _Tries(self, deadline)
+        tries = Tries(self.endpoints, deadline)
         while True:
             endpoint, timeout = tries.next()
             try:
-                return wire.decode_token(self._send(endpoint, "/auth/authenticate", body, timeout, "")).token
+                under = self.send(endpoint, "/auth/authenticate", body, timeout, "")
+                return wire.decode_token(self.receive(under)).token
             except (ConnectionFailed, msgspec.MsgspecError) as error:
                 tries.failed(endpoint, error, in_doubt=False, untrusted=getattr(error, "untrusted", False))
             except RpcError as error:
@@ -270,29 +199,30 @@ class Gateway:
     # --- connections
     # ------------------------------------------------------------------------------------------------
 
-    def _send(
-        self,
-        endpoint: str,
-        path: str,
-        body: bytes,
-        timeout: float,
-        token: str,
-        meanwhile: Meanwhile = nothing,
-    ) -> bytes:
+    def send(self, endpoint: str, path: str, body: bytes, timeout: float, token: str) -> _Under:
+        """Send once. Raises ConnectionFailed, RpcError for certificates that cannot be read."""
         started = self._clock.boottime()
         connection = self._take(endpoint, timeout)
         try:
             left = timeout - (self._clock.boottime() - started)
             if left <= 0:
                 raise ConnectionFailed(f"{endpoint}: timed out while connecting", sent=False)
-            answer = connection.call(path, body, timeout=left, token=token, meanwhile=meanwhile)
-        except RpcError:
-            self._put_back(connection)
-            raise
+            return _Under(connection, connection.send(path, body, timeout=left, token=token))
         except BaseException:
             connection.close()
             raise
-        self._put_back(connection)
+
+    def receive(self, under: _Under) -> bytes:
+        """Wait for the answer. Raises RpcError, ConnectionFailed."""
+        try:
+            answer = under.sent.answer()
+        except RpcError:
+            self._put_back(under.connection)
+            raise
+        except BaseException:
+            under.connection.close()
+            raise
+        self._put_back(under.connection)
         return answer
 
     def _take(self, endpoint: str, timeout: float) -> Connection:
@@ -315,7 +245,7 @@ class Gateway:
     def _put_back(self, connection: Connection) -> None:
         with self._lock:
             pool = self._idle[connection.endpoint]
-            if not self.closed and len(pool) < _IDLE_CONNECTIONS:
+            if not self.endpoints.closed and len(pool) < _IDLE_CONNECTIONS:
                 pool.append(connection)
                 return
         connection.close()
@@ -335,61 +265,80 @@ class Gateway:
         return tuple(stamps)
 
 
-class _Tries:
-    """The order, time-outs and pauses of one call's tries, and what is known of them."""
+class _Under(NamedTuple):
+    """A request that was sent, and the connection that it has to itself until it is answered."""
 
-    def __init__(self, gateway: Gateway, deadline: float) -> None:
+    connection: Connection
+    sent: Sent
+
+
+class Call(Generic[T]):
+    """One request, sent until it is answered or its deadline has passed. See `Gateway.begin`."""
+
+    def __init__(
+        self, gateway: Gateway, path: str, body: bytes, decode: Callable[[bytes], T], deadline: float
+    ) -> None:
         self._gateway = gateway
+        self._path = path
+        self._body = body
+        self._decode = decode
         self._deadline = deadline
-        self._round = gateway.order()
-        self._untrusted = 0
-        self._pause = _FIRST_PAUSE_SECONDS
-        self._limit = _FIRST_TRY_SECONDS
-        self._last_endpoint = ""
-        self._errors: dict[str, str] = {}
-        self.in_doubt = False
+        self._tries = Tries(gateway.endpoints, deadline)
+        self._token = ""
+        self._endpoint = ""
+        self._under: _Under | None = None
+        self._failure: TallyError | None = None  # of the first send; `result` goes on from there
 
-    def next(self) -> tuple[str, float]:
-        """The endpoint to try, and the seconds for it.
+    def begin(self) -> None:
+        """Send it once; what goes wrong is for `result` to tell."""
+        try:
+            self._send()
+        except TallyError as error:
+            self._failure = error
 
-        Raises Unanswered when time is up, RpcError when TLS fails everywhere.
-        """
-        if not self._round:
-            if self._untrusted == len(self._gateway.options.endpoints):
-                raise self._denied()
-            self._untrusted = 0
-            left = self._deadline - self._gateway.now()
-            if left > 0 and not self._gateway.pause(min(self._pause, left)):
-                self._pause = min(2 * self._pause, _MAX_PAUSE_SECONDS)
-            self._limit *= 2
-            self._round = self._gateway.order()
-        left = self._deadline - self._gateway.now()
-        if left <= 0 or self._gateway.closed:
-            raise Unanswered(self._describe(), in_doubt=self.in_doubt)
-        share = left / (len(self._round) + 1)
-        self._last_endpoint = self._round.pop(0)
-        return self._last_endpoint, min(left, max(_MIN_TRY_SECONDS, min(share, self._limit)))
+    def result(self) -> T:
+        """The answer. Raises RpcError for one that trying again does not change, and Unanswered."""
+        tries, signed_in_again = self._tries, False
+        while True:
+            try:
+                return self._decode(self._receive())
+            except ConnectionFailed as error:
+                tries.failed(self._endpoint, error, in_doubt=error.sent, untrusted=error.untrusted)
+            except msgspec.MsgspecError as error:
+                broken = ConnectionFailed(f"{self._endpoint}: broken answer: {error}", sent=True)
+                tries.failed(self._endpoint, broken, in_doubt=True)
+            except Unanswered as error:  # or the sign-in, before anything was sent
+                raise Unanswered(str(error), in_doubt=tries.in_doubt) from error
+            except RpcError as error:
+                if error.fault is ErrorClass.TOKEN and self._gateway.options.user and not signed_in_again:
+                    signed_in_again = True
+                    self._gateway.forget_token(self._token)
+                    tries.repeat()
+                elif error.fault in (ErrorClass.TRANSIENT, ErrorClass.BUSY):
+                    tries.failed(self._endpoint, error, in_doubt=error.fault is ErrorClass.TRANSIENT)
+                else:
+                    error.in_doubt = tries.in_doubt
+                    raise
 
-    def failed(self, endpoint: str, error: Exception, *, in_doubt: bool, untrusted: bool = False) -> None:
-        """Note a failed try, and ask this endpoint last."""
-        self.in_doubt |= in_doubt
-        self._untrusted += untrusted
-        self._errors[endpoint] = str(error)
-        self._gateway.demote(endpoint)
+    def abandon(self) -> None:
+        """Wait no longer; what was sent may be applied all the same."""
+        under, self._under = self._under, None
+        if under is not None:
+            under.sent.abandon()
+            under.connection.close()
 
-    def repeat(self) -> None:
-        """Try the same endpoint once more, at once."""
-        self._round.insert(0, self._last_endpoint)
+    def _send(self) -> None:
+        self._endpoint, timeout = self._tries.next()
+        self._token = ""
+        self._token = self._gateway.token(self._deadline)
+        self._under = self._gateway.send(self._endpoint, self._path, self._body, timeout, self._token)
 
-    def _denied(self) -> RpcError:
-        error = RpcError(ErrorClass.DENIED, f"no TLS connection to etcd: {self._describe()}")
-        error.in_doubt = self.in_doubt
-        return error
-
-    def _describe(self) -> str:
-        if self._gateway.closed:
-            return "the store has been closed"
-        return (
-            "; ".join(self._errors.values())
-            or f"no time left to ask {', '.join(self._gateway.options.endpoints)}"
-        )
+    def _receive(self) -> bytes:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        if self._under is None:
+            self._send()
+        under, self._under = self._under, None
+        assert under is not None
+        return self._gateway.receive(under)

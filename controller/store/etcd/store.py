@@ -1,9 +1,4 @@
-"""The store on etcd, through its JSON gateway.
-
-How a transaction is applied once: the gateway sends the same bytes until etcd answers, the guards let at most
-one copy apply, and a refusal shows by our `op` whether an earlier copy did. An outcome is never concluded
-from a read that shows nothing, with one exception that needs no guessing: see `_after_full`.
-"""
+"""The store on etcd, through its JSON gateway."""
 
 from __future__ import annotations
 
@@ -12,31 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
-import msgspec
-
 from controller.clock import Clock
 from controller.store.base import (
     Committed,
     Compacted,
     KeyValue,
-    Meanwhile,
-    OutcomeUnknown,
     Page,
     Refused,
     Snapshot,
-    StoreDenied,
-    StoreFull,
     StoreSize,
     StoreUnavailable,
     Transaction,
-    nothing,
 )
 from controller.store.etcd import wire
 from controller.store.etcd.faults import stream_error
 from controller.store.etcd.gateway import ErrorClass, Gateway, GatewayOptions, RpcError, Unanswered, translate
 from controller.store.etcd.identity import ClusterIdentity
+from controller.store.etcd.transaction import PendingTransaction
 from controller.store.etcd.watch import EtcdWatch
-from controller.store.limits import check_limits, guarded_keys
+from controller.store.limits import check_limits
 
 T = TypeVar("T")
 
@@ -110,56 +99,17 @@ class EtcdStore:
         self._watches.add(watch)
         return watch
 
-    def commit(
-        self, transaction: Transaction, *, deadline: float, meanwhile: Meanwhile = nothing
-    ) -> Committed | Refused:
+    def begin(self, transaction: Transaction, *, deadline: float) -> PendingTransaction:
+        """See Store."""
+        check_limits(transaction)
+        return PendingTransaction(self.gateway, self.identity, self.get, transaction, deadline)
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
         """See Store.
 
         Raises StoreFull (which is a StoreUnavailable) when etcd is out of space and nothing was applied.
         """
-        check_limits(transaction)
-        floor, keys = self.identity.floor(), guarded_keys(transaction)
-
-        def decode(data: bytes) -> wire.TransactionAnswer:
-            answer = wire.decode_transaction(data)
-            if not answer.succeeded and len(answer.responses) != len(keys):
-                raise msgspec.DecodeError(f"{len(answer.responses)} reads were answered, of {len(keys)}")
-            return answer
-
-        try:
-            answer = self.gateway.call(
-                "/kv/txn",
-                wire.encode_transaction(transaction),
-                decode,
-                deadline=deadline,
-                meanwhile=meanwhile,
-            )
-        except Unanswered as error:
-            if error.in_doubt:
-                raise OutcomeUnknown(
-                    f"the outcome of transaction {transaction.op} is unknown: {error}"
-                ) from error
-            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
-        except RpcError as error:
-            if error.fault is ErrorClass.FULL:
-                return self._after_full(transaction, error, deadline)
-            if error.in_doubt and error.fault is not ErrorClass.LEASE_MISSING:
-                raise OutcomeUnknown(
-                    f"the outcome of transaction {transaction.op} is unknown, then: {error}"
-                ) from error
-            self._raise(error, ", ".join(write.key for write in transaction.writes[:3]), "write")
-        self.identity.confirm(answer.header, floor)
-        revision = answer.header.revision
-        if answer.succeeded:
-            return Committed(revision)
-        found = [response.response_range for response in answer.responses]
-        current = {
-            key: wire.key_value(ranged.kvs[0]) if ranged is not None and ranged.kvs else None
-            for key, ranged in zip(keys, found, strict=True)
-        }
-        if transaction.applied_in(current):
-            return _recovered(transaction, current, revision)
-        return Refused(revision, current)
+        return self.begin(transaction, deadline=deadline).result()
 
     def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
         """See Store."""
@@ -257,46 +207,6 @@ class EtcdStore:
         if error.fault is ErrorClass.COMPACTED:
             raise Compacted(revision) from error
         raise translate(error, self.gateway.options.user, about, right) from error
-
-    def _after_full(self, transaction: Transaction, full: RpcError, deadline: float) -> Committed:
-        """etcd says that it is out of space: it may have applied the transaction all the same.
-
-        Source: `quotaApplierV3.Txn` applies first and then turns the answer into the error; the checks in
-        front of it do not apply. But it *was* answered, so unless another send is in doubt, a linearizable
-        read afterwards of a key that it changes under a guard by mod settles it: our `op` there, or the guard
-        still holding.
-        """
-        key = next(
-            (
-                g
-                for g in transaction.guards
-                if not g.on_create and any(w.key == g.key for w in transaction.writes)
-            ),
-            None,
-        )
-        if key is None:
-            raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
-        try:
-            found, revision = self.get(key.key, deadline=deadline)
-        except (StoreUnavailable, StoreDenied) as error:
-            raise OutcomeUnknown(
-                f"the outcome of transaction {transaction.op} is unknown: {full}; {error}"
-            ) from full
-        if transaction.applied_in({key.key: found}):
-            return _recovered(transaction, {key.key: found}, revision)
-        if full.in_doubt or (found.mod if found else 0) != key.revision:
-            raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
-        raise StoreFull(
-            f"{full}; nothing was written. Delete, compact and defragment, then `etcdctl alarm disarm`"
-        ) from full
-
-
-def _recovered(transaction: Transaction, current: dict[str, KeyValue | None], revision: int) -> Committed:
-    """An earlier copy was applied: at the revision of the key that shows it; one that only deletes leaves
-    none to show.
-    """
-    shown = [found.mod for found in current.values() if found is not None and transaction.marks(found.value)]
-    return Committed(max(shown, default=revision), recovered=True)
 
 
 def _decode_keep_alive(data: bytes) -> wire.LeaseAnswer:

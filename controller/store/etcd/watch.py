@@ -83,7 +83,7 @@ class EtcdWatch:
         """See Watch."""
         pause = _FIRST_PAUSE_SECONDS
         while not self._closing.is_set():
-            endpoint = self._gateway.order()[0]
+            endpoint = self._gateway.endpoints.order()[0]
             try:
                 yield from self._follow()
             except _Ended as end:
@@ -94,7 +94,7 @@ class EtcdWatch:
                 if self.connected:
                     pause = _FIRST_PAUSE_SECONDS
                 else:
-                    self._gateway.demote(endpoint)
+                    self._gateway.endpoints.demote(endpoint)
             finally:
                 self.connected = False
             self._closing.wait(pause)
@@ -159,7 +159,7 @@ class EtcdWatch:
         if header.revision < self.revision:
             # A member that lags behind, or another history: only a linearizable read can tell.
             try:
-                self._check(self._gateway.now() + _CREATE_SECONDS)
+                self._check(self._gateway.endpoints.now() + _CREATE_SECONDS)
             except StoreUnavailable as error:
                 raise _Ended("unreachable") from error
         connection = response.connection

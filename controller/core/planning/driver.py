@@ -1,0 +1,144 @@
+"""What is asked of the engine: it is brought to what is committed, and cleared of what holds nothing (I5).
+
+The effects of a draft may begin once its changes are committed. At most one effect of an attempt is under
+way.
+"""
+
+from __future__ import annotations
+
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.core.model.resources import Vector
+from controller.core.model.task import AttemptId, Launch, Pool, Status, fencing_environment
+from controller.core.planning.agenda import Agenda
+from controller.core.planning.draft import Draft
+from controller.core.planning.plan import Forget, Prove, Settle, Start, Stop, Term
+from controller.core.promise.attempts import Attempt, Attempts, is_current
+
+ORPHAN_GRACE_SECONDS = 10.0
+# how long the name of an ended attempt is kept at least, so that a late start of it meets it
+TOMBSTONE_SECONDS = 3600.0
+STOP_RESEND_SECONDS = 30.0  # after the grace: the stop may have been lost with the engine that took it
+FORGOTTEN_AT_ONCE = 100  # attempts of one task
+
+
+class Driver:
+    """See the module's docstring. Times are seconds since the epoch by the leader's clock."""
+
+    def __init__(self, model: Model, agenda: Agenda, attempts: Attempts, term: Term) -> None:
+        self._model = model
+        self._agenda = agenda
+        self._attempts = attempts
+        self._term = term
+
+    def drive(self, task: Task, status: Status, draft: Draft) -> None:
+        """Bring the engine to what is committed of a task that holds: start its attempt, or stop it."""
+        attempt = self._attempts.ensure(AttemptId(task.id, status.attempt))
+        if attempt.busy:
+            return
+        # it does not wait out the pause of a start
+        is_first_stop = bool(status.stopping) and not attempt.stop_failed
+        if attempt.must_wait(draft.moment.now) and not is_first_stop:
+            return
+        # What was seen last is there now: somebody may have removed what was recorded, and a late start made
+        # it anew.
+        uid = (attempt.observation.uid if attempt.observation is not None else "") or status.uid
+        if attempt.missing and not (status.stopping and attempt.must_be_told):
+            self._prove(attempt, uid, draft)
+        elif status.stopping:
+            grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
+            self._stop(attempt, grace, uid if status.uid or attempt.missing else "", status.stopping, draft)
+        elif attempt.must_start and task.spec is not None:
+            draft.plan.effects.append(self.start(attempt.id, task, status.hold, repeated=True))
+            attempt.starting = True
+
+    def start(self, attempt_id: AttemptId, task: Task, hold: Vector, *, repeated: bool) -> Start:
+        """The effect that starts an attempt of a task whose spec is known."""
+        assert task.spec is not None
+        record = self._model.pools.get(task.pool)
+        environment = fencing_environment(attempt_id, self._term.revision, task.spec.env)
+        pool = record.pool if record is not None else Pool(name=task.pool)
+        launch = Launch(
+            attempt=attempt_id,
+            cluster=self._term.cluster,
+            term=self._term.revision,
+            spec=task.spec,
+            pool=pool,
+            environment=environment,
+            hold=hold,
+            repeated=repeated,
+            installation=self._term.installation,
+        )
+        return Start(attempt_id, launch)
+
+    def forget_removed(self, task: Task, draft: Draft) -> None:
+        """A task is removed: so is what the engine keeps of its attempts, once no late start can come."""
+        if _is_old(task.status.finished_at if task.status is not None else None, draft):
+            # Older ones, were there any, are found by the next list.
+            numbers = range(max(1, task.attempt + 1 - FORGOTTEN_AT_ONCE), task.attempt + 1)
+            draft.plan.effects += [Forget(AttemptId(task.id, n)) for n in numbers]
+
+    def clear(self, attempt_id: AttemptId, draft: Draft) -> None:
+        """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten (I5)."""
+        attempt, task = self._attempts.get(attempt_id), self._model.tasks.get(attempt_id.task_id)
+        if attempt is None or attempt.busy or attempt.observation is None:
+            return
+        if (task is not None and task.frozen) or is_current(task, attempt_id):
+            return
+        if attempt.must_wait(draft.moment.now):
+            return
+        if attempt.missing and attempt.may_be_alive and not attempt.must_be_told:
+            self._prove(attempt, attempt.observation.uid, draft)
+            return
+        if not attempt.observation.stopped:
+            grace = (
+                task.spec.grace_seconds
+                if task is not None and task.spec is not None
+                else ORPHAN_GRACE_SECONDS
+            )
+            self._stop(attempt, min(grace, ORPHAN_GRACE_SECONDS), attempt.observation.uid, "orphan", draft)
+            return
+        if attempt.observation.awaits_commit:
+            self._attempts.drop(attempt_id)
+            draft.plan.effects.append(Settle(attempt_id))
+        elif task is None and not attempt.observation.gone:
+            self._bury(attempt, draft)
+        else:
+            self._attempts.drop(attempt_id)
+        if task is not None:
+            self._agenda.pools[task.pool] = None
+
+    def _bury(self, attempt: Attempt, draft: Draft) -> None:
+        """What is left of an attempt whose task is gone is removed once no late start of its name can be
+        under way.
+        """
+        assert attempt.observation is not None
+        ended_at = attempt.observation.finished_at
+        if ended_at is None:
+            ended_at = attempt.first_seen_at
+        if _is_old(ended_at, draft):
+            self._attempts.drop(attempt.id)
+            draft.plan.effects.append(Forget(attempt.id))
+        else:
+            attempt.retry_at = (ended_at or draft.moment.now) + TOMBSTONE_SECONDS
+            self._agenda.wake(attempt.retry_at, attempt.id)
+
+    def _stop(self, attempt: Attempt, grace: float, uid: str, why: str, draft: Draft) -> None:
+        if attempt.observation is not None and attempt.observation.stopped:
+            return
+        if attempt.stop_sent_at is not None:
+            again_at = attempt.stop_sent_at + grace + STOP_RESEND_SECONDS
+            if draft.moment.now < again_at:
+                self._agenda.wake(again_at, attempt.id)
+                return
+        attempt.stopping = True
+        draft.plan.effects.append(Stop(attempt.id, grace, uid, why))
+
+    @staticmethod
+    def _prove(attempt: Attempt, uid: str, draft: Draft) -> None:
+        attempt.proving, attempt.asked_at = True, draft.moment.now
+        draft.plan.effects.append(Prove(attempt.id, uid))
+
+
+def _is_old(ended_at: float | None, draft: Draft) -> bool:
+    return ended_at is not None and ended_at + TOMBSTONE_SECONDS <= draft.moment.now

@@ -1,0 +1,92 @@
+"""Plans of records that are no task's: what is set aside, who this installation is, requests for repairs.
+
+They come before all else, each in a plan of its own, since they are made from what is committed.
+"""
+
+from __future__ import annotations
+
+from controller.core.model import codec, quarantine
+from controller.core.model.model import Model
+from controller.core.planning.draft import Limits
+from controller.core.planning.intake import Intake
+from controller.core.planning.plan import Outcome, Plan, RecordChange, Verdict
+from controller.core.planning.repair import plan_repair
+from controller.core.planning.transitions import Moment
+from controller.core.promise.attempts import Attempts
+
+
+class Mending:
+    """See the module's docstring.
+
+    `wants_list`: a full list of the engine is wanted now, and not at its next turn, since a request for
+    repairs waits for it; whoever asks for it sets this back.
+    """
+
+    def __init__(self, model: Model, intake: Intake, attempts: Attempts) -> None:
+        self._model = model
+        self._intake = intake
+        self._attempts = attempts
+        self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
+        self.wants_list = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether one of these plans may be wanted: nothing is planned ahead of it."""
+        return bool(self._model.repairs or self._model.asides)
+
+    def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
+        """The next of these plans; None when there is none."""
+        plan = self.plan_asides(moment, limits)
+        if plan is None and not removals_only:
+            plan = self._plan_identity(moment) or self._plan_repairs(moment, limits)
+        return plan
+
+    def plan_asides(self, moment: Moment, limits: Limits) -> Plan | None:
+        """Store which tasks are set aside, and remove the records of those that are looked at again."""
+        records = []
+        for task_id, (aside, is_stored) in self._model.asides.items():
+            names = (task_id,)
+            holds = aside.holds_for(self._model.tasks.get(task_id))
+            if holds is not is_stored:
+                value = quarantine.encode(aside, moment.op) if holds else None
+                records.append(
+                    RecordChange(quarantine.KIND, names, self._model.mod_of(quarantine.KIND, names), value)
+                )
+        return Plan(moment.op, records=records[: limits.operations - 1]) if records else None
+
+    def _plan_identity(self, moment: Moment) -> Plan | None:
+        """Put back the keys of who this installation is and of its engine, which this term began with, and
+        somebody deleted.
+        """
+        missing = {
+            kind: value for kind, value in self._model.identity.items() if not self._model.mod_of(kind, ())
+        }
+        records, outcomes = [], []
+        for kind, value in missing.items():
+            records.append(
+                RecordChange(kind, (), 0, codec.encode({**codec.decode_mapping(value), "op": moment.op}))
+            )
+            what = "was deleted by hand, and is put back as it was read last"
+            outcomes.append(
+                Outcome(invariant="identity", subject=f"key/{kind}", verdict=Verdict.REPAIRED, what=what)
+            )
+        return Plan(moment.op, records=records, outcomes=outcomes) if missing else None
+
+    def _plan_repairs(self, moment: Moment, limits: Limits) -> Plan | None:
+        """The oldest request for repairs, once the engine was listed after it had come."""
+        request_id = next(iter(self._model.repairs), None)
+        if request_id is None:
+            return None
+        request, mod = self._model.repairs[request_id]
+        if self._repairing is None or self._repairing[:2] != (request_id, mod):
+            self._repairing, self.wants_list = (request_id, mod, moment.now), True
+        if self._intake.listed_began < self._repairing[2] or not self._intake.engine_answers:
+            return None
+        alive = [attempt.id for attempt in self._attempts if attempt.may_be_alive]
+        try:
+            return plan_repair(self._model, request_id, request, alive, moment, limits)
+        except Exception as error:  # noqa: BLE001  # counted, and shown on the request
+            del self._model.repairs[request_id]
+            self._model.quarantine["repairs", (request_id,)] = quarantine.describe("repair", error)
+            self._model.caught.append(quarantine.Caught("repair", request_id, error))
+            return None
