@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from controller.client.calls import FEW, Calls
@@ -214,7 +214,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         selector: str = "",
         task_id: str = "",
-    ) -> Iterator[list[TaskView]]:
+    ) -> Generator[list[TaskView], None, None]:
         """The tasks that match as `tasks` has it, all at first and then those that changed, until the
         iterator is closed.
         """

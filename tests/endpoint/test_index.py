@@ -8,7 +8,8 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.endpoint import index
-from controller.endpoint.index import TaskIndex, is_listed
+from controller.endpoint.documents import is_listed
+from controller.endpoint.index import TaskIndex
 from controller.endpoint.order import SORTS, By, Sort, SortKey
 from tests.endpoint.model_view import ModelView, status_value
 
@@ -34,12 +35,12 @@ def expected(
     ]
     turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)
     found.sort(key=lambda position: position.entry, reverse=turned)
-    found.sort(key=lambda position: position.section, reverse=sort.descending)  # type: ignore[arg-type,return-value]
+    found.sort(key=lambda position: position.section, reverse=sort.descending)
     if after is None:
         return found[:limit]
     all_places = [*found, after] if after not in found else found
     all_places.sort(key=lambda position: position.entry, reverse=turned)
-    all_places.sort(key=lambda position: position.section, reverse=sort.descending)  # type: ignore[arg-type,return-value]
+    all_places.sort(key=lambda position: position.section, reverse=sort.descending)
     return all_places[all_places.index(after) + 1 :][:limit]
 
 
