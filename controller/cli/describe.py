@@ -1,0 +1,226 @@
+"""Commands that tell all of one thing: describe, explain, history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from controller.cli import output as out
+from controller.cli.logs import extent
+from controller.cli.names import (
+    Kind,
+    TaskName,
+    TaskNames,
+    complete_names,
+    complete_of,
+    parse_kind_and_names,
+)
+from controller.cli.session import ERROR, Session, complain
+from controller.client import NotFound
+from controller.core.model.codec import to_builtins
+from controller.core.model.printable import counted
+from controller.core.model.task import AttemptId
+from controller.core.promise.replay import replay
+from controller.errors import CorruptValue
+from controller.terminal import say, say_lines
+from controller.views.explain import at, span
+from controller.views.step import StepView
+
+
+def describe(
+    session: Session,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="task|pool",
+            help="What to describe, or KIND/NAME.",
+            autocompletion=complete_of("task", "pool"),
+        ),
+    ],
+    name: Annotated[
+        str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)
+    ] = "",
+) -> None:
+    """Show all about a task or a pool.
+
+    A task's spec, status, history and why it waits; a pool's capacity, what is held, and its tasks by state.
+    """
+    what, names = parse_kind_and_names(kind, [name] if name else [])
+    if len(names) != 1:
+        raise typer.BadParameter("give one NAME, or KIND/NAME")
+    if what is Kind.TASKS:
+        _describe_task(session, names[0])
+    elif what is Kind.POOLS:
+        _describe_pool(session, names[0])
+    else:
+        raise typer.BadParameter("a replica has nothing more to tell than `tally get replicas -o wide`")
+
+
+def _describe_task(session: Session, name: str) -> None:
+    view = session.client.get(name)
+    status = view.status
+    times = (
+        {}
+        if status is None
+        else {n: getattr(status, f"{n}_at") for n in ("admitted", "started", "finished", "retry")}
+    )
+    _fields(
+        {
+            "Name": view.id,
+            "Pool": view.pool,
+            "State": view.state,
+            "Why": session.client.explain(name),
+            "Problem": view.problem,
+            "Requests": ", ".join(view.requests),
+            "Attempt": view.attempt,
+            "Failures": (
+                f"{status.failures}, before the start {status.start_failures}" if status is not None else ""
+            ),
+            "Exit code": status.exit_code if status is not None else None,
+            "Kept log": _kept_log(session, name),
+            "Node": status.node if status is not None else "",
+            "Holds": status.hold if status is not None and status.is_holding else "",
+            "Submitted": at(view.submitted_at) if view.submitted_at else "",
+            **{name.capitalize(): at(when) for name, when in times.items() if when is not None},
+        }
+    )
+    if view.spec is not None:
+        say("Spec:")
+        plain = {
+            key: value
+            for key, value in to_builtins(view.spec).items()
+            if key != "id" and value not in ({}, "")
+        }
+        _indented(plain)
+    steps = view.history()
+    if steps:
+        say("History:")
+        _print_steps(steps, "  ")
+    if status is not None and status.attempt:
+        _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _kept_log(session: Session, name: str) -> str:
+    try:
+        kept = session.client.outputs.kept_log(name)
+    except CorruptValue as error:
+        return f"cannot be read: {error}"
+    return f"of attempt {kept.attempt}, {extent(kept)}" if kept is not None else ""
+
+
+def _print_events(session: Session, attempt: AttemptId) -> None:
+    """What Kubernetes says of the pod; nothing for other engines."""
+    from controller.cli.engines import open_engine_or_warn
+    from controller.engine.base import EngineError
+
+    if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas.all()):
+        return
+    engine, _ = open_engine_or_warn(session)
+    try:
+        events = engine.events(attempt) if engine is not None and hasattr(engine, "events") else []
+    except EngineError as error:
+        say(f"Events: {error}")
+        return
+    finally:
+        if engine is not None:
+            engine.close()
+    say(f"Events of pod {attempt}:" if events else f"Events of pod {attempt}: none, or too long ago")
+    for event in events:
+        times = f" (×{event.count})" if event.count > 1 else ""
+        say(f"  {at(event.at)}  {event.kind}  {event.reason}{times}  {event.message}")
+
+
+def _describe_pool(session: Session, name: str) -> None:
+    view = next((view for view in session.client.pools(counts=True) if view.name == name), None)
+    if view is None:
+        raise NotFound(f"there is no pool {name!r}: see `tally get pools`")
+    pool = view.definition
+    _fields(
+        {
+            "Name": view.name,
+            "Problem": (
+                view.problem or ("" if pool is not None else "not defined, but something is held of it")
+            ),
+            "Policy": pool.policy if pool is not None else "",
+            "Backfill": span(pool.backfill_seconds) if pool is not None and pool.policy == "backfill" else "",
+            "Paused": "yes" if pool is not None and pool.paused else "",
+            "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
+            "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
+            "Overcommitted": ", ".join(view.overcommitted),
+        }
+    )
+    say("Resources:")
+    table = out.Table(("  RESOURCE", "CAPACITY", "HELD", "FREE"))
+    table.print((f"  {row[2]}", *row[3:6]) for row in out.pool_rows(view) if row[2])
+    if pool is not None and pool.engine_options:
+        say("Engine options:")
+        _indented(to_builtins(pool.engine_options))
+
+
+def _fields(fields: dict[str, object]) -> None:
+    shown = {name: value for name, value in fields.items() if value not in (None, "")}
+    width = max(len(name) for name in shown) + 1
+    for name, value in shown.items():
+        say(f"{name + ':':<{width}} {value}")
+
+
+def _indented(value: Any) -> None:
+    from controller.cli.yaml12 import write_yaml
+
+    say_lines("".join(f"  {line}\n" for line in write_yaml(value).split("\n")[:-1]))
+
+
+def why(
+    session: Session,
+    names: TaskNames,
+) -> None:
+    """Say why a task waits, runs or ended, with numbers."""
+    for name in names:
+        say(session.client.explain(name))
+
+
+def history(
+    session: Session,
+    name: TaskName,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Replay the steps through the lifecycle; exit 1 when they do not fit."),
+    ] = False,
+    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
+) -> None:
+    """Show what happened to a task, step by step."""
+    out.check_form(output, ("json", "yaml"))
+    view = session.client.get(name)
+    problems = replay(view.status) if verify and view.status is not None else []
+    try:
+        steps = view.history()
+    except CorruptValue:
+        if not problems:
+            raise
+        steps = []
+    if output:
+        out.print_document(
+            {"items": to_builtins(steps), **({"problems": problems} if verify else {})}, output
+        )
+    elif steps:
+        _print_steps(steps, "")
+    elif not problems:
+        say(f"Nothing has happened to {name} yet: `tally explain {name}` says why.", err=True)
+    for problem in problems:
+        complain(problem)
+    if problems:
+        raise typer.Exit(ERROR)
+    if verify and steps and not output:
+        say(
+            f"Verified: {counted(len(steps), 'step')} from {steps[0].source} to {view.state}, as it is"
+            " stored."
+        )
+
+
+def _print_steps(steps: list[StepView], indent: str) -> None:
+    table = out.Table((f"{indent}TIME", "FROM", "EVENT", "TO", "ATTEMPT", "EPOCH", "REASON", "MESSAGE"))
+    table.print(
+        (indent + at(s.at), s.source, s.event, s.state, s.attempt, s.epoch, s.reason, s.message)
+        for s in steps
+    )
