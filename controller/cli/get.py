@@ -37,7 +37,7 @@ FORMS = {
 Sort = Callable[[TaskView], Any]
 SORTS: dict[str, Sort] = {
     "name": lambda view: view.id,
-    "state": lambda view: list(State).index(view.state),
+    "state": lambda view: [*State, None].index(view.state),
     "pool": lambda view: view.pool,
     "priority": lambda view: view.spec.priority if view.spec is not None else 0,
     "attempt": lambda view: view.attempt,

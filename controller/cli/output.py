@@ -10,10 +10,11 @@ from typing import Any
 import typer
 
 from controller.client.views import PoolView, ReplicaView, TaskView
-from controller.core.model.resources import Vector
+from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
 from controller.views.explain import span
 from controller.views.freshness import Freshness
+from controller.views.tasks import UNREADABLE
 
 TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
 WIDE_TASK_COLUMNS = (
@@ -83,7 +84,7 @@ def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
         if status and status.stopping
         else view.state
     )
-    reason = "Unreadable" if view.problem and not view.status else view.reason
+    reason = UNREADABLE if view.problem and not view.status else view.reason
     age = span(now - view.submitted_at) if view.submitted_at else ""
     name = _cut(view.id, NAME_WIDTH)
     if not wide:
@@ -118,11 +119,10 @@ def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
     notes = [view.problem] if view.problem else [] if view.definition else ["not defined"]
     if view.definition is not None and view.definition.paused:
         notes.append("paused")
-    rows = []
-    for name in dict.fromkeys([*view.capacity, *view.held]):
+    rows: list[tuple[object, ...]] = []
+    for name in view.resources:
         amounts = [
-            Vector({name: vector.get(name)}).format().get(name, "0")
-            for vector in (view.capacity, view.held, view.free)
+            format_quantity(name, vector.get(name)) for vector in (view.capacity, view.held, view.free)
         ]
         note = ", ".join([*notes, *(["overcommitted"] if name in view.overcommitted else [])])
         rows.append((view.name, view.definition.policy if view.definition else "", name, *amounts, note))

@@ -20,6 +20,7 @@ from controller.client.reading import parse_state
 from controller.core.model.lifecycle import FINISHED, State
 from controller.errors import TallyError
 from controller.terminal import say
+from controller.views.tasks import UNREADABLE
 
 EXPLAIN_AFTER_SECONDS = 5.0
 _DURATION = re.compile(r"\d+[dhms](\d+[dhms])?")  # the same reason for longer is no other
@@ -69,7 +70,7 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
     missed = [view for view in views.values() if not _came_to(view, target)]
     if missed:
         first = missed[0]
-        told = ", ".join(f"{view.id} is {view.state}" for view in missed[:5])
+        told = ", ".join(f"{view.id} is {view.state or UNREADABLE}" for view in missed[:5])
         complain(
             f"{len(missed)} of {len(views)} did not come to"
             f" {'succeeded' if target == 'finished' else target}: "
@@ -128,7 +129,7 @@ def _why(client: Client, waiting: dict[str, State | None]) -> str:
 def _came_to(view: TaskView, target: str) -> bool:
     if target == "finished":
         return view.state is State.SUCCEEDED
-    came = view.state.lower() == target.replace("-", "")
+    came = view.state is not None and view.state.lower() == target.replace("-", "")
     return came or (
         view.state is State.SUCCEEDED and any(state.lower() == target for state in PASSED_BY_SUCCESS)
     )
@@ -139,7 +140,7 @@ def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
     """Shows each change: a live count per state on a terminal when there are many tasks, else a line per
     change.
     """
-    states: dict[str, State] = {}
+    states: dict[str, State | None] = {}
     if total == 1 or not sys.stdout.isatty():
         yield lambda view: _line(view, states)
         return
@@ -152,7 +153,7 @@ def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
 
         def show(view: TaskView) -> None:
             states[view.id] = view.state
-            counts = Counter(states.values())
+            counts = Counter(state or UNREADABLE for state in states.values())
             done = sum(count for state, count in counts.items() if state in FINISHED)
             progress.update(
                 bar,
@@ -163,8 +164,8 @@ def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
         yield show
 
 
-def _line(view: TaskView, states: dict[str, State]) -> None:
-    if states.get(view.id) is not view.state:
+def _line(view: TaskView, states: dict[str, State | None]) -> None:
+    if view.id not in states or states[view.id] is not view.state:
         states[view.id] = view.state
         reason = f" ({view.reason})" if view.reason and view.reason != view.state else ""
-        say(f"task/{view.id} {view.state}{reason}", flush=True)
+        say(f"task/{view.id} {view.state or UNREADABLE}{reason}", flush=True)

@@ -10,7 +10,7 @@ from controller.client.calls import FEW, Calls
 from controller.client.errors import Conflict, Still
 from controller.client.outputs import Outputs
 from controller.client.pools import apply_pool, delete_pool
-from controller.client.reading import Reading, is_asked_again, parse_state, requirements, sorted_views
+from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
 from controller.client.replicas import Replicas
 from controller.client.requests import Requests
 from controller.client.submission import KnownPools, Submission, SubmitResult
@@ -21,6 +21,7 @@ from controller.errors import InvalidField
 from controller.store.base import Store
 from controller.store.keys import Keys
 from controller.views.explain import explain
+from controller.views.tasks import is_asked_again
 
 if TYPE_CHECKING:
     from controller.config import Settings
@@ -157,7 +158,7 @@ class Client:
         UserError for none.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        return sorted_views(self._reading.model("tasks/", "states/"), pool, wanted, terms)
+        return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms)
 
     def explain(self, task_id: str) -> str:
         """One sentence on why the task waits, runs or ended. Raises NotFound."""
@@ -189,11 +190,7 @@ class Client:
         views: dict[str, TaskView] = {}
         prefix = self.keys.state(next(iter(waiting))) if len(waiting) == 1 else self.keys.state("")
         few = len(waiting) <= FEW
-        load = (
-            (lambda: self._reading.tasks(*waiting))
-            if few
-            else (lambda: self._reading.model("tasks/", "states/", "requests/"))
-        )
+        load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.model(*OF_TASKS))
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
                 view = self._reading.found(model, task_id)
@@ -219,11 +216,7 @@ class Client:
         iterator is closed.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        load = (
-            (lambda: self._reading.tasks(task_id))
-            if task_id
-            else (lambda: self._reading.model("tasks/", "states/"))
-        )
+        load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.model(*OF_TASKS))
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for model, changed in self._reading.follow(load, prefix, None):
             yield sorted_views(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from controller.client.errors import NotFound
 from controller.client.views import TaskView, task_view
@@ -12,15 +12,18 @@ from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.records import Change
 from controller.core.model.scalars import parse_name
-from controller.core.model.task import RequestKind
 from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys
+from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
-from controller.views.selector import Requirement, parse_selector, selects
+from controller.views.selector import Requirement, parse_selector
+from controller.views.tasks import matches
 
 WATCH_SILENCE_SECONDS = 30.0
+OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # all that is told of tasks stands there
 
 
 class Reading:
@@ -50,30 +53,30 @@ class Reading:
                     items += snapshot.items
             except Compacted:
                 continue  # between two parts: read them again, at a newer revision
-            model = Model()
-            model.load(changes_of(self._keys, items), revision)
-            model.advance(self._clock.now())
-            return model
+            mirror = Mirror()
+            mirror.take(Loaded(list(changes_of(self._keys, items)), revision))
+            mirror.model.advance(self._clock.now())
+            return mirror.model
 
     def tasks(self, *task_ids: str) -> Model:
         """These tasks' records, without reading all others'; `revision` is one that none of them is older
         than.
         """
-        model, revision = Model(), 0
+        found, revision = list[Change](), 0
         for task_id in task_ids:
             parse_name(task_id, "id", "a task id")
             # In this order a task that is removed meanwhile is seen as it was or not at all, and never as
             # Created.
             snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
             revision = revision or snapshot.revision
-            for change in changes_of(self._keys, snapshot.items):
-                model.apply(change)
+            found += changes_of(self._keys, snapshot.items)
             for key in (self._keys.state(task_id), self._keys.task(task_id), self._keys.quarantined(task_id)):
                 item, _ = self._store.get(key, deadline=self.deadline())
                 if item is not None:
-                    model.apply(to_change(self._keys, key, item, item.mod))
-        model.advance_revision(revision)
-        return model
+                    found.append(to_change(self._keys, key, item, item.mod))
+        mirror = Mirror()
+        mirror.take(Changed(found, revision))
+        return mirror.model
 
     def task(self, task_id: str) -> TaskView:
         """One task. Raises NotFound."""
@@ -107,9 +110,11 @@ class Reading:
         """
         until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
         while True:
-            model = load()
-            yield model, None
-            watch = self._store.watch(prefix, after=model.revision, silence_seconds=WATCH_SILENCE_SECONDS)
+            mirror = Mirror(load())
+            yield mirror.model, None
+            watch = self._store.watch(
+                prefix, after=mirror.model.revision, silence_seconds=WATCH_SILENCE_SECONDS
+            )
             timer = (
                 None
                 if until is None
@@ -120,14 +125,10 @@ class Reading:
                 timer.start()
             try:
                 for batch in watch:
-                    changes = [
-                        to_change(self._keys, event.key, event.item, event.mod) for event in batch.events
-                    ]
-                    applied = [change for change in changes if model.apply(change)]
-                    model.advance_revision(batch.revision)
-                    ids = {change.names[0] for change in applied if change.kind in ("tasks", "states")}
+                    news = mirror.take(Changed.of(self._keys, batch)).changes or ()
+                    ids = {change.names[0] for change in news if change.kind in ("tasks", "states")}
                     if ids:
-                        yield model, ids
+                        yield mirror.model, ids
                 return
             except (Compacted, ClusterChanged):
                 continue  # the model is loaded again
@@ -150,15 +151,6 @@ def parse_state(text: str) -> State:
     raise UserError(f"{text!r} is no state of a task: use one of {', '.join(State)}")
 
 
-def is_asked_again(model: Model, task_id: str) -> bool:
-    """Whether a retry of the task was asked for after its last step, so that the leader has not taken it
-    up yet.
-    """
-    task = model.tasks.get(task_id)
-    asked = task.requests.get(RequestKind.RETRY) if task is not None else None
-    return task is not None and asked is not None and asked[1] > task.status_mod
-
-
 def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requirement, ...]:
     """What both ask for. Raises InvalidSelector."""
     equal = (Requirement(key, frozenset([value]), negated=False) for key, value in (labels or {}).items())
@@ -166,18 +158,11 @@ def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requi
 
 
 def sorted_views(
-    model: Model, pool: str, state: State | None, terms: Iterable[Requirement], only: set[str] | None = None
+    model: Model, pool: str, state: State | None, terms: Sequence[Requirement], only: set[str] | None = None
 ) -> list[TaskView]:
     """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
-    views = []
-    tasks = (
-        model.tasks[task_id] for task_id in (model.tasks if only is None else only) if task_id in model.tasks
-    )
-    for task in sorted(tasks, key=lambda task: (task.spec_create, task.id)):
-        if (pool and task.pool != pool) or (state is not None and task.state is not state):
-            continue
-        has = task.spec.labels if task.spec is not None else {}
-        view = task_view(model, task.id) if selects(terms, has) else None
-        if view is not None:
-            views.append(view)
-    return views
+    states = None if state is None else (state,)
+    ids = model.tasks if only is None else [task_id for task_id in only if task_id in model.tasks]
+    found = [task for task_id in ids if matches(task := model.tasks[task_id], pool or None, states, terms)]
+    found.sort(key=lambda task: (task.spec_create, task.id))
+    return [view for task in found if (view := task_view(model, task.id)) is not None]

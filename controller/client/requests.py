@@ -12,6 +12,7 @@ from controller.client.views import RequestResult
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Request, RequestKind
 from controller.errors import UserError
+from controller.views.tasks import UNREADABLE
 
 
 class Requests:
@@ -46,8 +47,8 @@ class Requests:
             )
         if not view.finished and not (view.status is not None and view.status.cancelling):
             raise UserError(
-                f"{task_id} is {view.state}: only a Failed or Cancelled task can be retried; see `tally"
-                f" explain {task_id}`"
+                f"{task_id} is {view.state or UNREADABLE}: only a Failed or Cancelled task can be retried;"
+                f" see `tally explain {task_id}`"
             )
         return self._request(RequestKind.RETRY, task_id, reason)
 
@@ -61,7 +62,8 @@ class Requests:
         view = self._reading.task(task_id)
         if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
             raise UserError(
-                f"{task_id} is {view.state} and neither lost nor being stopped: there is nothing to confirm"
+                f"{task_id} is {view.state or UNREADABLE} and neither lost nor being stopped: there is"
+                " nothing to confirm"
             )
         return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt)
 

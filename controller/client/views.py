@@ -1,25 +1,25 @@
-"""What a user sees of the installation: frozen values made from the model, for the client library and the
-command line.
+"""What a user sees of the installation: frozen values made of the facts of `controller.views`, for the client
+library and the command line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
-from controller.core.model.records import Change, Task, decode_or_empty
+from controller.core.model.records import Change
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool, Spec, Status
 from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
-from controller.views.overview import leads, pool_names
+from controller.views.pools import all_pools
+from controller.views.replicas import all_replicas, leader_facts
 from controller.views.step import StepView, step_views
-
-V = TypeVar("V", bound=msgspec.Struct)
+from controller.views.tasks import find_task
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     pool: str
-    state: State
+    state: State | None  # None: its status cannot be read
     attempt: int = 0
     reason: str = ""
     message: str = ""
@@ -79,6 +79,11 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     definition: Pool | None = None
     problem: str = ""
     counts: dict[str, int] = {}  # state → tasks, where the tasks were read too
+
+    @property
+    def resources(self) -> list[str]:
+        """The resources that it has, or of which something is held; sorted."""
+        return sorted({*self.capacity, *self.held})
 
     @property
     def overcommitted(self) -> list[str]:
@@ -165,82 +170,77 @@ class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def task_view(model: Model, task_id: str) -> TaskView | None:
     """The task, None when neither a spec nor a status is there."""
-    task = model.tasks.get(task_id)
-    if task is None or not (task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"}):
+    facts = find_task(model, task_id)
+    if facts is None:
         return None
-    status = task.status
+    broken = (f"{kind}/{facts.id}: {why}" for kind, why in facts.broken)
     return TaskView(
-        id=task.id,
-        pool=task.pool,
-        state=task.state,
-        attempt=task.attempt,
-        reason=status.reason if status is not None else "",
-        message=status.message if status is not None else "",
-        problem=_problem(model, task),
-        requests=tuple(sorted(task.requests)),
-        submitted_at=task.submitted_at or (status.created_at if status is not None else 0.0),
-        spec=task.spec,
-        status=status,
+        id=facts.id,
+        pool=facts.pool,
+        state=facts.state,
+        attempt=facts.attempt,
+        reason=facts.reason,
+        message=facts.message,
+        problem="; ".join(filter(None, [facts.spec_error, *broken])),
+        requests=tuple(sorted(request.kind for request in facts.requests)),
+        submitted_at=facts.submitted_at,
+        spec=facts.spec,
+        status=facts.status,
     )
-
-
-def _problem(model: Model, task: Task) -> str:
-    broken = [
-        f"{kind}/{task.id}: {model.quarantine.get((kind, (task.id,)), '')}" for kind in sorted(task.frozen)
-    ]
-    return "; ".join(filter(None, [task.spec_error, *broken]))
 
 
 def pool_views(model: Model) -> list[PoolView]:
     """Every pool that is defined, or of which something is held, sorted by name."""
-    return [_pool_view(model, name) for name in pool_names(model)]
-
-
-def _pool_view(model: Model, name: str) -> PoolView:
-    record, held = model.pools.get(name), model.ledger(name).held
-    capacity = record.pool.capacity if record is not None else ZERO
-    problems = [
-        f"{kind}/{name}: {why}"
-        for (kind, names), why in model.quarantine.items()
-        if names == (name,) and kind in ("pools", "ledgers")
+    return [
+        PoolView(
+            name=facts.name,
+            capacity=facts.capacity,
+            held=facts.held,
+            free=facts.free,
+            definition=facts.definition,
+            problem="; ".join(f"{kind}/{facts.name}: {why}" for kind, why in facts.broken),
+            counts={state.value: number for state, number in facts.tasks.items()},
+        )
+        for facts in all_pools(model)
     ]
-    return PoolView(
-        name=name,
-        capacity=capacity,
-        held=held,
-        free=capacity - held,
-        definition=record.pool if record is not None else None,
-        problem="; ".join(problems),
-        counts={state.value: n for (pool, state), n in model.counts.items() if pool == name and n},
-    )
 
 
 def replica_views(model: Model) -> list[ReplicaView]:
     """The registered replicas, sorted by id."""
-    return [_replica_view(change, model.leader) for _, change in sorted(model.replicas.items())]
+    return [
+        ReplicaView(
+            id=facts.id,
+            instance=facts.told.instance,
+            role="leader" if facts.leads else "follower",
+            host=facts.told.host,
+            pid=facts.told.pid,
+            status_url=facts.told.status_url,
+            version=facts.told.version,
+            engine=facts.told.engine,
+            started_at=facts.told.started_at or 0.0,
+            applied_revision=facts.told.applied_revision or 0,
+            at=facts.told.at,
+            heartbeat_seconds=facts.told.heartbeat_seconds,
+            engine_answers=facts.told.engine_answers,
+            engine_age_seconds=facts.told.engine_age_seconds,
+            engine_problem=facts.told.engine_problem,
+        )
+        for facts in all_replicas(model)
+    ]
 
 
-def _replica_view(change: Change, leader: Change | None) -> ReplicaView:
-    role = "leader" if leads(change, leader) else "follower"
-    return _lenient(ReplicaView, {**decode_or_empty(change), "id": change.names[0], "role": role})
-
-
-def leader_view(change: Change | None) -> LeaderView | None:
+def leader_view(key: Change | None) -> LeaderView | None:
     """The leader, None when nobody leads."""
-    if change is None:
+    facts = leader_facts(key)
+    if facts is None:
         return None
-    return _lenient(LeaderView, {"id": "", **decode_or_empty(change), "term": change.create})
-
-
-def _lenient(kind: type[V], value: dict[str, Any]) -> V:
-    """A view of what a replica wrote of itself; a value that is not as this version knows it is left out,
-    not an error.
-    """
-    fields = {}
-    for info in msgspec.structs.fields(kind):
-        if info.encode_name in value:
-            try:
-                fields[info.name] = msgspec.convert(value[info.encode_name], info.type)
-            except (msgspec.ValidationError, OverflowError):
-                continue
-    return kind(**{"id": "", **fields})
+    told = facts.told
+    return LeaderView(
+        id=told.id,
+        term=facts.term,
+        instance=told.instance,
+        status_url=told.status_url,
+        version=told.version,
+        epoch=told.epoch,
+        since=told.since or 0.0,
+    )

@@ -17,16 +17,19 @@ from controller.config import InvalidSetting, flag_of, load_settings, text_of, v
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted, one_line
-from controller.core.model.records import decode_or_empty
 from controller.core.model.resources import format_quantity
 from controller.dev.cluster import CLUSTER, SAMPLE_IMAGE, WITH_IMAGES
 from controller.dev.etcd import known_losses
 from controller.runtime.follower import Follower
-from controller.runtime.inbox import Changed, Inbox, Loaded
+from controller.runtime.inbox import Inbox
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
+from controller.store.mirror import Changed, Loaded, Mirror
 from controller.terminal import say
+from controller.views.pools import all_pools
+from controller.views.replicas import all_replicas, leader_of
+from controller.views.tasks import UNREADABLE, find_task, tasks_by_state
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,9 +49,9 @@ class DevView:
     def __init__(self, cluster: LocalCluster, tally: str) -> None:
         self.cluster = cluster
         self.tally = tally
-        self.model = Model()
+        self._mirror = Mirror()
         self.recent: deque[str] = deque(maxlen=RECENT)
-        self._states: dict[str, tuple[State, int]] = {}
+        self._states: dict[str, tuple[State | None, int]] = {}
         self._leader = ""
         self._inbox = Inbox()
         self._store = EtcdStore(GatewayOptions((cluster.endpoint,), **cluster.client_files), cluster.clock)
@@ -67,29 +70,27 @@ class DevView:
         lines = [f"{replica.name} died; it is started again" for replica in self.cluster.tend()]
         changed: dict[str, None] = {}
         for message in self._inbox.take(REFRESH_SECONDS):
-            if isinstance(message, Loaded):
-                loaded = self.model.load(
-                    message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
-                )
-                changed.update(loaded.tasks)
-            elif isinstance(message, Changed):
-                for change in message.changes:
-                    if (touched := self.model.apply(change)) is not None:
-                        changed.update(touched.tasks)
-                self.model.advance_revision(message.revision)
+            if isinstance(message, Loaded | Changed):
+                changed.update(self._mirror.take(message).touched.tasks)
         for task_id in changed:
             line = self._transition(task_id)
             if line:
                 lines.append(line)
-        leader = str(decode_or_empty(self.model.leader).get("id", ""))
+        office = leader_of(self.model)
+        leader = office.told.id if office is not None else ""
         if leader != self._leader:
             lines.append(f"{leader} leads" if leader else "nobody leads")
             self._leader = leader
         self.recent.extend(f"{time.strftime('%H:%M:%S')}  {line}" for line in lines)
         return lines
 
+    @property
+    def model(self) -> Model:
+        """What the store holds, as far as it was heard of."""
+        return self._mirror.model
+
     def _transition(self, task_id: str) -> str:
-        task = self.model.tasks.get(task_id)
+        task = find_task(self.model, task_id)
         if task is None:
             self._states.pop(task_id, None)
             return ""
@@ -99,39 +100,32 @@ class DevView:
         if before == now:
             return ""
         attempt = f" (attempt {task.attempt})" if task.attempt > 1 else ""
-        reason = (
-            f": {task.status.reason}"
-            if task.status is not None and task.status.reason not in ("", "Succeeded")
-            else ""
-        )
-        return f"{task_id}  {task.state}{attempt}{reason}"
+        reason = f": {task.reason}" if task.reason not in ("", "Succeeded") else ""
+        return f"{task_id}  {task.state or UNREADABLE}{attempt}{reason}"
 
     def counts(self) -> dict[State, int]:
         """Tasks by state."""
-        totals = dict.fromkeys(State, 0)
-        for (_, state), number in self.model.counts.items():
-            totals[state] += number
-        return totals
+        return tasks_by_state(self.model)
 
     def pools(self) -> list[tuple[str, str]]:
         """Each pool and what is held of it."""
         rows = []
-        for name, record in sorted(self.model.pools.items()):
-            held = self.model.ledger(name).held
+        for pool in all_pools(self.model):
             parts = [
-                f"{resource} {format_quantity(resource, held.get(resource))} of"
-                f" {format_quantity(resource, amount)}"
-                for resource, amount in record.pool.capacity.items()
+                f"{resource} {format_quantity(resource, pool.held.get(resource))} of"
+                f" {format_quantity(resource, pool.capacity.get(resource))}"
+                for resource in pool.resources
             ]
-            rows.append((name, ", ".join(parts)))
+            rows.append((pool.name, ", ".join(parts)))
         return rows
 
     def replicas(self) -> list[tuple[str, str, str]]:
         """Each replica: name, role, process."""
+        leading = {replica.told.pid for replica in all_replicas(self.model) if replica.leads}
         return [
             (
                 replica.name,
-                "leader" if replica.name == self._leader else "follower",
+                "leader" if replica.process is not None and replica.process.pid in leading else "follower",
                 f"pid {replica.process.pid}" if replica.process is not None else "down",
             )
             for replica in self.cluster.replicas
@@ -230,7 +224,7 @@ def _show_plain(view: DevView, samples: set[str]) -> None:
                     " tasks -w`",
                     flush=True,
                 )
-        tasks = [view.model.tasks.get(task_id) for task_id in samples]
+        tasks = [find_task(view.model, task_id) for task_id in samples]
         if (
             samples
             and not done

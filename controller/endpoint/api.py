@@ -17,7 +17,6 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from controller.core.model.kept_log import KeptLog
-from controller.core.model.records import Task
 from controller.endpoint import documents, openapi, query, stream
 from controller.endpoint.connections import CONNECTION
 from controller.endpoint.index import SCAN, TaskIndex
@@ -29,9 +28,10 @@ from controller.endpoint.route import Ask, Route
 from controller.endpoint.summary import Waits, summarize
 from controller.errors import CorruptValue, InvalidField, TallyError
 from controller.views.freshness import Freshness
-from controller.views.overview import pool_names
+from controller.views.pools import all_pools, pool_facts, pool_names
 from controller.views.replica import Check, ReadableReplica
-from controller.views.selector import selects
+from controller.views.replicas import all_replicas, leader_of
+from controller.views.tasks import TaskFacts, find_task, matches, task_facts
 
 MAX_STREAMS = 256
 LOG_READERS = 2
@@ -156,64 +156,54 @@ class ReadApi:
         """One task."""
         name = ask.path["id"]
         with self.view.reading() as model:
-            task = model.tasks.get(name)
-            captured = (
-                documents.capture(model, task) if task is not None and documents.is_listed(task) else None
-            )
-        if captured is None:
+            task = find_task(model, name)
+        if task is None:
             raise Problem(
                 HTTPStatus.NOT_FOUND,
                 f"there is no task {name[:80]!r}; it may have been removed after its retention",
             )
-        return _json(documents.document(captured))
+        return _json(documents.document(task))
 
     def pools(self, _: Ask) -> Response:
         """All pools."""
         with self.view.reading() as model:
-            items = [documents.pool_document(model, name) for name in pool_names(model)]
-        return _json(documents.PoolList(items=items))
+            pools = all_pools(model)
+        return _json(documents.PoolList(items=[documents.pool_document(pool) for pool in pools]))
 
     def pool(self, ask: Ask) -> Response:
         """One pool."""
         name = ask.path["name"]
         with self.view.reading() as model:
             names = pool_names(model)
-            found = documents.pool_document(model, name) if name in names else None
+            found = pool_facts(model, name) if name in names else None
         if found is None:
             raise Problem(
                 HTTPStatus.NOT_FOUND,
                 f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}",
             )
-        return _json(found)
+        return _json(documents.pool_document(found))
 
     def replicas(self, ask: Ask) -> Response:
         """All replicas."""
         with self.view.reading() as model:
-            items = documents.replica_documents(model, ask.facts)
+            replicas = all_replicas(model)
+        items = [documents.replica_document(replica, ask.facts) for replica in replicas]
         return _json(documents.ReplicaList(items=items))
 
     def leader(self, ask: Ask) -> Response:
         """Who leads."""
         with self.view.reading() as model:
-            record = model.leader
-        return _json(documents.leader_document(record, ask.facts.leader, ask.facts.epoch))
+            leader = leader_of(model)
+        return _json(documents.leader_document(leader, ask.facts.epoch))
 
     def _find(
         self, sort: Sort, after: SortKey | None, wanted: Mapping[str, Any], limit: int
-    ) -> list[tuple[SortKey, documents.TaskCapture]]:
+    ) -> list[tuple[SortKey, TaskFacts]]:
         """The first tasks after `after` that match, in order; the model is let go of every SCAN tasks."""
         pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
         index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
 
-        def matches(task: Task) -> bool:
-            return (
-                documents.is_listed(task)
-                and (pool is None or task.pool == pool)
-                and (states is None or ("states" not in task.frozen and task.state in states))
-                and (not labels or (task.spec is not None and selects(labels, task.spec.labels)))
-            )
-
-        found: list[tuple[SortKey, documents.TaskCapture]] = []
+        found: list[tuple[SortKey, TaskFacts]] = []
         while len(found) < limit:
             size = SCAN if labels else limit - len(found)
             chunk = index.find(sort, after, pool, states, wanted["search"], size)
@@ -221,11 +211,10 @@ class ReadApi:
                 known = (
                     (at, task)
                     for at in chunk
-                    if (task := model.tasks.get(at.task_id)) is not None and matches(task)
+                    if (task := model.tasks.get(at.task_id)) is not None
+                    and matches(task, pool, states, labels)
                 )
-                found += [
-                    (at, documents.capture(model, task)) for at, task in islice(known, limit - len(found))
-                ]
+                found += [(at, task_facts(model, task)) for at, task in islice(known, limit - len(found))]
             if len(chunk) < size:
                 break
             after = chunk[-1]

@@ -10,6 +10,7 @@ past carries its age.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -17,8 +18,6 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from controller.core.model.lifecycle import WAITING
-from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.resources import ZERO
 from controller.endpoint.replicas import ReplicaSummary
@@ -26,6 +25,7 @@ from controller.endpoint.verdicts import AuditSummary
 from controller.views.explain import span
 from controller.views.freshness import Freshness
 from controller.views.overview import Holding
+from controller.views.pools import PoolFacts
 from controller.views.replica import Facts
 
 STUCK_SECONDS = 15.0  # a task that could be admitted is, within milliseconds, when all is well
@@ -193,6 +193,16 @@ _WORDS = {
 }
 
 
+class Known(NamedTuple):
+    """What the model says, taken at one moment."""
+
+    leader: str  # "" when nobody leads
+    pools: Sequence[PoolFacts]
+    holding: Mapping[str, Holding]
+    undefined: Sequence[str]  # pools for which tasks wait
+    quarantined: Counter[str]  # records by kind
+
+
 def _notice(
     code: str, severity: Severity | None = None, age_seconds: float | None = None, **words: str
 ) -> Notice:
@@ -210,9 +220,8 @@ def _notice(
 
 
 def diagnose(
-    model: Model,
     facts: Facts,
-    holding: Mapping[str, Holding],
+    known: Known,
     next_of: Mapping[str, tuple[str, float]],
     replicas: Sequence[ReplicaSummary],
     leads_for: float | None,
@@ -226,15 +235,16 @@ def diagnose(
     causes = list(_of_this_replica(facts))
     hears = not causes
     if hears:
-        causes += _of_office(facts, replicas, leads_for)
+        causes += _of_office(facts, known.leader, replicas, leads_for)
         admits = not causes
         causes += _of_replicas(facts, replicas)
     told = [] if audit is None or not audit.wrong else [_of_audit(audit)]
-    for pool in sorted({*holding, *model.ledgers}):
-        told += _of_ledger(model, pool, holding.get(pool, Holding()))
-    for pool, (task_id, seconds) in next_of.items():
-        told += _of_queue(model, pool, task_id, seconds if hears and admits else 0.0)
-    told += _of_tasks(model, holding)
+    pools = {pool.name: pool for pool in known.pools}
+    for name in sorted({*pools, *known.holding}):
+        told += _of_ledger(known, name, pools.get(name))
+    for name, (task_id, seconds) in next_of.items():
+        told += _of_queue(pools[name], task_id, seconds if hears and admits else 0.0)
+    told += _of_tasks(known)
     if not hears:
         told = [replace(notice, age_seconds=round(facts.staleness_seconds, 1)) for notice in told]
     depth, severities = list(_WORDS), list(Severity)
@@ -256,9 +266,11 @@ def _of_this_replica(facts: Facts) -> Iterator[Notice]:
         yield _notice("loop-stuck", seen=failing["control-loop"].capitalize())
 
 
-def _of_office(facts: Facts, replicas: Sequence[ReplicaSummary], leads_for: float | None) -> Iterator[Notice]:
+def _of_office(
+    facts: Facts, leads: str, replicas: Sequence[ReplicaSummary], leads_for: float | None
+) -> Iterator[Notice]:
     """Why nothing is admitted: nobody leads, the leader is not heard of, or its engine does not answer it."""
-    if not facts.leader:
+    if not leads:
         yield _notice("no-leader")
     for leader in replicas:
         if not leader.leads:
@@ -316,38 +328,34 @@ def _of_audit(audit: AuditSummary) -> Notice:
     )
 
 
-def _of_tasks(model: Model, holding: Mapping[str, Holding]) -> Iterator[Notice]:
-    lost = sum(holds.lost for holds in holding.values())
+def _of_tasks(known: Known) -> Iterator[Notice]:
+    lost = sum(holds.lost for holds in known.holding.values())
     if lost:
-        example = next(holds.lost_example for holds in holding.values() if holds.lost)
+        example = next(holds.lost_example for holds in known.holding.values() if holds.lost)
         yield _notice("attempts-lost", lost=counted(lost, "attempt"), example=example)
-    if model.quarantine:
-        yield _notice("quarantined", records=counted(len(model.quarantine), "record"))
-    waiting = {pool: number for (pool, state), number in model.counts.items() if number and state in WAITING}
-    undefined = sorted(
-        pool for pool in waiting if pool not in model.pools and ("pools", (pool,)) not in model.quarantine
-    )
+    if known.quarantined:
+        yield _notice("quarantined", records=counted(known.quarantined.total(), "record"))
+    undefined = known.undefined
     if undefined:
         named = ", ".join(undefined[:3]) + (f" and {len(undefined) - 3} more" if len(undefined) > 3 else "")
         yield _notice("undefined-pool", pools=named)
 
 
-def _of_ledger(model: Model, pool: str, holds: Holding) -> Iterator[Notice]:
-    ledger, record = model.ledger(pool).held, model.pools.get(pool)
+def _of_ledger(known: Known, name: str, pool: PoolFacts | None) -> Iterator[Notice]:
+    ledger, holds = pool.held if pool is not None else ZERO, known.holding.get(name, Holding())
     # A status that cannot be read may hold what the ledger has more than the sum.
-    explained = any(kind == "states" for kind, _ in model.quarantine) and not holds.held.exceeding(ledger)
-    if not model.pool_is_frozen(pool) and ledger != holds.held and not explained:
-        yield _notice("ledger-drift", pool=pool, ledger=str(ledger), held=str(holds.held))
-    over = ledger.exceeding(record.pool.capacity if record is not None else ZERO)
-    if over:
-        yield _notice("overcommitted", pool=pool, resources=", ".join(over))
+    explained = known.quarantined["states"] and not holds.held.exceeding(ledger)
+    unreadable = pool is not None and "ledgers" in dict(pool.broken)
+    if not unreadable and ledger != holds.held and not explained:
+        yield _notice("ledger-drift", pool=name, ledger=str(ledger), held=str(holds.held))
+    if pool is not None and pool.overcommitted:
+        yield _notice("overcommitted", pool=name, resources=", ".join(pool.overcommitted))
 
 
-def _of_queue(model: Model, pool: str, task_id: str, seconds: float) -> Iterator[Notice]:
-    record, waiting = model.pools.get(pool), len(model.queue(pool))
+def _of_queue(pool: PoolFacts, task_id: str, seconds: float) -> Iterator[Notice]:
     if task_id and seconds > STUCK_SECONDS:
-        yield _notice("queue-stuck", pool=pool, id=task_id, age=span(seconds))
-    elif record is not None and record.pool.paused and waiting:
-        yield _notice("paused", pool=pool, waiting=counted(waiting, "task"))
-    elif record is not None and waiting and not task_id and not model.ledger(pool).held:
-        yield _notice("never-fits", pool=pool, waiting=counted(waiting, "task"))
+        yield _notice("queue-stuck", pool=pool.name, id=task_id, age=span(seconds))
+    elif pool.paused and pool.queued:
+        yield _notice("paused", pool=pool.name, waiting=counted(pool.queued, "task"))
+    elif pool.definition is not None and pool.queued and not task_id and not pool.held:
+        yield _notice("never-fits", pool=pool.name, waiting=counted(pool.queued, "task"))

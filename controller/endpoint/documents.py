@@ -1,28 +1,27 @@
-"""What the status endpoint answers: the documents of its API, and how they are made of the model.
+"""What the status endpoint answers: the documents of its API, made of the facts of `controller.views`.
 
 The structs are the source of the OpenAPI schemas as well. Two steps, so that the model is held only briefly:
-`capture` takes references to frozen values while it is held still, the documents are made of them afterwards.
-Values of environment variables are masked, wherever they stand.
+the facts are taken while it is held still, the documents are made of them afterwards. Values of environment
+variables are masked, wherever they stand.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Struct, field
 
 from controller.core.model import codec, kept_log
-from controller.core.model.lifecycle import WAITING, State
-from controller.core.model.model import Model
-from controller.core.model.records import Change, Task, decode_or_empty
-from controller.core.model.resources import ZERO
+from controller.core.model.lifecycle import State
 from controller.core.model.task import Request, Spec, Status
 from controller.errors import CorruptValue
 from controller.views.freshness import Freshness
-from controller.views.overview import leads
+from controller.views.pools import PoolFacts
 from controller.views.replica import Facts
+from controller.views.replicas import LeaderFacts, ReplicaFacts
 from controller.views.step import StepView, step_views
+from controller.views.tasks import TaskFacts
 
 MASK = "***"
 
@@ -143,61 +142,19 @@ class LeaderDocument(Struct, frozen=True, kw_only=True):
     record: dict[str, Any]
 
 
-class TaskCapture(NamedTuple):
-    """References to all that the model knows of a task at one moment; nothing of it changes any more."""
-
-    id: str
-    pool: str
-    state: State | None
-    spec: Spec | None
-    status: Status | None
-    requests: tuple[Request, ...]
-    submitted_at: float
-    revision: int
-    problem: str
-    kept_log: int
-
-
-def capture(model: Model, task: Task) -> TaskCapture:
-    """Take what the documents need, while the model is held still."""
-    problems = [
-        f"{kind}: {model.quarantine.get((kind, (task.id,)), 'does not parse')}"
-        for kind in sorted(task.frozen)
-    ]
-    if task.spec_error:
-        problems.append(f"spec: {task.spec_error}")
-    return TaskCapture(
-        id=task.id,
-        pool=task.pool,
-        state=None if "states" in task.frozen else task.state,
-        spec=None if "tasks" in task.frozen else task.spec,
-        status=None if "states" in task.frozen else task.status,
-        requests=tuple(request for request, _ in task.requests.values()),
-        submitted_at=task.submitted_at,
-        revision=max(task.spec_mod, task.status_mod),
-        problem="; ".join(problems),
-        kept_log=model.mod_of(kept_log.KIND, (task.id,)),
-    )
-
-
-def is_listed(task: Task) -> bool:
-    """Whether there is a task at all, and not just a request for one that is gone."""
-    return task.spec is not None or task.status is not None or bool(task.frozen)
-
-
-def summary(task: TaskCapture) -> TaskSummary:
+def summary(task: TaskFacts) -> TaskSummary:
     """The list entry of a task."""
     return TaskSummary(**_summary_fields(task))
 
 
-def document(task: TaskCapture) -> TaskDocument:
+def document(task: TaskFacts) -> TaskDocument:
     """All that is known of a task."""
     status = task.status or Status()
     fields, history = _summary_fields(task), list[StepView]()
     try:
         history = step_views(status)
     except CorruptValue as error:
-        fields["problem"] = "; ".join(part for part in (task.problem, str(error)) if part)
+        fields["problem"] = "; ".join(part for part in (_problem(task), str(error)) if part)
     return TaskDocument(
         **fields,
         spec=masked_spec(task.spec) if task.spec is not None else None,
@@ -208,7 +165,7 @@ def document(task: TaskCapture) -> TaskDocument:
         steps=status.steps,
         history=history,
         requests=list(task.requests),
-        kept_log_revision=task.kept_log,
+        kept_log_revision=task.kept_log_revision,
     )
 
 
@@ -219,61 +176,49 @@ def log_document(task_id: str, kept: kept_log.KeptLog) -> LogDocument:
     )
 
 
-def pool_document(model: Model, name: str) -> PoolDocument:
-    """A pool as it stands; call while the model is held still."""
-    record, held = model.pools.get(name), model.ledger(name).held
-    pool = record.pool if record is not None else None
-    capacity = pool.capacity if pool is not None else ZERO
-    problems = [
-        f"{kind}: {model.quarantine[kind, (name,)]}"
-        for kind in ("pools", "ledgers")
-        if (kind, (name,)) in model.quarantine
-    ]
-    if pool is None and not problems:
+def pool_document(pool: PoolFacts) -> PoolDocument:
+    """All that is known of a pool."""
+    definition = pool.definition
+    problems = [f"{kind}: {why}" for kind, why in pool.broken]
+    if definition is None and not problems:
         problems.append("it is not defined any more; what runs may finish")
-    tasks = {state.value: model.counts.get((name, state), 0) for state in State}
     return PoolDocument(
-        name=name,
-        capacity=capacity.format(),
-        held=held.format(),
-        free=(capacity - held).format(),
-        overcommitted=held.exceeding(capacity),
-        policy=pool.policy.value if pool is not None else "",
-        backfill_seconds=pool.backfill_seconds if pool is not None else 0.0,
-        default_resources=pool.default_resources.format() if pool is not None else {},
-        paused=pool is not None and pool.paused,
-        engine_options=_masked(pool.engine_options) if pool is not None else {},
-        tasks={state: number for state, number in tasks.items() if number},
-        waiting=sum(tasks[state] for state in WAITING),
+        name=pool.name,
+        capacity=pool.capacity.format(),
+        held=pool.held.format(),
+        free=pool.free.format(),
+        overcommitted=pool.overcommitted,
+        policy=pool.policy,
+        backfill_seconds=definition.backfill_seconds if definition is not None else 0.0,
+        default_resources=definition.default_resources.format() if definition is not None else {},
+        paused=pool.paused,
+        engine_options=_masked(definition.engine_options) if definition is not None else {},
+        tasks={state.value: number for state, number in pool.tasks.items()},
+        waiting=pool.waiting,
         problem="; ".join(problems),
     )
 
 
-def replica_documents(model: Model, facts: Facts) -> list[ReplicaDocument]:
-    """The registered replicas; call while the model is held still."""
-    documents = []
-    for name, change in sorted(model.replicas.items()):
-        age = facts.replica_ages.get(name, 0.0)
-        documents.append(
-            ReplicaDocument(
-                id=name,
-                leads=bool(facts.leader) and leads(change, model.leader),
-                age_seconds=round(age, 1),
-                freshness=facts.rule.replica.judge(age),
-                record=decode_or_empty(change),
-            )
-        )
-    return documents
+def replica_document(replica: ReplicaFacts, facts: Facts) -> ReplicaDocument:
+    """A registered replica."""
+    age = facts.replica_ages.get(replica.id, 0.0)
+    return ReplicaDocument(
+        id=replica.id,
+        leads=replica.leads,
+        age_seconds=round(age, 1),
+        freshness=facts.rule.replica.judge(age),
+        record=replica.record,
+    )
 
 
-def leader_document(record: Change | None, leader: str, epoch: int) -> LeaderDocument:
-    """Who leads, from the leader's key."""
+def leader_document(leader: LeaderFacts | None, epoch: int) -> LeaderDocument:
+    """Who leads."""
     return LeaderDocument(
-        known=bool(leader),
-        replica=leader,
-        term=record.create if record else 0,
+        known=leader is not None and bool(leader.told.id),
+        replica=leader.told.id if leader is not None else "",
+        term=leader.term if leader is not None else 0,
         epoch=epoch,
-        record=decode_or_empty(record),
+        record=leader.record if leader is not None else {},
     )
 
 
@@ -311,19 +256,24 @@ def _masked_variables(variables: list[Any]) -> list[Any]:
     ]
 
 
-def _summary_fields(task: TaskCapture) -> dict[str, Any]:
+def _problem(task: TaskFacts) -> str:
+    problems = [f"{kind}: {why}" for kind, why in task.broken]
+    return "; ".join([*problems, f"spec: {task.spec_error}"] if task.spec_error else problems)
+
+
+def _summary_fields(task: TaskFacts) -> dict[str, Any]:
     spec, status = task.spec, task.status or Status()
     return {
         "id": task.id,
         "pool": task.pool,
         "state": task.state,
-        "attempt": status.attempt,
+        "attempt": task.attempt,
         "priority": spec.priority if spec is not None else 0,
         "labels": spec.labels if spec is not None else {},
         "resources": spec.resources.format() if spec is not None else {},
         "hold": status.hold.format(),
-        "reason": status.reason,
-        "message": status.message,
+        "reason": task.reason,
+        "message": task.message,
         "stopping": status.stopping,
         "submitted_at": task.submitted_at,
         "started_at": status.started_at,
@@ -332,5 +282,5 @@ def _summary_fields(task: TaskCapture) -> dict[str, Any]:
         "lost_since": status.lost_since,
         "exit_code": status.exit_code,
         "revision": task.revision,
-        "problem": task.problem,
+        "problem": _problem(task),
     }

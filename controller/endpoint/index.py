@@ -25,8 +25,8 @@ from sortedcontainers import SortedList
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
-from controller.endpoint.documents import is_listed
 from controller.endpoint.order import By, Entry, Sort, SortKey
+from controller.views.tasks import is_listed, pool_of, state_of, submitted_at
 
 SCAN = 1000  # tasks that are looked at without letting go of the model
 FORGOTTEN = 10_000  # changed tasks, or as many as are indexed, after which all is looked at anew
@@ -119,8 +119,8 @@ class TaskIndex:
         if task is None or not is_listed(task):
             return None
         # The first is one tuple for many tasks.
-        place = task.counted or (task.pool, None if "states" in task.frozen else task.state)
-        return place, (task.submitted_at if self._by_submission else 0.0, task.id)
+        place = task.counted or (pool_of(task), state_of(task))
+        return place, (submitted_at(task) if self._by_submission else 0.0, task.id)
 
 
 def _in_order(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
-from controller.core.model.model import Model
-from controller.core.model.records import decode_or_empty, number_in
 from controller.views.freshness import Freshness
-from controller.views.overview import lag_revisions, leads
 from controller.views.replica import Facts
+from controller.views.replicas import ReplicaFacts
 
 LEADING_PHASES = ("taking-over", "leading")
 
@@ -40,36 +40,31 @@ class ReplicaSummary(Struct, frozen=True, kw_only=True):
     engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" when it does
 
 
-def replica_summaries(model: Model, facts: Facts) -> list[ReplicaSummary]:
-    """The registered replicas; call while the model is held still."""
+def replica_summaries(replicas: Sequence[ReplicaFacts], facts: Facts) -> list[ReplicaSummary]:
+    """The registered replicas."""
     found = []
-    for name, change in sorted(model.replicas.items()):
-        record = decode_or_empty(change)
-        age = facts.replica_ages.get(name, 0.0)
-        is_leader = bool(facts.leader) and leads(change, model.leader)
-        answers, applied = record.get("engine_answers"), record.get("applied_revision")
-        behind, engine_age = number_in(record, "behind_seconds"), number_in(record, "engine_age_seconds")
+    for replica in replicas:
+        told, age = replica.told, facts.replica_ages.get(replica.id, 0.0)
+        engine_age = told.engine_age_seconds + age if told.engine_age_seconds is not None else None
         found.append(
             ReplicaSummary(
-                id=name,
-                leads=is_leader,
-                led=not is_leader and record.get("phase") in LEADING_PHASES,
+                id=replica.id,
+                leads=replica.leads,
+                led=not replica.leads and told.phase in LEADING_PHASES,
                 age_seconds=round(age, 1),
                 freshness=facts.rule.replica.judge(age),
-                phase=str(record.get("phase", "")),
-                version=str(record.get("version", "")),
-                host=str(record.get("host", "")),
-                status_url=str(record.get("status_url", "")),
-                started_at=number_in(record, "started_at"),
-                applied_revision=applied if isinstance(applied, int) else 0,
-                lag_revisions=lag_revisions(change),
-                behind_seconds=behind,
-                engine_answers=answers if isinstance(answers, bool) else None,
-                engine_age_seconds=round(engine_age + age, 1) if engine_age is not None else None,
-                engine_problem=str(record.get("engine_problem", "")),
-                engine_freshness=facts.rule.engine.judge(engine_age + age)
-                if engine_age is not None
-                else None,
+                phase=told.phase,
+                version=told.version,
+                host=told.host,
+                status_url=told.status_url,
+                started_at=told.started_at,
+                applied_revision=told.applied_revision or 0,
+                lag_revisions=replica.lag_revisions,
+                behind_seconds=told.behind_seconds,
+                engine_answers=told.engine_answers,
+                engine_age_seconds=round(engine_age, 1) if engine_age is not None else None,
+                engine_problem=told.engine_problem,
+                engine_freshness=facts.rule.engine.judge(engine_age) if engine_age is not None else None,
             )
         )
     return found

@@ -7,16 +7,17 @@ from __future__ import annotations
 from msgspec import Struct
 
 from controller import __version__
-from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
-from controller.core.model.records import decode_or_empty, number_in
-from controller.core.model.resources import ZERO
-from controller.endpoint.diagnosis import Notice, Severity, diagnose
+from controller.core.model.resources import format_quantity
+from controller.endpoint.diagnosis import Known, Notice, Severity, diagnose
 from controller.endpoint.replicas import ReplicaSummary, replica_summaries
 from controller.endpoint.verdicts import AuditSummary, newest_audit
 from controller.views.freshness import Freshness, StalenessLimits
-from controller.views.overview import Holding, holding_by_pool, next_admission, pool_names
+from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
+from controller.views.pools import PoolFacts, all_pools, undefined_pools
 from controller.views.replica import Facts
+from controller.views.replicas import LeaderFacts, Office, all_replicas, leader_of
+from controller.views.tasks import tasks_by_state
 
 MAX_POOLS = 100
 
@@ -110,20 +111,19 @@ class Waits:
 def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now: float) -> Summary:
     """The summary; call while the model is held still. The cost follows the pools and what is held."""
     holding = holding_by_pool(model)
-    names = pool_names(model)
-    pools = [_pool(model, name, holding.get(name, Holding())) for name in names[:MAX_POOLS]]
-    leader, replicas = _leader(model, facts), replica_summaries(model, facts)
+    pools, registered = all_pools(model), all_replicas(model)
+    leader, replicas = _leader(leader_of(model), facts), replica_summaries(registered, facts)
     stuck = {
-        name: (task, waits.note(name, task, now))
-        for name in names
-        for task in [next_admission(model, name, now)]
+        pool.name: (task, waits.note(pool.name, task, now))
+        for pool in pools
+        for task in [next_admission(model, pool.name, now)]
     }
-    audit, leads_for = newest_audit(model, facts), None if leader.since is None else now - leader.since
-    notices = diagnose(model, facts, holding, stuck, replicas, leads_for, audit)
+    audit, leads_for = newest_audit(registered, facts), None if leader.since is None else now - leader.since
+    quarantined = quarantined_by_kind(model)
+    known = Known(leader.replica, pools, holding, undefined_pools(model), quarantined)
+    notices = diagnose(facts, known, stuck, replicas, leads_for, audit)
     troubles = {notice.severity for notice in notices} - {Severity.INFO}
-    tasks = {state.value: 0 for state in State}
-    for (_, state), number in model.counts.items():
-        tasks[state.value] += number
+    tasks = {state.value: number for state, number in tasks_by_state(model).items()}
     return Summary(
         cluster=facts.cluster,
         replica=facts.replica,
@@ -144,51 +144,43 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
         total=sum(tasks.values()),
         lost=sum(holds.lost for holds in holding.values()),
         stopping=sum(holds.stopping for holds in holding.values()),
-        quarantined=len(model.quarantine),
-        pools=pools,
-        pools_total=len(names),
+        quarantined=quarantined.total(),
+        pools=[_pool(pool, holding.get(pool.name, Holding())) for pool in pools[:MAX_POOLS]],
+        pools_total=len(pools),
         audit=audit,
         audit_problem=audit_problem,
     )
 
 
-def _leader(model: Model, facts: Facts) -> LeaderSummary:
-    record = decode_or_empty(model.leader)
+def _leader(leader: LeaderFacts | None, facts: Facts) -> LeaderSummary:
+    told = leader.told if leader is not None else Office()
     return LeaderSummary(
-        replica=facts.leader,
-        status_url=str(record.get("status_url", "")),
-        since=number_in(record, "since"),
-        term=model.leader.create if model.leader is not None else 0,
+        replica=told.id,
+        status_url=told.status_url,
+        since=told.since,
+        term=leader.term if leader is not None else 0,
         epoch=facts.epoch,
     )
 
 
-def _pool(model: Model, name: str, holds: Holding) -> PoolSummary:
-    record, ledger = model.pools.get(name), model.ledger(name)
-    capacity = record.pool.capacity if record is not None else ZERO
-    tasks = {state: model.counts.get((name, state), 0) for state in State}
-    shown = {
-        "capacity": capacity.format(),
-        "held": ledger.held.format(),
-        "free": (capacity - ledger.held).format(),
-    }
+def _pool(pool: PoolFacts, holds: Holding) -> PoolSummary:
     return PoolSummary(
-        name=name,
-        policy=record.pool.policy.value if record is not None else "",
-        paused=record is not None and record.pool.paused,
-        defined=record is not None,
-        waiting=sum(tasks[state] for state in WAITING),
+        name=pool.name,
+        policy=pool.policy,
+        paused=pool.paused,
+        defined=pool.definition is not None,
+        waiting=pool.waiting,
         lost=holds.lost,
-        tasks={state.value: number for state, number in tasks.items() if number},
+        tasks={state.value: number for state, number in pool.tasks.items()},
         resources=[
             ResourceSummary(
                 name=resource,
-                capacity=shown["capacity"].get(resource, "0"),
-                held=shown["held"].get(resource, "0"),
-                free=shown["free"].get(resource, "0"),
-                capacity_amount=capacity.get(resource),
-                held_amount=ledger.held.get(resource),
+                capacity=format_quantity(resource, pool.capacity.get(resource)),
+                held=format_quantity(resource, pool.held.get(resource)),
+                free=format_quantity(resource, pool.free.get(resource)),
+                capacity_amount=pool.capacity.get(resource),
+                held_amount=pool.held.get(resource),
             )
-            for resource in sorted({*capacity, *ledger.held})
+            for resource in pool.resources
         ],
     )

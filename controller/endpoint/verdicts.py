@@ -4,13 +4,13 @@ shows the newest of all.
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Sequence
+
 from msgspec import Struct
 
-from controller.core.model.model import Model
-from controller.core.model.records import Change, decode_or_empty
 from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.replica import Facts
+from controller.views.replicas import RegisteredAudit, ReplicaFacts
 
 
 class AuditSummary(Struct, frozen=True, kw_only=True):
@@ -26,37 +26,23 @@ class AuditSummary(Struct, frozen=True, kw_only=True):
     notices: int
 
 
-class _Registered(Struct, frozen=True):
-    """What a replica writes of its last audit, `age_seconds` ago when it wrote."""
-
-    at: float
-    age_seconds: float
-    revision: int
-    wrong: int
-    notices: int
-
-
-def newest_audit(model: Model, facts: Facts) -> AuditSummary | None:
-    """Call while the model is held still."""
+def newest_audit(replicas: Sequence[ReplicaFacts], facts: Facts) -> AuditSummary | None:
+    """Of those that the replicas registered, and the last one of this replica."""
     found = []
     if facts.verdict is not None:
         at, made, revision, wrong, notices = facts.verdict
-        found.append((facts.replica, 0.0, _Registered(at, facts.boottime - made, revision, wrong, notices)))
-    for name, change in model.replicas.items():
-        if (registered := _registered(change)) is not None:
-            found.append((name, facts.replica_ages.get(name, 0.0), registered))
+        own = RegisteredAudit(at, facts.boottime - made, revision, wrong, notices)
+        found.append((facts.replica, 0.0, own))
+    found += [
+        (replica.id, facts.replica_ages.get(replica.id, 0.0), replica.told.audit)
+        for replica in replicas
+        if replica.told.audit is not None
+    ]
     known = [_summary(name, heard, audit, facts.rule.audit) for name, heard, audit in found]
     return min(known, key=lambda audit: audit.age_seconds, default=None)
 
 
-def _registered(change: Change) -> _Registered | None:
-    try:
-        return msgspec.convert(decode_or_empty(change).get("audit"), _Registered)
-    except msgspec.ValidationError:
-        return None
-
-
-def _summary(replica: str, heard: float, audit: _Registered, limits: StalenessLimits) -> AuditSummary:
+def _summary(replica: str, heard: float, audit: RegisteredAudit, limits: StalenessLimits) -> AuditSummary:
     age = round(max(0.0, audit.age_seconds + heard), 1)
     return AuditSummary(
         replica=replica,

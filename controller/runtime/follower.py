@@ -10,10 +10,10 @@ import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
-from controller.runtime.inbox import Changed, Inbox, Loaded
+from controller.runtime.inbox import Inbox
 from controller.store.base import ClusterChanged, Compacted, Store, StoreError, Watch
 from controller.store.keys import Keys
-from controller.store.records import changes_of, to_change
+from controller.store.mirror import Changed, Loaded
 
 LOAD_SECONDS = 60.0
 PAUSE_SECONDS = 1.0  # before another load
@@ -38,6 +38,7 @@ class Follower:
         self._watch: Watch | None = None
         self._fresh = False  # the next load is of another store than the last
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._started = clock.boottime()
         self.last_contact: float | None = None
         self.last_error = ""
         self.reloads: dict[str, int] = {}  # cause → times
@@ -53,6 +54,11 @@ class Follower:
         if watch is not None:
             watch.close()
         self._thread.join(5.0)
+
+    def staleness(self) -> float:
+        """Seconds since the store was last heard of."""
+        contact = self.last_contact
+        return self._clock.boottime() - (contact if contact is not None else self._started)
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -81,8 +87,7 @@ class Follower:
                 return
             for batch in watch:
                 self._heard()
-                changes = [to_change(self._keys, event.key, event.item, event.mod) for event in batch.events]
-                self._inbox.put(Changed(changes, batch.revision))
+                self._inbox.put(Changed.of(self._keys, batch))
         finally:
             watch.close()
 
@@ -92,11 +97,7 @@ class Follower:
         for page in self._store.pages(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS):
             self._heard()
             revision = page.revision
-            self._inbox.put(
-                Loaded(
-                    list(changes_of(self._keys, page.items)), revision, self._fresh, is_first, not page.more
-                )
-            )
+            self._inbox.put(Loaded.of(self._keys, page, fresh=self._fresh, is_first=is_first))
             is_first = self._fresh = False
         return revision
 

@@ -9,29 +9,9 @@ from __future__ import annotations
 import queue
 from typing import NamedTuple
 
-from controller.core.model.records import Change
 from controller.core.planning.events import EngineEvent
 from controller.election.term import Leadership
-
-
-class Loaded(NamedTuple):
-    """A page of the whole store at one revision: of the first load, or of a reload.
-
-    `fresh`: it is another store.
-    """
-
-    changes: list[Change]
-    revision: int
-    fresh: bool = False
-    is_first: bool = True
-    is_last: bool = True
-
-
-class Changed(NamedTuple):
-    """Changes in revision order; all up to `revision` are in it or came before."""
-
-    changes: list[Change]
-    revision: int
+from controller.store.mirror import Changed, Loaded
 
 
 class Elected(NamedTuple):

@@ -19,14 +19,18 @@ from prometheus_client.registry import Collector
 from controller import __version__, bulkhead
 from controller.clock import Clock
 from controller.core.model import quarantine
+from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
-from controller.core.model.resources import ZERO, Vector
+from controller.core.model.resources import ZERO
 from controller.core.promise.finding import FindingSeverity
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, MetricType
 from controller.views.freshness import Freshness
-from controller.views.overview import Holding, holding_by_pool, lag_revisions, next_admission
+from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
+from controller.views.pools import PoolFacts, all_pools
 from controller.views.replica import Facts, ReadableReplica
+from controller.views.replicas import ReplicaFacts, all_replicas
+from controller.views.tasks import tasks_by_pool
 
 QUARANTINED = ("tasks", "states", "requests", "pools", "ledgers", "repairs", "unknown", quarantine.KIND)
 INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "layout")
@@ -53,13 +57,11 @@ class Outside:
 class _Taken(NamedTuple):
     """What was taken while the model was held still; nothing of it changes any more."""
 
-    counts: dict[tuple[str, str], int]
+    pools: list[PoolFacts]
+    tasks: dict[tuple[str, State], int]
     holding: dict[str, Holding]
-    capacity: dict[str, Vector]
-    paused: dict[str, bool]
-    ledgers: dict[str, Vector]
     admissible: dict[str, bool]
-    lags: dict[str, int]
+    replicas: list[ReplicaFacts]
     quarantined: Mapping[str, int]
 
 
@@ -172,22 +174,18 @@ class _Families:
 
 
 def _take(model: Model, now: float) -> _Taken:
-    pools = {*model.pools, *model.ledgers}
-    counts: dict[tuple[str, str], int] = {}
-    for (pool, state), number in model.counts.items():
-        key = (pool if pool in pools else OTHER, state.value)
-        counts[key] = counts.get(key, 0) + number
+    pools = all_pools(model)
     return _Taken(
-        counts=counts,
+        pools=pools,
+        tasks=tasks_by_pool(model),
         holding=holding_by_pool(model),
-        capacity={name: record.pool.capacity for name, record in model.pools.items()},
-        paused={name: record.pool.paused for name, record in model.pools.items()},
-        ledgers={
-            name: ledger.held for name, ledger in model.ledgers.items() if not model.pool_is_frozen(name)
+        admissible={
+            pool.name: bool(next_admission(model, pool.name, now))
+            for pool in pools
+            if pool.definition is not None
         },
-        admissible={name: bool(next_admission(model, name, now)) for name in model.pools},
-        lags={name: lag_revisions(change) for name, change in model.replicas.items()},
-        quarantined={**dict.fromkeys(QUARANTINED, 0), **Counter(kind for kind, _ in model.quarantine)},
+        replicas=all_replicas(model),
+        quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
     )
 
 
@@ -209,31 +207,36 @@ def _add_replica(families: _Families, facts: Facts) -> None:
 
 
 def _add_model(families: _Families, taken: _Taken) -> None:
-    for (pool, state), number in taken.counts.items():
+    """Tasks of pools that are not there are counted under one name: those names are not bounded."""
+    named, tasks = {pool.name for pool in taken.pools}, Counter[tuple[str, State]]()
+    for (pool, state), number in taken.tasks.items():
+        tasks[pool if pool in named else OTHER, state] += number
+    for (pool, state), number in tasks.items():
         families.add("tally_tasks", number, pool, state)
-    for name, lag in taken.lags.items():
-        families.add("tally_replica_lag_revisions", lag, name)
+    for replica in taken.replicas:
+        families.add("tally_replica_lag_revisions", replica.lag_revisions, replica.id)
     for kind, number in taken.quarantined.items():
         families.add("tally_quarantined_records", number, kind)
 
 
 def _add_pools(families: _Families, taken: _Taken) -> None:
-    for pool in sorted({*taken.capacity, *taken.ledgers, *taken.holding}):
-        capacity, held = taken.capacity.get(pool, ZERO), taken.ledgers.get(pool, ZERO)
-        holds = taken.holding.get(pool, Holding())
-        families.add("tally_tasks_lost", holds.lost, pool)
+    known = {pool.name: (pool.capacity, pool.held) for pool in taken.pools}
+    for name in sorted({*known, *taken.holding}):  # what holds of no pool at all is drift, too
+        capacity, held = known.get(name, (ZERO, ZERO))
+        holds = taken.holding.get(name, Holding())
+        families.add("tally_tasks_lost", holds.lost, name)
         for resource in sorted({*capacity, *held, *holds.held}):
-            families.add(
-                "tally_pool_capacity", _in_base_units(resource, capacity.get(resource)), pool, resource
-            )
-            families.add("tally_pool_held", _in_base_units(resource, held.get(resource)), pool, resource)
-            free = capacity.get(resource) - held.get(resource)
-            families.add("tally_pool_free", _in_base_units(resource, free), pool, resource)
-            drift = held.get(resource) - holds.held.get(resource)
-            families.add("tally_pool_drift", _in_base_units(resource, drift), pool, resource)
-    for pool, admissible in taken.admissible.items():
-        families.add("tally_pool_admissible", int(admissible), pool)
-        families.add("tally_pool_paused", int(taken.paused[pool]), pool)
+            for series, amount in (
+                ("tally_pool_capacity", capacity.get(resource)),
+                ("tally_pool_held", held.get(resource)),
+                ("tally_pool_free", capacity.get(resource) - held.get(resource)),
+                ("tally_pool_drift", held.get(resource) - holds.held.get(resource)),
+            ):
+                families.add(series, _in_base_units(resource, amount), name, resource)
+    for pool in taken.pools:
+        if pool.name in taken.admissible:
+            families.add("tally_pool_admissible", int(taken.admissible[pool.name]), pool.name)
+            families.add("tally_pool_paused", int(pool.paused), pool.name)
 
 
 def _in_base_units(resource: str, amount: int) -> float:

@@ -12,11 +12,12 @@ from controller.core.model import quarantine
 from controller.core.model.codec import decode_history
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
-from controller.core.model.records import Task, decode_or_empty, number_in
-from controller.core.model.resources import Vector
+from controller.core.model.records import Task
+from controller.core.model.resources import Vector, format_quantity
 from controller.core.model.task import Policy, Pool, Status, Step
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
+from controller.views.replicas import all_replicas
 
 _STOPPING = {
     "cancel": "a cancel was requested",
@@ -306,12 +307,8 @@ def _lack(asked: Vector, limit: Vector, what: str) -> str:
     """The resources that are short, each as asked against what there is: `cpu 4 (1500m free)`."""
     short = asked.exceeding(limit)
     return ", ".join(
-        f"{Vector({name: asked[name]})} ({_amount(name, limit.get(name))} {what})" for name in short
+        f"{Vector({name: asked[name]})} ({format_quantity(name, limit.get(name))} {what})" for name in short
     )
-
-
-def _amount(name: str, amount: int) -> str:
-    return Vector({name: amount}).format().get(name, "0")
 
 
 def _list(names: list[str]) -> str:
@@ -336,12 +333,10 @@ def _requests(task: Task) -> str:
 
 def _engineless(model: Model, now: float) -> str:
     """What the leader registered of an engine that does not answer it, and how long ago."""
-    leader = decode_or_empty(model.leader).get("instance")
-    for change in model.replicas.values():
-        told = decode_or_empty(change)
-        silence, when = told.get("engine_silence"), number_in(told, "at")
-        if leader and told.get("instance") == leader and isinstance(silence, str) and silence:
-            ago = f", as the leader told {span(now - when)} ago" if when is not None else ""
+    for replica in all_replicas(model):
+        silence, told_at = replica.told.engine_silence, replica.told.at
+        if replica.leads and silence:
+            ago = f", as the leader told {span(now - told_at)} ago" if told_at else ""
             return f"; nothing is admitted, since the engine does not answer ({_words(silence)}{ago})"
     return ""
 

@@ -1,7 +1,7 @@
-"""What the status endpoint, the metrics and the client say of the whole model: what is held, heads of queues,
-lags, who leads.
+"""What the status endpoint and the metrics say of the whole model besides its tasks, pools and replicas: what
+holds, who is next, what is quarantined.
 
-Pure; the cost follows the pools and what is held, never the number of tasks stored.
+The cost follows the pools and what is held, never the number of tasks stored.
 """
 
 from __future__ import annotations
@@ -10,17 +10,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from controller.core.model.model import Model
-from controller.core.model.records import Change, decode_or_empty, number_in
 from controller.core.model.resources import ZERO, Vector
-
-
-def pool_names(model: Model) -> list[str]:
-    """Pools that are defined, or of which something is held although they are not, or whose records do not
-    parse; sorted.
-    """
-    held = (name for name, ledger in model.ledgers.items() if ledger.held)
-    damaged = (names[0] for kind, names in model.quarantine if kind in ("pools", "ledgers"))
-    return sorted({*model.pools, *held, *damaged})
 
 
 class Holding(NamedTuple):
@@ -72,19 +62,6 @@ def next_admission(model: Model, pool: str, now: float) -> str:
     )
 
 
-def lag_revisions(registration: Change) -> int:
-    """Revisions that a replica had not applied when it wrote this registration of itself (its own write
-    not counted).
-    """
-    applied = number_in(decode_or_empty(registration), "applied_revision")
-    return max(0, registration.mod - 1 - int(applied)) if applied is not None else 0
-
-
-def leads(registration: Change, leader: Change | None) -> bool:
-    """Whether the replica that wrote this registration has the leader key: the same process, and not just
-    the same name.
-    """
-    record = decode_or_empty(leader)
-    return bool(record) and decode_or_empty(registration).get(
-        "instance", registration.names[0]
-    ) == record.get("instance", record.get("id"))
+def quarantined_by_kind(model: Model) -> Counter[str]:
+    """How many records of each kind are quarantined."""
+    return Counter(kind for kind, _ in model.quarantine)

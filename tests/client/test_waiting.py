@@ -32,7 +32,7 @@ class Waiter(threading.Thread):
         self._wait = wait
         self.seen = threading.Event()
         self.views: dict[str, TaskView] = {}
-        self.states: list[tuple[str, State]] = []
+        self.states: list[tuple[str, State | None]] = []
         self.start()
         assert self.seen.wait(30)
 

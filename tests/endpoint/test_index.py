@@ -8,9 +8,9 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.endpoint import index
-from controller.endpoint.documents import is_listed
 from controller.endpoint.index import TaskIndex
 from controller.endpoint.order import SORTS, By, Sort, SortKey
+from controller.views.tasks import is_listed, pool_of, submitted_at
 from tests.endpoint.model_view import ModelView, status_value
 
 
@@ -25,12 +25,12 @@ def expected(
 ) -> list[SortKey]:
     """By looking at every task, and sorting all that are found."""
     found = [
-        SortKey(sort.section(task.pool, None if "states" in task.frozen else task.state), entry)
+        SortKey(sort.section(pool_of(task), None if "states" in task.frozen else task.state), entry)
         for task in view.model.tasks.values()
-        for entry in [(task.submitted_at if sort.by is By.SUBMITTED else 0.0, task.id)]
+        for entry in [(submitted_at(task) if sort.by is By.SUBMITTED else 0.0, task.id)]
         if search in task.id
         and is_listed(task)
-        and (pool is None or task.pool == pool)
+        and (pool is None or pool_of(task) == pool)
         and (states is None or ("states" not in task.frozen and task.state in states))
     ]
     turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)

@@ -105,6 +105,7 @@ def break_store(view: ModelView) -> None:
 
 def lose_leader(view: ModelView) -> None:
     view.leader = ""
+    view.write(("leader", (), None))
 
 
 def silence_engine(view: ModelView) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from controller.clock import SystemClock
 from controller.runtime.follower import PAUSE_SECONDS, Follower
-from controller.runtime.inbox import Inbox, Loaded
+from controller.runtime.inbox import Inbox
 from controller.store.base import Batch, ClusterChanged, Compacted
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
+from controller.store.mirror import Loaded
 from tests.support.meddling import MeddledStore
 from tests.support.waiting import wait_until
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Phase, RequestKind
 from controller.core.promise.invariants import check_layout, check_model
-from controller.endpoint.documents import capture, document, encode
+from controller.endpoint.documents import document, encode
 from controller.views.explain import explain
+from controller.views.tasks import task_facts
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 NUMBERS: st.SearchStrategy[Any] = st.sampled_from(
@@ -116,7 +117,7 @@ def test_any_status_and_any_request(
     assert not model.caught
     if "odd" in model.tasks:
         explain(model, "odd", stage.clock.now())
-        encode(document(capture(model, model.tasks["odd"])))
+        encode(document(task_facts(model, model.tasks["odd"])))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Acts:
         views = self._stage.wait(names)
         require(
             {view.state for view in views} == {State.SUCCEEDED},
-            f"they ended as {sorted({v.state for v in views})}",
+            f"they ended as {sorted({str(v.state) for v in views})}",
         )
         require({view.attempt for view in views} == {1}, "a task needed more than one attempt")
         return f"{len(names)} tasks of {CPU} each succeeded in one attempt"

@@ -1,0 +1,163 @@
+"""A model that is kept as the store is: the pages of a load come first, then what the watch brings.
+
+A replica, the view of `tally dev` and a client that follows all keep one. It stands in the room of the store,
+which all of them may use: what it takes in are the store's pages and batches. The core knows neither, nor a
+lock.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
+
+from controller import bulkhead
+from controller.core.model.model import Model
+from controller.core.model.records import Change
+from controller.core.model.touched import Touched
+from controller.store.base import Batch, Page
+from controller.store.keys import Keys
+from controller.store.records import changes_of, to_change
+from controller.views.replica import Listener
+
+
+class Loaded(NamedTuple):
+    """A page of the store at one revision: of the first load, or of a reload.
+
+    `fresh`: it is another store.
+    """
+
+    changes: list[Change]
+    revision: int
+    fresh: bool = False
+    is_first: bool = True
+    is_last: bool = True
+
+    @classmethod
+    def of(cls, keys: Keys, page: Page, *, fresh: bool, is_first: bool) -> Loaded:
+        """From a page of the store."""
+        return cls(list(changes_of(keys, page.items)), page.revision, fresh, is_first, not page.more)
+
+
+class Changed(NamedTuple):
+    """Changes in revision order; all up to `revision` are in it or came before."""
+
+    changes: list[Change]
+    revision: int
+
+    @classmethod
+    def of(cls, keys: Keys, batch: Batch) -> Changed:
+        """From a batch of the watch."""
+        return cls(
+            [to_change(keys, event.key, event.item, event.mod) for event in batch.events], batch.revision
+        )
+
+
+class News(NamedTuple):
+    """What a message brought that the model did not know yet."""
+
+    touched: Touched
+    changes: Sequence[Change] | None  # None: the model was loaded, and anything may have changed
+
+
+class Readers:
+    """`lock` keeps readers out while the model changes, and the model from changing while they read."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.lock = threading.RLock()
+        self._listeners: list[Listener] = [*listeners]
+
+    def reading(self, model: Callable[[], Model]) -> AbstractContextManager[Model]:
+        """The model, held still until the context ends."""
+
+        @contextmanager
+        def held() -> Iterator[Model]:
+            with self.lock:
+                yield model()
+
+        return held()
+
+    def subscribe(self, listener: Listener, revision: Callable[[], int]) -> Callable[[], None]:
+        """Tell `listener` of all changes, beginning with where the model stands; the returned call ends
+        it.
+        """
+        with self.lock:
+            self._listeners.append(listener)
+            listener.reloaded(revision())
+
+        def end() -> None:
+            with self.lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return end
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:
+        """See Listener; the caller holds the model."""
+        self._tell(lambda listener: listener.changed(changes, revision))
+
+    def reloaded(self, revision: int) -> None:
+        """See Listener; the caller holds the model."""
+        self._tell(lambda listener: listener.reloaded(revision))
+
+    def _tell(self, what: Callable[[Listener], None]) -> None:
+        for listener in list(self._listeners):
+            try:
+                what(listener)
+            # a reader's fault is no writer's: it is told nothing any more
+            except Exception as error:  # noqa: BLE001
+                bulkhead.caught("listener", error)
+                self._listeners.remove(listener)
+
+
+class Mirror:
+    """See the module's docstring. One thread calls `take`; `reading` and `subscribe` are for any thread."""
+
+    def __init__(self, model: Model | None = None, listeners: Sequence[Listener] = ()) -> None:
+        self.model = model if model is not None else Model()
+        self.readers = Readers(*listeners)
+        self.loaded = model is not None  # a whole snapshot: nothing is concluded from half of one
+
+    def take(self, message: Loaded | Changed) -> News:
+        """Bring the model up to the message, and tell the listeners."""
+        with self.readers.lock:
+            return self._load(message) if isinstance(message, Loaded) else self._apply(message)
+
+    def reading(self) -> AbstractContextManager[Model]:
+        """The model, held still until the context ends."""
+        return self.readers.reading(lambda: self.model)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """As `ReadableReplica.subscribe`."""
+        return self.readers.subscribe(listener, lambda: self.model.revision)
+
+    def _load(self, message: Loaded) -> News:
+        if message.fresh:
+            self.model = Model()
+        collects = gc.isenabled()
+        # a page is tens of thousands of objects without a cycle: looking for some took a tenth of a load
+        gc.disable()
+        try:
+            touched = self.model.load(
+                message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
+            )
+        finally:
+            if collects:
+                gc.enable()
+        self.loaded = message.is_last
+        if self.loaded:
+            self.readers.reloaded(message.revision)
+        return News(touched, None)
+
+    def _apply(self, message: Changed) -> News:
+        news, all_touched = [], Touched()
+        for change in message.changes:
+            if (touched := self.model.apply(change)) is not None:
+                news.append(change)
+                all_touched.tasks.update(touched.tasks)
+                all_touched.pools.update(touched.pools)
+        self.model.advance_revision(message.revision)
+        self.readers.changed(message.changes, message.revision)
+        return News(all_touched, news)

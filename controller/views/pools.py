@@ -1,0 +1,95 @@
+"""The facts of a pool, as all readers show them: which pools there are, and what each has, holds and queues.
+
+The cost follows the pools, never the number of tasks stored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.model import Model
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import Pool
+
+
+class PoolFacts(NamedTuple):
+    """A pool at one moment."""
+
+    name: str
+    definition: Pool | None  # None: there is none (any more), or it cannot be read
+    capacity: Vector
+    held: Vector  # as its ledger says
+    tasks: dict[State, int]  # states in which it has any, in the order of the lifecycle
+    queued: int  # tasks in its queue: those that wait out a back-off are not
+    broken: tuple[tuple[str, str], ...]  # the kinds of its records that cannot be read, and why
+
+    @property
+    def free(self) -> Vector:
+        """What is left; below zero where the pool is overcommitted."""
+        return self.capacity - self.held
+
+    @property
+    def overcommitted(self) -> list[str]:
+        """The resources of which more is held than there is."""
+        return self.held.exceeding(self.capacity)
+
+    @property
+    def resources(self) -> list[str]:
+        """The resources that it has, or of which something is held; sorted."""
+        return sorted({*self.capacity, *self.held})
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for admission, those in back-off included."""
+        return sum(self.tasks.get(state, 0) for state in WAITING)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is admitted."""
+        return self.definition is not None and self.definition.paused
+
+    @property
+    def policy(self) -> str:
+        """The policy of its queue, "" when it is not defined."""
+        return self.definition.policy.value if self.definition is not None else ""
+
+
+def pool_names(model: Model) -> list[str]:
+    """Pools that are defined, or of which something is held although they are not, or whose records do not
+    parse; sorted.
+    """
+    held = (name for name, ledger in model.ledgers.items() if ledger.held)
+    damaged = (names[0] for kind, names in model.quarantine if kind in ("pools", "ledgers"))
+    return sorted({*model.pools, *held, *damaged})
+
+
+def pool_facts(model: Model, name: str) -> PoolFacts:
+    """The facts of a pool; of one that is not there, that it has nothing."""
+    record = model.pools.get(name)
+    return PoolFacts(
+        name=name,
+        definition=record.pool if record is not None else None,
+        capacity=record.pool.capacity if record is not None else ZERO,
+        held=model.ledger(name).held,
+        tasks={state: number for state in State if (number := model.counts.get((name, state), 0))},
+        queued=len(model.queue(name)),
+        broken=tuple(
+            (kind, model.quarantine[kind, (name,)])
+            for kind in ("pools", "ledgers")
+            if (kind, (name,)) in model.quarantine
+        ),
+    )
+
+
+def all_pools(model: Model) -> list[PoolFacts]:
+    """The facts of all pools, by name."""
+    return [pool_facts(model, name) for name in pool_names(model)]
+
+
+def undefined_pools(model: Model) -> list[str]:
+    """Pools for which tasks wait, and which nobody has defined; sorted."""
+    waited_for = {pool for (pool, state), number in model.counts.items() if number and state in WAITING}
+    return sorted(
+        name for name in waited_for if name not in model.pools and ("pools", (name,)) not in model.quarantine
+    )

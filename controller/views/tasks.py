@@ -1,0 +1,148 @@
+"""The facts of a task, as all readers show them: which tasks there are, what each is, and which match.
+
+A record that cannot be read tells nothing: what the model read of it before is not shown as if it held still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from controller.core.model import kept_log
+from controller.core.model.lifecycle import State
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.core.model.task import Request, RequestKind, Spec, Status
+from controller.views.selector import Requirement, selects
+
+UNREADABLE = "Unreadable"
+"""Stands for the state of a task whose status cannot be read."""
+
+
+class TaskFacts(NamedTuple):
+    """A task at one moment: references to frozen values, so that taking them holds the model only briefly."""
+
+    id: str
+    pool: str
+    state: State | None  # None: its status cannot be read
+    spec: Spec | None  # None: it is gone, or cannot be read
+    status: Status | None  # None: there is none yet, or it cannot be read
+    requests: tuple[Request, ...]  # that wait for the leader
+    submitted_at: float
+    revision: int  # of the last write of its spec or status
+    spec_error: str  # why its spec is invalid
+    broken: tuple[tuple[str, str], ...]  # the kinds of its records that cannot be used, and why
+    kept_log_revision: int  # at which the log that is kept of it was written, 0 when none is
+
+    @property
+    def attempt(self) -> int:
+        """The number of the last attempt, 0 when there was none."""
+        return self.status.attempt if self.status is not None else 0
+
+    @property
+    def reason(self) -> str:
+        """Why it is in its state, in one word."""
+        return self.status.reason if self.status is not None else ""
+
+    @property
+    def message(self) -> str:
+        """The same in a sentence."""
+        return self.status.message if self.status is not None else ""
+
+
+def is_listed(task: Task) -> bool:
+    """Whether there is a task at all, and not just a request for one that is gone."""
+    return bool(task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"})
+
+
+def state_of(task: Task) -> State | None:
+    """The task's state, None when its status cannot be read."""
+    return None if "states" in task.frozen else task.state
+
+
+def pool_of(task: Task) -> str:
+    """The pool that it draws on, as far as its records can be read: that of its hold, else of its spec."""
+    spec, status = _spec(task), _status(task)
+    if status is not None and status.pool:
+        return status.pool
+    return spec.pool if spec is not None else ""
+
+
+def submitted_at(task: Task) -> float:
+    """When it was submitted, as far as its records can be read and tell; else 0."""
+    status = _status(task)
+    at = task.submitted_at if "tasks" not in task.frozen else 0.0
+    return at or (status.created_at if status is not None else 0.0)
+
+
+def _spec(task: Task) -> Spec | None:
+    return None if "tasks" in task.frozen else task.spec
+
+
+def _status(task: Task) -> Status | None:
+    return None if "states" in task.frozen else task.status
+
+
+def task_facts(model: Model, task: Task) -> TaskFacts:
+    """The facts of a task that the model has."""
+    return TaskFacts(
+        id=task.id,
+        pool=pool_of(task),
+        state=state_of(task),
+        spec=_spec(task),
+        status=_status(task),
+        requests=tuple(request for request, _ in task.requests.values()),
+        submitted_at=submitted_at(task),
+        revision=max(task.spec_mod, task.status_mod),
+        spec_error=task.spec_error if "tasks" not in task.frozen else "",
+        broken=tuple(
+            (kind, model.quarantine.get((kind, (task.id,)), "does not parse")) for kind in sorted(task.frozen)
+        ),
+        kept_log_revision=model.mod_of(kept_log.KIND, (task.id,)),
+    )
+
+
+def find_task(model: Model, task_id: str) -> TaskFacts | None:
+    """The facts of this task, None when there is no such task."""
+    task = model.tasks.get(task_id)
+    return task_facts(model, task) if task is not None and is_listed(task) else None
+
+
+def matches(
+    task: Task, pool: str | None, states: Collection[State] | None, terms: Sequence[Requirement]
+) -> bool:
+    """Whether a reader who asked for these is shown the task; None asks for any.
+
+    A task whose spec is gone or cannot be read has labels that nobody knows: no selector selects it.
+    """
+    if not is_listed(task) or (pool is not None and pool_of(task) != pool):
+        return False
+    if states is not None and state_of(task) not in states:
+        return False
+    spec = _spec(task)
+    return not terms or (spec is not None and selects(terms, spec.labels))
+
+
+def is_asked_again(model: Model, task_id: str) -> bool:
+    """Whether a retry of the task was asked for after its last step, so that the leader has not taken it
+    up yet.
+    """
+    task = model.tasks.get(task_id)
+    asked = task.requests.get(RequestKind.RETRY) if task is not None else None
+    return task is not None and asked is not None and asked[1] > task.status_mod
+
+
+def tasks_by_pool(model: Model) -> dict[tuple[str, State], int]:
+    """How many tasks of each pool are in each state; 0 where there were some before.
+
+    Those whose status cannot be read are in none.
+    """
+    return dict(model.counts)
+
+
+def tasks_by_state(model: Model) -> dict[State, int]:
+    """The same of all pools together."""
+    totals = dict.fromkeys(State, 0)
+    for (_, state), number in model.counts.items():
+        totals[state] += number
+    return totals
