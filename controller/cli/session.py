@@ -78,8 +78,9 @@ class Session:
         """The client, connected when it is first used; closed at the command's end."""
         if self._client is None:
             from controller.client import Client
+            from controller.client.client import of_settings
 
-            self._client = Client.from_settings(self.settings)
+            self._client = Client(**of_settings(self.settings))
         return self._client
 
     def close(self) -> None:

@@ -80,7 +80,7 @@ class Run(NamedTuple):
 def run() -> Iterator[Run]:
     """A leading replica whose store, engine and loop are measured."""
     metrics, store, engine = Metrics(CLOCK), MemoryStore(CLOCK), RecordingEngine(CLOCK)
-    client = Client(store=store.client(), cluster="c")
+    client = Client.of_store(store.client(), cluster="c")
     client.apply_pool(POOL)
     measured: Any = MeasuredEngine(engine, metrics, CLOCK)
     with RunningReplica(
@@ -154,7 +154,7 @@ def test_counts_keep_the_role_in_which_they_were_made(run: Run) -> None:
     doubles anything.
     """
     finish(run, "a")
-    run.client.step_down()
+    run.client.replicas.step_down()
     wait_until(
         lambda: (
             value(run.metrics, "tally_leading", replica_role="follower") == 0
