@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -326,7 +326,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         selector: str = "",
         task_id: str = "",
-    ) -> Iterator[list[TaskView]]:
+    ) -> Generator[list[TaskView], None, None]:
         """The tasks that match as `tasks` has it, all at first and then those that changed, until the
         iterator is closed.
         """

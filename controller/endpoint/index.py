@@ -44,7 +44,7 @@ class TaskIndex:
         self._reading = reading
         self._by_submission = by_submission
         self._using = threading.Lock()  # taken before the model, never while it is held
-        self._groups: dict[Place, SortedList] = {}  # guarded by `_using`, as is `_places`
+        self._groups: dict[Place, SortedList[Entry]] = {}  # guarded by `_using`, as is `_places`
         # Invariant: each task stands in the group of its place, as its entry
         self._places: dict[str, tuple[Place, Entry]] = {}
         # Changed since the last look; None: too many, or nobody has looked yet. Guarded by the model.
@@ -80,7 +80,7 @@ class TaskIndex:
         """
         with self._using:
             self._catch_up()
-            sections: dict[str | int, list[SortedList]] = {}
+            sections: dict[str | int, list[SortedList[Entry]]] = {}
             for (its_pool, state), group in self._groups.items():
                 if (pool is None or its_pool == pool) and (states is None or state in states):
                     sections.setdefault(sort.section(its_pool, state), []).append(group)
@@ -124,7 +124,7 @@ class TaskIndex:
 
 
 def _in_order(
-    sort: Sort, sections: Mapping[str | int, Sequence[SortedList]], after: SortKey | None, search: str
+    sort: Sort, sections: Mapping[str | int, Sequence[SortedList[Entry]]], after: SortKey | None, search: str
 ) -> Iterator[SortKey]:
     # within a pool or a state names always rise
     turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)

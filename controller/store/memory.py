@@ -61,7 +61,7 @@ class _Server:
         self.revision = 1  # as a new etcd has
         self.compacted = 0  # history below this revision is gone
         # Invariant: each key's list is not empty, ascending by revision
-        self.changes_by_key: SortedDict = SortedDict()
+        self.changes_by_key: SortedDict[str, list[KeyEvent]] = SortedDict()
         self.history: list[Batch] = []  # Invariant: one batch a revision, ascending, none below `compacted`
         self.leases: dict[int, _Lease] = {}
 
@@ -123,8 +123,8 @@ class _Server:
                 return
             changes = self.changes_by_key[key]
             position = bisect_right(changes, revision, key=lambda event: event.mod)
-            if position and changes[position - 1].item is not None:
-                yield changes[position - 1].item
+            if position and (item := changes[position - 1].item) is not None:
+                yield item
 
     def compact(self, revision: int) -> None:
         """Forget the history below a revision, and deletions up to it, as etcd does."""

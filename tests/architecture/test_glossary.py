@@ -82,7 +82,7 @@ def labels() -> set[str]:
     keys = [
         key for call in calls for each in ast.walk(call) if isinstance(each, ast.Dict) for key in each.keys
     ]
-    return {key.value for key in keys if isinstance(key, ast.Constant)}
+    return {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
 
 
 def printed_keys() -> Iterator[str]:
@@ -94,7 +94,8 @@ def printed_keys() -> Iterator[str]:
                 keys = node.keys if isinstance(node, ast.Dict) else []
                 if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
                     keys = [node.targets[0].slice]
-                yield from (key.value for key in keys if isinstance(key, ast.Constant))
+                values = [key.value for key in keys if isinstance(key, ast.Constant)]
+                yield from (value for value in values if isinstance(value, str))
 
 
 def fields_of(kind: Any, seen: set[Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Pool, Spec, Status, Step
-from controller.core.promise.invariants import FindingSeverity
+from controller.core.promise.finding import FindingSeverity
 from controller.engine.base import EngineUnavailable
 from controller.engine.null import NullEngine
 from controller.store.base import Delete, Put, StoreUnavailable, Transaction
@@ -90,7 +91,13 @@ class Cluster:
             codec.encode_step(Step(at=1.0, source=source, event=event, state=target, attempt=1, epoch=1))
             for source, event, target in path
         )
-        fields = {"pool": "default", "attempt": 1, "epoch": 1, "steps": len(history), "history": history}
+        fields: dict[str, Any] = {
+            "pool": "default",
+            "attempt": 1,
+            "epoch": 1,
+            "steps": len(history),
+            "history": history,
+        }
         self.put(self.keys.state(task_id), codec.encode_status(Status(state=state, hold=hold, **fields), {}))
 
 

@@ -10,6 +10,7 @@ import shutil
 from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -229,11 +230,12 @@ def _kill_all_of(folder: Path) -> None:
     psutil.wait_procs([supervisor, *others], timeout=10)
 
 
-def _environment(process: object) -> dict[str, str]:
+def _environment(process: Any) -> dict[str, str]:
     import psutil
 
     try:
-        return process.environ()  # type: ignore[attr-defined]
+        environment: dict[str, str] = process.environ()
+        return environment
     except psutil.Error:
         return {}
 

@@ -121,7 +121,7 @@ class Fortress:
         """What a command prints that this user calls; it must succeed unless `more` makes it fail."""
         answer = run_tally(*arguments, env={**self.settings(user), **self.reader_settings, **more})
         self.seen[f"{len(self.seen)}: tally {' '.join(arguments)}"] = answer.out + answer.err
-        assert (answer.exit_code == 0) is not more, answer.out + answer.err
+        assert (answer.exit_code == 0) is not bool(more), answer.out + answer.err
         return answer.out + answer.err
 
     def client(self, *, token: str = "") -> httpx.Client:

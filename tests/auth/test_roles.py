@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -49,7 +50,9 @@ def denied(call: Callable[[], Any]) -> bool:
 
 
 def write(store: Store, *writes: Put | Delete) -> None:
-    guards = tuple(Guard(each.key, store.get(each.key, deadline=soon())[0].mod) for each in writes)  # type: ignore[union-attr]
+    found = [store.get(each.key, deadline=soon())[0] for each in writes]
+    guards = tuple(Guard(item.key, item.mod) for item in found if item is not None)
+    assert len(guards) == len(writes)
     assert isinstance(store.commit(Transaction(guards, writes, "test"), deadline=soon()), Committed)
 
 
@@ -70,13 +73,12 @@ def test_each_role_writes_its_keys_and_no_other(guarded: Guarded, role: str) -> 
         put = Transaction((), (Put(key, b"before"),), "seed")
         root.commit(put, deadline=soon())
     for key, allowed in keys.items():
-        assert denied(lambda key=key: write(store, Put(key, b'{"op":"test"}'))) is not allowed, key
-        assert denied(lambda key=key: write(store, Delete(key))) is not allowed, key
+        assert denied(partial(write, store, Put(key, b'{"op":"test"}'))) is not allowed, key
+        assert denied(partial(write, store, Delete(key))) is not allowed, key
     for key in outside:
-        assert denied(lambda key=key: store.get(key, deadline=soon())), key
-        assert denied(
-            lambda key=key: store.commit(Transaction((), (Put(key, b"x"),), "x"), deadline=soon())
-        ), key
+        put = Transaction((), (Put(key, b"x"),), "x")
+        assert denied(partial(store.get, key, deadline=soon())), key
+        assert denied(partial(store.commit, put, deadline=soon())), key
     left = {item.key for item in root.load(guarded.keys.prefix, deadline=soon()).items}
     assert left == {key for key, allowed in keys.items() if not allowed}
 
@@ -192,7 +194,8 @@ ELSEWHERE = {
 
 
 def commands() -> Iterator[str]:
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
         yield from (
             (f"{name} {inner}" for inner in getattr(command, "commands", {}))
             if hasattr(command, "commands")

@@ -20,6 +20,7 @@ from controller.store.base import (
     Committed,
     Delete,
     Guard,
+    KeyEvent,
     Put,
     Refused,
     Transaction,
@@ -117,7 +118,7 @@ def _history(url: str) -> list[tuple[int, tuple[Write, ...]]]:
     """All that an etcd was ever told, revision by revision."""
     with store_on(url) as store:
         _, last = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
-        events, watch = [], store.watch("", after=1)
+        events, watch = list[KeyEvent](), store.watch("", after=1)
         for batch in watch:
             events += batch.events
             if batch.revision >= last:

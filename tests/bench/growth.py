@@ -5,6 +5,7 @@ finished or wait.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -95,7 +96,7 @@ def _settle(reconciler: Reconciler) -> None:
 
 def _fill(store: MemoryStore, count: int, waiting: int) -> None:
     """The stock, and in another pool as many waiting tasks as passes can admit, one at a time."""
-    pools = (
+    pools: tuple[dict[str, Any], ...] = (
         {"name": "stock", "capacity": {"cpu": 1000}, "paused": True},
         {"name": "default", "capacity": {"cpu": 1}},
     )

@@ -21,12 +21,13 @@ from __future__ import annotations
 import heapq
 import statistics
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from controller.client import Client, TaskView
-from controller.dev.cluster import LocalCluster
+from controller.dev.cluster import LocalCluster, ReplicaProcess
 from tests.bench.measure import Aim, Figure
 from tests.bench.sizes import Sizes
 from tests.bench.stage import CLOCK, PATIENCE_SECONDS, cluster, cpu_seconds, pool_counts, resident_bytes
@@ -37,7 +38,8 @@ QUICKENED = 20
 BATCH_SECONDS = 0.05
 
 
-class Class(NamedTuple):
+@dataclass(frozen=True)
+class Class:
     """One of Kueue's workload classes; `kueue_seconds` is its published mean time to admission."""
 
     name: str
@@ -125,16 +127,25 @@ def _run(running: LocalCluster, divisor: int, quickened: int = 0) -> tuple[list[
         began, used = CLOCK.boottime(), cpu_seconds(leader)
         if quickened:
             client.submit_many([task for _, task in _schedule(divisor, quickened)])
-            known = lambda: sum(pool_counts(leader, pool).get("Created", 0) for pool in _pools())  # noqa: E731
-            wait_until(lambda: known() >= count, "the leader to know all", timeout=PATIENCE_SECONDS, poll=0.1)
+            wait_until(
+                lambda: _count(leader, "Created") >= count,
+                "the leader to know all",
+                timeout=PATIENCE_SECONDS,
+                poll=0.1,
+            )
             began, used = CLOCK.boottime(), cpu_seconds(leader)
             _apply_pools(client)
         else:
             _create(client, divisor, began)
-        ended = lambda: sum(pool_counts(leader, pool).get("Succeeded", 0) for pool in _pools())  # noqa: E731
-        wait_until(lambda: ended() >= count, "the end of all", timeout=PATIENCE_SECONDS, poll=0.1)
+        wait_until(
+            lambda: _count(leader, "Succeeded") >= count, "the end of all", timeout=PATIENCE_SECONDS, poll=0.1
+        )
         seconds = CLOCK.boottime() - began
         return client.tasks(), seconds, (cpu_seconds(leader) - used) / seconds
+
+
+def _count(leader: ReplicaProcess, state: str) -> int:
+    return sum(pool_counts(leader, pool).get(state, 0) for pool in _pools())
 
 
 def _create(client: Client, divisor: int, began: float) -> None:
@@ -150,7 +161,7 @@ def _create(client: Client, divisor: int, began: float) -> None:
     client.submit_many(due)
 
 
-def _schedule(divisor: int, quickened: int) -> Iterator[tuple[float, dict[str, object]]]:
+def _schedule(divisor: int, quickened: int) -> Generator[tuple[float, dict[str, object]], None, None]:
     """When (seconds from the begin) each task is created, in that order."""
     streams = [
         _stream(each, cohort, queue, each.count // divisor, quickened)

@@ -159,7 +159,7 @@ def _postgresql(folder: Path) -> Iterator[str]:
     place = next((each for each in places if all((each / program).exists() for program in programs)), None)
     if place is None:
         raise Skipped("PostgreSQL is not installed (Debian: postgresql)")
-    user = (
+    user: dict[str, Any] = (
         {"user": "postgres" if _is_user("postgres") else "nobody", "extra_groups": []}
         if os.geteuid() == 0
         else {}

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kubernetes import client
 from kubernetes.watch import Watch
@@ -60,7 +60,7 @@ def pods(sizes: Sizes) -> list[Figure]:
         lived = _lived(engine, sizes.pods)
     with disk() as folder, _server(folder) as server, closing(_engine(folder)) as engine:
         watched = _watched(engine, server, sizes.watched_pods)
-    qps = Settings.__dataclass_fields__["kube_qps"].default
+    qps: Any = Settings.__dataclass_fields__["kube_qps"].default
     aims = (Aim("median", least=qps),)
     note = (
         f"the rate limiter allows {qps:g} calls a second: an engine that does more on one core is limited by"

@@ -31,9 +31,12 @@ def main(url: str) -> None:
     parts = urlsplit(url)
     connection = HTTPConnection(str(parts.hostname), parts.port, timeout=30)
     ended = threading.Event()
-    threading.Thread(
-        target=lambda: (sys.stdin.readline(), ended.set()), name="bench-end", daemon=True
-    ).start()
+
+    def await_end() -> None:
+        sys.stdin.readline()
+        ended.set()
+
+    threading.Thread(target=await_end, name="bench-end", daemon=True).start()
     for path in KINDS.values():
         _ask(connection, path)
     print("ready", flush=True)

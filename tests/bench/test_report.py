@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,8 +52,8 @@ def test_quantiles_are_samples() -> None:
     assert quantile([float(n) for n in range(1, 101)], 0.99) == 99.0
 
 
-def test_an_aim_is_met_or_missed_by_the_number_that_it_names(document: dict[str, object]) -> None:
-    met = {figure["row"]: figure["met"] for figure in document["figures"]}  # type: ignore[index,attr-defined]
+def test_an_aim_is_met_or_missed_by_the_number_that_it_names(document: dict[str, Any]) -> None:
+    met = {figure["row"]: figure["met"] for figure in document["figures"]}
     assert met == {"B2": True, "B7": False}
     # without a baseline there is none to tell
     assert Figure("B1", "", "", [1.0], aims=(Aim("ratio", least=1.0),)).met() is None
@@ -62,7 +63,7 @@ def test_all_rows_are_there() -> None:
     assert [f"B{number}" for number in range(1, 13)] == [row for row in ROWS if row.startswith("B")]
 
 
-def test_the_page_shows_figures_aims_and_what_is_missing(document: dict[str, object]) -> None:
+def test_the_page_shows_figures_aims_and_what_is_missing(document: dict[str, Any]) -> None:
     lines = markdown(document).splitlines()
     burned = "| B2 | burn-down | 1,600 tasks/s | 1,500 – 1,700 of 3 |"
     assert f"{burned} 0.80 × B1 floor | ratio ≥ 0.7 ✓ | etcd, fsync |" in lines
@@ -73,13 +74,13 @@ def test_the_page_shows_figures_aims_and_what_is_missing(document: dict[str, obj
     assert not any("Preliminary" in line for line in lines)
 
 
-def test_figures_of_a_busy_machine_are_marked(document: dict[str, object]) -> None:
+def test_figures_of_a_busy_machine_are_marked(document: dict[str, Any]) -> None:
     document["machine"] = MACHINE | {"quiet": False, "busy_percent_before": 80.0}
     assert "Preliminary: 80 % of the machine was in use by others" in markdown(document)
 
 
 def test_the_page_has_a_place_for_them(
-    document: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "RESULTS.md"
     copy.write_text(PAGE.read_text())

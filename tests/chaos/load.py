@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -78,12 +79,15 @@ class Users:
         """
         with self._installation.client() as client:
 
+            def cancel(task_id: str) -> str:
+                return client.cancel(task_id).outcome
+
             def unfinished() -> list[TaskView]:
                 with suppress(StoreError):
                     views = [view for view in client.tasks() if not view.finished or view.requests]
                     for view in views:
                         if view.id.startswith("endless") and not view.finished:
-                            self._call(view.id, "cancel", lambda view=view: client.cancel(view.id).outcome)
+                            self._call(view.id, "cancel", partial(cancel, view.id))
                     return views
                 return [TaskView(id="unknown", pool="", state=State.CREATED)]
 

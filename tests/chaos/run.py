@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,9 +170,7 @@ def _strike(
                 injected.enter_context(contextmanager(fault.inject)(ground))
             _pace(installation, hold)
         healed = clock.boottime()
-        installation.until(
-            lambda healed=healed: recorder.commits_since(healed), "a commit after all was healed"
-        )
+        installation.until(partial(recorder.commits_since, healed), "a commit after all was healed")
         gap = _longest_gap(at, healed, recorder.commits_since(at))
         report.steps[-1] = Step(at - began, names, tuple(ground.notes), healed - at, gap)
     raise AssertionError("the faults never end")

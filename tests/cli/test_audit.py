@@ -48,12 +48,17 @@ def attempts_is_a_file(home: Path) -> None:
     (home / "attempts").write_text("")
 
 
+def the_folder_is_a_file(home: Path) -> None:
+    shutil.rmtree(home)
+    home.write_text("")
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "attempts is a file": attempts_is_a_file,
     "attempts is gone": lambda home: shutil.rmtree(home / "attempts"),
     "the folder is gone": shutil.rmtree,
     "its parent is gone": lambda home: shutil.rmtree(home.parent),
-    "the folder is a file": lambda home: (shutil.rmtree(home), home.write_text("")),
+    "the folder is a file": the_folder_is_a_file,
     "engine.json is garbage": lambda home: (home / "engine.json").write_bytes(b"\xff{"),
     "engine.json is too deep": lambda home: (home / "engine.json").write_bytes(b"[" * 100_000),
     "engine.json is gone": lambda home: (home / "engine.json").unlink(),

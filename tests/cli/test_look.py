@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -213,10 +214,10 @@ def test_a_name_of_any_length_breaks_no_table(tally: Tally, put_raw: PutRaw) -> 
 
 
 def test_logs_of_the_process_engine(
-    tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus, tmp_path: object
+    tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus, tmp_path: Path
 ) -> None:
     """From the folder that the replicas name; --attempt chooses, an attempt that never was is not found."""
-    engine = ProcessEngine(tmp_path / "state", client.keys.cluster, SystemClock())  # type: ignore[operator]
+    engine = ProcessEngine(tmp_path / "state", client.keys.cluster, SystemClock())
     spec = client.get("a").spec
     assert spec is not None
     spec = msgspec.structs.replace(spec, command=("sh", "-c", "echo out; echo err >&2"))
@@ -239,7 +240,7 @@ def test_logs_of_the_process_engine(
             msgspec.json.encode(
                 {"id": "r1", "engine": {"name": "process", "state_dir": str(tmp_path / "state")}}
             ),
-        )  # type: ignore[operator]
+        )
         assert tally("logs", "a", "-f").out == "out\nerr\n"
         assert tally("logs", "a", "--attempt", "2").exit_code == 5
         silent = Launch(
@@ -286,7 +287,8 @@ def test_watching_ends_quietly_with_ctrl_c(
     )
     lines: list[str] = []
     assert process.stdout is not None
-    reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), name="reader")  # type: ignore[union-attr]
+    read = process.stdout.readline
+    reader = threading.Thread(target=lambda: lines.extend(iter(read, "")), name="reader")
     reader.start()
     try:
         wait_until(lambda: len(lines) == 3, "the header and the tasks are printed")

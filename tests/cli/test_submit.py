@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from controller.client import Client
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import shown
 from tests.cli.conftest import Tally
+from tests.client.conftest import PutStatus
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("client")
@@ -31,6 +33,10 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 """Nine lines that name 387 million values."""
 
 YAML_WORDS = [*"a[]{}!|>'\"#%1~\n", ": ", "- ", "  ", ", ", "&a ", "*a", "!!str ", "<<", "? ", "---\n"]
+
+
+def is_stored(client: Client, name: str) -> bool:
+    return name in [view.id for view in client.tasks()]
 
 
 def test_every_flag_reaches_the_spec(tally: Tally, client: Client) -> None:
@@ -260,7 +266,7 @@ def test_a_stream_is_submitted_as_it_arrives(
         for name in ("first", "second"):
             process.stdin.write(json.dumps({"id": name, "command": ["x"]}) + "\n")
             process.stdin.flush()
-            wait_until(lambda name=name: name in [view.id for view in client.tasks()], f"{name} is stored")
+            wait_until(partial(is_stored, client, name), f"{name} is stored")
         out, _ = process.communicate(timeout=30)
         assert (process.returncode, out) == (0, "task/first created\ntask/second created\n")
     finally:
@@ -286,7 +292,7 @@ def test_an_interrupted_stream_says_how_far_it_came(
         for name in ("first", "second"):  # the first is counted before the second is read
             process.stdin.write(json.dumps({"id": name, "command": ["x"]}) + "\n")
             process.stdin.flush()
-            wait_until(lambda name=name: name in [view.id for view in client.tasks()], f"{name} is stored")
+            wait_until(partial(is_stored, client, name), f"{name} is stored")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130
@@ -313,10 +319,10 @@ def test_streams_that_the_caller_closed_lead_nowhere(
 
 
 @pytest.mark.parametrize(("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1)])
-def test_submit_and_wait(tally: Tally, put_status: object, state: State, code: int) -> None:
+def test_submit_and_wait(tally: Tally, put_status: PutStatus, state: State, code: int) -> None:
     """The exit code is the task's: what exists already is waited for too."""
     tally("submit", "a", "--", "x")
-    put_status("a", state, finished_at=2.0)  # type: ignore[operator]
+    put_status("a", state, finished_at=2.0)
     answer = tally("submit", "a", "--wait", "--", "x")
     assert answer.exit_code == code
     assert f"task/a {state}" in answer.out

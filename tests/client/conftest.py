@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -49,8 +50,8 @@ def put_raw(client: Client) -> PutRaw:
 def put_status(put_raw: PutRaw) -> PutStatus:
     """Writes a task's status as a leader would."""
 
-    def put(task_id: str, state: State, **fields: object) -> int:
-        status = Status(state=state, pool="default", created_at=1.0, **{"attempt": 1, **fields})  # type: ignore[arg-type]
+    def put(task_id: str, state: State, **fields: Any) -> int:
+        status = Status(state=state, pool="default", created_at=1.0, **{"attempt": 1, **fields})
         if status.is_holding:
             status = Status(
                 **{name: getattr(status, name) for name in Status.__struct_fields__}

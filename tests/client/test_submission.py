@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from controller.store.base import (
     StoreUnavailable,
     Transaction,
 )
+from tests.client.conftest import PutRaw
 from tests.support.etcd import EtcdFactory
 from tests.support.waiting import wait_until
 
@@ -144,19 +146,18 @@ def test_unknown_pools_and_impossible_requests_are_refused_with_names_and_number
 def test_one_batch_with_everything_in_it(client: Client) -> None:
     """Conflicts, invalid ones, doubles and what exists never keep the others from being submitted."""
     client.submit_many([task("same"), task("other")])
-    results = client.submit_many(
-        [
-            task("n1"),
-            task("same"),
-            task("other", priority=5),
-            task("BAD"),
-            7,
-            task("n2"),
-            task("n1"),
-            task("n1", priority=1),
-            task("n3"),
-        ]  # type: ignore[list-item]
-    )
+    batch: list[Any] = [
+        task("n1"),
+        task("same"),
+        task("other", priority=5),
+        task("BAD"),
+        7,
+        task("n2"),
+        task("n1"),
+        task("n1", priority=1),
+        task("n3"),
+    ]
+    results = client.submit_many(batch)
     by_index = {result.index: (result.id, result.outcome) for result in results}
     assert by_index == {
         0: ("n1", "created"),
@@ -191,8 +192,8 @@ def test_batches_stay_within_etcds_limits(client: Client) -> None:
     """By number (two guards for each task, one for its pool) and by bytes, and no more of them than
     needed.
     """
-    store = Counting(client)
-    counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
+    store: Any = Counting(client)
+    counting = Client(cluster=client.keys.cluster, store=store)
     most = (MAX_OPERATIONS - 1) // 2
     counting.submit_many(task(f"small-{i}") for i in range(3 * most))
     assert [transaction.operations() for transaction in store.transactions] == [2 * most + 1] * 3
@@ -268,9 +269,9 @@ def test_dry_run_tells_what_would_be_and_writes_nothing(client: Client) -> None:
     assert [view.id for view in client.tasks()] == ["other", "same"]
 
 
-def test_an_unreadable_task_of_that_name_is_a_conflict(client: Client, put_raw: object) -> None:
+def test_an_unreadable_task_of_that_name_is_a_conflict(client: Client, put_raw: PutRaw) -> None:
     """Fault 23: someone else's value under the key is not overwritten."""
-    put_raw("tasks/a", b"\xff not ours")  # type: ignore[operator]
+    put_raw("tasks/a", b"\xff not ours")
     assert "exists, but is not valid" in client.submit_many([task("a")])[0].message
     wait_until(lambda: client.get("a").problem, "the problem is shown")
 
@@ -297,10 +298,10 @@ def test_a_client_follows_its_pools(client: Client) -> None:
 
 def test_the_pool_of_a_batch_is_asked_for_once(client: Client) -> None:
     """One transaction and nothing else, once the client knows the pools."""
-    store = Counting(client)
-    counting = Client(cluster=client.keys.cluster, store=store)  # type: ignore[arg-type]
+    store: Any = Counting(client)
+    counting = Client(cluster=client.keys.cluster, store=store)
     counting.submit(task("first"))
-    store.load = store.get = None  # type: ignore[attr-defined]  # whoever reads fails
+    store.load = store.get = None  # whoever reads fails
     assert counting.submit(task("second")).outcome == "created"
     assert len(store.transactions) == 2
 

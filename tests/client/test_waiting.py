@@ -32,7 +32,7 @@ class Waiter(threading.Thread):
         self._wait = wait
         self.seen = threading.Event()
         self.views: dict[str, TaskView] = {}
-        self.states: list[tuple[str, State]] = []
+        self.states: list[tuple[str, State | None]] = []
         self.start()
         assert self.seen.wait(30)
 
@@ -157,7 +157,7 @@ def test_watching_tasks_gives_all_and_then_what_changes(client: Client, put_stat
     while not views:
         views = next(watching)
     assert [(view.id, view.state) for view in views] == [("b", State.RUNNING)]
-    watching.close()  # type: ignore[attr-defined]
+    watching.close()
 
 
 def test_listing_is_filtered_and_in_order_of_submission(client: Client, put_status: PutStatus) -> None:

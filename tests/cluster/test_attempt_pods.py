@@ -52,7 +52,7 @@ def pool_with(
 
 
 @pytest.fixture
-def counted(core: client.CoreV1Api, namespace: str) -> Iterator[Callable[[], dict[str, Any]]]:
+def counted(core: Any, namespace: str) -> Iterator[Callable[[], dict[str, Any]]]:
     """What Kubernetes itself counts for the namespace's pods: a quota that refuses nothing."""
     hard = {"requests.cpu": "1k", "requests.memory": "1Ti"}
     body = client.V1ResourceQuota(
@@ -202,7 +202,7 @@ def test_the_main_containers_end_is_the_tasks(
     tally: LocalCluster,
     task: Make,
     pool_with: Callable[..., None],
-    core: client.CoreV1Api,
+    core: Any,
     code: int,
     state: State,
     says: str,

@@ -145,9 +145,7 @@ def test_what_keeps_a_container_from_starting_counts_after_its_grace(
     assert (view.state, view.status.reason, view.status.start_failures) == (State.FAILED, reason, 1), view
 
 
-def test_a_running_task_does_not_say_why_it_waited(
-    tally: LocalCluster, task: Make, core: client.CoreV1Api
-) -> None:
+def test_a_running_task_does_not_say_why_it_waited(tally: LocalCluster, task: Make, core: Any) -> None:
     """Unschedulable until a label was there; then nothing of it is left but the step in its history."""
     node = core.list_node().items[0].metadata.name
     label = f"tally-test-{uuid.uuid4().hex[:8]}"
@@ -170,7 +168,7 @@ def test_a_running_task_does_not_say_why_it_waited(
 
 
 def test_a_webhook_that_fails_is_told_and_tried_ever_more_slowly(
-    tally: LocalCluster, task: Make, core: client.CoreV1Api
+    tally: LocalCluster, task: Make, core: Any
 ) -> None:
     """Nobody answers it, so that each creation is a 500: the server's words stand on the task until it is
     mended.
@@ -178,7 +176,7 @@ def test_a_webhook_that_fails_is_told_and_tried_ever_more_slowly(
     spec = task("true")
     namespace, name = _namespace(tally), f"tally-test-{uuid.uuid4().hex[:8]}"
     core.patch_namespace(namespace, {"metadata": {"labels": {name: "yes"}}})
-    hooks = client.AdmissionregistrationV1Api(core.api_client)
+    hooks: Any = client.AdmissionregistrationV1Api(core.api_client)
     rules = [
         {
             "apiGroups": [""],
@@ -242,9 +240,7 @@ def test_a_part_of_the_output(tally: LocalCluster, task: Make) -> None:
     engine.close()
 
 
-def test_a_task_that_exceeds_its_own_storage_has_failed(
-    tally: LocalCluster, task: Make, core: client.CoreV1Api
-) -> None:
+def test_a_task_that_exceeds_its_own_storage_has_failed(tally: LocalCluster, task: Make, core: Any) -> None:
     """The kubelet evicts it, and that counts.
 
     Before 1.21 nothing proves the stop of an evicted pod: it is lost, undisrupted.
@@ -328,7 +324,7 @@ def test_out_of_memory(tally: LocalCluster, task: Make) -> None:
     assert (view.state, view.status.reason if view.status else "") == (State.FAILED, "OOMKilled"), view
 
 
-def test_pod_deleted_by_hand(tally: LocalCluster, task: Make, core: client.CoreV1Api) -> None:
+def test_pod_deleted_by_hand(tally: LocalCluster, task: Make, core: Any) -> None:
     """The attempt is lost when it is really gone, and the next one has another name."""
     spec = task("sleep 20", retry={"max_attempts": 2, "backoff_seconds": 0})
     with tally.client() as users:
@@ -340,7 +336,7 @@ def test_pod_deleted_by_hand(tally: LocalCluster, task: Make, core: client.CoreV
 
 
 @pytest.mark.parametrize("phase", ["before it runs", "while it runs", "as it ends"])
-def test_controller_killed(tally: LocalCluster, task: Make, core: client.CoreV1Api, phase: str) -> None:
+def test_controller_killed(tally: LocalCluster, task: Make, core: Any, phase: str) -> None:
     """The leader dies; the pod is adopted, neither started twice nor lost."""
     spec = task("sleep 8")
     wait_ready(tally)
@@ -361,7 +357,7 @@ def test_controller_killed(tally: LocalCluster, task: Make, core: client.CoreV1A
 
 
 def test_two_installations_of_one_name_share_a_namespace(
-    request: pytest.FixtureRequest, tally: LocalCluster, task: Make, core: client.CoreV1Api, tmp_path: Path
+    request: pytest.FixtureRequest, tally: LocalCluster, task: Make, core: Any, tmp_path: Path
 ) -> None:
     """Fault 42.
 
@@ -431,7 +427,7 @@ def test_many_tasks_while_leaders_die(
     assert {(view.state, view.attempt) for view in views.values()} == {(State.SUCCEEDED, 1)}
 
 
-def test_zz_audit_and_finalizers(tally: LocalCluster, core: client.CoreV1Api) -> None:
+def test_zz_audit_and_finalizers(tally: LocalCluster, core: Any) -> None:
     """After all of it: nothing is held, the audit finds nothing, and no pod of ours runs."""
     namespace = _namespace(tally)
     with tally.client() as users:
@@ -465,7 +461,7 @@ def _pool_of(tally: LocalCluster) -> dict[str, Any]:
     return plain
 
 
-def _is_measured(core: client.CoreV1Api, pod: str) -> bool:
+def _is_measured(core: Any, pod: str) -> bool:
     """Whether the node's kubelet has statistics of the pod; it takes them every ten seconds."""
     node = core.list_node().items[0].metadata.name
     for _ in range(20):
@@ -476,7 +472,7 @@ def _is_measured(core: client.CoreV1Api, pod: str) -> bool:
     return False
 
 
-def _container_ended(core: client.CoreV1Api, namespace: str, name: str) -> bool:
+def _container_ended(core: Any, namespace: str, name: str) -> bool:
     try:
         pod = core.read_namespaced_pod(name, namespace)
     except client.ApiException as error:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from msgspec.structs import replace
@@ -35,6 +36,11 @@ from tests.engine.process_cases import launch, observation, wait_for, wait_stopp
 from tests.support.docker import PrivateDocker, docker_launch, until_stopped
 
 
+def cannot(*_: object) -> NoReturn:
+    """What an engine lacks by its nature."""
+    raise AssertionError("no test of this engine calls this")
+
+
 @dataclass
 class EngineCase:
     """An engine and the launches that make it do what the tests are about, each of a fresh task."""
@@ -42,12 +48,12 @@ class EngineCase:
     engine: Engine
     succeeding: Callable[[], Launch]
     until_stopped: Callable[[], Launch]
-    failing: Callable[[int], Launch] | None = None
-    ignoring_sigterm: Callable[[], Launch] | None = None  # prints "ready" once it does
-    printing: Callable[[str], Launch] | None = None
-    never_starting: Callable[[], Launch] | None = None
-    printing_environment: Callable[[], Launch] | None = None
-    another: Callable[[str], Engine] | None = None  # another replica's engine, for the cluster of this name
+    failing: Callable[[int], Launch] = cannot
+    ignoring_sigterm: Callable[[], Launch] = cannot  # prints "ready" once it does
+    printing: Callable[[str], Launch] = cannot
+    never_starting: Callable[[], Launch] = cannot
+    printing_environment: Callable[[], Launch] = cannot
+    another: Callable[[str], Engine] = cannot  # another replica's engine, for the cluster of this name
     cleanups: list[Callable[[], object]] = field(default_factory=list)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from controller.core.model import codec
@@ -181,7 +182,7 @@ def test_overcommit_is_shown_and_not_wrong(records: Records) -> None:
         ({"path": ()}, "I3"),
         ({"path": (("Nowhere", "happened", "Succeeded"),)}, "I3"),
         ({"steps": 2}, "I3"),
-        ({"history": (codec.msgspec.Raw(b'{"at":"x"}'),)}, "I3"),
+        ({"history": (msgspec.Raw(b'{"at":"x"}'),)}, "I3"),
         ({"epochs": (3, 2, 2)}, "I7"),
         ({"attempts": (2, 1, 1)}, "I4"),
         ({"attempt": 0}, "I4"),

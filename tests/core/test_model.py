@@ -41,8 +41,11 @@ def ledger_value(cpu: int) -> bytes:
 VALUES: dict[tuple[str, tuple[str, ...]], list[bytes | None]] = {
     ("tasks", ("a",)): [spec_value("a"), spec_value("a", priority=3), b"junk", None],
     ("tasks", ("b",)): [spec_value("b", pool="other"), None],
-    ("states", ("a",)): [status_value(state) for state in (State.PENDING, State.RUNNING, State.SUCCEEDED)]
-    + [b"junk", None],
+    ("states", ("a",)): [
+        *(status_value(state) for state in (State.PENDING, State.RUNNING, State.SUCCEEDED)),
+        b"junk",
+        None,
+    ],
     ("states", ("b",)): [status_value(State.WAITING_RETRY, retry_at=200.0), None],
     ("requests", ("a", "cancel")): [codec.encode(Request(kind=RequestKind.CANCEL)), b"junk", None],
     ("pools", ("default",)): [pool_value(1), pool_value(2), b"{}", None],

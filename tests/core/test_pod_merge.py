@@ -169,7 +169,7 @@ def test_security_contexts_are_merged_and_a_profile_is_one_thing() -> None:
 
 
 def test_lists_of_the_pod() -> None:
-    below = {
+    below: dict[str, Any] = {
         "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}],
         "topologySpreadConstraints": [
             {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}
@@ -178,7 +178,7 @@ def test_lists_of_the_pod() -> None:
         "imagePullSecrets": [{"name": "a"}],
         "ephemeralContainers": [{"name": "debug", "image": "x"}],
     }
-    above = {
+    above: dict[str, Any] = {
         "hostAliases": [{"ip": "10.0.0.2", "hostnames": ["b"]}, {"ip": "10.0.0.1", "hostnames": ["c"]}],
         "topologySpreadConstraints": [
             {"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -211,6 +211,7 @@ def test_who_is_ahead_is_told_in_order() -> None:
 def test_the_caller_may_stop_taking_and_the_queue_is_unchanged() -> None:
     queue = queue_of(*((f"t{n}", 0, Vector({"cpu": 1000})) for n in range(5)))
     passing = queue.admissible(POOL, POOL.capacity, lambda _: 0.0, lambda _: True)
+    assert isinstance(passing, Generator)
     assert next(passing) == "t0"
     passing.close()
     assert admitted(queue, POOL, POOL.capacity) == [f"t{n}" for n in range(5)]

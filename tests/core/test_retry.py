@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from controller.core.model.lifecycle import State
@@ -12,8 +14,8 @@ POLICY = RetryPolicy(max_attempts=5, backoff_seconds=2.0)
 NOW = 1_000_000.0
 
 
-def ended(attempt: int, **fields: object) -> Observation:
-    return Observation(attempt=AttemptId("job", attempt), phase=Phase.FAILED, stopped=True, **fields)  # type: ignore[arg-type]
+def ended(attempt: int, **fields: Any) -> Observation:
+    return Observation(attempt=AttemptId("job", attempt), phase=Phase.FAILED, stopped=True, **fields)
 
 
 def delay(status: Status, observation: Observation) -> float:

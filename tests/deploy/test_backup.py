@@ -79,12 +79,11 @@ def test_a_restored_backup(tmp_path: Path) -> None:
             kept = {"id": "kept", "command": journal.command(second.body), **later}
             client.submit(kept)
             client.submit({"id": "unknown", "command": journal.command("sleep 600"), **later})
-            for name in ("kept", "unknown"):
-                wait_until(
-                    lambda name=name: client.get(name).state is State.RUNNING,
-                    "attempts after the backup",
-                    timeout=60,
-                )
+            wait_until(
+                lambda: all(client.get(name).state is State.RUNNING for name in ("kept", "unknown")),
+                "attempts after the backup",
+                timeout=60,
+            )
 
         restore(cluster, tmp_path)
         assert wrong(audited(cluster)) == {("I5", "attempt/kept-1"), ("I5", "attempt/unknown-1")}

@@ -24,10 +24,9 @@ def test_with_tls_and_a_token_kubelet_and_prometheus_still_read(tmp_path: Path) 
     (overlay / "kustomization.yaml").write_text(LOCKED)
     objects = render(overlay)
     deployment = only(objects, "Deployment", "tally")
-    assert (
-        models.V1Deployment.from_dict(deployment).model_dump(by_alias=True, exclude_none=True, mode="json")
-        == deployment
-    )
+    model = models.V1Deployment.from_dict(deployment)
+    assert model is not None
+    assert model.model_dump(by_alias=True, exclude_none=True, mode="json") == deployment
     settings = settings_of(objects, tmp_path)
     assert None not in (settings.status_cert_file, settings.status_key_file, settings.status_token_file)
     spec = deployment["spec"]["template"]["spec"]

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -110,7 +112,7 @@ def test_others_processes_and_others_watchdogs(tmp_path: Path) -> None:
         }
         notifier = ServiceNotifier(UNCOUNTED, CLOCK, environ)
         assert environ == {"PATH": "/bin"}
-        notifier.observe(_View())  # type: ignore[arg-type]
+        notifier.observe(_view())
         notifier.turned()
         assert manager.drain() == [
             "EXTEND_TIMEOUT_USEC=60000000",
@@ -123,7 +125,7 @@ def test_a_manager_that_is_gone_harms_nothing(tmp_path: Path, capfd: pytest.Capt
     notifier = ServiceNotifier(
         UNCOUNTED, CLOCK, {"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "1"}
     )
-    notifier.observe(_View())  # type: ignore[arg-type]
+    notifier.observe(_view())
     notifier.turned()
     notifier.entered("following")
     notifier.turned()
@@ -131,12 +133,9 @@ def test_a_manager_that_is_gone_harms_nothing(tmp_path: Path, capfd: pytest.Capt
     assert (said.out + said.err).count("cannot be told") == 1
 
 
-class _View:
+def _view() -> Any:
     """A replica of which only the facts are asked."""
-
-    def facts(self) -> Facts:
-        """See ReplicaView."""
-        return facts()
+    return SimpleNamespace(facts=facts)
 
 
 def facts(*ready: Check) -> Facts:

@@ -153,7 +153,7 @@ def test_a_client_and_a_replica_of_the_process_engine_need_no_extra(connected: I
         "task/by-client",
         "task/by-command",
     ]
-    command = [connected.folder / "bin/tally", "controller", "--engine", "process"]
+    command = [str(connected.folder / "bin/tally"), "controller", "--engine", "process"]
     with subprocess.Popen(command, cwd=connected.folder, env=connected.environment) as replica:
         try:
             connected.succeed("tally", "wait", "by-client", "by-command", "--timeout", "50s")

@@ -93,7 +93,7 @@ def machine(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -
     """A systemd on a machine where Tally is installed as the notes say, and etcd listens on its usual
     port.
     """
-    mounts = {
+    mounts: dict[str, str | Path] = {
         "source": ROOT,
         "packages": sysconfig.get_paths()["purelib"],
         "python": sys.base_prefix,

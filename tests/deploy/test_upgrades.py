@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
         try:
             for number, older in enumerate(before):
                 newer = add_replica(cluster, f"newer-{number}", **settings)
-                wait_until(lambda newer=newer: is_ready(newer), "the new replica", timeout=60)
+                wait_until(partial(is_ready, newer), "the new replica", timeout=60)
                 led = leader_of(cluster) is older
                 at = kill(older, signal.SIGTERM)
                 assert older.process is not None

@@ -12,10 +12,10 @@ from typing import Any
 from controller.audit.audit import run_audit
 from controller.clock import SystemClock
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Step
 from controller.engine.process.engine import ProcessEngine
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
+from controller.views.step import StepView
 from tests.support.history import replay
 from tests.support.local import Journal, Tending, Witness, kill, leader_of, local_cluster, pid_of, wait_ready
 from tests.support.waiting import wait_until
@@ -151,9 +151,9 @@ def stop_and_continue(leader: Any, witness: Witness) -> float:
     return gap
 
 
-def check_histories(histories: dict[str, list[Step]]) -> None:
-    """Each history is a chain of steps, in time and in term."""
+def check_histories(histories: dict[str, list[StepView]]) -> None:
+    """Each history is a chain of steps, in time and by epoch."""
     for task_id, steps in histories.items():
         for before, after in itertools.pairwise(steps):
             assert before.state == after.source, task_id
-            assert before.term <= after.term, task_id
+            assert before.epoch <= after.epoch, task_id

@@ -10,7 +10,17 @@ import httpx
 import pytest
 
 from controller.core.model.lifecycle import State
-from tests.support.local import QUICK, Gate, Journal, check_promise, leader_of, leads, local_cluster, pid_of
+from tests.support.local import (
+    QUICK,
+    Gate,
+    Journal,
+    Line,
+    check_promise,
+    leader_of,
+    leads,
+    local_cluster,
+    pid_of,
+)
 from tests.support.waiting import wait_until
 
 SILENT_SECONDS = 8.0
@@ -63,7 +73,7 @@ def test_etcd_is_killed_and_restarted_in_the_midst_of_200_running_tasks(tmp_path
         assert set(history.admissions.values()) == {1}
 
 
-def ends(journal: Journal, count: int) -> list[object]:
+def ends(journal: Journal, count: int) -> list[Line]:
     """The lines of attempts that have ended, once there are that many."""
     lines = [line for line in journal.lines() if line.what == "end"]
     return lines if len(lines) >= count else []

@@ -167,12 +167,11 @@ def test_a_state_folder_that_is_made_anew_is_another_engine(tmp_path: Path) -> N
         away = tmp_path / "away"
         cluster.state_dir.rename(away)
         second = add_replica(cluster, "second")  # makes the folder anew
-        for replica in (leader, second):
-            wait_until(
-                lambda replica=replica: "the recorded one is" in unready(replica),
-                "both to follow",
-                timeout=60.0,
-            )
+        wait_until(
+            lambda: all("the recorded one is" in unready(replica) for replica in (leader, second)),
+            "both to follow",
+            timeout=60.0,
+        )
         wait_until(lambda: not leads(leader), "its term to end")
         assert attempt_of(cluster, "held") == 1
         (cluster.state_dir).rename(tmp_path / "the-new-one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,12 +96,15 @@ def test_a_leader_whose_loop_hangs_is_replaced(tmp_path: Path) -> None:
         check_promise(cluster, journal, load.acknowledged)
 
 
+def has_started(journal: Journal, count: int) -> bool:
+    return len(journal.starts()) >= count
+
+
 def test_all_replicas_are_killed_at_once(tmp_path: Path) -> None:
     """Attempts run on without them; whoever is started again goes on from etcd and the engine alone."""
     with loaded(tmp_path, replicas=3) as (cluster, journal, load):
         for _ in range(2):
-            started = len(journal.starts())
-            wait_until(lambda started=started: len(journal.starts()) > started + 10, "attempts")
+            wait_until(partial(has_started, journal, len(journal.starts()) + 11), "attempts")
             for replica in cluster.replicas:
                 kill(replica)
             for replica in cluster.replicas:
@@ -128,7 +132,7 @@ def test_replicas_are_restarted_one_after_the_other(tmp_path: Path) -> None:
                 assert replica.process is not None
                 assert replica.process.wait(20) == 0
                 cluster.start_replica(replica)
-                wait_until(lambda r=replica: is_ready(r), "its return")
+                wait_until(partial(is_ready, replica), "its return")
         finally:
             witness.close()
         print(f"hand-overs: {', '.join(f'{gap:.3f} s' for gap in gaps)}")
@@ -144,7 +148,7 @@ def test_two_replicas_of_one_name_are_told_apart(tmp_path: Path) -> None:
     with loaded(tmp_path, replicas=1) as (cluster, journal, load), cluster.client() as client:
         (first,) = cluster.replicas
         second = add_replica(cluster, first.name)
-        registered = wait_until(lambda: len(r := client.replicas()) == 2 and r, "both registrations")
+        registered = wait_until(lambda: r if len(r := client.replicas()) == 2 else None, "both registrations")
         assert {replica.pid for replica in registered} == {pid_of(first), pid_of(second)}
         assert registered[1].id.startswith(f"{first.name}-")
         at = SystemClock().boottime()

@@ -4,6 +4,8 @@ than the recorded one.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from controller.core.model import codec
@@ -93,7 +95,7 @@ def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(
     hand_over(one)
     refused = []
 
-    def replace_first(real, transaction, **kwargs):  # type: ignore[no-untyped-def]
+    def replace_first(real: Any, transaction: Any, **kwargs: Any) -> Any:
         del other.store.on["commit"]
         put(
             memory,

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -51,12 +52,12 @@ def serving(view: ModelView, protection: Mapping[str, Path] = {}) -> Iterator[St
 
 
 @contextmanager
-def reader(server: StatusServer, files: Files, **options: object) -> Iterator[httpx.Client]:
+def reader(server: StatusServer, files: Files, **options: Any) -> Iterator[httpx.Client]:
     """A client of that endpoint that knows its authority and its token."""
     import ssl
 
     trusted = ssl.create_default_context(cafile=files.authority.ca_file)
-    made = {
+    made: dict[str, Any] = {
         "base_url": server.url,
         "timeout": 20.0,
         "trust_env": False,
@@ -64,7 +65,7 @@ def reader(server: StatusServer, files: Files, **options: object) -> Iterator[ht
         "headers": files.bearer,
         **options,
     }
-    with httpx.Client(**made) as client:  # type: ignore[arg-type]
+    with httpx.Client(**made) as client:
         yield client
 
 

@@ -91,7 +91,8 @@ class ModelView:
 
     def keep_log(self, task_id: str, text: str, **fields: Any) -> None:
         """As the leader does at the end of an attempt."""
-        self.logs[task_id] = KeptLog(**{"attempt": 1, "text": text, "at": self.time} | fields)
+        defaults: dict[str, Any] = {"attempt": 1, "text": text, "at": self.time}
+        self.logs[task_id] = KeptLog(**defaults | fields)
         self.write((kept_log.KIND, (task_id,), b"{}"))
 
     # -- what the store's watch would bring

@@ -124,7 +124,7 @@ def test_the_token_is_taken_as_bearer_and_as_a_browsers_password(view: ModelView
             assert http.get("/v1/tasks", headers={"Authorization": header}).status_code == 200, header
         for header in wrong:
             sent = {b"Authorization": header.encode("latin-1")}
-            assert http.get("/v1/tasks", headers=sent).status_code == 401, header  # type: ignore[arg-type]
+            assert http.get("/v1/tasks", headers=sent).status_code == 401, header
 
 
 def test_a_rotated_token_counts_at_once_and_two_may_be_valid(view: ModelView, files: Files) -> None:

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ from tests.endpoint.model_view import ModelView
 from tests.support.waiting import wait_until
 
 
-def assert_problem(answer: httpx.Response, status: int, parameter: str = "") -> dict[str, object]:
+def assert_problem(answer: httpx.Response, status: int, parameter: str = "") -> dict[str, Any]:
     """An RFC 9457 document with that status, naming that parameter."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -192,12 +193,14 @@ def test_each_order_is_right_across_pages(http: httpx.Client, view: ModelView) -
     view.write(("states", ("t39",), b"garbage"))
 
     def pages(sort: str) -> list[dict[str, str]]:
-        found, token = [], ""
+        found: list[dict[str, str]] = []
+        token = ""
         while True:
             answer = http.get(
-                "/v1/tasks", params={"limit": 7, "sort": sort} | ({"continue": token} if token else {})
+                "/v1/tasks", params={"limit": "7", "sort": sort} | ({"continue": token} if token else {})
             ).json()
-            found, token = found + answer["items"], answer["continue"]
+            found += answer["items"]
+            token = answer["continue"]
             if not token:
                 return found
 
@@ -328,7 +331,8 @@ def test_own_writes_can_be_read(http: httpx.Client, view: ModelView) -> None:
         target=lambda: answers.append(http.get(f"/v1/tasks/b?min_revision={revision + 1}&wait=20"))
     )
     waiting.start()
-    wait_until(lambda: view.listeners[0]._waiting, "the reader's wait")  # type: ignore[attr-defined]
+    listener: Any = view.listeners[0]
+    wait_until(lambda: listener._waiting, "the reader's wait")
     view.submit("b")
     waiting.join(30)
     assert answers[0].status_code == 200
@@ -370,7 +374,11 @@ def test_a_store_that_hangs_holds_up_no_other_answer(
     """
     view.submit("a")
     hangs = threading.Event()
-    server._api._kept_log = lambda _: hangs.wait(60) and None
+
+    def hang(_: str) -> None:
+        hangs.wait(60)
+
+    server._api._kept_log = hang
     with ThreadPoolExecutor(MAX_LOGS_ASKED) as asking:
         waiting = [asking.submit(http.get, "/v1/tasks/a/log") for _ in range(MAX_LOGS_ASKED)]
         wait_until(lambda: server._api._logs_asked == MAX_LOGS_ASKED, "all who ask")

@@ -140,7 +140,7 @@ PATHS = (
     "/v1/tasks/a",
     "/v1/pools/default",
 )
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "deadline": None,
     "database": None,
     "derandomize": True,
@@ -192,7 +192,7 @@ def _holds(
     listed: list[str] = []
     while True:
         page: dict[str, Any] = http.get(
-            "/v1/tasks", params={"limit": 2, "sort": "-submitted"} | ({"continue": token} if token else {})
+            "/v1/tasks", params={"limit": "2", "sort": "-submitted"} | ({"continue": token} if token else {})
         ).json()
         listed += [task["id"] for task in page["items"]]
         token = page["continue"]

@@ -35,12 +35,12 @@ def expected(
     ]
     turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)
     found.sort(key=lambda position: position.entry, reverse=turned)
-    found.sort(key=lambda position: position.section, reverse=sort.descending)  # type: ignore[arg-type,return-value]
+    found.sort(key=lambda position: position.section, reverse=sort.descending)
     if after is None:
         return found[:limit]
     all_places = [*found, after] if after not in found else found
     all_places.sort(key=lambda position: position.entry, reverse=turned)
-    all_places.sort(key=lambda position: position.section, reverse=sort.descending)  # type: ignore[arg-type,return-value]
+    all_places.sort(key=lambda position: position.section, reverse=sort.descending)
     return all_places[all_places.index(after) + 1 :][:limit]
 
 

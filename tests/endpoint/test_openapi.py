@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 import pytest
@@ -102,7 +103,7 @@ def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
         answer = case.call(session=session)
         # A check that fails is answered 503, and a revision that is not there 412: both are described, and no
         # faults. What `continue` may be is known by the page before alone.
-        described = {503: [not_a_server_error], 412: [positive_data_acceptance]}
+        described: dict[int, list[Any]] = {503: [not_a_server_error], 412: [positive_data_acceptance]}
         if "continue" in case.query:
             described[400] = [positive_data_acceptance]
         case.validate_response(answer, excluded_checks=described.get(answer.status_code, []))

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -72,6 +73,10 @@ def reading(server: StatusServer, path: str = "/v1/events", **headers: str) -> I
     reader.close()
 
 
+def has_heard(reader: Reader, count: int) -> bool:
+    return len(reader.events) >= count
+
+
 def test_changes_arrive_in_order_with_what_they_mean(server: StatusServer, view: ModelView) -> None:
     with reading(server) as reader:
         view.submit("a")
@@ -99,7 +104,7 @@ def test_a_reader_resumes_where_it_was(server: StatusServer, view: ModelView) ->
         reading(server, f"/v1/events?after={first.last_id}"),
     ):
         with resumed as reader:
-            wait_until(lambda reader=reader: len(reader.events) >= 2, "what was missed")
+            wait_until(partial(has_heard, reader, 2), "what was missed")
             assert [data["id"] for _, data, _ in reader.events] == ["b", "c"]
 
 
@@ -141,6 +146,9 @@ def test_a_reader_that_is_cut_again_and_again_misses_nothing(
             )
         written.set()
 
+    def has_news(reader: Reader, last: str) -> bool:
+        return reader.last_id != last or written.is_set()
+
     writer = threading.Thread(target=write, name="writer")
     writer.start()
     listed = http.get("/v1/tasks?limit=500")
@@ -148,9 +156,7 @@ def test_a_reader_that_is_cut_again_and_again_misses_nothing(
     last = listed.headers["Tally-Revision"]
     while not (written.is_set() and last == str(view.model.revision)):
         with reading(server, **{"Last-Event-ID": last}) as reader:
-            wait_until(
-                lambda reader=reader, last=last: reader.last_id != last or written.is_set(), "some news"
-            )
+            wait_until(partial(has_news, reader, last), "some news")
         seen += [data["id"] for name, data, _ in reader.events if name == "status"]
         last = reader.last_id
     writer.join(20)
@@ -204,7 +210,7 @@ def test_a_reader_that_takes_nothing_costs_nothing_and_is_cut(
         while written < stream.CAPACITY * 1.25:
             view.write(*changes)
             written += len(changes)
-            wait_until(lambda written=written: len(quick.events) >= written, "the quick reader")
+            wait_until(partial(has_heard, quick, written), "the quick reader")
         assert not quick.ended
     slow.settimeout(20.0)
     received = bytearray()
@@ -376,14 +382,19 @@ def test_a_store_with_lower_revisions_is_followed_from_its_own_beginning() -> No
     """It was restored from a backup; who followed the one before learns that it missed something."""
 
     async def scenario() -> tuple[bytes, bytes]:
-        feed, told = stream.Feed(), []
+        feed, told = stream.Feed(), list[bytes]()
+
+        def note(page: Any) -> bool:
+            told.append(page.plain)
+            return True
+
         feed.reloaded(500)
         before = stream.events(feed, feed.position(), lambda _: True)
         await anext(before)
         cut = asyncio.ensure_future(anext(before))
         await asyncio.sleep(0)
         feed.reloaded(20)
-        after = stream.events(feed, feed.position(), lambda page: told.append(page.plain) is None)
+        after = stream.events(feed, feed.position(), note)
         await anext(after)
         following = asyncio.ensure_future(anext(after))
         await asyncio.sleep(0)

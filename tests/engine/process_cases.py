@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec, fencing_environment
@@ -21,7 +21,7 @@ T = TypeVar("T")
 _numbers = itertools.count(1)
 
 
-def wait_for(probe: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+def wait_for(probe: Callable[[], T | None], what: str, seconds: float = 20.0) -> T:
     """The first true answer of `probe`; fails the test when there is none in time (generous: slow machines
     are no failure).
     """
@@ -32,9 +32,7 @@ def wait_for(probe: Callable[[], T], what: str, seconds: float = 20.0) -> T:
     return answer
 
 
-def launch(
-    *command: str, task_id: str = "", cluster: str = "test", memory: str = "", **spec: object
-) -> Launch:
+def launch(*command: str, task_id: str = "", cluster: str = "test", memory: str = "", **spec: Any) -> Launch:
     """A launch of `command`, by default as the first attempt of a task of its own."""
     attempt = AttemptId(task_id or f"task-{next(_numbers)}", 1)
     resources = Vector.parse({"memory": memory} if memory else {})
@@ -69,8 +67,9 @@ def folder_of(state_dir: Path, attempt: AttemptId, cluster: str = "test") -> Pat
     return state_dir.resolve() / cluster / "attempts" / str(attempt)
 
 
-def record_of(state_dir: Path, attempt: AttemptId) -> dict[str, object]:
-    return json.loads((folder_of(state_dir, attempt) / files.RECORD).read_text())
+def record_of(state_dir: Path, attempt: AttemptId) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder_of(state_dir, attempt) / files.RECORD).read_text())
+    return record
 
 
 def kill_supervisor(state_dir: Path, attempt: AttemptId) -> None:

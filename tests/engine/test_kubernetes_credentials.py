@@ -160,7 +160,12 @@ def test_a_token_that_stays_refused_is_an_outage_and_the_files_are_not_read_each
     """Nothing is concluded from a 401, and a plugin that makes tokens is asked once in a while."""
     loads: list[object] = []
     load = kubernetes_credentials._load
-    monkeypatch.setattr(kubernetes_credentials, "_load", lambda *args: (loads.append(args), load(*args))[1])
+
+    def counted(*args: Any) -> Any:
+        loads.append(args)
+        return load(*args)
+
+    monkeypatch.setattr(kubernetes_credentials, "_load", counted)
     monkeypatch.setattr(kubernetes_credentials, "RETRY_SECONDS", 1000.0)
     api = connect(
         kubeconfig(cluster, tmp_path, {"token": TOKEN}, **{"certificate-authority": authority.ca_file})

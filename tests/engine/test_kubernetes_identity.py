@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -30,8 +31,8 @@ def cluster() -> Iterator[FakeCluster]:
 def engines(cluster: FakeCluster, tmp_path: Path) -> Iterator[cases.Engines]:
     made: list[KubernetesEngine] = []
 
-    def make(**options: object) -> KubernetesEngine:
-        made.append(cases.engine_on(cluster, tmp_path, **options))  # type: ignore[arg-type]
+    def make(**options: Any) -> KubernetesEngine:
+        made.append(cases.engine_on(cluster, tmp_path, **options))
         return made[-1]
 
     yield make

@@ -152,7 +152,9 @@ def test_why_an_attempt_waits(engine: KubernetesEngine, script: dict[str, Any], 
         return seen.waiting
 
     assert wait_for(why, "a reason").startswith(waiting)
-    assert not observation(engine, given.attempt).stopped  # type: ignore[union-attr]
+    seen = observation(engine, given.attempt)
+    assert seen is not None
+    assert not seen.stopped
 
 
 def test_rights_that_are_missing_are_named_with_their_rule(

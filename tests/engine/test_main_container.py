@@ -53,7 +53,9 @@ def test_without_it_the_attempt_runs_on(engine: KubernetesEngine) -> None:
     given = scripted(pod=SIDE, others_stay=True, on_term=143, term_seconds=0.01)
     engine.start(given)
     wait_for(lambda: engine.attempts()[0].phase is Phase.RUNNING or None, "it to run")
-    assert not observation(engine, given.attempt).main_ended
+    seen = observation(engine, given.attempt)
+    assert seen is not None
+    assert not seen.main_ended
     engine.stop(given.attempt, grace_seconds=1)
     wait_stopped(engine, given.attempt)
 

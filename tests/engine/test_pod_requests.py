@@ -43,7 +43,7 @@ def as_scheduled(pod: Pod) -> dict[str, int]:
             (each.get("restartPolicy") == "Always", requests(each).get(name, Fraction()))
             for each in spec.get("initContainers", [])
         ]
-        running = sum(requests(each).get(name, Fraction()) for each in spec["containers"])
+        running = sum((requests(each).get(name, Fraction()) for each in spec["containers"]), Fraction())
         running += sum(amount for is_sidecar, amount in inits if is_sidecar)
         steps = [
             amount + sum(before for is_sidecar, before in inits[:n] if is_sidecar)
@@ -68,7 +68,7 @@ def check(spec: Spec, pool: Pool) -> None:
     check_satisfiable(spec, pool, demand(spec, pool))
 
 
-def containers(*asked: tuple[str, Pod], **more: Any) -> Pod:
+def containers(*asked: tuple[str, Any], **more: Any) -> Pod:
     """A template of these containers; the task's own has its image already."""
     named = [
         {"name": name, "resources": resources} | ({} if name == "task" else {"image": "x"})
@@ -141,8 +141,8 @@ def test_requests_of_the_pod_as_a_whole() -> None:
     [
         (containers(("side", {"requests": {"cpu": "0.1m"}})), "containers[side].resources.requests.cpu"),
         (containers(("side", {"limits": {"memory": "lots"}})), "containers[side].resources.limits.memory"),
-        (containers(("side", {"limits": []})), "containers[side].resources.limits"),  # type: ignore[dict-item]
-        (containers(("side", [])), "containers[side].resources"),  # type: ignore[arg-type]
+        (containers(("side", {"limits": []})), "containers[side].resources.limits"),
+        (containers(("side", [])), "containers[side].resources"),
         (containers(initContainers=[init("i", "-1")]), "initContainers[i].resources.requests.cpu"),
         (containers(overhead={"cpu": True}), "overhead.cpu"),
     ],

@@ -61,7 +61,9 @@ def python(script: str, *arguments: str) -> Launch:
 
 
 def number_in(path: Path) -> int:
-    return int(wait_for(lambda: path.exists() and path.read_text().strip(), f"a number in {path.name}"))
+    return int(
+        wait_for(lambda: path.read_text().strip() if path.exists() else "", f"a number in {path.name}")
+    )
 
 
 def test_an_attempt_whose_main_thread_has_ended_runs_on(engine: ProcessEngine, tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_nothing_is_proven_while_a_process_that_cannot_be_seen_holds_the_lock(
             seen = observation(engine, keeper)
             assert seen is not None
             assert (seen.phase, seen.reason) == (Phase.UNKNOWN, "SupervisorLost")
-        assert "cannot be seen" in seen.message
+            assert "cannot be seen" in seen.message
     assert wait_stopped(engine, keeper).reason == "SupervisorLost"
 
 
@@ -474,7 +476,9 @@ def test_a_stopped_supervisor_is_shown_and_its_end_ends_the_attempt(
     wait_for(is_stopped, "the supervisor to be shown as stopped")
     supervisor = int(str(record_of(tmp_path, given.attempt)["supervisor"]))
     os.kill(supervisor, signal.SIGCONT)
-    wait_for(lambda: observation(engine, given.attempt).phase is Phase.RUNNING, "it to go on")  # type: ignore[union-attr]
+    wait_for(
+        lambda: (seen := observation(engine, given.attempt)) and seen.phase is Phase.RUNNING, "it to go on"
+    )
     os.kill(supervisor, signal.SIGSTOP)
     engine.stop(given.attempt, grace_seconds=0.1)
     wait_for(is_stopped, "the supervisor to be shown as stopped")

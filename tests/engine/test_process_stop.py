@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.model.task import Phase
+from controller.core.model.task import AttemptId, Phase
 from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import (
     is_running,
@@ -22,7 +22,7 @@ from tests.engine.process_cases import (
 )
 
 
-def start_ready(engine: ProcessEngine, script: str):
+def start_ready(engine: ProcessEngine, script: str) -> AttemptId:
     given = launch("sh", "-c", script)
     engine.start(given)
     wait_for(lambda: b"ready" in b"".join(engine.logs(given.attempt, follow=False)), "the script to be ready")

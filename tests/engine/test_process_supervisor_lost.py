@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.model.task import AttemptId, Phase
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import EngineUnavailable
 from controller.engine.process import attempt_folder as files
 from controller.engine.process import search as process_search
@@ -117,7 +117,7 @@ def test_two_replicas_settle_a_lost_attempt_once(
 
 
 def test_a_watch_finds_a_lost_supervisor_by_itself(engine: ProcessEngine, tmp_path: Path) -> None:
-    reported = []
+    reported: list[Observation] = []
     stop = threading.Event()
     watch = threading.Thread(target=engine.watch, args=(reported.append, stop), name="watch")
     watch.start()
@@ -224,7 +224,7 @@ def test_supervisors_killed_at_any_moment_of_a_start_leave_no_doubt(
     try:
         for given in attempts:
 
-            def is_claimed(given=given) -> bool:
+            def is_claimed(given: Launch = given) -> bool:
                 try:
                     return bool(engine.start(given).uid)
                 except EngineUnavailable:

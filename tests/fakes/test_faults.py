@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -12,7 +13,7 @@ from controller.dev.fake_kubernetes import FakeCluster
 from tests.support.fake_cluster import RawApi, core_api, task_pod
 from tests.support.waiting import wait_until
 
-NEVER = {"schedulingGates": [{"name": "tally.dev/closed"}]}
+NEVER: dict[str, Any] = {"schedulingGates": [{"name": "tally.dev/closed"}]}
 BROKEN = requests.exceptions.ConnectionError
 
 

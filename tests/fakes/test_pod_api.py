@@ -16,7 +16,7 @@ from tests.support.fake_cluster import RawApi, core_api, task_pod
 from tests.support.waiting import wait_until
 
 # a gated pod changes only when the test changes it
-NEVER = {"schedulingGates": [{"name": "tally.dev/closed"}]}
+NEVER: dict[str, Any] = {"schedulingGates": [{"name": "tally.dev/closed"}]}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def api(fake_cluster: FakeCluster) -> RawApi:
 
 
 @pytest.fixture
-def core(fake_cluster: FakeCluster, tmp_path: Path) -> client.CoreV1Api:
+def core(fake_cluster: FakeCluster, tmp_path: Path) -> Any:
     """The official client."""
     return core_api(fake_cluster, tmp_path)
 
@@ -42,9 +42,7 @@ def finished(cluster: FakeCluster, name: str) -> Any:
     )
 
 
-def test_created_read_listed_deleted_by_the_official_client(
-    core: client.CoreV1Api, fake_cluster: FakeCluster
-) -> None:
+def test_created_read_listed_deleted_by_the_official_client(core: Any, fake_cluster: FakeCluster) -> None:
     """A pod runs, is read and listed as models, and goes at once when it has ended."""
     created = core.create_namespaced_pod("default", task_pod("a-1", "true"))
     finished(fake_cluster, "a-1")
@@ -318,7 +316,7 @@ def test_dry_run_validates_and_keeps_nothing(api: RawApi) -> None:
     assert api.send("GET", "/a").status_code == 404
 
 
-def test_events_of_a_pod(core: client.CoreV1Api, fake_cluster: FakeCluster) -> None:
+def test_events_of_a_pod(core: Any, fake_cluster: FakeCluster) -> None:
     """What `describe` shows."""
     core.create_namespaced_pod("default", task_pod("a-1", "true"))
     core.create_namespaced_pod("default", task_pod("b-1", nodeSelector={"no": "such-node"}))
@@ -336,7 +334,7 @@ def test_events_of_a_pod(core: client.CoreV1Api, fake_cluster: FakeCluster) -> N
     assert wait_until(lambda: reasons("b-1"), "an event") == ["FailedScheduling"]
 
 
-def test_logs(core: client.CoreV1Api, fake_cluster: FakeCluster) -> None:
+def test_logs(core: Any, fake_cluster: FakeCluster) -> None:
     """Printed lines, the last ones, and following until the end; 400 before the start."""
     core.create_namespaced_pod(
         "default", task_pod("a-1", "sh", "-c", "echo one; sleep 20; echo two $WHO; sleep 1")

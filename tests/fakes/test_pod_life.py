@@ -127,7 +127,7 @@ def test_a_new_server_reports_how_a_deleted_pod_ended(
     wait_until(lambda: state(fake_cluster, "a-1")[0] == "Running", "Running")
     events = api.watch()
     api.send("DELETE", "/a-1")
-    told = []
+    told: list[tuple[Any, ...]] = []
     while not told or told[-1][0] != "DELETED":
         event = next(events)
         [(kind, body)] = event["object"]["status"]["containerStatuses"][0]["state"].items()

@@ -100,7 +100,7 @@ def running(api: RawApi, name: str) -> Callable[[], bool]:
 
     def reported() -> bool:
         status = (api.cluster.state.pod(name) or {}).get("status", {})
-        return status.get("phase") == "Running"
+        return bool(status.get("phase") == "Running")
 
     return reported
 
@@ -144,7 +144,8 @@ def unschedulable(api: RawApi, name: str) -> Callable[[], bool]:
 def lose_and_restore(api: RawApi) -> None:
     """The kubelet is killed while both pods run, and started again after one of them has ended."""
     cluster = api.cluster
-    for name in ("t-nodelost-1", "t-nodelost-2"):
+    names = ("t-nodelost-1", "t-nodelost-2")
+    for name in names:
         wait_until(running(api, name), f"{name} running")
     cluster.state.lose_node()
     wait_until(lambda: any(each.ended for each in cluster.state.executions), "the end of one container")
@@ -231,10 +232,12 @@ def test_invalid_specs(api: RawApi) -> None:
     # v1.20's decoder tells its own stack and the bytes around the fault; newer servers, and the fake, only
     # what is wrong.
     told, recorded = answer.json(), undecodable["body"]
+    matching = re.search(r"quantities must match.*\$'", recorded["message"])
+    assert matching is not None
     for part in (
         'Pod in version "v1" cannot be handled as a Pod: ',
-        re.search(r"quantities must match.*\$'", recorded["message"])[0],
-    ):  # type: ignore[index]
+        matching[0],
+    ):
         assert part in told["message"]
         assert part in recorded["message"]
     assert told | {"message": ""} == recorded | {"message": ""}

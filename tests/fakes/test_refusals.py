@@ -115,7 +115,7 @@ def test_rights(api: RawApi, fake_cluster: FakeCluster, tmp_path: Path) -> None:
     listed = api.http.get(f"{fake_cluster.url}/api/v1/namespaces", timeout=10).json()["message"]
     assert listed.endswith('cannot list resource "namespaces" in API group "" at the cluster scope')
 
-    reviews = client.AuthorizationV1Api(core_api(fake_cluster, tmp_path).api_client)
+    reviews: Any = client.AuthorizationV1Api(core_api(fake_cluster, tmp_path).api_client)
 
     def allowed(**attributes: str) -> bool:
         review = {"spec": {"resourceAttributes": attributes}}

@@ -10,10 +10,12 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -137,9 +139,9 @@ def test_ten_watches_hear_every_change_of_many_pods(fake_clusters: ClusterFactor
         for number in range(worker, 300, 8):
             api.create(task_pod(f"a-{number}", "true"))
 
-    def hear(watch: object) -> int:
+    def hear(watch: Iterable[dict[str, Any]]) -> int:
         ended: set[str] = set()
-        for event in islice(watch, 5000):  # type: ignore[call-overload]
+        for event in islice(watch, 5000):
             if event["object"]["status"]["phase"] == "Succeeded":
                 ended.add(event["object"]["metadata"]["name"])
             if len(ended) == 300:
@@ -173,7 +175,7 @@ def test_as_a_command(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        core = client.CoreV1Api(config.new_client_from_config(str(path)))
+        core: Any = client.CoreV1Api(config.new_client_from_config(str(path)))
         assert core.api_client.configuration.host == url
         core.create_namespaced_pod("batch", task_pod("a-1", "sh", "-c", "sleep 1; exit 3"))
 

@@ -14,7 +14,7 @@ from tests.support.fake_cluster import ClusterFactory, RawApi, task_pod
 from tests.support.waiting import wait_until
 
 # a gated pod changes only when the test changes it
-NEVER = {"schedulingGates": [{"name": "tally.dev/closed"}]}
+NEVER: dict[str, Any] = {"schedulingGates": [{"name": "tally.dev/closed"}]}
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ class Scene(ModelView):
         self.leader = leader or ""
         for n in range(3):
             name = f"tally-{n}"
-            record = {
+            record: dict[str, Any] = {
                 "id": name,
                 "version": "0.1.0",
                 "host": f"node-{n + 1}",

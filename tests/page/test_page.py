@@ -42,7 +42,8 @@ def test_it_shows_all_at_a_glance(browser: Browser, serve: Any) -> None:
     assert "for 1h23m" in browser.text("#leader-detail")
     assert browser.text("#work") == "20 Running"
     assert browser.text("#work-detail") == "7 Created · 2 Pending · 1 WaitingRetry"
-    assert "its resources are held" in browser.one("#work-detail span:nth-of-type(2)").get_attribute("title")
+    hint = browser.one("#work-detail span:nth-of-type(2)").get_attribute("title")
+    assert "its resources are held" in str(hint)
     assert browser.texts("#pools .muted")[0] == "16 Running · 2 Pending · 1 WaitingRetry"
     browser.wait(lambda: browser.text("#audit") == "nothing wrong", "the audit's verdict")
     assert browser.texts("#pools strong") == ["default", "gpu", "nightly"]
@@ -235,7 +236,10 @@ def test_an_old_audit_is_not_green(browser: Browser, serve: Any) -> None:
     """A verdict of 22 minutes ago says nothing of now; one that found something stays red."""
     scene = busy()
     browser.open(serve(scene).url)
-    tone = lambda: browser.one("#audit").get_attribute("data-tone")  # noqa: E731
+
+    def tone() -> str | None:
+        return browser.one("#audit").get_attribute("data-tone")
+
     browser.wait(lambda: browser.text("#audit") == "nothing wrong" and tone() == "ok", "the verdict")
     scene.report = TallyError("etcd does not answer")
     scene.time += 22 * 60

@@ -14,7 +14,7 @@ from controller import bulkhead
 from controller.audit.audit import run_audit
 from controller.client import Client
 from controller.core.model.lifecycle import State
-from controller.core.model.task import AttemptId, Observation
+from controller.core.model.task import AttemptId, Observation, Phase
 from controller.endpoint.documents import encode
 from controller.endpoint.summary import Waits, summarize
 from controller.engine.base import all_checked
@@ -52,7 +52,6 @@ def test_no_poison_walks_through_the_replicas(
     spared.
     """
     replicas = [start(name=f"r{n}", engine=RecordingEngine(CLOCK, run_seconds=0.05)) for n in range(3)]
-    replicas[0].engine.run_seconds = 0.05
     wait_until(lambda: any(replica.leads for replica in replicas), "a leader")
     began = terms(client)
     armed(f"{point}:raise:poison")
@@ -124,7 +123,8 @@ def test_what_an_engine_says_oddly_of_one_attempt_is_lost_with_the_reason(
 def test_what_names_no_attempt_is_counted_and_left_out() -> None:
     """There is nothing that it could belong to."""
     before = bulkhead.counts["observation", "EngineError"]
-    assert all_checked([None, 5, Observation(attempt=AttemptId("", 0), phase="Running")]) == []  # type: ignore[list-item, arg-type]
+    seen: list[Any] = [None, 5, Observation(attempt=AttemptId("", 0), phase=Phase.RUNNING)]
+    assert all_checked(seen) == []
     assert bulkhead.counts["observation", "EngineError"] == before + 3
 
 

@@ -41,7 +41,7 @@ def test_only_the_first_load_of_another_store_says_that_it_is_another() -> None:
 
     store.on["watch"] = watch
     inbox = Inbox()
-    follower = Follower(store, Keys("followed"), CLOCK, inbox, silence_seconds=5.0)  # type: ignore[arg-type]
+    follower = Follower(store, Keys("followed"), CLOCK, inbox, silence_seconds=5.0)
     follower.start()
     wait_until(lambda: len(inbox) == 3, "three loads")
     follower.close()
@@ -63,7 +63,7 @@ def test_a_store_that_sends_it_back_each_time_is_not_stormed_with_loads() -> Non
 
     store.on["pages"] = load
     store.on["watch"] = lambda *_args, **_kwargs: _Broken(Compacted(1))
-    follower = Follower(store, Keys("followed"), CLOCK, Inbox(), silence_seconds=5.0)  # type: ignore[arg-type]
+    follower = Follower(store, Keys("followed"), CLOCK, Inbox(), silence_seconds=5.0)
     follower.start()
     wait_until(lambda: len(loaded_at) >= 2, "two loads")
     follower.close()

@@ -147,7 +147,9 @@ def test_only_the_leader_writes_and_only_for_a_task_that_is_there(
     assert keep(client, processes, term=term, spec_create=create - 1) == 0
     assert client.kept_log("job") is None
     first = keep(client, processes, term=term, spec_create=create)
-    assert client.kept_log("job") == KeptLog(attempt=1, text="out\n", at=client.kept_log("job").at)  # type: ignore[union-attr]
+    kept = client.kept_log("job")
+    assert kept is not None
+    assert kept == KeptLog(attempt=1, text="out\n", at=kept.at)
     assert keep(client, processes, term=term, spec_create=create) > first
     replica.close()
     guard = Guard(client.keys.task("job"), spec.mod)

@@ -17,7 +17,8 @@ from controller.core.model.model import Model
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.core.model.validation import parse_spec
-from controller.core.promise.invariants import FindingSeverity, check_model
+from controller.core.promise.finding import FindingSeverity
+from controller.core.promise.invariants import check_model
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.runtime.registrations import describe
 from controller.store.base import Batch, Delete, Guard, Put, StoreUnavailable, Transaction
@@ -109,7 +110,9 @@ def test_a_leader_whose_key_is_no_longer_its_own_steps_down(
         check_records(client, engine)
 
 
-def test_what_the_next_leader_admits_between_two_plans_is_not_started(start: Start, client: Client) -> None:
+def test_what_the_next_leader_admits_between_two_plans_is_not_started(
+    start: Start, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Effects alone meet no fence.
 
     The news of the next leader and of its admission arrive together, as the old one plans on.
@@ -143,7 +146,7 @@ def test_what_the_next_leader_admits_between_two_plans_is_not_started(start: Sta
             told.set()
         return has_more
 
-    tenure.step = step_and_be_deposed  # type: ignore[method-assign]
+    monkeypatch.setattr(tenure, "step", step_and_be_deposed)
     submit(client, "ours")
     assert told.wait(20)
     wait_until(lambda: replica.replica._tenure is not tenure, "the end of its term")
@@ -163,7 +166,7 @@ def test_an_unknown_outcome_ends_the_term_and_the_next_finds_what_was_written(
     first = replica.until_leading()
     store.on["commit"] = lambda real, transaction, **kwargs: (
         answer_lost(real, transaction, **kwargs)
-        if any("/states/" in w.key for w in transaction.writes) and store.on.pop("commit", None)
+        if any("/states/" in w.key for w in transaction.writes) and store.on.pop("commit", None) is not None
         else real(transaction, **kwargs)
     )
     ids = submit(client, "a")
@@ -324,7 +327,9 @@ def test_while_the_engine_is_silent_nothing_is_concluded(start: Start, client: C
     )
     ids += submit(client, "waiting")
     client.cancel("running")
-    wait_until(lambda: client.get("running").status.stopping, "the cancellation, recorded")  # type: ignore[union-attr]
+    wait_until(
+        lambda: (status := client.get("running").status) and status.stopping, "the cancellation, recorded"
+    )
     assert client.get("running").state is State.RUNNING
     assert client.get("waiting").state is State.CREATED
     engine.on = {}

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -15,7 +16,7 @@ from controller.audit.audit import run_audit
 from controller.client import Client
 from controller.core.model.lifecycle import State
 from controller.dev.etcd import EtcdProcess
-from controller.store.base import Delete, Transaction
+from controller.store.base import Delete, KeyValue, Transaction
 from tests.support.etcd import CLOCK, EtcdFactory, admin, in_seconds
 from tests.support.history import replay
 from tests.support.proxy import Proxy
@@ -37,6 +38,10 @@ def client(etcd: EtcdProcess) -> Iterator[Client]:
     with Client(etcd.url, cluster=CLUSTER) as made:
         made.apply_pool(POOL)
         yield made
+
+
+def is_past(moment: float) -> bool:
+    return CLOCK.now() > moment
 
 
 def test_a_leader_cut_off_by_silence_stops_before_the_store_lets_go_of_its_lease(
@@ -180,7 +185,7 @@ def test_a_retry_that_lands_while_its_task_is_removed_is_kept(
         for finished_at, task_id in sorted(
             (view.status.finished_at or 0.0, view.id) for view in ended.values() if view.status
         ):
-            wait_until(lambda due=finished_at + 6: CLOCK.now() > due - 0.3, "the moment before its removal")
+            wait_until(partial(is_past, finished_at + 6 - 0.3), "the moment before its removal")
             assert client.retry(task_id).outcome == "requested"
         proxy.heal()
         for task_id in ids:
@@ -197,16 +202,20 @@ def test_who_it_is_is_put_back_in_the_term_in_which_it_was_deleted(
     is needed.
     """
     store, keys = etcd_factory.store(etcd.url), client.keys
+
+    def read(key: str) -> KeyValue | None:
+        return store.get(key, deadline=in_seconds())[0]
+
     with RunningReplica(etcd_factory.store(etcd.url), cluster=CLUSTER) as replica:
         epoch = replica.until_leading()
         submit(client, "running", env={"TALLY_NULL_SECONDS": "600"})
         client.wait(["running"], for_="running", timeout_seconds=30)
         before = {}
         for key in (keys.installation, keys.engine):
-            before[key] = store.get(key, deadline=in_seconds())[0]
+            before[key] = read(key)
         store.commit(Transaction((), tuple(Delete(key) for key in before), "by hand"), deadline=in_seconds())
         for key, was in before.items():
-            found = wait_until(lambda key=key: store.get(key, deadline=in_seconds())[0], f"{key} again")
+            found = wait_until(partial(read, key), f"{key} again")
             assert was is not None
             assert json.loads(found.value) | {"op": ""} == json.loads(was.value) | {"op": ""}
         assert replica.epoch == epoch

@@ -47,7 +47,8 @@ def done(leader: StagedReplica, revision: int = 0) -> list[Effect]:
     return leader.run()
 
 
-ON, OFF = {"keep_logs": True}, {"keep_logs": False}
+ON: dict[str, Any] = {"keep_logs": True}
+OFF: dict[str, Any] = {"keep_logs": False}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_the_log_goes_with_its_task(is_known: str) -> None:
     stage.clock.move(61)
     leader.run()
     assert stage.store.load(stage.keys.prefix + "logs/", deadline=stage.clock.boottime() + 5).items == ()
-    assert stage.status("job") is None
+    assert "job" not in stage.model().tasks
     assert leader.model.mod_of("logs", ("job",)) == 0
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from controller.core.model.lifecycle import State
 from controller.core.model.task import AttemptId, Observation, Phase, RequestKind
 from controller.core.planning.events import Observed
 from controller.core.promise.invariants import check_layout
+from controller.store.base import RequestTooLarge, Transaction
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
@@ -73,10 +75,10 @@ def test_an_error_in_admission_leaves_the_queue_to_the_others(
     leader = leader_of(stage)
     real = leader.planner._driver.start
 
-    def start(attempt: AttemptId, *args: object, **options: object) -> object:
+    def start(attempt: AttemptId, *args: Any, **options: Any) -> object:
         if attempt.task_id == "head":
             raise RecursionError("maximum recursion depth exceeded")
-        return real(attempt, *args, **options)  # type: ignore[arg-type]
+        return real(attempt, *args, **options)
 
     monkeypatch.setattr(leader.planner._driver, "start", start)
     assert starts(leader.run()) == ["next-1"]
@@ -143,7 +145,8 @@ def test_an_observation_that_raises_costs_its_own_task_alone(stage: Stage) -> No
     stage.submit("other")
     leader = leader_of(stage)
     leader.acknowledge(leader.run())
-    odd = Observation(attempt=AttemptId("poison", 1), phase="Odd", uid=5)  # type: ignore[arg-type]
+    made_of: dict[str, Any] = {"phase": "Odd", "uid": 5}
+    odd = Observation(attempt=AttemptId("poison", 1), **made_of)
     leader.reconciler.handle(Observed(leader.leadership.epoch, odd))
     leader.see(observation(("other", 1), Phase.SUCCEEDED))
     leader.run()
@@ -155,18 +158,15 @@ def test_a_task_that_etcd_refuses_as_too_large_ends_no_term(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its transaction cannot be split: it is set aside."""
-    from controller.store.base import RequestTooLarge
-
     stage.submit("poison")
     stage.submit("other")
     leader = leader_of(stage)
     real = stage.store.commit
 
-    def commit(transaction: object, **options: object) -> object:
-        writes = getattr(transaction, "writes", ())
-        if any(write.key == stage.keys.state("poison") for write in writes):
+    def commit(transaction: Transaction, **options: Any) -> object:
+        if any(write.key == stage.keys.state("poison") for write in transaction.writes):
             raise RequestTooLarge("too large")
-        return real(transaction, **options)  # type: ignore[arg-type]
+        return real(transaction, **options)
 
     monkeypatch.setattr(stage.store, "commit", commit)
     assert starts(leader.run()) == ["other-1"]

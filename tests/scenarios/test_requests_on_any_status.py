@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Phase
+from controller.core.model.task import Phase, RequestKind
 from controller.core.promise.invariants import check_layout, check_model
 from controller.endpoint.documents import document, encode
 from controller.views.explain import explain
 from controller.views.tasks import task_facts
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
-NUMBERS = st.sampled_from(
+NUMBERS: st.SearchStrategy[Any] = st.sampled_from(
     [0, 1, 2, -1, 99999, 2**31, 2**53 + 1, 10**30, 1.5, 1e300, -1e300, True, None, "1", [], {}]
 )
 TEXTS = st.sampled_from(["", "default", "nope", "a/b", "UP", "\x00", "x" * 300, 5, None, ["a"]])
@@ -77,7 +77,9 @@ def act(stage: Stage, leader: StagedReplica) -> None:
 def ask_for_repairs(stage: Stage, *, deletes: bool) -> None:
     """All that an audit finds, as `tally audit --repair` does; and each key that is quarantined."""
     model = stage.model()
-    findings = [{"invariant": f.invariant, "subject": f.subject} for f in check_model(model)]
+    findings: list[dict[str, Any]] = [
+        {"invariant": f.invariant, "subject": f.subject} for f in check_model(model)
+    ]
     if deletes:
         findings = [
             {"invariant": f.invariant, "subject": f.subject, "mod": f.since_revision}
@@ -142,7 +144,7 @@ def test_what_no_leader_can_have_written_is_quarantined_and_can_be_deleted(
     (finding,) = check_layout(stage.model())
     assert finding.subject == "key/states/odd"
     assert why in finding.what
-    stage.request("odd", "retry")  # type: ignore[arg-type]
+    stage.request("odd", RequestKind.RETRY)
     act(stage, leader)
     ask_for_repairs(stage, deletes=True)
     act(stage, leader)

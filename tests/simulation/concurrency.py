@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import structlog
@@ -25,12 +25,12 @@ from controller.runtime import (
     inbox,
     log_keeper,
     observer,
-    readers,
     replica,
 )
+from controller.store import mirror
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
 
-THREADED = (sentinel, session, term, actuator, candidacy, follower, log_keeper, observer, readers, replica)
+THREADED = (sentinel, session, term, actuator, candidacy, follower, log_keeper, observer, mirror, replica)
 QUEUED = (actuator, inbox, log_keeper)
 _SWITCH_SECONDS = 2e-4  # a thread that could go on does so after up to this
 _PREEMPTION = 0.01  # of clock reads
@@ -200,9 +200,9 @@ def installed(
         RLock=lambda: SimulatedLock(scheduler),
     )
     queue_twin = SimpleNamespace(SimpleQueue=_QueueFactory(scheduler), Empty=queue.Empty)
-    replaced = [(module, "threading", threading_twin) for module in THREADED] + [
-        (module, "queue", queue_twin) for module in QUEUED
-    ]
+    replaced: list[tuple[ModuleType, str, Any]] = [
+        (module, "threading", threading_twin) for module in THREADED
+    ] + [(module, "queue", queue_twin) for module in QUEUED]
     replaced += [(sentinel, name, twin) for name, twin in sockets.items()]
     replaced += [(failpoints, "hit", hit)]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
@@ -232,7 +232,7 @@ def errors_found_by(scheduler: Scheduler) -> Iterator[None]:
         caught.__cause__ = error
         scheduler.failure = scheduler.failure or (error if getattr(error, "is_finding", False) else caught)
 
-    real, bulkhead.caught = bulkhead.caught, found  # type: ignore[assignment]
+    real, bulkhead.caught = bulkhead.caught, found
     try:
         yield
     finally:
@@ -243,7 +243,7 @@ def errors_found_by(scheduler: Scheduler) -> Iterator[None]:
 def logging_into(scheduler: Scheduler) -> Iterator[None]:
     """What production code logs goes into the trace, if there is one, and nowhere else."""
 
-    def to_trace(logger: object, method: str, event: dict[str, Any]) -> Any:
+    def to_trace(logger: object, method: str, event: MutableMapping[str, Any]) -> Any:
         if scheduler.trace is not None:
             facts = " ".join(f"{name}={value}" for name, value in event.items() if name != "event")
             scheduler.trace.append(

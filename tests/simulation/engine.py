@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec.structs import replace
@@ -355,9 +356,7 @@ class SimulatedEngineServer(Server):
             attempt.unlisted_until = 0.0
             self.find_node(attempt)
             if attempt.live and self._judge.holds(attempt.id):
-                self.scheduler.after(
-                    self.scheduler.rng.random() * 5, lambda attempt=attempt: self._end_by_itself(attempt)
-                )
+                self.scheduler.after(self.scheduler.rng.random() * 5, partial(self._end_by_itself, attempt))
 
     # -- details
     # ---------------------------------------------------------------------------------------------------
@@ -476,13 +475,15 @@ class SimulatedEngineServer(Server):
         seen = self.look(attempt)
         if self.is_unlisted(attempt):
             return
+
+        def tell(watch: SimulatedQueue) -> None:
+            watch.put((attempt.mark, seen))
+
         for watch in self._watches:
             if rng.random() < 0.1:
                 continue  # missed
             for _ in range(2 if rng.random() < 0.1 else 1):
-                self.scheduler.after(
-                    rng.random() ** 4 * 3, lambda watch=watch: watch.put((attempt.mark, seen))
-                )
+                self.scheduler.after(rng.random() ** 4 * 3, partial(tell, watch))
 
 
 class SimulatedEngine:

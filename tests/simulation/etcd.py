@@ -9,7 +9,7 @@ cut, doubled, and delivered in chunks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from controller.store.base import (
     Batch,
@@ -207,7 +207,7 @@ class SimulatedStore:
     def close(self) -> None:
         """Nothing to close."""
 
-    def _read(self, what: str, action: Callable[[], Any], deadline: float) -> Any:
+    def _read(self, what: str, action: Callable[[], T], deadline: float) -> T:
         """What may be repeated freely."""
         while True:
             left = deadline - self._process.machine.local()
@@ -218,7 +218,7 @@ class SimulatedStore:
             except Unanswered:
                 self._pause()
 
-    def _send(self, what: str, action: Callable[[], Any], timeout: float) -> Any:
+    def _send(self, what: str, action: Callable[[], T], timeout: float) -> T:
         return self._etcd.call(what, action, timeout)
 
     def _pause(self) -> None:
@@ -235,7 +235,7 @@ class SimulatedPending:
         self._transaction = transaction
         self._deadline = deadline
         self._in_doubt = False
-        self._answer: Callable[[], Any] | None = None
+        self._answer: Callable[[], Committed | Refused] | None = None
         self._failure: Unanswered | None = None
         if self._left() > 0:
             try:
@@ -262,8 +262,7 @@ class SimulatedPending:
                     self._send()
                 answer, self._answer = self._answer, None
                 assert answer is not None
-                outcome: Committed | Refused = answer()
-                return outcome
+                return answer()
             except StoreFull as error:
                 if self._in_doubt:
                     raise OutcomeUnknown(unknown) from error

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.simulation.scheduler import Machine, Scheduler
+
+T = TypeVar("T")
 
 LATEST_SECONDS = 25.0
 """No message arrives later than this: what is kept for longer (tombstones) need not fear it."""
@@ -60,7 +62,7 @@ class Server:
             return rng.random() * 0.5
         return (0.0005 + rng.random() ** 3 * 0.01) * link.slow
 
-    def call(self, what: str, action: Callable[[], Any], timeout: float) -> Any:
+    def call(self, what: str, action: Callable[[], T], timeout: float) -> T:
         """Send one request from the fiber that runs, wait for its answer, and return or raise what it says.
 
         `action` is what the server does when the request arrives. Raises Unanswered after `timeout` seconds
@@ -68,7 +70,7 @@ class Server:
         """
         return self.begin(what, action, timeout)()
 
-    def begin(self, what: str, action: Callable[[], Any], timeout: float) -> Callable[[], Any]:
+    def begin(self, what: str, action: Callable[[], T], timeout: float) -> Callable[[], T]:
         """As `call`, up to the moment when the request has left; what is returned waits for the answer."""
         scheduler = self.scheduler
         fiber = scheduler.current
@@ -109,7 +111,7 @@ class Server:
                 self.holds_up = ""
             scheduler.after(scheduler.rng.random() * LATEST_SECONDS if held_up else self.delay(link), arrive)
 
-        def result() -> Any:
+        def result() -> T:
             if not answers:
                 waits.append(fiber.begin_wait())
                 fiber.wake(waits[0], None, max(0.0, give_up_at - scheduler.now))
@@ -120,6 +122,7 @@ class Server:
             worked, value = answers[0]
             if not worked:
                 raise value
-            return value
+            answer: T = value
+            return answer
 
         return result

@@ -17,7 +17,8 @@ from controller.core.model.installation import decode_engine, decode_installatio
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import AttemptId, RequestKind, Status, Step
-from controller.core.promise.invariants import FindingSeverity, check_model
+from controller.core.promise.finding import FindingSeverity
+from controller.core.promise.invariants import check_model
 from controller.election.term import Leadership
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Batch, KeyEvent
@@ -631,6 +632,7 @@ class Oracle:
         """
         deleted: dict[str, list[str]] = {}
         askers: dict[tuple[str, str], str] = {}
+        kind: str | None
         for event in batch.events:
             if event.key.startswith(f"{self.keys.prefix}requests/") and event.item is None:
                 task_id, kind = event.key.rsplit("/", 2)[1:]

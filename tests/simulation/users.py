@@ -5,6 +5,7 @@ as they like.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from controller.client.submission import KnownPools, Submission, prepare
@@ -166,7 +167,7 @@ class Users:
             if 0 < due < 30:
                 self.soon(
                     due + self.scheduler.rng.random() * 0.02,
-                    lambda i=task_id: self.request(i, RequestKind.RETRY),
+                    partial(self.request, task_id, RequestKind.RETRY),
                 )
                 return
 
@@ -273,9 +274,10 @@ class Users:
         except InvalidField as error:
             self.scheduler.note(f"the client refuses {raw['id']}: {error}")
             return
-        creation = Submission(self.keys, KnownPools(lambda: pools), self, lambda _: None)._creation(
+        clock: Any = self  # only asked what time it is
+        creation = Submission(self.keys, KnownPools(lambda: pools), clock, lambda _: None)._creation(
             {raw["id"]: prepared}
-        )  # type: ignore[arg-type]
+        )
 
         def create() -> None:
             self.scheduler.note(f"the client submits {raw['id']}")

@@ -171,7 +171,9 @@ class TestLostAnswers:
         with pytest.raises(OutcomeUnknown, match="mine"):
             lossy.commit(same, deadline=in_seconds(0.6))
         proxy.heal()
-        assert lossy.commit(same, deadline=in_seconds()).recovered is True
+        answer = lossy.commit(same, deadline=in_seconds())
+        assert isinstance(answer, Committed)
+        assert answer.recovered
 
     def test_what_was_never_sent_is_not_in_doubt(self, etcd_factory: EtcdFactory, prefix: str) -> None:
         store = etcd_factory.store(f"http://127.0.0.1:{free_ports(1)[0]}")
@@ -191,7 +193,7 @@ def test_an_answer_that_trickles_for_ever_ends_at_the_deadline(etcd_factory: Etc
         while not ended.wait(0.05):
             yield b" "
 
-    with FakeEtcd(lambda *_: Stream(trickle())) as fake:  # type: ignore[arg-type]  # an endless sequence
+    with FakeEtcd(lambda *_: Stream(trickle())) as fake:
         with pytest.raises(StoreUnavailable):
             etcd_factory.store(fake.url).get("a", deadline=in_seconds(1))
         ended.set()

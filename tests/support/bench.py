@@ -18,7 +18,8 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import Found, Listed, Observed, Started, StopSent
 from controller.core.planning.plan import Effect, Prove, Start, Stop, Term
 from controller.core.planning.planner import Planner
-from controller.core.promise.invariants import FindingSeverity, check_model
+from controller.core.promise.finding import FindingSeverity
+from controller.core.promise.invariants import check_model
 from controller.election.term import Leadership
 from controller.engine.base import gone
 from controller.runtime.reconciler import Reconciler
@@ -126,10 +127,11 @@ class Stage:
         model.load(changes_of(self.keys, snapshot.items), snapshot.revision)
         return model
 
-    def status(self, task_id: str) -> Status | None:
-        """A task's status as it is stored."""
-        task = self.model().tasks.get(task_id)
-        return task.status if task is not None else None
+    def status(self, task_id: str) -> Status:
+        """A task's status as it is stored; it has one."""
+        status = self.model().tasks[task_id].status
+        assert status is not None
+        return status
 
     def state(self, task_id: str) -> str:
         """A task's state as it is stored."""

@@ -14,7 +14,7 @@ from controller.dev.etcd import EtcdBinary, EtcdConfig, EtcdProcess
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.etcd.wire import prefix_range
-from tests.support.ports import free_ports
+from tests.support.ports import free_ports as free_ports  # tests take it from here, too
 
 CLOCK = SystemClock()
 
@@ -39,12 +39,12 @@ class EtcdFactory:
         """A member that is not started yet; `options` are EtcdConfig's."""
         self._count += 1
         client_port, peer_port = free_ports(2)
-        options = {
+        defaults: dict[str, Any] = {
             "data_dir": self._folder / f"etcd-{self._count}",
             "client_port": client_port,
             "peer_port": peer_port,
-        } | options
-        process = EtcdProcess(self.binary, EtcdConfig(**options))
+        }
+        process = EtcdProcess(self.binary, EtcdConfig(**defaults | options))
         self._stack.callback(process.kill)
         return process
 

@@ -64,10 +64,11 @@ class RawApi:
         return map(json.loads, answer.iter_lines(chunk_size=None))
 
 
-def core_api(
-    cluster: FakeCluster, folder: Path, *, token: str = TOKEN, namespace: str = "default"
-) -> client.CoreV1Api:
-    """The official client on this cluster, configured by a kubeconfig as a user's would be."""
+def core_api(cluster: FakeCluster, folder: Path, *, token: str = TOKEN, namespace: str = "default") -> Any:
+    """The official client on this cluster, configured by a kubeconfig as a user's would be.
+
+    Its own types let a call take no document, and any field of an answer be None.
+    """
     path = cluster.kubeconfig(folder / "kubeconfig", token=token, namespace=namespace)
     return client.CoreV1Api(config.new_client_from_config(str(path)))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -36,7 +36,7 @@ class Reply:
 class Stream:
     """An answer in pieces; with `hold` the connection then stays open, silent, until the server is closed."""
 
-    pieces: Sequence[bytes] = field(default_factory=list)
+    pieces: Iterable[bytes] = field(default_factory=list)
     hold: bool = False
 
 

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -45,7 +46,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._pairs: list[_Pair] = []
         self._threads: list[threading.Thread] = []
-        self._closed = False
+        self._closed = threading.Event()
         self._passing = threading.Event()  # cleared: bytes are held back in both directions
         self._passing.set()
         self._listening = threading.Event()
@@ -128,7 +129,7 @@ class Proxy:
 
     def close(self) -> None:
         """Stop listening, end all connections and threads."""
-        self._closed = True
+        self._closed.set()
         self._passing.set()
         self._listening.set()
         with contextlib.suppress(OSError):
@@ -145,13 +146,13 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _spawn(self, run: object, name: str, *args: object) -> None:
-        thread = threading.Thread(target=run, args=args, name=f"proxy-{self.port}-{name}", daemon=True)  # type: ignore[arg-type]
+    def _spawn(self, run: Callable[..., None], name: str, *args: object) -> None:
+        thread = threading.Thread(target=run, args=args, name=f"proxy-{self.port}-{name}", daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _accept(self) -> None:
-        while self._listening.wait() and not self._closed:
+        while self._listening.wait() and not self._closed.is_set():
             try:
                 client, _ = self._listener.accept()
             except OSError:
@@ -171,7 +172,7 @@ class Proxy:
             pair = _Pair(client, server)
             with self._lock:
                 self._pairs.append(pair)
-            if self._closed:  # since it was accepted
+            if self._closed.is_set():  # since it was accepted
                 pair.close()
             self._spawn(self._pump_requests, "requests", pair)
             self._spawn(self._pump_answers, "answers", pair)

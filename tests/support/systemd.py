@@ -14,6 +14,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,7 @@ class PrivateSystemd:
             self._outer.kill()
             self._outer.wait()
         for folder, _, _ in os.walk(self._group, topdown=False):
-            wait_until(lambda folder=folder: _removed(Path(folder)), f"the end of {folder}")  # type: ignore[misc]
+            wait_until(partial(_removed, Path(folder)), f"the end of {folder}")
 
 
 def _removed(group: Path) -> bool:

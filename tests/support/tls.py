@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -27,7 +28,7 @@ class Authority:
         issued.private_key_pem.write_to_path(str(key))
         return {"cert_file": str(cert), "key_file": str(key)}
 
-    def server_files(self) -> dict[str, str]:
+    def server_files(self) -> dict[str, Any]:
         """What EtcdConfig needs to serve TLS."""
         return {**self.issue("server"), "ca_file": self.ca_file}
 

@@ -11,7 +11,11 @@ T = TypeVar("T")
 
 
 def wait_until(
-    condition: Callable[[], T], what: str = "the condition", *, timeout: float = 30.0, poll: float = 0.01
+    condition: Callable[[], T | None],
+    what: str = "the condition",
+    *,
+    timeout: float = 30.0,
+    poll: float = 0.01,
 ) -> T:
     """The first true value of `condition`; AssertionError naming `what` when there is none within
     `timeout` seconds.

@@ -174,7 +174,9 @@ def test_an_engine_that_fails_is_seen(run: Run) -> None:
         raise EngineUnavailable("gone", 0.05)
 
     run.engine.on = {"attempts": fail, "watch": fail}
-    run.replica.replica._tenure._observer._relist.set()  # the next list, now
+    tenure = run.replica.replica._tenure
+    assert tenure is not None
+    tenure._observer._relist.set()  # the next list, now
     wait_until(
         lambda: value(run.metrics, "tally_engine_request_seconds_count", verb="list", code="unavailable"),
         "the list",

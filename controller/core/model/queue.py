@@ -35,7 +35,7 @@ class Queue:
     def __init__(self) -> None:
         self._places: dict[str, tuple[Place, Vector]] = {}
         # Invariant: no list is empty, and each place stands in the list of its own request and rank.
-        self._groups: dict[tuple[Vector, int], SortedList] = {}
+        self._groups: dict[tuple[Vector, int], SortedList[Place]] = {}
 
     def __len__(self) -> int:
         return len(self._places)

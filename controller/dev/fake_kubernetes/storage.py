@@ -53,7 +53,7 @@ class Collection:
         self.storage = storage
         self.resource = resource
         self.kind = kind
-        self.items: SortedDict = SortedDict()  # Key -> Stored, in the order of lists
+        self.items: SortedDict[Key, Stored] = SortedDict()  # in the order of lists
         self.observers: list[Callable[[ObjectChange], None]] = []
         self.history: list[ObjectChange] = []
         self._forgotten = storage.revision  # Invariant: `history` has every change above it

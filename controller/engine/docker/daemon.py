@@ -18,7 +18,7 @@ from requests.exceptions import RequestException
 
 from controller.engine.base import AttemptDelayed, AttemptRefused, EngineUnavailable
 
-REQUEST_SECONDS = 10.0
+REQUEST_SECONDS = 10
 # of a stream: of events, after which it is opened again; of a pull, after which it has failed
 SILENCE_SECONDS = 60.0
 _CLOSE_POLL_SECONDS = 0.1
@@ -38,7 +38,7 @@ NOT_UNDERSTOOD = (
 """How the library and we fail at an answer of another form than the daemon's own."""
 
 
-class _BoundedClient(APIClient):  # type: ignore[misc]  # the library has no types
+class _BoundedClient(APIClient):
     """The library asks for no time limit in some calls.
 
     (It retries nothing by itself, which is as it must be.)
@@ -181,7 +181,7 @@ class ImagePulls:
 
 
 @contextmanager
-def closed_when(stop: threading.Event, stream: CancellableStream) -> Iterator[None]:
+def closed_when(stop: threading.Event, stream: CancellableStream[Any]) -> Iterator[None]:
     """Close the stream, so that whoever reads it finds its end, when `stop` is set or the block is left."""
     left = threading.Event()
 

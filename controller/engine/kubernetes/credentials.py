@@ -132,7 +132,7 @@ class Credentials:
         self._closed.set()
         with self._lock:
             if self._signed is not None:
-                self._signed.client.close()  # type: ignore[no-untyped-call]
+                self._signed.client.close()
 
     def _begin(self) -> None:
         self._refresh = Future()
@@ -160,7 +160,7 @@ class Credentials:
             self._not_before = self._clock.boottime() + RETRY_SECONDS if before is not None else 0.0
             self._signed = done.result()
         if before is not None:
-            before.client.close()  # type: ignore[no-untyped-call]  # calls under way keep their connections
+            before.client.close()  # calls under way keep their connections
 
 
 class _Failed(Exception):
@@ -216,7 +216,7 @@ class _Kubeconfig(NamedTuple):
 
 def _read(kubeconfig: Path | None, context: str) -> _Kubeconfig:
     paths = str(kubeconfig) if kubeconfig is not None else named_kubeconfig() or _DEFAULT_KUBECONFIG
-    whole: Any = KubeConfigMerger(paths).config  # type: ignore[no-untyped-call]
+    whole: Any = KubeConfigMerger(paths).config
     if whole is None:
         raise config.ConfigException("there is no kubeconfig")
     name = context or whole["current-context"]
@@ -249,7 +249,7 @@ def _load(
     configuration.retries = False
     configuration.connection_pool_maxsize = POOL_SIZE
     if _is_in_cluster(kubeconfig, context):
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        config.load_incluster_config(client_configuration=configuration)
         return configuration, None
     found = _read(kubeconfig, context)
     expires_at = None
@@ -262,7 +262,7 @@ def _load(
         credential = run_plugin(found.user["exec"].value, found.cluster.value, folder, closed, PLUGIN_SECONDS)
         expires_at = credential.expires_at
         _put(credential, found.user)
-    loader: Any = KubeConfigLoader(found.whole, active_context=found.name, config_base_path=None)  # type: ignore[no-untyped-call]
+    loader: Any = KubeConfigLoader(found.whole, active_context=found.name, config_base_path=None)
     loader.load_and_set(configuration)
     # it would refresh in the caller's thread, each caller for itself
     configuration.refresh_api_key_hook = None

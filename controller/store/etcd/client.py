@@ -5,8 +5,8 @@
 which is then left to be imported when somebody asks for it: to all others in this process, `etcd3.AioClient`
 is what it always was.
 
-It brings 31 MB of libraries, too much for whoever installs no more than the client: `BareClient` stands in for it
-there. Each extra that is for replicas (kubernetes, docker, dev) installs it.
+It brings 31 MB of libraries, too much for an installation of the client alone: there, `BareClient` stands in
+for it. Each extra for replicas (kubernetes, docker, dev) installs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -42,19 +43,20 @@ def _import_without_aiohttp() -> Any:
 
 
 class BareVersion(NamedTuple):
-    """As etcd3-py keeps versions: semantic_version.Version. `of` raises ValueError."""
+    """In place of semantic_version.Version, as which etcd3-py keeps versions."""
 
     major: int
     minor: int
 
     @classmethod
     def of(cls, text: str) -> BareVersion:
-        """The first two numbers of a version."""
-        return cls(*map(int, text.split(".")[:2]))
+        """The first two numbers of a version. Raises ValueError for what is none."""
+        major, minor = map(int, text.split(".")[:2])
+        return cls(major, minor)
 
 
 class BareClient:
-    """What `Connection` uses of etcd3-py's client, to the letter: session, URLs, the prefix of the version."""
+    """What `Connection` uses of etcd3-py's client: session, URLs, the prefix of the version."""
 
     server_version_sem: BareVersion
 
@@ -96,6 +98,7 @@ class BareClient:
         self._session.close()
 
 
+@cache
 def _client() -> tuple[Any, Callable[[str], Any]]:
     try:
         package = sys.modules.get("etcd3") or _import_without_aiohttp()
@@ -106,4 +109,5 @@ def _client() -> tuple[Any, Callable[[str], Any]]:
     return package.Client, importlib.import_module("semantic_version").Version
 
 
-Client, version_of = _client()
+Client: Any = _client()[0]
+version_of: Callable[[str], Any] = _client()[1]
