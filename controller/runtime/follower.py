@@ -38,6 +38,7 @@ class Follower:
         self._watch: Watch | None = None
         self._fresh = False  # the next load is of another store than the last
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._started = clock.boottime()
         self.last_contact: float | None = None
         self.last_error = ""
         self.reloads: dict[str, int] = {}  # cause → times
@@ -53,6 +54,11 @@ class Follower:
         if watch is not None:
             watch.close()
         self._thread.join(5.0)
+
+    def staleness(self) -> float:
+        """Seconds since the store was last heard of."""
+        contact = self.last_contact
+        return self._clock.boottime() - (contact if contact is not None else self._started)
 
     def _run(self) -> None:
         while not self._closed.is_set():

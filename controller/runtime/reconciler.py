@@ -8,14 +8,12 @@ their own. A commit is synchronous and ends by the leadership's deadline: past i
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from controller import bulkhead
-from controller.clock import Clock
 from controller.core.model import codec, quarantine
 from controller.core.model.model import Model
 from controller.core.model.task import Status, Step
@@ -31,18 +29,16 @@ from controller.core.planning.plan import Effect, Plan, Start, TaskChange
 from controller.core.planning.planner import Planner
 from controller.election.term import Leadership, LeadershipLost
 from controller.runtime import failpoints
-from controller.runtime.instruments import UNCOUNTED, Instruments
+from controller.runtime.surroundings import Surroundings
 from controller.store.base import (
     Guard,
     Put,
     Refused,
     RequestTooLarge,
-    Store,
     StoreError,
     StoreFull,
     Transaction,
 )
-from controller.store.keys import Keys
 from controller.store.records import to_change, to_transaction
 
 STORE_FULL_PAUSE_SECONDS = 2.0
@@ -52,12 +48,10 @@ log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """One tenure's decisions.
+    """One tenure's decisions. See the module's docstring.
 
-    `reading` guards the model against readers while it changes; see the module's docstring.
-
-    `instruments` are told of every transition that was persisted; `relist` asks for a full list of the engine
-    now; `receive` hands to `handle` what the engine has said by now.
+    `perform` begins an effect; `relist` asks for a full list of the engine now; `receive` hands to `handle`
+    what the engine has said by now.
     """
 
     def __init__(
@@ -65,24 +59,21 @@ class Reconciler:
         model: Model,
         planner: Planner,
         leadership: Leadership,
-        store: Store,
-        keys: Keys,
-        clock: Clock,
+        surroundings: Surroundings,
+        *,
         perform: Callable[[Effect], None],
-        changing: Callable[[], AbstractContextManager[object]],
-        instruments: Instruments = UNCOUNTED,
         relist: Callable[[], None] = lambda: None,
         receive: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self._planner = planner
-        self._instruments = instruments
         self._leadership = leadership
-        self._store = store
-        self._keys = keys
-        self._clock = clock
+        self._store = surroundings.store
+        self._keys = surroundings.keys
+        self._clock = surroundings.clock
+        self._changing = surroundings.changing
+        self._instruments = surroundings.instruments
         self._perform = perform
-        self._changing = changing
         self._relist = relist
         self._receive = receive
         self._committed: _Committed | None = None  # whose consequences are still to follow

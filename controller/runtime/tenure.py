@@ -5,13 +5,9 @@ Nothing of a tenure outlives it, and nothing of an earlier one enters it: regain
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 import structlog
 
 from controller import bulkhead
-from controller.clock import Clock
 from controller.core.model import quarantine
 from controller.core.model.model import Model
 from controller.core.model.records import Change, RevisionWentBack, decode_or_empty
@@ -20,19 +16,16 @@ from controller.core.model.touched import Touched
 from controller.core.planning.plan import Effect, KeepLog, Term
 from controller.core.planning.planner import Planner
 from controller.election.term import Leadership, LeadershipLost
-from controller.engine.base import Engine, EngineUnavailable
+from controller.engine.base import EngineUnavailable
 from controller.errors import TallyError
 from controller.runtime import failpoints
 from controller.runtime.actuator import Actuator
-from controller.runtime.inbox import Inbox
-from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.log_keeper import LogKeeper
 from controller.runtime.observer import Observer
-from controller.runtime.options import ReplicaOptions
 from controller.runtime.reconciler import Reconciler
 from controller.runtime.standing import Standing
-from controller.store.base import Store, StoreError
-from controller.store.keys import Keys
+from controller.runtime.surroundings import Surroundings
+from controller.store.base import StoreError
 from controller.store.records import DEFAULT_LIMITS
 
 TEARDOWN_SECONDS = 1.0
@@ -59,56 +52,43 @@ class Tenure:
     """See the module's docstring. Built only once the model has applied the term's own revision."""
 
     def __init__(
-        self,
-        model: Model,
-        leadership: Leadership,
-        standing: Standing,
-        store: Store,
-        engine: Engine,
-        keys: Keys,
-        clock: Clock,
-        inbox: Inbox,
-        options: ReplicaOptions,
-        changing: Callable[[], AbstractContextManager[object]],
-        instruments: Instruments = UNCOUNTED,
+        self, model: Model, leadership: Leadership, standing: Standing, surroundings: Surroundings
     ) -> None:
-        clock.anchor()
-        self._clock = clock
-        planner = Planner(
-            model,
-            Term(
-                leadership.revision,
-                leadership.epoch,
-                options.identity["instance"],
-                keys.cluster,
-                standing.installation.id,
-            ),
-            DEFAULT_LIMITS,
-            cautious=_ended_unexpectedly(model.terms.get(f"{leadership.epoch - 1:012d}")),
-            looks_at=lambda task_id: failpoints.hit("plan-task", task_id),
-        )
+        inside, options = surroundings, surroundings.options
+        inside.clock.anchor()
+        self._surroundings = surroundings
         self.leadership = leadership
         # by an unexpected error: nothing more is done in this term, which is being let go of
         self.has_failed = False
         self.installation = standing.installation.id
-        self._inbox = inbox
-        self._changing = changing
-        self._actuator = Actuator(engine, leadership, standing, store, keys, inbox, clock, options.workers)
-        self._log_keeper = LogKeeper(engine, leadership, store, keys, inbox, clock)
+        term = Term(
+            leadership.revision,
+            leadership.epoch,
+            options.identity["instance"],
+            inside.keys.cluster,
+            standing.installation.id,
+        )
+        self._planner = Planner(
+            model,
+            term,
+            DEFAULT_LIMITS,
+            cautious=_ended_unexpectedly(model.terms.get(f"{leadership.epoch - 1:012d}")),
+            looks_at=lambda task_id: failpoints.hit("plan-task", task_id),
+        )
+        engine, inbox, clock = inside.engine, inside.inbox, inside.clock
+        self._actuator = Actuator(
+            engine, leadership, standing, inside.store, inside.keys, inbox, clock, options.workers
+        )
+        self._log_keeper = LogKeeper(engine, leadership, inside.store, inside.keys, inbox, clock)
         self._observer = Observer(engine, leadership, standing, inbox, clock, options.relist_seconds)
-        self._planner = planner
         self.reconciler = Reconciler(
             model,
-            planner,
+            self._planner,
             leadership,
-            store,
-            keys,
-            clock,
-            self._perform,
-            changing,
-            instruments,
-            self._observer.relist,
-            self._receive,
+            surroundings,
+            perform=self._perform,
+            relist=self._observer.relist,
+            receive=self._receive,
         )
 
     @property
@@ -122,7 +102,7 @@ class Tenure:
     def engine_age_seconds(self) -> float | None:
         """Seconds since the engine answered or told something, None when it has not in this term."""
         heard_at = self.reconciler.engine_heard_at
-        return None if heard_at is None else max(0.0, self._clock.boottime() - heard_at)
+        return None if heard_at is None else max(0.0, self._surroundings.clock.boottime() - heard_at)
 
     @property
     def engine_listed(self) -> bool:
@@ -170,8 +150,8 @@ class Tenure:
 
         What the store says waits until the model shows the commit.
         """
-        with self._changing():
-            for message in self._inbox.take_from_engine():
+        with self._surroundings.changing():
+            for message in self._surroundings.inbox.take_from_engine():
                 self.reconciler.handle(message)
 
     def close(self) -> bool:

@@ -109,9 +109,8 @@ def record(tasks: int) -> Recording:
 
 
 def _succeeded(replica: RunningReplica) -> int:
-    return sum(
-        number for (_, state), number in list(replica.replica._model.counts.items()) if state == "Succeeded"
-    )
+    counts = replica.replica._mirror.model.counts
+    return sum(number for (_, state), number in list(counts.items()) if state == "Succeeded")
 
 
 def _history(url: str) -> list[tuple[int, tuple[Write, ...]]]:

@@ -17,8 +17,13 @@ from controller.core.planning.events import Listed, Observed, Started
 from controller.core.planning.plan import Effect, Start, Term
 from controller.core.planning.planner import Planner
 from controller.core.promise.terms import current_epoch
+from controller.election.elector import Timings
 from controller.election.term import Leadership
+from controller.engine.null import NullEngine
+from controller.runtime.inbox import Inbox
+from controller.runtime.options import ReplicaOptions
 from controller.runtime.reconciler import Reconciler
+from controller.runtime.surroundings import Surroundings
 from controller.store.base import Committed, Guard, Put, Transaction
 from controller.store.memory import MemoryStore
 from controller.store.records import DEFAULT_LIMITS, changes_of
@@ -70,7 +75,16 @@ def pass_microseconds(count: int, times: int) -> list[float]:
         model, Term(leadership.revision, current_epoch(model) or 1, "bench", KEYS.cluster), DEFAULT_LIMITS
     )
     lock, performed = threading.RLock(), list[Effect]()
-    reconciler = Reconciler(model, planner, leadership, store, KEYS, CLOCK, performed.append, lambda: lock)
+    inside = Surroundings(
+        store,
+        NullEngine(CLOCK),
+        KEYS,
+        CLOCK,
+        Inbox(),
+        ReplicaOptions(KEYS.cluster, {}, Timings()),
+        lambda: lock,
+    )
+    reconciler = Reconciler(model, planner, leadership, inside, perform=performed.append)
     reconciler.handle(Listed(1, [], CLOCK.now()))
     _settle(reconciler)
     samples = []

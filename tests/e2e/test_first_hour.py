@@ -58,7 +58,7 @@ def test_every_line_of_the_first_hour_does_what_it_says(dev: MakeDev, clone: Pat
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         assert "rror" not in done.stderr, f"{command}: {done.stderr}"
     with running.client() as client:
-        states = {view.id: view.state for view in client.tasks()}
+        states = {view.id: str(view.state) for view in client.tasks()}
     assert {name: states[name] for name in RUN} == dict.fromkeys(RUN, "Succeeded")
     # The second run submits no samples again, and what it prints to be tried does something.
     assert running.output.count(" created\n") == 10

@@ -116,7 +116,7 @@ def test_a_leader_whose_record_is_changed_ends_its_term(start: Start, client: Cl
     known, _ = store.get(keys.installation, deadline=CLOCK.boottime() + 5)
     assert item is not None
     assert known is not None
-    installation = first.replica._model.installation
+    installation = first.replica._mirror.model.installation
     assert installation is not None
     record = EngineRecord(engine=other.identity(), installation=installation.id)
     store.commit(

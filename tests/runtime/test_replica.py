@@ -119,7 +119,7 @@ def test_what_the_next_leader_admits_between_two_plans_is_not_started(
     """
     replica = start()
     replica.until_leading()
-    tenure, inbox, engine = replica.replica._tenure, replica.replica._inbox, replica.engine
+    tenure, inbox, engine = replica.replica._office.tenure, replica.replica._inbox, replica.engine
     assert tenure is not None
     assert isinstance(engine, RecordingEngine)
     step, told = tenure.step, threading.Event()
@@ -149,7 +149,7 @@ def test_what_the_next_leader_admits_between_two_plans_is_not_started(
     monkeypatch.setattr(tenure, "step", step_and_be_deposed)
     submit(client, "ours")
     assert told.wait(20)
-    wait_until(lambda: replica.replica._tenure is not tenure, "the end of its term")
+    wait_until(lambda: replica.replica._office.tenure is not tenure, "the end of its term")
     assert "theirs-1" not in [str(attempt) for attempt, _ in engine.started]
 
 
@@ -515,7 +515,7 @@ def test_an_engine_that_is_back_is_asked_soon_and_its_silence_is_explained(
     replica = start(engine=engine, relist_seconds=3600.0)
     replica.until_leading()
     engine.on["attempts"] = unavailable
-    tenure = replica.replica._tenure
+    tenure = replica.replica._office.tenure
     assert tenure is not None
     tenure._observer.relist()
     wait_until(lambda: tenure.engine_silence is not None, "the engine being silent")

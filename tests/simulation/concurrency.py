@@ -25,12 +25,27 @@ from controller.runtime import (
     inbox,
     log_keeper,
     observer,
+    office,
+    phase,
     replica,
 )
 from controller.store import mirror
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
 
-THREADED = (sentinel, session, term, actuator, candidacy, follower, log_keeper, observer, mirror, replica)
+THREADED = (
+    sentinel,
+    session,
+    term,
+    actuator,
+    candidacy,
+    follower,
+    log_keeper,
+    observer,
+    office,
+    phase,
+    replica,
+    mirror,
+)
 QUEUED = (actuator, inbox, log_keeper)
 _SWITCH_SECONDS = 2e-4  # a thread that could go on does so after up to this
 _PREEMPTION = 0.01  # of clock reads

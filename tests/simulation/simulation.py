@@ -94,7 +94,7 @@ class Computer:
     @property
     def is_leading(self) -> bool:
         """Whether its replica has a tenure."""
-        return self.replica is not None and self.replica._tenure is not None
+        return self.replica is not None and self.replica._office.tenure is not None
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -298,11 +298,11 @@ class Simulation:
             replica = computer.replica
             if (
                 replica is None
-                or not replica._loaded
-                or replica._model.revision < self.etcd.store._server.compacted
+                or not replica._mirror.loaded
+                or replica._mirror.model.revision < self.etcd.store._server.compacted
             ):
                 continue
-            model = replica._model
+            model = replica._mirror.model
             snapshot = self.etcd.store.load(self.keys.prefix, deadline=FAR, revision=model.revision)
             expected = {
                 (change.kind, change.names): change.mod for change in changes_of(self.keys, snapshot.items)
@@ -336,7 +336,7 @@ class Simulation:
         for computer in self.computers:
             if computer.replica is None:
                 found.append(f"{computer.name} does not run")
-            elif (facts := _facts(computer.replica._model)) != truth:
+            elif (facts := _facts(computer.replica._mirror.model)) != truth:
                 different = sorted(str(key) for key in {*facts, *truth} if facts.get(key) != truth.get(key))
                 found.append(f"the model of {computer.name} differs in {different[:5]}")
         return found
@@ -359,7 +359,7 @@ class Simulation:
             for computer in self.computers
             if computer.process and computer.process.name == process
         )
-        return replica._model.revision if replica is not None else 0
+        return replica._mirror.model.revision if replica is not None else 0
 
     def _on_revision(self, batch: Any, writer: str) -> None:
         self.oracle.on_revision(batch, writer)

@@ -20,9 +20,14 @@ from controller.core.planning.plan import Effect, Prove, Start, Stop, Term
 from controller.core.planning.planner import Planner
 from controller.core.promise.finding import FindingSeverity
 from controller.core.promise.invariants import check_model
+from controller.election.elector import Timings
 from controller.election.term import Leadership
 from controller.engine.base import gone
+from controller.engine.null import NullEngine
+from controller.runtime.inbox import Inbox
+from controller.runtime.options import ReplicaOptions
 from controller.runtime.reconciler import Reconciler
+from controller.runtime.surroundings import Surroundings
 from controller.store.base import Committed, Delete, Guard, Put, Transaction
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
@@ -166,16 +171,16 @@ class StagedReplica:
             self.model, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS
         )
         lock = threading.RLock()
-        self.reconciler = Reconciler(
-            self.model,
-            self.planner,
-            self.leadership,
+        inside = Surroundings(
             stage.store,
+            NullEngine(stage.clock),
             stage.keys,
             stage.clock,
-            self._perform,
+            Inbox(),
+            ReplicaOptions(stage.keys.cluster, {}, Timings()),
             lambda: lock,
         )
+        self.reconciler = Reconciler(self.model, self.planner, self.leadership, inside, perform=self._perform)
 
     def _perform(self, effect: Effect) -> None:
         self.effects.append(effect)

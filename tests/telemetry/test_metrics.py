@@ -174,7 +174,7 @@ def test_an_engine_that_fails_is_seen(run: Run) -> None:
         raise EngineUnavailable("gone", 0.05)
 
     run.engine.on = {"attempts": fail, "watch": fail}
-    tenure = run.replica.replica._tenure
+    tenure = run.replica.replica._office.tenure
     assert tenure is not None
     tenure._observer._relist.set()  # the next list, now
     wait_until(

@@ -214,8 +214,8 @@ def agree_on_task(view: TaskView, told: dict[str, Any]) -> None:
     assert (told["spec"] is None) is (view.spec is None)
     assert bool(told["problem"]) is bool(view.problem)
     assert sorted(request["kind"] for request in told["requests"]) == list(view.requests)
-    row, state, pool, attempt, *_ = output.task_row(view, 100.0, wide=False)
-    assert (row, pool, attempt) == (told["id"], told["pool"], told["attempt"])
+    row_name, state, pool, attempt, *_ = output.task_row(view, 100.0, wide=False)
+    assert (row_name, pool, attempt) == (told["id"], told["pool"], told["attempt"])
     assert str(state).partition(" ")[0] == str(told["state"])
 
 

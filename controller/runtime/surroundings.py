@@ -1,0 +1,29 @@
+"""What the parts of a replica that leads stand in, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from controller.clock import Clock
+from controller.engine.base import Engine
+from controller.runtime.inbox import Inbox
+from controller.runtime.instruments import UNCOUNTED, Instruments
+from controller.runtime.options import ReplicaOptions
+from controller.store.base import Store
+from controller.store.keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """`changing` guards the model against readers while it changes."""
+
+    store: Store
+    engine: Engine
+    keys: Keys
+    clock: Clock
+    inbox: Inbox
+    options: ReplicaOptions
+    changing: Callable[[], AbstractContextManager[object]]
+    instruments: Instruments = UNCOUNTED  # are told of every transition that was persisted
