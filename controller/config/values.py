@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from controller.core.model.scalars import parse_duration, parse_name
+from controller.core.model.scalars import parse_duration, parse_etcd_url, parse_name
 from controller.errors import InvalidField
 
 Parse = Callable[[object, str], Any]
@@ -26,23 +25,8 @@ def parse_endpoints(raw: object, name: str) -> tuple[str, ...]:
 
 
 def _endpoint(text: str, name: str) -> str:
-    try:
-        url = urlsplit(text if "://" in text else f"http://{text}")
-        port = url.port or 2379
-    except ValueError:
-        url, port = urlsplit(""), 0
-    if (
-        url.scheme not in ("http", "https")
-        or not url.hostname
-        or url.path.strip("/")
-        or url.query
-        or url.username
-    ):
-        raise InvalidField(
-            name, f"{text[:80]!r} is not the URL of an etcd member, such as http://127.0.0.1:2379"
-        )
-    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-    return f"{url.scheme}://{host}:{port}"
+    scheme, host, port = parse_etcd_url(text if "://" in text else f"http://{text}", name)
+    return f"{scheme}://{host}:{port}"
 
 
 def parse_address(raw: object, name: str) -> str:

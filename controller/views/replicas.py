@@ -29,7 +29,7 @@ class RegisteredAudit(msgspec.Struct, frozen=True):
     notices: int
 
 
-class Registration(msgspec.Struct, frozen=True, kw_only=True):
+class Registered(msgspec.Struct, frozen=True, kw_only=True):
     """What a replica wrote of itself. None, "" or 0: it did not tell."""
 
     instance: str = ""
@@ -57,7 +57,7 @@ class ReplicaFacts(NamedTuple):
     id: str
     leads: bool
     lag_revisions: int  # that it had not applied when it registered (its own write not counted)
-    told: Registration
+    told: Registered
     record: dict[str, Any]  # as it stands
 
 
@@ -101,7 +101,7 @@ def all_replicas(model: Model) -> list[ReplicaFacts]:
 
 def _replica_facts(registered: Change, leader: LeaderFacts | None) -> ReplicaFacts:
     record = decode_or_empty(registered)
-    told, name = _lenient(Registration, record), registered.names[0]
+    told, name = _lenient(Registered, record), registered.names[0]
     applied = told.applied_revision
     return ReplicaFacts(
         id=name,
@@ -112,7 +112,7 @@ def _replica_facts(registered: Change, leader: LeaderFacts | None) -> ReplicaFac
     )
 
 
-def _leads(name: str, told: Registration, leader: LeaderFacts | None) -> bool:
+def _leads(name: str, told: Registered, leader: LeaderFacts | None) -> bool:
     """Whether this registration is that of the process that leads: a name may be another process's, too."""
     process = (leader.told.instance or leader.told.id) if leader is not None else ""
     return bool(process) and (told.instance or name) == process

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import TypeGuard
+from urllib.parse import urlsplit
 
 from controller.errors import InvalidField
 
@@ -54,6 +55,26 @@ def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -
             field, f"{raw!r} may hold only a-z, 0-9 and '-', and must begin and end with a letter or digit"
         )
     return raw
+
+
+def parse_etcd_url(text: str, field: str) -> tuple[str, str, int]:
+    """Scheme, host (IPv6 in brackets) and port of the client URL of an etcd member."""
+    try:
+        url = urlsplit(text)
+        port = url.port or 2379
+    except ValueError:
+        url, port = urlsplit(""), 0
+    if (
+        url.scheme not in ("http", "https")
+        or not url.hostname
+        or url.path.strip("/")
+        or url.query
+        or url.username
+    ):
+        raise InvalidField(
+            field, f"{text[:80]!r} is not the URL of an etcd member, such as http://127.0.0.1:2379"
+        )
+    return url.scheme, f"[{url.hostname}]" if ":" in url.hostname else url.hostname, port
 
 
 def is_number(raw: object) -> TypeGuard[int | float]:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import requests
@@ -32,6 +31,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPResponse
 from urllib3.connection import HTTPConnection
 
+from controller.core.model.scalars import parse_etcd_url
 from controller.errors import InvalidField
 from controller.store.etcd import wire
 from controller.store.etcd.client import Client, version_of
@@ -76,7 +76,7 @@ class GatewayOptions:
         if not self.endpoints:
             raise InvalidField("endpoints", "is empty; give at least one URL, such as http://127.0.0.1:2379")
         for index, endpoint in enumerate(self.endpoints):
-            _parse_endpoint(endpoint, f"endpoints[{index}]")
+            parse_etcd_url(endpoint, f"endpoints[{index}]")
         if self.user and not self.password_file:
             raise InvalidField("password_file", f"is not given, but the user {self.user!r} is")
         if bool(self.cert_file) != bool(self.key_file):
@@ -85,29 +85,11 @@ class GatewayOptions:
             )
 
 
-def _parse_endpoint(endpoint: str, field: str) -> tuple[str, str, int]:
-    """Scheme, host (IPv6 in brackets) and port."""
-    try:
-        url = urlsplit(endpoint)
-        port = url.port or 2379
-    except ValueError as error:
-        raise InvalidField(field, f"{endpoint!r} is not a URL: {error}") from None
-    if (
-        url.scheme not in ("http", "https")
-        or not url.hostname
-        or url.path.strip("/")
-        or url.query
-        or url.username
-    ):
-        raise InvalidField(field, f"{endpoint!r} is not of the form http://host:port or https://host:port")
-    return url.scheme, f"[{url.hostname}]" if ":" in url.hostname else url.hostname, port
-
-
 class Connection(Client):  # type: ignore[misc]  # the library has no types
     """See the module's docstring. `stamp` tells which version of the certificate files it was made with."""
 
     def __init__(self, endpoint: str, options: GatewayOptions, stamp: object) -> None:
-        scheme, host, port = _parse_endpoint(endpoint, "endpoint")
+        scheme, host, port = parse_etcd_url(endpoint, "endpoint")
         self.endpoint = endpoint
         self.stamp = stamp
         secure = scheme == "https"
