@@ -164,7 +164,7 @@ MUTANTS = [
     ),
     Mutant(
         "a pool's new template is not heard of",
-        (Edit("core.model.model:Model._size_again", "self._enqueue(task)", "pass"),),
+        (Edit("core.model.indexes:Indexes.size_again", "self._enqueue(task)", "pass"),),
     ),
     Mutant(
         "what became of the others is the result",
@@ -547,7 +547,7 @@ MUTANTS = [
     ),
     Mutant(
         "a back-off that ended is forgotten",
-        (Edit("core.model.model:Model.advance", "self._enqueue(task)", "pass"),),
+        (Edit("core.model.indexes:Indexes.advance", "self._enqueue(task)", "pass"),),
     ),
     # -- faults that Tally had (FOUND.md), those that are found by chance within so many seeds
     Mutant(

@@ -7,7 +7,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from controller.core.model import quarantine
-from controller.core.model.records import Change, Task
+from controller.core.model.indexes import Indexes
+from controller.core.model.records import Change, PoolRecord, Task
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
@@ -24,7 +25,8 @@ class Compartments(ABC):
         self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}
         # errors that are yet to be counted, by whoever owns the model
         self.caught: list[quarantine.Caught] = []
-        self._touched = Touched()  # since it was returned last
+        self.pools: dict[str, PoolRecord] = {}
+        self.indexes = Indexes(self.tasks, self.pools)
 
     def _take_in(self, change: Change) -> Task | None:
         """As `_take`; a change that cannot be taken in is quarantined, whatever the error."""
@@ -36,10 +38,10 @@ class Compartments(ABC):
 
     def _index(self, task: Task) -> None:
         try:
-            self._reindex(task)
+            self.indexes.reindex(task)
         except Exception as error:  # noqa: BLE001  # counted and shown
             self._keep_out(Change("states", (task.id,), None, task.status_mod), error)
-            self._reindex(task)  # as one that cannot be read
+            self.indexes.reindex(task)  # as one that cannot be read
 
     def _keep_out(self, change: Change, error: Exception) -> None:
         self.caught.append(quarantine.Caught("model", "/".join((change.kind, *change.names)), error))
@@ -56,11 +58,7 @@ class Compartments(ABC):
             self.asides[task_id] = quarantine.Aside.of(task, where, error, at, epoch), False
             self._settle_aside(task)
             self._index(task)
-        return self._take_touched()
-
-    def _take_touched(self) -> Touched:
-        touched, self._touched = self._touched, Touched()
-        return touched
+        return self.indexes.take_touched()
 
     def _settle_aside(self, task: Task | None) -> Task | None:
         """Freeze what is set aside, and let go of what has changed since."""
@@ -85,9 +83,6 @@ class Compartments(ABC):
 
     @abstractmethod
     def _take(self, change: Change) -> Task | None: ...
-
-    @abstractmethod
-    def _reindex(self, task: Task) -> None: ...
 
     @abstractmethod
     def _quarantine(self, change: Change, reason: str) -> None: ...

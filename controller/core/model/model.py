@@ -16,15 +16,11 @@ from collections.abc import Iterable, Iterator
 
 from controller.core.model import codec, quarantine
 from controller.core.model.compartments import OF_TASKS, Compartments
-from controller.core.model.demand import Demands, pool_template
 from controller.core.model.installation_records import InstallationRecords
-from controller.core.model.lifecycle import HOLDING, WAITING, State
-from controller.core.model.queue import Place, Queue
+from controller.core.model.queue import Queue
 from controller.core.model.records import NO_REQUESTS, Change, Ledger, PoolRecord, RevisionWentBack, Task
 from controller.core.model.resources import Vector
-from controller.core.model.sight import first_sight
 from controller.core.model.task import RequestKind, Status
-from controller.core.model.timers import Timers
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
@@ -35,24 +31,14 @@ class Model(InstallationRecords, Compartments):
     def __init__(self) -> None:
         super().__init__()
         self.revision = 0  # every change up to here has been applied
-        self.pools: dict[str, PoolRecord] = {}
         self.ledgers: dict[str, Ledger] = {}
-        self.queues: dict[str, Queue] = {}
-        self.holding: dict[str, Task] = {}
-        self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
-        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and
-        # so is one whose timer rang: a new leader looks at these, at what holds, at the queues and at the
-        # timers, and so at all there is to do.
-        self.attention: dict[str, None] = {}
-        self.timers = Timers(self.tasks)
-        self._demands = Demands()
-        self._unseen: dict[str, None] = {}  # Created since `sight` was called last
+        indexes = self.indexes
+        self.queues, self.holding, self.counts = indexes.queues, indexes.holding, indexes.counts
+        self.attention, self.timers = indexes.attention, indexes.timers
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         # what the snapshot that is being loaded has not had yet
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}
-        # one tuple for all tasks that are counted so
-        self._counted: dict[tuple[str, State], tuple[str, State]] = {}
 
     # -- changes
     # -----------------------------------------------------------------------------------------------------
@@ -87,7 +73,7 @@ class Model(InstallationRecords, Compartments):
             self._index(task)
         if is_last:
             self.advance_revision(revision)
-        return self._take_touched()
+        return self.indexes.take_touched()
 
     def apply(self, change: Change) -> Touched | None:
         """Apply one change if it is newer than what is known; None when it was not."""
@@ -100,7 +86,7 @@ class Model(InstallationRecords, Compartments):
         task = self._take_in(change)
         if task is not None:
             self._index(task)
-        return self._take_touched()
+        return self.indexes.take_touched()
 
     def _take(self, change: Change) -> Task | None:
         """Take over one change; returns the task that it is of, which must be indexed again."""
@@ -108,7 +94,7 @@ class Model(InstallationRecords, Compartments):
         mended = self.quarantine.pop(record, None) is not None
         # what waited for a ledger that could not be read is looked at again
         if mended and change.kind == "ledgers":
-            self._touched.tasks.update(
+            self.indexes.touched.tasks.update(
                 (task.id, None) for task in self.holding.values() if task.pool == change.names[0]
             )
         if change.value is None:
@@ -147,12 +133,12 @@ class Model(InstallationRecords, Compartments):
         """A leader's own commit: the status (None: removed) as it was written at revision `mod`."""
         task = self.tasks.get(task_id) or self._new_task(task_id)
         if mod <= max(task.status_mod, self._tombstones.get(("states", (task_id,)), 0)):
-            return self._take_touched()  # the watch was faster, and may know more
+            return self.indexes.take_touched()  # the watch was faster, and may know more
         if status is None:
             self._tombstones["states", (task_id,)] = mod
         task.status, task.status_mod = status, mod if status is not None else 0
-        self._reindex(task)
-        return self._take_touched()
+        self.indexes.reindex(task)
+        return self.indexes.take_touched()
 
     def put_ledger(self, pool: str, held: Vector, mod: int) -> Touched:
         """A leader's own commit: a ledger as it was written at revision `mod`."""
@@ -160,8 +146,8 @@ class Model(InstallationRecords, Compartments):
         if mod > ledger.mod:
             self.ledgers[pool] = ledger._replace(held=held, mod=mod)
             self._mods["ledgers", (pool,)] = mod
-            self._touched.pools[pool] = None
-        return self._take_touched()
+            self.indexes.touched.pools[pool] = None
+        return self.indexes.take_touched()
 
     def mod_of(self, kind: str, names: tuple[str, ...]) -> int:
         """The mod revision that we have of a record, 0 when we have none."""
@@ -181,36 +167,12 @@ class Model(InstallationRecords, Compartments):
         """What was submitted since the last call is seen now: its wait begins, whatever its submitter's
         clock says.
         """
-        if not self._unseen or not self.revision:
-            return  # the terms are loaded last
-        seen_at = first_sight(self.terms.values(), now)
-        for task_id in self._unseen:
-            task = self.tasks.get(task_id)
-            if task is not None and task.state is State.CREATED and not task.frozen:
-                task.seen_at = seen_at(task.spec_create)
-                self.timers.schedule(task, task.first_due())
-        self._unseen.clear()
+        if self.revision:  # the terms are loaded last
+            self.indexes.sight(self.terms.values(), now)
 
     def advance(self, now: float) -> Touched:
         """Ring the timers that are due; the tasks whose back-off has passed join their queue."""
-        for task in self.timers.ring(now):
-            # in `attention` until it has changed, in whatever term
-            self._touched.tasks[task.id] = self.attention[task.id] = None
-            if task.state is State.WAITING_RETRY:
-                self._enqueue(task)
-                limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
-                if limit is not None and task.queued_at + limit > now:
-                    self.timers.schedule(task, task.queued_at + limit)
-        return self._take_touched()
-
-    def wind(self) -> None:
-        """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed
-        since, rings again.
-        """
-        for task_id in self.attention:
-            task = self.tasks[task_id]
-            if task.due is None and not task.frozen:
-                self.timers.schedule(task, task.first_due())
+        return self.indexes.advance(now)
 
     # -- reading
     # -----------------------------------------------------------------------------------------------------
@@ -285,13 +247,13 @@ class Model(InstallationRecords, Compartments):
     def _apply_to_pool(self, change: Change) -> None:
         name = change.names[0]
         self._note_mod(change)
-        self._touched.pools[name] = None
+        self.indexes.touched.pools[name] = None
         try:
             if change.kind == "pools":
                 before = self.pools.pop(name, None)
                 if change.value is not None:
                     self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
-                self._size_again(name, before)
+                self.indexes.size_again(name, before)
             else:
                 self.ledgers.pop(name, None)
                 if change.value is not None:
@@ -299,15 +261,6 @@ class Model(InstallationRecords, Compartments):
                     self.ledgers[name] = Ledger(held, change.mod, extras)
         except CorruptValue as error:
             self._quarantine(change, str(error))
-
-    def _size_again(self, name: str, before: PoolRecord | None) -> None:
-        """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
-        after = self.pools.get(name)
-        self._demands.forget(name)
-        if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
-            for task in [self.tasks[task_id] for task_id in self.queue(name)]:
-                if task.pool == name:  # or else it is about to be indexed anew
-                    self._enqueue(task)
 
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
@@ -331,52 +284,6 @@ class Model(InstallationRecords, Compartments):
     def _new_task(self, task_id: str) -> Task:
         task = self.tasks[task_id] = Task(task_id)
         return task
-
-    def _reindex(self, task: Task) -> None:
-        """Bring all indexes up to the task's records."""
-        self._touched.tasks[task.id] = None
-        if task.counted is not None:
-            pool = task.counted[0]
-            self.counts[task.counted] -= 1
-            task.counted = None
-            queue = self.queues.get(pool)
-            if queue is not None and task.id in queue:
-                queue.discard(task.id)
-                self._touched.pools[pool] = None  # it may have been the head that kept others waiting
-        self.holding.pop(task.id, None)
-        self.attention.pop(task.id, None)
-        self._unseen.pop(task.id, None)
-        if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
-            self.attention[task.id] = None
-        if not task.exists:
-            self.attention.pop(task.id, None)
-            self.timers.schedule(task, None)
-            del self.tasks[task.id]
-            return
-        if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
-            self.timers.schedule(task, None)
-            return
-        pool_and_state = task.pool, task.state
-        task.counted = self._counted.setdefault(pool_and_state, pool_and_state)
-        self.counts[task.counted] = self.counts.get(task.counted, 0) + 1
-        if task.state in HOLDING:
-            self.holding[task.id] = task
-        elif task.state is State.CREATED:
-            self._enqueue(task)
-            if task.seen_at is None:
-                self._unseen[task.id] = None
-        self.timers.schedule(task, task.first_due() if not task.frozen else None)
-
-    def _enqueue(self, task: Task) -> None:
-        if task.spec is None or task.spec_error or task.frozen:
-            return
-        queue = self.queues.get(task.pool)
-        if queue is None:
-            queue = self.queues[task.pool] = Queue()
-        record = self.pools.get(task.pool)
-        task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
-        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
-        self._touched.pools[task.pool] = None
 
     def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
         for (kind, names), mod in self._mods.items():

@@ -65,7 +65,7 @@ class Planner:
         self._plans = 0
         self._ahead: Draft | None = None  # the next plan, begun while the one before it is being persisted
         self._is_cautious = cautious
-        model.wind()
+        model.indexes.wind()
         self._agenda.tasks.update(dict.fromkeys([*model.holding, *model.attention]))
         for name, queue in model.queues.items():
             record = model.pools.get(name)

@@ -1,0 +1,133 @@
+"""What makes a pass cheap: which tasks wait, hold, are counted, need a decision, and when time brings one.
+
+Everything here follows from the records, and is brought up to them whenever a task changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from controller.core.model import quarantine
+from controller.core.model.demand import Demands, pool_template
+from controller.core.model.lifecycle import HOLDING, WAITING, State
+from controller.core.model.queue import Place, Queue
+from controller.core.model.records import Change, PoolRecord, Task
+from controller.core.model.sight import first_sight
+from controller.core.model.timers import Timers
+from controller.core.model.touched import Touched
+
+
+class Indexes:
+    """Of these tasks and pools. `touched` collects what changes, until it is taken."""
+
+    def __init__(self, tasks: dict[str, Task], pools: Mapping[str, PoolRecord]) -> None:
+        self._tasks = tasks
+        self._pools = pools
+        self.touched = Touched()
+        self.queues: dict[str, Queue] = {}
+        self.holding: dict[str, Task] = {}
+        self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
+        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and
+        # so is one whose timer rang: a new leader looks at these, at what holds, at the queues and at the
+        # timers, and so at all there is to do.
+        self.attention: dict[str, None] = {}
+        self.timers = Timers(tasks)
+        self._demands = Demands()
+        self._unseen: dict[str, None] = {}  # Created since `sight` was called last
+        # one tuple for all tasks that are counted so
+        self._counted: dict[tuple[str, State], tuple[str, State]] = {}
+
+    def take_touched(self) -> Touched:
+        """What was touched since this was called last."""
+        touched, self.touched = self.touched, Touched()
+        return touched
+
+    def sight(self, terms: Iterable[Change], now: float) -> None:
+        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's
+        clock says.
+        """
+        if not self._unseen:
+            return
+        seen_at = first_sight(terms, now)
+        for task_id in self._unseen:
+            task = self._tasks.get(task_id)
+            if task is not None and task.state is State.CREATED and not task.frozen:
+                task.seen_at = seen_at(task.spec_create)
+                self.timers.schedule(task, task.first_due())
+        self._unseen.clear()
+
+    def advance(self, now: float) -> Touched:
+        """Ring the timers that are due; the tasks whose back-off has passed join their queue."""
+        for task in self.timers.ring(now):
+            # in `attention` until it has changed, in whatever term
+            self.touched.tasks[task.id] = self.attention[task.id] = None
+            if task.state is State.WAITING_RETRY:
+                self._enqueue(task)
+                limit = task.spec.deadlines.queue_seconds if task.spec is not None else None
+                if limit is not None and task.queued_at + limit > now:
+                    self.timers.schedule(task, task.queued_at + limit)
+        return self.take_touched()
+
+    def wind(self) -> None:
+        """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed
+        since, rings again.
+        """
+        for task_id in self.attention:
+            task = self._tasks[task_id]
+            if task.due is None and not task.frozen:
+                self.timers.schedule(task, task.first_due())
+
+    def size_again(self, name: str, before: PoolRecord | None) -> None:
+        """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
+        after = self._pools.get(name)
+        self._demands.forget(name)
+        if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
+            for task in [self._tasks[task_id] for task_id in self.queues.get(name, ())]:
+                if task.pool == name:  # or else it is about to be indexed anew
+                    self._enqueue(task)
+
+    def reindex(self, task: Task) -> None:
+        """Bring all indexes up to the task's records."""
+        self.touched.tasks[task.id] = None
+        if task.counted is not None:
+            pool = task.counted[0]
+            self.counts[task.counted] -= 1
+            task.counted = None
+            queue = self.queues.get(pool)
+            if queue is not None and task.id in queue:
+                queue.discard(task.id)
+                self.touched.pools[pool] = None  # it may have been the head that kept others waiting
+        self.holding.pop(task.id, None)
+        self.attention.pop(task.id, None)
+        self._unseen.pop(task.id, None)
+        if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
+            self.attention[task.id] = None
+        if not task.exists:
+            self.attention.pop(task.id, None)
+            self.timers.schedule(task, None)
+            del self._tasks[task.id]
+            return
+        if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
+            self.timers.schedule(task, None)
+            return
+        pool_and_state = task.pool, task.state
+        task.counted = self._counted.setdefault(pool_and_state, pool_and_state)
+        self.counts[task.counted] = self.counts.get(task.counted, 0) + 1
+        if task.state in HOLDING:
+            self.holding[task.id] = task
+        elif task.state is State.CREATED:
+            self._enqueue(task)
+            if task.seen_at is None:
+                self._unseen[task.id] = None
+        self.timers.schedule(task, task.first_due() if not task.frozen else None)
+
+    def _enqueue(self, task: Task) -> None:
+        if task.spec is None or task.spec_error or task.frozen:
+            return
+        queue = self.queues.get(task.pool)
+        if queue is None:
+            queue = self.queues[task.pool] = Queue()
+        record = self._pools.get(task.pool)
+        task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
+        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
+        self.touched.pools[task.pool] = None
