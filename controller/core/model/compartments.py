@@ -26,6 +26,8 @@ class Compartments(ABC):
         # errors that are yet to be counted, by whoever owns the model
         self.caught: list[quarantine.Caught] = []
         self.pools: dict[str, PoolRecord] = {}
+        # of the records that are not a task's
+        self._mods: dict[tuple[str, tuple[str, ...]], int] = {}
         self.indexes = Indexes(self.tasks, self.pools)
 
     def _take_in(self, change: Change) -> Task | None:
@@ -84,11 +86,17 @@ class Compartments(ABC):
     @abstractmethod
     def _take(self, change: Change) -> Task | None: ...
 
-    @abstractmethod
-    def _quarantine(self, change: Change, reason: str) -> None: ...
+    def _note_mod(self, change: Change) -> None:
+        if change.value is None:
+            self._mods.pop((change.kind, change.names), None)
+        else:
+            self._mods[change.kind, change.names] = change.mod
 
-    @abstractmethod
-    def _note_mod(self, change: Change) -> None: ...
+    def _quarantine(self, change: Change, reason: str) -> None:
+        self.quarantine[change.kind, change.names] = reason[: quarantine.REASON_LIMIT]
+        if change.kind not in ("tasks", "states"):
+            self._mods[change.kind, change.names] = change.mod
 
-    @abstractmethod
-    def _new_task(self, task_id: str) -> Task: ...
+    def _new_task(self, task_id: str) -> Task:
+        task = self.tasks[task_id] = Task(task_id)
+        return task

@@ -35,7 +35,6 @@ class Model(InstallationRecords, Compartments):
         indexes = self.indexes
         self.queues, self.holding, self.counts = indexes.queues, indexes.holding, indexes.counts
         self.attention, self.timers = indexes.attention, indexes.timers
-        self._mods: dict[tuple[str, tuple[str, ...]], int] = {}  # of the records that are not a task's
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         # what the snapshot that is being loaded has not had yet
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}
@@ -269,21 +268,6 @@ class Model(InstallationRecords, Compartments):
                 self._quarantine(change, "not a key of Tally's layout")
         except CorruptValue as error:
             self._quarantine(change, str(error))
-
-    def _note_mod(self, change: Change) -> None:
-        if change.value is None:
-            self._mods.pop((change.kind, change.names), None)
-        else:
-            self._mods[change.kind, change.names] = change.mod
-
-    def _quarantine(self, change: Change, reason: str) -> None:
-        self.quarantine[change.kind, change.names] = reason[: quarantine.REASON_LIMIT]
-        if change.kind not in ("tasks", "states"):
-            self._mods[change.kind, change.names] = change.mod
-
-    def _new_task(self, task_id: str) -> Task:
-        task = self.tasks[task_id] = Task(task_id)
-        return task
 
     def _records(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
         for (kind, names), mod in self._mods.items():
