@@ -16,7 +16,7 @@ from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import PoolFacts, all_pools, undefined_pools
 from controller.views.replica import Facts
-from controller.views.replicas import LeaderFacts, Office, all_replicas, leader_of
+from controller.views.replicas import LeaderFacts, LeaderRecord, all_replicas, leader_of
 from controller.views.tasks import tasks_by_state
 
 MAX_POOLS = 100
@@ -153,7 +153,7 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
 
 
 def _leader(leader: LeaderFacts | None, facts: Facts) -> LeaderSummary:
-    told = leader.told if leader is not None else Office()
+    told = leader.told if leader is not None else LeaderRecord()
     return LeaderSummary(
         replica=told.id,
         status_url=told.status_url,

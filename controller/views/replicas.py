@@ -61,7 +61,7 @@ class ReplicaFacts(NamedTuple):
     record: dict[str, Any]  # as it stands
 
 
-class Office(msgspec.Struct, frozen=True, kw_only=True):
+class LeaderRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the leader wrote when it was elected."""
 
     id: str = ""
@@ -76,7 +76,7 @@ class LeaderFacts(NamedTuple):
     """The leader's key; `told` is empty where it cannot be read, and then nobody is known to lead."""
 
     term: int  # the key's create revision: it fences the leader's writes
-    told: Office
+    told: LeaderRecord
     record: dict[str, Any]  # as it stands
 
 
@@ -85,7 +85,7 @@ def leader_facts(key: Change | None) -> LeaderFacts | None:
     if key is None or key.value is None:
         return None
     record = decode_or_empty(key)
-    return LeaderFacts(key.create, _lenient(Office, record), record)
+    return LeaderFacts(key.create, _lenient(LeaderRecord, record), record)
 
 
 def leader_of(model: Model) -> LeaderFacts | None:
