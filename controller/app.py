@@ -1,7 +1,4 @@
-"""The composition root: the only file that knows concrete classes.
-
-Builds one replica from settings, and runs it.
-"""
+"""The composition root: chooses the store and the engine by the settings, builds one replica, and runs it."""
 
 from __future__ import annotations
 

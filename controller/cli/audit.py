@@ -136,7 +136,7 @@ def _preview(client: Client, report: Report, look: Look, delete: list[str], reas
 
 
 def _request(client: Client, report: Report, findings: Any, reason: str) -> RepairRequest:
-    from controller.client.client import requester
+    from controller.client.requests import requester
     from controller.core.model.task import RepairRequest
 
     return RepairRequest(

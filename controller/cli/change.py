@@ -88,7 +88,7 @@ def step_down(session: Session) -> None:
 
     Another one, or the same, is elected at once; attempts go on running.
     """
-    leader = session.client.step_down()
+    leader = session.client.replicas.step_down()
     say(
         f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who"
         " does now"
@@ -183,7 +183,7 @@ def release_finalizers(
         else:
             # without etcd, all that has the cluster's name, if one installation has it
             with suppress(StoreError):
-                session.client.bind(engine)
+                session.client.outputs.bind(engine)
         released = engine.release_finalizers()
     finally:
         engine.close()

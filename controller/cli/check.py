@@ -49,7 +49,7 @@ def check(session: Session) -> Iterator[Point]:
     yield from _space(client.store, session)
     yield from _history(client.store, session, revision)
     yield from _clocks(session)
-    replicas, leader = client.replicas(), client.leader()
+    replicas, leader = client.replicas.all(), client.replicas.leader()
     if (
         any(replica.engine.get("name") == "kubernetes" for replica in replicas)
         or session.given("engine") == "kubernetes"
@@ -120,7 +120,7 @@ def _rights(session: Session) -> Iterator[Point]:
     from controller.errors import TallyError
 
     try:
-        engine = open_kubernetes(session, session.client.replicas())
+        engine = open_kubernetes(session, session.client.replicas.all())
     except TallyError as error:
         yield Point("kubernetes", CheckStatus.WRONG, str(error))
         return

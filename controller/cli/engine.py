@@ -124,7 +124,7 @@ def adopt(
     if names or yes:
         raise typer.BadParameter("ATTEMPT and --yes belong to --installation")
     from controller.audit.adoption import CONSEQUENCE, adopt_engine
-    from controller.client.client import requester
+    from controller.client.requests import requester
 
     if session.given("engine") is None:
         raise typer.BadParameter("--engine: say which engine is to be recorded, with its flags")
@@ -147,7 +147,7 @@ def _asked(session: Session) -> Client:
     """The client, once etcd has answered it: who loads all records waits for longer than a user does where
     nothing answers.
     """
-    session.client.leader()
+    session.client.replicas.leader()
     return session.client
 
 

@@ -30,15 +30,17 @@ def open_engine(session: Session) -> Engine | None:
 
     Raises UserError when it cannot be read from this machine, EngineError when it cannot be reached.
     """
-    registered = next((engine for engine in _registered(session.client.replicas()) if engine.get("name")), {})
+    registered = next(
+        (engine for engine in _registered(session.client.replicas.all()) if engine.get("name")), {}
+    )
     name = str(registered.get("name") or session.given("engine") or "")
     if name in REMOTE:
         from controller.app import make_engine
 
         engine = make_engine(name, _as_registered(session.settings, registered), session.client.clock)
-        session.client.bind(engine)
+        session.client.outputs.bind(engine)
         return engine
-    return session.client.engine(session.given("state_dir"))
+    return session.client.outputs.engine(session.given("state_dir"))
 
 
 def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
@@ -63,7 +65,7 @@ def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
 def registered_or_warn(session: Session) -> list[ReplicaView]:
     """The registered replicas; none, with a warning, where etcd does not answer: it may be gone by now."""
     try:
-        return session.client.replicas()
+        return session.client.replicas.all()
     except StoreError as error:
         say(f"warning: whether replicas still run is not known: {error}", err=True)
         return []

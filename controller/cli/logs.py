@@ -45,9 +45,11 @@ def logs(
     options = LogOptions(container=container, tail=tail, since_seconds=seconds, previous=previous)
     engine = open_engine(session)
     try:
-        chunks = session.client.logs(name, attempt=attempt, follow=follow, engine=engine, options=options)
+        chunks = session.client.outputs.logs(
+            name, attempt=attempt, follow=follow, engine=engine, options=options
+        )
     except NotFound:
-        kept = None if container or since or previous else session.client.kept_log(name)
+        kept = None if container or since or previous else session.client.outputs.kept_log(name)
         if kept is None or attempt not in (None, kept.attempt):
             raise
         say(f"kept log of attempt {kept.attempt}, {extent(kept)}", err=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from controller.cli import auth, change, engine, look, operate
+from controller.cli import auth, change, describe, engine, get, operate
 from controller.cli.audit import audit
 from controller.cli.logs import logs
 from controller.cli.selftest import selftest
@@ -39,12 +39,12 @@ STATUS_READER = ("status_ca_file", "status_token_file", "status_cert_file", "sta
 
 root_flags(app)
 command(app, "submit", rich_help_panel=TASKS)(submit)
-command(app, "get", rich_help_panel=TASKS)(look.get)
-command(app, "describe", rich_help_panel=TASKS, settings=WITH_ENGINE)(look.describe)
+command(app, "get", rich_help_panel=TASKS)(get.get)
+command(app, "describe", rich_help_panel=TASKS, settings=WITH_ENGINE)(describe.describe)
 command(app, "wait", rich_help_panel=TASKS)(wait)
 command(app, "logs", rich_help_panel=TASKS, settings=WITH_ENGINE)(logs)
-command(app, "history", rich_help_panel=TASKS)(look.history)
-command(app, "explain", rich_help_panel=TASKS)(look.why)
+command(app, "history", rich_help_panel=TASKS)(describe.history)
+command(app, "explain", rich_help_panel=TASKS)(describe.why)
 command(app, "cancel", rich_help_panel=TASKS)(change.cancel)
 command(app, "retry", rich_help_panel=TASKS)(change.retry)
 command(app, "apply", rich_help_panel=TASKS)(change.apply)

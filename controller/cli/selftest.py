@@ -26,10 +26,11 @@ def selftest(
     from controller.audit.selftest import ItemOutcome, SelfTest
     from controller.cli.status_reader import status_reader
     from controller.client import Client
+    from controller.client.client import of_settings
 
     out.check_form(output, ("json", "yaml"))
     run = SelfTest(
-        lambda: Client.from_settings(session.settings),
+        lambda: Client(**of_settings(session.settings)),
         open_engine_or_warn(session)[0],
         image=image,
         timeout_seconds=timeout,

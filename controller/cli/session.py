@@ -78,8 +78,9 @@ class Session:
         """The client, connected when it is first used; closed at the command's end."""
         if self._client is None:
             from controller.client import Client
+            from controller.client.client import of_settings
 
-            self._client = Client.from_settings(self.settings)
+            self._client = Client(**of_settings(self.settings))
         return self._client
 
     def close(self) -> None:
@@ -158,7 +159,7 @@ def root_flags(app: typer.Typer) -> None:
         annotation=Annotated[bool, typer.Option("--version", help="Print the version.")],
     )
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    remember.__signature__ = inspect.Signature([context, version, *flags])  # type: ignore[attr-defined]
+    remember.__signature__ = inspect.Signature([context, version, *flags])  # type: ignore[attr-defined]  # as above
     remember.__annotations__ = {
         parameter.name: parameter.annotation for parameter in (context, version, *flags)
     }

@@ -121,7 +121,7 @@ def _why(client: Client, waiting: dict[str, State | None]) -> str:
     """Why the first one waits; what runs takes as long as it takes, unless nobody is there to see its end."""
     running = [name for name, state in waiting.items() if state is State.RUNNING]
     stuck = [name for name, state in waiting.items() if state is not State.RUNNING and state not in FINISHED]
-    if not stuck and running and client.leader() is None:
+    if not stuck and running and client.replicas.leader() is None:
         stuck = running
     return client.explain(stuck[0]) if stuck else ""
 

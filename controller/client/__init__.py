@@ -6,6 +6,8 @@
         tally.submit({"id": "hello", "command": ["echo", "hello"], "resources": {"cpu": "100m"}})
         print(tally.wait(["hello"])["hello"].state)
 
+`tally.replicas` knows who leads, and `tally.outputs` what attempts have printed.
+
 A client reads and writes etcd itself and needs no replica of the controller to be up: what it asks for waits
 in the store until one leads. Everything may be called again after an error: a submission that exists is
 `unchanged`, a request that is pending is `already requested`. Raises the errors of `controller.store.base`

@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
-import threading
-import uuid
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from controller.client.asking import ask
-from controller.client.errors import Conflict, NotFound, Still
+from controller.client.calls import FEW, Calls
+from controller.client.errors import Conflict, Still
+from controller.client.outputs import Outputs
 from controller.client.pools import apply_pool, delete_pool
 from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
+from controller.client.replicas import Replicas
+from controller.client.requests import Requests
 from controller.client.submission import KnownPools, Submission, SubmitResult
-from controller.client.views import (
-    ApplyResult,
-    LeaderView,
-    PoolView,
-    ReplicaView,
-    RequestResult,
-    TaskView,
-    by_engine,
-    leader_view,
-    pool_views,
-    replica_views,
-    task_view,
-)
+from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView, pool_views
 from controller.clock import Clock, SystemClock
-from controller.core.model.kept_log import KeptLog
-from controller.core.model.lifecycle import State
-from controller.core.model.model import Model
-from controller.core.model.records import Change
-from controller.core.model.task import AttemptId, Pool, Request, RequestKind, Spec
-from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
-from controller.errors import InvalidField, UserError
-from controller.store.base import Committed, Delete, Guard, KeyValue, Refused, Store, Transaction
+from controller.core.model.task import Pool, Spec
+from controller.errors import InvalidField
+from controller.store.base import Store
 from controller.store.keys import Keys
 from controller.views.explain import explain
-from controller.views.step import StepView
-from controller.views.tasks import UNREADABLE, is_asked_again
+from controller.views.tasks import is_asked_again
 
 if TYPE_CHECKING:
     from controller.config import Settings
 
-SUBMIT_TIMEOUT_SECONDS = 30.0  # a submission waits this long for an etcd that restarts
-FEW = 20  # tasks that are waited for are read one by one up to here, and all at once above
-
 
 class Client:
-    """See the module's docstring.
+    """See the package's docstring.
 
     `endpoints` are etcd's client URLs, as one text with commas or as several; `timeout_seconds` limits each
-    call (a submission waits up to SUBMIT_TIMEOUT_SECONDS). A `store` that is given is used instead, and not
-    closed.
+    call (a submission waits up to SUBMIT_TIMEOUT_SECONDS).
     """
+
+    replicas: Replicas
+    """Who is registered, who leads, and how the leader is replaced."""
+    outputs: Outputs
+    """What attempts have printed."""
 
     def __init__(
         self,
@@ -69,39 +50,41 @@ class Client:
         cert_file: str = "",
         key_file: str = "",
         timeout_seconds: float = 5.0,
-        store: Store | None = None,
-        clock: Clock | None = None,
     ) -> None:
-        self.keys = Keys(cluster)
-        self.clock = clock or SystemClock()
-        self._timeout_seconds = timeout_seconds
-        self._owns_store = store is None
-        if store is None:
-            from controller.config import parse_endpoints
-            from controller.store.etcd.gateway import GatewayOptions
-            from controller.store.etcd.store import EtcdStore
+        from controller.config import parse_endpoints
+        from controller.store.etcd.gateway import GatewayOptions
+        from controller.store.etcd.store import EtcdStore
 
-            options = GatewayOptions(
-                parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file
-            )
-            store = EtcdStore(options, self.clock)
-        self.store = store
-        self._reading = Reading(store, self.keys, self.clock, timeout_seconds)
-        self._pools = KnownPools(lambda: self._reading.model("pools/").pools)
+        clock = SystemClock()
+        options = GatewayOptions(
+            parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file
+        )
+        self._owns_store = True
+        self._use(Calls(EtcdStore(options, clock), Keys(cluster), clock, timeout_seconds))
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """A client as the settings (flags, environment, file) say."""
-        return cls(
-            settings.etcd,
-            cluster=settings.cluster,
-            user=settings.user,
-            password_file=str(settings.password_file or ""),
-            ca_file=str(settings.ca_file or ""),
-            cert_file=str(settings.cert_file or ""),
-            key_file=str(settings.key_file or ""),
-            timeout_seconds=settings.request_timeout_seconds,
-        )
+    def of_store(
+        cls,
+        store: Store,
+        *,
+        cluster: str = "default",
+        clock: Clock | None = None,
+        timeout_seconds: float = 5.0,
+    ) -> Self:
+        """A client of a store that is open already, and that it does not close."""
+        client = cls.__new__(cls)
+        client._owns_store = False
+        client._use(Calls(store, Keys(cluster), clock or SystemClock(), timeout_seconds))
+        return client
+
+    def _use(self, calls: Calls) -> None:
+        self._calls = calls
+        self.store, self.keys, self.clock = calls.store, calls.keys, calls.clock
+        self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
+        self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools)
+        self._requests = Requests(calls, self._reading)
+        self.replicas = Replicas(calls, self._reading)
+        self.outputs = Outputs(calls, self._reading, self.replicas)
 
     @classmethod
     def from_config(cls, config: str | None = None) -> Self:
@@ -112,7 +95,7 @@ class Client:
         """
         from controller.config import load_settings
 
-        return cls.from_settings(load_settings({}, os.environ, config).settings)
+        return cls(**of_settings(load_settings({}, os.environ, config).settings))
 
     def __enter__(self) -> Self:
         return self
@@ -124,9 +107,6 @@ class Client:
         """Close the connections; idempotent."""
         if self._owns_store:
             self.store.close()
-
-    # -- submitting
-    # --------------------------------------------------------------------------------------------------
 
     def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
         """Submit one task: `created` or `unchanged`, else raises InvalidField or Conflict.
@@ -155,20 +135,19 @@ class Client:
         and writes nothing. When etcd stays away, what `on_result` has seen is stored, and the same call again
         counts it as unchanged.
         """
-        submission = Submission(self.keys, self._pools, self.clock, self._commit_patiently)
+        submission = Submission(self.keys, self._known_pools, self.clock, self._calls.commit_patiently)
         results = []
-        for result in submission.dry_run(tasks, self._stored_tasks) if dry_run else submission.run(tasks):
+        for result in (
+            submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)
+        ):
             results.append(result)
             if on_result is not None:
                 on_result(result)
         return results
 
-    # -- looking
-    # -----------------------------------------------------------------------------------------------------
-
     def get(self, task_id: str) -> TaskView:
         """One task. Raises NotFound."""
-        return self._found(self._reading.tasks(task_id), task_id)
+        return self._reading.task(task_id)
 
     def tasks(
         self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None, selector: str = ""
@@ -181,109 +160,15 @@ class Client:
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
         return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms)
 
-    def history(self, task_id: str) -> list[StepView]:
-        """What happened to a task, oldest first. Raises NotFound."""
-        return self.get(task_id).history()
-
     def explain(self, task_id: str) -> str:
         """One sentence on why the task waits, runs or ended. Raises NotFound."""
         model = self._reading.model("")
-        self._found(model, task_id)
+        self._reading.found(model, task_id)
         return explain(model, task_id, self.clock.now())
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """All pools, sorted by name; with `counts` also how many tasks of each are in which state."""
         return pool_views(self._reading.model("") if counts else self._reading.model("pools/", "ledgers/"))
-
-    def replicas(self) -> list[ReplicaView]:
-        """The registered replicas, sorted by id."""
-        return replica_views(self._reading.model("replicas/", "leader"))
-
-    def leader(self) -> LeaderView | None:
-        """The replica that leads, None when none does."""
-        item = self._stored(self.keys.leader)
-        return leader_view(
-            Change("leader", (), item.value, item.mod, item.create) if item is not None else None
-        )
-
-    def logs(
-        self,
-        task_id: str,
-        *,
-        attempt: int | None = None,
-        follow: bool = False,
-        stop: threading.Event | None = None,
-        engine: Engine | None = None,
-        options: LogOptions = ALL_LOGS,
-    ) -> Iterator[bytes]:
-        """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or
-        `stop` is set.
-
-        `engine` None is the process engine of the registered replicas, which keeps output in the state folder
-        of its machine: then this works on that machine only. Raises NotFound, EngineError, and UserError
-        where no output can be read from here.
-        """
-        number = self.get(task_id).attempt if attempt is None else attempt
-        if number < 1:
-            raise NotFound(
-                f"task {task_id!r} has not started yet, so that it has no output: see `tally explain"
-                f" {task_id}`"
-            )
-        engine = engine if engine is not None else self.engine()
-        if engine is None:
-            raise UserError(
-                "no replica is registered whose engine keeps output that can be read from here: give"
-                " --state-dir"
-            )
-        try:
-            return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop, options=options)
-        except AttemptUnknown as error:
-            raise NotFound(
-                f"{error}: it never started, or was removed, by its stop or after its retention"
-            ) from error
-
-    def kept_log(self, task_id: str) -> KeptLog | None:
-        """The end of the output of the task's last attempt that ended, where `keep_logs` has it kept.
-
-        Raises CorruptValue.
-        """
-        return self._reading.kept_log(task_id)
-
-    def engine(self, state_dir: Path | None = None) -> Engine | None:
-        """The engine that the registered replicas use, opened for reading; None when none is registered that
-        can be.
-
-        `state_dir` names the process engine's folder, instead of what the replicas say. Raises UserError when
-        it is on another machine, EngineUnavailable when it cannot be used.
-        """
-        from controller.engine.process.engine import ProcessEngine
-
-        if state_dir is None:
-            known = by_engine(self.replicas())
-            replica = next(
-                (r for r in known if r.engine.get("name") == "process" and r.engine.get("state_dir")), None
-            )
-            if replica is None:
-                return None
-            state_dir = Path(str(replica.engine["state_dir"]))
-            if replica.host not in ("", socket.gethostname()):
-                raise UserError(
-                    f"the replicas run attempts in {state_dir} on {replica.host}: call this there"
-                )
-        engine = ProcessEngine(state_dir, self.keys.cluster, self.clock, make=False)
-        self.bind(engine)
-        return engine
-
-    def bind(self, engine: Engine) -> None:
-        """Let the engine show what is this installation's, and nothing else that has the cluster's name
-        there.
-        """
-        installation = self._reading.model("installation").installation
-        if installation is not None:
-            engine.bind(installation)
-
-    # -- waiting
-    # -----------------------------------------------------------------------------------------------------
 
     def wait(
         self,
@@ -308,7 +193,7 @@ class Client:
         load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.model(*OF_TASKS))
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
-                view = self._found(model, task_id)
+                view = self._reading.found(model, task_id)
                 if on_change is not None and views.get(task_id) != view:
                     on_change(view)
                 views[task_id] = view
@@ -338,38 +223,19 @@ class Client:
                 model, pool, wanted, terms, changed if changed is None or not task_id else {task_id}
             )
 
-    # -- asking the leader
-    # -------------------------------------------------------------------------------------------
-
     def cancel(self, task_id: str, *, reason: str = "") -> RequestResult:
         """Ask for a task to be cancelled.
 
         One that has finished is left as it is (`already finished`). Raises NotFound.
         """
-        view = self.get(task_id)
-        if view.finished:
-            return RequestResult(
-                id=task_id, outcome="already finished", message=f"{task_id} is {view.state} already"
-            )
-        return self._request(RequestKind.CANCEL, task_id, reason)
+        return self._requests.cancel(task_id, reason=reason)
 
     def retry(self, task_id: str, *, reason: str = "") -> RequestResult:
         """Ask for another attempt at a Failed or Cancelled task.
 
         Raises NotFound, and UserError for one in another state.
         """
-        view = self.get(task_id)
-        if view.state is State.SUCCEEDED:
-            raise UserError(
-                f"{task_id} is Succeeded, and what has succeeded is not run again: submit it under another"
-                " name"
-            )
-        if not view.finished and not (view.status is not None and view.status.cancelling):
-            raise UserError(
-                f"{task_id} is {view.state or UNREADABLE}: only a Failed or Cancelled task can be retried;"
-                f" see `tally explain {task_id}`"
-            )
-        return self._request(RequestKind.RETRY, task_id, reason)
+        return self._requests.retry(task_id, reason=reason)
 
     def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
         """An operator's word that the lost attempt of a task no longer runs: its resources are released, and
@@ -378,98 +244,44 @@ class Client:
         If the word is wrong, two attempts may run at the same time. Raises NotFound, and UserError when it is
         not lost.
         """
-        view = self.get(task_id)
-        if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
-            raise UserError(
-                f"{task_id} is {view.state or UNREADABLE} and neither lost nor being stopped: there is"
-                " nothing to confirm"
-            )
-        return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt)
-
-    def step_down(self) -> LeaderView:
-        """Take the leadership from whoever has it, so that a replica is elected anew; returns who had it.
-
-        Raises NotFound.
-
-        Deletes the leader's key, if it still is that term's: the leader's next write fails its fence, and its
-        watch tells it.
-        """
-        leader = self.leader()
-        if leader is None:
-            raise NotFound("no replica leads: there is nobody to step down; see `tally get replicas`")
-        guard = Guard(self.keys.leader, leader.term, on_create=True)
-        # Another term by now is what was wanted: the one that led when this was called no longer does.
-        self._commit(Transaction((guard,), (Delete(self.keys.leader),), uuid.uuid4().hex))
-        return leader
-
-    def _request(self, kind: RequestKind, task_id: str, reason: str, attempt: int = 0) -> RequestResult:
-        request = Request(kind=kind, by=requester(), reason=reason, at=self.clock.now(), attempt=attempt)
-        result = ask(self._stored, self._commit, self.keys, task_id, request)
-        if result is None:
-            raise self._no_task(task_id)
-        return result
-
-    # -- pools
-    # -------------------------------------------------------------------------------------------------------
+        return self._requests.confirm_stopped(task_id, reason=reason)
 
     def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
         """Create a pool, or replace its definition as a whole: what is left out becomes the default.
 
         Raises InvalidField.
         """
-        pool, outcome = apply_pool(self._stored, self._commit, self.keys, definition)
-        return ApplyResult(name=pool.name, outcome=outcome, message=self._overcommit(pool))
+        pool, outcome = apply_pool(self._calls.stored, self._calls.commit, self.keys, definition)
+        return ApplyResult(name=pool.name, outcome=outcome, message=_overcommit(self._reading, pool))
 
     def delete_pool(self, name: str) -> None:
         """Remove a pool's definition: what runs goes on, what waits waits until there is one again.
 
         Raises NotFound.
         """
-        delete_pool(self._stored, self._commit, self.keys, name)
-
-    def _overcommit(self, pool: Pool) -> str:
-        held = self._reading.model("ledgers/").ledger(pool.name).held
-        over = ", ".join(held.exceeding(pool.capacity))
-        return (
-            f"more is held than this capacity has ({over}: {held} held): nothing is admitted until enough has"
-            " ended"
-            if over
-            else ""
-        )
-
-    def _found(self, model: Model, task_id: str) -> TaskView:
-        view = task_view(model, task_id)
-        if view is None:
-            raise self._no_task(task_id)
-        return view
-
-    def _no_task(self, task_id: str) -> NotFound:
-        return NotFound(
-            f"there is no task {task_id!r} in cluster {self.keys.cluster!r}: see `tally get tasks`"
-        )
-
-    def _stored_tasks(self, keys: Collection[str]) -> dict[str, KeyValue]:
-        if len(keys) <= FEW:
-            return {key: item for key in keys if (item := self._stored(key)) is not None}
-        snapshot = self.store.load(self.keys.task(""), deadline=self._reading.deadline())
-        return {item.key: item for item in snapshot.items if item.key in keys}
-
-    def _stored(self, key: str) -> KeyValue | None:
-        return self.store.get(key, deadline=self._reading.deadline())[0]
-
-    def _commit(self, transaction: Transaction) -> Committed | Refused:
-        return self.store.commit(transaction, deadline=self._reading.deadline())
-
-    def _commit_patiently(self, transaction: Transaction) -> Committed | Refused:
-        return self.store.commit(
-            transaction, deadline=self.clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self._timeout_seconds)
-        )
+        delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
 
 
-def requester() -> str:
-    """Who asks, for the record: user and machine."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in many containers
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
+def _overcommit(reading: Reading, pool: Pool) -> str:
+    held = reading.model("ledgers/").ledger(pool.name).held
+    over = ", ".join(held.exceeding(pool.capacity))
+    return (
+        f"more is held than this capacity has ({over}: {held} held): nothing is admitted until enough has"
+        " ended"
+        if over
+        else ""
+    )
+
+
+def of_settings(settings: Settings) -> dict[str, Any]:
+    """The arguments of a Client as the settings (flags, environment, file) say."""
+    return {
+        "endpoints": settings.etcd,
+        "cluster": settings.cluster,
+        "user": settings.user,
+        "password_file": str(settings.password_file or ""),
+        "ca_file": str(settings.ca_file or ""),
+        "cert_file": str(settings.cert_file or ""),
+        "key_file": str(settings.key_file or ""),
+        "timeout_seconds": settings.request_timeout_seconds,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from controller.client.errors import NotFound
 from controller.client.views import TaskView, task_view
 from controller.clock import Clock
 from controller.core.model import kept_log
@@ -77,8 +78,25 @@ class Reading:
         mirror.take(Changed(found, revision))
         return mirror.model
 
+    def task(self, task_id: str) -> TaskView:
+        """One task. Raises NotFound."""
+        return self.found(self.tasks(task_id), task_id)
+
+    def found(self, model: Model, task_id: str) -> TaskView:
+        """The task, as a model has it. Raises NotFound."""
+        view = task_view(model, task_id)
+        if view is None:
+            raise self.no_task(task_id)
+        return view
+
+    def no_task(self, task_id: str) -> NotFound:
+        """The error that tells that there is none."""
+        return NotFound(
+            f"there is no task {task_id!r} in cluster {self._keys.cluster!r}: see `tally get tasks`"
+        )
+
     def kept_log(self, task_id: str) -> KeptLog | None:
-        """As `Client.kept_log`."""
+        """As `Outputs.kept_log`."""
         item, _ = self._store.get(
             self._keys.log(parse_name(task_id, "id", "a task id")), deadline=self.deadline()
         )

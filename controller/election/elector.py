@@ -23,6 +23,7 @@ from controller.core.model.installation import EngineIdentity
 from controller.core.promise.terms import is_number
 from controller.election.foundation import Candidate, Foundation, OtherEngine, Records, lay
 from controller.election.term import Leadership
+from controller.election.term_records import MAX_EPOCH, epoch_of, fields_of, with_end
 from controller.errors import CorruptValue
 from controller.store.base import (
     Committed,
@@ -31,6 +32,7 @@ from controller.store.base import (
     KeyValue,
     LeaseNotFound,
     OutcomeUnknown,
+    Purpose,
     Put,
     Store,
     StoreUnavailable,
@@ -40,8 +42,6 @@ from controller.store.base import (
 from controller.store.keys import Keys
 
 TERMS_KEPT = 100
-MAX_EPOCH = 10**12  # what a term's key has room for, and any JSON reader a number
-MAX_RECORD_BYTES = 64 * 1024  # of a term's record that is written anew
 
 log = structlog.get_logger(__name__)
 
@@ -185,7 +185,8 @@ class Elector:
         )
         op = f"{self._identity['instance']}/foreign-leader/{leader.mod}"
         self._store.commit(
-            Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op), deadline=deadline
+            Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op, Purpose.ELECTION),
+            deadline=deadline,
         )
 
     def _say_why_not(self, why: str) -> None:
@@ -230,11 +231,12 @@ class Elector:
             Delete(self._keys.term(max(0, epoch - TERMS_KEPT))),
             *foundation.writes,
         ]
-        closed = _closed(previous, now, "its lease ended without a release (closed by its successor)")
+        closed = with_end(previous, now, "its lease ended without a release (closed by its successor)")
         if previous is not None and closed is not None:
             guards.append(Guard(previous.key, previous.mod))
             writes.append(Put(previous.key, closed))
-        result = self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline)
+        transaction = Transaction(tuple(guards), tuple(writes), op, Purpose.ELECTION)
+        result = self._store.commit(transaction, deadline=deadline)
         if not isinstance(result, Committed):
             return False
         if self._clock.boottime() >= leadership_deadline:
@@ -254,7 +256,7 @@ class Elector:
         Raises CorruptValue when there is none: nobody would know that a later term is later.
         """
         try:
-            return _number(seen)
+            return epoch_of(seen)
         except CorruptValue as error:
             records = self._store.load(self._keys.terms, deadline=deadline).items
             names = [item.key.removeprefix(self._keys.terms) for item in records]
@@ -281,7 +283,7 @@ class Elector:
         keys = self._keys.installation, self._keys.engine
         installation, recorded = (self._store.get(key, deadline=deadline)[0] for key in keys)
         candidate = Candidate(self._identity["id"], str(self._identity.get("version", "")), engine, now, op)
-        return lay(keys, Records(installation, recorded, _fields(previous)), candidate, is_first=last == 0)
+        return lay(keys, Records(installation, recorded, fields_of(previous)), candidate, is_first=last == 0)
 
     # -- leading
     # -----------------------------------------------------------------------------------------------------
@@ -334,11 +336,12 @@ class Elector:
         writes: list[Write] = [Delete(self._keys.leader)]
         try:
             record, _ = self._store.get(self._keys.term(leadership.epoch), deadline=deadline)
-            closed = _closed(record, self._clock.now(), why, op)
+            closed = with_end(record, self._clock.now(), why, op)
             if record is not None and closed is not None:
                 guards.append(Guard(record.key, record.mod))
                 writes.append(Put(record.key, closed))
-            self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline)
+            transaction = Transaction(tuple(guards), tuple(writes), op, Purpose.ELECTION)
+            self._store.commit(transaction, deadline=deadline)
             log.info("leadership released", epoch=leadership.epoch, why=why)
         finally:
             # takes the key along, also where its term's record could be neither read nor closed
@@ -356,39 +359,3 @@ class Elector:
             self._store.revoke(lease, deadline=self._clock.boottime() + 1.0)
         except StoreUnavailable as error:
             log.info("lease not revoked, it will expire", error=str(error))
-
-
-def _number(item: KeyValue | None) -> int:
-    """The epoch that was written last; 0 when there was none.
-
-    Raises CorruptValue when the key holds something else.
-    """
-    if item is None:
-        return 0
-    try:
-        value = codec.decode_mapping(item.value).get("epoch")
-    except CorruptValue:
-        value = None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_EPOCH:
-        raise CorruptValue(
-            f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation"
-        )
-    return value
-
-
-def _fields(item: KeyValue | None) -> dict[str, Any]:
-    """Of a record that may be damaged: {} when it is absent, or not ours to understand."""
-    try:
-        return codec.decode_mapping(item.value) if item is not None else {}
-    except CorruptValue:
-        return {}
-
-
-def _closed(item: KeyValue | None, now: float, why: str, op: str = "") -> bytes | None:
-    """The record of a term with its end; None when it has one already, or is not ours to understand."""
-    if item is None or len(item.value) > MAX_RECORD_BYTES:
-        return None
-    record = _fields(item)
-    if not record or "to" in record:
-        return None
-    return codec.encode({**record, "to": now, "why": why, "op": op or record.get("op", "")})

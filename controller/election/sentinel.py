@@ -30,7 +30,7 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model.records import Change, decode_or_empty
-from controller.store.base import Committed, Delete, Guard, Store, StoreError, Transaction
+from controller.store.base import Committed, Delete, Guard, Purpose, Store, StoreError, Transaction
 from controller.store.keys import Keys
 
 CONNECT_SECONDS = 1.0
@@ -195,7 +195,7 @@ class Sentinel:
         self._acted_at.append(now)
         guard = Guard(self._keys.leader, target.term, on_create=True)
         transaction = Transaction(
-            (guard,), (Delete(self._keys.leader),), f"{self._replica}/depose/{target.term}"
+            (guard,), (Delete(self._keys.leader),), f"{self._replica}/depose/{target.term}", Purpose.ELECTION
         )
         try:
             result = self._store.commit(transaction, deadline=now + CONNECT_SECONDS)

@@ -16,7 +16,18 @@ from controller.clock import Clock
 from controller.core.model import codec
 from controller.election.elector import Elector
 from controller.errors import TallyError
-from controller.store.base import Delete, Guard, KeyValue, Put, Refused, Store, StoreError, Transaction, Write
+from controller.store.base import (
+    Delete,
+    Guard,
+    KeyValue,
+    Purpose,
+    Put,
+    Refused,
+    Store,
+    StoreError,
+    Transaction,
+    Write,
+)
 from controller.store.keys import Keys
 
 CLOSE_SECONDS = 3.0
@@ -172,9 +183,8 @@ class Registration:
             if before is not None and self._instance_of(before) == self._identity["instance"]:
                 guards.append(Guard(before.key, before.mod))
                 writes.append(Delete(before.key))
-        if isinstance(
-            self._store.commit(Transaction(tuple(guards), tuple(writes), op), deadline=deadline), Refused
-        ):
+        transaction = Transaction(tuple(guards), tuple(writes), op, Purpose.REGISTRATION)
+        if isinstance(self._store.commit(transaction, deadline=deadline), Refused):
             return False
         self._registered_as = name
         return True

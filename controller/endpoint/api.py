@@ -7,7 +7,6 @@ answer; those that need only the replica's facts, or wait by themselves, are cor
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -21,6 +20,7 @@ from controller.core.model.kept_log import KeptLog
 from controller.endpoint import documents, openapi, query, stream
 from controller.endpoint.connections import CONNECTION
 from controller.endpoint.index import SCAN, TaskIndex
+from controller.endpoint.last_audit import LastAudit
 from controller.endpoint.order import By, Sort, SortKey
 from controller.endpoint.page import INDEX, load_assets
 from controller.endpoint.problems import Problem
@@ -33,7 +33,6 @@ from controller.views.replica import Check, ReadableReplica
 from controller.views.replicas import all_replicas, leader_of
 from controller.views.tasks import TaskFacts, find_task, matching, task_facts
 
-AUDIT_SECONDS = 5.0  # an audit is answered again for so long, so that asking cannot load the engine
 MAX_STREAMS = 256
 LOG_READERS = 2
 MAX_LOGS_ASKED = 16  # at once
@@ -74,21 +73,17 @@ class ReadApi:
         self._assets = load_assets()
         self._waits = Waits()
         self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
-        self._auditor = ThreadPoolExecutor(1, "tally-status-audit")
         # they wait for the store, and nobody for them
         self._log_readers = ThreadPoolExecutor(LOG_READERS, "tally-status-log")
         self._logs_asked = 0
         self.streams = 0  # open streams of changes
-        self._auditing = asyncio.Lock()
-        # the last report, and when it was made (boottime)
-        self._audited: tuple[float, dict[str, Any]] | None = None
-        # when and why the last try failed; None when it did not
-        self._audit_failed: tuple[float, str] | None = None
+        self._last_audit = LastAudit(view)
 
     def close(self) -> None:
         """Let go of the threads; what they are busy with is not waited for."""
-        for executor in (self.readers, self._auditor, self._log_readers):
+        for executor in (self.readers, self._log_readers):
             executor.shutdown(wait=False, cancel_futures=True)
+        self._last_audit.close()
 
     # -- health
     # ------------------------------------------------------------------------------------------------------
@@ -139,7 +134,7 @@ class ReadApi:
         """All at a glance, for the live page."""
         now = self.view.now()
         with self.view.reading() as model:
-            document = summarize(model, ask.facts, self._audit_problem(), self._waits, now)
+            document = summarize(model, ask.facts, self._last_audit.problem(), self._waits, now)
         return _json(document)
 
     def tasks(self, ask: Ask) -> Response:
@@ -226,36 +221,7 @@ class ReadApi:
 
     async def audit(self, _: Ask) -> Response:
         """The invariants, checked now or a few seconds ago; one audit at a time."""
-        async with self._auditing:
-            now = self.view.facts().boottime
-            last = max(
-                made[0] for made in (self._audited, self._audit_failed, (-math.inf, "")) if made is not None
-            )
-            if now - last >= AUDIT_SECONDS:
-                await self._make_audit()
-        if self._audit_failed is not None:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {self._audit_failed[1]}"
-            )
-        assert self._audited is not None
-        return _json(self._audited[1])
-
-    def _audit_problem(self) -> str:
-        """Why the last try to make an audit failed, or could look at etcd alone."""
-        if self._audit_failed is not None:
-            return self._audit_failed[1]
-        problem = (
-            self._audited[1].get("checked", {}).get("engine_problem") if self._audited is not None else ""
-        )
-        return f"the engine was not looked at, because {problem}" if problem else ""
-
-    async def _make_audit(self) -> None:
-        try:
-            report = await asyncio.get_running_loop().run_in_executor(self._auditor, self.view.audit)
-        except TallyError as error:
-            self._audit_failed = (self.view.facts().boottime, str(error))
-        else:
-            self._audited, self._audit_failed = (self.view.facts().boottime, report), None
+        return _json(await self._last_audit.report())
 
     async def task_log(self, ask: Ask) -> Response:
         """What is kept of a task's output: the model has none of it."""

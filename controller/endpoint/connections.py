@@ -88,7 +88,7 @@ class StatusProtocol(H11Protocol):
         self._untaken_before = 0
         self._took = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of TCP, no other
         """See asyncio.Protocol."""
         self._accepted = transport
         if not self._finds_room():

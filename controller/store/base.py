@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
 
 from controller.errors import TallyError
@@ -144,6 +145,14 @@ class Guard(NamedTuple):
 Write = Put | Delete
 
 
+class Purpose(StrEnum):
+    """What a transaction is for, as the metrics tell it."""
+
+    PLAN = "plan"
+    ELECTION = "election"
+    REGISTRATION = "registration"
+
+
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """Writes that apply together if all guards hold, in one revision.
@@ -156,6 +165,7 @@ class Transaction:
     guards: tuple[Guard, ...]
     writes: tuple[Write, ...]
     op: str
+    purpose: Purpose = Purpose.PLAN
 
     def operations(self) -> int:
         """The count that etcd limits: max(compares, success, failure); the failure branch ranges each

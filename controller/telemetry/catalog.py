@@ -13,6 +13,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from controller.core.model.task import StopReason
 from controller.core.planning import reasons
 
 ROLE = "replica_role"
@@ -305,12 +306,7 @@ REASONS = reasons.REASONS | {
     "RetryRequested",
     "Succeeded",
     "Unsatisfiable",
-    "cancel",
-    "deadline-run",
-    "deadline-start",
-    "main-ended",
-    "main-not-started",
-    "spec-deleted",
+    *StopReason,
     # of those that wait
     "ContainerCreating",
     "PodInitializing",

@@ -53,7 +53,6 @@ _STORE_OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
     (Compacted, "compacted"),
     (ClusterChanged, "cluster_changed"),
 )
-_KINDS = {"election": "election", "release": "election", "beat": "registration"}
 
 
 class MeasuredStore:
@@ -85,7 +84,7 @@ class MeasuredStore:
 
     def begin(self, transaction: Transaction, *, deadline: float) -> MeasuredPending:
         """See Store."""
-        kind = _kind(transaction)
+        kind = transaction.purpose
         self._metrics.time("tally_transaction_operations", transaction.operations(), kind)
         self._metrics.time("tally_transaction_bytes", transaction.size(), kind)
         timed = _TimedTransaction(self._metrics, self._clock, kind)
@@ -273,11 +272,6 @@ class MeasuredEngine:
             self._metrics.time("tally_engine_request_seconds", self._clock.boottime() - began, verb, code)
             if code in ("ok", "refused", "refused_transient"):
                 self._heard()
-
-
-def _kind(transaction: Transaction) -> str:
-    """Who made it: `op` is `<instance>/<what>/<number>`."""
-    return _KINDS.get(transaction.op.split("/")[1] if transaction.op.count("/") == 2 else "", "plan")
 
 
 def _store_outcome(error: Exception) -> str:

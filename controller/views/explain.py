@@ -14,18 +14,18 @@ from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.resources import Vector, format_quantity
-from controller.core.model.task import Policy, Pool, Status, Step
+from controller.core.model.task import Policy, Pool, Status, Step, StopReason
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
 from controller.views.replicas import all_replicas
 
-_STOPPING = {
-    "cancel": "a cancel was requested",
-    "deadline-start": "its start deadline has passed",
-    "deadline-run": "its run deadline has passed",
-    "spec-deleted": "its spec was deleted",
-    "main-ended": "its main container has ended",
-    "main-not-started": "its main container could not be started",
+_STOPPING: dict[str, str] = {
+    StopReason.CANCEL: "a cancel was requested",
+    StopReason.START_DEADLINE: "its start deadline has passed",
+    StopReason.RUN_DEADLINE: "its run deadline has passed",
+    StopReason.SPEC_DELETED: "its spec was deleted",
+    StopReason.MAIN_ENDED: "its main container has ended",
+    StopReason.MAIN_NOT_STARTED: "its main container could not be started",
 }
 NAMED = 3  # tasks ahead that are named; the others are counted
 
@@ -195,9 +195,10 @@ def _lost(task: Task, status: Status, held: str, now: float) -> str:
 
 
 def _why_stopped(status: Status) -> str:
-    kind, _, word = status.stopping.partition(": ")
     told = _step_of(status, Event.STOP_REQUESTED) or status
-    return f"it cannot start ({word}: {_words(told.message)})" if word else _STOPPING.get(kind, kind)
+    if fault := status.start_fault:
+        return f"it cannot start ({fault}: {_words(told.message)})"
+    return _STOPPING.get(status.stopping, status.stopping)
 
 
 def _step_of(status: Status, event: Event, when: float | None = None) -> Step | None:

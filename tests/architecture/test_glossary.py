@@ -69,8 +69,8 @@ def columns() -> set[str]:
     """
     found: set[str] = set()
     for node in (node for tree in CLI for node in ast.walk(tree)):
-        if called(node) == "Table":
-            found |= {word for argument in node.args for word in texts(argument)}  # type: ignore[attr-defined]
+        if isinstance(node, ast.Call) and called(node) == "Table":
+            found |= {word for argument in node.args for word in texts(argument)}
         elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").endswith("_COLUMNS"):
             found |= texts(node.value)
     return {word for word in found if word.isupper()}

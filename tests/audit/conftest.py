@@ -153,4 +153,4 @@ def pause(damaged: Damaged) -> None:
         assert replica.process is not None
         replica.process.terminate()
         replica.process.wait(20)
-    wait_until(lambda: damaged.client.leader() is None, "nobody leading")
+    wait_until(lambda: damaged.client.replicas.leader() is None, "nobody leading")

@@ -29,7 +29,7 @@ def test_dry_run_prints_the_transaction_and_writes_nothing(damaged: Damaged) -> 
     damaged.runs()
     damaged.set_held(4000)
     item, revision = damaged.client.store.get(damaged.client.keys.ledger("default"), deadline=damaged.soon())
-    leader = damaged.client.leader()
+    leader = damaged.client.replicas.leader()
     assert item is not None
     assert leader is not None
     code, out, _ = tally(damaged, "audit", "--repair", "--dry-run")

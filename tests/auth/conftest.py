@@ -62,7 +62,7 @@ class Guarded:
 
     def client(self, user: str) -> Client:
         """Tally's client, signed in as that user; its store is closed with the factory."""
-        return Client(cluster=self.keys.cluster, store=self.store(user))
+        return Client.of_store(self.store(user), cluster=self.keys.cluster)
 
     def init(self, *arguments: str) -> Answer:
         """`tally auth init` as root, for this cluster, with users of all its roles."""

@@ -61,7 +61,7 @@ def test_the_role_is_enough_to_lead_run_retry_cancel_remove_and_repair(guarded: 
         user.retry("long")
         user.wait(["long"], for_="running", timeout_seconds=60)
         epoch = replica.epoch
-        boss.step_down()
+        boss.replicas.step_down()
         replica.until_leading(epoch)
         user.cancel("long")
         user.wait(["long"], timeout_seconds=60)
@@ -183,7 +183,7 @@ def test_all_certificates_are_rotated_under_a_leader(
 
     with (
         leading(store, "default"),
-        Client(store=etcd_factory.store(url, ca_file=str(trusted), **own)) as client,
+        Client.of_store(etcd_factory.store(url, ca_file=str(trusted), **own)) as client,
     ):
         client.apply_pool(POOL)
         runs(client, "before")

@@ -146,7 +146,7 @@ def start(running_cluster: LocalCluster, name: str, **settings: str) -> ReplicaP
     wait_started(running_cluster, replica)
     if len(running_cluster.replicas) == 1:
         with running_cluster.client() as client:
-            wait_until(client.leader, "a leader", timeout=60.0)
+            wait_until(client.replicas.leader, "a leader", timeout=60.0)
     return replica
 
 

@@ -138,14 +138,14 @@ def _replay(count: int) -> float:
     """
     with etcd() as member:
         store = _Keeping(member.url)
-        client = Client(store=store, cluster=KEYS.cluster)
+        client = Client.of_store(store, cluster=KEYS.cluster)
         client.apply_pool(POOL)
         store.bodies.clear()
         client.submit_many(specs(count, "file"))
         store.close()
     with etcd() as member, store_on(member.url) as fresh:
         # at the revision that they compare; and it is connected
-        Client(store=fresh, cluster=KEYS.cluster).apply_pool(POOL)
+        Client.of_store(fresh, cluster=KEYS.cluster).apply_pool(POOL)
         began = CLOCK.boottime()
         for body in store.bodies:
             assert fresh.gateway.call(

@@ -41,7 +41,7 @@ def leader_killed_at_a_step(ground: Ground) -> Iterator[None]:
     ground.signal(victim, signal.SIGKILL)
     yield
     with suppress(NotFound), ground.installation.client() as client:
-        client.step_down()
+        client.replicas.step_down()
 
 
 @fault("replicas", 2)
@@ -142,7 +142,7 @@ def leader_key_overwritten(ground: Ground) -> Iterator[None]:
 @fault("key", 19)
 def step_down(ground: Ground) -> Iterator[None]:
     with suppress(NotFound), ground.installation.client() as client:
-        client.step_down()
+        client.replicas.step_down()
     yield
 
 

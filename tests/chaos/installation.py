@@ -208,9 +208,9 @@ class Installation(LocalCluster):
 
         def found() -> ReplicaProcess | None:
             with suppress(TallyError), self.client() as client:
-                leader = client.leader()
+                leader = client.replicas.leader()
                 pids = {replica.process.pid: replica for replica in self.up() if replica.process is not None}
-                registered = {view.instance: view.pid for view in client.replicas()}
+                registered = {view.instance: view.pid for view in client.replicas.all()}
                 return pids.get(registered.get(leader.instance, 0)) if leader is not None else None
             return None
 

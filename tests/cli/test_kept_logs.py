@@ -66,7 +66,7 @@ def test_the_output_of_a_pod_outlives_the_pod(
     if seconds is None:
         wait_until(lambda: "second" in pods.send("GET", "/job-1/log").text, "its output")
         pods.send("DELETE", "/job-1")
-    wait_until(lambda: client.kept_log("job"), "its log")
+    wait_until(lambda: client.outputs.kept_log("job"), "its log")
     assert "Kept log:  of attempt 1, whole" in tally("describe", "task/job").out
     if seconds is not None:
         answer = tally("logs", "job")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from controller import __version__
-from controller.cli import look
+from controller.cli import get
 from controller.cli.main import app
 from controller.client import Client
 from controller.core.model.lifecycle import State
@@ -227,7 +227,7 @@ def test_an_unexpected_error_is_one_line(tally: Tally, monkeypatch: pytest.Monke
     def explode(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(look, "_print_pools", explode)
+    monkeypatch.setattr(get, "_print_pools", explode)
     answer = tally("get", "pools")
     assert answer.exit_code == 1
     assert (

@@ -95,7 +95,7 @@ def test_confirm_stopped_needs_a_lost_attempt_and_names_it(client: Client, put_s
     assert stored_request(client, RequestKind.CONFIRM_STOPPED)["attempt"] == 3
 
 
-@pytest.mark.parametrize("verb", ["get", "cancel", "retry", "confirm_stopped", "history", "explain"])
+@pytest.mark.parametrize("verb", ["get", "cancel", "retry", "confirm_stopped", "explain"])
 def test_what_is_not_there_is_not_found(client: Client, verb: str) -> None:
     """Every verb says so in the same way, and leaves nothing behind; a name that starts another's does not
     match it.
@@ -182,7 +182,7 @@ def test_delete_pool(client: Client) -> None:
 def test_step_down_takes_that_terms_leadership(client: Client, put_raw: PutRaw) -> None:
     """The leader's key is gone; who led is told; without a leader there is nobody to step down."""
     with pytest.raises(NotFound, match="no replica leads"):
-        client.step_down()
+        client.replicas.step_down()
     value = {
         "id": "r1",
         "instance": "i1",
@@ -199,16 +199,16 @@ def test_step_down_takes_that_terms_leadership(client: Client, put_raw: PutRaw) 
     put_raw("replicas/r2", msgspec.json.encode({"id": "r2", "instance": "i2", "pid": "not a number"}))
     put_raw("replicas/r3", b"broken")
     term = put_raw("leader", msgspec.json.encode(value))
-    leader = client.leader()
+    leader = client.replicas.leader()
     assert leader is not None
     assert (leader.id, leader.epoch, leader.term) == ("r1", 4, term)
-    assert [(view.id, view.role, view.pid) for view in client.replicas()] == [
+    assert [(view.id, view.role, view.pid) for view in client.replicas.all()] == [
         ("r1", "leader", 7),
         ("r2", "follower", 0),
         ("r3", "follower", 0),
     ]
-    assert client.step_down() == leader
-    assert client.leader() is None
+    assert client.replicas.step_down() == leader
+    assert client.replicas.leader() is None
 
 
 def test_the_engine_is_the_leaders(client: Client, put_raw: PutRaw, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_the_engine_is_the_leaders(client: Client, put_raw: PutRaw, tmp_path: Pa
         ProcessEngine(tmp_path / folder, client.keys.cluster, SystemClock()).close()
         put_raw(f"replicas/{name}", codec.encode({"id": name, "instance": name, "engine": engine}))
     put_raw("leader", codec.encode({"id": "b-leads", "instance": "b-leads", "epoch": 1}))
-    engine_of_leader = client.engine()
+    engine_of_leader = client.outputs.engine()
     assert engine_of_leader is not None
     assert engine_of_leader.identity().details["folder"] == str(tmp_path / "recorded" / client.keys.cluster)
     engine_of_leader.close()

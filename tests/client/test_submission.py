@@ -193,7 +193,7 @@ def test_batches_stay_within_etcds_limits(client: Client) -> None:
     needed.
     """
     store: Any = Counting(client)
-    counting = Client(cluster=client.keys.cluster, store=store)
+    counting = Client.of_store(store, cluster=client.keys.cluster)
     most = (MAX_OPERATIONS - 1) // 2
     counting.submit_many(task(f"small-{i}") for i in range(3 * most))
     assert [transaction.operations() for transaction in store.transactions] == [2 * most + 1] * 3
@@ -279,7 +279,7 @@ def test_an_unreadable_task_of_that_name_is_a_conflict(client: Client, put_raw: 
 def test_a_client_follows_its_pools(client: Client) -> None:
     """What it knows of pools may be old: a task is neither refused for it nor stored by it."""
     client.apply_pool({"name": "p", "capacity": {"cpu": 4}, "default_resources": {"cpu": 1}})
-    other = Client(store=client.store, cluster=client.keys.cluster)
+    other = Client.of_store(client.store, cluster=client.keys.cluster)
     assert other.submit(task("first", pool="p")).outcome == "created"
     client.apply_pool({"name": "p", "capacity": {"cpu": 8}, "default_resources": {"cpu": 2}})
     assert other.submit(task("default", pool="p")).outcome == "created"
@@ -299,7 +299,7 @@ def test_a_client_follows_its_pools(client: Client) -> None:
 def test_the_pool_of_a_batch_is_asked_for_once(client: Client) -> None:
     """One transaction and nothing else, once the client knows the pools."""
     store: Any = Counting(client)
-    counting = Client(cluster=client.keys.cluster, store=store)
+    counting = Client.of_store(store, cluster=client.keys.cluster)
     counting.submit(task("first"))
     store.load = store.get = None  # whoever reads fails
     assert counting.submit(task("second")).outcome == "created"

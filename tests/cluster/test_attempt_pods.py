@@ -89,7 +89,7 @@ def output_of(tally: LocalCluster, view: TaskView) -> str:
     """What the task's container printed."""
     engine = engine_of(tally.options.settings["TALLY_KUBE_NAMESPACES"])
     with tally.client() as users:
-        text = b"".join(users.logs(view.id, engine=engine)).decode()
+        text = b"".join(users.outputs.logs(view.id, engine=engine)).decode()
     engine.close()
     return text
 

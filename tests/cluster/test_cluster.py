@@ -66,7 +66,7 @@ def test_success_and_its_output(tally: LocalCluster, task: Make) -> None:
     assert view.state is State.SUCCEEDED, view
     with tally.client() as users:
         engine = engine_of(_namespace(tally))
-        output = b"".join(users.logs(spec["id"], engine=engine))
+        output = b"".join(users.outputs.logs(spec["id"], engine=engine))
         engine.close()
     assert output == f"attempt 1 of {spec['id']}\n".encode()
 
@@ -228,7 +228,9 @@ def test_a_part_of_the_output(tally: LocalCluster, task: Make) -> None:
 
     def told(**options: Any) -> str:
         with tally.client() as users:
-            return b"".join(users.logs(spec["id"], engine=engine, options=LogOptions(**options))).decode()
+            return b"".join(
+                users.outputs.logs(spec["id"], engine=engine, options=LogOptions(**options))
+            ).decode()
 
     assert told(tail=2) == "4\n5\n"
     assert told(since_seconds=3600) == "1\n2\n3\n4\n5\n"
@@ -381,7 +383,7 @@ def test_two_installations_of_one_name_share_a_namespace(
             users.submit(taken)
         for cluster in both.values():
             with cluster.client() as users:
-                users.step_down()
+                users.replicas.step_down()
             leader_of(cluster)
         for cluster in both.values():
             engine, store = (
@@ -401,7 +403,7 @@ def test_two_installations_of_one_name_share_a_namespace(
             assert (view.state, view.reason) == (State.FAILED, "NameTaken")
             assert "is of another installation of Tally" in view.message
             engine = engine_of(namespace)
-            users.bind(engine)
+            users.outputs.bind(engine)
     engine.release_finalizers()  # of the other one's pods alone
     engine.close()
     for pod in core.list_namespaced_pod(

@@ -21,7 +21,7 @@ from controller.core.model import codec, installation, kept_log, quarantine, tas
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
-from controller.election import elector
+from controller.election import term_records
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import api as kubernetes_api
 from controller.engine.kubernetes import pod
@@ -100,8 +100,12 @@ ROWS: dict[str, Row] = {
     "core.model.installation.decode_engine": Row(installation.decode_engine, ("engine",), CORRUPT),
     "core.model.kept_log.decode": Row(kept_log.decode, ("logs",), CORRUPT),
     "core.model.quarantine.decode": Row(quarantine.decode, ("quarantined",), CORRUPT),
-    "election.elector.epoch": Row(lambda data: elector._number(_item(data)), ("epoch",), CORRUPT),
-    "election.elector.term": Row(lambda data: elector._closed(_item(data), 5.0, "why"), ("terms",)),
+    "election.term_records.epoch_of": Row(
+        lambda data: term_records.epoch_of(_item(data)), ("epoch",), CORRUPT
+    ),
+    "election.term_records.with_end": Row(
+        lambda data: term_records.with_end(_item(data), 5.0, "why"), ("terms",)
+    ),
     "store.etcd.wire.decode_range": Row(wire.decode_range, ("/kv/range",), BROKEN),
     "store.etcd.wire.decode_transaction": Row(wire.decode_transaction, ("/kv/txn",), BROKEN),
     "store.etcd.wire.decode_lease": Row(wire.decode_lease, ("/lease/grant", "/lease/revoke"), BROKEN),

@@ -12,10 +12,10 @@ from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
-from controller.core.model.task import Request, RequestKind, Status
+from controller.core.model.task import Request, RequestKind, Status, StopReason
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning import transitions
-from controller.core.planning.transitions import CANNOT_START, Moment
+from controller.core.planning.transitions import Moment
 from controller.views.explain import at, explain, span
 
 NOW = 1_700_000_000.0
@@ -221,6 +221,14 @@ def test_holding() -> None:
     assert "is being stopped since its run deadline has passed" in scene("a")
 
 
+@pytest.mark.parametrize("why", sorted(set(StopReason) - {StopReason.CANNOT_START}))
+def test_each_reason_of_a_stop_has_words(why: str) -> None:
+    scene = Scene().task("a")
+    scene.status("a", State.RUNNING, attempt=1, hold=Vector({"cpu": 1}), started_at=NOW, stopping=why)
+    assert "is being stopped since " in scene("a")
+    assert f"since {why}," not in scene("a")
+
+
 def test_lost() -> None:
     """Since when, that its resources stay held, and what to do about it."""
     scene = Scene().task("a", on_lost={"replace_after": "10m"})
@@ -235,7 +243,7 @@ def test_lost() -> None:
     )
 
 
-@pytest.mark.parametrize("why", ["cancel", "deadline-run", f"{CANNOT_START}InvalidImageName"])
+@pytest.mark.parametrize("why", ["cancel", "deadline-run", f"{StopReason.CANNOT_START}: InvalidImageName"])
 def test_lost_and_then_stopped(why: str) -> None:
     """The stop's words do not hide the engine's of the loss, which say what helps; in whatever order the
     two came.

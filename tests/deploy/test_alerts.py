@@ -174,8 +174,8 @@ def change_leader(watched: Watched) -> None:
     """Whoever leads steps down, and Prometheus sees the next term."""
     leader = leader_of(watched.cluster)
     with watched.cluster.client() as client:
-        term = client.leader()
-        client.step_down()
+        term = client.replicas.leader()
+        client.replicas.step_down()
     wait_until(
         partial(changed_hands, watched, term.epoch if term else 0),
         f"a term after {leader.name}'s",

@@ -69,7 +69,7 @@ def test_a_restored_backup(tmp_path: Path) -> None:
             client.wait(["ended"], timeout_seconds=60)
             client.submit({"id": "running", "command": journal.command(gate.body), "resources": {"cpu": 1}})
             wait_until(lambda: client.get("running").state is State.RUNNING, "the attempt", timeout=60)
-            leader = client.leader()
+            leader = client.replicas.leader()
             assert leader is not None
 
             save_snapshot(cluster.etcd.binary, cluster.endpoint, tmp_path)
@@ -97,7 +97,7 @@ def test_a_restored_backup(tmp_path: Path) -> None:
             views = client.wait(["running", "ended", "kept"], timeout_seconds=60)
             assert {view.state for view in views.values()} == {State.SUCCEEDED}
             leader_of(cluster)
-            after = client.leader()
+            after = client.replicas.leader()
             assert after is not None
             assert after.epoch > leader.epoch
             wait_until(lambda: not wrong(audited(cluster)), "a clean audit", timeout=60)

@@ -92,7 +92,7 @@ def test_versions_take_turns(tmp_path: Path) -> None:
         assert status(cluster, "begun-by-newer")["version"] == 2
         both = {controller.__version__, NEWER}
         wait_until(
-            lambda: {replica.version for replica in client.replicas()} == both,
+            lambda: {replica.version for replica in client.replicas.all()} == both,
             "both registrations",
             timeout=60,
         )
@@ -147,10 +147,10 @@ def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
         )
         assert witness.terms_out_of_order == []
         with cluster.client() as client:
-            leader = client.leader()
+            leader = client.replicas.leader()
             assert leader is not None
             assert leader.version == NEWER
-            assert {replica.version for replica in client.replicas()} == {NEWER}
+            assert {replica.version for replica in client.replicas.all()} == {NEWER}
         load.finish()
         assert status(cluster, load.acknowledged[-1])["version"] == 2
         check_promise(cluster, journal, load.acknowledged)

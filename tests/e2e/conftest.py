@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from controller.client import Client
+from controller.client.client import of_settings
 from controller.config import load_settings
 from tests.support.etcd import free_ports
 from tests.support.local import adjacent_ports
@@ -76,7 +77,7 @@ class Dev:
         return self
 
     def client(self) -> Client:
-        return Client.from_settings(load_settings({}, {}, str(self.config)).settings)
+        return Client(**of_settings(load_settings({}, {}, str(self.config)).settings))
 
     def ended(self) -> int:
         """Its exit code; it must end by itself."""

@@ -117,7 +117,7 @@ def test_300_tasks_while_the_leader_dies(tmp_path: Path) -> None:
         history = replay(cluster.endpoint)
         assert history.findings == [], "an invariant did not hold at some revision"
         assert history.missing(ids) == []
-        check_histories({task_id: client.history(task_id) for task_id in ids[:20]})
+        check_histories({task_id: client.get(task_id).history() for task_id in ids[:20]})
         (pool,) = client.pools()
         assert not pool.held, pool
         engine = ProcessEngine(cluster.state_dir, "default", SystemClock())

@@ -181,7 +181,7 @@ def test_the_printed_commands_run_as_they_are_printed(
             )
             assert printed.returncode == 0, command + printed.stdout + printed.stderr
             if "kill" in command:
-                wait_until(client.leader, "the next leader")
+                wait_until(client.replicas.leader, "the next leader")
 
 
 def test_certificates_are_new_at_each_start_and_data_of_an_unguarded_etcd_is_taken_over(dev: MakeDev) -> None:

@@ -129,7 +129,9 @@ def test_a_replica_with_another_engine_follows_and_says_why(
         )
         with cluster.client() as client:
             problem = wait_until(
-                lambda: next((each.engine_problem for each in client.replicas() if each.id == "wrong"), ""),
+                lambda: next(
+                    (each.engine_problem for each in client.replicas.all() if each.id == "wrong"), ""
+                ),
                 "the registration",
             )
         assert "the recorded one is process" in problem
@@ -235,7 +237,7 @@ def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> N
             # A take-over lists anew, and would stop as orphans whatever it took for its own.
             for cluster in (one, two):
                 with cluster.client() as client:
-                    client.step_down()
+                    client.replicas.step_down()
                 leader_of(cluster)
             for cluster in (one, two):
                 told = tally(cluster, "audit", "--state-dir", str(one.state_dir))

@@ -148,7 +148,9 @@ def test_two_replicas_of_one_name_are_told_apart(tmp_path: Path) -> None:
     with loaded(tmp_path, replicas=1) as (cluster, journal, load), cluster.client() as client:
         (first,) = cluster.replicas
         second = add_replica(cluster, first.name)
-        registered = wait_until(lambda: r if len(r := client.replicas()) == 2 else None, "both registrations")
+        registered = wait_until(
+            lambda: r if len(r := client.replicas.all()) == 2 else None, "both registrations"
+        )
         assert {replica.pid for replica in registered} == {pid_of(first), pid_of(second)}
         assert registered[1].id.startswith(f"{first.name}-")
         at = SystemClock().boottime()
@@ -158,12 +160,12 @@ def test_two_replicas_of_one_name_are_told_apart(tmp_path: Path) -> None:
             print(f"the other of that name led after {witness.next_term(at):.2f} s")
         finally:
             witness.close()
-        leader = client.leader()
+        leader = client.replicas.leader()
         assert leader is not None
         assert second.process is not None
         assert second.process.poll() is None
         wait_until(
-            lambda: [r.id for r in client.replicas()] == [first.name],
+            lambda: [r.id for r in client.replicas.all()] == [first.name],
             "the name, free again and taken",
             timeout=60,
         )

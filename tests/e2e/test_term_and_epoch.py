@@ -69,7 +69,7 @@ def shown(etcd: Any, etcd_binary: Any, tmp_path_factory: pytest.TempPathFactory)
     """A replica led, stepped down, leads again, and ran a task each time."""
     folder = tmp_path_factory.mktemp("epochs")
     factory = EtcdFactory(etcd_binary, folder)
-    client = Client(store=factory.store(etcd.url), cluster="epochs")
+    client = Client.of_store(factory.store(etcd.url), cluster="epochs")
     client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")} | {
         "TALLY_ETCD": etcd.url,
@@ -86,9 +86,9 @@ def shown(etcd: Any, etcd_binary: Any, tmp_path_factory: pytest.TempPathFactory)
         )
     try:
         _run(client, "first")
-        client.step_down()
+        client.replicas.step_down()
         _run(client, "second")
-        (replica,) = client.replicas()
+        (replica,) = client.replicas.all()
         yield Shown(environment, client, replica.status_url, log)
     finally:
         process.terminate()

@@ -14,8 +14,9 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.core.model.resources import Vector
-from controller.endpoint.api import AUDIT_SECONDS, MAX_LOGS_ASKED
+from controller.endpoint.api import MAX_LOGS_ASKED
 from controller.endpoint.connections import MAX_HEAD_BYTES
+from controller.endpoint.last_audit import AUDIT_SECONDS
 from controller.endpoint.server import StatusAddressUnavailable, StatusServer
 from controller.errors import CorruptValue, TallyError
 from controller.views.replica import Check

@@ -499,4 +499,4 @@ def test_failed_calls_are_counted_for_the_metrics(proxied: tuple[DockerEngine, P
     proxy.refuse()
     with pytest.raises(EngineUnavailable):
         engine.attempts()
-    assert dict(engine.faults) == {"connection": 1}
+    assert dict(counting.faults) == {"connection": 1}

@@ -69,7 +69,7 @@ def task(index: int, chance: random.Random) -> dict[str, Any]:
 
 def kill_leader(cluster: LocalCluster, client: Client) -> bool:
     """SIGKILL for the replica that leads; False when there is none now."""
-    leader = client.leader()
+    leader = client.replicas.leader()
     for replica in cluster.replicas:
         if leader is not None and replica.process is not None and leader.id.startswith(replica.name):
             os.kill(replica.process.pid, signal.SIGKILL)

@@ -139,6 +139,11 @@ def test_faults_over_http(api: RawApi, fake_cluster: FakeCluster) -> None:
     [execution] = api.http.get(f"{url}/executions", timeout=10).json()
     assert (execution["pod"], execution["task"], execution["exit_code"]) == ("a-1", "a", 0)
 
+    # its last report is in the history, and no event of the watch that begins now
+    wait_until(
+        lambda: (fake_cluster.state.pod("a-1") or {})["status"]["phase"] == "Succeeded",
+        "the report of its end",
+    )
     events = api.watch()
     assert api.http.post(url, json={"fault": "expire-watches"}, timeout=10).status_code == 200
     assert next(events)["object"]["code"] == 410

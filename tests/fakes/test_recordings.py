@@ -149,8 +149,7 @@ def lose_and_restore(api: RawApi) -> None:
         wait_until(running(api, name), f"{name} running")
     cluster.state.lose_node()
     wait_until(lambda: any(each.ended for each in cluster.state.executions), "the end of one container")
-    for name in ("t-nodelost-1", "t-nodelost-2"):
-        wait_until(lambda name=name: ready(cluster, name) == "False", f"{name} marked not ready")  # type: ignore[misc]
+    wait_until(lambda: all(ready(cluster, name) == "False" for name in names), "both marked not ready")
     cluster.state.restore_node()
 
 

@@ -24,7 +24,7 @@ def memory() -> MemoryStore:
 
 @pytest.fixture
 def client(memory: MemoryStore) -> Client:
-    made = Client(store=memory.client(), cluster=CLUSTER)
+    made = Client.of_store(memory.client(), cluster=CLUSTER)
     made.apply_pool(POOL)
     return made
 

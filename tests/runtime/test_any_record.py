@@ -107,8 +107,8 @@ def everything_answers(replica: RunningReplica, client: Client, look: Callable[[
     """Whoever reads is served."""
     look()
     run_audit(client.store, None, CLUSTER, CLOCK)
-    client.replicas()
-    client.leader()
+    client.replicas.all()
+    client.replicas.leader()
     client.tasks()
     client.pools()
     with replica.replica.reading() as model:

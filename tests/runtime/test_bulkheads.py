@@ -205,8 +205,8 @@ def test_any_value_under_any_key_keeps_nobody_from_being_served(
     ids = submit(client, *(f"t{n}" for n in range(5)))
     assert {view.state for view in client.wait(ids, timeout_seconds=60).values()} == {State.SUCCEEDED}
     run_audit(client.store, None, CLUSTER, CLOCK)
-    client.replicas()
-    client.leader()
+    client.replicas.all()
+    client.replicas.leader()
     client.tasks()
     metrics = Metrics(CLOCK)
     metrics.observe(replica.replica)
@@ -215,7 +215,7 @@ def test_any_value_under_any_key_keeps_nobody_from_being_served(
         encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now()))
     put(client, keys.epoch, value)
     epoch = replica.epoch
-    client.step_down()
+    client.replicas.step_down()
     replica.until_leading(after=epoch)
     assert {view.state for view in client.wait(submit(client, "last"), timeout_seconds=60).values()} == {
         State.SUCCEEDED

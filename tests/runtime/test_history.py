@@ -29,7 +29,7 @@ class Forger:
         self.epoch = 0
         self.term = 0
         self.elect()
-        self.client = Client(store=self.store, cluster="forged", clock=self.clock)
+        self.client = Client.of_store(self.store, cluster="forged", clock=self.clock)
         self.client.apply_pool({"name": "default", "capacity": {"cpu": 2}})
         self.client.submit({"id": "a", "command": ["x"], "resources": {"cpu": 1}})
         self.ops = 0

@@ -43,7 +43,8 @@ def test_an_engine_that_never_told_keeps_its_replica_from_leading(start: Start, 
     replica = start(engine=engine)
     wait_until(lambda: "unreachable" in why_unready(replica), "the reason")
     wait_until(
-        lambda: any("unreachable" in each.engine_problem for each in client.replicas()), "the registration"
+        lambda: any("unreachable" in each.engine_problem for each in client.replicas.all()),
+        "the registration",
     )
     assert not replica.leads
 

@@ -40,7 +40,7 @@ def kept_of(client: Client, task_id: str, attempt: int) -> KeptLog:
     """The kept log of that attempt, once it is there."""
 
     def look() -> KeptLog | None:
-        kept = client.kept_log(task_id)
+        kept = client.outputs.kept_log(task_id)
         return kept if kept is not None and kept.attempt == attempt else None
 
     return wait_until(look, f"the log of {task_id}-{attempt}")
@@ -74,7 +74,7 @@ def test_the_end_of_the_last_attempts_output_is_kept(
     long = kept_of(client, "long", 1)
     assert (len(long.text), long.text[-6:], long.truncated) == (LIMIT_BYTES, "yyend\n", True)
     assert kept_of(client, "again", 2).text == "attempt 2\n"
-    assert client.kept_log("plain") is None
+    assert client.outputs.kept_log("plain") is None
 
 
 class Mute(RecordingEngine):
@@ -106,7 +106,7 @@ def test_output_that_cannot_be_read_costs_no_task_and_no_term(
     assert {view.state for view in client.wait(ids, timeout_seconds=30).values()} == {"Succeeded"}
     wait_until(lambda: bulkhead.counts["keep-log", type(error).__name__] == before + 10, "each to be counted")
     assert replica.epoch == epoch
-    assert all(client.kept_log(task_id) is None for task_id in ids)
+    assert all(client.outputs.kept_log(task_id) is None for task_id in ids)
 
 
 # -- the write's guards
@@ -145,9 +145,9 @@ def test_only_the_leader_writes_and_only_for_a_task_that_is_there(
     term, create = leader.create, spec.create
     assert keep(client, processes, term=term - 1, spec_create=create) == 0
     assert keep(client, processes, term=term, spec_create=create - 1) == 0
-    assert client.kept_log("job") is None
+    assert client.outputs.kept_log("job") is None
     first = keep(client, processes, term=term, spec_create=create)
-    kept = client.kept_log("job")
+    kept = client.outputs.kept_log("job")
     assert kept is not None
     assert kept == KeptLog(attempt=1, text="out\n", at=kept.at)
     assert keep(client, processes, term=term, spec_create=create) > first

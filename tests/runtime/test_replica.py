@@ -86,7 +86,7 @@ def revoke(client: Client) -> None:
 
 
 def step_down(client: Client) -> None:
-    client.step_down()
+    client.replicas.step_down()
 
 
 @pytest.mark.parametrize("harm", [overwrite, overwrite_with_a_lease, delete, revoke, step_down])
@@ -405,7 +405,7 @@ def test_an_effect_that_does_not_end_costs_the_process(
     replica.until_leading()
     submit(client, "a", "b", "c")
     assert entered.wait(10)
-    client.step_down()
+    client.replicas.step_down()
     wait_until(lambda: replica.fatal, "the end of the process", timeout=5)
     assert replica.fatal == ["an effect did not end within a second of the loss of leadership"]
     replica.close()
@@ -436,7 +436,7 @@ def test_a_stop_hands_over_without_waiting_for_the_lease(
     item, _ = client.store.get(client.keys.term(epoch), deadline=0)
     assert item is not None
     assert codec.decode_mapping(item.value)["why"] == "the replica stops"
-    assert [r.id for r in client.replicas()] == [follower.name]
+    assert [r.id for r in client.replicas.all()] == [follower.name]
     check_records(client, engine)
 
 
@@ -453,14 +453,14 @@ def test_two_replicas_of_one_name_are_both_registered(start: Start, client: Clie
     name.
     """
     first, second = start(name="twin"), start(name="twin")
-    wait_until(lambda: len(client.replicas()) == 2, "both registrations")
+    wait_until(lambda: len(client.replicas.all()) == 2, "both registrations")
     assert sum(replica.leads for replica in (first, second)) <= 1
-    assert {r.id == "twin" or r.id.startswith("twin-twin") for r in client.replicas()} == {True}
+    assert {r.id == "twin" or r.id.startswith("twin-twin") for r in client.replicas.all()} == {True}
     registered_first = next(r for r in (first, second) if r.replica._registration._registered_as == "twin")
     other = second if registered_first is first else first
     registered_first.close()
     wait_until(lambda: other.replica._registration._registered_as == "twin", "the name, free again")
-    wait_until(lambda: [r.id for r in client.replicas()] == ["twin"], "one registration")
+    wait_until(lambda: [r.id for r in client.replicas.all()] == ["twin"], "one registration")
 
 
 def test_foreign_damaged_and_newer_values_are_left_alone_and_the_rest_goes_on(

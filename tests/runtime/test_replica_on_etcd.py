@@ -189,7 +189,10 @@ def test_a_retry_that_lands_while_its_task_is_removed_is_kept(
             assert client.retry(task_id).outcome == "requested"
         proxy.heal()
         for task_id in ids:
-            retried = lambda i=task_id: any(step.event == "retry-requested" for step in client.history(i))  # noqa: E731
+
+            def retried(task_id: str = task_id) -> bool:
+                return any(step.event == "retry-requested" for step in client.get(task_id).history())
+
             wait_until(retried, f"the retry of {task_id}")
     assert not replica.fatal
     assert replay(etcd.url, CLUSTER).findings == []

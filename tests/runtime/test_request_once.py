@@ -33,7 +33,7 @@ def unlucky(memory: MemoryStore, client: Client) -> Client:
 
     store = MeddledStore(memory.client())
     store.on["commit"] = commit_twice
-    return Client(store=store, cluster=CLUSTER)
+    return Client.of_store(store, cluster=CLUSTER)
 
 
 def test_cancel_and_retry_take_effect_once(start: Start, client: Client, unlucky: Client) -> None:
@@ -47,7 +47,7 @@ def test_cancel_and_retry_take_effect_once(start: Start, client: Client, unlucky
         assert unlucky.retry(task).outcome == "already requested"
         client.wait([task], for_="running", timeout_seconds=30)
         assert client.get(task).attempt == round_number + 1
-    assert [step.event for step in client.history(task) if step.reason == "RequestIgnored"] == []
+    assert [step.event for step in client.get(task).history() if step.reason == "RequestIgnored"] == []
     history = replay_store(client.store, CLUSTER, CLOCK.boottime() + 10)
     assert history.findings == []
     assert history.consumed == {"cancel": 2, "retry": 2}

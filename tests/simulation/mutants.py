@@ -272,9 +272,9 @@ MUTANTS = [
         (
             Edit(
                 "core.planning.decide:_holding_request",
-                'transitions.stop_requested(status, "cancel", message, moment, request)',
+                "transitions.stop_requested(status, StopReason.CANCEL, message, moment, request)",
                 """transitions.cancelled(
-                transitions.stop_requested(status, "cancel", message, moment, request),
+                transitions.stop_requested(status, StopReason.CANCEL, message, moment, request),
                 Observation(attempt=AttemptId(task.id, status.attempt), phase=Phase.FAILED),
                 moment,
             )""",

@@ -12,7 +12,7 @@ class Library(Client):  # type: ignore[misc]  # the library has no types
     """etcd3-py's client, without the request for the version."""
 
     def _retrieve_version(self) -> None:
-        from semantic_version import Version  # type: ignore[import-untyped]
+        from semantic_version import Version
 
         self.server_version_sem = self.cluster_version_sem = Version("3.4.0")
 

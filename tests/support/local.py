@@ -307,7 +307,7 @@ def lead_by_turns(cluster: LocalCluster, replica: ReplicaProcess) -> None:
         leader_of(cluster) is not replica and replica.process is not None and replica.process.poll() is None
     ):
         with cluster.client() as client, suppress(NotFound):
-            client.step_down()
+            client.replicas.step_down()
 
 
 def logged(cluster: LocalCluster, replica: ReplicaProcess, **fields: str) -> list[dict[str, Any]]:
@@ -346,7 +346,7 @@ def leader_of(cluster: LocalCluster) -> ReplicaProcess:
 
     def found() -> ReplicaProcess | None:
         with cluster.client() as client:
-            leader = client.leader()
+            leader = client.replicas.leader()
         for replica in cluster.replicas:
             if (
                 leader is not None

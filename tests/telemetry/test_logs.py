@@ -31,8 +31,8 @@ def finished(etcd_factory: EtcdFactory, tmp_path: Path) -> tuple[list[str], Clie
     enable_authentication(etcd_factory.store(etcd.url), "tally", PASSWORD, "/tally/")
     password = tmp_path / "password"
     password.write_text(PASSWORD)
-    client = Client(
-        store=etcd_factory.store(etcd.url, user="tally", password_file=str(password)), cluster="logs"
+    client = Client.of_store(
+        etcd_factory.store(etcd.url, user="tally", password_file=str(password)), cluster="logs"
     )
     client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")} | {

@@ -29,6 +29,7 @@ from controller.store.base import (
     Guard,
     LeaseNotFound,
     OutcomeUnknown,
+    Purpose,
     Put,
     RequestTooLarge,
     StoreDenied,
@@ -79,7 +80,7 @@ class Run(NamedTuple):
 def run() -> Iterator[Run]:
     """A leading replica whose store, engine and loop are measured."""
     metrics, store, engine = Metrics(CLOCK), MemoryStore(CLOCK), RecordingEngine(CLOCK)
-    client = Client(store=store.client(), cluster="c")
+    client = Client.of_store(store.client(), cluster="c")
     client.apply_pool(POOL)
     measured: Any = MeasuredEngine(engine, metrics, CLOCK)
     with RunningReplica(
@@ -153,7 +154,7 @@ def test_counts_keep_the_role_in_which_they_were_made(run: Run) -> None:
     doubles anything.
     """
     finish(run, "a")
-    run.client.step_down()
+    run.client.replicas.step_down()
     wait_until(
         lambda: (
             value(run.metrics, "tally_leading", replica_role="follower") == 0
@@ -400,7 +401,7 @@ def test_each_outcome_of_a_transaction_is_told_apart(error: Exception, outcome: 
     metrics = Metrics(CLOCK)
     store = MeasuredStore(FailingStore(error), metrics, CLOCK)
     with pytest.raises(type(error)):
-        store.commit(Transaction((), (Put("k", b"v"),), "i/election/7"), deadline=0.0)
+        store.commit(Transaction((), (Put("k", b"v"),), "op", Purpose.ELECTION), deadline=0.0)
     with pytest.raises(type(error)):
         store.get("k", deadline=0.0)
     assert value(metrics, "tally_transaction_seconds_count", kind="election", outcome=outcome) == 1

@@ -163,7 +163,7 @@ class World:
     def fill(self, found: Iterable[Record]) -> Client:
         """Begin anew with these records; returns a client of their store."""
         store, view = MemoryStore(CLOCK), self.view
-        client = Client(store=store, cluster="test", clock=CLOCK)
+        client = Client.of_store(store, cluster="test", clock=CLOCK)
         with view.lock:
             view.model = Model()
             for listener in view.listeners:
@@ -279,7 +279,7 @@ def agree_on_counts(readers: Readers) -> None:
 
 def agree_on_replicas(readers: Readers) -> None:
     summary = readers.get("/v1/summary")
-    views, told = readers.client.replicas(), readers.get("/v1/replicas")["items"]
+    views, told = readers.client.replicas.all(), readers.get("/v1/replicas")["items"]
     leading = [(view.id, view.role == "leader") for view in views]
     assert leading == [(replica["id"], replica["leads"]) for replica in told]
     assert leading == [(replica["id"], replica["leads"]) for replica in summary["replicas"]]
@@ -292,7 +292,7 @@ def agree_on_replicas(readers: Readers) -> None:
             assert getattr(view, name) == seen[name], name
         assert view.started_at == (seen["started_at"] or 0.0)
         assert str(output.replica_row(view, 100.0, wide=False)[1]).startswith(view.role)
-    leader, said = readers.client.leader(), readers.get("/v1/leader")
+    leader, said = readers.client.replicas.leader(), readers.get("/v1/leader")
     assert (leader.id if leader else "", leader.term if leader else 0) == (said["replica"], said["term"])
     assert (summary["leader"]["replica"], summary["leader"]["term"]) == (said["replica"], said["term"])
     assert said["known"] is bool(said["replica"])
@@ -361,5 +361,5 @@ def test_of_two_replicas_of_one_name_the_process_that_leads_is_marked(
     made, http = world
     readers = Readers(made.fill(TWO_OF_ONE_NAME), http)
     expected = {"r1": False, "r1-2222": True}
-    assert {view.id: view.role == "leader" for view in readers.client.replicas()} == expected
+    assert {view.id: view.role == "leader" for view in readers.client.replicas.all()} == expected
     assert {each["id"]: each["leads"] for each in readers.get("/v1/replicas")["items"]} == expected

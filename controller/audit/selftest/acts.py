@@ -20,7 +20,7 @@ class Acts:
 
     def make_pool(self) -> str:
         """A pool, so that somebody must lead."""
-        if self._stage.client.leader() is None:
+        if self._stage.client.replicas.leader() is None:
             raise Failed("nobody leads: see `tally get replicas`")
         self._stage.client.apply_pool({"name": self._stage.name, "capacity": CAPACITY.format()})
         self._stage.began = self._stage.revision()
@@ -89,7 +89,7 @@ class Acts:
         names = [self._stage.submit("handover", "sleep 2") for _ in range(2)]
         self._stage.wait(names, "running")
         try:
-            before = self._stage.client.step_down()
+            before = self._stage.client.replicas.step_down()
         except StoreDenied as error:
             self._stage.cancel_all(names)
             raise Skipped(f"this user may not: {error}") from error
@@ -99,7 +99,7 @@ class Acts:
             {(view.state, view.attempt) for view in views} == {(State.SUCCEEDED, 1)},
             "a task did not survive it",
         )
-        after = self._stage.client.leader()
+        after = self._stage.client.replicas.leader()
         require(after is not None and after.term > before.term, "nobody leads after it")
         assert after is not None
         return (

@@ -77,7 +77,7 @@ class Proofs:
         """Each replica that can be reached, against what is stored."""
         revision = self._stage.revision()
         answered, silent = 0, []
-        for replica in self._stage.client.replicas():
+        for replica in self._stage.client.replicas.all():
             try:
                 self._compare(replica.status_url, revision)
             except urllib.error.HTTPError as error:

@@ -55,7 +55,7 @@ class Stage:
 
     def check_engine(self) -> None:
         """Raises UserError where the tasks need an image, and none is given."""
-        engines = {str(replica.engine.get("name", "")) for replica in self.client.replicas()}
+        engines = {str(replica.engine.get("name", "")) for replica in self.client.replicas.all()}
         if engines & {"kubernetes", "docker"} and not self._image:
             raise UserError("the tasks need an image with a shell: give --image, such as --image busybox")
 

@@ -145,7 +145,7 @@ class Task:
 
 
 class PoolRecord(NamedTuple):
-    """A pool's definition; None when its key is absent or quarantined."""
+    """A pool's definition and its key's mod. A pool whose key is absent or quarantined has no record."""
 
     pool: Pool
     mod: int

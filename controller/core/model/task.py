@@ -210,6 +210,18 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str = ""  # what became of that request: a RequestOutcome
 
 
+class StopReason(StrEnum):
+    """Why an attempt is being stopped."""
+
+    CANCEL = "cancel"
+    START_DEADLINE = "deadline-start"
+    RUN_DEADLINE = "deadline-run"
+    SPEC_DELETED = "spec-deleted"
+    MAIN_ENDED = "main-ended"
+    MAIN_NOT_STARTED = "main-not-started"
+    CANNOT_START = "cannot-start"  # for a fault that the engine names: see Status.start_fault
+
+
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the leader knows of a task; changed only by `controller.core.planning.transitions`.
 
@@ -226,7 +238,8 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     sized_by: Count = 0
     uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
     node: str = ""
-    stopping: str = ""  # why the attempt is being stopped (see transitions.stop_requested); "" when it is not
+    # why the attempt is being stopped: a StopReason, after CANNOT_START with the fault; "" when it is not
+    stopping: str = ""
     lost_since: Time | None = None  # since when the attempt may have ended without proof; its hold stays
     # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
     abandoned: AttemptNumber = 0
@@ -251,7 +264,13 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     @property
     def cancelling(self) -> bool:
         """A cancel was accepted, and the attempt has not been observed to have ended yet."""
-        return self.stopping == "cancel"
+        return self.stopping == StopReason.CANCEL
+
+    @property
+    def start_fault(self) -> str:
+        """What keeps the attempt from running, where it is being stopped for that, else ""."""
+        reason, _, fault = self.stopping.partition(": ")
+        return fault if reason == StopReason.CANNOT_START else ""
 
     @property
     def is_holding(self) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from controller.core.model.demand import check_satisfiable
 from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.records import PoolRecord, Task
-from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status
+from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status, StopReason
 from controller.core.planning import transitions
 from controller.core.planning.retry import RetryDecision, judge
 from controller.core.planning.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
@@ -131,7 +131,7 @@ def end(
     task: Task, status: Status, seen: Observation, moment: Moment, request: Request | None = None
 ) -> Status:
     """The attempt has ended, and that is proven, or confirmed by `request`: the status without its hold."""
-    if status.stopping in (transitions.MAIN_ENDED, transitions.MAIN_NOT_STARTED):
+    if status.stopping in (StopReason.MAIN_ENDED, StopReason.MAIN_NOT_STARTED):
         seen = _as_main_ended(status, seen)
     if seen.phase is Phase.SUCCEEDED:
         return transitions.succeeded(status, seen, moment, request)
@@ -152,7 +152,7 @@ def _as_main_ended(status: Status, seen: Observation) -> Observation:
     return msgspec.structs.replace(
         seen,
         phase=Phase.SUCCEEDED if succeeded else Phase.FAILED,
-        ran=status.stopping == transitions.MAIN_ENDED,
+        ran=status.stopping == StopReason.MAIN_ENDED,
         exit_code=status.exit_code,
         reason="Completed" if succeeded else status.reason,
         message="",
@@ -168,7 +168,7 @@ def _as_policy_sees(status: Status, seen: Observation) -> Observation:
     if not reason:
         return seen
     return msgspec.structs.replace(
-        seen, reason=reason, ran=status.stopping == "deadline-run", disrupted=False
+        seen, reason=reason, ran=status.stopping == StopReason.RUN_DEADLINE, disrupted=False
     )
 
 
@@ -216,24 +216,24 @@ def _gist(words: str) -> str:
 def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> tuple[str, str] | None:
     """Why the attempt must be stopped now: kind and message."""
     if task.spec is None:
-        return "spec-deleted", "its spec was deleted"
+        return StopReason.SPEC_DELETED, "its spec was deleted"
     due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
     if due is not None and due <= moment.now:
         assert attempt is not None
         assert attempt.observation is not None
         reason, _, words = attempt.observation.waiting.partition(": ")
-        return transitions.CANNOT_START + reason, words or reason
+        return f"{StopReason.CANNOT_START}: {reason}", words or reason
     limits = task.spec.deadlines
     if status.state is State.PENDING and limits.start_seconds is not None:
         if (status.admitted_at or 0.0) + limits.start_seconds <= moment.now:
             return (
-                "deadline-start",
+                StopReason.START_DEADLINE,
                 f"not running {limits.start_seconds:g} s after its admission, its start deadline",
             )
     # one question a line
     elif status.state is State.RUNNING and limits.run_seconds is not None:  # noqa: SIM102
         if (status.started_at or 0.0) + limits.run_seconds <= moment.now:
-            return "deadline-run", f"ran for {limits.run_seconds:g} s, its run deadline"
+            return StopReason.RUN_DEADLINE, f"ran for {limits.run_seconds:g} s, its run deadline"
     return None
 
 
@@ -247,7 +247,8 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
             f": {request.reason}" if request.reason else ""
         )
         return Decision(
-            transitions.stop_requested(status, "cancel", message, moment, request), (RequestKind.CANCEL,)
+            transitions.stop_requested(status, StopReason.CANCEL, message, moment, request),
+            (RequestKind.CANCEL,),
         )
     if RequestKind.CONFIRM_STOPPED in task.requests:
         confirmed = _confirmed(task, status, attempt, moment)

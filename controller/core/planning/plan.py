@@ -82,8 +82,8 @@ Effect = Start | Stop | KeepLog | Settle | Prove | Forget
 class TaskChange(NamedTuple):
     """The next status of one task, and what must be unchanged for it to be written.
 
-    `value` None removes the task whole (status, spec and requests); `status` None with a `seen_mod` of 0 and
-    only requests consumes these without writing a status. A mod of 0 compares that the record is absent;
+    `value` None (and `status` None) writes no status: the change consumes requests, and with `removes`
+    deletes the task whole (status, spec and requests). A mod of 0 compares that the record is absent;
     `spec_mod` -1: the spec is not compared.
     """
 

@@ -26,16 +26,17 @@ from controller.core.model.task import (
     Spec,
     Status,
     Step,
+    StopReason,
 )
 from controller.core.planning.retry import RetryDecision
 
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
 REASON_LIMIT = 64
 STOP_DELAYED = "StopDelayed"
-CANNOT_START = "cannot-start: "
-"""Before the engine's word, in `Status.stopping`: such an end is a failure to start."""
-# why an attempt is stopped, beside a user's wish or a deadline
-MAIN_ENDED, MAIN_NOT_STARTED = "main-ended", "main-not-started"
+_DEADLINES: dict[str, str] = {
+    StopReason.START_DEADLINE: "StartDeadlineExceeded",
+    StopReason.RUN_DEADLINE: "DeadlineExceeded",
+}
 
 
 class Moment(NamedTuple):
@@ -112,8 +113,7 @@ def stop_requested(
 ) -> Status:
     """Its attempt is to be stopped, perhaps since a request asks for it; the hold stays until then.
 
-    `why`: cancel, deadline-start, deadline-run, spec-deleted, or
-    CANNOT_START and the engine's word for what keeps it from running.
+    `why` becomes `Status.stopping`.
     """
     return _step(status, Event.STOP_REQUESTED, moment, why, message, request, stopping=why)
 
@@ -122,7 +122,7 @@ def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
     """Its main container has ended, or could not be started: that is its end, and what else is in its pod
     is to be stopped.
     """
-    why = MAIN_ENDED if seen.ran else MAIN_NOT_STARTED
+    why = StopReason.MAIN_ENDED if seen.ran else StopReason.MAIN_NOT_STARTED
     what = (
         f"its main container ended with exit code {seen.exit_code}"
         if seen.ran
@@ -163,11 +163,7 @@ def cancelled(status: Status, seen: Observation, moment: Moment, request: Reques
 
 def stop_reason(status: Status) -> str:
     """Why an attempt that was stopped by us has failed; "" where it was not stopped for a fault."""
-    if status.stopping.startswith(CANNOT_START):
-        return status.stopping.removeprefix(CANNOT_START)
-    return {"deadline-start": "StartDeadlineExceeded", "deadline-run": "DeadlineExceeded"}.get(
-        status.stopping, ""
-    )
+    return status.start_fault or _DEADLINES.get(status.stopping, "")
 
 
 def failed(
@@ -181,7 +177,7 @@ def failed(
     another attempt may follow after a back-off.
     """
     reason = stop_reason(status) or (
-        "SpecDeleted" if status.stopping == "spec-deleted" else seen.reason or "Failed"
+        "SpecDeleted" if status.stopping == StopReason.SPEC_DELETED else seen.reason or "Failed"
     )
     message = "; ".join(
         part for part in (status.message if status.stopping else "", seen.message, verdict.why) if part

@@ -30,7 +30,7 @@ def is_current(task: Task | None, attempt_id: AttemptId) -> bool:
 
 
 class Attempt:
-    """One attempt as this leader sees it. Times are seconds since the epoch by the leader's clock."""
+    """One attempt as this leader sees it. Times are seconds since the Unix epoch, by the leader's clock."""
 
     __slots__ = (
         "asked_at",

@@ -168,12 +168,12 @@ class FakeApi:
 
     def add_namespace(self, name: str, labels: Mapping[str, str], uid: str = "") -> Stored:
         """A namespace, active."""
-        metadata = {
+        metadata: dict[str, Any] = {
             "name": name,
             "uid": uid or f"namespace-{name}",
             "creationTimestamp": timestamp(self.clock.now()),
         }
-        metadata["labels"] = {"kubernetes.io/metadata.name": name, **labels}  # type: ignore[assignment]
+        metadata["labels"] = {"kubernetes.io/metadata.name": name, **labels}
         status = {"phase": "Active"}
         return self.storage.namespaces.put(
             {"kind": "Namespace", "apiVersion": "v1", "metadata": metadata, "status": status}

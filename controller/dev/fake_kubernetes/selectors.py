@@ -65,7 +65,7 @@ def _labels(text: str) -> list[_Labels]:
             raise _unparsable(text)
         position = match.end()
         if match["absent"]:
-            tests.append(lambda found, key=match["missing"]: key not in found)  # type: ignore[misc]
+            tests.append(lambda found, key=match["missing"]: key not in found)  # type: ignore[misc]  # mypy knows no default of a lambda
         else:
             tests.append(_label(match["key"], match["rest"].strip(), text))
     return tests
@@ -100,9 +100,9 @@ def _fields(resource: str, text: str) -> list[Predicate]:
             raise bad_request(f"field label not supported: {name}")
         path = name.split(".")
         if operator == "!=":
-            tests.append(lambda document, path=path, value=value: _field(document, path) != value)  # type: ignore[misc]
+            tests.append(lambda document, path=path, value=value: _field(document, path) != value)  # type: ignore[misc]  # as above
         else:
-            tests.append(lambda document, path=path, value=value: _field(document, path) == value)  # type: ignore[misc]
+            tests.append(lambda document, path=path, value=value: _field(document, path) == value)  # type: ignore[misc]  # as above
     return tests
 
 

@@ -1,9 +1,7 @@
-"""Commands that only read: get, describe, explain, history."""
+"""Commands that tell all of one thing: describe, explain, history."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -12,188 +10,22 @@ from controller.cli import output as out
 from controller.cli.logs import extent
 from controller.cli.names import (
     Kind,
-    KindName,
     TaskName,
     TaskNames,
-    bare,
     complete_names,
     complete_of,
-    complete_pools,
-    complete_states,
     parse_kind_and_names,
 )
-from controller.cli.session import ERROR, Session, as_usage, complain
-from controller.client import NotFound, PoolView, ReplicaView, TaskView
-from controller.client.reading import parse_state
+from controller.cli.session import ERROR, Session, complain
+from controller.client import NotFound
 from controller.core.model.codec import to_builtins
-from controller.core.model.lifecycle import State
 from controller.core.model.printable import counted
 from controller.core.model.task import AttemptId
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.explain import at, span
-from controller.views.selector import parse_selector
 from controller.views.step import StepView
-
-FORMS = {
-    Kind.TASKS: ("wide", "json", "yaml", "name"),
-    Kind.POOLS: ("json", "yaml", "name"),
-    Kind.REPLICAS: ("wide", "json", "yaml", "name", "pid"),
-}
-
-
-Sort = Callable[[TaskView], Any]
-SORTS: dict[str, Sort] = {
-    "name": lambda view: view.id,
-    "state": lambda view: [*State, None].index(view.state),
-    "pool": lambda view: view.pool,
-    "priority": lambda view: view.spec.priority if view.spec is not None else 0,
-    "attempt": lambda view: view.attempt,
-    "age": lambda view: -view.submitted_at,
-}
-
-
-def get(
-    session: Session,
-    kind: KindName,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Only these.", show_default=False, autocompletion=complete_names),
-    ] = None,
-    output: Annotated[
-        str, typer.Option("-o", "--output", help="wide, json, yaml, name; pid for replicas.")
-    ] = "",
-    watch: Annotated[
-        bool, typer.Option("-w", "--watch", help="Go on with each change, until Ctrl-C.")
-    ] = False,
-    pool: Annotated[str, typer.Option(help="Only tasks of this pool.", autocompletion=complete_pools)] = "",
-    state: Annotated[
-        str, typer.Option(help="Only tasks in this state.", autocompletion=complete_states)
-    ] = "",
-    selector: Annotated[
-        str,
-        typer.Option(
-            "-l", "--selector", help="Only tasks with such labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e."
-        ),
-    ] = "",
-    sort_by: Annotated[
-        str,
-        typer.Option(
-            help=f"Order of tasks: {', '.join(SORTS)}; '-' before it reverses it.",
-            autocompletion=complete_of(*SORTS),
-        ),
-    ] = "",
-    role: Annotated[str, typer.Option(help="Only replicas in this role: leader or follower.")] = "",
-) -> None:
-    """List tasks, pools or replicas.
-
-    `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`.
-    """
-    what, only = parse_kind_and_names(kind, names or [])
-    out.check_form(output, FORMS[what])
-    if state:
-        as_usage(lambda: parse_state(state))
-    as_usage(lambda: parse_selector(selector) if selector else ())
-    if sort_by.removeprefix("-") not in ("", *SORTS):
-        raise typer.BadParameter(
-            f"--sort-by: {sort_by!r} is not one of {', '.join(SORTS)}, with or without '-' before it"
-        )
-    if role not in ("", "leader", "follower"):
-        raise typer.BadParameter(f"--role: {role!r} is neither leader nor follower")
-    filters: dict[str, Any] = {"pool": bare(pool, Kind.POOLS), "state": state, "selector": selector}
-    if watch and what is not Kind.TASKS:
-        raise typer.BadParameter("-w works for tasks only")
-    if watch and sort_by:
-        raise typer.BadParameter("-w shows tasks as they change: leave out --sort-by")
-    if watch:
-        _watch_tasks(session, only, output, filters)
-    elif what is Kind.TASKS:
-        views = [session.client.get(name) for name in only] if only else session.client.tasks(**filters)
-        if sort_by:
-            views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
-        _print_tasks(views, output, alone=len(only) == 1)
-    elif what is Kind.POOLS:
-        _print_pools(
-            _named(session.client.pools(), only, "pool", lambda view: view.name), output, alone=len(only) == 1
-        )
-    else:
-        replicas = [view for view in session.client.replicas() if role in ("", view.role)]
-        _print_replicas(_named(replicas, only, "replica", lambda view: view.id), output, alone=len(only) == 1)
-
-
-def _named(views: list[Any], names: list[str], noun: str, name_of: Any) -> list[Any]:
-    by_name = {name_of(view): view for view in views}
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise NotFound(f"there is no {noun} {missing[0]!r}: there are {', '.join(by_name) or 'none'}")
-    return [by_name[name] for name in names] if names else views
-
-
-def _print_tasks(views: list[TaskView], output: str, *, alone: bool) -> None:
-    if output == "name":
-        for view in views:
-            say(f"task/{view.id}")
-    elif output in ("json", "yaml"):
-        items = [view.to_builtins() for view in views]
-        out.print_document(items[0] if alone else {"items": items}, output)
-    elif views:
-        _task_table(output).print(out.task_row(view, time.time(), wide=output == "wide") for view in views)
-    else:
-        say("No tasks found.", err=True)
-
-
-def _task_table(output: str) -> out.Table:
-    return out.Table(out.WIDE_TASK_COLUMNS if output == "wide" else out.TASK_COLUMNS)
-
-
-def _watch_tasks(session: Session, names: list[str], output: str, filters: dict[str, Any]) -> None:
-    if output not in ("", "wide", "name"):
-        stream = "the event stream of the status endpoint, /v1/events"
-        raise typer.BadParameter(f"-w cannot print {output}: use -o wide or -o name, or {stream}")
-    table = _task_table(output)
-    only = names[0] if len(names) == 1 else ""
-    for views in session.client.watch_tasks(task_id=only, **filters):
-        shown = [view for view in views if not names or view.id in names]
-        if output == "name":
-            for view in shown:
-                say(f"task/{view.id}", flush=True)
-        else:
-            table.print(out.task_row(view, time.time(), wide=output == "wide") for view in shown)
-
-
-def _print_pools(views: list[PoolView], output: str, *, alone: bool) -> None:
-    if output == "name":
-        for view in views:
-            say(f"pool/{view.name}")
-    elif output in ("json", "yaml"):
-        items = [to_builtins(view) for view in views]
-        out.print_document(items[0] if alone else {"items": items}, output)
-    elif views:
-        out.Table(out.POOL_COLUMNS).print(row for view in views for row in out.pool_rows(view))
-    else:
-        say("No pools found. Create one: tally apply -f pool.yaml", err=True)
-
-
-def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> None:
-    if output in ("name", "pid"):
-        for view in views:
-            say(f"replica/{view.id}" if output == "name" else view.pid)
-    elif output in ("json", "yaml"):
-        items = [to_builtins(view) for view in views]
-        out.print_document(items[0] if alone else {"items": items}, output)
-    elif views:
-        table = out.Table(out.WIDE_REPLICA_COLUMNS if output == "wide" else out.REPLICA_COLUMNS)
-        table.print(out.replica_row(view, time.time(), wide=output == "wide") for view in views)
-        for view in views:
-            if view.engine_problem:
-                say(f"{view.id} does not campaign: {view.engine_problem}", err=True)
-    else:
-        say("No replicas found. Start some: tally dev, or tally controller", err=True)
-
-
-# -- one thing in detail
-# -----------------------------------------------------------------------------------------------
 
 
 def describe(
@@ -271,7 +103,7 @@ def _describe_task(session: Session, name: str) -> None:
 
 def _kept_log(session: Session, name: str) -> str:
     try:
-        kept = session.client.kept_log(name)
+        kept = session.client.outputs.kept_log(name)
     except CorruptValue as error:
         return f"cannot be read: {error}"
     return f"of attempt {kept.attempt}, {extent(kept)}" if kept is not None else ""
@@ -282,7 +114,7 @@ def _print_events(session: Session, attempt: AttemptId) -> None:
     from controller.cli.engines import open_engine_or_warn
     from controller.engine.base import EngineError
 
-    if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas()):
+    if not any(replica.engine.get("name") == "kubernetes" for replica in session.client.replicas.all()):
         return
     engine, _ = open_engine_or_warn(session)
     try:

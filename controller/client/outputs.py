@@ -1,0 +1,104 @@
+"""The output of attempts, and the engine that it is read from."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from controller.client.calls import Calls
+from controller.client.errors import NotFound
+from controller.client.reading import Reading
+from controller.client.replicas import Replicas
+from controller.client.views import by_engine
+from controller.core.model.kept_log import KeptLog
+from controller.core.model.task import AttemptId
+from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
+from controller.errors import UserError
+
+
+class Outputs:
+    """See the module's docstring."""
+
+    def __init__(self, calls: Calls, reading: Reading, replicas: Replicas) -> None:
+        self._cluster = calls.keys.cluster
+        self._clock = calls.clock
+        self._reading = reading
+        self._replicas = replicas
+
+    def logs(
+        self,
+        task_id: str,
+        *,
+        attempt: int | None = None,
+        follow: bool = False,
+        stop: threading.Event | None = None,
+        engine: Engine | None = None,
+        options: LogOptions = ALL_LOGS,
+    ) -> Iterator[bytes]:
+        """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or
+        `stop` is set.
+
+        `engine` None is the process engine of the registered replicas, which keeps output in the state folder
+        of its machine: then this works on that machine only. Raises NotFound, EngineError, and UserError
+        where no output can be read from here.
+        """
+        number = self._reading.task(task_id).attempt if attempt is None else attempt
+        if number < 1:
+            raise NotFound(
+                f"task {task_id!r} has not started yet, so that it has no output: see `tally explain"
+                f" {task_id}`"
+            )
+        engine = engine if engine is not None else self.engine()
+        if engine is None:
+            raise UserError(
+                "no replica is registered whose engine keeps output that can be read from here: give"
+                " --state-dir"
+            )
+        try:
+            return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop, options=options)
+        except AttemptUnknown as error:
+            raise NotFound(
+                f"{error}: it never started, or was removed, by its stop or after its retention"
+            ) from error
+
+    def kept_log(self, task_id: str) -> KeptLog | None:
+        """The end of the output of the task's last attempt that ended, where `keep_logs` has it kept.
+
+        Raises CorruptValue.
+        """
+        return self._reading.kept_log(task_id)
+
+    def engine(self, state_dir: Path | None = None) -> Engine | None:
+        """The engine that the registered replicas use, opened for reading; None when none is registered that
+        can be.
+
+        `state_dir` names the process engine's folder, instead of what the replicas say. Raises UserError when
+        it is on another machine, EngineUnavailable when it cannot be used.
+        """
+        from controller.engine.process.engine import ProcessEngine
+
+        if state_dir is None:
+            known = by_engine(self._replicas.all())
+            replica = next(
+                (r for r in known if r.engine.get("name") == "process" and r.engine.get("state_dir")), None
+            )
+            if replica is None:
+                return None
+            state_dir = Path(str(replica.engine["state_dir"]))
+            if replica.host not in ("", socket.gethostname()):
+                raise UserError(
+                    f"the replicas run attempts in {state_dir} on {replica.host}: call this there"
+                )
+        engine = ProcessEngine(state_dir, self._cluster, self._clock, make=False)
+        self.bind(engine)
+        return engine
+
+    def bind(self, engine: Engine) -> None:
+        """Let the engine show what is this installation's, and nothing else that has the cluster's name
+        there.
+        """
+        installation = self._reading.model("installation").installation
+        if installation is not None:
+            engine.bind(installation)

@@ -1,0 +1,48 @@
+"""What the store holds of elections: the epoch, and the records of terms. Each may be damaged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.core.model import codec
+from controller.errors import CorruptValue
+from controller.store.base import KeyValue
+
+MAX_EPOCH = 10**12  # what a term's key has room for, and any JSON reader a number
+MAX_RECORD_BYTES = 64 * 1024  # of a term's record that is written anew
+
+
+def epoch_of(item: KeyValue | None) -> int:
+    """The epoch that was written last; 0 when there was none.
+
+    Raises CorruptValue when the key holds something else.
+    """
+    if item is None:
+        return 0
+    try:
+        value = codec.decode_mapping(item.value).get("epoch")
+    except CorruptValue:
+        value = None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_EPOCH:
+        raise CorruptValue(
+            f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation"
+        )
+    return value
+
+
+def fields_of(item: KeyValue | None) -> dict[str, Any]:
+    """Of a record that may be damaged: {} when it is absent, or not ours to understand."""
+    try:
+        return codec.decode_mapping(item.value) if item is not None else {}
+    except CorruptValue:
+        return {}
+
+
+def with_end(item: KeyValue | None, now: float, why: str, op: str = "") -> bytes | None:
+    """The record of a term with its end; None when it has one already, or is not ours to understand."""
+    if item is None or len(item.value) > MAX_RECORD_BYTES:
+        return None
+    record = fields_of(item)
+    if not record or "to" in record:
+        return None
+    return codec.encode({**record, "to": now, "why": why, "op": op or record.get("op", "")})
