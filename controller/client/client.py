@@ -21,6 +21,7 @@ from controller.errors import InvalidField
 from controller.store.base import Store
 from controller.store.keys import Keys
 from controller.views.explain import explain
+from controller.views.pools import pool_facts
 from controller.views.tasks import is_asked_again
 
 if TYPE_CHECKING:
@@ -263,11 +264,11 @@ class Client:
 
 
 def _overcommit(reading: Reading, pool: Pool) -> str:
-    held = reading.model("ledgers/").ledger(pool.name).held
-    over = ", ".join(held.exceeding(pool.capacity))
+    facts = pool_facts(reading.model("pools/", "ledgers/"), pool.name)
+    over = ", ".join(facts.overcommitted)
     return (
-        f"more is held than this capacity has ({over}: {held} held): nothing is admitted until enough has"
-        " ended"
+        f"more is held than this capacity has ({over}: {facts.held} held): nothing is admitted until enough"
+        " has ended"
         if over
         else ""
     )

@@ -12,7 +12,7 @@ from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
-from controller.core.model.records import Change
+from controller.core.model.records import Change, Task
 from controller.core.model.scalars import parse_name
 from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
@@ -20,7 +20,7 @@ from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
 from controller.views.selector import Requirement, parse_selector
-from controller.views.tasks import matches
+from controller.views.tasks import matching
 
 WATCH_SILENCE_SECONDS = 30.0
 OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # all that is told of tasks stands there
@@ -162,7 +162,11 @@ def sorted_views(
 ) -> list[TaskView]:
     """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
     states = None if state is None else (state,)
-    ids = model.tasks if only is None else [task_id for task_id in only if task_id in model.tasks]
-    found = [task for task_id in ids if matches(task := model.tasks[task_id], pool or None, states, terms)]
-    found.sort(key=lambda task: (task.spec_create, task.id))
-    return [view for task in found if (view := task_view(model, task.id)) is not None]
+    found = matching(model, only, pool or None, states, terms)
+    return [
+        view for task in sorted(found, key=_submission) if (view := task_view(model, task.id)) is not None
+    ]
+
+
+def _submission(task: Task) -> tuple[int, str]:
+    return task.spec_create, task.id

@@ -31,7 +31,7 @@ from controller.views.freshness import Freshness
 from controller.views.pools import all_pools, pool_facts, pool_names
 from controller.views.replica import Check, ReadableReplica
 from controller.views.replicas import all_replicas, leader_of
-from controller.views.tasks import TaskFacts, find_task, matches, task_facts
+from controller.views.tasks import TaskFacts, find_task, matching, task_facts
 
 MAX_STREAMS = 256
 LOG_READERS = 2
@@ -208,13 +208,9 @@ class ReadApi:
             size = SCAN if labels else limit - len(found)
             chunk = index.find(sort, after, pool, states, wanted["search"], size)
             with self.view.reading() as model:
-                known = (
-                    (at, task)
-                    for at in chunk
-                    if (task := model.tasks.get(at.task_id)) is not None
-                    and matches(task, pool, states, labels)
-                )
-                found += [(at, task_facts(model, task)) for at, task in islice(known, limit - len(found))]
+                places = {at.task_id: at for at in chunk}
+                tasks = islice(matching(model, places, pool, states, labels), limit - len(found))
+                found += [(places[task.id], task_facts(model, task)) for task in tasks]
             if len(chunk) < size:
                 break
             after = chunk[-1]

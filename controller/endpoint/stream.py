@@ -27,8 +27,9 @@ from typing import NamedTuple
 import msgspec
 
 from controller.core.model.codec import decode_status
-from controller.core.model.records import Change, decode_or_empty
+from controller.core.model.records import Change
 from controller.errors import CorruptValue
+from controller.views.replicas import leader_facts
 
 CAPACITY = 8192  # changes kept for readers
 CAPACITY_BYTES = 32 * 2**20  # of their values, which a long history makes large
@@ -357,8 +358,9 @@ def _is_told(change: Change) -> bool:
 
 def _event_without_status(change: Change) -> bytes:
     if change.kind == "leader":
-        leader = decode_or_empty(change)
-        return _event("leader", {"replica": str(leader.get("id", "")), "revision": change.mod})
+        leader = leader_facts(change)
+        name = leader.told.id if leader is not None else ""
+        return _event("leader", {"replica": name, "revision": change.mod})
     name = "removed" if change.value is None else "submitted"
     return _event(name, {"id": change.names[0], "revision": change.mod})
 

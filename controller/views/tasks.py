@@ -5,7 +5,7 @@ A record that cannot be read tells nothing: what the model read of it before is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from controller.core.model import kept_log
@@ -108,13 +108,27 @@ def find_task(model: Model, task_id: str) -> TaskFacts | None:
     return task_facts(model, task) if task is not None and is_listed(task) else None
 
 
-def matches(
-    task: Task, pool: str | None, states: Collection[State] | None, terms: Sequence[Requirement]
-) -> bool:
-    """Whether a reader who asked for these is shown the task; None asks for any.
+def matching(
+    model: Model,
+    ids: Iterable[str] | None,
+    pool: str | None,
+    states: Collection[State] | None,
+    terms: Sequence[Requirement],
+) -> Iterator[Task]:
+    """Of these tasks (None: of all) those that a reader is shown who asked for this pool, one of these states
+    and these labels; None asks for any.
 
     A task whose spec is gone or cannot be read has labels that nobody knows: no selector selects it.
     """
+    for task_id in model.tasks if ids is None else ids:
+        task = model.tasks.get(task_id)
+        if task is not None and _matches(task, pool, states, terms):
+            yield task
+
+
+def _matches(
+    task: Task, pool: str | None, states: Collection[State] | None, terms: Sequence[Requirement]
+) -> bool:
     if not is_listed(task) or (pool is not None and pool_of(task) != pool):
         return False
     if states is not None and state_of(task) not in states:

@@ -339,3 +339,27 @@ def test_all_readers_tell_the_same(world: tuple[World, httpx.Client], agree: Any
         agree(Readers(made.fill([("tasks", ("well",), spec("p", {}, 5.0)), *found]), http))
 
     holds()
+
+
+def test_a_deleted_pool_of_which_nothing_is_held_is_listed_nowhere(world: tuple[World, httpx.Client]) -> None:
+    """D11. Its ledger stays, with nothing in it."""
+    made, http = world
+    readers = Readers(made.fill(DELETED_POOL), http)
+    assert (
+        readers.client.pools()
+        == readers.get("/v1/pools")["items"]
+        == readers.get("/v1/summary")["pools"]
+        == []
+    )
+    assert not any(labels.get("pool") for series in readers.metrics().values() for labels, _ in series)
+
+
+def test_of_two_replicas_of_one_name_the_process_that_leads_is_marked(
+    world: tuple[World, httpx.Client],
+) -> None:
+    """D11. The second registers under another name."""
+    made, http = world
+    readers = Readers(made.fill(TWO_OF_ONE_NAME), http)
+    expected = {"r1": False, "r1-2222": True}
+    assert {view.id: view.role == "leader" for view in readers.client.replicas.all()} == expected
+    assert {each["id"]: each["leads"] for each in readers.get("/v1/replicas")["items"]} == expected
