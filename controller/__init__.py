@@ -9,14 +9,17 @@ The loop, as one replica runs it (`runtime/replica.py`, `runtime/reconciler.py`)
                           model.apply(message)                          # newer mod revisions only
                       if leadership:                                    # and its term's revision was applied
                           plan = planner.plan(now)                      # what changed + what can be admitted
-                          result = store.commit(guarded(plan))          # all that it rests on is compared
+                          pending = store.begin(guarded(plan))          # all that it rests on is compared
+                          for effect in committed.effects:              # of the plan before; persist first
+                              actuator.perform(effect)                  # only while the term may act
+                          planner.plan_ahead(plan)                      # the next, as if this were committed
+                          result = pending.result()
                           if refused:    model.apply(what differs)      # plan again; or step down
-                          if committed:  for effect in plan.effects:    # persist, then act
-                                             actuator.perform(effect)   # only while the term may act
+                          if committed:  planner.committed(plan)        # the model shows it
     actuator threads: inbox.put(engine.start(attempt))                  # outcomes come back as messages
     observer threads: inbox.put(engine.attempts()); inbox.put(engine.watch())
 
-The rooms, each knowing only those below it (`.importlinter`, tests/architecture):
+The rooms. Each imports only rooms below it (`.importlinter`, tests/architecture):
 
     cli                              the command `tally`
     dev                              a whole cluster on one machine: replicas, etcd, a fake Kubernetes
@@ -32,11 +35,11 @@ The rooms, each knowing only those below it (`.importlinter`, tests/architecture
     core/model                       what is so: values, lifecycle, ledgers, queue
     bulkhead, clock, errors          what every room may use
 
-What can fail, and where that is handled: a stale leader (`store` guards, `election.term`), a lost answer
-(`store.etcd.store`), a lost event (`runtime.follower` reloads, `runtime.observer` lists), an engine that is
-silent (`core.planning.intake`), an end without proof (`core.planning.decide`), a value that does not parse
-(`core.model.model` quarantines it), an error of our own on one task (`core.model.compartments` sets it aside,
-`bulkhead` counts it).
+What can fail, and where it is handled: a stale leader (`store` guards, `election.term`), a lost answer
+(`store.etcd.store`), a lost event (`runtime.follower` reloads, `runtime.observer` lists), a silent engine
+(`core.planning.intake`), an end without proof (`core.planning.decide`), a value that does not parse
+(`core.model.model` quarantines it), an error of Tally's own on one task (`core.model.compartments` sets the
+task aside, `bulkhead` counts the error).
 """
 
 __version__ = "0.1.0"

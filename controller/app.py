@@ -1,4 +1,4 @@
-"""The composition root: chooses the store and the engine by the settings, builds one replica, and runs it."""
+"""Composition root: the settings choose the store and the engine; one replica is built from them and run."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from controller.telemetry.notify import ServiceNotifier
 from controller.telemetry.store_size import StoreSizePoll
 
 LOG_SECONDS = 5.0  # to read a kept log for the status endpoint
-# a thread died, or state could not be torn down: whoever supervises us starts us again (EX_SOFTWARE)
+# EX_SOFTWARE: a thread died, or state could not be torn down. The supervisor of this process starts it again.
 EXIT_TORN = 70
 
 log = structlog.get_logger(__name__)
 
 
 def make_store(settings: Settings, clock: Clock) -> EtcdStore:
-    """The store that the settings name; connects when it is first used."""
+    """The store that the settings name. It connects when it is first used."""
     return EtcdStore(
         GatewayOptions(
             endpoints=settings.etcd,
@@ -65,7 +65,7 @@ def make_store(settings: Settings, clock: Clock) -> EtcdStore:
 def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
     """The engine of that name.
 
-    Raises InvalidField when this version has none, EngineError when it cannot be set up.
+    Raises InvalidField if this version has no such engine, EngineError if the engine cannot be set up.
     """
     if name == "process":
         from controller.engine.process.engine import ProcessEngine
@@ -88,7 +88,7 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
     if name == "docker":
         from controller.engine.docker.engine import DockerEngine
 
-        # where the daemon is, DOCKER_HOST says, as for every client of it
+        # DOCKER_HOST says where the daemon is, as for every Docker client
         return DockerEngine(None, settings.cluster, clock)
     if name == "null":
         from controller.engine.null import NullEngine
@@ -98,7 +98,7 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
 
 
 def describe_engine(settings: Settings) -> dict[str, Any]:
-    """What a replica registers of its engine, so that clients on this machine find the attempts' output."""
+    """What a replica registers about its engine, so that clients on its machine find attempts' output."""
     engine: dict[str, Any] = {"name": settings.engine}
     if settings.engine == "process":
         engine["state_dir"] = str(settings.state_dir)
@@ -110,7 +110,7 @@ def describe_engine(settings: Settings) -> dict[str, Any]:
 
 
 def make_metrics(store: EtcdStore, engine: Engine, clock: Clock) -> Metrics:
-    """The metrics, told where store and engine count for themselves."""
+    """The metrics, connected to the counters that the store and the engine keep themselves."""
     metrics = Metrics(clock)
     metrics.outside.watch_restarts = lambda: store.reconnects
     metrics.outside.endpoint_failures = lambda: store.gateway.endpoints.failures
@@ -121,30 +121,30 @@ def make_metrics(store: EtcdStore, engine: Engine, clock: Clock) -> Metrics:
 
 
 def run_controller(settings: Settings) -> int:
-    """Run one replica until SIGTERM or SIGINT; returns the exit code.
+    """Run one replica until SIGTERM or SIGINT, and return the exit code.
 
-    Raises InvalidField for timings that do not fit together, TallyError when the status address or the engine
-    cannot be used. An etcd that does not answer is no error: the replica waits for it.
+    Raises InvalidField if the timings do not fit together, TallyError if the status address or the engine
+    cannot be used. An etcd that does not answer is not an error: the replica waits for it.
     """
     check_timings(settings)
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     configure_logs(replica=settings.replica, cluster=settings.cluster)
     access = status_access(settings)
     threading.excepthook = _exit_on_dead_thread
-    # A model of 100,000 tasks is a million objects without a cycle. With the defaults, half of a load went
-    # into looking for some.
+    # A model of 100,000 tasks is a million objects without a cycle. With the default thresholds, half of the
+    # time of a load went into searching for cycles.
     gc.set_threshold(10_000, 50, 100)
     clock = SystemClock()
     store = make_store(settings, clock)
-    # The audit's own: its load would take a store that was restored from a backup for the known one, before
-    # our model did.
+    # The audit has a store of its own. Its loads would otherwise mark a store that was restored from a backup
+    # as known before the replica's model has noticed.
     audited = make_store(settings, clock)
     engine = make_engine(settings.engine, settings, clock)
     metrics = make_metrics(store, engine, clock)
     identity = describe_replica(settings, clock)
 
     def audit() -> dict[str, Any]:
-        # a leader's of itself, else None
+        # `own.last`: what the leader's audit of itself found; None on a follower
         return run_audit(audited, engine, settings.cluster, clock).to_json() | {"own": own.last}
 
     reading = Reading(audited, Keys(settings.cluster), clock, LOG_SECONDS)
@@ -186,7 +186,7 @@ def run_controller(settings: Settings) -> int:
 
 
 def describe_replica(settings: Settings, clock: Clock) -> dict[str, Any]:
-    """What a replica registers of itself when it starts."""
+    """What a replica registers about itself when it starts."""
     return {
         "id": settings.replica,
         "instance": uuid.uuid4().hex,
@@ -231,8 +231,9 @@ def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOpti
 
 
 def advertised_url(listening: str, advertise: str) -> str:
-    """Under which URL others reach an endpoint that listens at the URL `listening`; `advertise` as the
-    setting of that name.
+    """The URL at which others reach an endpoint that listens at the URL `listening`.
+
+    `advertise` is the setting of that name.
     """
     url = urlsplit(listening)
     everywhere = url.hostname in ("0.0.0.0", "::")
@@ -241,14 +242,14 @@ def advertised_url(listening: str, advertise: str) -> str:
 
 
 def new_lease() -> int:
-    """A lease id that nobody else has chosen: 62 random bits (etcd's ids are positive 63-bit integers)."""
+    """A lease id that nobody else has chosen: 62 random bits. etcd's ids are positive 63-bit integers."""
     return secrets.randbits(62) | 1
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
     def handle(_number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            # a second one in the midst of the first would wait for its lock for ever
+            # a second signal during the first handler would wait for ever for a lock that the first one has
             signal.signal(number, signal.SIG_IGN)
         stop()
 
@@ -257,8 +258,9 @@ def _on_signals(stop: Callable[[], None]) -> None:
 
 
 def _exit_on_dead_thread(args: threading.ExceptHookArgs) -> None:
-    """A thread that dies of a bug takes the process with it: a replica without one of its parts must not
-    stay in office.
+    """End the process when a thread dies of a bug.
+
+    A replica without one of its parts must not stay in office.
     """
     name = args.thread.name if args.thread is not None else "?"
     exc = (args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)

@@ -1,8 +1,7 @@
-"""What nobody expected, kept where it happened: counted, logged with its traceback, and shown by whoever it
-belongs to.
+"""Unexpected errors, kept to what they belong to: counted, logged with a traceback, and shown.
 
-Nothing that belongs to one task, attempt, request, pool or key may end a thread, a replica or a term. Where
-such a thing is handled, every error is caught, and `caught` is told.
+An error that belongs to one task, attempt, request, pool or key must not end a thread, a replica or a term.
+The code that handles such a thing catches every error and reports it with `caught`.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import traceback
 from collections import Counter
 
 counts: Counter[tuple[str, str]] = Counter()
-"""(where, class of the error) → times, in this process; for the metrics."""
+"""(where, class of the error) → count in this process. For the metrics."""
 
 FRAMES = 20  # of the innermost, in the log
 _lock = threading.Lock()
 
 
 def count(where: str, error: BaseException) -> None:
-    """Count an error that goes no further, and that its catcher logs: what went wrong is elsewhere."""
+    """Count an error that goes no further. Its catcher logs it, and the cause is elsewhere."""
     with _lock:
         counts[where, type(error).__name__] += 1
 
@@ -27,10 +26,10 @@ def count(where: str, error: BaseException) -> None:
 def caught(where: str, error: BaseException, **about: str) -> None:
     """Count and log an error that goes no further. `about` names what it belongs to."""
     count(where, error)
-    import structlog  # no command of the shell needs it to start
+    import structlog  # imported late, so that shell commands start fast
 
-    # Bounded, and without the values of variables, whatever logs are set up: a leader must not spend its
-    # lease on it.
+    # The trace is bounded and has no values of variables, however logs are set up: a leader must not spend
+    # its lease on it.
     trace = "".join(traceback.format_exception(error, limit=-FRAMES))
     structlog.get_logger(__name__).error(
         "unexpected error: a fault of Tally, kept to what it belongs to", where=where, **about, trace=trace

@@ -1,9 +1,9 @@
 """The only reader of time.
 
-`boottime` is CLOCK_BOOTTIME: it never jumps, and it counts time during which the machine was suspended; all
-deadlines use it (fault 5). `now` is wall time that was read once and moves on with boottime, for what is
-stored and shown: a jump of the wall clock changes neither a deadline nor the order of recorded times within
-one tenure.
+`boottime` is CLOCK_BOOTTIME: it never jumps, and it counts the time for which the machine was suspended. All
+deadlines use it (fault 5). `now` is wall time for what is stored and shown: it is read once, and then
+advances with boottime. A jump of the wall clock changes no deadline, and does not reorder the times that one
+tenure records.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What parts of Tally that need time are given."""
+    """The time source of every part of Tally that needs one."""
 
     def boottime(self) -> float:
         """Seconds of CLOCK_BOOTTIME."""
         ...
 
     def now(self) -> float:
-        """Seconds since the Unix epoch, moving on with boottime since the last `anchor`."""
+        """Seconds since the Unix epoch, advancing with boottime since the last `anchor`."""
         ...
 
     def anchor(self) -> None:
-        """Read the wall clock afresh; done when a tenure begins."""
+        """Read the wall clock again. Called when a tenure begins."""
         ...
 
 
@@ -36,8 +36,9 @@ class SystemClock:
         self.anchor()
 
     def boottime(self) -> float:
-        """Seconds of CLOCK_BOOTTIME (CLOCK_MONOTONIC where the system has none, as macOS, where it counts
-        suspension too).
+        """Seconds of CLOCK_BOOTTIME.
+
+        CLOCK_MONOTONIC where the system has no CLOCK_BOOTTIME: on macOS, it counts suspension too.
         """
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 

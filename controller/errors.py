@@ -1,7 +1,7 @@
-"""The core's errors, sorted by who must react.
+"""The errors of the core, sorted by who must react.
 
-Everything that Tally raises on purpose is a `TallyError`; the command line prints its text and nothing else.
-The store, the engine and the election add their own branches beside their seams.
+All that Tally raises on purpose is a `TallyError`; the command line prints its text and nothing else. The
+store, the engine and the election define branches of their own.
 """
 
 from importlib.util import find_spec
@@ -12,13 +12,13 @@ class TallyError(Exception):
 
 
 class UserError(TallyError):
-    """The user must react: the request cannot be carried out as it was given, and nothing was changed."""
+    """The user must react: the request cannot be carried out as given, and nothing was changed."""
 
 
 class InvalidField(UserError):
-    """A value that was given does not hold; names the field.
+    """A value that was given is not valid. The error names the field.
 
-    `field` is a path such as `retry.rules[0].action`; `problem` says what is wrong and what would be right.
+    `field` is a path such as `retry.rules[0].action`. `problem` says what is wrong and what would be right.
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -28,7 +28,7 @@ class InvalidField(UserError):
 
 
 class MissingExtra(UserError, ImportError):
-    """What was asked for needs packages that are not installed; names the extra that has them."""
+    """What was asked for needs packages that are not installed. The error names the extra that has them."""
 
     def __init__(self, needed_by: str, extra: str, missing: list[str]) -> None:
         super().__init__(
@@ -39,9 +39,9 @@ class MissingExtra(UserError, ImportError):
 
 
 def need_extra(needed_by: str, extra: str, *packages: str) -> None:
-    """Call this before an optional package is imported, in the __init__ of what imports it.
+    """Call this in the `__init__` of a package, before an optional dependency is imported.
 
-    Raises MissingExtra where one is not installed.
+    Raises MissingExtra if one of `packages` is not installed.
     """
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
@@ -49,8 +49,8 @@ def need_extra(needed_by: str, extra: str, *packages: str) -> None:
 
 
 class CorruptValue(TallyError):
-    """A stored value does not parse. Whoever reads it quarantines the key: counted, shown, left alone."""
+    """A stored value does not parse. Its reader quarantines the key: it is counted, shown, and left alone."""
 
 
 class IllegalTransition(TallyError):
-    """An event that the lifecycle table has no row for; a bug of the caller, never a user's fault."""
+    """The lifecycle table has no row for the event. This is a bug of the caller, never a user's fault."""

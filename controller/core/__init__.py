@@ -1,4 +1,4 @@
-"""Pure: what is so (`model`), what must hold (`promise`), what is to be done (`planning`).
+"""The pure core: what is so (`model`), what must hold (`promise`), what to do next (`planning`).
 
-No clock, no input or output.
+It reads no clock, and does no input or output.
 """

@@ -1,4 +1,4 @@
-"""Which of those that wait are admitted: a pool's queue against what is free of it."""
+"""Admission: which waiting tasks of a pool may start, given its queue and its free capacity."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Admission:
         self._looks_at = looks_at
 
     def plan(self, draft: Draft) -> None:
-        """Take into the draft what the pools on the agenda have room for."""
+        """Add to the draft the admissions for which the pools on the agenda have room."""
         pools = self._agenda.pools
         for name in list(pools):
             if draft.is_full:
@@ -45,7 +45,7 @@ class Admission:
                 continue
             try:
                 self._admit(record, draft)
-            # counted, and shown on the pool until it changes: others are served
+            # counted, and shown on the pool until the pool changes; the other pools are served
             except Exception as error:  # noqa: BLE001
                 self._model.quarantine["ledgers", (name,)] = quarantine.describe("admission", error)
                 self._model.caught.append(quarantine.Caught("admission", name, error))
@@ -60,9 +60,9 @@ class Admission:
         def may_start(task_id: str) -> bool:
             task = self._model.tasks[task_id]
             if draft.has_changed(task_id) or task.requests:
-                # cancelled or rejected in this plan; the pool is looked at again when that is committed
+                # cancelled or rejected in this plan; the commit puts the pool on the agenda again
                 return False
-            # Invariant I4: an earlier attempt may still run; its end puts the pool on the agenda again.
+            # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
             abandoned = task.status.abandoned if task.status is not None else 0
             return not any(
                 a.may_be_alive and a.id.number > abandoned for a in self._attempts.of_task(task_id)
@@ -71,7 +71,7 @@ class Admission:
         for task_id in self._model.queue(pool.name).admissible(pool, free, waited, may_start):
             try:
                 is_admitted = self._admit_task(self._model.tasks[task_id], record.mod, draft)
-            # counted, and shown on the task; it has left the queue
+            # counted, and shown on the task, which has left the queue
             except Exception as error:  # noqa: BLE001
                 epoch = draft.moment.epoch
                 self._agenda.note(self._model.set_aside(task_id, "admission", error, now, epoch))
@@ -81,7 +81,7 @@ class Admission:
                 return
 
     def _admit_task(self, task: Task, pool_mod: int, draft: Draft) -> bool:
-        """Take its admission into the draft; False when the draft has no room for it."""
+        """Add the task's admission to the draft. False if the draft has no room for it."""
         assert task.spec is not None
         self._looks_at(task.id)
         number = max(task.attempt, self._attempts.highest(task.id)) + 1

@@ -1,7 +1,7 @@
-"""What the planner looks at next: in a pass, what something happened to; and later, what time alone brings.
+"""The agenda: what the planner looks at in its next pass, and what it must look at later.
 
-The pass costs what is in here, never the number of tasks stored. What the model's own timers bring (back-
-offs, deadlines, retentions) stays with the model: a follower keeps it ready for a term of its own.
+A pass costs what is on the agenda, never the number of tasks stored. The timers of the model (back-offs,
+deadlines, retentions) are not here: a follower keeps them, too, so that they are ready when it leads.
 """
 
 from __future__ import annotations
@@ -14,34 +14,37 @@ from controller.core.model.touched import Touched
 
 
 class Agenda:
-    """One planner's. Names in order of arrival; times are seconds since the epoch by the leader's clock."""
+    """The agenda of one planner.
+
+    Names are in order of arrival. Times are seconds since the epoch by the leader's clock.
+    """
 
     def __init__(self) -> None:
-        # whose first is taken in constant time, unlike a dict's
+        # an OrderedDict, since it takes its first key in constant time; a dict does not
         self.tasks: OrderedDict[str, None] = OrderedDict()
         self.pools: dict[str, None] = {}
         self.attempts: dict[AttemptId, None] = {}
         self._wakes: list[tuple[float, AttemptId]] = []
 
     def note(self, touched: Touched) -> None:
-        """The model changed: what that touched is looked at."""
+        """Put on the agenda what a change of the model touched."""
         self.tasks.update(touched.tasks)
         self.pools.update(touched.pools)
 
     def look_at(self, attempt_id: AttemptId) -> None:
-        """Something happened to an attempt: its task and it are looked at."""
+        """Put an attempt and its task on the agenda, since something happened to the attempt."""
         self.tasks[attempt_id.task_id] = None
         self.attempts[attempt_id] = None
 
     def wake(self, at: float, attempt_id: AttemptId) -> None:
-        """Look at an attempt then."""
+        """Look at an attempt at that time."""
         heapq.heappush(self._wakes, (at, attempt_id))
 
     def ring(self, now: float) -> None:
-        """What was to be looked at by `now` is looked at."""
+        """Put on the agenda all attempts whose time has come by `now`."""
         while self._wakes and self._wakes[0][0] <= now:
             self.look_at(heapq.heappop(self._wakes)[1])
 
     def next_wake(self) -> float | None:
-        """When `ring` next has something to do, None for never."""
+        """The next time at which `ring` has something to do; None for never."""
         return self._wakes[0][0] if self._wakes else None

@@ -1,8 +1,7 @@
-"""The next step of one task, from all that is known of it: its records, its attempt in the engine, and the
-time.
+"""Decides the next step of one task, from its records, its attempt in the engine, and the time.
 
-Level-triggered: nothing here reacts to an event as such. Whatever woke the planner, the same facts give the
-same decision, so doubled, late and reordered events change nothing.
+It is level-triggered: nothing here reacts to an event as such. The same facts give the same decision,
+whatever woke the planner. Doubled, late and reordered events change nothing.
 """
 
 from __future__ import annotations
@@ -23,17 +22,15 @@ from controller.core.promise.attempts import Attempt, waiting_reason
 from controller.errors import InvalidField
 
 LOST_AFTER_STOP_SECONDS = 60.0
-"""An attempt that was told to stop, and of which there is no proof so long after its grace, is shown as
-lost.
-"""
+"""An attempt that was told to stop is shown as lost, if there is no proof of stop so long after its grace."""
 
 
 class Decision(NamedTuple):
-    """The status as it becomes (None: only requests are consumed, or the task is removed), and the requests
-    consumed.
+    """The next status of a task, and the requests that this consumes.
 
-    It is written only if its status and requests, and with `compares_…` also its spec and its pool, are still
-    those that it was made from.
+    `status` None: the task is removed, or only requests are consumed. The decision is written only if the
+    task's status and requests are still those that it was made from; with `compares_…`, its spec and its pool
+    as well.
     """
 
     status: Status | None
@@ -44,16 +41,15 @@ class Decision(NamedTuple):
 
 
 def decide(task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment) -> Decision | None:
-    """The one next step, None when there is nothing to do now.
+    """The next step of a task; None if there is nothing to do now.
 
-    `attempt` is the current one, as the engine shows it.
-
-    Admission is not decided here, since it depends on the other tasks of the pool.
+    `attempt` is the current one, as the engine shows it. Admission is not decided here, since it depends on
+    the other tasks of the pool.
     """
     if task.frozen or not task.exists:
         return None
     if task.spec is None and task.status is None:
-        return Decision(None, tuple(task.requests))  # requests for a task that is not there
+        return Decision(None, tuple(task.requests))  # requests for a task that does not exist
     if task.state in HOLDING:
         assert task.status is not None
         return _holding(task, task.status, attempt, moment)
@@ -77,8 +73,8 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
         why = "it waits for its next attempt already"
         return _ignored(task, task.status, why, moment)
     if task.state is State.CREATED and pool is not None and pool.mod < task.spec_create:
-        # The pool has not changed since: it could not be satisfied when it was submitted. A pool that shrinks
-        # later makes its tasks wait instead.
+        # The pool has not changed since the submission: even then it could not satisfy the task. When a pool
+        # shrinks later, its tasks wait instead.
         try:
             check_satisfiable(task.spec, pool.pool, task.demand)
         except InvalidField as error:
@@ -95,8 +91,9 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
 
 def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     seen = attempt.observation if attempt is not None else None
-    # While a Start is under way its answer is waited for: where somebody removed the attempt it is made anew
-    # under its name, and neither the proof of the first one's end nor anybody's word speaks of the second.
+    # While a Start is under way, its answer is awaited. If somebody removed the attempt, the Start creates it
+    # again under the same name. Neither the proof of the first one's end nor an operator's word covers the
+    # second.
     may_end = attempt is None or not attempt.starting
     if seen is not None and seen.stopped:
         return Decision(end(task, status, seen, moment)) if may_end else None
@@ -130,7 +127,7 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
 def end(
     task: Task, status: Status, seen: Observation, moment: Moment, request: Request | None = None
 ) -> Status:
-    """The attempt has ended, and that is proven, or confirmed by `request`: the status without its hold."""
+    """The status without its hold: the attempt's end is proven, or confirmed by `request`."""
     if status.stopping in (StopReason.MAIN_ENDED, StopReason.MAIN_NOT_STARTED):
         seen = _as_main_ended(status, seen)
     if seen.phase is Phase.SUCCEEDED:
@@ -147,7 +144,7 @@ def end(
 
 
 def _as_main_ended(status: Status, seen: Observation) -> Observation:
-    """What counts is how its main container ended: that was recorded before the others were stopped."""
+    """The observation with the main container's end, which was recorded before the others were stopped."""
     succeeded = status.exit_code == 0
     return msgspec.structs.replace(
         seen,
@@ -161,8 +158,9 @@ def _as_main_ended(status: Status, seen: Observation) -> Observation:
 
 
 def _as_policy_sees(status: Status, seen: Observation) -> Observation:
-    """The observation that retry rules judge: a stop for a deadline, or for what keeps it from running, is
-    a failure.
+    """The observation that retry rules judge.
+
+    A stop for a deadline, or for a fault that keeps the attempt from running, counts as a failure.
     """
     reason = transitions.stop_reason(status)
     if not reason:
@@ -175,7 +173,7 @@ def _as_policy_sees(status: Status, seen: Observation) -> Observation:
 def _observed(
     task: Task, status: Status, seen: Observation, attempt: Attempt | None, moment: Moment
 ) -> Status | None:
-    """What an observation without proof of stop changes."""
+    """The status after an observation without proof of stop; None if nothing changes."""
     if seen.phase is Phase.RUNNING and status.state is State.PENDING:
         return transitions.running(status, seen, moment)
     is_overdue = bool(status.stopping) and _stop_is_overdue(task, attempt, moment)
@@ -184,7 +182,7 @@ def _observed(
             return transitions.found(status, moment)
         if seen.phase is Phase.RUNNING or status.stopping:
             return None
-        word = waiting_reason(seen)[: transitions.REASON_LIMIT]  # noted once for each
+        word = waiting_reason(seen)[: transitions.REASON_LIMIT]  # each word is noted once
         if word == status.reason or seen.awaits_start:
             return None
         return (
@@ -195,7 +193,7 @@ def _observed(
     if status.lost_since is not None:
         return None
     if status.stopping and not is_overdue:
-        return None  # a stop takes its time, and a terminal phase may precede the proof by minutes
+        return None  # a stop takes time, and a terminal phase may precede its proof by minutes
     message = (
         f"{seen.message or seen.reason or seen.phase}; no proof that it stopped: its resources stay held"
     )
@@ -209,12 +207,12 @@ def _stop_is_overdue(task: Task, attempt: Attempt | None, moment: Moment) -> boo
 
 
 def _gist(words: str) -> str:
-    """What two failures have in common that differ in details alone: what stands before the first colon."""
+    """The part before the first colon: failures that differ only in details share it."""
     return words.partition(":")[0]
 
 
 def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> tuple[str, str] | None:
-    """Why the attempt must be stopped now: kind and message."""
+    """Why the attempt must be stopped now: a StopReason and a message. None if it must not."""
     if task.spec is None:
         return StopReason.SPEC_DELETED, "its spec was deleted"
     due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
@@ -230,7 +228,7 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
                 StopReason.START_DEADLINE,
                 f"not running {limits.start_seconds:g} s after its admission, its start deadline",
             )
-    # one question a line
+    # a nested if, so that each line asks one question
     elif status.state is State.RUNNING and limits.run_seconds is not None:  # noqa: SIM102
         if (status.started_at or 0.0) + limits.run_seconds <= moment.now:
             return StopReason.RUN_DEADLINE, f"ran for {limits.run_seconds:g} s, its run deadline"
@@ -255,7 +253,7 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
         if confirmed is not None:
             return confirmed
     if RequestKind.RETRY in task.requests and not status.cancelling:
-        # While it is being cancelled, a retry waits for the end and takes effect then.
+        # A retry waits while the task is being cancelled, and takes effect at the end.
         request = task.requests[RequestKind.RETRY][0]
         why = "its attempt has not ended"
         return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.RETRY,))
@@ -265,7 +263,7 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
 def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     """An operator's word that the attempt stopped.
 
-    It counts for what is lost or being stopped, unless the engine knows better.
+    It counts for an attempt that is lost or being stopped, unless the engine shows that it runs.
     """
     request, kind = task.requests[RequestKind.CONFIRM_STOPPED][0], (RequestKind.CONFIRM_STOPPED,)
     seen = attempt.observation if attempt is not None else None
@@ -279,8 +277,9 @@ def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Mome
     if why:
         return Decision(transitions.request_ignored(status, request, why, moment), kind)
     if attempt is None or attempt.starting or (seen is None and attempt.stop_sent_at is None):
-        # A start may be on its way, from an earlier term too, and nobody's word speaks of what it will make.
-        # Once the engine has shown the attempt, or taken its stop, a late start finds its name taken.
+        # A start may be under way, perhaps from an earlier term, and the operator's word does not cover what
+        # it will create. Once the engine has shown the attempt, or has accepted its stop, a late start finds
+        # the name taken.
         return None
     message = f"{request.by or 'an operator'} confirmed that it stopped" + (
         f": {request.reason}" if request.reason else ""
@@ -291,9 +290,7 @@ def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Mome
 def _give_up(
     task: Task, status: Status, reason: str, message: str, moment: Moment, request: Request | None = None
 ) -> Status:
-    """The hold ends without proof, by the user's own word; the attempt no longer keeps others from
-    starting.
-    """
+    """End the hold without proof, on the user's word; the attempt no longer blocks the next one."""
     seen = Observation(
         attempt=AttemptId(task.id, status.attempt),
         phase=Phase.FAILED,
@@ -322,9 +319,7 @@ def _finished(task: Task, status: Status, moment: Moment) -> Decision | None:
 
 
 def _ignored(task: Task, status: Status | None, why: str, moment: Moment) -> Decision:
-    """All requests of the task are consumed without effect, and that is recorded where there is a status
-    to record it in.
-    """
+    """Consume all requests of the task without effect; record that in its status, if it has one."""
     if status is not None:
         for request, _ in task.requests.values():
             status = transitions.request_ignored(status, request, why, moment)

@@ -1,8 +1,8 @@
-"""A plan in the making: the ledgers that it would leave, and the room that one transaction has left.
+"""A plan in the making: the ledgers as it leaves them, and the room left in one transaction.
 
-It may be begun while the plan before it is still being persisted. Then it builds on the ledgers that this one
-leaves, and leaves alone the tasks that it changes; what it compares of these ledgers is known once that plan
-is committed. Where it is not, the draft is thrown away.
+A draft may begin while the plan before it is still being persisted. It then builds on the ledgers that this
+plan leaves, and does not touch the tasks that this plan changes. The mod revisions of those ledgers are known
+once that plan is committed. If it is refused, the draft is discarded.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from controller.core.planning.decide import Decision
 from controller.core.planning.plan import LedgerChange, Plan, TaskChange
 from controller.core.planning.transitions import Moment
 
-BYTES_PER_OPERATION = 160  # of keys and encoding around each value, generously
+BYTES_PER_OPERATION = 160  # keys and encoding around each value, rounded up generously
 
 
 class Limits(NamedTuple):
-    """What one transaction may hold; the store's."""
+    """What one transaction of the store may hold."""
 
     operations: int
     bytes: int
@@ -32,7 +32,7 @@ class Limits(NamedTuple):
 class Draft:
     """See the module's docstring.
 
-    Nothing of the model is changed by it. `after` is the plan that is being persisted.
+    It changes nothing in the model. `after` is the plan that is being persisted.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Draft:
         self.plan = Plan(moment.op)
         self._changed: set[str] = set()
         self._held: dict[str, Vector] = {}
-        # the mod of each ledger that is changed; None: what `after` will have made it
+        # the mod of each ledger that is changed; None if `after` will set it
         self._seen: dict[str, int | None] = {}
-        self._relied_on: dict[str, int] = {}  # the mod of each pool whose capacity is relied on
+        self._relied_on: dict[str, int] = {}  # the mod of each pool whose capacity the plan relies on
         self._after = {ledger.pool: ledger.held for ledger in after.ledgers} if after is not None else {}
         self._after_changed = {change.task_id for change in after.changes} if after is not None else set()
         self._operations = 1  # the term
@@ -77,8 +77,9 @@ class Draft:
         return self._after[pool] if pool in self._after else self._model.ledger(pool).held
 
     def has_changed(self, task_id: str) -> bool:
-        """Whether the task is changed by this plan, or by the one before that is being persisted: it is
-        looked at again then.
+        """Whether this plan changes the task, or the plan that is being persisted does.
+
+        If so, the task is looked at again after that plan.
         """
         return task_id in self._changed or task_id in self._after_changed
 
@@ -88,12 +89,12 @@ class Draft:
         self._after, self._after_changed = {}, set()
 
     def add(self, task: Task, decision: Decision, *, may_have_log: bool = False) -> bool:
-        """Take the decision into the plan; False when it cannot be written now (plan full, ledger
-        quarantined).
+        """Add a decision to the plan. False if it cannot be written now (plan full, ledger quarantined).
 
-        What it rests on is compared, and so is what it rests on *not* being there: what is decided without a
-        spec compares that there is none, a first status its spec, and a removal that nobody asks for
-        anything. `may_have_log`: one may be kept that the model does not show yet.
+        The transaction compares the records that the decision rests on, and also the absence of records that
+        it rests on: a decision without a spec compares that there is none, a first status compares its spec,
+        and a removal compares that there is no other request. `may_have_log`: a log may be kept that the
+        model does not show yet.
         """
         before, after = _held(task.status), _held(decision.status)
         pool = task.pool
@@ -117,7 +118,7 @@ class Draft:
         ):
             return False
         if ledger_changes:
-            # Invariant I1: the ledger changes by exactly what the hold changes by, in the same transaction.
+            # Invariant I1: the ledger changes by as much as the hold, in the same transaction.
             self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
             self._held[pool] = self.held(pool) - before + after
         if relies_on:
@@ -141,7 +142,7 @@ class Draft:
         return True
 
     def finish(self) -> Plan:
-        """The plan, with its ledgers and the pools whose capacity it relied on."""
+        """The plan, with its ledgers and the pools whose capacity it relies on."""
         for pool, held in self._held.items():
             value = codec.encode_ledger(held, self.moment.op, self._model.ledger(pool).extras)
             seen = self._seen[pool]
@@ -158,7 +159,8 @@ class Draft:
 
 
 def _held(status: Status | None) -> Vector:
-    """What counts in the ledger (invariant I1): a hold that somebody wrote into a status that holds
-    nothing does not.
+    """What the ledger counts (invariant I1).
+
+    A hold in a status that holds nothing was written by somebody else, and does not count.
     """
     return status.hold if status is not None and status.is_holding else ZERO

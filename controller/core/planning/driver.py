@@ -1,7 +1,6 @@
-"""What is asked of the engine: it is brought to what is committed, and cleared of what holds nothing (I5).
+"""Effects: what the leader asks of the engine, so that it matches what is committed (I5).
 
-The effects of a draft may begin once its changes are committed. At most one effect of an attempt is under
-way.
+The effects of a draft may begin once its changes are committed. An attempt has at most one effect under way.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from controller.core.planning.plan import Forget, Prove, Settle, Start, Stop, Te
 from controller.core.promise.attempts import Attempt, Attempts, is_current
 
 ORPHAN_GRACE_SECONDS = 10.0
-# how long the name of an ended attempt is kept at least, so that a late start of it meets it
+# least time for which the name of an ended attempt is kept, so that a late start finds it taken
 TOMBSTONE_SECONDS = 3600.0
-STOP_RESEND_SECONDS = 30.0  # after the grace: the stop may have been lost with the engine that took it
+STOP_RESEND_SECONDS = 30.0  # after the grace: an engine that restarted may have lost the stop
 FORGOTTEN_AT_ONCE = 100  # attempts of one task
 
 
@@ -32,16 +31,16 @@ class Driver:
         self._term = term
 
     def drive(self, task: Task, status: Status, draft: Draft) -> None:
-        """Bring the engine to what is committed of a task that holds: start its attempt, or stop it."""
+        """Make the engine match what is committed of a task that holds: start its attempt, or stop it."""
         attempt = self._attempts.ensure(AttemptId(task.id, status.attempt))
         if attempt.busy:
             return
-        # it does not wait out the pause of a start
+        # the first stop does not wait for the pause after a failed start
         is_first_stop = bool(status.stopping) and not attempt.stop_failed
         if attempt.must_wait(draft.moment.now) and not is_first_stop:
             return
-        # What was seen last is there now: somebody may have removed what was recorded, and a late start made
-        # it anew.
+        # The uid that was seen last is the one to use: if somebody removed the recorded one, a late start may
+        # have created the attempt again.
         uid = (attempt.observation.uid if attempt.observation is not None else "") or status.uid
         if attempt.missing and not (status.stopping and attempt.must_be_told):
             self._prove(attempt, uid, draft)
@@ -72,14 +71,14 @@ class Driver:
         return Start(attempt_id, launch)
 
     def forget_removed(self, task: Task, draft: Draft) -> None:
-        """A task is removed: so is what the engine keeps of its attempts, once no late start can come."""
+        """Remove what the engine keeps of a removed task's attempts, once no late start can come."""
         if _is_old(task.status.finished_at if task.status is not None else None, draft):
-            # Older ones, were there any, are found by the next list.
+            # If there are older ones, the next list finds them.
             numbers = range(max(1, task.attempt + 1 - FORGOTTEN_AT_ONCE), task.attempt + 1)
             draft.plan.effects += [Forget(AttemptId(task.id, n)) for n in numbers]
 
     def clear(self, attempt_id: AttemptId, draft: Draft) -> None:
-        """Orphans: what runs without a hold is stopped, what has ended without a task is forgotten (I5)."""
+        """Clear away orphans (I5): stop what runs without a hold, forget what has ended without a task."""
         attempt, task = self._attempts.get(attempt_id), self._model.tasks.get(attempt_id.task_id)
         if attempt is None or attempt.busy or attempt.observation is None:
             return
@@ -109,9 +108,7 @@ class Driver:
             self._agenda.pools[task.pool] = None
 
     def _bury(self, attempt: Attempt, draft: Draft) -> None:
-        """What is left of an attempt whose task is gone is removed once no late start of its name can be
-        under way.
-        """
+        """Remove the tombstone of an attempt whose task is gone, once no late start can be under way."""
         assert attempt.observation is not None
         ended_at = attempt.observation.finished_at
         if ended_at is None:

@@ -1,6 +1,6 @@
-"""What an engine tells a leader, as values: what it has, what became of an effect, that it is silent.
+"""Engine events: an engine's list, its observations, the outcome of effects, and its silence.
 
-`epoch` is the tenure that asked: what was said to an earlier one is no longer believed.
+`epoch` is that of the tenure that asked. A later tenure does not believe the answer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from controller.core.planning.plan import Effect
 
 
 class Listed(NamedTuple):
-    """A full list of the engine, asked for at `began`."""
+    """A full list of the engine's attempts, requested at `began`."""
 
     epoch: int
     observations: list[Observation]
@@ -27,14 +27,14 @@ class Observed(NamedTuple):
 
 
 class EngineSilent(NamedTuple):
-    """The engine did not answer a list: nothing is concluded, and nothing new is admitted until it does."""
+    """The engine did not answer a list. Nothing is concluded, and nothing is admitted until it answers."""
 
     epoch: int
     message: str
 
 
 class Started(NamedTuple):
-    """A Start was carried out (or found the attempt there)."""
+    """A Start was carried out, or found the attempt there."""
 
     epoch: int
     effect: Effect
@@ -42,9 +42,9 @@ class Started(NamedTuple):
 
 
 class StartRefused(NamedTuple):
-    """The engine refused a Start, and certainly started nothing.
+    """The engine refused a Start, and has certainly started nothing.
 
-    What is `transient` is tried again, uncounted.
+    A `transient` refusal is tried again, and does not count.
     """
 
     epoch: int
@@ -55,7 +55,7 @@ class StartRefused(NamedTuple):
 
 
 class StopSent(NamedTuple):
-    """A Stop was taken by the engine; the end is still to be observed, unless the engine told it at once."""
+    """The engine accepted a Stop. The end is still to be observed, unless the engine reported it at once."""
 
     epoch: int
     effect: Effect
@@ -71,7 +71,7 @@ class Found(NamedTuple):
 
 
 class LogKept(NamedTuple):
-    """A KeepLog is over: written at `revision`, or given up (0). The engine may let go of the attempt now."""
+    """A KeepLog is over: written at `revision`, or given up (0). The engine may now drop the attempt."""
 
     epoch: int
     effect: Effect
@@ -79,10 +79,10 @@ class LogKept(NamedTuple):
 
 
 class EffectFailed(NamedTuple):
-    """The engine did not answer an effect: nothing is known of its outcome.
+    """The engine did not answer an effect, so that its outcome is unknown.
 
-    It is tried again after a pause, which grows from `retry_after` seconds with each failure in a row; not
-    where it `is_delay`: what it needs takes its time.
+    The effect is tried again after a pause. The pause grows from `retry_after` seconds with each failure in a
+    row, unless it `is_delay`: what the effect needs then takes its time.
     """
 
     epoch: int

@@ -1,6 +1,6 @@
-"""What a leader has heard of the engine.
+"""What a leader has heard from the engine.
 
-Nothing is decided here. What an attempt was last seen to be is noted, and its task is put on the agenda.
+Nothing is decided here. The last observation of an attempt is noted, and its task is put on the agenda.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Intake:
         self._agenda = agenda
         self._attempts = attempts
         self._epoch = epoch
-        # Nothing is started or admitted before the engine was listed once: what runs already must be known
+        # Nothing is started or admitted before the first list of the engine: what runs already must be known
         # first.
         self.engine_listed = False
         self.engine_answers = False
-        self.listed_began = 0.0  # when the last list was asked for
+        self.listed_began = 0.0  # when the last list was requested
 
     def hear(self, event: EngineEvent, now: float) -> None:
-        """Take in what the engine has told."""
+        """Take in an event of the engine."""
         match event:
             case Observed():
                 self._observe(event.observation, now)
@@ -68,14 +68,14 @@ class Intake:
                 self._effect_failed(event, now)
 
     def observations(self) -> list[Observation]:
-        """What is known of attempts: all that hold something, and whatever else may run."""
+        """The last observation of each known attempt: all that hold something, and all that may run."""
         return [attempt.observation for attempt in self._attempts if attempt.observation is not None]
 
     def _observe(self, seen: Observation, now: float, asked_at: float | None = None) -> None:
-        """An observation from the engine's watch (`asked_at` None), or part of an answer asked for then."""
+        """Take in an observation: of the engine's watch, or of an answer that was requested at `asked_at`."""
         try:
             self._observed(seen, now, asked_at)
-        except Exception as error:  # noqa: BLE001  # counted, and shown on the task: the others are heard
+        except Exception as error:  # noqa: BLE001  # counted, and shown on the task; the others are heard
             self._agenda.note(
                 self._model.set_aside(seen.attempt.task_id, "observation", error, now, self._epoch)
             )
@@ -85,8 +85,7 @@ class Intake:
         self._attempts.note(seen.attempt)
         is_tombstone = seen.stopped and not seen.awaits_commit
         if is_tombstone and task is not None and not is_current(task, seen.attempt):
-            # The tombstone of an attempt whose end is committed. If it held back the next attempt, it no
-            # longer does.
+            # The tombstone of an attempt whose end is committed. It no longer blocks the next attempt.
             known = self._attempts.get(seen.attempt)
             if known is None:
                 return
@@ -102,9 +101,9 @@ class Intake:
                 self._agenda.wake(due, attempt.id)
 
     def _listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
-        """A full list, asked for at `began`.
+        """Take in a full list that was requested at `began`.
 
-        What it lacks, and was not started since, is asked for: it may run.
+        An attempt that it lacks, and that was not started since, may still run: the engine is asked about it.
         """
         self.listed_began = began
         names = set()
@@ -121,7 +120,7 @@ class Intake:
             if attempt_id not in names and self._is_missing(task, attempt_id, began):
                 self._attempts.ensure(attempt_id).missing = True
             if is_first or attempt_id not in names:
-                # until the first list nothing was driven, whatever the watch had shown by then
+                # until the first list nothing was driven, whatever the watch had shown
                 self._agenda.look_at(attempt_id)
         for attempt in list(self._attempts):
             started_since = attempt.starting or (
@@ -141,7 +140,7 @@ class Intake:
             for attempt in self._attempts:
                 if attempt.failures:
                     attempt.answered()
-                    self._agenda.look_at(attempt.id)  # what waited for the engine need not wait out its pause
+                    self._agenda.look_at(attempt.id)  # no pause, now that the engine answers
         self._agenda.pools.update(dict.fromkeys(self._model.queues))
 
     def _started(self, attempt_id: AttemptId, seen: Observation, now: float) -> None:
@@ -177,11 +176,11 @@ class Intake:
         self._agenda.look_at(attempt_id)
 
     def _found(self, attempt_id: AttemptId, seen: Observation, now: float) -> None:
-        """What the engine cannot prove either is asked for again after a pause."""
+        """Take in the answer to a Prove. If it proves nothing, the engine is asked again after a pause."""
         attempt = self._attempts.ensure(attempt_id)
         attempt.proving = False
         attempt.answered()
-        # it was seen meanwhile: asked for again
+        # the attempt was seen after the question: ask again
         is_overtaken = seen.gone and attempt.seen_at > attempt.asked_at
         if not is_overtaken:
             attempt.missing = seen.phase is Phase.UNKNOWN
@@ -191,7 +190,7 @@ class Intake:
         self._agenda.look_at(attempt_id)
 
     def _log_kept(self, attempt_id: AttemptId, revision: int) -> None:
-        if revision:  # at once, so that a removal of the task knows of it
+        if revision:  # at once, so that a removal of the task knows of the log
             change = Change(kept_log.KIND, (attempt_id.task_id,), b"", revision)
             self._agenda.note(self._model.apply(change) or Touched())
         attempt = self._attempts.get(attempt_id)
@@ -203,7 +202,7 @@ class Intake:
         attempt_id = event.effect.attempt
         attempt = self._attempts.ensure(attempt_id)
         if attempt.stopping and not attempt.stop_failed:
-            attempt.failures = 0  # those so far were of starts
+            attempt.failures = 0  # the failures so far were those of starts
         attempt.stop_failed = attempt.stopping
         attempt.starting = attempt.stopping = attempt.proving = False
         pause = event.retry_after
@@ -214,12 +213,12 @@ class Intake:
             self._agenda.look_at(attempt_id)
 
     def _wait(self, attempt: Attempt, until: float) -> None:
-        """No effect of it before then."""
+        """Begin no effect of the attempt before then."""
         attempt.retry_at = until
         self._agenda.wake(until, attempt.id)
 
     def _is_missing(self, task: Task, attempt_id: AttemptId, began: float) -> bool:
-        """Whether an attempt that a complete list lacks did exist before."""
+        """Whether an attempt that a complete list lacks existed before."""
         attempt = self._attempts.get(attempt_id)
         if attempt is not None and attempt.starting:
             return False
@@ -227,7 +226,7 @@ class Intake:
             return attempt.start_done_at < began
         if attempt is not None and attempt.observation is not None:
             return attempt.seen_at < began
-        # Not started by this leader. Seen running before: it is missing. Else it may never have been created,
-        # and a start of the same name is harmless: where it was created, its tombstone answers.
+        # This leader did not start it. If it was seen running, it is missing. Otherwise it may never have
+        # been created, and a start of the same name is harmless: if it was created, its tombstone answers.
         assert task.status is not None
         return task.status.uid != "" or task.status.started_at is not None

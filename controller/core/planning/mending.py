@@ -1,6 +1,6 @@
-"""Plans of records that are no task's: what is set aside, who this installation is, requests for repairs.
+"""Plans for records that belong to no task's lifecycle: tasks set aside, the identity, requests for repairs.
 
-They come before all else, each in a plan of its own, since they are made from what is committed.
+These plans come first, each in a transaction of its own, since they are made from what is committed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from controller.core.promise.attempts import Attempts
 class Mending:
     """See the module's docstring.
 
-    `wants_list`: a full list of the engine is wanted now, and not at its next turn, since a request for
-    repairs waits for it; whoever asks for it sets this back.
+    `wants_list` asks for a full list of the engine now, not at the usual interval, since a request for
+    repairs waits for it. The code that requests the list resets it.
     """
 
     def __init__(self, model: Model, intake: Intake, attempts: Attempts) -> None:
@@ -31,11 +31,11 @@ class Mending:
 
     @property
     def is_due(self) -> bool:
-        """Whether one of these plans may be wanted: nothing is planned ahead of it."""
+        """Whether one of these plans may be due. If so, no plan is begun ahead."""
         return bool(self._model.repairs or self._model.asides)
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
-        """The next of these plans; None when there is none."""
+        """The next of these plans; None if there is none."""
         plan = self.plan_asides(moment, limits)
         if plan is None and not removals_only:
             plan = self._plan_identity(moment) or self._plan_repairs(moment, limits)
@@ -55,9 +55,7 @@ class Mending:
         return Plan(moment.op, records=records[: limits.operations - 1]) if records else None
 
     def _plan_identity(self, moment: Moment) -> Plan | None:
-        """Put back the keys of who this installation is and of its engine, which this term began with, and
-        somebody deleted.
-        """
+        """Restore the keys of the installation and its engine, if somebody deleted them in this term."""
         missing = {
             kind: value for kind, value in self._model.identity.items() if not self._model.mod_of(kind, ())
         }
@@ -73,7 +71,7 @@ class Mending:
         return Plan(moment.op, records=records, outcomes=outcomes) if missing else None
 
     def _plan_repairs(self, moment: Moment, limits: Limits) -> Plan | None:
-        """The oldest request for repairs, once the engine was listed after it had come."""
+        """Plan the oldest request for repairs, once the engine was listed after the request had come."""
         request_id = next(iter(self._model.repairs), None)
         if request_id is None:
             return None

@@ -1,8 +1,8 @@
 """What the core wants done: changes to persist, **then** effects to perform.
 
-The ordering contract: an effect of a plan may start only after the plan's changes are committed, in one
-guarded transaction, and only while the same term leads. A plan whose commit was refused has no effects. After
-any crash in between, the next leader finds the committed states and derives the same effects again from them.
+The ordering contract: an effect of a plan starts only after the plan's changes are committed, in one guarded
+transaction, and only while the same term leads. A plan whose commit was refused has no effects. After a crash
+in between, the next leader finds the committed states, and derives the same effects from them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from controller.core.model.task import AttemptId, Launch, RequestKind, Status
 
 
 class Term(NamedTuple):
-    """Who plans: the fence (the leader key's create revision), the epoch, and what makes `op` unique."""
+    """The planner's term.
+
+    `revision` is the fence: the create revision of the leader's key. With `replica`, it makes `op` unique.
+    """
 
     revision: int
     epoch: int
@@ -28,14 +31,14 @@ class Term(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Start an attempt, whose hold is committed."""
+    """Start an attempt whose hold is committed."""
 
     attempt: AttemptId
     launch: Launch
 
 
 class Stop(NamedTuple):
-    """Stop an attempt: one that is to end, or an orphan."""
+    """Stop an attempt that is to end, or an orphan."""
 
     attempt: AttemptId
     grace_seconds: float
@@ -44,9 +47,7 @@ class Stop(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """Tell the engine that the end of an attempt is committed: it may let go of what it kept to prove that
-    end.
-    """
+    """Tell the engine that the end of an attempt is committed, so that it may drop what proves that end."""
 
     attempt: AttemptId
 
@@ -62,9 +63,7 @@ class KeepLog(NamedTuple):
 
 
 class Prove(NamedTuple):
-    """Ask the engine what became of an attempt that its full list lacks: that it is not listed proves
-    nothing.
-    """
+    """Ask the engine about an attempt that its full list lacks. The absence proves nothing."""
 
     attempt: AttemptId
     uid: str
@@ -80,11 +79,11 @@ Effect = Start | Stop | KeepLog | Settle | Prove | Forget
 
 
 class TaskChange(NamedTuple):
-    """The next status of one task, and what must be unchanged for it to be written.
+    """The next status of one task, and what must be unchanged when it is written.
 
-    `value` None (and `status` None) writes no status: the change consumes requests, and with `removes`
-    deletes the task whole (status, spec and requests). A mod of 0 compares that the record is absent;
-    `spec_mod` -1: the spec is not compared.
+    `status` and `value` are None if no status is written: the change then only consumes requests, or with
+    `removes` deletes the status and the spec. `seen_mod` and the other mods are compared; a mod of 0 means
+    that the record is absent. `spec_mod` -1: the spec is not compared.
     """
 
     task_id: str
@@ -93,13 +92,13 @@ class TaskChange(NamedTuple):
     value: bytes | None
     spec_mod: int = -1
     requests: tuple[tuple[RequestKind, int], ...] = ()  # consumed: kind and mod
-    left: tuple[tuple[RequestKind, int], ...] = ()  # compared, and left as they are: absent, or not readable
+    left: tuple[tuple[RequestKind, int], ...] = ()  # compared and left as they are: absent, or unreadable
     removes: bool = False
-    removes_log: bool = False  # with it
+    removes_log: bool = False  # also removes the kept log
 
 
 class LedgerChange(NamedTuple):
-    """A pool's ledger as it becomes."""
+    """The next value of a pool's ledger."""
 
     pool: str
     seen_mod: int
@@ -108,9 +107,7 @@ class LedgerChange(NamedTuple):
 
 
 class RecordChange(NamedTuple):
-    """Any record of the model as it becomes (`value` None: removed): only what sets records right writes
-    so.
-    """
+    """The next value of any record (`value` None removes it). Only plans that mend records use it."""
 
     kind: str
     names: tuple[str, ...]
@@ -122,9 +119,9 @@ class Verdict(StrEnum):
     """What became of a finding that was to be repaired."""
 
     REPAIRED = "repaired"
-    GONE = "gone"  # it does not hold any more
+    GONE = "gone"  # it no longer holds
     LATER = "later"  # not yet; ask again
-    LEFT = "left"  # not to be repaired by machine
+    LEFT = "left"  # not repaired automatically
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -140,9 +137,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
 class Plan:
     """See the module's docstring.
 
-    `pools` are compared (name, mod), since something is decided by their definition (I2).
-
-    A plan of repairs has `records`, `outcomes` and what else it compares, and nothing else.
+    The (name, mod) of each of `pools` is compared, since a decision rests on the pool's definition (I2). A
+    plan of repairs has `records`, `outcomes` and `compared`, and nothing else.
     """
 
     op: str
@@ -152,7 +148,7 @@ class Plan:
     effects: list[Effect] = field(default_factory=list)
     records: list[RecordChange] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    # records by kind and names, with their mod
+    # (kind, names, mod) of other records to compare
     compared: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
 
     def __bool__(self) -> bool:

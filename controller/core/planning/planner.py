@@ -1,8 +1,8 @@
-"""The leader's planner: from what has changed to a plan of what to persist and what to do.
+"""The leader's planner: it turns what has changed into a plan of what to persist and what to do.
 
-A pass looks at what is on the agenda, and at nothing else: its cost follows what changed plus what it admits,
-never the number of tasks stored. `plan` decides, and changes the model in nothing but what time has brought
-and what is set aside; `committed` makes the model what was persisted.
+A pass looks at what is on the agenda, and at nothing else. Its cost follows what has changed and what it
+admits, never the number of tasks stored. `plan` changes the model only by what time has brought, by what it
+sets aside, and by what it quarantines. `committed` applies to the model what was persisted.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from controller.core.promise.attempts import Attempt, Attempts, is_current
 
 
 def _nothing(_: str) -> None:
-    """Nobody wants to know."""
+    """Ignore it."""
 
 
 class Planner:
     """See the module's docstring.
 
-    One planner lives for one tenure; `now` is seconds since the epoch by the leader's clock. What the engine
-    tells goes to `intake`. Whoever changes the model tells `note` what that touched.
+    A planner lives for one tenure. `now` is seconds since the epoch by the leader's clock. Events of the
+    engine go to `intake`. Code that changes the model reports to `note` what the change touched.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Planner:
         cautious: bool = False,
         looks_at: Callable[[str], None] = _nothing,
     ) -> None:
-        """`cautious`: the term before ended by an unexpected error, so that each plan changes one task until
-        all is quiet.
+        """`cautious` and `looks_at` confine errors to one task.
 
-        `looks_at` is called with each task before its next step is derived; what it raises counts as raised
-        by that.
+        `cautious`: an unexpected error ended the term before, so each plan changes one task until all is
+        quiet. `looks_at` is called with each task before its next step is derived; an error that it raises
+        counts as an error of that step.
         """
         self._model = model
         self._term = term
@@ -74,26 +74,24 @@ class Planner:
         self._agenda.pools.update(dict.fromkeys(model.queues))
 
     def note(self, touched: Touched) -> None:
-        """The model was changed by others than this planner: what that touched is looked at."""
+        """Put on the agenda what a change by others than this planner touched."""
         self._agenda.note(touched)
 
     def next_wake(self) -> float | None:
-        """When time alone gives the planner something to do; None when never."""
+        """The next time at which time alone gives the planner something to do; None for never."""
         wakes = (self._model.timers.next_due(), self._agenda.next_wake())
         return min((wake for wake in wakes if wake is not None), default=None)
 
     # -- planning
-    # ----------------------------------------------------------------------------------------------------
 
     def limit(self, limits: Limits) -> None:
         """Plan no larger transactions than this from now on."""
         self._limits = limits
 
     def plan(self, now: float, *, removals_only: bool = False) -> Plan:
-        """All that became ready, up to the limits of one transaction. Call again until the plan is empty.
+        """Plan all that is ready, up to the limits of one transaction. Call it again until the plan is empty.
 
-        `removals_only`: nothing that is to be written, since the store is full; what only deletes, and
-        effects, go on.
+        `removals_only`: the store is full, so plan no writes. Deletions and effects continue.
         """
         draft, self._ahead = self._ahead, None
         if draft is None:
@@ -105,46 +103,41 @@ class Planner:
         self._fill(draft, now, removals_only)
         plan = draft.finish()
         if not plan:
-            # what was set aside just now
+            # what this pass has set aside
             plan = self.mending.plan_asides(draft.moment, self._limits) or plan
         if not plan and self.intake.engine_listed:
             self._is_cautious = False
         return plan
 
     def plan_ahead(self, plan: Plan, now: float, *, removals_only: bool = False) -> None:
-        """While `plan` is being persisted: begin the next one with what is ready by now, as if `plan` were
-        committed already.
+        """While `plan` is being persisted, begin the next plan as if `plan` were committed.
 
-        `committed` or `refused` tells whether it was, and `plan` ends what was begun here.
+        Then call `committed` or `refused` for `plan`. The next call of `plan` finishes what was begun here.
         """
         if plan.records or self.mending.is_due or self._is_cautious:
-            # records are made from what is committed, and come first; an error is to be that of one plan
+            # Plans of records come first, and are made from what is committed. A cautious planner confines an
+            # error to one plan.
             return
         draft = self._ahead or Draft(self._model, self._limits, self._next_moment(now), plan)
         self._fill(draft, now, removals_only)
         self._ahead = draft if draft.plan else None
 
     def take_care(self) -> None:
-        """Change one task with each plan from now on, until all is quiet: something is wrong with one of
-        several.
-        """
+        """Change one task with each plan, until all is quiet: one of several tasks causes an error."""
         self._is_cautious = True
 
     @property
     def is_cautious(self) -> bool:
-        """Whether each plan changes one task alone."""
+        """Whether each plan changes one task only."""
         return self._is_cautious
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the next plan was begun already."""
+        """Whether the next plan has been begun."""
         return self._ahead is not None
 
     def committed(self, plan: Plan, revision: int) -> None:
-        """The plan was persisted at `revision`: the model becomes what was written.
-
-        Its effects may start now.
-        """
+        """Apply to the model a plan that was persisted at `revision`. Its effects may start now."""
         for change in plan.changes:
             task_id = change.task_id
             for kind, _ in change.requests:
@@ -160,7 +153,7 @@ class Planner:
             elif change.status is not None:
                 self.note(self._model.put_status(task_id, change.status, revision))
                 if not change.status.is_holding:
-                    # no longer of interest
+                    # it no longer holds: let the driver clear it away
                     self._agenda.attempts[AttemptId(task_id, change.status.attempt)] = None
         for ledger in plan.ledgers:
             self.note(self._model.put_ledger(ledger.pool, ledger.held, revision))
@@ -173,9 +166,7 @@ class Planner:
             self._ahead.follows(revision)
 
     def refused(self, plan: Plan) -> None:
-        """The plan was not persisted: what it was about is looked at again, with what the store has shown
-        since.
-        """
+        """The plan was not persisted: look at its tasks again, with what the store has shown since."""
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             self.refused(ahead.plan)
@@ -191,11 +182,10 @@ class Planner:
                 attempt.starting = attempt.stopping = attempt.proving = attempt.keeping = False
 
     def set_aside(self, task_id: str, where: str, error: Exception, now: float) -> None:
-        """Nothing is done with a task from now on, since that raised `error`; see `quarantine`."""
+        """Do nothing more with a task that raised `error`; see `quarantine`."""
         self.note(self._model.set_aside(task_id, where, error, now, self._term.epoch))
 
     # -- details
-    # -----------------------------------------------------------------------------------------------------
 
     def _look(self, task_id: str) -> None:
         self._looks_at(task_id)
@@ -205,7 +195,7 @@ class Planner:
         return Moment(now, self._term.epoch, f"{self._term.replica}/{self._term.revision}/{self._plans}")
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
-        """Take into the draft what is ready now."""
+        """Add to the draft what is ready now."""
         self._model.sight(now)
         self.note(self._model.advance(now))
         self._agenda.ring(now)
@@ -222,7 +212,7 @@ class Planner:
             del self._agenda.attempts[attempt_id]
             try:
                 self._driver.clear(attempt_id, draft)
-            # counted, and shown on its task: the others are served
+            # counted, and shown on its task; the others are served
             except Exception as error:  # noqa: BLE001
                 self.set_aside(attempt_id.task_id, "orphan", error, draft.moment.now)
 
@@ -238,16 +228,16 @@ class Planner:
                 if not self._plan_task(task_id, draft, removals_only, postponed):
                     agenda[task_id] = None
                     break
-            # counted, and shown on the task: the others are served
+            # counted, and shown on the task; the others are served
             except Exception as error:  # noqa: BLE001
                 self.set_aside(task_id, "planning", error, draft.moment.now)
         agenda.update(postponed)
 
     def _plan_task(self, task_id: str, draft: Draft, removals_only: bool, postponed: dict[str, None]) -> bool:
-        """Take its next step into the draft; False when the draft has no room for it."""
+        """Add the task's next step to the draft. False if the draft has no room for it."""
         task = self._model.tasks.get(task_id)
         for attempt in self._attempts.of_task(task_id):
-            if not is_current(task, attempt.id):  # its status may have been deleted, or mended
+            if not is_current(task, attempt.id):  # its status may have been deleted or repaired
                 self._agenda.attempts[attempt.id] = None
         if task is None or quarantine.KIND in task.frozen:
             return True
@@ -262,7 +252,7 @@ class Planner:
         elif not draft.add(
             task, decision, may_have_log=any(attempt.keeping for attempt in self._attempts.of_task(task_id))
         ):
-            # then it is looked at again when the ledger has been mended
+            # a quarantined ledger: the task is looked at again when the ledger is repaired
             return self._model.pool_is_frozen(task.pool)
         elif decision.removes:
             self._driver.forget_removed(task, draft)
@@ -272,9 +262,7 @@ class Planner:
         return True
 
     def _must_keep_log(self, task: Task, attempt: Attempt, decision: Decision) -> bool:
-        """Whether the decision ends an attempt whose output is to be kept, and the engine has it: only
-        then is it read.
-        """
+        """Whether to keep the output of the attempt that the decision ends: only if the engine has it."""
         seen = attempt.observation
         if task.spec is None or seen is None or not seen.stopped or seen.gone or not seen.ran:
             return False

@@ -1,6 +1,4 @@
-"""The reasons for which attempts are known to end: what a retry rule can be expected to match, and what a
-metric may name.
-"""
+"""The known reasons for the end of an attempt: those that a retry rule may match and a metric may name."""
 
 from __future__ import annotations
 
@@ -80,14 +78,14 @@ REASONS = frozenset(
         "UnexpectedPredicateFailureType",
     }
 )
-_OUT_OF = "OutOf"  # a kubelet's, with the name of any resource after it
+_OUT_OF = "OutOf"  # a kubelet's, followed by the name of any resource
 _BY_LOWER_CASE = {reason.lower(): reason for reason in REASONS}
 
 
 def unknown_reasons(policy: RetryPolicy) -> Iterator[tuple[str, str]]:
-    """Of each reason in the rules that is not known: the field, and what is the matter.
+    """For each reason in the rules that is not known: its field, and a message.
 
-    A cluster may have words of its own.
+    A cluster may have reasons of its own.
     """
     for number, rule in enumerate(policy.rules):
         for index, reason in enumerate(rule.reasons):

@@ -1,24 +1,22 @@
-"""Repairs that an operator asked for after an audit: one request, one transaction, and what became of each
-finding.
+"""Repairs that an operator requested after an audit: one request, one transaction.
 
-Pure. A request names findings; nothing else of it is believed: each finding is derived again from the
-leader's own model, and the numbers are the model's. What is written is guarded by the mod revision of all
-that it replaces, as every transaction of the leader. `tally audit --repair --dry-run` calls the same code on
-a model of its own.
+Pure. A request names findings, and nothing else in it is believed: each finding is derived again from the
+leader's own model. The transaction is guarded by the mod revisions of all that it replaces, as every
+transaction of the leader. `tally audit --repair --dry-run` calls the same code on a model of its own.
 
 What is repaired, and what is not:
-- A ledger becomes the sum of what the tasks hold. It is lowered only once nothing runs in the pool that holds
-  nothing: as long as such an orphan may run it uses what the ledger would call free. It may be raised above
-  the capacity, which is the truth, shown as an overcommit; nothing is killed for it.
+- A ledger becomes the sum of what the tasks hold. It is lowered only once no attempt without a hold runs in
+  the pool: until then, such an orphan uses what the ledger would call free. It may be raised above the
+  capacity. That is the truth, shown as an overcommit, and nothing is killed for it.
 - A hold becomes what the task's spec asks for while the task is Pending or Running, and nothing otherwise.
-- A status that another epoch is said to have written is written anew in this one; epochs in its history that
-  cannot be are bounded by those around them, and the step that records it tells what was found.
-- Records of terms that never were are removed, and a lost or lowered epoch becomes the number of this term.
-- A key that is quarantined is removed only if the request gives its mod revision; a ledger is then written
+- A status with an impossible epoch is written anew in this epoch. Impossible epochs in its history are
+  bounded by those around them. The step that records the repair says what was found.
+- Records of terms that never existed are removed. A lost or lowered epoch becomes the epoch of this term.
+- A quarantined key is removed only if the request gives its mod revision. A quarantined ledger is written
   anew instead.
-- The empty ledger of a pool that is gone is removed if its mod revision is given.
-- A status that was deleted is not made up again: what it held and counted is not known. What runs of the task
-  is an orphan, the leader stops it, and the task runs from the start, with a new number.
+- The empty ledger of a pool that is gone is removed if the request gives its mod revision.
+- A deleted status is not made up again: what it held and counted is not known. An attempt of the task that
+  still runs is an orphan. The leader stops it, and the task starts again with a new attempt number.
 - A history that the lifecycle does not allow is left alone, since what happened is not known.
 """
 
@@ -41,8 +39,8 @@ from controller.core.promise.invariants import balance, check_task, holding_task
 from controller.core.promise.terms import current_epoch, is_number, out_of_order, written_by
 from controller.errors import CorruptValue
 
-KEPT = 50  # records of what became of requests
-RESERVED = 5  # operations: the term, the request, what became of it, and older records of that
+KEPT = 50  # records of past repairs
+RESERVED = 5  # operations: the term, the request, its outcome, and older outcomes
 
 
 def plan_repair(
@@ -53,11 +51,10 @@ def plan_repair(
     moment: Moment,
     limits: Limits,
 ) -> Plan:
-    """The request answered as a whole: what does not fit into one transaction is put off.
+    """Answer the request as a whole; what does not fit into one transaction is put off.
 
-    Changes nothing of the model.
-
-    `alive` are the attempts that may run, by an engine's list that was taken after the request had come.
+    Nothing in the model changes. `alive` are the attempts that may run, by a list of the engine that was
+    taken after the request had come.
     """
     draft = _Draft(model, request, request_id, alive, moment, limits)
     for wanted in request.findings:
@@ -94,7 +91,7 @@ class _Draft:
     ) -> None:
         self.records: list[RecordChange] = []
         self.outcomes: list[Outcome] = []
-        self.compared: list[tuple[str, tuple[str, ...], int]] = []  # what is not written, and relied on
+        self.compared: list[tuple[str, tuple[str, ...], int]] = []  # not written, but relied on
         self._model = model
         self._moment = moment
         self._limits = limits
@@ -104,11 +101,11 @@ class _Draft:
         self._note = {"at": moment.now, "by": request.by, "reason": request.reason, "request": request_id}
         self._balance = balance(holding_tasks(model))
         self._keys: set[str] = set()  # named so far: a transaction writes a key once
-        self._statuses: dict[str, None] = {}  # of these tasks are written anew
-        self._moved: dict[str, Vector] = {}  # pool → by how much its tasks' holds change
-        self._pools: dict[str, Wanted | None] = {}  # whose ledger is to be the sum; the finding that said so
+        self._statuses: dict[str, None] = {}  # tasks whose status is written anew
+        self._moved: dict[str, Vector] = {}  # pool → the change of what its tasks hold
+        self._pools: dict[str, Wanted | None] = {}  # pools whose ledger becomes the sum, with the finding
         self._alive = alive
-        # pool ("" when it is not known) → one that may run, and holds nothing
+        # pool ("" if it is not known) → an attempt that may run and holds nothing
         self._orphans: dict[str, AttemptId] = {}
         self._late: dict[str, int] | None = None
         for attempt in alive:
@@ -140,16 +137,13 @@ class _Draft:
             self._answer(wanted, Verdict.LEFT, "nothing of this kind is repaired")
 
     def settle_ledgers(self) -> None:
-        """Write the ledgers of all pools that were touched: in one transaction with the holds (invariant
-        I1).
-        """
+        """Write the ledgers of all touched pools, in one transaction with the holds (invariant I1)."""
         for pool, wanted in self._pools.items():
             verdict, what = self._ledger(pool, named=wanted is not None and wanted.mod != 0)
             if wanted is not None:
                 self._answer(wanted, verdict, what)
 
     # -- one kind of finding each
-    # ------------------------------------------------------------------------------------
 
     def _task(self, wanted: Wanted, task_id: str) -> None:
         task = self._model.tasks.get(task_id)
@@ -267,9 +261,7 @@ class _Draft:
             self._answer(wanted, Verdict.REPAIRED, "the key is deleted")
 
     def _abandoned_ledger(self, wanted: Wanted, pool: str) -> None:
-        """The empty ledger of a pool that is no longer defined, and that nothing draws on: it may go with
-        the pool.
-        """
+        """Delete the empty ledger of a pool that is no longer defined, and that no task draws on."""
         ledger = self._model.ledger(pool)
         is_used = (
             pool in self._model.pools
@@ -326,7 +318,7 @@ class _Draft:
         return Verdict.REPAIRED, f"the ledger said {ledger.held}, and is now what the tasks hold: {held}"
 
     def _blocked(self, pool: str) -> tuple[Verdict, str] | None:
-        """Why what is held of the pool cannot be told now; None when it can."""
+        """Why it cannot be told now what is held of the pool; None if it can."""
         if unreadable := self._balance.unreadable_of(pool):
             return (
                 Verdict.LEFT,

@@ -1,6 +1,6 @@
-"""What follows a failed attempt: the spec's rules, in order, then the policy's counts.
+"""What follows a failed attempt: the rules of the spec, in order, and then the counts of its policy.
 
-Pure, with a deterministic jitter.
+Pure. The jitter is deterministic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import NamedTuple
 from controller.core.model.task import AttemptId, Observation, RetryPolicy, Status
 
 LONGEST_UNCOUNTED_SECONDS = 60.0
-"""Also how long an attempt has to run for the next uncounted end to be the first of a new series."""
+"""The longest back-off after an uncounted end.
+
+An attempt that runs for at least as long ends a series of uncounted ends.
+"""
 
 JITTER = 0.1
 """Back-offs are lengthened by up to this share, so that tasks that failed together do not return together."""
@@ -34,35 +37,34 @@ PERMANENT_REASONS = frozenset(
         "PodSecurityViolation",
     }
 )
-"""Failures before start that the same spec will meet again: not retried, unless a rule says so."""
+"""Failures to start that the same spec will meet again. They are not retried, unless a rule says so."""
 
 
 class RetryDecision(NamedTuple):
-    """Whether another attempt follows, after how many seconds, and the counts as they become."""
+    """Whether another attempt follows, after how many seconds, and the next values of the counts."""
 
     retry: bool
     delay_seconds: float
     failures: int
     start_failures: int
     uncounted: int
-    why: str  # why there is no other attempt; "" when there is
+    why: str  # why there is no other attempt; "" if there is one
 
 
 def judge(policy: RetryPolicy, status: Status, observation: Observation, now: float) -> RetryDecision:
     """The verdict on an attempt that failed, or is gone, at `now`.
 
-    The first rule that matches the exit code or the reason decides; without one, an attempt that the platform
-    ended (`disrupted`) is ignored, one that never ran counts as a start failure, all others count as
-    failures. Back-offs follow these counts, which begin anew with a request to retry, and never the attempt's
-    number.
+    The first rule that matches the exit code or the reason decides. Without one, an attempt that the platform
+    ended (`disrupted`) is ignored, one that never ran counts as a start failure, and all others count as
+    failures. Back-offs follow these counts, never the attempt's number. A request to retry resets the counts.
     """
     number, action = _matching(policy, observation)
     by_rule = f"retry.rules[{number}] says fail" if action == "fail" else ""
     failures, start_failures = status.failures, status.start_failures
     if action == "ignore" or (action is None and observation.disrupted):
-        # Nothing else ends a series of these, so that it becomes slower whatever the policy's back-off: a
-        # quota that refuses every start would be asked as fast as etcd commits. An attempt that ran for long
-        # was no part of the series.
+        # The policy's back-off need not grow, and nothing else would end such a series: a quota that refuses
+        # every start would be asked as fast as etcd commits. So a series becomes slower. An attempt that ran
+        # for long was not part of it.
         lasted = now - status.started_at if observation.ran and status.started_at is not None else 0.0
         series = 1 if lasted >= LONGEST_UNCOUNTED_SECONDS else status.uncounted + 1
         least = min(2.0 ** min(series - 1, 64), LONGEST_UNCOUNTED_SECONDS)
@@ -99,7 +101,7 @@ def judge(policy: RetryPolicy, status: Status, observation: Observation, now: fl
 
 
 def _matching(policy: RetryPolicy, observation: Observation) -> tuple[int, str | None]:
-    """The first rule that matches: its number, from 0, and what it says; None for no rule."""
+    """The first rule that matches: its number, from 0, and its action, which is None if no rule matches."""
     for number, rule in enumerate(policy.rules):
         matches_all = not rule.exit_codes and not rule.reasons
         if matches_all or observation.exit_code in rule.exit_codes or observation.reason in rule.reasons:

@@ -1,8 +1,8 @@
-"""What keeps an attempt from running at all: which reasons to wait count as a failure to start, and how long
-they may heal.
+"""What keeps an attempt from running at all: which reasons to wait are failures to start, and after how long.
 
-The words are Kubernetes's, as a kubelet reports them of a container that waits; other engines refuse the
-start with the same. Source: pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime/kuberuntime_container.go
+The words are those of Kubernetes, as a kubelet reports them of a waiting container. Other engines refuse the
+start with the same words. Source: pkg/kubelet/images/types.go,
+pkg/kubelet/kuberuntime/kuberuntime_container.go
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from controller.core.model.task import Phase
 from controller.core.promise.attempts import Attempt, waiting_reason
 
 HEALING_SECONDS = 60.0
-"""For what may mend itself: a registry that is down, a secret that is created a moment later.
+"""For a fault that may go away: a registry that is down, a secret that is created a moment later.
 
-A kubelet tries three times.
+A kubelet tries three times in that time.
 """
 
 GRACE_SECONDS = {
@@ -30,19 +30,17 @@ GRACE_SECONDS = {
     "PreStartHookError": HEALING_SECONDS,
     "RunContainerError": HEALING_SECONDS,
 }
-"""Seconds that an attempt may wait for such a reason before it is stopped, and has failed to start."""
+"""Seconds for which an attempt may wait for such a reason. Then it is stopped, as a failure to start."""
 
 START_DELAYED = "StartDelayed"
-"""The reason of a task whose start the engine keeps failing, with the engine's words."""
+"""The reason of a task whose start keeps failing in the engine; the message is the engine's."""
 
-FAILURES_TOLD = 2  # the first may be a moment's, and each word costs a commit
+FAILURES_TOLD = 2  # the first may be momentary, and each note costs a commit
 LONGEST_PAUSE_SECONDS = 60.0  # between two tries of an effect that keeps failing
 
 
 def start_fault_due(attempt: Attempt) -> float | None:
-    """When the attempt has waited too long for a reason that counts as a failure to start; None when it
-    does not so wait.
-    """
+    """When the attempt has waited too long for a start fault; None if it does not wait for one."""
     seen = attempt.observation
     if seen is None or seen.phase is not Phase.PENDING or seen.stopped:
         return None

@@ -1,9 +1,7 @@
-"""The only constructors of statuses.
+"""The constructors of statuses: each takes one row of the lifecycle table and records it, with its reason.
 
-Each takes one row of the lifecycle table and records it, with its reason.
-
-Nobody else sets a status's fields: whoever reads these functions has read every change that a status can
-undergo. `Moment` carries what is the same for all transitions of one plan.
+These functions make every change that a status can undergo, with one exception: `decide` sets `abandoned`.
+`Moment` carries what is the same for all transitions of one plan.
 """
 
 from __future__ import annotations
@@ -40,9 +38,7 @@ _DEADLINES: dict[str, str] = {
 
 
 class Moment(NamedTuple):
-    """When (seconds since the epoch, by the leader's clock), in which epoch, under which
-    transaction (`op`).
-    """
+    """The time (seconds since the epoch by the leader's clock), the epoch, and the transaction (`op`)."""
 
     now: float
     epoch: int
@@ -50,14 +46,12 @@ class Moment(NamedTuple):
 
 
 def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
-    """It fits its pool, as that is at `pool_mod`, and it is its turn: the hold begins, and with it attempt
-    number `attempt`.
-    """
+    """It fits its pool, as defined at `pool_mod`, and it is its turn: the hold and the attempt begin."""
     return _step(
         _status_of(task),
         Event.ADMITTED,
         moment,
-        pool=task.pool,  # whose queue it waited in; a spec put again by hand may name another by now
+        pool=task.pool,  # the pool in whose queue it waited; a spec put again by hand may name another by now
         hold=task.demand,
         sized_by=pool_mod if task.demand != spec.resources else 0,
         attempt=attempt,
@@ -75,14 +69,14 @@ def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment
 
 
 def rejected(task: Task, reason: str, message: str, moment: Moment) -> Status:
-    """It will never run: the spec is invalid, or its time in the queue is over."""
+    """It will never run: its spec is invalid or gone, its pool too small, or its queue deadline is over."""
     return _step(
         _status_of(task), Event.REJECTED, moment, reason, message, retry_at=None, finished_at=moment.now
     )
 
 
 def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
-    """Cancelled while it held nothing."""
+    """It was cancelled while it held nothing."""
     message = _request_message(request)
     return _step(
         _status_of(task),
@@ -111,7 +105,7 @@ def running(status: Status, seen: Observation, moment: Moment) -> Status:
 def stop_requested(
     status: Status, why: str, message: str, moment: Moment, request: Request | None = None
 ) -> Status:
-    """Its attempt is to be stopped, perhaps since a request asks for it; the hold stays until then.
+    """Its attempt is to be stopped, perhaps because of a request. The hold stays until the end is proven.
 
     `why` becomes `Status.stopping`.
     """
@@ -119,9 +113,7 @@ def stop_requested(
 
 
 def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
-    """Its main container has ended, or could not be started: that is its end, and what else is in its pod
-    is to be stopped.
-    """
+    """Its main container has ended, or could not be started. The rest of its pod is to be stopped."""
     why = StopReason.MAIN_ENDED if seen.ran else StopReason.MAIN_NOT_STARTED
     what = (
         f"its main container ended with exit code {seen.exit_code}"
@@ -154,7 +146,7 @@ def succeeded(status: Status, seen: Observation, moment: Moment, request: Reques
 
 
 def cancelled(status: Status, seen: Observation, moment: Moment, request: Request | None = None) -> Status:
-    """Its attempt was being cancelled, and has ended, perhaps by an operator's word: the hold ends."""
+    """Its attempt was being cancelled and has ended, perhaps by an operator's word: the hold ends."""
     fields = _ended(status, seen, moment)
     return _step(
         status, Event.STOPPED_OBSERVED, moment, "Cancelled", status.message or seen.message, request, **fields
@@ -162,7 +154,7 @@ def cancelled(status: Status, seen: Observation, moment: Moment, request: Reques
 
 
 def stop_reason(status: Status) -> str:
-    """Why an attempt that was stopped by us has failed; "" where it was not stopped for a fault."""
+    """Why an attempt that Tally stopped has failed; "" if it was not stopped for a fault."""
     return status.start_fault or _DEADLINES.get(status.stopping, "")
 
 
@@ -173,8 +165,9 @@ def failed(
     moment: Moment,
     request: Request | None = None,
 ) -> Status:
-    """Its attempt was observed, or confirmed by an operator, to have failed or to be gone: the hold ends, and
-    another attempt may follow after a back-off.
+    """Its attempt has failed or is gone: the hold ends, and another attempt may follow after a back-off.
+
+    The end was observed, or confirmed by an operator.
     """
     reason = stop_reason(status) or (
         "SpecDeleted" if status.stopping == StopReason.SPEC_DELETED else seen.reason or "Failed"
@@ -210,19 +203,17 @@ def kept_waiting(status: Status, waiting: str, moment: Moment) -> Status:
 
 
 def stop_delayed(status: Status, words: str, moment: Moment) -> Status:
-    """The engine keeps failing its stop, and says why; the reason of the stop stays the task's own."""
+    """The engine keeps failing its stop, and says why. The task keeps the reason of the stop."""
     return _note(status, STOP_DELAYED, words, moment, {})
 
 
 def is_stop_delayed(status: Status) -> bool:
-    """Whether that is the last that was noted of it."""
+    """Whether a delayed stop is the last thing in its history."""
     return bool(status.history) and STOP_DELAYED.encode() in bytes(status.history[-1])
 
 
 def no_longer_waiting(status: Status, moment: Moment) -> Status:
-    """What kept its attempt from running is over, though it does not run yet: the reason does not outlive
-    the wait.
-    """
+    """Its attempt no longer waits for that reason, though it does not run yet: the reason is cleared."""
     return _note(status, "Starting", f"no longer {status.reason}", moment, {"reason": "", "message": ""})
 
 
@@ -243,19 +234,16 @@ def found(status: Status, moment: Moment) -> Status:
 
 
 def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:
-    """A request that cannot take effect; it is recorded, and its reason and message do not replace the
-    task's own.
-    """
+    """A request that cannot take effect. It is recorded, and the task keeps its own reason and message."""
     step = _noted(status, "RequestIgnored", f"{request.kind}: {why}", moment)
     ignored = msgspec.structs.replace(step, request=request.kind, outcome=RequestOutcome.IGNORED)
     return _record(status, ignored, moment, {})
 
 
 def repaired(status: Status, what: str, hold: Vector, pool: str, moment: Moment) -> Status:
-    """An operator had it repaired after an audit: the hold as it should be, and no step's epoch above the one
-    after it.
+    """It was repaired after an audit: the hold is as it should be, and epochs in its history never decrease.
 
-    Its reason and message stay its own. Raises CorruptValue when its history cannot be read.
+    Its reason and message stay its own. Raises CorruptValue if its history cannot be read.
     """
     history, highest = [], 0
     for raw, step in zip(status.history, decode_history(status), strict=True):
@@ -306,7 +294,7 @@ def _ended(status: Status, seen: Observation, moment: Moment) -> dict[str, Any]:
 
 
 def _started_at(status: Status, seen: Observation, moment: Moment) -> float:
-    """When the attempt began to run; the engine's clock is believed only between the admission and now."""
+    """When the attempt began to run. The engine's clock is believed only between the admission and now."""
     if status.started_at is not None:
         return status.started_at
     told = seen.started_at if seen.started_at is not None else moment.now
@@ -340,7 +328,7 @@ def _step(
         request=request.kind if request is not None else "",
         outcome=RequestOutcome.DONE if request is not None else "",
     )
-    # A new attempt does not carry the last one's words, and what runs does not carry those of its wait.
+    # A new attempt does not carry the words of the last one, and a running one not those of its wait.
     if (
         reason
         or message
