@@ -1,11 +1,10 @@
-"""Settings: flags, then `TALLY_…` in the environment, then a TOML file, then defaults; secrets only by file
-path.
+"""Settings: flags, then `TALLY_…` variables, then a TOML file, then defaults. Secrets only by file path.
 
     settings     what can be set: one field of `Settings` is one setting, with its parser and its meaning
     loading      where the values come from, and whether they fit together
     values       the parsers
 
-`python -m controller.config` prints the table that stands in deploy/configuration.md.
+`python -m controller.config` prints the table in deploy/configuration.md.
 """
 
 from controller.config.loading import InvalidSetting, ResolvedConfig, check_timings, load_settings

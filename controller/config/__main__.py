@@ -1,4 +1,4 @@
-"""`python -m controller.config`: the table of settings that stands in deploy/configuration.md."""
+"""`python -m controller.config` prints the table of settings in deploy/configuration.md."""
 
 from controller.config.settings import table
 

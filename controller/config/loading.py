@@ -1,8 +1,8 @@
-"""The settings by precedence: flags, environment, file, defaults; and whether they fit together.
+"""Loads the settings by precedence (flags, environment, file, defaults), and checks that they fit together.
 
-An unknown key in the file is an error that names it; unknown variables are left alone, since Kubernetes
-itself sets some (`TALLY_SERVICE_HOST` for a service named tally) and so does Tally in each attempt.
-pydantic-settings would do the reading, but takes 350 ms to import, in every command.
+An unknown key in the file is an error that names it. Unknown variables are ignored: Kubernetes itself sets
+some (`TALLY_SERVICE_HOST` for a service named tally), and so does Tally in each attempt. pydantic-settings
+could read the settings, but takes 350 ms to import, in every command.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ LOWEST_LEASE_TTL_SECONDS = 2  # etcd grants no shorter lease with its default el
 CONFIG_PATHS = ("~/.config/tally/tally.toml", "/etc/tally/tally.toml")
 
 DEV_CONFIG = ".tally/tally.toml"
-"""What `tally dev` writes where it is called: read there when nothing says otherwise which etcd is meant."""
+"""`tally dev` writes it in the folder where it is called. It is read there if nothing else names an etcd."""
 
 
 class InvalidSetting(InvalidField):
-    """A setting does not hold; says where it was found."""
+    """The value of a setting is not valid. The error says where it was found."""
 
 
 class ResolvedConfig(NamedTuple):
-    """The settings, and for each where its value came from: "flag --x", "environment TALLY_X", "file F" or
-    "default".
+    """The settings, and the origin of each.
+
+    An origin is "flag --x", "environment TALLY_X", "file F" or "default".
     """
 
     settings: Settings
@@ -42,10 +43,10 @@ class ResolvedConfig(NamedTuple):
 def load_settings(
     flags: Mapping[str, object], environ: Mapping[str, str], config: str | None = None
 ) -> ResolvedConfig:
-    """The settings by precedence. `flags` maps setting names to what was given (None: not given).
+    """The settings by precedence. `flags` maps the name of a setting to its given value (None: not given).
 
-    `config` is the TOML file to read; without it TALLY_CONFIG, then the first of CONFIG_PATHS that exists,
-    then DEV_CONFIG. Raises InvalidSetting that names the setting and where the value was found.
+    `config` is the TOML file to read. Without it, the file is TALLY_CONFIG, or else the first of CONFIG_PATHS
+    that exists, or else DEV_CONFIG. Raises InvalidSetting, naming the setting and the origin of its value.
     """
     names_etcd = bool(flags.get("etcd") or environ.get(variable_of("etcd")))
     path, table = _read_file(config or environ.get("TALLY_CONFIG"), None if names_etcd else _dev_config())
@@ -73,9 +74,7 @@ def load_settings(
 
 
 def _dev_config() -> Path | None:
-    """DEV_CONFIG, if we ourselves wrote it: a folder that somebody else prepared says neither where tasks
-    nor secrets go.
-    """
+    """DEV_CONFIG, if this user wrote it: another user's file must not decide where tasks and secrets go."""
     path = Path(DEV_CONFIG)
     try:
         found = os.lstat(path)
@@ -90,8 +89,8 @@ def _dev_config() -> Path | None:
 
 
 def _read_file(given: str | None, last: Path | None) -> tuple[Path | None, dict[str, Any]]:
-    # A home directory that may not be looked into (under systemd) holds no file for us: isfile says so,
-    # Path.is_file raises.
+    # Under systemd, the home directory may not be accessible, and so holds no file for us. isfile returns
+    # False then; Path.is_file raises.
     found = (Path(each) for each in map(os.path.expanduser, CONFIG_PATHS) if os.path.isfile(each))
     path = Path(given).expanduser() if given else next(found, last)
     if path is None:
@@ -131,7 +130,7 @@ def _check_pairs(settings: Settings) -> None:
 
 
 def check_timings(settings: Settings) -> None:
-    """The timings against each other, as a replica does at its start.
+    """Check the timings against each other. A replica does so at its start.
 
     Raises InvalidSetting that says what to change.
     """

@@ -1,5 +1,7 @@
-"""What can be set. One field of `Settings` is one setting: `lease_ttl_seconds` is the flag
-`--lease-ttl-seconds`, the variable `TALLY_LEASE_TTL_SECONDS` and the TOML key `lease_ttl_seconds`.
+"""All settings. One field of `Settings` is one setting.
+
+`lease_ttl_seconds` is the flag `--lease-ttl-seconds`, the variable `TALLY_LEASE_TTL_SECONDS` and the TOML key
+`lease_ttl_seconds`.
 """
 
 # ruff: noqa: RUF009  # each `_setting` makes a dataclasses.field
@@ -39,7 +41,7 @@ def default_replica() -> str:
 
 
 def _setting(default: Any, parse: Parse, about: str, *, shown: str = "") -> Any:
-    """A field with its parser, what it is, and how its default is shown when it depends on the machine."""
+    """A field with its parser, its meaning, and the text of a default that depends on the machine."""
     metadata = {"parse": parse, "about": about, "shown": shown}
     return (
         field(default_factory=default, metadata=metadata)
@@ -185,7 +187,7 @@ def table() -> str:
 
 
 def text_of(value: object) -> str:
-    """A setting's value as it would be written in a flag."""
+    """A setting's value, as it is written in a flag."""
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, bool):

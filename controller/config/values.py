@@ -1,4 +1,4 @@
-"""The parsers of settings: each takes what was given and the setting's name, and raises InvalidField."""
+"""The parsers of settings. Each takes the given value and the setting's name, and raises InvalidField."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _endpoint(text: str, name: str) -> str:
 
 
 def parse_address(raw: object, name: str) -> str:
-    """`HOST:PORT` to listen on; port 0 takes a free one."""
+    """`HOST:PORT` to listen on. Port 0 picks a free one."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})", str(raw))
     if match is None or int(match[2]) > 65535:
         raise InvalidField(name, f"{str(raw)[:80]!r} is not HOST:PORT, such as 127.0.0.1:9180")
@@ -38,8 +38,9 @@ def parse_address(raw: object, name: str) -> str:
 
 
 def parse_advertised(raw: object, name: str) -> str:
-    """`HOST` or `HOST:PORT` under which others reach the status endpoint; IPv6 addresses bare, or in
-    brackets with a port.
+    """`HOST` or `HOST:PORT` at which others reach the status endpoint.
+
+    An IPv6 address is given bare, or in brackets with a port.
     """
     text = str(raw)
     host = f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text
@@ -52,7 +53,7 @@ def parse_advertised(raw: object, name: str) -> str:
 
 
 def choice(*choices: str) -> Parse:
-    """A parser that takes one of these texts."""
+    """A parser that accepts one of these texts."""
 
     def parse(raw: object, name: str) -> str:
         if raw not in choices:
@@ -63,14 +64,14 @@ def choice(*choices: str) -> Parse:
 
 
 def parse_text(raw: object, name: str) -> str:
-    """Any text but an empty one."""
+    """Any text that is not empty."""
     if not isinstance(raw, str) or not raw.strip():
         raise InvalidField(name, f"is {raw!r}, expected text")
     return raw
 
 
 def parse_path(raw: object, name: str) -> Path:
-    """An absolute path; `~` is the home directory."""
+    """An absolute path. `~` is the home directory."""
     return (
         Path(parse_text(raw, name)).expanduser().absolute()
         if not isinstance(raw, Path)
@@ -79,7 +80,7 @@ def parse_path(raw: object, name: str) -> Path:
 
 
 def parse_file(raw: object, name: str) -> Path:
-    """The path of a file that can be read."""
+    """The path of a readable file."""
     path = parse_path(raw, name)
     if not path.is_file() or not os.access(path, os.R_OK):
         raise InvalidField(name, f"{path} is not a file that can be read here: give the path of one")
@@ -87,7 +88,7 @@ def parse_file(raw: object, name: str) -> Path:
 
 
 def whole_seconds(raw: object, name: str) -> int:
-    """A duration without a fraction of a second."""
+    """A duration in whole seconds."""
     seconds = parse_duration(raw, name)
     if seconds != int(seconds):
         raise InvalidField(name, f"is {raw!r}, expected whole seconds (etcd counts leases so)")
@@ -119,14 +120,14 @@ def parse_namespaces(raw: object, name: str) -> tuple[str, ...]:
 
 
 def parse_count(raw: object, name: str) -> int:
-    """A whole number from 1 on."""
+    """A whole number, at least 1."""
     if isinstance(raw, bool) or not re.fullmatch(r"[1-9][0-9]{0,5}", str(raw)):
         raise InvalidField(name, f"is {raw!r}, expected a whole number from 1 on")
     return int(str(raw))
 
 
 def parse_rate(raw: object, name: str) -> float:
-    """A number a second, above 0."""
+    """A number per second, above 0."""
     if (
         isinstance(raw, bool)
         or not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", str(raw))

@@ -1,11 +1,11 @@
-"""Campaigning for the leader key, keeping it, and letting it go: one step at a time.
+"""Campaigns for the leader key, keeps it, and lets it go: one step at a time.
 
-`Elector.step` makes at most a few store calls and says how long to wait until the next step; whoever drives
-it (a thread in production, a scheduler in the simulator) owns the waiting. The keep-alive is a step of its
-own, so that nothing but the store can hold it up; it is withheld while the control loop's heartbeat is stale,
-so that a stuck leader is replaced.
+`Elector.step` makes at most a few store calls, and says how long to wait until the next step. Its driver (a
+thread in production, a scheduler in the simulator) does the waiting. The keep-alive is a step of its own, so
+that only the store can delay it. It is withheld while the control loop's heartbeat is stale, so that a stuck
+leader is replaced.
 
-Order of a loss: `on_lost` is called first and returns when the leader's state is torn down; only then is the
+Order of a loss: `on_lost` is called first, and returns when the leader's state is torn down. Only then is the
 lease revoked, which lets a successor in.
 """
 
@@ -54,19 +54,19 @@ class Timings:
     keepalive_interval_seconds: float = 1.0
     deadline_margin_seconds: float = 0.5
     request_timeout_seconds: float = 5.0
-    heartbeat_limit_seconds: float = 5.0  # a control loop silent for longer is not kept in office
+    heartbeat_limit_seconds: float = 5.0  # a control loop that is silent for longer loses its office
     standback_seconds: float = 1.0  # a replica that has just lost lets the others go first
 
 
 class Ballot(Protocol):
-    """What the elector tells the replica, from the elector's own thread."""
+    """What the elector tells and asks the replica, from the elector's own thread."""
 
     def on_elected(self, leadership: Leadership) -> None:
         """A term has begun. Must return at once."""
         ...
 
     def on_lost(self, leadership: Leadership, why: str) -> None:
-        """The term has ended; returns when all of the leader's state is torn down."""
+        """The term has ended. Returns when all of the leader's state is torn down."""
         ...
 
     def loop_is_alive(self, within_seconds: float) -> bool:
@@ -74,7 +74,8 @@ class Ballot(Protocol):
         ...
 
     def engine(self) -> EngineIdentity | None:
-        """What this replica's engine is; None while it has not told: such a replica does not campaign.
+        """The identity of this replica's engine; None while it is not known. Such a replica does not
+        campaign.
 
         Must return at once.
         """
@@ -82,7 +83,7 @@ class Ballot(Protocol):
 
 
 class Elector:
-    """See the module's docstring. `identity` is what the leader key and the terms record of this replica."""
+    """See the module's docstring. The leader key and the records of terms contain `identity`."""
 
     def __init__(
         self,
@@ -105,22 +106,22 @@ class Elector:
         self._not_before = 0.0  # boottime
         self._release_why = ""
         self._stopped = False
-        self._why_not = ""  # said last
+        self._why_not = ""  # the last reason that was logged
 
     @property
     def leadership(self) -> Leadership | None:
-        """The current term, None while following."""
+        """The current term; None while following."""
         return self._leadership
 
     def release(self, why: str, *, campaign_again: bool) -> None:
-        """Let go of leadership at the next step (SIGTERM, step-down); without `campaign_again` for good."""
+        """Release leadership at the next step (SIGTERM, step-down); without `campaign_again`, for good."""
         self._release_why = why
         self._stopped = self._stopped or not campaign_again
 
     def step(self) -> float:
-        """Do what is due; returns seconds until the next step. A wake-up before that is harmless.
+        """Do what is due. Returns seconds until the next step. An earlier wake-up is harmless.
 
-        Raises StoreDenied and ClusterChanged at once (a term then ends by its deadline); transient errors are
+        Raises StoreDenied and ClusterChanged at once (a term then ends by its deadline). Transient errors are
         handled here.
         """
         try:
@@ -129,7 +130,7 @@ class Elector:
             if self._stopped:
                 return self._timings.lease_ttl_seconds
             return self._follow()
-        # the last: it expired before the election arrived
+        # LeaseNotFound: it expired before the election arrived
         except (StoreUnavailable, OutcomeUnknown, LeaseNotFound) as error:
             log.warning(
                 "election step failed",
@@ -140,7 +141,6 @@ class Elector:
             return min(1.0, self._timings.keepalive_interval_seconds)
 
     # -- following
-    # ---------------------------------------------------------------------------------------------------
 
     def _follow(self) -> float:
         now = self._clock.boottime()
@@ -149,12 +149,14 @@ class Elector:
         deadline = now + self._timings.request_timeout_seconds
         leader, _ = self._store.get(self._keys.leader, deadline=deadline)
         if leader is not None and leader.lease:
-            return float(self._timings.lease_ttl_seconds)  # woken earlier when our watch sees the key go
+            return float(
+                self._timings.lease_ttl_seconds
+            )  # woken earlier when our watch shows that the key is gone
         if leader is not None:
             self._remove_foreign(leader, deadline)
         engine = self._ballot.engine()
         if engine is None:
-            return self._timings.keepalive_interval_seconds  # woken earlier when it tells
+            return self._timings.keepalive_interval_seconds  # woken earlier when the engine has answered
         lease = self._new_lease()
         sent = self._clock.boottime()
         ttl = self._store.grant(lease, self._timings.lease_ttl_seconds, deadline=deadline)
@@ -165,7 +167,7 @@ class Elector:
             )
         except OtherEngine as error:
             self._say_why_not(str(error))
-            # woken earlier when the record, or the engine, changes
+            # woken earlier when the record or the engine changes
             return float(self._timings.lease_ttl_seconds)
         finally:
             if not elected:
@@ -177,7 +179,7 @@ class Elector:
         )
 
     def _remove_foreign(self, leader: KeyValue, deadline: float) -> None:
-        """A leader key without a lease was put by hand: it would never expire, and no winner writes one."""
+        """Remove a leader key without a lease: it was put by hand, would never expire, and blocks elections."""
         log.warning(
             "removing a leader key that has no lease: it was written by hand",
             key=leader.key,
@@ -197,10 +199,9 @@ class Elector:
     def _campaign(
         self, lease: int, engine: EngineIdentity, leadership_deadline: float, deadline: float
     ) -> bool:
-        """One transaction takes the key and raises the epoch, on the recorded engine, and closes the record
-        of the term before.
+        """Take the key and raise the epoch, in one transaction on the recorded engine. True if elected.
 
-        Raises OtherEngine.
+        The transaction also closes the record of the term before. Raises OtherEngine.
         """
         seen_epoch, _ = self._store.get(self._keys.epoch, deadline=deadline)
         last = self._last_epoch(seen_epoch, deadline)
@@ -251,9 +252,9 @@ class Elector:
         return True
 
     def _last_epoch(self, seen: KeyValue | None, deadline: float) -> int:
-        """The epoch that was written last; where its key was damaged, the highest of which there is a record.
+        """The last epoch. If its key is damaged: the highest epoch that has a record.
 
-        Raises CorruptValue when there is none: nobody would know that a later term is later.
+        Raises CorruptValue if there is no record: nobody would know that a later term is later.
         """
         try:
             return epoch_of(seen)
@@ -279,14 +280,13 @@ class Elector:
         last: int,
         deadline: float,
     ) -> Foundation:
-        """Raises OtherEngine, CorruptValue."""
+        """The foundation of the election. Raises OtherEngine, CorruptValue."""
         keys = self._keys.installation, self._keys.engine
         installation, recorded = (self._store.get(key, deadline=deadline)[0] for key in keys)
         candidate = Candidate(self._identity["id"], str(self._identity.get("version", "")), engine, now, op)
         return lay(keys, Records(installation, recorded, fields_of(previous)), candidate, is_first=last == 0)
 
     # -- leading
-    # -----------------------------------------------------------------------------------------------------
 
     def _lead(self, leadership: Leadership) -> float:
         if self._release_why and not leadership.why_ended():
@@ -326,7 +326,7 @@ class Elector:
         return self._timings.standback_seconds
 
     def _let_go(self, leadership: Leadership, why: str) -> float:
-        """Hand over in milliseconds: the key is deleted as soon as what was in flight has been finished."""
+        """Hand over in milliseconds: the key is deleted as soon as what was in flight has ended."""
         self._end(leadership, why)
         self._release_why = ""
         self._not_before = self._clock.boottime() + self._timings.standback_seconds
@@ -344,7 +344,7 @@ class Elector:
             self._store.commit(transaction, deadline=deadline)
             log.info("leadership released", epoch=leadership.epoch, why=why)
         finally:
-            # takes the key along, also where its term's record could be neither read nor closed
+            # deletes the key, too, even if its term's record could not be read or closed
             self._revoke(leadership.lease)
         return self._timings.standback_seconds
 
@@ -354,7 +354,7 @@ class Elector:
         self._leadership = None
 
     def _revoke(self, lease: int) -> None:
-        """Ends our own lease early, so that nobody waits for it; it expires by itself when this fails."""
+        """End our own lease early, so that nobody waits for it. If this fails, it expires by itself."""
         try:
             self._store.revoke(lease, deadline=self._clock.boottime() + 1.0)
         except StoreUnavailable as error:

@@ -1,9 +1,8 @@
-"""What an election stands on: the installation's id, which the first one makes, and the record of the
-installation's engine.
+"""The foundation of an election: the installation's id and the record of its engine.
 
-Both are compared and written in the election's own transaction: nobody is elected on a record that was
-replaced meanwhile. Each term's record repeats them, so that a key that was deleted or damaged by hand is put
-back as it was, and neither the installation nor its engine becomes another one by that.
+The first election makes the id. Both are compared and written in the election's own transaction: no replica
+is elected on a record that was replaced meanwhile. Each term's record repeats them. So a key that was deleted
+or damaged by hand is restored as it was, and neither the installation nor its engine becomes another one.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class OtherEngine(TallyError):
 
 
 class Foundation(NamedTuple):
-    """What the winner will stand on, the compares that keep it so, and what has to be written of it."""
+    """What the winner will stand on: the records, the compares that protect them, and the writes."""
 
     installation: Installation
     engine: EngineRecord
@@ -47,13 +46,14 @@ class Foundation(NamedTuple):
     writes: tuple[Write, ...]
 
     def of_term(self) -> dict[str, Any]:
-        """What the term's record repeats."""
+        """The copy in the term's record."""
         return {"installation": self.installation.id, "engine": msgspec.to_builtins(self.engine.engine)}
 
 
 class Records(NamedTuple):
-    """The keys as they stand (None: absent), and the record of the term before ({}: there is none, or it
-    does not parse).
+    """The keys as they stand (None: absent), and the record of the term before.
+
+    The record is {} if there is none, or it does not parse.
     """
 
     installation: KeyValue | None
@@ -62,9 +62,9 @@ class Records(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """Who wants to be elected, with which engine.
+    """A replica that wants to be elected, and its engine.
 
-    `op` is unique to the election, `now` in seconds since the epoch.
+    `op` is unique to the election. `now` is in seconds since the epoch.
     """
 
     replica: str
@@ -77,10 +77,9 @@ class Candidate(NamedTuple):
 def lay(keys: tuple[str, str], records: Records, candidate: Candidate, *, is_first: bool) -> Foundation:
     """The foundation of the next term.
 
-    `keys` are those of the installation and of the engine; `is_first`: nobody has led yet.
-
-    Raises OtherEngine when the candidate's engine is not the recorded one, CorruptValue when a record cannot
-    be read and the term before does not tell it either.
+    `keys` are those of the installation and of the engine. `is_first`: no replica has led yet. Raises
+    OtherEngine if the candidate's engine is not the recorded one, and CorruptValue if a record cannot be read
+    and the term before has no copy.
     """
     installation = _installation(records, candidate, is_first=is_first)
     engine = _engine(records, candidate, installation)
@@ -89,16 +88,16 @@ def lay(keys: tuple[str, str], records: Records, candidate: Candidate, *, is_fir
     for key, item, record in zip(keys, records[:2], (installation, engine), strict=True):
         guards.append(Guard(key, item.mod if item is not None else 0))
         stored = _mapping(item)
-        value = {**stored, **msgspec.to_builtins(record)}  # what a newer version has added is kept
+        value = {**stored, **msgspec.to_builtins(record)}  # additions of a newer version are kept
         if value != stored:
             writes.append(Put(key, codec.encode({**value, "op": candidate.op})))
     return Foundation(installation, engine, tuple(guards), tuple(writes))
 
 
 def _installation(records: Records, candidate: Candidate, *, is_first: bool) -> Installation:
-    """The recorded one; else that of the term before; else a new one."""
+    """The recorded one, or else that of the term before, or else a new one."""
     told = records.previous.get("installation")
-    # A version that gave no ids has led: what it left without one is ours.
+    # A version that gave no ids has led: what it left without an id is ours.
     unmarked = not is_first and not told
     found = _read(records.installation, decode_installation, may_fail=bool(told))
     if found is None:
@@ -116,8 +115,9 @@ def _installation(records: Records, candidate: Candidate, *, is_first: bool) -> 
 
 
 def _engine(records: Records, candidate: Candidate, installation: Installation) -> EngineRecord:
-    """The recorded one, with what the candidate knows beyond it; else that of the term before; else the
-    candidate's own.
+    """The recorded one, or else that of the term before, or else the candidate's own.
+
+    It is merged with what the candidate's engine knows in addition.
     """
     known = records.previous.get("engine")
     record = _read(records.engine, decode_engine, may_fail=bool(known))
@@ -154,7 +154,7 @@ def _mapping(item: KeyValue | None) -> dict[str, Any]:
 
 
 def _read(item: KeyValue | None, decode: Callable[[bytes], T], *, may_fail: bool) -> T | None:
-    """The record; None when it is absent, or cannot be read although it may. Raises CorruptValue."""
+    """The record; None if it is absent, or cannot be read and `may_fail`. Raises CorruptValue."""
     if item is None:
         return None
     try:

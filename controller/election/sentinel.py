@@ -1,16 +1,16 @@
 """Notices a leader's death before its lease ends, and lets a successor in.
 
 A follower keeps a TCP connection to the leader's status endpoint. When the kernel of the leader's machine
-ends that connection *and* refuses a new one, no process listens there any more: the follower deletes the
-leader key, if it is still that term's, and campaigns. A killed leader is so replaced in milliseconds instead
-of a lease's time.
+ends that connection *and* refuses a new one, no process listens there any more. The follower then deletes the
+leader key, if it is still that of the same term, and campaigns. So a killed leader is replaced in
+milliseconds, not after the time of a lease.
 
-This is safe whether the leader is dead or not: the fence makes it right. A leader that lives on and has only
-lost its endpoint finds its key gone in its next commit or by its watch, and steps down. A silent machine, a
-time-out or an unreachable network proves nothing here: for these the lease is waited for.
+This is safe whether the leader is dead or not, because of the fence. A leader that lives on and has only lost
+its endpoint sees that its key is gone, by its next commit or by its watch, and steps down. A silent machine,
+a time-out or an unreachable network proves nothing here: the follower waits for the lease to expire.
 
-Against flapping: only after a connection to that very term was established, and at most BURST times in
-BURST_SECONDS. What only hangs up, as a proxy does that has nobody behind it, is soon asked again only every
+Against flapping: it acts only after a connection to that very term was established, and at most BURST times
+in BURST_SECONDS. An endpoint that only hangs up, such as a proxy without a backend, is soon asked only every
 LOOK_SECONDS.
 """
 
@@ -34,8 +34,8 @@ from controller.store.base import Committed, Delete, Guard, Purpose, Store, Stor
 from controller.store.keys import Keys
 
 CONNECT_SECONDS = 1.0
-LOOK_SECONDS = 0.5  # how often it is looked whether another leads by now, should a wake-up be missed
-# until a leader is asked again that hung up on us: a process that dies may take connections still
+LOOK_SECONDS = 0.5  # interval of the check whether another replica leads, in case a wake-up is missed
+# before a leader that hung up is asked again: a dying process may still accept connections
 FIRST_PAUSE_SECONDS = 0.01
 BURST, BURST_SECONDS = 5, 60.0
 
@@ -51,7 +51,7 @@ class Target(NamedTuple):
 
     @classmethod
     def of(cls, term: int, status_url: object) -> Target | None:
-        """From a leader's record; None when it does not say where it listens."""
+        """From a leader's record; None if it does not say where it listens."""
         try:
             url = urlsplit(str(status_url))
             return cls(term, url.hostname, url.port) if url.hostname and url.port else None
@@ -70,7 +70,7 @@ class Target(NamedTuple):
 class Sentinel:
     """Runs in a thread of its own until `close`.
 
-    `target` tells whom to watch: None while nobody else leads.
+    `target` returns the leader to watch; None while no other replica leads.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Sentinel:
         self._thread.start()
 
     def wake(self) -> None:
-        """Another leads, or nobody does: look now."""
+        """Look now: another replica leads, or none does."""
         with contextlib.suppress(OSError):  # full: it will look anyway; closed: it has ended
             self._wake_writer.send(b"w")
 
@@ -118,7 +118,7 @@ class Sentinel:
         while not self._closed.is_set():
             try:
                 self._watch()
-            # a lease that ends is waited for, as without a sentinel
+            # the lease's end is awaited, as without a sentinel
             except Exception as error:  # noqa: BLE001
                 bulkhead.caught("sentinel", error)
                 self._closed.wait(LOOK_SECONDS)
@@ -137,29 +137,29 @@ class Sentinel:
                 pause = min(2 * pause, LOOK_SECONDS)
 
     def _stays_connected(self, target: Target) -> bool:
-        """Connects, and waits until the connection ends; False when there never was one, or another leads
-        by now.
+        """Connect, and wait until the connection ends. False if there was none, or another replica leads by
+        now.
         """
         try:
             connection = socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS)
-        # a process that is killed takes connections for a moment after it has lost ours
+        # a process that is killed accepts connections for a moment after it has lost ours
         except ConnectionRefusedError:
             return self._connected_to == target
-        except (OSError, ValueError):  # the latter: a name that no machine can have
+        except (OSError, ValueError):  # ValueError: a name that no machine can have
             return False
         self._connected_to = target
         with connection:
             while not self._closed.is_set() and self._target() == target:
                 if connection not in self._wait_for_wake(connection):
                     continue
-                with contextlib.suppress(OSError):  # a reset is an end too
+                with contextlib.suppress(OSError):  # a reset is an end, too
                     if connection.recv(4096):
-                        continue  # an HTTP server that tells us to hurry up, before it hangs up
+                        continue  # an HTTP server's time-out answer, before it hangs up
                 return True
         return False
 
     def _wait_for_wake(self, *others: socket.socket, seconds: float = LOOK_SECONDS) -> list[socket.socket]:
-        """Wait for a wake-up, or until one of `others` is readable; returns those that are."""
+        """Wait for a wake-up, or until one of `others` is readable. Returns the readable ones."""
         poll = select.poll()  # select() takes no descriptor above 1023
         for waited_for in (self._wake_reader, *others):
             poll.register(waited_for, select.POLLIN)
@@ -170,9 +170,9 @@ class Sentinel:
         return [other for other in others if other.fileno() in readable]
 
     def _is_refused(self, target: Target) -> bool:
-        """Whether the leader's machine answers that nobody listens.
+        """Whether the leader's machine answers that no process listens.
 
-        A server that merely hung up takes a new connection.
+        A server that merely hung up accepts a new connection.
         """
         try:
             socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS).close()

@@ -1,6 +1,6 @@
-"""The threads that keep a replica known: one drives the elector, one refreshes the replica's registration.
+"""The threads of the elector and of the replica's registration.
 
-They are separate so that neither can hold up the keep-alive of the leader's lease.
+They are separate, so that neither can delay the keep-alive of the leader's lease.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 class ElectorThread:
     """Drives an elector in its own thread until `close`.
 
-    `on_error` is told of what the elector cannot handle by itself.
+    `on_error` is called with errors that the elector cannot handle by itself.
     """
 
     def __init__(self, elector: Elector, on_error: Callable[[TallyError], None]) -> None:
@@ -54,24 +54,20 @@ class ElectorThread:
         self._thread.start()
 
     def wake(self) -> None:
-        """Something changed that the elector should look at now: the leader key went, or a release was
-        asked for.
-        """
+        """Make the elector look now: the leader key is gone, or a release was requested."""
         self._wake.set()
 
     def release(self, why: str) -> None:
-        """Let go of leadership, if held, and let the others campaign first."""
+        """Release leadership, if held, and let the others campaign first."""
         self._elector.release(why, campaign_again=True)
         self.wake()
 
     def close(self, why: str, timeout_seconds: float) -> bool:
-        """Release leadership, if held, and end the thread, if started; tells whether it ended within the
-        time.
-        """
+        """Release leadership, if held, and end the thread, if started. True if it ended within the time."""
         self._closing = True
         self._elector.release(why, campaign_again=False)
         self.wake()
-        if self._thread.is_alive():  # else it is not started, or is just being, and ends at once
+        if self._thread.is_alive():  # else it is not started, or is just starting and ends at once
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
@@ -82,7 +78,7 @@ class ElectorThread:
             except TallyError as error:
                 self._on_error(error)
                 delay = 1.0
-            # a term that is not renewed for it ends by its deadline
+            # a term that is not renewed because of it ends by its deadline
             except Exception as error:  # noqa: BLE001
                 bulkhead.caught("election", error)
                 delay = 1.0
@@ -93,12 +89,12 @@ class ElectorThread:
 class Registration:
     """Keeps `replicas/<id>` current, under a lease of its own.
 
-    Every refresh is a write under the cluster's prefix, so that every healthy watch of it delivers something
-    at least that often: a watch that stays silent for longer is dead, and is told from an idle one. (etcd's
-    own progress notices come only every ten minutes.)
+    Every refresh is a write under the cluster's prefix, so every healthy watch of the prefix delivers
+    something at least that often. A watch that is silent for longer is dead, not idle. (etcd's own progress
+    notices come only every ten minutes.)
 
-    Two replicas of one name are told apart (fault 8): the second registers as `<name>-<instance>` until the
-    name is free.
+    Two replicas of the same name are told apart (fault 8): the second registers as `<name>-<instance>` until
+    the name is free.
     """
 
     def __init__(
@@ -125,7 +121,7 @@ class Registration:
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
     def start(self) -> None:
-        """Register, and keep registered."""
+        """Register, and stay registered."""
         self._thread.start()
 
     def close(self) -> None:
@@ -179,7 +175,7 @@ class Registration:
         writes: list[Write] = [Put(key, value, self._lease)]
         if self._registered_as not in ("", name):
             before, _ = self._store.get(self._keys.replica(self._registered_as), deadline=deadline)
-            # else another's by now
+            # else it is another instance's by now
             if before is not None and self._instance_of(before) == self._identity["instance"]:
                 guards.append(Guard(before.key, before.mod))
                 writes.append(Delete(before.key))

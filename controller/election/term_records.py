@@ -1,4 +1,4 @@
-"""What the store holds of elections: the epoch, and the records of terms. Each may be damaged."""
+"""The store's records of elections: the epoch, and the records of terms. Each may be damaged."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from controller.core.model import codec
 from controller.errors import CorruptValue
 from controller.store.base import KeyValue
 
-MAX_EPOCH = 10**12  # what a term's key has room for, and any JSON reader a number
+MAX_EPOCH = 10**12  # fits a term's key, and a number of any JSON reader
 MAX_RECORD_BYTES = 64 * 1024  # of a term's record that is written anew
 
 
 def epoch_of(item: KeyValue | None) -> int:
-    """The epoch that was written last; 0 when there was none.
+    """The last epoch; 0 if there was none.
 
-    Raises CorruptValue when the key holds something else.
+    Raises CorruptValue if the key holds something else.
     """
     if item is None:
         return 0
@@ -31,7 +31,7 @@ def epoch_of(item: KeyValue | None) -> int:
 
 
 def fields_of(item: KeyValue | None) -> dict[str, Any]:
-    """Of a record that may be damaged: {} when it is absent, or not ours to understand."""
+    """The fields of a record that may be damaged; {} if it is absent or cannot be read."""
     try:
         return codec.decode_mapping(item.value) if item is not None else {}
     except CorruptValue:
@@ -39,7 +39,7 @@ def fields_of(item: KeyValue | None) -> dict[str, Any]:
 
 
 def with_end(item: KeyValue | None, now: float, why: str, op: str = "") -> bytes | None:
-    """The record of a term with its end; None when it has one already, or is not ours to understand."""
+    """The record of a term, with its end; None if it already has one, or cannot be read."""
     if item is None or len(item.value) > MAX_RECORD_BYTES:
         return None
     record = fields_of(item)

@@ -1,3 +1,1 @@
-"""The threads of one replica around the core: what comes in, what is decided and persisted, and what is
-then done.
-"""
+"""The threads of one replica around the core: they take in messages, decide, persist, and then act."""

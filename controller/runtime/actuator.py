@@ -1,6 +1,4 @@
-"""Carries out effects, a few at a time, while the term may still act; every outcome comes back through the
-inbox.
-"""
+"""Carries out effects, a few at a time, while the term may act. Outcomes come back through the inbox."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class Actuator:
-    """One tenure's hands. An effect that has not begun when the term ends never begins."""
+    """The hands of one tenure. An effect that has not begun when the term ends never begins."""
 
     def __init__(
         self,
@@ -62,13 +60,13 @@ class Actuator:
             thread.start()
 
     def perform(self, effect: Effect) -> None:
-        """Carry out the effect soon; its hold is committed."""
+        """Carry out the effect soon. Its hold is committed."""
         self._effects.put(effect)
 
     def close(self, timeout_seconds: float) -> bool:
-        """Let those under way end and drop the others; tells whether all threads ended within the time.
+        """Let effects under way end, and drop the others. True if all threads ended within the time.
 
-        The term must have ended: a worker that takes another effect then finds it so.
+        The term must have ended: then a worker drops the next effect that it takes.
         """
         for _ in self._threads:
             self._effects.put(None)
@@ -116,10 +114,10 @@ class Actuator:
                 effect=type(effect).__name__,
                 error=str(error),
             )
-            if not isinstance(effect, Forget | Settle):  # what is left behind is found again by the next list
+            if not isinstance(effect, Forget | Settle):  # the next list finds what is left behind
                 delay = isinstance(error, AttemptDelayed)
                 self._inbox.put(EffectFailed(epoch, effect, str(error), error.retry_after, delay))
-        # it belongs to this attempt: it may not end the thread that serves all others
+        # confined to this attempt: it must not end the thread that serves all others
         except Exception as error:  # noqa: BLE001
             if not isinstance(error, EngineError):
                 bulkhead.caught("effect", error, attempt=str(effect.attempt), effect=type(effect).__name__)
@@ -130,11 +128,10 @@ class Actuator:
                 self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))
 
     def _confirm(self) -> None:
-        """The term stands, by our clock and in the store: another replica may have deposed us while we were
-        stopped.
+        """Check that the term stands, by our clock and in the store.
 
-        Asked between the creation of an attempt and what lets it loose. Raises LeadershipLost,
-        EngineUnavailable.
+        It is called between the creation of an attempt and its release to run: while this process was
+        stopped, another replica may have deposed us. Raises LeadershipLost, EngineUnavailable.
         """
         self._leadership.check()
         try:
@@ -150,7 +147,7 @@ class Actuator:
     def _find(self, effect: Prove) -> Observation:
         """What the recorded engine says of an attempt.
 
-        Raises EngineUnavailable when it is another engine by now.
+        Raises EngineUnavailable if it is another engine by now.
         """
         self._standing.check_engine(self._engine, self._leadership)
         seen = self._engine.find(effect.attempt, uid=effect.uid)

@@ -1,6 +1,4 @@
-"""The audits that a replica makes, asked for or of itself, and what the last one found: it is registered,
-so that all know it.
-"""
+"""The audits that a replica makes, on request or of itself, and the last verdict, which it registers."""
 
 from __future__ import annotations
 
@@ -12,7 +10,10 @@ from controller.views.replica import AuditResult
 
 
 class Audits:
-    """`make` makes one and returns its report as JSON; `heard` is told of every report. For any thread."""
+    """The audits of a replica. For any thread.
+
+    `make` makes an audit and returns its report as JSON. `heard` is told of every verdict.
+    """
 
     def __init__(
         self,
@@ -26,13 +27,13 @@ class Audits:
         self.verdict: AuditResult | None = None
 
     def make(self) -> dict[str, Any]:
-        """Audit now. Raises TallyError when the store does not answer."""
+        """Audit now. Raises TallyError if the store does not answer."""
         report = self._make()
         self.made(report)
         return report
 
     def made(self, report: Mapping[str, Any]) -> None:
-        """An audit was made just now. An incomplete one is no verdict: the last one grows old."""
+        """Note an audit that was made just now. An incomplete one is no verdict: the last one grows old."""
         if report.get("verdict") == "incomplete":
             return
         self.verdict = AuditResult.of(report, self._clock.boottime())

@@ -1,9 +1,9 @@
 """Whether this replica may lead: its engine must be the recorded one (see `core.model.installation`).
 
-The engine is asked who it is every few seconds, in a thread of its own, so that neither the election nor the
-control loop ever waits for it. An engine that is silent is taken for what it was when it answered last:
-silence is no evidence, and a leader stays. A tenure asks again around each list, before it believes what the
-list lacks.
+A thread of its own asks the engine for its identity every few seconds, so that neither the election nor the
+control loop ever waits for the engine. A silent engine counts as the one that it was when it last answered:
+silence is no evidence, and a leader stays. A tenure asks again before and after each list, before it believes
+what the list lacks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 class Candidacy:
     """Runs in a thread of its own until `close`.
 
-    `told` is what the engine said last, None before it said anything.
+    `told` is the engine's last answer; None before the first.
     """
 
     def __init__(self, engine: Engine, changed: Callable[[], None]) -> None:
@@ -41,14 +41,13 @@ class Candidacy:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, without waiting for an engine that is silent."""
+        """End the thread, without waiting for a silent engine."""
         self._closed.set()
 
     def why_not(self, model: Model, leading_as: str = "") -> str:
-        """Why this replica must not lead (or not go on, as the installation that it leads as), "" when it
-        may.
+        """Why this replica must not lead, as far as the model and the engine have told; "" if it may.
 
-        As far as the model and the engine have told.
+        `leading_as` is the id of the installation that it leads now.
         """
         told, record, installation = self.told, model.engine, model.installation
         if told is None:

@@ -1,6 +1,4 @@
-"""What a replica checks of itself: whether its process should go on, and whether it should be asked; each
-with its age.
-"""
+"""What a replica checks of itself: whether its process should go on, and whether it can answer."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ def model(tasks: int, revision: int, *, loaded: bool) -> Check:
 
 
 def store(age_seconds: float, limits: StalenessLimits, error: str) -> Check:
-    """Whether the store was heard of lately; `error` is what its last answer said, if it was none."""
+    """Whether the store was heard from recently. `error` is what it said last, if that was no answer."""
     seen = f"heard of {age_seconds:.1f} s ago"
     return Check(
         "store", limits.judge(age_seconds) is not Freshness.DEAD, f"{seen}: {error}" if error else seen
@@ -30,7 +28,7 @@ def store(age_seconds: float, limits: StalenessLimits, error: str) -> Check:
 
 
 def leader(name: str, age_seconds: float, limits: StalenessLimits) -> Check:
-    """Whether anybody leads, as far as the store told `age_seconds` ago."""
+    """Whether a replica leads, as far as the store told `age_seconds` ago."""
     verb = "leads" if limits.judge(age_seconds) is Freshness.FRESH else f"led {span(age_seconds)} ago"
     return Check("leader", bool(name), f"{name} {verb}" if name else "no leader is known")
 
@@ -41,9 +39,9 @@ def engine_identity(told: EngineIdentity | None, why_not: str) -> Check:
 
 
 def engine(name: str, age_seconds: float | None, limits: StalenessLimits, *, silent: str | None) -> Check:
-    """Whether the engine answers the leader, and not too long ago: a call that hangs says nothing at all.
+    """Whether the engine answers the leader, and not too long ago: a call that hangs says nothing.
 
-    `silent` is why its last list failed ("" when that is not known), None when it did not.
+    `silent` is why its last list failed ("" if that is not known); None if it did not fail.
     """
     if age_seconds is None:
         return Check(

@@ -1,12 +1,11 @@
-"""Failpoints: named places where a test makes this process die, pause or hang.
+"""Failpoints: named places where a test makes this process die, pause, hang or fail.
 
-Inert unless TALLY_FAILPOINTS is set.
-
-`TALLY_FAILPOINTS=after-commit:exit@3,before-effect:sleep:5` ends the process by SIGKILL when it passes
-`after-commit` for the third time, and holds up the first effect for 5 seconds. `plan-task:raise:NAME` raises
-an error whenever that task's next step is derived, `before-commit:raise:NAME` whenever a plan that changes it
-is persisted. They are part of the product, so that what is tested is what runs; a point that is not armed
-costs one look into an empty dict.
+They are inert unless TALLY_FAILPOINTS is set. `TALLY_FAILPOINTS=after-commit:exit@3,before-effect:sleep:5`
+ends the process by SIGKILL when it passes `after-commit` for the third time, and delays the first effect by 5
+seconds. `plan-task:raise:NAME` raises an error whenever that task's next step is derived.
+`before-commit:raise:NAME` raises one whenever a plan that changes the task is persisted. Failpoints are part
+of the product, so that what is tested is what runs. A point that is not armed costs one look into an empty
+dict.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Armed:
-    """What happens when the point is passed for the `left`th time from now; once.
+    """What happens, once, when the point is passed for the `left`th time from now.
 
-    `name`: raises whenever it is passed by that.
+    With a `name`: it raises whenever that task passes the point.
     """
 
     action: str
@@ -42,7 +41,7 @@ class _Armed:
 
 
 class Raised(Exception):
-    """What a failpoint raises; nobody expects it."""
+    """The error that a failpoint raises. No code expects it."""
 
 
 _armed: dict[str, _Armed] = {}
@@ -50,7 +49,7 @@ _lock = threading.Lock()
 
 
 def arm(text: str) -> None:
-    """Arm what `text` (of the form in the module's docstring) says, and nothing else. Raises InvalidField."""
+    """Arm what `text` says (see the module's docstring), and nothing else. Raises InvalidField."""
     armed = {}
     for part in filter(None, text.split(",")):
         match = _FORM.fullmatch(part)
@@ -66,10 +65,7 @@ def arm(text: str) -> None:
 
 
 def hit(point: str, *names: str) -> None:
-    """The process passes `point`, one of POINTS, with the tasks of these names.
-
-    Raises Raised if that is what is armed.
-    """
+    """Pass `point`, one of POINTS, with the tasks of these names. Raises Raised if that is armed."""
     if point not in _armed:
         return
     with _lock:

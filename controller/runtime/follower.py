@@ -1,6 +1,4 @@
-"""Feeds the model: loads the store once, then watches it from there; loads again whenever the history has
-a gap.
-"""
+"""Feeds the model: loads the store once, then watches it; loads it again if the history has a gap."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ log = structlog.get_logger(__name__)
 class Follower:
     """Runs in a thread of its own until `close`.
 
-    `last_contact` is when the store was last heard of (boottime).
+    `last_contact` is when the store was last heard from (boottime).
     """
 
     def __init__(self, store: Store, keys: Keys, clock: Clock, inbox: Inbox, silence_seconds: float) -> None:
@@ -41,7 +39,7 @@ class Follower:
         self._started = clock.boottime()
         self.last_contact: float | None = None
         self.last_error = ""
-        self.reloads: dict[str, int] = {}  # cause → times
+        self.reloads: dict[str, int] = {}  # cause → count
 
     def start(self) -> None:
         """Begin to load."""
@@ -56,7 +54,7 @@ class Follower:
         self._thread.join(5.0)
 
     def staleness(self) -> float:
-        """Seconds since the store was last heard of."""
+        """Seconds since the store was last heard from."""
         contact = self.last_contact
         return self._clock.boottime() - (contact if contact is not None else self._started)
 
@@ -65,14 +63,14 @@ class Follower:
             try:
                 self._load_and_watch()
             except StoreError as error:
-                # Another cluster, or a restored one: what we know of revisions means nothing there (fault
+                # Another cluster, or a restored one: the revisions that we know mean nothing there (fault
                 # 24).
                 self._fresh = self._fresh or isinstance(error, ClusterChanged)
                 self._note(_CAUSES.get(type(error), "unavailable"), error)
-                # a store whose every answer sends us back here must not be stormed with loads
+                # a store that fails every watch must not be stormed with loads
                 self._closed.wait(PAUSE_SECONDS)
 
-            except Exception as error:  # noqa: BLE001  # the model is loaded anew
+            except Exception as error:  # noqa: BLE001  # the model is loaded again
                 bulkhead.caught("follower", error)
                 self.last_error = f"{type(error).__name__}: {error}"
                 self.reloads["error"] = self.reloads.get("error", 0) + 1
@@ -92,7 +90,7 @@ class Follower:
             watch.close()
 
     def _load(self) -> int:
-        """Hand over all that the store holds, page by page: the model takes one in while the next is read."""
+        """Hand over all that the store holds, page by page: the model takes in one while the next is read."""
         is_first, revision = True, 0
         for page in self._store.pages(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS):
             self._heard()

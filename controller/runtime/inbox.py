@@ -1,7 +1,7 @@
-"""What reaches the control loop: messages from the watch, the election and the engine, in order of arrival.
+"""The queue of the control loop: messages from the watch, the election and the engine, in order of arrival.
 
-One thread takes; any thread puts. Everything that happens to a replica's model comes through here, so that
-the model needs no lock against writers and a pass sees all that has arrived.
+Any thread puts messages, one thread takes them. That thread also applies the leader's own commits. So the
+model needs no lock against other writers, and a pass sees all that has arrived.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ class Elected(NamedTuple):
 
 
 class Wake(NamedTuple):
-    """Nothing happened but that the loop should look at its flags."""
+    """Nothing has happened, but the loop should look at its flags."""
 
 
 Message = Loaded | Changed | Elected | Wake | EngineEvent
 
 
 class Inbox:
-    """An unbounded queue: what fills it is bounded by the store's watch and by the effects under way."""
+    """An unbounded queue. The store's watch and the effects under way bound what fills it."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._kept: list[Message] = []  # taken from the queue, and not yet asked for
 
     def put(self, message: Message) -> None:
-        """Add a message; from any thread."""
+        """Add a message, from any thread."""
         self._queue.put(message)
 
     def take(self, timeout_seconds: float) -> list[Message]:
-        """All that has arrived; waits for the first, up to the time-out. Empty when nothing came."""
+        """All that has arrived. Waits for the first message, up to the time-out; empty if none came."""
         if not self._kept and timeout_seconds > 0:
             try:
                 self._kept.append(self._queue.get(timeout=timeout_seconds))
@@ -50,7 +50,7 @@ class Inbox:
         return messages
 
     def take_from_engine(self) -> list[EngineEvent]:
-        """What the engine has said; all else stays, in its order.
+        """The engine's messages; all others stay, in their order.
 
         Engine and store are two sources: neither waits for the other.
         """

@@ -1,6 +1,4 @@
-"""What the runtime tells of its work, so that somebody may count it: the runtime itself knows nothing of
-metrics.
-"""
+"""What the runtime reports of its work, so that it can be counted. The runtime itself knows no metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +9,10 @@ from controller.core.model.task import Status, Step
 
 
 class Instruments(Protocol):
-    """Called from the control loop's thread, after the fact; the methods return at once and never raise."""
+    """Called from the control loop's thread, after the fact. The methods return at once and never raise."""
 
     def entered(self, phase: str) -> None:
-        """The replica entered a phase (see `replica`)."""
+        """The replica entered a phase (see `phase`)."""
         ...
 
     def turned(self) -> None:
@@ -26,9 +24,7 @@ class Instruments(Protocol):
         ...
 
     def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
-        """A task's status was committed; `steps` are those that it is ahead of `before` (None: there was
-        no status).
-        """
+        """A task's status was committed. `steps` are those that `before` lacks (None: there was none)."""
         ...
 
 

@@ -1,9 +1,7 @@
-"""Keeps the end of an attempt's output where a task asks for it: read from the engine, and written under the
-term's fence.
+"""Keeps the end of an attempt's output, if its task asks for that: reads it and writes it under the fence.
 
-It has a thread of its own, so that output that is slow to read holds up no Start and no Stop; the thread
-begins with the first log that is to be kept. What fails is counted and dropped: a log is worth no retry of
-anything, and no term.
+It has a thread of its own, so that slow output delays no Start and no Stop. The thread begins with the first
+log that is to be kept. A failure is counted and the log dropped: it is worth neither a retry nor a term.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ from controller.runtime.inbox import Inbox
 from controller.store.base import Guard, OutcomeUnknown, Put, Refused, Store, StoreError, Transaction
 from controller.store.keys import Keys
 
-READ_SECONDS = 10.0  # for one attempt's output; what is longer in coming is not kept
-MOST_WAITING = 1000  # attempts whose output is still to be read; of those beyond none is
+READ_SECONDS = 10.0  # for one attempt's output; slower output is not kept
+MOST_WAITING = 1000  # attempts whose output is still to be read; the output of further ones is not kept
 
-# Each line has a byte at least: so many are never fewer than the bytes that are kept, and tell whether there
+# Each line has at least one byte. So these lines have all the bytes that are kept, and tell whether there
 # were more.
 _OPTIONS = LogOptions(tail=LIMIT_BYTES + 1)
 
@@ -39,13 +37,13 @@ log = structlog.get_logger(__name__)
 
 
 class NotKept(TallyError):
-    """Why a log is not kept, where neither the engine nor the store has failed."""
+    """Why a log is not kept, although neither the engine nor the store has failed."""
 
 
 class LogKeeper:
-    """One tenure's.
+    """The log keeper of one tenure.
 
-    Logs are kept in the order in which attempts ended, so that a task's last one is that of its last attempt.
+    It keeps logs in the order in which attempts ended. So the log of a task is that of its last attempt.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class LogKeeper:
         self._stop = threading.Event()  # of the reading that is under way
 
     def keep(self, effect: KeepLog) -> None:
-        """Keep it soon; its end is committed. One thread calls this."""
+        """Keep the log soon; the attempt's end is committed. One thread calls this."""
         if self._waiting.qsize() >= MOST_WAITING:
             self._drop(effect, NotKept(f"{MOST_WAITING} others wait to be read"))
             self._inbox.put(LogKept(self._leadership.epoch, effect, 0))
@@ -74,7 +72,7 @@ class LogKeeper:
             self._thread.start()
 
     def close(self, timeout_seconds: float) -> bool:
-        """Give up what is under way, and drop the others; tells whether the thread ended within the time.
+        """Give up what is under way, and drop the others. True if the thread ended within the time.
 
         The term must have ended.
         """
@@ -95,13 +93,13 @@ class LogKeeper:
         try:
             revision = self._write(effect, *self._read(effect.attempt))
         except OutcomeUnknown as error:
-            # It may be written yet. The attempt counts as being kept for the rest of the term, which is about
-            # to end: so a removal of its task deletes the log, too.
+            # It may still be written. The attempt counts as being kept for the rest of the term, which is
+            # about to end. So a removal of its task also deletes the log.
             self._drop(effect, error)
             return
         except (EngineError, StoreError, NotKept) as error:
             self._drop(effect, error)
-        except Exception as error:  # noqa: BLE001  # counted: it belongs to this log
+        except Exception as error:  # noqa: BLE001  # counted; confined to this log
             bulkhead.caught("keep-log", error, attempt=str(effect.attempt))
         self._inbox.put(LogKept(self._leadership.epoch, effect, revision))
 
@@ -133,9 +131,9 @@ class LogKeeper:
         return b"".join(chunks)[-LIMIT_BYTES:], is_cut or size > LIMIT_BYTES
 
     def _write(self, effect: KeepLog, output: bytes, is_cut: bool) -> int:
-        """The revision at which it was written.
+        """Write the log; returns its revision.
 
-        Raises NotKept where the term has ended, or the task is gone.
+        Raises NotKept if the term has ended, or the task is gone.
         """
         task_id, number = effect.attempt
         key, op = self._keys.log(task_id), f"log/{self._leadership.revision}/{effect.attempt}"

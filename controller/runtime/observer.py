@@ -1,6 +1,4 @@
-"""Watches the engine during one tenure: a full list at once and again every so often, and the watch's
-hints in between.
-"""
+"""Observes the engine during one tenure: a full list at once and then regularly, and a watch in between."""
 
 from __future__ import annotations
 
@@ -18,13 +16,13 @@ from controller.engine.base import Engine, EngineError, EngineUnavailable, all_c
 from controller.runtime.inbox import Inbox
 from controller.runtime.standing import Standing
 
-SILENT_PAUSE_SECONDS = 5.0  # the longest pause after a list that failed: until the next nothing is admitted
+SILENT_PAUSE_SECONDS = 5.0  # longest pause after a failed list: nothing is admitted until the next
 
 log = structlog.get_logger(__name__)
 
 
 class Observer:
-    """One tenure's eyes. The watch begins before the first list, so that nothing falls between the two."""
+    """The eyes of one tenure. The watch begins before the first list, so that nothing is missed."""
 
     def __init__(
         self,
@@ -54,12 +52,13 @@ class Observer:
             thread.start()
 
     def relist(self) -> None:
-        """Ask for a full list now, and not at its next turn."""
+        """Request a full list now, not at the usual interval."""
         self._relist.set()
 
     def end(self) -> None:
-        """Let both threads end, without waiting: a list under way may take its time, and what it says is
-        of a past epoch.
+        """Let both threads end, without waiting.
+
+        A list under way may take time, and its result belongs to a past epoch.
         """
         self._closed.set()
         self._relist.set()
@@ -79,7 +78,7 @@ class Observer:
                 self._engine.watch(sink, self._closed)
             except Exception as error:  # noqa: BLE001  # see _log
                 self._log("engine watch ended", error)
-                self._relist.set()  # what happened meanwhile is found by a list
+                self._relist.set()  # a list finds what happened meanwhile
                 self._closed.wait(error.retry_after if isinstance(error, EngineUnavailable) else 1.0)
 
     def _list(self) -> None:
@@ -89,7 +88,7 @@ class Observer:
             try:
                 self._inbox.put(Listed(self._epoch, all_checked(self._believable_list()), began))
                 pause = self._relist_seconds
-            # whatever it is, nothing was listed, and nothing is concluded
+            # whatever the error, nothing was listed, and nothing is concluded
             except Exception as error:  # noqa: BLE001
                 self._inbox.put(EngineSilent(self._epoch, str(error) or type(error).__name__))
                 pause = min(max(1.0, 2 * pause), self._relist_seconds, SILENT_PAUSE_SECONDS)
@@ -98,10 +97,10 @@ class Observer:
             self._relist.clear()
 
     def _believable_list(self) -> list[Observation]:
-        """What the engine lists, if it is the recorded one before and after: what another one lacks has not
-        gone.
+        """The engine's list, if the engine is the recorded one before and after it.
 
-        Raises EngineError; the term has ended when the engine is another one.
+        The list of another engine proves no absence. Raises EngineError; the term has ended if the engine is
+        another one.
         """
         self._standing.check_engine(self._engine, self._leadership)
         self._engine.bind(self._standing.installation, claim=True)
@@ -119,7 +118,7 @@ class Observer:
 
     @staticmethod
     def _log(what: str, error: Exception, **facts: object) -> None:
-        """What an engine does not foresee is counted, and ends a look at the engine, not the thread."""
+        """Log an error; count it if no engine foresees it. It ends a look at the engine, not the thread."""
         if not isinstance(error, EngineError):
             bulkhead.caught("engine", error)
         log.warning(what, error=str(error), **facts)

@@ -1,6 +1,6 @@
-"""The office of a leader, as one replica holds it or does not: the term that it won, and its tenure in it.
+"""The office of a leader: the term that this replica has won, and its tenure in it.
 
-The elector's thread tells of elections and losses; the control loop's thread begins and ends tenures.
+The elector's thread reports elections and losses. The control loop's thread begins and ends tenures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from controller.store.mirror import Mirror
 class Office:
     """See the module's docstring. It is the elector's Ballot.
 
-    `wake` has the elector look again; `fatal` is called when the process must end, since state could not be
+    `wake` makes the elector look again. `fatal` is called when the process must end, since state could not be
     torn down in time.
     """
 
@@ -51,10 +51,9 @@ class Office:
         self._torn_down = threading.Event()
         self._deaf_seconds = 3 * surroundings.options.silence_seconds
         self.tenure: Tenure | None = None
-        self.beat = self._clock.boottime()  # when the control loop turned last
+        self.beat = self._clock.boottime()  # when the control loop last turned
 
     # -- the control loop's
-    # ------------------------------------------------------------------------------------------------
 
     def elected(self, leadership: Leadership) -> None:
         """A term of this replica has begun, and waits for its tenure."""
@@ -90,9 +89,7 @@ class Office:
             self._wake()
 
     def check(self, leadership: Leadership) -> None:
-        """End a term whose key is no longer ours, whatever our lease says, and one whose model hears
-        nothing any more.
-        """
+        """End the term if the leader key is not ours, whatever our lease says, or if the watch is dead."""
         leader = self._mirror.model.leader
         own = self._surroundings.options.identity["instance"]
         if leader is None:
@@ -103,7 +100,7 @@ class Office:
             self._leave(leadership, "the watch is dead: a leader that hears of no submission must not stay")
 
     def acts(self, tenure: Tenure) -> None:
-        """It has planned until nothing was left: it leads from its first list of the engine on."""
+        """The tenure has planned until nothing was left. It leads from its first list of the engine on."""
         if self._phases.now is ReplicaPhase.TAKING_OVER and tenure.engine_listed:
             self._phases.enter(ReplicaPhase.LEADING)
             self._surroundings.instruments.took_over(self._clock.boottime() - self._elected_at)
@@ -122,7 +119,6 @@ class Office:
         self._phases.enter(ReplicaPhase.FOLLOWING)
 
     # -- the elector's (see Ballot)
-    # ----------------------------------------------------------------------------------------
 
     def on_elected(self, leadership: Leadership) -> None:
         """See Ballot."""
@@ -131,7 +127,7 @@ class Office:
         self._surroundings.inbox.put(Elected(leadership))
 
     def on_lost(self, leadership: Leadership, why: str) -> None:
-        """See Ballot. A commit in flight ends by the term's deadline, so that much is waited for at most."""
+        """See Ballot. A commit in flight ends by the term's deadline, which bounds the wait."""
         self._surroundings.inbox.put(Wake())
         limit = max(0.0, leadership.deadline - self._clock.boottime()) + 2 * TEARDOWN_SECONDS
         if not self._torn_down.wait(limit):

@@ -1,4 +1,4 @@
-"""What a replica is told when it is made."""
+"""The options of a replica."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from controller.election.elector import Timings
 
 @dataclass(frozen=True, slots=True)
 class ReplicaOptions:
-    """`identity` is what the replica writes of itself: id, instance (unique to the process), host, pid,
-    status_url, version, …
+    """What a replica is told when it is made.
+
+    `identity` is what it registers about itself: id, instance (unique to the process), host, pid, status_url,
+    …
     """
 
     cluster: str

@@ -1,4 +1,4 @@
-"""The phases of a replica, as a table: what may follow what.
+"""The phases of a replica, as a table of what may follow what.
 
     starting ──► following ──► taking-over ──► leading
                      ▲              │             │
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class ReplicaPhase(StrEnum):
-    """What a replica is at. See the module's docstring."""
+    """What a replica is doing. See the module's docstring."""
 
     STARTING = "starting"
     FOLLOWING = "following"
@@ -49,7 +49,7 @@ TABLE: Mapping[ReplicaPhase, frozenset[ReplicaPhase]] = {
 
 
 class Phases:
-    """Which phase a replica is in. For any thread."""
+    """The phase of a replica. For any thread."""
 
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
@@ -59,10 +59,10 @@ class Phases:
         self._tell(ReplicaPhase.STARTING, "")
 
     def enter(self, phase: ReplicaPhase, **facts: Any) -> None:
-        """The next phase begins; `facts` are logged with it.
+        """Enter the next phase; `facts` are logged with it.
 
-        A replica that stops goes on in no other direction: whoever had not heard of it is ignored. Raises
-        ValueError for any other move that the table lacks.
+        A replica that stops goes on in no other direction: such a call is ignored, since its caller may not
+        know of the stop. Raises ValueError for any other move that the table lacks.
         """
         with self._lock:
             before = self.now

@@ -1,8 +1,9 @@
 """The leader's loop, without threads: messages in, one guarded transaction at a time, then its effects.
 
-All that became ready while the last transaction was in flight goes into the next one (group commit), which is
-begun while that one is: the plan after it, the effects and the log lines of the one before it cost no time of
-their own. A commit is synchronous and ends by the leadership's deadline: past it nothing may start anyway.
+All that becomes ready while a transaction is in flight goes into the next one (group commit), whose plan is
+made meanwhile. The effects and log lines of the transaction before are handled meanwhile, too. So none of
+this costs time of its own. A commit is synchronous, and ends by the leadership's deadline: after it nothing
+may start.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """One tenure's decisions. See the module's docstring.
+    """The decisions of one tenure. See the module's docstring.
 
-    `perform` begins an effect; `relist` asks for a full list of the engine now; `receive` hands to `handle`
+    `perform` begins an effect. `relist` requests a full list of the engine now. `receive` passes to `handle`
     what the engine has said by now.
     """
 
@@ -76,17 +77,17 @@ class Reconciler:
         self._perform = perform
         self._relist = relist
         self._receive = receive
-        self._committed: _Committed | None = None  # whose consequences are still to follow
+        self._committed: _Committed | None = None  # its consequences are still to follow
         self._store_is_full = False  # then only removals are planned, until there are none
-        self._not_before = 0.0  # boottime; the store is full, and trying at once again would only load it
+        self._not_before = 0.0  # boottime; the store is full, and an immediate retry would only load it
         self._in_hand: Plan | None = None  # while it is being persisted
-        self.engine_heard_at: float | None = None  # boottime of its last answer, whatever it was to
-        self.engine_error = ""  # why it could not be listed, last
+        self.engine_heard_at: float | None = None  # boottime of its last answer, whatever it answered
+        self.engine_error = ""  # why the last list failed
 
     def handle(self, message: EngineEvent) -> None:
-        """Take in what the engine said; the caller holds the model."""
+        """Take in what the engine said. The caller holds the model."""
         if message.epoch != self._leadership.epoch:
-            return  # of a tenure before
+            return  # of an earlier tenure
         failpoints.hit("before-observe")
         if isinstance(message, EngineSilent):
             self.engine_error = message.message
@@ -96,19 +97,19 @@ class Reconciler:
             self.engine_error = ""
         try:
             self._planner.intake.hear(message, self._clock.now())
-        except Exception as error:  # noqa: BLE001  # counted: what else the engine says is heard
+        except Exception as error:  # noqa: BLE001  # counted; other messages of the engine are heard
             bulkhead.caught("engine-message", error, message=type(message).__name__)
         self.count_caught()
 
     def step(self) -> bool:
-        """Plan once, persist, then act; tells whether there was anything to do.
+        """Plan once, persist, then act. True if there was anything to do.
 
-        Raises LeadershipLost when the term has ended, OutcomeUnknown and StoreUnavailable when the store did
-        not answer until the term's deadline, StoreDenied when it refuses us.
+        Raises LeadershipLost if the term has ended, OutcomeUnknown and StoreUnavailable if the store did not
+        answer by the term's deadline, StoreDenied if the store refuses us.
         """
         self._leadership.check()
         if self._committed is not None and not self._planner.is_ahead:
-            self._follow_up()  # nothing is ready that it could be done beside
+            self._follow_up()  # there is no commit beside which it could be done
         if self._clock.boottime() < self._not_before:
             return False
         with self._changing():
@@ -129,17 +130,16 @@ class Reconciler:
         return bool(plan)
 
     def count_caught(self) -> None:
-        """Count and log what the core kept from harming others."""
+        """Count and log the errors that the core has confined."""
         caught, self._model.caught = self._model.caught, []
         for where, subject, error in caught:
             bulkhead.caught(where, error, subject=subject)
 
     def blame(self, error: Exception) -> str:
-        """The term ends by an error that nobody expected: name the task that it must be of, so that the next
-        leader is spared.
+        """Set aside the task that must have caused the unexpected error which ends the term. Returns its id.
 
-        That is known where the term before ended so as well: then each plan changes one task. Returns its id,
-        or "".
+        This spares the next leader. The task is known only if each plan changes one task, as it is after a
+        term that ended in this way; otherwise the id is "".
         """
         plan, task_id = self._in_hand, ""
         if plan is not None and self._planner.is_cautious and len(plan.changes) == 1:
@@ -162,11 +162,11 @@ class Reconciler:
         return task_id
 
     def close(self) -> None:
-        """The term has ended: tell what was persisted in it and was not told yet."""
+        """The term has ended: perform what is due, and log what was persisted in it but not yet logged."""
         self._follow_up()
 
     def next_wake_seconds(self) -> float | None:
-        """Seconds until time alone gives something to do; None when never."""
+        """Seconds until time alone gives something to do; None for never."""
         wake = self._planner.next_wake()
         seconds = None if wake is None else max(0.0, wake - self._clock.now())
         pause = self._not_before - self._clock.boottime()
@@ -181,8 +181,8 @@ class Reconciler:
                 self._work_ahead(plan)
                 result = pending.result()
         except StoreFull as error:
-            # Certainly not applied. Staying in office keeps the attempts observed; what is due is written
-            # when there is room.
+            # Certainly not applied. The leader stays in office, so that attempts are observed. It writes what
+            # is due when there is room.
             log.error("etcd is out of space: nothing can be recorded", error=str(error))  # noqa: TRY400
             with self._changing():
                 self._planner.refused(plan)
@@ -205,14 +205,14 @@ class Reconciler:
             self._planner.committed(plan, result.revision)
 
     def _work_ahead(self, plan: Plan) -> None:
-        """While `plan` is on its way: the consequences of the one before, what the engine says, the next."""
+        """While `plan` is on its way: follow up the plan before it, hear the engine, begin the next plan."""
         self._follow_up()
         self._receive()
         with self._changing():
             self._planner.plan_ahead(plan, self._clock.now(), removals_only=self._store_is_full)
 
     def _follow_up(self) -> None:
-        """What a commit leads to, once: its effects, and its lines in the log."""
+        """Handle the consequences of a commit, once: its effects, and its lines in the log."""
         done, self._committed = self._committed, None
         if done is None:
             return
@@ -222,7 +222,7 @@ class Reconciler:
         for change in done.plan.changes:
             try:
                 self._tell(change, done)
-            except Exception as error:  # noqa: BLE001  # counted: it is committed, and the others are told of
+            except Exception as error:  # noqa: BLE001  # counted; it is committed, and the others are logged
                 bulkhead.caught("log", error, task=change.task_id)
 
     def _tell(self, change: TaskChange, done: _Committed) -> None:
@@ -242,7 +242,7 @@ class Reconciler:
             self._perform(effect)
 
     def _wait_for_room(self) -> None:
-        """All that can be removed is removed, or nothing can be: after a pause everything is tried again."""
+        """Nothing more can be removed: after a pause, everything is tried again."""
         self._store_is_full = False
         self._not_before = self._clock.boottime() + STORE_FULL_PAUSE_SECONDS
 
@@ -251,7 +251,7 @@ class Reconciler:
         return task.status if task is not None else None
 
     def _refused(self, plan: Plan, result: Refused) -> None:
-        """Take over what the store showed, and plan again; a leader key that is not ours ends the term."""
+        """Take in what the store showed, and plan again. A leader key that is not ours ends the term."""
         leader = result.current.get(self._keys.leader)
         if leader is None or leader.create != self._leadership.revision:
             raise LeadershipLost(
@@ -273,7 +273,7 @@ class Reconciler:
         log.info("plan refused, planning again", differing=differing[:5], tasks=len(plan.changes))
 
     def _shrink(self, plan: Plan, transaction: Transaction, error: RequestTooLarge) -> None:
-        """An etcd with lower limits than the default's: smaller transactions from now on."""
+        """Plan smaller transactions from now on: this etcd has lower limits than the defaults."""
         operations = transaction.operations() // 2
         if operations < FEWEST_OPERATIONS and len(plan.changes) <= 1:
             if not plan.changes:
@@ -305,9 +305,7 @@ class _Committed(NamedTuple):
 
 
 def _new_steps(before: Status | None, after: Status) -> list[Step]:
-    """The steps that `after` has beyond `before`; older ones are not read, since they may have been
-    damaged by hand.
-    """
+    """The steps of `after` that `before` lacks. Older ones may be damaged by hand, and are not read."""
     new = after.steps - (before.steps if before is not None else 0)
     return (
         codec.decode_history(msgspec.structs.replace(after, history=after.history[-new:])) if new > 0 else []
@@ -315,7 +313,7 @@ def _new_steps(before: Status | None, after: Status) -> list[Step]:
 
 
 def _log_steps(task_id: str, steps: list[Step], revision: int) -> None:
-    """One canonical line per transition."""
+    """Log one canonical line for each transition."""
     for step in steps:
         log.info(
             "transition",

@@ -1,6 +1,4 @@
-"""What a replica registers of itself every few seconds, and when each was last heard of: by our clock,
-whatever time it writes.
-"""
+"""What a replica registers every few seconds, and when each replica was last heard from, by our clock."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from controller.views.replica import Facts
 
 
 def describe(facts: Facts, now: float) -> dict[str, Any]:
-    """What changes in a registration, at `now` (wall clock); the leader alone speaks of the engine."""
+    """The changing part of a registration, at `now` (wall clock). Only the leader speaks of the engine."""
     described = {
         "at": now,
         "applied_revision": facts.revision,
@@ -55,7 +53,7 @@ class Registrations:
     def reloaded(self, revision: int) -> None:  # noqa: ARG002  # whatever it is
         """See Listener.
 
-        What a load brings may be old: it counts as heard of now only where we have not had it already.
+        A load may bring old registrations: one counts as heard now only if it was not known before.
         """
         self._reloaded_at = self._clock.boottime()
 
@@ -69,10 +67,10 @@ class Registrations:
                     self._heard[change.names[0]] = (change.mod, self._clock.boottime())
 
     def ages(self, registered: Mapping[str, Change]) -> dict[str, float]:
-        """Of those that are registered, by name: seconds since they were heard of."""
+        """Seconds since each of the registered replicas was heard from, by name."""
         now = self._clock.boottime()
         ages = {}
-        for name, change in dict(registered).items():  # a copy: the model goes on meanwhile
+        for name, change in dict(registered).items():  # a copy: the model may change meanwhile
             mod, at = self._heard.get(name, (0, 0.0))
             ages[name] = max(0.0, now - (at if mod == change.mod else self._reloaded_at))
         return ages

@@ -1,7 +1,7 @@
 """One replica: the control loop around the model, in one of the phases of `phase`.
 
-The loop's thread alone changes the model and the tenure. Readers hold the model's lock for a page's worth of
-time, and never during a request to the store or the engine, so that they cannot put the lease at risk.
+Only the loop's thread changes the model and the tenure. Readers hold the model's lock for the time of one
+page, and never during a request to the store or the engine. So they cannot put the lease at risk.
 """
 
 from __future__ import annotations
@@ -108,10 +108,9 @@ class Replica:
         self._rule = Rule.of(options.heartbeat_seconds, options.silence_seconds, options.relist_seconds)
 
     # -- life
-    # --------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Follow, lead when elected, until `stop`; then hand over and return."""
+        """Follow, and lead when elected, until `stop`; then hand over and return."""
         self._candidacy.start()
         self._follower.start()
         self._registration.start()
@@ -130,7 +129,7 @@ class Replica:
         self._phases.enter(ReplicaPhase.STOPPED)
 
     def stop(self) -> None:
-        """Ask `run` to hand over and end; from any thread or a signal handler."""
+        """Ask `run` to hand over and end, from any thread or a signal handler."""
         self._stopping.set()
 
     def _close_when_stopping(self) -> None:
@@ -143,9 +142,7 @@ class Replica:
         self._inbox.put(Wake())
 
     def _turn(self) -> None:
-        """One turn of the loop: take what has arrived, then plan, commit and act until nothing is left to
-        do.
-        """
+        """One turn of the loop: take what has arrived, then plan, commit and act until nothing is left."""
         self._mark_turn()
         self._take(self._idle_seconds())
         self._office.change()
@@ -159,7 +156,7 @@ class Replica:
             while tenure.step():
                 self._mark_turn()
                 self._take(0.0)
-                # effects alone meet no fence: another's admissions are not ours
+                # effects alone meet no fence: another leader's admissions are not ours
                 self._office.check(tenure.leadership)
         except TermFailed as error:
             self._session.release(str(error))
@@ -181,13 +178,12 @@ class Replica:
     def _idle_seconds(self) -> float:
         tenure = self._office.tenure
         if tenure is not None and tenure.leadership.why_ended():
-            # what woke us for it may have been taken between two commits, and nothing else need follow
+            # the message that woke us for it may have been taken between two commits, and no other may follow
             return 0.0
         wake = tenure.reconciler.next_wake_seconds() if tenure is not None and self._mirror.loaded else None
         return IDLE_SECONDS if wake is None else min(IDLE_SECONDS, wake)
 
     # -- messages
-    # ----------------------------------------------------------------------------------------------------
 
     def _take(self, timeout_seconds: float) -> None:
         messages = self._inbox.take(timeout_seconds)
@@ -210,9 +206,9 @@ class Replica:
             self._office.tenure.reconciler.handle(message)
 
     def _take_in(self, message: Loaded | Changed) -> None:
-        """What the store has: a follower leaves what is to be done to the leader."""
+        """Take in what the store has. A follower leaves the decisions to the leader."""
         if isinstance(message, Loaded):
-            self._mark_turn()  # a load that goes on is no loop that is stuck
+            self._mark_turn()  # a load that goes on is not a stuck loop
             if message.fresh:
                 self._office.end("the store is another one than before")
         news = self._mirror.take(message)
@@ -222,7 +218,7 @@ class Replica:
         if news.changes is not None:
             if any(change.kind in ("leader", "engine") for change in news.changes):
                 self._sentinel.wake()
-                # if nobody leads, or another engine may lead from now on: campaign now
+                # campaign now, if nobody leads, or another engine may lead from now on
                 self._session.wake()
         elif self._mirror.loaded:
             self._sentinel.wake()
@@ -230,10 +226,10 @@ class Replica:
                 self._session.wake()
             if self._phases.now is ReplicaPhase.STARTING:
                 self._phases.enter(ReplicaPhase.FOLLOWING, revision=model.revision, tasks=len(model.tasks))
-                self._session.start()  # who has not loaded yet keeps nobody from leading who has
+                self._session.start()  # one that has not loaded yet keeps no other from leading
 
     def _leader_elsewhere(self) -> Target | None:
-        """Whom the sentinel watches: the leader, unless it is this replica."""
+        """The leader that the sentinel watches; None if it is this replica."""
         return (
             None
             if self._stopping.is_set()
@@ -241,7 +237,6 @@ class Replica:
         )
 
     # -- the endpoint's view
-    # ----------------------------------------------------------------------------------------------
 
     def facts(self) -> Facts:
         """See ReadableReplica."""

@@ -1,4 +1,4 @@
-"""What a tenure stands on: which installation it is, and which engine it may believe."""
+"""What a tenure stands on: its installation, and the engine that it may believe."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from controller.engine.base import Engine, EngineUnavailable
 
 
 class Standing(NamedTuple):
-    """What a tenure stands on: as which installation, and on which engine."""
+    """The installation as which a tenure leads, and the recorded engine."""
 
     installation: Installation
     engine: EngineIdentity
 
     @classmethod
     def of(cls, model: Model) -> Standing:
-        """As the election that the model has applied wrote it."""
+        """As written by the election that the model has applied."""
         assert model.installation is not None
         assert model.engine is not None
         return cls(model.installation, model.engine.engine)
 
     def check_engine(self, engine: Engine, leadership: Leadership) -> None:
-        """Raises EngineUnavailable, and ends the term, when the engine is not the recorded one: what that
-        lacks has not gone.
+        """End the term and raise EngineUnavailable, if the engine is not the recorded one.
 
-        An answer that proves an end counts only between two such checks.
+        What another engine lacks has not gone. An answer that proves an end counts only between two such
+        checks.
         """
         if why := difference(self.engine, engine.identity()):
             leadership.end(why)

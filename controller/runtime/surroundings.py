@@ -1,4 +1,4 @@
-"""What the parts of a replica that leads stand in, as one value."""
+"""The surroundings that all parts of a leading replica share, as one value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from controller.store.keys import Keys
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """`changing` guards the model against readers while it changes."""
+    """See the module's docstring. `changing` guards the model against readers while it changes."""
 
     store: Store
     engine: Engine
@@ -26,4 +26,4 @@ class Surroundings:
     inbox: Inbox
     options: ReplicaOptions
     changing: Callable[[], AbstractContextManager[object]]
-    instruments: Instruments = UNCOUNTED  # are told of every transition that was persisted
+    instruments: Instruments = UNCOUNTED  # told of every transition that was persisted

@@ -1,6 +1,6 @@
-"""One term of this replica as leader: what is built when it begins, and torn down whole when it ends.
+"""One term of this replica as leader: built when it begins, and torn down as a whole when it ends.
 
-Nothing of a tenure outlives it, and nothing of an earlier one enters it: regained leadership is a new start.
+No part of a tenure outlives it, and nothing of an earlier one enters it: regained leadership is a new start.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ log = structlog.get_logger(__name__)
 
 
 UNEXPECTED = "an unexpected error: "
-"""How the reason of a term that ended so begins, in its record: the next leader takes care (see Planner)."""
+"""The prefix of such a term's reason, in its record. It makes the next leader cautious (see Planner)."""
 
 
 class TermFailed(TallyError):
-    """The term ends by an error that nobody expected; the replica lives on.
+    """The term ends by an unexpected error; the replica lives on.
 
     `str(error)` begins with UNEXPECTED.
     """
@@ -58,7 +58,7 @@ class Tenure:
         inside.clock.anchor()
         self._surroundings = surroundings
         self.leadership = leadership
-        # by an unexpected error: nothing more is done in this term, which is being let go of
+        # an unexpected error: nothing more is done in this term, which is being released
         self.has_failed = False
         self.installation = standing.installation.id
         term = Term(
@@ -93,26 +93,24 @@ class Tenure:
 
     @property
     def engine_silence(self) -> str | None:
-        """None when the engine answered the last list, else what it said instead ("" when it said
-        nothing).
-        """
+        """Why the engine's last list failed ("" if that is not known); None if the engine answered it."""
         return None if self._planner.intake.engine_answers else self.reconciler.engine_error
 
     @property
     def engine_age_seconds(self) -> float | None:
-        """Seconds since the engine answered or told something, None when it has not in this term."""
+        """Seconds since the engine last said anything; None if it has not in this term."""
         heard_at = self.reconciler.engine_heard_at
         return None if heard_at is None else max(0.0, self._surroundings.clock.boottime() - heard_at)
 
     @property
     def engine_listed(self) -> bool:
-        """Whether the engine was listed once: the point from which this leader acts."""
+        """Whether the engine was listed once. This leader acts from then on."""
         return self._planner.intake.engine_listed
 
     def step(self) -> bool:
         """As Reconciler.step.
 
-        Raises TermFailed for an error that nobody expected: the term, and nothing else, is to end.
+        Raises TermFailed for an unexpected error: it ends the term, and nothing else.
         """
         try:
             return self.reconciler.step()
@@ -131,9 +129,9 @@ class Tenure:
         self._planner.note(touched)
 
     def observations(self) -> list[Observation]:
-        """What this leader knows of attempts; the caller holds the model.
+        """What this leader knows of attempts. The caller holds the model.
 
-        Raises EngineUnavailable while it is silent.
+        Raises EngineUnavailable while the engine is silent.
         """
         if self.engine_silence is not None:
             raise EngineUnavailable(f"it does not answer: {self.engine_silence}")
@@ -146,16 +144,16 @@ class Tenure:
             self._actuator.perform(effect)
 
     def _receive(self) -> None:
-        """While a commit is in flight: what the engine has said.
+        """While a commit is in flight, take in what the engine has said.
 
-        What the store says waits until the model shows the commit.
+        Messages of the store wait until the model shows the commit.
         """
         with self._surroundings.changing():
             for message in self._surroundings.inbox.take_from_engine():
                 self.reconciler.handle(message)
 
     def close(self) -> bool:
-        """Tear everything down; tells whether it was done within TEARDOWN_SECONDS.
+        """Tear everything down. True if that was done within TEARDOWN_SECONDS for each part.
 
         The term must have ended.
         """

@@ -1,3 +1,1 @@
-"""The seam to etcd: transactions, watches and leases (`base`), the layout of keys, and the mapping to the
-core's values.
-"""
+"""The seam to etcd: transactions, watches and leases (`base`), the key layout, the mapping to core values."""

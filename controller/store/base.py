@@ -3,12 +3,12 @@
 Two implementations pass one conformance suite (`tests/conformance/test_store.py`): `etcd` and `memory`.
 
 Contract, in short:
-- every key has `create` (revision of its creation), `mod` (of its last change) and `version` (changes since
-  creation);
-- `commit` applies a transaction once or not at all, however often it had to be sent;
-- `watch` delivers every change after a revision, in order, each once, or raises `Compacted`; it never skips
-  forward;
-- all calls take a `deadline` in seconds of `Clock.boottime`, and end by then.
+- Every key has `create` (revision of its creation), `mod` (of its last change) and `version` (changes since
+  its creation).
+- `commit` applies a transaction once or not at all, however often it had to be sent.
+- `watch` delivers every change after a revision, in order, each once, or raises `Compacted`. It never skips
+  forward.
+- All calls take a `deadline` in seconds of `Clock.boottime`, and end by then.
 """
 
 from __future__ import annotations
@@ -32,20 +32,18 @@ class StoreError(TallyError):
 
 
 class StoreUnavailable(StoreError):
-    """No endpoint answered within the deadline; for a read, nothing happened. Worth trying again."""
+    """No endpoint answered within the deadline. For a read, nothing happened. It is worth trying again."""
 
 
 class StoreFull(StoreUnavailable):
-    """etcd is out of space and refuses writes; nothing was written.
+    """etcd is out of space and refuses writes. Nothing was written.
 
     Deletions and compaction have to make room.
     """
 
 
 class LeaseNotFound(StoreError):
-    """The lease that a transaction attaches keys to is gone, and so is whatever an earlier copy had
-    attached to it.
-    """
+    """The lease of a transaction's keys is gone, and with it all keys that an earlier copy attached to it."""
 
 
 class OutcomeUnknown(StoreError):
@@ -56,18 +54,18 @@ class OutcomeUnknown(StoreError):
 
 
 class StoreDenied(StoreError):
-    """The user, password, certificate or role does not allow this; names what is missing.
+    """The user, password, certificate or role does not allow this. The error names what is missing.
 
     Trying again does not help.
     """
 
 
 class RequestTooLarge(StoreError):
-    """The transaction is above etcd's limits; it was not applied. Split it."""
+    """The transaction is above etcd's limits, and was not applied. Split it."""
 
 
 class Compacted(StoreError):
-    """The revision asked for has been compacted away: load again. `revision` is the oldest that is left."""
+    """The requested revision has been compacted: load again. `revision` is the oldest that is left."""
 
     def __init__(self, revision: int) -> None:
         super().__init__(f"history before revision {revision} has been compacted")
@@ -75,10 +73,9 @@ class Compacted(StoreError):
 
 
 class ClusterChanged(StoreError):
-    """Answers come from another cluster (restored from a backup, or a wrong endpoint), or revisions have gone
-    back.
+    """Another cluster answers (a restored backup, a wrong endpoint), or revisions have gone back.
 
-    Whoever holds a model of the store must drop it and start again.
+    The holder of a model of the store must drop it and start again.
     """
 
 
@@ -101,7 +98,7 @@ class Snapshot(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of a snapshot: the keys that follow the last page's; `more` says that others follow these."""
+    """A part of a snapshot: the keys that follow those of the last page. `more`: others follow these."""
 
     revision: int
     items: tuple[KeyValue, ...]
@@ -109,8 +106,10 @@ class Page(NamedTuple):
 
 
 class StoreSize(NamedTuple):
-    """Bytes of the store's database: the file, the part of it in use, and the limit on the file (0: not
-    told).
+    """The size of the store's database, in bytes.
+
+    `used` is the size of the file, `in_use` the part of it in use, and `quota` the limit on the file (0: not
+    known).
     """
 
     used: int
@@ -127,14 +126,15 @@ class Put(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Remove a key; removing a missing one is no error."""
+    """Remove a key. Removing a missing key is not an error."""
 
     key: str
 
 
 class Guard(NamedTuple):
-    """A compare: the key's mod revision, or with `on_create` its create revision, must be `revision` (0:
-    it must not exist).
+    """A compare: the mod revision of the key must be `revision`; 0: the key must not exist.
+
+    With `on_create`, the create revision is compared.
     """
 
     key: str
@@ -146,7 +146,7 @@ Write = Put | Delete
 
 
 class Purpose(StrEnum):
-    """What a transaction is for, as the metrics tell it."""
+    """What a transaction is for, as the metrics report it."""
 
     PLAN = "plan"
     ELECTION = "election"
@@ -157,9 +157,10 @@ class Purpose(StrEnum):
 class Transaction:
     """Writes that apply together if all guards hold, in one revision.
 
-    Invariant: sent twice, it applies at most once. So it must change at least one key that it guards by mod
-    (or creates under a guard of 0, if whoever deletes that key changes another one that is guarded by mod);
-    `op` is unique to it, and stands in the values it puts.
+    Invariant: if it is sent twice, it applies at most once. So it must change at least one key that it guards
+    by mod. It may instead create a key under a guard of 0, if every transaction that deletes this key changes
+    another key that is guarded by mod. `op` is unique to the transaction, and stands in the values that it
+    puts.
     """
 
     guards: tuple[Guard, ...]
@@ -168,8 +169,9 @@ class Transaction:
     purpose: Purpose = Purpose.PLAN
 
     def operations(self) -> int:
-        """The count that etcd limits: max(compares, success, failure); the failure branch ranges each
-        guarded key once.
+        """The count that etcd limits: max(compares, success, failure).
+
+        The failure branch reads each guarded key once.
         """
         return max(len(self.guards), len(self.writes))
 
@@ -179,14 +181,14 @@ class Transaction:
         return guards + sum(len(w.key) + (len(w.value) if isinstance(w, Put) else 0) for w in self.writes)
 
     def marks(self, value: bytes) -> bool:
-        """Whether this transaction wrote `value`: it carries our `op`."""
+        """Whether this transaction wrote `value`: the value carries its `op`."""
         return f'"op":"{self.op}"'.encode() in value
 
     def applied_in(self, current: Mapping[str, KeyValue | None]) -> bool:
-        """Whether a *refused* copy shows that an earlier copy of this very transaction was applied.
+        """Whether a *refused* copy shows that an earlier copy of this transaction was applied.
 
-        `current` holds the guarded keys as the refusal saw them. True when a key that we put carries our
-        `op`, or, for a transaction that only deletes, when all that it deletes is gone.
+        `current` holds the guarded keys as the refusal saw them. True if a key that we put carries our `op`.
+        For a transaction that only deletes: true if all that it deletes is gone.
         """
         puts = [write for write in self.writes if isinstance(write, Put)]
         for write in puts:
@@ -208,16 +210,14 @@ class Committed(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A guard did not hold, and nothing was applied; `current` has each guarded key as it stood at
-    `revision`.
-    """
+    """A guard did not hold, and nothing was applied. `current` has each guarded key as of `revision`."""
 
     revision: int
     current: dict[str, KeyValue | None]
 
 
 class KeyEvent(NamedTuple):
-    """A change of one key at revision `mod`; `item` is None for a deletion."""
+    """A change of one key at revision `mod`. `item` is None for a deletion."""
 
     key: str
     mod: int
@@ -225,22 +225,19 @@ class KeyEvent(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Changes in revision order.
-
-    All changes up to and including `revision` have been delivered once it was handled.
-    """
+    """Changes in revision order. All changes up to and including `revision` are in it, or came before."""
 
     revision: int
     events: tuple[KeyEvent, ...]
 
 
 class Pending(Protocol):
-    """A transaction under way. Left as a context without `result`, it is given up: its outcome is unknown."""
+    """A transaction under way. If its context ends without `result`, its outcome stays unknown."""
 
     def result(self) -> Committed | Refused:
         """Wait for the outcome.
 
-        Raises OutcomeUnknown when the deadline passes in doubt, StoreUnavailable when it certainly was not
+        Raises OutcomeUnknown if the deadline passes in doubt, StoreUnavailable if it was certainly not
         applied, RequestTooLarge, LeaseNotFound, StoreDenied, ClusterChanged.
         """
         ...
@@ -251,17 +248,17 @@ class Pending(Protocol):
 
 
 class Watch(Protocol):
-    """An iterator of batches; blocks until there is one.
+    """An iterator of batches. It blocks until there is one.
 
     `close` may be called from any thread, and ends the iteration.
     """
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises Compacted, ClusterChanged or StoreDenied; reconnects by itself after everything else."""
+        """Raises Compacted, ClusterChanged or StoreDenied; reconnects by itself after all other errors."""
         ...
 
     def close(self) -> None:
-        """End the watch and its connection; idempotent."""
+        """End the watch and its connection. Idempotent."""
         ...
 
 
@@ -283,7 +280,7 @@ class Store(Protocol):
         ...
 
     def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
-        """What `load` returns of the newest revision, page by page as it is read; there is at least one.
+        """What `load` returns of the newest revision, page by page as it is read. There is at least one page.
 
         Raises as `load`.
         """
@@ -292,18 +289,16 @@ class Store(Protocol):
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> Watch:
         """Changes under `prefix` at revisions above `after`.
 
-        A watch that delivers nothing for `silence_seconds` (0: no limit) is taken to be dead, and is
-        connected again from where it was.
+        A watch that delivers nothing for `silence_seconds` (0: no limit) counts as dead. It connects again,
+        and resumes where it was.
         """
         ...
 
     def begin(self, transaction: Transaction, *, deadline: float) -> Pending:
         """Send the transaction, and do not wait for the answer.
 
-        It is applied once, or not at all: an ambiguous answer is followed by the same transaction again.
-        Where it could not be sent, `result` sends it.
-
-        Raises RequestTooLarge, ClusterChanged.
+        It is applied once, or not at all: after an ambiguous answer, the same transaction is sent again. If
+        it could not be sent, `result` sends it. Raises RequestTooLarge, ClusterChanged.
         """
         ...
 
@@ -312,27 +307,27 @@ class Store(Protocol):
         ...
 
     def grant(self, lease: int, ttl_seconds: int, *, deadline: float) -> int:
-        """Create the lease with this id, chosen by the caller; an existing one of this id counts as granted
-        (a resend).
+        """Create the lease with this id, which the caller has chosen. Returns the TTL that the server gave.
 
-        Returns the TTL in seconds that the server gave. Raises StoreUnavailable, StoreDenied.
+        An existing lease of this id counts as granted (a resend). The TTL is in seconds. Raises
+        StoreUnavailable, StoreDenied.
         """
         ...
 
     def keep_alive(self, lease: int, *, deadline: float) -> int:
-        """Renew the lease; returns its TTL in seconds, 0 when it no longer exists.
+        """Renew the lease. Returns its TTL in seconds; 0 if it no longer exists.
 
         Raises StoreUnavailable, StoreDenied.
         """
         ...
 
     def revoke(self, lease: int, *, deadline: float) -> None:
-        """End the lease and delete its keys; a missing one is no error.
+        """End the lease and delete its keys. A missing lease is not an error.
 
         Raises StoreUnavailable, StoreDenied.
         """
         ...
 
     def close(self) -> None:
-        """Close all connections and watches; idempotent."""
+        """Close all connections and watches. Idempotent."""
         ...

@@ -1,6 +1,6 @@
-"""Where each record lives: the key layout under `/tally/<cluster>/`, in one place.
+"""The key layout under `/tally/<cluster>/`.
 
-Kinds and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`,
+Kinds, and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`,
 `terms`, `repaired`, `quarantined`, `logs` (the leader), `leader`, `epoch`, `installation` (the winner of an
 election), `engine` (the same, and admins), `replicas` (each replica, leased).
 """
@@ -15,7 +15,7 @@ ROOT = "/tally/"
 
 
 class ParsedKey(NamedTuple):
-    """A key, parsed: its kind and the rest, split (`requests` has two names, `leader` and `epoch` none)."""
+    """A parsed key: its kind, and the rest, split. `requests` has two names, `leader` and `epoch` none."""
 
     kind: str
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ _USUAL = frozenset(("tasks", "states"))  # nearly all keys of a full store
 
 
 class Keys:
-    """The keys of one cluster. Raises InvalidField when `cluster` is no DNS label."""
+    """The keys of one cluster. Raises InvalidField if `cluster` is not a DNS label."""
 
     def __init__(self, cluster: str) -> None:
         self.cluster = parse_name(cluster, "cluster", "a cluster's name")
@@ -75,7 +75,7 @@ class Keys:
         return f"{self.prefix}replicas/{replica_id}"
 
     def term(self, epoch: int) -> str:
-        """The record of one term; padded, so that keys sort as the epochs do."""
+        """The record of one term. The number is padded, so that keys sort as the epochs do."""
         return f"{self.terms}{epoch:012d}"
 
     def repair(self, request_id: str) -> str:
@@ -87,22 +87,23 @@ class Keys:
         return f"{self.prefix}repaired/{request_id}"
 
     def quarantined(self, task_id: str) -> str:
-        """Why nothing is done with a task, after an error of a leader's own on it."""
+        """Why a task is set aside, after an error of Tally's own on it."""
         return f"{self.prefix}quarantined/{task_id}"
 
     def log(self, task_id: str) -> str:
-        """The end of the output of a task's last attempt, where that is kept."""
+        """The end of the output of a task's last attempt, if it is kept."""
         return f"{self.prefix}logs/{task_id}"
 
     def of(self, kind: str, names: tuple[str, ...]) -> str:
-        """The key of any record of the model; that of a foreign key (kind "unknown") is its one name."""
+        """The key of any record of the model. The key of a foreign one (kind "unknown") is its one name."""
         return self.prefix + "/".join((kind, *names)) if kind in _NAMES else names[0]
 
     def parse(self, key: str) -> ParsedKey | None:
-        """What `key` holds, or None for a key of no known kind (foreign: shown by the audit, left alone).
+        """What `key` holds; None for a key of no known kind. Such a key is foreign: shown by the audit, left
+        alone.
 
-        So is one with a backslash, as the text of a key that is no UTF-8 has (see `wire.key_text`): no name
-        of ours has one.
+        A key with a backslash is foreign, too, since no name of ours has one. It is the text of a key that is
+        not UTF-8 (see `wire.key_text`).
         """
         if not key.startswith(self.prefix) or "\\" in key:
             return None

@@ -1,4 +1,4 @@
-"""What every store holds a transaction to, before it is sent."""
+"""The limits that every store checks before a transaction is sent."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, RequestTooL
 
 
 def guarded_keys(transaction: Transaction) -> list[str]:
-    """Each guarded key once, in order: what the failure branch ranges."""
+    """Each guarded key once, in order. The failure branch reads these keys."""
     return list(dict.fromkeys(guard.key for guard in transaction.guards))
 
 
 def check_limits(transaction: Transaction) -> None:
-    """Refuse before sending what etcd would refuse.
+    """Refuse, before it is sent, a transaction that etcd would refuse.
 
-    Raises RequestTooLarge; ValueError for a key that is written twice.
+    Raises RequestTooLarge, and ValueError for a key that is written twice.
     """
     operations = transaction.operations()
     if operations > MAX_OPERATIONS:

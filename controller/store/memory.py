@@ -1,9 +1,8 @@
-"""The store in memory, with etcd's semantics: for tests and simulations, where several clients share one
-history.
+"""The store in memory, with etcd's semantics, for tests and simulations: several clients share one history.
 
-`MemoryStore(clock)` is a server and its first client; `client()` gives further clients of the same server.
-Leases expire by the clock that is passed in: each operation looks first, and `expire_leases` does so for a
-clock that was moved by hand.
+`MemoryStore(clock)` is a server and its first client. `client()` returns further clients of the same server.
+Leases expire by the given clock. Each operation expires leases first; `expire_leases` does so after the clock
+was moved by hand.
 """
 
 # ruff: noqa: ARG002  # the seam's arguments: nothing here can be late or fall silent
@@ -66,12 +65,12 @@ class _Server:
         self.leases: dict[int, _Lease] = {}
 
     def current(self, key: str) -> KeyValue | None:
-        """The key as it is now."""
+        """The present value of the key."""
         changes: list[KeyEvent] | None = self.changes_by_key.get(key)
         return changes[-1].item if changes else None
 
     def apply(self, writes: Iterable[Write]) -> None:
-        """Write in one new revision; none is made when nothing changes."""
+        """Write in one new revision. If nothing changes, no revision is made."""
         revision = self.revision + 1
         events = []
         for write in writes:
@@ -99,7 +98,7 @@ class _Server:
             self.changed.notify_all()
 
     def expire(self) -> None:
-        """Revoke what has expired by now, in the order of expiry."""
+        """Revoke the leases that have expired, in the order of expiry."""
         now = self.clock.boottime()
         for lease in sorted(self.leases, key=lambda lease: self.leases[lease].expires):
             if self.leases[lease].expires > now:
@@ -107,7 +106,7 @@ class _Server:
             self.revoke(lease)
 
     def revoke(self, lease: int) -> None:
-        """End a lease; its keys go in one revision."""
+        """End a lease. Its keys are deleted in one revision."""
         keys = self.leases.pop(lease).keys
         self.apply(Delete(key) for key in sorted(keys))
 
@@ -117,7 +116,7 @@ class _Server:
         return (0 if found is None else found.create if guard.on_create else found.mod) == guard.revision
 
     def at(self, prefix: str, revision: int) -> Iterator[KeyValue]:
-        """The keys under a prefix as they were at a revision, sorted."""
+        """The keys under a prefix at a revision, sorted."""
         for key in self.changes_by_key.irange(minimum=prefix):
             if not key.startswith(prefix):
                 return
@@ -141,7 +140,7 @@ class _Server:
         self.changed.notify_all()
 
     def seconds_to_next_expiry(self) -> float | None:
-        """How long a watch may wait before it has to look for expired leases; None when there is no lease."""
+        """How long a watch may wait before it must look for expired leases; None if there is no lease."""
         next_expiry = min((lease.expires for lease in self.leases.values()), default=None)
         return None if next_expiry is None else max(0.0, next_expiry - self.clock.boottime())
 
@@ -160,7 +159,7 @@ class MemoryPending:
 
 
 class MemoryWatch:
-    """Implements `controller.store.base.Watch`; one batch for each revision."""
+    """Implements `controller.store.base.Watch`, with one batch for each revision."""
 
     def __init__(self, server: _Server, prefix: str, after: int) -> None:
         self._server = server
@@ -182,7 +181,7 @@ class MemoryWatch:
     def poll(self) -> Batch | None:
         """The next batch if there is one already; None otherwise.
 
-        Raises Compacted. For whoever does its own waiting.
+        Raises Compacted. For callers that do their own waiting.
         """
         server = self._server
         with server.changed:
@@ -209,7 +208,7 @@ class MemoryWatch:
 
 
 class MemoryStore:
-    """Implements `controller.store.base.Store`. Deadlines do not matter here: every call answers at once."""
+    """Implements `controller.store.base.Store`. Deadlines have no effect: every call answers at once."""
 
     def __init__(self, clock: Clock, *, server: _Server | None = None) -> None:
         self._clock = clock
@@ -218,7 +217,7 @@ class MemoryStore:
         self._closed = False
 
     def client(self) -> MemoryStore:
-        """Another client of the same server; closing it closes nothing else."""
+        """Another client of the same server. Closing it closes nothing else."""
         return MemoryStore(self._clock, server=self._server)
 
     def compact(self, revision: int) -> None:
@@ -227,7 +226,7 @@ class MemoryStore:
             server.compact(revision)
 
     def expire_leases(self) -> None:
-        """Look at the clock now, after it was moved by hand; watches are woken by what expires."""
+        """Expire leases after the clock was moved by hand. This wakes the watches."""
         with self._use():
             pass
 
@@ -255,13 +254,13 @@ class MemoryStore:
             yield Page(revision, items[first : first + _PAGE_KEYS], first + _PAGE_KEYS < len(items))
 
     def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> MemoryWatch:
-        """See Store; there is no connection that could fall silent."""
+        """See Store. There is no connection that could fall silent."""
         watch = MemoryWatch(self._server, prefix, after)
         self._watches.add(watch)
         return watch
 
     def begin(self, transaction: Transaction, *, deadline: float) -> MemoryPending:
-        """See Store. It arrives when its result is asked for."""
+        """See Store. The transaction is applied when its result is requested."""
         check_limits(transaction)
         return MemoryPending(lambda: self.commit(transaction, deadline=deadline))
 
@@ -311,7 +310,7 @@ class MemoryStore:
     def _renew(self, server: _Server, lease: int) -> int:
         found = server.leases[lease]
         found.expires = self._clock.boottime() + found.ttl_seconds
-        server.changed.notify_all()  # a waiting watch counts to the next expiry
+        server.changed.notify_all()  # a waiting watch waits for the next expiry
         return found.ttl_seconds
 
     @contextmanager

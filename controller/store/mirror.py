@@ -1,8 +1,7 @@
-"""A model that is kept as the store is: the pages of a load come first, then what the watch brings.
+"""A mirror: a model that is kept as the store is, first by the pages of a load, then by a watch.
 
-A replica, the view of `tally dev` and a client that follows all keep one. It stands in the room of the store,
-which all of them may use: what it takes in are the store's pages and batches. The core knows neither, nor a
-lock.
+A replica, the view of `tally dev` and a following client keep one. It is in the room of the store, which all
+of them may use, since it takes in the store's pages and batches. The core knows neither of them, nor a lock.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from controller.views.replica import Listener
 
 
 class Loaded(NamedTuple):
-    """A page of the store at one revision: of the first load, or of a reload.
+    """A page of the store at one revision, from the first load or a reload.
 
-    `fresh`: it is another store.
+    `fresh`: it is from another store.
     """
 
     changes: list[Change]
@@ -42,7 +41,7 @@ class Loaded(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """Changes in revision order; all up to `revision` are in it or came before."""
+    """Changes in revision order. All changes up to `revision` are in it, or came before."""
 
     changes: list[Change]
     revision: int
@@ -63,7 +62,7 @@ class News(NamedTuple):
 
 
 class Readers:
-    """`lock` keeps readers out while the model changes, and the model from changing while they read."""
+    """The readers of a model. `lock` keeps them out while it changes, and keeps it still while they read."""
 
     def __init__(self, *listeners: Listener) -> None:
         self.lock = threading.RLock()
@@ -80,9 +79,7 @@ class Readers:
         return held()
 
     def subscribe(self, listener: Listener, revision: Callable[[], int]) -> Callable[[], None]:
-        """Tell `listener` of all changes, beginning with where the model stands; the returned call ends
-        it.
-        """
+        """Tell `listener` of all changes from the present revision on. The returned call ends that."""
         with self.lock:
             self._listeners.append(listener)
             listener.reloaded(revision())
@@ -95,18 +92,18 @@ class Readers:
         return end
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:
-        """See Listener; the caller holds the model."""
+        """See Listener. The caller holds the model."""
         self._tell(lambda listener: listener.changed(changes, revision))
 
     def reloaded(self, revision: int) -> None:
-        """See Listener; the caller holds the model."""
+        """See Listener. The caller holds the model."""
         self._tell(lambda listener: listener.reloaded(revision))
 
     def _tell(self, what: Callable[[Listener], None]) -> None:
         for listener in list(self._listeners):
             try:
                 what(listener)
-            # a reader's fault is no writer's: it is told nothing any more
+            # a listener's fault must not harm the writer: it is told nothing more
             except Exception as error:  # noqa: BLE001
                 bulkhead.caught("listener", error)
                 self._listeners.remove(listener)
@@ -118,7 +115,7 @@ class Mirror:
     def __init__(self, model: Model | None = None, listeners: Sequence[Listener] = ()) -> None:
         self.model = model if model is not None else Model()
         self.readers = Readers(*listeners)
-        self.loaded = model is not None  # a whole snapshot: nothing is concluded from half of one
+        self.loaded = model is not None  # a whole snapshot: nothing is concluded from a part of one
 
     def take(self, message: Loaded | Changed) -> News:
         """Bring the model up to the message, and tell the listeners."""
@@ -137,7 +134,7 @@ class Mirror:
         if message.fresh:
             self.model = Model()
         collects = gc.isenabled()
-        # a page is tens of thousands of objects without a cycle: looking for some took a tenth of a load
+        # a page is tens of thousands of objects without a cycle; the search for cycles took a tenth of a load
         gc.disable()
         try:
             touched = self.model.load(

@@ -1,4 +1,4 @@
-"""Between the store's keys and the core's values: keys to changes of the model, and plans to transactions."""
+"""Maps the store's keys to the model's changes, and plans to transactions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from controller.store.keys import Keys
 
 DEFAULT_LIMITS = Limits(MAX_OPERATIONS, MAX_REQUEST_BYTES)
 UNKNOWN = "unknown"
-"""The kind of a key under the prefix that is not of Tally's layout; its one name is the whole key."""
+"""The kind of a key under the prefix that is not in Tally's layout. Its one name is the whole key."""
 
 
 def to_change(keys: Keys, key: str, item: KeyValue | None, mod: int) -> Change:
-    """`key` as it became at revision `mod`: `item`, or None when it was deleted."""
+    """The change of `key` at revision `mod` to `item`; None: it was deleted."""
     record = keys.parse(key)
     kind, names = record if record is not None else (UNKNOWN, (key,))
     if item is None:
@@ -34,13 +34,14 @@ def to_change(keys: Keys, key: str, item: KeyValue | None, mod: int) -> Change:
 
 
 def changes_of(keys: Keys, items: Iterable[KeyValue]) -> Iterator[Change]:
-    """What a snapshot holds, as changes for `Model.load`."""
+    """The keys of a snapshot, as changes for `Model.load`."""
     return (to_change(keys, item.key, item, item.mod) for item in items)
 
 
 def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
-    """The plan's changes as one guarded transaction: the term, and every record that the plan rests on,
-    present or absent.
+    """The plan's changes as one guarded transaction.
+
+    It compares the term, and every record that the plan rests on, whether present or absent.
     """
     guards = [Guard(keys.leader, term, on_create=True)]
     writes: list[Write] = []

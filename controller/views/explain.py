@@ -1,7 +1,7 @@
-"""Why a task is where it is, in one sentence with numbers: what `tally explain` prints.
+"""Why a task is where it is, in one sentence with numbers, as `tally explain` prints it.
 
-Pure: the model and the time come in, a sentence goes out. Nothing here decides anything; the rules it words
-are those of `queue`, `planner` and `transitions`.
+Pure: the model and the time come in, a sentence goes out. Nothing is decided here. The sentences state the
+rules of `queue`, `planner` and `transitions`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def explain(model: Model, task_id: str, now: float) -> str:
 
 
 def at(when: float) -> str:
-    """A stored time as text, in UTC; a time that no calendar has is shown as its number."""
+    """A stored time as text, in UTC. A time beyond the calendar is shown as its number."""
     try:
         return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
@@ -89,7 +89,7 @@ def span(seconds: float) -> str:
 
 
 def _words(text: str) -> str:
-    """Someone else's words inside a sentence of ours: without the full stop that they may end in."""
+    """The words of others, to be used in a sentence: without a full stop at their end."""
     return text.strip().rstrip(".")
 
 
@@ -104,7 +104,6 @@ def _because(told: Status | Step) -> str:
 
 
 # -- finished
-# ----------------------------------------------------------------------------------------------------------
 
 
 def _finished(task: Task, now: float) -> str:
@@ -131,7 +130,6 @@ def _finished(task: Task, now: float) -> str:
 
 
 # -- holding
-# -----------------------------------------------------------------------------------------------------------
 
 
 def _holding(task: Task, status: Status, now: float) -> str:
@@ -177,8 +175,7 @@ def _lost(task: Task, status: Status, held: str, now: float) -> str:
         if replace_after is not None
         else ""
     )
-    # A stop that was asked for afterwards has put its own words into the status; those of the loss are what
-    # helps.
+    # A later stop puts its own words into the status, but the words of the loss are what helps.
     because = _because(_step_of(status, Event.NOTED, round(since, 3)) or status)
     said = f" ({because})" if because else ""
     if status.stopping:
@@ -202,7 +199,7 @@ def _why_stopped(status: Status) -> str:
 
 
 def _step_of(status: Status, event: Event, when: float | None = None) -> Step | None:
-    """The last such step of the current attempt; None where the history lacks it, or cannot be read."""
+    """The last such step of the current attempt; None if the history lacks it, or cannot be read."""
     try:
         steps = decode_history(status)
     except CorruptValue:
@@ -218,7 +215,6 @@ def _step_of(status: Status, event: Event, when: float | None = None) -> Step | 
 
 
 # -- waiting
-# -----------------------------------------------------------------------------------------------------------
 
 
 def _waiting(model: Model, task: Task, now: float) -> str:
@@ -279,7 +275,7 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
 
 
 def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
-    """Why those ahead of a task that fits keep it from running, by the rules of `Queue.admissible`."""
+    """Why the tasks ahead keep a task that fits from running, by the rules of `Queue.admissible`."""
     asked = task.demand
     free = pool.capacity - model.ledger(pool.name).held
     passed = ""
@@ -324,7 +320,6 @@ def _count(number: int, noun: str) -> str:
 
 
 # -- what holds for all
-# ------------------------------------------------------------------------------------------------
 
 
 def _requests(task: Task) -> str:
@@ -333,7 +328,7 @@ def _requests(task: Task) -> str:
 
 
 def _engineless(model: Model, now: float) -> str:
-    """What the leader registered of an engine that does not answer it, and how long ago."""
+    """Why the engine does not answer the leader, as the leader registered it, and how long ago."""
     for replica in all_replicas(model):
         silence, told_at = replica.told.engine_silence, replica.told.at
         if replica.leads and silence:

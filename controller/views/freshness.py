@@ -1,8 +1,7 @@
-"""How old may be what is shown: one rule for the live page, the status endpoint, the metrics and the command
-line.
+"""How old shown data may be: one rule for the live page, the status endpoint, the metrics and the CLI.
 
-Whatever Tally shows of something else carries its age: seconds since that was last heard of, counted by
-whoever shows it, with the clock that also counts suspension (boottime). Nobody's wall clock decides whether a
+Everything that Tally shows of something else carries its age: the seconds since that was last heard from. The
+reader counts them with the clock that also counts suspension (boottime). No wall clock decides whether a
 thing is alive.
 """
 
@@ -16,13 +15,11 @@ SILENCE_SECONDS = 10.0
 RELIST_SECONDS = 30.0
 
 LIST_SECONDS = 30.0
-"""As long as one list of an engine may take: it is not called dead sooner."""
+"""The time that one list of an engine may take. The engine is not called dead sooner."""
 
 
 class Freshness(StrEnum):
-    """What an age means, the best first: as current as can be, old enough to be doubted, too old to be
-    believed.
-    """
+    """What an age means, from best to worst: current, old enough to be doubted, too old to be believed."""
 
     FRESH = "fresh"
     STALE = "stale"
@@ -30,7 +27,7 @@ class Freshness(StrEnum):
 
 
 class StalenessLimits(NamedTuple):
-    """From which ages on something is stale, and dead; in seconds."""
+    """The ages, in seconds, from which something is stale, and dead."""
 
     stale_seconds: float
     dead_seconds: float
@@ -45,11 +42,12 @@ class StalenessLimits(NamedTuple):
 class Rule(NamedTuple):
     """The limits for all that is shown.
 
-    `store`: since etcd was heard of. Every replica writes once a heartbeat, so that this is never longer for
-    long. `replica`: since another replica's registration was renewed; it expires after five heartbeats that
-    were missed. `engine`: since the engine answered the leader. It is listed every so often, even when
-    nothing happens. `audit`: since the verdict was reached.
-    `page`: since the live page had an answer of its replica, which it asks every five seconds.
+    - `store`: since etcd was heard from. Every replica writes once per heartbeat, so it is never old for
+      long.
+    - `replica`: since another replica's registration was renewed. It expires after five missed heartbeats.
+    - `engine`: since the engine answered the leader, which lists it regularly, even if nothing happens.
+    - `audit`: since the verdict was reached.
+    - `page`: since the live page had an answer of its replica, which it asks every five seconds.
     """
 
     store: StalenessLimits

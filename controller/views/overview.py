@@ -1,5 +1,4 @@
-"""What the status endpoint and the metrics say of the whole model besides its tasks, pools and replicas: what
-holds, who is next, what is quarantined.
+"""The rest of the model, for the status endpoint and the metrics: holds, the next admission, quarantines.
 
 The cost follows the pools and what is held, never the number of tasks stored.
 """
@@ -14,7 +13,7 @@ from controller.core.model.resources import ZERO, Vector
 
 
 class Holding(NamedTuple):
-    """Of one pool, the tasks that hold resources: what they hold in all, and how many are lost or being
+    """The tasks of a pool that hold resources: the sum of their holds, and how many are lost or being
     stopped.
     """
 
@@ -25,7 +24,7 @@ class Holding(NamedTuple):
 
 
 def holding_by_pool(model: Model) -> dict[str, Holding]:
-    """Pools of which something is held. Invariant I1: each sum is what the pool's ledger says."""
+    """The pools of which something is held. Invariant I1: each sum is what the pool's ledger says."""
     sums: dict[str, dict[str, int]] = {}
     lost: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -47,9 +46,9 @@ def holding_by_pool(model: Model) -> dict[str, Holding]:
 
 
 def next_admission(model: Model, pool: str, now: float) -> str:
-    """The task that the leader should admit next, "" when none fits and has its turn.
+    """The task that the leader should admit next; "" if none fits and has its turn.
 
-    One that stays for more than a moment shows that nothing is admitted: no leader, no engine, or a fault.
+    If it stays the same for more than a moment, nothing is admitted: no leader, no engine, or a fault.
     """
     record = model.pools.get(pool)
     if record is None or record.pool.paused or model.pool_is_frozen(pool):

@@ -1,4 +1,4 @@
-"""The facts of a pool, as all readers show them: which pools there are, and what each has, holds and queues.
+"""The facts of a pool, as all readers show them: which pools exist, and what each has, holds and queues.
 
 The cost follows the pools, never the number of tasks stored.
 """
@@ -17,16 +17,16 @@ class PoolFacts(NamedTuple):
     """A pool at one moment."""
 
     name: str
-    definition: Pool | None  # None: there is none (any more), or it cannot be read
+    definition: Pool | None  # None: it is not defined (any more), or cannot be read
     capacity: Vector
     held: Vector  # as its ledger says
-    tasks: dict[State, int]  # states in which it has any, in the order of the lifecycle
-    queued: int  # tasks in its queue: those that wait out a back-off are not
-    broken: tuple[tuple[str, str], ...]  # the kinds of its records that cannot be read, and why
+    tasks: dict[State, int]  # states in which it has tasks, in the order of the lifecycle
+    queued: int  # tasks in its queue, without those in back-off
+    broken: tuple[tuple[str, str], ...]  # the kinds of its unreadable records, and why
 
     @property
     def free(self) -> Vector:
-        """What is left; below zero where the pool is overcommitted."""
+        """What is left; below zero if the pool is overcommitted."""
         return self.capacity - self.held
 
     @property
@@ -41,7 +41,7 @@ class PoolFacts(NamedTuple):
 
     @property
     def waiting(self) -> int:
-        """Tasks that wait for admission, those in back-off included."""
+        """Tasks that wait for admission, including those in back-off."""
         return sum(self.tasks.get(state, 0) for state in WAITING)
 
     @property
@@ -51,21 +51,19 @@ class PoolFacts(NamedTuple):
 
     @property
     def policy(self) -> str:
-        """The policy of its queue, "" when it is not defined."""
+        """The policy of its queue; "" if the pool is not defined."""
         return self.definition.policy.value if self.definition is not None else ""
 
 
 def pool_names(model: Model) -> list[str]:
-    """Pools that are defined, or of which something is held although they are not, or whose records do not
-    parse; sorted.
-    """
+    """The pools that are defined, have something held, or have records that do not parse; sorted."""
     held = (name for name, ledger in model.ledgers.items() if ledger.held)
     damaged = (names[0] for kind, names in model.quarantine if kind in ("pools", "ledgers"))
     return sorted({*model.pools, *held, *damaged})
 
 
 def pool_facts(model: Model, name: str) -> PoolFacts:
-    """The facts of a pool; of one that is not there, that it has nothing."""
+    """The facts of a pool. A pool that does not exist has nothing."""
     record = model.pools.get(name)
     return PoolFacts(
         name=name,
@@ -88,7 +86,7 @@ def all_pools(model: Model) -> list[PoolFacts]:
 
 
 def undefined_pools(model: Model) -> list[str]:
-    """Pools for which tasks wait, and which nobody has defined; sorted."""
+    """The pools for which tasks wait, but which are not defined; sorted."""
     waited_for = {pool for (pool, state), number in model.counts.items() if number and state in WAITING}
     return sorted(
         name for name in waited_for if name not in model.pools and ("pools", (name,)) not in model.quarantine

@@ -1,6 +1,4 @@
-"""What the status endpoint needs of a replica: a read-only view, so that it knows neither the runtime nor
-the store.
-"""
+"""A read-only view of a replica, for the status endpoint, which knows neither the runtime nor the store."""
 
 from __future__ import annotations
 
@@ -24,10 +22,10 @@ class Check:
 
 
 class AuditResult(NamedTuple):
-    """What an audit found: contradictions, and what is only worth a look."""
+    """What an audit found: `wrong` counts contradictions, `notices` what is only worth a look."""
 
-    at: float  # seconds since the epoch, by the clock of who made it
-    made: float  # the same moment in its boottime
+    at: float  # seconds since the epoch, by the clock of its maker
+    made: float  # the same moment in the maker's boottime
     revision: int
     wrong: int
     notices: int
@@ -46,13 +44,13 @@ class Facts:
     replica: str
     cluster: str
     role: str  # "leader" or "follower"
-    # the runtime's explicit state: starting, following, taking-over, leading, stepping-down, stopping
+    # starting, following, taking-over, leading, stepping-down, stopping or stopped
     phase: str
     term: int  # the leader key's create revision while leading, else 0
     epoch: int
     revision: int  # every change up to here is in the model
     staleness_seconds: float  # since the model was last known to be current
-    leader: str  # id of the replica that leads as far as this one knows, "" when none
+    leader: str  # id of the leader, as far as this replica knows; "" if there is none
     engine: str
     live: tuple[Check, ...]
     ready: tuple[Check, ...]
@@ -60,59 +58,60 @@ class Facts:
     # cause → how often the model had to be loaded again
     reloads: Mapping[str, int] = field(default_factory=dict)
     boottime: float = 0.0  # of this moment: ages are differences of it
-    # since the engine answered this leader; None: not in this term, or no leader
+    # since the engine answered this leader; None: not in this term, or not leading
     engine_age_seconds: float | None = None
     # name → since its registration was renewed
     replica_ages: Mapping[str, float] = field(default_factory=dict)
-    rule: Rule = RULE  # how old what is shown may be
+    rule: Rule = RULE  # how old shown data may be
     verdict: AuditResult | None = None  # of the last audit that this replica made
 
 
 class Listener(Protocol):
     """Hears what the model takes in.
 
-    Called by one thread at a time; its methods return at once and never raise.
+    It is called by one thread at a time. Its methods return at once and never raise.
     """
 
     def reloaded(self, revision: int) -> None:
-        """The model stands at `revision`, and what led there cannot be told: the subscription begins, or a
-        reload.
+        """The model stands at `revision`, and the changes that led there are not known.
+
+        This begins a subscription, or follows a reload.
         """
         ...
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:
-        """The watch delivered these (perhaps none), in revision order, and the model has applied all up to
-        `revision`.
+        """The watch delivered these changes (perhaps none), in revision order.
 
-        Also what the model knew already, since a leader applies its own commits before its watch brings them.
+        The model has applied all changes up to `revision`. Some it knew already, since a leader applies its
+        own commits before its watch brings them.
         """
         ...
 
 
 class ReadableReplica(Protocol):
-    """Safe to call from any thread."""
+    """The view of a replica. Safe to call from any thread."""
 
     def facts(self) -> Facts:
         """The replica's state now.
 
-        Never waits for the model: health checks must be answered while it is busy.
+        It never waits for the model: health checks must be answered while the model is busy.
         """
         ...
 
     def reading(self) -> AbstractContextManager[Model]:
-        """The model, held still until the context ends: keep it short, and change nothing."""
+        """The model, held still until the context ends. Keep it short, and change nothing."""
         ...
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Tell `listener` of all that the model takes in, beginning with `reloaded` at once; the returned
-        call ends it.
+        """Tell `listener` of all that the model takes in, with `reloaded` at once. The returned call ends
+        that.
         """
         ...
 
     def audit(self) -> dict[str, Any]:
         """The report of `tally audit`, made now, as JSON.
 
-        Raises TallyError when the store does not answer.
+        Raises TallyError if the store does not answer.
         """
         ...
 

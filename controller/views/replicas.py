@@ -1,7 +1,7 @@
 """The facts of the registered replicas and of the leader, as all readers show them.
 
-Each wrote of itself, and a replica of another version may have written anything: a field that is not as this
-version knows it is left out.
+Each replica wrote its own record, and one of another version may have written anything. A field that this
+version does not understand is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class RegisteredAudit(msgspec.Struct, frozen=True):
-    """What a replica wrote of its last audit, which was `age_seconds` old by then."""
+    """What a replica wrote about its last audit. `age_seconds` was its age at that time."""
 
     at: float
     age_seconds: float
@@ -30,7 +30,7 @@ class RegisteredAudit(msgspec.Struct, frozen=True):
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica wrote of itself. None, "" or 0: it did not tell."""
+    """What a replica wrote about itself. None, "" or 0: it did not say."""
 
     instance: str = ""
     phase: str = ""
@@ -43,7 +43,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
     applied_revision: int | None = None
     at: float = 0.0  # when it wrote this, by its own clock
     heartbeat_seconds: float = HEARTBEAT_SECONDS
-    behind_seconds: float | None = None  # since it heard of the store
+    behind_seconds: float | None = None  # since it heard from the store
     engine_answers: bool | None = None  # None: it does not lead, and so does not ask
     engine_age_seconds: float | None = None  # since the engine answered it
     engine_silence: str = ""  # why the engine does not answer it
@@ -56,7 +56,7 @@ class ReplicaFacts(NamedTuple):
 
     id: str
     leads: bool
-    lag_revisions: int  # that it had not applied when it registered (its own write not counted)
+    lag_revisions: int  # revisions that it had not applied when it registered, without its own write
     told: Registered
     record: dict[str, Any]  # as it stands
 
@@ -73,7 +73,7 @@ class LeaderRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaderFacts(NamedTuple):
-    """The leader's key; `told` is empty where it cannot be read, and then nobody is known to lead."""
+    """The leader's key. `told` is empty if it cannot be read: then no replica is known to lead."""
 
     term: int  # the key's create revision: it fences the leader's writes
     told: LeaderRecord
@@ -81,7 +81,7 @@ class LeaderFacts(NamedTuple):
 
 
 def leader_facts(key: Change | None) -> LeaderFacts | None:
-    """The facts of the leader's key; None when there is none, and nobody leads."""
+    """The facts of the leader's key; None if there is no key, and so no leader."""
     if key is None or key.value is None:
         return None
     record = decode_or_empty(key)
@@ -89,7 +89,7 @@ def leader_facts(key: Change | None) -> LeaderFacts | None:
 
 
 def leader_of(model: Model) -> LeaderFacts | None:
-    """The facts of who leads; None when nobody does."""
+    """The facts of the leader; None if there is none."""
     return leader_facts(model.leader)
 
 
@@ -113,13 +113,13 @@ def _replica_facts(registered: Change, leader: LeaderFacts | None) -> ReplicaFac
 
 
 def _leads(name: str, told: Registered, leader: LeaderFacts | None) -> bool:
-    """Whether this registration is that of the process that leads: a name may be another process's, too."""
+    """Whether this is the registration of the process that leads: another process may have the same name."""
     process = (leader.told.instance or leader.told.id) if leader is not None else ""
     return bool(process) and (told.instance or name) == process
 
 
 def _lenient(kind: type[T], record: dict[str, Any]) -> T:
-    """What of the record is as `kind` has it."""
+    """The fields of the record that have the types of `kind`."""
     fields = {}
     for info in msgspec.structs.fields(kind):
         if info.encode_name not in record:
@@ -128,6 +128,6 @@ def _lenient(kind: type[T], record: dict[str, Any]) -> T:
             value = msgspec.convert(record[info.encode_name], info.type)
         except (msgspec.ValidationError, OverflowError):
             continue
-        if not isinstance(value, int | float) or abs(value) < BEYOND:  # which also infinity is, and no number
+        if not isinstance(value, int | float) or abs(value) < BEYOND:  # excludes infinity and NaN, too
             fields[info.name] = value
     return kind(**fields)

@@ -1,7 +1,7 @@
-"""Label selectors as kubectl takes them: `team=a,tier!=test,zone in (x, y),zone notin (z),gpu,!spot`; all
-terms must hold.
+"""Label selectors in kubectl's grammar. All terms must hold.
 
-One grammar for the command line, the library and the status endpoint. Source:
+An example: `team=a,tier!=test,zone in (x, y),zone notin (z),gpu,!spot`. The command line, the library and the
+status endpoint share this grammar. Source:
 https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
 """
 
@@ -17,17 +17,18 @@ _KEY = r"[A-Za-z0-9][-A-Za-z0-9_./]{0,316}"
 _VALUE = r"[-A-Za-z0-9_.]{0,63}"
 _SET = rf"\s+(in|notin)\s*\(\s*{_VALUE}\s*(,\s*{_VALUE}\s*)*\)"
 TERM = rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|{_SET})?)\s*"
-"""One term as a regular expression, for those who describe the grammar to others."""
+"""One term as a regular expression, for descriptions of the grammar."""
 
-# No two of these may take the same space, or a long run of spaces costs its square.
+# No two of these may match the same space, or a long run of spaces takes quadratic time.
 _EXISTS = re.compile(rf"\s*(?:(?P<absent>!)\s*)?(?P<key>{_KEY})\s*")
 _EQUALS = re.compile(rf"\s*(?P<key>{_KEY})\s*(?P<operator>==|=|!=)\s*(?P<value>{_VALUE})\s*")
 _AMONG = re.compile(rf"\s*(?P<key>{_KEY})\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)\s*")
 
 
 class Requirement(NamedTuple):
-    """One term: the label's value must be (or not be) one of `values`; None asks whether there is a label
-    of that key.
+    """One term: the label's value must be (or not be) one of `values`.
+
+    `values` None: a label with this key must be there (or not).
     """
 
     key: str
@@ -35,17 +36,17 @@ class Requirement(NamedTuple):
     negated: bool
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether `labels` satisfy it. As in Kubernetes, `k!=v` and `k notin (v)` hold when there is no k."""
+        """Whether `labels` satisfy it. As in Kubernetes, `k!=v` and `k notin (v)` hold if there is no k."""
         found = self.key in labels and (self.values is None or labels[self.key] in self.values)
         return found is not self.negated
 
 
 class InvalidSelector(UserError):
-    """A selector that is none; says where it stops to be one."""
+    """A text that is not a selector. The error says where it stops to be one."""
 
 
 def parse_selector(text: str) -> tuple[Requirement, ...]:
-    """The terms. Raises InvalidSelector that names the place."""
+    """The terms. Raises InvalidSelector, naming the place."""
     terms, at = [], 0
     while True:
         found = _longest(text, at)

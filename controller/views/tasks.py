@@ -1,6 +1,6 @@
-"""The facts of a task, as all readers show them: which tasks there are, what each is, and which match.
+"""The facts of a task, as all readers show them: which tasks exist, what each is, and which match.
 
-A record that cannot be read tells nothing: what the model read of it before is not shown as if it held still.
+An unreadable record contributes nothing: its earlier value is not shown as if it still held.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class TaskFacts(NamedTuple):
     submitted_at: float
     revision: int  # of the last write of its spec or status
     spec_error: str  # why its spec is invalid
-    broken: tuple[tuple[str, str], ...]  # the kinds of its records that cannot be used, and why
-    kept_log_revision: int  # at which the log that is kept of it was written, 0 when none is
+    broken: tuple[tuple[str, str], ...]  # the kinds of its unusable records, and why
+    kept_log_revision: int  # revision of its kept log; 0 if there is none
 
     @property
     def attempt(self) -> int:
-        """The number of the last attempt, 0 when there was none."""
+        """The number of the last attempt; 0 if there was none."""
         return self.status.attempt if self.status is not None else 0
 
     @property
@@ -51,17 +51,17 @@ class TaskFacts(NamedTuple):
 
 
 def is_listed(task: Task) -> bool:
-    """Whether there is a task at all, and not just a request for one that is gone."""
+    """Whether there is a task, and not just a request for one that is gone."""
     return bool(task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"})
 
 
 def state_of(task: Task) -> State | None:
-    """The task's state, None when its status cannot be read."""
+    """The task's state; None if its status cannot be read."""
     return None if "states" in task.frozen else task.state
 
 
 def pool_of(task: Task) -> str:
-    """The pool that it draws on, as far as its records can be read: that of its hold, else of its spec."""
+    """The pool that it draws on, by its readable records: that of its status, or else of its spec."""
     spec, status = _spec(task), _status(task)
     if status is not None and status.pool:
         return status.pool
@@ -69,7 +69,7 @@ def pool_of(task: Task) -> str:
 
 
 def submitted_at(task: Task) -> float:
-    """When it was submitted, as far as its records can be read and tell; else 0."""
+    """When it was submitted, by its readable records; 0 if they do not say."""
     status = _status(task)
     at = task.submitted_at if "tasks" not in task.frozen else 0.0
     return at or (status.created_at if status is not None else 0.0)
@@ -103,7 +103,7 @@ def task_facts(model: Model, task: Task) -> TaskFacts:
 
 
 def find_task(model: Model, task_id: str) -> TaskFacts | None:
-    """The facts of this task, None when there is no such task."""
+    """The facts of this task; None if there is no such task."""
     task = model.tasks.get(task_id)
     return task_facts(model, task) if task is not None and is_listed(task) else None
 
@@ -115,10 +115,10 @@ def matching(
     states: Collection[State] | None,
     terms: Sequence[Requirement],
 ) -> Iterator[Task]:
-    """Of these tasks (None: of all) those that a reader is shown who asked for this pool, one of these states
-    and these labels; None asks for any.
+    """The listed tasks among `ids` (None: all) that match. None for `pool` or `states` matches any.
 
-    A task whose spec is gone or cannot be read has labels that nobody knows: no selector selects it.
+    `terms` must all hold. A task whose spec is gone or cannot be read has unknown labels: no selector selects
+    it.
     """
     for task_id in model.tasks if ids is None else ids:
         task = model.tasks.get(task_id)
@@ -138,24 +138,22 @@ def _matches(
 
 
 def is_asked_again(model: Model, task_id: str) -> bool:
-    """Whether a retry of the task was asked for after its last step, so that the leader has not taken it
-    up yet.
-    """
+    """Whether a retry was requested after the task's last step, and the leader has not yet taken it up."""
     task = model.tasks.get(task_id)
     asked = task.requests.get(RequestKind.RETRY) if task is not None else None
     return task is not None and asked is not None and asked[1] > task.status_mod
 
 
 def tasks_by_pool(model: Model) -> dict[tuple[str, State], int]:
-    """How many tasks of each pool are in each state; 0 where there were some before.
+    """How many tasks of each pool are in each state; 0 if there were some before.
 
-    Those whose status cannot be read are in none.
+    A task whose status cannot be read is not counted.
     """
     return dict(model.counts)
 
 
 def tasks_by_state(model: Model) -> dict[State, int]:
-    """The same of all pools together."""
+    """The same for all pools together."""
     totals = dict.fromkeys(State, 0)
     for (_, state), number in model.counts.items():
         totals[state] += number

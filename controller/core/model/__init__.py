@@ -1,3 +1,1 @@
-"""Values, the lifecycle, ledgers and the queue: what is recorded, decoded and checked, as one replica
-knows it.
-"""
+"""The model of a replica: values, the lifecycle, ledgers and queues, decoded and checked from the records."""

@@ -1,7 +1,7 @@
-"""Stored values to bytes and back: JSON, each with its schema version, and fields we do not know kept.
+"""Converts stored values to and from JSON. Each has its schema version.
 
-Everything that a leader rewrites is decoded together with what it did not understand (`Extras`), and written
-back with it: a newer replica's fields survive an older leader (rolling upgrades, fault 7).
+A leader decodes a record together with the fields that this version does not know (`Extras`), and writes them
+back. So the fields of a newer replica survive an older leader (rolling upgrades, fault 7).
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ _repair_decoder = msgspec.json.Decoder(RepairRequest)
 _step_decoder = msgspec.json.Decoder(Step)
 _STATUS_FIELDS = frozenset(Status.__struct_encode_fields__)
 
-# the last: JSON nested deeper than our stack
+# RecursionError: JSON that is nested deeper than our stack
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-# twice what a status can grow to by our own steps; one transaction writes it whole
+# twice the size to which Tally's own steps can grow a status; one transaction writes it whole
 MAX_STATUS_BYTES = 512 * 1024
 MAX_LEDGER_BYTES = 64 * 1024
-# the answer names each finding again, with what became of it, in one transaction
+# the answer names each finding again, with its outcome, in one transaction
 _MAX_REPAIR_BYTES = 64 * 1024
-_YEAR_10000 = 253_402_300_800.0  # times from there on cannot be shown, and very large integers are no floats
+_YEAR_10000 = 253_402_300_800.0  # later times cannot be shown, and very large integers are not floats
 
 
 def encode(value: object) -> bytes:
-    """Any value of the core as JSON; vectors become canonical quantities."""
+    """Any value of the core as JSON. Vectors become canonical quantities."""
     return _encoder.encode(value)
 
 
@@ -81,9 +81,7 @@ def to_builtins(value: object) -> Any:
 
 
 def spelled_out(value: msgspec.Struct) -> dict[str, Any]:
-    """As `to_builtins`, with all that holds by default: what applies is seen without knowing this
-    version's defaults.
-    """
+    """As `to_builtins`, with the defaults written out: a reader need not know those of this version."""
     fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
     return {
         name: spelled_out(one) if isinstance(one, msgspec.Struct) else to_builtins(one)
@@ -99,14 +97,13 @@ def decode_mapping(data: bytes) -> dict[str, Any]:
         raise CorruptValue(f"not a JSON object: {error}") from error
 
 
-_SUBMISSION = ("version", "submitted_at", "op", "filled_in")  # stored beside a spec's own fields
+_SUBMISSION = ("version", "submitted_at", "op", "filled_in")  # stored beside the fields of a spec
 
 
 def encode_spec(spec: Spec, submitted_at: float, op: str, filled_in: Iterable[str] | None = None) -> bytes:
-    """The stored form of a spec: its fields, the schema version, when it was submitted, and the submission's
-    `op`.
+    """The stored form of a spec: its fields, the schema version, the time of its submission, and `op`.
 
-    `filled_in` are the resources that its user did not name; None where that is not known.
+    `filled_in` are the resources that the user did not name; None if that is not known.
     """
     told = {} if filled_in is None else {"filled_in": sorted(filled_in)}
     return encode(
@@ -115,7 +112,7 @@ def encode_spec(spec: Spec, submitted_at: float, op: str, filled_in: Iterable[st
 
 
 def filled_in(data: bytes) -> frozenset[str] | None:
-    """What `encode_spec` was told. Raises CorruptValue."""
+    """The `filled_in` that `encode_spec` was given. Raises CorruptValue."""
     told = decode_mapping(data).get("filled_in")
     return frozenset(map(str, told)) if isinstance(told, list) else None
 
@@ -123,10 +120,8 @@ def filled_in(data: bytes) -> frozenset[str] | None:
 def decode_spec(task_id: str, data: bytes) -> StoredSpec:
     """A stored spec.
 
-    One that does not validate comes back with its `error`, so that the leader can refuse it by name.
-
-    Raises CorruptValue when `data` is no JSON object at all, or when `task_id` is no valid id (no engine
-    could name it).
+    A spec that is not valid comes back with its `error`, so that the leader can reject it by name. Raises
+    CorruptValue if `data` is not a JSON object, or if `task_id` is not a valid id: no engine could name it.
     """
     raw = decode_mapping(data)
     try:
@@ -144,7 +139,7 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
         if raw.get("id") != task_id:
             raise InvalidField("id", f"is {str(raw.get('id'))[:80]!r}, but the key says {task_id!r}")
         if raw.get("version", 1) == SCHEMA_VERSION:
-            # A newer version may add fields, which are left alone; at our own version an unknown field is a
+            # A newer version may add fields, and they are ignored. At our own version, an unknown field is a
             # mistake.
             fields = {name: value for name, value in raw.items() if name not in _SUBMISSION}
         else:
@@ -171,7 +166,7 @@ def encode_pool(pool: Pool, op: str) -> bytes:
 
 
 def decode_pool(name: str, data: bytes) -> Pool:
-    """A stored pool. Raises CorruptValue when it is not one, or names another pool."""
+    """A stored pool. Raises CorruptValue if it is not one, or names another pool."""
     raw = decode_mapping(data)
     known = {key: value for key, value in raw.items() if key in Pool.__struct_fields__}
     try:
@@ -184,7 +179,7 @@ def decode_pool(name: str, data: bytes) -> Pool:
 
 
 def decode_request(kind: str, data: bytes) -> Request:
-    """A stored request. Raises CorruptValue when it is not one, or of another kind than its key says."""
+    """A stored request. Raises CorruptValue if it is not one, or its kind is not that of its key."""
     try:
         request = _request_decoder.decode(data)
     except _UNREADABLE as error:
@@ -197,7 +192,7 @@ def decode_request(kind: str, data: bytes) -> Request:
 def decode_repair(data: bytes) -> RepairRequest:
     """A stored request for repairs.
 
-    Raises CorruptValue when it is not one, or asks for more than one answer can hold.
+    Raises CorruptValue if it is not one, or asks for more than one answer can hold.
     """
     if len(data) > _MAX_REPAIR_BYTES:
         raise CorruptValue(
@@ -210,7 +205,7 @@ def decode_repair(data: bytes) -> RepairRequest:
 
 
 def encode_status(status: Status, extras: Extras) -> bytes:
-    """The stored form of a status, with the fields that this version did not understand."""
+    """The stored form of a status, with the fields that this version does not know."""
     if not extras:
         return _encoder.encode(status)
     return _encoder.encode(
@@ -221,7 +216,7 @@ def encode_status(status: Status, extras: Extras) -> bytes:
 def decode_status(data: bytes) -> tuple[Status, Extras]:
     """A stored status and its unknown fields.
 
-    Raises CorruptValue when it is not one, or one that no leader can have written.
+    Raises CorruptValue if it is not a status, or one that no leader can have written.
     """
     _check_size(data, MAX_STATUS_BYTES)
     try:
@@ -233,9 +228,9 @@ def decode_status(data: bytes) -> tuple[Status, Extras]:
     _check_status(status)
     return msgspec.structs.replace(
         status,
-        # A Raw is a view into the whole message: copied, so that it does not keep the message alive.
+        # A Raw is a view into the whole message. A copy does not keep the message alive.
         history=tuple(step.copy() for step in status.history),
-        # Many statuses have these in common: one of each is kept.
+        # Many statuses share these texts: keep one of each.
         pool=sys.intern(status.pool),
         reason=sys.intern(status.reason),
         op=sys.intern(status.op),
@@ -243,7 +238,7 @@ def decode_status(data: bytes) -> tuple[Status, Extras]:
 
 
 def _check_status(status: Status) -> None:
-    """What no transition leads to, and so none leads out of. Raises CorruptValue."""
+    """Raises CorruptValue for a status that no transition leads to: none would lead out of it."""
     if status.state is State.CREATED:
         raise CorruptValue("state: is Created, which is never stored: a task without a status is Created")
     if status.is_holding and status.attempt < 1:
@@ -261,7 +256,7 @@ def _check_size(data: bytes, limit: int) -> None:
 
 
 def _decode_with_extras(data: bytes) -> tuple[Status, Extras]:
-    """As decode_status, of a value that has fields which this version does not know, or is none."""
+    """As decode_status, for a value that has fields which this version does not know, or is not a status."""
     try:
         raw = _raw_mapping_decoder.decode(data)
         known = {name: value for name, value in raw.items() if name in _STATUS_FIELDS}
@@ -277,7 +272,7 @@ def encode_step(step: Step) -> msgspec.Raw:
 
 
 def decode_history(status: Status) -> list[Step]:
-    """The steps of a status, oldest first. Raises CorruptValue when one does not parse."""
+    """The steps of a status, oldest first. Raises CorruptValue if one does not parse."""
     try:
         return [_answered(_step_decoder.decode(raw)) for raw in status.history]
     except _UNREADABLE as error:
@@ -285,7 +280,7 @@ def decode_history(status: Status) -> list[Step]:
 
 
 def _answered(step: Step) -> Step:
-    """A step of an older version, which did not store what it answers, with what its words say."""
+    """The step; if an older version wrote it, with the request that its words say it answers."""
     if step.request:
         return step
     kind, outcome = "", RequestOutcome.DONE
@@ -309,9 +304,7 @@ def encode_ledger(held: Vector, op: str, extras: Extras) -> bytes:
 
 
 def _parse_balance(raw: object) -> Vector:
-    """A vector whose amounts may be below zero, as they become when a ledger was lowered by hand and a
-    hold ended since.
-    """
+    """A vector whose amounts may be below zero: a ledger was lowered by hand, and a hold has ended since."""
     if not isinstance(raw, Mapping):
         return Vector.parse(raw, "held")
     below = {name: text[1:] for name, text in raw.items() if isinstance(text, str) and text.startswith("-")}
@@ -323,7 +316,7 @@ def _parse_balance(raw: object) -> Vector:
 def decode_ledger(data: bytes) -> tuple[Vector, Extras]:
     """What a pool's ledger says is held, and its unknown fields.
 
-    Raises CorruptValue when it is not a ledger.
+    Raises CorruptValue if it is not a ledger.
     """
     _check_size(data, MAX_LEDGER_BYTES)
     raw = decode_mapping(data)

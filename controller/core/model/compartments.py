@@ -1,6 +1,4 @@
-"""The part of the model that keeps an error to what it belongs to: a change that cannot be taken in, a
-task that is set aside.
-"""
+"""The part of the model that confines errors: to a change that it cannot take in, or a task set aside."""
 
 from __future__ import annotations
 
@@ -21,17 +19,17 @@ class Compartments(ABC):
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
-        # tasks that were set aside, and whether that is stored
+        # tasks that are set aside, and whether that is stored
         self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}
-        # errors that are yet to be counted, by whoever owns the model
+        # errors that the owner of the model is yet to count
         self.caught: list[quarantine.Caught] = []
         self.pools: dict[str, PoolRecord] = {}
-        # of the records that are not a task's
+        # for records that belong to no task
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}
         self.indexes = Indexes(self.tasks, self.pools)
 
     def _take_in(self, change: Change) -> Task | None:
-        """As `_take`; a change that cannot be taken in is quarantined, whatever the error."""
+        """As `_take`. A change that cannot be taken in, for whatever error, is quarantined."""
         try:
             return self._take(change)
         except Exception as error:  # noqa: BLE001  # counted and shown
@@ -43,7 +41,7 @@ class Compartments(ABC):
             self.indexes.reindex(task)
         except Exception as error:  # noqa: BLE001  # counted and shown
             self._keep_out(Change("states", (task.id,), None, task.status_mod), error)
-            self.indexes.reindex(task)  # as one that cannot be read
+            self.indexes.reindex(task)  # as an unreadable one
 
     def _keep_out(self, change: Change, error: Exception) -> None:
         self.caught.append(quarantine.Caught("model", "/".join((change.kind, *change.names)), error))
@@ -53,7 +51,7 @@ class Compartments(ABC):
             task.frozen = task.frozen | {change.kind}
 
     def set_aside(self, task_id: str, where: str, error: Exception, at: float, epoch: int) -> Touched:
-        """Nothing is done with a task from now on, since that raised `error`; see `quarantine`."""
+        """Do nothing more with a task that raised `error`; see `quarantine`."""
         self.caught.append(quarantine.Caught(where, task_id, error))
         task = self.tasks.get(task_id)
         if task is not None:
@@ -63,7 +61,7 @@ class Compartments(ABC):
         return self.indexes.take_touched()
 
     def _settle_aside(self, task: Task | None) -> Task | None:
-        """Freeze what is set aside, and let go of what has changed since."""
+        """Freeze a task that is set aside, and free it once its records have changed."""
         if task is not None and task.id in self.asides and self.asides[task.id][0].holds_for(task):
             task.frozen = task.frozen | {quarantine.KIND}
             self.quarantine[quarantine.KIND, (task.id,)] = self.asides[task.id][0].reason

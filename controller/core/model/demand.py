@@ -1,10 +1,10 @@
-"""What an attempt holds of its pool: what the kube-scheduler would count for its pod.
+"""What an attempt holds of its pool, as the kube-scheduler would count it for the attempt's pod.
 
-Without a pod template that is what the spec asks for. With one, of the task or of its pool, it is what the
-pod requests: the containers and the restartable init containers (sidecars) together, or what initialization
-needs at its peak, if that is more; then the pod's overhead. As by Kubernetes, a limit without a request is
-one. What only the API server knows (the overhead of a runtime class, defaults of a LimitRange) is not counted
-unless the template says it.
+Without a pod template, that is what the spec asks for. With one, of the task or of its pool, it is what the
+pod requests: the sum of the containers and the restartable init containers (sidecars), or the peak of its
+initialization, if that is more; plus the pod's overhead. As in Kubernetes, a limit without a request counts
+as a request. Values that only the API server knows (the overhead of a runtime class, defaults of a
+LimitRange) are not counted, unless the template states them.
 
 Source: AggregateContainerRequests and PodRequests in k8s.io/component-helpers/resource/helpers.go.
 """
@@ -20,18 +20,16 @@ from controller.errors import InvalidField
 
 
 def demand(spec: Spec, pool: Pool | None) -> Vector:
-    """What the task holds of the pool once it is admitted to it. Templates are taken to be valid."""
+    """What the task holds of the pool once it is admitted. The templates must be valid."""
     if not (spec.pod_template or pool_template(pool)):
         return spec.resources
     return pod_requests(_pod_spec(spec, pool), "pod_template.spec", spec.resources)
 
 
 class Demands:
-    """Demands that are remembered: those of specs that have no template of their own, and ask for the same
-    of one pool.
-    """
+    """A cache of demands, for specs without a template of their own: one for each pool and its requests."""
 
-    LIMIT = 1024  # of each pool
+    LIMIT = 1024  # for each pool
 
     def __init__(self) -> None:
         self._known: dict[str, dict[Vector, Vector]] = {}
@@ -48,12 +46,12 @@ class Demands:
         return known[spec.resources]
 
     def forget(self, pool: str) -> None:
-        """The pool is another one now."""
+        """Drop the demands of a pool that has changed."""
         self._known.pop(pool, None)
 
 
 def pool_template(pool: Pool | None) -> Document:
-    """The pod template that all tasks of the pool have in common, {} when there is none."""
+    """The pod template that all tasks of the pool share; {} if there is none."""
     template: Document = pool.engine_options.get("pod_template", {}) if pool is not None else {}
     return template
 
@@ -61,7 +59,7 @@ def pool_template(pool: Pool | None) -> Document:
 def main_container(spec: Spec, pool: Pool) -> str:
     """The container whose end ends the attempt, by the task or else by its pool; "" for none in particular.
 
-    Raises InvalidField when the pod has no such container.
+    Raises InvalidField if the pod has no such container.
     """
     main = spec.main_container or str(pool.engine_options.get("main_container", ""))
     if main in ("", MAIN):
@@ -77,9 +75,7 @@ def main_container(spec: Spec, pool: Pool) -> str:
 
 
 def check_satisfiable(spec: Spec, pool: Pool, asked: Vector) -> None:
-    """Raises InvalidField when the spec, whose demand is `asked`, can never run in its pool: the numbers,
-    when it asks too much.
-    """
+    """Raise InvalidField, with the numbers, if the spec can never run in its pool. `asked` is its demand."""
     main_container(spec, pool)
     for name in asked.exceeding(pool.capacity):
         amount = Vector({name: asked[name]}).format()[name]
@@ -94,10 +90,10 @@ def check_satisfiable(spec: Spec, pool: Pool, asked: Vector) -> None:
 
 
 def pod_requests(pod_spec: Document, path: str, main: Vector = ZERO) -> Vector:
-    """What a pod requests; `main` is what the task's own container asks for, whatever the template says of
-    the same.
+    """What a pod requests.
 
-    Raises InvalidField, below `path`, for quantities that cannot be accounted for.
+    `main` is what the task's own container asks for; it overrides the template. Raises InvalidField, below
+    `path`, for quantities that cannot be accounted for.
     """
     running = main
     for each in pod_spec.get("containers", ()):
@@ -122,7 +118,7 @@ def pod_requests(pod_spec: Document, path: str, main: Vector = ZERO) -> Vector:
 
 
 def _is_of_pods(name: str) -> bool:
-    """Whether a pod as a whole can ask for it (Kubernetes 1.32): its word then stands for its containers'."""
+    """Whether a pod as a whole can ask for it (Kubernetes 1.32), which then overrides its containers."""
     return name in ("cpu", "memory") or name.startswith("hugepages-")
 
 
@@ -139,7 +135,7 @@ def _amounts(owner: Document, kind: str, path: str) -> dict[str, int]:
 
 
 def _quantities(raw: object, path: str) -> dict[str, int]:
-    """A name with amount zero stays: it asks for nothing, whatever a limit says."""
+    """Parse quantities. A name with amount zero stays: it asks for nothing, whatever a limit says."""
     if not isinstance(raw, Mapping):
         raise InvalidField(
             path, "expected a mapping of resource names to quantities, such as {cpu: 500m, memory: 64Mi}"
@@ -152,6 +148,6 @@ def _largest(one: Vector, other: Vector) -> Vector:
 
 
 def _pod_spec(spec: Spec, pool: Pool | None) -> Document:
-    """What the templates say of the pod, the task's over its pool's."""
+    """The pod's spec by the templates: the task's over its pool's."""
     merged: Document = overlay(overlay({}, pool_template(pool)), spec.pod_template)
     return merged.get("spec", {})  # type: ignore[no-any-return]  # checked by check_template

@@ -1,6 +1,6 @@
-"""What makes a pass cheap: which tasks wait, hold, are counted, need a decision, and when time brings one.
+"""The indexes that make a pass cheap: tasks that wait, hold, are counted, need a decision, or are timed.
 
-Everything here follows from the records, and is brought up to them whenever a task changes.
+All of it follows from the records, and is brought up to date whenever a task changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from controller.core.model.touched import Touched
 
 
 class Indexes:
-    """Of these tasks and pools. `touched` collects what changes, until it is taken."""
+    """The indexes of these tasks and pools. `touched` collects what changes, until it is taken."""
 
     def __init__(self, tasks: dict[str, Task], pools: Mapping[str, PoolRecord]) -> None:
         self._tasks = tasks
@@ -27,25 +27,23 @@ class Indexes:
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
-        # Invariant: a task that needs a decision now, whatever time it is, and holds nothing, is in here, and
-        # so is one whose timer rang: a new leader looks at these, at what holds, at the queues and at the
-        # timers, and so at all there is to do.
+        # Invariant: a task that holds nothing and needs a decision now, whatever the time, is in here, and so
+        # is one whose timer has rung. A new leader looks at these tasks, at those that hold, at the queues
+        # and at the timers, and so finds all there is to do.
         self.attention: dict[str, None] = {}
         self.timers = Timers(tasks)
         self._demands = Demands()
-        self._unseen: dict[str, None] = {}  # Created since `sight` was called last
-        # one tuple for all tasks that are counted so
+        self._unseen: dict[str, None] = {}  # Created since the last call of `sight`
+        # one tuple for all tasks that are counted under it
         self._counted: dict[tuple[str, State], tuple[str, State]] = {}
 
     def take_touched(self) -> Touched:
-        """What was touched since this was called last."""
+        """What was touched since the last call."""
         touched, self.touched = self.touched, Touched()
         return touched
 
     def sight(self, terms: Iterable[Change], now: float) -> None:
-        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's
-        clock says.
-        """
+        """Note when new submissions are seen: their wait begins now, whatever the submitter's clock says."""
         if not self._unseen:
             return
         seen_at = first_sight(terms, now)
@@ -57,9 +55,9 @@ class Indexes:
         self._unseen.clear()
 
     def advance(self, now: float) -> Touched:
-        """Ring the timers that are due; the tasks whose back-off has passed join their queue."""
+        """Ring the timers that are due. A task whose back-off has passed joins its queue."""
         for task in self.timers.ring(now):
-            # in `attention` until it has changed, in whatever term
+            # stays in `attention` until it changes, in whatever term
             self.touched.tasks[task.id] = self.attention[task.id] = None
             if task.state is State.WAITING_RETRY:
                 self._enqueue(task)
@@ -69,8 +67,9 @@ class Indexes:
         return self.take_touched()
 
     def wind(self) -> None:
-        """A term begins whose clock may be behind an earlier one's: what rang by that, and has not changed
-        since, rings again.
+        """Schedule again the timers that have rung, for tasks that have not changed since.
+
+        A term begins, and its clock may be behind that of an earlier one.
         """
         for task_id in self.attention:
             task = self._tasks[task_id]
@@ -78,16 +77,16 @@ class Indexes:
                 self.timers.schedule(task, task.first_due())
 
     def size_again(self, name: str, before: PoolRecord | None) -> None:
-        """What waits in a pool asks for more, or less, when the pool's pod template is another one."""
+        """Compute again what the tasks in a pool's queue ask for, if the pool's pod template has changed."""
         after = self._pools.get(name)
         self._demands.forget(name)
         if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
             for task in [self._tasks[task_id] for task_id in self.queues.get(name, ())]:
-                if task.pool == name:  # or else it is about to be indexed anew
+                if task.pool == name:  # else it is about to be indexed again
                     self._enqueue(task)
 
     def reindex(self, task: Task) -> None:
-        """Bring all indexes up to the task's records."""
+        """Bring all indexes up to date with the task's records."""
         self.touched.tasks[task.id] = None
         if task.counted is not None:
             pool = task.counted[0]
@@ -96,7 +95,7 @@ class Indexes:
             queue = self.queues.get(pool)
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
-                self.touched.pools[pool] = None  # it may have been the head that kept others waiting
+                self.touched.pools[pool] = None  # it may have been the head that blocked others
         self.holding.pop(task.id, None)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)

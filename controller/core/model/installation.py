@@ -1,18 +1,17 @@
-"""Who an installation is, and which engine is its own: two records of the store, and the rule by which they
-are compared.
+"""The identity of an installation and of its engine: two records of the store, and how they are compared.
 
-`installation` holds an id, made by the first election in an etcd prefix. All that the engine creates carries
-it, so that two installations of one cluster name, in one namespace, on one daemon or in one state folder,
-leave each other alone.
+`installation` holds an id, which the first election in an etcd prefix creates. All that the engine creates
+carries it. So two installations of the same cluster name, in one namespace, on one daemon or in one state
+folder, leave each other alone.
 
-`engine` holds what the engine says of itself. Only a replica whose engine is this one may lead: the list of
-another engine lacks all that runs, and what a list lacks counts as gone. The rule (`difference`):
+`engine` holds what the engine says of itself. Only a replica with this engine may lead: the list of another
+engine lacks all that runs, and what a list lacks counts as gone. The rule (`difference`):
 
 - the names are equal (process, kubernetes, …);
-- where both know the engine's `id`, the ids are equal, and that decides;
-- where one of them does not know it, the uids of `parts` decide: none may differ, and one must be equal,
-  unless the record knows none either;
-- each recorded part (a namespace) is among the replica's own. A replica with more of them is no other engine:
+- if both know the engine's `id`, the ids are equal, and that decides;
+- if one of them does not know it, the uids of `parts` decide: none may differ, and one must be equal, unless
+  the record knows none either;
+- each recorded part (a namespace) is among the replica's own. A replica with more parts has the same engine:
   its election adds them to the record. A replica with fewer would miss what runs in the others.
 
 Pure.
@@ -32,11 +31,11 @@ R = TypeVar("R", bound=Struct)
 
 
 class Installation(Struct, frozen=True, kw_only=True):
-    """`id` is hexadecimal, valid as the value of a label. `created_at` is in seconds since the epoch.
+    """The identity of an installation.
 
-    `adopts_unmarked`: what the engine has under the cluster's name without an installation's id is ours. So
-    it is, once a version of Tally has led here that gave no ids; never in an installation that began with
-    ids.
+    `id` is hexadecimal, and valid as the value of a label. `created_at` is in seconds since the epoch.
+    `adopts_unmarked`: attempts under the cluster's name that carry no installation's id are ours. It is true
+    if a version of Tally without ids has led here, and never in an installation that began with ids.
     """
 
     id: str
@@ -45,18 +44,15 @@ class Installation(Struct, frozen=True, kw_only=True):
     adopts_unmarked: bool = False
 
     def owns(self, mark: str) -> bool:
-        """Whether what the engine has under the cluster's name, marked with this id ("" for none), is this
-        installation's.
-        """
+        """Whether an attempt under the cluster's name with this id ("" for none) is this installation's."""
         return mark == self.id if mark else self.adopts_unmarked
 
 
 class EngineIdentity(Struct, frozen=True, kw_only=True):
-    """What an engine says of itself.
+    """The identity of an engine, as it states it itself.
 
-    `id` "" is not known; `parts` maps what it covers to its uid ("" when not known).
-
-    `details` are for humans: where it is.
+    `id` "" is not known. `parts` maps each part that it covers to its uid ("" if not known). `details` say
+    where it is, for humans.
     """
 
     name: str
@@ -82,7 +78,7 @@ class EngineRecord(Struct, frozen=True, kw_only=True):
 
 
 def decode_installation(value: bytes) -> Installation:
-    """Raises CorruptValue."""
+    """The stored installation. Raises CorruptValue."""
     installation = _decode(value, Installation)
     if not (installation.id.isalnum() and installation.id.isascii() and len(installation.id) <= 63):
         raise CorruptValue("id: is not one to 63 letters and digits")
@@ -90,7 +86,7 @@ def decode_installation(value: bytes) -> Installation:
 
 
 def decode_engine(value: bytes) -> EngineRecord:
-    """Raises CorruptValue."""
+    """The stored engine. Raises CorruptValue."""
     return _decode(value, EngineRecord)
 
 
@@ -100,7 +96,7 @@ def encode(record: Installation | EngineRecord, op: str) -> bytes:
 
 
 def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
-    """Why `own` is not the recorded engine, "" when it is; see the module's docstring."""
+    """Why `own` is not the recorded engine; "" if it is. See the module's docstring."""
     if own.name != recorded.name:
         return f"the engine is {own}, and the recorded one is {recorded}"
     shared = [part for part, uid in recorded.parts.items() if uid and own.parts.get(part)]
@@ -120,7 +116,7 @@ def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
 
 
 def merged(recorded: EngineIdentity, own: EngineIdentity) -> EngineIdentity:
-    """The record with what the replica's own engine, which is the same, knows beyond it."""
+    """The record, with what the replica's own engine, which is the same, knows in addition."""
     parts = {
         **recorded.parts,
         **{part: uid or recorded.parts.get(part, "") for part, uid in own.parts.items()},
@@ -138,6 +134,6 @@ def _decode(value: bytes, kind: type[R]) -> R:
         raise CorruptValue(str(error)) from error
 
 
-# At import: msgspec prepares a type when it is first used, and crashes if two threads do that at once.
+# At import: msgspec prepares a type at its first use, and crashes if two threads do that at once.
 msgspec.json.Decoder(Installation)
 msgspec.json.Decoder(EngineRecord)

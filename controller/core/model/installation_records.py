@@ -1,6 +1,4 @@
-"""The part of the model that is of the whole installation: who leads, who it is, its replicas, terms and
-requests for repairs.
-"""
+"""The records of the whole installation: its leader, identity, replicas, terms, and requests for repairs."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from controller.core.model.task import RepairRequest
 
 
 class InstallationRecords:
-    """See the module's docstring. Changed by Model alone."""
+    """See the module's docstring. Only Model changes it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,18 +17,18 @@ class InstallationRecords:
         self.epoch: Change | None = None
         self.installation: Installation | None = None
         self.engine: EngineRecord | None = None
-        # what was read last of these two, by kind: a leader puts them back
+        # the last values of these two that were read, by kind: a leader restores them
         self.identity: dict[str, bytes] = {}
         self.replicas: dict[str, Change] = {}
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
-        self.repaired: dict[str, Change] = {}  # what became of them
+        self.repaired: dict[str, Change] = {}  # their outcomes
 
     def take(self, change: Change) -> bool:
-        """Take over a change of one of these; False when its kind is none of Tally's. Raises CorruptValue.
+        """Take in a change of one of these records. False if its kind is not in Tally's layout.
 
-        Of a damaged installation or engine what was read last stays: neither identity may be taken for
-        absent.
+        Raises CorruptValue. A damaged installation or engine keeps its last value: neither identity may count
+        as absent.
         """
         present = change if change.value is not None else None
         match change.kind:
@@ -58,7 +56,7 @@ class InstallationRecords:
                     table[change.names[0]] = present
                 _check_mapping(change)
             case kept_log.KIND:
-                pass  # its mod is noted, and a model has no use for its bytes
+                pass  # its mod is noted; a model has no use for its bytes
             case _:
                 return False
         return True
@@ -69,6 +67,6 @@ class InstallationRecords:
 
 
 def _check_mapping(change: Change) -> None:
-    """What is only shown is kept as it is, and told of where it cannot be read. Raises CorruptValue."""
+    """Check a record that is only shown. It is kept as it is. Raises CorruptValue if it cannot be read."""
     if change.value is not None:
         codec.decode_mapping(change.value)

@@ -1,7 +1,6 @@
-"""The end of an attempt's output that outlives the attempt: `logs/<task-id>`, of the last attempt that ended
-(`keep_logs`).
+"""The end of an attempt's output, kept beyond the attempt (`keep_logs`): `logs/<task-id>`, of the last one.
 
-It goes with the task's records. Nothing is decided by it: a model has its mod alone, and not its bytes.
+It is removed with the task's records. No decision rests on it: a model has its mod only, not its bytes.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ from controller.errors import CorruptValue
 
 KIND = "logs"
 LIMIT_BYTES = 64 * 1024
-"""Of output, as it was printed; where it is not UTF-8, or holds control characters, the stored value is up
-to six times as long.
+"""Of output, as it was printed.
+
+The stored value is up to six times as long where the output is not UTF-8, or has control characters.
 """
 
 
 class KeptLog(Struct, frozen=True, kw_only=True):
-    """The last LIMIT_BYTES of what attempt number `attempt` printed; `truncated`: it had printed more.
+    """The last LIMIT_BYTES that attempt number `attempt` printed; `truncated` if it had printed more.
 
     `at`: when it was kept.
     """
@@ -33,7 +33,7 @@ class KeptLog(Struct, frozen=True, kw_only=True):
 
 
 def is_wanted(spec: Spec, pool: Pool | None) -> bool:
-    """Whether the output of the task's attempts is kept: as its spec says, else as its pool does."""
+    """Whether the output of the task's attempts is kept: as its spec says, or else its pool."""
     return spec.keep_logs if spec.keep_logs is not None else pool is not None and pool.keep_logs
 
 

@@ -1,9 +1,8 @@
 """The lifecycle of a task: one table, one lookup, one error.
 
 Rule: every change of a task's state is a row of `TABLE`, and no other file names a successor state. Rows that
-leave a task where it is (a mark such as `cancelling`) are rows too, since they are written and recorded like
-all others. `python -m controller.core.model.lifecycle` prints the diagram that stands in the README; a test
-holds the two together.
+keep the state (a mark such as `cancelling`) are rows, too, since they are written and recorded like all
+others. `python -m controller.core.model.lifecycle` prints the diagram in the README; a test compares the two.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a task; past tense."""
+    """What can happen to a task, in the past tense."""
 
     ADMITTED = "admitted"
-    REJECTED = "rejected"  # an invalid spec, or the queue deadline has passed: it never ran, and will not
+    REJECTED = "rejected"  # it will not run: its spec is unusable, or its queue deadline has passed
     RUNNING_OBSERVED = "running-observed"
     SUCCEEDED_OBSERVED = "succeeded-observed"
     FAILED_OBSERVED = "failed-observed"  # failed or gone, and the stop is proven
@@ -39,7 +38,7 @@ class Event(StrEnum):
     CANCEL_REQUESTED = "cancel-requested"  # for a task that holds nothing
     RETRY_DUE = "retry-due"  # the retry policy allows another attempt
     RETRY_REQUESTED = "retry-requested"
-    NOTED = "noted"  # something worth recording that changes no state: attempt lost, request without effect
+    NOTED = "noted"  # recorded without a change of state: attempt lost, request without effect
 
 
 HOLDING = frozenset({State.PENDING, State.RUNNING})
@@ -49,7 +48,7 @@ WAITING = frozenset({State.CREATED, State.WAITING_RETRY})
 """States in which a task stands in its pool's queue, or waits for its back-off."""
 
 FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
-"""States that end a task's run; its retention starts here. Failed and Cancelled can be left by a retry."""
+"""States that end a task's run, and begin its retention. A retry can leave Failed and Cancelled."""
 
 TABLE: dict[State, dict[Event, State]] = {
     State.CREATED: {
@@ -94,7 +93,7 @@ TABLE: dict[State, dict[Event, State]] = {
 
 
 def successor(state: State, event: Event) -> State:
-    """The state that `event` leads to. Raises IllegalTransition when the table has no such row."""
+    """The state that `event` leads to. Raises IllegalTransition if the table has no such row."""
     try:
         return TABLE[state][event]
     except KeyError:
@@ -114,8 +113,7 @@ def is_path(steps: list[tuple[State, Event, State]]) -> bool:
 def diagram() -> str:
     """The table as a Mermaid state diagram.
 
-    It shows which transitions hold resources and which release them; marks that stay in their state are left
-    out.
+    It shows which transitions hold resources and which release them. Rows that keep the state are left out.
     """
     lines = ["stateDiagram-v2", f"    [*] --> {State.CREATED}"]
     for source, row in TABLE.items():

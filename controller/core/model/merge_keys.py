@@ -1,7 +1,6 @@
-"""What is one thing and what are alternatives in a pod, by the name of the field: tables of Kubernetes'
-OpenAPI document.
+"""How Kubernetes merges the fields of a pod, by the name of the field: tables from its OpenAPI document.
 
-A test holds them to the document of the oldest server and of a new one (tests/core/test_merge_keys.py).
+A test compares them with the documents of the oldest server and of a new one (tests/core/test_merge_keys.py).
 """
 
 from __future__ import annotations
@@ -26,11 +25,10 @@ MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "volumeMounts": ("mountPath",),
     "volumes": ("name",),
 }
-"""By which fields the entries of a list are told apart (`x-kubernetes-list-map-keys`,
-`x-kubernetes-patch-merge-key`).
+"""The fields that identify an entry of a list.
 
-All other lists are of one piece: tolerations, envFrom, command, args, capabilities, terms of affinity, items
-of a volume.
+From `x-kubernetes-list-map-keys` and `x-kubernetes-patch-merge-key`. All other lists are atomic: tolerations,
+envFrom, command, args, capabilities, terms of affinity, items of a volume.
 """
 
 _KEY_DEFAULTS = {"protocol": "TCP"}
@@ -48,10 +46,10 @@ ALTERNATIVES: Mapping[str, frozenset[str] | None] = {
     "postStart": _HANDLERS,
     "preStop": _HANDLERS,
 }
-"""Of which fields an object, or an entry of a list, has only one (None: of all but its merge keys)."""
+"""The fields of which an object, or an entry of a list, has only one (None: all but its merge keys)."""
 
 DISCRIMINATED = frozenset({"seccompProfile", "appArmorProfile"})
-"""Objects whose `type` says what else they have (`x-kubernetes-unions` with a discriminator)."""
+"""Objects whose `type` says which other fields they have (`x-kubernetes-unions` with a discriminator)."""
 
 ATOMIC = frozenset(
     {
@@ -68,11 +66,11 @@ ATOMIC = frozenset(
         "selector",
     }
 )
-"""Objects that are of one piece (`x-kubernetes-map-type: atomic`)."""
+"""Objects that are replaced as a whole (`x-kubernetes-map-type: atomic`)."""
 
 
 def identity(field: str, entry: object) -> tuple[str | int, ...] | None:
-    """What tells an entry of the list `field` from the others; None when the entry does not say."""
+    """The key of an entry of the list `field`; None if the entry does not have it."""
     if not isinstance(entry, Mapping):
         return None
     values = tuple(entry.get(key, _KEY_DEFAULTS.get(key)) for key in MERGE_KEYS[field])
@@ -80,7 +78,10 @@ def identity(field: str, entry: object) -> tuple[str | int, ...] | None:
 
 
 def without_alternatives(below: Mapping[str, Any], above: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """`below` without what `above` replaces by being there; both are values, or entries, of `field`."""
+    """`below` without the alternatives that `above` replaces.
+
+    Both are values of `field`, or entries of the list `field`.
+    """
     if field in ATOMIC:
         return {}
     if field in DISCRIMINATED:

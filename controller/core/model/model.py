@@ -1,12 +1,12 @@
 """The model of the store that every replica holds: records by key, and the indexes that make a pass cheap.
 
-Changes are applied by mod revision, newer only (fault 18): a leader applies its own commits at once, and its
-watch brings them again later. A deleted key leaves a tombstone until the watch has passed the deletion, and
-what is older than the watch is not taken for an absent key: no late put can bring a finished and removed task
-back, which would look Created and run again.
+A change is applied only if its mod revision is newer (fault 18): a leader applies its own commits at once,
+and its watch brings them again later. A deleted key leaves a tombstone until the watch has passed the
+deletion, and a change older than the watch is not applied to an absent key. So no late put can bring back a
+task that finished and was removed: it would look Created, and run again.
 
-A value that does not parse is quarantined: its key is kept with the reason, and the task or pool it belongs
-to is frozen, never treated as absent. So is one that cannot be taken in for whatever other error: no value
+A value that does not parse is quarantined: its key is kept with the reason, and its task or pool is frozen,
+never treated as absent. A value that cannot be taken in for any other error is quarantined, too: no value
 ends a replica.
 """
 
@@ -36,19 +36,18 @@ class Model(InstallationRecords, Compartments):
         self.queues, self.holding, self.counts = indexes.queues, indexes.holding, indexes.counts
         self.attention, self.timers = indexes.attention, indexes.timers
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
-        # what the snapshot that is being loaded has not had yet
+        # records that the snapshot which is being loaded has not contained so far
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}
 
     # -- changes
-    # -----------------------------------------------------------------------------------------------------
 
     def load(
         self, changes: Iterable[Change], revision: int, *, is_first: bool = True, is_last: bool = True
     ) -> Touched:
-        """Take over a whole snapshot: what it has is applied, what it lacks (and is not newer) is deleted.
+        """Load a snapshot: apply what it has, and delete what it lacks, unless that is newer.
 
-        It may come in pages, with other changes in between; what is deleted is known, and `revision` reached,
-        with the last.
+        A snapshot may come in pages, with other changes in between. The last page deletes what was lacking,
+        and advances the model to `revision`.
         """
         if is_first:
             self._lacked = {(kind, names): None for kind, names, _ in self._records()}
@@ -75,10 +74,10 @@ class Model(InstallationRecords, Compartments):
         return self.indexes.take_touched()
 
     def apply(self, change: Change) -> Touched | None:
-        """Apply one change if it is newer than what is known; None when it was not."""
+        """Apply one change if it is newer than what is known. None if it is not."""
         record = (change.kind, change.names)
-        # A record that we do not have was as it is now (absent) when `revision` was reached: older puts must
-        # not bring it back.
+        # A record that we do not have was absent when `revision` was reached. Older puts must not bring it
+        # back.
         known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
         if change.mod <= known:
             return None
@@ -88,10 +87,10 @@ class Model(InstallationRecords, Compartments):
         return self.indexes.take_touched()
 
     def _take(self, change: Change) -> Task | None:
-        """Take over one change; returns the task that it is of, which must be indexed again."""
+        """Take in one change. Returns the task that it belongs to, which must be indexed again."""
         record = (change.kind, change.names)
         mended = self.quarantine.pop(record, None) is not None
-        # what waited for a ledger that could not be read is looked at again
+        # tasks that waited for an unreadable ledger are looked at again
         if mended and change.kind == "ledgers":
             self.indexes.touched.tasks.update(
                 (task.id, None) for task in self.holding.values() if task.pool == change.names[0]
@@ -111,7 +110,7 @@ class Model(InstallationRecords, Compartments):
         return None
 
     def advance_revision(self, revision: int) -> None:
-        """Everything up to `revision` has been applied; older tombstones are no longer needed."""
+        """Everything up to `revision` has been applied, so older tombstones are no longer needed."""
         if revision <= self.revision:
             return
         self.revision = revision
@@ -119,9 +118,7 @@ class Model(InstallationRecords, Compartments):
             self._tombstones = {record: mod for record, mod in self._tombstones.items() if mod > revision}
 
     def check_not_newer(self, kind: str, names: tuple[str, ...], mod: int) -> None:
-        """Raises RevisionWentBack when we have seen a later change of this record than the newest store
-        shows.
-        """
+        """Raise RevisionWentBack if we have seen a later change of this record than `mod`, its newest."""
         if self.mod_of(kind, names) > mod:
             raise RevisionWentBack(
                 f"{kind}/{'/'.join(names)} is at revision {mod}, but revision {self.mod_of(kind, names)} was"
@@ -149,7 +146,7 @@ class Model(InstallationRecords, Compartments):
         return self.indexes.take_touched()
 
     def mod_of(self, kind: str, names: tuple[str, ...]) -> int:
-        """The mod revision that we have of a record, 0 when we have none."""
+        """The mod revision that we have of a record; 0 if we have none."""
         if kind in ("tasks", "states"):
             task = self.tasks.get(names[0])
             if task is None:
@@ -160,36 +157,31 @@ class Model(InstallationRecords, Compartments):
         return self._mods.get((kind, names), 0)
 
     # -- time
-    # --------------------------------------------------------------------------------------------------------
 
     def sight(self, now: float) -> None:
-        """What was submitted since the last call is seen now: its wait begins, whatever its submitter's
-        clock says.
-        """
+        """Note when new submissions are seen: their wait begins now, whatever the submitter's clock says."""
         if self.revision:  # the terms are loaded last
             self.indexes.sight(self.terms.values(), now)
 
     def advance(self, now: float) -> Touched:
-        """Ring the timers that are due; the tasks whose back-off has passed join their queue."""
+        """Ring the timers that are due. A task whose back-off has passed joins its queue."""
         return self.indexes.advance(now)
 
     # -- reading
-    # -----------------------------------------------------------------------------------------------------
 
     def ledger(self, pool: str) -> Ledger:
-        """A pool's ledger, empty when there is none."""
+        """A pool's ledger; empty if there is none."""
         return self.ledgers.get(pool) or Ledger()
 
     def pool_is_frozen(self, pool: str) -> bool:
-        """Whether the pool's ledger does not parse: nothing that changes it can be written."""
+        """Whether the pool's ledger does not parse. Nothing that changes it can be written."""
         return ("ledgers", (pool,)) in self.quarantine
 
     def queue(self, pool: str) -> Queue:
-        """A pool's queue, empty when nobody waits."""
+        """A pool's queue; empty if no task waits."""
         return self.queues.get(pool) or Queue()
 
     # -- indexes
-    # -----------------------------------------------------------------------------------------------------
 
     def _apply_to_task(self, change: Change) -> Task:
         task_id = change.names[0]

@@ -1,13 +1,14 @@
-"""Pod templates: what one may look like, and one merged over another as Kubernetes merges.
+"""Pod templates: their valid shape, and how one is merged over another, as Kubernetes merges.
 
-Pure; no template is changed.
+Pure: no template is changed.
 
-Mappings are merged. Entries of lists are told apart by Kubernetes' own merge keys (`merge_keys`) and merged;
-other lists are replaced. Of alternatives (`value` and `valueFrom`, the types of a volume, the handlers of a
-probe) the template above decides. Null takes away what is below.
+Mappings are merged. Entries of lists are identified by Kubernetes' own merge keys (`merge_keys`), and merged;
+other lists are replaced. Among alternatives (`value` and `valueFrom`, the types of a volume, the handlers of
+a probe), the template above decides. Null removes what is below.
 
-Order of merged lists: what is above keeps its order, and so does what is below alone; an entry of both stands
-where it stood below, after all that precedes it above. So variables can go on referring to those before them.
+Order of merged lists: the entries above keep their order, and so do those that are only below. An entry of
+both stands where it stood below, after all entries that precede it above. So a variable can refer to those
+before it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from controller.errors import InvalidField
 Document = dict[str, Any]
 
 MAIN = "task"
-"""Name of the container that Tally makes from the task's spec; others in the pod are the user's."""
+"""Name of the container that Tally makes from the task's spec. Other containers in the pod are the user's."""
 
 
 def overlay(below: Any, above: Any, field: str = "") -> Any:
-    """`above` merged over `below`, both of them values (or entries of the list) `field`.
+    """`above` merged over `below`; both are values of `field`, or entries of the list `field`.
 
     See the module's docstring.
     """
@@ -45,9 +46,7 @@ def overlay(below: Any, above: Any, field: str = "") -> Any:
 
 
 def _merged_list(below: list[Any], above: list[Any], field: str) -> list[Any]:
-    """Of two lists that `check_template` has passed: each entry has its identity, and no two have the
-    same.
-    """
+    """Merge two lists that `check_template` has passed: each entry has an identity of its own."""
     under = {identity(field, entry): entry for entry in below}
     over = {identity(field, entry): entry for entry in above}
     to_come = list(over)
@@ -68,9 +67,7 @@ def _merged_list(below: list[Any], above: list[Any], field: str) -> list[Any]:
 
 
 def check_template(template: Document, path: str) -> None:
-    """Raises InvalidField, naming the field, when a template has not the shape that merging needs, or sets
-    the fence.
-    """
+    """Raise InvalidField if a template cannot be merged, or sets the fence. The error names the field."""
     for name, value in template.items():
         if name not in ("metadata", "spec") or not isinstance(value, Mapping):
             raise InvalidField(
@@ -82,7 +79,7 @@ def check_template(template: Document, path: str) -> None:
                 f"{path}.metadata.{name}", "a template's metadata has the mappings labels and annotations"
             )
         for key in value if name == "labels" else ():
-            # what a pod is to Tally: also that it stands for one that never ran
+            # what a pod is to Tally, such as a tombstone of an attempt that never ran
             if str(key).startswith("tally.dev/"):
                 raise InvalidField(
                     f"{path}.metadata.labels.{key}", "is set by Tally alone: leave it out here"
@@ -101,7 +98,7 @@ def _is_named(container: object) -> bool:
 
 
 def _check_lists(value: object, field: str, path: str) -> None:
-    """Every entry of a list that is merged must have its merge keys, and no two the same."""
+    """Check that each entry of a list that is merged has its merge keys, and that no two have the same."""
     if field not in MERGE_KEYS:
         if isinstance(value, Mapping):
             for name, inner in value.items():

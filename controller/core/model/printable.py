@@ -1,14 +1,15 @@
-"""Numbers of things and somebody else's words, as text.
+"""Numbers of things, and words of others, as text.
 
-What somebody else's words hold of control characters never reaches a terminal, nor looks like a line of ours.
+Control characters in the words of others never reach a terminal, and never look like a line of Tally.
 """
 
 from __future__ import annotations
 
 
 def shown(text: str) -> str:
-    """The text with escapes for its control characters, and for those that turn the direction of writing;
-    lines stay lines.
+    """The text, with escapes for control characters and for those that change the direction of writing.
+
+    Lines stay lines.
     """
     if text.isprintable():
         return text
@@ -18,10 +19,10 @@ def shown(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The same, with the ends of lines as escapes too."""
+    """As `shown`, with escapes for line ends as well."""
     return shown(text).replace("\n", "\\n")
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """1 replica, 2 replicas; with the plural where it is not the noun with an s."""
+    """1 replica, 2 replicas. `plural` is for nouns whose plural is not formed with an s."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

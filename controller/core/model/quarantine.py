@@ -1,10 +1,9 @@
-"""Tasks that are set aside: nothing is done with one after an error of Tally's own on it, and all others go
-on.
+"""Tasks that are set aside after an error of Tally's own on them: nothing more is done with them.
 
-The leader freezes the task at once and writes `quarantined/<id>`, so that every replica and every user sees
-why, and the next leader does not fall over it again. It is looked at once more as soon as its records change
-or somebody asks for anything (a cancel, a retry), and when an operator has the record deleted (`tally audit
---repair --delete`).
+All other tasks go on. The leader freezes the task at once and writes `quarantined/<id>`: every replica and
+every user sees why, and the next leader does not fall over it again. Tally tries the task again when its
+records change, when somebody makes a request (a cancel, a retry), or when an operator has the record deleted
+(`tally audit --repair --delete`).
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ REASON_LIMIT = 500  # characters
 
 
 class Caught(NamedTuple):
-    """An error that was kept from harming others: where, on what (a task, pool, request or key), and the
-    error itself.
+    """An error that was kept from harming others.
+
+    `subject` is the task, pool, request or key that it belongs to.
     """
 
     where: str
@@ -34,7 +34,7 @@ class Caught(NamedTuple):
 
 
 class Aside(Struct, frozen=True, kw_only=True):
-    """Why a task is set aside. `seen` are the mods of its spec, its status and its newest request by then."""
+    """Why a task is set aside. `seen` are the mods of its spec, its status and its newest request then."""
 
     reason: str
     seen: tuple[int, int, int]
@@ -43,16 +43,16 @@ class Aside(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, task: Task, where: str, error: Exception, at: float, epoch: int) -> Aside:
-        """A task that raised `error`, as it is now."""
+        """Set aside a task that raised `error`, as it is now."""
         return cls(reason=describe(where, error), seen=seen_of(task), at=at, epoch=epoch)
 
     def holds_for(self, task: Task | None) -> bool:
-        """Whether nothing has changed since."""
+        """Whether the task has not changed since."""
         return task is not None and self.seen == seen_of(task)
 
 
 def seen_of(task: Task) -> tuple[int, int, int]:
-    """What a task's records are, as far as a decision rests on them."""
+    """The mods of a task's records on which a decision rests."""
     return task.spec_mod, task.status_mod, max((mod for _, mod in task.requests.values()), default=0)
 
 

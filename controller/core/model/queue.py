@@ -1,10 +1,9 @@
-"""Who waits in a pool, and in which order they are admitted.
+"""The waiting tasks of a pool, and the order in which they are admitted.
 
-Order: higher priority first, then submission (the spec's create revision): no clock decides it. Waiting tasks
-are kept by what they ask for and their priority, so that a pass looks at one head for each and not at every
-waiting task: its cost follows the number of distinct requests plus what it admits. Within such a group the
-first stands for all: it is the first to be admitted, and under `backfill` resources are set aside for it
-before they are for those behind it.
+Order: higher priority first, then submission (the spec's create revision). No clock decides it. Waiting tasks
+are grouped by what they ask for and their priority, so that a pass looks at one head for each group, not at
+every task. Its cost follows the number of groups plus what it admits. The first of a group stands for all: it
+is admitted first, and under `backfill` resources are set aside for it before they are for those behind it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from controller.core.model.task import Policy, Pool
 
 
 class Place(NamedTuple):
-    """A task's place in its queue; places compare in the order of admission."""
+    """A task's place in its queue. Places compare in the order of admission."""
 
     rank: int  # -priority
     submission: int  # create revision of the spec
-    # when its client says that it submitted; orders only what one transaction created, and so one client
+    # submission time by its client; orders only what one transaction, and so one client, created
     told: float
     task_id: str
 
@@ -47,7 +46,7 @@ class Queue:
         return task_id in self._places
 
     def add(self, place: Place, request: Vector) -> None:
-        """Put a task into the queue; one that is there already moves to its new place."""
+        """Put a task into the queue. A task that is already there moves to its new place."""
         self.discard(place.task_id)
         self._places[place.task_id] = (place, request)
         places = self._groups.get((request, place.rank))
@@ -56,7 +55,7 @@ class Queue:
         places.add(place)
 
     def discard(self, task_id: str) -> None:
-        """Take a task out, if it is in."""
+        """Remove a task, if it is there."""
         entry = self._places.pop(task_id, None)
         if entry is None:
             return
@@ -67,7 +66,7 @@ class Queue:
             del self._groups[request, place.rank]
 
     def place(self, task_id: str) -> Place | None:
-        """A task's place, None when it does not wait here."""
+        """A task's place; None if it does not wait here."""
         entry = self._places.get(task_id)
         return entry[0] if entry else None
 
@@ -81,7 +80,7 @@ class Queue:
         ]
 
     def ahead_of(self, task_id: str, pool: Pool) -> list[str]:
-        """The tasks that stand before this one and could run in the pool when it is empty, in order."""
+        """The tasks that stand before this one and could run in the pool if it were empty, in order."""
         place = self.place(task_id)
         if place is None:
             return []
@@ -92,9 +91,7 @@ class Queue:
         return [other.task_id for other in sorted(ahead)]
 
     def heads_before(self, task_id: str, pool: Pool) -> list[tuple[str, Vector]]:
-        """Of those that are ahead (see `ahead_of`) the first of each request and priority, with its
-        request, in order.
-        """
+        """Of the tasks in `ahead_of`, the first of each request and priority, with its request, in order."""
         place = self.place(task_id)
         groups = (
             (places[0], request)
@@ -112,21 +109,21 @@ class Queue:
         waited_seconds: Callable[[str], float],
         may_start: Callable[[str], bool],
     ) -> Iterator[str]:
-        """The tasks to admit, in order, by the pool's policy; the caller may stop taking at any time.
+        """The tasks to admit, in order, by the pool's policy. The caller may stop at any time.
 
-        `free` is what the pool has left; each task that is yielded is taken to be admitted. A task that asks
-        for more than the whole capacity, or for which `may_start` is false, never blocks others. Under
-        `strict` the first that does not fit ends the pass. Under `backfill` it is passed over, and once
-        `waited_seconds(task)` reaches `backfill_seconds` what it asks for is set aside as far as it is there:
-        those behind it take nothing of a resource that it lacks, and leave enough of each other one, so that
-        nobody whom it lets pass delays it.
+        `free` is what the pool has left; each yielded task counts as admitted. A task that asks for more than
+        the whole capacity, or for which `may_start` is false, never blocks others. Under `strict`, the first
+        task that does not fit ends the pass. Under `backfill`, it is passed over. Once `waited_seconds(task)`
+        reaches `backfill_seconds`, what it asks for is set aside as far as it is free: tasks behind it take
+        nothing of a resource that it lacks, and leave enough of every other one. So no task that passes it
+        delays it.
         """
         heads = [
             (places[0], 0, request)
             for (request, _), places in self._groups.items()
             if request.fits(pool.capacity)
         ]
-        heapq.heapify(heads)  # places are unique, so that requests are never compared
+        heapq.heapify(heads)  # places are unique, so requests are never compared
         while heads:
             place, index, request = heapq.heappop(heads)
             ready = may_start(place.task_id)
@@ -135,7 +132,7 @@ class Queue:
                     return
                 if waited_seconds(place.task_id) >= pool.backfill_seconds:
                     free = free.without(request)
-                continue  # passed over, with its group, since what is free only shrinks during a pass
+                continue  # passed over, with its group: during a pass, what is free only shrinks
             places = self._groups[request, place.rank]
             if index + 1 < len(places):
                 heapq.heappush(heads, (places[index + 1], index + 1, request))

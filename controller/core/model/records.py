@@ -1,5 +1,6 @@
-"""The records of the store as the model holds them: one `Task` for all keys of a task, pools, ledgers, and
-raw changes.
+"""The records of the store as the model holds them: tasks, pools, ledgers, and raw changes.
+
+A `Task` stands for all keys of a task.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool, Request, RequestKind, Spec, Status
 from controller.errors import CorruptValue, TallyError
 
-DEFAULT_RETENTION_SECONDS = 86400.0  # of a finished task whose spec cannot be read
+DEFAULT_RETENTION_SECONDS = 86400.0  # for a finished task whose spec cannot be read
 
 
 class Change(NamedTuple):
-    """One key as it became at revision `mod`; `value` is None for a deletion.
+    """The value of one key at revision `mod`; None for a deletion.
 
     Kinds are those of the key layout.
     """
@@ -32,16 +33,14 @@ class Change(NamedTuple):
 
 
 class RevisionWentBack(TallyError):
-    """A store that is known to be newest shows an older value than we have seen: it is another store
-    (fault 24).
-    """
+    """The store's newest value is older than one we have seen: it is another store (fault 24)."""
 
 
 NO_REQUESTS: Mapping[RequestKind, tuple[Request, int]] = MappingProxyType({})
 
 
 class Task:
-    """All records of one task, and where the indexes have it. Changed by Model alone."""
+    """All records of one task, and its places in the indexes. Only Model and its parts change it."""
 
     __slots__ = (
         "counted",
@@ -67,7 +66,7 @@ class Task:
         self.spec_error = ""
         self.spec_create = 0
         self.spec_mod = 0
-        self.submitted_at = 0.0  # by the submitter's clock: shown, and nothing is decided by it
+        self.submitted_at = 0.0  # by the submitter's clock; shown, and never used for a decision
         self.seen_at: float | None = None  # when this replica saw the spec, by its own clock: see Model.sight
         self.status: Status | None = None
         self.extras: codec.Extras = codec.NO_EXTRAS
@@ -76,23 +75,23 @@ class Task:
         self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
         self.demand = ZERO  # what it asks for of its pool, while it is in the queue
         self.due: float | None = None  # when its timer rings next
-        self.counted: tuple[str, State] | None = None  # under which pool and state it is counted
+        self.counted: tuple[str, State] | None = None  # the pool and state under which it is counted
 
     @property
     def state(self) -> State:
-        """The task's state; a spec without a status is Created."""
+        """The task's state. A spec without a status is Created."""
         return self.status.state if self.status is not None else State.CREATED
 
     @property
     def pool(self) -> str:
-        """The pool that it draws on: that of its hold, else that of its spec."""
+        """The pool that it draws on: that of its status, or else that of its spec."""
         if self.status is not None and self.status.pool:
             return self.status.pool
         return self.spec.pool if self.spec is not None else ""
 
     @property
     def attempt(self) -> int:
-        """The number of the last attempt, 0 when there was none."""
+        """The number of the last attempt; 0 if there was none."""
         return self.status.attempt if self.status is not None else 0
 
     @property
@@ -101,9 +100,7 @@ class Task:
         return bool(self.spec_mod or self.status_mod or self.requests or self.frozen)
 
     def first_due(self) -> float | None:
-        """When time alone changes something for this task: its back-off, a deadline, its retention; None
-        when never.
-        """
+        """When time alone changes something for this task (back-off, deadline, retention); None for never."""
         status, spec = self.status, self.spec
         if status is None:
             limit = spec.deadlines.queue_seconds if spec is not None else None
@@ -125,10 +122,10 @@ class Task:
 
     @property
     def queued_at(self) -> float:
-        """Since when it waits for admission: its submission, as this replica saw it, or the end of its last
-        back-off.
+        """Since when it waits for admission: since its submission, or since the end of its last back-off.
 
-        Queue deadlines and `backfill_seconds` are counted from here.
+        The submission counts from when this replica saw it. Queue deadlines and `backfill_seconds` count from
+        here.
         """
         if self.status is not None and self.status.state is State.WAITING_RETRY:
             return self.status.retry_at or 0.0
@@ -160,7 +157,7 @@ class Ledger(NamedTuple):
 
 
 def decode_or_empty(change: Change | None) -> dict[str, Any]:
-    """The JSON object of a record that is only shown (leader, replica, term); {} when absent or not one."""
+    """The JSON object of a record that is only shown (leader, replica, term); {} if it has none."""
     if change is None or change.value is None:
         return {}
     try:
@@ -170,13 +167,11 @@ def decode_or_empty(change: Change | None) -> dict[str, Any]:
 
 
 def number_in(record: Mapping[str, Any], name: str) -> float | None:
-    """A field of such a record, where it is a number that a float can be; anybody may have written
-    anything.
-    """
+    """A field of such a record, if it is a number that fits a float. Anybody may have written the record."""
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer beyond all floats
         return None

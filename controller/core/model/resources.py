@@ -1,8 +1,8 @@
 """Resource quantities and vectors: exact integers, parsed strictly from Kubernetes' quantity syntax.
 
-Units: `cpu` is held in thousandths of a core, everything else in whole units (bytes for memory and storage,
-counts otherwise). Stricter than Kubernetes on purpose: what Kubernetes would round up ("0.1m" of a cpu, "1.5"
-bytes) is refused, since a quantity that is silently changed cannot be accounted for to the last unit.
+Units: `cpu` is in thousandths of a core, everything else in whole units (bytes for memory and storage, counts
+otherwise). The parser is stricter than Kubernetes on purpose. It refuses what Kubernetes would round up
+("0.1m" of a cpu, "1.5" bytes), since a quantity that is silently changed cannot be accounted for exactly.
 
 Source of the syntax: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
@@ -18,7 +18,7 @@ from functools import lru_cache
 from controller.errors import InvalidField
 
 MAX_AMOUNT = 2**63 - 1  # Kubernetes' own limit for a quantity's integer value
-MAX_NAMES = 32  # names in one vector; more is a mistake, and would make every ledger write large
+MAX_NAMES = 32  # names in one vector; more are a mistake, and would make every ledger write large
 
 _QUANTITY = re.compile(
     r"(?P<number>[0-9]{1,24}(\.[0-9]{1,24})?|\.[0-9]{1,24})(?P<suffix>[a-zA-Z]*|[eE][+-]?[0-9]{1,2})"
@@ -46,8 +46,8 @@ _BINARY = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki")
 def parse_quantity(name: str, text: object, field: str = "") -> int:
     """The integer amount of resource `name`: milli-cpu for `cpu`, whole units for all others.
 
-    `text` is a string in Kubernetes' syntax, or an int (whole units: `cpu: 2` is two cores). Floats are taken
-    only by way of their shortest decimal form (`cpu: 0.5`). Raises InvalidField, naming `field`, for anything
+    `text` is a string in Kubernetes' syntax, or an int (whole units: `cpu: 2` is two cores). A float is read
+    in its shortest decimal form (`cpu: 0.5`). Raises InvalidField, naming `field`, for a value that is
     negative, not finite, not a whole number of units, or above 2^63 - 1.
     """
     field = field or f"resources.{name}"
@@ -101,7 +101,7 @@ class Vector(Mapping[str, int]):
     """An immutable vector of resources: name → units (milli-cpu, bytes, counts). A missing name is zero.
 
     Zero amounts are dropped, so that equal vectors compare and hash equal however they were written.
-    Subtraction may go below zero: a ledger that would is a finding for the audit, never clamped away.
+    Subtraction may go below zero: a negative ledger is a finding for the audit, and is never clamped.
     """
 
     __slots__ = ("_amounts",)
@@ -111,9 +111,9 @@ class Vector(Mapping[str, int]):
 
     @classmethod
     def parse(cls, raw: object, field: str = "resources") -> Vector:
-        """From a user's mapping of name → quantity. Raises InvalidField that names the resource."""
+        """The vector of a user's mapping of name → quantity. Raises InvalidField, naming the resource."""
         if type(raw) is dict and all(type(text) is str for text in raw.values()):
-            with suppress(InvalidField):  # found out again below, with the field's name
+            with suppress(InvalidField):  # raised again below, with the field's name
                 return _shared(tuple(raw.items()))
         return cls._parse(raw, field)
 
@@ -172,9 +172,7 @@ class Vector(Mapping[str, int]):
         return Vector(amounts)
 
     def without(self, other: Vector) -> Vector:
-        """What is left when `other` is set aside: its amounts are taken off, down to nothing and no
-        further.
-        """
+        """What is left when `other` is set aside: its amounts are subtracted, down to zero and no further."""
         amounts = self._amounts.copy()
         for name, amount in other.items():
             amounts[name] = min(amounts.get(name, 0), max(0, amounts.get(name, 0) - amount))
@@ -197,7 +195,7 @@ class Vector(Mapping[str, int]):
         return self._amounts.items()
 
 
-@lru_cache(maxsize=8192)  # tasks ask for few different things: one vector stands in all that ask for the same
+@lru_cache(maxsize=8192)  # tasks ask for few different things: those that ask for the same share one vector
 def _shared(items: tuple[tuple[str, str], ...]) -> Vector:
     """The vector of these quantities. Raises InvalidField."""
     return Vector._parse(dict(items), "")

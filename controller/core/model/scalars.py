@@ -1,7 +1,7 @@
 """Single values as users write them: names, durations, numbers, texts.
 
-Each parser raises InvalidField with the name of the field. Durations may be given as seconds (`30`, `1.5`) or
-as text (`90s`, `10m`, `1h30m`, `2d`).
+Each parser raises InvalidField with the name of the field. A duration is a number of seconds (`30`, `1.5`) or
+a text (`90s`, `10m`, `1h30m`, `2d`).
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ def parse_etcd_url(text: str, field: str) -> tuple[str, str, int]:
 
 
 def is_number(raw: object) -> TypeGuard[int | float]:
-    """Neither a bool, nor infinite or NaN, nor an integer beyond what can be calculated with."""
+    """Whether it is a number: not a bool, not infinite or NaN, not an integer too large to calculate with."""
     return isinstance(raw, int | float) and not isinstance(raw, bool) and -MAX_NUMBER < raw < MAX_NUMBER
 
 
 def shown(raw: object) -> str:
-    """What was given, short enough for a message."""
+    """A given value, short enough for a message."""
     text = repr(raw)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
@@ -96,7 +96,7 @@ def in_range(value: float, field: str, low: float, high: float) -> float:
 
 
 def parse_integer(raw: object, field: str, low: int, high: int) -> int:
-    """A whole number within the bounds; a bool is none."""
+    """A whole number within the bounds. A bool is not one."""
     if not is_number(raw) or not isinstance(raw, int):
         raise InvalidField(field, f"is {shown(raw)}, expected a whole number")
     return int(in_range(raw, field, low, high))

@@ -1,8 +1,8 @@
-"""When a task was seen first: the moment from which its queue deadline and its pool's patience are counted.
+"""The time at which a task was first seen. Its queue deadline and its pool's patience count from there.
 
-Its submitter's clock is believed in nothing. A replica that follows sees a task as it comes. One that comes
-late, and loads what others saw before it, takes the start of the first term after the submission instead,
-when a leader had it at the latest: so take-overs lengthen a wait by no more than the rest of one term.
+No submitter's clock is believed. A follower sees a task when its watch brings it. A replica that starts later
+loads tasks that others saw before it. It takes the start of the first term after the submission instead,
+since a leader had the task by then. So a take-over lengthens a wait by no more than the rest of one term.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from controller.core.model.records import Change, decode_or_empty, number_in
 
 
 def first_sight(terms: Iterable[Change], now: float) -> Callable[[int], float]:
-    """Tells when a spec of a given create revision, which is seen `now`, was seen first.
+    """A function that tells when a spec of a given create revision, seen `now`, was first seen.
 
     `terms` are the records of terms.
     """

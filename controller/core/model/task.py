@@ -1,10 +1,8 @@
-"""The values Tally is about: task specs, pools, requests, statuses, observations.
+"""The values that Tally works on: specs, pools, requests, statuses, observations.
 
-Frozen; made by parsing or `replace`.
-
-Times in stored values are seconds since the Unix epoch (float); durations are seconds and end in `_seconds`.
-Specs and pools are checked in `controller.core.model.validation`, the one code that the command line, the
-library and the leader share.
+They are frozen: made by parsing or `replace`. Times in stored values are seconds since the Unix epoch
+(float). Durations are seconds, and their names end in `_seconds`. `controller.core.model.validation` checks
+specs and pools, for the command line, the library and the leader.
 """
 
 from __future__ import annotations
@@ -22,28 +20,27 @@ from controller.core.model.resources import ZERO, Vector
 SCHEMA_VERSION = 1
 """Written into every stored value.
 
-A reader keeps fields it does not know; a higher version is not an error.
+A reader keeps fields that it does not know. A higher version is not an error.
 """
 
-# What a stored status or an engine's observation may say. What is beyond cannot be counted on with, written
-# back or shown.
+# Bounds of a stored status and of an engine's observation. Values beyond cannot be counted with, written back
+# or shown.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 AttemptNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ExitCode = Annotated[int, Meta(ge=-(2**31), le=2**32)]
 Word = Annotated[str, Meta(max_length=1024)]
-Text = Annotated[str, Meta(max_length=2**20)]  # of which the beginning is kept
+Text = Annotated[str, Meta(max_length=2**20)]  # the beginning of it is kept
 Time = Annotated[float, Meta(ge=0.0, lt=253_402_300_800.0)]  # until the year 10000
 
 HISTORY_LIMIT = 40
-"""Steps kept in a status; the oldest are dropped, and `steps` still counts them all."""
+"""Steps kept in a status. The oldest are dropped; `steps` counts them all."""
 
 
 class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The first rule that matches a failed attempt decides: `retry` it, `fail` the task, or `ignore` (retry,
-    uncounted).
+    """A rule for failed attempts: `retry` it, `fail` the task, or `ignore` it (retry, uncounted).
 
-    A rule matches when the exit code is in `exit_codes` or the reason is in `reasons`; one with neither
-    matches all.
+    The first rule that matches decides. A rule matches if the exit code is in `exit_codes` or the reason is
+    in `reasons`. A rule with neither matches all.
     """
 
     action: str
@@ -61,14 +58,15 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     backoff_seconds: float = 10.0
     factor: float = 2.0
     max_seconds: float = 300.0
-    # failures before the container ever ran (image, refusal); they use up no attempts
+    # failures before the container ran (image, refusal); they use up no attempts
     max_start_failures: int = 5
     rules: tuple[RetryRule, ...] = ()
 
 
 class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Limits in seconds, None for none: waiting in the queue, from admission to running, and running (each
-    attempt).
+    """Limits in seconds, None for none.
+
+    They limit the wait in the queue, the time from admission to running, and the run of each attempt.
     """
 
     queue_seconds: float | None = None
@@ -77,15 +75,16 @@ class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
 
 
 class OnLost(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What to do when an attempt is lost without proof that it stopped: hold its resources (None), or
-    replace it after a time.
+    """What to do with an attempt that is lost without proof of stop.
+
+    None: its resources stay held. Otherwise it is replaced after so many seconds.
     """
 
     replace_after_seconds: float | None = None
 
 
 class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a user asks for; written once, never changed.
+    """What a user asks for. It is written once, and never changed.
 
     `resources` maps names to milli-cpu, bytes or counts.
     """
@@ -106,16 +105,14 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     on_lost: OnLost = OnLost()
     retention_seconds: float = 86400.0
     pod_template: dict[str, Any] = field(default_factory=dict)
-    # whose end ends the attempt; "" for that of all containers, unless the pool names one
+    # its end ends the attempt; "": the end of all containers, unless the pool names one
     main_container: str = ""
     # whether the end of an attempt's output is kept in the store; None: as the pool says
     keep_logs: bool | None = None
 
 
 class StoredSpec(NamedTuple):
-    """A spec as it stands in the store: `error` tells why the leader must refuse it (written around the
-    client).
-    """
+    """A spec from the store. `error` says why the leader must reject it: somebody bypassed the client."""
 
     spec: Spec
     submitted_at: float
@@ -123,32 +120,30 @@ class StoredSpec(NamedTuple):
 
 
 class Policy(StrEnum):
-    """How a pool chooses among waiting tasks; both order by priority, then by submission."""
+    """How a pool chooses among waiting tasks. Both policies order by priority, then by submission."""
 
     STRICT = "strict"  # the head blocks
-    # smaller ones may pass a head that does not fit, until it has waited `backfill_seconds`
+    # smaller tasks may pass a head that does not fit, until it has waited `backfill_seconds`
     BACKFILL = "backfill"
 
 
 class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A named capacity, what draws on it by which policy, and the options its engine needs (namespace,
-    template, …).
-    """
+    """A named capacity, its policy, and the options that its engine needs (namespace, template, …)."""
 
     name: str
     capacity: Vector = ZERO
     policy: Policy = Policy.STRICT
     backfill_seconds: float = 300.0
-    default_resources: Vector = ZERO  # given to submissions that name none of these
+    default_resources: Vector = ZERO  # for submissions that name none of these
     paused: bool = False  # admits nothing while true; what runs goes on
     engine_options: dict[str, Any] = field(default_factory=dict)
-    keep_logs: bool = False  # of tasks that do not say
+    keep_logs: bool = False  # for tasks that do not say
 
 
 class RequestKind(StrEnum):
     """What a user can ask of a task.
 
-    Each takes effect once, in the transaction that deletes it (invariant I8).
+    Each request takes effect once, in the transaction that deletes it (invariant I8).
     """
 
     CANCEL = "cancel"
@@ -164,7 +159,7 @@ class RequestOutcome(StrEnum):
 
 
 class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who asks, why, and when. `attempt` is the attempt that confirm-stopped speaks of."""
+    """A request: who asks, why, and when. `attempt` is the attempt that confirm-stopped refers to."""
 
     kind: RequestKind
     by: str = ""
@@ -174,9 +169,7 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A finding of an audit that is to be repaired, by its identity; `mod` is that of a key that is to be
-    deleted, else 0.
-    """
+    """A finding that is to be repaired, by its identity. `mod` is that of a key to delete, else 0."""
 
     invariant: str
     subject: str
@@ -184,9 +177,7 @@ class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who asks for which findings to be repaired, why, when, and at which revision of the store they were
-    seen.
-    """
+    """A request for repairs: which findings, by whom, why, when, and at which revision they were seen."""
 
     findings: tuple[Wanted, ...]
     revision: int = 0
@@ -196,7 +187,7 @@ class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One entry of a status's history: a row of the lifecycle table, taken in the leadership `epoch`."""
+    """One entry of a status's history: a row of the lifecycle table, taken in `epoch`."""
 
     at: float
     source: str
@@ -205,8 +196,8 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 0
     reason: str = ""
     message: str = ""
-    epoch: int = field(default=0, name="term")  # as older versions stored it, and read it
-    request: str = ""  # the RequestKind that the step answers, "" for none
+    epoch: int = field(default=0, name="term")  # as older versions store and read it
+    request: str = ""  # the RequestKind that the step answers; "" for none
     outcome: str = ""  # what became of that request: a RequestOutcome
 
 
@@ -223,10 +214,10 @@ class StopReason(StrEnum):
 
 
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What the leader knows of a task; changed only by `controller.core.planning.transitions`.
+    """What the leader knows of a task. `controller.core.planning.transitions` and `decide` make all changes.
 
-    Invariant I1: `hold` is non-zero only while `state` is Pending or Running (and may be zero then, if
-    nothing was asked). Invariant I4: `attempt` counts attempts started, and never goes back.
+    Invariant I1: `hold` is non-zero only while `state` is Pending or Running. It may be zero then, if nothing
+    was asked for. Invariant I4: `attempt` counts the attempts, and never goes back.
     """
 
     version: Count = 0  # SCHEMA_VERSION of the writer
@@ -234,11 +225,11 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     pool: str = ""
     attempt: AttemptNumber = 0
     hold: Vector = ZERO
-    # the mod of the pool whose pod template has a part in `hold`; 0 when `hold` is the spec's resources
+    # the mod of the pool whose pod template has a part in `hold`; 0 if `hold` is the spec's resources
     sized_by: Count = 0
     uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
     node: str = ""
-    # why the attempt is being stopped: a StopReason, after CANNOT_START with the fault; "" when it is not
+    # why the attempt is being stopped: a StopReason, with the fault after CANNOT_START; "" if it is not
     stopping: str = ""
     lost_since: Time | None = None  # since when the attempt may have ended without proof; its hold stays
     # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
@@ -251,24 +242,24 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     reason: str = ""
     message: str = ""
     created_at: Time = 0.0
-    queued_at: Time = 0.0  # since when the task has waited for admission (or did, last)
+    queued_at: Time = 0.0  # since when the task has waited for admission, or last did
     admitted_at: Time | None = None
     started_at: Time | None = None
     finished_at: Time | None = None
     retry_at: Time | None = None  # WaitingRetry: not admitted before
     steps: Count = 0
     history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
-    epoch: Count = field(default=0, name="term")  # of the leadership that wrote it; named as in Step
+    epoch: Count = field(default=0, name="term")  # epoch in which it was written; named as in Step
     op: str = ""
 
     @property
     def cancelling(self) -> bool:
-        """A cancel was accepted, and the attempt has not been observed to have ended yet."""
+        """Whether a cancel was accepted, and the attempt has not been observed to have ended."""
         return self.stopping == StopReason.CANCEL
 
     @property
     def start_fault(self) -> str:
-        """What keeps the attempt from running, where it is being stopped for that, else ""."""
+        """The fault for which the attempt is being stopped, if it kept the attempt from running; else ""."""
         reason, _, fault = self.stopping.partition(": ")
         return fault if reason == StopReason.CANNOT_START else ""
 
@@ -279,7 +270,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
 
     @property
     def is_finished(self) -> bool:
-        """Whether the task has come to an end (that a retry may still undo)."""
+        """Whether the task has ended. A retry may still undo that."""
         return self.state in FINISHED
 
 
@@ -294,13 +285,13 @@ class AttemptId(NamedTuple):
 
     @property
     def is_sound(self) -> bool:
-        """Whether it can be an attempt's: an engine that lists what others made may come upon anything."""
+        """Whether it can be an attempt's id: an engine that lists what others made may find anything."""
         named = isinstance(self.task_id, str) and 0 < len(self.task_id) <= 63 and self.task_id.isascii()
         return named and type(self.number) is int and 0 < self.number < 2**31
 
     @classmethod
     def parse(cls, name: str) -> AttemptId:
-        """The inverse of str(). Raises ValueError when `name` is not of that form."""
+        """The inverse of str(). Raises ValueError if `name` does not have that form."""
         task_id, _, number = name.rpartition("-")
         if not task_id or not number.isascii() or not number.isdigit() or number.startswith("0"):
             raise ValueError(f"{name!r} is not the name of an attempt (<task-id>-<n>)")
@@ -308,7 +299,7 @@ class AttemptId(NamedTuple):
 
 
 class Phase(StrEnum):
-    """What an engine says of an attempt. Alone it proves nothing about a stop: see Observation.stopped."""
+    """What an engine says of an attempt. It is no proof of stop: see Observation.stopped."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -320,11 +311,10 @@ class Phase(StrEnum):
 class Observation(Struct, frozen=True, kw_only=True):
     """What an engine reports of one attempt, at one moment.
 
-    `stopped` is the proof of stop: true only on evidence that no process of the attempt runs any more and
-    that none will start: a terminated container status, the object gone after a graceful deletion, an exit
-    status that was read. `gone` says that the engine has no such object; it is a proof of stop only together
-    with `stopped`. `ran` is false when the attempt certainly never ran (image missing, command not found,
-    refused).
+    `stopped` is the proof of stop. It is true only on evidence that no process of the attempt runs, and that
+    none will start: a terminated container status, the object gone after a graceful deletion, an exit status
+    that was read. `gone` says that the engine has no such object; it is a proof of stop only together with
+    `stopped`. `ran` is false if the attempt certainly never ran (image missing, command not found, refused).
     """
 
     attempt: AttemptId
@@ -341,22 +331,21 @@ class Observation(Struct, frozen=True, kw_only=True):
     node: Word = ""
     started_at: Time | None = None
     finished_at: Time | None = None
-    # the container that ends the attempt has (see exit_code, ran), and others have not
+    # the main container has ended (see exit_code, ran), and others have not
     main_ended: bool = False
-    # ended by the platform (eviction, shutdown), not by the task: does not use up an attempt
+    # ended by the platform (eviction, shutdown), not by the task: uses up no attempt
     disrupted: bool = False
-    awaits_start: bool = False  # created, but not let loose: another Start does it
-    # ended, and the engine keeps what is left of it until a Settle says that this is committed
+    awaits_start: bool = False  # created, but not released to run: another Start does that
+    # ended; the engine keeps the remains until a Settle says that this is committed
     awaits_commit: bool = False
 
 
 class Launch(Struct, frozen=True, kw_only=True):
-    """All an engine needs to start an attempt.
+    """All that an engine needs to start an attempt.
 
-    `environment` holds the user's variables and the fencing token.
-
-    `hold` is what the attempt holds of its pool. `repeated` says that an earlier Start of the attempt may
-    still be under way, so that a refusal of this one alone does not prove that nothing was started.
+    `environment` holds the user's variables and the fencing token. `hold` is what the attempt holds of its
+    pool. `repeated` says that an earlier Start of the attempt may still be under way. Then a refusal of this
+    one does not prove that nothing was started.
     """
 
     attempt: AttemptId
@@ -367,7 +356,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     hold: Vector | None = None  # None: not known
     repeated: bool = False
-    installation: str = ""  # the id that what is created carries
+    installation: str = ""  # the id that all created objects carry
 
 
 FENCE = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
@@ -375,8 +364,9 @@ FENCE = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
 
 
 def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:
-    """The fencing token's variables, and then the user's in their order: Kubernetes lets a variable refer
-    to those before it.
+    """The fencing token's variables, followed by the user's in their order.
+
+    In Kubernetes, a variable may refer to those before it.
     """
     fence = dict(zip(FENCE, (attempt.task_id, str(attempt.number), str(term)), strict=True))
     return {**fence, **env, **fence}

@@ -1,6 +1,6 @@
-"""When time alone gives a task something to do: its back-off, a deadline, its retention.
+"""Timers: when time alone gives a task something to do (its back-off, a deadline, its retention).
 
-Each task has one timer at most.
+Each task has at most one timer.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from controller.core.model.records import Task
 
 
 class Timers:
-    """The timers of these tasks; `Task.due` says when each rings next (seconds since the Unix epoch), None
-    for never.
+    """The timers of these tasks.
+
+    `Task.due` says when the timer of a task rings next (seconds since the Unix epoch); None for never.
     """
 
     def __init__(self, tasks: Mapping[str, Task]) -> None:
@@ -21,18 +22,18 @@ class Timers:
         self._heap: list[tuple[float, str]] = []
 
     def schedule(self, task: Task, due: float | None) -> None:
-        """Let the task's timer ring at `due` (None: never), instead of when it would have."""
+        """Set the task's timer to `due` (None: never), in place of its earlier time."""
         if task.due == due:
             return
         task.due = due
         if due is not None:
             heapq.heappush(self._heap, (due, task.id))
-            if len(self._heap) > 64 + 4 * len(self._tasks):  # mostly rescheduled ones: drop them
+            if len(self._heap) > 64 + 4 * len(self._tasks):  # mostly rescheduled timers: drop those
                 self._heap = sorted((t.due, t.id) for t in self._tasks.values() if t.due is not None)
         self._drop_rescheduled()
 
     def ring(self, now: float) -> Iterator[Task]:
-        """The tasks whose timer is due, each once: it does not ring again unless it is scheduled again."""
+        """The tasks whose timer is due, each once. A timer rings again only if it is scheduled again."""
         while self._heap and self._heap[0][0] <= now:
             task = self._tasks[heapq.heappop(self._heap)[1]]
             task.due = None
@@ -40,7 +41,7 @@ class Timers:
             yield task
 
     def next_due(self) -> float | None:
-        """When the next timer rings, None when there is none."""
+        """When the next timer rings; None if there is none."""
         return self._heap[0][0] if self._heap else None
 
     def _drop_rescheduled(self) -> None:

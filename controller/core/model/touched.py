@@ -1,10 +1,10 @@
-"""What a change of the model touched: worth a look for whoever plans, and nobody else's business."""
+"""What a change of the model touched. The planner looks at it."""
 
 from __future__ import annotations
 
 
 class Touched:
-    """Names, in order of arrival: of tasks that something happened to, and of pools that may admit."""
+    """Names in order of arrival: tasks that something happened to, and pools that may admit."""
 
     __slots__ = ("pools", "tasks")
 

@@ -1,7 +1,7 @@
 """Specs and pools from a user's mapping: one code for the command line, the library and the leader.
 
-`parse_spec` and `parse_pool` take what a YAML or JSON document held, and raise InvalidField with the path of
-the first field that does not hold. Single values are parsed in `scalars`.
+`parse_spec` and `parse_pool` take the content of a YAML or JSON document. They raise InvalidField with the
+path of the first invalid field. Single values are parsed in `scalars`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from controller.core.model.scalars import (
 from controller.core.model.task import FENCE, Deadlines, OnLost, Policy, Pool, RetryPolicy, RetryRule, Spec
 from controller.errors import InvalidField
 
-MAX_ID = 52  # "<id>-<attempt>" must stay a DNS label of 63 characters, with ten digits for the attempt
-MAX_SPEC_BYTES = 256 * 1024  # etcd takes 1.5 MiB in a request; a spec is read again and again
+MAX_ID = 52  # "<id>-<attempt>" must be a DNS label of 63 characters; the attempt may have ten digits
+MAX_SPEC_BYTES = 256 * 1024  # etcd accepts 1.5 MiB in a request; a spec is read again and again
 MAX_ATTEMPTS = 1000
-# of mappings and lists in a pod template; whoever writes it out again must not run out of stack
+# levels of mappings and lists in a pod template; its encoders must not run out of stack
 MAX_NESTING = 50
-SIMILAR = 0.75  # of difflib's ratio: below it what is known is no more likely to be meant than to be nonsense
+SIMILAR = 0.75  # of difflib's ratio: below it, the known name is probably not what was meant
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_KEY = re.compile(
@@ -61,7 +61,7 @@ def parse_spec(raw: object) -> Spec:
 
 
 def parse_stored_spec(raw: object) -> Spec:
-    """As `parse_spec`, of a mapping whose size is known to be within the limit."""
+    """As `parse_spec`, for a mapping whose size is known to be within the limit."""
     fields = _mapping(raw, "", "a task is a mapping with at least `id` and `command` or `image`")
     if fields.get("id") is None:
         parse_name(None, "id", "a task id")
@@ -91,7 +91,7 @@ _Parse = Callable[[object, str], Any]
 
 
 def _read(fields: Mapping[str, Any], parsers: Mapping[str, _Parse], prefix: str = "") -> dict[str, Any]:
-    """Each field that is given, parsed; None counts as not given, as in YAML's `key:`."""
+    """Each given field, parsed. None counts as not given, as in YAML's `key:`."""
     values = {}
     for name, raw in fields.items():
         parse = parsers.get(name)
@@ -111,9 +111,7 @@ def _mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
 
 
 def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
-    """A mapping of anything, as it will be read back from the store: what JSON has no word for (a date) is
-    text from here on.
-    """
+    """A mapping as it will be read back from the store: a value that JSON lacks (a date) becomes text."""
     return _decoded(_as_json(raw, field, problem), field)
 
 
@@ -146,7 +144,7 @@ def _pool(raw: object, field: str) -> str:
 
 
 def _main_container(raw: object, field: str) -> str:
-    # as it is printed where none is named
+    # "" is how an unnamed one is printed
     return "" if raw == "" else parse_name(raw, field, "a container's name")
 
 
@@ -288,7 +286,7 @@ def _checked_template(text: bytes, field: str) -> dict[str, Any]:
 
 
 def _engine_options(raw: object, field: str) -> dict[str, Any]:
-    """What they mean is the engine's to say, but for the pod template, which decides on what is held."""
+    """The engine interprets its options, except for the pod template, which decides on what is held."""
     options = _json_object(raw, field, "expected a mapping")
     if "pod_template" in options:
         _template(options["pod_template"], f"{field}.pod_template")
@@ -336,7 +334,7 @@ _POOL: dict[str, _Parse] = {
     "engine_options": _engine_options,
     "keep_logs": parse_boolean,
 }
-# One of each in all specs that say nothing else, since most do not. Specs are never changed.
+# Shared by all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()
 _NOTHING: dict[str, Any] = {}
 _UNSAID: dict[str, Any] = {

@@ -1,7 +1,6 @@
-"""What a leader knows of attempts in the engine, during one tenure: observations, and which effects are under
-way.
+"""What a leader knows of attempts in the engine during one tenure: observations, and effects under way.
 
-Everything here is derived anew by each leader from the engine's list; nothing of it is stored.
+Nothing of it is stored: each leader derives it anew from the engine's list.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCE
 
 
 def waiting_reason(seen: Observation) -> str:
-    """The word of `Observation.waiting`; the message after it may change with every look ("0/5 nodes …")."""
+    """The word of `Observation.waiting`. The message after it may change with every look ("0/5 nodes …")."""
     return seen.waiting.partition(": ")[0]
 
 
@@ -57,24 +56,24 @@ class Attempt:
         self.id = attempt
         self.observation: Observation | None = None
         self.first_seen_at: float | None = None
-        # when it was observed last: a list that began before may lack it, and proves nothing
+        # the last observation: a list that began before it may lack the attempt, and proves nothing
         self.seen_at = 0.0
-        # a Start is under way; Invariant: at most one effect of an attempt is under way
+        # a Start is under way; Invariant: an attempt has at most one effect under way
         self.starting = False
         self.start_done_at: float | None = None  # since when a complete list must show it
         self.stopping = False  # a Stop is under way
-        self.stop_asked_at: float | None = None  # when a Stop was taken first; one is sent again and again
-        self.stop_sent_at: float | None = None  # and last
+        self.stop_asked_at: float | None = None  # when a Stop was first accepted; a Stop may be sent again
+        self.stop_sent_at: float | None = None  # when one was last accepted
         self.missing = False  # a full list lacked it, and should not have
         self.proving = False  # a Prove is under way
         self.asked_at = 0.0  # since when
-        # a KeepLog is under way, which may begin while a Stop still is; no other effect begins meanwhile
+        # a KeepLog is under way: it may begin while a Stop still is, and no other effect begins meanwhile
         self.keeping = False
         self.retry_at: float | None = None  # the engine did not answer: no effect before
         self.failures = 0  # effects in a row that the engine did not answer
-        self.trouble = ""  # the engine's words of the last of them
-        self.stop_failed = False  # it was a Stop
-        self.waits_since = 0.0  # since when it is seen to wait for the reason that it waits for
+        self.trouble = ""  # the engine's words about the last of them
+        self.stop_failed = False  # the last of them was a Stop
+        self.waits_since = 0.0  # since when it waits for its present reason to wait
 
     @property
     def busy(self) -> bool:
@@ -88,26 +87,24 @@ class Attempt:
 
     @property
     def must_start(self) -> bool:
-        """Whether the engine is not known to have taken a Start of it."""
+        """Whether the engine is not known to have accepted a Start of it."""
         return self.start_done_at is None and (self.observation is None or self.observation.awaits_start)
 
     @property
     def must_be_told(self) -> bool:
-        """Whether, to be stopped, it is to be told so before its end is asked for again: it was asked for
-        once already.
-        """
+        """Whether to send a Stop before asking about its end again, since it was asked once already."""
         return self.asked_at > 0 and self.stop_asked_at is None
 
     def must_wait(self, now: float) -> bool:
-        """Whether an effect of it failed so lately that none begins yet."""
+        """Whether one of its effects failed so recently that none begins yet."""
         return self.retry_at is not None and now < self.retry_at
 
     def answered(self) -> None:
-        """The engine answered an effect: no failure counts any more."""
+        """The engine answered an effect: reset the failures."""
         self.failures, self.trouble, self.retry_at, self.stop_failed = 0, "", None, False
 
     def is_another(self, seen: Observation) -> bool:
-        """Whether it is of another object than the one that is known under this name."""
+        """Whether the observation is of another object than the one known under this name."""
         known = self.observation
         return known is not None and "" not in (seen.uid, known.uid) and seen.uid != known.uid
 
@@ -117,8 +114,8 @@ class Attempts:
 
     def __init__(self) -> None:
         self._by_task: dict[str, dict[int, Attempt]] = {}
-        # Numbers are never reused while the engine may still have the name: a task that is submitted again
-        # under the name of a removed one would adopt the result of the other's attempt.
+        # A number is never used again while the engine may still have the name. Otherwise a task that is
+        # submitted again under a removed task's name would adopt the result of that task's attempt.
         self._highest: dict[str, int] = {}
 
     def get(self, attempt: AttemptId) -> Attempt | None:
@@ -126,7 +123,7 @@ class Attempts:
         return self._by_task.get(attempt.task_id, {}).get(attempt.number)
 
     def ensure(self, attempt: AttemptId) -> Attempt:
-        """The attempt, made known if it was not."""
+        """The attempt. If it was not known, it is now."""
         self.note(attempt)
         known = self._by_task.setdefault(attempt.task_id, {})
         if attempt.number not in known:
@@ -138,15 +135,15 @@ class Attempts:
         return [attempt for _, attempt in sorted(self._by_task.get(task_id, {}).items())]
 
     def note(self, attempt: AttemptId) -> None:
-        """The engine has, or may have, something of this name."""
+        """Note that the engine has, or may have, something of this name."""
         self._highest[attempt.task_id] = max(attempt.number, self._highest.get(attempt.task_id, 0))
 
     def highest(self, task_id: str) -> int:
-        """The highest number that the engine may have of a task, 0 for none."""
+        """The highest number that the engine may have for a task; 0 for none."""
         return self._highest.get(task_id, 0)
 
     def renumber(self, listed: Iterable[AttemptId]) -> None:
-        """A full list says which names there are; those that are followed here stay known too."""
+        """Note the names of a full list, and of the attempts known here; forget all others."""
         self._highest = {}
         for attempt in listed:
             self.note(attempt)
@@ -166,15 +163,13 @@ class Attempts:
             yield from known.values()
 
     def observe(self, seen: Observation, now: float, asked_at: float | None = None) -> Attempt | None:
-        """Take over an observation; None when it tells nothing new.
+        """Take in an observation; None if it tells nothing new.
 
-        Repeated, late and reordered ones are harmless.
-
-        `asked_at` is when it was asked for, None for what a watch brought. Once the stop of an object is
-        proven nothing changes that any more. It proves nothing for another object of the same name, made anew
-        after somebody removed the first: which of the two is there now is told only by what was asked for
-        since. So is whether an object lives that was seen in a terminal phase without proof: its node may
-        have been given up too soon.
+        Repeated, late and reordered observations are harmless. `asked_at` is when it was requested; None for
+        one of a watch. Once the stop of an object is proven, nothing changes that. But it proves nothing for
+        another object of the same name, which was created after somebody removed the first. Only an
+        observation that was requested since then tells which of the two exists. The same holds for an object
+        in a terminal phase without proof: its node may have been given up too soon.
         """
         attempt = self.ensure(seen.attempt)
         before = attempt.observation
@@ -193,7 +188,7 @@ class Attempts:
             if is_earlier and (
                 before.phase is Phase.RUNNING or (before.phase is not Phase.UNKNOWN and not is_newest)
             ):
-                return None  # an older view of it that came late: what has run does not wait again
+                return None  # a late, older view of it: an attempt that has run does not wait again
         if before is None or waiting_reason(before) != waiting_reason(seen):
             attempt.waits_since = now
         attempt.observation = seen

@@ -1,8 +1,8 @@
 """The promise against an engine: the attempts that it lists, and the records.
 
-Soundness. `check_engine` presumes that the engine was listed *after* the records were loaded. Then a hold
-that had ended when the records were loaded proves that its attempt had stopped before the list, so that
-finding it alive is certain; all else about attempts is transient (see `finding`).
+Soundness: `check_engine` requires that the engine was listed *after* the records were loaded. If a hold had
+ended when the records were loaded, its attempt had stopped before the list: finding it alive is certain. All
+other findings about attempts are transient (see `finding`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ def check_engine(
 ) -> list[Finding]:
     """I4 and I5: the attempts that an engine listed after the records were loaded.
 
-    `now` is in seconds since the epoch.
-
-    `holders` are all tasks that may hold something (None: they are looked for among all).
+    `now` is in seconds since the epoch. `holders` are all tasks that may hold something; None: search all
+    tasks.
     """
     live: dict[str, list[Observation]] = {}
     seen: dict[str, Observation] = {}
@@ -64,9 +63,7 @@ def _has_hold(task: Task | None, observation: Observation) -> bool:
 
 
 def _is_abandoned(task: Task | None, observation: Observation) -> bool:
-    """Whether the user or an operator gave the attempt up without proof (`on_lost`, confirm-stopped): it
-    may still run.
-    """
+    """Whether the attempt was given up without proof (`on_lost`, confirm-stopped). It may still run."""
     return (
         task is not None and task.status is not None and observation.attempt.number <= task.status.abandoned
     )
@@ -85,7 +82,7 @@ def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
         repair="none: this was accepted" if accepted else "the leader stops the one that holds nothing",
         mender=Mender.OPERATOR if accepted else Mender.LEADER,
         severity=FindingSeverity.NOTICE if accepted else FindingSeverity.WRONG,
-        # a list is not taken in one moment: one can end, and the next begin, while it is read
+        # listing takes time: one can end, and the next begin, meanwhile
         transient=True,
     )
 

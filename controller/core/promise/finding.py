@@ -1,4 +1,4 @@
-"""What an audit finds: one value for each thing that does not hold, with what would mend it."""
+"""What an audit finds: one value for each thing that does not hold, and its repair."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from msgspec import Struct
 
 
 class FindingSeverity(StrEnum):
-    """`WRONG` breaks the promise; a `NOTICE` is worth an operator's look, and fails no audit."""
+    """`WRONG` breaks the promise. A `NOTICE` is worth an operator's look, and fails no audit."""
 
     WRONG = "wrong"
     NOTICE = "notice"
 
 
 class Mender(StrEnum):
-    """Who mends it. What is not understood is mended by nobody but an operator."""
+    """Who mends a finding. What is not understood is left to an operator."""
 
     OPERATOR = "operator"  # `--repair` leaves it alone
-    # the leader does by itself; `--repair` makes it list the engine now, and not at its next turn
+    # the leader does by itself; `--repair` makes it list the engine at once
     LEADER = "leader"
     REPAIR = "repair"  # a transaction of the leader, on request: `tally audit --repair`
-    # the same, only for a key that the operator names: `tally audit --repair --delete KEY`
+    # the same, but only for a key that the operator names: `tally audit --repair --delete KEY`
     DELETION = "deletion"
 
 
 class Finding(Struct, frozen=True, kw_only=True):
     """Something that does not hold.
 
-    Findings of one subject and invariant are the same finding at another time.
+    Findings of the same subject and invariant are the same finding at different times.
     """
 
     # I1 … I8, "layout" for records that cannot be read, "identity" for what is not this installation's
@@ -36,9 +36,9 @@ class Finding(Struct, frozen=True, kw_only=True):
     # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME", "installation/ID"
     subject: str
     what: str  # a sentence, with the numbers
-    since_revision: int  # of the last write that can have caused it; 0 when none is known
+    since_revision: int  # the last write that can have caused it; 0 if none is known
     likely_cause: str
     repair: str  # what `tally audit --repair` does about it, or what is left to the operator
     mender: Mender = Mender.OPERATOR
     severity: FindingSeverity = FindingSeverity.WRONG
-    transient: bool = False  # to be judged by a second look
+    transient: bool = False  # counts only if a second look finds it again

@@ -1,6 +1,4 @@
-"""What an audit finds about who this installation is, and what else has its cluster's name in the engine:
-notices.
-"""
+"""What an audit finds about the installation's identity, and others of its name in the engine: notices."""
 
 from __future__ import annotations
 
@@ -17,8 +15,9 @@ from controller.core.promise.finding import Finding, FindingSeverity
 
 
 def recorded_engine(model: Model) -> EngineIdentity | None:
-    """The recorded engine; where its key is gone or damaged, what the last term's record repeats of it, as
-    elections do.
+    """The recorded engine. If its key is gone or damaged: the copy in the last term's record.
+
+    Elections use this copy, too.
     """
     if model.engine is not None:
         return model.engine.engine
@@ -29,7 +28,7 @@ def recorded_engine(model: Model) -> EngineIdentity | None:
 
 
 def recorded_installation(model: Model) -> Installation | None:
-    """The installation; where its key is gone or damaged, the id that the last term's record repeats."""
+    """The installation. If its key is gone or damaged: the id in the last term's record."""
     told = _last_term(model).get("installation")
     if model.installation is not None or not (isinstance(told, str) and told):
         return model.installation
@@ -41,7 +40,7 @@ def _last_term(model: Model) -> dict[str, Any]:
 
 
 def check_identity(model: Model) -> Iterator[Finding]:
-    """The two keys that tell who this installation is: gone, although the last term had them."""
+    """The two identity keys: a finding if one is gone, although the last term had it."""
     for kind, stored, told in (
         ("installation", model.installation, recorded_installation(model)),
         ("engine", model.engine, recorded_engine(model)),
@@ -64,9 +63,7 @@ def check_identity(model: Model) -> Iterator[Finding]:
 
 
 def other_engine(model: Model, why: str) -> Finding:
-    """The engine that was to be checked is not the recorded one: what it lists says nothing about this
-    installation.
-    """
+    """The given engine is not the recorded one: its list says nothing about this installation."""
     return Finding(
         invariant="identity",
         subject="engine/asked",

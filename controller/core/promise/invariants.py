@@ -1,12 +1,13 @@
 """The promise, as checks: what must hold of the stored records, at one revision.
 
-Pure; called after each step of a simulation, by `tally audit` on a model that was loaded at one revision, and
-by the leader on its own. Numbers are those of the invariants I1 to I8 (see deploy/reference.md); terms have a
-part of their own, `terms`, and so has what needs an engine's list, `engine_invariants`. Cost: `check_task`
-follows the task's history, the others the number of tasks that they are given.
+Pure. The checks run after each step of a simulation, in `tally audit` on a model loaded at one revision, and
+in the leader on its own model. The numbers are those of the invariants I1 to I8 (see deploy/reference.md).
+Checks of terms are in `terms`, and those that need an engine's list in `engine_invariants`. The cost of
+`check_task` follows the task's history; that of the others follows the number of tasks that they are given.
 
-Soundness. A finding is either certain at once, or `transient`: it can be a matter of timing (a creation in
-flight, an end not committed yet), and counts only when a second look finds it again for the same subject.
+Soundness: a finding is either certain at once, or `transient`. A transient one can be a matter of timing (a
+creation in flight, an end not committed yet). It counts only if a second look finds it again for the same
+subject.
 """
 
 from __future__ import annotations
@@ -33,9 +34,7 @@ _BY_HAND = "a status that was not written by Tally"
 
 
 def check_model(model: Model) -> list[Finding]:
-    """All that the records alone show: I1, I2, I3, I7, I8, the records' part of I4 and I6, and what cannot
-    be read.
-    """
+    """All that the records alone show: I1, I2, I3, I7, I8, parts of I4 and I6, and unreadable records."""
     findings = [*check_layout(model), *check_ledgers(model, model.tasks.values()), *check_requests(model)]
     findings += check_terms(
         model, [written for task in model.tasks.values() if (written := written_by(task)) is not None]
@@ -48,7 +47,7 @@ def check_model(model: Model) -> list[Finding]:
 def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
     """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6).
 
-    `pool` is its pool's.
+    `pool` is the task's pool.
     """
     status = task.status
     if status is None or "states" in task.frozen:
@@ -88,11 +87,11 @@ def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
 
 
 def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[Vector, str]:
-    """What the task should hold, and of which pool: nothing unless it is Pending or Running, and then what
-    its spec asks for.
+    """What the task should hold, and of which pool.
 
-    A spec that may be another one than the attempt was admitted with (changed or put again by hand) judges
-    nothing, nor does a pool that has changed since its pod template had a part in the hold.
+    It should hold nothing unless it is Pending or Running, and then what its spec asks for. The present hold
+    is taken as right if the spec may differ from the one of the admission (changed or put again by hand). The
+    amount is taken as right if the pool has changed since its pod template had a part in the hold.
     """
     if status.state not in HOLDING:
         return ZERO, status.pool
@@ -110,9 +109,7 @@ def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[
 
 
 def holding_tasks(model: Model) -> Iterator[Task]:
-    """The tasks that bear on ledgers, by the model's index: those in Pending and Running, and those with
-    unreadable records.
-    """
+    """The tasks that bear on ledgers, by the model's index: Pending, Running, or with unreadable records."""
     yield from model.holding.values()
     for task_id in dict.fromkeys(names[0] for kind, names in model.quarantine if kind in ("tasks", "states")):
         if task_id in model.tasks:
@@ -120,20 +117,18 @@ def holding_tasks(model: Model) -> Iterator[Task]:
 
 
 class Balance(NamedTuple):
-    """What the tasks hold, by pool, and how many statuses of each cannot be read ("" when the pool is not
-    known).
-    """
+    """What the tasks hold, by pool, and the count of unreadable statuses by pool ("" if it is not known)."""
 
     held: dict[str, Vector]
     unreadable: Counter[str]
 
     def unreadable_of(self, pool: str) -> int:
-        """How many statuses that cannot be read may hold something of the pool."""
+        """How many unreadable statuses may hold something of the pool."""
         return self.unreadable[pool] + self.unreadable[""]
 
 
 def balance(tasks: Iterable[Task]) -> Balance:
-    """What these tasks hold (invariant I1's right side)."""
+    """What these tasks hold (the right side of invariant I1)."""
     held: dict[str, Vector] = {}
     unreadable: Counter[str] = Counter()
     for task in tasks:
@@ -145,7 +140,7 @@ def balance(tasks: Iterable[Task]) -> Balance:
 
 
 def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
-    """I1 and I2 for each pool and resource; `tasks` are all that may hold something."""
+    """I1 and I2 for each pool and resource. `tasks` are all that may hold something."""
     found = balance(tasks)
     findings: list[Finding] = []
     for pool in sorted({*found.held, *model.ledgers}):
@@ -156,7 +151,7 @@ def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
 
 
 def check_requests(model: Model) -> Iterator[Finding]:
-    """I8 as far as one revision shows it: requests that the leader has not taken yet."""
+    """I8, as far as one revision shows it: requests that the leader has not yet carried out."""
     for task_id in model.attention:
         task = model.tasks[task_id]
         for kind, (request, mod) in task.requests.items():
@@ -170,11 +165,11 @@ def check_requests(model: Model) -> Iterator[Finding]:
 
 
 def check_layout(model: Model) -> Iterator[Finding]:
-    """Notices for records that do not parse, and for keys that are not of Tally's layout."""
+    """Notices for records that do not parse, and for keys that are not in Tally's layout."""
     for (kind, names), reason in model.quarantine.items():
         foreign = kind == "unknown"
         subject = names[0] if foreign else "/".join((kind, *names))
-        name = shlex.quote(subject)  # of the command that is to be pasted
+        name = shlex.quote(subject)  # for a command that is to be pasted
         yield Finding(
             invariant="layout",
             subject=f"key/{subject}",
@@ -266,7 +261,7 @@ def _balance_findings(model: Model, pool: str, held: Vector, unreadable: int) ->
     ledger = model.ledger(pool)
     difference = ledger.held - held
     for name in difference:
-        # What cannot be read may hold something, so that a ledger above the sum proves nothing; one below it
+        # An unreadable status may hold something. So a ledger above the sum proves nothing, but one below it
         # does.
         explained = difference[name] > 0 and unreadable > 0
         has, should = format_quantity(name, ledger.held.get(name)), format_quantity(name, held.get(name))

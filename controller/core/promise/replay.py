@@ -1,6 +1,4 @@
-"""A task's recorded steps, taken again one by one through the lifecycle: do they lead to the status that
-is stored?
-"""
+"""Replays the recorded steps of a task through the lifecycle: do they lead to the stored status?"""
 
 from __future__ import annotations
 
@@ -11,10 +9,9 @@ from controller.errors import CorruptValue, IllegalTransition
 
 
 def replay(status: Status) -> list[str]:
-    """Where the steps do not lead from one to the next, or not to the stored status; empty when all is in
-    order.
+    """Where the steps do not follow from each other, or do not lead to the stored status; empty if they do.
 
-    A history that was bounded begins wherever its first step says, since what came before is no longer kept.
+    A bounded history begins wherever its first step says, since the steps before it are not kept.
     """
     try:
         steps = decode_history(status)

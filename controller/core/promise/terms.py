@@ -11,7 +11,7 @@ from controller.core.promise.finding import Finding, Mender
 
 
 class Written(NamedTuple):
-    """In which epoch a task's status was written, and when; they sort in the order of writing."""
+    """When (mod) and in which epoch a task's status was written. Values sort in the order of writing."""
 
     mod: int
     epoch: int
@@ -19,20 +19,21 @@ class Written(NamedTuple):
 
 
 def written_by(task: Task) -> Written | None:
-    """In which epoch the task's status was written; None when it has none that can be read."""
+    """The epoch in which the task's status was written; None if the task has no readable status."""
     if task.status is None or "states" in task.frozen:
         return None
     return Written(task.status_mod, task.status.epoch, task.id)
 
 
 def is_number(name: str) -> bool:
-    """Whether a term's key names a number, and none so long that int() refuses it."""
+    """Whether a term's key names a number, and one short enough for int()."""
     return name.isascii() and name.isdigit() and len(name) < 20
 
 
 def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
-    """I7: no record names an epoch above the last one, and in the order of writes (mod revision) epochs never
-    go back.
+    """I7: no record names an epoch above the last one, and epochs never go back in the order of writes.
+
+    The order of writes is that of mod revisions.
     """
     findings: list[Finding] = []
     epoch = current_epoch(model)
@@ -42,7 +43,7 @@ def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
         findings.append(term_finding(f"task/{one.task_id}", what, one.mod))
     named = [(int(name), name, change.mod) for name, change in model.terms.items() if is_number(name)]
     if epoch is None:
-        # no epoch is 0: somebody wrote that by hand
+        # epoch 0 is none: somebody wrote it by hand
         if any(one.epoch for one in written) or named or model.epoch is not None:
             what = "is missing" if model.epoch is None else "names no number"
             findings.append(_epoch_finding(what, model.epoch.mod if model.epoch is not None else 0))
@@ -67,7 +68,7 @@ def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
 
 
 def out_of_order(written: list[Written]) -> Iterator[tuple[Written, int]]:
-    """Of sorted writes those in an epoch below one that had written before, with the highest such epoch."""
+    """Of sorted writes, those in an epoch below an earlier writer's, with the highest such epoch."""
     highest = 0
     for one in written:
         if one.epoch < highest:
@@ -76,13 +77,13 @@ def out_of_order(written: list[Written]) -> Iterator[tuple[Written, int]]:
 
 
 def current_epoch(model: Model) -> int | None:
-    """The number of elections so far, None when it is not known."""
+    """The number of elections so far; None if it is not known."""
     epoch = decode_or_empty(model.epoch).get("epoch")
     return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 10**15 else None
 
 
 def term_finding(subject: str, what: str, since: int) -> Finding:
-    """Of a term that cannot be: on a task's status, or in a record of its own."""
+    """A finding about an impossible term: on a task's status, or in a record of its own."""
     of_a_task = subject.startswith("task/")
     return Finding(
         invariant="I7",

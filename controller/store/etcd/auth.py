@@ -1,9 +1,8 @@
-"""Makes etcd's roles and users what they should be, step by step, and tells each step: what `tally auth init`
-does.
+"""Sets up etcd's roles and users step by step, and reports each step: the work of `tally auth init`.
 
-First the present state is read, then the steps that are missing are planned, then each is taken. So a second
-run has nothing to do, and one that was interrupted is finished by the next. A role is made to have exactly
-its rights: what it has beyond them is taken away. Of users nothing is taken away, and no password is changed.
+It reads the present state, plans the missing steps, and then takes each. So a second run has nothing to do,
+and the next run finishes one that was interrupted. A role gets exactly its rights: any others are taken away.
+Nothing is taken away from users, and no password is changed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from controller.store.etcd.roles import Permission, Role, permissions
 from controller.store.keys import Keys
 
 ROOT = "root"
-"""etcd's own user and role that may do everything; authentication cannot be switched on without them."""
+"""etcd's own user and role that may do everything. Authentication cannot be switched on without them."""
 
 _PASSWORD_BYTES = 24
 _TAKEN = ("already exists", "is already granted to the user", "permission is not granted to the role")
@@ -35,7 +34,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Member(NamedTuple):
-    """A user who shall have a role: one of Tally's, or `root`."""
+    """A user who is to have a role: one of Tally's, or `root`."""
 
     role: Role | None  # None: etcd's root
     user: str
@@ -58,7 +57,7 @@ class EtcdAuth:
         self._keys = keys
 
     def is_enabled(self) -> bool:
-        """Whether etcd asks for users: without it, whoever reaches etcd may do everything."""
+        """Whether etcd asks for users. If it does not, all who reach etcd may do everything."""
         try:
             if self._gateway.token(self._gateway.endpoints.now() + self._call_seconds):
                 return True
@@ -66,11 +65,11 @@ class EtcdAuth:
             raise StoreDenied(str(error)) from error
         except Unanswered as error:
             raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
-        self._call("/auth/role/list", {})  # is refused where there is a user to be named
+        self._call("/auth/role/list", {})  # refused if etcd requires a user
         return False
 
     def plan(self, members: Sequence[Member], passwords: Path | None, *, enable: bool) -> list[SetupStep]:
-        """The steps that are missing. Raises UserError for what cannot be done, before anything is."""
+        """The missing steps. Raises UserError for what cannot be done, before anything is done."""
         enabled = self.is_enabled()
         steps = [step for role in Role for step in self._role_steps(role)]
         users = self._names("/auth/user/list", "users")
@@ -82,7 +81,7 @@ class EtcdAuth:
         return steps
 
     def take(self, step: SetupStep) -> None:
-        """Take one step; one that somebody else has taken meanwhile counts as taken."""
+        """Take one step. A step that somebody else has taken meanwhile counts as taken."""
         try:
             self._call(step.path, step.request())
         except StoreError as error:
@@ -90,7 +89,6 @@ class EtcdAuth:
                 raise
 
     # -- planning
-    # ----------------------------------------------------------------------------------------------------
 
     def _role_steps(self, role: Role) -> Iterator[SetupStep]:
         name, wanted = role.name_in(self._keys.cluster), permissions(role, self._keys)
@@ -98,13 +96,13 @@ class EtcdAuth:
         if not exists:
             yield SetupStep(f"role {name} created", "/auth/role/add", lambda: {"name": name})
         present = self._permissions(name) if exists else ()
-        # What is missing comes first: those who have the role lose nothing while it is changed.
+        # Missing rights come first: users with the role lose nothing while it is changed.
         for permission in wanted:
             if permission not in present:
                 yield SetupStep(f"role {name} may {permission}", "/auth/role/grant", _grant(name, permission))
         ranges = {(permission.start, permission.end) for permission in wanted}
         for permission in present:
-            # of one range a role has one right: the last that was granted
+            # a role has one right on a range: the last that was granted
             if (permission.start, permission.end) not in ranges:
                 yield SetupStep(
                     f"role {name} may no longer {permission}", "/auth/role/revoke", _revoke(name, permission)
@@ -154,7 +152,6 @@ class EtcdAuth:
         return SetupStep("authentication switched on", "/auth/enable", dict)
 
     # -- asking
-    # ------------------------------------------------------------------------------------------------------
 
     def _permissions(self, role: str) -> tuple[Permission, ...]:
         answer = msgspec.convert(self._call("/auth/role/get", {"role": role}), _RoleAnswer)
@@ -183,7 +180,7 @@ class EtcdAuth:
 
 
 class _PermissionEntry(msgspec.Struct):
-    """authpb.Permission; READ is left out, as the zero value."""
+    """authpb.Permission. READ is left out, as the zero value."""
 
     key: bytes = b""
     range_end: bytes = b""
@@ -211,7 +208,7 @@ def _member(user: str, role: str) -> Callable[[], Mapping[str, Any]]:
 
 
 def _read_password(file: Path) -> str:
-    """As whoever signs in with that file reads it. Raises UserError."""
+    """The password, read as a sign-in with this file reads it. Raises UserError."""
     try:
         password = file.read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,12 +1,12 @@
-"""etcd3-py's synchronous client, without the aiohttp that its package imports for the other one.
+"""etcd3-py's synchronous client, without the aiohttp that its package imports for the asynchronous one.
 
-`import etcd3` takes half a second of CPU, more than half of it for aiohttp, which nothing here uses; every
-`tally` command would pay for it. So the package is imported with a placeholder for its asynchronous client,
-which is then left to be imported when somebody asks for it: to all others in this process, `etcd3.AioClient`
-is what it always was.
+`import etcd3` takes half a second of CPU. More than half of it is for aiohttp, which Tally does not use, and
+every `tally` command would pay for it. So the package is imported with a placeholder for its asynchronous
+client. That client is imported when it is first used: for other code in this process, `etcd3.AioClient` is
+unchanged.
 
-It brings 31 MB of libraries, too much for an installation of the client alone: there, `BareClient` stands in
-for it. Each extra for replicas (kubernetes, docker, dev) installs it.
+etcd3-py brings 31 MB of libraries, too much for an installation of the client alone. `BareClient` replaces it
+there. Each extra for replicas (kubernetes, docker, dev) installs it.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def _import_without_aiohttp() -> Any:
 
 
 class BareVersion(NamedTuple):
-    """In place of semantic_version.Version, as which etcd3-py keeps versions."""
+    """Replaces semantic_version.Version, which etcd3-py uses for versions."""
 
     major: int
     minor: int
 
     @classmethod
     def of(cls, text: str) -> BareVersion:
-        """The first two numbers of a version. Raises ValueError for what is none."""
+        """The first two numbers of a version. Raises ValueError if `text` is not a version."""
         major, minor = map(int, text.split(".")[:2])
         return cls(major, minor)
 
 
 class BareClient:
-    """What `Connection` uses of etcd3-py's client: session, URLs, the prefix of the version."""
+    """The part of etcd3-py's client that `Connection` uses: session, URLs, the prefix of the version."""
 
     server_version_sem: BareVersion
 
@@ -81,7 +81,7 @@ class BareClient:
         return f"{self._base}{self._prefix if prefix else ''}{path}"
 
     def call_rpc(self, path: str, data: bytes, *, raw: bool, **options: Any) -> Any:
-        """Post, and return the response; `raw`: always, as Tally asks for no other."""
+        """Post, and return the response. `raw` must be true: Tally uses no other form."""
         assert raw
         response = self._post(self._url(path), data=data, **options)
         self._raise_for_status(response)

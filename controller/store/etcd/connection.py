@@ -1,17 +1,17 @@
-"""One HTTP connection to one etcd endpoint, through etcd3-py, with the library's defects worked round.
+"""One HTTP connection to one etcd endpoint, through etcd3-py, with workarounds for the library's defects.
 
-etcd3-py gives the URL and version prefix, the session, TLS and the authorisation header; its model codec is
-left aside (`raw=True` with bytes), as it takes 200 ms for a transaction of 60 puts. What is different here:
-- the constructor does no I/O (the library's fails with AttributeError on a dead endpoint), `connect` asks for
-  the version, over the same session, so with the same TLS and within a time-out;
-- certificates are verified unless the options say otherwise; the environment (`REQUESTS_CA_BUNDLE`, proxies)
-  is not read;
-- every call has a time-out, for the whole answer and not only between two bytes;
-- calls go to the connection below requests, with the session's TLS: a whole call through the session takes
-  three times the CPU (0.53 ms against 0.19 ms), which a task pays for several times;
-- what went wrong is told in our own words (see `faults`).
-A requests session is not made for several threads: a connection is used by one thread at a time (see
-`gateway`).
+etcd3-py provides the URL and version prefix, the session, TLS and the authorisation header. Its model codec
+is not used (`raw=True` with bytes), as it takes 200 ms for a transaction of 60 puts. The differences:
+- The constructor does no I/O (the library's fails with AttributeError on a dead endpoint). `connect` asks for
+  the version, over the same session, so with the same TLS and within a time-out.
+- Certificates are verified unless the options say otherwise. The environment (`REQUESTS_CA_BUNDLE`, proxies)
+  is not read.
+- Every call has a time-out for the whole answer, not only between two bytes.
+- Calls use the connection below requests, with the session's TLS. A whole call through the session takes
+  three times the CPU (0.53 ms against 0.19 ms), and a task needs several calls.
+- Errors are reported in Tally's own words (see `faults`).
+
+A requests session is not thread-safe: one thread at a time uses a connection (see `gateway`).
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ _LEAST_SECONDS = 0.05  # for an answer that came while its caller was busy
 _ERRORS = (urllib3.exceptions.HTTPError, HTTPException, OSError)
 
 _KEEPALIVE_OPTIONS = [
-    # A watch without a limit on silence still notices a peer that vanished without a word, after about half a
-    # minute.
+    # A watch without a limit on silence still notices a peer that vanished, after about half a minute.
     *urllib3.connection.HTTPConnection.default_socket_options,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -58,10 +57,9 @@ _KEEPALIVE_OPTIONS = [
 class GatewayOptions:
     """How to reach etcd.
 
-    Secrets are given as file paths, and read again at each use, so that they can be rotated.
-
-    `endpoints` are URLs such as `https://etcd-0:2379`; https is verified against `ca_file` (empty: the public
-    authorities). Raises InvalidField for what cannot work.
+    Secrets are given as file paths, and read again at each use, so that they can be rotated. `endpoints` are
+    URLs such as `https://etcd-0:2379`; https is verified against `ca_file` (empty: the public authorities).
+    Raises InvalidField for options that cannot work.
     """
 
     endpoints: tuple[str, ...]
@@ -86,7 +84,7 @@ class GatewayOptions:
 
 
 class Connection(Client):  # type: ignore[misc]  # the library has no types
-    """See the module's docstring. `stamp` tells which version of the certificate files it was made with."""
+    """See the module's docstring. `stamp` identifies the certificate files that it was made with."""
 
     def __init__(self, endpoint: str, options: GatewayOptions, stamp: object) -> None:
         scheme, host, port = parse_etcd_url(endpoint, "endpoint")
@@ -115,7 +113,7 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         self.server_version_sem = self.cluster_version_sem = version_of(version)
 
     def connect(self, timeout: float) -> str:
-        """Ask for the server's version, and set the prefix of the paths by it.
+        """Ask for the server's version, and set the prefix of the paths accordingly.
 
         Raises ConnectionFailed, never `sent`.
         """
@@ -139,12 +137,12 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         return version
 
     def send(self, path: str, body: bytes, *, timeout: float, token: str) -> Sent:
-        """Send one request, once; the answer is to be whole within `timeout` seconds.
+        """Send one request, once. The whole answer is due within `timeout` seconds.
 
         Raises ConnectionFailed.
         """
         ends = time.monotonic() + timeout
-        # urllib3 sends a request and waits for its answer in one call (`urlopen`), which is not wanted here
+        # urllib3's `urlopen` sends a request and waits for its answer, which is not wanted here
         line = self._pool._get_conn()
         assert isinstance(line, HTTPConnection)
         line.timeout = timeout
@@ -166,14 +164,14 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         return Sent(self.endpoint, self._pool, line, ends)
 
     def call(self, path: str, body: bytes, *, timeout: float, token: str) -> bytes:
-        """One request, sent once; the whole answer within `timeout` seconds.
+        """Send one request, once, and return the whole answer within `timeout` seconds.
 
         Raises RpcError, ConnectionFailed.
         """
         return self.send(path, body, timeout=timeout, token=token).answer()
 
     def stream(self, path: str, body: bytes, *, timeout: float, token: str) -> HTTPResponse:
-        """A request whose answer goes on; `timeout` bounds the wait for its head.
+        """Send a request whose answer goes on. `timeout` bounds the wait for its head.
 
         Raises RpcError, ConnectionFailed.
         """
@@ -193,7 +191,7 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
     def _post(
         self, url: str, data: bytes, *, headers: dict[str, str], timeout: float, **_: Any
     ) -> BaseHTTPResponse:
-        """Overrides the library's; see the module's docstring. The answer's body is yet to be read."""
+        """Overrides the library's; see the module's docstring. The answer's body is still to be read."""
         return self._pool.urlopen(
             "POST",
             url.removeprefix(self._origin),
@@ -209,7 +207,7 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
 
     @cached_property
     def _pool(self) -> HTTPConnectionPool:
-        """The session's own, so that TLS is as `connect` had it and its connection goes on."""
+        """The session's own pool: it has the TLS that `connect` used, and continues its connection."""
         adapter, session = self._session.get_adapter(self._origin), self._session
         request = requests.Request("POST", self._origin).prepare()
         pool = adapter.get_connection_with_tls_context(request, session.verify, cert=session.cert)
@@ -225,7 +223,7 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
 
 
 class Sent:
-    """A request that was sent, and whose answer is yet to be read, once."""
+    """A request that was sent. Its answer is to be read once."""
 
     def __init__(self, endpoint: str, pool: HTTPConnectionPool, line: HTTPConnection, ends: float) -> None:
         self._endpoint = endpoint
@@ -256,14 +254,12 @@ class Sent:
         return answer
 
     def abandon(self) -> None:
-        """Nobody reads the answer."""
+        """Drop the request: nobody will read the answer."""
         self._line.close()
 
 
 class _Adapter(HTTPAdapter):
-    """One kept connection, never a retry of its own: a transaction that is sent again without our knowing
-    is the end of I1.
-    """
+    """One kept connection that never retries by itself: a resend that we do not know of would break I1."""
 
     def __init__(self) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)

@@ -10,7 +10,7 @@ from controller.clock import Clock
 from controller.errors import TallyError
 from controller.store.etcd.faults import ErrorClass, RpcError
 
-MIN_TRY_SECONDS = 0.5  # below this a slow but healthy etcd (a late fsync) would be given up in each try
+MIN_TRY_SECONDS = 0.5  # below this, every try would give up a slow but healthy etcd (a late fsync)
 # doubled each time all endpoints have failed: one may be silent, all of them may be slow
 FIRST_TRY_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
@@ -50,15 +50,15 @@ class Endpoints:
             self._order.append(endpoint)
 
     def pause(self, seconds: float) -> bool:
-        """Wait; True as soon as they are closed."""
+        """Wait. Returns True as soon as `close` is called."""
         return self._closed.wait(seconds)
 
     def now(self) -> float:
-        """Seconds of the clock that deadlines are counted on."""
+        """Seconds of the clock by which deadlines are counted."""
         return self._clock.boottime()
 
     def close(self) -> None:
-        """Nobody is asked any more. Idempotent."""
+        """Ask no endpoint any more. Idempotent."""
         self._closed.set()
 
     @property
@@ -68,7 +68,7 @@ class Endpoints:
 
 
 class Tries:
-    """The order, time-outs and pauses of one call's tries, and what is known of them."""
+    """The order, time-outs and pauses of the tries of one call, and their failures."""
 
     def __init__(self, endpoints: Endpoints, deadline: float) -> None:
         self._endpoints = endpoints
@@ -84,7 +84,7 @@ class Tries:
     def next(self) -> tuple[str, float]:
         """The endpoint to try, and the seconds for it.
 
-        Raises Unanswered when time is up, RpcError when TLS fails everywhere.
+        Raises Unanswered if time is up, RpcError if TLS fails everywhere.
         """
         if not self._round:
             if self._untrusted == len(self._endpoints.names):

@@ -1,7 +1,7 @@
-"""What went wrong with a call to etcd, and what that means: error bodies and transport errors as our own.
+"""The errors of calls to etcd, and what they mean for the caller.
 
-Error bodies of etcd 3.4 to 3.6 become `RpcError`, with an `ErrorClass`; transport errors become
-`ConnectionFailed`, which tells whether the request can have arrived, and which setting it speaks of.
+Error bodies of etcd 3.4 to 3.6 become `RpcError`, with an `ErrorClass`. Transport errors become
+`ConnectionFailed`, which says whether the request can have arrived, and which setting to look at.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class RpcError(TallyError):
 
 
 class ConnectionFailed(TallyError):
-    """No answer, or not a whole one.
+    """There was no answer, or only a part of one.
 
-    `sent`: the request may have reached etcd; `untrusted`: TLS could not be set up.
+    `sent`: the request may have reached etcd. `untrusted`: TLS could not be set up.
     """
 
     def __init__(self, message: str, *, sent: bool, untrusted: bool = False) -> None:
@@ -61,8 +61,8 @@ class ConnectionFailed(TallyError):
         self.untrusted = untrusted
 
 
-# Messages first, since etcd uses one gRPC code for many things. Source: api/v3rpc/rpctypes/error.go in etcd's
-# sources.
+# Messages come first, since etcd uses one gRPC code for many things. Source: api/v3rpc/rpctypes/error.go in
+# etcd's sources.
 _FAULT_BY_MESSAGE = (
     ("invalid auth token", ErrorClass.TOKEN),
     ("revision in header is old", ErrorClass.TOKEN),
@@ -92,13 +92,12 @@ _FAULT_BY_CODE = {
     12: ErrorClass.REFUSED,
     16: ErrorClass.TOKEN,
 }
-"""gRPC codes; those that are missing (Unknown, DeadlineExceeded, Unavailable, Internal, …) leave the
-outcome open.
-"""
+"""gRPC codes. All others (Unknown, DeadlineExceeded, Unavailable, Internal, …) leave the outcome open."""
 
 _COMMON_NAME = b"CommonName of client sending a request against gateway"
-"""Source: `accessController.ServeHTTP` in etcd's embed/serve.go; why:
-https://github.com/etcd-io/etcd/pull/10366
+"""Source: `accessController.ServeHTTP` in etcd's embed/serve.go.
+
+For the reason, see https://github.com/etcd-io/etcd/pull/10366
 """
 
 _COMMON_NAME_ADVICE = (
@@ -108,7 +107,7 @@ _COMMON_NAME_ADVICE = (
 
 
 def classify(message: str, code: int) -> ErrorClass:
-    """What an error means, by etcd's own words and else by its gRPC code."""
+    """What an error means, by etcd's own words, or else by its gRPC code."""
     for words, fault in _FAULT_BY_MESSAGE:
         if words in message:
             return fault
@@ -116,9 +115,7 @@ def classify(message: str, code: int) -> ErrorClass:
 
 
 def rpc_error(body: bytes, status: int, endpoint: str) -> RpcError:
-    """An error body as RpcError; one that is not etcd's own (a load balancer's page) leaves the outcome
-    open.
-    """
+    """An error body as RpcError. One that is not etcd's (a load balancer's page) leaves the outcome open."""
     try:
         answer = wire.decode_error(body)
     except msgspec.MsgspecError:
@@ -143,7 +140,7 @@ def stream_error(error: wire.StreamError, endpoint: str = "") -> RpcError:
 def connection_failed(endpoint: str, error: Exception, *, sent: bool) -> ConnectionFailed:
     """Translate a transport error.
 
-    It counts as not sent only where the connection was certainly never set up.
+    It counts as not sent only if the connection was certainly never set up.
     """
     causes = list(_causes(error))
     timed_out = (requests.Timeout, ConnectTimeoutError, ReadTimeoutError)
@@ -162,7 +159,7 @@ def connection_failed(endpoint: str, error: Exception, *, sent: bool) -> Connect
     return ConnectionFailed(words, sent=sent and not refused, untrusted=untrusted)
 
 
-_ISSUER_UNKNOWN = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_…: self-signed, or no issuer that is trusted
+_ISSUER_UNKNOWN = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_…: self-signed, or no trusted issuer
 
 _OF_DEV = " (for a `tally dev` of another folder: --config DATA_DIR/tally.toml)"
 
@@ -170,7 +167,7 @@ _REFUSES_CLIENT = re.compile("ALERT_(.*CERTIFICATE|UNKNOWN_CA)")
 
 
 def _tls_advice(endpoint: str, causes: list[BaseException], *, broken_off: bool) -> str:
-    """Which setting a connection that failed before it was used speaks of, "" for none."""
+    """Which setting to look at, for a connection that failed before its use; "" for none."""
     if endpoint.startswith("http:"):
         closed = any(isinstance(c, RemoteDisconnected) for c in causes)
         return (
@@ -192,10 +189,10 @@ _OF_CONNECTIONS = (OSError, HTTPException, urllib3.exceptions.HTTPError)  # requ
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what is behind it, as requests and urllib3 wrap it: in arguments, `reason`, cause or
-    context.
+    """The error and the errors behind it, as requests and urllib3 wrap them.
 
-    What the caller was handling when it asked is in a context, too, and says nothing of the connection.
+    They are in arguments, `reason`, cause or context. An error that the caller was handling is in a context,
+    too, and says nothing about the connection.
     """
     seen: set[int] = set()
     pending: list[Any] = [error]

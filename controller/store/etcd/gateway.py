@@ -1,10 +1,9 @@
 """etcd's JSON gateway behind several endpoints: failover, deadlines, sign-in, rotation of secrets.
 
-One call is one request, sent again (the same bytes) to the endpoints in turn until it is answered or its
-deadline has passed. The endpoint that answered last is asked first; one that failed goes to the end of the
-line. One try gets a share of the time that is left, so that a silent endpoint does not use it all up. The
-caller learns whether a send may have been applied before (`in_doubt`); what that means is for the store to
-say.
+One call is one request. The same bytes are sent to the endpoints in turn, until one answers or the deadline
+has passed. The endpoint that last answered is asked first, and one that failed goes to the end of the line.
+Each try gets a share of the time that is left, so that a silent endpoint does not use it all up. The caller
+learns whether a send may have been applied before (`in_doubt`). The store decides what that means.
 """
 
 from __future__ import annotations
@@ -38,12 +37,13 @@ __all__ = ["ErrorClass", "Gateway", "GatewayOptions", "RpcError", "Unanswered", 
 
 T = TypeVar("T")
 
-_IDLE_CONNECTIONS = 16  # kept for each endpoint; threads beyond that many connect anew
+_IDLE_CONNECTIONS = 16  # kept for each endpoint; further threads open connections of their own
 
 
 def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
-    """The seam's error for one of etcd's that trying again does not change; `about` names the keys,
-    `right` what is needed.
+    """The seam's error for an error of etcd that trying again does not change.
+
+    `about` names the keys, `right` the right that is needed.
     """
     match error.fault:
         case ErrorClass.DENIED if "permission denied" in str(error):
@@ -68,10 +68,9 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
 
 
 class Gateway:
-    """Safe to use from several threads: a connection is taken out of the pool, used by one thread, and put
-    back.
+    """Thread-safe: a thread takes a connection out of the pool, uses it alone, and puts it back.
 
-    The constructor does no I/O; an endpoint is connected to when it is first needed.
+    The constructor does no I/O. An endpoint is connected to when it is first needed.
     """
 
     def __init__(self, options: GatewayOptions, clock: Clock) -> None:
@@ -85,9 +84,9 @@ class Gateway:
         self.endpoints = Endpoints(options.endpoints, clock)
 
     def begin(self, path: str, body: bytes, decode: Callable[[bytes], T], *, deadline: float) -> Call[T]:
-        """Send `body` to `path` (without the version prefix); the answer is the call's `result`, decoded.
+        """Send `body` to `path` (without the version prefix). The call's `result` is the decoded answer.
 
-        `decode` raises MsgspecError for an answer that is not whole, which counts as none.
+        `decode` raises MsgspecError for an incomplete answer, which counts as none.
         """
         call = Call(self, path, body, decode, deadline)
         call.begin()
@@ -96,16 +95,15 @@ class Gateway:
     def call(self, path: str, body: bytes, decode: Callable[[bytes], T], *, deadline: float) -> T:
         """As `begin`, and its `result`.
 
-        Raises RpcError for an answer that trying again does not change, and Unanswered; both tell `in_doubt`.
+        Raises RpcError for an answer that trying again does not change, and Unanswered. Both have `in_doubt`.
         """
         return Call(self, path, body, decode, deadline).result()
 
     def stream(self, path: str, body: bytes, *, timeout: float) -> tuple[Connection, HTTPResponse]:
         """Open a stream on the preferred endpoint, once.
 
-        The caller closes both, and reports a failure by `demote`.
-
-        Raises RpcError, ConnectionFailed, Unanswered (the sign-in's).
+        The caller closes both, and reports a failure with `demote`. Raises RpcError, ConnectionFailed, and
+        Unanswered (of the sign-in).
         """
         deadline = self._clock.boottime() + timeout
         token = self.token(deadline)
@@ -131,7 +129,7 @@ class Gateway:
         return found
 
     def close(self) -> None:
-        """Close the idle connections; calls under way end by their deadlines. Idempotent."""
+        """Close the idle connections. Calls under way end by their deadlines. Idempotent."""
         self.endpoints.close()
         with self._lock:
             idle = [connection for pool in self._idle.values() for connection in pool]
@@ -139,13 +137,10 @@ class Gateway:
         for connection in idle:
             connection.close()
 
-    # --- signing in
-    # -------------------------------------------------------------------------------------------------
+    # -- signing in
 
     def token(self, deadline: float) -> str:
-        """The token to send, empty without a user or with authentication switched off; signs in when there
-        is none.
-        """
+        """The token to send; signs in if needed. It is "" without a user, or if authentication is off."""
         if not self.options.user or self._signed_in:
             return self._token
         if not self._sign_in_lock.acquire(timeout=max(0.0, deadline - self._clock.boottime())):
@@ -159,8 +154,9 @@ class Gateway:
             self._sign_in_lock.release()
 
     def forget_token(self, token: str | None = None) -> None:
-        """The token (None: whichever is in use) was refused: sign in again before the next call, unless
-        done since.
+        """Sign in again before the next call, since `token` was refused, unless that has been done since.
+
+        `token` None stands for the one in use.
         """
         with self._sign_in_lock:
             if token in (None, self._token):
@@ -196,11 +192,10 @@ class Gateway:
                     raise
                 tries.failed(endpoint, error, in_doubt=False)
 
-    # --- connections
-    # ------------------------------------------------------------------------------------------------
+    # -- connections
 
     def send(self, endpoint: str, path: str, body: bytes, timeout: float, token: str) -> _Under:
-        """Send once. Raises ConnectionFailed, RpcError for certificates that cannot be read."""
+        """Send once. Raises ConnectionFailed, and RpcError for certificates that cannot be read."""
         started = self._clock.boottime()
         connection = self._take(endpoint, timeout)
         try:
@@ -251,7 +246,7 @@ class Gateway:
         connection.close()
 
     def _stamp(self) -> tuple[tuple[int, int, int], ...]:
-        """Changes when a certificate file does."""
+        """A value that changes when a certificate file changes."""
         stamps = []
         for file in (self.options.ca_file, self.options.cert_file, self.options.key_file):
             if file:
@@ -266,7 +261,7 @@ class Gateway:
 
 
 class _Under(NamedTuple):
-    """A request that was sent, and the connection that it has to itself until it is answered."""
+    """A request that was sent, and the connection that it occupies until it is answered."""
 
     connection: Connection
     sent: Sent
@@ -287,10 +282,10 @@ class Call(Generic[T]):
         self._token = ""
         self._endpoint = ""
         self._under: _Under | None = None
-        self._failure: TallyError | None = None  # of the first send; `result` goes on from there
+        self._failure: TallyError | None = None  # of the first send; `result` continues from it
 
     def begin(self) -> None:
-        """Send it once; what goes wrong is for `result` to tell."""
+        """Send it once. `result` reports any error."""
         try:
             self._send()
         except TallyError as error:
@@ -307,7 +302,7 @@ class Call(Generic[T]):
             except msgspec.MsgspecError as error:
                 broken = ConnectionFailed(f"{self._endpoint}: broken answer: {error}", sent=True)
                 tries.failed(self._endpoint, broken, in_doubt=True)
-            except Unanswered as error:  # or the sign-in, before anything was sent
+            except Unanswered as error:  # or of the sign-in, before anything was sent
                 raise Unanswered(str(error), in_doubt=tries.in_doubt) from error
             except RpcError as error:
                 if error.fault is ErrorClass.TOKEN and self._gateway.options.user and not signed_in_again:
@@ -321,7 +316,7 @@ class Call(Generic[T]):
                     raise
 
     def abandon(self) -> None:
-        """Wait no longer; what was sent may be applied all the same."""
+        """Wait no longer. What was sent may still be applied."""
         under, self._under = self._under, None
         if under is not None:
             under.sent.abandon()

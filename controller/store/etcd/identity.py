@@ -1,9 +1,8 @@
-"""Which cluster the answers come from, and that its revisions never go back (faults 15 and 24).
+"""Checks which cluster answers, and that its revisions never go back (faults 15 and 24).
 
-A cluster's id alone does not tell: etcd derives it from the members' names and URLs and the cluster's token,
-so that a wiped or restored cluster on the same machines may well have the same id. A revision lower than one
-that an earlier linearizable answer had shown tells it for certain.
-Source: `computeMemberId` and `genID` in
+A cluster's id alone is not enough. etcd derives it from the members' names and URLs and the cluster's token,
+so a wiped or restored cluster on the same machines may have the same id. A revision that is lower than one of
+an earlier linearizable answer is certain evidence. Source: `computeMemberId` and `genID` in
 https://github.com/etcd-io/etcd/tree/main/server/etcdserver/api/membership
 """
 
@@ -18,8 +17,8 @@ from controller.store.etcd.wire import Header
 class ClusterIdentity:
     """Shared by all calls of one store; safe to use from several threads.
 
-    Once a change was seen every call fails with ClusterChanged, in every thread, until `renew`: whoever still
-    acts on a model of the old cluster must not get through.
+    Once a change was seen, every call in every thread fails with ClusterChanged, until `renew`: code that
+    still acts on a model of the old cluster must not get through.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class ClusterIdentity:
         self._changed = ""
 
     def floor(self) -> int:
-        """Taken before a request is sent: the revision below which its answer must not be.
+        """The revision below which an answer must not be. Take it before the request is sent.
 
         Raises ClusterChanged.
         """
@@ -38,7 +37,7 @@ class ClusterIdentity:
             return self._revision
 
     def confirm(self, header: Header, floor: int) -> None:
-        """Check the header of a linearizable answer against the floor taken before it was sent.
+        """Check the header of a linearizable answer against the floor that was taken before it was sent.
 
         Raises ClusterChanged.
         """
@@ -50,7 +49,7 @@ class ClusterIdentity:
             self._revision = max(self._revision, header.revision)
 
     def confirm_cluster(self, header: Header) -> None:
-        """Check only who answers: for watches and leases, which one member answers by itself.
+        """Check only which cluster answers: for watches and leases, which one member answers by itself.
 
         Raises ClusterChanged.
         """

@@ -1,6 +1,6 @@
-"""Who may do what: the roles of one cluster of Tally, as ranges of etcd's keys.
+"""The roles of one cluster of Tally, as ranges of etcd's keys.
 
-Pure; `etcd_auth` makes etcd hold to it.
+Pure; `auth` applies them to etcd.
 
 | role | reads | writes |
 |---|---|---|
@@ -9,11 +9,11 @@ Pure; `etcd_auth` makes etcd hold to it.
 | admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `engine`, `leader` (to make it step down) |
 | reader | the same | nothing |
 
-All read everything: each guard of a transaction is a read, and the answer to "why does it wait" depends on
-all records. The controller writes everything: specs it removes after their retention, and any other key when
-an admin names it for repair; a leader that may not do what it was asked for would lose its office over it,
-and its successor too. etcd knows ranges of keys and no verbs finer than write: a user who may put a spec may
-also overwrite or delete one, and may make any kind of request.
+Every role reads everything: each guard of a transaction is a read, and the answer to "why does it wait"
+depends on all records. The controller writes everything: it removes specs after their retention, and any
+other key that an admin names for repair. A leader without the right to do what was asked would lose its
+office over it, and so would its successor. etcd knows ranges of keys, and no right finer than write: a user
+who may put a spec may also overwrite or delete one, and may make any kind of request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from controller.store.keys import Keys
 
 
 class Role(StrEnum):
-    """What somebody is to a cluster."""
+    """The role of a user in a cluster."""
 
     CONTROLLER = "controller"
     USER = "user"
@@ -39,8 +39,9 @@ class Role(StrEnum):
 
 
 class Permission(NamedTuple):
-    """One right in etcd's terms: READ or WRITE on the keys from `start` to before `end`, or on `start`
-    alone (`end` empty).
+    """One right in etcd's terms: READ or WRITE on the keys from `start` up to, but not including, `end`.
+
+    An empty `end` means `start` alone.
     """
 
     right: str
@@ -55,7 +56,7 @@ class Permission(NamedTuple):
 
 
 def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
-    """All that a role may do, and nothing else."""
+    """All rights of a role."""
     read = _below("READ", keys.prefix)
     match role:
         case Role.READER:

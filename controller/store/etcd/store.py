@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 _FIRST_PAGE_KEYS = 500
 _MAX_PAGE_KEYS = 5000
-_PAGE_BYTES = 4 * 1024 * 1024  # aimed at; keys differ in size, so the page after a large one is smaller
+_PAGE_BYTES = 4 * 1024 * 1024  # a target: keys differ in size, so the page after a large one is smaller
 
 
 class EtcdStore:
@@ -51,7 +51,7 @@ class EtcdStore:
     def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
         """See Store.
 
-        A load of the newest revision is the new start after ClusterChanged; until then every call raises it.
+        After ClusterChanged, a load of the newest revision is a new start. Until then, every call raises it.
         """
         items: list[KeyValue] = []
         for page in self._pages(prefix, deadline, revision):
@@ -107,7 +107,7 @@ class EtcdStore:
     def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
         """See Store.
 
-        Raises StoreFull (which is a StoreUnavailable) when etcd is out of space and nothing was applied.
+        Raises StoreFull (a StoreUnavailable) if etcd is out of space and nothing was applied.
         """
         return self.begin(transaction, deadline=deadline).result()
 
@@ -154,7 +154,7 @@ class EtcdStore:
                 self._raise(error, f"lease {lease:x}", "write")
 
     def size(self, *, deadline: float) -> StoreSize:
-        """Of the endpoint that is asked first. Raises StoreUnavailable, StoreDenied."""
+        """The database size of the preferred endpoint. Raises StoreUnavailable, StoreDenied."""
         answer = self._ask("/maintenance/status", b"{}", wire.decode_status, deadline, "the status", "read")
         return StoreSize(answer.db_size, answer.db_size_in_use, answer.db_size_quota)
 
@@ -165,7 +165,7 @@ class EtcdStore:
         self.gateway.close()
 
     def _check(self, deadline: float) -> None:
-        """A linearizable read, for a watch that was told an old revision.
+        """A linearizable read, for a watch that was answered with an old revision.
 
         Raises ClusterChanged, StoreUnavailable, StoreDenied.
         """

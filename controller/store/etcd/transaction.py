@@ -1,8 +1,8 @@
 """One transaction on etcd.
 
-It is applied once: the gateway sends the same bytes until etcd answers, the guards let at most
-one copy apply, and a refusal shows by our `op` whether an earlier copy did. An outcome is never concluded
-from a read that shows nothing, with one exception that needs no guessing: see `_after_full`.
+It is applied once: the gateway sends the same bytes until etcd answers, the guards let at most one copy
+apply, and a refusal shows by our `op` whether an earlier copy was applied. An outcome is never concluded from
+a read that shows nothing, with one exception that needs no guess: see `_after_full`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PendingTransaction:
         self._call.abandon()
 
     def result(self) -> Committed | Refused:
-        """See Pending. Raises StoreFull, too: etcd is out of space, and nothing was applied."""
+        """See Pending. Also raises StoreFull: etcd is out of space, and nothing was applied."""
         transaction = self._transaction
         try:
             answer = self._call.result()
@@ -101,12 +101,12 @@ class PendingTransaction:
         return answer
 
     def _after_full(self, full: RpcError) -> Committed:
-        """etcd says that it is out of space: it may have applied the transaction all the same.
+        """Find the outcome after etcd said that it is out of space: it may have applied the transaction.
 
-        Source: `quotaApplierV3.Txn` applies first and then turns the answer into the error; the checks in
-        front of it do not apply. But it *was* answered, so unless another send is in doubt, a linearizable
-        read afterwards of a key that it changes under a guard by mod settles it: our `op` there, or the guard
-        still holding.
+        Source: `quotaApplierV3.Txn` applies first, and then turns the answer into the error. The checks in
+        front of it do not apply the transaction. But etcd *has* answered. So unless another send is in doubt,
+        a linearizable read decides, of a key that the transaction changes under a guard by mod: either our
+        `op` is there, or the guard still holds.
         """
         transaction = self._transaction
         key = next(
@@ -135,8 +135,6 @@ class PendingTransaction:
 
 
 def _recovered(transaction: Transaction, current: dict[str, KeyValue | None], revision: int) -> Committed:
-    """An earlier copy was applied: at the revision of the key that shows it; one that only deletes leaves
-    none to show.
-    """
+    """An earlier copy was applied, at the revision of the key that shows it. Deletions leave none to show."""
     shown = [found.mod for found in current.values() if found is not None and transaction.marks(found.value)]
     return Committed(max(shown, default=revision), recovered=True)

@@ -1,18 +1,18 @@
 """A watch on etcd that never skips: it resumes after the last revision it delivered, or says that it cannot.
 
-One connection carries one watch. It is given up, and opened again from where it was, when the server ends it,
-cancels it (etcd then keeps the connection open), sends something broken, or is silent for too long; etcd's
-own progress notices come only every ten minutes, so silence is the only sign of a half-open connection, and
-reopening the cheap way to tell.
+One connection carries one watch. The connection is given up, and the watch resumes on a new one, if the
+server ends it, cancels it (etcd then keeps the connection open), sends something broken, or is silent for too
+long. etcd's own progress notices come only every ten minutes. So silence is the only sign of a half-open
+connection, and a new connection is the cheap way to find out.
 
-It starts *at* the last revision it delivered and drops what it has seen, instead of after it: an older etcd,
-asked to begin at the very revision that was compacted, leaves out a deletion made there and does not say so
-(measured on 3.4.23 and 3.5.1; https://github.com/etcd-io/etcd/issues/18089). One revision lower, it says that
-history is compacted.
+The watch starts *at* the last revision that it delivered, not after it, and drops what it has seen. An older
+etcd that is asked to begin at the very revision that was compacted leaves out a deletion made there, without
+an error (measured on 3.4.23 and 3.5.1; https://github.com/etcd-io/etcd/issues/18089). One revision lower, it
+reports that history is compacted.
 
-Why resuming by revision is safe: etcd delivers in order, each event once, and never splits the events of one
-revision over two messages unless `fragment` is asked for, which we do not.
-Source: https://etcd.io/docs/v3.5/learning/api_guarantees/ ("Ordered", "Unique", "Reliable", "Atomic")
+Why it is safe to resume by revision: etcd delivers in order, each event once. It never splits the events of
+one revision over two messages unless `fragment` is requested, which Tally does not do. Source:
+https://etcd.io/docs/v3.5/learning/api_guarantees/ ("Ordered", "Unique", "Reliable", "Atomic")
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _READ_BYTES = 256 * 1024
 
 
 class _Ended(TallyError):
-    """This connection is over, the watch is not; `cause` is one word, for the count."""
+    """This connection is over, but the watch is not. `cause` is one word, for the count."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
@@ -50,8 +50,8 @@ class _Ended(TallyError):
 class EtcdWatch:
     """Implements `controller.store.base.Watch`. Iterate it in one thread; `close` may come from any.
 
-    `revision` is the last one delivered, `connected` whether the server has confirmed the present connection,
-    and `reconnects` counts by cause how often there had to be a new one.
+    `revision` is the last one delivered. `connected` says whether the server has confirmed the present
+    connection. `reconnects` counts the new connections by cause.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class EtcdWatch:
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
     def _follow(self) -> Iterator[Batch]:
-        """One connection, from its creation to its end. Raises _Ended, and what ends the watch for good."""
+        """One connection, from its creation to its end. Raises _Ended, and the errors that end the watch."""
         self._identity.floor()
         try:
             connection, response = self._gateway.stream(
@@ -169,8 +169,8 @@ class EtcdWatch:
     def _refused(self, error: RpcError) -> Exception:
         """What a refusal means: a new connection, or the end.
 
-        An old etcd calls a bad token a missing right, so a first
-        denial is answered by signing in again."""
+        An old etcd reports a bad token as a missing right. So a first denial is answered by signing in again.
+        """
         if error.fault in (ErrorClass.TOKEN, ErrorClass.DENIED):
             self._denials += 1
             if not self._gateway.options.user or self._denials > 1:
@@ -185,16 +185,16 @@ class EtcdWatch:
         with self._lock:
             response = self._response
         if response is not None:
-            # Wakes the thread that reads; closing a socket under it would not.
+            # Wakes the reading thread. Closing its socket would not.
             with contextlib.suppress(OSError, ValueError):
                 response.shutdown()
 
 
 def _lines(response: HTTPResponse) -> Iterator[bytes]:
-    """The messages of a stream: one JSON object a line, cut anywhere by the transport.
+    """The messages of a stream: one JSON object per line, cut anywhere by the transport.
 
-    Source of the newline: grpc-gateway from 1.3.1, https://github.com/etcd-io/etcd/pull/11843; JSON has none
-    of its own.
+    JSON has no newline of its own. Source of the newline: grpc-gateway from 1.3.1,
+    https://github.com/etcd-io/etcd/pull/11843
     """
     parts: list[bytes] = []
     while data := response.read1(_READ_BYTES):

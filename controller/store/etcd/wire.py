@@ -1,8 +1,8 @@
-"""etcd's JSON gateway on the wire: requests to bytes, answers to the seam's values.
+"""The wire format of etcd's JSON gateway: requests to bytes, answers to the seam's values.
 
-Keys and values travel as base64 (so any bytes do), 64-bit integers as texts, and fields at their zero value
-are left out. Only the fields that Tally uses are decoded; msgspec skips the rest, which makes a page of keys
-cheap.
+Keys and values travel as base64, so any bytes can. 64-bit integers travel as texts. Fields at their zero
+value are left out. Only the fields that Tally uses are decoded; msgspec skips the rest, which makes a page of
+keys cheap.
 
 Source of the messages: https://github.com/etcd-io/etcd/blob/main/api/etcdserverpb/rpc.proto
 """
@@ -69,7 +69,7 @@ class LeaseAnswer(msgspec.Struct):
 
 
 class WireEvent(msgspec.Struct):
-    """mvccpb.Event; `type` is PUT when left out."""
+    """mvccpb.Event; a missing `type` means PUT."""
 
     kv: WireKeyValue
     type: str = "PUT"
@@ -87,7 +87,7 @@ class WatchAnswer(msgspec.Struct):
 
 
 class StreamError(msgspec.Struct):
-    """How a gateway reports an error inside a stream; the code's name differs with the gateway's version."""
+    """How a gateway reports an error inside a stream. The code's name depends on the gateway's version."""
 
     message: str = ""
     grpc_code: int = 0
@@ -122,7 +122,7 @@ class VersionAnswer(msgspec.Struct):
 
 
 class StatusAnswer(msgspec.Struct):
-    """etcdserverpb.StatusResponse; the quota is told from 3.6 on."""
+    """etcdserverpb.StatusResponse. It has the quota from etcd 3.6 on."""
 
     db_size: int = msgspec.field(name="dbSize", default=0)
     db_size_in_use: int = msgspec.field(name="dbSizeInUse", default=0)
@@ -130,8 +130,9 @@ class StatusAnswer(msgspec.Struct):
 
 
 class ErrorAnswer(msgspec.Struct):
-    """The body of a refusal: etcd 3.4 and 3.5 repeat the message as `error` (an object in streams), 3.6
-    leaves it out.
+    """The body of a refusal.
+
+    etcd 3.4 and 3.5 repeat the message as `error` (an object in streams); 3.6 leaves it out.
     """
 
     message: str = ""
@@ -140,10 +141,11 @@ class ErrorAnswer(msgspec.Struct):
 
 
 def _decoder(kind: type[T], is_whole: Callable[[T], object] = bool) -> Callable[[bytes], T]:
-    """Decodes answers of one kind.
+    """A decoder for answers of one kind.
 
-    Raises MsgspecError for whatever etcd does not send, be it no JSON, or JSON without a header:
-    that counts as no answer, and so proves nothing."""
+    It raises MsgspecError for all that etcd does not send, such as JSON without a header. That counts as no
+    answer, and so proves nothing.
+    """
     # not strict: 64-bit integers are carried as texts
     decode = msgspec.json.Decoder(kind, strict=False).decode
 
@@ -191,13 +193,13 @@ encode = msgspec.json.Encoder().encode
 def key_text(key: bytes) -> str:
     """A stored key as text.
 
-    Bytes that are no UTF-8 (never Tally's own) become `\\xNN`, so that they can always be printed.
+    Bytes that are not UTF-8 (never Tally's own) become backslash escapes, so that they can always be printed.
     """
     return key.decode(errors="backslashreplace")
 
 
 def key_value(wire: WireKeyValue) -> KeyValue:
-    """The seam's form of a key; a missing value is empty, never None."""
+    """The seam's form of a key. A missing value is empty, never None."""
     return KeyValue(
         key_text(wire.key), wire.value, wire.create_revision, wire.mod_revision, wire.version, wire.lease
     )
@@ -211,8 +213,9 @@ def event(wire: WireEvent) -> KeyEvent:
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
-    """`key` and `range_end` of all keys that begin with `prefix`; etcd takes a lone NUL for "from the
-    first" and "to the last".
+    """`key` and `range_end` of all keys that begin with `prefix`.
+
+    etcd reads a lone NUL as "from the first" or "to the last".
     """
     if not prefix:
         return b"\0", b"\0"
@@ -233,7 +236,7 @@ def encode_range(key: bytes, range_end: bytes = b"", *, revision: int = 0, limit
 
 
 def encode_transaction(transaction: Transaction) -> bytes:
-    """The request; its failure branch ranges each guarded key, so that a refusal tells which guard failed."""
+    """The request. Its failure branch reads each guarded key, so that a refusal shows which guard failed."""
     compare = [
         {"key": g.key.encode(), "target": "CREATE", "create_revision": g.revision}
         if g.on_create
