@@ -48,7 +48,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds. Checked against each other at start (`config.check_timings`)."""
+    """Seconds. They are checked against each other at start (`config.check_timings`)."""
 
     lease_ttl_seconds: int = 5
     keepalive_interval_seconds: float = 1.0
@@ -74,8 +74,7 @@ class Ballot(Protocol):
         ...
 
     def engine(self) -> EngineIdentity | None:
-        """The identity of this replica's engine; None while it is not known. Such a replica does not
-        campaign.
+        """The identity of this replica's engine; None while it is not known: then it does not campaign.
 
         Must return at once.
         """
@@ -149,9 +148,7 @@ class Elector:
         deadline = now + self._timings.request_timeout_seconds
         leader, _ = self._store.get(self._keys.leader, deadline=deadline)
         if leader is not None and leader.lease:
-            return float(
-                self._timings.lease_ttl_seconds
-            )  # woken earlier when our watch shows that the key is gone
+            return float(self._timings.lease_ttl_seconds)  # woken earlier when our watch shows the key gone
         if leader is not None:
             self._remove_foreign(leader, deadline)
         engine = self._ballot.engine()
@@ -179,7 +176,7 @@ class Elector:
         )
 
     def _remove_foreign(self, leader: KeyValue, deadline: float) -> None:
-        """Remove a leader key without a lease: it was put by hand, would never expire, and blocks elections."""
+        """Remove a leader key without a lease: it was put by hand, never expires, and blocks elections."""
         log.warning(
             "removing a leader key that has no lease: it was written by hand",
             key=leader.key,

@@ -60,7 +60,7 @@ class Target(NamedTuple):
 
     @classmethod
     def of_another(cls, leader: Change | None, instance: str) -> Target | None:
-        """From the leader's key; None when nobody leads, or this instance does."""
+        """From the leader's key; None if nobody leads, or this instance does."""
         record = decode_or_empty(leader)
         if leader is None or record.get("instance") == instance:
             return None
@@ -137,8 +137,9 @@ class Sentinel:
                 pause = min(2 * pause, LOOK_SECONDS)
 
     def _stays_connected(self, target: Target) -> bool:
-        """Connect, and wait until the connection ends. False if there was none, or another replica leads by
-        now.
+        """Connect, and wait until the connection ends.
+
+        False if there was no connection, or another replica leads by now.
         """
         try:
             connection = socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS)

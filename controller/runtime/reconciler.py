@@ -162,7 +162,7 @@ class Reconciler:
         return task_id
 
     def close(self) -> None:
-        """The term has ended: perform what is due, and log what was persisted in it but not yet logged."""
+        """The term has ended: log what was persisted in it, but not yet logged. No Start begins any more."""
         self._follow_up()
 
     def next_wake_seconds(self) -> float | None:

@@ -99,7 +99,7 @@ class Keys:
         return self.prefix + "/".join((kind, *names)) if kind in _NAMES else names[0]
 
     def parse(self, key: str) -> ParsedKey | None:
-        """What `key` holds; None for a key of no known kind. Such a key is foreign: shown by the audit, left
+        """What `key` holds; None for a foreign key, of no known kind: the audit shows it, Tally leaves it
         alone.
 
         A key with a backslash is foreign, too, since no name of ours has one. It is the text of a key that is

@@ -13,9 +13,7 @@ from controller.core.model.resources import ZERO, Vector
 
 
 class Holding(NamedTuple):
-    """The tasks of a pool that hold resources: the sum of their holds, and how many are lost or being
-    stopped.
-    """
+    """The tasks of a pool that hold resources: the sum of their holds, and how many are lost or stopping."""
 
     held: Vector = ZERO
     lost: int = 0

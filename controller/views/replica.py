@@ -103,9 +103,7 @@ class ReadableReplica(Protocol):
         ...
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Tell `listener` of all that the model takes in, with `reloaded` at once. The returned call ends
-        that.
-        """
+        """Tell `listener` of all that the model takes in, `reloaded` first. The returned call ends that."""
         ...
 
     def audit(self) -> dict[str, Any]:
