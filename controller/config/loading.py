@@ -23,7 +23,10 @@ LOWEST_LEASE_TTL_SECONDS = 2  # etcd grants no shorter lease with its default el
 CONFIG_PATHS = ("~/.config/tally/tally.toml", "/etc/tally/tally.toml")
 
 DEV_CONFIG = ".tally/tally.toml"
-"""`tally dev` writes it in the folder where it is called. It is read there if nothing else names an etcd."""
+"""The file that `tally dev` writes in the folder where it is called.
+
+It is read there if neither a flag nor a variable names etcd, and no other file is found.
+"""
 
 
 class InvalidSetting(InvalidField):

@@ -99,11 +99,10 @@ class Keys:
         return self.prefix + "/".join((kind, *names)) if kind in _NAMES else names[0]
 
     def parse(self, key: str) -> ParsedKey | None:
-        """What `key` holds; None for a foreign key, of no known kind: the audit shows it, Tally leaves it
-        alone.
+        """What `key` holds; None for a foreign key, which the audit shows and Tally leaves alone.
 
-        A key with a backslash is foreign, too, since no name of ours has one. It is the text of a key that is
-        not UTF-8 (see `wire.key_text`).
+        A key is foreign if it is of no known kind, or has a backslash: no name of ours has one. The text of a
+        key that is not UTF-8 has one (see `wire.key_text`).
         """
         if not key.startswith(self.prefix) or "\\" in key:
             return None

@@ -43,7 +43,7 @@ class Aside(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, task: Task, where: str, error: Exception, at: float, epoch: int) -> Aside:
-        """Set aside a task that raised `error`, as it is now."""
+        """The aside of a task that raised `error`, as the task is now."""
         return cls(reason=describe(where, error), seen=seen_of(task), at=at, epoch=epoch)
 
     def holds_for(self, task: Task | None) -> bool:

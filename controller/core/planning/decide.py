@@ -212,7 +212,7 @@ def _gist(words: str) -> str:
 
 
 def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> tuple[str, str] | None:
-    """Why the attempt must be stopped now: a StopReason and a message. None if it must not."""
+    """Why the attempt must be stopped now, as `Status.stopping`, and a message. None if it need not be."""
     if task.spec is None:
         return StopReason.SPEC_DELETED, "its spec was deleted"
     due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
@@ -263,7 +263,8 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
 def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     """An operator's word that the attempt stopped.
 
-    It counts for an attempt that is lost or being stopped, unless the engine shows that it runs.
+    It counts for an attempt that is lost. It also counts for one that is being stopped, unless the engine
+    shows that one as Pending or Running.
     """
     request, kind = task.requests[RequestKind.CONFIRM_STOPPED][0], (RequestKind.CONFIRM_STOPPED,)
     seen = attempt.observation if attempt is not None else None

@@ -1,6 +1,7 @@
 """Effects: what the leader asks of the engine, so that it matches what is committed (I5).
 
-The effects of a draft may begin once its changes are committed. An attempt has at most one effect under way.
+The effects of a draft may begin once its changes are committed. The driver begins no effect of an attempt
+while another one is under way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from controller.core.promise.attempts import Attempt, Attempts, is_current
 ORPHAN_GRACE_SECONDS = 10.0
 # least time for which the name of an ended attempt is kept, so that a late start finds it taken
 TOMBSTONE_SECONDS = 3600.0
-STOP_RESEND_SECONDS = 30.0  # after the grace: an engine that restarted may have lost the stop
+STOP_RESEND_SECONDS = 30.0  # after the grace: the engine may have lost the stop that it took
 FORGOTTEN_AT_ONCE = 100  # attempts of one task
 
 

@@ -46,11 +46,10 @@ class Planner:
         cautious: bool = False,
         looks_at: Callable[[str], None] = _nothing,
     ) -> None:
-        """`cautious` and `looks_at` confine errors to one task.
+        """`cautious`: the term before ended by an unexpected error, so each plan changes one task.
 
-        `cautious`: an unexpected error ended the term before, so each plan changes one task until all is
-        quiet. `looks_at` is called with each task before its next step is derived; an error that it raises
-        counts as an error of that step.
+        That lasts until all is quiet. `looks_at` is called with each task before its next step is derived; an
+        error that it raises counts as an error of that step.
         """
         self._model = model
         self._term = term
@@ -91,7 +90,8 @@ class Planner:
     def plan(self, now: float, *, removals_only: bool = False) -> Plan:
         """Plan all that is ready, up to the limits of one transaction. Call it again until the plan is empty.
 
-        `removals_only`: the store is full, so plan no writes. Deletions and effects continue.
+        `removals_only`: the store is full, so plan no statuses. Deletions, notes of tasks set aside, and
+        effects go on.
         """
         draft, self._ahead = self._ahead, None
         if draft is None:

@@ -1,7 +1,8 @@
-"""The constructors of statuses: each takes one row of the lifecycle table and records it, with its reason.
+"""The constructors of statuses: each takes a row of the lifecycle table and records it, with its reason.
 
-These functions make every change that a status can undergo, with one exception: `decide` sets `abandoned`.
-`Moment` carries what is the same for all transitions of one plan.
+`failed` takes two rows if another attempt follows. These functions make every change that a status can
+undergo, with one exception: `decide` sets `abandoned`. `Moment` carries what is the same for all transitions
+of one plan.
 """
 
 from __future__ import annotations
