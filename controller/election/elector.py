@@ -82,7 +82,10 @@ class Ballot(Protocol):
 
 
 class Elector:
-    """See the module's docstring. The leader key and the records of terms contain `identity`."""
+    """See the module's docstring.
+
+    `identity` describes this replica: in the leader key, and in the records of terms.
+    """
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class Candidacy:
     def why_not(self, model: Model, leading_as: str = "") -> str:
         """Why this replica must not lead, as far as the model and the engine have told; "" if it may.
 
-        `leading_as` is the id of the installation that it leads now.
+        `leading_as` is the id of its installation, if it leads now.
         """
         told, record, installation = self.told, model.engine, model.installation
         if told is None:

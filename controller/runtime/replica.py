@@ -229,7 +229,7 @@ class Replica:
                 self._session.start()  # one that has not loaded yet keeps no other from leading
 
     def _leader_elsewhere(self) -> Target | None:
-        """The leader that the sentinel watches; None if it is this replica."""
+        """The leader that the sentinel watches; None if it is this replica, or this replica stops."""
         return (
             None
             if self._stopping.is_set()

@@ -11,7 +11,7 @@ from controller.engine.base import Engine, EngineUnavailable
 
 
 class Standing(NamedTuple):
-    """The installation as which a tenure leads, and the recorded engine."""
+    """The installation that a tenure leads, and its recorded engine."""
 
     installation: Installation
     engine: EngineIdentity
