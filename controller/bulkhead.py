@@ -1,4 +1,4 @@
-"""Unexpected errors, kept to what they belong to: counted, logged with a traceback, and shown.
+"""Unexpected errors, confined to what they belong to: counted, logged with a traceback, and shown.
 
 An error that belongs to one task, attempt, request, pool or key must not end a thread, a replica or a term.
 The code that handles such a thing catches every error and reports it with `caught`.

@@ -1,7 +1,8 @@
 """Label selectors in kubectl's grammar. All terms must hold.
 
 An example: `team=a,tier!=test,zone in (x, y),zone notin (z),gpu,!spot`. The command line, the library and the
-status endpoint share this grammar. Source:
+status endpoint share this grammar.
+Source:
 https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
 """
 

@@ -69,7 +69,7 @@ class Indexes:
     def wind(self) -> None:
         """Schedule again the timers that have rung, for tasks that have not changed since.
 
-        A term begins, and its clock may be behind that of an earlier one.
+        Called when a term begins: its clock may be behind that of an earlier term.
         """
         for task_id in self.attention:
             task = self._tasks[task_id]

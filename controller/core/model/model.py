@@ -36,7 +36,7 @@ class Model(InstallationRecords, Compartments):
         self.queues, self.holding, self.counts = indexes.queues, indexes.holding, indexes.counts
         self.attention, self.timers = indexes.attention, indexes.timers
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
-        # records that the snapshot which is being loaded has not contained so far
+        # records that the snapshot being loaded has not contained so far
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}
 
     # -- changes

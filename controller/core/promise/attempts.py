@@ -58,7 +58,7 @@ class Attempt:
         self.first_seen_at: float | None = None
         # the last observation: a list that began before it may lack the attempt, and proves nothing
         self.seen_at = 0.0
-        # a Start is under way; Invariant: an attempt has at most one effect under way
+        # a Start is under way; Invariant: at most one effect is under way, except for `keeping`
         self.starting = False
         self.start_done_at: float | None = None  # since when a complete list must show it
         self.stopping = False  # a Stop is under way

@@ -2,7 +2,8 @@
 
 A cluster's id alone is not enough. etcd derives it from the members' names and URLs and the cluster's token,
 so a wiped or restored cluster on the same machines may have the same id. A revision that is lower than one of
-an earlier linearizable answer is certain evidence. Source: `computeMemberId` and `genID` in
+an earlier linearizable answer is certain evidence.
+Source: `computeMemberId` and `genID` in
 https://github.com/etcd-io/etcd/tree/main/server/etcdserver/api/membership
 """
 

@@ -11,8 +11,8 @@ an error (measured on 3.4.23 and 3.5.1; https://github.com/etcd-io/etcd/issues/1
 reports that history is compacted.
 
 Why it is safe to resume by revision: etcd delivers in order, each event once. It never splits the events of
-one revision over two messages unless `fragment` is requested, which Tally does not do. Source:
-https://etcd.io/docs/v3.5/learning/api_guarantees/ ("Ordered", "Unique", "Reliable", "Atomic")
+one revision over two messages unless `fragment` is requested, which Tally does not do.
+Source: https://etcd.io/docs/v3.5/learning/api_guarantees/ ("Ordered", "Unique", "Reliable", "Atomic")
 """
 
 from __future__ import annotations
