@@ -232,7 +232,7 @@ class Batch(NamedTuple):
 
 
 class Pending(Protocol):
-    """A transaction under way. If its context ends before `result`, it is given up: its outcome is unknown."""
+    """A transaction under way. If its context ends before `result`, it is given up: its outcome is open."""
 
     def result(self) -> Committed | Refused:
         """Wait for the outcome.
