@@ -28,8 +28,11 @@ class Agenda:
 
     def note(self, touched: Touched) -> None:
         """Put on the agenda what a change of the model touched."""
-        self.tasks.update(touched.tasks)
-        self.pools.update(touched.pools)
+        # an OrderedDict's update takes four times as long, for the one task that most changes touch
+        for task_id in touched.tasks:
+            self.tasks[task_id] = None
+        for pool in touched.pools:
+            self.pools[pool] = None
 
     def look_at(self, attempt_id: AttemptId) -> None:
         """Put an attempt and its task on the agenda, since something happened to the attempt."""
