@@ -184,4 +184,3 @@ def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> No
 
 
 # -- one thing in detail
-# -----------------------------------------------------------------------------------------------

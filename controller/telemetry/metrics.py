@@ -67,7 +67,6 @@ class Metrics:
         self._histograms[name].labels(*labels, self._role).observe(value)
 
     # -- what the runtime tells
-    # --------------------------------------------------------------------------------------
 
     def entered(self, phase: str) -> None:
         """See Instruments."""
@@ -101,7 +100,6 @@ class Metrics:
                 self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
 
     # -- what others tell
-    # --------------------------------------------------------------------------------------------
 
     def audited(self, report: Mapping[str, Any]) -> None:
         """An audit was made: its report as JSON."""

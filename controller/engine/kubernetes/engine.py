@@ -94,7 +94,6 @@ class KubernetesEngine(Owning):
         self.is_verified = self._api.is_verified
 
     # -- the seam
-    # ----------------------------------------------------------------------------------------------------
 
     def identity(self) -> EngineIdentity:
         """See Engine."""
@@ -243,7 +242,6 @@ class KubernetesEngine(Owning):
         self._api.close()
 
     # -- beyond the seam
-    # ---------------------------------------------------------------------------------------------
 
     def events(self, attempt: AttemptId) -> list[PodEvent]:
         """The recent Kubernetes events of the pod, oldest first; they outlive it.
@@ -284,7 +282,6 @@ class KubernetesEngine(Owning):
         return len(held)
 
     # -- creation
-    # ----------------------------------------------------------------------------------------------------
 
     def _create(self, launch: Launch) -> Pod:
         """The attempt's pod, created or adopted. Raises AttemptRefused, EngineUnavailable."""
