@@ -1,4 +1,4 @@
-"""The commands that check the promise: audit, and what it has repaired."""
+"""The command `tally audit`: it checks the promise, and has the leader repair findings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from controller.core.planning.plan import Outcome
     from controller.engine.base import Engine
 
-PAUSE_SECONDS = 1.0  # between two requests, while the leader is at it
+PAUSE_SECONDS = 1.0  # between two requests, while the leader puts a repair off
 
 
 def audit(
@@ -99,8 +99,9 @@ def _repair(
     *,
     quiet: bool,
 ) -> tuple[Report, list[Outcome]]:
-    """Ask until nothing that can be repaired is left, or the time is over; returns the last report, and
-    all that became.
+    """Request repairs until no repairable finding is left, or the time is over.
+
+    Returns the last report, and the outcomes of all requests.
     """
     from controller.audit.repairs import RepairUnanswered, ask, outcomes_text, wanted
     from controller.core.planning.plan import Verdict
@@ -119,7 +120,7 @@ def _repair(
         if not quiet:
             say_lines(outcomes_text(answered))
         verdicts = {outcome.verdict for outcome in answered}
-        delete = []  # once, with the revision that was seen
+        delete = []  # asked for only once, at the revision of the first report
         if Verdict.LATER in verdicts:
             time.sleep(PAUSE_SECONDS)
         report, _ = _examine(client, *opened)

@@ -1,4 +1,4 @@
-"""`tally auth init`: the roles of a cluster in etcd, and who has them."""
+"""The command `tally auth init`: creates the roles of a cluster in etcd, and gives them to users."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def init(
 
 
 def parse_member(text: str) -> Member:
-    """`ROLE=USER`, or `root=root`."""
+    """Parse `ROLE=USER` or `root=root`."""
     from controller.store.etcd.auth import ROOT, Member
     from controller.store.etcd.roles import Role
 

@@ -1,5 +1,6 @@
-"""Commands that ask the leader for something, or change a pool: cancel, retry, confirm-stopped, step-down,
-apply, delete.
+"""Commands that make a request of the leader, or change a pool or the pods.
+
+They are cancel, retry, confirm-stopped, step-down, apply, delete and release-finalizers.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def confirm_stopped(
 
 
 def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) -> None:
-    """Ask for each task; those for which it cannot be done do not keep the others from it."""
+    """Make the request for each task. An error for one task does not stop the others."""
     code = 0
     for name in dict.fromkeys(names):
         try:
@@ -181,7 +182,7 @@ def release_finalizers(
         if installation:
             engine.bind(Installation(id=installation))
         else:
-            # without etcd, all that has the cluster's name, if one installation has it
+            # Without etcd, all pods with the cluster's name are taken, if they are of one installation.
             with suppress(StoreError):
                 session.client.outputs.bind(engine)
         released = engine.release_finalizers()

@@ -1,4 +1,4 @@
-"""Commands that tell all of one thing: describe, explain, history."""
+"""Commands about a single task or pool: describe, explain and history."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _kept_log(session: Session, name: str) -> str:
 
 
 def _print_events(session: Session, attempt: AttemptId) -> None:
-    """What Kubernetes says of the pod; nothing for other engines."""
+    """Print the Kubernetes events of the attempt's pod; nothing for other engines."""
     from controller.cli.engines import open_engine_or_warn
     from controller.engine.base import EngineError
 

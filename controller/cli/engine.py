@@ -1,4 +1,4 @@
-"""`tally engine`: which engine the installation has, and changing that on purpose."""
+"""The commands `tally engine show` and `adopt`: the recorded engine, and how to change it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("engine", "state_dir", "kubeconfig", "kube_context", "kube_namespaces")
 SHOWN = 20
-STOP_SECONDS = 30.0  # after the grace
+STOP_SECONDS = 30.0  # to wait for stopped attempts, after the grace
 
 
 def show(
@@ -144,8 +144,9 @@ def adopt(
 
 
 def _asked(session: Session) -> Client:
-    """The client, once etcd has answered it: who loads all records waits for longer than a user does where
-    nothing answers.
+    """The client, after etcd has answered it once.
+
+    A load of all records waits longer for a silent etcd than a user would.
     """
     session.client.replicas.leader()
     return session.client
@@ -180,7 +181,7 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
 
 
 def _make_sure(lost: str, found: Sequence[Observation], *, yes: bool) -> None:
-    """Say what would be stopped, and have it confirmed. Raises UserError where nobody can be asked."""
+    """Say what would be stopped, and ask for confirmation. Raises UserError without a terminal."""
     running = sum(not seen.stopped for seen in found)
     tasks = _named({seen.attempt.task_id for seen in found})
     say(
@@ -196,7 +197,7 @@ def _make_sure(lost: str, found: Sequence[Observation], *, yes: bool) -> None:
 
 
 def _open(session: Session) -> Engine:
-    """The engine of the flags; without --engine, what the replicas have registered."""
+    """The engine that the flags name; without --engine, the one that the replicas have registered."""
     from controller.app import make_engine
     from controller.cli.engines import open_engine
 

@@ -1,4 +1,4 @@
-"""`tally get`: lists, and what of them changes."""
+"""The command `tally get`: lists objects, and watches them for changes."""
 
 from __future__ import annotations
 

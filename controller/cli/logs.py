@@ -1,4 +1,4 @@
-"""`tally logs`: what an attempt has printed, from its engine, or the end of it that was kept."""
+"""The command `tally logs`: prints an attempt's output, from its engine or from the kept log."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def logs(
 
 
 def _silence(view: TaskView, attempt: int | None, options: LogOptions, *, has_ended: bool) -> str:
-    """That nothing was printed, and whether something still may be."""
+    """A message that there is no output, and whether there may be some later."""
     number = view.attempt if attempt is None else attempt
     who = (
         f"container {options.container} of {AttemptId(view.id, number)}"
@@ -80,5 +80,5 @@ def _silence(view: TaskView, attempt: int | None, options: LogOptions, *, has_en
 
 
 def extent(kept: KeptLog) -> str:
-    """How much of the output was kept."""
+    """A phrase for how much of the output was kept."""
     return f"the last {LIMIT_BYTES // 1024} KiB" if kept.truncated else "whole"

@@ -1,6 +1,6 @@
-"""The `tally` command: every verb, registered in one place.
+"""The command `tally`: all verbs are registered here.
 
-Parses, calls the library, prints; nothing is decided here.
+The command line parses, calls the library and prints. It decides nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Tasks that hold resources once and release them once, whatever fails.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich takes longer to import than all else that help needs
+    rich_markup_mode=None,  # importing rich takes longer than everything else that help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config = typer.Typer(cls=Verbs, help="Settings and where they come from.", no_args_is_help=True)
@@ -66,8 +66,8 @@ app.command("version", cls=Verb, rich_help_panel=OPERATORS)(operate.version)
 
 
 def main() -> None:
-    """Run the command line of this process; `entry` calls it."""
-    app(prog_name="tally")  # however it was started: completion goes by this name
+    """Run the command line of this process. `entry` calls this."""
+    app(prog_name="tally")  # a fixed name, since completion depends on it
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ REPLICA_SETTINGS = tuple(
     for name in ALL_SETTINGS
     if name.endswith("_seconds") or name.startswith("kube") or name == "fast_takeover"
 )
-"""Settings that `tally dev` hands on to the replicas that it starts."""
+"""Settings that `tally dev` passes to the replicas that it starts."""
 INSTEAD = {
     "state_dir": "--data-dir",
     "engine": "--engine",
@@ -31,7 +31,7 @@ INSTEAD = {
     "status": "--status-port",
     "replica": "--replicas",
 }
-"""Flags of `tally dev` for what it sets itself."""
+"""Settings that `tally dev` chooses itself, by flags of its own."""
 
 
 def controller(session: Session) -> None:
@@ -100,7 +100,7 @@ def dev(
 
 
 def _tell_ignored(session: Session) -> None:
-    """Of flags and variables; the file may well be for the other commands."""
+    """Warn of flags and variables that `tally dev` ignores; a settings file may be for other commands."""
     origins = {
         name: session.loaded.origins[name].split() for name in ALL_SETTINGS if name not in REPLICA_SETTINGS
     }

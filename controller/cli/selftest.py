@@ -1,4 +1,4 @@
-"""The command that tries safe faults on a live installation."""
+"""The command `tally selftest`: tries safe faults on a live installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tally submit`: one task from flags, or many from a file or a stream."""
+"""The command `tally submit`: submits one task from flags, or many from a file or a stream."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from controller.store.base import StoreError
 from controller.terminal import say
 
 PLAIN_STEP = 1000
-SHOWN_PROBLEMS = 20  # of a large file; the others are counted
-QUIET_ABOVE = 10  # results that are printed one by one; a larger file gets a count
+SHOWN_PROBLEMS = 20  # the first problems of a file; further ones are counted
+QUIET_ABOVE = 10  # up to this many results are printed one by one; more are counted
 OUTCOMES = ("created", "unchanged", "conflict", "invalid")
 
 
@@ -69,9 +69,9 @@ def submit(
 
 
 def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool, output: str) -> list[str]:
-    """Submit the chunks and tell what became of them; returns the accepted ids.
+    """Submit the chunks and print the results; returns the accepted ids.
 
-    Exits with 1 when any was refused.
+    Exits with 1 if any task was refused.
     """
     counts: Counter[str] = Counter()
     accepted: list[SubmitResult] = []
@@ -107,7 +107,7 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
 
 
 def _refuse(counts: Counter[str], document: Document, result: SubmitResult | None = None) -> None:
-    """One that is refused: where it stands in its file, or which it is of the command line's."""
+    """Print why a document was refused, and its place or name; nothing after SHOWN_PROBLEMS of them."""
     if counts["invalid"] + counts["conflict"] > SHOWN_PROBLEMS:
         return
     if result is None:
@@ -117,7 +117,7 @@ def _refuse(counts: Counter[str], document: Document, result: SubmitResult | Non
 
 
 def _warn(counts: Counter[str], document: Document, result: SubmitResult) -> None:
-    """What is doubtful of one that is accepted."""
+    """Count and print the warning of an accepted document, if it has one."""
     if result.message:
         counts["warned of"] += 1
         if counts["warned of"] <= SHOWN_PROBLEMS:
@@ -165,7 +165,7 @@ def _summary(counts: Counter[str]) -> str:
 
 @contextmanager
 def _progress(counts: Counter[str]) -> Iterator[Callable[[], None]]:
-    """Shows how far it is: a live line on a terminal, else a line for each PLAIN_STEP tasks. On stderr."""
+    """Shows progress on stderr: a live line on a terminal, else a line for each PLAIN_STEP tasks."""
     if not sys.stderr.isatty():
         yield lambda: _plain_progress(counts)
         return

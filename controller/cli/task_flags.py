@@ -12,7 +12,7 @@ from controller.cli.names import complete_pools
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFlags:
-    """Each field is a flag; None: not given."""
+    """The flags, one per field; None: not given."""
 
     pool: Annotated[
         str | None,
@@ -59,7 +59,7 @@ class TaskFlags:
     ] = None
 
     def fields(self) -> dict[str, Any]:
-        """What was given, as the fields of a task; None for what was not."""
+        """The fields of a task, from the flags; None if not given."""
         return {
             "pool": self.pool,
             "image": self.image,
@@ -84,7 +84,7 @@ class TaskFlags:
 
 
 def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping."""
+    """A mapping of NAME=VALUE texts."""
     pairs = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -95,5 +95,5 @@ def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:
 
 
 def without_none(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are given."""
+    """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
