@@ -179,7 +179,7 @@ class Engine(Protocol):
         ...
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
-        """Stop the attempt: send SIGTERM now, and kill all its processes after the grace. Idempotent.
+        """Stop the attempt: signal it to end now, and kill all its processes after the grace. Idempotent.
 
         Does not wait for the end. An attempt that was never started is marked, so that it never starts; the
         returned observation, if any, says so. If `uid` is given and is not the attempt's uid, nothing is
