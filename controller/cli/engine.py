@@ -28,9 +28,9 @@ STOP_SECONDS = 30.0  # to wait for stopped attempts, after the grace
 def show(
     session: Session, output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = ""
 ) -> None:
-    """Show the recorded engine, and compare it with the one in reach.
+    """Show the recorded engine, and compare it with the one within reach.
 
-    That is the engine that the flags name; without flags, the one that the replicas have registered.
+    This is the engine that the flags name; without flags, the one that the replicas have registered.
     """
     from controller.audit.adoption import standing, to_json
     from controller.core.model.installation import difference
@@ -85,9 +85,9 @@ def adopt(
         typer.Option(
             "--forget-running",
             help=(
-                "Change the engine although tasks hold resources. Nobody looks at the old engine any more:"
-                " their holds end as if "
-                "their attempts were gone, and whatever is retried runs BESIDE what still runs there. Two"
+                "Change the engine even if tasks hold resources. Tally no longer looks at the old engine:"
+                " the holds end as if "
+                "the attempts were gone, and retries run BESIDE what still runs there. Two"
                 " attempts of one task may "
                 "run at the same time. Stop what runs there first."
             ),
@@ -98,23 +98,24 @@ def adopt(
         typer.Option(
             metavar="OLD-ID",
             help=(
-                "Take over what an installation left whose etcd is lost for good: its attempts are stopped"
-                " and removed. Lists "
-                "them, and asks first. One that still runs starts them anew: stop its replicas."
+                "Stop and remove the attempts of another installation, whose etcd is lost for good."
+                " Lists "
+                "them and asks first. Stop that installation's replicas, or they start its attempts again."
             ),
         ),
     ] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="With --installation: do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --installation: do not ask for confirmation.")
+    ] = False,
     grace_seconds: Annotated[
-        float, typer.Option(min=0.0, help="With --installation: between the signal and the kill.")
+        float, typer.Option(min=0.0, help="With --installation: seconds from the signal to the kill.")
     ] = 30.0,
 ) -> None:
     """Record another engine as this installation's.
 
-    The flags name it. A replica whose engine is not the recorded one does not lead, since what the engine
-    lacks would count as gone. Refused while anything holds resources. Run it where the engine can be reached,
-    with the flags of the replicas:
-    --engine, --state-dir, ….
+    The flags name the engine. A replica with another engine than the recorded one does not lead, since all
+    attempts would seem gone there. The command is refused while tasks hold resources. Run it where the engine
+    can be reached, with the flags of the replicas (--engine, --state-dir, …).
     """
     if not math.isfinite(grace_seconds):
         raise typer.BadParameter("--grace-seconds: expected a number of seconds, such as 30")

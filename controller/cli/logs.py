@@ -24,16 +24,18 @@ def logs(
     session: Session,
     name: TaskName,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")
+        bool, typer.Option("-f", "--follow", help="Follow the output until the attempt has ended.")
     ] = False,
-    attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
+    attempt: Annotated[
+        int | None, typer.Option(help="The number of the attempt (default: the last one).")
+    ] = None,
     container: Annotated[
-        str, typer.Option("-c", "--container", help="Which container of its pod; an init container, too.")
+        str, typer.Option("-c", "--container", help="A container of the pod, or an init container.")
     ] = "",
-    tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
-    since: Annotated[str, typer.Option(help="Only what was printed in this last time: 5m, 1h30m.")] = "",
+    tail: Annotated[int | None, typer.Option(min=0, help="Print only this many last lines.")] = None,
+    since: Annotated[str, typer.Option(help="Print only the output of this last time: 5m, 1h30m.")] = "",
     previous: Annotated[
-        bool, typer.Option("-p", "--previous", help="Of the previous run of a restarted container.")
+        bool, typer.Option("-p", "--previous", help="Print the previous run of a restarted container.")
     ] = False,
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""

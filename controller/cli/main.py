@@ -25,11 +25,11 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes longer than everything else that help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config = typer.Typer(cls=Verbs, help="Settings and where they come from.", no_args_is_help=True)
+config = typer.Typer(cls=Verbs, help="Show the settings.", no_args_is_help=True)
 app.add_typer(config, name="config", rich_help_panel="Operators")
-roles = typer.Typer(cls=Verbs, help="Who may do what in etcd.", no_args_is_help=True)
+roles = typer.Typer(cls=Verbs, help="Manage the roles of users in etcd.", no_args_is_help=True)
 app.add_typer(roles, name="auth", rich_help_panel="Operators")
-engines = typer.Typer(help="Which engine this installation has.", no_args_is_help=True)
+engines = typer.Typer(help="Show or change the engine of this installation.", no_args_is_help=True)
 app.add_typer(engines, name="engine", rich_help_panel="Operators")
 
 TASKS, OPERATORS = "Tasks and pools", "Operators"

@@ -125,7 +125,7 @@ KindName = Annotated[
     str,
     typer.Argument(
         metavar="tasks|pools|replicas",
-        help="What to look at, or KIND/NAME.",
+        help="The kind, or KIND/NAME.",
         autocompletion=complete_of("tasks", "pools", "replicas"),
     ),
 ]

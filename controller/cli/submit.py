@@ -34,26 +34,28 @@ def submit(
         list[str] | None, typer.Argument(help="After `--`: the command and its arguments.")
     ] = None,
     file: Annotated[
-        str | None, typer.Option("--file", "-f", help="YAML, JSON or JSON lines; - for standard input.")
+        str | None,
+        typer.Option("--file", "-f", help="File of YAML, JSON or JSON lines; - for standard input."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check against the pools as they are; store nothing.")
+        bool, typer.Option("--dry-run", help="Check against the current pools; store nothing.")
     ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json, yaml or name.")] = "",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until all have finished; exit 1 unless all succeeded.")
+        bool,
+        typer.Option("--wait", help="Wait until all tasks have finished; exit with 1 unless all succeeded."),
     ] = False,
     timeout: Annotated[
-        str | None, typer.Option(help="With --wait: at most this long, such as 90s or 1h.")
+        str | None, typer.Option(help="With --wait: wait at most this long, such as 90s or 1h.")
     ] = None,
     *,
     flags: TaskFlags,
 ) -> None:
-    """Submit a task, or many.
+    """Submit one or more tasks.
 
     `tally submit hello --cpu 100m -- echo hello`, `tally submit -f tasks.yaml`, `generate | tally submit -f
-    -`. The same name and content again is `unchanged`, exit 0; the same name with other content is a
-    conflict, exit 1.
+    -`. A task that exists with the same content is `unchanged`, with exit code 0. A task that exists with
+    other content is a conflict, with exit code 1.
     """
     check_form(output, ("json", "yaml", "name"))
     limit = parse_timeout(timeout)

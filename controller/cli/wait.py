@@ -39,13 +39,14 @@ def wait(
         ),
     ] = "finished",
     timeout: Annotated[
-        str | None, typer.Option(help="At most this long, such as 90s or 1h; then exit 4.")
+        str | None, typer.Option(help="Wait at most this long, such as 90s or 1h; then exit with 4.")
     ] = None,
 ) -> None:
-    """Wait until tasks have finished, or are in a state.
+    """Wait until tasks have finished, or have reached a state.
 
-    A task that ended in another state is not waited for. Exit 0 when all reached the state (--for=finished:
-    when all succeeded), 1 when one ended otherwise, 4 at the time-out, 5 when there is no such task.
+    A task that finishes in another state ends the wait for it. Exits with 0 if all tasks reached the state
+    (--for=finished: if all succeeded), 1 if a task finished otherwise, 4 at the time-out, and 5 if there is
+    no such task.
     """
     limit = parse_timeout(timeout)
     target = for_.removeprefix("state=")
