@@ -1,11 +1,9 @@
-"""Every metric that Tally exposes, once: the code makes them from here, and so does the reference in
-`deploy/metrics.md`.
+"""The catalog of all metrics. The code and the reference in `deploy/metrics.md` are made from it.
 
-Base units (seconds, bytes, cores); names of tasks, attempts and users are never labels, so that the number of
-series is bounded by pools, resources, states and fixed sets of words. `replica_role` stands on all: what is
-*counted* carries the role in which the replica was when it happened, what is *measured* carries its role now.
-A model is the same on every replica: to sum over replicas without counting twice, take
-`replica_role="leader"`.
+Units are base units (seconds, bytes, cores). Names of tasks, attempts and users are never labels, so the
+number of series is bounded by pools, resources, states and fixed sets of words. All metrics have the label
+`replica_role`: what is counted carries the replica's role at the time of the event, what is measured its role
+now. All replicas have the same model: select `replica_role="leader"` to sum without counting twice.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from controller.core.planning import reasons
 
 ROLE = "replica_role"
 OTHER = "Other"
-"""What stands in a label for a word outside its fixed set."""
+"""The label's value for a word outside its fixed set."""
 
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)

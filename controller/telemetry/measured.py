@@ -1,6 +1,4 @@
-"""The store and the engine with their calls measured: stand in front of any implementation, and change
-nothing.
-"""
+"""Wrappers that measure the calls of any store and any engine, and change nothing else."""
 
 from __future__ import annotations
 
@@ -128,7 +126,7 @@ class MeasuredStore:
 
 
 class _TimedTransaction:
-    """Counts one transaction once, when its outcome is known."""
+    """Counts a transaction once, when its outcome is known."""
 
     def __init__(self, metrics: Metrics, clock: Clock, kind: str) -> None:
         self._metrics = metrics
@@ -152,7 +150,7 @@ class _TimedTransaction:
 
 
 class MeasuredPending:
-    """A Pending; its time is that from when it was begun, what the caller did meanwhile included."""
+    """A Pending. Its duration counts from `begin`, with the time that the caller spent in between."""
 
     def __init__(self, pending: Pending, timed: _TimedTransaction) -> None:
         self._pending = pending
