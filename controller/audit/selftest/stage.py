@@ -108,9 +108,7 @@ class Stage:
         return {item.key: item.mod for item in snapshot.items}
 
     def history(self, kind: str, *, cut: bool) -> list[KeyRevision]:
-        """Every change of its own keys of a kind; with `cut` by a watch that is connected anew after each
-        batch.
-        """
+        """All changes of its own keys of a kind. With `cut`, the watch reconnects after each batch."""
         client, prefix = self.client, f"{self.client.keys.prefix}{kind}{self.name}"
         try:
             return kept_history(

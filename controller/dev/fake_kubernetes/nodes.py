@@ -1,6 +1,4 @@
-"""The nodes: what they can hold, whether their kubelet can be reached, and what the node controller does
-when it cannot.
-"""
+"""The nodes: their capacity, the reachability of their kubelets, and the node controller."""
 
 from __future__ import annotations
 

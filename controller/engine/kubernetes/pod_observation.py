@@ -4,8 +4,8 @@ A stop is proven (`_is_proven`) by any of these; the rules hold for kubelets fro
 recording or the code that it was read from:
 - The phase is terminal, and all containers that ever ran have a terminated status: a kubelet saw their exits.
 - The object's deletion is final (`deletionGracePeriodSeconds` is 0, or the object is gone). A kubelet makes
-  it final once the containers are gone from its runtime. An operator does so by a forced deletion, and vouches
-  for the same (https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/). Our
+  it final once the containers are gone from its runtime. An operator does so by a forced deletion, which
+  vouches for the same (https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/). Our
   finalizer keeps such an object.
 - The pod was never assigned to a node and never will be: it was deleted while unscheduled, is a tombstone, or
   was refused by the kubelet.
