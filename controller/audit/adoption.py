@@ -119,7 +119,7 @@ def _adoption(
         Guard(keys.installation, model.mod_of("installation", ())),
         Guard(keys.leader, leader.create if leader is not None else 0, on_create=True),
     ]
-    if not forget_running:  # whatever begins to hold changes a ledger
+    if not forget_running:  # every new hold changes a ledger
         guards += [
             Guard(keys.ledger(pool), model.ledger(pool).mod)
             for pool in sorted({*model.pools, *model.ledgers})

@@ -80,9 +80,7 @@ class Report:
     def finding(
         self, findings: Iterable[Finding], attempts: int | None, engine: str = "", engine_problem: str = ""
     ) -> Report:
-        """The same with what was found, the worst first, and with how many attempts were looked at, or why
-        none were.
-        """
+        """This report with findings, the worst first, and the number of checked attempts or a problem."""
         ordered = sorted(
             findings,
             key=lambda finding: (
@@ -136,9 +134,7 @@ class Report:
 
 
 class Look(NamedTuple):
-    """The records at one revision, what the engine listed after they were loaded (None: nothing), and what
-    does not hold.
-    """
+    """The records at one revision, the engine's list after their load (None: none), and the findings."""
 
     model: Model
     observations: list[Observation] | None
@@ -216,7 +212,7 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
         others = engine.others()
     except EngineError as error:
         return Look(model, None, findings, str(error))
-    # whatever it is, nothing was listed, and the records are judged all the same
+    # any error means that nothing was listed; the records are checked all the same
     except Exception as error:  # noqa: BLE001
         return Look(model, None, findings, f"of an unexpected {type(error).__name__}: {error}")
     findings += check_engine(model, observations, clock.now())

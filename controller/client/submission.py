@@ -148,9 +148,7 @@ def _defaults(named: frozenset[str], pool: Pool) -> Vector:
 
 
 def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
-    """Whether the stored task is the one that was submitted; resources that nobody named, then or now, are
-    not compared.
-    """
+    """Compare the stored task with the submitted one, except for resources that neither of them named."""
     task_id = new.spec.id
     filled_in = None
     try:

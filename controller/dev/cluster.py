@@ -242,7 +242,7 @@ class LocalCluster:
         A directory that a newer version or another program wrote is refused.
         """
         try:
-            # logs and attempts are nobody else's to read
+            # other users must not read logs and attempts
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.data_dir / "logs").mkdir(exist_ok=True)
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

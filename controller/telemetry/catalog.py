@@ -313,7 +313,7 @@ REASONS = reasons.REASONS | {
     "SchedulingGated",
     "Unschedulable",
 }
-"""Reasons that may stand in a label; engines pass on words of others, which nothing bounds."""
+"""The reasons that labels may have. Engines also pass on others' reasons, whose number is not bounded."""
 
 
 def known(word: str, words: frozenset[str]) -> str:

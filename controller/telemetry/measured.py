@@ -136,7 +136,7 @@ class _TimedTransaction:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """What is raised inside is the outcome."""
+        """Count an error that is raised inside as the outcome."""
         try:
             yield
         except Exception as error:
@@ -144,7 +144,7 @@ class _TimedTransaction:
             raise
 
     def ended(self, outcome: str) -> None:
-        """This is what became of it."""
+        """Count the transaction with this outcome."""
         seconds = self._clock.boottime() - self._began
         self._metrics.time("tally_transaction_seconds", seconds, self._kind, outcome)
 

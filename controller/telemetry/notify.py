@@ -51,7 +51,7 @@ class ServiceNotifier:
         self._view: ReadableReplica | None = None
 
     def observe(self, view: ReadableReplica) -> None:
-        """Whose facts the status line shows."""
+        """Take the view whose facts the status line shows."""
         self._view = view
 
     def entered(self, phase: str) -> None:

@@ -54,7 +54,7 @@ class Outside:
 
 
 class _Taken(NamedTuple):
-    """What was taken while the model was held still; nothing of it changes any more."""
+    """Values that were taken while the model was held; they do not change afterwards."""
 
     pools: list[PoolFacts]
     tasks: dict[tuple[str, State], int]

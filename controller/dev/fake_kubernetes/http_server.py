@@ -39,7 +39,7 @@ class ConnectionServer(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, state: ClusterState, tls: ssl.SSLContext | None) -> None:
         self.state = state
         self.failure: BaseException | None = None
-        """A mistake of the fake itself, for whoever stops it."""
+        """An error of the fake itself, raised when it is stopped."""
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}

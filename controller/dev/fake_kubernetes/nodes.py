@@ -66,7 +66,7 @@ class Nodes:
         self._agenda.after(self._monitor_seconds, lambda: self._notice(name))
 
     def restore(self, name: str) -> None:
-        """The kubelet is back, and does what was left undone."""
+        """Bring the kubelet back. It catches up with what is to be done."""
         node = self.by_name[name]
         node.connected = node.ready = True
         self._write(node)

@@ -127,7 +127,7 @@ class KubernetesApi:
         """Raises EngineUnavailable if no configuration can be read."""
         self._credentials = Credentials(access.kubeconfig, access.context, clock)
         self.host, self.namespace, self.is_verified = self._credentials.place
-        if not self.is_verified:  # said once, by whoever starts; the library would repeat it with each call
+        if not self.is_verified:  # warned of once, at the start; the library would warn at each call
             warnings.filterwarnings(
                 "ignore", f".*'{re.escape(urlsplit(self.host).hostname or '')}'", InsecureRequestWarning
             )

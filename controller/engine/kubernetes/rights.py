@@ -17,9 +17,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "events": ("list",),
 }
 WANTED: dict[str, tuple[str, ...]] = {"namespaces": ("get",)}
-"""Of the namespace itself, whose uid tells one cluster from another; or of kube-system alone.
+"""Rights on the namespaces themselves, or on kube-system alone: their uids tell clusters apart.
 
-It works without, less safely.
+The engine works without them, less safely.
 """
 
 

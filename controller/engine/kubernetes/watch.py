@@ -96,7 +96,7 @@ class PodWatch:
                     max(pause, error.retry_after if isinstance(error, EngineUnavailable) else 0.0)
                 )
             except Exception:
-                # Nothing that a server says may end the thread: what it told is found by a list.
+                # No answer of a server may end the thread; a list finds what the answer reported.
                 self._version = ""
                 self._api.faults["watch"] += 1
                 log.exception("watch of pods failed", path=self._path)

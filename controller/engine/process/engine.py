@@ -132,7 +132,7 @@ class ProcessEngine:
                 raise EngineUnavailable(
                     f"{launch.attempt} could not be started: {answer['error']}", _FULL_RETRY_SECONDS
                 )
-            # whoever writes that it never started may not have let go of its lock yet
+            # a writer of the result NeverStarted may still hold the lock
             seen = self._claimed(folder)
         if seen is None:
             raise EngineUnavailable(f"{launch.attempt} was started and forgotten at the same time")

@@ -120,7 +120,7 @@ class _Search:
         self._others: set[int] = set()  # looked at in this search: of none of the attempts
         # had just ended, or showed no environment, when it was looked at first
         self._doubtful: set[int] = set()
-        self._supervisors: set[int] = set()  # of whatever attempts
+        self._supervisors: set[int] = set()  # of any attempts
         self._supervised: dict[Path, int] = {}
         self._refused: dict[Path, str] = {}
         # The number of a removed attempt's lock may be another's by now, or be one on another file system,
@@ -167,7 +167,7 @@ class _Search:
         handles: list[int] = []
         strangers = []
         listed = pids()
-        self._others.intersection_update(listed)  # a number that came free may be another's by now
+        self._others.intersection_update(listed)  # a free pid may have been assigned again
         for pid in reversed(listed):
             if pid in self._others or pid == os.getpid():
                 continue

@@ -120,7 +120,7 @@ class ProcessSight:
                     return known[1]
         if not is_folder(folder):
             return None
-        # Asked before reading: what is there once nobody holds the lock any more is what counts.
+        # Checked before reading: only what was written before the lock was free counts.
         held, lock_inode = files.held(folder)
         seen = (
             self._result(name, attempt, path, lock_inode) if held is files.Held.FREE and lock_inode else None

@@ -51,7 +51,7 @@ class StateFolder:
         self.home = home
         if make and not (home / _FILE).exists():
             for folder in (home, home / "attempts", home / "trash"):
-                # outputs may hold what is not for everyone's eyes
+                # outputs may be confidential
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
                 if not (home / _FILE).exists():

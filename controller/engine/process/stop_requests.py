@@ -29,9 +29,9 @@ def request_stop(folder: Path, reason: str, grace_seconds: float, message: str =
         failure = error
     if files.send(folder, request):
         return
-    # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so
-    # far; then it finds what was written before it starts anything. Or somebody took the FIFO away, or
-    # the whole folder.
+    # No supervisor listens. Either there is none, and the next observation settles the attempt; or it has not
+    # opened the FIFO yet, and will find the written request before it starts anything; or the FIFO or the
+    # whole folder was removed.
     supervisor = supervisor_of(folder, None)
     if supervisor and (failure is not None or not _is_claiming(folder)):
         interrupt(supervisor)

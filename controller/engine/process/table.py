@@ -144,7 +144,7 @@ def kill(target: Process) -> int | None:
         return None
     try:
         current = read_process(target.pid)
-        # Read after the handle was opened: when it is the one we mean, the handle stands for no other.
+        # Read after the handle was opened: if this is the process that we mean, so is the handle's.
         if current is not None and current.started == target.started:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             return handle
