@@ -1,3 +1,4 @@
-"""The promise checked against a live cluster: `audit`, a replica's `own` one, `repairs`, the `selftest`,
-`adoption`.
+"""Checks the promise on a live cluster.
+
+The parts are `audit`, the leader's `own` audit, `repairs`, the `selftest`, and `adoption` of an engine.
 """

@@ -1,15 +1,12 @@
-"""Changing on purpose what otherwise never changes: which engine is the installation's, and whose a lost
-one's attempts are.
+"""Changes the recorded engine of an installation, and takes over the attempts of a lost installation.
 
-The engine. Its record is replaced in one transaction, which also ends the term of whoever leads: a leader
-that still stands on the old engine fails its fence from then on. What holds something then runs, or may run,
-in an engine that nobody looks at any more: the next leader finds nothing of it in the new one, takes it for
-gone, and frees it. So this is refused while anything holds, unless the caller says that what runs is to be
-forgotten.
+The engine: one transaction replaces its record, and ends the current term, so that a leader with the old
+engine fails its fence. Attempts that hold resources then run, or may run, in an engine that Tally no longer
+looks at. The next leader does not find them in the new engine, takes them for gone, and releases their holds.
+The change is therefore refused while tasks hold resources, unless the caller wants the attempts forgotten.
 
-A lost installation. When an etcd is lost for good, a new one is another installation, and what the old one
-had running is left alone for ever. `take_over` stops it by the engine's own means, with proof, and removes
-what is left of it.
+A lost installation: if an etcd is lost for good, a new etcd is another installation, and never touches the
+attempts of the old one. `take_over` stops those by the engine's means, with proof, and removes them.
 """
 
 from __future__ import annotations
@@ -36,7 +33,7 @@ from controller.store.records import changes_of
 LOAD_SECONDS = 30.0
 COMMIT_SECONDS = 5.0
 POLL_SECONDS = 0.2
-_TRIES = 5  # against commits of a leader that goes on meanwhile
+_TRIES = 5  # while a leader commits changes
 
 CONSEQUENCE = (
     "Their holds end as if their attempts were gone, and what is retried runs beside whatever of them still"
@@ -45,9 +42,7 @@ CONSEQUENCE = (
 
 
 class InstallationReport(NamedTuple):
-    """Who the installation is, which engine is recorded (None: nobody has led yet), and what holds
-    something.
-    """
+    """The installation, its recorded engine (None: no replica has led yet), and the tasks with holds."""
 
     installation: Installation
     record: EngineRecord | None
@@ -56,14 +51,14 @@ class InstallationReport(NamedTuple):
 
     @property
     def unreadable(self) -> int:
-        """How many statuses cannot be read: each may hold something."""
+        """The number of unreadable statuses. Each may have a hold."""
         return sum(kind == "states" for kind, _ in self.model.quarantine)
 
 
 def standing(store: Store, keys: Keys, clock: Clock) -> InstallationReport:
-    """As the store has it now.
+    """The report of what the store has now.
 
-    Raises StoreError, and UserError when no replica of this version has led yet.
+    Raises StoreError, and UserError if no replica of this version has led yet.
     """
     snapshot = store.load(keys.prefix, deadline=clock.boottime() + LOAD_SECONDS)
     model = Model()
@@ -84,9 +79,9 @@ def standing(store: Store, keys: Keys, clock: Clock) -> InstallationReport:
 def adopt_engine(
     store: Store, keys: Keys, clock: Clock, engine: EngineIdentity, by: str, *, forget_running: bool
 ) -> InstallationReport:
-    """Record `engine` as the installation's; returns what stood before. The leader's term ends with it.
+    """Record `engine` as the installation's, and end the leader's term; returns the report from before.
 
-    Raises UserError while something holds, unless `forget_running`; StoreError.
+    Raises StoreError, and UserError while tasks have holds, unless `forget_running`.
     """
     for _ in range(_TRIES):
         before = standing(store, keys, clock)
@@ -124,7 +119,7 @@ def _adoption(
         Guard(keys.installation, model.mod_of("installation", ())),
         Guard(keys.leader, leader.create if leader is not None else 0, on_create=True),
     ]
-    if not forget_running:  # whatever begins to hold changes a ledger
+    if not forget_running:  # every new hold changes a ledger
         guards += [
             Guard(keys.ledger(pool), model.ledger(pool).mod)
             for pool in sorted({*model.pools, *model.ledgers})
@@ -136,10 +131,7 @@ def _adoption(
 
 
 def left_by(engine: Engine, lost: str, names: Collection[str]) -> list[Observation]:
-    """What the engine has of that installation, or only the attempts of these names.
-
-    Raises UserError, EngineError.
-    """
+    """The attempts of that installation, or those of these names. Raises UserError, EngineError."""
     engine.bind(Installation(id=lost))
     found = engine.attempts()
     known = {str(seen.attempt) for seen in found}
@@ -159,10 +151,9 @@ def take_over(
     clock: Clock,
     sleep: Callable[[float], object] = time.sleep,
 ) -> list[AttemptId]:
-    """Stop these attempts of the installation that the engine is bound to, and remove each once it is proven
-    to have stopped.
+    """Stop these attempts of the engine's installation, and remove each once its stop is proven.
 
-    Returns those that have not stopped within the time after the grace. Raises EngineError.
+    Returns the attempts that have not stopped within the time after the grace. Raises EngineError.
     """
     waiting = {seen.attempt: seen for seen in observations}
     for seen in waiting.values():

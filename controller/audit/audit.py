@@ -1,12 +1,12 @@
-"""The invariants against a live cluster: etcd at one revision, and the engine's own list.
+"""Checks the invariants on a live cluster: etcd at one revision, and the engine's list.
 
-Order matters. The records are loaded first and the engine is listed after: an attempt starts only after its
-hold is committed, and a hold ends only after the end was observed, so that an attempt found alive although
-its hold had ended by the loaded revision is wrong for certain. What can be a matter of timing is looked at a
-second time, again records first, and counts only if it is found again for the same attempt.
+The order matters: the records are loaded first, then the engine is listed. An attempt starts only after its
+hold is committed, and a hold ends only after the end was observed. An attempt that is alive although its hold
+had ended at the loaded revision is therefore certainly wrong. A finding that may be a matter of timing is
+checked a second time, in the same order, and counts only if it is found again for the same attempt.
 
-An engine that cannot be listed keeps nobody from hearing what the records show: the report says why it was
-not looked at, and concludes nothing about attempts.
+If the engine cannot be listed, the records are still checked. The report then says why the engine was not
+checked, and concludes nothing about attempts.
 """
 
 from __future__ import annotations
@@ -51,11 +51,10 @@ _MENDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an audit looked at, and what it found.
+    """What an audit checked, and what it found.
 
-    `attempts` is None when no engine was looked at: records alone were checked.
-
-    `engine_problem` is why not, "" where none was to be looked at.
+    `attempts` is None if only the records were checked. `engine_problem` then says why; "" if no engine was
+    to be checked.
     """
 
     cluster: str
@@ -70,20 +69,18 @@ class Report:
 
     @property
     def wrong(self) -> int:
-        """How many findings break the promise. `tally audit` exits with 1 unless there are none."""
+        """The number of findings that break the promise. If there are any, `tally audit` exits with 1."""
         return sum(finding.severity is FindingSeverity.WRONG for finding in self.findings)
 
     @property
     def verdict(self) -> str:
-        """One of "wrong", "ok" and "incomplete": nothing was found, and the engine could not be looked at."""
+        """One of "wrong", "ok" and "incomplete": nothing was found, but the engine could not be checked."""
         return "wrong" if self.wrong else "incomplete" if self.engine_problem else "ok"
 
     def finding(
         self, findings: Iterable[Finding], attempts: int | None, engine: str = "", engine_problem: str = ""
     ) -> Report:
-        """The same with what was found, the worst first, and with how many attempts were looked at, or why
-        none were.
-        """
+        """This report with findings, the worst first, and the number of checked attempts or a problem."""
         ordered = sorted(
             findings,
             key=lambda finding: (
@@ -137,9 +134,7 @@ class Report:
 
 
 class Look(NamedTuple):
-    """The records at one revision, what the engine listed after they were loaded (None: nothing), and what
-    does not hold.
-    """
+    """The records at one revision, the engine's list after their load (None: none), and the findings."""
 
     model: Model
     observations: list[Observation] | None
@@ -162,11 +157,11 @@ def examine(
     second_look_seconds: float = 1.0,
     sleep: Callable[[float], object] = time.sleep,
 ) -> tuple[Report, Look]:
-    """Check everything once, and what may be a matter of timing once more after `second_look_seconds`.
+    """Check everything once, and after `second_look_seconds` again what may be a matter of timing.
 
-    Returns the report, and the last look. Reads only. `engine_problem` is why no engine is given, although
-    one was to be looked at. Raises StoreError when the store does not answer, InvalidField for a bad
-    `cluster`.
+    Returns the report and the last look; writes nothing. `engine_problem` says why no engine is given,
+    although it was to be checked. Raises StoreError if the store does not answer, and InvalidField for an
+    invalid `cluster`.
     """
     keys = Keys(cluster)
     first = last = _look(store, engine, keys, clock)
@@ -217,7 +212,7 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
         others = engine.others()
     except EngineError as error:
         return Look(model, None, findings, str(error))
-    # whatever it is, nothing was listed, and the records are judged all the same
+    # any error means that nothing was listed; the records are checked all the same
     except Exception as error:  # noqa: BLE001
         return Look(model, None, findings, f"of an unexpected {type(error).__name__}: {error}")
     findings += check_engine(model, observations, clock.now())

@@ -1,4 +1,4 @@
-"""What etcd still knows of how some keys came to be as they are: each change, in the order of revisions."""
+"""Reads the changes of some keys from etcd's history, in the order of revisions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from controller.store.base import Store, StoreUnavailable
 
 
 class KeyRevision(NamedTuple):
-    """A key as it became at a revision; `value` None: removed."""
+    """The value of a key at a revision; None: removed."""
 
     mod: int
     key: str
@@ -28,10 +28,10 @@ def kept_history(
     *,
     cut: bool = False,
 ) -> list[KeyRevision]:
-    """Every change below `prefix` after a revision, until each key of `until` has come to its mod revision.
+    """All changes below `prefix` after a revision, until each key of `until` has reached its mod revision.
 
-    With `cut` the watch is connected anew after each batch. Raises Compacted, StoreUnavailable when the time
-    is over.
+    With `cut`, the watch reconnects after each batch. Raises Compacted, and StoreUnavailable when the time is
+    over.
     """
     changes: list[KeyRevision] = []
     missing = dict(until)

@@ -1,9 +1,8 @@
-"""The leader's audit of itself: its model against its ledgers and against what it knows of the engine, every
-so often.
+"""The leader's periodic audit of itself: its model against its ledgers and its knowledge of the engine.
 
-It asks neither etcd nor the engine, and so costs them nothing; `tally audit` and `/v1/audit` ask both. The
-model is held for a slice at a time, so that the leader's work is not delayed, and a history is followed again
-only when it has changed. What may be a matter of timing counts when two rounds in a row find it.
+It asks neither etcd nor the engine, and so costs them nothing; `tally audit` and `/v1/audit` ask both. It
+holds the model for one slice at a time, so that the leader's work is not delayed. A history is replayed again
+only if it has changed. A finding that may be a matter of timing counts if two rounds in a row find it.
 """
 
 from __future__ import annotations
@@ -33,29 +32,28 @@ from controller.core.promise.invariants import (
 from controller.core.promise.terms import Written, check_terms, written_by
 from controller.engine.base import EngineUnavailable
 
-SLICE = 500  # tasks that are looked at without letting go of the model
+SLICE = 500  # tasks that are checked before the model is released
 
 log = structlog.get_logger(__name__)
 
 
 class Led(Protocol):
-    """What it needs of a replica."""
+    """What the audit needs of a replica."""
 
     def reading(self) -> AbstractContextManager[Model]:
         """The model, held still until the context ends."""
         ...
 
     def observed(self) -> list[Observation] | None:
-        """What the leader knows of attempts, None while the replica does not lead; the caller holds the
-        model.
+        """The leader's observations of attempts; None while the replica does not lead.
 
-        Raises EngineUnavailable while the engine does not answer.
+        The caller holds the model. Raises EngineUnavailable while the engine does not answer.
         """
         ...
 
 
 class SelfAudit:
-    """Runs in a thread of its own from `start` to `close`; `heard` is told of each report, as JSON.
+    """Runs in a thread of its own from `start` to `close`, and passes each report to `heard`, as JSON.
 
     `interval_seconds` 0 makes `start` do nothing.
     """
@@ -84,7 +82,7 @@ class SelfAudit:
         self.last: dict[str, Any] | None = None
 
     def start(self) -> None:
-        """Begin, unless it is switched off."""
+        """Start the thread, unless the audit is switched off."""
         if self._interval_seconds:
             self._thread.start()
 
@@ -134,14 +132,14 @@ class SelfAudit:
         return report.finding(findings, len(observations), engine_problem=engine_problem)
 
     def _observed(self) -> tuple[list[Observation] | None, str]:
-        """What is known of attempts, or why nothing is now."""
+        """The observations of attempts, or why there are none."""
         try:
             return self._replica.observed(), ""
         except EngineUnavailable as error:
             return [], str(error)
 
     def _follow(self, model: Model) -> list[Written]:
-        """Look at each task's status, slice by slice; returns who wrote them."""
+        """Check each task's status, slice by slice; returns what each status says of its writer."""
         written: list[Written] = []
         with self._replica.reading():
             revision, names = model.revision, list(model.tasks)
@@ -163,7 +161,7 @@ class SelfAudit:
         return written
 
     def _tell(self, report: Report) -> None:
-        """One log line for each finding that was not there a round ago."""
+        """Log each finding that the last round did not have."""
         found = {_identity(finding): finding for finding in report.findings}
         for identity, finding in found.items():
             if identity not in self._told:

@@ -1,8 +1,8 @@
-"""Asking the leader to repair what an audit found, and showing beforehand what it would write.
+"""Asks the leader to repair the findings of an audit, and previews what it would write.
 
-A request is a record `repairs/<id>` that names findings. The leader lists its engine, derives each finding
-again, writes what repairs them in one transaction that deletes the request (invariant I8), and leaves
-`repaired/<id>`: what became of each. See `core.planning.repair` for what is repaired and what is not.
+A request is a record `repairs/<id>` that names findings. The leader lists its engine and derives each finding
+again. One transaction writes the repairs, deletes the request (invariant I8), and writes `repaired/<id>` with
+the outcome of each finding. `core.planning.repair` explains what is repaired and what is not.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ REQUEST_SECONDS = 5.0  # limit for each request to etcd
 
 
 class RepairUnanswered(TallyError):
-    """No leader has taken the request in time; it was withdrawn, and nothing was repaired."""
+    """No leader took up the request in time. It was withdrawn, and nothing was repaired."""
 
 
 def wanted(report: Report, deletions: Collection[str] = ()) -> tuple[Wanted, ...]:
-    """The findings that the leader can mend, with those quarantined keys that are named (`states/NAME`, or a
-    whole key).
+    """The findings that the leader can repair, and the quarantined keys to delete.
 
-    Raises UserError for a name that no quarantined key has.
+    `deletions` name these keys, as `states/NAME` or in full. Raises UserError for a name that no quarantined
+    key has.
     """
     found: dict[tuple[str, str], Wanted] = {}
     for finding in report.findings:
@@ -66,7 +66,7 @@ def wanted(report: Report, deletions: Collection[str] = ()) -> tuple[Wanted, ...
 
 
 class Preview(NamedTuple):
-    """What the leader would write, were it asked now, and what would become of each finding."""
+    """What the leader would write now, and the outcome of each finding."""
 
     outcomes: Sequence[Outcome]
     transaction: Transaction
@@ -100,7 +100,7 @@ class Preview(NamedTuple):
 
 
 def preview(look: Look, request: RepairRequest, keys: Keys, now: float) -> Preview:
-    """What the leader of this moment would make of the request. Raises UserError when nobody leads."""
+    """What the present leader would do with the request. Raises UserError if no replica leads."""
     leader = look.model.leader
     epoch = decode_or_empty(leader).get("epoch")
     if leader is None or not isinstance(epoch, int):
@@ -113,7 +113,7 @@ def preview(look: Look, request: RepairRequest, keys: Keys, now: float) -> Previ
 def ask(
     store: Store, keys: Keys, clock: Clock, request: RepairRequest, timeout_seconds: float
 ) -> list[Outcome]:
-    """Have the leader repair, and return what became of each finding. Raises RepairUnanswered, StoreError."""
+    """Ask the leader to repair; returns the outcome of each finding. Raises RepairUnanswered, StoreError."""
     request_id = uuid.uuid4().hex
     value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": request_id})
     put = Transaction(

@@ -1,4 +1,4 @@
-"""The commands that check the promise: audit, and what it has repaired."""
+"""The command `tally audit`: it checks the promise, and has the leader repair findings."""
 
 from __future__ import annotations
 
@@ -19,38 +19,37 @@ if TYPE_CHECKING:
     from controller.core.planning.plan import Outcome
     from controller.engine.base import Engine
 
-PAUSE_SECONDS = 1.0  # between two requests, while the leader is at it
+PAUSE_SECONDS = 1.0  # between two requests, while the leader puts a repair off
 
 
 def audit(
     session: Session,
-    repair: Annotated[bool, typer.Option("--repair", help="Have the leader repair what it can.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Ask the leader to repair findings.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --repair: print the transaction, and write nothing.")
+        bool, typer.Option("--dry-run", help="With --repair: print the transaction; write nothing.")
     ] = False,
     delete: Annotated[
         list[str] | None,
         typer.Option(
             "--delete",
             metavar="KEY",
-            help="With --repair: delete this quarantined key, as the audit names it.",
+            help="With --repair: delete this quarantined key, named as in the audit.",
         ),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why; recorded with the repairs.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, recorded with the repairs.")] = "",
     timeout: Annotated[
-        float, typer.Option(min=1.0, help="With --repair: seconds to wait for the leader, in all.")
+        float, typer.Option(min=1.0, help="With --repair: total seconds to wait for the leader.")
     ] = 60.0,
     records_only: Annotated[
-        bool, typer.Option("--records-only", help="Check etcd alone, and no engine.")
+        bool, typer.Option("--records-only", help="Check only etcd, not the engine.")
     ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
     """Check that the promise is kept.
 
-    Compares ledgers with holds, histories with the lifecycle, and attempts with the engine. Exit 1 when
-    something is wrong, 3 when nothing is, but the engine could not be looked at.
-    With --repair the leader repairs what it understands, in fenced transactions that are recorded; it kills
-    nothing.
+    Compares ledgers with holds, histories with the lifecycle, and attempts with the engine. Exits with 1 if
+    something is wrong, and with 3 if nothing is wrong but the engine could not be checked. With --repair, the
+    leader repairs findings in fenced, recorded transactions; it kills nothing.
     """
     out.check_form(output, ("json", "yaml"))
     if (dry_run or delete) and not repair:
@@ -99,8 +98,9 @@ def _repair(
     *,
     quiet: bool,
 ) -> tuple[Report, list[Outcome]]:
-    """Ask until nothing that can be repaired is left, or the time is over; returns the last report, and
-    all that became.
+    """Request repairs until no repairable finding is left, or the time is over.
+
+    Returns the last report, and the outcomes of all requests.
     """
     from controller.audit.repairs import RepairUnanswered, ask, outcomes_text, wanted
     from controller.core.planning.plan import Verdict
@@ -119,7 +119,7 @@ def _repair(
         if not quiet:
             say_lines(outcomes_text(answered))
         verdicts = {outcome.verdict for outcome in answered}
-        delete = []  # once, with the revision that was seen
+        delete = []  # asked for only once, at the revision of the first report
         if Verdict.LATER in verdicts:
             time.sleep(PAUSE_SECONDS)
         report, _ = _examine(client, *opened)

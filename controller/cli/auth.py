@@ -1,4 +1,4 @@
-"""`tally auth init`: the roles of a cluster in etcd, and who has them."""
+"""The command `tally auth init`: creates the roles of a cluster in etcd, and gives them to users."""
 
 from __future__ import annotations
 
@@ -29,21 +29,19 @@ def init(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="A user that is new gets the password in the file DIR/USER; without that file, one is made.",
+            help="Folder of passwords: a new user gets the one in DIR/USER, which is made if missing.",
         ),
     ] = None,
     enable: Annotated[
-        bool, typer.Option("--enable", help="Switch etcd's authentication on, if it is off.")
+        bool, typer.Option("--enable", help="Enable etcd's authentication, if it is off.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")] = False,
 ) -> None:
     """Create the roles of this cluster in etcd.
 
-    controller for replicas, user to submit and cancel tasks, admin for pools and repairs, reader to read
-    only; each has no other rights. Running it again changes nothing that is in order. If authentication is
-    on, give etcd's root with --user.
+    The roles are controller for replicas, user to submit and cancel tasks, admin for pools and repairs, and
+    reader to read only. A repeated run changes nothing that is in order. If authentication is enabled, use
+    etcd's root as --user.
     """
     from controller.store.etcd.auth import EtcdAuth
     from controller.store.etcd.store import EtcdStore
@@ -67,7 +65,7 @@ def init(
 
 
 def parse_member(text: str) -> Member:
-    """`ROLE=USER`, or `root=root`."""
+    """Parse `ROLE=USER` or `root=root`."""
     from controller.store.etcd.auth import ROOT, Member
     from controller.store.etcd.roles import Role
 

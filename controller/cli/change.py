@@ -1,5 +1,6 @@
-"""Commands that ask the leader for something, or change a pool: cancel, retry, confirm-stopped, step-down,
-apply, delete.
+"""Commands that make a request of the leader, or change a pool or the pods.
+
+They are cancel, retry, confirm-stopped, step-down, apply, delete and release-finalizers.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from controller.errors import InvalidField, UserError
 from controller.store.base import StoreError
 from controller.terminal import say
 
-Reason = Annotated[str, typer.Option(help="Why; recorded in the task's history.")]
+Reason = Annotated[str, typer.Option(help="The reason, recorded in the task's history.")]
 
 
 def cancel(session: Session, names: TaskNames, reason: Reason = "") -> None:
     """Cancel tasks.
 
-    A waiting task ends at once; a running task is stopped. A finished task is left as it is (exit 0).
+    A waiting task ends at once; a running task is stopped. A finished task is left as it is (exit code 0).
     """
     _for_each(names, lambda name: session.client.cancel(name, reason=reason), "cancel")
 
@@ -36,7 +37,7 @@ def cancel(session: Session, names: TaskNames, reason: Reason = "") -> None:
 def retry(session: Session, names: TaskNames, reason: Reason = "") -> None:
     """Run Failed or Cancelled tasks again.
 
-    A task that has Succeeded is not run again (exit 1).
+    A Succeeded task is not run again (exit code 1).
     """
     _for_each(names, lambda name: session.client.retry(name, reason=reason), "retry")
 
@@ -45,12 +46,12 @@ def confirm_stopped(
     session: Session,
     name: TaskName,
     reason: Reason = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Give your word that a lost attempt no longer runs.
+    """Confirm that a lost attempt no longer runs.
 
-    Its resources are released, and it may be retried. If you are wrong, two attempts of the task run at the
-    same time.
+    The leader releases its resources, and may retry the task. If the confirmation is wrong, two attempts of
+    the task may run at the same time.
     """
     view = session.client.get(name)
     if not yes:
@@ -65,7 +66,7 @@ def confirm_stopped(
 
 
 def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) -> None:
-    """Ask for each task; those for which it cannot be done do not keep the others from it."""
+    """Make the request for each task. An error for one task does not stop the others."""
     code = 0
     for name in dict.fromkeys(names):
         try:
@@ -84,9 +85,9 @@ def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) 
 
 
 def step_down(session: Session) -> None:
-    """Make the leader give up its leadership.
+    """Make the leader step down.
 
-    Another one, or the same, is elected at once; attempts go on running.
+    Another replica, or the same one, is elected at once. Attempts go on running.
     """
     leader = session.client.replicas.step_down()
     say(
@@ -98,14 +99,15 @@ def step_down(session: Session) -> None:
 def apply(
     session: Session,
     file: Annotated[
-        str, typer.Option("-f", "--file", help="YAML or JSON, one or many pools; - for standard input.")
+        str,
+        typer.Option("-f", "--file", help="YAML or JSON file of one or more pools; - for standard input."),
     ],
 ) -> None:
     """Create pools, or replace their definitions.
 
-    A pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. What is left out becomes
-    the default. Its fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources,
-    paused, keep_logs, engine_options.
+    An example of a pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. A pool has
+    these fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources, paused,
+    keep_logs and engine_options. Fields that are left out get their defaults.
     """
     counts: Counter[str] = Counter()
     for chunk in read_documents(file, "pools"):
@@ -134,10 +136,10 @@ def delete(
     session: Session,
     kind: Annotated[str, typer.Argument(metavar="pool", help="What to delete, or pool/NAME.")],
     name: Annotated[
-        str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)
+        str, typer.Argument(help="The name.", show_default=False, autocompletion=complete_names)
     ] = "",
 ) -> None:
-    """Remove a pool's definition.
+    """Delete a pool's definition.
 
     Running tasks go on; waiting tasks wait until the pool is defined again.
     """
@@ -155,19 +157,19 @@ def delete(
 
 def release_finalizers(
     session: Session,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it although replicas are registered.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Go on even if replicas are registered.")] = False,
     installation: Annotated[
         str,
         typer.Option(
-            "--installation", metavar="ID", help="Whose pods, where etcd is gone and several have the name."
+            "--installation", metavar="ID", help="The installation whose pods are meant, if etcd is gone."
         ),
     ] = "",
 ) -> None:
-    """Remove Tally's finalizer from all of its pods, for uninstalling.
+    """Remove Tally's finalizer from all of its pods, to uninstall Tally.
 
-    The finalizer keeps a deleted pod until its end is recorded. Stop the replicas first: while they run, this
-    makes deleted pods vanish before their end is committed. It works without etcd, which may be uninstalled
-    already, if the flags name the cluster (--cluster, --kube-namespaces).
+    The finalizer keeps a deleted pod until its end is committed. Stop the replicas first: while they run,
+    deleted pods would vanish too early. The command works after etcd was uninstalled, if the flags name the
+    cluster (--cluster, --kube-namespaces).
     """
     from controller.cli.engines import open_kubernetes, registered_or_warn
 
@@ -181,7 +183,7 @@ def release_finalizers(
         if installation:
             engine.bind(Installation(id=installation))
         else:
-            # without etcd, all that has the cluster's name, if one installation has it
+            # Without etcd, all pods with the cluster's name are taken, if they are of one installation.
             with suppress(StoreError):
                 session.client.outputs.bind(engine)
         released = engine.release_finalizers()

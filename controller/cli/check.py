@@ -1,4 +1,4 @@
-"""`tally check`: whether what Tally stands on is in order, each point with what was seen and what to do."""
+"""The checks of `tally check`: each point says what was seen, and what to do if it is not in order."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from controller.store.etcd.store import EtcdStore
 
 SAFE_FROM = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
-"""First patch release of each minor one without known faults of consistency or of the watch; see design,
-section 9.
+"""For each minor release, the first patch release without known consistency or watch faults.
+
+See design, section 9.
 """
 
-DEFAULT_QUOTA_BYTES = 2 * 1024**3  # etcd's, where it does not tell
+DEFAULT_QUOTA_BYTES = 2 * 1024**3  # etcd's default, used when etcd does not report its quota
 FULL_AT = 0.8
 SKEW_SECONDS = 2.0
-UNCOMPACTED_REVISIONS = 20_000  # history that nobody compacted by then, nobody will
+UNCOMPACTED_REVISIONS = 20_000  # a history of this length means that nothing compacts it
 
 
 def check(session: Session) -> Iterator[Point]:
-    """All points, each as soon as it is known. Nothing is written."""
+    """All points, each as soon as it is known. Writes nothing."""
     from controller.store.etcd.store import EtcdStore
 
     client = session.client
@@ -86,9 +87,7 @@ def check(session: Session) -> Iterator[Point]:
 
 
 def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
-    """Replicas that are registered still, and do not write any more; an engine that the leader does not
-    hear.
-    """
+    """Replicas that are registered but silent, and an engine that does not answer the leader."""
     for replica in replicas:
         age = replica.age_seconds(now)
         if age is not None and replica.freshness(now) is not Freshness.FRESH:
@@ -113,8 +112,9 @@ def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
 
 
 def _rights(session: Session) -> Iterator[Point]:
-    """Each right that the engine needs, tried by asking the server; what is missing is printed as the rule
-    that gives it.
+    """The rights that the engine needs, as the API server reports them.
+
+    A missing right is shown as the rule that grants it.
     """
     from controller.cli.engines import open_kubernetes
     from controller.errors import TallyError
@@ -169,7 +169,7 @@ def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
 
 
 def _ask(store: EtcdStore, session: Session, path: str, body: bytes = b"{}") -> dict[str, Any] | str:
-    """etcd's answer, or its refusal as text: these points need more rights than Tally does."""
+    """etcd's answer, or its refusal as text. These points need more rights than Tally needs otherwise."""
     import msgspec
 
     from controller.store.etcd.gateway import RpcError, Unanswered
@@ -217,7 +217,10 @@ def _space(store: EtcdStore, session: Session) -> Iterator[Point]:
 
 
 def _history(store: EtcdStore, session: Session, revision: int) -> Iterator[Point]:
-    """etcd does not tell how it is set; whether its oldest revision can still be read does."""
+    """Whether etcd compacts its history.
+
+    etcd does not report that setting, so an old revision is read to see whether it still exists.
+    """
     if revision < UNCOMPACTED_REVISIONS:
         return
     client = session.client
@@ -235,7 +238,7 @@ def _history(store: EtcdStore, session: Session, revision: int) -> Iterator[Poin
 
 
 def _clocks(session: Session) -> Iterator[Point]:
-    """This machine's clock against etcd's, by the date of an answer: times are shown and compared with it."""
+    """Compare this machine's clock, by which times are shown, with the date of etcd's answers."""
     import requests
 
     settings = session.settings
@@ -250,8 +253,8 @@ def _clocks(session: Session) -> Iterator[Point]:
                 ]
                 skew = session.client.clock.now() - parsedate_to_datetime(date).timestamp()
             except (requests.RequestException, KeyError, ValueError):
-                continue  # said by the point of its version
-            # The date is cut to whole seconds.
+                continue  # its version's point reports that
+            # The date is truncated to whole seconds.
             if -SKEW_SECONDS <= skew <= SKEW_SECONDS + 1:
                 yield Point("clocks", CheckStatus.OK, f"within {SKEW_SECONDS:g} s of {endpoint}")
             else:

@@ -1,4 +1,4 @@
-"""The points of `tally check` about who this installation is, and which engine is its own."""
+"""The points of `tally check` about the installation and its engine."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 
 def identity_points(session: Session) -> Iterator[Point]:
-    """The installation, its recorded engine, the engine as it is seen from here, and what others have in
-    it.
-    """
+    """The installation, its recorded engine, the engine within reach, and what others have in that."""
     keys = session.client.keys
     installation, record = (_stored(session, key) for key in (keys.installation, keys.engine))
     if installation is None:

@@ -1,4 +1,4 @@
-"""One point of `tally check`."""
+"""A point of `tally check`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class CheckStatus(StrEnum):
-    """How a point stands; `WRONG` makes the exit code 1."""
+    """The status of a point; `WRONG` makes the exit code 1."""
 
     OK = "ok"
     WARNING = "warning"
@@ -15,7 +15,7 @@ class CheckStatus(StrEnum):
 
 
 class Point(NamedTuple):
-    """One thing that was checked, and what was seen."""
+    """One check, and what was seen."""
 
     name: str
     verdict: CheckStatus

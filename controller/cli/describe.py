@@ -1,4 +1,4 @@
-"""Commands that tell all of one thing: describe, explain, history."""
+"""Commands about a single task or pool: describe, explain and history."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ def describe(
         str,
         typer.Argument(
             metavar="task|pool",
-            help="What to describe, or KIND/NAME.",
+            help="The kind, or KIND/NAME.",
             autocompletion=complete_of("task", "pool"),
         ),
     ],
     name: Annotated[
-        str, typer.Argument(help="Its name.", show_default=False, autocompletion=complete_names)
+        str, typer.Argument(help="The name.", show_default=False, autocompletion=complete_names)
     ] = "",
 ) -> None:
-    """Show all about a task or a pool.
+    """Show all details of a task or a pool.
 
-    A task's spec, status, history and why it waits; a pool's capacity, what is held, and its tasks by state.
+    A task is shown with its spec, status and history, and why it waits; a pool with its capacity, its holds,
+    and its tasks by state.
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
     if len(names) != 1:
@@ -110,7 +111,7 @@ def _kept_log(session: Session, name: str) -> str:
 
 
 def _print_events(session: Session, attempt: AttemptId) -> None:
-    """What Kubernetes says of the pod; nothing for other engines."""
+    """Print the Kubernetes events of the attempt's pod; nothing for other engines."""
     from controller.cli.engines import open_engine_or_warn
     from controller.engine.base import EngineError
 
@@ -175,7 +176,7 @@ def why(
     session: Session,
     names: TaskNames,
 ) -> None:
-    """Say why a task waits, runs or ended, with numbers."""
+    """Explain why a task waits, runs or ended, with numbers."""
     for name in names:
         say(session.client.explain(name))
 
@@ -185,11 +186,13 @@ def history(
     name: TaskName,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Replay the steps through the lifecycle; exit 1 when they do not fit."),
+        typer.Option(
+            "--verify", help="Replay the steps through the lifecycle; exit with 1 if they do not fit."
+        ),
     ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
-    """Show what happened to a task, step by step."""
+    """Show the history of a task, step by step."""
     out.check_form(output, ("json", "yaml"))
     view = session.client.get(name)
     problems = replay(view.status) if verify and view.status is not None else []

@@ -1,8 +1,8 @@
-"""The documents in a file or on standard input: YAML (several, or lists), JSON, or one JSON object a line, as
-it arrives.
+"""Reads documents from a file or from standard input: YAML, JSON or JSON lines.
 
-What `tally get -o yaml` and `-o json` print is taken too: of a list its items, of a task its spec, of a pool
-its definition.
+A YAML file may have several documents, and a document may be a list. JSON lines are one object per line, and
+are passed on as they arrive. The output of `tally get -o yaml` and `-o json` is valid input: of a list its
+items are used, of a task its spec, and of a pool its definition.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import IO, Any, NamedTuple
 from controller.errors import UserError
 from controller.terminal import say
 
-CHUNK = 1280  # documents that are handed on at a time, at most
-MAX_BYTES = 128 * 1024**2  # of what is read whole; a stream of JSON lines may be of any length
-MAX_LINED_BYTES = 1024**2  # of JSON whose lines are known
+CHUNK = 1280  # the maximum number of documents in a chunk
+MAX_BYTES = 128 * 1024**2  # the maximum size of YAML or JSON; JSON lines have no limit but for one line
+MAX_LINED_BYTES = 1024**2  # in larger JSON, the lines of documents are not known
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 class Document(NamedTuple):
-    """What was read, and where: `FILE:LINE`, for messages. `problem` says why it could not be read."""
+    """A document, and its place `FILE:LINE` for messages. `problem` says why it could not be read."""
 
     value: Any
     place: str
     problem: str = ""
 
     def place_of(self, field: str) -> str:
-        """Where a field such as `retry.rules[0].action` stands, or what of it is there."""
+        """The place of a field such as `retry.rules[0].action`, or of its nearest parent that exists."""
         from controller.cli.yaml12 import Lined
 
         if not isinstance(self.value, Lined):
@@ -43,7 +43,7 @@ class Document(NamedTuple):
         rest = field
         while rest:
             if isinstance(value, Lined):
-                # The longest first: a label's key may have dots.
+                # The longest key that matches counts, since a label's key may have dots.
                 keys = [key for key in value if rest == key or rest.startswith((f"{key}.", f"{key}["))]
                 if not keys:
                     break
@@ -62,11 +62,11 @@ class Document(NamedTuple):
 
 
 def read_documents(source: str, noun: str) -> Iterator[list[Document]]:
-    """The documents of a file (`-`: standard input), in chunks; a stream's chunks hold what has arrived.
+    """The documents of a file (`-`: standard input), in chunks. A stream's chunk has what has arrived.
 
-    A line that is not JSON is a Document with its `problem`, and the lines after it are read; a broken YAML
-    or JSON file raises UserError that names file and line, before any of it is handed on. One without any
-    document raises UserError, too.
+    In JSON lines, a line that is not JSON becomes a Document with a `problem`, and reading goes on. An
+    invalid YAML or JSON file raises UserError with its file and line, before any document is yielded. A
+    source without documents raises UserError, too.
     """
     is_empty = True
     for chunk in _open(source):
@@ -138,7 +138,7 @@ def _whole(text: str, name: str) -> Iterator[Document]:
 
 
 def _items(value: Any, place: str) -> Iterator[Document]:
-    """What stands in a document: a list's items, and what `tally get` printed as what it was made from."""
+    """The items of a list, or the document itself; output of `tally get` is turned back into its input."""
     from controller.cli.yaml12 import Lined
 
     file = place.rpartition(":")[0]
@@ -179,7 +179,7 @@ def _parse(text: str, name: str) -> list[tuple[Any, int]]:
             if name.endswith(".json"):
                 line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
                 raise UserError(f"{name}{line}: is not JSON: {error}") from None
-            # Else YAML, whose flow style begins like this too.
+            # It may be YAML, whose flow style begins in the same way.
         if json_value is not None and len(text) > MAX_LINED_BYTES:
             return [(json_value, 1)]
     try:
@@ -189,7 +189,7 @@ def _parse(text: str, name: str) -> list[tuple[Any, int]]:
             return [(json_value, 1)]
         where = f"{name}:{error.line}" if error.line else name
         raise UserError(f"{where}: is neither YAML nor JSON: {error}") from None
-    # YAML knows the lines. Where it reads JSON otherwise than JSON does (1e400, \\/), JSON is right.
+    # The YAML reader knows the lines. Where it reads JSON differently (1e400, \\/), the JSON reader is right.
     return (
         documents
         if json_value is None or [value for value, _ in documents] == [json_value]
@@ -209,7 +209,7 @@ def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 
 def _as_they_arrive(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Chunks of what is there, so that a slow producer's tasks are submitted as it writes them."""
+    """Chunks of what has arrived, so that a slow producer's tasks are submitted as it writes them."""
     arrived: queue.Queue[Document | BaseException | None] = queue.Queue(maxsize=CHUNK)
 
     def read() -> None:
@@ -220,7 +220,7 @@ def _as_they_arrive(documents: Iterator[Document]) -> Iterator[list[Document]]:
         except (OSError, UnicodeDecodeError) as error:
             arrived.put(error)
 
-    # A daemon, since nothing ends a blocked read of standard input.
+    # A daemon thread, since a blocked read of standard input cannot be ended.
     threading.Thread(target=read, name="submit-reader", daemon=True).start()
     ended: Document | BaseException | None
     while True:

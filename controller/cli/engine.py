@@ -1,4 +1,4 @@
-"""`tally engine`: which engine the installation has, and changing that on purpose."""
+"""The commands `tally engine show` and `adopt`: the recorded engine, and how to change it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 SETTINGS = ("engine", "state_dir", "kubeconfig", "kube_context", "kube_namespaces")
 SHOWN = 20
-STOP_SECONDS = 30.0  # after the grace
+STOP_SECONDS = 30.0  # to wait for stopped attempts, after the grace
 
 
 def show(
     session: Session, output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = ""
 ) -> None:
-    """Show the recorded engine, and compare it with the one in reach.
+    """Show the recorded engine, and compare it with the one within reach.
 
-    That is the engine that the flags name; without flags, the one that the replicas have registered.
+    This is the engine that the flags name; without flags, the one that the replicas have registered.
     """
     from controller.audit.adoption import standing, to_json
     from controller.core.model.installation import difference
@@ -85,9 +85,9 @@ def adopt(
         typer.Option(
             "--forget-running",
             help=(
-                "Change the engine although tasks hold resources. Nobody looks at the old engine any more:"
-                " their holds end as if "
-                "their attempts were gone, and whatever is retried runs BESIDE what still runs there. Two"
+                "Change the engine even if tasks hold resources. Tally no longer looks at the old engine:"
+                " the holds end as if "
+                "the attempts were gone, and retries run BESIDE what still runs there. Two"
                 " attempts of one task may "
                 "run at the same time. Stop what runs there first."
             ),
@@ -98,23 +98,24 @@ def adopt(
         typer.Option(
             metavar="OLD-ID",
             help=(
-                "Take over what an installation left whose etcd is lost for good: its attempts are stopped"
-                " and removed. Lists "
-                "them, and asks first. One that still runs starts them anew: stop its replicas."
+                "Stop and remove the attempts of another installation, whose etcd is lost for good."
+                " Lists "
+                "them and asks first. Stop that installation's replicas, or they start its attempts again."
             ),
         ),
     ] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="With --installation: do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --installation: do not ask for confirmation.")
+    ] = False,
     grace_seconds: Annotated[
-        float, typer.Option(min=0.0, help="With --installation: between the signal and the kill.")
+        float, typer.Option(min=0.0, help="With --installation: seconds from the signal to the kill.")
     ] = 30.0,
 ) -> None:
     """Record another engine as this installation's.
 
-    The flags name it. A replica whose engine is not the recorded one does not lead, since what the engine
-    lacks would count as gone. Refused while anything holds resources. Run it where the engine can be reached,
-    with the flags of the replicas:
-    --engine, --state-dir, ….
+    The flags name the engine. A replica with another engine than the recorded one does not lead, since all
+    attempts would seem gone there. The command is refused while tasks hold resources. Run it where the engine
+    can be reached, with the flags of the replicas (--engine, --state-dir, …).
     """
     if not math.isfinite(grace_seconds):
         raise typer.BadParameter("--grace-seconds: expected a number of seconds, such as 30")
@@ -144,8 +145,9 @@ def adopt(
 
 
 def _asked(session: Session) -> Client:
-    """The client, once etcd has answered it: who loads all records waits for longer than a user does where
-    nothing answers.
+    """The client, after etcd has answered it once.
+
+    A load of all records waits longer for a silent etcd than a user would.
     """
     session.client.replicas.leader()
     return session.client
@@ -180,7 +182,7 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
 
 
 def _make_sure(lost: str, found: Sequence[Observation], *, yes: bool) -> None:
-    """Say what would be stopped, and have it confirmed. Raises UserError where nobody can be asked."""
+    """Say what would be stopped, and ask for confirmation. Raises UserError without a terminal."""
     running = sum(not seen.stopped for seen in found)
     tasks = _named({seen.attempt.task_id for seen in found})
     say(
@@ -196,7 +198,7 @@ def _make_sure(lost: str, found: Sequence[Observation], *, yes: bool) -> None:
 
 
 def _open(session: Session) -> Engine:
-    """The engine of the flags; without --engine, what the replicas have registered."""
+    """The engine that the flags name; without --engine, the one that the replicas have registered."""
     from controller.app import make_engine
     from controller.cli.engines import open_engine
 

@@ -1,6 +1,4 @@
-"""The engine that a cluster's replicas use, opened from the command line: for logs, events, rights and the
-audit.
-"""
+"""Opens the engine of a cluster's replicas, for logs, events, rights and the audit."""
 
 from __future__ import annotations
 
@@ -22,13 +20,13 @@ if TYPE_CHECKING:
     from controller.engine.base import Engine
     from controller.engine.kubernetes.engine import KubernetesEngine
 
-REMOTE = ("kubernetes", "docker")  # engines whose truth is behind an API, and not in a folder of this machine
+REMOTE = ("kubernetes", "docker")  # engines that are reached by an API, and not by a folder of this machine
 
 
 def open_engine(session: Session) -> Engine | None:
-    """The engine, by what the replicas have registered, else by the settings; None when neither tells.
+    """The engine that the replicas have registered, else the one in the settings; None if neither names one.
 
-    Raises UserError when it cannot be read from this machine, EngineError when it cannot be reached.
+    Raises UserError if it cannot be read from this machine, and EngineError if it cannot be reached.
     """
     registered = next(
         (engine for engine in _registered(session.client.replicas.all()) if engine.get("name")), {}
@@ -44,9 +42,9 @@ def open_engine(session: Session) -> Engine | None:
 
 
 def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
-    """The same for commands that have something to say without it, which is said as a warning.
+    """As `open_engine`, for commands that can do without the engine: errors become a warning.
 
-    With what is the matter with the engine, where it cannot be used; "" where it is not known here, or of
+    Also returns the error of an engine that cannot be reached; "" if the engine is not known here or is on
     another machine.
     """
     engine, problem = None, ""
@@ -63,7 +61,7 @@ def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
 
 
 def registered_or_warn(session: Session) -> list[ReplicaView]:
-    """The registered replicas; none, with a warning, where etcd does not answer: it may be gone by now."""
+    """The registered replicas. If etcd does not answer, which may be uninstalled: none, and a warning."""
     try:
         return session.client.replicas.all()
     except StoreError as error:
@@ -72,8 +70,9 @@ def registered_or_warn(session: Session) -> list[ReplicaView]:
 
 
 def open_kubernetes(session: Session, replicas: Sequence[ReplicaView]) -> KubernetesEngine:
-    """The Kubernetes engine, from the flags where no replica says otherwise: for use after an
-    uninstallation too.
+    """The Kubernetes engine, from the flags and what the replicas have registered.
+
+    It works without replicas, too, for use after an uninstallation.
     """
     from controller.app import make_engine
     from controller.engine.kubernetes.engine import KubernetesEngine
@@ -91,9 +90,7 @@ def _registered(replicas: Sequence[ReplicaView]) -> list[dict[str, object]]:
 
 
 def _as_registered(settings: Settings, registered: dict[str, object]) -> Settings:
-    """The flags win; what they leave open is taken from the replicas, where it can be used on this
-    machine.
-    """
+    """The settings, completed by what the replicas have registered, as far as this machine can use it."""
     kubeconfig, namespaces = registered.get("kubeconfig"), registered.get("namespaces")
     if (
         settings.kubeconfig is None

@@ -1,8 +1,7 @@
-"""Where the installed `tally` begins: before all that takes time to import.
+"""The entry point of the installed `tally`; it runs before the slow imports.
 
-Until a command runs, Ctrl-C ends the process as it ends any program, without a traceback of imports. Standard
-streams that the caller has closed (`>&-`) lead nowhere, rather than to the first connection that is given
-their number.
+Until a command runs, Ctrl-C ends the process like any program, without a traceback of imports. Standard
+streams that the caller has closed (`>&-`) are opened as /dev/null, so that no connection gets their number.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def main() -> None:
 
 def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # in this order each takes the lowest number, which is its own
+        if getattr(sys, name) is None:  # in this order, each gets the lowest free number, which is its own
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""`tally get`: lists, and what of them changes."""
+"""The command `tally get`: lists objects, and watches them for changes."""
 
 from __future__ import annotations
 
@@ -50,14 +50,12 @@ def get(
     kind: KindName,
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Only these.", show_default=False, autocompletion=complete_names),
+        typer.Argument(help="Show only these names.", show_default=False, autocompletion=complete_names),
     ] = None,
     output: Annotated[
-        str, typer.Option("-o", "--output", help="wide, json, yaml, name; pid for replicas.")
+        str, typer.Option("-o", "--output", help="wide, json, yaml or name; also pid for replicas.")
     ] = "",
-    watch: Annotated[
-        bool, typer.Option("-w", "--watch", help="Go on with each change, until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Print each change, until Ctrl-C.")] = False,
     pool: Annotated[str, typer.Option(help="Only tasks of this pool.", autocompletion=complete_pools)] = "",
     state: Annotated[
         str, typer.Option(help="Only tasks in this state.", autocompletion=complete_states)
@@ -65,13 +63,13 @@ def get(
     selector: Annotated[
         str,
         typer.Option(
-            "-l", "--selector", help="Only tasks with such labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e."
+            "-l", "--selector", help="Only tasks with these labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e."
         ),
     ] = "",
     sort_by: Annotated[
         str,
         typer.Option(
-            help=f"Order of tasks: {', '.join(SORTS)}; '-' before it reverses it.",
+            help=f"Sort tasks by {', '.join(SORTS)}; a leading '-' reverses the order.",
             autocompletion=complete_of(*SORTS),
         ),
     ] = "",
@@ -184,4 +182,3 @@ def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> No
 
 
 # -- one thing in detail
-# -----------------------------------------------------------------------------------------------

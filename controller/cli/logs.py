@@ -1,4 +1,4 @@
-"""`tally logs`: what an attempt has printed, from its engine, or the end of it that was kept."""
+"""The command `tally logs`: prints an attempt's output, from its engine or from the kept log."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ def logs(
     session: Session,
     name: TaskName,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on until the attempt has ended.")
+        bool, typer.Option("-f", "--follow", help="Follow the output until the attempt has ended.")
     ] = False,
-    attempt: Annotated[int | None, typer.Option(help="Which attempt (default: the last).")] = None,
+    attempt: Annotated[
+        int | None, typer.Option(help="The number of the attempt (default: the last one).")
+    ] = None,
     container: Annotated[
-        str, typer.Option("-c", "--container", help="Which container of its pod; an init container, too.")
+        str, typer.Option("-c", "--container", help="A container of the pod, or an init container.")
     ] = "",
-    tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
-    since: Annotated[str, typer.Option(help="Only what was printed in this last time: 5m, 1h30m.")] = "",
+    tail: Annotated[int | None, typer.Option(min=0, help="Print only this many last lines.")] = None,
+    since: Annotated[str, typer.Option(help="Print only the output of this last time: 5m, 1h30m.")] = "",
     previous: Annotated[
-        bool, typer.Option("-p", "--previous", help="Of the previous run of a restarted container.")
+        bool, typer.Option("-p", "--previous", help="Print the previous run of a restarted container.")
     ] = False,
 ) -> None:
     """Print the output of a task's attempt, both streams in order of arrival."""
@@ -65,7 +67,7 @@ def logs(
 
 
 def _silence(view: TaskView, attempt: int | None, options: LogOptions, *, has_ended: bool) -> str:
-    """That nothing was printed, and whether something still may be."""
+    """A message that there is no output, and whether there may be some later."""
     number = view.attempt if attempt is None else attempt
     who = (
         f"container {options.container} of {AttemptId(view.id, number)}"
@@ -80,5 +82,5 @@ def _silence(view: TaskView, attempt: int | None, options: LogOptions, *, has_en
 
 
 def extent(kept: KeptLog) -> str:
-    """How much of the output was kept."""
+    """A phrase for how much of the output was kept."""
     return f"the last {LIMIT_BYTES // 1024} KiB" if kept.truncated else "whole"

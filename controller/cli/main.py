@@ -1,6 +1,6 @@
-"""The `tally` command: every verb, registered in one place.
+"""The command `tally`: all verbs are registered here.
 
-Parses, calls the library, prints; nothing is decided here.
+The command line parses, calls the library and prints. It decides nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ app = typer.Typer(
     help="Tasks that hold resources once and release them once, whatever fails.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich takes longer to import than all else that help needs
+    rich_markup_mode=None,  # importing rich takes longer than everything else that help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config = typer.Typer(cls=Verbs, help="Settings and where they come from.", no_args_is_help=True)
+config = typer.Typer(cls=Verbs, help="Show the settings.", no_args_is_help=True)
 app.add_typer(config, name="config", rich_help_panel="Operators")
-roles = typer.Typer(cls=Verbs, help="Who may do what in etcd.", no_args_is_help=True)
+roles = typer.Typer(cls=Verbs, help="Manage the roles of users in etcd.", no_args_is_help=True)
 app.add_typer(roles, name="auth", rich_help_panel="Operators")
-engines = typer.Typer(help="Which engine this installation has.", no_args_is_help=True)
+engines = typer.Typer(help="Show or change the engine of this installation.", no_args_is_help=True)
 app.add_typer(engines, name="engine", rich_help_panel="Operators")
 
 TASKS, OPERATORS = "Tasks and pools", "Operators"
@@ -66,8 +66,8 @@ app.command("version", cls=Verb, rich_help_panel=OPERATORS)(operate.version)
 
 
 def main() -> None:
-    """Run the command line of this process; `entry` calls it."""
-    app(prog_name="tally")  # however it was started: completion goes by this name
+    """Run the command line of this process. `entry` calls this."""
+    app(prog_name="tally")  # a fixed name, since completion depends on it
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Names on the command line: of kinds and of things, bare or as `-o name` prints them, and completed by the
-shell.
+"""Names on the command line, bare or as `-o name` prints them, and their completion by the shell.
 
-A completion asks etcd for at most COMPLETION_SECONDS, and says nothing of what goes wrong: an empty list is
-all that it can do.
+A completion asks etcd for at most COMPLETION_SECONDS. On any error it is an empty list, since it has no way
+to report one.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from controller.core.model.lifecycle import State
 from controller.errors import TallyError
 
 COMPLETION_SECONDS = 1.0
-SHOWN = 200  # completions: more are no help, and the shell asks before it shows them
+SHOWN = 200  # completions; more do not help, and the shell asks before it shows them
 
 
 class Kind(StrEnum):
-    """What can be looked at; singular and plural are the same."""
+    """The kinds of objects. Singular and plural mean the same."""
 
     TASKS = "tasks"
     POOLS = "pools"
@@ -31,7 +30,7 @@ class Kind(StrEnum):
 
 
 def parse_kind(text: str) -> Kind:
-    """A kind from singular or plural, in any case."""
+    """The kind that a word names, in singular or plural and in any case."""
     for kind in Kind:
         if text.lower() in (kind, kind.removesuffix("s")):
             return kind
@@ -39,14 +38,14 @@ def parse_kind(text: str) -> Kind:
 
 
 def parse_kind_and_names(kind: str, names: list[str]) -> tuple[Kind, list[str]]:
-    """From `task a b`, `task/a task/b` or a mixture."""
+    """Parse `task a b`, `task/a task/b` or a mixture."""
     word, slash, name = kind.partition("/")
     what = parse_kind(word)
     return what, [bare(each, what) for each in ([name] if slash else []) + names]
 
 
 def bare(text: str, kind: Kind) -> str:
-    """The name without the kind that may stand before it. Raises BadParameter for another kind."""
+    """The name without its kind, if it has one. Raises BadParameter for another kind."""
     word, slash, name = text.partition("/")
     if not slash:
         return text
@@ -62,18 +61,18 @@ def _tasks(texts: list[str]) -> list[str]:
 
 
 def complete_tasks(context: typer.Context, incomplete: str) -> list[str]:
-    """Tasks whose names begin so."""
+    """The tasks whose names begin with `incomplete`."""
     prefix = "task/" if incomplete.startswith("task/") else ""
     return [prefix + name for name in _stored(context, "tasks/", incomplete.removeprefix(prefix))]
 
 
 def complete_pools(context: typer.Context, incomplete: str) -> list[str]:
-    """Pools whose names begin so."""
+    """The pools whose names begin with `incomplete`."""
     return _stored(context, "pools/", incomplete)
 
 
 def complete_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of the kind that was given."""
+    """The names of the kind before, which begin with `incomplete`."""
     try:
         kind = parse_kind(str(context.params.get("kind") or ""))
     except typer.BadParameter:
@@ -82,7 +81,7 @@ def complete_names(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_of(*words: str) -> Callable[[str], list[str]]:
-    """One of these words."""
+    """A completion with one of these words."""
     return lambda incomplete: [word for word in words if word.lower().startswith(incomplete.lower())]
 
 
@@ -90,7 +89,7 @@ complete_states = complete_of(*State)
 
 
 def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
-    """What is stored under this part of the cluster's prefix, and begins so."""
+    """The names under this part of the cluster's prefix that begin with `begin`."""
     with suppress(TallyError, OSError, ValueError):
         flags: dict[str, Any] = {}
         for each in filter(None, (context.parent, context)):
@@ -126,7 +125,7 @@ KindName = Annotated[
     str,
     typer.Argument(
         metavar="tasks|pools|replicas",
-        help="What to look at, or KIND/NAME.",
+        help="The kind, or KIND/NAME.",
         autocompletion=complete_of("tasks", "pools", "replicas"),
     ),
 ]

@@ -23,7 +23,7 @@ REPLICA_SETTINGS = tuple(
     for name in ALL_SETTINGS
     if name.endswith("_seconds") or name.startswith("kube") or name == "fast_takeover"
 )
-"""Settings that `tally dev` hands on to the replicas that it starts."""
+"""Settings that `tally dev` passes to the replicas that it starts."""
 INSTEAD = {
     "state_dir": "--data-dir",
     "engine": "--engine",
@@ -31,13 +31,13 @@ INSTEAD = {
     "status": "--status-port",
     "replica": "--replicas",
 }
-"""Flags of `tally dev` for what it sets itself."""
+"""Settings that `tally dev` chooses itself, by flags of its own."""
 
 
 def controller(session: Session) -> None:
     """Run one replica of the controller in the foreground.
 
-    SIGTERM and Ctrl-C end it; it hands over its leadership first.
+    SIGTERM and Ctrl-C end it. It first hands over its leadership.
     """
     from controller.app import run_controller
 
@@ -46,22 +46,18 @@ def controller(session: Session) -> None:
 
 def dev(
     session: Session,
-    replicas: Annotated[int, typer.Option(min=1, max=9, help="How many replicas of the controller.")] = 3,
-    engine: Annotated[
-        str, typer.Option(help="What runs attempts: process, kubernetes, docker or null.")
-    ] = "process",
+    replicas: Annotated[int, typer.Option(min=1, max=9, help="Number of replicas of the controller.")] = 3,
+    engine: Annotated[str, typer.Option(help="The engine: process, kubernetes, docker or null.")] = "process",
     fake_cluster: Annotated[
         bool,
         typer.Option(
-            help=(
-                "With --engine kubernetes: a fake Kubernetes inside this command, for trying out without one."
-            )
+            help=("With --engine kubernetes: run a fake Kubernetes in this command, to try Tally out.")
         ),
     ] = False,
-    data_dir: Annotated[Path, typer.Option(help="Where everything is kept between runs.")] = Path(".tally"),
+    data_dir: Annotated[Path, typer.Option(help="Folder that keeps all data between runs.")] = Path(".tally"),
     samples: Annotated[bool, typer.Option(help="Submit sample tasks.")] = True,
     etcd_port: Annotated[
-        int, typer.Option(min=1, max=65534, help="etcd listens here, and on the next port.")
+        int, typer.Option(min=1, max=65534, help="Port of etcd, which also uses the next one.")
     ] = 2379,
     status_port: Annotated[
         int,
@@ -72,8 +68,7 @@ def dev(
 ) -> None:
     """Run a whole local cluster in the foreground.
 
-    etcd, replicas, the process engine and sample tasks; Ctrl-C stops all that it started, and the data is
-    kept.
+    It has etcd, replicas, an engine and sample tasks. Ctrl-C stops all that it started; the data is kept.
     """
     from controller.dev.cluster import DevOptions
     from controller.dev.run import run_dev
@@ -100,7 +95,7 @@ def dev(
 
 
 def _tell_ignored(session: Session) -> None:
-    """Of flags and variables; the file may well be for the other commands."""
+    """Warn of flags and variables that `tally dev` ignores; a settings file may be for other commands."""
     origins = {
         name: session.loaded.origins[name].split() for name in ALL_SETTINGS if name not in REPLICA_SETTINGS
     }
@@ -120,8 +115,8 @@ def check(
 ) -> None:
     """Check what Tally depends on.
 
-    etcd's versions, rights, space, history and clock, and who leads. Exit 1 when something keeps Tally from
-    working.
+    The points are etcd's version, rights, space, history and clock, the engine, the replicas and the leader.
+    Exits with 1 if something keeps Tally from working.
     """
     from controller.cli.check import check as points
     from controller.cli.check_point import CheckStatus
@@ -144,7 +139,7 @@ def config_show(
     session: Session,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
-    """Print each setting, its value, and where it came from."""
+    """Print each setting, its value and its origin."""
     out.check_form(output, ("json", "yaml"))
     settings, origins = session.loaded
     rows = [(name, text_of(getattr(settings, name)), origins[name]) for name in ALL_SETTINGS]
@@ -154,7 +149,7 @@ def config_show(
         out.Table(("SETTING", "VALUE", "FROM")).print(rows)
 
 
-def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")]) -> None:
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell.")]) -> None:
     """Print a shell's completion script.
 
     `source <(tally completion bash)`

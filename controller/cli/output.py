@@ -1,4 +1,4 @@
-"""How things are printed: aligned columns as kubectl has them, JSON, YAML, names."""
+"""Output formats: columns as in kubectl, JSON, YAML and names."""
 
 from __future__ import annotations
 
@@ -46,20 +46,18 @@ WIDE_REPLICA_COLUMNS = (
     "AGE",
 )
 MESSAGE_WIDTH = 60
-NAME_WIDTH = 63  # the longest that is valid; a key that was written by hand may be any
+NAME_WIDTH = 63  # the longest valid name; a key that was written by hand may be longer
 
 
 class Table:
-    """Left-aligned columns, three spaces apart; what is printed later stays in line with what was printed
-    before.
-    """
+    """Left-aligned columns, three spaces apart. Later rows stay aligned with earlier ones."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._rows: list[Sequence[object]] = [columns]  # not yet printed
         self._widths = [0] * len(columns)
 
     def print(self, rows: Iterable[Sequence[object]]) -> None:
-        """Print the rows, the first time below the columns' names."""
+        """Print the rows; before the first ones, the names of the columns."""
         cells = [[_cell(value) for value in row] for row in (*self._rows, *rows)]
         self._rows = []
         self._widths = [max([width, *(len(row[i]) for row in cells)]) for i, width in enumerate(self._widths)]
@@ -70,12 +68,12 @@ class Table:
 
 def _cell(value: object) -> str:
     text = str(value) if value not in (None, "") else "-"
-    # or it would break the table
+    # a control character would break the table
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
-    """The columns of one task."""
+    """A task's row."""
     status, spec = view.status, view.spec
     state = (
         f"{view.state} (lost)"
@@ -115,7 +113,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
-    """One row for each resource of the pool."""
+    """A pool's rows, one for each resource."""
     notes = [view.problem] if view.problem else [] if view.definition else ["not defined"]
     if view.definition is not None and view.definition.paused:
         notes.append("paused")
@@ -132,7 +130,7 @@ def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
 
 
 def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, ...]:
-    """The columns of one replica."""
+    """A replica's row."""
     age = span(now - view.started_at) if view.started_at else ""
     engine = view.engine.get("name", "")
     role = f"{view.role} (no candidate)" if view.engine_problem else view.role
@@ -157,7 +155,7 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
 
 
 def print_document(value: Any, form: str) -> None:
-    """A value of builtins as JSON or YAML."""
+    """Print a value of builtins as JSON or YAML."""
     if form == "json":
         text = json.dumps(value, indent=2, ensure_ascii=False)
         say_lines(
@@ -172,7 +170,7 @@ def print_document(value: Any, form: str) -> None:
 
 
 def check_form(form: str, known: Sequence[str]) -> str:
-    """The -o that was given, if this command can print it."""
+    """The given `-o`, if this command supports it. Raises BadParameter."""
     if form not in ("", *known):
         raise typer.BadParameter(f"-o {form} is not known here: use one of {', '.join(known)}")
     return form

@@ -1,4 +1,4 @@
-"""The command that tries safe faults on a live installation."""
+"""The command `tally selftest`: tries safe faults on a live installation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from controller.terminal import say
 
 def selftest(
     session: Session,
-    image: Annotated[str, typer.Option(help="An image with a shell, where the engine needs one.")] = "",
-    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for each thing.")] = 120.0,
+    image: Annotated[str, typer.Option(help="An image with a shell, if the engine needs an image.")] = "",
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for each step.")] = 120.0,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
     """Try safe faults on this installation.
 
-    Races, a step-down, a stale leader, a cut watch: with tasks and a pool of its own, which it removes. Exit
-    1 on failure.
+    These are races, a step-down, a stale leader and a cut watch. They use their own tasks and pool, which are
+    removed afterwards. Exits with 1 on failure.
     """
     from controller.audit.selftest import ItemOutcome, SelfTest
     from controller.cli.status_reader import status_reader

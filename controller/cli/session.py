@@ -1,8 +1,7 @@
-"""What all commands share: the connection's flags, the client made from them, and errors that become exit
-codes.
+"""What all commands share: the flags of the connection, the client, and the exit codes for errors.
 
 Exit codes: 0 done; 1 error, or a waited-for task failed; 2 usage; 3 an audit of etcd alone, since the engine
-could not be looked at; 4 still waiting at the time-out; 5 not found.
+could not be checked; 4 still waiting at the time-out; 5 not found.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ERROR, USAGE, INCOMPLETE, STILL_WAITING, NOT_FOUND, INTERRUPTED = 1, 2, 3, 4, 5, 130
-BROKEN_PIPE = 141  # as a process that SIGPIPE ends
+BROKEN_PIPE = 141  # the exit code of a process that SIGPIPE ends
 
 CONNECTION = (
     "etcd",
@@ -43,11 +42,11 @@ CONNECTION = (
     "cert_file",
     "key_file",
 )
-"""Settings that are flags of every command that talks to etcd, before or after the verb."""
+"""Settings that are flags of every command that talks to etcd. They stand before or after the verb."""
 
 
 class Session:
-    """One run of a command: its flags, and what is made from them when it is first needed."""
+    """One run of a command: its flags, and the settings and the client, which are made on first use."""
 
     def __init__(self, flags: dict[str, Any]) -> None:
         self._config = flags.pop("config", None)
@@ -56,7 +55,7 @@ class Session:
 
     @functools.cached_property
     def loaded(self) -> ResolvedConfig:
-        """The settings and where each came from. Raises InvalidField."""
+        """The settings, and the origin of each. Raises InvalidField."""
         from controller.config import load_settings
 
         return load_settings(self._flags, os.environ, self._config)
@@ -67,7 +66,7 @@ class Session:
         return self.loaded.settings
 
     def given(self, name: str) -> Any:
-        """A setting that was given by flag, environment or file; None when it has its default.
+        """The value of a setting from a flag, the environment or a file; None if it has its default.
 
         Raises InvalidField.
         """
@@ -75,7 +74,7 @@ class Session:
 
     @property
     def client(self) -> Client:
-        """The client, connected when it is first used; closed at the command's end."""
+        """The client, made on first use and closed when the command ends."""
         if self._client is None:
             from controller.client import Client
             from controller.client.client import of_settings
@@ -94,10 +93,8 @@ def command(
 ) -> Callable[..., Any]:
     """Register `function(session, …)` as a command that also takes the flags of these settings.
 
-    A parameter that is a dataclass stands for the flags that its fields are.
-
-    A TallyError becomes a line or two on stderr and an exit code; anything unexpected one line and how to see
-    more.
+    If a parameter is a dataclass, each of its fields is a flag. A TallyError becomes a message on stderr and
+    an exit code. An unexpected error becomes one line, and how to see more.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,14 +131,14 @@ def _is_group(annotation: object) -> bool:
 
 
 def _flags_of(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    """The flags that a parameter stands for: itself, or those of a group."""
+    """The flags of a parameter: itself, or the fields of a dataclass."""
     if _is_group(parameter.annotation):
         return list(inspect.signature(parameter.annotation, eval_str=True).parameters.values())
     return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
 
 
 def root_flags(app: typer.Typer) -> None:
-    """Let the connection's flags stand before the verb, too: `tally --etcd URL get tasks`."""
+    """Accept the connection's flags before the verb, too: `tally --etcd URL get tasks`."""
     flags = flag_parameters(CONNECTION)
 
     def remember(context: typer.Context, **given: Any) -> None:
@@ -163,11 +160,11 @@ def root_flags(app: typer.Typer) -> None:
     remember.__annotations__ = {
         parameter.name: parameter.annotation for parameter in (context, version, *flags)
     }
-    app.callback(invoke_without_command=True)(remember)  # for --version
+    app.callback(invoke_without_command=True)(remember)  # without a command, for --version
 
 
 def flag_parameters(settings: Iterable[str]) -> list[inspect.Parameter]:
-    """One optional text parameter for each setting, and `--config`; parsed where all settings are."""
+    """An optional string parameter for each setting, and `--config`. `load_settings` parses the values."""
     from controller.config import Settings, flag_of
 
     about = {spec.name: spec.metadata["about"] for spec in dataclasses.fields(Settings)}
@@ -193,7 +190,7 @@ def _panel_of(name: str) -> str:
 
 
 def with_exit_code(session: Session, function: Callable[[], None]) -> None:
-    """Call the function; errors become text on stderr and typer.Exit with the code that the table says."""
+    """Call the function. Errors become a message on stderr, and typer.Exit with their exit code."""
     try:
         function()
         sys.stdout.flush()
@@ -203,7 +200,7 @@ def with_exit_code(session: Session, function: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        # or the interpreter's last flush would complain
+        # otherwise the interpreter's last flush would report an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     except (typer.Exit, typer.Abort, typer.BadParameter):
@@ -224,13 +221,13 @@ def with_exit_code(session: Session, function: Callable[[], None]) -> None:
 
 
 def complain(error: str, *advice: str) -> None:
-    """What went wrong and what to do, on stderr."""
+    """Print an error and advice on stderr."""
     for line in (f"error: {error}", *advice):
         say_lines(line.replace("\n", "\n  "), err=True)
 
 
 def as_usage(parse: Callable[[], T]) -> T:
-    """What `parse` returns; what it refuses is wrong usage, exit 2."""
+    """The result of `parse`; its refusal is a usage error, exit code 2."""
     try:
         return parse()
     except UserError as error:
@@ -238,14 +235,14 @@ def as_usage(parse: Callable[[], T]) -> T:
 
 
 def parse_timeout(text: str | None) -> float | None:
-    """The seconds of a --timeout, None for none."""
+    """The seconds of a --timeout; None if it was not given."""
     from controller.core.model.scalars import parse_duration
 
     return as_usage(lambda: parse_duration(text, "--timeout")) if text is not None else None
 
 
 def without_etcd(session: Session) -> str:
-    """Where to look while etcd is away: a replica answers from what it has seen."""
+    """Advice on where to look without etcd: a replica's endpoint answers from its model."""
     url = f"{'https' if session.settings.status_cert_file else 'http'}://{session.settings.status}"
     return (
         f"A replica answers without etcd: see its page, such as {url}/, or /readyz?verbose, /v1/replicas and"
@@ -262,7 +259,7 @@ def _code_of(error: TallyError) -> int:
 
 
 def _advice(error: TallyError, session: Session) -> list[str]:
-    """The error's text, and what to do about it where the text does not say."""
+    """The error's text, and advice if the text has none."""
     from controller.client import Still
     from controller.config import InvalidSetting
     from controller.store.base import OutcomeUnknown, StoreDenied, StoreUnavailable

@@ -1,4 +1,4 @@
-"""Reads replicas' status endpoints: with their authority, and with the token or certificate that lets in."""
+"""Reads the status endpoints of replicas, with the CA, token or client certificate of the settings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The endpoint sends none; a token must not follow one elsewhere."""
+    """Follows no redirects: the endpoint sends none, and a redirect could carry the token elsewhere."""
 
     def redirect_request(self, *_: object) -> None:
-        """See the base class: None leaves the answer as it is, an error."""
+        """See the base class. None makes the redirect an error."""
 
 
 def status_reader(settings: Settings) -> urllib.request.OpenerDirector:
-    """What opens their URLs as the settings say. Raises UserError for a file that cannot be used."""
+    """An opener for their URLs, made from the settings. Raises UserError for a file that cannot be used."""
     try:
         trusted = ssl.create_default_context(
             cafile=str(settings.status_ca_file) if settings.status_ca_file else None
@@ -29,7 +29,7 @@ def status_reader(settings: Settings) -> urllib.request.OpenerDirector:
         if settings.status_cert_file is not None:
             trusted.load_cert_chain(settings.status_cert_file, settings.status_key_file)
         token = _first_token(settings.status_token_file) if settings.status_token_file is not None else ""
-    except OSError as error:  # an SSLError is one, and names no file
+    except OSError as error:  # an SSLError is an OSError, and names no file
         files = (
             settings.status_ca_file,
             settings.status_cert_file,

@@ -1,4 +1,4 @@
-"""`tally submit`: one task from flags, or many from a file or a stream."""
+"""The command `tally submit`: submits one task from flags, or many from a file or a stream."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from controller.store.base import StoreError
 from controller.terminal import say
 
 PLAIN_STEP = 1000
-SHOWN_PROBLEMS = 20  # of a large file; the others are counted
-QUIET_ABOVE = 10  # results that are printed one by one; a larger file gets a count
+SHOWN_PROBLEMS = 20  # the first problems of a file; further ones are counted
+QUIET_ABOVE = 10  # up to this many results are printed one by one; more are counted
 OUTCOMES = ("created", "unchanged", "conflict", "invalid")
 
 
@@ -34,26 +34,28 @@ def submit(
         list[str] | None, typer.Argument(help="After `--`: the command and its arguments.")
     ] = None,
     file: Annotated[
-        str | None, typer.Option("--file", "-f", help="YAML, JSON or JSON lines; - for standard input.")
+        str | None,
+        typer.Option("--file", "-f", help="File of YAML, JSON or JSON lines; - for standard input."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check against the pools as they are; store nothing.")
+        bool, typer.Option("--dry-run", help="Check against the current pools; store nothing.")
     ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json, yaml or name.")] = "",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until all have finished; exit 1 unless all succeeded.")
+        bool,
+        typer.Option("--wait", help="Wait until all tasks have finished; exit with 1 unless all succeeded."),
     ] = False,
     timeout: Annotated[
-        str | None, typer.Option(help="With --wait: at most this long, such as 90s or 1h.")
+        str | None, typer.Option(help="With --wait: wait at most this long, such as 90s or 1h.")
     ] = None,
     *,
     flags: TaskFlags,
 ) -> None:
-    """Submit a task, or many.
+    """Submit one or more tasks.
 
     `tally submit hello --cpu 100m -- echo hello`, `tally submit -f tasks.yaml`, `generate | tally submit -f
-    -`. The same name and content again is `unchanged`, exit 0; the same name with other content is a
-    conflict, exit 1.
+    -`. A task that exists with the same content is `unchanged`, with exit code 0. A task that exists with
+    other content is a conflict, with exit code 1.
     """
     check_form(output, ("json", "yaml", "name"))
     limit = parse_timeout(timeout)
@@ -69,9 +71,9 @@ def submit(
 
 
 def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool, output: str) -> list[str]:
-    """Submit the chunks and tell what became of them; returns the accepted ids.
+    """Submit the chunks and print the results; returns the accepted ids.
 
-    Exits with 1 when any was refused.
+    Exits with 1 if any task was refused.
     """
     counts: Counter[str] = Counter()
     accepted: list[SubmitResult] = []
@@ -107,7 +109,7 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
 
 
 def _refuse(counts: Counter[str], document: Document, result: SubmitResult | None = None) -> None:
-    """One that is refused: where it stands in its file, or which it is of the command line's."""
+    """Print why a document was refused, and its place or name; nothing after SHOWN_PROBLEMS of them."""
     if counts["invalid"] + counts["conflict"] > SHOWN_PROBLEMS:
         return
     if result is None:
@@ -117,7 +119,7 @@ def _refuse(counts: Counter[str], document: Document, result: SubmitResult | Non
 
 
 def _warn(counts: Counter[str], document: Document, result: SubmitResult) -> None:
-    """What is doubtful of one that is accepted."""
+    """Count and print the warning of an accepted document, if it has one."""
     if result.message:
         counts["warned of"] += 1
         if counts["warned of"] <= SHOWN_PROBLEMS:
@@ -165,7 +167,7 @@ def _summary(counts: Counter[str]) -> str:
 
 @contextmanager
 def _progress(counts: Counter[str]) -> Iterator[Callable[[], None]]:
-    """Shows how far it is: a live line on a terminal, else a line for each PLAIN_STEP tasks. On stderr."""
+    """Shows progress on stderr: a live line on a terminal, else a line for each PLAIN_STEP tasks."""
     if not sys.stderr.isatty():
         yield lambda: _plain_progress(counts)
         return

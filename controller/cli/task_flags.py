@@ -12,26 +12,25 @@ from controller.cli.names import complete_pools
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFlags:
-    """Each field is a flag; None: not given."""
+    """The flags, one per field; None: not given."""
 
     pool: Annotated[
         str | None,
-        typer.Option(
-            help="The pool whose resources it draws on (default: default).", autocompletion=complete_pools
-        ),
+        typer.Option(help="The pool of the task (default: default).", autocompletion=complete_pools),
     ] = None
     image: Annotated[str | None, typer.Option(help="The container image.")] = None
-    cpu: Annotated[str | None, typer.Option(help="Such as 500m or 2.")] = None
-    memory: Annotated[str | None, typer.Option(help="Such as 64Mi or 2Gi.")] = None
+    cpu: Annotated[str | None, typer.Option(help="CPU, such as 500m or 2.")] = None
+    memory: Annotated[str | None, typer.Option(help="Memory, such as 64Mi or 2Gi.")] = None
     resource: Annotated[
-        list[str] | None, typer.Option(help="NAME=QUANTITY, any resource of the pool; may be repeated.")
+        list[str] | None, typer.Option(help="NAME=QUANTITY of any resource of the pool; may be repeated.")
     ] = None
     priority: Annotated[int | None, typer.Option(help="Higher goes first (default 0).")] = None
-    max_attempts: Annotated[int | None, typer.Option(help="How often it may run and fail (default 1).")] = (
-        None
-    )
+    max_attempts: Annotated[
+        int | None, typer.Option(help="How many attempts may run and fail (default 1).")
+    ] = None
     backoff: Annotated[
-        str | None, typer.Option(help="Wait before the second attempt, doubled each time (default 10s).")
+        str | None,
+        typer.Option(help="Back-off before the second attempt, then doubled each time (default 10s)."),
     ] = None
     deadline: Annotated[str | None, typer.Option(help="Stop an attempt that runs for longer than this.")] = (
         None
@@ -40,26 +39,31 @@ class TaskFlags:
         str | None, typer.Option(help="Fail the task if it is not admitted within this time.")
     ] = None
     start_deadline: Annotated[
-        str | None, typer.Option(help="Stop an attempt that does not run within this time.")
+        str | None, typer.Option(help="Stop an attempt that is not running within this time.")
     ] = None
-    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None
-    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; may be repeated.")] = (
-        None
-    )
-    working_dir: Annotated[str | None, typer.Option(help="Where the command runs.")] = None
+    env: Annotated[
+        list[str] | None, typer.Option(help="Environment variable NAME=VALUE; may be repeated.")
+    ] = None
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", help="Label KEY=VALUE; may be repeated.")
+    ] = None
+    working_dir: Annotated[str | None, typer.Option(help="Working directory of the command.")] = None
     grace: Annotated[
-        str | None, typer.Option(help="Time from SIGTERM to SIGKILL when it is stopped (default 30s).")
+        str | None,
+        typer.Option(help="Time from SIGTERM to SIGKILL when an attempt is stopped (default 30s)."),
     ] = None
-    retention: Annotated[str | None, typer.Option(help="How long it is kept after its end (default 1d).")] = (
-        None
-    )
+    retention: Annotated[
+        str | None, typer.Option(help="How long the finished task is kept (default 1d).")
+    ] = None
     on_lost: Annotated[
         str | None,
-        typer.Option(help="hold, or a time after which a lost attempt is replaced, though it may still run."),
+        typer.Option(
+            help="hold, or the time after which a lost attempt is replaced, even if it may still run."
+        ),
     ] = None
 
     def fields(self) -> dict[str, Any]:
-        """What was given, as the fields of a task; None for what was not."""
+        """The fields of a task, from the flags; None if not given."""
         return {
             "pool": self.pool,
             "image": self.image,
@@ -84,7 +88,7 @@ class TaskFlags:
 
 
 def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping."""
+    """A mapping of NAME=VALUE texts."""
     pairs = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -95,5 +99,5 @@ def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:
 
 
 def without_none(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are given."""
+    """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}

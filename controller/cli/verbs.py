@@ -1,8 +1,6 @@
-"""typer's groups and commands, with plain help in its panels, and suggestions of what is likely to be meant
-alone.
+"""typer's groups and commands, with help panels in plain text, and suggestions only for close matches.
 
-typer prints panels by rich, whose import and drawing take a quarter of a second; its own rule suggests `logs`
-for `ls`.
+typer draws panels with rich, which takes a quarter of a second. Its own rule would suggest `logs` for `ls`.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from controller.core.model.validation import SIMILAR
 _UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 
 
-CONNECTION = "Connection"  # the panel of the flags that every command has, described by `tally --help` alone
+CONNECTION = "Connection"  # the panel of the flags of every command; only `tally --help` describes them
 
 
 class Verbs(TyperGroup):
@@ -40,7 +38,7 @@ class Verbs(TyperGroup):
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Flags first, then the commands by their panels."""
+        """Write the flags, then the commands by panel."""
         _write_panels(formatter, _parameters(self, ctx))
         commands = [
             command
@@ -58,9 +56,7 @@ class Verb(TyperCommand):
     """A command."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, own flags, then those that are settings; of those that every command has, where they
-        are described.
-        """
+        """Write the arguments and flags by panel. For the connection's flags, refer to `tally --help`."""
         rows = list(_parameters(self, ctx))
         _write_panels(formatter, [row for row in rows if row[0] != CONNECTION])
         if any(panel == CONNECTION for panel, _ in rows):
@@ -82,7 +78,7 @@ class Verb(TyperCommand):
 
 
 def _parameters(command: Any, ctx: Any) -> Iterable[tuple[str, Any]]:
-    """Of each that is shown, its panel, and its names and what it is."""
+    """The panel and the help record (names and help text) of each visible parameter."""
     for parameter in command.get_params(ctx):
         default = "Arguments" if parameter.param_type_name == "argument" else "Options"
         if (record := parameter.get_help_record(ctx)) is not None:

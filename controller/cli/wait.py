@@ -1,4 +1,4 @@
-"""`tally wait`, and `submit --wait`: progress while tasks run, and an exit code that scripts can use."""
+"""The command `tally wait`, and `submit --wait`: progress while tasks run, and an exit code for scripts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from controller.terminal import say
 from controller.views.tasks import UNREADABLE
 
 EXPLAIN_AFTER_SECONDS = 5.0
-_DURATION = re.compile(r"\d+[dhms](\d+[dhms])?")  # the same reason for longer is no other
-PASSED_BY_SUCCESS = (State.CREATED, State.PENDING, State.RUNNING)  # a task that has succeeded has been there
+_DURATION = re.compile(r"\d+[dhms](\d+[dhms])?")  # left out when two reasons are compared
+PASSED_BY_SUCCESS = (State.CREATED, State.PENDING, State.RUNNING)  # a Succeeded task was in all of these
 
 
 def wait(
@@ -39,13 +39,14 @@ def wait(
         ),
     ] = "finished",
     timeout: Annotated[
-        str | None, typer.Option(help="At most this long, such as 90s or 1h; then exit 4.")
+        str | None, typer.Option(help="Wait at most this long, such as 90s or 1h; then exit with 4.")
     ] = None,
 ) -> None:
-    """Wait until tasks have finished, or are in a state.
+    """Wait until tasks have finished, or have reached a state.
 
-    A task that ended in another state is not waited for. Exit 0 when all reached the state (--for=finished:
-    when all succeeded), 1 when one ended otherwise, 4 at the time-out, 5 when there is no such task.
+    A task that finishes in another state ends the wait for it. Exits with 0 if all tasks reached the state
+    (--for=finished: if all succeeded), 1 if a task finished otherwise, 4 at the time-out, and 5 if there is
+    no such task.
     """
     limit = parse_timeout(timeout)
     target = for_.removeprefix("state=")
@@ -55,8 +56,9 @@ def wait(
 
 
 def wait_for(session: Session, names: list[str], target: str, timeout_seconds: float | None) -> None:
-    """Wait, print each task's changes, and exit as `wait` says; `target` is a state in lower case, or
-    finished.
+    """Wait, print each task's changes, and exit with the code that `wait` documents.
+
+    `target` is a state in lower case, or "finished".
     """
     waiting: dict[str, State | None] = dict.fromkeys(names)
     with _progress(len(waiting)) as show, _explaining(session.client, waiting) as changed:
@@ -82,10 +84,9 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
 
 @contextmanager
 def _explaining(client: Client, waiting: dict[str, State | None]) -> Iterator[Callable[[], None]]:
-    """Says on stderr why the first of those that wait does, when nothing has changed for
-    EXPLAIN_AFTER_SECONDS; once per reason.
+    """Explains on stderr why the first waiting task waits, after EXPLAIN_AFTER_SECONDS without a change.
 
-    Yields what to call when something has changed.
+    A reason is not repeated while it stays the same. Yields a function to call at each change.
     """
     ended, changed = threading.Event(), threading.Event()
 
@@ -101,7 +102,7 @@ def _explaining(client: Client, waiting: dict[str, State | None]) -> Iterator[Ca
                 sentence = _why(client, waiting.copy())
             except TallyError as error:
                 sentence = str(error)
-            pause = max(EXPLAIN_AFTER_SECONDS, 20 * (time.monotonic() - began))  # it reads all tasks
+            pause = max(EXPLAIN_AFTER_SECONDS, 20 * (time.monotonic() - began))  # `explain` reads all tasks
             reason = _DURATION.sub("", sentence)
             if reason and reason != said and not ended.is_set():
                 said = reason
@@ -118,7 +119,7 @@ def _explaining(client: Client, waiting: dict[str, State | None]) -> Iterator[Ca
 
 
 def _why(client: Client, waiting: dict[str, State | None]) -> str:
-    """Why the first one waits; what runs takes as long as it takes, unless nobody is there to see its end."""
+    """Why the first task waits. Running tasks count only while there is no leader to see their end."""
     running = [name for name, state in waiting.items() if state is State.RUNNING]
     stuck = [name for name, state in waiting.items() if state is not State.RUNNING and state not in FINISHED]
     if not stuck and running and client.replicas.leader() is None:
@@ -137,9 +138,7 @@ def _came_to(view: TaskView, target: str) -> bool:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
-    """Shows each change: a live count per state on a terminal when there are many tasks, else a line per
-    change.
-    """
+    """Shows each change: on a terminal, a live count by state if there are several tasks; else a line."""
     states: dict[str, State | None] = {}
     if total == 1 or not sys.stdout.isatty():
         yield lambda view: _line(view, states)

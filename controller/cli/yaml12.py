@@ -1,11 +1,9 @@
-"""YAML 1.2 from people and for them: texts stay what was written, fields know their lines, nothing hostile
-costs much.
+"""Reads and writes YAML 1.2. Strings stay as written, fields know their lines, and hostile input stays cheap.
 
-The scalars are those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema), and a number
-only where it is written as JSON writes it: `0755`, `1_000`, `12:30`, `02134`, `0x1F`, `yes` and `2024-01-01`
-are texts. PyYAML's own loader reads them by YAML 1.1, as 493, 1000, 750, 1116, 31, true and a date. What YAML
-itself leaves open is refused: a key that is given twice, a key that is no text, tags. Merge keys (`<<`) are
-taken.
+Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema), but a number must
+be written as in JSON: `0755`, `1_000`, `12:30`, `02134`, `0x1F`, `yes` and `2024-01-01` are strings. PyYAML's
+own loader follows YAML 1.1, and reads them as 493, 1000, 750, 1116, 31, true and a date. Repeated keys, keys
+that are not strings, and tags are refused. Merge keys (`<<`) are supported.
 """
 
 from __future__ import annotations
@@ -18,27 +16,27 @@ import yaml
 
 from controller.errors import UserError
 
-MAX_DEPTH = 100  # of lists and mappings; a pod template may have half of it
-# values that stand there by an alias, all in all: nine lines of aliases can name a billion
+MAX_DEPTH = 100  # of nested lists and mappings; a pod template may use half of it
+# the total number of values that aliases may stand for: nine lines of aliases can name a billion
 MAX_ALIASED = 100_000
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,30})(?P<fraction>\.[0-9]+)?(?P<exponent>[eE][-+]?[0-9]{1,4})?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
 }
-# each as it would be without
+# tags that do not change a value
 _TAGS = {"!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 
 
 class Lined(dict[str, Any]):
-    """A mapping that knows where it begins, and where each of its keys stands; lines count from 1."""
+    """A mapping that knows the lines of its start and of its keys, from 1."""
 
     line: int
     lines: dict[str, int]
 
 
 class YamlError(UserError):
-    """What cannot be read; `line` counts from 1, 0 where none is known."""
+    """The input cannot be read; `line` counts from 1, and is 0 if not known."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
@@ -46,8 +44,8 @@ class YamlError(UserError):
 
 
 def read_yaml(text: str) -> Iterator[tuple[Any, int]]:
-    """Each document that says something, and its line. Raises YamlError."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where libyaml is there: ten times faster
+    """Each document that is not empty, and its line. Raises YamlError."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if installed, is ten times faster
     reader = _Reader(yaml.parse(text, Loader=loader))
     try:
         yield from reader.documents()
@@ -59,14 +57,14 @@ def read_yaml(text: str) -> Iterator[tuple[Any, int]]:
 
 
 def write_yaml(value: Any) -> str:
-    """A value of builtins as YAML that `read_yaml`, and a reader of YAML 1.1, read as it was."""
+    """A value of builtins as YAML that `read_yaml` and readers of YAML 1.1 read back unchanged."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML quotes texts that YAML 1.1 takes for something else; here those of YAML 1.2 (`1e3`) too.
+    """Also quotes strings that YAML 1.2 would read as another type (`1e3`), and writes no aliases.
 
-    No aliases.
+    PyYAML itself quotes only those of YAML 1.1.
     """
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # as PyYAML calls it
@@ -74,10 +72,10 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def text(self, text: str) -> yaml.ScalarNode:
-        """A text's node."""
+        """The node of a string."""
         style = None if isinstance(plain(text), str) and text != "<<" else "'"
         if not text.replace("\n", "").isprintable():
-            style = '"'  # the escapes that `printable.shown` prints are YAML's, too
+            style = '"'  # the escapes that `printable.shown` prints are valid YAML, too
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
@@ -85,13 +83,13 @@ _Dumper.add_representer(str, _Dumper.text)
 
 
 class _Reader:
-    """Makes values of events, so that what is wrong is refused before all that follows is read."""
+    """Makes values of parser events, so that an error is found before the rest is read."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
         self._anchors: dict[str, tuple[Any, int] | None] = {}  # value and size; None while it is being read
         self._aliased = 0
-        self._size = 0  # values that were made so far, by aliases too
+        self._size = 0  # the number of values made so far, with those of aliases
 
     def documents(self) -> Iterator[tuple[Any, int]]:
         for event in self._events:
@@ -115,7 +113,7 @@ class _Reader:
             self._anchors[event.anchor] = None
         value: Any
         if type(event) is yaml.ScalarEvent:
-            # else in quotes, a block, or with a tag
+            # `implicit[0]`: a plain scalar; others are quoted, a block, or have a tag
             value = plain(event.value) if event.implicit[0] else event.value
         elif type(event) is yaml.SequenceStartEvent:
             value = [self._value(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
@@ -176,7 +174,7 @@ def _take_missing(mapping: Lined, other: Lined) -> None:
 
 
 def plain(text: str) -> str | int | float | bool | None:
-    """What a scalar without quotes means."""
+    """The value of a plain scalar, which is one without quotes."""
     if text in _WORDS:
         return _WORDS[text]
     number = _NUMBER.fullmatch(text)

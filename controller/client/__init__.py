@@ -1,4 +1,4 @@
-"""The client library: submit tasks, look at them, wait for them, cancel and retry them, define pools.
+"""The client library: submit, list, watch, await, cancel and retry tasks; define pools.
 
     from controller.client import Client
 
@@ -6,13 +6,15 @@
         tally.submit({"id": "hello", "command": ["echo", "hello"], "resources": {"cpu": "100m"}})
         print(tally.wait(["hello"])["hello"].state)
 
-`tally.replicas` knows who leads, and `tally.outputs` what attempts have printed.
+`tally.replicas` lists the replicas and names the leader; `tally.outputs` reads the output of attempts.
 
-A client reads and writes etcd itself and needs no replica of the controller to be up: what it asks for waits
-in the store until one leads. Everything may be called again after an error: a submission that exists is
-`unchanged`, a request that is pending is `already requested`. Raises the errors of `controller.store.base`
-(StoreUnavailable after `timeout_seconds`, StoreDenied), InvalidField for what cannot hold, Conflict for
-another task of that name, NotFound for what is not there. Safe to use from several threads.
+A client reads and writes etcd directly. No replica of the controller needs to be up: tasks and requests wait
+in the store until a replica leads. Every call may be repeated after an error: a task that is already stored
+is `unchanged`, and a request that is pending is `already requested`.
+
+Calls raise the errors of `controller.store.base` (StoreUnavailable after `timeout_seconds`, StoreDenied),
+InvalidField for an invalid value, Conflict when a task of that name has another spec, and NotFound when there
+is no such object. Safe to use from several threads.
 """
 
 from controller.client.client import Client

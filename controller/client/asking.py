@@ -1,9 +1,8 @@
-"""Putting a request for the leader: once, however often it has to be sent.
+"""Stores a request for the leader exactly once, however often it is sent.
 
-The leader deletes a request when it acts on it, so that the request's own key cannot tell a copy that comes
-late from a new request. What tells it is the task's status: acting on a request changes that in the same
-transaction. So the transaction also compares the status with what was read before, and a copy that arrives
-after the leader has acted is refused.
+The leader deletes a request when it acts on it. The request's own key therefore cannot tell a late copy from
+a new request. The task's status can: the leader changes it in the same transaction. The transaction here also
+compares the status with what was read before, so that a copy that arrives after the leader acted is refused.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ def ask(
 ) -> RequestResult | None:
     """Store the request; None when there is no such task. Raises what `read` and `commit` raise.
 
-    When the leader acted on a request of this kind between two tries, that was ours, whose answer was lost,
-    or an equal one: it is not made again.
+    If the leader acted on a request of this kind between two tries, the request is not stored again: it was
+    this one, and the answer was lost, or it was an equal one.
     """
     key, op = keys.request(task_id, request.kind), uuid.uuid4().hex
     value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
@@ -61,9 +60,7 @@ def ask(
 
 
 def _steps(item: KeyValue | None, before: int) -> tuple[int | None, list[Step]]:
-    """How many steps a status has taken (None: unreadable), and those after the first `before`, as far as
-    they are kept.
-    """
+    """The number of steps of a status (None: unreadable), and the kept steps after the first `before`."""
     if item is None:
         return 0, []
     try:
@@ -72,4 +69,4 @@ def _steps(item: KeyValue | None, before: int) -> tuple[int | None, list[Step]]:
             -(status.steps - before) :
         ] if status.steps > before else []
     except CorruptValue:
-        return None, []  # the leader leaves such a task, and so its requests, alone
+        return None, []  # the leader leaves such a task and its requests alone

@@ -1,4 +1,4 @@
-"""The calls of a client to its store: each bounded, all below one cluster's prefix."""
+"""The calls of a client to its store. Each has a time limit; all stay below the cluster's prefix."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from controller.clock import Clock
 from controller.store.base import Committed, KeyValue, Refused, Store, Transaction
 from controller.store.keys import Keys
 
-SUBMIT_TIMEOUT_SECONDS = 30.0  # a submission waits this long for an etcd that restarts
-FEW = 20  # keys are read one by one up to here, and all at once above
+SUBMIT_TIMEOUT_SECONDS = 30.0  # a submission waits this long for etcd to restart
+FEW = 20  # up to this many keys are read one by one; more are read by one load of all tasks
 
 
 class Calls:
@@ -22,11 +22,11 @@ class Calls:
         self.timeout_seconds = timeout_seconds
 
     def deadline(self) -> float:
-        """Of a call that begins now, in boottime."""
+        """The deadline of a call that begins now, on the boottime clock."""
         return self.clock.boottime() + self.timeout_seconds
 
     def stored(self, key: str) -> KeyValue | None:
-        """What is stored under the key."""
+        """The value under the key; None when there is none."""
         return self.store.get(key, deadline=self.deadline())[0]
 
     def commit(self, transaction: Transaction) -> Committed | Refused:
@@ -34,13 +34,13 @@ class Calls:
         return self.store.commit(transaction, deadline=self.deadline())
 
     def commit_patiently(self, transaction: Transaction) -> Committed | Refused:
-        """Commit, and wait for an etcd that restarts."""
+        """Commit, and wait at least SUBMIT_TIMEOUT_SECONDS for etcd to restart."""
         return self.store.commit(
             transaction, deadline=self.clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self.timeout_seconds)
         )
 
     def stored_tasks(self, keys: Collection[str]) -> dict[str, KeyValue]:
-        """What is stored under these keys of tasks."""
+        """The values under these task keys, as far as they exist."""
         if len(keys) <= FEW:
             return {key: item for key in keys if (item := self.stored(key)) is not None}
         snapshot = self.store.load(self.keys.task(""), deadline=self.deadline())

@@ -1,4 +1,4 @@
-"""`Client`: the verbs. See the package's docstring."""
+"""`Client` and its verbs. See the package's docstring."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 class Client:
     """See the package's docstring.
 
-    `endpoints` are etcd's client URLs, as one text with commas or as several; `timeout_seconds` limits each
-    call (a submission waits up to SUBMIT_TIMEOUT_SECONDS).
+    `endpoints` are etcd's client URLs: one string with commas, or a sequence. `timeout_seconds` limits each
+    call; a submission waits at least SUBMIT_TIMEOUT_SECONDS for etcd.
     """
 
     replicas: Replicas
-    """Who is registered, who leads, and how the leader is replaced."""
+    """The registered replicas, the leader, and `step_down`."""
     outputs: Outputs
-    """What attempts have printed."""
+    """The output of attempts."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Client:
         clock: Clock | None = None,
         timeout_seconds: float = 5.0,
     ) -> Self:
-        """A client of a store that is open already, and that it does not close."""
+        """A client of an open store. The client does not close the store."""
         client = cls.__new__(cls)
         client._owns_store = False
         client._use(Calls(store, Keys(cluster), clock or SystemClock(), timeout_seconds))
@@ -89,10 +89,10 @@ class Client:
 
     @classmethod
     def from_config(cls, config: str | None = None) -> Self:
-        """A client as `tally` itself has one: by the environment, then by a TOML file (`config`, or as
-        `--config` says).
+        """A client with the settings that the command `tally` would use.
 
-        So it finds a `tally dev` in this folder. Raises InvalidField.
+        Settings come from the environment, then from a TOML file: `config`, or the file that `tally` finds by
+        default. The client therefore finds a `tally dev` that runs in this folder. Raises InvalidField.
         """
         from controller.config import load_settings
 
@@ -110,10 +110,7 @@ class Client:
             self.store.close()
 
     def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
-        """Submit one task: `created` or `unchanged`, else raises InvalidField or Conflict.
-
-        See submit_many.
-        """
+        """Submit one task, as `submit_many` does. Raises InvalidField and Conflict."""
         [result] = self.submit_many([task], dry_run=dry_run)
         if result.outcome == "invalid":
             raise InvalidField(result.field, result.message.removeprefix(f"{result.field}: "))
@@ -128,13 +125,12 @@ class Client:
         dry_run: bool = False,
         on_result: Callable[[SubmitResult], None] | None = None,
     ) -> list[SubmitResult]:
-        """Submit tasks, about a hundred to a transaction; returns one result for each, in the order they
-        became known.
+        """Submit tasks in batches, and return one result for each, in the order in which they became known.
 
-        Invalid tasks and conflicts are results and keep no other from being submitted. Tasks of one
-        transaction count as submitted at the same moment. `dry_run` validates against the pools as they are,
-        and writes nothing. When etcd stays away, what `on_result` has seen is stored, and the same call again
-        counts it as unchanged.
+        A batch is one transaction, of about sixty tasks at most. An invalid task or a conflict is a result;
+        the other tasks are submitted all the same. `dry_run` validates against the current pools and writes
+        nothing. If etcd stays unavailable, the results that `on_result` has seen are final, and a repeated
+        call reports the created tasks as `unchanged`.
         """
         submission = Submission(self.keys, self._known_pools, self.clock, self._calls.commit_patiently)
         results = []
@@ -153,22 +149,22 @@ class Client:
     def tasks(
         self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None, selector: str = ""
     ) -> list[TaskView]:
-        """The tasks that match, in the order in which they were submitted, at one revision.
+        """The tasks that match, at one revision, in the order in which they were submitted.
 
-        `selector` is one of labels, as kubectl takes it: `team=a,tier!=test,zone in (x,y),!spot`. Raises
-        UserError for none.
+        `selector` is a label selector, as for kubectl: `team=a,tier!=test,zone in (x,y),!spot`. Raises
+        UserError for an unknown state or an invalid selector.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
         return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms)
 
     def explain(self, task_id: str) -> str:
-        """One sentence on why the task waits, runs or ended. Raises NotFound."""
+        """One sentence that says why the task waits, runs or ended. Raises NotFound."""
         model = self._reading.model("")
         self._reading.found(model, task_id)
         return explain(model, task_id, self.clock.now())
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
-        """All pools, sorted by name; with `counts` also how many tasks of each are in which state."""
+        """All pools, sorted by name; with `counts`, each with its number of tasks by state."""
         return pool_views(self._reading.model("") if counts else self._reading.model("pools/", "ledgers/"))
 
     def wait(
@@ -179,12 +175,12 @@ class Client:
         timeout_seconds: float | None = None,
         on_change: Callable[[TaskView], None] | None = None,
     ) -> dict[str, TaskView]:
-        """Wait until each task is in the state `for_` (any case), or has finished otherwise: what has ended
-        never gets there.
+        """Wait until each task is in the state `for_` (in any case) or has finished.
 
-        A task for which a retry was asked since it ended has not finished. Returns the tasks as they came to
-        it; the caller looks at their states. An etcd that restarts does not end the wait. Raises NotFound for
-        a task that is not there or is removed meanwhile, Still when the time is over.
+        A finished task ends the wait in whatever state it is, since it will not reach another one; the caller
+        looks at the states of the returned tasks. A finished task with a pending retry request does not count
+        as finished. The wait goes on while etcd restarts. Raises NotFound for a task that does not exist or
+        is removed meanwhile, and Still when the time is over.
         """
         target = None if for_ == "finished" else parse_state(for_)
         waiting = dict.fromkeys(task_ids)
@@ -213,8 +209,9 @@ class Client:
         selector: str = "",
         task_id: str = "",
     ) -> Generator[list[TaskView], None, None]:
-        """The tasks that match as `tasks` has it, all at first and then those that changed, until the
-        iterator is closed.
+        """The tasks that match, as for `tasks`: first all, then those that changed.
+
+        Ends when the iterator is closed.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
         load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.model(*OF_TASKS))
@@ -225,40 +222,40 @@ class Client:
             )
 
     def cancel(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """Ask for a task to be cancelled.
+        """Ask the leader to cancel a task.
 
-        One that has finished is left as it is (`already finished`). Raises NotFound.
+        A finished task is left as it is (`already finished`). Raises NotFound.
         """
         return self._requests.cancel(task_id, reason=reason)
 
     def retry(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """Ask for another attempt at a Failed or Cancelled task.
+        """Ask the leader to run a Failed or Cancelled task again.
 
-        Raises NotFound, and UserError for one in another state.
+        Raises NotFound, and UserError for a task in another state, unless it is being cancelled.
         """
         return self._requests.retry(task_id, reason=reason)
 
     def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """An operator's word that the lost attempt of a task no longer runs: its resources are released, and
-        it may be retried.
+        """Confirm, as an operator, that the attempt of a task no longer runs.
 
-        If the word is wrong, two attempts may run at the same time. Raises NotFound, and UserError when it is
-        not lost.
+        The leader releases its resources, and may retry the task. If the confirmation is wrong, two attempts
+        may run at the same time. Raises NotFound, and UserError when the attempt is neither lost nor being
+        stopped.
         """
         return self._requests.confirm_stopped(task_id, reason=reason)
 
     def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
-        """Create a pool, or replace its definition as a whole: what is left out becomes the default.
+        """Create a pool, or replace its whole definition.
 
-        Raises InvalidField.
+        Fields that are left out get their defaults. Raises InvalidField.
         """
         pool, outcome = apply_pool(self._calls.stored, self._calls.commit, self.keys, definition)
         return ApplyResult(name=pool.name, outcome=outcome, message=_overcommit(self._reading, pool))
 
     def delete_pool(self, name: str) -> None:
-        """Remove a pool's definition: what runs goes on, what waits waits until there is one again.
+        """Remove a pool's definition.
 
-        Raises NotFound.
+        Running tasks go on; waiting tasks wait until the pool is defined again. Raises NotFound.
         """
         delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
 
@@ -275,7 +272,7 @@ def _overcommit(reading: Reading, pool: Pool) -> str:
 
 
 def of_settings(settings: Settings) -> dict[str, Any]:
-    """The arguments of a Client as the settings (flags, environment, file) say."""
+    """The arguments of a Client, from the settings (flags, environment, file)."""
     return {
         "endpoints": settings.etcd,
         "cluster": settings.cluster,

@@ -13,12 +13,13 @@ class NotFound(UserError):
 
 
 class Conflict(UserError):
-    """A task of that name exists with another spec, and specs never change."""
+    """A task of that name exists with another spec; specs never change."""
 
 
 class Still(TallyError):
-    """The time is over, and these tasks have not come to what was waited for; `views` has all as they
-    stood last.
+    """The time is over, and the tasks in `waiting` have not reached the state.
+
+    `views` has all tasks as they were seen last.
     """
 
     def __init__(self, waiting: Sequence[str], views: dict[str, TaskView]) -> None:

@@ -1,4 +1,4 @@
-"""The output of attempts, and the engine that it is read from."""
+"""Reads the output of attempts, from their engine or as it was kept in etcd."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Outputs:
         engine: Engine | None = None,
         options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
-        """The output of an attempt (None: the last one) in chunks; with `follow` until it has ended, or
-        `stop` is set.
+        """The output of an attempt (None: the last one), in chunks.
 
-        `engine` None is the process engine of the registered replicas, which keeps output in the state folder
-        of its machine: then this works on that machine only. Raises NotFound, EngineError, and UserError
-        where no output can be read from here.
+        With `follow`, it goes on until the attempt has ended or `stop` is set. Without `engine`, the process
+        engine of the registered replicas is used; it keeps output in a state folder, so this works only on
+        the machine of that folder. Raises NotFound, EngineError, and UserError when no output can be read
+        from this machine.
         """
         number = self._reading.task(task_id).attempt if attempt is None else attempt
         if number < 1:
@@ -64,18 +64,15 @@ class Outputs:
             ) from error
 
     def kept_log(self, task_id: str) -> KeptLog | None:
-        """The end of the output of the task's last attempt that ended, where `keep_logs` has it kept.
-
-        Raises CorruptValue.
-        """
+        """The kept log of the task; None when none was kept. Raises CorruptValue."""
         return self._reading.kept_log(task_id)
 
     def engine(self, state_dir: Path | None = None) -> Engine | None:
-        """The engine that the registered replicas use, opened for reading; None when none is registered that
-        can be.
+        """The process engine of the registered replicas, opened for reading.
 
-        `state_dir` names the process engine's folder, instead of what the replicas say. Raises UserError when
-        it is on another machine, EngineUnavailable when it cannot be used.
+        None when no replica has registered one. `state_dir` overrides the folder that the replicas have
+        registered. Raises UserError when the folder is on another machine, and EngineUnavailable when it
+        cannot be used.
         """
         from controller.engine.process.engine import ProcessEngine
 
@@ -96,9 +93,7 @@ class Outputs:
         return engine
 
     def bind(self, engine: Engine) -> None:
-        """Let the engine show what is this installation's, and nothing else that has the cluster's name
-        there.
-        """
+        """Limit the engine to the attempts of this installation."""
         installation = self._reading.model("installation").installation
         if installation is not None:
             engine.bind(installation)

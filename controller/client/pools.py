@@ -1,4 +1,4 @@
-"""Writing pools' definitions: each under the guard that it still is what was read."""
+"""Writes the definitions of pools. A guard compares each with what was read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Commit = Callable[[Transaction], Committed | Refused]
 def apply_pool(
     read: Read, commit: Commit, keys: Keys, definition: Mapping[str, Any] | Pool
 ) -> tuple[Pool, Literal["created", "configured", "unchanged"]]:
-    """Create the pool, or replace its definition as a whole.
+    """Create the pool, or replace its whole definition.
 
     Raises InvalidField, and what `read` and `commit` raise.
     """
@@ -40,7 +40,7 @@ def apply_pool(
                     name: value for name, value in stored.items() if name not in Pool.__struct_fields__
                 }
             except CorruptValue:
-                pass  # this definition takes the place of what cannot be read
+                pass  # the new definition replaces a record that cannot be read
         value = codec.encode({**unknown, **codec.decode_mapping(codec.encode_pool(pool, op))})
         answer = commit(
             Transaction((Guard(key, item.mod if item is not None else 0),), (Put(key, value),), op)

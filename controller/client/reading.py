@@ -1,4 +1,4 @@
-"""Reading the store into a model: whole parts of it, single tasks, and what changes afterwards."""
+"""Reads the store into a model: whole parts of it, or single tasks, and then their changes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from controller.views.selector import Requirement, parse_selector
 from controller.views.tasks import matching
 
 WATCH_SILENCE_SECONDS = 30.0
-OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # all that is told of tasks stands there
+OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # the records of which a task's view is made
 
 
 class Reading:
-    """What a client reads of one cluster; each call ends within `timeout_seconds`."""
+    """Reads the records of one cluster; each call to the store ends within `timeout_seconds`."""
 
     def __init__(self, store: Store, keys: Keys, clock: Clock, timeout_seconds: float) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class Reading:
         self._timeout_seconds = timeout_seconds
 
     def deadline(self) -> float:
-        """The end of a call that starts now."""
+        """The deadline of a call that begins now, on the boottime clock."""
         return self._clock.boottime() + self._timeout_seconds
 
     def model(self, *parts: str) -> Model:
@@ -52,21 +52,19 @@ class Reading:
                     revision = snapshot.revision
                     items += snapshot.items
             except Compacted:
-                continue  # between two parts: read them again, at a newer revision
+                continue  # compacted between two parts: read all again, at a newer revision
             mirror = Mirror()
             mirror.take(Loaded(list(changes_of(self._keys, items)), revision))
             mirror.model.advance(self._clock.now())
             return mirror.model
 
     def tasks(self, *task_ids: str) -> Model:
-        """These tasks' records, without reading all others'; `revision` is one that none of them is older
-        than.
-        """
+        """The records of these tasks alone; none of them is older than the model's `revision`."""
         found, revision = list[Change](), 0
         for task_id in task_ids:
             parse_name(task_id, "id", "a task id")
-            # In this order a task that is removed meanwhile is seen as it was or not at all, and never as
-            # Created.
+            # The order matters: a task that is removed meanwhile is seen as it was, or not at all, but never
+            # as Created.
             snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
             revision = revision or snapshot.revision
             found += changes_of(self._keys, snapshot.items)
@@ -83,14 +81,14 @@ class Reading:
         return self.found(self.tasks(task_id), task_id)
 
     def found(self, model: Model, task_id: str) -> TaskView:
-        """The task, as a model has it. Raises NotFound."""
+        """The task in this model. Raises NotFound."""
         view = task_view(model, task_id)
         if view is None:
             raise self.no_task(task_id)
         return view
 
     def no_task(self, task_id: str) -> NotFound:
-        """The error that tells that there is none."""
+        """The error for a task that does not exist."""
         return NotFound(
             f"there is no task {task_id!r} in cluster {self._keys.cluster!r}: see `tally get tasks`"
         )
@@ -105,8 +103,9 @@ class Reading:
     def follow(
         self, load: Callable[[], Model], prefix: str, timeout_seconds: float | None
     ) -> Iterator[tuple[Model, set[str] | None]]:
-        """The model that `load` gives, kept current by a watch on `prefix`; with each step the tasks that
-        changed (None: all).
+        """The model that `load` returns, kept current by a watch on `prefix`.
+
+        Each step yields the model and the ids of the tasks that changed (None: all).
         """
         until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
         while True:
@@ -136,11 +135,11 @@ class Reading:
                 watch.close()
                 if timer is not None:
                     timer.cancel()
-                    timer.join()  # one that has just rung may not have ended yet
+                    timer.join()  # a timer that has just fired may still run
 
 
 def parse_state(text: str) -> State:
-    """A state from a user's word, in any case and with or without hyphens.
+    """The state that the user's word names, in any case and with or without hyphens.
 
     Raises UserError that lists the states.
     """
@@ -152,7 +151,7 @@ def parse_state(text: str) -> State:
 
 
 def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requirement, ...]:
-    """What both ask for. Raises InvalidSelector."""
+    """The requirements of both the labels and the selector. Raises InvalidSelector."""
     equal = (Requirement(key, frozenset([value]), negated=False) for key, value in (labels or {}).items())
     return (*equal, *(parse_selector(selector) if selector else ()))
 

@@ -1,4 +1,4 @@
-"""The replicas of an installation, and which of them leads."""
+"""The replicas of an installation, and its leader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from controller.store.base import Delete, Guard, Transaction
 
 
 class Replicas:
-    """As they are registered in the store."""
+    """The replicas as they registered themselves in the store."""
 
     def __init__(self, calls: Calls, reading: Reading) -> None:
         self._calls = calls
@@ -24,24 +24,22 @@ class Replicas:
         return replica_views(self._reading.model("replicas/", "leader"))
 
     def leader(self) -> LeaderView | None:
-        """The replica that leads, None when none does."""
+        """The leader; None when no replica leads."""
         item = self._calls.stored(self._calls.keys.leader)
         return leader_view(
             Change("leader", (), item.value, item.mod, item.create) if item is not None else None
         )
 
     def step_down(self) -> LeaderView:
-        """Take the leadership from whoever has it, so that a replica is elected anew; returns who had it.
+        """End the current term, so that a new election follows; returns the leader of the ended term.
 
-        Raises NotFound.
-
-        Deletes the leader's key, if it still is that term's: the leader's next write fails its fence, and its
-        watch tells it.
+        Deletes the leader's key if its term has not changed. The fence then refuses the old leader's next
+        write, and its watch reports the deletion. Raises NotFound when no replica leads.
         """
         leader = self.leader()
         if leader is None:
             raise NotFound("no replica leads: there is nobody to step down; see `tally get replicas`")
         guard = Guard(self._calls.keys.leader, leader.term, on_create=True)
-        # Another term by now is what was wanted: the one that led when this was called no longer does.
+        # A refusal means that another term has begun, which is what the caller wanted.
         self._calls.commit(Transaction((guard,), (Delete(self._calls.keys.leader),), uuid.uuid4().hex))
         return leader

@@ -1,4 +1,4 @@
-"""What users ask of the leader: to cancel a task, to retry it, to take an attempt for stopped."""
+"""The requests that users make of the leader: cancel, retry and confirm-stopped."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from controller.views.tasks import UNREADABLE
 
 
 class Requests:
-    """Each looks at the task first: what cannot be is refused at once."""
+    """Each method looks at the task first, and refuses a request that cannot take effect."""
 
     def __init__(self, calls: Calls, reading: Reading) -> None:
         self._calls = calls
         self._reading = reading
 
     def cancel(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """Ask for a task to be cancelled.
+        """Ask the leader to cancel a task.
 
-        One that has finished is left as it is (`already finished`). Raises NotFound.
+        A finished task is left as it is (`already finished`). Raises NotFound.
         """
         view = self._reading.task(task_id)
         if view.finished:
@@ -35,9 +35,9 @@ class Requests:
         return self._request(RequestKind.CANCEL, task_id, reason)
 
     def retry(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """Ask for another attempt at a Failed or Cancelled task.
+        """Ask the leader to run a Failed or Cancelled task again.
 
-        Raises NotFound, and UserError for one in another state.
+        Raises NotFound, and UserError for a task in another state, unless it is being cancelled.
         """
         view = self._reading.task(task_id)
         if view.state is State.SUCCEEDED:
@@ -53,11 +53,11 @@ class Requests:
         return self._request(RequestKind.RETRY, task_id, reason)
 
     def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
-        """An operator's word that the lost attempt of a task no longer runs: its resources are released, and
-        it may be retried.
+        """Confirm, as an operator, that the attempt of a task no longer runs.
 
-        If the word is wrong, two attempts may run at the same time. Raises NotFound, and UserError when it is
-        not lost.
+        The leader releases its resources, and may retry the task. If the confirmation is wrong, two attempts
+        may run at the same time. Raises NotFound, and UserError when the attempt is neither lost nor being
+        stopped.
         """
         view = self._reading.task(task_id)
         if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
@@ -79,9 +79,9 @@ class Requests:
 
 
 def requester() -> str:
-    """Who asks, for the record: user and machine."""
+    """The user and the machine that a request is recorded with."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in many containers
+    except (KeyError, OSError):  # the user id has no name, as in many containers
         user = "unknown"
     return f"{user}@{socket.gethostname()}"

@@ -1,13 +1,12 @@
-"""Submitting: what a user gave becomes stored specs, once each, many to a transaction.
+"""Stores submitted tasks: each exactly once, many in one transaction.
 
-A task is created under the guard that neither its spec nor a status of its name exists, so submitting the
-same again never makes a second one: the answer is `unchanged` when the content is the same, `conflict` when
-it is not. A batch in which some exist is refused whole by etcd; those are judged from what the refusal shows,
-and the others are sent again.
+A guard requires that neither a spec nor a status of that name exists, so a repeated submission never creates
+a second task: its outcome is `unchanged` when the content is the same, else `conflict`. If some tasks of a
+batch exist, etcd refuses the whole batch. The refusal shows the existing ones; the others are sent again.
 
-Each is checked against its pool as it was read last, and created under the guard that the pool is still that
-one: a client that submits often needs one request for each batch, and no task is stored that was checked
-against a pool of the past.
+Each task is checked against its pool as it was read last, and a guard requires that the pool has not changed
+since. A client that submits often thus needs one request per batch, and no task is stored that was checked
+against an outdated pool.
 """
 
 from __future__ import annotations
@@ -44,8 +43,9 @@ Outcome = Literal["created", "unchanged", "conflict", "invalid"]
 FALLBACK_RESOURCES = Vector(
     {"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")}
 )
-"""What a task holds, of what its pool has, when neither it nor its pool's `default_resources` names any
-resource.
+"""What a task asks for when neither it nor its pool's `default_resources` names a resource.
+
+Only the resources that the pool has are taken from here.
 """
 
 
@@ -56,11 +56,11 @@ _LEFT_BEHIND = (
 
 
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one submitted task; `message` says why when it is neither created nor unchanged, else it
-    is a warning.
+    """The outcome of one submitted task.
 
-    `index` is its place in what was given, from 0; `field` the path of the field that `message` begins with,
-    such as `retry.rules[0]`.
+    `message` is a warning when the task was accepted, else the reason for its refusal. `index` is the task's
+    position in the input, from 0. `field` is the path of the field that `message` is about, such as
+    `retry.rules[0]`.
     """
 
     id: str
@@ -71,14 +71,15 @@ class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def accepted(self) -> bool:
-        """Whether the task is stored as it was given."""
+        """Whether the task is stored as submitted."""
         return self.outcome in ("created", "unchanged")
 
 
 class Prepared(NamedTuple):
-    """A spec that is ready to be stored, and the resources that the user named (the others were filled in).
+    """A spec that is ready to be stored.
 
-    `raw` is what it was made from, and `pool_mod` the pool that it was checked against.
+    `named` are the resources that the user named; the others were filled in. `raw` is the input, and
+    `pool_mod` is the mod revision of the pool that the spec was checked against.
     """
 
     spec: Spec
@@ -88,11 +89,11 @@ class Prepared(NamedTuple):
     position: int = 0
 
     def encode(self, submitted_at: float, op: str) -> bytes:
-        """What is stored."""
+        """The value to store."""
         return codec.encode_spec(self.spec, submitted_at, op, self.spec.resources.keys() - self.named)
 
     def result(self, outcome: Outcome, message: str = "") -> SubmitResult:
-        """What became of it."""
+        """The outcome, with a warning where a retry rule names unknown reasons."""
         if message:
             return SubmitResult(id=self.spec.id, outcome=outcome, message=message, index=self.position)
         doubts = list(unknown_reasons(self.spec.retry))
@@ -111,23 +112,22 @@ class KnownPools:
 
     @property
     def records(self) -> Mapping[str, PoolRecord]:
-        """By name; empty before the first `refresh`."""
+        """The pools by name; empty before the first `refresh`."""
         return self._records
 
     def refresh(self) -> None:
-        """Read them now. Raises StoreUnavailable, StoreDenied."""
+        """Read the pools now. Raises StoreUnavailable, StoreDenied."""
         self._records = self._read()
 
 
 def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:
-    """Validate what a user gave (a mapping or a Spec), and fill in the resources that its pool gives by
-    default.
+    """Validate the input, a mapping or a Spec, and fill in the default resources of its pool.
 
-    Raises InvalidField for anything invalid, an unknown pool, and requests that the pool could never satisfy.
+    Raises InvalidField for an invalid value, an unknown pool, and resources that the pool can never provide.
     """
     given = codec.to_builtins(raw) if isinstance(raw, Spec) else raw
     spec = parse_spec(given)
-    assert isinstance(given, Mapping)  # parse_spec takes nothing else
+    assert isinstance(given, Mapping)  # parse_spec accepts nothing else
     record = pools.get(spec.pool)
     if record is None:
         known = ", ".join(sorted(pools)) or "none yet: create one with `tally apply -f pool.yaml`"
@@ -148,9 +148,7 @@ def _defaults(named: frozenset[str], pool: Pool) -> Vector:
 
 
 def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
-    """Whether the stored task is the one that was submitted; resources that nobody named, then or now, are
-    not compared.
-    """
+    """Compare the stored task with the submitted one, except for resources that neither of them named."""
     task_id = new.spec.id
     filled_in = None
     try:
@@ -177,9 +175,9 @@ def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
 
 
 class Submission:
-    """One run of `submit`: tasks in, results out, in the order in which they are known.
+    """One run of `submit`: takes tasks, yields results in the order in which they become known.
 
-    `commit` is the client's, which waits out an unavailable store up to its own time limit.
+    `commit` waits for an unavailable store, up to its own time limit.
     """
 
     def __init__(
@@ -192,9 +190,7 @@ class Submission:
         self._commit = commit
 
     def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
-        """Submit each task; invalid ones and conflicts are results, and never keep others from being
-        submitted.
-        """
+        """Submit each task. Invalid tasks and conflicts are results; they do not stop the others."""
         batch: dict[str, Prepared] = {}
         pools: set[str] = set()  # each is compared
         size = 0
@@ -219,7 +215,7 @@ class Submission:
     def dry_run(
         self, tasks: Iterable[object], read: Callable[[Collection[str]], Mapping[str, KeyValue]]
     ) -> Iterator[SubmitResult]:
-        """What `run` would answer now; `read` gives what is stored at keys. Writes nothing."""
+        """The results that `run` would yield now; `read` returns stored values by key. Writes nothing."""
         self._refresh()
         checked = [self._check(raw, index) for index, raw in enumerate(tasks)]
         stored = dict(read({self._keys.task(task.spec.id) for task in checked if isinstance(task, Prepared)}))
@@ -238,7 +234,10 @@ class Submission:
         self._refreshed = True
 
     def _check(self, raw: object, index: int) -> Prepared | SubmitResult:
-        """The task made ready, or why it is refused: nothing is refused for what was read before this run."""
+        """Prepare the task, or return why it is refused.
+
+        A task is refused only by pools that were read during this run.
+        """
         try:
             return prepare(raw, self._pools.records, index)
         except InvalidField as error:
@@ -282,19 +281,20 @@ class Submission:
 
     def _creation(self, batch: Mapping[str, Prepared]) -> Transaction:
         op, now = uuid.uuid4().hex, self._clock.now()
-        # as the first that was checked saw them: a newer one for the others is found by the refusal
+        # The first task of each pool decides which revision is compared; if a later task saw a newer one,
+        # the transaction is refused and checked again.
         pools: dict[str, int] = {}
         for prepared in batch.values():
             pools.setdefault(prepared.spec.pool, prepared.pool_mod)
         return Transaction(
             guards=(
                 *(Guard(self._keys.task(task_id), 0) for task_id in batch),
-                # A status without a spec would make its end that of the new task, which would never run.
+                # A status that was left without its spec would pass for the new task's, which then might
+                # never run.
                 *(Guard(self._keys.state(task_id), 0) for task_id in batch),
                 *(Guard(self._keys.pool(name), mod) for name, mod in pools.items()),
             ),
-            # A microsecond apart: what one transaction creates has one revision, and keeps the order in which
-            # it was given.
+            # The tasks of a transaction share a create revision; times a microsecond apart keep their order.
             writes=tuple(
                 Put(self._keys.task(p.spec.id), p.encode(now + n * 1e-6, op))
                 for n, p in enumerate(batch.values())

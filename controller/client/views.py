@@ -1,5 +1,6 @@
-"""What a user sees of the installation: frozen values made of the facts of `controller.views`, for the client
-library and the command line.
+"""Views of tasks, pools, replicas and the leader, for the client library and the command line.
+
+They are frozen values, made of the facts of `controller.views`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from controller.views.tasks import find_task
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """A task as it stands in the store.
 
-    Times are seconds since the Unix epoch, None for what has not happened.
+    Times are seconds since the Unix epoch; None means that it has not happened.
     """
 
     id: str
@@ -35,19 +36,19 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     message: str = ""
     problem: str = ""  # why its spec is invalid, or which of its records cannot be read
-    requests: tuple[str, ...] = ()  # kinds of request that wait for the leader
+    requests: tuple[str, ...] = ()  # the kinds of requests that wait for the leader
     submitted_at: float = 0.0
     spec: Spec | None = None
     status: Status | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether it has come to an end (that a retry may still undo)."""
+        """Whether the task has finished. A retry can still undo that, unless it is Succeeded."""
         return self.status is not None and self.status.is_finished
 
     @property
     def lost(self) -> bool:
-        """Whether its attempt is lost, with its resources held."""
+        """Whether its attempt is lost; its resources stay held."""
         return self.status is not None and self.status.lost_since is not None
 
     def history(self) -> list[StepView]:
@@ -55,7 +56,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
         return step_views(self.status) if self.status is not None else []
 
     def to_builtins(self) -> dict[str, Any]:
-        """As dicts, lists and texts, the history included."""
+        """The view as dicts, lists, strings and numbers, with its history."""
         plain: dict[str, Any] = codec.to_builtins(msgspec.structs.replace(self, spec=None, status=None))
         if self.spec is not None:
             plain["spec"] = codec.spelled_out(self.spec)
@@ -67,27 +68,25 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool: what it has, what is held of it, and what is left (below zero when its capacity was lowered
-    while in use).
-    """
+    """A pool: its capacity, what is held, and what is free (below zero when overcommitted)."""
 
     name: str
     capacity: Vector = ZERO
     held: Vector = ZERO
     free: Vector = ZERO
-    # None: tasks draw on a pool that is not there (any more), or that cannot be read
+    # None: tasks draw on a pool that is not defined, or whose definition cannot be read
     definition: Pool | None = None
     problem: str = ""
-    counts: dict[str, int] = {}  # state → tasks, where the tasks were read too
+    counts: dict[str, int] = {}  # state → number of tasks; empty when no tasks were read
 
     @property
     def resources(self) -> list[str]:
-        """The resources that it has, or of which something is held; sorted."""
+        """The resources of its capacity and of its holds, sorted."""
         return sorted({*self.capacity, *self.held})
 
     @property
     def overcommitted(self) -> list[str]:
-        """The resources of which more is held than there is."""
+        """The resources of which more is held than the pool has."""
         return self.held.exceeding(self.capacity)
 
 
@@ -107,36 +106,37 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, Any] = {}
     started_at: float = 0.0
     applied_revision: int = 0
-    # when it wrote this, by its own clock; it does once a heartbeat. 0: an older version, which does not say
+    # when it wrote this, by its own clock, once per heartbeat; 0 if its version is older and writes no time
     at: float = 0.0
     heartbeat_seconds: float = HEARTBEAT_SECONDS
-    engine_answers: bool | None = None  # None: it does not lead, and so does not ask
-    engine_age_seconds: float | None = None  # since the engine answered it, when it wrote this
-    # why it does not campaign: its engine is not the recorded one, or has not told yet
+    engine_answers: bool | None = None  # None: it does not lead, and so does not ask the engine
+    engine_age_seconds: float | None = None  # time since the engine's last answer, when it wrote this
+    # why it does not campaign: its engine is not the recorded one, or has not identified itself yet
     engine_problem: str = ""
 
     def age_seconds(self, now: float) -> float | None:
-        """Seconds since it was last heard of, by its clock and `now`; None when it does not say."""
+        """Seconds from its last heartbeat, by its own clock, to `now`; None when it wrote no time."""
         return max(0.0, now - self.at) if self.at else None
 
     def freshness(self, now: float) -> Freshness:
-        """What that age means.
+        """Whether the replica is fresh, stale or dead by its age.
 
-        A replica that does not say is taken to be there: its registration has not expired.
+        A replica that wrote no time counts as fresh: its registration has not expired.
         """
         age = self.age_seconds(now)
         return Rule.of(self.heartbeat_seconds).replica.judge(age) if age is not None else Freshness.FRESH
 
 
 def by_engine(replicas: Iterable[ReplicaView]) -> list[ReplicaView]:
-    """The replica first whose engine is the recorded one most surely: the leader, then those that know of
-    no difference.
+    """The replicas in the order in which to trust their engine.
+
+    The leader comes first, then the replicas that report no problem with their engine.
     """
     return sorted(replicas, key=lambda replica: (replica.role != "leader", bool(replica.engine_problem)))
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
-    """The replica that leads.
+    """The leader.
 
     `term` fences its writes; `epoch` counts terms, and survives a restore from a backup.
     """
@@ -151,9 +151,7 @@ class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a request: it is stored for the leader, an equal one waits already, or there is
-    nothing left to do.
-    """
+    """The outcome of a request: stored, already pending or acted on, or not needed any more."""
 
     id: str
     outcome: Literal["requested", "already requested", "already finished"]
@@ -161,7 +159,7 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a pool's definition; `message` warns of a capacity below what is held."""
+    """The outcome of a pool's definition; `message` warns when the pool is overcommitted."""
 
     name: str
     outcome: Literal["created", "configured", "unchanged"]
@@ -169,7 +167,7 @@ class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def task_view(model: Model, task_id: str) -> TaskView | None:
-    """The task, None when neither a spec nor a status is there."""
+    """The view of a task; None when it has neither a spec nor a status."""
     facts = find_task(model, task_id)
     if facts is None:
         return None
@@ -190,7 +188,7 @@ def task_view(model: Model, task_id: str) -> TaskView | None:
 
 
 def pool_views(model: Model) -> list[PoolView]:
-    """Every pool that is defined, or of which something is held, sorted by name."""
+    """The pools that are defined or have holds, sorted by name."""
     return [
         PoolView(
             name=facts.name,
@@ -230,7 +228,7 @@ def replica_views(model: Model) -> list[ReplicaView]:
 
 
 def leader_view(key: Change | None) -> LeaderView | None:
-    """The leader, None when nobody leads."""
+    """The leader from its key; None when no replica leads."""
     facts = leader_facts(key)
     if facts is None:
         return None

@@ -1,8 +1,7 @@
-"""`tally dev`: a whole cluster on this machine in the foreground: etcd, replicas, the process engine, sample
-tasks.
+"""The local cluster of `tally dev`: etcd, replicas and an engine on this machine.
 
-`LocalCluster` starts and ends the parts, for the command and for tests; `run_dev` shows what happens until
-Ctrl-C. All parts are real: the replicas are the same `tally controller` processes that run in production.
+`LocalCluster` starts and stops the parts, for the command and for tests. All parts are real: the replicas are
+the same `tally controller` processes as in production.
 """
 
 from __future__ import annotations
@@ -40,20 +39,20 @@ SAMPLE_IMAGE = "busybox:1.36"
 WITH_IMAGES = ("kubernetes", "docker")
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 10.0
-SHUTDOWN_GRACE_SECONDS = 2.0  # for the tasks that still run on Ctrl-C
+SHUTDOWN_GRACE_SECONDS = 2.0  # for tasks that still run at Ctrl-C
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class DevError(TallyError):
-    """The local cluster cannot run as asked; says what to do."""
+    """The local cluster cannot run as requested; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """What `tally dev` is told.
+    """The options of `tally dev`.
 
-    Ports: etcd takes `etcd_port` and the next; replica n takes `status_port` + n - 1.
+    etcd uses the port `etcd_port` and the next one; replica n uses `status_port` + n - 1.
     """
 
     replicas: int = 3
@@ -70,7 +69,7 @@ class DevOptions:
 
 @dataclass(slots=True)
 class ReplicaProcess:
-    """One replica's process; `restart_at` (boottime) while it is down."""
+    """A replica's process. `restart_at` (boottime) is set while it is down."""
 
     name: str
     status_port: int
@@ -81,10 +80,9 @@ class ReplicaProcess:
 class LocalCluster:
     """etcd, replicas and their engine on this machine.
 
-    Start it from a thread that outlives it (see EtcdProcess).
-
-    Its etcd asks for the certificate of `credentials`. Not `guarded`, whoever reaches its ports may write:
-    for measurements and tests that read etcd with means of their own.
+    Start it from a thread that outlives it (see EtcdProcess). Its etcd requires the client certificate of
+    `credentials`. Without `guarded`, every user of this machine may write: this is for measurements and tests
+    that read etcd by other means.
     """
 
     def __init__(self, options: DevOptions, *, guarded: bool = True) -> None:
@@ -117,7 +115,7 @@ class LocalCluster:
 
     @property
     def kubeconfig(self) -> Path:
-        """How the replicas reach the fake cluster."""
+        """The kubeconfig of the fake cluster, for the replicas."""
         return self.data_dir / "kubeconfig"
 
     @property
@@ -127,14 +125,12 @@ class LocalCluster:
 
     @property
     def client_files(self) -> TlsFiles:
-        """The files that etcd asks a client for, by the names of the settings; none where it asks for
-        none.
-        """
+        """The TLS files that a client of etcd needs, by the names of the settings."""
         return self.credentials.client if self.credentials is not None else {}
 
     def start(self) -> None:
-        """Start etcd and the replicas. Raises DevError and EtcdFailed; on failure nothing is left running."""
-        self._lock_file = self._claim_data_dir()  # what another cluster uses is not ours to stop
+        """Start etcd and the replicas. Raises DevError and EtcdFailed; after a failure, nothing runs."""
+        self._lock_file = self._claim_data_dir()  # before `stop` may run: another cluster may use the folder
         try:
             self._check_ports()
             if self.credentials is not None:
@@ -149,7 +145,7 @@ class LocalCluster:
             raise
 
     def start_replica(self, replica: ReplicaProcess) -> None:
-        """Start one replica's process; its log is appended to `logs/<name>.log` in the data directory."""
+        """Start a replica's process; its log is appended to `logs/<name>.log` in the data directory."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
         environment |= {
             "TALLY_ETCD": self.endpoint,
@@ -176,10 +172,9 @@ class LocalCluster:
         replica.restart_at = None
 
     def tend(self) -> list[ReplicaProcess]:
-        """Restart replicas that have died, a second after; returns those that were found dead now.
+        """Restart dead replicas, a second after their end; returns those that were newly found dead.
 
-        Raises KeyboardInterrupt when the command was told to stop, and what interrupted it then was
-        swallowed.
+        Raises KeyboardInterrupt if the command was told to stop, and the first interrupt was swallowed.
         """
         if self.is_told_to_stop:
             raise KeyboardInterrupt
@@ -199,15 +194,11 @@ class LocalCluster:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the data directory, and so what runs on it, is this cluster's: from `start` until
-        `stop`.
-        """
+        """Whether this cluster has the data directory, and what runs on it: from `start` until `stop`."""
         return self._lock_file is not None
 
     def stop(self) -> None:
-        """End replicas, then what the tasks have running, then etcd; everything that was started here is
-        gone after it.
-        """
+        """Stop the replicas, then the attempts, then etcd. Nothing that was started here is left."""
         if self._lock_file is None:
             return
         running = [replica.process for replica in self.replicas if replica.process is not None]
@@ -222,7 +213,7 @@ class LocalCluster:
         if running and self.options.engine == "process" and self.state_dir.exists():
             engine = ProcessEngine(self.state_dir, CLUSTER, self.clock)
             engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
-            # the folder is ours, whichever etcd's attempts it has
+            # the folder is ours, so attempts of all installations in it are stopped
             for installation in engine.further_installations():
                 engine.bind(installation)
                 engine.interrupt_all(SHUTDOWN_GRACE_SECONDS)
@@ -234,7 +225,7 @@ class LocalCluster:
         self._lock_file = None
 
     def _start_fake_cluster(self) -> None:
-        """With etcd's certificate, since kubectl sends its token over TLS alone."""
+        """Start the fake Kubernetes with etcd's certificate, since kubectl sends its token only over TLS."""
         from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 
         context, ca_file = None, ""
@@ -246,11 +237,12 @@ class LocalCluster:
         self.fake_cluster.kubeconfig(self.kubeconfig, ca_file=ca_file)
 
     def _claim_data_dir(self) -> int:
-        """One `tally dev` a directory, and none on a directory that a newer version or another program
-        wrote; the lock's file.
+        """Claim the data directory for one `tally dev`; returns the lock's file.
+
+        A directory that a newer version or another program wrote is refused.
         """
         try:
-            # logs and attempts are nobody else's to read
+            # other users must not read logs and attempts
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.data_dir / "logs").mkdir(exist_ok=True)
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -316,16 +308,14 @@ class LocalCluster:
 
 
 def _check_engine(options: DevOptions) -> None:
-    """Raises DevError and MissingExtra."""
+    """Check the options of the engine. Raises DevError and MissingExtra."""
     if options.fake_cluster and options.engine != "kubernetes":
         raise DevError(f"--fake-cluster is for --engine kubernetes, not for --engine {options.engine}")
-    # An extra that is missing is told here, and not by each replica in its log.
+    # A missing extra is reported here, and not by each replica in its log.
     importlib.import_module(f"controller.engine.{options.engine}")
 
 
 def _end_with_parent() -> None:
-    """In the child: end when the parent does, however it ended; SIGKILL would leave the leader's key until
-    its lease expires.
-    """
+    """Make the child end when its parent ends, by SIGTERM: SIGKILL would leave the leader's key in etcd."""
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -1,10 +1,9 @@
-"""Who may use the etcd of `tally dev`: whoever can read the files that are made here at each start, and
-nobody else.
+"""The TLS credentials of `tally dev`, made anew at each start. Only their owner can use its etcd.
 
-A port of this machine is open to every user of it, and through a browser to every web page: a form that posts
-text/plain needs nobody's leave. So the development etcd asks for a certificate, on both of its ports. The
-authority signs one for etcd and one for its clients, and its own key is forgotten. All files have mode 600,
-in a folder of mode 700.
+A port of this machine is open to all its users, and through a browser to every web page: a form can post
+text/plain anywhere. The development etcd therefore requires a client certificate, on both ports. An authority
+signs one for etcd and one for its clients, and its own key is discarded. All files have mode 600, in a folder
+of mode 700.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ class TlsFiles(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class DevCredentials:
-    """The files, and the TOML file that tells clients of them. `make` writes them."""
+    """The files, and the TOML file that names them for clients. `make` writes all of them."""
 
     folder: Path
     config: Path
 
     @property
     def client(self) -> TlsFiles:
-        """What a client needs."""
+        """The files that a client needs."""
         return {
             "ca_file": self._path("ca.pem"),
             "cert_file": self._path("client.pem"),
@@ -49,7 +48,7 @@ class DevCredentials:
 
     @property
     def server(self) -> TlsFiles:
-        """What etcd needs."""
+        """The files that etcd needs."""
         return {
             "ca_file": self._path("ca.pem"),
             "cert_file": self._path("server.pem"),
@@ -57,7 +56,7 @@ class DevCredentials:
         }
 
     def make(self, settings: Mapping[str, str]) -> None:
-        """New certificates, and the TOML file with these settings and the client's files. Raises OSError."""
+        """Write new certificates, and the TOML file with the settings and client files. Raises OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         for name, content in _certificates().items():
@@ -70,14 +69,12 @@ class DevCredentials:
 
 
 def _toml(text: object) -> str:
-    """A JSON text is a TOML text too, but for DEL, which JSON leaves bare, and for surrogates, into which
-    it splits others.
-    """
+    """A TOML string: as in JSON, except for DEL, which JSON does not escape, and for surrogate pairs."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Whole or not at all, since clients may read it at any time; nobody else can read it at any time."""
+    """Write the file atomically, since clients may read it at any time, and with mode 600 from the start."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -86,9 +83,7 @@ def _write_private(path: Path, content: bytes) -> None:
 
 
 def _certificates() -> dict[str, bytes]:
-    """An authority's certificate, and for etcd and its clients a certificate and key that it signed; as
-    PEM, by file name.
-    """
+    """The authority's certificate, and signed certificates and keys for etcd and clients, as PEM by file."""
     from cryptography import x509  # here, since only `tally dev` needs it
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

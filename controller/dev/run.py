@@ -1,4 +1,4 @@
-"""`tally dev` in the foreground: a cluster, sample tasks, and what it shows, until Ctrl-C."""
+"""Runs `tally dev` in the foreground until Ctrl-C: a cluster, sample tasks, and a view of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from controller.dev.view import show
 
 
 def default_pool() -> dict[str, object]:
-    """A pool of this machine's size: all its cpus, and half of its memory, in whole MiB."""
+    """A pool with all CPUs of this machine, and half of its memory, in whole MiB."""
     memory = psutil.virtual_memory().total // 2 // 2**20 * 2**20
     return {
         "name": "default",
@@ -31,7 +31,7 @@ def default_pool() -> dict[str, object]:
 def sample_tasks(image: str = "") -> list[dict[str, object]]:
     """Small tasks that show the lifecycle: successes, a retry that helps, a failure, a deadline, priorities.
 
-    They have the same names in each run, so that they are there once.
+    They have the same names in each run, so each exists only once.
     """
     shell = ["sh", "-c"]
     flaky = (
@@ -68,8 +68,8 @@ def _check_recorded_engine(client: Client, options: DevOptions) -> None:
 def run_dev(options: DevOptions) -> int:
     """Run a local cluster in the foreground until Ctrl-C or SIGTERM; returns the exit code.
 
-    Raises DevError and EtcdFailed with what to do: ports in use, a data directory of another version or in
-    use.
+    Raises DevError and EtcdFailed, for example if a port is in use, or the data directory is in use or of
+    another version. The messages say what to do.
     """
     cluster = LocalCluster(options)
     with _interruptible(cluster):
@@ -95,9 +95,7 @@ def run_dev(options: DevOptions) -> int:
 
 
 def _next_run(data_dir: Path) -> int:
-    """Counts the runs on this data directory, so that what is printed to be tried has a new name each
-    time.
-    """
+    """The number of this run on the data directory, which gives the suggested task a new name each time."""
     counter = data_dir / "runs"
     run = int(counter.read_text()) + 1 if counter.exists() and counter.read_text().strip().isdigit() else 1
     counter.write_text(f"{run}\n")
@@ -106,9 +104,9 @@ def _next_run(data_dir: Path) -> int:
 
 @contextmanager
 def _interruptible(cluster: LocalCluster) -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does.
+    """Make SIGTERM end the command as Ctrl-C does.
 
-    What Python swallows is not lost: in a destructor, or as a child is made.
+    An interrupt that Python swallows, in a destructor or while a child is created, is not lost.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What `tally dev` shows: a live table on a terminal, plain lines otherwise."""
+"""The output of `tally dev`: a live table on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 0.25
 RECENT = 12
-PLAIN_LIMIT = 200  # transitions shown as lines before only the counts are
+PLAIN_LIMIT = 200  # transitions that are shown as lines; after them, only counts are shown
 
 
 class DevView:
-    """A model of the cluster, fed as a follower's is, and what was seen to change in it."""
+    """A model of the cluster, kept current like a follower's, and its changes."""
 
     def __init__(self, cluster: LocalCluster, tally: str) -> None:
         self.cluster = cluster
@@ -66,7 +66,7 @@ class DevView:
         self._store.close()
 
     def update(self) -> list[str]:
-        """Take in what has happened since, for at most REFRESH_SECONDS; returns it as lines."""
+        """Take up new changes, for at most REFRESH_SECONDS, and return them as lines."""
         lines = [f"{replica.name} died; it is started again" for replica in self.cluster.tend()]
         changed: dict[str, None] = {}
         for message in self._inbox.take(REFRESH_SECONDS):
@@ -86,7 +86,7 @@ class DevView:
 
     @property
     def model(self) -> Model:
-        """What the store holds, as far as it was heard of."""
+        """The model, as far as changes have arrived."""
         return self._mirror.model
 
     def _transition(self, task_id: str) -> str:
@@ -108,7 +108,7 @@ class DevView:
         return tasks_by_state(self.model)
 
     def pools(self) -> list[tuple[str, str]]:
-        """Each pool and what is held of it."""
+        """Each pool, and what is held."""
         rows = []
         for pool in all_pools(self.model):
             parts = [
@@ -152,9 +152,7 @@ def show(cluster: LocalCluster, client: Client, samples: Sequence[Mapping[str, o
 
 
 def tally_command() -> str:
-    """How a user in another terminal calls `tally`: by name when it is on PATH, else by the path of this
-    installation.
-    """
+    """The command `tally` for another terminal: its name if it is on PATH, else its path."""
     own = Path(sys.executable).parent / "tally"
     found = shutil.which("tally")
     if found is not None and Path(found).resolve() == own.resolve():
@@ -165,9 +163,7 @@ def tally_command() -> str:
 
 
 def flags_from_here(cluster: LocalCluster, environ: Mapping[str, str]) -> list[str]:
-    """What `tally` must be told to mean this cluster, when it is called in this folder with this
-    environment.
-    """
+    """The flags by which `tally` reaches this cluster, from this folder and with this environment."""
     if cluster.credentials is None:
         return ["--etcd", cluster.endpoint]
     wanted = {"etcd": cluster.endpoint, "cluster": CLUSTER, **cluster.client_files}
@@ -183,7 +179,7 @@ def flags_from_here(cluster: LocalCluster, environ: Mapping[str, str]) -> list[s
 
 
 def banner(view: DevView, hello: str) -> list[str]:
-    """Addresses, and three commands to try."""
+    """Lines with addresses, and three commands to try."""
     cluster = view.cluster
     flags = "".join(f" {shlex.quote(word)}" for word in flags_from_here(cluster, os.environ))
     image = f" --image {SAMPLE_IMAGE}" if cluster.options.engine in WITH_IMAGES else ""

@@ -1,14 +1,13 @@
-"""Who may read the status endpoint: TLS, bearer tokens and client certificates, each of them optional and
-rotated in place.
+"""Access to the status endpoint: TLS, bearer tokens and client certificates, all optional.
 
-Whoever has one of them is let in: a token, or a certificate that the client authority signed. Without either,
-all who reach the endpoint may read. A browser gives the token as the password of HTTP's basic authentication,
-under any name, so that the live page needs no form.
+A client may read if it sends a valid token or shows a certificate that the client authority signed. If
+neither is configured, every client may read. A browser sends the token as the password of HTTP basic
+authentication, with any user name, so the live page needs no login form.
 
-All files are looked at again when they are used: a new token or certificate counts from the next request or
-connection on. A token file has one token a line, so that the old one may stay valid until everybody has the
-new one. If it cannot be read, nobody is let in by a token; a certificate that does not load leaves the one
-before in place. Both are said in the log.
+All files are checked for changes when they are used, so a new token or certificate is valid from the next
+request or connection on. A token file has one token per line; an old token can stay valid until all clients
+have the new one. If the token file becomes unusable, no token is accepted. If a new certificate does not
+load, the previous one stays in use. Both are logged.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StatusFiles:
-    """What the endpoint is protected with; None: not.
+    """The files that protect the endpoint; None: not used.
 
-    `cert_file` and `key_file` go together, `client_ca_file` needs them.
+    `cert_file` and `key_file` go together, and `client_ca_file` needs both.
     """
 
     cert_file: Path | None = None
@@ -49,17 +48,17 @@ class StatusFiles:
 
 
 class _Reloaded(Generic[T]):
-    """What `load` makes of some files, made again when one of them has changed."""
+    """The value that `load` makes of some files, loaded again when one of them has changed."""
 
     def __init__(self, files: Iterable[Path], load: Callable[[], T], on_failure: Callable[[T], T]) -> None:
         self._files = tuple(files)
         self._load = load
         self._on_failure = on_failure
         self._stamp = self._look()
-        self._value = load()  # raises at the start, and never later
+        self._value = load()  # raises here, and never later
 
     def current(self) -> T:
-        """The value as the files are now."""
+        """The value of the current files; after a failure, what `on_failure` returns."""
         stamp = self._look()
         if stamp != self._stamp:
             self._stamp = stamp
@@ -84,11 +83,11 @@ class _Reloaded(Generic[T]):
 
 
 class EndpointAccess:
-    """The endpoint's protection. Raises InvalidField for files that cannot be used at its start.
+    """The endpoint's protection. Raises InvalidField for files that cannot be used at the start.
 
-    `hosts` are names under which it is known; where it listens on this machine alone and asks for nothing,
-    other names are refused: a page on the Internet whose name suddenly means 127.0.0.1 (DNS rebinding) would
-    read it through a browser.
+    `hosts` are the names of the endpoint. An endpoint that listens on loopback only and asks for no
+    credentials refuses other names: a web page could point its own name to 127.0.0.1 (DNS rebinding), and
+    read the endpoint through a browser.
     """
 
     def __init__(self, files: StatusFiles = StatusFiles(), *, hosts: Iterable[str] = ()) -> None:
@@ -99,17 +98,15 @@ class EndpointAccess:
         if files.cert_file is not None and files.key_file is not None:
             self._contexts = _contexts(files.cert_file, files.key_file, files.client_ca_file)
             self.tls = self._contexts.current()
-            # is called for each handshake, also where no name was sent
+            # OpenSSL calls this for each handshake, even if the client sent no name.
             self.tls.sni_callback = self._use_current
 
     def admits(self, authorization: str, certified: bool) -> bool:
-        """Whether a request may read, by its Authorization header and by whether its connection has a
-        certificate.
-        """
+        """Whether a request may read. `certified`: its connection has a valid client certificate."""
         return not self.asks or certified or self._knows(_token_in(authorization))
 
     def expects(self, host: str) -> bool:
-        """Whether a request to this Host may be for us; see `hosts`."""
+        """Whether a request with this Host header is for this endpoint; see `hosts`."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -119,7 +116,7 @@ class EndpointAccess:
     def _knows(self, given: bytes) -> bool:
         if self._tokens is None or not given:
             return False
-        # all, in constant time
+        # a list, not a generator: every token is compared, each in constant time
         return any([hmac.compare_digest(given, token) for token in self._tokens.current()])  # noqa: C419
 
     def _use_current(self, connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -127,7 +124,7 @@ class EndpointAccess:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches what listens there."""
+    """Whether only this machine can reach a server that listens on the host."""
     return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 
@@ -140,7 +137,7 @@ def _is_address(text: str) -> bool:
 
 
 def _token_in(authorization: str) -> bytes:
-    """What stands as token in a header; b"" for none."""
+    """The token in an Authorization header; b"" when there is none."""
     scheme, _, value = authorization.strip().partition(" ")
     if scheme.lower() == "bearer":
         return value.strip().encode("latin-1")
@@ -177,7 +174,7 @@ def _contexts(cert: Path, key: Path, client_ca: Path | None) -> _Reloaded[ssl.SS
     def load() -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.num_tickets = 0  # a resumed session would not look at its certificate again
+        context.num_tickets = 0  # a resumed session would not check the client's certificate again
         for file in files:
             _readable(
                 file,
@@ -190,7 +187,7 @@ def _contexts(cert: Path, key: Path, client_ca: Path | None) -> _Reloaded[ssl.SS
                 ),
             )
         try:
-            # else OpenSSL asks the terminal for a key's password
+            # without `password`, OpenSSL would ask the terminal for a key's password
             context.load_cert_chain(cert, key, password=lambda: b"")
         except ssl.SSLError as error:
             raise InvalidField(
@@ -203,7 +200,7 @@ def _contexts(cert: Path, key: Path, client_ca: Path | None) -> _Reloaded[ssl.SS
                 raise InvalidField(
                     "status_client_ca_file", f"{client_ca} has no certificates: {error}"
                 ) from None
-            # Not required: kubelet's probes have none. Whoever shows one must have it signed.
+            # Optional, since kubelet's probes have none. A certificate that is shown must be signed.
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
 

@@ -1,7 +1,7 @@
 """The handlers of the status endpoint.
 
-Those that read the model run in threads of their own pool, so that waiting for the model delays no other
-answer; those that need only the replica's facts, or wait by themselves, are coroutines of the server's loop.
+Handlers that read the model run in a thread pool, so that a wait for the model delays no other answer.
+Handlers that need only the replica's facts, or that wait asynchronously, are coroutines of the server's loop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from controller.views.tasks import TaskFacts, find_task, matching, task_facts
 
 MAX_STREAMS = 256
 LOG_READERS = 2
-MAX_LOGS_ASKED = 16  # at once
+MAX_LOGS_ASKED = 16  # concurrent requests for logs
 READERS = 4  # threads that read the model
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_CSP = (
@@ -45,10 +45,7 @@ PAGE_CSP = (
 
 
 ReadLog = Callable[[str], KeptLog | None]
-"""Reads what is kept of a task's output from the store, within seconds.
-
-Raises TallyError when it does not answer.
-"""
+"""Reads a task's kept log from the store, within seconds. Raises TallyError if the store does not answer."""
 
 
 class ReadApi:
@@ -73,23 +70,22 @@ class ReadApi:
         self._assets = load_assets()
         self._waits = Waits()
         self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
-        # they wait for the store, and nobody for them
+        # a pool of its own: these threads wait for the store, and must not delay the readers
         self._log_readers = ThreadPoolExecutor(LOG_READERS, "tally-status-log")
         self._logs_asked = 0
         self.streams = 0  # open streams of changes
         self._last_audit = LastAudit(view)
 
     def close(self) -> None:
-        """Let go of the threads; what they are busy with is not waited for."""
+        """Shut down the threads, without waiting for their current work."""
         for executor in (self.readers, self._log_readers):
             executor.shutdown(wait=False, cancel_futures=True)
         self._last_audit.close()
 
     # -- health
-    # ------------------------------------------------------------------------------------------------------
 
     async def page(self, ask: Ask) -> Response:
-        """The live page, and what belongs to it."""
+        """The live page and its files."""
         name = ask.path.get("name", INDEX)
         asset = self._assets.get(name)
         if asset is None:
@@ -98,15 +94,15 @@ class ReadApi:
         return Response(content, headers={"Content-Type": content_type, "Content-Security-Policy": PAGE_CSP})
 
     async def livez(self, ask: Ask) -> Response:
-        """Whether the process should go on."""
+        """Liveness: whether the process should keep running."""
         return _checked(ask, ask.facts.live)
 
     async def readyz(self, ask: Ask) -> Response:
-        """Whether it should be asked for data."""
+        """Readiness: whether clients should send requests here."""
         return _checked(ask, ask.facts.ready)
 
     async def is_leader(self, ask: Ask) -> Response:
-        """For load balancers that want the leader."""
+        """A check for load balancers: 200 on the leader, else 503."""
         facts = ask.facts
         if facts.role != "leader" and not ask.trusted:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "this replica does not lead")
@@ -120,7 +116,7 @@ class ReadApi:
         return PlainTextResponse("leader\n")
 
     async def openapi(self, _: Ask) -> Response:
-        """The description of all this."""
+        """The OpenAPI document."""
         return _json(openapi.document(self.routes))
 
     def exposition(self, _: Ask) -> Response:
@@ -128,10 +124,9 @@ class ReadApi:
         return Response(self._exposition(), headers={"Content-Type": METRICS_CONTENT_TYPE})
 
     # -- the model
-    # ---------------------------------------------------------------------------------------------------
 
     def summary(self, ask: Ask) -> Response:
-        """All at a glance, for the live page."""
+        """The summary, for the live page."""
         now = self.view.now()
         with self.view.reading() as model:
             document = summarize(model, ask.facts, self._last_audit.problem(), self._waits, now)
@@ -191,7 +186,7 @@ class ReadApi:
         return _json(documents.ReplicaList(items=items))
 
     def leader(self, ask: Ask) -> Response:
-        """Who leads."""
+        """The leader."""
         with self.view.reading() as model:
             leader = leader_of(model)
         return _json(documents.leader_document(leader, ask.facts.epoch))
@@ -199,7 +194,7 @@ class ReadApi:
     def _find(
         self, sort: Sort, after: SortKey | None, wanted: Mapping[str, Any], limit: int
     ) -> list[tuple[SortKey, TaskFacts]]:
-        """The first tasks after `after` that match, in order; the model is let go of every SCAN tasks."""
+        """The first matching tasks after `after`, in order. The model is released after every SCAN tasks."""
         pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
         index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
 
@@ -217,14 +212,13 @@ class ReadApi:
         return found
 
     # -- what takes longer
-    # -------------------------------------------------------------------------------------------
 
     async def audit(self, _: Ask) -> Response:
-        """The invariants, checked now or a few seconds ago; one audit at a time."""
+        """An audit, made now or a few seconds ago; one runs at a time."""
         return _json(await self._last_audit.report())
 
     async def task_log(self, ask: Ask) -> Response:
-        """What is kept of a task's output: the model has none of it."""
+        """A task's kept log, read from the store: the model does not have it."""
         name = ask.path["id"]
         if self._logs_asked >= MAX_LOGS_ASKED:
             detail = f"{MAX_LOGS_ASKED} logs are being read already: ask again"
@@ -233,7 +227,7 @@ class ReadApi:
         try:
             kept = await asyncio.get_running_loop().run_in_executor(self._log_readers, self._kept_log, name)
         except InvalidField:
-            kept = None  # no task can have such a name
+            kept = None  # no task can have this name
         except CorruptValue as error:
             raise Problem(
                 HTTPStatus.NOT_FOUND, f"what is kept of the output of {name[:80]!r} cannot be read: {error}"
@@ -251,11 +245,11 @@ class ReadApi:
         return _json(documents.log_document(name, kept))
 
     async def events(self, ask: Ask) -> Response:
-        """Changes of tasks."""
+        """The stream of changes."""
         if self.streams >= MAX_STREAMS:
             raise _too_many_streams()
         after = ask.values["after"]
-        # a browser that connects again says so; its address is still the one it began with
+        # A browser that reconnects sends the last event's id, but keeps its original URL.
         if ask.last_event_id:
             after = query.parse_parameters([query.AFTER], [("after", ask.last_event_id)])["after"]
         try:
@@ -269,9 +263,7 @@ class ReadApi:
 
 
 class _Stream(StreamingResponse):
-    """A stream of changes, counted from before its first byte: those that are opened together are all
-    seen.
-    """
+    """A stream of changes. It is counted before its first byte, so that the limit holds for a rush, too."""
 
     def __init__(self, api: ReadApi, position: stream.Position, headers: Mapping[str, str]) -> None:
         super().__init__((), media_type="text/event-stream", headers=headers)

@@ -1,9 +1,9 @@
-"""One connection to the status endpoint, bounded in every direction, whatever its peer does (fault 9).
+"""A connection to the status endpoint, with limits on everything that its peer can do (fault 9).
 
-Bounds: how many there are, the time of TLS's handshake and of a request, the size of a request, idle
-keep-alive, and how slowly an answer may be taken. When there are as many as may be, the one that has waited
-longest for its next request gives way to a new one: a thousand idle connections cannot keep a probe out. They
-count from when they are accepted, before TLS.
+Limited are the number of connections, the time for a TLS handshake and for a request, the size of a request,
+the idle time of keep-alive, and the time in which a peer reads none of its answer. At the maximum number, a
+new connection replaces the one that has waited longest for its next request, so idle connections cannot keep
+a probe out. Connections count from their acceptance, before TLS.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from controller.endpoint.stream import EncodedEvents
 
 MAX_CONNECTIONS = 512
 MAX_HEAD_BYTES = 16 * 1024
-MAX_REQUEST_BYTES = 64 * 1024  # with a body, which nobody here reads
+MAX_REQUEST_BYTES = 64 * 1024  # including a body, which no handler reads
 REQUEST_SECONDS = 10.0  # for a client to send its request, and for a TLS handshake
-LOOK_SECONDS = 10.0  # an answer of which nothing is taken for so long is given up
-# in a request's state: whether its connection has a certificate that the client authority signed
+LOOK_SECONDS = 10.0  # a connection whose peer reads nothing of an answer for this long is cut
+# key in a request's state: whether its connection has a certificate that the client authority signed
 CERTIFIED = "tally.certified"
-CONNECTION = "tally.connection"  # in a request's state: its StatusProtocol
-CLOSE_SECONDS = 2.0  # for a peer's word that it has closed its side of TLS
+CONNECTION = "tally.connection"  # key in a request's state: its StatusProtocol
+CLOSE_SECONDS = 2.0  # for a peer to close its side of TLS
 
-# On every answer, also to what is no request. No Strict-Transport-Security: it would hold for every port of
-# the host's name.
+# Headers of every answer, even to a malformed request. Strict-Transport-Security is missing on purpose: it
+# would apply to every port of the host name.
 PROTECTION = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # the live page has its own
@@ -45,14 +45,14 @@ PROTECTION = {
 }
 
 _log = logging.getLogger(__name__)
-# uvicorn warns of each request that it cannot parse: whoever sends rubbish would fill the log
+# uvicorn logs a warning for each malformed request, which would let a client fill the log.
 _log.setLevel(logging.ERROR)
 
 
 class Door:
-    """What the connections of one server share.
+    """The state that the connections of one server share.
 
-    `waiting` has those that are not being answered, the longest first.
+    `waiting` has the connections that wait for a request, the longest first.
     """
 
     def __init__(self, access: EndpointAccess) -> None:
@@ -61,10 +61,10 @@ class Door:
 
 
 class StatusProtocol(H11Protocol):
-    """See the module's docstring. uvicorn makes one for each connection, and parses and answers HTTP in it.
+    """See the module's docstring. uvicorn creates one per connection, and handles HTTP in it.
 
-    `transport` is what uvicorn writes to: under TLS not the one that was accepted, and only there once TLS
-    stands.
+    uvicorn writes to `transport`. With TLS, this is not the accepted transport, and it exists only after the
+    handshake.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class StatusProtocol(H11Protocol):
         self._door = door
         self._accepted: asyncio.Transport | None = None
         self._securing: asyncio.Task[None] | None = None
-        self._is_open = False  # uvicorn knows of it
-        self._early = b""  # came with the last message of the handshake
+        self._is_open = False  # whether uvicorn knows of the connection
+        self._early = b""  # data that arrived with the last message of the handshake
         self._overdue: asyncio.TimerHandle | None = None
         self._look_again: asyncio.TimerHandle | None = None
         self._received = 0  # bytes since the last request began
@@ -100,7 +100,7 @@ class StatusProtocol(H11Protocol):
         if self._door.access.tls is None:
             self._open(transport)
         else:
-            transport.pause_reading()  # what comes is for TLS
+            transport.pause_reading()  # the next bytes are TLS's
             self._securing = self.loop.create_task(self._secure(transport))
 
     def data_received(self, data: bytes) -> None:
@@ -129,11 +129,8 @@ class StatusProtocol(H11Protocol):
             super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for what it cannot parse.
-
-        `msg` is its word, of which the peer can make nothing.
-        """
-        # in the midst of the answer to what came before
+        """Called by uvicorn for a request that it cannot parse; `msg` says why."""
+        # in the middle of the previous request's answer
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self._cut()
             return
@@ -154,7 +151,7 @@ class StatusProtocol(H11Protocol):
         self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Called by uvicorn when an answer was written."""
+        """Called by uvicorn after an answer was written."""
         self._expect_request()
         super().on_response_complete()
 
@@ -166,14 +163,13 @@ class StatusProtocol(H11Protocol):
             self._cut()
 
     def write_page(self, page: EncodedEvents) -> bool:
-        """Write a part of the answer that is under way; see `stream.Write`."""
+        """Write a part of the current answer; see `stream.Write`."""
         if self.flow.write_paused or self.transport.is_closing():
             return False
         self.transport.write(page.plain if self.scope["http_version"] == "1.0" else page.chunk)
         return True
 
     # -- bounds
-    # ------------------------------------------------------------------------------------------------------
 
     def _finds_room(self) -> bool:
         if len(self.connections) < MAX_CONNECTIONS:
@@ -194,7 +190,7 @@ class StatusProtocol(H11Protocol):
                 ssl_handshake_timeout=REQUEST_SECONDS,
                 ssl_shutdown_timeout=CLOSE_SECONDS,
             )
-        # no TLS, not in time (TimeoutError), or cut: whoever it was knows best, and may do it often
+        # No TLS, too late (TimeoutError), or cut off. Not logged: a peer can cause this often.
         except OSError:
             self._cut()
             return
@@ -222,13 +218,13 @@ class StatusProtocol(H11Protocol):
     def _cut_if_late(self) -> None:
         if self._is_answering():
             return
-        if self._untaken():  # of the answer before: `_look` judges that
+        if self._untaken():  # a peer that does not read the previous answer is left to `_look`
             self._expect_request()
         else:
             self._cut()
 
     def _look(self) -> None:
-        """Cut a peer that has taken nothing of what waits for it since the last look."""
+        """Cut the connection if its peer has read none of the waiting bytes since the last look."""
         untaken = self._untaken()
         if 0 < self._untaken_before <= untaken and not self._took:
             self._cut()
@@ -237,7 +233,7 @@ class StatusProtocol(H11Protocol):
         self._look_again = self.loop.call_later(LOOK_SECONDS, self._look)
 
     def _untaken(self) -> int:
-        """Bytes that were written, and that the kernel has not taken yet since the peer does not."""
+        """The number of written bytes that the kernel has not accepted, since the peer does not read."""
         assert self._accepted is not None
         above = (
             self.transport.get_write_buffer_size()

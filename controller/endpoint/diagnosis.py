@@ -1,11 +1,11 @@
-"""What is wrong, in words, and what to do about it: the notices on top of the live page.
+"""The notices on top of the live page: each says what is wrong, and what to do.
 
-Each names one trouble that the replica can see from where it stands. `critical` means that Tally does not do
-its work, or not as promised; `warning`, that somebody should look; `info` explains, and leaves all well.
+A notice names one problem that this replica can see. `critical` means that Tally does not do its work, or
+breaks its promise. `warning` means that somebody should look. `info` explains something that is in order.
 
-A cause stands above what follows from it, and what it explains is left out: who does not hear of etcd knows
-nothing of the leader, and who does not hear of the leader knows nothing of its engine. What is told of the
-past carries its age.
+Causes come before their consequences, and a consequence that its cause explains is left out. For example, a
+replica that does not hear from etcd knows nothing about the leader, and a replica that does not hear from the
+leader knows nothing about the leader's engine. Notices about the past give its age.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from controller.views.overview import Holding
 from controller.views.pools import PoolFacts
 from controller.views.replica import Facts
 
-STUCK_SECONDS = 15.0  # a task that could be admitted is, within milliseconds, when all is well
-TAKE_OVER_SECONDS = 15.0  # for a new leader to hear of its engine
+STUCK_SECONDS = 15.0  # a healthy leader admits an admissible task within milliseconds
+TAKE_OVER_SECONDS = 15.0  # for a new leader to hear from its engine
 
 
 class Severity(StrEnum):
-    """Worst first."""
+    """The severity of a notice, the worst first."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -42,10 +42,9 @@ class Severity(StrEnum):
 
 
 class Notice(Struct, frozen=True, kw_only=True):
-    """One trouble. `code` is a fixed word; `action` says what to do, and is "" when nothing needs to be done.
+    """One problem. `code` is a fixed word; `action` says what to do ("": nothing).
 
-    `age_seconds`: of a silence, for how long; of what is known of the past alone, how long ago it was so;
-    else null.
+    `age_seconds` is the length of a silence, or the age of what is known only from the past; else null.
     """
 
     severity: Severity
@@ -57,7 +56,7 @@ class Notice(Struct, frozen=True, kw_only=True):
 
 
 class _Words(NamedTuple):
-    """What a notice says; in braces stands what each time is another."""
+    """The text of a notice; braces mark the parts that vary."""
 
     severity: Severity
     title: str
@@ -68,7 +67,7 @@ class _Words(NamedTuple):
 _CRITICAL, _WARNING, _INFO = Severity.CRITICAL, Severity.WARNING, Severity.INFO
 STORE = "store-unreachable"
 _WORDS = {
-    # The deepest cause first: so they stand on the page, among those of one severity.
+    # The deepest cause comes first; the page shows notices of equal severity in this order.
     STORE: _Words(
         _CRITICAL,
         "This replica hears nothing of etcd",
@@ -194,19 +193,19 @@ _WORDS = {
 
 
 class Known(NamedTuple):
-    """What the model says, taken at one moment."""
+    """Facts from the model, taken at one moment."""
 
-    leader: str  # "" when nobody leads
+    leader: str  # "" when no replica leads
     pools: Sequence[PoolFacts]
     holding: Mapping[str, Holding]
-    undefined: Sequence[str]  # pools for which tasks wait
-    quarantined: Counter[str]  # records by kind
+    undefined: Sequence[str]  # pools that are not defined, and for which tasks wait
+    quarantined: Counter[str]  # the number of records, by kind
 
 
 def _notice(
     code: str, severity: Severity | None = None, age_seconds: float | None = None, **words: str
 ) -> Notice:
-    """The one shape of all notices: `words` fill the braces."""
+    """A notice; `words` fill the braces of its text."""
     usual, *texts = _WORDS[code]
     title, detail, action = (str(text).format(**words) for text in texts)
     return Notice(
@@ -227,10 +226,11 @@ def diagnose(
     leads_for: float | None,
     audit: AuditSummary | None,
 ) -> list[Notice]:
-    """All that is to be told, the deepest cause first, then the worst.
+    """All notices, the worst first, and among equals the deepest cause.
 
-    `next_of` has each pool's next task and for how long it was that; `leads_for`, for how many seconds the
-    leader has led.
+    If this replica's data is not current, the notices about that come before all others. `next_of` maps a
+    pool to its next task, and to the seconds for which it has been next. `leads_for` is the number of seconds
+    for which the leader has led.
     """
     causes = list(_of_this_replica(facts))
     hears = not causes
@@ -253,7 +253,7 @@ def diagnose(
 
 
 def _of_this_replica(facts: Facts) -> Iterator[Notice]:
-    """Why it knows nothing of the present."""
+    """Notices that this replica's data is not current."""
     failing = {check.name: check.detail for check in (*facts.live, *facts.ready) if not check.ok}
     freshness = facts.rule.store.judge(facts.staleness_seconds)
     if "store" in failing or freshness is not Freshness.FRESH:
@@ -269,7 +269,7 @@ def _of_this_replica(facts: Facts) -> Iterator[Notice]:
 def _of_office(
     facts: Facts, leads: str, replicas: Sequence[ReplicaSummary], leads_for: float | None
 ) -> Iterator[Notice]:
-    """Why nothing is admitted: nobody leads, the leader is not heard of, or its engine does not answer it."""
+    """Notices on why nothing is admitted: no leader, a silent leader, or an engine that does not answer."""
     if not leads:
         yield _notice("no-leader")
     for leader in replicas:
@@ -296,14 +296,12 @@ def _of_office(
 
 
 def _silence(facts: Facts, replica: ReplicaSummary) -> Freshness:
-    """Of the time in which others were heard of, and it was not: when etcd falls silent, no replica is
-    blamed for it.
-    """
+    """Judge for how long a replica was silent while etcd was not: a silent etcd is no replica's fault."""
     return facts.rule.replica.judge(facts.replica_ages.get(replica.id, 0.0) - facts.staleness_seconds)
 
 
 def _of_replicas(facts: Facts, replicas: Sequence[ReplicaSummary]) -> Iterator[Notice]:
-    """What the replicas tell of themselves."""
+    """Notices from what the replicas have registered."""
     for replica in replicas:
         if not replica.leads and _silence(facts, replica) is not Freshness.FRESH:
             yield _notice("replica-silent", age_seconds=replica.age_seconds, id=replica.id)
@@ -343,7 +341,7 @@ def _of_tasks(known: Known) -> Iterator[Notice]:
 
 def _of_ledger(known: Known, name: str, pool: PoolFacts | None) -> Iterator[Notice]:
     ledger, holds = pool.held if pool is not None else ZERO, known.holding.get(name, Holding())
-    # A status that cannot be read may hold what the ledger has more than the sum.
+    # A status that cannot be read may have the holds by which the ledger exceeds the sum.
     explained = known.quarantined["states"] and not holds.held.exceeding(ledger)
     unreadable = pool is not None and "ledgers" in dict(pool.broken)
     if not unreadable and ledger != holds.held and not explained:

@@ -1,8 +1,8 @@
-"""What the status endpoint answers: the documents of its API, made of the facts of `controller.views`.
+"""The documents of the status endpoint's API, made of the facts of `controller.views`.
 
-The structs are the source of the OpenAPI schemas as well. Two steps, so that the model is held only briefly:
-the facts are taken while it is held still, the documents are made of them afterwards. Values of environment
-variables are masked, wherever they stand.
+The OpenAPI schemas are made from the same structs. Facts are taken under the model's lock; documents are made
+of them afterwards, so that the lock is held only briefly. The values of environment variables are masked
+everywhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MASK = "***"
 
 
 class TaskSummary(Struct, frozen=True, kw_only=True):
-    """One task in a list. Times are seconds since the Unix epoch, resources are Kubernetes quantities."""
+    """A task in a list. Times are seconds since the Unix epoch; resources are Kubernetes quantities."""
 
     id: str
     pool: str
@@ -47,13 +47,13 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
     lost_since: float | None
     exit_code: int | None
     revision: int  # of the last write of its spec or status
-    problem: str  # what of its records cannot be used, and why; "" when all is well
+    problem: str  # which of its records cannot be used, and why; "" if none
 
 
 class TaskDocument(TaskSummary, frozen=True, kw_only=True):
-    """One task with all that is known.
+    """A task with all that is known of it.
 
-    `spec` is null when it is gone or does not parse; `history` is bounded by `steps`.
+    `spec` is null if it is gone or does not parse. `history` has the last steps; `steps` counts all.
     """
 
     spec: dict[str, Any] | None
@@ -69,8 +69,9 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
 
 
 class LogDocument(Struct, frozen=True, kw_only=True):
-    """The end of what attempt number `attempt` printed, kept `at` its end; `truncated`: it had printed
-    more.
+    """The end of the output of attempt number `attempt`, kept `at` its end.
+
+    `truncated` means that there was more output than is kept.
     """
 
     task: str
@@ -81,14 +82,14 @@ class LogDocument(Struct, frozen=True, kw_only=True):
 
 
 class TaskList(Struct, frozen=True, kw_only=True):
-    """A page of tasks. `continue` is given back for the next page; "" when this was the last."""
+    """A page of tasks. Send `continue` to get the next page; it is "" on the last page."""
 
     items: list[TaskSummary]
     continue_: str = field(name="continue")
 
 
 class PoolDocument(Struct, frozen=True, kw_only=True):
-    """A pool, what is held of it and what is free (negative: overcommitted), and its tasks by state."""
+    """A pool: what is held, what is free (negative when overcommitted), and its tasks by state."""
 
     name: str
     capacity: dict[str, str]
@@ -112,8 +113,9 @@ class PoolList(Struct, frozen=True, kw_only=True):
 
 
 class ReplicaDocument(Struct, frozen=True, kw_only=True):
-    """A replica that is registered now, and what it wrote about itself `age_seconds` ago, by the clock of
-    who answers.
+    """A registered replica, with what it wrote about itself `age_seconds` ago.
+
+    The age is by the clock of the replica that answers.
     """
 
     id: str
@@ -130,9 +132,9 @@ class ReplicaList(Struct, frozen=True, kw_only=True):
 
 
 class LeaderDocument(Struct, frozen=True, kw_only=True):
-    """Who leads, as far as this replica knows.
+    """The leader, as far as this replica knows.
 
-    `term` is the leader key's create revision, 0 when nobody leads.
+    `term` is the leader key's create revision; 0 when no replica leads.
     """
 
     known: bool
@@ -143,7 +145,7 @@ class LeaderDocument(Struct, frozen=True, kw_only=True):
 
 
 def summary(task: TaskFacts) -> TaskSummary:
-    """The list entry of a task."""
+    """A task's entry in a list."""
     return TaskSummary(**_summary_fields(task))
 
 
@@ -170,7 +172,7 @@ def document(task: TaskFacts) -> TaskDocument:
 
 
 def log_document(task_id: str, kept: kept_log.KeptLog) -> LogDocument:
-    """What is kept of a task's output."""
+    """A task's kept log."""
     return LogDocument(
         task=task_id, attempt=kept.attempt, text=kept.text, truncated=kept.truncated, at=kept.at
     )
@@ -212,7 +214,7 @@ def replica_document(replica: ReplicaFacts, facts: Facts) -> ReplicaDocument:
 
 
 def leader_document(leader: LeaderFacts | None, epoch: int) -> LeaderDocument:
-    """Who leads."""
+    """The leader."""
     return LeaderDocument(
         known=leader is not None and bool(leader.told.id),
         replica=leader.told.id if leader is not None else "",
@@ -223,7 +225,7 @@ def leader_document(leader: LeaderFacts | None, epoch: int) -> LeaderDocument:
 
 
 def masked_spec(spec: Spec) -> dict[str, Any]:
-    """The spec as builtins, without the values of environment variables."""
+    """The spec as builtins; the values of environment variables are masked."""
     fields = codec.spelled_out(spec)
     fields["env"] = dict.fromkeys(fields["env"], MASK)
     fields["pod_template"] = _masked(fields["pod_template"])
@@ -236,9 +238,7 @@ def encode(value: object) -> bytes:
 
 
 def _masked(value: Any) -> Any:
-    """Kubernetes writes variables as `env: [{name, value}]`; a label named `env` is no such list, and is
-    left alone.
-    """
+    """Mask variables as Kubernetes writes them, `env: [{name, value}]`. A label named `env` is left alone."""
     if isinstance(value, list):
         return [_masked(item) for item in value]
     if not isinstance(value, dict):

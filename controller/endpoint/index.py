@@ -1,15 +1,15 @@
-"""Tasks in an order, by pool and state: a page costs what it returns, not what is stored.
+"""An ordered index of tasks by pool and state, so that a page costs what it returns, not what is stored.
 
-Made when the first page is asked for, and brought up to the model with each further one, by whoever asks: the
-model's thread only notes which tasks have changed. When so many have that it is as well to begin anew, or
-nobody asks any more, it is forgotten. Building takes the model SCAN tasks at a time, so that it keeps nothing
-waiting.
+The first request builds the index, and each further request updates it: the model's thread only notes which
+tasks have changed. When too many changed since the last request, the index is dropped and built anew. A build
+holds the model for SCAN tasks at a time, so that nothing waits for it long.
 
-It knows what the store's watch has brought. A leader's model has its own commits a moment earlier: a task is
-found in the state that it had, and shown in the one that it has if that was asked for as well.
+The index knows the changes that the store's watch delivered. A leader's model has the leader's own commits a
+moment earlier. A task is thus found by the state that it had; it is shown with its present state if the
+request asks for that state, too.
 
-One index has the order of names, and so those of pools and of states, whose groups it puts one after the
-other; another one has the order of submission. Who never asks for an order does not pay for it.
+One index is ordered by name, which also gives the orders by pool and by state: it lists their groups one
+after the other. Another one is ordered by submission. An order that no client asks for costs nothing.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from controller.core.model.records import Change, Task
 from controller.endpoint.order import By, Entry, Sort, SortKey
 from controller.views.tasks import is_listed, pool_of, state_of, submitted_at
 
-SCAN = 1000  # tasks that are looked at without letting go of the model
-FORGOTTEN = 10_000  # changed tasks, or as many as are indexed, after which all is looked at anew
+SCAN = 1000  # tasks that are read before the model is released
+FORGOTTEN = 10_000  # changed tasks (or as many as are indexed) after which the index is built anew
 
 Place = tuple[str, State | None]
 """A pool, and a state; None for a task whose status does not parse."""
 
 
 class TaskIndex:
-    """See the module's docstring. A Listener; `find` is for any thread."""
+    """See the module's docstring. A Listener; any thread may call `find`."""
 
     def __init__(
         self, reading: Callable[[], AbstractContextManager[Model]], *, by_submission: bool = False
     ) -> None:
         self._reading = reading
         self._by_submission = by_submission
-        self._using = threading.Lock()  # taken before the model, never while it is held
+        self._using = threading.Lock()  # taken before the model's lock, never while that is held
         self._groups: dict[Place, SortedList[Entry]] = {}  # guarded by `_using`, as is `_places`
-        # Invariant: each task stands in the group of its place, as its entry
+        # Invariant: the group of each task's place contains its entry
         self._places: dict[str, tuple[Place, Entry]] = {}
-        # Changed since the last look; None: too many, or nobody has looked yet. Guarded by the model.
+        # Tasks changed since the last look; None: too many, or no look yet. Guarded by the model's lock.
         self._changed: dict[str, None] | None = None
 
     def reloaded(self, revision: int) -> None:  # noqa: ARG002  # whatever it is
@@ -73,10 +73,10 @@ class TaskIndex:
         search: str,
         limit: int,
     ) -> list[SortKey]:
-        """At most `limit` tasks after `after` of that pool, in one of these states, whose id contains
-        `search`; in order.
+        """The first `limit` matching tasks after `after`, in order.
 
-        `sort` is one of the orders that this index has.
+        They are in the pool, in one of the states, and have `search` in their id. `sort` is one of the orders
+        that this index has.
         """
         with self._using:
             self._catch_up()
@@ -109,7 +109,7 @@ class TaskIndex:
             del self._groups[place]
 
     def _placed(self, ids: Iterator[str]) -> Iterator[tuple[str, tuple[Place, Entry] | None]]:
-        """Where these tasks stand now, None for one that is gone."""
+        """The present places of these tasks; None for a task that is gone."""
         while chunk := list(islice(ids, SCAN)):
             with self._reading() as model:
                 places = [self._place(model.tasks.get(task_id)) for task_id in chunk]
@@ -118,7 +118,7 @@ class TaskIndex:
     def _place(self, task: Task | None) -> tuple[Place, Entry] | None:
         if task is None or not is_listed(task):
             return None
-        # The first is one tuple for many tasks.
+        # `task.counted` is one tuple that many tasks share, which saves memory.
         place = task.counted or (pool_of(task), state_of(task))
         return place, (submitted_at(task) if self._by_submission else 0.0, task.id)
 
@@ -126,7 +126,7 @@ class TaskIndex:
 def _in_order(
     sort: Sort, sections: Mapping[str | int, Sequence[SortedList[Entry]]], after: SortKey | None, search: str
 ) -> Iterator[SortKey]:
-    # within a pool or a state names always rise
+    # within a pool or a state, names always ascend
     turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)
     for section in sorted(sections, reverse=sort.descending):
         begins = None

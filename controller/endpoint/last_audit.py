@@ -1,4 +1,4 @@
-"""The audit that the endpoint answers with: made when asked for, at most once in a few seconds."""
+"""The audit that the endpoint serves: made on request, at most once in a few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AUDIT_SECONDS = 5.0  # an audit is answered again for so long, so that asking ca
 
 
 class LastAudit:
-    """One audit at a time, in a thread of its own."""
+    """Makes one audit at a time, in a thread of its own."""
 
     def __init__(self, view: ReadableReplica) -> None:
         self._view = view
@@ -24,15 +24,15 @@ class LastAudit:
         self._auditing = asyncio.Lock()
         # the last report, and when it was made (boottime)
         self._made: tuple[float, dict[str, Any]] | None = None
-        # when and why the last try failed; None when it did not
+        # when and why the last try failed; None if it did not
         self._failed: tuple[float, str] | None = None
 
     def close(self) -> None:
-        """Let go of the thread; an audit that is under way is not waited for."""
+        """Shut down the thread, without waiting for a running audit."""
         self._auditor.shutdown(wait=False, cancel_futures=True)
 
     async def report(self) -> dict[str, Any]:
-        """The report of now, or of a few seconds ago. Raises Problem when none could be made."""
+        """A report made now or a few seconds ago. Raises Problem when none could be made."""
         async with self._auditing:
             now = self._view.facts().boottime
             last = max(made[0] for made in (self._made, self._failed, (-math.inf, "")) if made is not None)
@@ -44,7 +44,7 @@ class LastAudit:
         return self._made[1]
 
     def problem(self) -> str:
-        """Why the last try to make an audit failed, or could look at etcd alone."""
+        """Why the last audit failed, or could check etcd alone; "" if neither."""
         if self._failed is not None:
             return self._failed[1]
         problem = self._made[1].get("checked", {}).get("engine_problem") if self._made is not None else ""

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made of the route table: what is served and what is described cannot differ."""
+"""The OpenAPI 3.1 document, made from the route table, so that it always describes what is served."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ANY_OF: list[dict[str, list[str]]] = [
     {"token": []},
     {"password": []},
     {"certificate": []},
-]  # {}: a replica need not ask for any
+]  # {}: a replica may be configured to need no credentials
 _UNAUTHORIZED = {
     "description": "The replica asks for a token or a certificate, and the request has none that it knows.",
     "headers": {

@@ -1,5 +1,6 @@
-"""In which order tasks are listed, and where a page begins: a place in that order, which stays right
-whatever comes and goes.
+"""The orders in which tasks are listed, and the start of a page as a place in an order.
+
+A place stays valid when tasks come and go.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import msgspec
 
 from controller.core.model.lifecycle import State
 
-STATES = (*State, None)  # None, which stands last: a status that does not parse
+STATES = (*State, None)  # None, the last: a status that does not parse
 
 Entry = tuple[float, str]
-"""A task in the order of submission, or of names (then with 0.0): when it was submitted, its id."""
+"""A task in an order: its submission time (0.0 in the order of names) and its id."""
 
 
 class By(StrEnum):
-    """What tasks are sorted by; those that are equal, by name."""
+    """What tasks are sorted by; equal ones are sorted by name."""
 
     NAME = "name"
     SUBMITTED = "submitted"
@@ -27,7 +28,7 @@ class By(StrEnum):
 
 
 class Sort(NamedTuple):
-    """An order."""
+    """An order of tasks."""
 
     by: By = By.NAME
     descending: bool = False
@@ -36,9 +37,7 @@ class Sort(NamedTuple):
         return f"-{self.by}" if self.descending else str(self.by)
 
     def section(self, pool: str, state: State | None) -> str | int:
-        """By what tasks of this pool and state are sorted before all else; states stand as the lifecycle
-        has them.
-        """
+        """The first sort key of the tasks of this pool and state. States are in the lifecycle's order."""
         return pool if self.by is By.POOL else STATES.index(state) if self.by is By.STATE else 0
 
 
@@ -54,8 +53,9 @@ class SortKey(NamedTuple):
         return self.entry[1]
 
     def token(self, sort: Sort) -> str:
-        """What stands for the page after it; opaque to clients, and good for ever, since nothing is
-        counted.
+        """The token of the page after this place.
+
+        It is opaque to clients, and does not expire, since it names a place and not a count.
         """
         return msgspec.json.encode((str(sort), self.section, *self.entry)).hex()
 
@@ -64,12 +64,12 @@ SORTS = {str(sort): sort for sort in (Sort(by, descending) for by in By for desc
 
 
 def parse_token(text: str) -> tuple[Sort, SortKey]:
-    """The order and the place that a token stands for. Raises ValueError for what is none."""
+    """The order and the place of a token. Raises ValueError for an invalid one."""
     try:
         name, section, at, task_id = msgspec.json.decode(
             bytes.fromhex(text), type=tuple[str, str | int, float, str]
         )
-    except (ValueError, msgspec.DecodeError):  # also what is no JSON at all
+    except (ValueError, msgspec.DecodeError):  # also for text that is not JSON
         raise ValueError("expected the `continue` of the page before, unchanged") from None
     sort = SORTS.get(name)
     if sort is None or isinstance(section, str) is not (sort.by is By.POOL):

@@ -1,4 +1,4 @@
-"""Errors of the status endpoint, as documents of RFC 9457 (problem details for HTTP)."""
+"""The errors of the status endpoint, as problem details for HTTP (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class ProblemDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem: what kind (`title`, with the HTTP status), and what exactly (`detail`, a sentence that
-    says what to do).
+    """A problem: `title` names its kind, as the HTTP status does; `detail` says what is wrong.
+
+    Where the client can do something, `detail` says what.
     """
 
     title: str
     status: int
     detail: str
     type: str = "about:blank"
-    parameter: str = ""  # the parameter that does not hold
+    parameter: str = ""  # the parameter that is wrong
     checks: tuple[str, ...] = ()  # the checks that failed
 
 
 class Problem(Exception):
-    """Raised by whatever handles a request; answered as its document."""
+    """Raised by handlers; answered as its document."""
 
     def __init__(
         self,

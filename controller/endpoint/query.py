@@ -1,6 +1,4 @@
-"""Parameters of the status endpoint: each is its schema for the OpenAPI document and its parser, side by
-side.
-"""
+"""The parameters of the status endpoint, each with its parser and its schema for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ MAX_REVISION = 2**63 - 1
 class Parameter:
     """A query parameter.
 
-    `parse` raises ValueError with what would be right; `default` stands for one that is not given.
+    `parse` raises ValueError that says what is valid. `default` is the value if it is not given.
     """
 
     name: str
@@ -38,7 +36,7 @@ class Parameter:
 def parse_parameters(known: Iterable[Parameter], given: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """All parameters by name.
 
-    Raises Problem (400), naming the parameter that is unknown, doubled or does not hold.
+    Raises Problem (400) that names the parameter that is unknown, repeated or invalid.
     """
     by_name = {parameter.name: parameter for parameter in known}
     values: dict[str, Any] = {}
@@ -56,7 +54,7 @@ def parse_parameters(known: Iterable[Parameter], given: Iterable[tuple[str, str]
 
 
 def parse_flag(text: str) -> bool:
-    """`?verbose` alone means true."""
+    """A boolean; `?verbose` alone means true."""
     if text in ("", "1", "true"):
         return True
     if text in ("0", "false"):
@@ -65,7 +63,7 @@ def parse_flag(text: str) -> bool:
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
-    """A parser of whole numbers in plain digits."""
+    """A parser of integers in plain digits."""
 
     def parse(text: str) -> int:
         if not text.isascii() or not text.isdigit() or len(text) > 19 or not low <= int(text) <= high:
@@ -94,7 +92,7 @@ def parse_states(text: str) -> frozenset[State]:
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:
-    """A selector as kubectl takes it."""
+    """A label selector, as for kubectl."""
     try:
         return parse_selector(text)
     except InvalidSelector as error:

@@ -1,4 +1,4 @@
-"""The replicas as the live page shows them: what each wrote of itself, and how old that is."""
+"""The replicas as the live page shows them: what each wrote about itself, and how old that is."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LEADING_PHASES = ("taking-over", "leading")
 
 
 class ReplicaSummary(Struct, frozen=True, kw_only=True):
-    """A registered replica, as it wrote of itself `age_seconds` ago; other ages count from now as well.
+    """A registered replica, as it described itself `age_seconds` ago; all ages count back from now.
 
-    `led`: it wrote that it leads, and does not any more. `freshness` is of its registration,
-    `engine_freshness` of what it says of the engine.
+    `led` means that it registered as the leader, and no longer leads. `freshness` is that of its
+    registration; `engine_freshness` is that of the engine's last answer.
     """
 
     id: str
@@ -32,12 +32,12 @@ class ReplicaSummary(Struct, frozen=True, kw_only=True):
     started_at: float | None
     applied_revision: int
     lag_revisions: int
-    behind_seconds: float | None  # since it heard of the store; null when it did not tell
-    engine_answers: bool | None  # null: it does not lead, and so does not ask
-    # since the engine answered it; null when it has not in its term, or does not lead
+    behind_seconds: float | None  # since it heard from the store; null if it did not say
+    engine_answers: bool | None  # null: it does not lead, and so does not ask the engine
+    # since the engine's last answer; null if there was none in its term, or if it does not lead
     engine_age_seconds: float | None
     engine_freshness: Freshness | None
-    engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" when it does
+    engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" if it does
 
 
 def replica_summaries(replicas: Sequence[ReplicaFacts], facts: Facts) -> list[ReplicaSummary]:

@@ -1,6 +1,4 @@
-"""What a route of the status endpoint is: the one description that the server serves and the OpenAPI
-document shows.
-"""
+"""A route of the status endpoint: one description, for the server and for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,23 +15,21 @@ from controller.views.replica import Facts
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request, parsed: values by name, the facts as they were before the model is read, and what else
-    was sent.
-    """
+    """A parsed request: its parameters by name, and the replica's facts from before the model is read."""
 
     path: Mapping[str, str]
     values: Mapping[str, Any]
     facts: Facts
     last_event_id: str = ""
     head_only: bool = False
-    trusted: bool = True  # may be told all; False only where a probe without credentials asks
+    trusted: bool = True  # may see details; False only for a probe without credentials
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path. `answer` is the type of its JSON document, None for other content.
+    """One path. `answer` is the type of its JSON document; None for other content.
 
-    `handle` is called in a thread unless `in_loop`; then it is a coroutine function, which must not block.
+    `handle` is called in a thread. With `in_loop` it is a coroutine function, and must not block.
     """
 
     path: str
@@ -45,6 +41,6 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     problems: Mapping[HTTPStatus, str] = field(default_factory=dict)
     in_loop: bool = False
-    reads_model: bool = False  # takes min_revision and wait as well
-    is_probe: bool = False  # answered to everybody, in one word to whom has no credentials: kubelet has none
-    strict: bool = True  # whether unknown parameters are refused; probes take what they are sent
+    reads_model: bool = False  # also takes the parameters min_revision and wait
+    is_probe: bool = False  # needs no credentials (kubelet has none); without them, no details are told
+    strict: bool = True  # whether unknown parameters are refused; probes ignore them

@@ -1,8 +1,8 @@
-"""The status endpoint's server: read-only, bounded in every direction, in a thread of its own (fault 9).
+"""The status endpoint's server: read-only, with limits on everything, in a thread of its own (fault 9).
 
-Connections are bounded in number, time and size (see `connections`); handlers run in a few threads; streams
-have no queues (see `stream`). Anything but GET and HEAD is answered 405, whatever the path. Who may read is
-decided in `access`.
+Connections are limited in number, time and size (see `connections`). Handlers run in a few threads. Streams
+have no queues (see `stream`). Every method but GET and HEAD is answered with 405, on every path. `access`
+decides which clients may read.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from controller.endpoint.stream import Feed
 from controller.errors import TallyError
 from controller.views.replica import Facts, ReadableReplica
 
-MAX_WAITING = 128  # of requests that wait for a revision
+MAX_WAITING = 128  # requests that may wait for a revision
 KEEP_ALIVE_SECONDS = 5
-UNACKNOWLEDGED_MILLISECONDS = 30_000  # after which a peer that takes nothing is cut off
+UNACKNOWLEDGED_MILLISECONDS = 30_000  # a peer that acknowledges nothing for this long is cut off
 STOP_SECONDS = 3.0
 _READING = ("GET", "HEAD")
 _PROBES = frozenset(route.path for route in ROUTES if route.is_probe)
@@ -54,12 +54,14 @@ _log = structlog.get_logger(__name__)
 
 
 class StatusAddressUnavailable(TallyError):
-    """The endpoint cannot listen where it was told to."""
+    """The endpoint cannot listen on its address."""
 
 
 class StatusServer:
-    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`; `exposition` gives what
-    /metrics shows, `kept_log` what is kept of a task's output."""
+    """Serves `view` on host:port (port 0: a free one) between `start` and `stop`.
+
+    `exposition` returns the body of /metrics, and `kept_log` a task's kept log.
+    """
 
     def __init__(
         self,
@@ -78,10 +80,10 @@ class StatusServer:
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._subscriptions: list[Callable[[], None]] = []
-        self.url = ""  # set by start
+        self.url = ""  # set by `start`
 
     def start(self) -> None:
-        """Listen, and serve from now on. Raises StatusAddressUnavailable."""
+        """Listen and serve. Raises StatusAddressUnavailable."""
         listening = _listen(*self._address)
         host, port = listening.getsockname()[:2]
         scheme = "https" if self._access.tls is not None else "http"
@@ -124,7 +126,7 @@ class StatusServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End all streams and connections and the thread, within STOP_SECONDS; idempotent."""
+        """End all streams, all connections and the thread within STOP_SECONDS. Idempotent."""
         for end in self._subscriptions:
             end()
         self._feed.close()
@@ -133,7 +135,7 @@ class StatusServer:
             self._thread.join(STOP_SECONDS)
             if self._thread.is_alive():
                 _log.warning("status endpoint still running", url=self.url, waited_seconds=STOP_SECONDS)
-        self._api.close()  # not before: requests that are just arriving are still answered
+        self._api.close()  # only now: requests that were just arriving have been answered
 
 
 def application(api: ReadApi, access: EndpointAccess, *, checks_host: bool) -> ASGIApp:
@@ -151,7 +153,7 @@ def application(api: ReadApi, access: EndpointAccess, *, checks_host: bool) -> A
 
 
 class _Frame:
-    """Around every answer: lets in who may read, refuses all that is not reading, and adds the headers."""
+    """Wraps every answer: checks the credentials and the method, and adds the common headers."""
 
     def __init__(
         self, app: ASGIApp, view: ReadableReplica, access: EndpointAccess, checks_host: bool
@@ -186,7 +188,7 @@ class _Frame:
                 " certificate"
             )
             answer = Problem(HTTPStatus.UNAUTHORIZED, detail).response()
-            # a header for each: browsers do not find the second one in a list
+            # one header per scheme: browsers ignore the second scheme in a list
             for scheme in ("Bearer", "Basic"):
                 answer.headers.append("WWW-Authenticate", f'{scheme} realm="Tally"')
             return answer
@@ -214,7 +216,7 @@ def _endpoint(api: ReadApi, route: Route) -> Callable[[Request], Awaitable[Respo
         values = parse_parameters(
             known, given if route.strict else [pair for pair in given if pair[0] in names]
         )
-        # else they could take up every connection
+        # without a limit, waiting requests could take up all connections
         if route.reads_model and values["wait"] and api.feed.waiting >= MAX_WAITING:
             detail = f"{MAX_WAITING} requests wait already: ask without `wait`, or another replica, or later"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
@@ -225,7 +227,7 @@ def _endpoint(api: ReadApi, route: Route) -> Callable[[Request], Awaitable[Respo
             )
             raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
         facts = request.scope["tally.facts"] = api.view.facts()
-        if route.reads_model and not facts.revision:  # an empty list would say that there are no tasks
+        if route.reads_model and not facts.revision:  # an empty list would mean that there are no tasks
             detail = "this replica has not loaded the records yet: ask another one, or try again"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
         ask = Ask(
@@ -275,12 +277,11 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
-        # The protocol is named, not left at 0: asyncio turns off Nagle's delay (40 ms an answer) only if it
-        # is.
+        # The protocol is named: asyncio turns off Nagle's delay (40 ms per answer) only then.
         listening = socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; accepted connections inherit it
+            user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only; connections inherit it
             if user_timeout is not None:
                 listening.setsockopt(protocol, user_timeout, UNACKNOWLEDGED_MILLISECONDS)
             listening.bind(address)

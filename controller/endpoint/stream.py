@@ -1,17 +1,16 @@
-"""Changes of tasks as server-sent events, from a bounded ring.
+"""Changes of tasks as server-sent events, from a ring of bounded size.
 
-The model's thread only appends to the ring; decoding happens when somebody reads. Nobody has a queue of his
-own: a reader is a position in the ring, and one that falls behind its oldest entry (a slow reader), or whose
-model was reloaded, is cut and told to list the tasks again. So a reader costs no memory and can delay nobody
-(fault 9).
+The model's thread only appends to the ring; entries are decoded when they are read. A reader has no queue: it
+is a position in the ring. A reader that falls behind the oldest entry, or whose model was reloaded, is cut
+off and told to list the tasks again. A reader thus costs no memory, and cannot delay others (fault 9).
 
-Who keeps up follows: such readers stand at one place, and are told together, PACE_SECONDS apart while there
-are changes. A page is encoded and framed once for all of them, and each costs one write to its connection,
-however much has changed. Who is behind, since it resumed or did not take what was written, gets its pages by
-itself until it has caught up.
+A reader that keeps up is a follower. All followers are at the same position, and are served together, at
+most once per PACE_SECONDS. Each page is encoded and framed once for all of them, and costs one write per
+connection. A reader that is behind, because it resumed or was slow to read, gets pages of its own until it
+has caught up.
 
-A revision may change many tasks. The `id` of an event stands only on the last of its revision: who resumes
-after it may hear some of a revision again, and misses nothing.
+A revision may change many tasks. Only the last event of a revision has an `id`: a reader that resumes may
+receive some events of a revision again, but misses none.
 
 Source of the format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -32,18 +31,18 @@ from controller.errors import CorruptValue
 from controller.views.replicas import leader_facts
 
 CAPACITY = 8192  # changes kept for readers
-CAPACITY_BYTES = 32 * 2**20  # of their values, which a long history makes large
+CAPACITY_BYTES = 32 * 2**20  # size of their values, which a long history makes large
 PAGE = 1024  # changes sent at once
-PAGE_BYTES = 2**20  # of their values
-PACE_SECONDS = 0.05  # between two times that followers are told: what happens meanwhile goes out together
-KEEP_ALIVE_SECONDS = 15.0  # without a word, after which a follower is told that the stream is alive
-PAUSE_SECONDS = 5.0  # between two looks whether it is time for that
+PAGE_BYTES = 2**20  # size of their values
+PACE_SECONDS = 0.05  # between two pages for followers; changes in between go out together
+KEEP_ALIVE_SECONDS = 15.0  # of silence, after which followers get a comment that the stream is alive
+PAUSE_SECONDS = 5.0  # between two checks whether that is due
 FELL_BEHIND = "changes were missed: list /v1/tasks again, and resume after its Tally-Revision"
-RETRY_MILLISECONDS = 2000  # how soon a browser connects again
+RETRY_MILLISECONDS = 2000  # the delay before a browser reconnects
 
 
 class Position(NamedTuple):
-    """Where a reader stands: all changes up to `revision` are known to it.
+    """A reader's position: it knows all changes up to `revision`.
 
     `era` counts the reloads of the model.
     """
@@ -53,11 +52,11 @@ class Position(NamedTuple):
 
 
 class FellBehind(Exception):
-    """Changes after the position are not kept any more."""
+    """Some changes after the position are no longer in the ring."""
 
 
 class Entry:
-    """One change in the ring; encoded once, when it is first read."""
+    """A change in the ring; encoded once, when it is first read."""
 
     __slots__ = ("_data", "_task_id", "_value", "mod", "size")
 
@@ -88,15 +87,16 @@ class EncodedEvents(NamedTuple):
 
 
 Write = Callable[[EncodedEvents], bool]
-"""Writes a page to a reader's connection; False, and nothing was written, when it has yet to take what
-came before.
+"""Writes a page to a reader's connection.
+
+Returns False, and writes nothing, if the reader has not read the previous pages yet.
 """
 
 
 class Feed:
-    """The ring and those who wait for it to move.
+    """The ring, its followers, and the requests that wait for a revision.
 
-    A Listener of the replica; all else is for one event loop.
+    A Listener of the replica. All other methods but `close` are for one event loop.
     """
 
     def __init__(self, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
@@ -105,7 +105,7 @@ class Feed:
         self._bytes = 0
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque()
-        # Invariant: every change of a task after this revision, and up to `_revision`, is in the ring
+        # Invariant: the ring has every change of a task after this revision, up to `_revision`
         self._floor = 0
         self._revision = 0
         self._era = 0
@@ -113,16 +113,15 @@ class Feed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._woken = False
-        self._told = Position(0, 0)  # where all followers stand
-        # each is done when its reader must go on by itself
+        self._told = Position(0, 0)  # the position of all followers
+        # a future is done when its reader must continue on its own
         self._followers: dict[asyncio.Future[Position], Write] = {}
-        self._is_due = False  # followers will be told
-        # by the loop's clock: when they were, and when there was something to say
+        self._is_due = False  # whether a call of `_tell` is scheduled
+        # by the loop's clock: the last call of `_tell`, and the last write to followers
         self._told_at = self._spoken_at = 0.0
         self._pause: asyncio.TimerHandle | None = None
 
     # -- the model's thread
-    # ------------------------------------------------------------------------------------------
 
     def reloaded(self, revision: int) -> None:
         """See Listener."""
@@ -147,30 +146,29 @@ class Feed:
             self._wake()
 
     def close(self) -> None:
-        """End all streams and waits; idempotent, from any thread."""
+        """End all streams and waits. Idempotent; any thread may call it."""
         with self._lock:
             self._closed = True
             self._wake()
             self._loop = None
 
     # -- the event loop
-    # ----------------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
-        """Whether there is no more to come."""
+        """Whether the feed is closed."""
         return self._closed
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a revision now."""
+        """The number of requests that wait for a revision."""
         with self._lock:
             return len(self._waiting)
 
     def position(self, after: int | None = None) -> Position:
-        """Where a reader begins: after the given revision, or now.
+        """The start of a reader: after the given revision, or now.
 
-        Raises FellBehind when that is not kept any more.
+        Raises FellBehind when the changes after it are no longer in the ring.
         """
         with self._lock:
             if after is not None and after < self._floor:
@@ -179,19 +177,18 @@ class Feed:
 
     @property
     def revision(self) -> int:
-        """What the model has applied."""
+        """The revision that the model has applied."""
         return self._revision
 
     @property
     def told(self) -> int:
-        """The revision that followers stand at."""
+        """The revision of the followers' position."""
         return self._told.revision
 
     def since(self, position: Position, until: int | None = None) -> tuple[list[Entry], Position]:
-        """The next changes (whole revisions, about a page), up to the revision `until` or now, and the
-        position after them.
+        """The next changes, and the position after them. Raises FellBehind.
 
-        Raises FellBehind.
+        These are whole revisions, about a page of them, up to the revision `until` or now.
         """
         with self._lock:
             if position.era != self._era or position.revision < self._floor:
@@ -215,11 +212,10 @@ class Feed:
         )
 
     async def follow(self, position: Position, write: Write) -> Position:
-        """Have `write` called with all that changes, until the reader must go on by itself; from where, is
-        returned.
+        """Call `write` with each page of changes until the reader must continue on its own.
 
-        At once, when others have been told of more already. A connection is spoken to every
-        KEEP_ALIVE_SECONDS or so.
+        Returns the position from which to continue; at once if the other followers are ahead. After
+        KEEP_ALIVE_SECONDS of silence, or a little more, a comment is written.
         """
         loop = asyncio.get_running_loop()
         if not self._followers or position.era != self._told.era or position.revision > self._told.revision:
@@ -230,7 +226,7 @@ class Feed:
                 return position
             self._loop = loop
             self._followers[leaving] = write
-            if self._revision > position.revision:  # since just now, when perhaps nobody was there to be told
+            if self._revision > position.revision:  # a change that came before this follower was added
                 self._wake()
         if self._pause is None:
             self._pause = loop.call_later(PAUSE_SECONDS, self._tell)
@@ -240,7 +236,7 @@ class Feed:
             self._followers.pop(leaving, None)
 
     async def reached(self, revision: int, timeout_seconds: float) -> bool:
-        """Wait until the model has applied `revision`; tells whether it has within the time."""
+        """Wait until the model has applied `revision`; returns whether it did in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         while self._revision < revision and not self._closed:
@@ -249,7 +245,7 @@ class Feed:
                 self._loop = loop
                 self._waiting.add(moved)
             try:
-                if self._revision < revision and not self._closed:  # again, now that a move would be noticed
+                if self._revision < revision and not self._closed:  # checked again after `_waiting.add`
                     await asyncio.wait([moved], timeout=max(0.0, deadline - loop.time()))
             finally:
                 with self._lock:
@@ -269,7 +265,7 @@ class Feed:
             self._loop.call_soon_threadsafe(self._loop.call_at, self._told_at + PACE_SECONDS, self._tell)
 
     def _tell(self) -> None:
-        """Tell all followers what has changed since they were told last."""
+        """Send all followers the changes since the last call."""
         loop = asyncio.get_running_loop()
         if self._pause is not None:
             self._pause.cancel()
@@ -293,13 +289,13 @@ class Feed:
             self._write(_alive(now.revision))
 
     def _write(self, events: bytes) -> None:
-        """To all followers, but who cannot take it now."""
+        """Write to all followers; those whose connection is not ready continue on their own."""
         page = EncodedEvents.of(events)
         self._spoken_at = self._told_at
         self._dismiss([leaving for leaving, write in self._followers.items() if not write(page)])
 
     def _dismiss(self, followers: Iterable[asyncio.Future[Position]]) -> None:
-        """These go on by themselves, from where all have stood so far."""
+        """Let these followers continue on their own, from the followers' position."""
         for leaving in list(followers):
             del self._followers[leaving]
             if not leaving.done():
@@ -314,10 +310,10 @@ class Feed:
 
 
 async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[bytes]:
-    """The stream, until the reader goes away, falls behind (a last event `gap` says so) or the feed is
-    closed.
+    """The stream, until the reader leaves, falls behind, or the feed is closed.
 
-    What is written by `write` meanwhile stands between what is yielded.
+    A reader that falls behind gets `gap` as its last event. While the reader follows, pages go through
+    `write`; all others are yielded.
     """
     yield f"retry: {RETRY_MILLISECONDS}\nid: {position.revision}\n\n".encode()
     while not feed.closed:
@@ -328,7 +324,7 @@ async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[
             return
         if entries:
             yield _encode(entries)
-        # it resumes what it began at a replica that is ahead of this one
+        # the reader resumes a stream of a replica that was ahead of this one
         elif position.revision > feed.revision:
             if not await feed.reached(position.revision, KEEP_ALIVE_SECONDS):
                 yield _alive(position.revision)
@@ -350,8 +346,9 @@ def _encode(entries: list[Entry]) -> bytes:
 
 
 def _is_told(change: Change) -> bool:
-    """Statuses, specs that appear or go (the deletion of a status comes with that of its spec), and who
-    leads.
+    """Whether the change is an event: a status, a spec that appears or goes, or the leader.
+
+    The deletion of a status is none, since it comes with the deletion of its spec.
     """
     return change.kind in ("tasks", "leader") or (change.kind == "states" and change.value is not None)
 

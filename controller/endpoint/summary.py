@@ -1,6 +1,4 @@
-"""All at a glance, for the live page and for whoever asks first: one bounded document, with what is wrong
-on top.
-"""
+"""The summary of the installation, for the live page: one document of bounded size, problems first."""
 
 from __future__ import annotations
 
@@ -23,11 +21,9 @@ MAX_POOLS = 100
 
 
 class LeaderSummary(Struct, frozen=True, kw_only=True):
-    """Who leads, as far as this replica knows; `since` in seconds since the Unix epoch, by the leader's
-    clock.
-    """
+    """The leader, as far as this replica knows. `since` is by the leader's clock."""
 
-    replica: str  # "" when nobody leads
+    replica: str  # "" when no replica leads
     status_url: str
     since: float | None
     term: int
@@ -35,7 +31,7 @@ class LeaderSummary(Struct, frozen=True, kw_only=True):
 
 
 class ResourceSummary(Struct, frozen=True, kw_only=True):
-    """One resource of a pool: quantities, and the same as numbers (milli-cpu, bytes, counts)."""
+    """One resource of a pool, as quantities and as numbers (milli-cpu, bytes, counts)."""
 
     name: str
     capacity: str
@@ -61,7 +57,7 @@ class PoolSummary(Struct, frozen=True, kw_only=True):
 class Summary(Struct, frozen=True, kw_only=True):
     """What one replica knows at one moment.
 
-    Times are seconds since the Unix epoch; `now` is the replica's.
+    Times are seconds since the Unix epoch; `now` is the replica's clock.
     """
 
     cluster: str
@@ -74,7 +70,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     revision: int
     staleness_seconds: float
     freshness: Freshness  # of all that is shown, by `staleness_seconds`
-    page_limits: StalenessLimits  # from which age of its last answer on the page is stale, and dead
+    page_limits: StalenessLimits  # from which age of the last answer the page is stale, and dead
     verdict: Severity
     notices: list[Notice]
     leader: LeaderSummary
@@ -87,17 +83,17 @@ class Summary(Struct, frozen=True, kw_only=True):
     pools: list[PoolSummary]
     pools_total: int
     audit: AuditSummary | None
-    audit_problem: str  # why this replica's last try to make one failed; "" when it did not
+    audit_problem: str  # why this replica's last audit failed; "" if it did not
 
 
 class Waits:
-    """Since when the same task has been the next to be admitted, by pool: seen whenever a summary is made."""
+    """For how long each pool's next task has been the same, as seen by the summaries."""
 
     def __init__(self) -> None:
         self._next: dict[str, tuple[str, float]] = {}
 
     def note(self, pool: str, task_id: str, now: float) -> float:
-        """`task_id` ("": none) is the next of its pool now; returns for how many seconds it has been."""
+        """Note that `task_id` ("": none) is the pool's next task; returns for how many seconds."""
         seen, since = self._next.get(pool, ("", now))
         if seen != task_id:
             since = now
@@ -109,7 +105,7 @@ class Waits:
 
 
 def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now: float) -> Summary:
-    """The summary; call while the model is held still. The cost follows the pools and what is held."""
+    """The summary. The caller holds the model's lock. The cost grows with the pools and the holds."""
     holding = holding_by_pool(model)
     pools, registered = all_pools(model), all_replicas(model)
     leader, replicas = _leader(leader_of(model), facts), replica_summaries(registered, facts)

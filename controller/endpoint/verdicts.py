@@ -1,6 +1,4 @@
-"""The newest audit that is known: each replica registers what its last one found, and whoever is asked
-shows the newest of all.
-"""
+"""The newest audit of all replicas: each registers the result of its last one, and any of them shows it."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from controller.views.replicas import RegisteredAudit, ReplicaFacts
 
 
 class AuditSummary(Struct, frozen=True, kw_only=True):
-    """The newest audit that is known, made by `replica` `age_seconds` ago; `at` is by its clock."""
+    """The newest known audit, made by `replica` `age_seconds` ago; `at` is by that replica's clock."""
 
     replica: str
     at: float
@@ -27,7 +25,7 @@ class AuditSummary(Struct, frozen=True, kw_only=True):
 
 
 def newest_audit(replicas: Sequence[ReplicaFacts], facts: Facts) -> AuditSummary | None:
-    """Of those that the replicas registered, and the last one of this replica."""
+    """The newest of the audits that the replicas registered, and of this replica's last one."""
     found = []
     if facts.verdict is not None:
         at, made, revision, wrong, notices = facts.verdict

@@ -1,1 +1,1 @@
-"""The seam to whatever runs attempts (`base`), and the engines."""
+"""The engines, which run attempts, and their common interface (`base`)."""

@@ -1,15 +1,15 @@
-"""The engine's seam: what runs attempts. Implementations: `kubernetes`, `docker`, `process`, `null`.
+"""The interface of the engines, which run attempts: `kubernetes`, `docker`, `process` and `null`.
 
-One conformance suite (`tests/conformance/test_engine.py`) holds for all. Contract, in short:
-- an attempt's name is its fencing token: `start` of an attempt that exists, or ever existed, starts nothing;
-- `stop` leaves behind whatever is needed so that a late `start` of the same attempt never runs;
-- a finished attempt stays listed (its tombstone, with its result) until `forget`;
-- the watch is a hint, `attempts` is the truth about what it has; what that lacks proves nothing until `find`
-  was asked;
-- an engine never touches what is not its cluster's, nor what another installation of the same cluster name
-  has there (see `core.model.installation`): it neither lists nor stops nor adopts that, and refuses a start
-  under a name that it has.
-Calls may come from several threads at once, for different attempts.
+All engines pass one conformance suite (`tests/conformance/test_engine.py`). The contract in short:
+- An attempt's name is its fencing token: `start` of an attempt that exists, or ever existed, starts nothing.
+- `stop` of an attempt prevents every later `start` of it from running anything.
+- A finished attempt stays listed, as a tombstone with its result, until `forget`.
+- The watch is a hint. `attempts` is authoritative for the attempts that it lists. An attempt that it does not
+  list proves nothing; `find` decides.
+- An engine leaves alone what belongs to another cluster, or to another installation with the same cluster
+  name (see `core.model.installation`). It does not list, stop or adopt such attempts, and refuses to start an
+  attempt whose name one of them has.
+Several threads may call at once, for different attempts.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from controller.errors import TallyError
 
 
 class EngineError(TallyError):
-    """Root of the engines' errors."""
+    """The base class of the engines' errors."""
 
 
 class EngineUnavailable(EngineError):
-    """The engine did not answer, or cannot for now; nothing may be concluded.
+    """The engine did not answer, or cannot answer for now. No conclusion may be drawn from that.
 
     Try again after `retry_after` seconds.
     """
@@ -43,14 +43,14 @@ class EngineUnavailable(EngineError):
 
 
 class AttemptDelayed(EngineUnavailable):
-    """What the attempt needs is being made, its image for example: ask again each `retry_after` seconds."""
+    """The engine still prepares what the attempt needs, such as its image; retry after `retry_after`."""
 
 
 class AttemptRefused(EngineError):
     """The engine refuses to start this attempt, and certainly has not started it.
 
-    `reason` is a CamelCase word, `transient` tells that the same may be accepted later (a quota, for
-    example): it is tried again, without counting as a failure.
+    `reason` is a CamelCase word. `transient` means that the engine may accept the same attempt later, for
+    example because of a quota; it is then retried, and does not count as a failure.
     """
 
     def __init__(self, reason: str, message: str, *, transient: bool = False) -> None:
@@ -60,24 +60,24 @@ class AttemptRefused(EngineError):
 
 
 class AttemptUnknown(EngineError):
-    """The engine has no such attempt (no logs to show, nothing to stop)."""
+    """The engine has no such attempt, and so no logs of it."""
 
 
 class LogsRefused(EngineError):
-    """The engine has no such part of an attempt's output; the text says what it has."""
+    """The engine cannot select this part of an attempt's output; the message says what it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """Which part of an attempt's output. An engine refuses what it cannot tell apart (LogsRefused)."""
+    """Selects a part of an attempt's output. An engine refuses what it does not support (LogsRefused)."""
 
-    container: str = ""  # of a pod; "" for the task's own
-    tail: int | None = None  # the last so many lines
-    since_seconds: float | None = None  # what was printed in the last so many seconds
-    previous: bool = False  # of the run before, of a container that was restarted
+    container: str = ""  # a container of the pod; "": the main container
+    tail: int | None = None  # only this many lines, the last ones
+    since_seconds: float | None = None  # only the output of this many last seconds
+    previous: bool = False  # the output of a restarted container's previous run
 
     def check(self, engine: str, *supported: str) -> None:
-        """Raises LogsRefused for an option that is given and not among `supported`."""
+        """Raise LogsRefused for an option that is set and not in `supported`."""
         for name, flag in (
             ("container", "-c"),
             ("tail", "--tail"),
@@ -101,7 +101,7 @@ _WHY_NOT = {
 
 
 def gone(attempt: AttemptId, uid: str) -> Observation:
-    """What `find` says where the engine has the last word, and has no such object."""
+    """The answer of `find` when the engine is authoritative and has no such object."""
     message = "the engine no longer has this attempt: it was removed from outside"
     return Observation(
         attempt=attempt, phase=Phase.FAILED, stopped=True, gone=True, uid=uid, reason="Gone", message=message
@@ -112,15 +112,14 @@ _observation = msgspec.json.Decoder(Observation)
 
 
 def checked(seen: Observation, attempt: AttemptId) -> Observation:
-    """What an engine says of `attempt`, if it is what an Observation may be; else one that says that nothing
-    is known.
+    """The engine's observation of `attempt` if it is valid, else one with phase Unknown and the reason.
 
-    An engine reads files and servers that others write. What is odd there is no proof of anything: the
-    attempt is shown as lost, with the reason, and all others are heard.
+    An engine reads files and servers that others write. An invalid value there proves nothing: its attempt is
+    shown as lost, with the reason, and the other observations are used.
     """
     try:
         if type(seen) is Observation and seen.attempt == attempt:
-            _observation.decode(msgspec.json.encode(seen))  # every field, and all the way down
+            _observation.decode(msgspec.json.encode(seen))  # checks every field, at every depth
             return seen
         problem = f"expected an Observation of {attempt}, got {type(seen).__name__}"
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -131,10 +130,7 @@ def checked(seen: Observation, attempt: AttemptId) -> Observation:
 
 
 def all_checked(seen: Iterable[Observation]) -> list[Observation]:
-    """Each one `checked`.
-
-    What names no attempt is counted and left out: there is nothing that it could belong to.
-    """
+    """The observations, each `checked`. One that names no attempt is counted as an error and left out."""
     found = []
     for observation in seen:
         attempt = getattr(observation, "attempt", None)
@@ -151,88 +147,83 @@ class Engine(Protocol):
     name: str
 
     def identity(self) -> EngineIdentity:
-        """What this engine is, asked for now: the same for every replica that uses the same one.
+        """The identity of this engine, asked for now; equal for all replicas that use the same engine.
 
         Raises EngineUnavailable.
         """
         ...
 
     def bind(self, installation: Installation, *, claim: bool = False) -> None:
-        """Work for this installation from now on.
+        """Work for this installation from now on. Idempotent.
 
-        Before, all of the cluster's name is taken for ours. Idempotent.
-
-        `claim` is for a leader: where the engine gives each installation a place of its own, it is made.
-        Raises EngineUnavailable.
+        Before `bind`, everything with the cluster's name counts as ours. A leader sets `claim`: an engine
+        that keeps a separate place for each installation then creates it. Raises EngineUnavailable.
         """
         ...
 
     def others(self) -> Mapping[str, Sequence[str]]:
-        """What other installations of the cluster's name have here, as the last `attempts` saw it: id ("":
-        none) → attempts' names.
+        """The attempts of other installations with the cluster's name, as the last `attempts` saw them.
+
+        Maps an installation's id ("": none) to the names of its attempts.
         """
         ...
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
-        """Start the attempt, or adopt it when it exists already; returns what it looks like now.
+        """Start the attempt, or adopt it if it exists; returns its observation. Idempotent by attempt.
 
-        `confirm` raises when the caller may no longer start anything. An engine that creates an attempt and
-        lets it loose in a second step calls it in between, and passes the error on. Idempotent by
-        `launch.attempt`. Raises AttemptRefused, and EngineUnavailable, also where it cannot tell whether
-        there is such an attempt: an answer speaks of one that is there, and is not asked for again.
+        `confirm` raises when the caller may no longer start anything. An engine that creates an attempt in
+        one step and releases it in a second one calls `confirm` between the two, and passes its error on.
+        Raises AttemptRefused. Raises EngineUnavailable, also when the engine cannot tell whether the attempt
+        exists: an observation that is returned is final, and `start` is not called again.
         """
         ...
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
-        """Ask the attempt to end: a polite signal now, a kill of all its processes after the grace.
+        """Stop the attempt: signal it to end now, and kill all its processes after the grace. Idempotent.
 
-        Does not wait for it.
-
-        Idempotent. An attempt that was never started is marked so that it never will be; the observation that
-        is returned (if any) says so. `uid`, when given, must be the attempt's uid, or nothing is touched.
-        Raises EngineUnavailable.
+        Does not wait for the end. An attempt that was never started is marked, so that it never starts; the
+        returned observation, if any, says so. If `uid` is given and is not the attempt's uid, nothing is
+        stopped. Raises EngineUnavailable.
         """
         ...
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        """What became of an attempt that `attempts` should tell and does not: asked for by its name, and by
-        its uid if that is known.
+        """Look up one attempt that `attempts` should list and does not, by its name and, if known, its uid.
 
-        `stopped` and `gone` where that is proven: the engine's own word that there is no such object, where
-        it has the last word, or a search for its processes. Phase Unknown, with a reason, where the engine
-        cannot tell; what else it is, where it is there after all. Raises EngineUnavailable: then nothing may
-        be concluded.
+        Returns an observation with `stopped` and `gone` if that is proven: an authoritative engine has no
+        such object, or a search found none of its processes. Returns phase Unknown with a reason if the
+        engine cannot tell, and the attempt's observation if it exists after all. Raises EngineUnavailable,
+        from which nothing may be concluded.
         """
         ...
 
     def settle(self, attempt: AttemptId) -> None:
-        """The attempt's end is committed: let go of what was kept only to prove it
-        (`Observation.awaits_commit`).
+        """Release what was kept only to prove the attempt's end, which is now committed. Idempotent.
 
-        Idempotent; one that has not ended is left alone. Raises EngineUnavailable.
+        See `Observation.awaits_commit`. An attempt that has not ended is left alone. Raises
+        EngineUnavailable.
         """
         ...
 
     def forget(self, attempt: AttemptId) -> None:
-        """Remove a finished attempt, its result and its logs; a live one is left alone.
+        """Remove a finished attempt, its result and its logs. Idempotent.
 
-        Idempotent. Raises EngineUnavailable.
+        A running attempt is left alone. Raises EngineUnavailable.
         """
         ...
 
     def attempts(self) -> list[Observation]:
-        """Every attempt of this cluster that the engine knows of, finished ones included.
+        """All attempts of this cluster that the engine has, with the finished ones.
 
         Raises EngineUnavailable.
         """
         ...
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
-        """Call `sink` for changes until `stop` is set; may miss, repeat or reorder.
+        """Call `sink` for each change, and return when `stop` is set.
 
-        Returns when `stop` is set.
-
-        Raises EngineUnavailable when the watch cannot go on; the caller starts it again.
+        May miss, repeat or reorder changes. Raises EngineUnavailable when the watch cannot go on; the caller
+        starts it again.
         """
         ...
 
@@ -244,21 +235,21 @@ class Engine(Protocol):
         stop: threading.Event | None = None,
         options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
-        """The attempt's output (both streams, in order of arrival) in chunks; with `follow` until it has
-        ended.
+        """The attempt's output in chunks, both streams in order of arrival.
 
-        Raises AttemptUnknown, LogsRefused, EngineUnavailable.
+        With `follow`, it goes on until the attempt has ended. Raises AttemptUnknown, LogsRefused,
+        EngineUnavailable.
         """
         ...
 
     def close(self) -> None:
-        """Let go of connections; running attempts are left running. Idempotent."""
+        """Close connections; running attempts go on. Idempotent."""
         ...
 
 
 @runtime_checkable
 class Counting(Protocol):
-    """What an engine that speaks to a server also tells, for the metrics."""
+    """What an engine with a server also counts, for the metrics."""
 
-    faults: Mapping[str, int]  # what went wrong with calls, by kind: HTTP codes, "timeout", …
-    waited_seconds: Callable[[], float]  # for which calls waited for their turn under our own limit, in all
+    faults: Mapping[str, int]  # failed calls by kind: HTTP codes, "timeout", …
+    waited_seconds: Callable[[], float]  # the total time for which calls waited under our own rate limit

@@ -1,9 +1,7 @@
-"""The null engine: runs nothing, so that measurements show the cost of Tally alone.
+"""The null engine runs nothing, so that measurements show the cost of Tally alone.
 
-In memory, for one process.
-
-An attempt is observed Running at once, and Succeeded after `run_seconds` (or what its environment's
-TALLY_NULL_SECONDS says). Time passes only while a watch is on, which is also what ends attempts.
+It lives in the memory of one process. An attempt is observed Running at once, and Succeeded after
+`run_seconds`, or after TALLY_NULL_SECONDS of its environment. Attempts end only while a watch runs.
 """
 
 from __future__ import annotations
@@ -38,15 +36,15 @@ class NullEngine:
         return EngineIdentity(name=self.name, id=self.name)
 
     def bind(self, installation: Installation, *, claim: bool = False) -> None:
-        """See Engine; its attempts are in the memory of one replica, and of no other installation."""
+        """See Engine. Does nothing: no other installation can reach this memory."""
 
     def others(self) -> dict[str, list[str]]:
         """See Engine."""
         return {}
 
-    # one step
+    # `confirm` is not needed: a start is one step
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002
-        """See Engine. AttemptRefused: InvalidDuration."""
+        """See Engine. Raises AttemptRefused with the reason InvalidDuration."""
         try:
             seconds = float(launch.environment.get("TALLY_NULL_SECONDS", self._run_seconds))
         except ValueError as error:
@@ -62,7 +60,7 @@ class NullEngine:
                 self._record(seen)
             return seen
 
-    # ends at once
+    # the grace is not needed: the attempt ends at once
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:  # noqa: ARG002
         """See Engine."""
         with self._changed:
@@ -76,12 +74,12 @@ class NullEngine:
             return self._attempts[attempt]
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        """See Engine. What it does not know does not run: nothing does."""
+        """See Engine. An unknown attempt is gone, since nothing runs."""
         with self._changed:
             return self._attempts.get(attempt) or gone(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
-        """See Engine; all that is kept is kept until `forget`."""
+        """See Engine. Does nothing: an attempt is kept until `forget`."""
 
     def forget(self, attempt: AttemptId) -> None:
         """See Engine."""
@@ -105,7 +103,7 @@ class NullEngine:
                     if seen is not None and not seen.stopped:
                         self._end(replace(seen, phase=Phase.SUCCEEDED, exit_code=0, reason="Completed"))
                 if not self._news:
-                    # A set of `stop` wakes nobody: looked at ten times a second.
+                    # Setting `stop` does not wake this wait, so `stop` is checked ten times a second.
                     left = self._due[0][0] - self._clock.boottime() if self._due else 0.1
                     self._changed.wait(min(max(left, 0.0), 0.1))
                 news, self._news = self._news, []
@@ -120,14 +118,14 @@ class NullEngine:
         stop: threading.Event | None = None,  # noqa: ARG002
         options: LogOptions = ALL_LOGS,  # noqa: ARG002
     ) -> Iterator[bytes]:
-        """Nothing, since nothing ran. Raises AttemptUnknown."""
+        """No output, since nothing ran. Raises AttemptUnknown."""
         with self._changed:
             if attempt not in self._attempts:
                 raise AttemptUnknown(f"the null engine has no attempt {attempt}")
         return iter(())
 
     def close(self) -> None:
-        """See Engine; there is nothing to let go of."""
+        """See Engine. Does nothing: there are no connections."""
 
     def _end(self, seen: Observation) -> None:
         self._record(replace(seen, stopped=True, finished_at=self._clock.now()))

@@ -1,1 +1,1 @@
-"""Logs, metrics, and what the service manager is told."""
+"""Logs, metrics, and messages to the service manager."""

@@ -1,11 +1,9 @@
-"""Every metric that Tally exposes, once: the code makes them from here, and so does the reference in
-`deploy/metrics.md`.
+"""The catalog of all metrics. The code and the reference in `deploy/metrics.md` are made from it.
 
-Base units (seconds, bytes, cores); names of tasks, attempts and users are never labels, so that the number of
-series is bounded by pools, resources, states and fixed sets of words. `replica_role` stands on all: what is
-*counted* carries the role in which the replica was when it happened, what is *measured* carries its role now.
-A model is the same on every replica: to sum over replicas without counting twice, take
-`replica_role="leader"`.
+Units are base units (seconds, bytes, cores). Names of tasks, attempts and users are never labels, so the
+number of series is bounded by pools, resources, states and fixed sets of words. All metrics have the label
+`replica_role`: what is counted carries the replica's role at the time of the event, what is measured its role
+now. All replicas have the same model: select `replica_role="leader"` to sum without counting twice.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from controller.core.planning import reasons
 
 ROLE = "replica_role"
 OTHER = "Other"
-"""What stands in a label for a word outside its fixed set."""
+"""The label's value for a word outside its fixed set."""
 
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
@@ -50,8 +48,8 @@ class Family(NamedTuple):
 
 FAMILIES: tuple[Family, ...] = (
     # -- who this is
-    Family("tally_build", MetricType.INFO, "What runs here.", ("version",)),
-    Family("tally_replica", MetricType.INFO, "Who this is.", ("replica", "cluster", "engine")),
+    Family("tally_build", MetricType.INFO, "The version of Tally.", ("version",)),
+    Family("tally_replica", MetricType.INFO, "This replica.", ("replica", "cluster", "engine")),
     Family("tally_phase", MetricType.GAUGE, "1 for the phase that the replica is in.", ("phase",)),
     # -- leadership
     Family("tally_leading", MetricType.GAUGE, "1 while this replica leads."),
@@ -59,70 +57,70 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_term", MetricType.GAUGE, "The leader key's create revision while this replica leads, else 0."
     ),
-    Family("tally_epoch", MetricType.GAUGE, "Elections so far; rises by one with each."),
+    Family("tally_epoch", MetricType.GAUGE, "The number of elections so far."),
     Family(
         "tally_lease_remaining_seconds",
         MetricType.GAUGE,
-        "For how long this leader may still start effects; 0 on followers.",
+        "Time for which this leader may still start effects; 0 on followers.",
     ),
     Family(
         "tally_take_over_seconds",
         MetricType.HISTOGRAM,
-        "From election to acting: model at the term, engine listed.",
+        "Time from the election until the leader acts: its model is at the term, the engine was listed.",
         (),
         _LATENCY,
     ),
     # -- the model
-    Family("tally_revision", MetricType.GAUGE, "The store's revision that the model has applied."),
+    Family("tally_revision", MetricType.GAUGE, "The revision of etcd that the model has applied."),
     Family(
         "tally_staleness_seconds",
         MetricType.GAUGE,
-        "Since etcd was last heard of: the model may be that old.",
+        "Time since the last answer of etcd; the model may be that old.",
     ),
     Family(
         "tally_replica_lag_revisions",
         MetricType.GAUGE,
-        "Revisions that a replica had yet to apply when it registered last (every few seconds).",
+        "Revisions that a replica had yet to apply at its last heartbeat.",
         ("replica",),
     ),
     Family(
         "tally_replica_age_seconds",
         MetricType.GAUGE,
-        "Since a registered replica was last heard of, by this replica's clock.",
+        "Time since the last heartbeat of a registered replica, by this replica's clock.",
         ("replica",),
     ),
     Family(
         "tally_model_reloads",
         MetricType.COUNTER,
-        "Whole loads of the model after a gap in the watch, by cause.",
+        "Full reloads of the model after a gap in the watch, by cause.",
         ("cause",),
     ),
     Family(
         "tally_quarantined_records",
         MetricType.GAUGE,
-        "What is left alone, by kind of record: values that do not parse, foreign keys (unknown), and tasks"
-        " that were set aside after an error of Tally's own (quarantined).",
+        "Records in quarantine, by kind: values that do not parse, unknown keys (unknown), and tasks on which"
+        " Tally's own code failed (quarantined).",
         ("kind",),
     ),
     Family(
         "tally_errors",
         MetricType.COUNTER,
-        "Errors that nobody expected, kept to what they belong to: where they were caught, and the error's"
-        " class. Each is a fault of Tally, and in the log; at `keep-log` also a log that was not kept for"
-        " whatever reason.",
+        "Unexpected errors that were contained, by the place where they were caught and the error's class."
+        " Each is a fault of Tally, and is logged; `keep-log` also counts logs that could not be kept for"
+        " other reasons.",
         ("where", "error"),
     ),
     # -- tasks
     Family(
         "tally_tasks",
         MetricType.GAUGE,
-        'Tasks by pool and state; pools that nobody defined are "Other".',
+        'Tasks by pool and state; pools that are not defined are "Other".',
         ("pool", "state"),
     ),
     Family(
         "tally_tasks_lost",
         MetricType.GAUGE,
-        "Tasks whose attempt may have ended without proof; they keep their hold.",
+        "Tasks whose attempt is lost: it may have ended, without proof. They keep their hold.",
         ("pool",),
     ),
     Family(
@@ -134,21 +132,21 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_queue_wait_seconds",
         MetricType.HISTOGRAM,
-        "From submission, or the end of a back-off, to admission.",
+        "Time from the submission, or the end of a back-off, to the admission.",
         ("pool",),
         _WAITS,
     ),
     Family(
         "tally_start_seconds",
         MetricType.HISTOGRAM,
-        "From admission to the attempt observed running.",
+        "Time from the admission until the attempt was observed running.",
         ("pool",),
         _WAITS,
     ),
     Family(
         "tally_run_seconds",
         MetricType.HISTOGRAM,
-        "From running to the observed end, by how it ended.",
+        "Time from running to the observed end, by the state that followed.",
         ("pool", "state"),
         _WAITS,
     ),
@@ -156,139 +154,141 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_pool_capacity",
         MetricType.GAUGE,
-        "Capacity of a pool, in cores, bytes or counts.",
+        "The capacity of a pool, in cores, bytes or counts.",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_held",
         MetricType.GAUGE,
-        "What a pool's ledger says is held, in cores, bytes or counts.",
+        "What is held by a pool's ledger, in cores, bytes or counts.",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_free",
         MetricType.GAUGE,
-        "Capacity less what is held; below 0 when overcommitted.",
+        "The capacity minus what is held; below 0 when overcommitted.",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_drift",
         MetricType.GAUGE,
-        "The ledger less the sum of all holds: anything but 0 breaks invariant I1 (or stands in a record that"
-        " cannot be read).",
+        "The ledger minus the sum of all holds. A value other than 0 breaks invariant I1, unless a record"
+        " cannot be read.",
         ("pool", "resource"),
     ),
     Family(
         "tally_pool_admissible",
         MetricType.GAUGE,
-        "1 while a task fits, has its turn and is not admitted yet; for more than a moment, the queue is"
-        " stuck.",
+        "1 while a task fits, is next, and is not admitted yet. If this lasts for more than a moment, the"
+        " queue is stuck.",
         ("pool",),
     ),
-    Family(
-        "tally_pool_paused", MetricType.GAUGE, "1 while a pool admits nothing by its definition.", ("pool",)
-    ),
+    Family("tally_pool_paused", MetricType.GAUGE, "1 while a pool is paused by its definition.", ("pool",)),
     # -- etcd
     Family(
         "tally_transaction_seconds",
         MetricType.HISTOGRAM,
-        "Guarded transactions by who made them (plan, election, registration) and outcome: applied; recovered"
-        " (an answer was lost, and it had been applied); conflict; ambiguous (the deadline passed in doubt);"
-        " full, too_large, denied, lease_missing, cluster_changed, unavailable, error.",
+        "Duration of guarded transactions by kind (plan, election, registration) and outcome: applied;"
+        " recovered (applied, after a lost answer); conflict; ambiguous (the outcome was not known at the"
+        " deadline); full, too_large, denied, lease_missing, cluster_changed, unavailable, error.",
         ("kind", "outcome"),
         _LATENCY,
     ),
     Family(
         "tally_transaction_operations",
         MetricType.HISTOGRAM,
-        "Operations of a transaction, as etcd counts them.",
+        "The operations of a transaction, as etcd counts them.",
         ("kind",),
         (2, 4, 8, 16, 32, 64, 128),
     ),
     Family(
         "tally_transaction_bytes",
         MetricType.HISTOGRAM,
-        "Keys and values of a transaction.",
+        "The size of the keys and values of a transaction.",
         ("kind",),
         (1024, 4096, 16384, 65536, 262144, 1048576),
     ),
     Family(
         "tally_store_request_seconds",
         MetricType.HISTOGRAM,
-        "Other calls of etcd: get, load, grant, keep_alive, revoke.",
+        "Duration of other calls to etcd: get, load, grant, keep_alive, revoke.",
         ("verb", "outcome"),
         _LATENCY,
     ),
     Family(
         "tally_store_watch_restarts",
         MetricType.COUNTER,
-        "Connections of the watch that were given up, by cause.",
+        "Restarts of the watch's connection, by cause.",
         ("cause",),
     ),
     Family(
         "tally_store_endpoint_failures",
         MetricType.COUNTER,
-        "Tries that an endpoint did not answer.",
+        "Requests that an endpoint did not answer.",
         ("endpoint",),
     ),
     Family(
         "tally_store_size_bytes",
         MetricType.GAUGE,
-        "etcd's database file, as the endpoint asked last tells; absent until known.",
+        "The size of etcd's database file, from the endpoint that was asked last; absent until known.",
     ),
     Family(
         "tally_store_size_in_use_bytes",
         MetricType.GAUGE,
-        "The part of it that is in use; the rest is freed by defragmenting.",
+        "The part of the database file that is in use; a defragmentation frees the rest.",
     ),
     Family(
         "tally_store_quota_bytes",
         MetricType.GAUGE,
-        "etcd's limit on it; absent where etcd does not tell (before 3.6).",
+        "The quota of etcd's database file; absent if etcd does not report it (before 3.6).",
     ),
     # -- the engine
     Family(
         "tally_engine_request_seconds",
         MetricType.HISTOGRAM,
-        "Calls of the engine (start, stop, settle, forget, list) by outcome: ok; refused; refused_transient;"
-        " unavailable; lost_leadership (confirmed too late); error.",
+        "Duration of calls to the engine (start, stop, settle, forget, list) by outcome: ok; refused;"
+        " refused_transient; unavailable; lost_leadership (confirmed too late); error.",
         ("verb", "code"),
         _LATENCY,
     ),
     Family(
         "tally_engine_silence_seconds",
         MetricType.GAUGE,
-        "Since this leader heard of the engine, or took office, when that was later; absent on followers.",
+        "Time since the engine's last answer to this leader, or its election if later; absent on followers.",
     ),
     Family(
         "tally_engine_watch_restarts",
         MetricType.COUNTER,
-        "Ends of the engine's watch that nobody asked for.",
+        "Unrequested ends of the engine's watch.",
         ("cause",),
     ),
     Family(
         "tally_engine_faults",
         MetricType.COUNTER,
-        "Refusals and failures in the engine's own words: HTTP codes, timeout …",
+        "Failed calls to the engine's server, by the engine's own codes: HTTP codes, timeout, …",
         ("code",),
     ),
     Family(
         "tally_engine_rate_limit_wait_seconds",
         MetricType.COUNTER,
-        "Time that calls waited for their turn under our own limit.",
+        "Time for which calls to the engine waited under Tally's own rate limit.",
     ),
     # -- the audit
     Family(
         "tally_audit_findings",
         MetricType.GAUGE,
-        "Findings of the last audit that this replica made, for half an hour.",
+        "Findings of the last audit of this replica; absent after half an hour.",
         ("invariant", "severity"),
     ),
-    Family("tally_audit_age_seconds", MetricType.GAUGE, "How long ago that was; absent before the first."),
+    Family(
+        "tally_audit_age_seconds",
+        MetricType.GAUGE,
+        "Time since this replica's last audit; absent before the first.",
+    ),
     Family(
         "tally_audit_timestamp_seconds",
         MetricType.GAUGE,
-        "When that was, in seconds since the Unix epoch; absent before the first.",
+        "The time of this replica's last audit, in seconds since the Unix epoch; absent before the first.",
     ),
 )
 
@@ -313,7 +313,7 @@ REASONS = reasons.REASONS | {
     "SchedulingGated",
     "Unschedulable",
 }
-"""Reasons that may stand in a label; engines pass on words of others, which nothing bounds."""
+"""The reasons that labels may have. Engines also pass on others' reasons, whose number is not bounded."""
 
 
 def known(word: str, words: frozenset[str]) -> str:

@@ -1,7 +1,4 @@
-"""Structured logs: JSON lines off a terminal, colours on one, always on stderr.
-
-No secrets: nothing here sees any.
-"""
+"""Structured logs on stderr: with colours on a terminal, else as JSON lines. Secrets never reach them."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ _to_text = structlog.processors.JSONRenderer(default=str)
 
 
 def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bound: Any) -> None:
-    """Set up structlog for this process; `bound` fields (replica, cluster) stand in every line.
+    """Set up structlog for this process; every line has the `bound` fields (replica, cluster).
 
-    `json` None: JSON unless stderr is a terminal. The libraries' own logging is kept to warnings, in the same
-    form. Tracebacks have no values of variables: those may be a user's.
+    `json` None means JSON unless stderr is a terminal. Libraries log only warnings and errors, in the same
+    format. Tracebacks have no values of variables, which may be a user's.
     """
     as_json = not sys.stderr.isatty() if json is None else json
     shared: list[Any] = [

@@ -1,6 +1,4 @@
-"""The store and the engine with their calls measured: stand in front of any implementation, and change
-nothing.
-"""
+"""Wrappers that measure the calls of any store and any engine, and change nothing else."""
 
 from __future__ import annotations
 
@@ -128,7 +126,7 @@ class MeasuredStore:
 
 
 class _TimedTransaction:
-    """Counts one transaction once, when its outcome is known."""
+    """Counts a transaction once, when its outcome is known."""
 
     def __init__(self, metrics: Metrics, clock: Clock, kind: str) -> None:
         self._metrics = metrics
@@ -138,7 +136,7 @@ class _TimedTransaction:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """What is raised inside is the outcome."""
+        """Count an error that is raised inside as the outcome."""
         try:
             yield
         except Exception as error:
@@ -146,13 +144,13 @@ class _TimedTransaction:
             raise
 
     def ended(self, outcome: str) -> None:
-        """This is what became of it."""
+        """Count the transaction with this outcome."""
         seconds = self._clock.boottime() - self._began
         self._metrics.time("tally_transaction_seconds", seconds, self._kind, outcome)
 
 
 class MeasuredPending:
-    """A Pending; its time is that from when it was begun, what the caller did meanwhile included."""
+    """A Pending. Its duration counts from `begin`, with the time that the caller spent in between."""
 
     def __init__(self, pending: Pending, timed: _TimedTransaction) -> None:
         self._pending = pending

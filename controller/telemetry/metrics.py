@@ -1,7 +1,6 @@
-"""The metrics of one replica, for Prometheus: counted as things happen, and measured from its view at each
-scrape.
+"""The metrics of one replica, for Prometheus: counted at each event, or measured at each scrape.
 
-`python -m controller.telemetry.metrics` prints the reference that stands in `deploy/metrics.md`.
+`python -m controller.telemetry.metrics` prints the reference for `deploy/metrics.md`.
 """
 
 from __future__ import annotations
@@ -58,16 +57,15 @@ class Metrics:
         return generate_latest(self._registry)
 
     def count(self, name: str, *labels: str) -> None:
-        """One more of the counter `name`."""
+        """Increment the counter `name`."""
         self._counters[name].labels(*labels, self._role).inc()
 
     def time(self, name: str, value: float, *labels: str) -> None:
-        """One value of the histogram `name`."""
+        """Add a value to the histogram `name`."""
         assert len(labels) == len(BY_NAME[name].labels)
         self._histograms[name].labels(*labels, self._role).observe(value)
 
     # -- what the runtime tells
-    # --------------------------------------------------------------------------------------
 
     def entered(self, phase: str) -> None:
         """See Instruments."""
@@ -101,7 +99,6 @@ class Metrics:
                 self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
 
     # -- what others tell
-    # --------------------------------------------------------------------------------------------
 
     def audited(self, report: Mapping[str, Any]) -> None:
         """An audit was made: its report as JSON."""

@@ -1,11 +1,11 @@
-"""Tells the service manager how this replica does (sd_notify(3)): ready, alive, what it is at, stopping.
+"""Tells the service manager the state of this replica (sd_notify(3)): ready, alive, its status, stopping.
 
-Stands in front of the instruments that count, and passes on all that they are told. Without a manager that
-listens (`NOTIFY_SOCKET`) it does nothing else.
+It wraps other instruments, and passes all calls on to them. Without a manager (`NOTIFY_SOCKET`), it does
+nothing else.
 
-The watchdog is fed by the control loop's own turns, never by a thread of its own: a replica whose loop is
-stuck is ended and started again (fault 6), however alive its other threads are. While the replica starts,
-which lasts until etcd has answered, the same turns extend the time that it may take.
+The turns of the control loop feed the watchdog, not a thread of its own: a replica whose loop is stuck is
+restarted (fault 6), even if its other threads are alive. A start lasts until etcd has answered; meanwhile,
+the same turns extend the manager's time limit for it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ class ServiceNotifier:
     def __init__(
         self, inner: Instruments, clock: Clock, environ: MutableMapping[str, str] = os.environ
     ) -> None:
-        """Takes what is meant for this process out of `environ`, so that nothing that it starts speaks for
-        it.
-        """
+        """Remove the manager's variables from `environ`, so that no child process uses them."""
         self._inner = inner
         self._clock = clock
         self._address = environ.pop("NOTIFY_SOCKET", "")
@@ -53,7 +51,7 @@ class ServiceNotifier:
         self._view: ReadableReplica | None = None
 
     def observe(self, view: ReadableReplica) -> None:
-        """Whose facts the status line shows."""
+        """Take the view whose facts the status line shows."""
         self._view = view
 
     def entered(self, phase: str) -> None:
@@ -85,9 +83,7 @@ class ServiceNotifier:
         self._inner.transitioned(before, after, steps)
 
     def _send(self, *assignments: str) -> None:
-        """Never waits, as it is called by the control loop: a message that the manager has no room for is
-        left out.
-        """
+        """Send without waiting, since the control loop calls this; a message for a full queue is dropped."""
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
@@ -108,7 +104,7 @@ class ServiceNotifier:
 
 
 def status_line(facts: Facts) -> str:
-    """What the replica is at, and what is wrong, in one line."""
+    """One line with the phase of the replica, and its problems."""
     leader = "" if facts.role == "leader" else f"; {facts.leader} leads" if facts.leader else ""
     wrong = "".join(
         f"; {check.name}: {check.detail}" for check in (*facts.live, *facts.ready) if not check.ok

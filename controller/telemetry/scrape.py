@@ -1,8 +1,7 @@
-"""What is measured at a scrape: read from the replica's view and from what it works with, so that nothing has
-to be kept in step.
+"""The series that are measured at each scrape, from the replica's view and its parts.
 
-The model is held only while references are taken; sums are made afterwards. The cost follows the pools and
-what is held, never the number of tasks stored.
+The model is held only while references are taken; sums are computed afterwards. The cost grows with the pools
+and the holds, never with the number of stored tasks.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "layout")
 
 @dataclass(slots=True)
 class Outside:
-    """What the view does not know: set by whoever does, read at each scrape.
+    """Values that the view does not have. Other parts set them, and each scrape reads them.
 
-    None: not known yet, and absent.
+    None means not known yet; the series is then absent.
     """
 
     audit: tuple[float, Mapping[tuple[str, str], int]] | None = None  # when; (invariant, severity) → findings
@@ -55,7 +54,7 @@ class Outside:
 
 
 class _Taken(NamedTuple):
-    """What was taken while the model was held still; nothing of it changes any more."""
+    """Values that were taken while the model was held; they do not change afterwards."""
 
     pools: list[PoolFacts]
     tasks: dict[tuple[str, State], int]
@@ -66,7 +65,7 @@ class _Taken(NamedTuple):
 
 
 class ViewSeries(Collector):
-    """The series that come from a replica's view, and from what `outside` tells."""
+    """The series from a replica's view, and from `outside`."""
 
     def __init__(self, view: ReadableReplica, outside: Outside, clock: Clock) -> None:
         self._view = view
@@ -74,11 +73,11 @@ class ViewSeries(Collector):
         self._clock = clock
 
     def describe(self) -> list[Metric]:
-        """Nothing: registering must not read the model."""
+        """Describe nothing: a registration must not read the model."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as things are now."""
+        """All families, with their present values."""
         facts = self._view.facts()
         with self._view.reading() as model:
             taken = _take(model, self._view.now())
@@ -124,9 +123,7 @@ class ViewSeries(Collector):
 
 
 class ProcessSeries(Collector):
-    """Memory, processor time, open files and garbage collection of this process, with the role as on all
-    else.
-    """
+    """Memory, CPU time, open files and garbage collection of this process, with the replica's role."""
 
     def __init__(self, role: Callable[[], str]) -> None:
         self._role = role
@@ -153,7 +150,7 @@ class ProcessSeries(Collector):
 
 
 class _Families:
-    """Families by name, made of the catalog when a first value is added."""
+    """Families by name, made from the catalog when the first value is added."""
 
     def __init__(self, role: str) -> None:
         self.made: dict[str, Metric] = {}

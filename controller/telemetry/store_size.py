@@ -1,4 +1,4 @@
-"""Asks the store for its size now and then, so that a scrape never waits for it."""
+"""Asks the store for its size periodically, so that a scrape never waits for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 class StoreSizePoll:
     """Runs in a thread of its own between `start` and `close`.
 
-    What cannot be asked is shown as it was told last.
+    If the store does not answer, its last answer is shown.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""Safe faults against a live installation, so that its users can convince themselves: `tally selftest`.
+"""Tries safe faults on a live installation, for `tally selftest`.
 
-Everything happens in a pool and to tasks of its own, under a name that nobody else has. What it does to
-others: the leadership changes once, and a few hundred small writes. What it leaves: nothing in etcd but the
-record that the leader keeps of the last clean-up, and in the engine the ended attempts, which the leader
-removes when nothing of their names can come late any more (after an hour).
+The selftest uses a pool and tasks of its own, under a unique name. Others see one change of the leadership,
+and a few hundred small writes. Afterwards, etcd has only the record that the leader keeps of the last
+clean-up. The engine has the ended attempts, which the leader removes after an hour, when no late start of
+them is possible any more.
 
-What it proves, it proves from etcd's own history of its keys and from what the replicas answer, not from one
-replica's word.
+The proofs come from etcd's own history of the keys and from the answers of all replicas, not from one
+replica alone.
 """
 
 from controller.audit.selftest.run import Item, ItemOutcome, SelfTest

@@ -1,4 +1,4 @@
-"""What a selftest does to an installation: races, repetitions, a step-down, a stale leader."""
+"""The faults of a selftest: races, repetitions, a step-down, a stale leader."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from controller.store.base import Committed, Guard, Put, StoreDenied, Transactio
 
 
 class Acts:
-    """Each method is one item: it returns what was seen, or raises Failed or Skipped."""
+    """Each method is one item. It returns what was seen, or raises Failed or Skipped."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._term = 0  # of the leader before the step-down
 
     def make_pool(self) -> str:
-        """A pool, so that somebody must lead."""
+        """Create a pool, which needs a leader."""
         if self._stage.client.replicas.leader() is None:
             raise Failed("nobody leads: see `tally get replicas`")
         self._stage.client.apply_pool({"name": self._stage.name, "capacity": CAPACITY.format()})
@@ -27,7 +27,7 @@ class Acts:
         return f"pool {self._stage.name} of {CAPACITY}"
 
     def run_tasks(self) -> str:
-        """More tasks at once than the capacity takes."""
+        """Run more tasks at once than the capacity allows."""
         names = [self._stage.submit("run", "sleep 0.3") for _ in range(6)]
         views = self._stage.wait(names)
         require(
@@ -38,7 +38,7 @@ class Acts:
         return f"{len(names)} tasks of {CPU} each succeeded in one attempt"
 
     def submit_twice(self) -> str:
-        """One submission from many clients at the same moment, and another content under its name."""
+        """Submit a task from many clients at once, and another content under its name."""
         spec = self._stage.spec("twice", "true")
         outcomes = self._stage.at_once(lambda client: client.submit(spec).outcome)
         require(
@@ -52,7 +52,7 @@ class Acts:
         return f"{CALLS_AT_ONCE} submissions made one task; other content was a conflict"
 
     def retry_policy(self) -> str:
-        """A task that fails as often as it may."""
+        """Run a task that fails as often as its retry policy allows."""
         name = self._stage.submit("fails", "exit 3", retry={"max_attempts": 2, "backoff_seconds": 0.1})
         (view,) = self._stage.wait([name])
         require(
@@ -62,7 +62,7 @@ class Acts:
         return "exit code 3 twice, then Failed"
 
     def race(self) -> str:
-        """Cancels and retries from many clients at the same moment."""
+        """Cancel and retry a task from many clients at once."""
         name = self._stage.submit("race", "sleep 600", grace_seconds=1)
         self._stage.wait([name], "running")
         self._stage.at_once(lambda client: client.cancel(name).outcome)
@@ -85,7 +85,7 @@ class Acts:
         return f"{CALLS_AT_ONCE} of each: one order, each request once, {view.attempt} attempts"
 
     def step_down(self) -> str:
-        """The leadership changes while tasks run."""
+        """Change the leader while tasks run."""
         names = [self._stage.submit("handover", "sleep 2") for _ in range(2)]
         self._stage.wait(names, "running")
         try:
@@ -108,7 +108,7 @@ class Acts:
         )
 
     def stale_leader(self) -> str:
-        """A write in the name of a term that has ended."""
+        """Try a write with the term of a former leader."""
         if not self._term:
             raise Skipped("no term has ended in this run")
         key = self._stage.client.keys.state(self._stage.tasks[0])
@@ -116,7 +116,7 @@ class Acts:
         require(item is not None, f"{key} is missing")
         assert item is not None
         guards = (Guard(self._stage.client.keys.leader, self._term, on_create=True), Guard(key, item.mod))
-        # would change nothing but the revision
+        # if it were not fenced, it would change nothing but the revision
         stale = Transaction(guards, (Put(key, item.value),), f"{self._stage.name}/stale")
         try:
             result = self._stage.client.store.commit(stale, deadline=self._stage.soon())
@@ -130,7 +130,7 @@ class Acts:
 
 
 def _outcome(call: Callable[[], str]) -> str:
-    """What was answered; a refusal is an answer too."""
+    """The answer of the call; a refusal is an answer, too."""
     try:
         return call()
     except UserError:

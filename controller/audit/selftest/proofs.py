@@ -1,4 +1,4 @@
-"""What a selftest proves afterwards: by etcd's history of its keys, by all replicas, by an audit."""
+"""The proofs of a selftest: by etcd's history of its keys, by all replicas, and by an audit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HTTP_SECONDS = 10.0
 
 
 class Proofs:
-    """Each method is one item: it returns what was seen, or raises Failed or Skipped.
+    """Each method is one item. It returns what was seen, or raises Failed or Skipped.
 
     `status` opens status URLs.
     """
@@ -28,7 +28,7 @@ class Proofs:
         self._status = status
 
     def cut_watch(self) -> str:
-        """One watch against one that is cut after each batch."""
+        """Compare a watch with one that is cut after each batch."""
         whole = self._stage.history("states/", cut=False)
         pieces = self._stage.history("states/", cut=True)
         require(
@@ -39,7 +39,7 @@ class Proofs:
         return f"{len(pieces)} changes, each once, in order"
 
     def balance(self) -> str:
-        """Invariants I1 and I2, from etcd's history of its own tasks and its own ledger."""
+        """Check the invariants I1 and I2 in etcd's history of the selftest's tasks and ledger."""
         changes = sorted(
             [*self._stage.history("states/", cut=False), *self._stage.history("ledgers/", cut=False)],
             key=lambda c: c.mod,
@@ -66,7 +66,7 @@ class Proofs:
         return f"at {len(revisions)} revisions, and never above {CAPACITY}"
 
     def histories(self) -> str:
-        """Each history is a path of the lifecycle, to the state that is stored."""
+        """Check that each history is a path of the lifecycle that ends in the stored state."""
         for name in self._stage.tasks:
             view = self._stage.client.get(name)
             problems = replay(view.status) if view.status is not None else ["it has no status"]
@@ -74,7 +74,7 @@ class Proofs:
         return f"{len(self._stage.tasks)} tasks, step by step"
 
     def replicas(self) -> str:
-        """Each replica that can be reached, against what is stored."""
+        """Compare the answers of each reachable replica with the store."""
         revision = self._stage.revision()
         answered, silent = 0, []
         for replica in self._stage.client.replicas.all():
@@ -95,7 +95,7 @@ class Proofs:
         return f"{counted(answered, 'replica')} at revision {revision} or later{beside}"
 
     def audit(self) -> str:
-        """Nothing is wrong with what is its own."""
+        """Check by an audit that nothing of the selftest's own is wrong."""
         report = run_audit(
             self._stage.client.store,
             self._stage.engine,

@@ -25,7 +25,7 @@ class ItemOutcome(StrEnum):
 
 
 class Item(NamedTuple):
-    """One thing that was tried: what it is called, how it ended, what was seen, and how long it took."""
+    """One item of the selftest: its name, outcome, what was seen, and how long it took."""
 
     name: str
     verdict: ItemOutcome

@@ -24,15 +24,15 @@ NAMES = "selftest-"
 
 
 class Failed(TallyError):
-    """Something is not as it must be."""
+    """An expectation does not hold."""
 
 
 class Skipped(TallyError):
-    """It cannot be tried here; says why."""
+    """The item cannot be tried here; the message says why."""
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Raises Failed unless it holds."""
+    """Raise Failed with the message `otherwise`, unless `holds`."""
     if not holds:
         raise Failed(otherwise)
 
@@ -54,13 +54,13 @@ class Stage:
         self.tasks: list[str] = []
 
     def check_engine(self) -> None:
-        """Raises UserError where the tasks need an image, and none is given."""
+        """Raise UserError if the engine needs an image, and none is given."""
         engines = {str(replica.engine.get("name", "")) for replica in self.client.replicas.all()}
         if engines & {"kubernetes", "docker"} and not self._image:
             raise UserError("the tasks need an image with a shell: give --image, such as --image busybox")
 
     def spec(self, what: str, body: str, **fields: Any) -> dict[str, Any]:
-        """A task of its own that runs `body` in a shell."""
+        """The spec of a task that runs `body` in a shell."""
         name = f"{self.name}-{what}-{len(self.tasks)}"
         self.tasks.append(name)
         image = {"image": self._image} if self._image else {}
@@ -75,14 +75,14 @@ class Stage:
         }
 
     def submit(self, what: str, body: str, **fields: Any) -> str:
-        """Submit such a task, which must be new; returns its id."""
+        """Submit such a task, which must be new, and return its id."""
         spec = self.spec(what, body, **fields)
         result = self.client.submit(spec)
         require(result.outcome == "created", f"{spec['id']}: {result.outcome} {result.message}")
         return str(spec["id"])
 
     def wait(self, names: list[str], for_: str = "finished") -> list[TaskView]:
-        """Wait for tasks; raises Failed, with what one still waits for, when the time is over."""
+        """Wait for tasks. When the time is over, raise Failed with the reason why one still waits."""
         try:
             views = self.client.wait(names, for_=for_, timeout_seconds=self.timeout_seconds)
         except Still as error:
@@ -91,7 +91,7 @@ class Stage:
         return [views[name] for name in names]
 
     def at_once(self, call: Callable[[Client], str]) -> list[str]:
-        """The same call from as many clients, at the same moment."""
+        """Make the same call from several clients at once."""
         barrier = threading.Barrier(CALLS_AT_ONCE)
 
         def one() -> str:
@@ -103,14 +103,12 @@ class Stage:
             return [future.result() for future in [pool.submit(one) for _ in range(CALLS_AT_ONCE)]]
 
     def stored(self, kind: str) -> dict[str, int]:
-        """Its own keys of a kind, with their mod revisions."""
+        """The selftest's keys of a kind, with their mod revisions."""
         snapshot = self.client.store.load(f"{self.client.keys.prefix}{kind}{self.name}", deadline=self.soon())
         return {item.key: item.mod for item in snapshot.items}
 
     def history(self, kind: str, *, cut: bool) -> list[KeyRevision]:
-        """Every change of its own keys of a kind; with `cut` by a watch that is connected anew after each
-        batch.
-        """
+        """All changes of its own keys of a kind. With `cut`, the watch reconnects after each batch."""
         client, prefix = self.client, f"{self.client.keys.prefix}{kind}{self.name}"
         try:
             return kept_history(
@@ -126,14 +124,14 @@ class Stage:
             raise Skipped(f"etcd's history was compacted meanwhile: {error}") from error
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for the condition; raises Failed when the time is over."""
+        """Wait for the condition. Raise Failed when the time is over."""
         ends, pause = self.client.clock.boottime() + self.timeout_seconds, threading.Event()
         while not condition():
             require(self.client.clock.boottime() < ends, f"{what}: not within {self.timeout_seconds:g} s")
             pause.wait(0.1)
 
     def revision(self) -> int:
-        """etcd's revision by now."""
+        """etcd's present revision."""
         return self.client.store.get(self.client.keys.leader, deadline=self.soon())[1]
 
     def soon(self) -> float:
@@ -167,7 +165,7 @@ class Stage:
         return f"{len(self.tasks)} tasks, the pool and its ledger"
 
     def cancel_all(self, names: list[str]) -> None:
-        """Cancel what is there of these tasks, and wait for their ends."""
+        """Cancel these tasks, as far as they exist, and wait for their ends."""
         for name in names:
             try:
                 self.cancel_until_finished(name)
@@ -175,7 +173,7 @@ class Stage:
                 continue
 
     def cancel_until_finished(self, name: str) -> None:
-        """A retry that is under way may follow a cancel, so that it is asked for until it holds."""
+        """Cancel the task repeatedly, since a retry that is under way may follow a cancel."""
 
         def ended() -> bool:
             view = self.client.get(name)

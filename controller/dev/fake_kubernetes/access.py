@@ -1,4 +1,4 @@
-"""Who is asking (bearer tokens) and whether they may (rights by verb, resource and namespace)."""
+"""Authentication by bearer tokens, and authorization by verb, resource and namespace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USER = "system:serviceaccount:tally:tally-controller"
 
 
 class ResourceAttributes(NamedTuple):
-    """One thing that somebody wants to do. `resource` includes the subresource, as in pods/log."""
+    """A requested action. `resource` includes the subresource, as in pods/log."""
 
     verb: str
     resource: str
@@ -34,7 +34,7 @@ class AccessControl:
     denials: set[tuple[str, str, str, str]] = field(default_factory=set)
 
     def deny(self, verb: str, resource: str, *, namespace: str = "*", user: str = "*") -> None:
-        """Take a right away; "*" stands for all."""
+        """Remove a right; "*" means all."""
         self.denials.add((verb, resource, namespace, user))
 
     def permit(self, verb: str, resource: str, *, namespace: str = "*", user: str = "*") -> None:

@@ -1,6 +1,4 @@
-"""What may refuse a valid pod: its namespace, a quota, a webhook, a missing priority class, the Pod
-Security standard.
-"""
+"""Refusals of valid pods: by namespace, quota, webhook, missing priority class, or Pod Security standard."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What happens in the fake cluster at its time: one thread runs the scheduler's, the kubelets' and the
-controllers' steps.
+"""Runs the steps of the fake scheduler, kubelets and controllers at their times, in one thread.
 
 Steps run one at a time and hold the storage's lock, so each is atomic for the API's clients. Delays are given
 in seconds of the cluster, each of which takes `scale` seconds of the clock: at 0.01 a minute passes in 0.6 s.

@@ -192,9 +192,7 @@ class ClusterState:
             return list(self._kubelets.executions)
 
     def overlaps(self) -> list[tuple[Execution, Execution]]:
-        """Pairs of executions of one task (label tally.dev/task) that ran at the same time: none may
-        exist.
-        """
+        """Pairs of executions of one task (label tally.dev/task) that overlapped. There must be none."""
         by_task: dict[str, list[Execution]] = {}
         for execution in self.executions:
             if execution.task:

@@ -107,9 +107,7 @@ class Faults:
     def drop_requests(
         self, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0
     ) -> InjectedFault:
-        """The connection is closed before the request takes effect: an outage, as far as the client can
-        tell.
-        """
+        """Close the connection before the request takes effect, which looks like an outage."""
         return self._add(InjectedFault("drop-request", verb, resource, times, rate))
 
     def delay(
@@ -134,9 +132,7 @@ class Faults:
         rate: float = 1.0,
         retry_after: int | None = None,
     ) -> InjectedFault:
-        """The request has no effect and is answered with this HTTP status; 429 and 503 may carry
-        Retry-After (seconds).
-        """
+        """Answer with this HTTP status, without an effect; 429 and 503 may have Retry-After (seconds)."""
         return self._add(
             InjectedFault("status", verb, resource, times, rate, status=status, retry_after=retry_after)
         )

@@ -39,7 +39,7 @@ class ConnectionServer(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, state: ClusterState, tls: ssl.SSLContext | None) -> None:
         self.state = state
         self.failure: BaseException | None = None
-        """A mistake of the fake itself, for whoever stops it."""
+        """An error of the fake itself, raised when it is stopped."""
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -93,9 +93,7 @@ class ConnectionServer(ThreadingHTTPServer):
             thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as socketserver calls it
-        """A handler's own mistake ends the test that caused it (see FakeCluster.stop); a client that went
-        away is none.
-        """
+        """Record a handler's error, which fails the test (see FakeCluster.stop), unless the client left."""
         error = sys.exception()
         if not isinstance(error, ConnectionError | ssl.SSLError):
             self.failure = self.failure or error

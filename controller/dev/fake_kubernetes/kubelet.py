@@ -22,7 +22,7 @@ from controller.dev.fake_kubernetes.storage import ObjectChange, Stored
 from controller.dev.fake_kubernetes.timestamps import timestamp
 from controller.dev.fake_kubernetes.version import ServerVersion
 
-MINIMUM_GRACE_SECONDS = 2  # what every kubelet gives a container, whatever was asked for
+MINIMUM_GRACE_SECONDS = 2  # every kubelet gives a container at least this
 DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 EVICTED = ("Evicted", "The node was low on resource: memory. ")
 
@@ -93,7 +93,7 @@ class Kubelets:
             self._soon(run, self._timings.report, self._check_deadline)
 
     def lose_containers(self, node: str) -> None:
-        """The machine itself went down: all that ran on it has ended, and nobody saw how."""
+        """Shut down the machine: everything on it ends, unseen."""
         for run in self.runs.values():
             if run.node == node and run.state == "running":
                 run.lost = True
@@ -240,9 +240,7 @@ class Kubelets:
             self._soon(run, (due - self._clock.boottime()) / self._agenda.scale, self._check_deadline)
 
     def _fail(self, run: PodRun, verdict: tuple[str, str]) -> None:
-        """The kubelet fails the pod: an old one says so first and stops the containers then, a new one the
-        other way round.
-        """
+        """Fail the pod. An old kubelet reports that before it stops the containers, a new one afterwards."""
         run.verdict = verdict
         pod = self._registry.find(run.key, run.uid)
         if pod is not None and verdict[0] == "Evicted" and self._version.has_disruption_target:

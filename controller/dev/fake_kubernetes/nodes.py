@@ -1,6 +1,4 @@
-"""The nodes: what they can hold, whether their kubelet can be reached, and what the node controller does
-when it cannot.
-"""
+"""The nodes: their capacity, the reachability of their kubelets, and the node controller."""
 
 from __future__ import annotations
 
@@ -68,7 +66,7 @@ class Nodes:
         self._agenda.after(self._monitor_seconds, lambda: self._notice(name))
 
     def restore(self, name: str) -> None:
-        """The kubelet is back, and does what was left undone."""
+        """Bring the kubelet back. It catches up with what is to be done."""
         node = self.by_name[name]
         node.connected = node.ready = True
         self._write(node)

@@ -1,6 +1,4 @@
-"""The patches that clients send: JSON merge patch (RFC 7396), JSON patch (RFC 6902) and the strategic
-merge patch.
-"""
+"""The patches of clients: JSON merge patch (RFC 7396), JSON patch (RFC 6902), strategic merge patch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What the server fills in when a pod is created: defaults, quality of service class, tolerations, dropped
-fields.
-"""
+"""Completes a new pod as the server does: defaults, QoS class, tolerations, dropped fields."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class PodLogs:
             raise apierrors.bad_request(f'container "{container or names[0]}" in pod "{name}" is {state}')
 
     def lines(self, uid: str, tail: int | None = None) -> list[bytes]:
-        """The lines printed by now. Needs the storage's lock."""
+        """The lines printed so far. Needs the storage's lock."""
         printed, _, _ = self._printed(uid)
         return printed if tail is None else printed[len(printed) - min(tail, len(printed)) :]
 

@@ -111,9 +111,7 @@ class PodRegistry:
         return self._pods.put(document)
 
     def change(self, old: Stored, new: Document, *, status_only: bool = False) -> Stored:
-        """Write `new` over `old`, as far as the request may: the pod without its status, or its status
-        alone.
-        """
+        """Replace `old` by `new`, as far as the request may: all but the status, or only the status."""
         name = old.key[1]
         sent: Document = new.get("metadata", {})
         if sent.get("uid", old.document["metadata"]["uid"]) != old.document["metadata"]["uid"]:

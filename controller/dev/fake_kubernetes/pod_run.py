@@ -1,4 +1,4 @@
-"""What is true of one pod on its node: its containers, as opposed to what the API says about them."""
+"""The true state of a pod's containers on its node, as opposed to what the API reports."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PodRun:
     first_end: tuple[float, int, str] | None = None
     stopping: bool = False
     verdict: tuple[str, str] | None = None  # reason and message of a pod that the kubelet fails
-    lost: bool = False  # nobody saw the containers' end
+    lost: bool = False  # the containers' end was not seen
     sealed: bool = False  # an old kubelet has said its last word
     execution: Execution | None = None
     container_ids: dict[str, str] = field(default_factory=dict)

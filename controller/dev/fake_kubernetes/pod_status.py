@@ -1,6 +1,4 @@
-"""The status documents that a kubelet writes, as the recordings show them: pure functions from what is
-true to what is said.
-"""
+"""The status documents that a kubelet writes, as in the recordings. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Refusing pods: what does not decode (400) and what is not valid (422), field by field, in the server's
-words.
-"""
+"""Refuses pods that do not decode (400) or are not valid (422), field by field, in the server's words."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Gives pods to nodes: those without gates, in order of priority and age, where their requests and node
-selector fit.
-"""
+"""Assigns pods without gates to nodes that fit, in the order of priority and age."""
 
 from __future__ import annotations
 

@@ -51,9 +51,7 @@ class FakeCluster:
         self.stop()
 
     def restart(self) -> None:
-        """The API server restarts: connections break, the history is empty; objects, nodes and containers
-        stay.
-        """
+        """Restart the API server: connections break, and the history is empty; all objects stay."""
         self._server.restart()
 
     @property

@@ -1,4 +1,4 @@
-"""What differs between server versions, as far as it matters to who watches pods."""
+"""The differences between server versions, as far as clients that watch pods can see them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ class ServerVersion(NamedTuple):
 
     @property
     def reports_after_stop(self) -> bool:
-        """A terminal phase comes once the containers have stopped, with exit codes (1.22; 1.27 for deleted
-        pods).
-        """
+        """The terminal phase comes after the containers have stopped, from 1.22 on (deleted pods: 1.27)."""
         return self.minor >= 27
 
     @property
@@ -31,9 +29,7 @@ class ServerVersion(NamedTuple):
 
     @property
     def has_containerd(self) -> bool:
-        """The containers' runtime is containerd; before 1.24 Docker was usual, which names some reasons
-        differently.
-        """
+        """The runtime is containerd. Before 1.24, Docker was usual; it names some reasons differently."""
         return self.minor >= 24
 
     def document(self) -> dict[str, str]:

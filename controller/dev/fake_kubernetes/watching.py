@@ -124,7 +124,7 @@ class WatchStream:
         self._changed.notify_all()
 
     def inject(self, kind: str, body: bytes) -> None:
-        """Send this event, whatever is true."""
+        """Send this event, even if it is false."""
         self._pending.append(_line(kind, body))
         self._changed.notify_all()
 

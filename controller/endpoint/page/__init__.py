@@ -1,5 +1,6 @@
-"""The live page: one HTML file, one style sheet, its scripts and an icon, served as they are; nothing is
-fetched from elsewhere.
+"""The live page: an HTML file, a style sheet, scripts and an icon, served as they are.
+
+The page fetches nothing from other hosts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The engine that runs attempts as containers of one Docker daemon."""
+"""The Docker engine: runs attempts as containers of one Docker daemon."""
 
 from controller.errors import need_extra
 

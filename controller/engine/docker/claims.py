@@ -1,6 +1,6 @@
-"""Claims on attempts' names: containers that are created and started once, tombstones and marks.
+"""Claims the names of attempts: by containers that are started once, tombstones and marks.
 
-How the name fences stands in `engine`.
+`engine` explains how a name fences.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from controller.engine.docker.daemon import CONFLICT, DockerDaemon, ImagePulls
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField
 
-_TRIES = 5  # at a name that changes under our hands
-_EMPTY_TAR = bytes(1024)  # two blocks of zeros end an archive
+_TRIES = 5  # while other replicas change the container of the name
+_EMPTY_TAR = bytes(1024)  # an empty archive: only the two blocks of zeros at its end
 
 
 class Claims:
-    """Makes the containers of one cluster's name, marked as its owner's.
+    """Creates the containers of one cluster, with its owner's labels.
 
-    Calls for one attempt come one after the other.
+    The caller makes only one call for an attempt at a time.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Claims:
         self._owner = owner
 
     def _create(self, name: str, body: dict[str, object], options: Options) -> str | None:
-        """The new container's id; None when the name is taken."""
+        """Create a container and return its id; None if the name is taken."""
         try:
             return str(self._daemon.api.create_container_from_config(body, name)["Id"])
         except ImageNotFound as error:
@@ -64,7 +64,10 @@ class Claims:
             raise
 
     def create_and_start(self, launch: Launch, confirm: Callable[[], None] | None) -> Observation:
-        """The attempt's container, started by us or found. Raises AttemptRefused, EngineUnavailable."""
+        """Create and start the attempt's container, or adopt it; returns its observation.
+
+        Raises AttemptRefused, EngineUnavailable.
+        """
         try:
             options = parse_options(launch.pool.engine_options)
             body = creation(launch, options)
@@ -83,7 +86,7 @@ class Claims:
                 continue
             container_id = self._create(name, body, options)
             if container_id is None:
-                continue  # another was faster
+                continue  # another replica was faster
             _confirm(confirm)
             seen = self._start(container_id, launch.attempt)
             if seen is not None:
@@ -91,9 +94,9 @@ class Claims:
         raise EngineUnavailable(f"container {name} changes under our hands")
 
     def take_name(self, attempt: AttemptId) -> Container:
-        """What was started of the attempt, or its tombstone, made in the place of what was not.
+        """The attempt's container if it was started, else its tombstone, which is made if need be.
 
-        Raises EngineUnavailable.
+        A container that was created and never started is replaced. Raises EngineUnavailable.
         """
         name = name_of(self._cluster, attempt)
         for _ in range(_TRIES):
@@ -109,7 +112,7 @@ class Claims:
         raise EngineUnavailable(f"container {name} changes under our hands")
 
     def _start(self, container_id: str, attempt: AttemptId) -> Observation | None:
-        """Start what we created; None when it was removed before, to be replaced."""
+        """Start a container that this call created; None if another replica has removed it."""
         refusal = None
         try:
             self._daemon.api.start(container_id)
@@ -123,7 +126,7 @@ class Claims:
         return self._containers.observe(container, attempt)
 
     def make_placeholder(self, attempt: AttemptId, role: str) -> None:
-        """Create the attempt's mark or tombstone, unless its name is taken already."""
+        """Create the attempt's mark or tombstone, unless its name is taken."""
         name, body = (
             name_of(self._cluster, attempt, role),
             placeholder(self._cluster, self._owner.mark, attempt, role),

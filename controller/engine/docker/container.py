@@ -1,22 +1,19 @@
-"""Containers as Tally makes and reads them: the request that creates one, its mark, and what its state
-proves. Pure.
+"""Containers of attempts: how they are created, and what their state proves. Pure functions.
 
-What is proof of stop. The daemon's word that a container which was started does not run any more
-(`State.Running` false, with its exit code) is proof, and so is its word that one could not be started. A
-container that is gone is proof because the daemon removes none that runs, unless by force, which kills it
-first; who removes one by hand gives an operator's word. Paused or restarting is running. Silence is no proof
-of anything.
+Proof of stop: the daemon reports that a started container no longer runs (`State.Running` is false, with an
+exit code), or that a container could not be started. A container that is gone is proof, too: the daemon does
+not remove a running container, except by force, which kills it first. A person who removes one by hand
+vouches for its end. A paused or restarting container counts as running. Silence proves nothing.
 
-Success is told from what the daemon does at its own end. A daemon that shuts down, or comes back without
-live-restore, stops its containers with their stop signal; a command that answers SIGTERM with exit code 0
-would look as if it had finished (seen with 20.10). So the stop signal of our containers is SIGKILL: what the
-daemon, or `docker stop`, ends is 137, never 0. Tally itself sends the image's own stop signal, by name, and
-leaves a mark before it does (`STOP`): the end of a container that ended by itself before the mark was made is
-its own, any later one is Stopped, whatever the exit code.
+Success must differ from the daemon's own stops. A daemon that shuts down, or restarts without live-restore,
+stops its containers with their stop signal, and a command that handles SIGTERM by exit code 0 would look as
+if it had succeeded (seen with 20.10). The stop signal of our containers is therefore SIGKILL: a container
+that the daemon or `docker stop` ends has exit code 137, never 0. Tally itself sends the image's stop signal
+by name, and makes a mark before (`STOP`). A container that ended before its mark ended by itself; any later
+end is Stopped, whatever the exit code.
 
-What cannot be told: exit code 137 of a command's own from a kill by another hand (both are Killed), and 255
-of its own from what the daemon writes after a crash of the whole machine (both are Error). Neither is ever
-success.
+Two cases look alike: a command's own exit code 137 and a kill from outside (both are Killed), and a command's
+own 255 and what the daemon records after a crash of the machine (both are Error). None of them is a success.
 """
 
 from __future__ import annotations
@@ -40,31 +37,29 @@ LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TERM = "tally.dev/term"
 LABEL_ROLE = "tally.dev/role"
 RUN, STOP, TOMBSTONE = "run", "stop", "tombstone"
-"""Roles: the attempt itself; the mark that it was asked to stop; what stands for an attempt that must
-never start.
-"""
+"""Roles: the attempt itself, the mark of a requested stop, and the tombstone of what must not start."""
 
 EMPTY_IMAGE = "tally-nothing:1"
-"""Of marks and tombstones: it holds no file, so that not even `docker start` by hand makes one run."""
+"""The image of marks and tombstones. It has no files, so even a `docker start` by hand runs nothing."""
 
 DAEMON_STOP_SIGNAL = "SIGKILL"  # see the module's docstring
 
-# exit codes of a container that was never started
+# exit codes of a container that could not be started
 _START_FAILURES = {126: "PermissionDenied", 127: "CommandNotFound"}
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A pool's `engine_options` for the docker engine; what is not given is as `docker run` has it."""
+    """A pool's `engine_options` for the docker engine; the defaults are those of `docker run`."""
 
     pull: Literal["missing", "never"] = "missing"
     network: str = ""
     user: str = ""
-    # a small init as process 1, which reaps zombies and gives signals their default action
+    # run a small init as process 1, which reaps zombies and gives signals their default action
     init: bool | None = None
 
 
 class DockerState(Struct, frozen=True, rename="pascal"):
-    """State of an inspected container."""
+    """`State` of an inspected container."""
 
     running: bool = False
     oom_killed: bool = field(default=False, name="OOMKilled")
@@ -75,7 +70,7 @@ class DockerState(Struct, frozen=True, rename="pascal"):
 
 
 class Config(Struct, frozen=True, rename="pascal"):
-    """Config of an inspected container."""
+    """`Config` of an inspected container."""
 
     hostname: str = ""
     labels: dict[str, str] | None = None
@@ -92,44 +87,40 @@ class Container(Struct, frozen=True, rename="pascal"):
 
     @property
     def role(self) -> str:
-        """What it is for, of those that are ours."""
+        """Its role (see `RUN`), if it is ours; else ""."""
         return (self.config.labels or {}).get(LABEL_ROLE, "")
 
     @property
     def was_started(self) -> bool:
-        """Whether its command ran, or runs."""
+        """Whether its command was started."""
         return _seconds(self.state.started_at) is not None
 
     @property
     def awaits_start(self) -> bool:
-        """Whether it was created, and nothing has happened to it since."""
+        """Whether it was created for an attempt, and not started yet."""
         return self.role == RUN and not self.was_started and not self.state.error and not self.state.exit_code
 
 
-# At import: msgspec prepares a type when it is first used, and crashes if two threads do that at once.
+# Done at import: msgspec prepares a type on first use, and crashes if two threads do that at once.
 msgspec.json.Decoder(Container)
 msgspec.json.Decoder(Options)
 
 
 def decode(document: object) -> Container:
-    """What the daemon answers to an inspection. Raises msgspec.ValidationError."""
+    """Decode the daemon's answer to an inspection. Raises msgspec.ValidationError."""
     return msgspec.convert(document, Container)
 
 
 def name_of(cluster: str, attempt: AttemptId, role: str = RUN) -> str:
-    """The container's name.
-
-    Neither a cluster's nor a task's name holds a dot, so that no two attempts share one.
-    """
+    """The container's name. It is unique, since the names of clusters and tasks have no dots."""
     return f"tally.{cluster}.{attempt}" + (".stop" if role == STOP else "")
 
 
 def attempt_of(container: Container, cluster: str, ours: Installation | None = None) -> AttemptId | None:
-    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not
-    ours.
+    """The attempt of the cluster and installation (None: any) whose container it is; None if it is not ours.
 
-    Labels alone do not make it ours: an image that was committed from a container hands them on. The hostname
-    it does not.
+    Labels alone do not prove that: an image that was committed from a container passes them on. It does not
+    pass on the hostname.
     """
     labels = container.config.labels or {}
     if labels.get(LABEL_CLUSTER) != cluster:
@@ -148,7 +139,7 @@ def attempt_of(container: Container, cluster: str, ours: Installation | None = N
 
 
 def not_ours(found: Container, name: str) -> str:
-    """Why a container that has our attempt's name is left alone."""
+    """A message on why a container with our attempt's name is left alone."""
     other = (found.config.labels or {}).get(LABEL_INSTALLATION)
     whose = (
         f"is of another installation of Tally, {other}"
@@ -164,8 +155,9 @@ def not_ours(found: Container, name: str) -> str:
 def divide(
     summaries: Iterable[dict[str, Any]], ours: Installation | None
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Of a list of containers, those of this installation (None: of any), and the marks and names of
-    others' attempts.
+    """Divide a list of containers into those of this installation (None: any), and others' attempts.
+
+    The others are pairs of an installation's id and an attempt's name.
     """
     own: list[dict[str, Any]] = []
     others = []
@@ -180,7 +172,7 @@ def divide(
 
 
 def parse_options(raw: dict[str, Any]) -> Options:
-    """A pool's `engine_options`. Raises InvalidField that names the option."""
+    """Parse a pool's `engine_options`. Raises InvalidField that names the option."""
     for name in raw:
         if name not in Options.__struct_fields__:
             known = ", ".join(Options.__struct_fields__)
@@ -197,7 +189,7 @@ def parse_options(raw: dict[str, Any]) -> Options:
 def creation(launch: Launch, options: Options) -> dict[str, Any]:
     """The body of the request that creates the attempt's container.
 
-    Raises InvalidField for what Docker has no place for.
+    Raises InvalidField for fields that Docker does not support.
     """
     spec = launch.spec
     if not spec.image:
@@ -220,8 +212,8 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
         "StopSignal": DAEMON_STOP_SIGNAL,
         "HostConfig": {
             "Memory": memory,
-            "MemorySwap": memory,  # no swap beside it: the limit is the limit
-            "NanoCpus": spec.resources.get("cpu") * 1_000_000,  # from thousandths
+            "MemorySwap": memory,  # the sum of memory and swap, so no swap
+            "NanoCpus": spec.resources.get("cpu") * 1_000_000,  # from milli-cpu
             "NetworkMode": options.network,
             "Init": options.init,
             "RestartPolicy": {"Name": "no"},
@@ -230,7 +222,7 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
 
 
 def placeholder(cluster: str, installation: str, attempt: AttemptId, role: str) -> dict[str, Any]:
-    """The body of the request that creates a mark or a tombstone: a container that nobody starts."""
+    """The body of the request that creates a mark or a tombstone, a container that is never started."""
     body = _marked(cluster, installation, attempt, role, {})
     return {**body, "Image": EMPTY_IMAGE, "Entrypoint": ["/never"], "NetworkDisabled": True}
 
@@ -238,9 +230,9 @@ def placeholder(cluster: str, installation: str, attempt: AttemptId, role: str) 
 def observe(
     container: Container, attempt: AttemptId, *, node: str, stop_requested_at: datetime | None
 ) -> Observation:
-    """What the container says of its attempt.
+    """The observation of a container's attempt.
 
-    `stop_requested_at`: when its mark was made, by the daemon's clock.
+    `stop_requested_at` is the time of its mark, by the daemon's clock.
     """
     state = container.state
     started_at = _seconds(state.started_at)
@@ -251,7 +243,7 @@ def observe(
         message = "a stop was requested before the attempt had started"
         return _never_ran(seen, "NeverStarted", message, container.created)
     if container.awaits_start:
-        # it may be replaced by another container before it starts
+        # no uid yet: another container may replace it before it starts
         return replace(seen, uid="", awaits_start=True)
     if not container.was_started:
         reason = _START_FAILURES.get(state.exit_code, "StartError")
@@ -270,15 +262,14 @@ def _ended(seen: Observation, state: DockerState, stop_requested_at: datetime | 
     finished_at = _seconds(state.finished_at)
     seen = replace(seen, phase=Phase.FAILED, stopped=True, finished_at=finished_at)
     if finished_at is None:
-        # Seen of daemons that found neither the container nor its result after a crash; they then say exit
-        # code 0.
+        # After a crash, a daemon that found neither the container nor its result has reported exit code 0.
         message = "the daemon lost its result, when it or the machine was restarted"
         return replace(seen, reason="ResultLost", message=message, disrupted=True)
     if seen.started_at is not None:
-        # The daemon notes a start once it has heard of it: a command of a millisecond ended before that.
+        # The daemon may record the start of a very short command after its end.
         seen = replace(seen, started_at=min(seen.started_at, finished_at))
     code = state.exit_code
-    signal = code - 128 if 128 < code <= 128 + 64 else None  # as shells and container runtimes say it
+    signal = code - 128 if 128 < code <= 128 + 64 else None  # the convention of shells and runtimes
     how = f"was killed by signal {signal}" if signal else f"exited with code {code}"
     seen = replace(
         seen, exit_code=code, signal=signal, message=f"{how}: {state.error}" if state.error else how
@@ -290,7 +281,7 @@ def _ended(seen: Observation, state: DockerState, stop_requested_at: datetime | 
     if state.oom_killed:
         return replace(seen, reason="OOMKilled", message="used more memory than it asked for")
     if signal == 9:
-        # Docker hears of the kernel's kill beside the exit, and not always before it (moby/moby#18510).
+        # Docker learns of a kill for lack of memory apart from the exit, and sometimes later (moby#18510).
         who = (
             "by another hand: docker kill or stop, the daemon's shutdown, a machine without memory, or its"
             " own memory limit"
@@ -314,7 +305,7 @@ def _never_ran(seen: Observation, reason: str, message: str, at: datetime) -> Ob
 def _marked(
     cluster: str, installation: str, attempt: AttemptId, role: str, labels: dict[str, str]
 ) -> dict[str, Any]:
-    """What makes a container ours; see `attempt_of`."""
+    """The hostname and labels by which a container is ours; see `attempt_of`."""
     own = {
         LABEL_CLUSTER: cluster,
         LABEL_TASK: attempt.task_id,
@@ -326,5 +317,5 @@ def _marked(
 
 
 def _seconds(when: datetime | None) -> float | None:
-    """Since the epoch; the daemon's word for "never" is the year 1."""
+    """Seconds since the epoch; None for "never", which the daemon writes as the year 1."""
     return None if when is None or when.year == 1 else when.timestamp()

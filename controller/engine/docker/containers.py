@@ -1,4 +1,4 @@
-"""The containers of attempts, as the daemon shows them: whose each is, and what it says of its attempt."""
+"""Reads the containers of attempts from the daemon: which attempt each is of, and its observation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from controller.engine.ownership import Owning
 
 
 class Containers:
-    """Those of one cluster's name; `owner` knows which of them are its installation's."""
+    """The containers with one cluster's name; `owner` knows the installation."""
 
     def __init__(self, daemon: DockerDaemon, cluster: str, owner: Owning) -> None:
         self._daemon = daemon
@@ -31,24 +31,24 @@ class Containers:
         self._owner = owner
 
     def attempt_of(self, container: Container) -> AttemptId | None:
-        """The attempt of this installation whose container it is, if it is one."""
+        """The attempt of this installation whose container it is; None if there is none."""
         return attempt_of(container, self._cluster, self._owner.installation)
 
     def ours_among(self, summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those of this installation; of the others it is noted that they are there."""
+        """The containers of this installation; the owner records the others."""
         ours, others = divide(summaries, self._owner.installation)
         self._owner.note_others(others)
         return ours
 
     def inspect(self, name_or_id: str) -> Container | None:
-        """What the daemon says of a container; None when it has none."""
+        """Inspect a container; None if the daemon has no such container."""
         try:
             return decode(self._daemon.api.inspect_container(name_or_id))
         except NotFound:
             return None
 
     def look(self, container_id: str, *, unmarked: bool = False) -> Observation | None:
-        """What a container says of its attempt; None when it is of none, or a mark."""
+        """The observation of a container's attempt; None if it is a mark, or not of our attempts."""
         container = self.inspect(container_id)
         if container is None or container.role == STOP:
             return None
@@ -56,9 +56,7 @@ class Containers:
         return self.observe(container, attempt, unmarked=unmarked) if attempt is not None else None
 
     def look_at_one(self, summary: dict[str, Any], *, unmarked: bool) -> Observation | None:
-        """The same in a list: one that cannot be read is there, and nothing else is known of it; the
-        others are looked at.
-        """
+        """As `look`, for a container in a list: if it cannot be read, its phase is Unknown."""
         try:
             return self.look(summary["Id"], unmarked=unmarked)
         except NOT_UNDERSTOOD as error:
@@ -71,13 +69,13 @@ class Containers:
             )
 
     def observe(self, container: Container, attempt: AttemptId, *, unmarked: bool = False) -> Observation:
-        """What the container says; its mark is looked for unless the caller knows that there is none."""
+        """The observation of the attempt. `unmarked`: the caller knows that there is no mark to look for."""
         has_ended = container.was_started and not container.state.running
         mark = self.mark_of(attempt) if has_ended and not unmarked else None
         requested_at = mark.created if mark is not None else None
         return observe(container, attempt, node=self._daemon.node, stop_requested_at=requested_at)
 
     def mark_of(self, attempt: AttemptId) -> Container | None:
-        """The mark that a stop of the attempt was requested."""
+        """The mark of a requested stop; None if there is none."""
         mark = self.inspect(name_of(self._cluster, attempt, STOP))
         return mark if mark is not None and self.attempt_of(mark) == attempt else None

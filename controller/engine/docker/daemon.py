@@ -1,4 +1,7 @@
-"""The connection to one Docker daemon: made when first used, every request bounded, its errors translated."""
+"""The connection to one Docker daemon: made on first use, with a time limit on each request.
+
+Errors of the library are translated to the engine's.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from requests.exceptions import RequestException
 from controller.engine.base import AttemptDelayed, AttemptRefused, EngineUnavailable
 
 REQUEST_SECONDS = 10
-# of a stream: of events, after which it is opened again; of a pull, after which it has failed
+# the longest silence in a stream: a stream of events is then opened again, and a pull has failed
 SILENCE_SECONDS = 60.0
 _CLOSE_POLL_SECONDS = 0.1
 _PULL_RETRY_SECONDS = 1.0
@@ -35,14 +38,11 @@ NOT_UNDERSTOOD = (
     OverflowError,
     RecursionError,
 )
-"""How the library and we fail at an answer of another form than the daemon's own."""
+"""The exceptions that an answer of an unexpected form causes in the library and here."""
 
 
 class _BoundedClient(APIClient):
-    """The library asks for no time limit in some calls.
-
-    (It retries nothing by itself, which is as it must be.)
-    """
+    """Sets a time limit where the library sets none. The library retries nothing, as `start` requires."""
 
     def send(self, request: Any, **options: Any) -> Any:
         if options.get("timeout") is None:
@@ -51,19 +51,19 @@ class _BoundedClient(APIClient):
 
 
 class DockerDaemon:
-    """`base_url` as in DOCKER_HOST; None: what DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say.
+    """A connection to the daemon at `base_url`, which has the form of DOCKER_HOST.
 
-    Safe for threads.
+    None: DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are used. Safe to use from several threads.
     """
 
     def __init__(self, base_url: str | None) -> None:
         self._base_url = base_url
         self._connecting = threading.Lock()
         self._client: Any = None
-        # what went wrong with calls, by kind: HTTP codes, "connection", "answer"
+        # failed calls by kind: HTTP codes, "connection", "answer"
         self.faults: Counter[str] = Counter()
         self.node = ""
-        """The daemon's name of its machine; "" before the first call."""
+        """The daemon's name for its machine; "" before the first call."""
 
     @property
     def api(self) -> Any:
@@ -80,7 +80,7 @@ class DockerDaemon:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """The library's errors as the engine's, counted."""
+        """Count the library's errors, and raise them as EngineUnavailable."""
         try:
             yield
         except APIError as error:
@@ -96,25 +96,25 @@ class DockerDaemon:
             ) from error
 
     def signal(self, container_id: str, name: str) -> None:
-        """Send a signal; a container that does not run any more gets none. Raises EngineUnavailable."""
+        """Send a signal, unless the container no longer runs. Raises EngineUnavailable."""
         with self.translated():
             try:
                 self.api.kill(container_id, name)
             except NotFound:
                 return
             except APIError as error:
-                if error.status_code != CONFLICT:  # it does not run any more
+                if error.status_code != CONFLICT:  # CONFLICT: it no longer runs
                     raise
 
     def stop_signal(self, image: str) -> str:
-        """The image's own: that of the container says how the daemon ends it."""
+        """The stop signal of the image. That of the container is for the daemon's own stops."""
         try:
             return str(self.api.inspect_image(image)["Config"].get("StopSignal") or "SIGTERM")
         except NotFound:
             return "SIGTERM"
 
     def discard(self, container_id: str) -> None:
-        """Remove a container that does not run; one that does by now is left alone."""
+        """Remove a container, unless it runs by now."""
         try:
             self.api.remove_container(container_id, v=True)
         except NotFound:
@@ -124,13 +124,13 @@ class DockerDaemon:
                 raise
 
     def close(self) -> None:
-        """Let go of idle connections. Idempotent."""
+        """Close idle connections. Idempotent."""
         if self._client is not None:
             self._client.close()
 
 
 class ImagePulls:
-    """Pulls in the background, each image once at a time: a pull may take minutes, an effect must not."""
+    """Pulls images in the background, one pull per image: a pull may take minutes, which no effect may."""
 
     def __init__(self, daemon: DockerDaemon) -> None:
         self._daemon = daemon
@@ -140,9 +140,9 @@ class ImagePulls:
         self._closed = threading.Event()
 
     def need(self, image: str) -> NoReturn:
-        """Have the image pulled.
+        """Pull the image in the background.
 
-        Raises AttemptDelayed while that is under way, AttemptRefused once it has failed.
+        Raises AttemptDelayed while the pull runs, and AttemptRefused once it has failed.
         """
         with self._lock:
             failure = self._failures.pop(image, None)
@@ -157,9 +157,9 @@ class ImagePulls:
         raise AttemptDelayed(f"image {image} is being pulled", retry_after=_PULL_RETRY_SECONDS)
 
     def close(self) -> None:
-        """End the pulls under way; each ends with the daemon's next word of it.
+        """End the running pulls, each at the daemon's next progress message.
 
-        What was fetched stays with the daemon.
+        The daemon keeps what it has fetched.
         """
         self._closed.set()
 
@@ -182,13 +182,13 @@ class ImagePulls:
 
 @contextmanager
 def closed_when(stop: threading.Event, stream: CancellableStream[Any]) -> Iterator[None]:
-    """Close the stream, so that whoever reads it finds its end, when `stop` is set or the block is left."""
+    """Close the stream when `stop` is set or the block is left, so that its reader finds its end."""
     left = threading.Event()
 
     def close() -> None:
         while not (stop.is_set() or left.wait(_CLOSE_POLL_SECONDS)):
             pass
-        # AttributeError: the library's, of a stream that has ended already
+        # AttributeError: the library raises it for a stream that has ended
         with suppress(OSError, AttributeError):
             stream.close()
 

@@ -1,4 +1,4 @@
-"""Kills that are due when a grace has passed: one thread for all of them."""
+"""Kills containers when their grace has passed, in one thread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ log = structlog.get_logger(__name__)
 
 
 class DelayedKills:
-    """Calls `kill` with a key once its time has come, and again while the engine does not answer.
+    """Calls `kill` with a key when it is due, and again while the engine does not answer.
 
-    Nothing is kept beyond this process: who leads next sends the stop again, and so sets the time anew.
+    Due kills do not survive this process: the next leader requests the stop again, which sets a new time.
     """
 
     def __init__(self, kill: Callable[[str], None], clock: Clock, name: str) -> None:
@@ -29,7 +29,7 @@ class DelayedKills:
         self._closed = False
 
     def shorten(self, key: str, seconds: float) -> bool:
-        """Let the kill of `key` come no later than in so many seconds; False when none is due."""
+        """Make the kill of `key` due in `seconds` at the latest; False if there is none."""
         with self._changed:
             if key not in self._due:
                 return False
@@ -38,7 +38,7 @@ class DelayedKills:
             return True
 
     def add(self, key: str, seconds: float) -> None:
-        """Kill `key` in so many seconds."""
+        """Kill `key` after `seconds`."""
         with self._changed:
             self._due[key] = self._clock.boottime() + seconds
             if self._thread is None:
@@ -47,7 +47,7 @@ class DelayedKills:
             self._changed.notify()
 
     def close(self) -> None:
-        """Drop what is due, and end the thread. Idempotent."""
+        """Drop all kills, and end the thread. Idempotent."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -64,7 +64,7 @@ class DelayedKills:
                     self.add(key, error.retry_after)
 
     def _wait(self) -> list[str] | None:
-        """The keys whose time has come, taken out; None when closed."""
+        """Wait for due keys, remove and return them; None when closed."""
         with self._changed:
             while not self._closed:
                 now = self._clock.boottime()

@@ -1,27 +1,28 @@
-"""The Docker engine: each attempt is a container of one Docker daemon, which holds the truth about it.
+"""The Docker engine: each attempt is a container of one Docker daemon, whose state is authoritative.
 
-All replicas use one daemon (DOCKER_HOST): another daemon's list would say that all attempts are gone. Its id
-is the engine's identity, and containers carry the installation's id as a label. Needs Docker 20.10 or later.
+All replicas must use the same daemon (DOCKER_HOST): in another one, all attempts would seem gone. The
+daemon's id is the engine's identity, and containers carry the installation's id as a label. Needs Docker
+20.10 or later.
 
-How the name fences: `tally.<cluster>.<task-id>-<n>` is created once; a start that finds it adopts it, if it
-is ours, and is refused if it is not (fault 29). Docker's `start` would run a finished container again, so a
-container is started at most once: by the call that created it, which asks `confirm` in between, with one
-request that nothing repeats. One that was created and never started (its creator crashed, lost the answer, or
-is late) is not started by anybody else but replaced: it is removed, unless it runs by now, and made anew, so
-that a start of the old one, however late, finds nothing. It could run again only if its creator started it
-after we looked and it ended before our removal arrived: one after the other, never two at once.
+How the name fences: the container `tally.<cluster>.<task-id>-<n>` is created once. A start that finds it
+adopts it if it is ours, and is refused if it is not (fault 29). Docker's `start` would run a finished
+container again, so a container is started at most once: by the call that created it, after `confirm`, with
+one request that is never repeated. A container that was created and not started (its creator crashed, lost
+the answer, or is late) is never started by another call. It is removed, unless it runs by now, and created
+anew, so that a late start of the old one finds nothing. The attempt could run twice only if the creator
+started the old one after we looked, and it ended before our removal: one after the other, never two at once.
 
-A stop that finds no container leaves a tombstone, a container without a file in it that nobody starts, so
-that a creation that comes late finds the name taken (fault 28). So does the refusal of a start that is
-repeated, since the first may still be under way. A stop of a running one leaves a mark (a second container,
-`<name>.stop`, never started) and sends the image's stop signal; SIGKILL follows after the grace. Finished
-containers, marks and tombstones stay until `forget`. What a container's state proves stands in `container`. A
-`docker container prune` removes what is kept: run it with `--filter label!=tally.dev/cluster`.
+A stop that finds no container leaves a tombstone, a container without files that is never started, so that a
+late creation finds the name taken (fault 28). The refusal of a repeated start does the same, since the first
+start may still be under way. A stop of a running container makes a mark (a second container, `<name>.stop`,
+never started) and sends the image's stop signal; SIGKILL follows after the grace. Finished containers, marks
+and tombstones stay until `forget`. `container` explains what a container's state proves. `docker container
+prune` removes what must be kept: run it with `--filter label!=tally.dev/cluster`.
 
-What it does with a spec: `image` is needed; `command` and `args` take the place of its entrypoint and its
-command, as on Kubernetes; `memory` (without swap beside it) and `cpu` are limits, other resources are only
-counted. A pool's `engine_options`: `pull` (missing, or never), `network`, `user`, `init`; network and user
-are by default Docker's own.
+The spec: `image` is required. `command` and `args` replace the image's entrypoint and command, as on
+Kubernetes. `memory` (without swap) and `cpu` are limits; other resources are only counted. A pool's
+`engine_options` are `pull` (missing or never), `network`, `user` and `init`; for network and user, Docker's
+defaults apply.
 
 Cost, as measured with 20.10 on two shared cores: 0.3 s for a start, and 4 a second with eight under way; 5 ms
 of the first list for each attempt that has ended (so a take-over of 1,000 kept ones takes 5 s), 0.2 ms of
@@ -77,7 +78,7 @@ class DockerEngine(Owning):
     name = "docker"
 
     def __init__(self, base_url: str | None, cluster: str, clock: Clock) -> None:
-        """`base_url` as in DOCKER_HOST, None for the environment's; connects when first used.
+        """`base_url` has the form of DOCKER_HOST; None: the environment's. Connects on first use.
 
         Raises InvalidField.
         """
@@ -94,27 +95,26 @@ class DockerEngine(Owning):
             clock,
             f"docker-kills-{cluster}",
         )
-        # Starts and stops of one attempt come one after the other, or they would replace each other's
-        # containers in vain.
+        # A start and a stop of one attempt exclude each other, or they would replace each other's containers.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
-        # by id and state: what the last list found, where it stays so
+        # by id and state: observations of the last list that stay valid while the state is the same
         self._listed: dict[tuple[str, str], Observation] = {}
 
     def identity(self) -> EngineIdentity:
-        """See Engine: the daemon's id, which it keeps in its data folder."""
+        """See Engine. It is the daemon's id, which the daemon keeps in its data folder."""
         with self._daemon.translated():
             info = self._daemon.api.info()
         return EngineIdentity(name=self.name, id=str(info["ID"]), details={"host": str(info["Name"])})
 
     def waited_seconds(self) -> float:
-        """See Counting: no call waits for a turn, there is no limit of our own."""
+        """See Counting. Always 0: this engine has no rate limit."""
         return 0.0
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """See Engine.
 
-        AttemptRefused: NameTaken, ImageMissing, ErrImagePull, InvalidContainer (bad options, and Docker's
-        own).
+        The reasons of AttemptRefused are NameTaken, ImageMissing, ErrImagePull and InvalidContainer (invalid
+        options, or a refusal by Docker).
         """
         with self._lock_of(launch.attempt), self._daemon.translated():
             try:
@@ -122,15 +122,14 @@ class DockerEngine(Owning):
             except AttemptRefused as refusal:
                 if not launch.repeated or refusal.reason == "NameTaken":
                     raise
-                # An earlier start may still be under way. Only with its name taken is nothing started for
-                # certain.
+                # An earlier start may still be under way. Only a taken name makes sure that nothing starts.
                 found = self._claims.take_name(launch.attempt)
                 if found.role == TOMBSTONE:
                     raise
                 return self._containers.observe(found, launch.attempt)
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
-        """See Engine. None when `uid` is not the attempt's."""
+        """See Engine. Returns None if `uid` is not the attempt's."""
         with self._lock_of(attempt), self._daemon.translated():
             found = self._containers.inspect(uid) if uid else None
             if uid and (found is None or found.id != uid or self._containers.attempt_of(found) != attempt):
@@ -145,7 +144,7 @@ class DockerEngine(Owning):
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
         """See Engine.
 
-        A container that the daemon does not have any more has stopped: it removes none that runs.
+        A container that is gone has stopped, since the daemon does not remove a running one.
         """
         with self._daemon.translated():
             for name in filter(None, (uid, name_of(self._cluster, attempt))):
@@ -155,7 +154,7 @@ class DockerEngine(Owning):
         return gone(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
-        """See Engine; all that is kept is kept until `forget`."""
+        """See Engine. Does nothing: a container is kept until `forget`."""
 
     def forget(self, attempt: AttemptId) -> None:
         """See Engine."""
@@ -166,14 +165,15 @@ class DockerEngine(Owning):
                 or not self._containers.observe(found, attempt).stopped
             ):
                 return
-            # The mark first: what is left after a crash in between is still listed, and so forgotten again.
+            # The mark goes first: after a crash in between, the container is still listed, and forgotten
+            # later.
             mark = self._containers.mark_of(attempt)
             for each in (mark, found):
                 if each is not None:
                     self._daemon.discard(each.id)
 
     def attempts(self) -> list[Observation]:
-        """See Engine. What runs or has ended is inspected once."""
+        """See Engine. A running or ended container is inspected once."""
         with self._daemon.translated():
             listed: dict[tuple[str, str], Observation] = {}
             observations = []
@@ -187,7 +187,8 @@ class DockerEngine(Owning):
                 labels = summary["Labels"]
                 if labels.get(LABEL_ROLE) == STOP:
                     continue
-                # Had it ended by then, a mark that was made since says nothing about its end.
+                # It ended before a mark was seen, so a mark that is made from now on does not concern its
+                # end.
                 unmarked = (
                     summary["State"] == "exited"
                     and (labels.get(LABEL_TASK), labels.get(LABEL_ATTEMPT)) not in marked
@@ -203,7 +204,7 @@ class DockerEngine(Owning):
             return observations
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
-        """See Engine. What was removed is left to `attempts`."""
+        """See Engine. Removals are not reported; `attempts` shows them."""
         reported: dict[str, Observation] = {}
 
         def report(seen: Observation) -> None:
@@ -216,7 +217,7 @@ class DockerEngine(Owning):
             with self._daemon.translated():
                 events = self._daemon.api.events(decode=True, filters=filters)
                 with closed_when(stop, events):
-                    listed = self.attempts()  # what happened before the stream was open
+                    listed = self.attempts()  # for changes from before the stream was open
                     present = {seen.uid for seen in listed}
                     reported = {uid: seen for uid, seen in reported.items() if uid in present}
                     for seen in listed:
@@ -232,7 +233,7 @@ class DockerEngine(Owning):
         stop: threading.Event | None = None,
         options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
-        """See Engine; of the options, `tail` and `since_seconds`."""
+        """See Engine. Supports the options `tail` and `since_seconds`."""
         options.check(self.name, "tail", "since_seconds")
         with self._daemon.translated():
             found = self._containers.inspect(name_of(self._cluster, attempt))
@@ -250,7 +251,7 @@ class DockerEngine(Owning):
         return self._locks[hash(attempt) % _LOCKS]
 
     def _end(self, container: Container, attempt: AttemptId, grace_seconds: float) -> None:
-        """Mark, ask, and see to the kill. A request that is repeated can only shorten the grace."""
+        """Make the mark, send the stop signal, schedule the kill. Repeated, it can only shorten the grace."""
         self._claims.make_placeholder(attempt, STOP)
         if grace_seconds <= 0:
             self._daemon.signal(container.id, "SIGKILL")
@@ -259,9 +260,7 @@ class DockerEngine(Owning):
             self._kills.add(container.id, grace_seconds)
 
     def _follow(self, events: Iterator[dict[str, str]], report: Callable[[Observation], None]) -> bool:
-        """Report what events are about; False when the daemon was silent for so long that the stream is
-        opened again.
-        """
+        """Report the attempts of the events. Returns False after a long silence, to open the stream again."""
         try:
             for event in events:
                 seen = self._containers.look(event["id"])

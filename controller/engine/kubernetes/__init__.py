@@ -1,4 +1,4 @@
-"""The engine that runs attempts as pods."""
+"""The Kubernetes engine: runs attempts as pods."""
 
 from controller.errors import need_extra
 

@@ -1,14 +1,12 @@
-"""Calls to a Kubernetes API server: configuration, authentication and connections by the official client,
-bodies raw.
+"""Calls to a Kubernetes API server. The official client does configuration, authentication and connections.
 
-The client's typed methods would check every body against its own models, which know neither what is newer
-than they nor haste; so they are left out, and JSON goes in and out as it is. Nothing is repeated by the
-transport: what is not idempotent is repeated by whoever knows what a second time means. Each call has
-time-outs, and takes its turn under a rate limit.
+The client's typed methods are not used: they are slow, and check every body against models that do not know
+newer fields. Bodies are raw JSON. The transport repeats nothing: only the caller of a call that is not
+idempotent knows what a repetition means. Each call has time-outs, and waits for its turn under a rate limit.
 
-What we sign with is made in `kubernetes_credentials`. A 401 says that nothing was done, so the call is sent
-once more if we have another token by then. Each call has a limit in all, whatever the server dribbles, and
-its answer a limit of size. Files of authorities are read for each new connection.
+`credentials` makes the credentials. A 401 means that nothing was done, so the call is sent once more if there
+is a new credential by then. Each call has a total time limit, even if the server sends slowly, and each
+answer has a limit of size. CA files are read for each new connection.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from controller.engine.base import EngineError, EngineUnavailable
 from controller.engine.kubernetes.credentials import RETRY_SECONDS, Credentials, authorization
 
 JSON = "application/json"
-MAX_RETRY_AFTER_SECONDS = 300.0  # whatever a server asks for
+MAX_RETRY_AFTER_SECONDS = 300.0  # the limit for what a server asks for
 JSON_PATCH = "application/json-patch+json"
 CONNECT_SECONDS = 3.0
 _CHUNK_BYTES = 64 * 1024
@@ -45,9 +43,9 @@ _UNAUTHORIZED = 401
 
 
 class ApiRefused(EngineError):
-    """The server understood the call, and refuses it: nothing was changed.
+    """The server understood the call and refuses it: nothing was changed.
 
-    `fields` are those that it finds fault with.
+    `fields` are the fields that the server objects to.
     """
 
     def __init__(self, code: int, reason: str, message: str, fields: tuple[str, ...] = ()) -> None:
@@ -69,7 +67,7 @@ class _Details(Struct, frozen=True, rename="camel"):
 
 
 class ApiStatus(Struct, frozen=True):
-    """The server's words about a call that failed."""
+    """The server's `Status` for a failed call."""
 
     kind: str = ""
     code: int = 0
@@ -83,9 +81,7 @@ decode_status = msgspec.json.Decoder(ApiStatus).decode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterAccess:
-    """How to reach the server: in-cluster, else the kubeconfig (KUBECONFIG, ~/.kube/config) and its
-    context.
-    """
+    """How to reach the server: in-cluster, else by the kubeconfig (KUBECONFIG, ~/.kube/config)."""
 
     kubeconfig: Path | None = None
     context: str = ""
@@ -95,7 +91,7 @@ class ClusterAccess:
 
 
 class RateLimit:
-    """A token bucket: `qps` calls a second in the long run, `burst` at once."""
+    """A token bucket: `qps` calls per second on average, `burst` at once."""
 
     def __init__(self, qps: float, burst: int, clock: Clock) -> None:
         self._qps = qps
@@ -107,7 +103,7 @@ class RateLimit:
         self._waited = 0.0
 
     def take(self) -> float:
-        """Take a turn; returns in how many seconds it comes."""
+        """Reserve a turn; returns the seconds until it comes."""
         with self._lock:
             now = self._clock.boottime()
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._qps) - 1.0
@@ -117,21 +113,21 @@ class RateLimit:
             return wait
 
     def waited(self) -> float:
-        """Seconds that calls have waited for their turns, in all."""
+        """The total time for which calls have waited for their turns."""
         return self._waited
 
 
 class KubernetesApi:
     """See the module's docstring.
 
-    Safe to use from several threads. `faults` counts what went wrong, by kind.
+    Safe to use from several threads. `faults` counts failed calls, by kind.
     """
 
     def __init__(self, access: ClusterAccess, clock: Clock) -> None:
-        """Raises EngineUnavailable when there is no configuration that can be read."""
+        """Raises EngineUnavailable if no configuration can be read."""
         self._credentials = Credentials(access.kubeconfig, access.context, clock)
         self.host, self.namespace, self.is_verified = self._credentials.place
-        if not self.is_verified:  # said once, by whoever starts; the library would repeat it with each call
+        if not self.is_verified:  # warned of once, at the start; the library would warn at each call
             warnings.filterwarnings(
                 "ignore", f".*'{re.escape(urlsplit(self.host).hostname or '')}'", InsecureRequestWarning
             )
@@ -151,24 +147,21 @@ class KubernetesApi:
         content_type: str = JSON,
         timeout: float | None = None,
     ) -> bytes:
-        """The body of a good answer.
+        """The body of a successful answer.
 
-        Raises ApiRefused, and EngineUnavailable when nothing can be concluded.
+        Raises ApiRefused, and EngineUnavailable if nothing can be concluded.
         """
         limit = timeout or self._timeout
         response = self._send(method, path, query or {}, body, content_type, limit)
         return self._body(response, self._clock.boottime() + limit)
 
     def stream(self, path: str, query: Mapping[str, object], silence_seconds: float) -> Stream:
-        """An answer that goes on; see Stream.
-
-        The first bytes must come as soon as those of any other call.
-        """
+        """A long answer; see Stream. Its start has the time limit of any other call."""
         response = self._send("GET", path, query, None, JSON, self._timeout)
         return Stream(self, response, silence_seconds)
 
     def close(self) -> None:
-        """Drop all connections; calls under way fail, and so do later ones. Idempotent."""
+        """Close all connections; running and later calls fail. Idempotent."""
         self._closed.set()
         self._credentials.close()
 
@@ -208,7 +201,7 @@ class KubernetesApi:
             if 200 <= response.status < 300:
                 return response
             data = self._body(response, self._clock.boottime() + timeout)
-        # ApiException: a certificate that is not trusted
+        # ApiException: the certificate is not trusted
         except (urllib3.exceptions.HTTPError, ApiException) as error:
             raise self._broken(error) from error
         except (config.ConfigException, OSError) as error:
@@ -224,9 +217,9 @@ class KubernetesApi:
             raise
 
     def _body(self, response: urllib3.BaseHTTPResponse, give_up_at: float) -> bytes:
-        """All of it.
+        """The whole body.
 
-        Raises EngineUnavailable when it is not there by then (boottime), breaks off, or is too large.
+        Raises EngineUnavailable if it is incomplete at `give_up_at` (boottime), breaks off, or is too large.
         """
         data = bytearray()
         try:
@@ -245,7 +238,7 @@ class KubernetesApi:
         return bytes(data)
 
     def fault(self, status: ApiStatus, retry_after: str = "") -> EngineError:
-        """The error that an answer other than good means."""
+        """The error for an answer that is not successful."""
         self.faults[str(status.code)] += 1
         told = status.details.retry_after_seconds if status.details is not None else 0
         asked = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else float(told)
@@ -266,9 +259,9 @@ class KubernetesApi:
 
 
 class Stream:
-    """A long answer, in chunks as they come.
+    """A long answer, in chunks as they arrive.
 
-    Iterate it in one thread; `close` may come from any, and ends the iteration.
+    One thread iterates. Any thread may call `close`, which ends the iteration.
     """
 
     def __init__(self, api: KubernetesApi, response: Any, silence_seconds: float) -> None:
@@ -280,11 +273,11 @@ class Stream:
             socket.settimeout(silence_seconds)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Ends when the server ends it. Raises EngineUnavailable for silence and broken connections."""
+        """Ends when the server ends the answer. Raises EngineUnavailable for silence or a broken stream."""
         try:
             yield from self._response.stream(_CHUNK_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
-            # The last two are how the library fails when the connection is closed by another thread.
+            # The library raises the last two when another thread closes the connection.
             if not self._closed.is_set():
                 self._api.faults["stream"] += 1
                 raise EngineUnavailable(f"Kubernetes at {self._api.host} broke off: {error}") from error
@@ -292,7 +285,7 @@ class Stream:
             self._response.close()
 
     def lines(self) -> Iterator[bytes]:
-        """Line by line; an unfinished last one is left out."""
+        """The lines of the answer, without an incomplete last one."""
         rest = b""
         for chunk in self:
             *lines, rest = (rest + chunk).split(b"\n")
@@ -309,11 +302,11 @@ class Stream:
         try:
             self._response.shutdown()
         except (ValueError, RuntimeError, OSError):
-            return  # it has ended already
+            return  # the answer has ended already
 
 
 def _status_of(code: int, data: bytes) -> ApiStatus:
-    """The body of an answer other than good; of proxies it is anything."""
+    """The body of an answer that is not successful; a proxy may send anything."""
     try:
         status = decode_status(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -1,8 +1,7 @@
-"""A kubeconfig's credential plugin (`exec`): run once, within limits of time and output.
+"""Runs a kubeconfig's credential plugin (`exec`) once, with limits on its time and output.
 
-The official client waits for ever for a plugin, takes as much output as comes, and hides a failure: the call
-is then sent without any credential. Plugins are never interactive here: nobody sits at a controller's
-terminal. Source:
+The official client has no such limits, and hides failures: it then sends the call without a credential.
+Plugins are never interactive here, since a controller has no terminal. Source:
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
 
@@ -30,7 +29,7 @@ _WORDS = 300  # characters of what a failed plugin says
 
 
 class PluginFailed(Exception):
-    """It gives no credential; the text names it and says why."""
+    """The plugin gives no credential; the message names it and says why."""
 
 
 class Credential(Struct, frozen=True, kw_only=True):
@@ -62,10 +61,10 @@ def run_plugin(
     closed: threading.Event,
     seconds: float,
 ) -> Credential:
-    """The credential that the kubeconfig's `exec` section makes; `folder` is the kubeconfig's, for relative
-    paths.
+    """Run the plugin of the kubeconfig's `exec` section, and return its credential.
 
-    It is ended, with its process group, after `seconds` or when `closed` is set. Raises PluginFailed.
+    `folder` is the kubeconfig's, for relative paths. The plugin and its process group are killed after
+    `seconds`, or when `closed` is set. Raises PluginFailed.
     """
     command, version = plugin.get("command"), plugin.get("apiVersion")
     if not command or not version:
@@ -107,7 +106,7 @@ def run_plugin(
 def _read(
     process: subprocess.Popen[bytes], name: str, closed: threading.Event, seconds: float
 ) -> tuple[bytes, str]:
-    """What it prints until it has ended, and its words on stderr.
+    """The plugin's output until it has ended, and its stderr.
 
     A child that keeps the pipes open is not waited for.
     """
@@ -165,9 +164,7 @@ def _decoded(output: bytes, name: str, version: str) -> Credential:
 
 
 def _cluster_info(cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """As the exec API wants it: the kubeconfig's cluster, and the plugin's own part of its extensions as
-    `config`.
-    """
+    """The cluster in the form of the exec API, with the plugin's part of its extensions as `config`."""
     known = {name: value for name, value in cluster.items() if name != "extensions"}
     for each in cluster.get("extensions") or ():
         if each.get("name") == "client.authentication.k8s.io/exec":

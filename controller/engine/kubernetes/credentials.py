@@ -1,13 +1,13 @@
-"""Where the API server is and who we are there: the kubeconfig, a pod's own account, and credential plugins.
+"""The address of the API server and our credentials: the kubeconfig, the pod's account, credential plugins.
 
-Credentials change while we run. A pod's own token is read again each minute by the official client. All else
-is read again, the whole configuration, once the server has refused it (401), and a plugin's credential before
-it expires.
+Credentials change while the engine runs. The official client reads a pod's own token again each minute. In
+all other cases, the whole configuration is read again after the server has refused a credential (401); a
+plugin's credential is renewed before it expires.
 
-Whatever makes credentials may hang: a plugin, a file on a dead mount, an identity provider. So **one**
-refresh is under way at a time, in a thread of its own, and a call that needs its result waits WAIT_SECONDS at
-most. After a failure nothing is tried for a while, longer each time, and calls fail at once with its words. A
-credential that is still valid is used meanwhile.
+Any source of credentials may hang: a plugin, a file on a dead mount, an identity provider. Only **one**
+refresh therefore runs at a time, in a thread of its own, and a call waits at most WAIT_SECONDS for it. After
+a failure there is a pause, longer each time, in which calls fail at once with the same message. A credential
+that is still valid is used meanwhile.
 """
 
 from __future__ import annotations
@@ -47,10 +47,7 @@ _Result = TypeVar("_Result")
 
 
 class ClusterEntry(NamedTuple):
-    """What a configuration says without any credential.
-
-    `verified`: whether the server must prove who it is.
-    """
+    """A cluster's configuration, without credentials. `verified`: the server's certificate is verified."""
 
     host: str
     namespace: str
@@ -58,7 +55,7 @@ class ClusterEntry(NamedTuple):
 
 
 class _Signed(NamedTuple):
-    """A client that signs; the times are of boottime, None for credentials that tell no end."""
+    """A client with credentials; times are boottime, None for credentials that do not expire."""
 
     client: ApiClient
     renew_at: float | None = None
@@ -69,7 +66,7 @@ class Credentials:
     """See the module's docstring. Safe to use from several threads."""
 
     def __init__(self, kubeconfig: Path | None, context: str, clock: Clock) -> None:
-        """Raises EngineUnavailable when there is no configuration that can be read. No plugin is run yet."""
+        """Read the configuration; no plugin is run yet. Raises EngineUnavailable if it cannot be read."""
         self._kubeconfig = kubeconfig
         self._context = context
         self._clock = clock
@@ -93,9 +90,9 @@ class Credentials:
             raise EngineUnavailable(message) from error
 
     def client(self, refused: ApiClient | None = None) -> ApiClient:
-        """The client that signs as we are now; another one than `refused`, if there is one by now.
+        """The client with the current credentials; not `refused`, if there is a newer one.
 
-        Raises EngineUnavailable with the reason, and with when to try again.
+        Raises EngineUnavailable with the reason, and the time after which to try again.
         """
         with self._lock:
             signed, now = self._signed, self._clock.boottime()
@@ -164,24 +161,24 @@ class Credentials:
 
 
 class _Failed(Exception):
-    """Whatever went wrong while credentials were made, in words."""
+    """An error while credentials were made, as text."""
 
 
 def authorization(client: ApiClient) -> dict[str, str]:
-    """The header that signs a call. Files of tokens end with a newline where people have made them."""
+    """The header that authenticates a call. A token file may end with a newline."""
     token = client.configuration.get_api_key_with_prefix("BearerToken")
     return {"Authorization": token.strip()} if token else {}
 
 
 def named_kubeconfig() -> str:
-    """What KUBECONFIG says; an empty one says nothing, as for kubectl."""
+    """The value of KUBECONFIG. An empty one counts as not set, as for kubectl."""
     return os.environ.get("KUBECONFIG", "")
 
 
 def _run(name: str, future: Future[_Result], make: Callable[[], _Result]) -> None:
-    """In a thread of its own: a call that never returns keeps it.
+    """Call `make` in a thread of its own, which is lost if the call never returns.
 
-    Whatever `make` raises is a _Failed of the future.
+    Any error of `make` becomes a _Failed of the future.
     """
 
     def run() -> None:
@@ -205,7 +202,7 @@ def _is_in_cluster(kubeconfig: Path | None, context: str) -> bool:
 
 
 class _Kubeconfig(NamedTuple):
-    """The merged files, and what the context chooses of them."""
+    """The merged files, and the entries that the context selects."""
 
     whole: ConfigNode
     name: str
@@ -270,7 +267,7 @@ def _load(
 
 
 def _put(credential: Credential, user: ConfigNode) -> None:
-    """As the client's own loader reads it."""
+    """Store the credential where the client's own loader reads it."""
     del user.value["exec"]
     if credential.token:
         user.value["token"] = credential.token

@@ -1,28 +1,27 @@
-"""The Kubernetes engine: each attempt is a bare pod of its name; the phase is the truth about it, where
-evidence backs it.
+"""The Kubernetes engine: each attempt is a bare pod with its name.
 
-How the name fences: the API server creates `<task-id>-<n>` once. A start that finds it adopts it, if the
-labels are ours, and refuses if they are not (fault 29). A finished pod stays as the tombstone of its name
-until `forget`; a stop that finds no pod leaves a tombstone, a pod that no scheduler takes, so that a creation
-that comes late finds the name taken (fault 28).
+How the name fences: the API server creates `<task-id>-<n>` once. A start that finds the pod adopts it if the
+labels are ours, and is refused if they are not (fault 29). A finished pod stays as the tombstone of its name
+until `forget`. A stop that finds no pod leaves a tombstone, a pod that no scheduler takes, so that a late
+creation finds the name taken (fault 28).
 
-What is deleted is deleted with its uid as precondition and a grace of at least 1 s. A finalizer keeps the
-object after that, so that its end is seen whoever deleted it and whoever leads then; `settle` lets go of it
-once the end is committed. A pod in a terminal phase that proves no stop is not deleted: the server would
-remove it at once, and with it the evidence.
+A pod is deleted with its uid as the precondition, and a grace of at least 1 s. A finalizer keeps the object,
+so that its end is seen whoever deleted it and whichever replica leads then. `settle` removes the finalizer
+once the end is committed. A pod in a terminal phase that does not prove a stop is not deleted: the server
+would remove it at once, with the evidence.
 
-With the pool's option `scheduling_gates` (Kubernetes 1.27) a pod is created gated, and the gate is opened
-after `confirm` has said that its leader still leads: a creation that lands late then never runs at all.
+With the pool's option `scheduling_gates` (Kubernetes 1.27), a pod is created with a gate, which is opened
+after `confirm` has verified that its leader still leads. A late creation then never runs at all.
 
-Watches select by label, and tell of a pod whose label was removed as of a deleted one; so an end that has no
-other proof is believed once the name was asked for. Lists are of all pods of our namespaces: our finalizer
-tells which are ours without labels.
+Watches select by label, and report a pod whose label was removed as deleted. An end without other proof is
+therefore believed only after a query by name. Lists contain all pods of our namespaces: our finalizer shows
+which are ours without labels.
 
-Namespaces: exactly those that are given are listed, watched and used, whatever pools name now or named
-before; so no attempt is out of sight, and rights can be given for each. A pool that names another one is
-refused (see `PoolOptions`).
+Namespaces: exactly the given ones are listed, watched and used, whatever pools name now or named before. So
+no attempt is out of sight, and rights can be granted for each namespace. A pool that names another namespace
+is refused (see `PoolOptions`).
 
-What this engine can prove, and what not, stands in `pod_observation`.
+`pod_observation` explains what this engine can prove.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesOptions:
-    """`namespaces`: all that are used, the first for pools that name none; () for the configuration's own."""
+    """`namespaces`: all that are used, the first by pools that name none; (): the configuration's own."""
 
     access: ClusterAccess = field(default_factory=ClusterAccess)
     namespaces: tuple[str, ...] = ()
@@ -72,15 +71,13 @@ class KubernetesOptions:
 class KubernetesEngine(Owning):
     """See the module's docstring.
 
-    Safe to use from several threads. `faults` counts what went wrong with calls, by kind.
+    Safe to use from several threads. `faults` counts failed calls, by kind.
     """
 
     name = "kubernetes"
 
     def __init__(self, cluster: str, clock: Clock, options: KubernetesOptions) -> None:
-        """Raises EngineUnavailable when there is no configuration, InvalidField when `cluster` is no DNS
-        label.
-        """
+        """Raises EngineUnavailable without a configuration, InvalidField if `cluster` is no DNS label."""
         super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._options = options
@@ -93,8 +90,7 @@ class KubernetesEngine(Owning):
         self._minor: int | None = None
         self.is_verified = self._api.is_verified
 
-    # -- the seam
-    # ----------------------------------------------------------------------------------------------------
+    # -- the Engine interface
 
     def identity(self) -> EngineIdentity:
         """See Engine."""
@@ -103,7 +99,7 @@ class KubernetesEngine(Owning):
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """See Engine.
 
-        AttemptRefused: InvalidPool, InvalidPod, NameTaken, and those of `kubernetes_refusals`.
+        The reasons of AttemptRefused are InvalidPool, InvalidPod, NameTaken, and those of `refusals`.
         """
         pod = self._pods.find(launch.attempt) if launch.repeated else None
         if pod is None:
@@ -112,8 +108,8 @@ class KubernetesEngine(Owning):
             except AttemptRefused as refusal:
                 if not launch.repeated or refusal.reason == "NameTaken":
                     raise
-                # An earlier creation may still be on its way. Only with its name taken is nothing started for
-                # certain.
+                # An earlier creation may still be under way. Only a taken name makes sure that nothing
+                # starts.
                 pod = self._pods.entomb(launch.attempt, f"{refusal}, and its name could not be taken")
                 if pod is None or pod.is_tombstone:
                     raise
@@ -124,7 +120,7 @@ class KubernetesEngine(Owning):
         return observe(pod)
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
-        """See Engine. None when `uid` is not the attempt's."""
+        """See Engine. Returns None if `uid` is not the attempt's."""
         for _ in range(TRIES):
             pod = self._pods.find(attempt)
             if pod is None and uid:
@@ -151,12 +147,12 @@ class KubernetesEngine(Owning):
         raise EngineUnavailable(f"{attempt} changes while it is being stopped")
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        """See Engine. A pod of our uid is ours whatever became of its labels."""
+        """See Engine. A pod with this uid is ours, even if its labels were changed."""
         pod = self._pods.find(attempt, uid)
         return observe(pod) if pod is not None else gone(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
-        """See Engine. Lets a deleted pod go."""
+        """See Engine. Removes the finalizer of a deleted pod."""
         pod = self._pods.find(attempt)
         if pod is not None and observe(pod).awaits_commit:
             self._pods.drop_finalizer(pod)
@@ -164,7 +160,7 @@ class KubernetesEngine(Owning):
     def forget(self, attempt: AttemptId) -> None:
         """See Engine.
 
-        A pod in a terminal phase is removed even if that proves no stop: its end was committed without.
+        A pod in a terminal phase is removed even without proof of stop: its end was committed without it.
         """
         for namespace in self.namespaces:
             pod = self._pods.get(namespace, attempt)
@@ -180,7 +176,7 @@ class KubernetesEngine(Owning):
                 self._pods.drop_finalizer(pod)
 
     def attempts(self) -> list[Observation]:
-        """See Engine. A tombstone that another namespace has of the same attempt is left out."""
+        """See Engine. Further tombstones of an attempt, in other namespaces, are left out."""
         found: dict[AttemptId, Observation] = {}
         for _, pod in self._pods.all():
             seen = observe(pod)
@@ -192,7 +188,7 @@ class KubernetesEngine(Owning):
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         """See Engine.
 
-        `sink` is called from one thread for each namespace; never raises: each goes on by itself.
+        `sink` is called from one thread per namespace. Never raises: each watch is restarted by itself.
         """
 
         def report(pod: Pod, removed: bool) -> None:
@@ -229,7 +225,7 @@ class KubernetesEngine(Owning):
         stop: threading.Event | None = None,
         options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
-        """See Engine; as long as the pod is there, and its node keeps the output."""
+        """See Engine. There is output as long as the pod exists and its node keeps the output."""
         pod = self._pods.known(attempt)
 
         def look() -> Pod | None:
@@ -242,8 +238,7 @@ class KubernetesEngine(Owning):
         """See Engine."""
         self._api.close()
 
-    # -- beyond the seam
-    # ---------------------------------------------------------------------------------------------
+    # -- beyond the Engine interface
 
     def events(self, attempt: AttemptId) -> list[PodEvent]:
         """The recent Kubernetes events of the pod, oldest first; they outlive it.
@@ -260,16 +255,16 @@ class KubernetesEngine(Owning):
         return sorted(found, key=lambda event: event.at)
 
     def check_rights(self) -> list[MissingRight]:
-        """The rights that are missing, each with the RBAC rule that gives it. Raises EngineUnavailable."""
+        """The missing rights, each with the RBAC rule that grants it. Raises EngineUnavailable."""
         with unavailable("rights cannot be asked for"):
             return missing_rights(self._api, self.namespaces)
 
     def release_finalizers(self) -> int:
-        """Let go of all pods of this installation, for uninstalling; returns how many had to be.
+        """Remove the finalizer from all pods of this installation, for uninstalling; returns their number.
 
-        While a controller runs, this makes deleted pods vanish before their end is committed: stop the
-        controllers first. Raises EngineUnavailable; and UserError where the installation is not known (see
-        `bind`) and several have pods here.
+        Stop all replicas first: while one runs, deleted pods would vanish before their end is committed.
+        Raises EngineUnavailable, and UserError if the installation is not known (see `bind`) and several have
+        pods here.
         """
         held = [pod for _, pod in self._pods.all() if pod.has_finalizer]
         marks = Counter(pod.installation or "(none)" for pod in held)
@@ -284,7 +279,6 @@ class KubernetesEngine(Owning):
         return len(held)
 
     # -- creation
-    # ----------------------------------------------------------------------------------------------------
 
     def _create(self, launch: Launch) -> Pod:
         """The attempt's pod, created or adopted. Raises AttemptRefused, EngineUnavailable."""

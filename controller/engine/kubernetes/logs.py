@@ -1,4 +1,4 @@
-"""A pod's output and its events, read through the API server."""
+"""Reads a pod's output and its events through the API server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from controller.engine.kubernetes.api import ApiRefused, KubernetesApi, Stream
 from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE, Pod, pod_path
 from controller.engine.kubernetes.pod_observation import observe
 
-SILENCE_SECONDS = 300.0  # of a task that prints nothing; then the stream is opened again
+SILENCE_SECONDS = 300.0  # without output, after which the stream is opened again
 _AGAIN_SECONDS = 1.0
 
 
@@ -38,10 +38,7 @@ class _EventList(Struct, frozen=True):
 
 
 class PodEvent(Struct, frozen=True, kw_only=True):
-    """What a component of the cluster noted about a pod.
-
-    `at`: seconds since the epoch, of the last of `count` times.
-    """
+    """A Kubernetes event of a pod. `at` is the last of its `count` times, in seconds since the epoch."""
 
     at: float
     kind: str  # Normal or Warning
@@ -52,11 +49,9 @@ class PodEvent(Struct, frozen=True, kw_only=True):
 
 
 def recent_events(api: KubernetesApi, namespace: str, name: str, uid: str) -> list[PodEvent]:
-    """Of one pod, or with `uid` "" of all that had the name; oldest first.
+    """The events of one pod, oldest first; with `uid` "", of all pods that had the name.
 
-    The cluster keeps them for about an hour.
-
-    Raises EngineUnavailable, ApiRefused.
+    The cluster keeps events for about an hour. Raises EngineUnavailable, ApiRefused.
     """
     path = f"/api/v1/namespaces/{namespace}/events"
     which = f"involvedObject.uid={uid}" if uid else f"involvedObject.name={name}"
@@ -86,9 +81,7 @@ def _read(item: msgspec.Raw) -> PodEvent:
 
 
 def check_container(pod: Pod, name: str) -> None:
-    """Raises LogsRefused, which names those that there are, when the pod has no such container ("" is the
-    task's own).
-    """
+    """Raise LogsRefused if the pod has no such container ("": the main one); the error names all."""
     known = [each.name for each in (*(pod.spec.init_containers or ()), *(pod.spec.containers or ()))]
     if name and name not in known:
         raise LogsRefused(f"pod {pod.metadata.name} has no container {name!r}: there are {', '.join(known)}")
@@ -102,13 +95,12 @@ def read_log(
     stop: threading.Event,
     options: LogOptions,
 ) -> Iterator[bytes]:
-    """A container's output, by default the main one's, each byte once; with `follow` until it has ended, or
-    `stop`.
+    """A container's output, by default the main one's, each byte once.
 
-    A connection that breaks is opened again, and what was delivered is passed over. That loses lines when the
-    node has begun a new log file in between, since it shows only the last one. With `tail` or `since_seconds`
-    nobody could tell what was delivered: then a break is an error once something was. Raises
-    EngineUnavailable, LogsRefused.
+    With `follow`, it goes on until the container has ended or `stop` is set. A broken connection is opened
+    again, and bytes that were delivered are skipped. This loses lines if the node has begun a new log file in
+    between, since it shows only the last one. With `tail` or `since_seconds`, the delivered bytes cannot be
+    skipped: a break is then an error once bytes were delivered. Raises EngineUnavailable, LogsRefused.
     """
     container, path = options.container or pod.main_name, f"{pod_path(pod)}/log"
     part: dict[str, object] = {"container": container}

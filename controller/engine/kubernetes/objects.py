@@ -1,7 +1,7 @@
-"""The pods of one cluster of Tally, by name and one by one: read, created, entombed, deleted, patched.
+"""Reads, creates, entombs, deletes and patches the pods of one cluster of Tally, by name.
 
-Each call is safe to repeat, and bound to one object by its uid, so that what changes under our hands is read
-again and not overwritten. Refusals of anything but a creation are outages (see `kubernetes_refusals`).
+Each call is safe to repeat, and bound to one object by its uid: an object that others change meanwhile is
+read again, and not overwritten. Refusals of calls other than a creation count as outages (see `refusals`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from controller.engine.kubernetes.refusals import unavailable
 from controller.engine.kubernetes.watch import list_pods
 from controller.engine.ownership import Owning
 
-TRIES = 5  # at an object that changes under our hands
+TRIES = 5  # while others change the object
 
 
 class PodObjects:
@@ -38,7 +38,7 @@ class PodObjects:
         self.list_timeout = list_timeout
 
     def all(self) -> Iterator[tuple[AttemptId, Pod]]:
-        """All of ours. Raises EngineUnavailable."""
+        """All pods of our attempts. Raises EngineUnavailable."""
         others = []
         for namespace in self._namespaces:
             with unavailable(f"pods of namespace {namespace} cannot be listed"):
@@ -52,7 +52,7 @@ class PodObjects:
         self._owner.note_others(others)
 
     def attempt_of(self, pod: Pod) -> AttemptId | None:
-        """Which attempt of our installation it is, None when it is not one."""
+        """The attempt of our installation whose pod it is; None if there is none."""
         return attempt_of(pod, self._cluster, self._owner.installation)
 
     def find(self, attempt: AttemptId, uid: str = "") -> Pod | None:
@@ -73,7 +73,7 @@ class PodObjects:
         return pod
 
     def get(self, namespace: str, attempt: AttemptId) -> Pod | None:
-        """Whatever has the name."""
+        """The pod with the attempt's name, whether it is ours or not."""
         with unavailable(f"pod {attempt} cannot be read"):
             try:
                 return _about(attempt, self._api.call("GET", f"{pods_path(namespace)}/{attempt}"))
@@ -83,7 +83,7 @@ class PodObjects:
                 raise
 
     def create(self, attempt: AttemptId, body: Document) -> Pod:
-        """Raises ApiRefused, AttemptRefused (NameTaken) and EngineUnavailable."""
+        """Create the pod. Raises ApiRefused, AttemptRefused (NameTaken) and EngineUnavailable."""
         namespace = body["metadata"]["namespace"]
         for _ in range(TRIES):
             try:
@@ -102,12 +102,10 @@ class PodObjects:
         raise EngineUnavailable(f"the name {attempt} is taken and given back again and again")
 
     def entomb(self, attempt: AttemptId, why: str) -> Pod | None:
-        """Take the attempt's name in every namespace: the tombstone, or the attempt's pod if one was there
-        already.
+        """Take the attempt's name in every namespace; returns the tombstone, or the existing pod.
 
-        None when all the names are taken by what is not ours, so that there was nothing to take.
-
-        Raises EngineUnavailable when the name could not be taken: then a late creation cannot be excluded.
+        Returns None if pods that are not ours have all the names. Raises EngineUnavailable if the name could
+        not be taken: a late creation is then still possible.
         """
         tombstone: Pod | None = None
         for namespace in self._namespaces:
@@ -117,14 +115,14 @@ class PodObjects:
                         attempt, build_tombstone(attempt, self._cluster, namespace, self._owner.mark)
                     )
                 except AttemptRefused:
-                    continue  # taken by something that is not ours, which serves as well
+                    continue  # a pod that is not ours has the name, which serves as well
             if not pod.is_tombstone:
                 return pod
             tombstone = pod
         return tombstone
 
     def delete(self, pod: Pod, grace_seconds: int) -> Pod | None:
-        """As it is then; None when it is gone, or another one."""
+        """Delete the pod and return its new state; None if it is gone, or replaced by another one."""
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -160,7 +158,7 @@ class PodObjects:
     def _patch_list(
         self, pod: Pod, path: str, find: Callable[[Pod], int | None], value: object
     ) -> Pod | None:
-        """Remove an entry of a list of this very pod; None when the pod is gone. Raises EngineUnavailable."""
+        """Remove an entry from a list of this pod; None if the pod is gone. Raises EngineUnavailable."""
         current: Pod | None = pod
         for _ in range(TRIES):
             if current is None or current.metadata.uid != pod.metadata.uid:

@@ -1,7 +1,6 @@
-"""Pods as Tally reads them: the few fields that it uses, from raw JSON, and the names by which it knows its
-own. Pure.
+"""The fields of pods that Tally reads, from raw JSON, and the names by which it knows its own. Pure.
 
-The official client's own models take about five times as long to decode, and refuse what a newer server says.
+The official client's models take about five times as long to decode, and refuse fields of newer servers.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ FINALIZER = "tally.dev/attempt"
 GATE = "tally.dev/leadership"
 LABEL_CLUSTER = "tally.dev/cluster"
 INSTALLATION = "tally.dev/installation"
-"""Label, to select by, and annotation, which nobody removes along with the labels: the id of the
-installation.
-"""
+"""The installation's id: a label to select by, and an annotation, which survives a removal of the labels."""
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
@@ -95,7 +92,7 @@ class Terminated(Struct, frozen=True, rename="camel"):
 
     @property
     def is_known(self) -> bool:
-        """Whether somebody saw the end, rather than no container any more."""
+        """Whether the end itself was seen, and not only that the container is gone."""
         return self.reason != "ContainerStatusUnknown"
 
 
@@ -159,7 +156,7 @@ class Pod(Struct, frozen=True):
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether it stands for an attempt that was stopped before it was created, and never runs."""
+        """Whether it is a tombstone: its attempt was stopped before it was created, and never runs."""
         return LABEL_TOMBSTONE in (self.metadata.labels or {})
 
     @property
@@ -174,13 +171,13 @@ class Pod(Struct, frozen=True):
 
     @property
     def installation(self) -> str:
-        """The id of the installation that made it, "" when it carries none."""
+        """The id of the installation that created it; "" if it has none."""
         return (self.metadata.annotations or {}).get(INSTALLATION, "") or (self.metadata.labels or {}).get(
             INSTALLATION, ""
         )
 
     def why_not_ours(self, cluster: str) -> str:
-        """Why it is left alone, although it has our attempt's name."""
+        """A message on why it is left alone, although it has our attempt's name."""
         other = f"of another installation of Tally, {self.installation}"
         whose = other if self.installation else f"not of cluster {cluster}, or not of this installation of it"
         return (
@@ -190,19 +187,17 @@ class Pod(Struct, frozen=True):
 
     @property
     def ends_with(self) -> str:
-        """The container whose end ends the attempt, "" for the end of all."""
+        """The container whose end ends the attempt; "": the end of all."""
         return (self.metadata.labels or {}).get(LABEL_MAIN, "")
 
     @property
     def main_name(self) -> str:
-        """The container that is the task to its user: the one that ends the attempt, or else the task's
-        own.
-        """
+        """The main container: the one that ends the attempt, else the task's own."""
         return self.ends_with or MAIN
 
     @property
     def main(self) -> ContainerStatus | None:
-        """The status of that container, None before there is one."""
+        """The status of the main container; None before there is one."""
         statuses = self.status.container_statuses or []
         return next(
             (each for each in statuses if each.name == self.main_name),
@@ -214,7 +209,7 @@ class Pod(Struct, frozen=True):
         return next((each for each in self.status.conditions or () if each.type == kind), None)
 
     def statuses(self) -> Iterator[ContainerStatus]:
-        """Of all containers: init, own, ephemeral."""
+        """The statuses of all containers: init, regular and ephemeral."""
         status = self.status
         for each in (
             status.init_container_statuses,
@@ -251,7 +246,7 @@ decode_list = msgspec.json.Decoder(PodList).decode
 decode_event = msgspec.json.Decoder(WatchEvent).decode
 
 NOT_JSON_OF_ITS_TYPE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""How decoding fails: not JSON, a wrong type, bytes that are no text, too deep."""
+"""The errors of decoding: not JSON, a wrong type, bytes that are not text, too deep."""
 
 
 def decode_pod(data: bytes | msgspec.Raw) -> Pod:
@@ -260,10 +255,9 @@ def decode_pod(data: bytes | msgspec.Raw) -> Pod:
 
 
 def read_pod(data: bytes | msgspec.Raw) -> Pod:
-    """The same of an API server's answer; of a pod that cannot be read, what says whose it is
-    (`Pod.unreadable`).
+    """Decode a pod of an API server's answer; of an unreadable one, only the metadata (`Pod.unreadable`).
 
-    Raises EngineUnavailable when not even that can be read.
+    Raises EngineUnavailable if not even that can be read.
     """
     try:
         return decode_pod(data)
@@ -307,11 +301,10 @@ def _head(document: Any, problem: str) -> Pod:
 
 
 def attempt_of(pod: Pod, cluster: str, ours: Installation | None = None) -> AttemptId | None:
-    """Which attempt of the cluster, and of this installation of it (None: of any), it is; None when it is not
-    one.
+    """The attempt of the cluster and installation (None: any) whose pod it is; None if it is not ours.
 
-    Its labels must say what its name says. A pod that our finalizer keeps is still what it was when somebody
-    has changed its labels, unless they name another cluster or installation.
+    The labels must agree with the name. A pod that has our finalizer stays ours if its labels were changed,
+    unless they name another cluster or installation.
     """
     labels = pod.metadata.labels or {}
     if labels.get(LABEL_CLUSTER, cluster if pod.has_finalizer else None) != cluster:
@@ -331,10 +324,10 @@ def attempt_of(pod: Pod, cluster: str, ours: Installation | None = None) -> Atte
 
 
 def pods_path(namespace: str) -> str:
-    """Of a namespace's pods, in the API."""
+    """The API path of a namespace's pods."""
     return f"/api/v1/namespaces/{namespace}/pods"
 
 
 def pod_path(pod: Pod) -> str:
-    """Of this pod."""
+    """The API path of this pod."""
     return f"{pods_path(pod.metadata.namespace)}/{pod.metadata.name}"

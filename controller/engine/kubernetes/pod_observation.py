@@ -1,27 +1,26 @@
-"""What a pod says of its attempt: the one place where a pod becomes an observation. Pure.
+"""Turns a pod into the observation of its attempt. Pure functions.
 
-When a stop is proven (`_is_proven`; kubelets from 1.20 on, each rule with its recording or the code it was
-read from):
-- all containers that ever ran have a terminated status, and the phase is terminal: a kubelet read their
-  exits;
-- the object's deletion is final (`deletionGracePeriodSeconds` 0, or the object is gone): a kubelet makes it
-  so once the containers are gone from its runtime, and an operator by a forced deletion, which vouches for
-  the same (https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/). Our finalizer
-  keeps such an object;
-- it was never given to a node, and never will be: deleted while unscheduled, a tombstone, or refused by the
-  kubelet.
+A stop is proven (`_is_proven`) by any of these; the rules hold for kubelets from 1.20 on, and each names its
+recording or the code that it was read from:
+- The phase is terminal, and all containers that ever ran have a terminated status: a kubelet saw their exits.
+- The object's deletion is final (`deletionGracePeriodSeconds` is 0, or the object is gone). A kubelet makes
+  it final once the containers are gone from its runtime. An operator does so by a forced deletion, which
+  vouches for the same (https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/). Our
+  finalizer keeps such an object.
+- The pod was never assigned to a node and never will be: it was deleted while unscheduled, is a tombstone, or
+  was refused by the kubelet.
 
-What is no proof:
-- a terminal phase with a container still `running`: v1.20 says `DeadlineExceeded` so (recording
-  deadline-exceeded), and pod garbage collection for the pods of dead nodes;
-- a final deletion of a pod whose phase was terminal already: the API server makes it final at once, without
-  asking the kubelet (pkg/registry/core/pod/strategy.go, CheckGracefulDelete), so only its container statuses
-  count then. Deleted by garbage collection since its *node object* was removed, it has stopped: whoever
-  removes a node vouches for that, and StatefulSets rely on it;
-- a terminal phase without container statuses: so v1.20 evicts, before it kills;
-- a container status that went back to `waiting`, or `ContainerStatusUnknown`, in a pod being deleted: the
-  kubelet lost sight of the container (recording deleted-while-running-*); the final deletion follows within a
-  minute.
+The following are no proof:
+- A terminal phase while a container is still `running`. v1.20 reports `DeadlineExceeded` so (recording
+  deadline-exceeded), and pod garbage collection does it for pods of dead nodes.
+- A final deletion of a pod whose phase was terminal before. The API server makes it final at once, without
+  the kubelet (pkg/registry/core/pod/strategy.go, CheckGracefulDelete), so only the container statuses count.
+  But a pod that garbage collection deleted after its *node object* was removed has stopped: the person who
+  removes a node vouches for that, and StatefulSets rely on it.
+- A terminal phase without container statuses. v1.20 evicts so, before it kills.
+- A container status that returned to `waiting`, or `ContainerStatusUnknown`, in a pod that is being deleted.
+  The kubelet lost track of the container (recording deleted-while-running-*); the final deletion follows
+  within a minute.
 """
 
 from __future__ import annotations
@@ -35,15 +34,17 @@ from controller.core.model.task import AttemptId, Observation, Phase
 from controller.engine.kubernetes.pod import GATE, ContainerStatus, Pod, Terminated
 
 _DISRUPTED = frozenset({"Evicted", "Preempting", "NodeShutdown", "Shutdown", "Terminated", "NodeLost"})
-"""`endpoint.reason` of pods that the platform ended (Terminated: a graceful shutdown of the node)."""
+"""`status.reason` of pods that the platform ended (Terminated: a graceful shutdown of the node)."""
 _OWN_LIMIT = re.compile(
     r"Pod ephemeral local storage usage exceeds the total limit of containers |"
     r"Container \S+ exceeded its local ephemeral storage limit |"
     r"Usage of EmptyDir volume .+ exceeds the limit "
 )
-"""How kubelets, 1.20 to 1.36, word an `Evicted` that is the task's own doing
-(pkg/kubelet/eviction/helpers.go). All others say "The node …", and from 1.26 on have the condition
-DisruptionTarget, which these have not."""
+"""The messages of kubelets, 1.20 to 1.36, for an `Evicted` that the task itself has caused.
+
+See pkg/kubelet/eviction/helpers.go. All others begin with "The node …", and from 1.26 on have the condition
+DisruptionTarget, which these do not have.
+"""
 _REFUSED = frozenset(
     {
         "NodeAffinity",
@@ -61,9 +62,7 @@ _REFUSED = frozenset(
         "PodFeatureUnsupported",
     }
 )
-"""`endpoint.reason` of pods that a kubelet refused before it created anything; those that begin with OutOf
-are, too.
-"""
+"""`status.reason` of pods that a kubelet refused at once; reasons that begin with OutOf count, too."""
 UNREADABLE = "Unreadable"
 _CANNOT_START = frozenset({"ContainerCannotRun", "StartError"})  # dockershim's and containerd's words
 _ORDINARY_WAITING = frozenset({"", "ContainerCreating", "PodInitializing"})
@@ -71,12 +70,10 @@ _SIGNAL_BASE, _SIGNALS = 128, 64
 
 
 def observe(pod: Pod, *, removed: bool = False) -> Observation:
-    """What the pod says of its attempt (named as its pod is).
+    """The observation of the pod's attempt, which has the pod's name.
 
-    `removed`: the object is gone, and this is its last state.
-
-    A pod that cannot be read, or says what no server says, is an attempt of which nothing is known but that
-    it is there.
+    `removed` means that the object is gone, and this is its last state. If the pod cannot be read, or has
+    impossible values, nothing is known of its attempt but that it exists.
     """
     problem = pod.unreadable
     if not problem:
@@ -136,7 +133,7 @@ def _observe(pod: Pod, removed: bool) -> Observation:
 
 
 def _is_proven(pod: Pod, removed: bool) -> bool:
-    """Whether the attempt has stopped for certain, and will not start; see the module's docstring."""
+    """Whether it is proven that the attempt has stopped and will not start; see the module's docstring."""
     statuses = list(pod.statuses())
     if not pod.spec.node_name and (pod.is_deleting or removed or pod.is_tombstone):
         return True
@@ -172,7 +169,7 @@ def _was_refused(pod: Pod) -> bool:
 
 
 def _live_phase(pod: Pod) -> Phase:
-    """The phase, as far as nothing more is known."""
+    """The phase of an attempt whose stop is not proven."""
     status = pod.status
     if status.phase == "Unknown" or (status.reason == "NodeLost" and not pod.is_terminal):
         return Phase.UNKNOWN
@@ -220,9 +217,7 @@ def _ended_by_itself(pod: Pod, end: Terminated) -> bool:
 
 
 def _with_main_ended(seen: Observation, pod: Pod, end: Terminated) -> Observation:
-    """The container that ends the attempt has ended, and others run on: how it ended, and nothing of a
-    stop.
-    """
+    """The observation after the main container ended while others run: how it ended, without a stop."""
     seen = replace(seen, main_ended=True, exit_code=end.exit_code, signal=_signal(end))
     if end.exit_code == 0:
         return replace(seen, reason=end.reason or "Completed", message=end.message)
@@ -230,7 +225,7 @@ def _with_main_ended(seen: Observation, pod: Pod, end: Terminated) -> Observatio
 
 
 def _as_failed(seen: Observation, pod: Pod, end: Terminated | None) -> Observation:
-    """By its own doing: that of the main container, or else of another one in the pod."""
+    """The observation of a failure of the task's own: by the main container, else by another one."""
     if end is not None and end.reason in _CANNOT_START:
         reason = end.reason
         if "no such file" in end.message or "not found in" in end.message:
@@ -254,10 +249,7 @@ def _as_failed(seen: Observation, pod: Pod, end: Terminated | None) -> Observati
 
 
 def _disruption(pod: Pod) -> str:
-    """The platform's reason for ending it; "" when it did not.
-
-    (DisruptionTarget is reported by 1.26 and later.)
-    """
+    """The platform's reason for ending the pod; "" if it did not. DisruptionTarget needs 1.26."""
     condition = pod.condition("DisruptionTarget")
     if condition is not None and condition.status == "True":
         return condition.reason or "DisruptionTarget"
@@ -265,9 +257,7 @@ def _disruption(pod: Pod) -> str:
 
 
 def _exceeded_its_limit(pod: Pod) -> bool:
-    """Evicted since it used more local storage than it had asked for: a failure of the task, as OOMKilled
-    is.
-    """
+    """Whether it was evicted for using more local storage than it asked for, a failure like OOMKilled."""
     return pod.status.reason == "Evicted" and _OWN_LIMIT.match(pod.status.message) is not None
 
 
@@ -278,9 +268,7 @@ def _deletion_requested_at(pod: Pod) -> float | None:
 
 
 def _signal(end: Terminated) -> int | None:
-    """The signal that ended it; runtimes report 128 + signal as exit code, and hardly ever the signal
-    itself.
-    """
+    """The signal that ended it. Runtimes report 128 + signal as the exit code, and seldom the signal."""
     if end.signal:
         return end.signal
     number = end.exit_code - _SIGNAL_BASE
@@ -288,7 +276,7 @@ def _signal(end: Terminated) -> int | None:
 
 
 def _why_waiting(pod: Pod) -> str:
-    """`Reason: message` of what keeps a pending pod from running; "" while it simply starts."""
+    """`Reason: message` of why a pending pod does not run; "" while it simply starts."""
     for status in pod.statuses():
         waiting = status.state.waiting
         if waiting is not None and waiting.reason not in _ORDINARY_WAITING:
@@ -307,7 +295,7 @@ def _why_waiting(pod: Pod) -> str:
 
 
 def _what_is_known(pod: Pod) -> str:
-    """For a terminal phase that proves no stop."""
+    """A message for a terminal phase that does not prove a stop."""
     running = [each.name for each in pod.statuses() if each.state.running]
     if running:
         known = f"phase {pod.status.phase}, but container {', '.join(running)} is said to run"

@@ -1,16 +1,16 @@
-"""The pod of an attempt, built from its spec, its pool and the templates of both. Pure.
+"""Builds the pod of an attempt from its spec, its pool and the templates of both. Pure functions.
 
-Three layers, from the weakest: defaults (Pod Security `restricted`, no service-account token), which a
-template may change; the pool's template, and over it the task's; and what Tally owns. A field that a template
-and Tally both set is refused by name. How they are merged stands in `core.model.pod_merge`.
+There are three layers, the weakest first: defaults (Pod Security `restricted`, no service-account token),
+which a template may change; the pool's template, and over it the task's; and the fields that Tally owns. A
+field that both a template and Tally set is refused by name. `core.model.pod_merge` explains the merge.
 
-`restartPolicy: Never` and bare pods: a Job may start its pod twice. `activeDeadlineSeconds` is a backstop for
-when no leader is there, and ends later than the leader would stop the attempt: it counts from the pod's
-acceptance, and v1.20 reports it while the container still runs, which proves nothing. Kubernetes expands
-`$(NAME)` in commands and variables, and halves `$$`; both are escaped in what the task itself says, so that
-it means the same in every engine. In a template they are Kubernetes' own: its variables may refer to the
-fence (`$(TALLY_ATTEMPT)`), which each container has first, to the task's `env`, which comes next in the
-task's container, and to those before them.
+Pods are bare, with `restartPolicy: Never`, since a Job may start its pod twice. `activeDeadlineSeconds` is a
+backstop for times without a leader, and ends later than the leader would stop the attempt: it counts from the
+pod's acceptance, and v1.20 reports it while the container still runs, which proves nothing. Kubernetes
+expands `$(NAME)` in commands and variables, and halves `$$`. Both are escaped in the task's own fields, which
+thus mean the same in every engine, but not in a template. A template's variables may refer to the fence
+(`$(TALLY_ATTEMPT)`), which each container has first, to the task's `env`, which its container has next, and
+to variables before them.
 """
 
 from __future__ import annotations
@@ -152,10 +152,9 @@ def build_pod(launch: Launch, options: PoolOptions, namespace: str) -> Document:
 
 
 def build_tombstone(attempt: AttemptId, cluster: str, namespace: str, installation: str = "") -> Document:
-    """A pod that takes the attempt's name and never runs: no scheduler feels responsible for it, and so no
-    kubelet.
+    """A pod that takes the attempt's name and never runs: no scheduler takes it, and so no kubelet.
 
-    It asks for nothing, in words (a quota on cpu or memory refuses a pod that says nothing of them).
+    It explicitly requests nothing: a quota on cpu or memory refuses a pod without requests.
     """
     metadata = {
         "name": str(attempt),
@@ -176,7 +175,7 @@ def build_tombstone(attempt: AttemptId, cluster: str, namespace: str, installati
 
 
 def _owned(launch: Launch, options: PoolOptions, namespace: str) -> Document:
-    """What Tally sets, by the attempt, the spec and the pool's options."""
+    """The fields that Tally sets, from the attempt, the spec and the pool's options."""
     spec = launch.spec
     identity = _identity(launch.attempt, launch.cluster, launch.installation)
     for key in spec.labels:
@@ -261,7 +260,7 @@ def _identity(attempt: AttemptId, cluster: str, installation: str) -> dict[str, 
 
 
 def whole_seconds(grace_seconds: float) -> int:
-    """A grace as Kubernetes takes it: at least 1, since 0 removes the object while its containers run."""
+    """A grace for Kubernetes: at least 1, since 0 removes the object while its containers run."""
     return max(1, math.ceil(grace_seconds))
 
 
@@ -276,7 +275,7 @@ def _backstop_seconds(spec: Spec, run_seconds: float) -> int:
 
 
 def _literal(text: str) -> str:
-    """`text` so that Kubernetes' expansion gives it back unchanged."""
+    """`text`, escaped so that Kubernetes' expansion returns it unchanged."""
     return _EXPANSION.sub(lambda match: "$" + match[0] if match[0] == "$(" else "$$$$", text)
 
 
@@ -307,10 +306,9 @@ def _check_unset(template: Any, owned: Any, path: str, field: str = "") -> None:
 def _fence_first(
     containers: Sequence[Document], environment: Mapping[str, str], own: Collection[str]
 ) -> None:
-    """Every container is given the fence, before all else: Kubernetes lets a variable refer to those before
-    it.
+    """Give every container the fence first, since a variable can refer only to those before it.
 
-    `own` are the variables of the task itself, which its container has next.
+    `own` are the task's variables, which its container has next.
     """
     for container in containers:
         first = (*FENCE, *own) if container["name"] == MAIN else FENCE

@@ -1,6 +1,4 @@
-"""What an API server's refusals mean to an attempt: the server's words, a reason, and whether the same may
-pass later.
-"""
+"""Translates an API server's refusals for an attempt: a message, a reason, and whether it is transient."""
 
 from __future__ import annotations
 
@@ -14,10 +12,7 @@ FORBIDDEN_RETRY_SECONDS = 10.0
 
 
 def to_refusal(error: ApiRefused, namespace: str) -> AttemptRefused:
-    """Of a pod's creation.
-
-    Quota, rights and namespaces change without the task: such refusals are transient.
-    """
+    """The refusal of a pod's creation. It is transient if it is for a quota, a right or a namespace."""
     words = str(error)
     if error.code == 403:
         return _of_forbidden(words, namespace)
@@ -34,7 +29,7 @@ def to_refusal(error: ApiRefused, namespace: str) -> AttemptRefused:
 
 
 def _of_forbidden(words: str, namespace: str) -> AttemptRefused:
-    """The server says 403 for all that its admission refuses; its words tell one from the other."""
+    """The refusal for a 403, the code of all refusals by admission; the message tells them apart."""
     if "exceeded quota" in words:
         return AttemptRefused("QuotaExceeded", words, transient=True)
     if "is being terminated" in words:
@@ -52,9 +47,7 @@ def _of_forbidden(words: str, namespace: str) -> AttemptRefused:
 
 @contextmanager
 def unavailable(what: str) -> Iterator[None]:
-    """Refusals of anything but a creation are the installation's fault, and pass when it is mended:
-    nothing is concluded.
-    """
+    """Raise EngineUnavailable for refusals of calls other than a creation: nothing may be concluded."""
     try:
         yield
     except ApiRefused as error:

@@ -1,4 +1,4 @@
-"""The rights that the engine needs in each namespace, and which of them are missing."""
+"""The rights that the engine needs in each namespace, and a check for missing ones."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "events": ("list",),
 }
 WANTED: dict[str, tuple[str, ...]] = {"namespaces": ("get",)}
-"""Of the namespace itself, whose uid tells one cluster from another; or of kube-system alone.
+"""Rights on the namespaces themselves, or on kube-system alone: their uids tell clusters apart.
 
-It works without, less safely.
+The engine works without them, less safely.
 """
 
 
@@ -46,7 +46,7 @@ class _Review(msgspec.Struct, frozen=True):
 
 
 def missing_rights(api: KubernetesApi, namespaces: Iterable[str]) -> list[MissingRight]:
-    """Asks the server for each right. Raises EngineUnavailable, ApiRefused."""
+    """Ask the server for each right, and return the missing ones. Raises EngineUnavailable, ApiRefused."""
     return [
         MissingRight(namespace, resource, verb)
         for namespace in namespaces

@@ -1,4 +1,4 @@
-"""What an API server says of itself: which cluster it is, and its version."""
+"""The identity and version of an API server."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class _Namespace(msgspec.Struct, frozen=True):
 
 
 def identity(api: KubernetesApi, namespaces: Sequence[str]) -> EngineIdentity:
-    """The uid of kube-system, where it may be read; else those of the namespaces that are used.
+    """The uid of kube-system if we may read it, else the uids of the namespaces that are used.
 
-    Where none may be read, the namespaces' names alone are left: another cluster that has these cannot be
-    told from this one, and `tally check` says so. Raises EngineUnavailable.
+    If we may read none of them, only their names are left: another cluster with the same names cannot be told
+    from this one, and `tally check` says so. Raises EngineUnavailable.
     """
     cluster = _uid_of(api, CLUSTER_NAMESPACE)
     parts = {f"namespace {name}": "" if cluster else _uid_of(api, name) for name in namespaces}
@@ -59,7 +59,7 @@ def minor_version(api: KubernetesApi) -> int:
 
 
 def _uid_of(api: KubernetesApi, namespace: str) -> str:
-    """Its uid; "" when there is no such namespace, or it may not be read."""
+    """The namespace's uid; "" if it does not exist, or we may not read it."""
     with unavailable(f"namespace {namespace} cannot be read"):
         try:
             return msgspec.json.decode(

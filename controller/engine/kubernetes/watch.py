@@ -1,8 +1,8 @@
-"""One namespace's pods, listed and then watched; what a cluster does to watches is answered here.
+"""Lists and then watches the pods of one namespace, through all faults of the watch.
 
-An end by the server, a cut or a silent connection: open again from the last version seen (bookmarks keep it
-young). 410: that version is no longer kept, so list again. 429 and 5xx: wait as long as was asked for, and
-longer each time. Source:
+After an end by the server, a broken or a silent connection, the watch continues from the last version seen
+(bookmarks keep it recent). After a 410, that version is no longer available, and the pods are listed again.
+After 429 and 5xx, it waits as long as the server asks for, and longer each time. Source:
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
 
@@ -31,9 +31,9 @@ log = structlog.get_logger(__name__)
 def list_pods(
     api: KubernetesApi, path: str, query: Mapping[str, object], timeout: float
 ) -> Iterator[tuple[list[Pod], str]]:
-    """All pods at one version, in pages of pods and that version; without `resourceVersion`, so as of now.
+    """All pods at one version, the present one; yields pages of pods, with that version.
 
-    Raises EngineUnavailable, ApiRefused; 410 when the list took so long that its version is no longer kept.
+    Raises EngineUnavailable, ApiRefused; 410 if the list took too long, and its version is gone.
     """
     token = ""
     while True:
@@ -50,7 +50,7 @@ def list_pods(
 
 
 class PodWatch:
-    """See the module's docstring. `sink` is given each pod, and whether it was removed."""
+    """See the module's docstring. `sink` gets each pod, and whether it was removed."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class PodWatch:
                     max(pause, error.retry_after if isinstance(error, EngineUnavailable) else 0.0)
                 )
             except Exception:
-                # Nothing that a server says may end the thread: what it told is found by a list.
+                # No answer of a server may end the thread; a list finds what the answer reported.
                 self._version = ""
                 self._api.faults["watch"] += 1
                 log.exception("watch of pods failed", path=self._path)
@@ -104,7 +104,7 @@ class PodWatch:
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
     def close(self) -> None:
-        """End the connection, so that `run` sees that it is to stop."""
+        """Close the connection, so that `run` checks `stop`."""
         with self._lock:
             if self._stream is not None:
                 self._stream.close()
@@ -118,7 +118,7 @@ class PodWatch:
         self._version = version
 
     def _follow(self) -> None:
-        """One connection, to its end by the server."""
+        """Follow one connection until the server ends it."""
         # Spread, so that the watches of many clients do not all begin again at the same moment.
         seconds = int(self._watch_seconds * random.uniform(1.0, 1.5)) or 1
         query = {
@@ -159,9 +159,7 @@ class PodWatch:
 
 
 def run_watches(watches: Sequence[PodWatch], names: Sequence[str], stop: threading.Event) -> None:
-    """Run them all, each in a thread of its own that is named after its namespace, until `stop` is set and
-    all have ended.
-    """
+    """Run all watches until `stop` is set and all have ended, each in a thread named after its namespace."""
     threads = [
         threading.Thread(target=watch.run, name=f"pods-{name}", daemon=True)
         for watch, name in zip(watches, names, strict=True)

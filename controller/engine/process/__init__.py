@@ -1,1 +1,1 @@
-"""The engine that runs attempts as processes of this machine, each under a supervisor of its own."""
+"""The process engine: runs attempts as processes of this machine, each under its own supervisor."""

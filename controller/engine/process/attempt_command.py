@@ -1,7 +1,6 @@
-"""What the supervisor's child does: it becomes the attempt's command.
+"""Runs in the supervisor's child, which becomes the attempt's command.
 
-Only the standard library is imported, since every
-supervisor carries this module with it.
+Only the standard library is imported, since every supervisor carries this module.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, NoReturn
 
 from controller.engine.process import attempt_folder as files
 
-# the number that a command's lock gets, or a higher one: scripts use the low ones, and some 200
+# the lowest descriptor for a command's lock; scripts use low numbers, and some use 200
 _INHERITED_FROM = 90
 _PR_SET_PDEATHSIG = 1
 
@@ -33,7 +32,7 @@ _START_FAILURES = {
 
 
 def execute(launch: dict[str, Any], parent: int, gate: int, failure: int, inherited: int) -> NoReturn:
-    """In the child: become the command. A failure is told through `failure` as `stage:errno:text`."""
+    """Become the command, in the child. A failure is written to `failure` as `stage:errno:text`."""
     stage = "setup"
     try:
         os.setsid()
@@ -41,10 +40,10 @@ def execute(launch: dict[str, Any], parent: int, gate: int, failure: int, inheri
             raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            # what whoever started the controller ignored is none of the task's
+            # the task must not inherit ignored signals
             signal.signal(number, signal.SIG_DFL)
-        # Opened by the supervisor once the claim is recorded; it died, if this ends or we have another
-        # parent.
+        # The supervisor opens the gate once the claim is recorded. It has died if the gate ends, or if our
+        # parent is another process.
         if not os.read(gate, 1) or os.getppid() != parent:
             os._exit(127)
         folder = Path(launch["folder"])
@@ -68,7 +67,7 @@ def execute(launch: dict[str, Any], parent: int, gate: int, failure: int, inheri
 
 
 def why_not_executed(failure: bytes) -> tuple[str, str]:
-    """Reason and message of what `execute` told."""
+    """The reason and message of a failure that `execute` wrote."""
     stage, number, text = failure.decode(errors="replace").split(":", 2)
     if stage == "cwd":
         return "BadWorkingDirectory", f"cannot enter the working directory: {text}"
@@ -77,8 +76,8 @@ def why_not_executed(failure: bytes) -> tuple[str, str]:
 
 
 def _keep_open(descriptor: int) -> None:
-    """Let the command inherit it, under a number that it is not likely to use itself."""
+    """Let the command inherit the descriptor, under a number that it is unlikely to use itself."""
     try:
-        fcntl.fcntl(descriptor, fcntl.F_DUPFD, _INHERITED_FROM)  # unlike F_DUPFD_CLOEXEC, and unlike os.dup
+        fcntl.fcntl(descriptor, fcntl.F_DUPFD, _INHERITED_FROM)  # inheritable, unlike os.dup
     except OSError:
-        os.set_inheritable(descriptor, True)  # so few files may be open here that there is no such number
+        os.set_inheritable(descriptor, True)  # the limit on open files does not allow that number

@@ -1,25 +1,23 @@
-"""One attempt's folder: its files, its lock, and how they are written.
+"""An attempt's folder: its files, its lock, and how they are written. For the engine and the supervisors.
 
-Shared by the engine and the supervisors.
+`<state_dir>/<cluster>/attempts/<task-id>-<n>/` has
+- `lock`: two of its bytes are locked, each by an open file description (fcntl(2)). The kernel releases such a
+  lock with the last process that holds it, however that ends.
+  - `SUPERVISED` is held by the supervisor for its whole life, and briefly by a replica that settles or
+    removes the folder.
+  - `INHERITED` is held by the command, and by all its descendants that keep the descriptor.
+- `record.json`: the claim. It is written once, under the lock, *before* the command may run: without a
+  record, the attempt never ran. It is rewritten once, with the time of the start.
+- `stop.json`: the request to stop. Without a record, it is the tombstone that forbids a start.
+- `result.json`: how the attempt ended. It is written under the lock, when no process of the attempt is left.
+  It counts once neither byte is locked, and only if it names the inode of this lock, since the task may write
+  here, too.
+- `wake`: a FIFO for stop requests to the supervisor, which needs no disk space.
+- `output.log`, and `work/`, the scratch folder.
 
-`<state_dir>/<cluster>/attempts/<task-id>-<n>/` holds
-- `lock`, of which two bytes are locked, each by an open file description (fcntl(2)), so that the kernel drops
-  a lock with the last process that has it, however it ends:
-  - `SUPERVISED`, by the supervisor for its whole life (and, for an instant, by whoever settles or removes the
-    folder);
-  - `INHERITED`, by the command and by all that it forks and that keeps the descriptor.
-- `record.json`: the claim. Written once under the lock *before* the command may run, so: no record, never
-  ran. Rewritten once, with the time at which the command was started.
-- `stop.json`: the request to stop; without a record it is the tombstone that forbids to start.
-- `result.json`: how it ended. Written under the lock, and only when no process of the attempt is left. It
-  counts once neither byte is locked any more, if it names the file of this very lock: the task may write here
-  too.
-- `wake`: a FIFO that carries requests to stop to the supervisor, since a disk may be full; `output.log`;
-  `work/`, the scratch folder.
-
-Whoever changes record, result or the folder's name holds the lock. What is read here may be anything, of any
-type: opening it never blocks and never follows a link. Only the standard library is imported, since every
-supervisor carries this module.
+The record, the result and the folder's name are changed only under the lock. A file here may have any content
+and any type: opening it never blocks, and never follows a link. Only the standard library is imported, since
+every supervisor carries this module.
 """
 
 from __future__ import annotations
@@ -45,16 +43,16 @@ LOG = "output.log"
 WORK = "work"
 
 MARKER = "TALLY_ATTEMPT_FOLDER"
-"""Environment variable of every process of an attempt: the attempt's folder.
+"""An environment variable of all processes of an attempt. It names the attempt's folder.
 
-By it they are found when a supervisor died.
+The search finds processes by it when their supervisor has died.
 """
 
 SUPERVISED, INHERITED = 0, 1
 """The bytes of the lock's file; see the module's docstring."""
 
-LARGEST_BYTES = 256 * 1024  # of a file that is read whole; ours have less than a hundredth
-_NOBODY_LISTENS = (  # or the task put something else in the place of the FIFO
+LARGEST_BYTES = 256 * 1024  # the limit for a file that is read whole; ours are a hundred times smaller
+_NOBODY_LISTENS = (  # or the task has replaced the FIFO
     errno.ENOENT,
     errno.ENXIO,
     errno.ENOTDIR,
@@ -68,7 +66,7 @@ _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Held(Enum):
-    """Who holds an attempt's lock; the supervisor, where both do."""
+    """The holder of an attempt's lock; the supervisor if both bytes are locked."""
 
     FREE = "nobody"
     SUPERVISED = "its supervisor"
@@ -76,14 +74,14 @@ class Held(Enum):
 
 
 class Lock:
-    """An attempt's lock, its byte `SUPERVISED` held."""
+    """An attempt's lock, whose byte `SUPERVISED` is held by this process."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     @classmethod
     def take(cls, folder: Path, *, make: bool = False) -> Lock | None:
-        """The lock; None while another holds it, or when there is no such folder (with `make`, it is made).
+        """Take the lock. None if another process holds it, or there is no folder; `make` creates the folder.
 
         Raises OSError.
         """
@@ -94,7 +92,7 @@ class Lock:
                 fd = _open_lock(folder, os.O_RDWR | os.O_CREAT)
             except FileNotFoundError:
                 if make and folder.parent.exists():
-                    continue  # removed since it was made
+                    continue  # the folder was removed after it was created
                 return None
             except _Irregular:
                 _put_aside(folder, LOCK)
@@ -108,19 +106,19 @@ class Lock:
                 raise
             if _is_at(fd, folder / LOCK):
                 return cls(fd)
-            os.close(fd)  # the folder was removed before we had its lock: what we hold is nobody's
+            os.close(fd)  # the folder was removed before we had the lock, which is now of no use
 
     @property
     def inode(self) -> int:
-        """Of the lock's file, which names it wherever it is moved."""
+        """The inode of the lock's file, which stays the same when the file is moved."""
         return os.fstat(self._fd).st_ino
 
     def is_inherited(self) -> bool:
-        """Whether a process of the attempt has kept its lock. Raises OSError."""
+        """Whether a process of the attempt holds `INHERITED`. Raises OSError."""
         return _locked_from(self._fd, INHERITED, 1) is not None
 
     def release(self) -> None:
-        """Let go; idempotent."""
+        """Release the lock. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -133,10 +131,7 @@ class Lock:
 
 
 def open_inherited(folder: Path) -> int:
-    """A descriptor that holds the byte `INHERITED`, for the command: closed in all but what inherits it.
-
-    Raises OSError.
-    """
+    """A descriptor that holds the byte `INHERITED`, for the command to inherit. Raises OSError."""
     fd = _open_lock(folder, os.O_RDWR)
     if not _set_lock(fd, INHERITED):
         os.close(fd)
@@ -147,10 +142,9 @@ def open_inherited(folder: Path) -> int:
 
 
 def held(folder: Path | str) -> tuple[Held, int]:
-    """Who holds the attempt's lock, and the number of its file (0: there is none, or the task put something
-    else there).
+    """The holder of the attempt's lock, and the inode of its file (0: no file, or the task replaced it).
 
-    Does not disturb anyone who is about to take it. Raises OSError.
+    Does not disturb a process that is about to take the lock. Raises OSError.
     """
     try:
         fd = _open_lock(folder, os.O_RDONLY)
@@ -168,7 +162,7 @@ def held(folder: Path | str) -> tuple[Held, int]:
 
 
 def is_supervised(lock: str) -> bool:
-    """Whether anybody holds the byte `SUPERVISED` of the file at this path. Raises OSError."""
+    """Whether a process holds the byte `SUPERVISED` of the file at this path. Raises OSError."""
     fd = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return _locked_from(fd, SUPERVISED, 1) is not None
@@ -177,10 +171,10 @@ def is_supervised(lock: str) -> bool:
 
 
 def write(folder: Path, name: str, value: dict[str, Any], *, durable: bool = False) -> None:
-    """Put `value` in place of the file `name`, whole or not at all, and tell who watches. Raises OSError.
+    """Replace the file `name` atomically, and announce the change to watchers. Raises OSError.
 
-    What the task did to its own folder (its mode, a directory of that name) is put right first. `durable`: it
-    survives the machine's crash once this returns.
+    Changes that the task made to its own folder (its mode, a directory of that name) are undone first. With
+    `durable`, the file survives a crash of the machine once this returns.
     """
     try:
         _write(folder, name, value, durable)
@@ -194,24 +188,22 @@ def write(folder: Path, name: str, value: dict[str, Any], *, durable: bool = Fal
 
 
 def announce(folder: Path) -> None:
-    """Tell who watches that something changed: a watch of the parent sees the folder's own change of time
-    alone.
-    """
+    """Announce a change to watchers, by the folder's time: a watch of its parent sees nothing else."""
     os.utime(folder)
 
 
 def read_bytes(folder: Path, name: str) -> bytes | None:
-    """What the file `name` holds; None when it is absent.
+    """The content of the file `name`; None if it is absent.
 
-    Raises OSError, for what is no regular file too, or too large.
+    Raises OSError, also for a file that is not regular or too large.
     """
     return read_versioned(f"{folder}/{name}")[1]
 
 
 def read_versioned(path: str) -> tuple[tuple[int, int], bytes | None]:
-    """The same with the inode and time of change that it was read at.
+    """As `read_bytes`, with the inode and change time of the file that was read.
 
-    No pathlib: a take-over waits until all were read.
+    Uses no pathlib, for speed: a take-over waits for these reads.
     """
     try:
         fd = os.open(path, _READING)
@@ -229,13 +221,13 @@ def read_versioned(path: str) -> tuple[tuple[int, int], bytes | None]:
 
 
 def read_request(folder: Path) -> dict[str, Any] | None:
-    """The request to stop; None when there is none, {} when it cannot be understood. Raises OSError."""
+    """The request to stop; None if there is none, {} if it is invalid. Raises OSError."""
     data = read_bytes(folder, STOP)
     return None if data is None else parse(data)
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """The JSON object in it; {} when it is none."""
+    """The JSON object in `data`; {} if it is none."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -244,7 +236,7 @@ def parse(data: bytes) -> dict[str, Any]:
 
 
 def exists(folder: Path, name: str) -> bool:
-    """Whether there is something of this name, whatever it is. Raises OSError."""
+    """Whether the folder has an entry of this name, of any type. Raises OSError."""
     try:
         os.lstat(folder / name)
     except (FileNotFoundError, NotADirectoryError):
@@ -253,9 +245,9 @@ def exists(folder: Path, name: str) -> bool:
 
 
 def send(folder: Path, request: dict[str, Any]) -> bool:
-    """Hand a request to stop to the attempt's supervisor; False when none listens.
+    """Send a stop request to the attempt's supervisor; False if none listens.
 
-    Needs no room on the disk. Raises OSError.
+    Needs no disk space. Raises OSError.
     """
     try:
         fd = os.open(folder / WAKE, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -266,10 +258,10 @@ def send(folder: Path, request: dict[str, Any]) -> bool:
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             return False
-        with suppress(BlockingIOError):  # a full FIFO holds requests enough
+        with suppress(BlockingIOError):  # a full FIFO has enough requests
             os.write(fd, json.dumps(request).encode() + b"\n")
     except BrokenPipeError:
-        return False  # it has ended since
+        return False  # the supervisor has ended since
     finally:
         os.close(fd)
     return True
@@ -285,7 +277,7 @@ def _write(folder: Path, name: str, value: dict[str, Any], durable: bool) -> Non
                 os.fsync(file.fileno())
         os.rename(temporary, folder / name)
     except OSError:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         raise
     if durable:
@@ -297,11 +289,11 @@ def _write(folder: Path, name: str, value: dict[str, Any], durable: bool) -> Non
 
 
 class _Irregular(OSError):
-    """The task put something else in the place of a file of ours."""
+    """The task has replaced one of our files by something else."""
 
 
 def _open_lock(folder: Path | str, flags: int) -> int:
-    """Raises OSError, FileNotFoundError and _Irregular among them."""
+    """Open the lock's file. Raises OSError, including FileNotFoundError and _Irregular."""
     path, flags = f"{folder}/{LOCK}", flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         try:
@@ -322,7 +314,7 @@ def _open_lock(folder: Path | str, flags: int) -> int:
 
 
 def _put_aside(folder: Path, name: str) -> None:
-    """Make room for a file of ours."""
+    """Move away what has the name of one of our files."""
     os.rename(folder / name, folder / f".{name}.{uuid.uuid4().hex}")
 
 
@@ -337,7 +329,7 @@ def _set_lock(fd: int, byte: int) -> bool:
 
 
 def _locked_from(fd: int, byte: int, length: int) -> int | None:
-    """Where a lock begins that another description has on these bytes; None when they are free."""
+    """The start of a lock that another file description has on these bytes; None if they are free."""
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, length, 0))
     kind, _, start, *_ = _FLOCK.unpack(answer)
     return None if kind == fcntl.F_UNLCK else start

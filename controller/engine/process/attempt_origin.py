@@ -1,7 +1,6 @@
-"""Where an attempt began, which its uid says: so the proof of its end needs no folder.
+"""The origin of an attempt. Its uid has it, so that the proof of its end needs no folder.
 
-Only the standard library is imported,
-since every supervisor carries this module with it.
+Only the standard library is imported, since every supervisor carries this module.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 BOOT_LETTERS = 8
-"""Of a boot's id, as an origin has them."""
+"""The number of letters of a boot's id in an origin."""
 
 
 class Origin(NamedTuple):
-    """What a search for an attempt's processes goes by, beside their environment."""
+    """What a search for an attempt's processes uses, apart from their environment."""
 
-    # the command's own, by the number and the start (in clock ticks since boot) of its first process
+    # the command's session: the pid and the start (in clock ticks since boot) of its first process
     session: int
     session_started: int
     pid_namespace: int
@@ -25,7 +24,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def of_uid(cls, uid: str) -> Origin | None:
-        """What the attempt's uid says; None for one that another version made."""
+        """The origin in an attempt's uid; None if another version made the uid."""
         parts = uid.split(".")
         if len(parts) != len(cls._fields) + 1 or not all(
             part.isascii() and part.isdigit() for part in parts[:4]
@@ -35,15 +34,15 @@ class Origin(NamedTuple):
         return cls(session, started, namespace, inode, parts[4])
 
     def to_uid(self, random: str) -> str:
-        """A uid that says this; `random` makes it unique."""
+        """A uid with this origin; `random` makes it unique."""
         return ".".join(map(str, (*self, random)))
 
 
 def boot_id() -> str:
-    """Names this boot of the machine: another one means that no process of then is left."""
+    """The id of this boot of the machine. No process outlives its boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def this_boot() -> str:
-    """The same as an origin has it."""
+    """The id of this boot, shortened as in an origin."""
     return boot_id()[:BOOT_LETTERS]

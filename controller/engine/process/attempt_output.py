@@ -1,6 +1,4 @@
-"""What an attempt has printed, as its file holds it: whatever the task put in the place of that file,
-reading never blocks.
-"""
+"""Reads an attempt's output from its file. It never blocks, even if the task has replaced the file."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ _CHUNK_BYTES = 64 * 1024
 
 
 def start_of_tail(path: Path, lines: int) -> int:
-    """Where the last so many lines begin; one without its end is a line, too. Raises OSError."""
+    """The position at which the last `lines` lines begin. An incomplete line counts. Raises OSError."""
     if not files.exists(path.parent, path.name):
         return 0
     with _open(path) as file:
@@ -25,7 +23,7 @@ def start_of_tail(path: Path, lines: int) -> int:
         if lines == 0 or position == 0:
             return position
         file.seek(position - 1)
-        ends = lines + (file.read(1) == b"\n")  # so many line ends from the back: after that one they begin
+        ends = lines + (file.read(1) == b"\n")  # the lines begin after this line end, counted from the back
         while position:
             begin = max(0, position - _CHUNK_BYTES)
             file.seek(begin)
@@ -40,7 +38,7 @@ def start_of_tail(path: Path, lines: int) -> int:
 
 
 def chunks_of(path: Path, position: int) -> Iterator[bytes]:
-    """What a file holds from there on. Raises OSError, for what is no regular file too."""
+    """The content of a file from `position` on. Raises OSError, also for a file that is not regular."""
     if not files.exists(path.parent, path.name):
         return
     with _open(path) as file:

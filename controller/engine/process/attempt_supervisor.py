@@ -1,22 +1,22 @@
-"""The supervisor: a detached process of its own for each attempt, as a container shim is for each container.
+"""The supervisor of an attempt: a detached process, like a container's shim.
 
-It is forked by a fork server (`supervisor`), has a session of its own and no open file of the controller's,
-and ends only when its attempt has.
+A fork server (`supervisor`) forks it. It has a session of its own and none of the controller's open files,
+and it ends only after its attempt.
 
-What a supervisor does, in an order that is safe wherever it stops:
-1. takes the attempt's lock, and holds it for life. Taken by another, or already recorded: there is nothing to
-   do;
-2. a stop request lies there: writes the result NeverStarted;
-3. forks the command's process, which inherits a lock of its own and waits at a gate before it executes
-   anything;
-4. writes the record (the claim), and opens the gate. Killed before this: the child never executes, and no
-   record says that it did. Killed after this: the child dies too (PR_SET_PDEATHSIG), and what is left is
-   found by the record;
-5. waits for the end, for a stop request (through a FIFO, as a file where there was room for one, or as
-   SIGTERM where the task took both away), for SIGTERM (the machine shuts down);
-6. kills what is left, is told by the kernel that it has no child any more (ECHILD; as a subreaper, orphans of
-   any session become its children), and only then writes the result, which counts once it has let go of the
-   lock.
+Its steps are safe at whatever point it is killed:
+1. It takes the attempt's lock, and holds it for life. If another process has the lock, or there is a record,
+   nothing is to be done.
+2. If there is a stop request, it writes the result NeverStarted.
+3. It forks the command's process, which inherits a lock of its own, and waits at a gate before it executes
+   anything.
+4. It writes the record (the claim), and opens the gate. If it is killed before, the child never executes, and
+   there is no record. If it is killed after, the child dies, too (PR_SET_PDEATHSIG), and the record helps to
+   find what is left.
+5. It waits for the end of the command, for a stop request (through the FIFO, as a file if there was space, or
+   as SIGTERM if the task removed both), or for SIGTERM from a shutdown of the machine.
+6. It kills what is left, until the kernel reports that it has no more children (ECHILD). It is a subreaper,
+   so orphans of any session become its children. Only then it writes the result, which counts once the lock
+   is released.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ from controller.engine.process.attempt_origin import BOOT_LETTERS, Origin, boot_
 from controller.engine.process.table import pid_namespace, processes, read_process
 
 INTERRUPT_GRACE_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL when the supervisor itself is told to end; a machine that shuts down gives
-about this long.
+"""The time from SIGTERM to SIGKILL when the supervisor itself is told to end.
+
+A machine that shuts down gives about this long.
 """
 
-# how long another may hold the lock of an attempt that has no record before the start gives up
+# how long another process may hold the lock of an attempt without a record before the start gives up
 _CLAIM_SECONDS = 5.0
-# for what no event announces: a lock that comes free, a killed process that will not die, a full disk
+# the pause between checks of what no event announces: a free lock, a process that does not die, a full disk
 _RETRY_SECONDS = 0.1
 _RECORD_RETRY_SECONDS = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
@@ -64,13 +65,13 @@ class Supervisor:
         self._launch = launch
         self._folder = Path(launch["folder"])
         self._reply = reply
-        # Invariant: not reaped before nothing is sent to its group any more, so the number stays its own
+        # Invariant: it is reaped only after the last signal to its group, so that the pid stays its own
         self._main = 0
-        self._main_status: int | None = None  # as os.waitid reports it: an exit code, or minus the signal
+        self._main_status: int | None = None  # from os.waitid: the exit code, or minus the signal
         self._finished_at = 0.0
         self._stop: dict[str, Any] | None = None
-        self._kill_at = 0.0  # on the monotonic clock, once stopping
-        self._is_interrupted = False  # told to end by SIGTERM
+        self._kill_at = 0.0  # on the monotonic clock; set when stopping
+        self._is_interrupted = False  # whether SIGTERM told the supervisor to end
         self._lock: files.Lock | None = None
         self._record: dict[str, Any] = {}
         self._is_recorded_whole = True
@@ -78,7 +79,7 @@ class Supervisor:
         self._wake = -1
 
     def run(self) -> None:
-        """The whole life, steps 1 to 6 of the module's docstring.
+        """Take steps 1 to 6 of the module's docstring.
 
         `reply` is called once: started, exists, or error.
         """
@@ -127,7 +128,7 @@ class Supervisor:
         return any(files.exists(self._folder, name) for name in (files.RECORD, files.RESULT))
 
     def _start(self) -> tuple[str, str] | None:
-        """Steps 2 to 4; returns why the command could not be executed (reason and message), or None.
+        """Take steps 2 to 4; returns why the command could not be executed (reason and message), or None.
 
         Raises OSError.
         """
@@ -140,7 +141,7 @@ class Supervisor:
         if not fifo.exists():
             os.mkfifo(fifo, 0o600)
         self._wake = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        # Looked for after the FIFO was opened: a request is either seen here, or heard there.
+        # Checked after the FIFO was opened: a request is either seen here, or arrives there.
         if files.exists(self._folder, files.STOP):
             return "NeverStarted", "a stop was requested before the attempt had started"
         inherited = files.open_inherited(self._folder)
@@ -168,7 +169,7 @@ class Supervisor:
             "started_at": None,
         }
         files.write(self._folder, files.RECORD, self._record, durable=True)
-        with suppress(BrokenPipeError):  # the child was killed already: its end is seen like any other
+        with suppress(BrokenPipeError):  # the child was killed already; its end is handled like any other
             os.write(self._gate, b"!")
         with os.fdopen(failure_out, "rb") as stream:
             failure = stream.read()  # ends when the command is executed, or could not be
@@ -180,9 +181,7 @@ class Supervisor:
         return None
 
     def _complete_record(self) -> None:
-        """Once the command runs, nothing waits for the disk but its result: a stop must be heard
-        meanwhile.
-        """
+        """Add the start time to the record; do not wait for the disk, since a stop request may come."""
         try:
             files.write(self._folder, files.RECORD, self._record)
             self._is_recorded_whole = True
@@ -193,14 +192,14 @@ class Supervisor:
 
     def _abandon_child(self) -> None:
         if self._main and not self._record.get("started_at"):
-            os.close(self._gate)  # the child ends at the closed gate
+            os.close(self._gate)  # a closed gate ends the child
             os.waitpid(self._main, 0)
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self._is_interrupted = self._is_interrupted or number == signal.SIGTERM
 
     def _wait_for_end(self) -> dict[str, Any]:
-        """Step 5: until the main process has ended; forwards a request to stop to its group.
+        """Take step 5: wait for the main process to end, and forward stop requests to its group.
 
         Returns what to record.
         """
@@ -230,12 +229,12 @@ class Supervisor:
                 self._complete_record()
 
     def _read_request(self) -> None:
-        """Take up what was asked for; one that is sent again can only shorten the grace."""
+        """Take up a stop request. A repeated one can only shorten the grace."""
         requests = [files.parse(line) for line in _drain(self._wake).splitlines()]
         try:
             requests.append(files.read_request(self._folder) or {})
         except OSError:
-            show_error()  # the task put something else in its place
+            show_error()  # the task has replaced the file
         if self._is_interrupted and not any(requests):
             requests.append({"reason": "Interrupted", "grace_seconds": INTERRUPT_GRACE_SECONDS})
         for request in filter(None, requests):
@@ -247,7 +246,7 @@ class Supervisor:
             self._kill_at = min(self._kill_at, time.monotonic() + grace) if self._kill_at else 0.0
 
     def _reap(self) -> None:
-        """Reap orphans that became our children, and note the main process's end, without reaping it."""
+        """Reap orphans that became our children, and note the end of the main process without reaping it."""
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -262,9 +261,9 @@ class Supervisor:
             os.waitpid(ended.si_pid, 0)
 
     def _end_everything(self) -> None:
-        """Step 6: returns when nothing of the attempt is left.
+        """Take step 6: return when no process of the attempt is left.
 
-        After a stop, the rest may use what is left of the grace.
+        After a stop request, the other processes have the rest of the grace.
         """
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
@@ -274,7 +273,7 @@ class Supervisor:
             if not rest:
                 break
             for pid in rest - asked:
-                # a child of ours, not reaped: the number is its own
+                # an unreaped child of ours: the pid is its own
                 _send_signal(os.kill, pid, signal.SIGTERM)
             asked |= rest
             poll.poll(_RETRY_SECONDS * 1000)
@@ -286,8 +285,7 @@ class Supervisor:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                # the proof: we are the reaper of all that the attempt forked, and there is nothing left to
-                # reap
+                # the proof of stop: we reap all that the attempt forked, and nothing is left to reap
                 return
             if pid == 0:
                 for child in self._rest():
@@ -296,7 +294,7 @@ class Supervisor:
                 _drain(self._signals)
 
     def _rest(self) -> set[int]:
-        """Our children that still run; orphans join them as their parents end."""
+        """Our children that still run. Orphans join them when their parents end."""
         me = os.getpid()
         return {process.pid for process in processes() if process.parent == me}
 
@@ -312,8 +310,8 @@ class Supervisor:
             if number
             else f"exited with code {status}"
         )
-        # One that ended by itself before it was asked to did not end because of that; a machine that shuts
-        # down may have sent the signal to both of us.
+        # A command that ended by itself before the request was not stopped by it. A machine that shuts down
+        # may have sent the signal to both processes.
         if self._stop is not None and (announced or number):
             reason = self._stop["reason"]
             message = self._stop.get("message") or how
@@ -337,13 +335,14 @@ class Supervisor:
         self._write_result(
             {"uid": self._record.get("uid", ""), "lock_inode": self._lock.inode, **times, **result}
         )
-        self._lock.release()  # from now on the result counts
-        with suppress(OSError):  # whoever misses this finds it by looking again
+        self._lock.release()  # from now on, the result counts
+        with suppress(OSError):  # a watcher that misses this finds the result by its next check
             files.announce(self._folder)
 
     def _write_result(self, result: dict[str, Any]) -> None:
-        """Write however long it takes: while the disk is full, the attempt is shown as it was, and nothing
-        is released.
+        """Write the result, however long it takes.
+
+        While the disk is full, the attempt is shown as before, and its hold is not released.
         """
         shown = False
         while True:
@@ -351,7 +350,7 @@ class Supervisor:
                 return files.write(self._folder, files.RESULT, result, durable=True)
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR) and not self._folder.is_dir():
-                    raise  # someone removed the folder by hand: there is nowhere to write to
+                    raise  # the folder was removed by hand: there is nowhere to write
                 if not shown:
                     show_error()
                     shown = True
@@ -359,15 +358,13 @@ class Supervisor:
 
 
 def show_error() -> None:
-    """Into the supervisors' log; a full disk, where that cannot be written, must not end a supervisor."""
+    """Write the error to the supervisors' log. A full disk must not end a supervisor."""
     with suppress(OSError):
         os.write(2, f"supervisor {os.getpid()}: {traceback.format_exc()}".encode())
 
 
 def _send_signal(send: Callable[[int, int], None], target: int, number: int) -> None:
-    """A process that changed its user may refuse the signal: shown, and waited for, since only its end
-    ends the attempt.
-    """
+    """Send a signal. A refusal, by a process with another user, is logged: its end must be waited for."""
     try:
         send(target, number)
     except PermissionError:
@@ -375,7 +372,7 @@ def _send_signal(send: Callable[[int, int], None], target: int, number: int) -> 
 
 
 def _seconds(value: object) -> float:
-    """A grace; 0 for what is none."""
+    """A grace in seconds; 0 for an invalid value."""
     return max(0.0, value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 

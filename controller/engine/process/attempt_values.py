@@ -1,6 +1,4 @@
-"""What an attempt's record and its result say, checked: any process of its user may have written these
-files.
-"""
+"""Validates an attempt's record and result: any process of the same user may have written these files."""
 
 from __future__ import annotations
 
@@ -25,12 +23,12 @@ class Record(Struct, frozen=True, kw_only=True):
     memory_bytes: _Count | None = None
     started_at: _Seconds | None = None
     boot_id: Annotated[str, Meta(max_length=100)] = ""
-    session: _Count = 0  # as records had them before the uid said it
+    session: _Count = 0  # for records of versions whose uid had no origin
     session_started: _Count = 0
 
     @property
     def origin(self) -> Origin | None:
-        """Where to look for its processes; None when it does not say."""
+        """The origin of its processes; None if the record has none."""
         boot = self.boot_id[:BOOT_LETTERS]
         found = Origin.of_uid(self.uid)
         if found is None and self.session and self.session_started:
@@ -51,23 +49,23 @@ class Result(Struct, frozen=True, kw_only=True):
     started_at: _Seconds | None = None
     finished_at: _Seconds | None = None
     disrupted: bool = False
-    lock_inode: _Count = 0  # of the lock that was held when this was written
+    lock_inode: _Count = 0  # the inode of the lock under which this was written
 
     def observation(self, attempt: AttemptId, node: str) -> Observation:
-        """As the engine reports it."""
+        """The observation that the engine reports."""
         fields: dict[str, Any] = {
             name: getattr(self, name) for name in self.__struct_fields__ if name != "lock_inode"
         }
         return Observation(**{**fields, "phase": Phase(self.phase)}, attempt=attempt, stopped=True, node=node)
 
 
-# made at import: msgspec prepares a type when it is first used, and two threads
+# Made at import: msgspec prepares a type on first use, and crashes if two threads do that at once.
 _RECORDS = msgspec.json.Decoder(Record)
-_RESULTS = msgspec.json.Decoder(Result)  # at once crash it
+_RESULTS = msgspec.json.Decoder(Result)
 
 
 def parse_record(data: bytes) -> Record:
-    """The record; an empty one when it cannot be understood: the claim stands all the same."""
+    """The record; an empty one if it is invalid, since the claim stands all the same."""
     try:
         return _RECORDS.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -75,7 +73,7 @@ def parse_record(data: bytes) -> Record:
 
 
 def parse_result(data: bytes) -> Result | None:
-    """The result; None when it does not say how the attempt ended."""
+    """The result; None if it is invalid."""
     try:
         return _RESULTS.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):

@@ -1,31 +1,31 @@
-"""The process engine: attempts as processes of this machine, each under a detached supervisor that outlives
-the controller.
+"""The process engine: runs each attempt as processes of this machine, under a supervisor of its own.
 
-All replicas run on one machine, as one user, and share `state_dir`; whichever leads adopts what runs. Linux
-5.4 or later. An attempt is a folder (`attempt_folder`), run by a supervisor (`attempt_supervisor`), settled
-by any replica when its supervisor was killed or the machine rebooted (`settlement`).
+The supervisor is detached, and outlives the controller. All replicas run on one machine, as one user, and
+share `state_dir`; each new leader adopts the running attempts. Needs Linux 5.4 or later. An attempt is a
+folder (`attempt_folder`) and is run by a supervisor (`attempt_supervisor`). If the supervisor was killed or
+the machine rebooted, any replica settles the attempt (`settlement`).
 
-How the name fences: the supervisor makes the claim itself, in the folder of the attempt's name, holding a
-lock that the kernel drops with it. So a claim is never left without an owner, a late start finds the record,
-the result or the tombstone of a stop, and two starts at once make one run. The name fences until `forget`.
+How the name fences: the supervisor itself makes the claim, in the folder with the attempt's name, and holds a
+lock that the kernel releases when it ends. So no claim is ever without an owner. A late start finds the
+record, the result, or the tombstone of a stop; of two concurrent starts, one runs. The name fences until
+`forget`.
 
-What one attempt's folder holds, and whoever put it there, concerns that attempt alone: what cannot be read is
-reported of it, as Unknown with the reason. That an attempt is not listed proves nothing (its folder may have
-been removed or moved): `find` looks for its processes.
+The content of an attempt's folder affects that attempt alone: if it cannot be read, the attempt is reported
+as Unknown, with the reason. An attempt that is not listed proves nothing, since its folder may have been
+removed or moved: `find` searches for its processes.
 
-What it does with a spec: `command` and `args` are executed without a shell; `image` is not used (there is no
-container), and a spec with an image alone is refused. The environment is a short list of the controller's own
-variables (PATH, HOME, LANG, LC_*, TZ, USER, TMPDIR; no secrets), then the spec's and the fencing token.
-`working_dir` is a folder of this machine, by default an empty one of the attempt's own. Both streams go to
-one file.
+The spec: `command` and `args` are executed without a shell. `image` is not used, since there is no container;
+a spec with an image and no command is refused. The environment is a short list of the controller's variables
+(PATH, HOME, LANG, LC_*, TZ, USER, TMPDIR; no secrets), then the spec's, then the fencing token. `working_dir`
+is a folder of this machine, by default an empty one of the attempt's own. Both streams go to one file.
 
-Limits: see `process_limits`. The end of the command's first process ends the attempt, as in a container: what
-it left running is killed. Only what another service was asked to run (a container daemon, systemd, at) is
-beyond its reach. Output is kept whole until `forget`: nothing bounds what a task writes but the disk.
+Limits: see `limits`. The attempt ends when the command's first process ends, as in a container: processes
+that are left are killed. Only processes that another service started for it (a container daemon, systemd, at)
+are out of reach. The whole output is kept until `forget`; only the disk limits it.
 
-Cost, as measured on two shared cores: about 8 ms of CPU for an attempt from start to end, the command's own
-fork and exec included (150 attempts a second), 2 MB of memory for a supervisor; of 10,000 finished attempts,
-0.16 s for a first list and 0.06 s for another.
+Cost, as measured on two shared cores: about 8 ms of CPU per attempt from start to end, with the command's own
+fork and exec (150 attempts a second), and 2 MB of memory per supervisor. With 10,000 finished attempts, the
+first list takes 0.16 s, and a further one 0.06 s.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from controller.engine.process.stop_requests import enforce_memory, interrupt, r
 from controller.errors import InvalidField
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR")
-_NEWS_SECONDS = 2.0  # before a watch began: longer than lies between its begin and that of the list beside it
-_SWEEP_SECONDS = 1.0  # how soon a watch sees that a supervisor was killed, which no event announces
-# between a supervisor's result and its end lie microseconds, unless it is starved or stopped
+_NEWS_SECONDS = 2.0  # a watch reports the ends of the last seconds before it began, too; see `watch`
+_SWEEP_SECONDS = 1.0  # the pause between checks for killed supervisors, which no event announces
+# a supervisor ends microseconds after its result, unless it is starved or stopped
 _ENDING_SECONDS = 2.0
 _FULL_RETRY_SECONDS = 5.0
 _NODE = os.uname().nodename
@@ -70,9 +70,9 @@ class ProcessEngine:
     name = "process"
 
     def __init__(self, state_dir: Path, cluster: str, clock: Clock, *, make: bool = True) -> None:
-        """`make` the folder where there is none; who only reads does not, and each call says that it is gone.
+        """`make` the folder if there is none. A reader does not; its calls fail if the folder is gone.
 
-        Raises EngineUnavailable when `state_dir` cannot be used, InvalidField when `cluster` is no DNS label.
+        Raises EngineUnavailable if `state_dir` cannot be used, and InvalidField if `cluster` is no DNS label.
         """
         self._clock = clock
         home = state_dir.resolve() / parse_name(cluster, "cluster", "a cluster's name")
@@ -88,15 +88,13 @@ class ProcessEngine:
         self._sight = ProcessSight(self._attempts, self._clock)
 
     def identity(self) -> EngineIdentity:
-        """See Engine: the id that was made with the state folder, so that one made anew in its place is
-        another engine.
-        """
+        """See Engine. The id is made with the state folder: a new folder in its place is another engine."""
         with _os_errors_mean_unavailable():
             places = self._state_folder.places()
         return EngineIdentity(name=self.name, id=places.id, details={"folder": str(self._state_folder.home)})
 
     def bind(self, installation: Installation, *, claim: bool = False) -> None:
-        """See Engine: each installation of the cluster's name has a folder of attempts of its own."""
+        """See Engine. Each installation with the cluster's name has its own folder of attempts."""
         with _os_errors_mean_unavailable():
             place = self._state_folder.place_of(installation, claim=claim)
         if place != self._place:
@@ -107,9 +105,9 @@ class ProcessEngine:
         with _os_errors_mean_unavailable():
             return self._state_folder.others(self._place)
 
-    # one step
+    # `confirm` is not needed: a start is one step
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:  # noqa: ARG002
-        """See Engine. AttemptRefused: NoCommand, InvalidName."""
+        """See Engine. The reasons of AttemptRefused are NoCommand and InvalidName."""
         spec = launch.spec
         if not spec.command:
             raise AttemptRefused("NoCommand", "the process engine runs no images: give the task a command")
@@ -119,7 +117,7 @@ class ProcessEngine:
             if seen is not None:
                 return seen
             if launch.repeated and (unproven := end_leftovers(folder)):
-                # No answer: nothing says that there is an attempt, which is then started by another try.
+                # An error, not an observation: the attempt may not exist, so the start must be tried again.
                 raise EngineUnavailable(f"{launch.attempt} may run already: {unproven.message}")
             request = {
                 "folder": str(folder),
@@ -134,16 +132,14 @@ class ProcessEngine:
                 raise EngineUnavailable(
                     f"{launch.attempt} could not be started: {answer['error']}", _FULL_RETRY_SECONDS
                 )
-            # whoever writes that it never started may not have let go of its lock yet
+            # a writer of the result NeverStarted may still hold the lock
             seen = self._claimed(folder)
         if seen is None:
             raise EngineUnavailable(f"{launch.attempt} was started and forgotten at the same time")
         return seen
 
     def _claimed(self, folder: Path) -> Observation | None:
-        """The attempt, once something is written of it; None when nothing is in time, or its folder is
-        gone.
-        """
+        """The attempt, once its folder has a claim; None if there is none in time, or no folder."""
         give_up_at = self._clock.boottime() + _ENDING_SECONDS
         while (seen := self._sight.observe_one(folder.name)) is None and is_folder(folder):
             if self._clock.boottime() > give_up_at:
@@ -152,7 +148,7 @@ class ProcessEngine:
         return seen
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
-        """See Engine. None when `uid` is not the attempt's."""
+        """See Engine. Returns None if `uid` is not the attempt's."""
         folder = self._folder(attempt)
         with _os_errors_mean_unavailable():
             seen = self._sight.observe_one(folder.name)
@@ -166,10 +162,10 @@ class ProcessEngine:
             return self._sight.observe_one(folder.name)
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
-        """See Engine. What runs of it without a supervisor is ended."""
+        """See Engine. Ends processes of the attempt that have no supervisor."""
         folder = self._folder(attempt)
         with _os_errors_mean_unavailable():
-            os.stat(self._attempts)  # where there is no state folder, nothing is concluded
+            os.stat(self._attempts)  # without a state folder, nothing may be concluded
             seen = self._sight.observe_one(folder.name)
             if seen is not None:
                 return seen
@@ -188,7 +184,7 @@ class ProcessEngine:
         )
 
     def settle(self, attempt: AttemptId) -> None:
-        """See Engine; all that is kept is kept until `forget`."""
+        """See Engine. Does nothing: a folder is kept until `forget`."""
 
     def forget(self, attempt: AttemptId) -> None:
         """See Engine."""
@@ -216,14 +212,14 @@ class ProcessEngine:
             _remove(trash)
 
     def attempts(self) -> list[Observation]:
-        """See Engine. Finished attempts are read once, and then cost a stat each."""
+        """See Engine. A finished attempt is read once, and costs one stat per list afterwards."""
         with _os_errors_mean_unavailable():
             return self._sight.observe_all()
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
-        """See Engine. Changes arrive within some milliseconds, the loss of a supervisor within two seconds.
+        """See Engine. Changes arrive within milliseconds, the loss of a supervisor within two seconds.
 
-        What runs when it begins is reported too; of what has ended, only what ended as it began, which a list
+        At its start, the watch reports the running attempts, and those that ended just before, which a list
         may have missed.
         """
         known: dict[str, Observation] = {}
@@ -233,7 +229,7 @@ class ProcessEngine:
             attempts, watched = self._attempts, os.stat(self._attempts)
             for changes in changes_in(attempts, stop):
                 if self._attempts != attempts or not os.path.samestat(watched, os.stat(attempts)):
-                    # Of the folder that was moved away, or mounted over, nothing is heard any more.
+                    # A folder that was moved away or mounted over sends no more events.
                     raise EngineUnavailable(f"{attempts} is another folder by now: it is watched anew", 0.0)
                 is_first = not sweep_at
                 names = {os.path.basename(path) for _, path in changes}
@@ -262,7 +258,7 @@ class ProcessEngine:
         stop: threading.Event | None = None,
         options: LogOptions = ALL_LOGS,
     ) -> Iterator[bytes]:
-        """See Engine; of the options, `tail`."""
+        """See Engine. Supports the option `tail`."""
         options.check(self.name, "tail")
         folder = self._folder(attempt)
         if not folder.exists():
@@ -274,22 +270,21 @@ class ProcessEngine:
         self._fork_server.close()
 
     def further_installations(self) -> list[Installation]:
-        """Those that have places of their own in the state folder, beside the first."""
+        """The installations with places in the state folder, except the first."""
         with _os_errors_mean_unavailable():
             places = self._state_folder.places()
         return [Installation(id=mark) for mark in places.others]
 
     def interrupt_all(self, grace_seconds: float) -> list[AttemptId]:
-        """Stop every attempt of the cluster as a shutdown of the machine would (reason Interrupted,
-        disrupted), and wait.
+        """Stop all attempts of the cluster as a shutdown would (reason Interrupted, disrupted), and wait.
 
-        Returns those that have not ended 5 s after the grace. For when the whole cluster ends: nobody may
-        start any more.
+        Returns the attempts that have not ended 5 s after the grace. This is for the end of the whole
+        cluster: nothing may start attempts any more.
         """
         give_up_at = self._clock.boottime() + grace_seconds + 5.0
         live = [seen.attempt for seen in self.attempts() if not seen.stopped]
         for attempt in live:
-            with suppress(OSError):  # it is among those that have not ended
+            with suppress(OSError):  # the attempt is then among those that have not ended
                 request_stop(self._folder(attempt), "Interrupted", grace_seconds)
         with _os_errors_mean_unavailable():
             for _ in changes_in(self._attempts, threading.Event(), timeout_ms=100):
@@ -306,7 +301,7 @@ class ProcessEngine:
         return self._attempts / str(attempt)
 
     def _stop_unlisted(self, attempt: AttemptId, uid: str) -> Observation | None:
-        """Stop what was removed from the state folder while it ran; None when there is no such attempt."""
+        """Stop an attempt whose folder was removed while it ran; None if there is no such attempt."""
         if Origin.of_uid(uid) is None:
             return None
         unproven = end_unlisted(self._folder(attempt), uid)
@@ -322,7 +317,7 @@ class ProcessEngine:
         with _os_errors_mean_unavailable():
             position = 0 if tail is None else start_of_tail(folder / files.LOG, tail)
             for _ in changes_in(folder, stop, timeout_ms=200, first=True):
-                # Asked before reading: what was written before the end is then read for certain.
+                # Checked before reading, so that all output from before the end is read.
                 ended = not follow or all(seen.stopped for seen in self._sight.observe([folder.name]))
                 for chunk in chunks_of(folder / files.LOG, position):
                     position += len(chunk)
@@ -332,7 +327,7 @@ class ProcessEngine:
 
 
 def _remove(folder: Path) -> None:
-    """With what the task closed to us."""
+    """Remove the folder, even if the task has changed its permissions."""
     try:
         shutil.rmtree(folder)
     except PermissionError:

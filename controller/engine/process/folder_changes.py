@@ -1,4 +1,4 @@
-"""Changes in a folder, as the kernel tells of them."""
+"""Watches a folder for changes, by the kernel's events."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ _WATCH_STEP_MS = 5
 def changes_in(
     folder: Path, stop: threading.Event, *, timeout_ms: int = 1000, first: bool = False
 ) -> Iterator[set[Any]]:
-    """Changes in the folder as they come, an empty set after each time-out without any, and `first` of
-    all.
-    """
+    """Yield the changes in the folder as they come, and an empty set at first and after each time-out."""
     if first:
         yield set()
     yield from watchfiles.watch(

@@ -1,4 +1,4 @@
-"""The replica's end of the fork server that makes supervisors (`supervisor` is the other end)."""
+"""The replica's end of the fork server that creates supervisors; `supervisor` is the other end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from typing import Any
 
 from controller.engine.base import EngineUnavailable
 
-_PACKAGE_ROOT = Path(__file__).resolve().parents[3]  # of `controller`
+_PACKAGE_ROOT = Path(__file__).resolve().parents[3]  # the folder that has the package `controller`
 _ANSWER_SECONDS = 30.0  # far more than any start takes; a start that answers later is adopted by the next try
 
 
 class ForkServer:
-    """One fork server, started with the first request, and again when it has died.
+    """A fork server, started by the first request, and again if it has died.
 
-    Safe to use from several threads.
-
-    `log`: where supervisors write what they have no one to tell.
+    Supervisors write errors to the file `log`. Safe to use from several threads.
     """
 
     def __init__(self, log: Path) -> None:
@@ -31,7 +29,7 @@ class ForkServer:
         self._control: socket.socket | None = None
 
     def ask(self, launch: dict[str, Any]) -> dict[str, Any]:
-        """Have a supervisor made for `launch`, and return its answer. Raises EngineUnavailable, OSError."""
+        """Create a supervisor for `launch`, and return its answer. Raises EngineUnavailable, OSError."""
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
@@ -53,7 +51,7 @@ class ForkServer:
         return answer
 
     def close(self) -> None:
-        """End the server; the supervisors that it made go on. Idempotent."""
+        """End the server; its supervisors go on. Idempotent."""
         with self._lock:
             self._end()
 
@@ -64,13 +62,12 @@ class ForkServer:
                     socket.send_fds(self._control, [b"!"], [connection.fileno()])
                     return
                 except (BrokenPipeError, ConnectionResetError):
-                    self._end()  # it was killed: a new one takes its place
+                    self._end()  # it was killed: start a new one
             socket.send_fds(self._begin(), [b"!"], [connection.fileno()])
 
     def _begin(self) -> socket.socket:
         control, theirs = socket.socketpair()
-        # No site packages, no user settings: quick to start, and nothing of the environment but the package's
-        # place.
+        # Without site packages and user settings it starts quickly; it knows only where the package is.
         command = [
             sys.executable,
             "-P",

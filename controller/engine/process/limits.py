@@ -1,11 +1,11 @@
-"""What the process engine enforces of a task's resources, and how.
+"""The limits that the process engine enforces.
 
-- memory: the private resident memory of all processes of an attempt, added up about once a second by every
-  replica that watches the engine; above the spec's `memory` the attempt is killed, with the reason OOMKilled.
-  So a burst of less than a second passes. Not by RLIMIT_AS or RLIMIT_DATA, which count what programs reserve
-  and never use (Go, Java and node would not even start), each process for itself; and not by cgroups, which
-  an unprivileged user seldom may make.
-- cpu, and all other names: accounted for by the pool, not enforced.
+- memory: every replica that watches the engine adds up the private resident memory of an attempt's processes,
+  about once a second. An attempt that uses more than its spec's `memory` is killed, with the reason
+  OOMKilled. A burst of less than a second may pass. RLIMIT_AS and RLIMIT_DATA are no alternative: they count
+  memory that programs reserve and never use (Go, Java and node would not even start), and count it per
+  process. Cgroups are none, either: an unprivileged user can seldom create them.
+- cpu and all other resources: counted by the pool, and not enforced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from controller.engine.process.table import private_bytes, processes
 
 
 class Excess(NamedTuple):
-    """An attempt that uses more memory than it asked for; both in bytes."""
+    """An attempt that uses more memory than it asked for; both numbers are bytes."""
 
     folder: Path
     used: int
@@ -29,7 +29,7 @@ class Excess(NamedTuple):
 
 
 def over_memory(folders: Iterable[Path]) -> Iterator[Excess]:
-    """Those of the running attempts that use more memory than their spec says; one pass over all processes.
+    """The running attempts that use more memory than their spec allows, found by one pass over all processes.
 
     Raises OSError.
     """
@@ -38,7 +38,7 @@ def over_memory(folders: Iterable[Path]) -> Iterator[Excess]:
         try:
             data = files.read_bytes(folder, files.RECORD)
         except OSError:
-            continue  # shown where the attempt is looked at
+            continue  # reported when the attempt itself is observed
         record = parse_record(data or b"")
         if record.memory_bytes and record.supervisor:
             limited[folder] = record.supervisor, record.memory_bytes

@@ -1,16 +1,16 @@
-"""The search for what is left of attempts, and its proof that nothing is.
+"""Searches for processes of attempts, and proves that none is left.
 
-A process is an attempt's if its environment names the attempt's folder, if it is in the session that the
-command was started in, if it holds the lock that the command inherited, or if its parent is one. What cleared
-its environment, left its session
-*and* closed its descriptors is not found when its parent has ended; nothing escapes a supervisor that lives.
+A process belongs to an attempt if its environment names the attempt's folder, if it is in the command's
+session, if it holds the lock that the command inherited, or if its parent belongs to the attempt. A process
+that cleared its environment, left its session *and* closed its descriptors is not found once its parent has
+ended; but nothing escapes a supervisor that lives.
 
-One pass over /proc proves nothing: of a chain in which each process forks the next and ends, a list shows the
-one that has ended before it is looked at. So passes are repeated, each over the numbers that are new since
-the last, until one is *certain*: nobody was forked from before its list was taken until all were looked at,
-and nobody on it ended before its turn. Whoever lives then was on the list, or its parent was. A machine that
-forks without any pause gives no such moment. There many passes in a row must find nobody: each looks at the
-newest first, which is where a chain is, within some ten microseconds of the list.
+One pass over /proc proves nothing: in a chain where each process forks the next one and ends, a list shows
+only a process that has ended before it is examined. Passes are therefore repeated, each over the pids that
+are new since the last one, until a pass is *certain*: no process was forked from before its list was taken
+until all on it were examined, and none on it ended before its turn. A process that lives then was on the
+list, or its parent was. A machine that forks without a pause never gives such a moment. There, many passes in
+a row must find nothing; each examines the newest pids first, where a chain is, within some ten microseconds.
 """
 
 from __future__ import annotations
@@ -38,18 +38,15 @@ from controller.engine.process.table import (
     why_unseen,
 )
 
-SEARCH_SECONDS = 1.0  # for one search, which is repeated by whoever asks again
+SEARCH_SECONDS = 1.0  # for one search; the caller repeats it
 _KILL_WAIT_SECONDS = 0.2
-_TIMED_PASSES = 20  # so many wait for a moment in which nobody is forked
+_TIMED_PASSES = 20  # so many passes wait for a moment without a fork
 _PASSES_IN_VAIN = 50
 _DELETED = " (deleted)"
 
 
 class Unproven(NamedTuple):
-    """Why an attempt may still run: a CamelCase word, and a sentence.
-
-    `supervisor`: its number, if one lives.
-    """
+    """Why an attempt may still run: a CamelCase word, a sentence, and the pid of a living supervisor."""
 
     reason: str
     message: str
@@ -57,10 +54,9 @@ class Unproven(NamedTuple):
 
 
 def end_all(wanted: Mapping[Path, Origin | None]) -> dict[Path, Unproven]:
-    """End the attempts of these folders, which no supervisor is known to have; returns those of which no end
-    is proven.
+    """End the attempts of these folders, which have no known supervisor; returns those whose end is unproven.
 
-    One that turns out to have a supervisor is left alone. Raises OSError when /proc cannot be read.
+    An attempt that has a supervisor after all is left alone. Raises OSError if /proc cannot be read.
     """
     unproven = {
         folder: why for folder, origin in wanted.items() if (why := _out_of_sight(origin)) is not None
@@ -75,7 +71,7 @@ def end_all(wanted: Mapping[Path, Origin | None]) -> dict[Path, Unproven]:
 
 
 def end_unlisted(folder: Path, uid: str) -> Unproven | None:
-    """End what is left of an attempt without a folder; returns why it may still run."""
+    """End the processes of an attempt without a folder; returns why it may still run."""
     origin = Origin.of_uid(uid)
     if origin is None:
         return Unproven(
@@ -86,10 +82,9 @@ def end_unlisted(folder: Path, uid: str) -> Unproven | None:
 
 
 def end_leftovers(folder: Path) -> Unproven | None:
-    """End what an earlier start of the attempt left, whose folder was removed; returns why it may still run.
+    """End the processes of an earlier start whose folder was removed; returns why they may still run.
 
-    Under the attempt's lock: a supervisor of the earlier start that claims it now is none of what was
-    left behind.
+    This holds the attempt's lock, so that no supervisor of the earlier start claims the attempt meanwhile.
     """
     lock = files.Lock.take(folder, make=True)
     if lock is None:
@@ -99,7 +94,7 @@ def end_leftovers(folder: Path) -> Unproven | None:
 
 
 def supervisor_of(folder: Path, origin: Origin | None) -> int:
-    """The number of the process that supervises the attempt, 0 when none is to be seen. Raises OSError."""
+    """The pid of the attempt's supervisor; 0 if none is seen. Raises OSError."""
     return _Search({folder: origin}).supervisor(folder)
 
 
@@ -125,7 +120,7 @@ class _Search:
         self._others: set[int] = set()  # looked at in this search: of none of the attempts
         # had just ended, or showed no environment, when it was looked at first
         self._doubtful: set[int] = set()
-        self._supervisors: set[int] = set()  # of whatever attempts
+        self._supervisors: set[int] = set()  # of any attempts
         self._supervised: dict[Path, int] = {}
         self._refused: dict[Path, str] = {}
         # The number of a removed attempt's lock may be another's by now, or be one on another file system,
@@ -162,8 +157,9 @@ class _Search:
         return self._supervised.get(folder, 0)
 
     def _pass(self, kills: bool, is_timed: bool) -> tuple[dict[Path, list[int]], bool]:
-        """Look at all that is new, and end what is an attempt's; returns what was found alive, and whether
-        that is certain.
+        """Examine the new processes, and end those of attempts.
+
+        Returns the processes that were found alive, and whether the pass is certain.
         """
         first, is_certain = next_number() if is_timed else 0, is_timed
         found: dict[Path, list[int]] = {}
@@ -171,7 +167,7 @@ class _Search:
         handles: list[int] = []
         strangers = []
         listed = pids()
-        self._others.intersection_update(listed)  # a number that came free may be another's by now
+        self._others.intersection_update(listed)  # a free pid may have been assigned again
         for pid in reversed(listed):
             if pid in self._others or pid == os.getpid():
                 continue
@@ -196,7 +192,7 @@ class _Search:
         return found, is_certain and next_number() == first + 1
 
     def _meet(self, process: Process, folder: Path, found: dict[Path, list[int]], kills: bool) -> list[int]:
-        """A process of an attempt: to be ended, if nobody supervises it."""
+        """Handle a process of an attempt: it is to be ended if the attempt has no supervisor."""
         found.setdefault(folder, []).append(process.pid)
         if process.parent in self._supervisors:
             self._supervised[folder] = process.parent
@@ -214,7 +210,7 @@ class _Search:
         return [handle] if handle is not None else []
 
     def _folder_of(self, process: Process, variables: bytes) -> Path | None:
-        """Whose it is; notes supervisors, which are nobody's."""
+        """The folder of the process's attempt. Records supervisors, which belong to none."""
         marker = value_in(variables, files.MARKER)
         folder = self._by_folder.get(marker) if marker is not None else None
         return folder or self._of_session(process) or self._of_lock(process)
@@ -230,7 +226,7 @@ class _Search:
         return None if is_another or process.started < origin.session_started else folder
 
     def _of_lock(self, process: Process) -> Path | None:
-        """By the descriptors that are open; its lock is an attempt's, wherever its file is by now."""
+        """The attempt's folder, by the lock that the process holds, even if the lock's file was moved."""
         try:
             descriptors = os.listdir(f"{process.path}/fd")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -263,9 +259,7 @@ class _Search:
         return None
 
     def _is_too_young(self, supervisor: Process, folder: Path) -> bool:
-        """Whether it began after the command of the attempt, which was forked by that one's own
-        supervisor.
-        """
+        """Whether the supervisor began after the attempt's command, and so cannot have forked it."""
         origin = self._wanted[folder]
         return origin is not None and 0 < origin.session_started < supervisor.started
 
@@ -296,10 +290,9 @@ class _Search:
 
 
 def _is_supervisor(process: Process) -> bool:
-    """Whether it was made to supervise attempts, by this version or another.
+    """Whether the process is a supervisor, of this version or another.
 
-    Others hold an attempt's lock too, for a moment: whoever settles it, and what that one forks, until it is
-    executed.
+    A replica that settles an attempt holds its lock, too, for a moment; so do its forks, until they execute.
     """
     try:
         with open(f"{process.path}/cmdline", "rb") as file:
@@ -310,16 +303,16 @@ def _is_supervisor(process: Process) -> bool:
 
 
 def _held_by(fdinfo: str) -> int | None:
-    """The first byte of the lock that this very description holds; None when it holds none."""
+    """The first byte of the lock that this file description holds; None if it holds none."""
     with open(fdinfo, "rb") as file:
         locks = [line.split() for line in file if line.startswith(b"lock:")]
     return next((int(lock[-2]) for lock in locks if b"OFDLCK" in lock), None)
 
 
 def _is_inherited(inode: int, of_others: set[tuple[int, int]]) -> bool:
-    """Whether anyone, of whatever user or PID namespace, has inherited the lock whose file has this number.
+    """Whether a process of any user and PID namespace has inherited the lock whose file has this inode.
 
-    `of_others`: devices and inodes of locks that are known to be others'.
+    `of_others` are devices and inodes of locks that are known to be others'.
     """
     others = {
         f"{os.major(device):02x}:{os.minor(device):02x}:{number}".encode() for device, number in of_others

@@ -1,10 +1,9 @@
-"""Writes the result of attempts whose supervisor is gone without having done so (killed, or the machine was
-rebooted).
+"""Writes the results of attempts whose supervisor was killed, or whose machine was rebooted.
 
-Any replica may do it at any time: each attempt is settled under its lock, once. No result is written before
-nobody has inherited the attempt's lock any more, and a search of all processes (`process_search`) has found
-none of the attempt's. Only a process that closed what it inherited and hides from the search escapes; nothing
-escapes a supervisor that lives.
+Any replica may do this at any time: each attempt is settled once, under its lock. A result is written only
+when no process holds the inherited lock, and a search of all processes (`search`) has found none of the
+attempt. Only a process that closed what it inherited and hides from the search escapes; nothing escapes a
+supervisor that lives.
 """
 
 from __future__ import annotations
@@ -22,13 +21,11 @@ from controller.engine.process.search import Unproven, end_all
 
 _LOCKS_AT_ONCE = 200  # each is an open file
 OF_THE_REPLICA = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that tell nothing of the attempt whose file could not be opened."""
+"""Errors that say nothing about the attempt whose file could not be opened."""
 
 
 def never_started(now: float) -> dict[str, Any]:
-    """The result of an attempt that was stopped before it was started: the tombstone that keeps it from
-    ever running.
-    """
+    """The result of an attempt that was stopped before its start: the tombstone that forbids a start."""
     return {
         "uid": "",
         "phase": "Failed",
@@ -41,10 +38,9 @@ def never_started(now: float) -> dict[str, Any]:
 
 
 def settle(folders: Iterable[Path], now: float) -> dict[Path, Unproven]:
-    """Settle those of the attempts that nobody supervises, and that can be; returns why not, of the others.
+    """Settle the attempts that have no supervisor; returns why, for those that cannot be settled.
 
-    One that cannot be settled keeps nobody from being settled. Raises OSError for what is the machine's or
-    this replica's.
+    One such attempt does not stop the others. Raises OSError for errors of the machine or of this replica.
     """
     unproven: dict[Path, Unproven] = {}
     remaining = list(folders)
@@ -76,8 +72,9 @@ def settle(folders: Iterable[Path], now: float) -> dict[Path, Unproven]:
 def _end_without_supervisor(
     folder: Path, lock: files.Lock, now: float
 ) -> tuple[dict[str, Any], Origin | None] | None:
-    """Under the lock: the result to write once nothing of it runs any more, and where to look for that;
-    None for nothing.
+    """The result to write once no process of the attempt is left, and its origin; None for no result.
+
+    The caller holds the lock.
     """
     data = _read(folder, files.RESULT) or b""
     result = parse_result(data)
@@ -99,7 +96,7 @@ def _end_without_supervisor(
 
 
 def _read(folder: Path, name: str) -> bytes | None:
-    """What the file says; b"" for what the task put in its place."""
+    """The file's content; b"" if the task has replaced the file."""
     try:
         return files.read_bytes(folder, name)
     except OSError as error:
@@ -124,7 +121,7 @@ def _failure(
 
 
 def _write(folder: Path, lock: files.Lock, now: float) -> Unproven | None:
-    """Returns why not."""
+    """Write the result; returns why it could not be written, or None."""
     try:
         if lock.is_inherited():
             return Unproven(

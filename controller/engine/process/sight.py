@@ -1,7 +1,7 @@
-"""What the process engine sees: its attempts' folders, as observations.
+"""Observes the attempts of the process engine, by their folders.
 
-Whatever a folder holds concerns its attempt alone: what cannot be read is reported of it, as Unknown with the
-reason.
+The content of a folder affects its attempt alone: if it cannot be read, the attempt is reported as Unknown,
+with the reason.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Unsettled(NamedTuple):
 
 
 class ProcessSight:
-    """Safe to use from several threads. All methods raise OSError for what is no single attempt's trouble."""
+    """Safe to use from several threads. Methods raise OSError if an error concerns more than one attempt."""
 
     def __init__(self, attempts: Path, clock: Clock) -> None:
         self._attempts = attempts
@@ -50,16 +50,16 @@ class ProcessSight:
         self._unsettled: dict[str, _Unsettled] = {}
 
     def observe_all(self) -> list[Observation]:
-        """All attempts. Finished ones are read once, and then cost a stat each."""
+        """All attempts. A finished one is read once, and costs one stat afterwards."""
         with self._listing:  # one at a time: the second finds what the first has read
             return self.observe(_names_in(self._attempts))
 
     def observe_one(self, name: str) -> Observation | None:
-        """The attempt of this name; None when nothing was claimed."""
+        """The attempt of this name; None if there is no claim."""
         return next(iter(self.observe([name])), None)
 
     def observe(self, names: Iterable[str]) -> list[Observation]:
-        """The attempts of these names, those without a supervisor settled first."""
+        """The attempts of these names; those without a supervisor are settled first."""
         attempts = dict(_parsed(names))
         found = {name: self._look(name, attempt) for name, attempt in attempts.items()}
         now = self._clock.boottime()
@@ -84,7 +84,7 @@ class ProcessSight:
         return finished is not None and finished[0][1] < time_seconds * 1e9
 
     def forget(self, name: str) -> None:
-        """It was removed."""
+        """Note that the attempt was removed."""
         self._finished.pop(name, None)
         self._unsettled.pop(name, None)
 
@@ -93,9 +93,7 @@ class ProcessSight:
         return unsettled.retry_at if unsettled is not None else 0.0
 
     def _look(self, name: str, attempt: AttemptId) -> Observation | None:
-        """What the folder says: None when nothing was claimed, phase Unknown when nobody supervises what
-        was.
-        """
+        """The observation of a folder: None without a claim, phase Unknown if it has no supervisor."""
         try:
             try:
                 return self._look_inside(name, attempt)
@@ -122,7 +120,7 @@ class ProcessSight:
                     return known[1]
         if not is_folder(folder):
             return None
-        # Asked before reading: what is there once nobody holds the lock any more is what counts.
+        # Checked before reading: only what was written before the lock was free counts.
         held, lock_inode = files.held(folder)
         seen = (
             self._result(name, attempt, path, lock_inode) if held is files.Held.FREE and lock_inode else None
@@ -130,7 +128,7 @@ class ProcessSight:
         return seen or self._claimed(self._attempts / name, attempt, held)
 
     def _result(self, name: str, attempt: AttemptId, path: str, lock_inode: int) -> Observation | None:
-        """How it ended, if it has."""
+        """The observation of an ended attempt; None if it has no valid result."""
         try:
             version, data = files.read_versioned(path)
         except OSError as error:
@@ -145,7 +143,7 @@ class ProcessSight:
         return seen
 
     def _claimed(self, folder: Path, attempt: AttemptId, held: files.Held) -> Observation | None:
-        """As its record has it."""
+        """The observation by the attempt's record."""
         trouble = "it cannot be understood"
         try:
             data = files.read_bytes(folder, files.RECORD)
@@ -188,14 +186,14 @@ class ProcessSight:
 
 
 def lost(attempt: AttemptId, why: Unproven, uid: str = "") -> Observation:
-    """An attempt that may still run."""
+    """The observation of an attempt that may still run."""
     return Observation(
         attempt=attempt, phase=Phase.UNKNOWN, uid=uid, node=_NODE, reason=why.reason, message=why.message
     )
 
 
 def is_folder(path: Path | str) -> bool:
-    """Whether it is a folder itself, and no link to one. Raises OSError."""
+    """Whether the path is a folder, and not a link to one. Raises OSError."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -203,13 +201,13 @@ def is_folder(path: Path | str) -> bool:
 
 
 def _is_unsettled(seen: Observation | None) -> bool:
-    """Whether there may be something to settle: nothing is shown, or nobody supervises it."""
+    """Whether the attempt may need to be settled: it is not shown, or has no supervisor."""
     supervised = ("SupervisorStopped", "RecordUnreadable")
     return seen is None or (seen.phase is Phase.UNKNOWN and seen.reason not in supervised)
 
 
 def _names_in(folder: Path) -> list[str]:
-    """The names in the state folder, which a task may have closed to us."""
+    """The names in the folder, whose permissions a task may have changed."""
     try:
         return os.listdir(folder)
     except PermissionError:

@@ -1,15 +1,13 @@
-"""The process engine's folder of one cluster: which engine it is, and which installation has which part of
-it.
+"""The process engine's folder of one cluster: the engine's identity, and a place for each installation.
 
-`<state_dir>/<cluster>/` holds
-- `engine.json`: the engine's identity, a random id that is made once, when the folder is; and which
-  installation has `attempts`, and which others of the same cluster name have a place of their own. Never made
-  anew where it is missing beside attempts of a running replica: then the folder is not the one it was, and
-  nothing may be concluded from it.
-- `attempts`, `trash`: of the installation that came first. So it is where a version of Tally ran that knew no
-  installations: its attempts go to the installation that adopts them (see `core.model.installation`), and to
-  no other.
-- `others/<installation>/attempts`, `trash`: of any further one.
+`<state_dir>/<cluster>/` has
+- `engine.json`: the engine's identity, a random id that is made once, with the folder; the installation that
+  has `attempts`; and the other installations of the same cluster name that have places. It is never made anew
+  if it is missing beside attempts of a running replica: the folder is then another one, and nothing may be
+  concluded from it.
+- `attempts` and `trash`: the place of the first installation. Versions without installations used it, too:
+  their attempts go to the installation that adopts them (see `core.model.installation`), and to no other.
+- `others/<installation>/attempts` and `trash`: the places of further installations.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ _FILE = "engine.json"
 
 
 class Places(Struct, frozen=True, kw_only=True):
-    """What `engine.json` says. `first` has `attempts`, "" when nobody has claimed it."""
+    """The content of `engine.json`. `first` is the installation that has `attempts`; "": none yet."""
 
     id: str
     first: str = ""
@@ -44,23 +42,23 @@ msgspec.json.Decoder(Places)
 
 
 class StateFolder:
-    """See the module's docstring. `make`: where there is none; a reader makes none.
+    """See the module's docstring. `make` creates the folder if there is none; a reader does not.
 
-    Raises OSError, and EngineUnavailable when `engine.json` is not what it should be.
+    Raises OSError, and EngineUnavailable if `engine.json` is invalid.
     """
 
     def __init__(self, home: Path, *, make: bool = True) -> None:
         self.home = home
         if make and not (home / _FILE).exists():
             for folder in (home, home / "attempts", home / "trash"):
-                # outputs may hold what is not for everyone's eyes
+                # outputs may be confidential
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
                 if not (home / _FILE).exists():
                     self._write(Places(id=uuid.uuid4().hex[:16]))
 
     def places(self) -> Places:
-        """What the folder says of itself now."""
+        """The present content of `engine.json`."""
         path = self.home / _FILE
         try:
             data = read_bytes(self.home, _FILE)
@@ -74,9 +72,7 @@ class StateFolder:
         )
 
     def place_of(self, installation: Installation, *, claim: bool) -> Path:
-        """The folder that has the installation's `attempts` and `trash`; with `claim` it is given one, if
-        it has none.
-        """
+        """The folder of the installation's `attempts` and `trash`; `claim` gives it one if it has none."""
         places = self.places()
         if claim and installation.id not in (places.first, *places.others):
             places = self._claim(installation)
@@ -88,7 +84,7 @@ class StateFolder:
         return self._path_of(installation.id, places)
 
     def others(self, own: Path) -> dict[str, list[str]]:
-        """Attempts of other installations than the one that has `own`: id ("" for none) → names."""
+        """The attempts of the other installations, which do not have `own`: id ("": none) → names."""
         places = self.places()
         found = {}
         for mark in (places.first, *places.others):
@@ -130,7 +126,7 @@ class StateFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among all replicas and commands that share the folder."""
+        """Excludes all other replicas and commands that share the folder."""
         directory = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)

@@ -16,9 +16,9 @@ _WORDS = 1000  # of a message that is sent through a FIFO, which takes 4096 byte
 
 
 def request_stop(folder: Path, reason: str, grace_seconds: float, message: str = "") -> None:
-    """Have an attempt end; needs no room on the disk where a supervisor listens.
+    """Request the end of an attempt. Needs no disk space if a supervisor listens.
 
-    Raises OSError when the request could neither be kept nor told.
+    Raises OSError if the request could neither be written nor sent.
     """
     request = {"reason": reason, "grace_seconds": grace_seconds, "message": message[:_WORDS]}
     failure = None
@@ -29,9 +29,9 @@ def request_stop(folder: Path, reason: str, grace_seconds: float, message: str =
         failure = error
     if files.send(folder, request):
         return
-    # Nobody listens: there is no supervisor (the next observation settles that), or it has not come so
-    # far; then it finds what was written before it starts anything. Or somebody took the FIFO away, or
-    # the whole folder.
+    # No supervisor listens. Either there is none, and the next observation settles the attempt; or it has not
+    # opened the FIFO yet, and will find the written request before it starts anything; or the FIFO or the
+    # whole folder was removed.
     supervisor = supervisor_of(folder, None)
     if supervisor and (failure is not None or not _is_claiming(folder)):
         interrupt(supervisor)
@@ -40,7 +40,7 @@ def request_stop(folder: Path, reason: str, grace_seconds: float, message: str =
 
 
 def enforce_memory(folders: Iterable[Path]) -> None:
-    """Stop those attempts that use more memory than they asked for."""
+    """Stop the attempts that use more memory than they asked for."""
     for excess in over_memory(folders):
         message = (
             f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it"
@@ -51,7 +51,7 @@ def enforce_memory(folders: Iterable[Path]) -> None:
 
 
 def interrupt(supervisor: int) -> None:
-    """Have it end its attempt; it reads the request, if there is one that it can read."""
+    """Signal the supervisor to end its attempt. It reads the stop request, if it can."""
     with suppress(ProcessLookupError):
         os.kill(supervisor, signal.SIGTERM)
 

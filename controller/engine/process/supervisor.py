@@ -1,4 +1,4 @@
-"""The fork server that makes supervisors: one per replica, with everything imported.
+"""The fork server that creates supervisors: one per replica, with all modules imported.
 
 It forks one supervisor per start (`attempt_supervisor`): a new interpreter for each would cost 25 ms of CPU
 and 10 MB, a fork costs 4 ms and 2 MB. It ends with its replica; the supervisors do not. The name of this
@@ -18,9 +18,7 @@ from controller.engine.process.attempt_supervisor import Supervisor, show_error
 
 
 def serve(control: socket.socket) -> None:
-    """Fork a supervisor for each connection that comes in over `control`; returns when the replica has
-    closed it.
-    """
+    """Fork a supervisor for each connection that arrives over `control`, until the replica closes that."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what we fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:

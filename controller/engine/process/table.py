@@ -1,6 +1,4 @@
-"""The machine's processes as /proc shows them (proc(5)), and how to kill one without ever hitting another
-of its number.
-"""
+"""The machine's processes by /proc (proc(5)), and a kill that never hits a later process of the same pid."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ _STOPPED = (b"T", b"t")
 
 
 class Process(NamedTuple):
-    """One process of which at least one thread runs; `started` is in clock ticks since boot, and with the
-    pid names it for good.
-    """
+    """A process with a running thread. Its pid and `started`, in clock ticks since boot, identify it."""
 
     pid: int
     parent: int
@@ -32,9 +28,9 @@ class Process(NamedTuple):
 
 
 def read_process(pid: int) -> Process | None:
-    """The process of this number, None when there is none or nothing of it runs any more.
+    """The process with this pid; None if there is none, or none of its threads runs.
 
-    One whose main thread has ended is a zombie, while its other threads may run on.
+    A process whose main thread has ended is a zombie, but its other threads may still run.
     """
     path = f"/proc/{pid}"
     fields = _stat(path)
@@ -50,14 +46,12 @@ def read_process(pid: int) -> Process | None:
 
 
 def pids() -> list[int]:
-    """The numbers of all processes, in order."""
+    """The pids of all processes, in order."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def processes() -> Iterator[Process]:
-    """All processes, in the order of their numbers, so that most of what they fork meanwhile is met
-    further on.
-    """
+    """All processes in the order of their pids, so that most of their new forks are met later on."""
     for pid in pids():
         process = read_process(pid)
         if process is not None:
@@ -65,9 +59,9 @@ def processes() -> Iterator[Process]:
 
 
 def environment(process: Process) -> bytes | None:
-    """What it was started with, each variable ended by a zero byte; None when it is not ours to read.
+    """The environment at its start, each variable ended by a zero byte; None if we may not read it.
 
-    Empty while it executes another program, for an instant: look twice.
+    It is empty for an instant while the process executes another program: look twice.
     """
     try:
         return _read(f"{process.path}/environ")
@@ -85,15 +79,13 @@ def value_in(environment: bytes, name: str) -> str | None:
 
 
 def environment_value(pid: int, name: str) -> str | None:
-    """A variable of the environment that the process was started with; None when it has none or is not
-    ours to read.
-    """
+    """A variable of the process's environment at its start; None if not set, or if we may not read it."""
     process = read_process(pid)
     return value_in(environment(process) or b"", name) if process is not None else None
 
 
 def private_bytes(pid: int) -> int:
-    """Resident memory that the process shares with no file or other segment; 0 when it has ended."""
+    """The private resident memory of the process, in bytes; 0 if it has ended."""
     try:
         fields = _read(f"/proc/{pid}/statm").split()
     except PermissionError:
@@ -102,9 +94,9 @@ def private_bytes(pid: int) -> int:
 
 
 def next_number() -> int:
-    """The number that the kernel gives to the next thread or process; it is used up.
+    """The pid that the kernel assigns next; the call uses it up.
 
-    They are given in order: where two calls return successive ones, nobody was forked in between.
+    Pids are assigned in order: if two calls return successive ones, nothing was forked in between.
     """
     number: list[int] = []
     thread = threading.Thread(target=lambda: number.append(threading.get_native_id()), name="next-number")
@@ -137,12 +129,12 @@ def why_unseen() -> str:
 
 
 def pid_namespace() -> int:
-    """Names the PID namespace that we are in, as long as it exists."""
+    """The id of our PID namespace, which is unique while the namespace exists."""
     return os.stat("/proc/self/ns/pid").st_ino
 
 
 def kill(target: Process) -> int | None:
-    """SIGKILL, and a handle to wait for its end by (see `wait_ended`); None when it has ended.
+    """Send SIGKILL, and return a handle for `wait_ended`; None if the process has ended.
 
     Raises PermissionError.
     """
@@ -152,7 +144,7 @@ def kill(target: Process) -> int | None:
         return None
     try:
         current = read_process(target.pid)
-        # Read after the handle was opened: when it is the one we mean, the handle stands for no other.
+        # Read after the handle was opened: if this is the process that we mean, so is the handle's.
         if current is not None and current.started == target.started:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             return handle
@@ -166,7 +158,7 @@ def kill(target: Process) -> int | None:
 
 
 def wait_ended(handles: list[int], timeout_seconds: float) -> None:
-    """Wait until these have ended, or for the next of them at most so long; closes the handles."""
+    """Wait until these processes have ended, or the time passes without an end; closes the handles."""
     poll = select.poll()
     try:
         for handle in handles:
@@ -182,7 +174,7 @@ def wait_ended(handles: list[int], timeout_seconds: float) -> None:
 
 
 def _stat(path: str) -> list[bytes] | None:
-    """The fields from the state on; None when there is no such process, or it may not be seen."""
+    """The fields from the state on; None if there is no such process, or it is hidden from us."""
     try:
         stat = _read(f"{path}/stat")
     except PermissionError:
@@ -192,7 +184,7 @@ def _stat(path: str) -> list[bytes] | None:
 
 
 def _living_threads(path: str) -> Iterator[tuple[str, bytes]]:
-    """Path and state of those threads of a process that have not ended."""
+    """The path and state of each thread of a process that has not ended."""
     try:
         threads = os.listdir(f"{path}/task")
     except (FileNotFoundError, ProcessLookupError):
@@ -204,7 +196,7 @@ def _living_threads(path: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _read(path: str) -> bytes:
-    """b"" when the process has ended. Raises PermissionError."""
+    """The content of the file; b"" if the process has ended. Raises PermissionError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
