@@ -36,8 +36,8 @@ The rooms. Each imports only rooms below it (`.importlinter`, tests/architecture
     bulkhead, clock, errors          what every room may use
 
 What can fail, and where it is handled: a stale leader (`store` guards, `election.term`), a lost answer
-(`store.etcd.store`), a lost event (`runtime.follower` reloads, `runtime.observer` lists), a silent engine
-(`core.planning.intake`), an end without proof (`core.planning.decide`), a value that does not parse
+(`store.etcd.transaction`), a lost event (`runtime.follower` reloads, `runtime.observer` lists), a silent
+engine (`core.planning.intake`), an end without proof (`core.planning.decide`), a value that does not parse
 (`core.model.model` quarantines it), an error of Tally's own on one task (`core.model.compartments` sets the
 task aside, `bulkhead` counts the error).
 """

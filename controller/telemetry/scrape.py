@@ -21,7 +21,7 @@ from controller.core.model import quarantine
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO
-from controller.core.promise.finding import FindingSeverity
+from controller.core.promise.finding import INVARIANTS, FindingSeverity
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, MetricType
 from controller.views.freshness import Freshness
@@ -32,7 +32,6 @@ from controller.views.replicas import ReplicaFacts, all_replicas
 from controller.views.tasks import tasks_by_pool
 
 QUARANTINED = ("tasks", "states", "requests", "pools", "ledgers", "repairs", "unknown", quarantine.KIND)
-INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "layout")
 
 
 @dataclass(slots=True)

@@ -139,7 +139,8 @@ def _holding(task: Task, status: Status, now: float) -> str:
         return _lost(task, status, f"{attempt} {holds}", now)
     if status.stopping:
         return (
-            f"{attempt} is being stopped since {_why_stopped(status)}, and {holds} until its end is observed"
+            f"{attempt} is being stopped because {_why_stopped(status)},"
+            f" and {holds} until its end is observed"
         )
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now
@@ -149,7 +150,7 @@ def _holding(task: Task, status: Status, now: float) -> str:
             if limit is not None
             else ""
         )
-        return f"{attempt} is running since {at(since)} ({span(now - since)}), and {holds}{ends}"
+        return f"{attempt} has been running since {at(since)} ({span(now - since)}), and {holds}{ends}"
     since = status.admitted_at or now
     limit = task.spec.deadlines.start_seconds if task.spec is not None else None
     ends = (

@@ -208,24 +208,24 @@ def test_holding() -> None:
         "a", State.RUNNING, attempt=2, hold=hold, admitted_at=NOW - 65, started_at=NOW - 60, node="n1"
     )
     assert (
-        scene("a")
-        == "attempt 2 of a on n1 is running since 2023-11-14T22:12:20Z (1m), and holds cpu 1 of pool p; "
+        scene("a") == "attempt 2 of a on n1 has been running since 2023-11-14T22:12:20Z (1m),"
+        " and holds cpu 1 of pool p; "
         "it is stopped in 59m if it has not ended by then."
     )
     scene.status("a", State.RUNNING, attempt=2, hold=hold, started_at=NOW, stopping="cancel")
     assert (
-        "is being stopped since a cancel was requested, and holds cpu 1 of pool p until its end is observed"
+        "is being stopped because a cancel was requested, and holds cpu 1 of pool p until its end is observed"
         in scene("a")
     )
     scene.status("a", State.RUNNING, attempt=2, hold=hold, started_at=NOW, stopping="deadline-run")
-    assert "is being stopped since its run deadline has passed" in scene("a")
+    assert "is being stopped because its run deadline has passed" in scene("a")
 
 
 @pytest.mark.parametrize("why", sorted(set(StopReason) - {StopReason.CANNOT_START}))
 def test_each_reason_of_a_stop_has_words(why: str) -> None:
     scene = Scene().task("a")
     scene.status("a", State.RUNNING, attempt=1, hold=Vector({"cpu": 1}), started_at=NOW, stopping=why)
-    assert "is being stopped since " in scene("a")
+    assert "is being stopped because " in scene("a")
     assert f"since {why}," not in scene("a")
 
 

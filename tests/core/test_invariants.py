@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+import controller
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.model import Model
@@ -14,7 +17,7 @@ from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Observation, Phase, Pool, Spec, Status, Step
 from controller.core.promise.engine_invariants import check_engine
-from controller.core.promise.finding import Finding, FindingSeverity
+from controller.core.promise.finding import INVARIANTS, Finding, FindingSeverity
 from controller.core.promise.invariants import check_model, check_task
 
 ADMITTED = (State.CREATED, Event.ADMITTED, State.PENDING)
@@ -354,3 +357,16 @@ def test_the_command_that_deletes_a_key_can_be_pasted() -> None:
     model.load([Change("unknown", ("/tally/c/leader2/a b; true",), b"x", 5)], 5)
     (finding,) = [finding for finding in check_model(model) if finding.invariant == "layout"]
     assert finding.repair.endswith("`tally audit --repair --delete '/tally/c/leader2/a b; true'`")
+
+
+def test_each_invariant_that_is_named_is_one_of_the_list() -> None:
+    """What a finding names, the metrics have a series of: a new invariant that the list lacks has none."""
+    folder = Path(controller.__file__).parent
+    sources = [
+        *folder.glob("core/promise/*.py"),
+        *folder.glob("audit/**/*.py"),
+        *folder.glob("core/planning/*.py"),
+    ]
+    named = {name for path in sources for name in re.findall(r'invariant="(\w+)"', path.read_text())}
+    assert named
+    assert named <= set(INVARIANTS)

@@ -6,6 +6,12 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "layout", "identity")
+"""What a finding may be of.
+
+layout: records that cannot be read; identity: what is not this installation's.
+"""
+
 
 class FindingSeverity(StrEnum):
     """`WRONG` breaks the promise. A `NOTICE` is worth an operator's look, and fails no audit."""
