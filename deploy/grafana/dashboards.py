@@ -357,7 +357,7 @@ def replica() -> list[Panel]:
             "timeseries",
             "Phase",
             "1 for the phase that the replica is in:"
-            " starting, following, taking-over, leading, stepping-down, stopping.",
+            " starting, following, taking-over, leading, stepping-down, stopping, stopped.",
             "none",
             Query(f"max by (instance, phase) (tally_phase{{{REPLICA}}})", "{{instance}} {{phase}}"),
             min=0,
