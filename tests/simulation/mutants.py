@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from tests.simulation.report import failure
 from tests.simulation.simulation import Scenario
 
-SEEDS = 200
+SEEDS = 500
 """Every mutant is found within so many seeds; half of them in the first."""
 
 
