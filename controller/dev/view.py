@@ -67,7 +67,7 @@ class DevView:
 
     def update(self) -> list[str]:
         """Take up new changes, for at most REFRESH_SECONDS, and return them as lines."""
-        lines = [f"{replica.name} died; it is started again" for replica in self.cluster.tend()]
+        lines = [f"{replica.name} died; restarting it" for replica in self.cluster.tend()]
         changed: dict[str, None] = {}
         for message in self._inbox.take(REFRESH_SECONDS):
             if isinstance(message, Loaded | Changed):

@@ -111,14 +111,14 @@ def _finished(task: Task, now: float) -> str:
     if status is None or status.finished_at is None:
         return f"{task.id} is {task.state}"
     sentence = (
-        f"{task.id} is {status.state} since {at(status.finished_at)}, after"
+        f"{task.id} ended as {status.state} at {at(status.finished_at)}, after"
         f" {_count(status.attempt, 'attempt')}"
     )
     if because := _because(status):
         sentence += f": {because}"
     left = status.finished_at + task.retention_seconds - now
     sentence += (
-        f"; it is removed in {span(left)}"
+        f"; it will be removed in {span(left)}"
         if left > 0
         else "; its retention has passed, and it is about to be removed"
     )
@@ -161,8 +161,8 @@ def _holding(task: Task, status: Status, now: float) -> str:
     admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
     if status.reason == START_DELAYED:
         return (
-            f"{admitted} and could not be started yet: {_words(status.message)}; it is tried again, ever more"
-            f" slowly{ends}"
+            f"{admitted} and could not be started yet: {_words(status.message)}; Tally retries, with growing"
+            f" pauses{ends}"
         )
     said = f"; the engine says: {because}" if (because := _because(status)) else ""
     return f"{admitted} and has not been seen running yet{said}{ends}"
@@ -186,9 +186,9 @@ def _lost(task: Task, status: Status, held: str, now: float) -> str:
             f" {_why_stopped(status)}"
         )
     return (
-        f"{held} and is lost since {at(since)} ({span(now - since)}){said}: nothing proves that it stopped,"
-        f" so its resources stay held{then}; if you know that it no longer runs, say so with `tally"
-        f" confirm-stopped {task.id}`"
+        f"{held} and has been lost since {at(since)} ({span(now - since)}){said}:"
+        f" nothing proves that it stopped, so its resources stay held{then};"
+        f" if you know that it no longer runs, say so with `tally confirm-stopped {task.id}`"
     )
 
 

@@ -236,10 +236,9 @@ def test_lost() -> None:
         "a", State.RUNNING, attempt=1, hold=Vector({"cpu": 1000}), lost_since=NOW - 60, reason="NodeLost"
     )
     assert (
-        scene("a")
-        == "attempt 1 of a holds cpu 1 of pool p and is lost since 2023-11-14T22:12:20Z (1m) (NodeLost):"
-        " nothing proves that it stopped, so its resources stay held; it is replaced in 9m, as its on_lost"
-        " says; if you know that it no longer runs, say so with `tally confirm-stopped a`."
+        scene("a") == "attempt 1 of a holds cpu 1 of pool p and has been lost since 2023-11-14T22:12:20Z (1m)"
+        " (NodeLost): nothing proves that it stopped, so its resources stay held; it is replaced in 9m,"
+        " as its on_lost says; if you know that it no longer runs, say so with `tally confirm-stopped a`."
     )
 
 
@@ -258,9 +257,9 @@ def test_lost_and_then_stopped(why: str) -> None:
         codec.encode_status(transitions.stop_requested(lost, why, "requested by ann", stop), {}),
     )
     says = (
-        "attempt 1 of a holds cpu 1 of pool p and is lost since 2023-11-14T22:03:19Z (10m) (SupervisorLost:"
-        " processes 7, 8 of it still run: end them): nothing proves that it stopped, so its resources stay"
-        " held; it was told to stop 1m ago, since "
+        "attempt 1 of a holds cpu 1 of pool p and has been lost since 2023-11-14T22:03:19Z (10m)"
+        " (SupervisorLost: processes 7, 8 of it still run: end them): nothing proves that it stopped,"
+        " so its resources stay held; it was told to stop 1m ago, since "
     )
     assert scene("a").startswith(says)
     assert scene("a").endswith("; if you know that it no longer runs, say so with `tally confirm-stopped a`.")
@@ -281,8 +280,8 @@ def test_finished() -> None:
     scene.status("a", State.FAILED, attempt=3, finished_at=NOW - 60, reason="Error", exit_code=1)
     assert (
         scene("a")
-        == "a is Failed since 2023-11-14T22:12:20Z, after 3 attempts: Error (exit code 1); it is removed in"
-        " 59m, and `tally retry a` runs it again before that."
+        == "a ended as Failed at 2023-11-14T22:12:20Z, after 3 attempts: Error (exit code 1); it will be"
+        " removed in 59m, and `tally retry a` runs it again before that."
     )
     scene.status("a", State.SUCCEEDED, attempt=1, finished_at=NOW - 7200)
     assert scene("a").endswith("after 1 attempt; its retention has passed, and it is about to be removed.")

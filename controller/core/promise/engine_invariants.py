@@ -134,7 +134,7 @@ def _holder_finding(
     severity, invariant, mender = FindingSeverity.NOTICE, "I5", Mender.LEADER
     if status.lost_since is not None and not (observation is not None and observation.stopped):
         mender = Mender.OPERATOR
-        what = f"is lost since {now - status.lost_since:.0f} s; its resources stay held"
+        what = f"has been lost for {now - status.lost_since:.0f} s; its resources stay held"
         cause, repair = (
             "its node or its supervisor is gone",
             f"when it is certain to be dead: `tally confirm-stopped {task.id}`",
