@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
@@ -55,7 +56,7 @@ class BareVersion(NamedTuple):
         return cls(major, minor)
 
 
-class BareClient:
+class BareClient(ABC):
     """The part of etcd3-py's client that `Connection` uses: session, URLs, the prefix of the version."""
 
     server_version_sem: BareVersion
@@ -70,8 +71,8 @@ class BareClient:
         self._retrieve_version()
         self._get_prefix()
 
-    def _retrieve_version(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _retrieve_version(self) -> None: ...
 
     def _get_prefix(self) -> None:
         minor = self.server_version_sem[:2]
@@ -87,11 +88,11 @@ class BareClient:
         self._raise_for_status(response)
         return response
 
-    def _post(self, url: str, data: bytes, **options: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _post(self, url: str, data: bytes, **options: Any) -> Any: ...
 
-    def _raise_for_status(self, response: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _raise_for_status(self, response: Any) -> None: ...
 
     def close(self) -> None:
         """End the session."""
