@@ -132,6 +132,7 @@ MUTANTS = [
                 "guards += [Guard(keys.state(change.task_id), change.seen_mod)] if change.seen_mod else []",
             ),
         ),
+        first=419,
     ),
     Mutant(
         "a submission does not compare that there is no such task",
