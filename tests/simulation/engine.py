@@ -64,7 +64,7 @@ class Attempt:
         self.mark = ""
         self.settled = False
         self.stubborn = False  # takes its time to die
-        self.shown: dict[str, float] = {}  # process → when it was told, first, that this lives
+        self.shown: dict[str, float] = {}  # process → when its term was told, first, that this lives
 
 
 class Judge(Protocol):

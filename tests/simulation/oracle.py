@@ -278,6 +278,13 @@ class Oracle:
                 raise Violation("I7", f"epoch {epoch} was won twice")
             self.epochs[epoch] = event.mod
             self.elected_at = self.scheduler.now
+            self._forget_shown(writer)
+
+    def _forget_shown(self, writer: str) -> None:
+        """A term begins with the engine's list: what an earlier term of the process saw is not known to it."""
+        for attempts in self.engine.every.values():
+            for attempt in attempts:
+                attempt.shown.pop(writer, None)
 
     def _check_foundation(self, writer: str) -> None:
         """What a term says that it stands on is what stands in etcd as it begins."""
