@@ -217,7 +217,7 @@ MUTANTS = [
                 result = Committed(found.mod)""",
             ),
         ),
-        faults=frozenset({"etcd-late", "etcd-late-commit", "etcd-lossy"}),
+        faults=frozenset({"etcd-late-commit", "removed-by-hand"}),
     ),
     # -- evidence
     Mutant(
