@@ -16,7 +16,9 @@ from controller.core.model.records import Task
 from controller.core.model.resources import Vector, format_quantity
 from controller.core.model.task import Policy, Pool, Status, Step, StopReason
 from controller.core.planning.start_faults import START_DELAYED
+from controller.core.promise.invariants import unledgered
 from controller.errors import CorruptValue
+from controller.views.pools import pool_facts
 from controller.views.replicas import all_replicas
 
 _STOPPING: dict[str, str] = {
@@ -252,7 +254,7 @@ def _waiting(model: Model, task: Task, now: float) -> str:
 
 def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     asked = task.demand
-    free = pool.capacity - model.ledger(pool.name).held
+    free = pool_facts(model, pool.name).free
     if not asked.fits(pool.capacity):
         return (
             f"{task.id} can never run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool"
@@ -262,9 +264,12 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "nobody is ahead"
     if not asked.fits(free):
         holders = sum(1 for other in model.holding.values() if other.pool == pool.name)
+        lacks = unledgered(model, pool.name)
+        audit = f"; the ledger lacks {lacks} of what they hold: run `tally audit`" if lacks else ""
         return (
             f"{task.id} waits for resources: it asks for {_lack(asked, free, 'free')} of pool {pool.name} "
-            f"({_count(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest), and {crowd}"
+            f"({_count(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest{audit}), and"
+            f" {crowd}"
         )
     if not ahead:
         return (
@@ -278,7 +283,7 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
 def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
     """Why the tasks ahead keep a task that fits from running, by the rules of `Queue.admissible`."""
     asked = task.demand
-    free = pool.capacity - model.ledger(pool.name).held
+    free = pool_facts(model, pool.name).free
     passed = ""
     for head_id, request in model.queue(pool.name).heads_before(task.id, pool):
         if request.fits(free):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
+from controller.views.pools import pool_facts
 
 
 class Holding(NamedTuple):
@@ -51,7 +52,7 @@ def next_admission(model: Model, pool: str, now: float) -> str:
     record = model.pools.get(pool)
     if record is None or record.pool.paused or model.pool_is_frozen(pool):
         return ""
-    free = record.pool.capacity - model.ledger(pool).held
+    free = pool_facts(model, pool).free
     queue = model.queue(pool)
     waited = lambda task_id: now - model.tasks[task_id].queued_at  # noqa: E731
     return next(

@@ -11,6 +11,7 @@ from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool
+from controller.core.promise.invariants import unledgered
 
 
 class PoolFacts(NamedTuple):
@@ -20,6 +21,7 @@ class PoolFacts(NamedTuple):
     definition: Pool | None  # None: it is not defined (any more), or cannot be read
     capacity: Vector
     held: Vector  # as its ledger says
+    unledgered: Vector  # what its tasks hold beyond that: nothing, unless somebody else wrote a record
     tasks: dict[State, int]  # states in which it has tasks, in the order of the lifecycle
     queued: int  # tasks in its queue, without those in back-off
     broken: tuple[tuple[str, str], ...]  # the kinds of its unreadable records, and why
@@ -27,7 +29,7 @@ class PoolFacts(NamedTuple):
     @property
     def free(self) -> Vector:
         """What is left; below zero if the pool is overcommitted."""
-        return self.capacity - self.held
+        return self.capacity - self.held - self.unledgered
 
     @property
     def overcommitted(self) -> list[str]:
@@ -70,6 +72,7 @@ def pool_facts(model: Model, name: str) -> PoolFacts:
         definition=record.pool if record is not None else None,
         capacity=record.pool.capacity if record is not None else ZERO,
         held=model.ledger(name).held,
+        unledgered=unledgered(model, name),
         tasks={state: number for state in State if (number := model.counts.get((name, state), 0))},
         queued=len(model.queue(name)),
         broken=tuple(

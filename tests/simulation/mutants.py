@@ -37,8 +37,8 @@ class Edit(NamedTuple):
 class Mutant(NamedTuple):
     """A bug: its name, which says what it would mean, and how it is made. `harmless` says why one is none.
 
-    `faults` are those of the hunt; None: each seed chooses its own. A bug that needs a rare course of events is
-    looked for under the faults that lead there, and under no others.
+    `faults` are those of the hunt; None: each seed chooses its own. A bug that needs a rare course of events
+    is looked for under the faults that lead there, and under no others.
     """
 
     name: str

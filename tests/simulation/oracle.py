@@ -281,7 +281,7 @@ class Oracle:
             self._forget_shown(writer)
 
     def _forget_shown(self, writer: str) -> None:
-        """A term begins with the engine's list: what an earlier term of the process saw is not known to it."""
+        """A term begins with the engine's list, and does not know what an earlier one of its process saw."""
         for attempts in self.engine.every.values():
             for attempt in attempts:
                 attempt.shown.pop(writer, None)

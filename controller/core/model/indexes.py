@@ -12,6 +12,7 @@ from controller.core.model.demand import Demands, pool_template
 from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.queue import Place, Queue
 from controller.core.model.records import Change, PoolRecord, Task
+from controller.core.model.resources import ZERO, Vector
 from controller.core.model.sight import first_sight
 from controller.core.model.timers import Timers
 from controller.core.model.touched import Touched
@@ -26,6 +27,7 @@ class Indexes:
         self.touched = Touched()
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
+        self.held: dict[str, Vector] = {}  # pool → what the tasks in `holding` hold of it, in sum
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
         # Invariant: a task that holds nothing and needs a decision now, whatever the time, is in here, and so
         # is one whose timer has rung. A new leader looks at these tasks, at those that hold, at the queues
@@ -88,6 +90,21 @@ class Indexes:
     def reindex(self, task: Task) -> None:
         """Bring all indexes up to date with the task's records."""
         self.touched.tasks[task.id] = None
+        before, task.held = task.held, None
+        self._place(task)
+        if task.held != before:
+            self._move_hold(before, task.held)
+
+    def _move_hold(self, before: tuple[str, Vector] | None, after: tuple[str, Vector] | None) -> None:
+        if before is not None:
+            pool, hold = before
+            self.held[pool] = self.held[pool] - hold
+            self.touched.pools[pool] = None
+        if after is not None:
+            pool, hold = after
+            self.held[pool] = self.held.get(pool, ZERO) + hold
+
+    def _place(self, task: Task) -> None:
         if task.counted is not None:
             pool = task.counted[0]
             self.counts[task.counted] -= 1
@@ -112,8 +129,9 @@ class Indexes:
         pool_and_state = task.pool, task.state
         task.counted = self._counted.setdefault(pool_and_state, pool_and_state)
         self.counts[task.counted] = self.counts.get(task.counted, 0) + 1
-        if task.state in HOLDING:
+        if task.status is not None and task.state in HOLDING:
             self.holding[task.id] = task
+            task.held = task.pool, task.status.hold
         elif task.state is State.CREATED:
             self._enqueue(task)
             if task.seen_at is None:

@@ -48,6 +48,7 @@ class Task:
         "due",
         "extras",
         "frozen",
+        "held",
         "id",
         "requests",
         "seen_at",
@@ -76,6 +77,7 @@ class Task:
         self.demand = ZERO  # what it asks for of its pool, while it is in the queue
         self.due: float | None = None  # when its timer rings next
         self.counted: tuple[str, State] | None = None  # the pool and state under which it is counted
+        self.held: tuple[str, Vector] | None = None  # the pool whose sum of holds counts it, and its hold
 
     @property
     def state(self) -> State:

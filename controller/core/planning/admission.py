@@ -14,6 +14,7 @@ from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
 from controller.core.promise.attempts import Attempts
+from controller.core.promise.invariants import unledgered
 
 
 class Admission:
@@ -52,7 +53,8 @@ class Admission:
 
     def _admit(self, record: PoolRecord, draft: Draft) -> None:
         pool, now = record.pool, draft.moment.now
-        free = pool.capacity - draft.held(pool.name)
+        # A plan changes the ledger by as much as the holds, so what the ledger lacks now, it lacks then, too.
+        free = pool.capacity - draft.held(pool.name) - unledgered(self._model, pool.name)
 
         def waited(task_id: str) -> float:
             return now - self._model.tasks[task_id].queued_at

@@ -150,6 +150,17 @@ def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
     return findings
 
 
+def unledgered(model: Model, pool: str) -> Vector:
+    """What the tasks of a pool hold beyond what its ledger says. It is not free, whatever the ledger says.
+
+    By I1 it is nothing, unless somebody else than a leader wrote a status or a ledger.
+    """
+    held, ledger = model.indexes.held.get(pool, ZERO), model.ledger(pool).held
+    if held == ledger:
+        return ZERO
+    return Vector({name: amount for name, amount in (held - ledger).items() if amount > 0})
+
+
 def check_requests(model: Model) -> Iterator[Finding]:
     """I8, as far as one revision shows it: requests that the leader has not yet carried out."""
     for task_id in model.attention:
