@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from controller.core.model import codec
 from controller.core.model.installation import decode_engine, encode
+from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import AttemptId
+from controller.errors import CorruptValue
 from tests.simulation.network import Link, Server
 from tests.simulation.oracle import USER
 from tests.simulation.poison import POINTS
@@ -45,6 +48,7 @@ FAULTS: dict[str, tuple[float, str]] = {
     "lease-revoked": (10.0, "revoke_lease"),
     "damage": (4.0, "damage"),
     "foreign": (8.0, "write_foreign_values"),
+    "ledger-lowered": (6.0, "lower_ledger"),
     "engine-cut": (8.0, "cut_engine"),
     "engine-lossy": (8.0, "lose_at_engine"),
     "engine-late": (4.0, "delay_at_engine"),
@@ -72,7 +76,7 @@ class Faults:
         self.scheduler = simulation.scheduler
         self.names = names
         self._ended = False
-        self._undo: dict[int, Callable[[], None]] = {}
+        self._undo: dict[int, Callable[[], object]] = {}
         self._undos = 0
         self._on_write: Callable[[Computer], None] | None = None
         self._on_user: Callable[[], None] | None = None
@@ -94,6 +98,8 @@ class Faults:
         for undo in list(self._undo.values()):
             undo()
         self._undo.clear()
+        for pool, amount in self.simulation.oracle.amiss.items():
+            self._add_to_ledger(pool, ZERO - amount)  # rubbish may have hidden it when it was to be put right
         for computer in self.simulation.computers:
             computer.machine.paused_until = self.scheduler.now
             computer.machine.set_rate(1.0)
@@ -290,6 +296,23 @@ class Faults:
             strike()
         else:
             self._on_user = strike  # while a leader is about to act upon it
+
+    def lower_ledger(self) -> None:
+        """Somebody writes a ledger that says less than is held, and later puts it right."""
+        pool = self.scheduler.rng.choice(("default", "spare"))
+        wrong = Vector({"cpu": 1000 * self.scheduler.rng.randint(1, 5)})
+        if self._add_to_ledger(pool, ZERO - wrong):
+            self._for_a_while(lambda: self._add_to_ledger(pool, wrong))
+
+    def _add_to_ledger(self, pool: str, amount: Vector) -> bool:
+        """False if it cannot be read, or is not there."""
+        key = self.simulation.keys.ledger(pool)
+        try:
+            held, extras = codec.decode_ledger(self.simulation.oracle.values.get(key, RUBBISH))
+        except CorruptValue:
+            return False
+        self.simulation.users.put_bytes(key, codec.encode_ledger(held + amount, "by hand", extras))
+        return True
 
     def write_foreign_values(self) -> None:
         """Rubbish and unknown keys where nothing of ours stands; taken away in the end."""
@@ -515,7 +538,7 @@ class Faults:
         )
         self._for_a_while(lambda: _mend(link))
 
-    def _for_a_while(self, undo: Callable[[], None], longest: float = 15.0) -> None:
+    def _for_a_while(self, undo: Callable[[], object], longest: float = 15.0) -> None:
         self._undos += 1
         number = self._undos
         self._undo[number] = undo

@@ -111,6 +111,10 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        "admission believes the ledger alone",
+        (Edit(f"{_ADMISSION}._admit", " - unledgered(self._model, pool.name)", ""),),
+    ),
+    Mutant(
         "a first status does not compare the spec",
         (Edit("core.planning.draft:Draft.add", "or task.status_mod == 0", ""),),
     ),
