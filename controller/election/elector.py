@@ -20,6 +20,7 @@ import structlog
 from controller.clock import Clock
 from controller.core.model import codec
 from controller.core.model.installation import EngineIdentity
+from controller.core.model.op import Op, op_of
 from controller.core.promise.terms import is_number
 from controller.election.foundation import Candidate, Foundation, OtherEngine, Records, lay
 from controller.election.term import Leadership
@@ -185,7 +186,7 @@ class Elector:
             key=leader.key,
             revision=leader.mod,
         )
-        op = f"{self._identity['instance']}/foreign-leader/{leader.mod}"
+        op = op_of(self._identity["instance"], "foreign-leader", leader.mod)
         self._store.commit(
             Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op, Purpose.ELECTION),
             deadline=deadline,
@@ -208,7 +209,7 @@ class Elector:
         epoch = last + 1
         previous, _ = self._store.get(self._keys.term(last), deadline=deadline)
         now = self._clock.now()
-        op = f"{self._identity['instance']}/election/{lease}"
+        op = op_of(self._identity["instance"], "election", lease)
         foundation = self._lay_foundation(previous, engine, now, op, last, deadline)
         self._why_not = ""
         record = {
@@ -276,7 +277,7 @@ class Elector:
         previous: KeyValue | None,
         engine: EngineIdentity,
         now: float,
-        op: str,
+        op: Op,
         last: int,
         deadline: float,
     ) -> Foundation:
@@ -331,7 +332,7 @@ class Elector:
         self._release_why = ""
         self._not_before = self._clock.boottime() + self._timings.standback_seconds
         deadline = self._clock.boottime() + self._timings.request_timeout_seconds
-        op = f"{self._identity['instance']}/release/{leadership.revision}"
+        op = op_of(self._identity["instance"], "release", leadership.revision)
         guards = [Guard(self._keys.leader, leadership.revision, on_create=True)]
         writes: list[Write] = [Delete(self._keys.leader)]
         try:

@@ -14,6 +14,7 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model import codec
+from controller.core.model.op import op_of
 from controller.election.elector import Elector
 from controller.errors import TallyError
 from controller.store.base import (
@@ -169,7 +170,7 @@ class Registration:
         if current is not None and self._instance_of(current) != self._identity["instance"]:
             return False
         self._beats += 1
-        op = f"{self._identity['instance']}/beat/{self._beats}"
+        op = op_of(self._identity["instance"], "beat", self._beats)
         value = codec.encode({**self._identity, **self._describe(), "id": name, "op": op})
         guards = [Guard(key, current.mod if current is not None else 0)]
         writes: list[Write] = [Put(key, value, self._lease)]

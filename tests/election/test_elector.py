@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.election.elector import TERMS_KEPT
 from controller.election.term import LeadershipLost
 from controller.errors import CorruptValue
@@ -388,6 +389,6 @@ def test_the_fence_holds_where_the_clock_does_not(memory: MemoryStore) -> None:
     assert stale.leads, "the test's premise"
     guards = (Guard(KEYS.leader, leadership.revision, on_create=True), Guard(KEYS.state("t"), 0))
     result = server.commit(
-        Transaction(guards, (Put(KEYS.state("t"), b"{}"), Delete(KEYS.task("t"))), "op"), deadline=0
+        Transaction(guards, (Put(KEYS.state("t"), b"{}"), Delete(KEYS.task("t"))), Op("op")), deadline=0
     )
     assert type(result).__name__ == "Refused"

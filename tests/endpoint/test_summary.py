@@ -10,6 +10,7 @@ import pytest
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.endpoint.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS, Severity
 from controller.endpoint.summary import Summary, Waits, summarize
@@ -22,7 +23,7 @@ CPU = Vector({"cpu": 1000})
 
 
 def ledger(view: ModelView, pool: str, **held: int) -> None:
-    view.write(("ledgers", (pool,), codec.encode_ledger(Vector(held), "x", {})))
+    view.write(("ledgers", (pool,), codec.encode_ledger(Vector(held), Op("x"), {})))
 
 
 def register(view: ModelView, name: str, **fields: Any) -> None:

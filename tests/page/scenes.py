@@ -10,6 +10,7 @@ from typing import Any
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
+from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Spec, Status, Step
@@ -114,7 +115,7 @@ class Scene(ModelView):
     def pool(self, name: str, held: dict[str, int], **capacity: int) -> None:
         """A pool and its ledger."""
         self.define_pool(name, **capacity)
-        self.write(("ledgers", (name,), codec.encode_ledger(Vector(held), "r/1/1", {})))
+        self.write(("ledgers", (name,), codec.encode_ledger(Vector(held), Op("r/1/1"), {})))
 
     def load(self, changes: Iterator[Change]) -> None:
         """Many records at once, as a replica loads them when it starts."""
@@ -131,7 +132,7 @@ def spec_of(task_id: str, at: float, **fields: Any) -> bytes:
         "command": ("python", "-m", "train"),
         "resources": Vector({"cpu": 1000, "memory": GIB}),
     } | fields
-    return codec.encode_spec(Spec(id=task_id, **fields), at, "op")
+    return codec.encode_spec(Spec(id=task_id, **fields), at, Op("op"))
 
 
 def empty() -> Scene:
@@ -250,7 +251,7 @@ def failing() -> Scene:
         (
             "ledgers",
             ("gpu",),
-            codec.encode_ledger(Vector({"cpu": 9_000, "memory": 4 * GIB, "nvidia.com/gpu": 5}), "x", {}),
+            codec.encode_ledger(Vector({"cpu": 9_000, "memory": 4 * GIB, "nvidia.com/gpu": 5}), Op("x"), {}),
         )
     )
     for n in range(14):

@@ -18,6 +18,7 @@ from controller import bulkhead
 from controller.audit.audit import run_audit
 from controller.client import Client
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.endpoint.documents import encode
 from controller.endpoint.summary import Waits, summarize
 from controller.store.base import Delete, Put, Transaction
@@ -69,7 +70,7 @@ def records(draw: st.DrawFn, recorded: Recorded) -> tuple[str, bytes]:
 
 def write(client: Client, *writes: Put | Delete) -> None:
     """By hand."""
-    client.store.commit(Transaction((), writes, "by-hand"), deadline=CLOCK.boottime() + 5)
+    client.store.commit(Transaction((), writes, Op("by-hand")), deadline=CLOCK.boottime() + 5)
 
 
 def finished_run(start: Start, client: Client) -> tuple[RunningReplica, Recorded]:

@@ -14,6 +14,7 @@ from controller import bulkhead
 from controller.audit.audit import run_audit
 from controller.client import Client
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.endpoint.documents import encode
 from controller.endpoint.summary import Waits, summarize
@@ -41,7 +42,7 @@ def terms(client: Client) -> int:
 
 def put(client: Client, key: str, value: bytes) -> None:
     """By hand."""
-    client.store.commit(Transaction((), (Put(key, value),), f"hand-{key}"), deadline=CLOCK.boottime() + 5)
+    client.store.commit(Transaction((), (Put(key, value),), Op(f"hand-{key}")), deadline=CLOCK.boottime() + 5)
 
 
 @pytest.mark.parametrize(("point", "most_terms"), [("plan-task", 1), ("before-commit", 3)])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from controller.core.model.installation import decode_engine, encode
+from controller.core.model.op import Op
 from controller.core.model.task import AttemptId
 from tests.simulation.network import Link, Server
 from tests.simulation.oracle import USER
@@ -410,7 +411,7 @@ class Faults:
             if keys.engine in oracle.values:
                 record = decode_engine(oracle.values[keys.engine])
                 engine = replace(record.engine, details={"address": f"at {self.scheduler.now:.6f}"})
-                users.put_bytes(keys.engine, encode(replace(record, engine=engine), "adopt"))
+                users.put_bytes(keys.engine, encode(replace(record, engine=engine), Op("adopt")))
                 users.delete(keys.leader)
 
         adopt()

@@ -482,7 +482,7 @@ MUTANTS = [
     ),
     Mutant(
         "a second term that ends by one task blames none",
-        (Edit(f"{_RECONCILER}.blame", "if plan is not None and", "if False and"),),
+        (Edit(f"{_RECONCILER}.blame", "if plan is None or", "if True or"),),
     ),
     Mutant(
         "a term that ends by an error makes none careful",

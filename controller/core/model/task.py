@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
+from controller.core.model.op import NO_OP, Op
 from controller.core.model.resources import ZERO, Vector
 
 SCHEMA_VERSION = 1
@@ -250,7 +251,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     steps: Count = 0
     history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
     epoch: Count = field(default=0, name="term")  # epoch in which it was written; named as in Step
-    op: str = ""
+    op: Op = NO_OP
 
     @property
     def cancelling(self) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 from controller.core.model import lifecycle
 from controller.core.model.codec import decode_history, encode_step
 from controller.core.model.lifecycle import Event
+from controller.core.model.op import Op
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import (
@@ -43,7 +44,7 @@ class Moment(NamedTuple):
 
     now: float
     epoch: int
-    op: str
+    op: Op
 
 
 def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
