@@ -58,9 +58,9 @@ class ElectorThread:
         """Make the elector look now: the leader key is gone, or a release was requested."""
         self._wake.set()
 
-    def release(self, why: str) -> None:
-        """Release leadership, if held, and let the others campaign first."""
-        self._elector.release(why, campaign_again=True)
+    def release(self, why: str, *, unexpected: bool = False) -> None:
+        """Release leadership, if held, and let the others campaign first. For `unexpected`, see Elector."""
+        self._elector.release(why, campaign_again=True, unexpected=unexpected)
         self.wake()
 
     def close(self, why: str, timeout_seconds: float) -> bool:
