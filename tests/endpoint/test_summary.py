@@ -262,6 +262,15 @@ def test_each_trouble_is_named_with_what_to_do(
     assert all(notice["action"] for notice in found["notices"] if notice["severity"] != "info")
 
 
+@pytest.mark.parametrize(("error", "told"), [("a: b", " It says: a: b."), ("", "")])
+def test_what_the_store_answers_is_told(http: httpx.Client, view: ModelView, error: str, told: str) -> None:
+    """Its own words, and not what else the check saw."""
+    view.checks = (Check("store", False, f"2: heard of 47 s ago: {error}", error),)
+    (notice,) = (found for found in summary(http)["notices"] if found["code"] == "store-unreachable")
+    _, says, words = notice["detail"].partition(" It says: ")
+    assert says + words == told
+
+
 @pytest.mark.parametrize("one", TROUBLES)
 def test_a_cause_hides_what_it_explains(one: Any) -> None:
     """Any two troubles at once: nothing is said of now that is not known, and nobody is blamed for

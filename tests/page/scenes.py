@@ -14,6 +14,8 @@ from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Spec, Status, Step
+from controller.runtime import checks
+from controller.views.freshness import RULE
 from controller.views.replica import Check
 from tests.endpoint.model_view import ModelView
 
@@ -231,7 +233,7 @@ def failing() -> Scene:
     scene.staleness = 47.0
     scene.checks = (
         Check("model", True, "loaded"),
-        Check("store", False, "heard of 47.0 s ago: http://10.0.0.7:2379: connection refused"),
+        checks.store(47.0, RULE.store, "http://10.0.0.7:2379: connection refused"),
     )
     hold = Vector({"cpu": 1000, "memory": GIB})
     lost = status_of(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Phase, RequestKind, Status
 from controller.core.planning.events import EffectFailed, EngineSilent
@@ -104,11 +105,12 @@ def test_starts_do_not_wait_out_their_pause_once_the_engine_is_back() -> None:
     assert starts(leader.run()) == ["job-1"]
 
 
-def test_a_cancel_does_not_wait_out_the_pause_of_a_start_and_says_why_it_takes_long() -> None:
+@pytest.mark.parametrize("by", ["user", "StopDelayed"])
+def test_a_cancel_does_not_wait_out_the_pause_of_a_start_and_says_why_it_takes_long(by: str) -> None:
     """Its stop is tried at once, and then as slowly as a start; the words stand in the history, once."""
     stage, leader = staged()
     tries(stage, leader, 40)
-    stage.request("job", RequestKind.CANCEL)
+    stage.request("job", RequestKind.CANCEL, by=by)
     leader.sync()
     stopped = []
     for second in range(20):
@@ -121,7 +123,7 @@ def test_a_cancel_does_not_wait_out_the_pause_of_a_start_and_says_why_it_takes_l
     assert stopped == [0, 1, 3, 7, 15]
     status = status_of(stage)
     assert status.reason == "cancel"
-    assert [b"StopDelayed" in bytes(step) for step in status.history].count(True) == 1
+    assert [step.reason for step in codec.decode_history(status)].count("StopDelayed") == 1
     assert b"403: cannot delete" in bytes(status.history[-1])
 
 

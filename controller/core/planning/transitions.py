@@ -33,6 +33,7 @@ from controller.core.planning.retry import RetryDecision
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
 REASON_LIMIT = 64
 STOP_DELAYED = "StopDelayed"
+_STOP_DELAYED_REASON = f'"reason":"{STOP_DELAYED}"'.encode()  # in a stored step; messages escape quotes
 _DEADLINES: dict[str, str] = {
     StopReason.START_DEADLINE: "StartDeadlineExceeded",
     StopReason.RUN_DEADLINE: "DeadlineExceeded",
@@ -211,7 +212,7 @@ def stop_delayed(status: Status, words: str, moment: Moment) -> Status:
 
 def is_stop_delayed(status: Status) -> bool:
     """Whether a delayed stop is the last thing in its history."""
-    return bool(status.history) and STOP_DELAYED.encode() in bytes(status.history[-1])
+    return bool(status.history) and _STOP_DELAYED_REASON in bytes(status.history[-1])
 
 
 def no_longer_waiting(status: Status, moment: Moment) -> Status:
