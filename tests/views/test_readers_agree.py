@@ -8,14 +8,13 @@ draws as many, at random; without it they are few, and the same each time.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -35,16 +34,9 @@ from controller.store.records import to_change
 from controller.telemetry.catalog import OTHER
 from controller.telemetry.metrics import Metrics
 from tests.endpoint.model_view import ModelView
+from tests.support.mutations import EXAMPLES, SETTINGS
 
 CLOCK = SystemClock()
-EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
-SETTINGS: dict[str, Any] = {
-    "deadline": None,
-    "database": None,
-    "derandomize": not EXAMPLES,
-    "phases": [Phase.explicit, Phase.generate],
-    "suppress_health_check": list(HealthCheck),
-}
 TASKS, POOLS, REPLICAS = ("a", "b"), ("p", "q"), ("r1", "r1-2222", "r2")
 SELECTORS = ("team=x", "team!=x", "!team", "team")
 
