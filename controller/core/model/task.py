@@ -328,7 +328,8 @@ class Observation(Struct, frozen=True, kw_only=True):
     signal: ExitCode | None = None
     reason: Text = ""
     message: Text = ""
-    waiting: Text = ""  # why a Pending attempt does not run yet, in the engine's words
+    waiting: Text = ""  # the engine's reason why a Pending attempt does not run yet, one word
+    waiting_message: Text = ""  # its message, which may change with every look ("0/5 nodes …")
     node: Word = ""
     started_at: Time | None = None
     finished_at: Time | None = None

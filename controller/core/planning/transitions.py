@@ -199,9 +199,8 @@ def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
     return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, request, **fields)
 
 
-def kept_waiting(status: Status, waiting: str, moment: Moment) -> Status:
-    """Its attempt does not run yet, for a reason that the engine states as `Reason: message`."""
-    reason, _, message = waiting.partition(": ")
+def kept_waiting(status: Status, reason: str, message: str, moment: Moment) -> Status:
+    """Its attempt does not run yet, for a reason that the engine states."""
     return _step(status, Event.NOTED, moment, reason, message or reason)
 
 
