@@ -12,7 +12,6 @@ attempts of the old one. `take_over` stops those by the engine's means, with pro
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from controller.core.model.task import AttemptId, Observation
 from controller.core.promise.identity_findings import recorded_installation
 from controller.engine.base import Engine
 from controller.errors import UserError
-from controller.store.base import Committed, Delete, Guard, Put, Store, Transaction, Write
+from controller.store.base import Committed, Delete, Guard, Put, Store, Transaction, Write, new_op
 from controller.store.keys import Keys
 from controller.store.records import changes_of
 
@@ -111,7 +110,7 @@ def _adoption(
     *,
     forget_running: bool,
 ) -> Transaction:
-    op = uuid.uuid4().hex
+    op = new_op()
     model, leader = before.model, before.model.leader
     record = EngineRecord(engine=engine, installation=before.installation.id, recorded_at=now, recorded_by=by)
     guards = [

@@ -8,7 +8,6 @@ the outcome of each finding. `core.planning.repair` explains what is repaired an
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import msgspec
 from controller.audit.audit import Look, Report
 from controller.clock import Clock
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.core.model.printable import one_line
 from controller.core.model.records import decode_or_empty
 from controller.core.model.task import SCHEMA_VERSION, RepairRequest, Wanted
@@ -26,7 +26,17 @@ from controller.core.planning.transitions import Moment
 from controller.core.promise.engine_invariants import is_live
 from controller.core.promise.finding import Mender
 from controller.errors import TallyError, UserError
-from controller.store.base import Committed, Compacted, Delete, Guard, KeyValue, Put, Store, Transaction
+from controller.store.base import (
+    Committed,
+    Compacted,
+    Delete,
+    Guard,
+    KeyValue,
+    Put,
+    Store,
+    Transaction,
+    new_op,
+)
 from controller.store.keys import Keys
 from controller.store.records import DEFAULT_LIMITS, to_transaction
 
@@ -106,7 +116,9 @@ def preview(look: Look, request: RepairRequest, keys: Keys, now: float) -> Previ
     if leader is None or not isinstance(epoch, int):
         raise UserError("nobody leads, and only a leader repairs: see `tally get replicas`")
     alive = [observation.attempt for observation in look.observations or () if is_live(observation)]
-    plan = plan_repair(look.model, "dry-run", request, alive, Moment(now, epoch, "dry-run"), DEFAULT_LIMITS)
+    plan = plan_repair(
+        look.model, "dry-run", request, alive, Moment(now, epoch, Op("dry-run")), DEFAULT_LIMITS
+    )
     return Preview(plan.outcomes, to_transaction(plan, keys, leader.create))
 
 
@@ -114,7 +126,7 @@ def ask(
     store: Store, keys: Keys, clock: Clock, request: RepairRequest, timeout_seconds: float
 ) -> list[Outcome]:
     """Ask the leader to repair; returns the outcome of each finding. Raises RepairUnanswered, StoreError."""
-    request_id = uuid.uuid4().hex
+    request_id = new_op()
     value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": request_id})
     put = Transaction(
         (Guard(keys.repair(request_id), 0),), (Put(keys.repair(request_id), value),), request_id
@@ -126,7 +138,7 @@ def ask(
         withdrawal = Transaction(
             (Guard(keys.repair(request_id), result.revision),),
             (Delete(keys.repair(request_id)),),
-            uuid.uuid4().hex,
+            new_op(),
         )
         if isinstance(store.commit(withdrawal, deadline=_soon(clock)), Committed):
             raise RepairUnanswered(

@@ -7,14 +7,13 @@ compares the status with what was read before, so that a copy that arrives after
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 
 from controller.client.views import RequestResult
 from controller.core.model import codec
 from controller.core.model.task import SCHEMA_VERSION, Request, Step
 from controller.errors import CorruptValue
-from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction
+from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction, new_op
 from controller.store.keys import Keys
 
 
@@ -30,7 +29,7 @@ def ask(
     If the leader acted on a request of this kind between two tries, the request is not stored again: it was
     this one, and the answer was lost, or it was an equal one.
     """
-    key, op = keys.request(task_id, request.kind), uuid.uuid4().hex
+    key, op = keys.request(task_id, request.kind), new_op()
     value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
     steps_before: int | None = None
     while True:

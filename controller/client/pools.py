@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
 from controller.core.model.validation import parse_pool
 from controller.errors import CorruptValue
-from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction
+from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction, new_op
 from controller.store.keys import Keys
 
 Read = Callable[[str], KeyValue | None]
@@ -27,7 +26,7 @@ def apply_pool(
     Raises InvalidField, and what `read` and `commit` raise.
     """
     pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
-    key, op = keys.pool(pool.name), uuid.uuid4().hex
+    key, op = keys.pool(pool.name), new_op()
     while True:
         item = read(key)
         unknown: dict[str, Any] = {}
@@ -56,7 +55,5 @@ def delete_pool(read: Read, commit: Commit, keys: Keys, name: str) -> None:
         item = read(key)
         if item is None:
             raise NotFound(f"there is no pool {name!r} in cluster {keys.cluster!r}: see `tally get pools`")
-        if isinstance(
-            commit(Transaction((Guard(key, item.mod),), (Delete(key),), uuid.uuid4().hex)), Committed
-        ):
+        if isinstance(commit(Transaction((Guard(key, item.mod),), (Delete(key),), new_op())), Committed):
             return

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
-
 from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.reading import Reading
 from controller.client.views import LeaderView, ReplicaView, leader_view, replica_views
 from controller.core.model.records import Change
-from controller.store.base import Delete, Guard, Transaction
+from controller.store.base import Delete, Guard, Transaction, new_op
 
 
 class Replicas:
@@ -41,5 +39,5 @@ class Replicas:
             raise NotFound("no replica leads: there is nobody to step down; see `tally get replicas`")
         guard = Guard(self._calls.keys.leader, leader.term, on_create=True)
         # A refusal means that another term has begun, which is what the caller wanted.
-        self._calls.commit(Transaction((guard,), (Delete(self._calls.keys.leader),), uuid.uuid4().hex))
+        self._calls.commit(Transaction((guard,), (Delete(self._calls.keys.leader),), new_op()))
         return leader

@@ -11,7 +11,6 @@ against an outdated pool.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +19,7 @@ import msgspec
 from controller.clock import Clock
 from controller.core.model import codec
 from controller.core.model.demand import check_satisfiable, demand
+from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import Vector, parse_quantity
 from controller.core.model.task import Pool, Spec
@@ -35,6 +35,7 @@ from controller.store.base import (
     Put,
     Refused,
     Transaction,
+    new_op,
 )
 from controller.store.keys import Keys
 
@@ -88,7 +89,7 @@ class Prepared(NamedTuple):
     pool_mod: int
     position: int = 0
 
-    def encode(self, submitted_at: float, op: str) -> bytes:
+    def encode(self, submitted_at: float, op: Op) -> bytes:
         """The value to store."""
         return codec.encode_spec(self.spec, submitted_at, op, self.spec.resources.keys() - self.named)
 
@@ -159,7 +160,7 @@ def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
     if error:
         return new.result("conflict", f"a task {task_id} exists, but is not valid: {error}")
     # What JSON cannot hold as it is (a date in a pod template) is compared as it is stored.
-    fresh = codec.decode_spec(task_id, codec.encode_spec(new.spec, 0.0, "")).spec
+    fresh = codec.decode_spec(task_id, codec.encode_spec(new.spec, 0.0, NO_OP)).spec
     named = new.named if filled_in is None else new.named | (old.resources.keys() - filled_in)
     same_named = all(fresh.resources.get(name) == old.resources.get(name) for name in named)
     if same_named and msgspec.structs.replace(fresh, resources=old.resources) == old:
@@ -226,7 +227,7 @@ class Submission:
             key = self._keys.task(task.spec.id)
             found = stored.get(key)
             if found is None:
-                stored[key] = KeyValue(key, task.encode(self._clock.now(), ""), 0, 0)  # for those after it
+                stored[key] = KeyValue(key, task.encode(self._clock.now(), NO_OP), 0, 0)  # for those after it
             yield compare(task, found) if found is not None else task.result("created")
 
     def _refresh(self) -> None:
@@ -280,7 +281,7 @@ class Submission:
         return found.mod if found is not None else 0
 
     def _creation(self, batch: Mapping[str, Prepared]) -> Transaction:
-        op, now = uuid.uuid4().hex, self._clock.now()
+        op, now = new_op(), self._clock.now()
         # The first task of each pool decides which revision is compared; if a later task saw a newer one,
         # the transaction is refused and checked again.
         pools: dict[str, int] = {}

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
 from controller.clock import Clock
 from controller.core.model import codec
 from controller.core.model.installation import EngineIdentity
+from controller.core.model.op import Op, op_of
 from controller.core.promise.terms import is_number
 from controller.election.foundation import Candidate, Foundation, OtherEngine, Records, lay
 from controller.election.term import Leadership
@@ -81,6 +82,13 @@ class Ballot(Protocol):
         ...
 
 
+class _Release(NamedTuple):
+    """A request to release leadership."""
+
+    why: str
+    unexpected: bool
+
+
 class Elector:
     """See the module's docstring.
 
@@ -106,7 +114,7 @@ class Elector:
         self._new_lease = new_lease
         self._leadership: Leadership | None = None
         self._not_before = 0.0  # boottime
-        self._release_why = ""
+        self._release: _Release | None = None
         self._stopped = False
         self._why_not = ""  # the last reason that was logged
 
@@ -115,9 +123,12 @@ class Elector:
         """The current term; None while following."""
         return self._leadership
 
-    def release(self, why: str, *, campaign_again: bool) -> None:
-        """Release leadership at the next step (SIGTERM, step-down); without `campaign_again`, for good."""
-        self._release_why = why
+    def release(self, why: str, *, campaign_again: bool, unexpected: bool = False) -> None:
+        """Release leadership at the next step (SIGTERM, step-down); without `campaign_again`, for good.
+
+        `unexpected`: an unexpected error is the cause. It stands in the record of the term.
+        """
+        self._release = _Release(why, unexpected)
         self._stopped = self._stopped or not campaign_again
 
     def step(self) -> float:
@@ -185,7 +196,7 @@ class Elector:
             key=leader.key,
             revision=leader.mod,
         )
-        op = f"{self._identity['instance']}/foreign-leader/{leader.mod}"
+        op = op_of(self._identity["instance"], "foreign-leader", leader.mod)
         self._store.commit(
             Transaction((Guard(leader.key, leader.mod),), (Delete(leader.key),), op, Purpose.ELECTION),
             deadline=deadline,
@@ -208,7 +219,7 @@ class Elector:
         epoch = last + 1
         previous, _ = self._store.get(self._keys.term(last), deadline=deadline)
         now = self._clock.now()
-        op = f"{self._identity['instance']}/election/{lease}"
+        op = op_of(self._identity["instance"], "election", lease)
         foundation = self._lay_foundation(previous, engine, now, op, last, deadline)
         self._why_not = ""
         record = {
@@ -246,7 +257,7 @@ class Elector:
         leadership = Leadership(result.revision, epoch, lease, leadership_deadline, self._clock)
         self._leadership = leadership
         if not self._stopped:  # a stop that came during the election holds for this term too
-            self._release_why = ""
+            self._release = None
         log.info("elected", epoch=epoch, term=leadership.revision)
         self._ballot.on_elected(leadership)
         return True
@@ -276,7 +287,7 @@ class Elector:
         previous: KeyValue | None,
         engine: EngineIdentity,
         now: float,
-        op: str,
+        op: Op,
         last: int,
         deadline: float,
     ) -> Foundation:
@@ -289,8 +300,8 @@ class Elector:
     # -- leading
 
     def _lead(self, leadership: Leadership) -> float:
-        if self._release_why and not leadership.why_ended():
-            return self._let_go(leadership, self._release_why)
+        if self._release is not None and not leadership.why_ended():
+            return self._let_go(leadership, self._release)
         if why := leadership.why_ended():
             return self._lose(leadership, why)
         sent = self._clock.boottime()
@@ -325,24 +336,24 @@ class Elector:
         self._revoke(leadership.lease)
         return self._timings.standback_seconds
 
-    def _let_go(self, leadership: Leadership, why: str) -> float:
+    def _let_go(self, leadership: Leadership, release: _Release) -> float:
         """Hand over in milliseconds: the key is deleted as soon as what was in flight has ended."""
-        self._end(leadership, why)
-        self._release_why = ""
+        self._end(leadership, release.why)
+        self._release = None
         self._not_before = self._clock.boottime() + self._timings.standback_seconds
         deadline = self._clock.boottime() + self._timings.request_timeout_seconds
-        op = f"{self._identity['instance']}/release/{leadership.revision}"
+        op = op_of(self._identity["instance"], "release", leadership.revision)
         guards = [Guard(self._keys.leader, leadership.revision, on_create=True)]
         writes: list[Write] = [Delete(self._keys.leader)]
         try:
             record, _ = self._store.get(self._keys.term(leadership.epoch), deadline=deadline)
-            closed = with_end(record, self._clock.now(), why, op)
+            closed = with_end(record, self._clock.now(), release.why, op, unexpected=release.unexpected)
             if record is not None and closed is not None:
                 guards.append(Guard(record.key, record.mod))
                 writes.append(Put(record.key, closed))
             transaction = Transaction(tuple(guards), tuple(writes), op, Purpose.ELECTION)
             self._store.commit(transaction, deadline=deadline)
-            log.info("leadership released", epoch=leadership.epoch, why=why)
+            log.info("leadership released", epoch=leadership.epoch, why=release.why)
         finally:
             # deletes the key, too, even if its term's record could not be read or closed
             self._revoke(leadership.lease)

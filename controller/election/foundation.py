@@ -24,6 +24,7 @@ from controller.core.model.installation import (
     difference,
     merged,
 )
+from controller.core.model.op import Op
 from controller.errors import CorruptValue, TallyError
 from controller.store.base import Guard, KeyValue, Put, Write
 
@@ -71,7 +72,7 @@ class Candidate(NamedTuple):
     version: str
     engine: EngineIdentity
     now: float
-    op: str
+    op: Op
 
 
 def lay(keys: tuple[str, str], records: Records, candidate: Candidate, *, is_first: bool) -> Foundation:

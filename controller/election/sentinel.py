@@ -29,6 +29,7 @@ import structlog
 
 from controller import bulkhead
 from controller.clock import Clock
+from controller.core.model.op import op_of
 from controller.core.model.records import Change, decode_or_empty
 from controller.store.base import Committed, Delete, Guard, Purpose, Store, StoreError, Transaction
 from controller.store.keys import Keys
@@ -196,7 +197,10 @@ class Sentinel:
         self._acted_at.append(now)
         guard = Guard(self._keys.leader, target.term, on_create=True)
         transaction = Transaction(
-            (guard,), (Delete(self._keys.leader),), f"{self._replica}/depose/{target.term}", Purpose.ELECTION
+            (guard,),
+            (Delete(self._keys.leader),),
+            op_of(self._replica, "depose", target.term),
+            Purpose.ELECTION,
         )
         try:
             result = self._store.commit(transaction, deadline=now + CONNECT_SECONDS)

@@ -14,6 +14,7 @@ import structlog
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model import codec
+from controller.core.model.op import op_of
 from controller.election.elector import Elector
 from controller.errors import TallyError
 from controller.store.base import (
@@ -57,9 +58,9 @@ class ElectorThread:
         """Make the elector look now: the leader key is gone, or a release was requested."""
         self._wake.set()
 
-    def release(self, why: str) -> None:
-        """Release leadership, if held, and let the others campaign first."""
-        self._elector.release(why, campaign_again=True)
+    def release(self, why: str, *, unexpected: bool = False) -> None:
+        """Release leadership, if held, and let the others campaign first. For `unexpected`, see Elector."""
+        self._elector.release(why, campaign_again=True, unexpected=unexpected)
         self.wake()
 
     def close(self, why: str, timeout_seconds: float) -> bool:
@@ -169,7 +170,7 @@ class Registration:
         if current is not None and self._instance_of(current) != self._identity["instance"]:
             return False
         self._beats += 1
-        op = f"{self._identity['instance']}/beat/{self._beats}"
+        op = op_of(self._identity["instance"], "beat", self._beats)
         value = codec.encode({**self._identity, **self._describe(), "id": name, "op": op})
         guards = [Guard(key, current.mod if current is not None else 0)]
         writes: list[Write] = [Put(key, value, self._lease)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.errors import CorruptValue
 from controller.store.base import KeyValue
 
@@ -38,11 +39,14 @@ def fields_of(item: KeyValue | None) -> dict[str, Any]:
         return {}
 
 
-def with_end(item: KeyValue | None, now: float, why: str, op: str = "") -> bytes | None:
+def with_end(
+    item: KeyValue | None, now: float, why: str, op: Op | None = None, *, unexpected: bool = False
+) -> bytes | None:
     """The record of a term, with its end; None if it already has one, or cannot be read."""
     if item is None or len(item.value) > MAX_RECORD_BYTES:
         return None
     record = fields_of(item)
     if not record or "to" in record:
         return None
-    return codec.encode({**record, "to": now, "why": why, "op": op or record.get("op", "")})
+    end = {"to": now, "why": why, "unexpected": unexpected, "op": op or record.get("op", "")}
+    return codec.encode({**record, **end})

@@ -254,16 +254,16 @@ def diagnose(
 
 def _of_this_replica(facts: Facts) -> Iterator[Notice]:
     """Notices that this replica's data is not current."""
-    failing = {check.name: check.detail for check in (*facts.live, *facts.ready) if not check.ok}
+    failing = {check.name: check for check in (*facts.live, *facts.ready) if not check.ok}
     freshness = facts.rule.store.judge(facts.staleness_seconds)
     if "store" in failing or freshness is not Freshness.FRESH:
         severity = _WARNING if freshness is Freshness.STALE and "store" not in failing else _CRITICAL
-        why = failing.get("store", "").partition(": ")[2]
+        why = failing["store"].error if "store" in failing else ""
         yield _notice(
             STORE, severity, round(facts.staleness_seconds, 1), told=f" It says: {why}." if why else ""
         )
     if "control-loop" in failing:
-        yield _notice("loop-stuck", seen=failing["control-loop"].capitalize())
+        yield _notice("loop-stuck", seen=failing["control-loop"].detail.capitalize())
 
 
 def _of_office(

@@ -2,56 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import Response
+
 from controller.endpoint import documents, query, summary
 from controller.endpoint.api import ReadApi
-from controller.endpoint.route import Route
+from controller.endpoint.route import Ask, Route
 
 _TEXT = "text/plain; charset=utf-8"
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _checks(name: str, about: str, handle: Callable[[ReadApi, Ask], Awaitable[Response]]) -> Route:
+    """A probe that answers with checks."""
+    return Route(
+        f"/{name}",
+        name,
+        about,
+        handle,
+        _TEXT,
+        parameters=(query.VERBOSE,),
+        problems={_UNAVAILABLE: "A check fails; `checks` says which."},
+        in_loop=True,
+        is_probe=True,
+        strict=False,
+    )
+
 
 ROUTES: tuple[Route, ...] = (
     Route(
         "/", "page", "The live page.", ReadApi.page, "text/html; charset=utf-8", in_loop=True, strict=False
     ),
-    Route(
-        "/livez",
-        "livez",
-        "Whether this process should go on; restart it when not.",
-        ReadApi.livez,
-        _TEXT,
-        parameters=(query.VERBOSE,),
-        problems={_UNAVAILABLE: "A check fails; `checks` says which."},
-        in_loop=True,
-        is_probe=True,
-        strict=False,
-    ),
-    Route(
-        "/readyz",
-        "readyz",
-        "Whether this replica should be asked for data.",
-        ReadApi.readyz,
-        _TEXT,
-        parameters=(query.VERBOSE,),
-        problems={_UNAVAILABLE: "A check fails; `checks` says which."},
-        in_loop=True,
-        is_probe=True,
-        strict=False,
-    ),
-    Route(
-        "/healthz",
-        "healthz",
-        "The same as /livez, under the older name.",
-        ReadApi.livez,
-        _TEXT,
-        parameters=(query.VERBOSE,),
-        problems={_UNAVAILABLE: "A check fails; `checks` says which."},
-        in_loop=True,
-        is_probe=True,
-        strict=False,
-    ),
+    _checks("livez", "Whether this process should go on; restart it when not.", ReadApi.livez),
+    _checks("readyz", "Whether this replica should be asked for data.", ReadApi.readyz),
+    _checks("healthz", "The same as /livez, under the older name.", ReadApi.livez),
     Route(
         "/leader",
         "isLeader",

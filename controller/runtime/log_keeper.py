@@ -16,6 +16,7 @@ from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model import kept_log
 from controller.core.model.kept_log import LIMIT_BYTES, KeptLog
+from controller.core.model.op import op_of
 from controller.core.model.task import AttemptId
 from controller.core.planning.events import LogKept
 from controller.core.planning.plan import KeepLog
@@ -136,7 +137,7 @@ class LogKeeper:
         Raises NotKept if the term has ended, or the task is gone.
         """
         task_id, number = effect.attempt
-        key, op = self._keys.log(task_id), f"log/{self._leadership.revision}/{effect.attempt}"
+        key, op = self._keys.log(task_id), op_of("log", self._leadership.revision, effect.attempt)
         before, _ = self._store.get(key, deadline=self._leadership.deadline)
         kept = KeptLog(
             attempt=number, text=output.decode(errors="replace"), truncated=is_cut, at=self._clock.now()

@@ -17,6 +17,7 @@ import structlog
 from controller import bulkhead
 from controller.core.model import codec, quarantine
 from controller.core.model.model import Model
+from controller.core.model.op import op_of
 from controller.core.model.task import Status, Step
 from controller.core.planning.draft import Limits
 from controller.core.planning.events import (
@@ -141,15 +142,16 @@ class Reconciler:
         This spares the next leader. The task is known only if each plan changes one task, as it is after a
         term that ended in this way; otherwise the id is "".
         """
-        plan, task_id = self._in_hand, ""
-        if plan is not None and self._planner.is_cautious and len(plan.changes) == 1:
-            task_id = plan.changes[0].task_id
+        plan = self._in_hand
+        if plan is None or not self._planner.is_cautious or len(plan.changes) != 1:
+            return ""
+        task_id = plan.changes[0].task_id
         task = self._model.tasks.get(task_id)
         if task is None:
             return ""
         key, names = self._keys.quarantined(task_id), (quarantine.KIND, (task_id,))
         aside = quarantine.Aside.of(task, "commit", error, self._clock.now(), self._leadership.epoch)
-        op = f"{plan.op}/blame" if plan is not None else ""
+        op = op_of(plan.op, "blame")
         guards = (
             Guard(self._keys.leader, self._leadership.revision, on_create=True),
             Guard(key, self._model.mod_of(*names)),

@@ -159,7 +159,7 @@ class Replica:
                 # effects alone meet no fence: another leader's admissions are not ours
                 self._office.check(tenure.leadership)
         except TermFailed as error:
-            self._session.release(str(error))
+            self._session.release(str(error), unexpected=True)
             return
         except (LeadershipLost, StoreError, RevisionWentBack) as error:
             if isinstance(error, OutcomeUnknown):

@@ -34,18 +34,17 @@ log = structlog.get_logger(__name__)
 
 
 UNEXPECTED = "an unexpected error: "
-"""The prefix of such a term's reason, in its record. It makes the next leader cautious (see Planner)."""
 
 
 class TermFailed(TallyError):
-    """The term ends by an unexpected error; the replica lives on.
-
-    `str(error)` begins with UNEXPECTED.
-    """
+    """The term ends by an unexpected error; the replica lives on."""
 
 
 def _ended_unexpectedly(record: Change | None) -> bool:
-    return str(decode_or_empty(record).get("why", "")).startswith(UNEXPECTED)
+    """Whether the record of a term says so. This makes the next leader cautious (see Planner)."""
+    told = decode_or_empty(record)
+    by_words = str(told.get("why", "")).startswith(UNEXPECTED)  # older versions stored no field for it
+    return told.get("unexpected", by_words) is True
 
 
 class Tenure:

@@ -13,11 +13,13 @@ Contract, in short:
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
 
+from controller.core.model.op import Op
 from controller.errors import TallyError
 
 MAX_OPERATIONS = 128
@@ -153,6 +155,11 @@ class Purpose(StrEnum):
     REGISTRATION = "registration"
 
 
+def new_op() -> Op:
+    """The op of a writer other than a replica: a client, or a command that writes on its own."""
+    return Op(uuid.uuid4().hex)
+
+
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """Writes that apply together if all guards hold, in one revision.
@@ -165,7 +172,7 @@ class Transaction:
 
     guards: tuple[Guard, ...]
     writes: tuple[Write, ...]
-    op: str
+    op: Op
     purpose: Purpose = Purpose.PLAN
 
     def operations(self) -> int:

@@ -14,11 +14,15 @@ from controller.views.freshness import RULE, Rule
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One readiness or liveness check: its name, whether it holds, and what was seen."""
+    """One readiness or liveness check: its name, whether it holds, and what was seen.
+
+    `error` is the error in `detail`; "" if there was none.
+    """
 
     name: str
     ok: bool
     detail: str
+    error: str = ""
 
 
 class AuditResult(NamedTuple):

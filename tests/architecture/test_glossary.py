@@ -21,6 +21,7 @@ from controller.audit.selftest import Item
 from controller.cli.check_point import Point
 from controller.core.model.installation import EngineRecord, Installation
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.task import Step
 from controller.core.planning.plan import Outcome
 from controller.core.promise.finding import Finding
@@ -46,7 +47,7 @@ DOCUMENTS += [Installation, EngineRecord]
 REPORTS: list[Mapping[str, Any]] = [
     Report("", 0, 0.0, 0, 0).to_json(),
     to_json(InstallationReport(Installation(id=""), None, (), Model())),
-    Preview((), Transaction((Guard("a", 0),), (Put("a", b""), Delete("b")), "op")).to_builtins(),
+    Preview((), Transaction((Guard("a", 0),), (Put("a", b""), Delete("b")), Op("op"))).to_builtins(),
 ]
 
 

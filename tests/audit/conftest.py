@@ -14,6 +14,7 @@ from controller.audit.repairs import ask, wanted
 from controller.client import Client
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import RepairRequest, Status
 from controller.core.promise.finding import FindingSeverity, Mender
@@ -41,7 +42,7 @@ class Damaged:
         whole = self.client.keys.prefix + key
         write = Put(whole, value) if value is not None else Delete(whole)
         result = self.client.store.commit(
-            Transaction((), (write,), f"hand{next(self.names)}"), deadline=self.soon()
+            Transaction((), (write,), Op(f"hand{next(self.names)}")), deadline=self.soon()
         )
         assert isinstance(result, Committed)
         return result.revision
@@ -87,7 +88,7 @@ class Damaged:
 
     def set_held(self, cpu: int) -> None:
         """Write a ledger by hand."""
-        self.put("ledgers/default", codec.encode_ledger(Vector({"cpu": cpu}), "hand", {}))
+        self.put("ledgers/default", codec.encode_ledger(Vector({"cpu": cpu}), Op("hand"), {}))
 
     def audit(self) -> Report:
         """An audit over etcd and the engine."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from controller.audit.audit import run_audit
 from controller.clock import SystemClock
 from controller.core.model import codec, kept_log
+from controller.core.model.op import Op
 from controller.errors import CorruptValue
 from controller.store import keys
 from controller.store.base import Put, Transaction
@@ -28,7 +29,9 @@ LAYOUT = keys.Keys("test")
 def test_no_bytes_are_passed_over(kind: str, value: bytes) -> None:
     name = "/".join([kind, *["cancel", "odd"][: keys._NAMES.get(kind, 0)][::-1]])
     store = MemoryStore(CLOCK)
-    store.commit(Transaction((), (Put(LAYOUT.prefix + name, value),), "hand"), deadline=CLOCK.boottime() + 5)
+    store.commit(
+        Transaction((), (Put(LAYOUT.prefix + name, value),), Op("hand")), deadline=CLOCK.boottime() + 5
+    )
     shown = any(name in finding.subject for finding in run_audit(store, None, "test", CLOCK).findings)
     try:
         codec.decode_mapping(value)

@@ -12,6 +12,7 @@ from controller.audit.audit import Report, run_audit
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Pool, Spec, Status, Step
 from controller.core.promise.finding import FindingSeverity
@@ -36,21 +37,21 @@ class Cluster:
         self.put(self.keys.epoch, b'{"epoch":1,"op":"e"}')
         self.put(
             self.keys.pool("default"),
-            codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 1000})), "op"),
+            codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 1000})), Op("op")),
         )
 
     def put(self, key: str, value: bytes | None) -> None:
         self.writes += 1
         write = Put(key, value) if value is not None else Delete(key)
-        self.store.commit(Transaction((), (write,), f"op{self.writes}"), deadline=CLOCK.boottime() + 5)
+        self.store.commit(Transaction((), (write,), Op(f"op{self.writes}")), deadline=CLOCK.boottime() + 5)
 
     def ledger(self, cpu: int) -> None:
-        self.put(self.keys.ledger("default"), codec.encode_ledger(Vector({"cpu": cpu}), "op", {}))
+        self.put(self.keys.ledger("default"), codec.encode_ledger(Vector({"cpu": cpu}), Op("op"), {}))
 
     def submit(self, task_id: str) -> None:
         self.put(
             self.keys.task(task_id),
-            codec.encode_spec(Spec(id=task_id, command=("true",), resources=CPU), 1.0, "op"),
+            codec.encode_spec(Spec(id=task_id, command=("true",), resources=CPU), 1.0, Op("op")),
         )
 
     def running(self, task_id: str) -> None:

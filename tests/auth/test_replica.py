@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from controller.client import Client, NotFound
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.store.base import Put, Transaction
 from controller.store.etcd.store import EtcdStore
 from tests.auth.conftest import QUICK_SIGN_IN, ROLES, Guarded, run_tally
@@ -67,7 +68,7 @@ def test_the_role_is_enough_to_lead_run_retry_cancel_remove_and_repair(guarded: 
         user.wait(["long"], timeout_seconds=60)
         wait_until(lambda: is_gone(user, "short"), "its removal after its retention")
         foreign = f"{guarded.keys.prefix}of-nobody"
-        guarded.store("root").commit(Transaction((), (Put(foreign, b"?"),), "x"), deadline=soon())
+        guarded.store("root").commit(Transaction((), (Put(foreign, b"?"),), Op("x")), deadline=soon())
         repair = ("audit", "--records-only", "--repair", "--delete", foreign)
         assert "REPAIRED" in guarded.tally("admin", *repair).out
         assert guarded.store("reader").get(foreign, deadline=soon())[0] is None
@@ -84,7 +85,7 @@ def is_gone(client: Client, task_id: str) -> bool:
 def test_a_damaged_pool_is_removed_at_an_admins_word(guarded: Guarded) -> None:
     """The leader deletes it, and stays in office: it would lose that over a right that it lacks."""
     key = f"{guarded.keys.prefix}pools/No_Name"
-    guarded.store("admin").commit(Transaction((), (Put(key, b"{}"),), "x"), deadline=soon())
+    guarded.store("admin").commit(Transaction((), (Put(key, b"{}"),), Op("x")), deadline=soon())
     with leading(guarded.store("controller"), guarded.keys.cluster, **STEADY) as replica:
         epoch = replica.epoch
         answer = guarded.tally("admin", "audit", "--records-only", "--repair", "--delete", "pools/No_Name")

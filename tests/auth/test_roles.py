@@ -12,6 +12,7 @@ import typer.main
 from controller.cli.main import app
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.store.base import Committed, Delete, Guard, Put, Store, StoreDenied, Transaction
@@ -53,7 +54,7 @@ def write(store: Store, *writes: Put | Delete) -> None:
     found = [store.get(each.key, deadline=soon())[0] for each in writes]
     guards = tuple(Guard(item.key, item.mod) for item in found if item is not None)
     assert len(guards) == len(writes)
-    assert isinstance(store.commit(Transaction(guards, writes, "test"), deadline=soon()), Committed)
+    assert isinstance(store.commit(Transaction(guards, writes, Op("test")), deadline=soon()), Committed)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -70,13 +71,13 @@ def test_each_role_writes_its_keys_and_no_other(guarded: Guarded, role: str) -> 
     ]
     keys = {f"{guarded.keys.prefix}{key}": role in writers for key, writers in WRITERS.items()}
     for key in (*keys, *outside):
-        put = Transaction((), (Put(key, b"before"),), "seed")
+        put = Transaction((), (Put(key, b"before"),), Op("seed"))
         root.commit(put, deadline=soon())
     for key, allowed in keys.items():
         assert denied(partial(write, store, Put(key, b'{"op":"test"}'))) is not allowed, key
         assert denied(partial(write, store, Delete(key))) is not allowed, key
     for key in outside:
-        put = Transaction((), (Put(key, b"x"),), "x")
+        put = Transaction((), (Put(key, b"x"),), Op("x"))
         assert denied(partial(store.get, key, deadline=soon())), key
         assert denied(partial(store.commit, put, deadline=soon())), key
     left = {item.key for item in root.load(guarded.keys.prefix, deadline=soon()).items}
@@ -88,9 +89,9 @@ def test_no_way_round_lets_a_user_write_a_state_or_a_ledger(guarded: Guarded) ->
     keys, root, user = guarded.keys, guarded.store("root"), guarded.store("user")
     state, ledger = keys.state("a"), keys.ledger("p")
     for key in (state, ledger):
-        root.commit(Transaction((), (Put(key, b"true"),), "seed"), deadline=soon())
+        root.commit(Transaction((), (Put(key, b"true"),), Op("seed")), deadline=soon())
     root.grant(4711, 60, deadline=soon())
-    root.commit(Transaction((), (Put(keys.leader, b"{}", 4711),), "seed"), deadline=soon())
+    root.commit(Transaction((), (Put(keys.leader, b"{}", 4711),), Op("seed")), deadline=soon())
     below, end = keys.prefix.encode(), (keys.prefix[:-1] + "0").encode()
     for path, request in (
         ("/kv/put", {"key": state.encode(), "value": b"x"}),
@@ -105,10 +106,10 @@ def test_no_way_round_lets_a_user_write_a_state_or_a_ledger(guarded: Guarded) ->
             admin(user, path, request)
     both = (Put(keys.task("a"), b"{}"), Put(state, b"x"))
     with pytest.raises(StoreDenied):
-        user.commit(Transaction((Guard(keys.task("a"), 0),), both, "x"), deadline=soon())
+        user.commit(Transaction((Guard(keys.task("a"), 0),), both, Op("x")), deadline=soon())
     user.grant(4712, 60, deadline=soon())
     with pytest.raises(StoreDenied):
-        user.commit(Transaction((), (Put(state, b"x", 4712),), "x"), deadline=soon())
+        user.commit(Transaction((), (Put(state, b"x", 4712),), Op("x")), deadline=soon())
     stored = {item.key: item.value for item in root.load(keys.prefix, deadline=soon()).items}
     assert stored == {state: b"true", ledger: b"true", keys.leader: b"{}"}
 
@@ -134,7 +135,7 @@ def test_a_reader_watches_its_cluster_and_no_other(guarded: Guarded) -> None:
     after = guarded.store("root").get(guarded.keys.leader, deadline=soon())[1]
     reader = WatchReader(guarded.store("reader").watch(guarded.keys.prefix, after=after))
     guarded.store("controller").commit(
-        Transaction((), (Put(guarded.keys.state("a"), b"x"),), "x"), deadline=soon()
+        Transaction((), (Put(guarded.keys.state("a"), b"x"),), Op("x")), deadline=soon()
     )
     reader.wait_for([guarded.keys.state("a")])
     reader.close()
@@ -231,7 +232,7 @@ def filled(guarded: Guarded) -> Guarded:
         ),
         Put(guarded.keys.state("lost"), codec.encode_status(lost, {})),
     )
-    assert isinstance(store.commit(Transaction((), writes, "x"), deadline=soon()), Committed)
+    assert isinstance(store.commit(Transaction((), writes, Op("x")), deadline=soon()), Committed)
     return guarded
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
 
+from controller.core.model.op import Op
 from controller.engine.null import NullEngine
 from controller.store.base import (
     Committed,
@@ -145,7 +146,7 @@ def replay(recording: Recording) -> float:
         for revision, writes in recording.revisions:
             deadline = CLOCK.boottime() + 30
             if (data := recording.sent.get(revision)) is None:
-                result = store.commit(Transaction((), writes, "floor"), deadline=deadline)
+                result = store.commit(Transaction((), writes, Op("floor")), deadline=deadline)
                 assert isinstance(result, Committed)
                 assert result.revision == revision
                 continue
@@ -231,6 +232,6 @@ def _guarded(store: EtcdStore, count: int) -> None:
     """As many compares as puts, of keys that must not exist yet."""
     keys = [KEYS.state(f"floor-{next(_names)}") for _ in range(count)]
     transaction = Transaction(
-        tuple(Guard(key, 0) for key in keys), tuple(Put(key, VALUE) for key in keys), "floor"
+        tuple(Guard(key, 0) for key in keys), tuple(Put(key, VALUE) for key in keys), Op("floor")
     )
     assert isinstance(store.commit(transaction, deadline=CLOCK.boottime() + 30), Committed)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from controller.core.model import codec
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.task import Observation, Phase
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import Listed, Observed, Started
@@ -114,20 +115,20 @@ def _fill(store: MemoryStore, count: int, waiting: int) -> None:
         {"name": "stock", "capacity": {"cpu": 1000}, "paused": True},
         {"name": "default", "capacity": {"cpu": 1}},
     )
-    records = [(KEYS.pool(pool["name"]), codec.encode_pool(parse_pool(pool), "bench")) for pool in pools]
+    records = [(KEYS.pool(pool["name"]), codec.encode_pool(parse_pool(pool), Op("bench"))) for pool in pools]
     for number in range(waiting):
         spec = parse_spec({"id": f"pass-{number}", "command": ["true"], "resources": {"cpu": 1}})
-        records.append((KEYS.task(spec.id), codec.encode_spec(spec, CLOCK.now(), "bench")))
+        records.append((KEYS.task(spec.id), codec.encode_spec(spec, CLOCK.now(), Op("bench"))))
     records += stock_records(count)
     for first in range(0, len(records), 100):
         writes = tuple(Put(key, value) for key, value in records[first : first + 100])
-        store.commit(Transaction((), writes, "bench"), deadline=CLOCK.boottime() + 60)
+        store.commit(Transaction((), writes, Op("bench")), deadline=CLOCK.boottime() + 60)
 
 
 def _lead(store: MemoryStore) -> Leadership:
     writes = (Put(KEYS.leader, b"{}", 1), Put(KEYS.epoch, codec.encode({"epoch": 1})))
     result = store.commit(
-        Transaction((Guard(KEYS.leader, 0),), writes, "bench"), deadline=CLOCK.boottime() + 5
+        Transaction((Guard(KEYS.leader, 0),), writes, Op("bench")), deadline=CLOCK.boottime() + 5
     )
     assert isinstance(result, Committed)
     return Leadership(result.revision, 1, 1, float("inf"), CLOCK)

@@ -26,6 +26,7 @@ from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.records import Task
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.core.model.validation import parse_pool, parse_spec
@@ -278,7 +279,7 @@ def stocked(count: int) -> Path:
     folder.parent.mkdir(exist_ok=True)
     with etcd(folder) as member, store_on(member.url) as store:
         pool = parse_pool({"name": STOCK, "capacity": {"cpu": 1000}, "paused": True})
-        writes = [Put(KEYS.pool(STOCK), codec.encode_pool(pool, "stock"))]
+        writes = [Put(KEYS.pool(STOCK), codec.encode_pool(pool, Op("stock")))]
         for key, value in stock_records(count):
             writes.append(Put(key, value))
             if len(writes) >= 2 * _TASKS_A_TRANSACTION:
@@ -299,7 +300,7 @@ def stock_records(count: int) -> Iterator[tuple[str, bytes]]:
     model = "stock-00000000"
     spec, moment = (
         parse_spec({"id": model, "pool": STOCK, "command": ["true"], "resources": {"cpu": 1}}),
-        Moment(CLOCK.now(), 1, "stock"),
+        Moment(CLOCK.now(), 1, Op("stock")),
     )
     task = Task(model)
     task.spec, task.submitted_at, task.demand = spec, moment.now, spec.resources
@@ -310,7 +311,10 @@ def stock_records(count: int) -> Iterator[tuple[str, bytes]]:
         status, Observation(attempt=attempt, phase=Phase.SUCCEEDED, stopped=True, exit_code=0), moment
     )
     assert ended.state is State.SUCCEEDED
-    spec_bytes, status_bytes = codec.encode_spec(spec, moment.now, "stock"), codec.encode_status(ended, {})
+    spec_bytes, status_bytes = (
+        codec.encode_spec(spec, moment.now, Op("stock")),
+        codec.encode_status(ended, {}),
+    )
     for number in range(count):
         name = f"stock-{number:08}"
         yield KEYS.task(name), spec_bytes.replace(model.encode(), name.encode())
@@ -320,7 +324,7 @@ def stock_records(count: int) -> Iterator[tuple[str, bytes]]:
 
 def _put(store: EtcdStore, writes: list[Put]) -> None:
     if writes:
-        store.commit(Transaction((), tuple(writes), "stock"), deadline=CLOCK.boottime() + 60)
+        store.commit(Transaction((), tuple(writes), Op("stock")), deadline=CLOCK.boottime() + 60)
 
 
 def client_of(url: str) -> Client:

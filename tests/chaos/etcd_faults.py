@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from controller.core.model.op import Op
 from controller.store.base import Put, Transaction
 from controller.store.etcd.gateway import ErrorClass as Refusal
 from controller.store.etcd.gateway import RpcError
@@ -70,7 +71,7 @@ def out_of_space(ground: Ground) -> Iterator[None]:
     What an operator does then: remove it, compact, defragment, disarm.
     """
     store, recorder = ground.installation.store, ground.recorder
-    store.commit(Transaction((), (Put(BALLAST, b"by hand"),), "by hand"), deadline=in_seconds())
+    store.commit(Transaction((), (Put(BALLAST, b"by hand"),), Op("by hand")), deadline=in_seconds())
     megabyte = base64.b64encode(os.urandom(2**20)).decode()
     sent = 0
     while _put(ground, f"{BALLAST}/{sent}", megabyte):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from controller.client import NotFound
+from controller.core.model.op import Op
 from controller.dev.cluster import ReplicaProcess
 from controller.runtime.failpoints import POINTS
 from controller.store.base import Delete, LeaseNotFound, Put, Transaction
@@ -115,7 +116,7 @@ def lease_revoked(ground: Ground) -> Iterator[None]:
 
 @fault("key", 19)
 def leader_key_deleted(ground: Ground) -> Iterator[None]:
-    delete = Transaction((), (Delete(ground.recorder.history.keys.leader),), "by hand")
+    delete = Transaction((), (Delete(ground.recorder.history.keys.leader),), Op("by hand"))
     ground.installation.store.commit(delete, deadline=in_seconds())
     yield
 
@@ -133,7 +134,7 @@ def leader_key_overwritten(ground: Ground) -> Iterator[None]:
     ground.notes.append(f"{value.decode()}, {'leased' if lease else 'without a lease'}")
     with suppress(LeaseNotFound):
         store.commit(
-            Transaction((), (Put(ground.recorder.history.keys.leader, value, lease),), "by hand"),
+            Transaction((), (Put(ground.recorder.history.keys.leader, value, lease),), Op("by hand")),
             deadline=in_seconds(),
         )
     yield

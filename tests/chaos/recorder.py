@@ -18,6 +18,7 @@ from typing import NamedTuple
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.store.base import Compacted, KeyEvent, Put, StoreError, Transaction
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
@@ -69,7 +70,9 @@ class Recorder:
     def catch_up(self, store: EtcdStore) -> None:
         """Wait until all that has been written by now is recorded."""
         key = f"{ROOT}~end-of-history/{uuid.uuid4().hex}"
-        marker = store.commit(Transaction((), (Put(key, b""),), key), deadline=self._clock.boottime() + 30)
+        marker = store.commit(
+            Transaction((), (Put(key, b""),), Op(key)), deadline=self._clock.boottime() + 30
+        )
         wait_until(lambda: self.applied >= marker.revision, "the record of all revisions", timeout=60.0)
         assert not self._errors, self._errors
 

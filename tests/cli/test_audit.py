@@ -16,6 +16,7 @@ from controller.clock import SystemClock
 from controller.core.model import codec, installation
 from controller.core.model.installation import EngineRecord, Installation
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.engine.process.engine import ProcessEngine
 from tests.cli.conftest import Tally
@@ -30,8 +31,10 @@ def home(client: Client, put_raw: PutRaw, tmp_path: Path) -> Path:
     state_dir = tmp_path / "state"
     engine = ProcessEngine(state_dir, client.keys.cluster, SystemClock())
     engine.bind(MINE, claim=True)
-    put_raw("installation", installation.encode(MINE, "op"))
-    put_raw("engine", installation.encode(EngineRecord(engine=engine.identity(), installation=MINE.id), "op"))
+    put_raw("installation", installation.encode(MINE, Op("op")))
+    put_raw(
+        "engine", installation.encode(EngineRecord(engine=engine.identity(), installation=MINE.id), Op("op"))
+    )
     put_raw(
         "replicas/r1",
         msgspec.json.encode({"id": "r1", "engine": {"name": "process", "state_dir": str(state_dir)}}),
@@ -85,7 +88,7 @@ def test_a_damaged_state_folder(
         if home.parent.exists()
         else None
     )
-    put_raw("ledgers/default", codec.encode_ledger(Vector({"cpu": 4000}), "op", {}))
+    put_raw("ledgers/default", codec.encode_ledger(Vector({"cpu": 4000}), Op("op"), {}))
     found = tally("audit", "-o", "json")
     invariants = {finding["invariant"] for finding in found.document["findings"]}
     assert (found.exit_code, found.document["verdict"]) == (1, "wrong")

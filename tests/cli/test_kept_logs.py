@@ -15,6 +15,7 @@ from controller.core.model import kept_log
 from controller.core.model.codec import encode
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.dev.fake_kubernetes import FakeCluster, script_annotation
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
@@ -98,7 +99,7 @@ def test_what_was_cut_off_is_said(
     put_status("job", State.FAILED)
     put_raw("replicas/r1", encode({"id": "r1", "engine": {"name": "process", "state_dir": str(tmp_path)}}))
     assert tally("logs", "job").exit_code == 5
-    put_raw("logs/job", kept_log.encode(KeptLog(attempt=1, text="the end\n", truncated=True), "op"))
+    put_raw("logs/job", kept_log.encode(KeptLog(attempt=1, text="the end\n", truncated=True), Op("op")))
     answer = tally("logs", "job")
     assert (answer.out, answer.err) == ("the end\n", "kept log of attempt 1, the last 64 KiB\n")
     put_raw("logs/job", b"\xff")

@@ -17,6 +17,13 @@ from tests.support.etcd import free_ports
 from tests.support.fake_cluster import fake_cluster, fake_clusters  # noqa: F401  # fixtures
 
 
+def without_etcd(tmp_path: Path) -> list[str]:
+    """The flags of a command for the fake cluster whose etcd is gone."""
+    gone = f"http://127.0.0.1:{free_ports(1)[0]}"
+    cluster = ["--cluster", "test", "--kubeconfig", str(tmp_path / "kubeconfig")]
+    return [*cluster, "--etcd", gone, "--request-timeout-seconds", "1"]
+
+
 def test_finalizers_are_released_without_etcd(
     fake_cluster: FakeCluster,  # noqa: F811
     tally: Tally,
@@ -26,17 +33,7 @@ def test_finalizers_are_released_without_etcd(
     engine = engine_on(fake_cluster, tmp_path)
     given = running()
     engine.start(given)
-    gone = f"http://127.0.0.1:{free_ports(1)[0]}"
-    flags = (
-        "--etcd",
-        gone,
-        "--cluster",
-        "test",
-        "--kubeconfig",
-        str(tmp_path / "kubeconfig"),
-        "--request-timeout-seconds",
-        "1",
-    )
+    flags = without_etcd(tmp_path)
     answer = tally("release-finalizers", *flags)
     assert (answer.exit_code, answer.out) == (0, "1 pod released\n"), answer.err
     assert "whether replicas still run is not known" in answer.err
@@ -57,17 +54,7 @@ def test_whose_finalizers_is_asked_where_several_have_the_name(
         engine.bind(Installation(id=mark))
         engine.start(replace(running(), installation=mark))
         engine.close()
-    gone = f"http://127.0.0.1:{free_ports(1)[0]}"
-    flags = (
-        "--etcd",
-        gone,
-        "--cluster",
-        "test",
-        "--kubeconfig",
-        str(tmp_path / "kubeconfig"),
-        "--request-timeout-seconds",
-        "1",
-    )
+    flags = without_etcd(tmp_path)
     refused = tally("release-finalizers", *flags)
     assert refused.exit_code == 1
     assert (

@@ -19,6 +19,7 @@ from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Pool, Step
 from controller.engine.process.engine import ProcessEngine
@@ -62,7 +63,7 @@ def test_names_filters_and_forms(tally: Tally, put_status: PutStatus) -> None:
 
 def test_pools_show_capacity_held_and_free(tally: Tally, put_raw: PutRaw) -> None:
     """A row for each resource; an overcommit and a broken definition are said."""
-    put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": "8500m"}), "op", {}))
+    put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": "8500m"}), Op("op"), {}))
     put_raw("pools/broken", b"x")
     rows = tally("get", "pools").rows()
     assert rows[1] == ["default", "strict", "cpu", "8", "8500m", "-500m", "overcommitted"]
@@ -376,12 +377,12 @@ def test_a_removed_pool_is_shown_as_long_as_something_is_held(
 ) -> None:
     """As `/v1/pools` does."""
     client.apply_pool({"name": "gone", "capacity": {"cpu": 1}})
-    put_raw("ledgers/gone", codec.encode_ledger(Vector.parse({"cpu": 1}), "op", {}))
+    put_raw("ledgers/gone", codec.encode_ledger(Vector.parse({"cpu": 1}), Op("op"), {}))
     client.delete_pool("gone")
     assert ["gone", "-", "cpu", "0", "1", "-1", "not", "defined,", "overcommitted"] in tally(
         "get", "pools"
     ).rows()
-    put_raw("ledgers/gone", codec.encode_ledger(Vector(), "op", {}))
+    put_raw("ledgers/gone", codec.encode_ledger(Vector(), Op("op"), {}))
     assert "gone" not in tally("get", "pools").out
 
 

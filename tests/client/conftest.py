@@ -10,6 +10,7 @@ import pytest
 from controller.client import Client
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.dev.etcd import EtcdProcess
@@ -37,7 +38,7 @@ def put_raw(client: Client) -> PutRaw:
         item, _ = client.store.get(client.keys.prefix + key, deadline=in_seconds())
         guard = Guard(client.keys.prefix + key, item.mod if item is not None else 0)
         answer = client.store.commit(
-            Transaction((guard,), (Put(client.keys.prefix + key, value),), f"test-{key}"),
+            Transaction((guard,), (Put(client.keys.prefix + key, value),), Op(f"test-{key}")),
             deadline=in_seconds(),
         )
         assert isinstance(answer, Committed)

@@ -12,6 +12,7 @@ from controller.client import Client, NotFound
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import RequestKind
 from controller.engine.process.engine import ProcessEngine
@@ -160,7 +161,7 @@ def test_racing_applies_end_with_one_of_the_definitions(client: Client) -> None:
 
 def test_lowering_a_capacity_below_what_is_held_warns(client: Client, put_raw: PutRaw) -> None:
     """Fault 38: nothing is killed, the overcommit is told."""
-    put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": 6}), "op", {}))
+    put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": 6}), Op("op"), {}))
     assert client.apply_pool(POOL).message == ""
     assert (
         "more is held than this capacity has (cpu: cpu 6 held)"

@@ -12,6 +12,7 @@ import pytest
 
 from controller.client import Client, Conflict
 from controller.client.submission import SubmitResult
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Spec
 from controller.errors import InvalidField
@@ -310,13 +311,15 @@ def test_what_is_left_of_an_earlier_task_is_not_taken_for_the_end_of_a_new_one(c
     """A status without a spec: the submission is refused until the leader has removed it."""
     key = client.keys.state("a")
     value = b'{"version":1,"state":"Failed","finished_at":1.0}'
-    put = Transaction((), (Put(key, value),), "by-hand")
+    put = Transaction((), (Put(key, value),), Op("by-hand"))
     client.store.commit(put, deadline=client.clock.boottime() + 5)
     refused, created = client.submit_many([task("a"), task("b")])
     assert (refused.id, refused.outcome) == ("a", "conflict")
     assert "its status is still there" in refused.message
     assert (created.id, created.outcome) == ("b", "created")
-    client.store.commit(Transaction((), (Delete(key),), "by-hand-2"), deadline=client.clock.boottime() + 5)
+    client.store.commit(
+        Transaction((), (Delete(key),), Op("by-hand-2")), deadline=client.clock.boottime() + 5
+    )
     assert client.submit(task("a")).outcome == "created"
 
 

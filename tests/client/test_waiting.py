@@ -12,6 +12,7 @@ import pytest
 from controller.client import Client, NotFound, Still, TaskView
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.task import Status
 from controller.store.base import Guard, Put, Transaction
 from tests.client.conftest import PutStatus
@@ -141,7 +142,7 @@ def test_a_restart_of_etcd_does_not_end_a_wait(etcd_factory: EtcdFactory) -> Non
         store = etcd_factory.store(etcd.url)
         status = codec.encode_status(Status(state=State.CANCELLED, pool="default", finished_at=2.0), {})
         key = client.keys.state("a")
-        store.commit(Transaction((Guard(key, 0),), (Put(key, status),), "op"), deadline=in_seconds())
+        store.commit(Transaction((Guard(key, 0),), (Put(key, status),), Op("op")), deadline=in_seconds())
         _, revision = store.get(key, deadline=in_seconds())
         compact(store, revision)
         assert waiter.result()["a"].state is State.CANCELLED

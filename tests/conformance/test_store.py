@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from controller.core.model.op import Op
 from controller.store.base import (
     MAX_OPERATIONS,
     Committed,
@@ -43,7 +44,9 @@ class Kit:
     prefix: str
 
     def commit(self, *writes: Write, guards: tuple[Guard, ...] = (), op: str = "") -> Committed | Refused:
-        return self.store.commit(Transaction(guards, writes, op or f"op-{next(_ops)}"), deadline=in_seconds())
+        return self.store.commit(
+            Transaction(guards, writes, Op(op or f"op-{next(_ops)}")), deadline=in_seconds()
+        )
 
     def put(self, name: str, value: bytes = b"v", lease: int = 0) -> int:
         return self.commit(Put(self.prefix + name, value, lease)).revision
@@ -202,7 +205,7 @@ class TestGuards:
 
     def test_the_same_transaction_again_is_recovered_and_not_applied_twice(self, kit: Kit) -> None:
         key = kit.prefix + "a"
-        same = Transaction((Guard(key, 0),), (Put(key, b'{"n":1,"op":"mine"}'),), "mine")
+        same = Transaction((Guard(key, 0),), (Put(key, b'{"n":1,"op":"mine"}'),), Op("mine"))
         first = kit.store.commit(same, deadline=in_seconds())
         assert kit.store.commit(same, deadline=in_seconds()) == Committed(first.revision, recovered=True)
         found = kit.get("a")
@@ -211,7 +214,7 @@ class TestGuards:
 
     def test_the_same_deletion_again_is_recovered(self, kit: Kit) -> None:
         key = kit.prefix + "a"
-        same = Transaction((Guard(key, kit.put("a")),), (Delete(key),), "mine")
+        same = Transaction((Guard(key, kit.put("a")),), (Delete(key),), Op("mine"))
         first = kit.store.commit(same, deadline=in_seconds())
         second = kit.store.commit(same, deadline=in_seconds())
         assert isinstance(first, Committed)
@@ -224,7 +227,7 @@ class TestGuards:
 
         def write(n: int) -> None:
             result = kit.store.commit(
-                Transaction((Guard(key, 0),), (Put(key, b"%d" % n),), f"w{n}"), deadline=in_seconds()
+                Transaction((Guard(key, 0),), (Put(key, b"%d" % n),), Op(f"w{n}")), deadline=in_seconds()
             )
             results.append(result)
 

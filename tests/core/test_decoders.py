@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from controller.core.model import codec, installation, kept_log, quarantine, task
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.election import term_records
 from controller.engine.base import EngineUnavailable
@@ -150,7 +151,9 @@ def recorded() -> dict[str, list[bytes]]:
     """
     found = load_values()
     found["quarantined"] = [
-        quarantine.encode(quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, epoch=7), "op")
+        quarantine.encode(
+            quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, epoch=7), Op("op")
+        )
     ]
     found["/auth/authenticate"] = [b'{"header":{"cluster_id":"1","revision":"7"},"token":"abc.7"}']
     found["/version"] = [b'{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}']

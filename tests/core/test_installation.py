@@ -18,6 +18,7 @@ from controller.core.model.installation import (
     merged,
 )
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.errors import CorruptValue
 
@@ -127,8 +128,8 @@ def test_what_carries_no_id_belongs_to_an_upgraded_installation_alone() -> None:
 def test_both_records_are_read_as_they_are_written() -> None:
     installation = Installation(id="0123abcd", created_at=5.0, version="1", adopts_unmarked=True)
     record = EngineRecord(engine=UIDS, installation="0123abcd", recorded_at=5.0, recorded_by="r1")
-    assert decode_installation(encode(installation, "op")) == installation
-    assert decode_engine(encode(record, "op")) == record
+    assert decode_installation(encode(installation, Op("op"))) == installation
+    assert decode_engine(encode(record, Op("op"))) == record
 
 
 @pytest.mark.parametrize(
@@ -140,8 +141,8 @@ def test_a_damaged_record_is_quarantined_and_what_was_read_last_stays(value: byt
     with pytest.raises(CorruptValue):
         decode_installation(value)
     model = Model()
-    model.apply(Change("installation", (), encode(Installation(id="a"), "op"), 1, 1))
-    model.apply(Change("engine", (), encode(EngineRecord(engine=FOLDER, installation="a"), "op"), 2, 2))
+    model.apply(Change("installation", (), encode(Installation(id="a"), Op("op")), 1, 1))
+    model.apply(Change("engine", (), encode(EngineRecord(engine=FOLDER, installation="a"), Op("op")), 2, 2))
     model.apply(Change("installation", (), value, 3, 1))
     model.apply(Change("engine", (), codec.encode({"engine": {"name": 1}}), 4, 2))
     assert {kind for kind, _ in model.quarantine} == {"installation", "engine"}

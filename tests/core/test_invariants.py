@@ -13,6 +13,7 @@ import controller
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Observation, Phase, Pool, Spec, Status, Step
@@ -41,7 +42,7 @@ class Records:
         self.put(
             "pools",
             ("default",),
-            codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 2000})), "op"),
+            codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 2000})), Op("op")),
         )
         self.ledger({})
 
@@ -51,11 +52,13 @@ class Records:
         self.model.advance_revision(mod)
 
     def ledger(self, held: dict[str, int], pool: str = "default") -> None:
-        self.put("ledgers", (pool,), codec.encode_ledger(Vector(held), "op", {}))
+        self.put("ledgers", (pool,), codec.encode_ledger(Vector(held), Op("op"), {}))
 
     def spec(self, task_id: str, **fields: Any) -> None:
         self.put(
-            "tasks", (task_id,), codec.encode_spec(Spec(id=task_id, command=("true",), **fields), 1.0, "op")
+            "tasks",
+            (task_id,),
+            codec.encode_spec(Spec(id=task_id, command=("true",), **fields), 1.0, Op("op")),
         )
 
     def status(
@@ -166,7 +169,9 @@ def test_a_hold_outside_pending_and_running_is_wrong(records: Records) -> None:
 
 def test_overcommit_is_shown_and_not_wrong(records: Records) -> None:
     records.put(
-        "pools", ("default",), codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 100})), "op")
+        "pools",
+        ("default",),
+        codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": 100})), Op("op")),
     )
     assert records.findings() == [("I2", "pool/default", FindingSeverity.NOTICE)]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from controller.core.model import codec
 from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.queue import Queue
 from controller.core.model.records import Change, RevisionWentBack
 from controller.core.model.resources import Vector
@@ -21,7 +22,7 @@ FOREVER = 1e12
 
 
 def spec_value(task_id: str, **fields: Any) -> bytes:
-    return codec.encode_spec(Spec(id=task_id, command=("true",), **fields), 100.0, "op")
+    return codec.encode_spec(Spec(id=task_id, command=("true",), **fields), 100.0, Op("op"))
 
 
 def status_value(state: State, **fields: Any) -> bytes:
@@ -31,11 +32,11 @@ def status_value(state: State, **fields: Any) -> bytes:
 
 
 def pool_value(cpu: int) -> bytes:
-    return codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": cpu})), "op")
+    return codec.encode_pool(Pool(name="default", capacity=Vector({"cpu": cpu})), Op("op"))
 
 
 def ledger_value(cpu: int) -> bytes:
-    return codec.encode_ledger(Vector({"cpu": cpu}), "op", {})
+    return codec.encode_ledger(Vector({"cpu": cpu}), Op("op"), {})
 
 
 VALUES: dict[tuple[str, tuple[str, ...]], list[bytes | None]] = {

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from controller.core.model import codec
 from controller.core.model.demand import check_satisfiable
+from controller.core.model.op import Op
 from controller.core.model.resources import MAX_AMOUNT, Vector, format_quantity, parse_quantity
 from controller.core.model.scalars import parse_duration
 from controller.core.model.task import Pool, Spec
@@ -95,7 +96,7 @@ def test_any_json_is_a_spec_or_names_its_field(raw: Any) -> None:
     for given_value in (raw, {**GOOD, **raw} if isinstance(raw, dict) else raw):
         with suppress(InvalidField):
             spec = parse_spec(given_value)
-            stored = codec.decode_spec(spec.id, codec.encode_spec(spec, 1.0, "op"))
+            stored = codec.decode_spec(spec.id, codec.encode_spec(spec, 1.0, Op("op")))
             assert stored.error == ""
             assert stored.spec == spec
 
@@ -111,7 +112,7 @@ def test_any_json_is_a_pool_or_names_its_field(raw: Any) -> None:
     for given_value in (raw, {"name": "p", "capacity": {"cpu": 1}, **raw} if isinstance(raw, dict) else raw):
         with suppress(InvalidField):
             pool = parse_pool(given_value)
-            assert codec.decode_pool(pool.name, codec.encode_pool(pool, "op")) == pool
+            assert codec.decode_pool(pool.name, codec.encode_pool(pool, Op("op"))) == pool
 
 
 @pytest.mark.parametrize(

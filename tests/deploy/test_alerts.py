@@ -17,6 +17,7 @@ import yaml
 
 from controller.client import Client
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.dev.cluster import LocalCluster
 from controller.runtime.failpoints import VARIABLE
 from controller.store.base import Committed, Guard, Put, Transaction
@@ -151,7 +152,7 @@ def overwrite(client: Client, key: str, value: bytes) -> bytes:
     deadline = client.clock.boottime() + 30
     before, _ = client.store.get(key, deadline=deadline)
     assert before is not None
-    transaction = Transaction((Guard(key, before.mod),), (Put(key, value),), uuid.uuid4().hex)
+    transaction = Transaction((Guard(key, before.mod),), (Put(key, value),), Op(uuid.uuid4().hex))
     assert isinstance(client.store.commit(transaction, deadline=deadline), Committed)
     return before.value
 

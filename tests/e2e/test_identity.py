@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from controller.cli.main import app
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.dev.cluster import LocalCluster, ReplicaProcess
 from controller.store.base import Delete, Guard, Put, Transaction
 from tests.cli.conftest import Answer
@@ -346,7 +347,7 @@ def make_older(cluster: LocalCluster) -> None:
         for key in (keys.installation, keys.engine):
             item, _ = store.get(key, deadline=deadline)
             assert item is not None
-            store.commit(Transaction((Guard(key, item.mod),), (Delete(key),), "older"), deadline=deadline)
+            store.commit(Transaction((Guard(key, item.mod),), (Delete(key),), Op("older")), deadline=deadline)
         for item in store.load(keys.prefix + "terms/", deadline=deadline).items:
             record = {
                 name: value
@@ -354,4 +355,4 @@ def make_older(cluster: LocalCluster) -> None:
                 if name not in ("installation", "engine")
             }
             put = Put(item.key, json.dumps(record).encode())
-            store.commit(Transaction((Guard(item.key, item.mod),), (put,), "older"), deadline=deadline)
+            store.commit(Transaction((Guard(item.key, item.mod),), (put,), Op("older")), deadline=deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from controller.core.model.installation import EngineIdentity
+from controller.core.model.op import Op
 from controller.election.elector import Elector, Timings
 from controller.election.term import Leadership
 from controller.store.base import Guard, Put, Transaction
@@ -71,6 +72,6 @@ def put(store: MemoryStore, key: str, value: bytes, lease: int = 0) -> None:
     """By hand."""
     current, _ = store.get(key, deadline=0)
     store.commit(
-        Transaction((Guard(key, current.mod if current else 0),), (Put(key, value, lease),), "hand"),
+        Transaction((Guard(key, current.mod if current else 0),), (Put(key, value, lease),), Op("hand")),
         deadline=0,
     )

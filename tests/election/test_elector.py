@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.election.elector import TERMS_KEPT
 from controller.election.term import LeadershipLost
 from controller.errors import CorruptValue
@@ -192,9 +193,19 @@ def test_a_release_hands_over_at_once_and_is_recorded(
     assert one.events[-1] == "lost 1: the replica stops, key still there"
     other.elect()
     assert record(memory, 1)["why"] == "the replica stops"
+    assert record(memory, 1)["unexpected"] is False
     assert "to" in record(memory, 1)
     one.run(60.0)
     assert one.elector.leadership is None
+
+
+def test_a_release_because_of_an_unexpected_error_is_recorded_as_such(
+    one: Candidate, memory: MemoryStore
+) -> None:
+    one.elect()
+    one.elector.release("KeyError: 5", campaign_again=True, unexpected=True)
+    one.elector.step()
+    assert record(memory, 1)["unexpected"] is True
 
 
 def test_a_release_whose_records_cannot_be_read_lets_the_next_one_in_all_the_same(
@@ -271,6 +282,7 @@ def test_an_election_whose_answer_is_lost_is_given_up_and_made_good(
     assert one.events == []
     assert other.elect().epoch == 2
     assert record(memory, 1)["why"].endswith("(closed by its successor)")
+    assert record(memory, 1)["unexpected"] is False
 
 
 def test_who_is_elected_too_late_does_not_lead(one: Candidate, clock: HandClock) -> None:
@@ -388,6 +400,6 @@ def test_the_fence_holds_where_the_clock_does_not(memory: MemoryStore) -> None:
     assert stale.leads, "the test's premise"
     guards = (Guard(KEYS.leader, leadership.revision, on_create=True), Guard(KEYS.state("t"), 0))
     result = server.commit(
-        Transaction(guards, (Put(KEYS.state("t"), b"{}"), Delete(KEYS.task("t"))), "op"), deadline=0
+        Transaction(guards, (Put(KEYS.state("t"), b"{}"), Delete(KEYS.task("t"))), Op("op")), deadline=0
     )
     assert type(result).__name__ == "Refused"

@@ -17,6 +17,7 @@ from controller.core.model.installation import (
     decode_installation,
     encode,
 )
+from controller.core.model.op import Op
 from controller.errors import CorruptValue
 from controller.store.base import Delete, Guard, Refused, Transaction
 from controller.store.memory import MemoryStore
@@ -46,7 +47,7 @@ def hand_over(one: Candidate) -> None:
 def delete(store: MemoryStore, key: str) -> None:
     item, _ = store.get(key, deadline=0)
     assert item is not None
-    store.commit(Transaction((Guard(key, item.mod),), (Delete(key),), "hand"), deadline=0)
+    store.commit(Transaction((Guard(key, item.mod),), (Delete(key),), Op("hand")), deadline=0)
 
 
 def test_the_first_election_makes_the_installation_and_no_later_one_changes_it(
@@ -80,7 +81,7 @@ def test_a_replica_with_another_engine_does_not_campaign_until_the_record_is_cha
     other.run(30)
     assert other.events == []
     adopted = EngineRecord(engine=TWO, installation=installation(memory).id)
-    put(memory, KEYS.engine, encode(adopted, "adopt"))
+    put(memory, KEYS.engine, encode(adopted, Op("adopt")))
     other.run(10)
     assert other.leads
 
@@ -100,7 +101,7 @@ def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(
         put(
             memory,
             KEYS.engine,
-            encode(EngineRecord(engine=TWO, installation=installation(memory).id), "adopt"),
+            encode(EngineRecord(engine=TWO, installation=installation(memory).id), Op("adopt")),
         )
         answer = real(transaction, **kwargs)
         refused.append(isinstance(answer, Refused))
@@ -143,8 +144,8 @@ def test_a_record_that_cannot_be_read_nor_told_elects_nobody(memory: MemoryStore
 
 
 def test_two_keys_of_two_installations_elect_nobody(memory: MemoryStore, one: Candidate) -> None:
-    put(memory, KEYS.installation, encode(Installation(id="aaaa"), "hand"))
-    put(memory, KEYS.engine, encode(EngineRecord(engine=ONE, installation="bbbb"), "hand"))
+    put(memory, KEYS.installation, encode(Installation(id="aaaa"), Op("hand")))
+    put(memory, KEYS.engine, encode(EngineRecord(engine=ONE, installation="bbbb"), Op("hand")))
     one.run(30)
     assert one.events == []
 
@@ -157,7 +158,7 @@ def test_once_an_older_version_has_led_what_carries_no_id_is_adopted(
     put(memory, KEYS.epoch, codec.encode({"epoch": 7}))
     put(memory, KEYS.term(7), codec.encode({"epoch": 7, "id": "old"}))
     if key_is_there:
-        put(memory, KEYS.installation, encode(Installation(id="aaaa"), "hand"))
+        put(memory, KEYS.installation, encode(Installation(id="aaaa"), Op("hand")))
     one.elect()
     assert installation(memory).adopts_unmarked
     assert not key_is_there or installation(memory).id == "aaaa"

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from controller.clock import SystemClock
+from controller.core.model.op import Op
 from controller.election.sentinel import LOOK_SECONDS, Sentinel, Target
 from controller.store.base import Committed, Delete, Guard, Put, Transaction
 from controller.store.keys import Keys
@@ -69,7 +70,7 @@ class Stage:
         return result.revision
 
     def elect(self) -> int:
-        return self.commit(Transaction((Guard(KEYS.leader, 0),), (Put(KEYS.leader, b'{"op":"x"}'),), "x"))
+        return self.commit(Transaction((Guard(KEYS.leader, 0),), (Put(KEYS.leader, b'{"op":"x"}'),), Op("x")))
 
     def has_leader(self) -> bool:
         return self.store.get(KEYS.leader, deadline=self.clock.boottime() + 5)[0] is not None
@@ -168,7 +169,7 @@ def test_another_term_is_left_alone() -> None:
     """
     with process() as (leader, port), stage(port) as here:
         wait_until(lambda: connected(port), "the connection")
-        here.commit(Transaction((Guard(KEYS.leader, here.term),), (Delete(KEYS.leader),), "z"))
+        here.commit(Transaction((Guard(KEYS.leader, here.term),), (Delete(KEYS.leader),), Op("z")))
         here.elect()
         leader.kill()
         assert not here.woken.wait(QUIET_SECONDS)

@@ -11,6 +11,7 @@ from controller.core.model import codec, kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Pool, Spec, Status, Step
@@ -112,14 +113,14 @@ class ModelView:
 
     def submit(self, task_id: str, *, at: float = 900.0, **fields: Any) -> int:
         fields.setdefault("command", ("true",))
-        return self.write(("tasks", (task_id,), codec.encode_spec(Spec(id=task_id, **fields), at, "op")))
+        return self.write(("tasks", (task_id,), codec.encode_spec(Spec(id=task_id, **fields), at, Op("op"))))
 
     def set_state(self, task_id: str, state: State, **fields: Any) -> int:
         return self.write(("states", (task_id,), status_value(state, **fields)))
 
     def define_pool(self, name: str, **capacity: int) -> int:
         return self.write(
-            ("pools", (name,), codec.encode_pool(Pool(name=name, capacity=Vector(capacity)), "op"))
+            ("pools", (name,), codec.encode_pool(Pool(name=name, capacity=Vector(capacity)), Op("op")))
         )
 
 

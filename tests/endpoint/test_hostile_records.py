@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import httpx
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.clock import SystemClock
@@ -17,7 +17,7 @@ from controller.core.model.model import Model
 from controller.endpoint.server import StatusServer
 from controller.telemetry.metrics import Metrics
 from tests.endpoint.model_view import ModelView
-from tests.support.mutations import JSON
+from tests.support.mutations import JSON, SETTINGS
 
 FIELDS = {
     "replicas": [
@@ -140,13 +140,6 @@ PATHS = (
     "/v1/tasks/a",
     "/v1/pools/default",
 )
-SETTINGS: dict[str, Any] = {
-    "deadline": None,
-    "database": None,
-    "derandomize": True,
-    "phases": [Phase.explicit, Phase.generate],
-    "suppress_health_check": list(HealthCheck),
-}
 
 
 def test_no_record_costs_others_their_answers() -> None:

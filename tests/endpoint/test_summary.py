@@ -10,6 +10,7 @@ import pytest
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.endpoint.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS, Severity
 from controller.endpoint.summary import Summary, Waits, summarize
@@ -22,7 +23,7 @@ CPU = Vector({"cpu": 1000})
 
 
 def ledger(view: ModelView, pool: str, **held: int) -> None:
-    view.write(("ledgers", (pool,), codec.encode_ledger(Vector(held), "x", {})))
+    view.write(("ledgers", (pool,), codec.encode_ledger(Vector(held), Op("x"), {})))
 
 
 def register(view: ModelView, name: str, **fields: Any) -> None:
@@ -259,6 +260,15 @@ def test_each_trouble_is_named_with_what_to_do(
     )
     assert all(notice["title"] and notice["detail"] for notice in found["notices"])
     assert all(notice["action"] for notice in found["notices"] if notice["severity"] != "info")
+
+
+@pytest.mark.parametrize(("error", "told"), [("a: b", " It says: a: b."), ("", "")])
+def test_what_the_store_answers_is_told(http: httpx.Client, view: ModelView, error: str, told: str) -> None:
+    """Its own words, and not what else the check saw."""
+    view.checks = (Check("store", False, f"2: heard of 47 s ago: {error}", error),)
+    (notice,) = (found for found in summary(http)["notices"] if found["code"] == "store-unreachable")
+    _, says, words = notice["detail"].partition(" It says: ")
+    assert says + words == told
 
 
 @pytest.mark.parametrize("one", TROUBLES)

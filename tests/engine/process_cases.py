@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec, fencing_environment
@@ -96,3 +101,22 @@ def running_pids(state_dir: Path) -> list[int]:
 
 def is_running(pid: int) -> bool:
     return any(process.pid == pid for process in processes())
+
+
+def run_on_small_disk(folder: Path, options: str, script: str, *arguments: str) -> None:
+    """Run a Python script with the folder on a small tmpfs of its own; it must print `held`.
+
+    Skips the test where that cannot be mounted.
+    """
+    unshare = shutil.which("unshare")
+    mount = f"mount -t tmpfs -o {options} tally {folder}"
+    if (
+        unshare is None
+        or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode
+        != 0
+    ):
+        pytest.skip("needs user namespaces, to mount a small file system of its own")
+    inside = [unshare, "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    command = [*inside, sys.executable, "-c", script, str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "held\n", done.stderr

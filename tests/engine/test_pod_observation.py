@@ -279,10 +279,8 @@ def test_a_lost_node_is_told_from_a_failing_probe(
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
 def test_alternating_words_are_one_reason(reason: str) -> None:
     """Else each turn would be written down."""
-    assert (
-        seen("Pending", {"waiting": {"reason": reason, "message": "no such image"}}).waiting
-        == "ErrImagePull: no such image"
-    )
+    waits = seen("Pending", {"waiting": {"reason": reason, "message": "no such image"}})
+    assert (waits.waiting, waits.waiting_message) == ("ErrImagePull", "no such image")
 
 
 def test_a_gated_pod_awaits_its_start() -> None:
@@ -301,13 +299,12 @@ def test_gates_of_ours_are_no_reason_to_wait_and_those_of_others_are() -> None:
     blocked = unscheduled("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
     for gates in ([ours], []):
         assert not seen("Pending", None, node="", spec={"schedulingGates": gates}, conditions=blocked).waiting
-    waits = seen("Pending", None, node="", spec={"schedulingGates": [theirs]}, conditions=blocked).waiting
-    assert waits.startswith("SchedulingGated: Scheduling is blocked")
+    waits = seen("Pending", None, node="", spec={"schedulingGates": [theirs]}, conditions=blocked)
+    assert waits.waiting == "SchedulingGated"
+    assert waits.waiting_message.startswith("Scheduling is blocked")
     assert not seen("Pending", WAITING, conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting
-    assert (
-        seen("Pending", None, node="", conditions=unscheduled("Unschedulable", "0/1 nodes")).waiting
-        == "Unschedulable: 0/1 nodes"
-    )
+    waits = seen("Pending", None, node="", conditions=unscheduled("Unschedulable", "0/1 nodes"))
+    assert (waits.waiting, waits.waiting_message) == ("Unschedulable", "0/1 nodes")
 
 
 # -- the container that ends the attempt

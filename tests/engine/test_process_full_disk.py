@@ -5,12 +5,11 @@ What runs can be stopped, starts are refused with the reason.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.engine.process_cases import run_on_small_disk
 
 SCRIPT = """
 import os, subprocess, sys
@@ -84,26 +83,4 @@ def test_what_runs_can_be_stopped_and_nothing_is_lost(tmp_path: Path, trouble: s
     """The request needs no disk, not even where the task took its FIFO away; the result is written when it
     can be.
     """
-    unshare = shutil.which("unshare")
-    mount = f"mount -t tmpfs -o size=256k,nr_inodes=200 tally {tmp_path}"
-    if (
-        unshare is None
-        or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode
-        != 0
-    ):
-        pytest.skip("needs user namespaces, to mount a small file system of its own")
-    command = [
-        unshare,
-        "-rm",
-        "sh",
-        "-c",
-        f'{mount} && exec "$@"',
-        "sh",
-        sys.executable,
-        "-c",
-        SCRIPT,
-        str(tmp_path),
-        trouble,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.stdout == "held\n", done.stderr
+    run_on_small_disk(tmp_path, "size=256k,nr_inodes=200", SCRIPT, trouble)

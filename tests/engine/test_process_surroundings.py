@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +18,14 @@ from controller.core.model.task import AttemptId, Launch, Phase, Pool, Spec
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.engine import ProcessEngine
-from tests.engine.process_cases import folder_of, launch, observation, wait_for, wait_stopped
+from tests.engine.process_cases import (
+    folder_of,
+    launch,
+    observation,
+    run_on_small_disk,
+    wait_for,
+    wait_stopped,
+)
 
 
 def output(engine: ProcessEngine, given: Launch) -> str:
@@ -269,28 +275,7 @@ def test_a_full_disk_delays_results_and_starts_and_loses_none(tmp_path: Path) ->
 
     One whose end cannot be recorded keeps nobody from seeing the others.
     """
-    unshare = shutil.which("unshare")
-    mount = f"mount -t tmpfs -o size=256k tally {tmp_path}"
-    if (
-        unshare is None
-        or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode
-        != 0
-    ):
-        pytest.skip("needs user namespaces, to mount a small file system of its own")
-    command = [
-        unshare,
-        "-rm",
-        "sh",
-        "-c",
-        f'{mount} && exec "$@"',
-        "sh",
-        sys.executable,
-        "-c",
-        FULL_DISK,
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.stdout == "held\n", done.stderr
+    run_on_small_disk(tmp_path, "size=256k", FULL_DISK)
 
 
 def test_a_watch_ends_with_its_stop_event(engine: ProcessEngine) -> None:

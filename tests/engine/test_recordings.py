@@ -144,7 +144,7 @@ def said(seen: Observation) -> str:
         "!" if seen.stopped else "?" if seen.phase in (Phase.SUCCEEDED, Phase.FAILED) else ""
     )
     code = f" {seen.exit_code}" if seen.exit_code is not None else ""
-    why = seen.waiting.partition(":")[0] or seen.reason
+    why = seen.waiting or seen.reason
     return f"{words}{code} {why}".strip() + ("" if seen.ran else ", never ran")
 
 

@@ -10,9 +10,12 @@ from typing import Any
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
+from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Spec, Status, Step
+from controller.runtime import checks
+from controller.views.freshness import RULE
 from controller.views.replica import Check
 from tests.endpoint.model_view import ModelView
 
@@ -114,7 +117,7 @@ class Scene(ModelView):
     def pool(self, name: str, held: dict[str, int], **capacity: int) -> None:
         """A pool and its ledger."""
         self.define_pool(name, **capacity)
-        self.write(("ledgers", (name,), codec.encode_ledger(Vector(held), "r/1/1", {})))
+        self.write(("ledgers", (name,), codec.encode_ledger(Vector(held), Op("r/1/1"), {})))
 
     def load(self, changes: Iterator[Change]) -> None:
         """Many records at once, as a replica loads them when it starts."""
@@ -131,7 +134,7 @@ def spec_of(task_id: str, at: float, **fields: Any) -> bytes:
         "command": ("python", "-m", "train"),
         "resources": Vector({"cpu": 1000, "memory": GIB}),
     } | fields
-    return codec.encode_spec(Spec(id=task_id, **fields), at, "op")
+    return codec.encode_spec(Spec(id=task_id, **fields), at, Op("op"))
 
 
 def empty() -> Scene:
@@ -230,7 +233,7 @@ def failing() -> Scene:
     scene.staleness = 47.0
     scene.checks = (
         Check("model", True, "loaded"),
-        Check("store", False, "heard of 47.0 s ago: http://10.0.0.7:2379: connection refused"),
+        checks.store(47.0, RULE.store, "http://10.0.0.7:2379: connection refused"),
     )
     hold = Vector({"cpu": 1000, "memory": GIB})
     lost = status_of(
@@ -250,7 +253,7 @@ def failing() -> Scene:
         (
             "ledgers",
             ("gpu",),
-            codec.encode_ledger(Vector({"cpu": 9_000, "memory": 4 * GIB, "nvidia.com/gpu": 5}), "x", {}),
+            codec.encode_ledger(Vector({"cpu": 9_000, "memory": 4 * GIB, "nvidia.com/gpu": 5}), Op("x"), {}),
         )
     )
     for n in range(14):

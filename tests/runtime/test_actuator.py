@@ -8,6 +8,7 @@ import pytest
 
 from controller.client import Client
 from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.op import Op
 from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec
 from controller.core.planning.events import EffectFailed, Started
 from controller.core.planning.plan import Prove, Start
@@ -36,7 +37,7 @@ def test_nothing_is_let_loose_by_whom_another_replica_has_deposed(client: Client
     store, key = client.store, client.keys.leader
 
     def write(*writes: Put | Delete, op: str) -> int:
-        result = store.commit(Transaction((), writes, op), deadline=CLOCK.boottime() + 5)
+        result = store.commit(Transaction((), writes, Op(op)), deadline=CLOCK.boottime() + 5)
         assert isinstance(result, Committed)
         return result.revision
 

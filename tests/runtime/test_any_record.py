@@ -7,33 +7,23 @@ EXAMPLES=2000 draws as many, at random; without it they are few, and the same ea
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
-from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from controller import bulkhead
 from controller.audit.audit import run_audit
 from controller.client import Client
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.endpoint.documents import encode
 from controller.endpoint.summary import Waits, summarize
 from controller.store.base import Delete, Put, Transaction
 from controller.telemetry.metrics import Metrics
 from tests.runtime.conftest import CLOCK, CLUSTER, Start
-from tests.support.mutations import anything, mutated
+from tests.support.mutations import EXAMPLES, SETTINGS, anything, mutated
 from tests.support.running import RecordingEngine, RunningReplica, submit
-
-EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
-SETTINGS: dict[str, Any] = {
-    "deadline": None,
-    "database": None,
-    "derandomize": not EXAMPLES,
-    "phases": [Phase.explicit, Phase.generate],
-    "suppress_health_check": list(HealthCheck),
-}
 
 KINDS = {
     "tasks": 1,
@@ -69,7 +59,7 @@ def records(draw: st.DrawFn, recorded: Recorded) -> tuple[str, bytes]:
 
 def write(client: Client, *writes: Put | Delete) -> None:
     """By hand."""
-    client.store.commit(Transaction((), writes, "by-hand"), deadline=CLOCK.boottime() + 5)
+    client.store.commit(Transaction((), writes, Op("by-hand")), deadline=CLOCK.boottime() + 5)
 
 
 def finished_run(start: Start, client: Client) -> tuple[RunningReplica, Recorded]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from controller import bulkhead
 from controller.audit.audit import run_audit
 from controller.client import Client
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.endpoint.documents import encode
 from controller.endpoint.summary import Waits, summarize
@@ -41,7 +43,7 @@ def terms(client: Client) -> int:
 
 def put(client: Client, key: str, value: bytes) -> None:
     """By hand."""
-    client.store.commit(Transaction((), (Put(key, value),), f"hand-{key}"), deadline=CLOCK.boottime() + 5)
+    client.store.commit(Transaction((), (Put(key, value),), Op(f"hand-{key}")), deadline=CLOCK.boottime() + 5)
 
 
 @pytest.mark.parametrize(("point", "most_terms"), [("plan-task", 1), ("before-commit", 3)])
@@ -76,6 +78,33 @@ def test_no_poison_walks_through_the_replicas(
         lambda: client.store.get(client.keys.quarantined("poison"), deadline=CLOCK.boottime() + 5)[0] is None,
         "its record to go",
     )
+
+
+@pytest.mark.parametrize(
+    ("end", "is_cautious"),
+    [
+        ({"why": "KeyError: 5", "unexpected": True}, True),
+        ({"why": "an unexpected error: KeyError: 5", "unexpected": False}, False),
+        ({"why": "an unexpected error: KeyError: 5"}, True),  # of a version that stored no field
+        ({"why": "the replica stops"}, False),
+        ({"why": {}}, False),
+        *(({"unexpected": odd}, False) for odd in ("true", 1, 10**400, [True], {"a": True}, None)),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_the_leader_after_an_unexpected_error_changes_one_task_at_a_time(
+    start: Start, client: Client, end: dict[str, Any], is_cautious: bool
+) -> None:
+    """The record of the term before says so; whatever stands there, the tasks run."""
+    put(client, client.keys.epoch, b'{"epoch":5}')
+    put(client, client.keys.term(5), json.dumps({"epoch": 5, "to": 1.0, **end}).encode())
+    ids = submit(client, "a", "b", "c")
+    replica = start(engine=RecordingEngine(CLOCK, run_seconds=0.0))
+    assert {view.state for view in client.wait(ids, timeout_seconds=60).values()} == {State.SUCCEEDED}
+    states = client.store.load(f"{client.keys.prefix}states/", deadline=CLOCK.boottime() + 5).items
+    assert len({state.create for state in states}) == (3 if is_cautious else 1)
+    assert replica.epoch == 6
+    assert not replica.fatal
 
 
 ODD: dict[str, dict[str, Any]] = {

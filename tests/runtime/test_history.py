@@ -12,6 +12,7 @@ import pytest
 from controller.client import Client
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.store.base import Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
@@ -39,7 +40,7 @@ class Forger:
         key = writes[0].key
         current, _ = self.store.get(key, deadline=0)
         result = self.store.commit(
-            Transaction((Guard(key, current.mod if current else 0),), writes, "forged"), deadline=0
+            Transaction((Guard(key, current.mod if current else 0),), writes, Op("forged")), deadline=0
         )
         return result.revision
 

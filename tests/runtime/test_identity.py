@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.client import Client
 from controller.core.model.installation import EngineIdentity, EngineRecord, encode
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.engine.base import EngineUnavailable
 from controller.store.base import Guard, Put, Transaction
 from tests.runtime.conftest import CLOCK, Start
@@ -121,7 +122,7 @@ def test_a_leader_whose_record_is_changed_ends_its_term(start: Start, client: Cl
     assert installation is not None
     record = EngineRecord(engine=other.identity(), installation=installation.id)
     store.commit(
-        Transaction((Guard(keys.engine, item.mod),), (Put(keys.engine, encode(record, "x")),), "x"),
+        Transaction((Guard(keys.engine, item.mod),), (Put(keys.engine, encode(record, Op("x"))),), Op("x")),
         deadline=CLOCK.boottime() + 5,
     )
     second.until_leading()

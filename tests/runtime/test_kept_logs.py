@@ -14,6 +14,7 @@ import pytest
 from controller import bulkhead
 from controller.client import Client
 from controller.core.model.kept_log import LIMIT_BYTES, KeptLog
+from controller.core.model.op import Op
 from controller.core.model.task import AttemptId
 from controller.core.planning.events import LogKept
 from controller.core.planning.plan import KeepLog
@@ -154,10 +155,10 @@ def test_only_the_leader_writes_and_only_for_a_task_that_is_there(
     replica.close()
     guard = Guard(client.keys.task("job"), spec.mod)
     store.commit(
-        Transaction((guard,), (Delete(client.keys.task("job")),), "gone"), deadline=CLOCK.boottime() + 5
+        Transaction((guard,), (Delete(client.keys.task("job")),), Op("gone")), deadline=CLOCK.boottime() + 5
     )
     store.commit(
-        Transaction((Guard(client.keys.leader, 0),), (Put(client.keys.leader, b"{}"),), "led"),
+        Transaction((Guard(client.keys.leader, 0),), (Put(client.keys.leader, b"{}"),), Op("led")),
         deadline=CLOCK.boottime() + 5,
     )
     again, _ = store.get(client.keys.leader, deadline=CLOCK.boottime() + 5)

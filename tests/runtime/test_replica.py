@@ -14,6 +14,7 @@ from controller.client import Client
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from controller.core.model.validation import parse_spec
@@ -57,7 +58,7 @@ def write(client: Client, key: str, value: bytes | None, lease: int = 0) -> None
     change = Put(key, value, lease) if value is not None else Delete(key)
     current, _ = client.store.get(key, deadline=0)
     client.store.commit(
-        Transaction((Guard(key, current.mod if current else 0),), (change,), "hand"),
+        Transaction((Guard(key, current.mod if current else 0),), (change,), Op("hand")),
         deadline=CLOCK.boottime() + 5,
     )
 
@@ -132,7 +133,7 @@ def test_what_the_next_leader_admits_between_two_plans_is_not_started(
                 state=State.PENDING, pool="default", created_at=1.0, attempt=1, hold=Vector({"cpu": 100})
             )
             spec = parse_spec({"id": "theirs", "command": ["x"], "resources": {"cpu": "100m"}})
-            write(client, client.keys.task("theirs"), codec.encode_spec(spec, 1.0, "hand"))
+            write(client, client.keys.task("theirs"), codec.encode_spec(spec, 1.0, Op("hand")))
             write(client, client.keys.state("theirs"), codec.encode_status(admitted, {}))
             item, _ = client.store.get(client.keys.state("theirs"), deadline=0)
             assert item is not None

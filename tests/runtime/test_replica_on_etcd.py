@@ -15,6 +15,7 @@ import pytest
 from controller.audit.audit import run_audit
 from controller.client import Client
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.dev.etcd import EtcdProcess
 from controller.store.base import Delete, KeyValue, Transaction
 from tests.support.etcd import CLOCK, EtcdFactory, admin, in_seconds
@@ -154,7 +155,9 @@ def test_an_etcd_without_space_is_still_relieved_of_what_can_go(
         }
         admin(store, "/maintenance/alarm", {"action": "ACTIVATE", **alarm})
         engine.end(engine.started[-1][0])
-        store.commit(Transaction((), (Delete(client.keys.task("old")),), "by hand"), deadline=in_seconds())
+        store.commit(
+            Transaction((), (Delete(client.keys.task("old")),), Op("by hand")), deadline=in_seconds()
+        )
         wait_until(
             lambda: store.get(client.keys.state("old"), deadline=in_seconds())[0] is None, "the removal"
         )
@@ -216,7 +219,9 @@ def test_who_it_is_is_put_back_in_the_term_in_which_it_was_deleted(
         before = {}
         for key in (keys.installation, keys.engine):
             before[key] = read(key)
-        store.commit(Transaction((), tuple(Delete(key) for key in before), "by hand"), deadline=in_seconds())
+        store.commit(
+            Transaction((), tuple(Delete(key) for key in before), Op("by hand")), deadline=in_seconds()
+        )
         for key, was in before.items():
             found = wait_until(partial(read, key), f"{key} again")
             assert was is not None

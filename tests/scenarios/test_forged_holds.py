@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import HOLDING
+from controller.core.model.op import Op
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_ledgers
@@ -24,7 +25,7 @@ def forge(stage: Stage, task_id: str, state: str, cpus: int) -> None:
 
 def forge_ledger(stage: Stage, cpus: int) -> None:
     """A ledger that no leader wrote; it may say less than nothing, as one did that lost updates."""
-    stage.put(stage.keys.ledger("default"), codec.encode_ledger(Vector({"cpu": 1000 * cpus}), "hand", {}))
+    stage.put(stage.keys.ledger("default"), codec.encode_ledger(Vector({"cpu": 1000 * cpus}), Op("hand"), {}))
 
 
 def holds(stage: Stage) -> Vector:

@@ -8,6 +8,7 @@ import pytest
 
 from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
+from controller.core.model.op import Op
 from controller.core.model.task import Phase, RequestKind
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import LogKept
@@ -15,7 +16,7 @@ from controller.core.planning.plan import Effect, KeepLog, Settle
 from controller.errors import InvalidField
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
-VALUE = kept_log.encode(KeptLog(attempt=1, text="x"), "op")
+VALUE = kept_log.encode(KeptLog(attempt=1, text="x"), Op("op"))
 
 
 def ended(stage: Stage, pool: dict[str, Any], spec: dict[str, Any], **seen: Any) -> StagedReplica:

@@ -151,14 +151,14 @@ def test_why_an_attempt_waits_is_noted_once_for_each_reason(stage: Stage) -> Non
     """The words may change with every look; the reason comes and goes."""
     leader = stage.leader()
     leader.acknowledge(leader.run())
-    for waiting in (
-        "Unschedulable: 0/1 nodes",
-        "Unschedulable: 0/2 nodes",
-        "",
-        "ErrImagePull: no such image",
-        "ErrImagePull: again",
+    for reason, words in (
+        ("Unschedulable", "0/1 nodes"),
+        ("Unschedulable", "0/2 nodes"),
+        ("", ""),
+        ("ErrImagePull", "no such image"),
+        ("ErrImagePull", "again"),
     ):
-        leader.see(observation(("job", 1), Phase.PENDING, waiting=waiting))
+        leader.see(observation(("job", 1), Phase.PENDING, waiting=reason, waiting_message=words))
         leader.run()
     status = stage.status("job")
     assert status is not None

@@ -6,6 +6,7 @@ import pytest
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.task import Phase, RequestKind
 from controller.core.model.validation import parse_spec
 from controller.core.planning.events import Started, StartRefused
@@ -499,11 +500,11 @@ def test_tasks_of_one_submission_keep_its_order(stage: Stage) -> None:
         for task_id in ("zebra", "mouse", "ape")
     ]
     writes = tuple(
-        Put(stage.keys.task(spec.id), codec.encode_spec(spec, stage.clock.now() + n * 1e-6, "op"))
+        Put(stage.keys.task(spec.id), codec.encode_spec(spec, stage.clock.now() + n * 1e-6, Op("op")))
         for n, spec in enumerate(specs)
     )
     guards = tuple(Guard(write.key, 0) for write in writes)
-    stage.store.commit(Transaction(guards, writes, "op"), deadline=stage.clock.boottime() + 5)
+    stage.store.commit(Transaction(guards, writes, Op("op")), deadline=stage.clock.boottime() + 5)
     assert starts(stage.leader().run()) == ["zebra-1"]
 
 

@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Phase, RequestKind
 from controller.store.base import Committed, Refused, Transaction
@@ -158,7 +159,7 @@ def test_a_ledger_that_changed_after_the_commit_is_not_written_over(
     def raise_ledger() -> None:
         store.after = nothing
         held = stage.model().ledger("default").held + Vector.parse({"memory": "1"}, "")
-        stage.put(stage.keys.ledger("default"), codec.encode_ledger(held, "by hand", {}))
+        stage.put(stage.keys.ledger("default"), codec.encode_ledger(held, Op("by hand"), {}))
 
     store.after = raise_ledger
     leader.reconciler.step()

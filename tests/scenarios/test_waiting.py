@@ -10,6 +10,7 @@ import pytest
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.task import Phase, RequestKind
 from controller.core.model.validation import parse_spec
 from controller.views.explain import explain
@@ -37,7 +38,7 @@ def leader_of(stage: Stage, follower: StagedReplica | None = None) -> StagedRepl
 def submit_by_a_wrong_clock(stage: Stage, task_id: str, off: float, **fields: object) -> None:
     """A submission by a machine whose clock is ahead by `off` seconds (behind, if negative)."""
     spec = parse_spec({"id": task_id, "command": ["true"], "resources": {"cpu": 1}, **fields})
-    stage.put(stage.keys.task(task_id), codec.encode_spec(spec, stage.clock.now() + off, f"s/{task_id}"))
+    stage.put(stage.keys.task(task_id), codec.encode_spec(spec, stage.clock.now() + off, Op(f"s/{task_id}")))
 
 
 def pass_time(stage: Stage, replicas: Iterable[StagedReplica], seconds: float) -> None:

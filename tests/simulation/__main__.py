@@ -31,6 +31,7 @@ def main() -> int:
         replicas=int(settings.get("REPLICAS") or Scenario.replicas),
         tasks=int(settings.get("TASKS") or Scenario.tasks),
         faults=frozenset(name for name in names.split(",") if name) if names is not None else None,
+        density=float(settings.get("DENSITY") or Scenario.density),
     )
     first = settings.get("SEED")
     seeds = (

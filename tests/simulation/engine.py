@@ -256,7 +256,6 @@ class SimulatedEngineServer(Server):
         if attempt.result is not None:
             return replace(attempt.result, awaits_commit=self.keeps and not attempt.settled)
         phase = Phase.RUNNING if attempt.live else Phase.PENDING
-        waiting = "" if attempt.live else "Scheduling: no node yet"
         if attempt.main is not None and attempt.live:
             return replace(attempt.main, phase=phase, main_ended=True, started_at=attempt.started_at)
         return Observation(
@@ -265,7 +264,8 @@ class SimulatedEngineServer(Server):
             uid=attempt.uid,
             started_at=attempt.started_at,
             awaits_start=attempt.gated,
-            waiting=waiting,
+            waiting="" if attempt.live else "Scheduling",
+            waiting_message="" if attempt.live else "no node yet",
         )
 
     def listing(self, ours: Installation) -> list[Observation]:

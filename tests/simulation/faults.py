@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from controller.core.model import codec
 from controller.core.model.installation import decode_engine, encode
+from controller.core.model.op import Op
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import AttemptId
 from controller.errors import CorruptValue
@@ -311,7 +312,7 @@ class Faults:
             held, extras = codec.decode_ledger(self.simulation.oracle.values.get(key, RUBBISH))
         except CorruptValue:
             return False
-        self.simulation.users.put_bytes(key, codec.encode_ledger(held + amount, "by hand", extras))
+        self.simulation.users.put_bytes(key, codec.encode_ledger(held + amount, Op("by hand"), extras))
         return True
 
     def write_foreign_values(self) -> None:
@@ -433,7 +434,7 @@ class Faults:
             if keys.engine in oracle.values:
                 record = decode_engine(oracle.values[keys.engine])
                 engine = replace(record.engine, details={"address": f"at {self.scheduler.now:.6f}"})
-                users.put_bytes(keys.engine, encode(replace(record, engine=engine), "adopt"))
+                users.put_bytes(keys.engine, encode(replace(record, engine=engine), Op("adopt")))
                 users.delete(keys.leader)
 
         adopt()
@@ -491,6 +492,7 @@ class Faults:
 
     def _schedule(self, name: str) -> None:
         mean, method = FAULTS[name]
+        mean /= self.simulation.scenario.density
 
         def strike() -> None:
             if self._ended:

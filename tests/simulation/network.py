@@ -53,11 +53,16 @@ class Server:
         """The way from a machine to this server."""
         return self.links.setdefault(machine.name, Link())
 
+    def late(self) -> float:
+        """How long a late message takes: just too long, somewhat longer, or for as long as one can be alive."""
+        rng = self.scheduler.rng
+        return rng.random() * rng.choice((0.1, 2.0, LATEST_SECONDS))
+
     def delay(self, link: Link) -> float:
         """How long one message takes."""
         rng = self.scheduler.rng
         if link.late and rng.random() < link.late:
-            return rng.random() * rng.choice((2.0, LATEST_SECONDS))
+            return self.late()
         if rng.random() < 0.02:  # a hiccup, as every network has it
             return rng.random() * 0.5
         return (0.0005 + rng.random() ** 3 * 0.01) * link.slow
@@ -109,7 +114,7 @@ class Server:
             held_up = self.holds_up != "" and what.startswith(self.holds_up)
             if held_up:
                 self.holds_up = ""
-            scheduler.after(scheduler.rng.random() * LATEST_SECONDS if held_up else self.delay(link), arrive)
+            scheduler.after(self.late() if held_up else self.delay(link), arrive)
 
         def result() -> T:
             if not answers:

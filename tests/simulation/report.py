@@ -56,7 +56,7 @@ def explain(scenario: Scenario) -> str:
     ]
     command = (
         f"SEED={scenario.seed} STEPS={scenario.steps} REPLICAS={scenario.replicas} TASKS={scenario.tasks} "
-        f"FAULTS={','.join(sorted(scenario.faults))} make simulate"
+        f"FAULTS={','.join(sorted(scenario.faults))} DENSITY={scenario.density:g} make simulate"
     )
     parts = [
         f"{type(found).__name__}: {found}",

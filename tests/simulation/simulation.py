@@ -36,13 +36,17 @@ CHECK_EVERY = 500  # steps between full checks
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a run is made of; all that happens in it follows from this. `faults` None: the seed chooses."""
+    """What a run is made of; all that happens in it follows from this.
+
+    `faults` None: the seed chooses. They strike `density` times as often as usual.
+    """
 
     seed: int
     steps: int = 5000
     replicas: int = 3
     tasks: int = 60
     faults: frozenset[str] | None = None
+    density: float = 1.0
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 
 from controller.client.submission import KnownPools, Submission, prepare
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.core.model.task import Request, RequestKind
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import CorruptValue, InvalidField
@@ -298,6 +299,6 @@ class Users:
         )
         self.etcd.do(lambda store: store.commit(Transaction((), (write,), self._op()), deadline=1e18), USER)
 
-    def _op(self) -> str:
+    def _op(self) -> Op:
         self._ops += 1
-        return f"user/{self._ops}"
+        return Op(f"user/{self._ops}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from controller.core.model.op import Op
 from controller.dev.etcd import EtcdProcess
 from controller.store.base import Committed, Guard, Put, Store, StoreDenied, StoreUnavailable, Transaction
 from controller.store.etcd.store import EtcdStore
@@ -22,7 +23,7 @@ from tests.support.watching import WatchReader
 def put(store: Store, key: str) -> Committed:
     # by which a copy that was sent again, as on a busy machine, knows its predecessor
     value = f'{{"op":"{key}"}}'.encode()
-    result = store.commit(Transaction((Guard(key, 0),), (Put(key, value),), key), deadline=in_seconds())
+    result = store.commit(Transaction((Guard(key, 0),), (Put(key, value),), Op(key)), deadline=in_seconds())
     assert isinstance(result, Committed)
     return result
 

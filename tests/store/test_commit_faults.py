@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from controller.core.model.op import Op
 from controller.dev.etcd import EtcdProcess
 from controller.errors import InvalidField
 from controller.store.base import (
@@ -47,7 +48,7 @@ _BODY = 60  # bytes of an answer that arrive before it is cut: less than its HTT
 
 
 def create(key: str, op: str) -> Transaction:
-    return Transaction((Guard(key, 0),), (Put(key, f'{{"op":"{op}"}}'.encode()),), op)
+    return Transaction((Guard(key, 0),), (Put(key, f'{{"op":"{op}"}}'.encode()),), Op(op))
 
 
 class TestFailover:
@@ -287,10 +288,11 @@ class TestOutOfSpace:
     def full(self, etcd_factory: EtcdFactory) -> EtcdStore:
         """A store whose quota has been used up."""
         store = etcd_factory.store(etcd_factory.start(quota_backend_bytes=2 * 1024 * 1024).url)
-        store.commit(Transaction((), (Put("/tally/old", b'{"op":"old"}'),), "old"), deadline=in_seconds())
+        store.commit(Transaction((), (Put("/tally/old", b'{"op":"old"}'),), Op("old")), deadline=in_seconds())
         value = b'{"op":"fill"}' + b"x" * 500_000
         fill = [
-            Transaction((Guard(f"/tally/{n}", 0),), (Put(f"/tally/{n}", value),), "fill") for n in range(20)
+            Transaction((Guard(f"/tally/{n}", 0),), (Put(f"/tally/{n}", value),), Op("fill"))
+            for n in range(20)
         ]
         with pytest.raises(StoreFull):
             any(store.commit(transaction, deadline=in_seconds()) is None for transaction in fill)
@@ -336,7 +338,7 @@ class TestOutOfSpace:
     def test_where_a_guard_says_nothing_it_stays_in_doubt(self, etcd_factory: EtcdFactory) -> None:
         with FakeEtcd(lambda *_: Reply(_FULL, 429)) as fake, pytest.raises(OutcomeUnknown):
             etcd_factory.store(fake.url).commit(
-                Transaction((), (Put("/tally/a", b""),), "mine"), deadline=in_seconds()
+                Transaction((), (Put("/tally/a", b""),), Op("mine")), deadline=in_seconds()
             )
 
 
@@ -353,12 +355,15 @@ def test_limits_lower_than_ours_are_etcds_to_tell(etcd_factory: EtcdFactory) -> 
     store = etcd_factory.store(small.url)
     with pytest.raises(RequestTooLarge, match="too many operations"):
         store.commit(
-            Transaction((), tuple(Put(f"/tally/{n}", b"") for n in range(11)), "many"), deadline=in_seconds()
+            Transaction((), tuple(Put(f"/tally/{n}", b"") for n in range(11)), Op("many")),
+            deadline=in_seconds(),
         )
     with pytest.raises(RequestTooLarge, match="too large"):
-        store.commit(Transaction((), (Put("/tally/a", b"x" * 30_000),), "large"), deadline=in_seconds())
+        store.commit(Transaction((), (Put("/tally/a", b"x" * 30_000),), Op("large")), deadline=in_seconds())
     with pytest.raises(RequestTooLarge):
-        store.commit(Transaction((), (Put("/tally/a", b"x" * 1_000_000),), "larger"), deadline=in_seconds())
+        store.commit(
+            Transaction((), (Put("/tally/a", b"x" * 1_000_000),), Op("larger")), deadline=in_seconds()
+        )
     assert store.load("/tally/", deadline=in_seconds()).items == ()
 
 

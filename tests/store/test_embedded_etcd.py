@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from controller.core.model.op import Op
 from controller.dev.etcd import EtcdBinary, EtcdFailed, EtcdNotFound, EtcdProcess, find_etcd, known_losses
 from controller.store.base import Put, Transaction
 from tests.support.etcd import EtcdFactory, in_seconds
@@ -62,7 +63,7 @@ class TestRunning:
         }
         assert listening == {"127.0.0.1"}
         etcd_factory.store(server.url).commit(
-            Transaction((), (Put("/tally/a", b"v"),), "op"), deadline=in_seconds()
+            Transaction((), (Put("/tally/a", b"v"),), Op("op")), deadline=in_seconds()
         )
         server.stop()
         assert not server.running

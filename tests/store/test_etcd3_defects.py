@@ -19,6 +19,7 @@ import etcd3
 import pytest
 import requests
 
+from controller.core.model.op import Op
 from controller.dev.etcd import EtcdProcess
 from controller.store.base import (
     Compacted,
@@ -51,7 +52,7 @@ def naive(etcd: EtcdProcess, **options: Any) -> etcd3.Client:
 
 
 def put(store: EtcdStore, key: str, value: bytes = b"v") -> int:
-    return store.commit(Transaction((), (Put(key, value),), "op"), deadline=in_seconds()).revision
+    return store.commit(Transaction((), (Put(key, value),), Op("op")), deadline=in_seconds()).revision
 
 
 def test_a_dead_endpoint_fails_the_constructor(
@@ -156,7 +157,8 @@ def test_a_lock_is_stolen_from_its_holder(etcd: EtcdProcess, store: EtcdStore, p
 
     key = prefix + "leader"
     claims = [
-        Transaction((Guard(key, 0, on_create=True),), (Put(key, b"%d" % n),), f"claim-{n}") for n in range(2)
+        Transaction((Guard(key, 0, on_create=True),), (Put(key, b"%d" % n),), Op(f"claim-{n}"))
+        for n in range(2)
     ]
     store.commit(claims[0], deadline=in_seconds())
     refused = store.commit(claims[1], deadline=in_seconds())

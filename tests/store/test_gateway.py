@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from controller.core.model.op import Op
 from controller.dev.etcd import EtcdBinary, EtcdProcess
 from controller.store.base import Committed, Guard, Put, StoreUnavailable, Transaction
 from controller.store.etcd.faults import ErrorClass, classify
@@ -21,7 +22,7 @@ def test_many_threads_through_one_store_each_get_their_own_answer(store: EtcdSto
     def roundtrip(n: int) -> bool:
         key, value = f"{prefix}{n}", b"%d" % n * 50
         result = store.commit(
-            Transaction((Guard(key, 0),), (Put(key, value),), f"op-{n}"), deadline=in_seconds(30)
+            Transaction((Guard(key, 0),), (Put(key, value),), Op(f"op-{n}")), deadline=in_seconds(30)
         )
         found, _ = store.get(key, deadline=in_seconds(30))
         return isinstance(result, Committed) and found is not None and found.value == value
@@ -106,7 +107,9 @@ def test_a_closed_store_asks_nobody(etcd: EtcdProcess, etcd_factory: EtcdFactory
 
 def test_requests_are_what_etcd_documents(etcd_factory: EtcdFactory) -> None:
     with FakeEtcd(lambda *_: Reply({"header": header(5), "succeeded": True})) as fake:
-        transaction = Transaction((Guard("k", 3), Guard("k", 2, on_create=True)), (Put("k", b"\0", 9),), "op")
+        transaction = Transaction(
+            (Guard("k", 3), Guard("k", 2, on_create=True)), (Put("k", b"\0", 9),), Op("op")
+        )
         assert etcd_factory.store(fake.url).commit(transaction, deadline=in_seconds()) == Committed(5)
         assert fake.requests[0][1] == {
             "compare": [

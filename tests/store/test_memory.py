@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from controller.core.model.op import Op
 from controller.store.base import KeyEvent, Put, Transaction
 from controller.store.memory import MemoryStore
 from tests.support.bench import HandClock
@@ -23,7 +24,7 @@ def memory(clock: HandClock) -> MemoryStore:
 
 
 def put(store: MemoryStore, key: str, lease: int = 0) -> int:
-    return store.commit(Transaction((), (Put(key, b"v", lease),), "op"), deadline=0).revision
+    return store.commit(Transaction((), (Put(key, b"v", lease),), Op("op")), deadline=0).revision
 
 
 def test_a_lease_lives_to_the_last_moment_and_not_beyond(memory: MemoryStore, clock: HandClock) -> None:

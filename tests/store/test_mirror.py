@@ -8,6 +8,7 @@ import pytest
 
 from controller.clock import SystemClock
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.store.base import Delete, Put, Transaction, Write
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
@@ -40,7 +41,7 @@ def write(store: MemoryStore, drawn: random.Random) -> None:
         [(KEYS.task(task), TASK), (KEYS.state(task), STATUS), (KEYS.pool("p"), b'{"capacity":{"cpu":"9"}}')]
     )
     write: Write = Delete(key) if drawn.random() < 0.3 else Put(key, drawn.choice([value, value, b"?"]))
-    store.commit(Transaction((), (write,), "op"), deadline=CLOCK.boottime() + 5)
+    store.commit(Transaction((), (write,), Op("op")), deadline=CLOCK.boottime() + 5)
 
 
 def shown(model: Model) -> object:
@@ -93,7 +94,7 @@ def test_it_tells_what_is_news() -> None:
     load(drawn, store)
     watch = store.watch(KEYS.prefix, after=drawn.model.revision)
     store.commit(
-        Transaction((), (Put(KEYS.task("a"), TASK), Put(KEYS.pool("p"), b"{}")), "op"),
+        Transaction((), (Put(KEYS.task("a"), TASK), Put(KEYS.pool("p"), b"{}")), Op("op")),
         deadline=CLOCK.boottime() + 5,
     )
     batch = watch.poll()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from controller.core.model.op import Op
 from controller.store.base import Delete, Guard, Put, StoreError, Transaction
 from controller.store.etcd.store import EtcdStore
 from tests.support.etcd import EtcdFactory, in_seconds
@@ -52,7 +53,7 @@ def test_every_call_fails_as_a_store_does(etcd_factory: EtcdFactory, body: bytes
     def answer(path: str, _request: dict[str, Any]) -> Reply | Stream:
         return Stream([body + b"\n"]) if path.endswith("/watch") and status == 200 else Reply(body, status)
 
-    transaction = Transaction((Guard("k", 3),), (Put("k", b"v"), Delete("x")), "op")
+    transaction = Transaction((Guard("k", 3),), (Put("k", b"v"), Delete("x")), Op("op"))
     with FakeEtcd(answer) as fake:
         store: EtcdStore = etcd_factory.store(fake.url)
         for call in (

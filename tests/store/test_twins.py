@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
+from controller.core.model.op import Op
 from controller.store.base import (
     Committed,
     Compacted,
@@ -85,7 +86,7 @@ class _Side:
             else Delete(self.prefix + change[1])
             for change in changes
         ]
-        self.last = Transaction(tuple(seen), tuple(made), op)
+        self.last = Transaction(tuple(seen), tuple(made), Op(op))
         return self.repeat()
 
     def repeat(self) -> object:
@@ -137,7 +138,7 @@ class _Side:
     def watched(self) -> list[KeyEvent] | type[Compacted]:
         """All changes since the history began, as a watch tells them."""
         end = self.store.commit(
-            Transaction((), (Put(self.prefix + "end", b""),), "end"), deadline=in_seconds()
+            Transaction((), (Put(self.prefix + "end", b""),), Op("end")), deadline=in_seconds()
         )
         reader = WatchReader(self.store.watch(self.prefix, after=self.base))
         wait_until(

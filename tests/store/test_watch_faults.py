@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from controller.core.model.op import Op
 from controller.dev.etcd import EtcdProcess
 from controller.store.base import ClusterChanged, Compacted, Put, StoreDenied, Transaction
 from controller.store.etcd.store import EtcdStore
@@ -22,7 +23,7 @@ ProxyTo = Callable[[int], Proxy]
 
 
 def put(store: EtcdStore, key: str, value: bytes = b"v") -> int:
-    return store.commit(Transaction((), (Put(key, value),), "op"), deadline=in_seconds(30)).revision
+    return store.commit(Transaction((), (Put(key, value),), Op("op")), deadline=in_seconds(30)).revision
 
 
 def event(key: str, revision: int) -> dict[str, Any]:

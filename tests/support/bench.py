@@ -13,6 +13,7 @@ from typing import Any
 
 from controller.core.model import codec
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import Found, Listed, Observed, Started, StopSent
@@ -70,7 +71,7 @@ class Stage:
         current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)
         guard = Guard(key, current.mod if current is not None else 0)
         result = self.store.commit(
-            Transaction((guard,), (Put(key, value, lease),), f"u{self._ops}"),
+            Transaction((guard,), (Put(key, value, lease),), Op(f"u{self._ops}")),
             deadline=self.clock.boottime() + 5,
         )
         assert isinstance(result, Committed)
@@ -81,7 +82,7 @@ class Stage:
         current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)
         if current is not None:
             self.store.commit(
-                Transaction((Guard(key, current.mod),), (Delete(key),), "x"),
+                Transaction((Guard(key, current.mod),), (Delete(key),), Op("x")),
                 deadline=self.clock.boottime() + 5,
             )
 
@@ -96,19 +97,19 @@ class Stage:
         """Define a pool."""
         self.put(
             self.keys.pool(name),
-            codec.encode_pool(parse_pool({"name": name, "capacity": {"cpu": 4}, **fields}), "x"),
+            codec.encode_pool(parse_pool({"name": name, "capacity": {"cpu": 4}, **fields}), Op("x")),
         )
 
     def submit(self, task_id: str, **fields: Any) -> None:
         """Submit a task."""
         spec = parse_spec({"id": task_id, "command": ["true"], "resources": {"cpu": 1}, **fields})
-        self.put(self.keys.task(task_id), codec.encode_spec(spec, self.clock.now(), f"s/{task_id}"))
+        self.put(self.keys.task(task_id), codec.encode_spec(spec, self.clock.now(), Op(f"s/{task_id}")))
 
-    def request(self, task_id: str, kind: RequestKind, attempt: int = 0) -> None:
+    def request(self, task_id: str, kind: RequestKind, attempt: int = 0, by: str = "user") -> None:
         """Cancel, retry, or confirm."""
         self.put(
             self.keys.request(task_id, kind),
-            codec.encode(Request(kind=kind, by="user", at=self.clock.now(), attempt=attempt)),
+            codec.encode(Request(kind=kind, by=by, at=self.clock.now(), attempt=attempt)),
         )
 
     def replica(self, model: Model | None = None) -> StagedReplica:

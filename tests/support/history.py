@@ -28,6 +28,7 @@ from typing import Any
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, Event, State, is_path
+from controller.core.model.op import Op
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Status, Step
 from controller.errors import CorruptValue
@@ -291,7 +292,7 @@ def replay_store(store: Store, cluster: str, deadline: float) -> History:
     """
     history = History(Keys(cluster))
     marker = f"{ROOT}~end-of-history/{uuid.uuid4().hex}"
-    ended = store.commit(Transaction((Guard(marker, 0),), (Put(marker, b""),), marker), deadline=deadline)
+    ended = store.commit(Transaction((Guard(marker, 0),), (Put(marker, b""),), Op(marker)), deadline=deadline)
     assert isinstance(ended, Committed)
     watch = store.watch(ROOT, after=0, silence_seconds=30.0)
     try:
@@ -301,7 +302,9 @@ def replay_store(store: Store, cluster: str, deadline: float) -> History:
                 break
     finally:
         watch.close()
-    store.commit(Transaction((Guard(marker, ended.revision),), (Delete(marker),), marker), deadline=deadline)
+    store.commit(
+        Transaction((Guard(marker, ended.revision),), (Delete(marker),), Op(marker)), deadline=deadline
+    )
     return history
 
 

@@ -5,9 +5,21 @@ bytes cut or changed.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
+from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
+SETTINGS: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "derandomize": not EXAMPLES,
+    "phases": [Phase.explicit, Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
+"""Of a test that draws such values: always the same ones, but EXAMPLES=2000 draws as many at random."""
 
 # control characters and lone surrogates included
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=12)

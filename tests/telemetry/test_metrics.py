@@ -19,6 +19,7 @@ from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec, Status, Step
 from controller.election.term import LeadershipLost
@@ -237,7 +238,7 @@ def happen(metrics: Metrics, times: int) -> None:
         MeasuredStore(MemoryStore(CLOCK), metrics, CLOCK),
         MeasuredEngine(NullEngine(CLOCK), metrics, CLOCK),
     )
-    store.commit(Transaction((Guard("k", 0),), (Put("k", b"v"),), "o"), deadline=CLOCK.boottime() + 5)
+    store.commit(Transaction((Guard("k", 0),), (Put("k", b"v"),), Op("o")), deadline=CLOCK.boottime() + 5)
     store.get("k", deadline=CLOCK.boottime() + 5)
     engine.attempts()
     metrics.count("tally_engine_watch_restarts", "unavailable")
@@ -298,9 +299,9 @@ def test_every_metric_moves() -> None:
         "replica_ages": {"r": 1.5},
     }
     pool = Pool(name="default", capacity=Vector({"cpu": 4000}), paused=True)
-    view.write(("pools", ("default",), codec.encode_pool(pool, "op")))
+    view.write(("pools", ("default",), codec.encode_pool(pool, Op("op"))))
     view.write(
-        ("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), "x", {})),
+        ("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), Op("x"), {})),
         ("unknown", ("more",), b"?"),
     )
     view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
@@ -361,7 +362,7 @@ def test_a_ledger_that_does_not_fit_its_holds_shows() -> None:
     view.define_pool("default", cpu=4000, memory=2**30)
     view.submit("a")
     view.set_state("a", State.RUNNING, hold=Vector({"cpu": 1500}))
-    view.write(("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 2000}), "x", {})))
+    view.write(("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 2000}), Op("x"), {})))
     metrics.observe(view)
     cpu = {"pool": "default", "resource": "cpu"}
     assert value(metrics, "tally_pool_held", **cpu) == 2.0
@@ -401,7 +402,7 @@ def test_each_outcome_of_a_transaction_is_told_apart(error: Exception, outcome: 
     metrics = Metrics(CLOCK)
     store = MeasuredStore(FailingStore(error), metrics, CLOCK)
     with pytest.raises(type(error)):
-        store.commit(Transaction((), (Put("k", b"v"),), "op", Purpose.ELECTION), deadline=0.0)
+        store.commit(Transaction((), (Put("k", b"v"),), Op("op"), Purpose.ELECTION), deadline=0.0)
     with pytest.raises(type(error)):
         store.get("k", deadline=0.0)
     assert value(metrics, "tally_transaction_seconds_count", kind="election", outcome=outcome) == 1
@@ -411,7 +412,7 @@ def test_each_outcome_of_a_transaction_is_told_apart(error: Exception, outcome: 
 def test_conflicts_are_counted() -> None:
     metrics = Metrics(CLOCK)
     store = MeasuredStore(MemoryStore(CLOCK), metrics, CLOCK)
-    transaction = Transaction((Guard("k", 0),), (Put("k", b"v"),), "i/1/1")
+    transaction = Transaction((Guard("k", 0),), (Put("k", b"v"),), Op("i/1/1"))
     for _ in range(2):
         store.commit(transaction, deadline=CLOCK.boottime() + 5)
     outcomes = {labels["outcome"]: v for labels, v in samples(metrics)["tally_transaction_seconds_count"]}

@@ -8,14 +8,13 @@ draws as many, at random; without it they are few, and the same each time.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,6 +24,7 @@ from controller.clock import SystemClock
 from controller.core.model import codec, quarantine
 from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Pool, Request, RequestKind, Spec, Status
 from controller.endpoint.server import StatusServer
@@ -34,16 +34,9 @@ from controller.store.records import to_change
 from controller.telemetry.catalog import OTHER
 from controller.telemetry.metrics import Metrics
 from tests.endpoint.model_view import ModelView
+from tests.support.mutations import EXAMPLES, SETTINGS
 
 CLOCK = SystemClock()
-EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
-SETTINGS: dict[str, Any] = {
-    "deadline": None,
-    "database": None,
-    "derandomize": not EXAMPLES,
-    "phases": [Phase.explicit, Phase.generate],
-    "suppress_health_check": list(HealthCheck),
-}
 TASKS, POOLS, REPLICAS = ("a", "b"), ("p", "q"), ("r1", "r1-2222", "r2")
 SELECTORS = ("team=x", "team!=x", "!team", "team")
 
@@ -51,7 +44,7 @@ Record = tuple[str, tuple[str, ...], bytes | None]
 
 
 def spec(pool: str, labels: dict[str, str], at: float) -> bytes:
-    return codec.encode_spec(Spec(id="-", command=("true",), pool=pool, labels=labels), at, "op")
+    return codec.encode_spec(Spec(id="-", command=("true",), pool=pool, labels=labels), at, Op("op"))
 
 
 def status(state: State, pool: str, cpu: int, *, lost: bool) -> bytes:
@@ -72,11 +65,11 @@ def status(state: State, pool: str, cpu: int, *, lost: bool) -> bytes:
 
 
 def pool_of(name: str, capacity: dict[str, int], *, paused: bool) -> bytes:
-    return codec.encode_pool(Pool(name=name, capacity=Vector(capacity), paused=paused), "op")
+    return codec.encode_pool(Pool(name=name, capacity=Vector(capacity), paused=paused), Op("op"))
 
 
 def ledger(held: dict[str, int]) -> bytes:
-    return codec.encode_ledger(Vector(held), "op", {})
+    return codec.encode_ledger(Vector(held), Op("op"), {})
 
 
 AMOUNTS = st.dictionaries(st.sampled_from(["cpu", "memory"]), st.integers(0, 3000))
@@ -97,7 +90,7 @@ TOLD = st.fixed_dictionaries(
     },
 ).map(lambda record: json.dumps(record).encode())
 ASIDE = st.integers(1, 12).map(
-    lambda mod: quarantine.encode(quarantine.Aside(reason="an error", seen=(mod, 0, 0)), "op")
+    lambda mod: quarantine.encode(quarantine.Aside(reason="an error", seen=(mod, 0, 0)), Op("op"))
 )
 
 
@@ -171,7 +164,7 @@ class World:
         for kind, names, value in found:
             key = client.keys.of(kind, names)
             write = Delete(key) if value is None else Put(key, value)
-            store.commit(Transaction((), (write,), "hand"), deadline=CLOCK.boottime() + 5)
+            store.commit(Transaction((), (write,), Op("hand")), deadline=CLOCK.boottime() + 5)
             item, revision = store.get(key, deadline=CLOCK.boottime() + 5)
             with view.lock:
                 change = to_change(client.keys, key, item, item.mod if item is not None else revision)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from controller.audit.selftest.stage import CALLS_AT_ONCE, CAPACITY, CPU, Failed, Skipped, Stage, require
 from controller.client import TaskView
 from controller.core.model.lifecycle import Event, State
+from controller.core.model.op import op_of
 from controller.errors import UserError
 from controller.store.base import Committed, Guard, Put, StoreDenied, Transaction
 
@@ -117,7 +118,7 @@ class Acts:
         assert item is not None
         guards = (Guard(self._stage.client.keys.leader, self._term, on_create=True), Guard(key, item.mod))
         # if it were not fenced, it would change nothing but the revision
-        stale = Transaction(guards, (Put(key, item.value),), f"{self._stage.name}/stale")
+        stale = Transaction(guards, (Put(key, item.value),), op_of(self._stage.name, "stale"))
         try:
             result = self._stage.client.store.commit(stale, deadline=self._stage.soon())
         except StoreDenied as error:

@@ -11,6 +11,7 @@ from typing import Any
 from controller.audit.kept_history import KeyRevision, kept_history
 from controller.audit.repairs import ask
 from controller.client import Client, NotFound, Still, TaskView
+from controller.core.model.op import op_of
 from controller.core.model.resources import Vector
 from controller.core.model.task import RepairRequest, Wanted
 from controller.engine.base import Engine
@@ -144,7 +145,8 @@ class Stage:
         self.cancel_all(self.tasks)
         for key, mod in self.stored("tasks/").items():
             client.store.commit(
-                Transaction((Guard(key, mod),), (Delete(key),), f"{self.name}/remove"), deadline=self.soon()
+                Transaction((Guard(key, mod),), (Delete(key),), op_of(self.name, "remove")),
+                deadline=self.soon(),
             )
         self.until(
             lambda: not self.stored("states/") and not self.stored("tasks/"),

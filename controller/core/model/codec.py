@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from controller.core.model.lifecycle import Event, State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import (
@@ -100,7 +101,7 @@ def decode_mapping(data: bytes) -> dict[str, Any]:
 _SUBMISSION = ("version", "submitted_at", "op", "filled_in")  # stored beside the fields of a spec
 
 
-def encode_spec(spec: Spec, submitted_at: float, op: str, filled_in: Iterable[str] | None = None) -> bytes:
+def encode_spec(spec: Spec, submitted_at: float, op: Op, filled_in: Iterable[str] | None = None) -> bytes:
     """The stored form of a spec: its fields, the schema version, the time of its submission, and `op`.
 
     `filled_in` are the resources that the user did not name; None if that is not known.
@@ -160,7 +161,7 @@ def _name_or_empty(raw: object) -> str:
         return ""
 
 
-def encode_pool(pool: Pool, op: str) -> bytes:
+def encode_pool(pool: Pool, op: Op) -> bytes:
     """The stored form of a pool."""
     return encode({**to_builtins(pool), "version": SCHEMA_VERSION, "op": op})
 
@@ -298,7 +299,7 @@ def _answered(step: Step) -> Step:
     return msgspec.structs.replace(step, request=kind, outcome=outcome) if kind else step
 
 
-def encode_ledger(held: Vector, op: str, extras: Extras) -> bytes:
+def encode_ledger(held: Vector, op: Op, extras: Extras) -> bytes:
     """The stored form of a pool's ledger."""
     return _encoder.encode({"version": SCHEMA_VERSION, "held": held, "op": op, **extras})
 

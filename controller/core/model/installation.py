@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.errors import CorruptValue
 
 R = TypeVar("R", bound=Struct)
@@ -90,7 +91,7 @@ def decode_engine(value: bytes) -> EngineRecord:
     return _decode(value, EngineRecord)
 
 
-def encode(record: Installation | EngineRecord, op: str) -> bytes:
+def encode(record: Installation | EngineRecord, op: Op) -> bytes:
     """The stored value."""
     return codec.encode({**msgspec.to_builtins(record), "op": op})
 

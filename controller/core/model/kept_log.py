@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.core.model.task import SCHEMA_VERSION, Count, Pool, Spec, Time
 from controller.errors import CorruptValue
 
@@ -38,7 +39,7 @@ def is_wanted(spec: Spec, pool: Pool | None) -> bool:
     return spec.keep_logs if spec.keep_logs is not None else pool is not None and pool.keep_logs
 
 
-def encode(kept: KeptLog, op: str) -> bytes:
+def encode(kept: KeptLog, op: Op) -> bytes:
     """The stored form."""
     return codec.encode({**msgspec.to_builtins(kept), "version": SCHEMA_VERSION, "op": op})
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.core.model.records import Task
 from controller.core.model.task import SCHEMA_VERSION
 from controller.errors import CorruptValue
@@ -61,7 +62,7 @@ def describe(where: str, error: Exception) -> str:
     return f"{where}: {type(error).__name__}: {error}"[:REASON_LIMIT]
 
 
-def encode(aside: Aside, op: str) -> bytes:
+def encode(aside: Aside, op: Op) -> bytes:
     """The stored form."""
     return codec.encode({**msgspec.to_builtins(aside), "version": SCHEMA_VERSION, "op": op})
 

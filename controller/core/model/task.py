@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
+from controller.core.model.op import NO_OP, Op
 from controller.core.model.resources import ZERO, Vector
 
 SCHEMA_VERSION = 1
@@ -250,7 +251,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     steps: Count = 0
     history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
     epoch: Count = field(default=0, name="term")  # epoch in which it was written; named as in Step
-    op: str = ""
+    op: Op = NO_OP
 
     @property
     def cancelling(self) -> bool:
@@ -327,7 +328,8 @@ class Observation(Struct, frozen=True, kw_only=True):
     signal: ExitCode | None = None
     reason: Text = ""
     message: Text = ""
-    waiting: Text = ""  # why a Pending attempt does not run yet, in the engine's words
+    waiting: Text = ""  # the engine's reason why a Pending attempt does not run yet, one word
+    waiting_message: Text = ""  # its message, which may change with every look ("0/5 nodes …")
     node: Word = ""
     started_at: Time | None = None
     finished_at: Time | None = None

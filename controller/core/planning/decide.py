@@ -18,7 +18,7 @@ from controller.core.planning import transitions
 from controller.core.planning.retry import RetryDecision, judge
 from controller.core.planning.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
 from controller.core.planning.transitions import Moment
-from controller.core.promise.attempts import Attempt, waiting_reason
+from controller.core.promise.attempts import Attempt
 from controller.errors import InvalidField
 
 LOST_AFTER_STOP_SECONDS = 60.0
@@ -117,9 +117,9 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
             return Decision(transitions.stop_delayed(status, attempt.trouble, moment))
         return None
     if attempt is not None and attempt.failures >= FAILURES_TOLD and attempt.must_start:
-        words = f"{START_DELAYED}: {attempt.trouble}"
-        if (status.reason, _gist(status.message)) != (START_DELAYED, _gist(attempt.trouble)):
-            return Decision(transitions.kept_waiting(status, words, moment))
+        told = status.reason, _gist(status.message)
+        if told != (START_DELAYED, _gist(attempt.trouble)):
+            return Decision(transitions.kept_waiting(status, START_DELAYED, attempt.trouble, moment))
     overdue = _overdue(task, status, attempt, moment)
     return Decision(transitions.stop_requested(status, *overdue, moment)) if overdue is not None else None
 
@@ -182,11 +182,11 @@ def _observed(
             return transitions.found(status, moment)
         if seen.phase is Phase.RUNNING or status.stopping:
             return None
-        word = waiting_reason(seen)[: transitions.REASON_LIMIT]  # each word is noted once
+        word = seen.waiting[: transitions.REASON_LIMIT]  # each word is noted once
         if word == status.reason or seen.awaits_start:
             return None
         return (
-            transitions.kept_waiting(status, seen.waiting, moment)
+            transitions.kept_waiting(status, seen.waiting, seen.waiting_message, moment)
             if word
             else transitions.no_longer_waiting(status, moment)
         )
@@ -218,9 +218,9 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
     if due is not None and due <= moment.now:
         assert attempt is not None
-        assert attempt.observation is not None
-        reason, _, words = attempt.observation.waiting.partition(": ")
-        return f"{StopReason.CANNOT_START}: {reason}", words or reason
+        seen = attempt.observation
+        assert seen is not None
+        return f"{StopReason.CANNOT_START}: {seen.waiting}", seen.waiting_message or seen.waiting
     limits = task.spec.deadlines
     if status.state is State.PENDING and limits.start_seconds is not None:
         if (status.admitted_at or 0.0) + limits.start_seconds <= moment.now:

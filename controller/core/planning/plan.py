@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, RequestKind, Status
 
@@ -141,7 +142,7 @@ class Plan:
     plan of repairs has `records`, `outcomes` and `compared`, and nothing else.
     """
 
-    op: str
+    op: Op
     changes: list[TaskChange] = field(default_factory=list)
     ledgers: list[LedgerChange] = field(default_factory=list)
     pools: list[tuple[str, int]] = field(default_factory=list)

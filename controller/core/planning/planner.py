@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from controller.core.model import kept_log, quarantine
 from controller.core.model.model import Model
+from controller.core.model.op import op_of
 from controller.core.model.records import Change, Task
 from controller.core.model.task import AttemptId
 from controller.core.model.touched import Touched
@@ -192,7 +193,7 @@ class Planner:
 
     def _next_moment(self, now: float) -> Moment:
         self._plans += 1
-        return Moment(now, self._term.epoch, f"{self._term.replica}/{self._term.revision}/{self._plans}")
+        return Moment(now, self._term.epoch, op_of(self._term.replica, self._term.revision, self._plans))
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Add to the draft what is ready now."""

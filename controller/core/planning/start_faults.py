@@ -8,7 +8,7 @@ pkg/kubelet/kuberuntime/kuberuntime_container.go
 from __future__ import annotations
 
 from controller.core.model.task import Phase
-from controller.core.promise.attempts import Attempt, waiting_reason
+from controller.core.promise.attempts import Attempt
 
 HEALING_SECONDS = 60.0
 """For a fault that may go away: a registry that is down, a secret that is created a moment later.
@@ -44,5 +44,5 @@ def start_fault_due(attempt: Attempt) -> float | None:
     seen = attempt.observation
     if seen is None or seen.phase is not Phase.PENDING or seen.stopped:
         return None
-    grace = GRACE_SECONDS.get(waiting_reason(seen))
+    grace = GRACE_SECONDS.get(seen.waiting)
     return attempt.waits_since + grace if grace is not None else None

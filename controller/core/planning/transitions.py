@@ -14,6 +14,7 @@ import msgspec
 from controller.core.model import lifecycle
 from controller.core.model.codec import decode_history, encode_step
 from controller.core.model.lifecycle import Event
+from controller.core.model.op import Op
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import (
@@ -32,6 +33,7 @@ from controller.core.planning.retry import RetryDecision
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
 REASON_LIMIT = 64
 STOP_DELAYED = "StopDelayed"
+_STOP_DELAYED_REASON = f'"reason":"{STOP_DELAYED}"'.encode()  # in a stored step; messages escape quotes
 _DEADLINES: dict[str, str] = {
     StopReason.START_DEADLINE: "StartDeadlineExceeded",
     StopReason.RUN_DEADLINE: "DeadlineExceeded",
@@ -43,7 +45,7 @@ class Moment(NamedTuple):
 
     now: float
     epoch: int
-    op: str
+    op: Op
 
 
 def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
@@ -197,9 +199,8 @@ def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
     return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, request, **fields)
 
 
-def kept_waiting(status: Status, waiting: str, moment: Moment) -> Status:
-    """Its attempt does not run yet, for a reason that the engine states as `Reason: message`."""
-    reason, _, message = waiting.partition(": ")
+def kept_waiting(status: Status, reason: str, message: str, moment: Moment) -> Status:
+    """Its attempt does not run yet, for a reason that the engine states."""
     return _step(status, Event.NOTED, moment, reason, message or reason)
 
 
@@ -210,7 +211,7 @@ def stop_delayed(status: Status, words: str, moment: Moment) -> Status:
 
 def is_stop_delayed(status: Status) -> bool:
     """Whether a delayed stop is the last thing in its history."""
-    return bool(status.history) and STOP_DELAYED.encode() in bytes(status.history[-1])
+    return bool(status.history) and _STOP_DELAYED_REASON in bytes(status.history[-1])
 
 
 def no_longer_waiting(status: Status, moment: Moment) -> Status:

@@ -13,11 +13,6 @@ from controller.core.model.task import AttemptId, Observation, Phase
 _LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCEEDED: 2, Phase.FAILED: 2}
 
 
-def waiting_reason(seen: Observation) -> str:
-    """The word of `Observation.waiting`. The message after it may change with every look ("0/5 nodes …")."""
-    return seen.waiting.partition(": ")[0]
-
-
 def is_current(task: Task | None, attempt_id: AttemptId) -> bool:
     """Whether the attempt is the one that its task holds resources for."""
     return (
@@ -189,7 +184,7 @@ class Attempts:
                 before.phase is Phase.RUNNING or (before.phase is not Phase.UNKNOWN and not is_newest)
             ):
                 return None  # a late, older view of it: an attempt that has run does not wait again
-        if before is None or waiting_reason(before) != waiting_reason(seen):
+        if before is None or before.waiting != seen.waiting:
             attempt.waits_since = now
         attempt.observation = seen
         return attempt

@@ -117,7 +117,8 @@ def _observe(pod: Pod, removed: bool) -> Observation:
     if pod.ends_with and end is not None and end.is_known and _ended_by_itself(pod, end):
         return _with_main_ended(seen, pod, end)
     if seen.phase is Phase.PENDING:
-        return replace(seen, waiting=_why_waiting(pod))
+        reason, message = _why_waiting(pod)
+        return replace(seen, waiting=reason, waiting_message=message)
     if seen.phase is Phase.UNKNOWN:
         words = f"node {pod.spec.node_name} does not answer" + (
             f": {pod.status.message}" if pod.status.message else ""
@@ -275,23 +276,23 @@ def _signal(end: Terminated) -> int | None:
     return number if 0 < number <= _SIGNALS else None
 
 
-def _why_waiting(pod: Pod) -> str:
-    """`Reason: message` of why a pending pod does not run; "" while it simply starts."""
+def _why_waiting(pod: Pod) -> tuple[str, str]:
+    """Reason and message of why a pending pod does not run; "" while it simply starts."""
     for status in pod.statuses():
         waiting = status.state.waiting
         if waiting is not None and waiting.reason not in _ORDINARY_WAITING:
             # The kubelet alternates between these two.
             reason = "ErrImagePull" if waiting.reason == "ImagePullBackOff" else waiting.reason
-            return f"{reason}: {waiting.message}" if waiting.message else reason
+            return reason, waiting.message
     scheduled = pod.condition("PodScheduled")
     if scheduled is not None and scheduled.status == "False" and not pod.spec.node_name:
         # Our own gate is no reason to wait; nor is one that was opened, of which the scheduler has not heard
         # yet.
         others = [gate.name for gate in pod.spec.scheduling_gates or () if gate.name != GATE]
         if scheduled.reason == "SchedulingGated" and not others:
-            return ""
-        return f"{scheduled.reason or 'Unschedulable'}: {scheduled.message or 'no node takes it'}"
-    return ""
+            return "", ""
+        return scheduled.reason or "Unschedulable", scheduled.message or "no node takes it"
+    return "", ""
 
 
 def _what_is_known(pod: Pod) -> str:

@@ -10,6 +10,7 @@ import pytest
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Request, RequestKind, Status, StopReason
@@ -37,14 +38,14 @@ class Scene:
         return self
 
     def pool(self, **fields: Any) -> Scene:
-        return self.put("pools", ("p",), codec.encode_pool(parse_pool({"name": "p", **fields}), "op"))
+        return self.put("pools", ("p",), codec.encode_pool(parse_pool({"name": "p", **fields}), Op("op")))
 
     def held(self, **amounts: Any) -> Scene:
-        return self.put("ledgers", ("p",), codec.encode_ledger(Vector.parse(amounts), "op", {}))
+        return self.put("ledgers", ("p",), codec.encode_ledger(Vector.parse(amounts), Op("op"), {}))
 
     def task(self, task_id: str, *, cpu: Any = 1, submitted_at: float = NOW, **fields: Any) -> Scene:
         spec = parse_spec({"id": task_id, "pool": "p", "command": ["x"], "resources": {"cpu": cpu}, **fields})
-        return self.put("tasks", (task_id,), codec.encode_spec(spec, submitted_at, "op"))
+        return self.put("tasks", (task_id,), codec.encode_spec(spec, submitted_at, Op("op")))
 
     def status(self, task_id: str, state: State, **fields: Any) -> Scene:
         status = Status(state=state, pool="p", created_at=NOW, **fields)
@@ -248,7 +249,7 @@ def test_lost_and_then_stopped(why: str) -> None:
     two came.
     """
     held = Status(state=State.RUNNING, pool="p", attempt=1, hold=Vector({"cpu": 1000}), created_at=NOW)
-    loss, stop = Moment(NOW - 600.0004, 3, "op-3"), Moment(NOW - 60, 3, "op-4")
+    loss, stop = Moment(NOW - 600.0004, 3, Op("op-3")), Moment(NOW - 60, 3, Op("op-4"))
     lost = transitions.lost(held, "SupervisorLost", "processes 7, 8 of it still run: end them. ", loss)
     scene = Scene().task("a")
     scene.put(
