@@ -94,7 +94,7 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
         from controller.engine.null import NullEngine
 
         return NullEngine(clock)
-    raise InvalidField("engine", f"{name!r} is not built into this version; use process")
+    raise InvalidField("engine", f"{name!r} is not built into this version: set it to process")
 
 
 def describe_engine(settings: Settings) -> dict[str, Any]:

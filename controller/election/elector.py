@@ -265,7 +265,7 @@ class Elector:
             if not numbers:
                 raise
             log.warning(
-                "the epoch cannot be read: it is taken from the records of terms",
+                "the epoch cannot be read: using the records of terms",
                 error=str(error),
                 last=max(numbers),
             )
@@ -318,7 +318,7 @@ class Elector:
             "leadership lost",
             epoch=leadership.epoch,
             why=why,
-            next="attempts go on; the next leader adopts them",
+            next="attempts continue; the next leader adopts them",
         )
         self._end(leadership, why)
         self._not_before = self._clock.boottime() + self._timings.standback_seconds

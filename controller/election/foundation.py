@@ -127,7 +127,7 @@ def _engine(records: Records, candidate: Candidate, installation: Installation) 
             engine = msgspec.convert(known, EngineIdentity) if known else own
         except msgspec.ValidationError as error:
             raise CorruptValue(
-                f"the engine's record is gone, and the term before tells none: {error}"
+                f"the engine's record is gone, and the previous term does not name the engine: {error}"
             ) from error
         record = EngineRecord(
             engine=engine,
@@ -136,7 +136,7 @@ def _engine(records: Records, candidate: Candidate, installation: Installation) 
             recorded_by=candidate.replica,
         )
     if why := difference(record.engine, own):
-        raise OtherEngine(f"{why}; `tally engine show` says more, `tally engine adopt` changes the record")
+        raise OtherEngine(f"{why}; `tally engine show` shows more, `tally engine adopt` changes the record")
     if record.installation != installation.id:
         raise OtherEngine(
             f"the engine is recorded for installation {record.installation}, and this one is"
@@ -161,9 +161,11 @@ def _read(item: KeyValue | None, decode: Callable[[bytes], T], *, may_fail: bool
         return decode(item.value)
     except CorruptValue as error:
         if not may_fail:
-            raise CorruptValue(f"{item.key}: {error}; nobody can be elected before it is restored") from error
+            raise CorruptValue(
+                f"{item.key}: {error}; no replica can be elected until it is restored"
+            ) from error
         log.warning(
-            "a record was damaged by hand, and is put back as the last term had it",
+            "a record was damaged by hand: restoring it from the last term",
             key=item.key,
             error=str(error),
         )

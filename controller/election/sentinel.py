@@ -188,7 +188,7 @@ class Sentinel:
         now = self._clock.boottime()
         if len(self._acted_at) == BURST and now - self._acted_at[0] < BURST_SECONDS:
             log.info(
-                "the leader's endpoint is gone, but too often lately: its lease is waited for",
+                "the leader's endpoint has gone too often lately: waiting for its lease to end",
                 term=target.term,
             )
             self._wait_for_wake()
@@ -205,5 +205,5 @@ class Sentinel:
             return
         if isinstance(result, Committed):
             self.deposed += 1
-            log.warning("the leader's process is gone: its term is ended before its lease", term=target.term)
+            log.warning("the leader's process is gone: ending its term before its lease", term=target.term)
             self._on_deposed()

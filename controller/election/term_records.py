@@ -25,7 +25,7 @@ def epoch_of(item: KeyValue | None) -> int:
         value = None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_EPOCH:
         raise CorruptValue(
-            f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation"
+            f"{item.key}: does not hold an epoch; restore it, or delete it if this is a new installation"
         )
     return value
 

@@ -138,7 +138,7 @@ class Actuator:
             leader, _ = self._store.get(self._keys.leader, deadline=self._leadership.deadline)
         except StoreError as error:
             raise EngineUnavailable(
-                f"not let loose, since the store does not tell who leads: {error}"
+                f"not released to run: the store does not say which replica leads: {error}"
             ) from error
         if leader is None or leader.create != self._leadership.revision:
             self._leadership.end("the leader key is gone" if leader is None else "another replica leads")

@@ -21,7 +21,7 @@ def model(tasks: int, revision: int, *, loaded: bool) -> Check:
 
 def store(age_seconds: float, limits: StalenessLimits, error: str) -> Check:
     """Whether the store was heard from recently. `error` is its last error; "" if it answers."""
-    seen = f"heard of {age_seconds:.1f} s ago"
+    seen = f"heard from {age_seconds:.1f} s ago"
     return Check(
         "store", limits.judge(age_seconds) is not Freshness.DEAD, f"{seen}: {error}" if error else seen
     )

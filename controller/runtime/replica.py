@@ -210,7 +210,7 @@ class Replica:
         if isinstance(message, Loaded):
             self._mark_turn()  # a load that goes on is not a stuck loop
             if message.fresh:
-                self._office.end("the store is another one than before")
+                self._office.end("the store is not the same as before")
         news = self._mirror.take(message)
         if self._office.tenure is not None:
             self._office.tenure.note(news.touched)

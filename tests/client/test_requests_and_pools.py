@@ -76,7 +76,7 @@ def test_retry_only_of_what_can_be_retried(client: Client, put_status: PutStatus
     with pytest.raises(UserError, match="a is Running"):
         client.retry("a")
     put_status("a", State.SUCCEEDED, finished_at=2.0)
-    with pytest.raises(UserError, match="is not run again"):
+    with pytest.raises(UserError, match="cannot be retried"):
         client.retry("a")
     assert client.get("a").requests == ()
     put_status("a", State.RUNNING, stopping="cancel")
@@ -163,7 +163,7 @@ def test_lowering_a_capacity_below_what_is_held_warns(client: Client, put_raw: P
     put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": 6}), "op", {}))
     assert client.apply_pool(POOL).message == ""
     assert (
-        "more is held than this capacity has (cpu: cpu 6 held)"
+        "tasks hold more than this capacity (cpu: cpu 6 held)"
         in client.apply_pool({**POOL, "capacity": {"cpu": 4}}).message
     )
     (view,) = client.pools(counts=True)

@@ -230,7 +230,7 @@ def failing() -> Scene:
     scene.staleness = 47.0
     scene.checks = (
         Check("model", True, "loaded"),
-        Check("store", False, "heard of 47.0 s ago: http://10.0.0.7:2379: connection refused"),
+        Check("store", False, "heard from 47.0 s ago: http://10.0.0.7:2379: connection refused"),
     )
     hold = Vector({"cpu": 1000, "memory": GIB})
     lost = status_of(

@@ -135,7 +135,7 @@ def _read(
                 closed.wait(_POLL_SECONDS)  # it closed its output, and has still to end
             if closed.is_set() or time.monotonic() > give_up_at:
                 why = (
-                    "was ended, since the engine is being closed"
+                    "was ended, because the engine closes"
                     if closed.is_set()
                     else f"did not end within {seconds:g} s"
                 )
@@ -153,7 +153,7 @@ def _decoded(output: bytes, name: str, version: str) -> Credential:
             f"{name} printed {answer.kind} of {answer.api_version}, not ExecCredential of {version}"
         )
     if not status.token and not (status.client_certificate_data and status.client_key_data):
-        raise PluginFailed(f"{name} gives neither a token nor a client certificate with its key")
+        raise PluginFailed(f"{name} returned neither a token nor a client certificate with its key")
     expires = status.expiration_timestamp
     return Credential(
         token=status.token,

@@ -117,8 +117,7 @@ class Credentials:
             return refresh.result(WAIT_SECONDS).client
         except TimeoutError as error:
             message = (
-                f"credentials for Kubernetes are not there after {WAIT_SECONDS:g} s, and still being"
-                " waited for"
+                f"credentials for Kubernetes have not arrived after {WAIT_SECONDS:g} s, and are still awaited"
             )
             raise EngineUnavailable(message, RETRY_SECONDS) from error
         except _Failed as error:

@@ -136,7 +136,7 @@ def read_log(
         if is_part and position:
             if current is not None and not stop.is_set() and not _has_ended(current, container):
                 raise EngineUnavailable(
-                    "the stream of the output has ended, and the container has not: call it again"
+                    "the stream of the output ended before the container: run the command again"
                 )
             return
 

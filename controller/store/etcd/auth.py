@@ -114,8 +114,8 @@ class EtcdAuth:
         if not exists:
             if passwords is None:
                 raise UserError(
-                    f"etcd has no user {user!r}: give --passwords DIR, where the file {user} has or gets its"
-                    " password"
+                    f"etcd has no user {user!r}: give --passwords DIR, a folder in which the file {user} has"
+                    " its password, or is created with one"
                 )
             yield self._creation(user, passwords / user)
         present = self._call("/auth/user/get", {"name": user}).get("roles", []) if exists else []
@@ -132,7 +132,7 @@ class EtcdAuth:
     def _creation(user: str, file: Path) -> SetupStep:
         if file.exists():
             _read_password(file)  # complains now, before anything is done
-        made = "with the password in" if file.exists() else "with a password of its own, written to"
+        made = "with the password in" if file.exists() else "with a new password, written to"
         return SetupStep(
             f"user {user} created, {made} {file}",
             "/auth/user/add",
@@ -147,7 +147,7 @@ class EtcdAuth:
         if not is_root and Member(None, ROOT) not in members:
             raise UserError(
                 f"authentication cannot be switched on: etcd needs the user {ROOT} with the role {ROOT}, or"
-                f" nobody could change it again. Add --grant {ROOT}={ROOT} --passwords DIR"
+                f" no user could manage it afterwards. Add --grant {ROOT}={ROOT} --passwords DIR"
             )
         return SetupStep("authentication switched on", "/auth/enable", dict)
 
@@ -215,7 +215,7 @@ def _read_password(file: Path) -> str:
         raise UserError(f"the password file {file} cannot be read: {error}") from None
     if not password:
         raise UserError(
-            f"the password file {file} is empty: remove it, to have one made, or write a password to it"
+            f"the password file {file} is empty: remove it to have one created, or write a password to it"
         )
     return password
 

@@ -49,10 +49,12 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
         case ErrorClass.DENIED if "permission denied" in str(error):
             return StoreDenied(
                 f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. "
-                "`tally auth init --grant ROLE=USER` gives a user one of the roles that have their rights"
+                "`tally auth init --grant ROLE=USER` gives a user a role, with the rights it needs"
             )
         case ErrorClass.TOKEN if not user:
-            return StoreDenied(f"etcd asks for a user and a password, and none is given: {error}")
+            return StoreDenied(
+                f"etcd requires a user and a password: set `user` and `password_file` ({error})"
+            )
         case ErrorClass.DENIED | ErrorClass.TOKEN | ErrorClass.AUTH_OFF:
             return StoreDenied(str(error))
         case ErrorClass.FUTURE:

@@ -97,7 +97,7 @@ class PendingTransaction:
     def _decode(self, data: bytes) -> wire.TransactionAnswer:
         answer = wire.decode_transaction(data)
         if not answer.succeeded and len(answer.responses) != len(self._keys):
-            raise msgspec.DecodeError(f"{len(answer.responses)} reads were answered, of {len(self._keys)}")
+            raise msgspec.DecodeError(f"{len(answer.responses)} of {len(self._keys)} reads were answered")
         return answer
 
     def _after_full(self, full: RpcError) -> Committed:
