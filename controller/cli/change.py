@@ -88,7 +88,7 @@ def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) 
 def step_down(session: Session) -> None:
     """Make the leader step down.
 
-    Another replica, or the same one, is elected at once. Attempts go on running.
+    Another replica, or the same one, is elected at once. Attempts keep running.
     """
     leader = session.client.replicas.step_down()
     say(
@@ -142,7 +142,7 @@ def delete(
 ) -> None:
     """Delete a pool's definition.
 
-    Running tasks go on; waiting tasks wait until the pool is defined again.
+    Running tasks continue; waiting tasks wait until the pool is defined again.
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
     if what is not Kind.POOLS:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def identity_points(session: Session) -> Iterator[Point]:
-    """The installation, its recorded engine, the engine within reach, and what others have in that."""
+    """The installation, its recorded engine, the engine within reach, and the attempts of others in it."""
     keys = session.client.keys
     installation, record = (_stored(session, key) for key in (keys.installation, keys.engine))
     if installation is None:

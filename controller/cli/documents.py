@@ -64,7 +64,7 @@ class Document(NamedTuple):
 def read_documents(source: str, noun: str) -> Iterator[list[Document]]:
     """The documents of a file (`-`: standard input), in chunks. A stream's chunk has what has arrived.
 
-    In JSON lines, a line that is not JSON becomes a Document with a `problem`, and reading goes on. An
+    In JSON lines, a line that is not JSON becomes a Document with a `problem`, and reading continues. An
     invalid YAML or JSON file raises UserError with its file and line, before any document is yielded. A
     source without documents raises UserError, too.
     """

@@ -42,7 +42,7 @@ CONNECTION = (
     "cert_file",
     "key_file",
 )
-"""Settings that are flags of every command that talks to etcd. They stand before or after the verb."""
+"""Settings that are flags of every command that talks to etcd. They may come before or after the verb."""
 
 
 class Session:

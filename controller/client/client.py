@@ -255,7 +255,7 @@ class Client:
     def delete_pool(self, name: str) -> None:
         """Remove a pool's definition.
 
-        Running tasks go on; waiting tasks wait until the pool is defined again. Raises NotFound.
+        Running tasks continue; waiting tasks wait until the pool is defined again. Raises NotFound.
         """
         delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
 

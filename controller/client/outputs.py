@@ -39,10 +39,10 @@ class Outputs:
     ) -> Iterator[bytes]:
         """The output of an attempt (None: the last one), in chunks.
 
-        With `follow`, it goes on until the attempt has ended or `stop` is set. Without `engine`, the process
-        engine of the registered replicas is used; it keeps output in a state folder, so this works only on
-        the machine of that folder. Raises NotFound, EngineError, and UserError when no output can be read
-        from this machine.
+        With `follow`, it continues until the attempt has ended or `stop` is set. Without `engine`, the
+        process engine of the registered replicas is used; it keeps output in a state folder, so this works
+        only on the machine of that folder. Raises NotFound, EngineError, and UserError when no output can be
+        read from this machine.
         """
         number = self._reading.task(task_id).attempt if attempt is None else attempt
         if number < 1:

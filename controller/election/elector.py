@@ -254,7 +254,7 @@ class Elector:
     def _last_epoch(self, seen: KeyValue | None, deadline: float) -> int:
         """The last epoch. If its key is damaged: the highest epoch that has a record.
 
-        Raises CorruptValue if there is no record: nobody would know that a later term is later.
+        Raises CorruptValue if there is no record: no replica could tell that a later term is later.
         """
         try:
             return epoch_of(seen)
@@ -354,7 +354,7 @@ class Elector:
         self._leadership = None
 
     def _revoke(self, lease: int) -> None:
-        """End our own lease early, so that nobody waits for it. If this fails, it expires by itself."""
+        """End our own lease early, so that no replica waits for it. If this fails, it expires by itself."""
         try:
             self._store.revoke(lease, deadline=self._clock.boottime() + 1.0)
         except StoreUnavailable as error:

@@ -38,7 +38,7 @@ class OtherEngine(TallyError):
 
 
 class Foundation(NamedTuple):
-    """What the winner will stand on: the records, the compares that protect them, and the writes."""
+    """What the winner will rely on: the records, the compares that protect them, and the writes."""
 
     installation: Installation
     engine: EngineRecord
@@ -51,7 +51,7 @@ class Foundation(NamedTuple):
 
 
 class Records(NamedTuple):
-    """The keys as they stand (None: absent), and the record of the term before.
+    """The present keys (None: absent), and the record of the term before.
 
     The record is {} if there is none, or it does not parse.
     """

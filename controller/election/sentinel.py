@@ -60,7 +60,7 @@ class Target(NamedTuple):
 
     @classmethod
     def of_another(cls, leader: Change | None, instance: str) -> Target | None:
-        """From the leader's key; None if nobody leads, or this instance does."""
+        """From the leader's key; None if no replica leads, or this instance does."""
         record = decode_or_empty(leader)
         if leader is None or record.get("instance") == instance:
             return None
@@ -139,7 +139,7 @@ class Sentinel:
     def _stays_connected(self, target: Target) -> bool:
         """Connect, and wait until the connection ends.
 
-        False if there was no connection, or another replica leads by now.
+        False if there was no connection, or another replica leads now.
         """
         try:
             connection = socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS)

@@ -9,7 +9,7 @@ from controller.errors import CorruptValue
 from controller.store.base import KeyValue
 
 MAX_EPOCH = 10**12  # fits a term's key, and a number of any JSON reader
-MAX_RECORD_BYTES = 64 * 1024  # of a term's record that is written anew
+MAX_RECORD_BYTES = 64 * 1024  # of a term's record that is rewritten
 
 
 def epoch_of(item: KeyValue | None) -> int:

@@ -224,8 +224,8 @@ class Engine(Protocol):
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         """Call `sink` for each change, and return when `stop` is set.
 
-        May miss, repeat or reorder changes. Raises EngineUnavailable when the watch cannot go on; the caller
-        starts it again.
+        May miss, repeat or reorder changes. Raises EngineUnavailable when the watch cannot continue; the
+        caller starts it again.
         """
         ...
 
@@ -239,13 +239,13 @@ class Engine(Protocol):
     ) -> Iterator[bytes]:
         """The attempt's output in chunks, both streams in order of arrival.
 
-        With `follow`, it goes on until the attempt has ended. Raises AttemptUnknown, LogsRefused,
+        With `follow`, it continues until the attempt has ended. Raises AttemptUnknown, LogsRefused,
         EngineUnavailable.
         """
         ...
 
     def close(self) -> None:
-        """Close connections; running attempts go on. Idempotent."""
+        """Close connections; running attempts continue. Idempotent."""
         ...
 
 

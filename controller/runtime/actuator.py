@@ -128,7 +128,7 @@ class Actuator:
                 self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))
 
     def _confirm(self) -> None:
-        """Check that the term stands, by our clock and in the store.
+        """Check that the term still holds, by our clock and in the store.
 
         It is called between the creation of an attempt and its release to run: while this process was
         stopped, another replica may have deposed us. Raises LeadershipLost, EngineUnavailable.
@@ -147,7 +147,7 @@ class Actuator:
     def _find(self, effect: Prove) -> Observation:
         """What the recorded engine says of an attempt.
 
-        Raises EngineUnavailable if it is another engine by now.
+        Raises EngineUnavailable if it is another engine now.
         """
         self._standing.check_engine(self._engine, self._leadership)
         seen = self._engine.find(effect.attempt, uid=effect.uid)

@@ -1,4 +1,4 @@
-"""What a replica checks of itself: whether its process should go on, and whether it can answer."""
+"""What a replica checks of itself: whether its process should keep running, and whether it can answer."""
 
 from __future__ import annotations
 

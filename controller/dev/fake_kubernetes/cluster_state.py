@@ -34,7 +34,7 @@ class ClusterOptions:
 
     `scale` is how many real seconds one second of the cluster takes: run times, graces, deadlines and
     `timings` are in seconds of the cluster; watch time-outs, bookmarks and delays of requests are real.
-    Whoever knows `token` may do everything: a secret one, where others than tests reach the port.
+    `token` gives all rights: make it secret if others than tests can reach the port.
     """
 
     version: str = "v1.33.1"
@@ -109,7 +109,7 @@ class ClusterState:
             self.storage.changed.notify_all()
 
     def stop(self) -> None:
-        """Time passes no more."""
+        """Stop the time of the cluster."""
         self._agenda.stop()
 
     def add_namespace(

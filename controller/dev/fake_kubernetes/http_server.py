@@ -64,12 +64,12 @@ class ConnectionServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def drop_connections(self) -> None:
-        """Close all connections, as a server does that goes down."""
+        """Close all connections, as a server that goes down does."""
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
             with suppress(OSError):
-                # Not ssl's own shutdown: it takes the TLS away under the thread that reads, which goes on in
+                # Not ssl's own shutdown: it removes TLS under the thread that reads, which then continues in
                 # the clear.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 

@@ -1,7 +1,7 @@
 """The kubelets of all nodes: accept pods, run their scripts, stop their containers, report what is true.
 
-Truth (`PodRun`) and report are apart: a kubelet whose node is lost knows what it knows, and reports when it
-is back. Each start and end of containers is written down in `executions`, which no API call can change.
+Truth (`PodRun`) and report are separate: a kubelet whose node is lost keeps what it knows, and reports it
+when it is back. Each start and end of containers is recorded in `executions`, which no API call can change.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class KubeletTimings:
 
 
 class Kubelets:
-    """Told of every change of a pod; works from the agenda. Calls need the storage's lock."""
+    """Is notified of every change of a pod; works from the agenda. Calls need the storage's lock."""
 
     def __init__(
         self,

@@ -49,11 +49,11 @@ class OpenWatches:
         self._each(WatchStream.freeze)
 
     def thaw(self) -> None:
-        """Frozen watches go on where they stopped."""
+        """Frozen watches continue where they stopped."""
         self._each(WatchStream.thaw)
 
     def expire(self) -> None:
-        """All open watches are told 410 in the stream, and end."""
+        """All open watches get a 410 in the stream, and end."""
         self._each(WatchStream.expire)
 
     def replay(self, kind: str, pod: Document) -> None:
@@ -114,7 +114,7 @@ class WatchStream:
         self._frozen = True
 
     def thaw(self) -> None:
-        """Send what was held back, and go on."""
+        """Send what was held back, and continue."""
         self._frozen = False
         self._changed.notify_all()
 
@@ -179,7 +179,7 @@ class WatchStream:
         return lines, False
 
     def _check(self, revision: int) -> None:
-        """An old version is not refused by a status code but told by the stream."""
+        """An old version is refused in the stream, and not by a status code."""
         try:
             self.collection.check(revision)
         except ApiError as error:

@@ -94,7 +94,7 @@ class Claims:
         raise EngineUnavailable(f"container {name} keeps changing while Tally works on it")
 
     def take_name(self, attempt: AttemptId) -> Container:
-        """The attempt's container if it was started, else its tombstone, which is made if need be.
+        """The attempt's container if it was started, else its tombstone, which is created if needed.
 
         A container that was created and never started is replaced. Raises EngineUnavailable.
         """

@@ -119,7 +119,7 @@ def _read(
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
         while True:
-            # asked before the last read: then nothing of its own is missed
+            # checked before the last read, so that none of its output is missed
             ended = process.poll() is not None
             for key, _ in selector.select(0 if ended else _POLL_SECONDS):
                 chunk = os.read(key.fd, _CHUNK_BYTES)

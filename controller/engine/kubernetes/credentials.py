@@ -185,7 +185,7 @@ def _run(name: str, future: Future[_Result], make: Callable[[], _Result]) -> Non
             result = make()
         except (PluginFailed, config.ConfigException, OSError, yaml.YAMLError) as error:
             future.set_exception(_Failed(str(error)))
-        # a value of another kind than the library thinks fails in any way
+        # a value of a type that the library does not expect may fail in any way
         except Exception as error:  # noqa: BLE001
             future.set_exception(_Failed(f"{type(error).__name__}: {error}"))
         else:

@@ -47,7 +47,7 @@ START_ALLOWANCE_SECONDS = 3600.0
 BACKSTOP_SECONDS = 60.0
 # a user that no image gives rights to, so that images made for root run under `restricted` too
 NOBODY = 65532
-NO_SCHEDULER = "tally.dev/none"  # no scheduler takes a pod for another one's name
+NO_SCHEDULER = "tally.dev/none"  # no scheduler takes a pod that names another one
 
 _DEFAULTS: Document = {
     "spec": {

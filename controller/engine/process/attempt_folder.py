@@ -106,7 +106,7 @@ class Lock:
                 raise
             if _is_at(fd, folder / LOCK):
                 return cls(fd)
-            os.close(fd)  # the folder was removed before we had the lock, which is now of no use
+            os.close(fd)  # the folder was removed before we had the lock, which is now useless
 
     @property
     def inode(self) -> int:

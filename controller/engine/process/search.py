@@ -123,8 +123,7 @@ class _Search:
         self._supervisors: set[int] = set()  # of any attempts
         self._supervised: dict[Path, int] = {}
         self._refused: dict[Path, str] = {}
-        # The number of a removed attempt's lock may be another's by now, or be one on another file system,
-        # too.
+        # The inode of a removed attempt's lock may have been reused, or exist on another file system, too.
         self._of_others: set[tuple[int, int]] = set()  # devices and inodes
         self._spared: set[int] = set()  # may be an attempt's, or that of another one that is supervised
 

@@ -134,7 +134,7 @@ class ProcessSight:
         except OSError as error:
             if error.errno in OF_THE_REPLICA:
                 raise
-            return None  # what the task put in its place is no result
+            return None  # something that the task put in its place is not a result
         result = parse_result(data) if data is not None else None
         if result is None or result.lock_inode != lock_inode:
             return None

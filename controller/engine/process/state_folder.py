@@ -2,7 +2,7 @@
 
 `<state_dir>/<cluster>/` has
 - `engine.json`: the engine's identity, a random id that is made once, with the folder; the installation that
-  has `attempts`; and the other installations of the same cluster name that have places. It is never made anew
+  has `attempts`; and the other installations of the same cluster name that have places. It is never replaced
   if it is missing beside attempts of a running replica: the folder is then another one, and nothing may be
   concluded from it.
 - `attempts` and `trash`: the place of the first installation. Versions without installations used it, too:

@@ -58,7 +58,7 @@ def _send(connection: socket.socket, answer: dict[str, Any]) -> None:
     try:
         connection.sendall(json.dumps(answer).encode() + b"\n")
     except (BrokenPipeError, ConnectionResetError):
-        show_error()  # the replica that asked is gone; the attempt goes on, and is adopted by the next
+        show_error()  # the replica that asked is gone; the attempt continues, and is adopted by the next
     connection.close()
 
 

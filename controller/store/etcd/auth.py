@@ -57,7 +57,7 @@ class EtcdAuth:
         self._keys = keys
 
     def is_enabled(self) -> bool:
-        """Whether etcd asks for users. If it does not, all who reach etcd may do everything."""
+        """Whether etcd requires users. If it does not, anyone who can reach etcd has full access."""
         try:
             if self._gateway.token(self._gateway.endpoints.now() + self._call_seconds):
                 return True
@@ -81,7 +81,7 @@ class EtcdAuth:
         return steps
 
     def take(self, step: SetupStep) -> None:
-        """Take one step. A step that somebody else has taken meanwhile counts as taken."""
+        """Take one step. A step that another user has taken meanwhile counts as taken."""
         try:
             self._call(step.path, step.request())
         except StoreError as error:
@@ -221,7 +221,7 @@ def _read_password(file: Path) -> str:
 
 
 def _make_password(file: Path) -> str:
-    """A random password, in a new file that nobody else can read. Raises UserError."""
+    """A random password, in a new file that only its owner can read. Raises UserError."""
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

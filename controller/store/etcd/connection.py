@@ -171,7 +171,7 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         return self.send(path, body, timeout=timeout, token=token).answer()
 
     def stream(self, path: str, body: bytes, *, timeout: float, token: str) -> HTTPResponse:
-        """Send a request whose answer goes on. `timeout` bounds the wait for its head.
+        """Send a request whose answer is a stream. `timeout` bounds the wait for its head.
 
         Raises RpcError, ConnectionFailed.
         """
@@ -254,7 +254,7 @@ class Sent:
         return answer
 
     def abandon(self) -> None:
-        """Drop the request: nobody will read the answer."""
+        """Drop the request: its answer will not be read."""
         self._line.close()
 
 

@@ -158,7 +158,7 @@ class Gateway:
     def forget_token(self, token: str | None = None) -> None:
         """Sign in again before the next call, since `token` was refused, unless that has been done since.
 
-        `token` None stands for the one in use.
+        `token` None means the one in use.
         """
         with self._sign_in_lock:
             if token in (None, self._token):
