@@ -162,7 +162,7 @@ def release_finalizers(
     installation: Annotated[
         str,
         typer.Option(
-            "--installation", metavar="ID", help="The installation that has the pods, if etcd is gone."
+            "--installation", metavar="ID", help="The installation that owns the pods, if etcd is gone."
         ),
     ] = "",
 ) -> None:

@@ -76,7 +76,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Requests": ", ".join(view.requests),
             "Attempt": view.attempt,
             "Failures": (
-                f"{status.failures}, before the start {status.start_failures}" if status is not None else ""
+                f"{status.failures}, failed starts {status.start_failures}" if status is not None else ""
             ),
             "Exit code": status.exit_code if status is not None else None,
             "Kept log": _kept_log(session, name),

@@ -210,7 +210,7 @@ def _open(session: Session) -> Engine:
     engine = open_engine(session)
     if engine is None:
         raise UserError(
-            "no replica is registered whose engine can be reached from here: give --engine, and its flags"
+            "no registered replica has an engine that can be reached from here: give --engine, and its flags"
         )
     return engine
 

@@ -30,7 +30,7 @@ class Requests:
         view = self._reading.task(task_id)
         if view.finished:
             return RequestResult(
-                id=task_id, outcome="already finished", message=f"{task_id} is {view.state} already"
+                id=task_id, outcome="already finished", message=f"{task_id} is already {view.state}"
             )
         return self._request(RequestKind.CANCEL, task_id, reason)
 

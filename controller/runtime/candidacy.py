@@ -53,7 +53,7 @@ class Candidacy:
         if told is None:
             return f"the engine has not yet identified itself: {self._error or 'the question is under way'}"
         if leading_as and installation is not None and installation.id != leading_as:
-            return f"the installation's id was changed, to {installation.id}"
+            return f"the installation's id was changed to {installation.id}"
         if record is None:
             return ""
         if installation is not None and record.installation != installation.id:

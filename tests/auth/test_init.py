@@ -157,7 +157,7 @@ class TestSwitchingOn:
         (tmp_path / "root").unlink()
         switched = run_tally(*connection, "--grant", "root=root", "--passwords", str(tmp_path), "--enable")
         assert switched.exit_code == 0, switched.err
-        assert switched.out.endswith("user root has the role root\nauthentication switched on\n")
+        assert switched.out.endswith("user root has the role root\nauthentication enabled\n")
         assert run_tally(*connection).exit_code == 1
         assert (
             run_tally(*connection, "--user", "root", "--password-file", str(tmp_path / "root")).exit_code == 0

@@ -35,7 +35,7 @@ def test_cancel_and_retry(tally: Tally, put_status: PutStatus) -> None:
     put_status("b", State.SUCCEEDED, finished_at=2.0)
     answer = tally("cancel", "a", "b", "nope", "--reason", "enough")
     assert answer.exit_code == 5
-    assert answer.out == "task/a cancel requested\ntask/b is Succeeded already\n"
+    assert answer.out == "task/a cancel requested\ntask/b is already Succeeded\n"
     assert "there is no task 'nope'" in answer.err
     assert tally("cancel", "a").out == "task/a cancel already requested\n"
     assert tally("cancel", "b").exit_code == 0

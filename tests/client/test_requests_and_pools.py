@@ -64,7 +64,7 @@ def test_cancel_of_a_finished_task_changes_nothing(
     """It is told, and no request is left behind for the leader to ignore."""
     put_status("a", state, finished_at=2.0)
     answer = client.cancel("a")
-    assert (answer.outcome, answer.message) == ("already finished", f"a is {state} already")
+    assert (answer.outcome, answer.message) == ("already finished", f"a is already {state}")
     assert client.get("a").requests == ()
 
 

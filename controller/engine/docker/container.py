@@ -283,8 +283,8 @@ def _ended(seen: Observation, state: DockerState, stop_requested_at: datetime | 
     if signal == 9:
         # Docker learns of a kill for lack of memory apart from the exit, and sometimes later (moby#18510).
         who = (
-            "not by Tally: by docker kill or stop, the daemon's shutdown, a machine out of memory, or its own"
-            " memory limit"
+            "but not by Tally: perhaps by docker kill or stop, a shutdown of the daemon, a machine out of"
+            " memory, or its own memory limit"
         )
         return replace(seen, reason="Killed", message=f"{seen.message}, {who}")
     return replace(seen, reason="Error")

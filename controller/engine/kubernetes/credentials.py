@@ -83,7 +83,7 @@ class Credentials:
             self.place = reading.result(WAIT_SECONDS)
         except TimeoutError as error:
             raise EngineUnavailable(
-                f"no access to Kubernetes: its configuration was not read in {WAIT_SECONDS:g} s"
+                f"no access to Kubernetes: its configuration was not read within {WAIT_SECONDS:g} s"
             ) from error
         except _Failed as error:
             message = f"no access to Kubernetes: {error}; give --kubeconfig, or run in a cluster"

@@ -99,7 +99,7 @@ class PodObjects:
             if self.attempt_of(pod) == attempt:
                 return pod
             raise AttemptRefused("NameTaken", pod.why_not_ours(self._cluster))
-        raise EngineUnavailable(f"the name {attempt} is taken and released again and again")
+        raise EngineUnavailable(f"the name {attempt} keeps being taken and released")
 
     def entomb(self, attempt: AttemptId, why: str) -> Pod | None:
         """Take the attempt's name in every namespace; returns the tombstone, or the existing pod.

@@ -146,10 +146,10 @@ class EtcdAuth:
         is_root = ROOT in users and ROOT in self._call("/auth/user/get", {"name": ROOT}).get("roles", [])
         if not is_root and Member(None, ROOT) not in members:
             raise UserError(
-                f"authentication cannot be switched on: etcd needs the user {ROOT} with the role {ROOT}, or"
+                f"authentication cannot be enabled: etcd needs the user {ROOT} with the role {ROOT}, or"
                 f" no user could manage it afterwards. Add --grant {ROOT}={ROOT} --passwords DIR"
             )
-        return SetupStep("authentication switched on", "/auth/enable", dict)
+        return SetupStep("authentication enabled", "/auth/enable", dict)
 
     # -- asking
 

@@ -49,7 +49,7 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
         case ErrorClass.DENIED if "permission denied" in str(error):
             return StoreDenied(
                 f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. "
-                "`tally auth init --grant ROLE=USER` gives a user a role, with the rights it needs"
+                "Give the user a role with `tally auth init --grant ROLE=USER`"
             )
         case ErrorClass.TOKEN if not user:
             return StoreDenied(
@@ -58,7 +58,7 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
         case ErrorClass.DENIED | ErrorClass.TOKEN | ErrorClass.AUTH_OFF:
             return StoreDenied(str(error))
         case ErrorClass.FUTURE:
-            return StoreUnavailable(f"the revision asked for is not there yet: {error}")
+            return StoreUnavailable(f"the requested revision does not exist yet: {error}")
         case ErrorClass.TOO_LARGE:
             return RequestTooLarge(f"etcd refuses the request on {about} as too large: {error}; split it")
         case ErrorClass.FULL:
