@@ -102,7 +102,7 @@ def _tell_ignored(session: Session) -> None:
     ignored = {name: origin[1] for name, origin in origins.items() if origin[0] in ("flag", "environment")}
     if ignored:
         instead = ", ".join(INSTEAD[name] for name in ignored if name in INSTEAD)
-        use = f"use {instead}" if instead else "`tally controller` takes them"
+        use = f"use {instead}" if instead else "`tally controller` accepts them"
         say(
             f"warning: ignored, since `tally dev` sets these itself: {', '.join(ignored.values())}; {use}",
             err=True,

@@ -51,7 +51,7 @@ class Candidacy:
         """
         told, record, installation = self.told, model.engine, model.installation
         if told is None:
-            return f"the engine has not yet identified itself: {self._error or 'the question is under way'}"
+            return f"the engine has not yet identified itself: {self._error or 'no answer yet'}"
         if leading_as and installation is not None and installation.id != leading_as:
             return f"the installation's id was changed to {installation.id}"
         if record is None:

@@ -76,10 +76,10 @@ class GatewayOptions:
         for index, endpoint in enumerate(self.endpoints):
             parse_etcd_url(endpoint, f"endpoints[{index}]")
         if self.user and not self.password_file:
-            raise InvalidField("password_file", f"is not given, but the user {self.user!r} is")
+            raise InvalidField("password_file", f"is missing, but the user {self.user!r} is given: set both")
         if bool(self.cert_file) != bool(self.key_file):
             raise InvalidField(
-                "key_file" if self.cert_file else "cert_file", "is not given; both are needed, or neither"
+                "key_file" if self.cert_file else "cert_file", "is missing: set both, or neither"
             )
 
 
