@@ -73,7 +73,7 @@ def _of_engine(session: Session, installation: Installation, record: EngineRecor
 def _asked(engine: Engine, installation: Installation, record: EngineRecord | None) -> Iterator[Point]:
     own = engine.identity()
     if why := difference(record.engine, own) if record is not None else "":
-        yield Point("engine", CheckStatus.WRONG, f"{why}. `tally engine show` shows more")
+        yield Point("engine", CheckStatus.WRONG, f"{why}. See `tally engine show`")
         return
     yield Point("engine", CheckStatus.OK, f"{own}, as recorded")
     if not _is_certain(own):

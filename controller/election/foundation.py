@@ -136,12 +136,12 @@ def _engine(records: Records, candidate: Candidate, installation: Installation) 
             recorded_by=candidate.replica,
         )
     if why := difference(record.engine, own):
-        raise OtherEngine(f"{why}; `tally engine show` shows more, `tally engine adopt` changes the record")
+        raise OtherEngine(f"{why}; see `tally engine show`, or change the record with `tally engine adopt`")
     if record.installation != installation.id:
         raise OtherEngine(
             f"the engine is recorded for installation {record.installation}, and this one is"
-            f" {installation.id}: one of the two keys was changed by hand. Restore it, or give up what runs"
-            " with `tally engine adopt`"
+            f" {installation.id}: one of the two keys was changed by hand. Restore it, or give up the running"
+            " attempts with `tally engine adopt`"
         )
     return msgspec.structs.replace(record, engine=merged(record.engine, own))
 

@@ -58,7 +58,7 @@ class ConnectionServer(ThreadingHTTPServer):
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
-        """A connection has ended."""
+        """Note that a connection has ended."""
         with self._lock:
             self._connections.pop(request, None)
         super().shutdown_request(request)
@@ -80,7 +80,7 @@ class ConnectionServer(ThreadingHTTPServer):
         self.drop_connections()
 
     def end(self) -> None:
-        """No thread and no socket is left afterwards.
+        """Stop the server. No thread and no socket is left afterwards.
 
         `serve_forever` must run, or have run, in another thread.
         """
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
     server: ConnectionServer
 
     def do_GET(self) -> None:
-        """All methods go the same way."""
+        """Handle all methods alike."""
         self._serve()
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server's names

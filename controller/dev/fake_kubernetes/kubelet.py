@@ -100,7 +100,7 @@ class Kubelets:
                 self._end(run, 137, "ContainerStatusUnknown")
 
     def evict(self, run: PodRun) -> None:
-        """The node is short of memory and stops this pod."""
+        """Stop this pod, since the node is short of memory."""
         if run.state != "ended" and run.verdict is None:
             names = " ".join(each["name"] for each in run.pod["spec"]["containers"])
             self._fail(
@@ -263,7 +263,7 @@ class Kubelets:
         self._registry.set_status(pod, run.status(pod.copy()["status"], self._clock.now(), deleting=deleting))
 
     def report_node(self, node: str) -> None:
-        """A kubelet that is back says how all its pods are."""
+        """Report the state of all its pods, when the kubelet is back."""
         for run in list(self.runs.values()):
             if run.node == node and run.accepted_at is not None:
                 self._report(run)

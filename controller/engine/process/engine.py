@@ -118,7 +118,7 @@ class ProcessEngine:
                 return seen
             if launch.repeated and (unproven := end_leftovers(folder)):
                 # An error, not an observation: the attempt may not exist, so the start must be tried again.
-                raise EngineUnavailable(f"{launch.attempt} may run already: {unproven.message}")
+                raise EngineUnavailable(f"{launch.attempt} may already run: {unproven.message}")
             request = {
                 "folder": str(folder),
                 "argv": [*spec.command, *spec.args],

@@ -46,7 +46,7 @@ def enforce_memory(folders: Iterable[Path]) -> None:
             f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB that"
             " it requested"
         )
-        with suppress(OSError):  # told when its folder is looked at, and tried again in the next round
+        with suppress(OSError):  # reported when its folder is read, and tried again in the next round
             request_stop(excess.folder, "OOMKilled", 0.0, message)
 
 
