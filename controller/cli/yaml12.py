@@ -107,7 +107,7 @@ class _Reader:
         if event.tag is not None and event.tag not in _TAGS:
             raise YamlError(_line(event), f"the tag {event.tag} is not supported: leave it out")
         if depth > MAX_DEPTH:
-            raise YamlError(_line(event), f"lists and mappings are nested more than {MAX_DEPTH} levels deep")
+            raise YamlError(_line(event), f"lists and mappings are nested more than {MAX_DEPTH} deep")
         before = self._size
         if event.anchor:
             self._anchors[event.anchor] = None
