@@ -350,7 +350,7 @@ def test_a_folder_that_is_removed_or_moved_proves_nothing(
         seen = engine.find(given.attempt, uid=uid)
         assert (seen.phase, seen.stopped, seen.reason) == (Phase.UNKNOWN, False, "Unrecorded")
         assert is_running(pid)
-        with pytest.raises(EngineUnavailable, match="may run already: its supervisor runs"):
+        with pytest.raises(EngineUnavailable, match="may already run: its supervisor runs"):
             engine.start(_repeated(given))
         engine.stop(given.attempt, grace_seconds=0.1, uid=uid)
     else:

@@ -172,7 +172,7 @@ class ProcessEngine:
             unproven = end_unlisted(folder, uid)
         if unproven is not None:
             return lost(attempt, unproven, uid)
-        message = "its folder was removed from outside; no process of it is left"
+        message = "its folder was removed from outside; none of its processes is left"
         return Observation(
             attempt=attempt,
             phase=Phase.FAILED,

@@ -278,7 +278,7 @@ class _Search:
                 )
             elif blind or restless:
                 why = Unproven(
-                    "Unseen", f"it is not proven that none of its processes run: {blind or restless}"
+                    "Unseen", f"there is no proof that its processes have ended: {blind or restless}"
                 )
             elif (
                 origin is not None and origin.lock_inode and _is_inherited(origin.lock_inode, self._of_others)
