@@ -94,7 +94,7 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
         from controller.engine.null import NullEngine
 
         return NullEngine(clock)
-    raise InvalidField("engine", f"{name!r} is not built into this version; use process")
+    raise InvalidField("engine", f"{name!r} is not built into this version: set it to process")
 
 
 def describe_engine(settings: Settings) -> dict[str, Any]:
@@ -242,14 +242,14 @@ def advertised_url(listening: str, advertise: str) -> str:
 
 
 def new_lease() -> int:
-    """A lease id that nobody else has chosen: 62 random bits. etcd's ids are positive 63-bit integers."""
+    """A lease id that no other client has chosen: 62 random bits. etcd's ids are positive 63-bit integers."""
     return secrets.randbits(62) | 1
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
     def handle(_number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            # a second signal during the first handler would wait for ever for a lock that the first one has
+            # a second signal during the first handler would wait forever for a lock that the first one has
             signal.signal(number, signal.SIG_IGN)
         stop()
 

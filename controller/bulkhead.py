@@ -32,5 +32,5 @@ def caught(where: str, error: BaseException, **about: str) -> None:
     # its lease on it.
     trace = "".join(traceback.format_exception(error, limit=-FRAMES))
     structlog.get_logger(__name__).error(
-        "unexpected error: a fault of Tally, kept to what it belongs to", where=where, **about, trace=trace
+        "unexpected error: a bug in Tally, contained where it happened", where=where, **about, trace=trace
     )

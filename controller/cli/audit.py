@@ -53,7 +53,7 @@ def audit(
     """
     out.check_form(output, ("json", "yaml"))
     if (dry_run or delete) and not repair:
-        raise typer.BadParameter("--dry-run and --delete go with --repair")
+        raise typer.BadParameter("--dry-run and --delete need --repair")
     client = session.client
     opened = (None, "") if records_only else open_engine_or_warn(session)
     report, look = _examine(client, *opened)
@@ -76,7 +76,8 @@ def audit(
             say_lines(shown.to_text())
             if look.observations is None:
                 say_lines(
-                    "No attempt is known here. The leader lists its engine first, and may put a repair off."
+                    "This command saw no attempts. The leader lists its engine first, and may postpone a"
+                    " repair."
                 )
     if report.verdict != "ok":
         raise typer.Exit(ERROR if report.wrong else INCOMPLETE)

@@ -13,7 +13,7 @@ from controller.terminal import say
 if TYPE_CHECKING:
     from controller.store.etcd.auth import Member
 
-WARNING = "authentication is off: whoever reaches etcd may do everything. Switch it on with --enable"
+WARNING = "authentication is off: anyone who can reach etcd has full access. Turn it on with --enable"
 
 
 def init(
@@ -29,7 +29,8 @@ def init(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of passwords: a new user gets the one in DIR/USER, which is made if missing.",
+            help="Folder of password files: a new user gets the password in DIR/USER, which is created if"
+            " missing.",
         ),
     ] = None,
     enable: Annotated[
@@ -80,7 +81,7 @@ def parse_member(text: str) -> Member:
         or user in (".", "..", ROOT)
     ):
         raise typer.BadParameter(
-            f"--grant {text[:80]!r} is not ROLE=USER, with one of {', '.join(Role)} for ROLE and any name but"
-            f" {ROOT} for USER; or {ROOT}={ROOT}"
+            f"--grant {text[:80]!r} is neither {ROOT}={ROOT} nor ROLE=USER, where ROLE is one of"
+            f" {', '.join(Role)}, and USER is any name but {ROOT}"
         )
     return Member(Role(role), user)

@@ -56,9 +56,10 @@ def confirm_stopped(
     view = session.client.get(name)
     if not yes:
         if not sys.stdin.isatty():
-            raise UserError("this is your word that the attempt has stopped: give it with --yes")
+            raise UserError("this confirms that the attempt has stopped, which Tally cannot check: add --yes")
         typer.confirm(
-            f"Attempt {view.attempt} of {name} has certainly stopped, and cannot come back?", abort=True
+            f"Are you sure that attempt {view.attempt} of {name} has stopped, and cannot come back?",
+            abort=True,
         )
     _for_each(
         [name], lambda task_id: session.client.confirm_stopped(task_id, reason=reason), "confirm-stopped"
@@ -87,12 +88,12 @@ def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) 
 def step_down(session: Session) -> None:
     """Make the leader step down.
 
-    Another replica, or the same one, is elected at once. Attempts go on running.
+    Another replica, or the same one, is elected at once. Attempts keep running.
     """
     leader = session.client.replicas.step_down()
     say(
-        f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows who"
-        " does now"
+        f"replica/{leader.id} no longer leads (it led epoch {leader.epoch}); `tally get replicas` shows the"
+        " new leader"
     )
 
 
@@ -100,7 +101,7 @@ def apply(
     session: Session,
     file: Annotated[
         str,
-        typer.Option("-f", "--file", help="YAML or JSON file of one or more pools; - for standard input."),
+        typer.Option("-f", "--file", help="YAML or JSON file with one or more pools; - for standard input."),
     ],
 ) -> None:
     """Create pools, or replace their definitions.
@@ -134,20 +135,20 @@ def apply(
 
 def delete(
     session: Session,
-    kind: Annotated[str, typer.Argument(metavar="pool", help="What to delete, or pool/NAME.")],
+    kind: Annotated[str, typer.Argument(metavar="pool", help="The kind, or pool/NAME.")],
     name: Annotated[
         str, typer.Argument(help="The name.", show_default=False, autocompletion=complete_names)
     ] = "",
 ) -> None:
     """Delete a pool's definition.
 
-    Running tasks go on; waiting tasks wait until the pool is defined again.
+    Running tasks continue; waiting tasks wait until the pool is defined again.
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
     if what is not Kind.POOLS:
         raise UserError(
-            "only pools can be deleted: finished tasks go when their retention is over, others can be"
-            " cancelled"
+            "only pools can be deleted: finished tasks are removed when their retention ends, and others can"
+            " be cancelled"
         )
     if len(names) != 1:
         raise typer.BadParameter("give one NAME, or pool/NAME")
@@ -157,11 +158,11 @@ def delete(
 
 def release_finalizers(
     session: Session,
-    yes: Annotated[bool, typer.Option("--yes", help="Go on even if replicas are registered.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Continue even if replicas are registered.")] = False,
     installation: Annotated[
         str,
         typer.Option(
-            "--installation", metavar="ID", help="The installation whose pods are meant, if etcd is gone."
+            "--installation", metavar="ID", help="The installation that owns the pods, if etcd is gone."
         ),
     ] = "",
 ) -> None:
@@ -176,7 +177,7 @@ def release_finalizers(
     replicas = registered_or_warn(session)
     if replicas and not yes:
         raise UserError(
-            f"registered: {counted(len(replicas), 'replica')}. Stop all replicas first, or give --yes"
+            f"still registered: {counted(len(replicas), 'replica')}. Stop all replicas first, or give --yes"
         )
     engine = open_kubernetes(session, replicas)
     try:

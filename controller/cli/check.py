@@ -43,7 +43,7 @@ def check(session: Session) -> Iterator[Point]:
         _, revision = client.store.get(client.keys.leader, deadline=client.clock.boottime() + 5.0)
     except StoreError as error:
         yield Point("read", CheckStatus.WRONG, str(error))
-        yield Point("replicas", CheckStatus.WARNING, f"not known without etcd. {without_etcd(session)}")
+        yield Point("replicas", CheckStatus.WARNING, f"unknown without etcd. {without_etcd(session)}")
         return
     yield Point("read", CheckStatus.OK, f"prefix {client.keys.prefix} at revision {revision}")
     yield from _authentication(client.store, session)
@@ -61,7 +61,7 @@ def check(session: Session) -> Iterator[Point]:
         yield Point(
             "replicas",
             CheckStatus.WARNING,
-            "none is registered: start some with `tally dev` or `tally controller`",
+            "none registered: start some with `tally dev` or `tally controller`",
         )
         return
     for replica in replicas:
@@ -80,7 +80,7 @@ def check(session: Session) -> Iterator[Point]:
         yield Point(
             "leader",
             CheckStatus.WRONG,
-            "none: one should be elected within the lease's time; see the replicas' logs",
+            "none: one should be elected within the time to live of the lease; see the logs of the replicas",
         )
     else:
         yield Point("leader", CheckStatus.OK, f"{leader.id} leads epoch {leader.epoch} (term {leader.term})")
@@ -92,16 +92,16 @@ def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:
         age = replica.age_seconds(now)
         if age is not None and replica.freshness(now) is not Freshness.FRESH:
             seen = (
-                f"has not been heard of for {span(age)}: it is gone, stopped, or cut off from etcd; or the"
+                f"has not been heard from for {span(age)}: it is gone, stopped, or cut off from etcd, or the"
                 " clocks differ"
             )
             yield Point(f"replica {replica.id}", CheckStatus.WARNING, seen)
         if replica.role == "leader" and replica.engine_answers is not None:
             heard = replica.engine_age_seconds
             when = (
-                f"last heard of {span(heard + (age or 0.0))} ago"
+                f"last heard from {span(heard + (age or 0.0))} ago"
                 if heard is not None
-                else "never heard of in this term"
+                else "not yet heard from in this term"
             )
             verdict = CheckStatus.OK if replica.engine_answers else CheckStatus.WRONG
             yield Point(
@@ -128,7 +128,7 @@ def _rights(session: Session) -> Iterator[Point]:
         yield Point(
             "kubernetes",
             CheckStatus.WARNING,
-            "insecure-skip-tls-verify: whoever answers in its place is believed",
+            "the kubeconfig sets insecure-skip-tls-verify: the API server's certificate is not verified",
         )
     try:
         missing = engine.check_rights()
@@ -142,7 +142,7 @@ def _rights(session: Session) -> Iterator[Point]:
             "kubernetes", CheckStatus.WRONG, f"a right is missing; add this rule to the role: {right}"
         )
     if not missing:
-        yield Point("kubernetes", CheckStatus.OK, f"all rights are given in {', '.join(engine.namespaces)}")
+        yield Point("kubernetes", CheckStatus.OK, f"all rights are granted in {', '.join(engine.namespaces)}")
 
 
 def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
@@ -163,8 +163,8 @@ def _versions(store: EtcdStore, session: Session) -> Iterator[Point]:
             yield Point(
                 endpoint,
                 CheckStatus.WARNING,
-                f"etcd {text} has known faults: upgrade to at least one of {known}. In this one whoever may"
-                " write anything may write everything, by a nested transaction",
+                f"etcd {text} has known faults: upgrade to at least one of {known}. In this version, a user"
+                " who may write any key may write every key, by a nested transaction",
             )
 
 
@@ -190,7 +190,7 @@ def _authentication(store: EtcdStore, session: Session) -> Iterator[Point]:
         yield Point(
             "authentication",
             CheckStatus.WARNING,
-            "etcd takes writes from anyone who reaches it: give it users or client certificates",
+            "etcd accepts writes from anyone who can reach it: set up users or client certificates",
         )
 
 
@@ -200,7 +200,7 @@ def _space(store: EtcdStore, session: Session) -> Iterator[Point]:
         _ask(store, session, "/maintenance/alarm", b'{"action":"GET"}'),
     )
     if isinstance(status, str):
-        yield Point("space", CheckStatus.WARNING, f"cannot be seen: {status}")
+        yield Point("space", CheckStatus.WARNING, f"cannot be read: {status}")
     else:
         used, quota = int(status.get("dbSize", 0)), int(status.get("dbSizeQuota", 0)) or DEFAULT_QUOTA_BYTES
         told = "" if status.get("dbSizeQuota") else ", etcd's default"
@@ -233,7 +233,7 @@ def _history(store: EtcdStore, session: Session, revision: int) -> Iterator[Poin
     yield Point(
         "history",
         CheckStatus.WARNING,
-        f"was never compacted in {revision} revisions and will fill etcd: start it with {flags}",
+        f"{revision} revisions were never compacted and will fill etcd: start etcd with {flags}",
     )
 
 
@@ -261,5 +261,5 @@ def _clocks(session: Session) -> Iterator[Point]:
                 yield Point(
                     "clocks",
                     CheckStatus.WARNING,
-                    f"this machine is {skew:+.0f} s from {endpoint}: synchronize both (NTP)",
+                    f"this machine is {skew:+.0f} s from {endpoint}: synchronize both clocks (NTP)",
                 )

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 
 def identity_points(session: Session) -> Iterator[Point]:
-    """The installation, its recorded engine, the engine within reach, and what others have in that."""
+    """The installation, its recorded engine, the engine within reach, and the attempts of others in it."""
     keys = session.client.keys
     installation, record = (_stored(session, key) for key in (keys.installation, keys.engine))
     if installation is None:
         yield Point(
-            "installation", CheckStatus.WARNING, "has no id now: who leads, now or next, writes it back"
+            "installation",
+            CheckStatus.WARNING,
+            "its id is missing: this leader, or the next one, writes it back",
         )
         return
     try:
@@ -39,7 +41,7 @@ def identity_points(session: Session) -> Iterator[Point]:
         yield Point(
             "installation",
             CheckStatus.WRONG,
-            f"its records were damaged: {error}; the next election puts them back",
+            f"its records are damaged: {error}; the next election restores them",
         )
         return
     yield Point("installation", CheckStatus.OK, known.id)
@@ -65,13 +67,13 @@ def _of_engine(session: Session, installation: Installation, record: EngineRecor
         finally:
             engine.close()
     except TallyError as error:
-        yield Point("engine", CheckStatus.WARNING, f"cannot be asked from here: {error}")
+        yield Point("engine", CheckStatus.WARNING, f"cannot be queried from here: {error}")
 
 
 def _asked(engine: Engine, installation: Installation, record: EngineRecord | None) -> Iterator[Point]:
     own = engine.identity()
     if why := difference(record.engine, own) if record is not None else "":
-        yield Point("engine", CheckStatus.WRONG, f"{why}. `tally engine show` says more")
+        yield Point("engine", CheckStatus.WRONG, f"{why}. See `tally engine show`")
         return
     yield Point("engine", CheckStatus.OK, f"{own}, as recorded")
     if not _is_certain(own):
@@ -82,19 +84,19 @@ def _asked(engine: Engine, installation: Installation, record: EngineRecord | No
         yield Point(
             "engine",
             CheckStatus.WARNING,
-            f"another cluster with these namespaces could not be told from it; add this rule, say: {rule}",
+            f"another cluster with the same namespaces would look the same; add a rule such as: {rule}",
         )
     engine.bind(installation)
     engine.attempts()
     for mark, names in engine.others().items():
         seen = (
-            f"left alone, though of this cluster's name: {counted(len(names), 'attempt')} of installation"
+            f"left alone, despite the same cluster name: {counted(len(names), 'attempt')} of installation"
             f" {mark or '(none)'}"
         )
         yield Point(
             "others",
             CheckStatus.WARNING,
-            f"{seen}. Give one another cluster name, or see `tally engine adopt --installation`",
+            f"{seen}. Change the cluster name of one of them, or see `tally engine adopt --installation`",
         )
 
 

@@ -55,7 +55,7 @@ def describe(
     elif what is Kind.POOLS:
         _describe_pool(session, names[0])
     else:
-        raise typer.BadParameter("a replica has nothing more to tell than `tally get replicas -o wide`")
+        raise typer.BadParameter("replicas cannot be described: use `tally get replicas -o wide`")
 
 
 def _describe_task(session: Session, name: str) -> None:
@@ -76,7 +76,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Requests": ", ".join(view.requests),
             "Attempt": view.attempt,
             "Failures": (
-                f"{status.failures}, before the start {status.start_failures}" if status is not None else ""
+                f"{status.failures}, failed starts {status.start_failures}" if status is not None else ""
             ),
             "Exit code": status.exit_code if status is not None else None,
             "Kept log": _kept_log(session, name),
@@ -126,7 +126,7 @@ def _print_events(session: Session, attempt: AttemptId) -> None:
     finally:
         if engine is not None:
             engine.close()
-    say(f"Events of pod {attempt}:" if events else f"Events of pod {attempt}: none, or too long ago")
+    say(f"Events of pod {attempt}:" if events else f"Events of pod {attempt}: none, or they have expired")
     for event in events:
         times = f" (×{event.count})" if event.count > 1 else ""
         say(f"  {at(event.at)}  {event.kind}  {event.reason}{times}  {event.message}")
@@ -141,7 +141,7 @@ def _describe_pool(session: Session, name: str) -> None:
         {
             "Name": view.name,
             "Problem": (
-                view.problem or ("" if pool is not None else "not defined, but something is held of it")
+                view.problem or ("" if pool is not None else "not defined, but tasks hold resources of it")
             ),
             "Policy": pool.policy if pool is not None else "",
             "Backfill": span(pool.backfill_seconds) if pool is not None and pool.policy == "backfill" else "",
@@ -187,7 +187,7 @@ def history(
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Replay the steps through the lifecycle; exit with 1 if they do not fit."
+            "--verify", help="Replay the steps through the lifecycle; exit with 1 if they do not match."
         ),
     ] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
@@ -216,8 +216,8 @@ def history(
         raise typer.Exit(ERROR)
     if verify and steps and not output:
         say(
-            f"Verified: {counted(len(steps), 'step')} from {steps[0].source} to {view.state}, as it is"
-            " stored."
+            f"Verified: {counted(len(steps), 'step')} from {steps[0].source} to {view.state}, the stored"
+            " state."
         )
 
 

@@ -64,7 +64,7 @@ class Document(NamedTuple):
 def read_documents(source: str, noun: str) -> Iterator[list[Document]]:
     """The documents of a file (`-`: standard input), in chunks. A stream's chunk has what has arrived.
 
-    In JSON lines, a line that is not JSON becomes a Document with a `problem`, and reading goes on. An
+    In JSON lines, a line that is not JSON becomes a Document with a `problem`, and reading continues. An
     invalid YAML or JSON file raises UserError with its file and line, before any document is yielded. A
     source without documents raises UserError, too.
     """
@@ -93,7 +93,7 @@ def _open(source: str) -> Iterator[list[Document]]:
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise UserError("a file's name holds no NUL character") from None
+        raise UserError("a file name cannot contain a NUL character") from None
 
 
 def _read(file: IO[str], name: str, *, streams: bool) -> Iterator[list[Document]]:
@@ -105,8 +105,8 @@ def _read(file: IO[str], name: str, *, streams: bool) -> Iterator[list[Document]
         text = first + file.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
             raise UserError(
-                f"{name} has more than {MAX_BYTES // 1024**2} MiB: give one JSON object a line, which may be"
-                " of any length"
+                f"{name} is larger than {MAX_BYTES // 1024**2} MiB: use JSON lines (one object on each line),"
+                " which have no limit"
             )
         yield from _chunks(_whole(text, name))
 

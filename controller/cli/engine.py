@@ -45,7 +45,7 @@ def show(
     gone = (
         ""
         if before.record is not None
-        else " (by the last term: the key is gone or damaged; who leads, now or next, writes it back)"
+        else " (from the last term: the key is gone or damaged; this leader, or the next one, writes it back)"
     )
     lines.append(f"recorded:     {f'{recorded}{gone}' if recorded is not None else 'none yet'}")
     try:
@@ -61,7 +61,7 @@ def show(
             others = {} if why else _others(engine, before.installation)
         except TallyError as error:
             others = {}
-            lines.append(f"from here:    cannot be asked: {error}")
+            lines.append(f"from here:    cannot be queried: {error}")
         finally:
             engine.close()
         document["others"] = {mark: list(names) for mark, names in others.items()}
@@ -108,7 +108,7 @@ def adopt(
         bool, typer.Option("--yes", help="With --installation: do not ask for confirmation.")
     ] = False,
     grace_seconds: Annotated[
-        float, typer.Option(min=0.0, help="With --installation: seconds from the signal to the kill.")
+        float, typer.Option(min=0.0, help="With --installation: seconds from SIGTERM to SIGKILL.")
     ] = 30.0,
 ) -> None:
     """Record another engine as this installation's.
@@ -123,12 +123,12 @@ def adopt(
         _take_over(session, installation, names or (), grace_seconds, yes=yes)
         return
     if names or yes:
-        raise typer.BadParameter("ATTEMPT and --yes belong to --installation")
+        raise typer.BadParameter("ATTEMPT and --yes need --installation")
     from controller.audit.adoption import CONSEQUENCE, adopt_engine
     from controller.client.requests import requester
 
     if session.given("engine") is None:
-        raise typer.BadParameter("--engine: say which engine is to be recorded, with its flags")
+        raise typer.BadParameter("--engine is missing: name the engine to record, with its flags")
     engine = _open(session)
     try:
         own = engine.identity()
@@ -159,13 +159,13 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
     client = _asked(session)
     before = standing(client.store, client.keys, client.clock)
     if before.installation.id == lost:
-        raise UserError(f"{lost} is this installation itself: what it runs is cancelled with `tally cancel`")
+        raise UserError(f"{lost} is this installation itself: end its tasks with `tally cancel`")
     engine = _open(session)
     try:
         others = _others(engine, before.installation)
         if lost not in others:
             raise UserError(
-                f"the engine has nothing of installation {lost}: there are"
+                f"the engine has no attempts of installation {lost}; it has those of:"
                 f" {', '.join(filter(None, others)) or 'none'}"
             )
         found = left_by(engine, lost, set(names))
@@ -176,7 +176,10 @@ def _take_over(session: Session, lost: str, names: Iterable[str], grace_seconds:
     finally:
         engine.close()
     if left:
-        say(f"still there, without proof that they stopped: {', '.join(map(str, left))}. Run it again.")
+        say(
+            f"still there, without proof that they stopped: {', '.join(map(str, left))}. Run the command"
+            " again."
+        )
         raise typer.Exit(ERROR)
     say(f"Stopped and removed: {counted(len(found), 'attempt')} of installation {lost}.")
 
@@ -186,13 +189,13 @@ def _make_sure(lost: str, found: Sequence[Observation], *, yes: bool) -> None:
     running = sum(not seen.stopped for seen in found)
     tasks = _named({seen.attempt.task_id for seen in found})
     say(
-        f"To be stopped and removed: {counted(len(found), 'attempt')}, {running or 'none'} of which may run"
-        f" now, of {tasks}."
+        f"To be stopped and removed: {counted(len(found), 'attempt')} of {tasks}, of which"
+        f" {running or 'none'} may still run."
     )
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(
-                "nothing was done: if that installation's etcd is lost for good, say so with --yes"
+                "nothing was done: if that installation's etcd is lost for good, confirm it with --yes"
             )
         typer.confirm(f"Is the etcd of installation {lost} lost for good?", abort=True)
 
@@ -207,7 +210,7 @@ def _open(session: Session) -> Engine:
     engine = open_engine(session)
     if engine is None:
         raise UserError(
-            "no replica is registered whose engine can be reached from here: give --engine, and its flags"
+            "no registered replica has an engine that can be reached from here: give --engine, and its flags"
         )
     return engine
 

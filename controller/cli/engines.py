@@ -48,7 +48,7 @@ def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
     another machine.
     """
     engine, problem = None, ""
-    why = "no replica is registered that names it; give --state-dir DIR, or --engine kubernetes or docker"
+    why = "no registered replica names it; give --state-dir DIR, or --engine kubernetes or docker"
     try:
         engine = open_engine(session)
     except UserError as error:
@@ -65,7 +65,7 @@ def registered_or_warn(session: Session) -> list[ReplicaView]:
     try:
         return session.client.replicas.all()
     except StoreError as error:
-        say(f"warning: whether replicas still run is not known: {error}", err=True)
+        say(f"warning: cannot tell whether replicas still run: {error}", err=True)
         return []
 
 

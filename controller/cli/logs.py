@@ -30,10 +30,10 @@ def logs(
         int | None, typer.Option(help="The number of the attempt (default: the last one).")
     ] = None,
     container: Annotated[
-        str, typer.Option("-c", "--container", help="A container of the pod, or an init container.")
+        str, typer.Option("-c", "--container", help="The container or init container of the pod.")
     ] = "",
     tail: Annotated[int | None, typer.Option(min=0, help="Print only this many last lines.")] = None,
-    since: Annotated[str, typer.Option(help="Print only the output of this last time: 5m, 1h30m.")] = "",
+    since: Annotated[str, typer.Option(help="Print only output newer than this, such as 5m or 1h30m.")] = "",
     previous: Annotated[
         bool, typer.Option("-p", "--previous", help="Print the previous run of a restarted container.")
     ] = False,

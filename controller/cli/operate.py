@@ -51,7 +51,7 @@ def dev(
     fake_cluster: Annotated[
         bool,
         typer.Option(
-            help=("With --engine kubernetes: run a fake Kubernetes in this command, to try Tally out.")
+            help=("With --engine kubernetes: run a fake Kubernetes inside this command, to try Tally out.")
         ),
     ] = False,
     data_dir: Annotated[Path, typer.Option(help="Folder that keeps all data between runs.")] = Path(".tally"),
@@ -102,7 +102,7 @@ def _tell_ignored(session: Session) -> None:
     ignored = {name: origin[1] for name, origin in origins.items() if origin[0] in ("flag", "environment")}
     if ignored:
         instead = ", ".join(INSTEAD[name] for name in ignored if name in INSTEAD)
-        use = f"use {instead}" if instead else "`tally controller` takes them"
+        use = f"use {instead}" if instead else "`tally controller` accepts them"
         say(
             f"warning: ignored, since `tally dev` sets these itself: {', '.join(ignored.values())}; {use}",
             err=True,
@@ -173,6 +173,6 @@ def version(
     if output in ("json", "yaml"):
         out.print_document(value, output)
     elif output:
-        raise typer.BadParameter(f"-o {output} is not known here: use json or yaml")
+        raise typer.BadParameter(f"-o {output} is not supported here: use json or yaml")
     else:
         say(f"tally {__version__} (Python {value['python']}, {value['system']})")

@@ -172,5 +172,5 @@ def print_document(value: Any, form: str) -> None:
 def check_form(form: str, known: Sequence[str]) -> str:
     """The given `-o`, if this command supports it. Raises BadParameter."""
     if form not in ("", *known):
-        raise typer.BadParameter(f"-o {form} is not known here: use one of {', '.join(known)}")
+        raise typer.BadParameter(f"-o {form} is not supported here: use one of {', '.join(known)}")
     return form

@@ -42,7 +42,7 @@ CONNECTION = (
     "cert_file",
     "key_file",
 )
-"""Settings that are flags of every command that talks to etcd. They stand before or after the verb."""
+"""Settings that are flags of every command that talks to etcd. They may come before or after the verb."""
 
 
 class Session:
@@ -210,7 +210,7 @@ def with_exit_code(session: Session, function: Callable[[], None]) -> None:
             traceback.print_exc()
         complain(
             f"unexpected {type(error).__name__}: {error}",
-            "Run it again with TALLY_DEBUG=1 to see where, and report that.",
+            "Run the command again with TALLY_DEBUG=1 to get a traceback, and report it.",
         )
         code = ERROR
     else:
@@ -245,8 +245,8 @@ def without_etcd(session: Session) -> str:
     """Advice on where to look without etcd: a replica's endpoint answers from its model."""
     url = f"{'https' if session.settings.status_cert_file else 'http'}://{session.settings.status}"
     return (
-        f"A replica answers without etcd: see its page, such as {url}/, or /readyz?verbose, /v1/replicas and"
-        " /v1/tasks there"
+        f"Replicas answer without etcd: see the page of one, such as {url}/, or its /readyz?verbose,"
+        " /v1/replicas and /v1/tasks"
     )
 
 
@@ -276,7 +276,7 @@ def _advice(error: TallyError, session: Session) -> list[str]:
             )
             return [str(error), start, without_etcd(session)]
         case OutcomeUnknown():
-            return [str(error), "Run the same command again: what was stored is not stored twice."]
+            return [str(error), "Run the same command again: nothing is stored twice."]
         case StoreDenied():
             return [str(error), "See --user, --password-file, --ca-file, --cert-file and --key-file."]
     return [str(error)]

@@ -63,7 +63,7 @@ def submit(
     if (file is None) == (name is None):
         raise typer.BadParameter("give a NAME and a command after `--`, or a file with -f, but not both")
     if file is not None and task:
-        raise typer.BadParameter(f"{', '.join(task)} cannot be given together with -f: put it into the file")
+        raise typer.BadParameter(f"{', '.join(task)} cannot be combined with -f: put it into the file")
     chunks = read_documents(file, "tasks") if file is not None else iter([[Document(task, "")]])
     accepted = _submit(session, chunks, dry_run=dry_run, output=output)
     if wait and not dry_run and accepted:
@@ -100,7 +100,8 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
                 )
     except (StoreError, KeyboardInterrupt):
         if counts:
-            say(f"{_summary(counts)} before this: submit the same again, what exists is unchanged", err=True)
+            advice = "submit the same again; existing tasks do not change"
+            say(f"{_summary(counts)} before this: {advice}", err=True)
         raise
     _report(counts, accepted, output, " (dry run)" if dry_run else "")
     if counts["invalid"] or counts["conflict"]:
@@ -151,7 +152,7 @@ def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suf
     if refused > SHOWN_PROBLEMS:
         complain(
             f"{refused - SHOWN_PROBLEMS} more were refused",
-            "Correct them and submit the same again: what exists is unchanged.",
+            "Correct them and submit the same again: existing tasks do not change.",
         )
 
 

@@ -74,7 +74,7 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
         first = missed[0]
         told = ", ".join(f"{view.id} is {view.state or UNREADABLE}" for view in missed[:5])
         complain(
-            f"{len(missed)} of {len(views)} did not come to"
+            f"{len(missed)} of {len(views)} did not reach"
             f" {'succeeded' if target == 'finished' else target}: "
             f"{told}{' …' if len(missed) > 5 else ''}",
             f"`tally describe task {first.id}` and `tally logs {first.id}` show more.",

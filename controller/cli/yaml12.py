@@ -105,7 +105,7 @@ class _Reader:
         if type(event) is yaml.AliasEvent:
             return self._alias(event)
         if event.tag is not None and event.tag not in _TAGS:
-            raise YamlError(_line(event), f"the tag {event.tag} is not taken here: leave it out")
+            raise YamlError(_line(event), f"the tag {event.tag} is not supported: leave it out")
         if depth > MAX_DEPTH:
             raise YamlError(_line(event), f"lists and mappings are nested more than {MAX_DEPTH} deep")
         before = self._size
@@ -130,13 +130,14 @@ class _Reader:
     def _alias(self, event: Any) -> Any:
         known = self._anchors.get(event.anchor)
         if known is None:
-            why = "is part of itself" if event.anchor in self._anchors else "has no anchor before it"
+            is_inside = event.anchor in self._anchors
+            why = "refers to a value that contains it" if is_inside else "has no anchor before it"
             raise YamlError(_line(event), f"the alias *{event.anchor} {why}")
         value, size = known
         self._aliased += size
         self._size += size
         if self._aliased > MAX_ALIASED:
-            raise YamlError(_line(event), f"aliases stand for more than {MAX_ALIASED:,} values")
+            raise YamlError(_line(event), f"aliases expand to more than {MAX_ALIASED:,} values")
         return value
 
     def _mapping(self, start: Any, depth: int) -> Lined:
@@ -156,7 +157,7 @@ class _Reader:
 
     def _key(self, event: Any) -> str:
         if type(event) is not yaml.ScalarEvent or (not event.value and not event.style):
-            raise YamlError(_line(event), "a key must be a text")
+            raise YamlError(_line(event), "a key must be a string")
         return str(event.value)
 
     def _merge(self, merged: Lined, value: Any, line: int) -> None:

@@ -255,7 +255,7 @@ class Client:
     def delete_pool(self, name: str) -> None:
         """Remove a pool's definition.
 
-        Running tasks go on; waiting tasks wait until the pool is defined again. Raises NotFound.
+        Running tasks continue; waiting tasks wait until the pool is defined again. Raises NotFound.
         """
         delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
 
@@ -264,8 +264,8 @@ def _overcommit(reading: Reading, pool: Pool) -> str:
     facts = pool_facts(reading.model("pools/", "ledgers/"), pool.name)
     over = ", ".join(facts.overcommitted)
     return (
-        f"more is held than this capacity has ({over}: {facts.held} held): nothing is admitted until enough"
-        " has ended"
+        f"tasks hold more than this capacity ({over}: {facts.held} held): no task is admitted until enough of"
+        " them have ended"
         if over
         else ""
     )

@@ -39,28 +39,26 @@ class Outputs:
     ) -> Iterator[bytes]:
         """The output of an attempt (None: the last one), in chunks.
 
-        With `follow`, it goes on until the attempt has ended or `stop` is set. Without `engine`, the process
-        engine of the registered replicas is used; it keeps output in a state folder, so this works only on
-        the machine of that folder. Raises NotFound, EngineError, and UserError when no output can be read
-        from this machine.
+        With `follow`, it continues until the attempt has ended or `stop` is set. Without `engine`, the
+        process engine of the registered replicas is used; it keeps output in a state folder, so this works
+        only on the machine of that folder. Raises NotFound, EngineError, and UserError when no output can be
+        read from this machine.
         """
         number = self._reading.task(task_id).attempt if attempt is None else attempt
         if number < 1:
             raise NotFound(
-                f"task {task_id!r} has not started yet, so that it has no output: see `tally explain"
-                f" {task_id}`"
+                f"task {task_id!r} has not started yet, and has no output: see `tally explain {task_id}`"
             )
         engine = engine if engine is not None else self.engine()
         if engine is None:
             raise UserError(
-                "no replica is registered whose engine keeps output that can be read from here: give"
-                " --state-dir"
+                "no registered replica has an engine whose output can be read from here: give --state-dir"
             )
         try:
             return engine.logs(AttemptId(task_id, number), follow=follow, stop=stop, options=options)
         except AttemptUnknown as error:
             raise NotFound(
-                f"{error}: it never started, or was removed, by its stop or after its retention"
+                f"{error}: it never started, or it was removed by its stop or after its retention"
             ) from error
 
     def kept_log(self, task_id: str) -> KeptLog | None:
@@ -85,9 +83,7 @@ class Outputs:
                 return None
             state_dir = Path(str(replica.engine["state_dir"]))
             if replica.host not in ("", socket.gethostname()):
-                raise UserError(
-                    f"the replicas run attempts in {state_dir} on {replica.host}: call this there"
-                )
+                raise UserError(f"the replicas run attempts in {state_dir} on {replica.host}: run this there")
         engine = ProcessEngine(state_dir, self._cluster, self._clock, make=False)
         self.bind(engine)
         return engine

@@ -147,7 +147,7 @@ def parse_state(text: str) -> State:
     for state in State:
         if state.lower() == wanted:
             return state
-    raise UserError(f"{text!r} is no state of a task: use one of {', '.join(State)}")
+    raise UserError(f"{text!r} is not a state of a task: use one of {', '.join(State)}")
 
 
 def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requirement, ...]:

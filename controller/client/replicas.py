@@ -36,7 +36,7 @@ class Replicas:
         """
         leader = self.leader()
         if leader is None:
-            raise NotFound("no replica leads: there is nobody to step down; see `tally get replicas`")
+            raise NotFound("no replica leads, so none can step down: see `tally get replicas`")
         guard = Guard(self._calls.keys.leader, leader.term, on_create=True)
         # A refusal means that another term has begun, which is what the caller wanted.
         self._calls.commit(Transaction((guard,), (Delete(self._calls.keys.leader),), new_op()))

@@ -30,7 +30,7 @@ class Requests:
         view = self._reading.task(task_id)
         if view.finished:
             return RequestResult(
-                id=task_id, outcome="already finished", message=f"{task_id} is {view.state} already"
+                id=task_id, outcome="already finished", message=f"{task_id} is already {view.state}"
             )
         return self._request(RequestKind.CANCEL, task_id, reason)
 
@@ -42,8 +42,8 @@ class Requests:
         view = self._reading.task(task_id)
         if view.state is State.SUCCEEDED:
             raise UserError(
-                f"{task_id} is Succeeded, and what has succeeded is not run again: submit it under another"
-                " name"
+                f"{task_id} is Succeeded, and a task that succeeded cannot be retried: submit it under"
+                " another name"
             )
         if not view.finished and not (view.status is not None and view.status.cancelling):
             raise UserError(

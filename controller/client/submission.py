@@ -51,8 +51,8 @@ Only the resources that the pool has are taken from here.
 
 
 _LEFT_BEHIND = (
-    "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again once"
-    " the leader has removed that, or take another name"
+    "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again when"
+    " the leader has removed the status, or use another name"
 )
 
 
@@ -131,8 +131,10 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
     assert isinstance(given, Mapping)  # parse_spec accepts nothing else
     record = pools.get(spec.pool)
     if record is None:
-        known = ", ".join(sorted(pools)) or "none yet: create one with `tally apply -f pool.yaml`"
-        raise InvalidField("pool", f"there is no pool {spec.pool!r}; known are {known}")
+        known = (
+            f"the pools are {', '.join(sorted(pools))}" if pools else "create one: `tally apply -f pool.yaml`"
+        )
+        raise InvalidField("pool", f"there is no pool {spec.pool!r}; {known}")
     named = frozenset(given.get("resources") or ())
     spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, record.pool))
     check_satisfiable(spec, record.pool, demand(spec, record.pool))
@@ -172,7 +174,7 @@ def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
     ]
     differing += [] if same_named else ["resources"]
     why = f"a task {task_id} exists with another spec (it differs in {', '.join(differing)})"
-    return new.result("conflict", f"{why}: specs never change, so take another name")
+    return new.result("conflict", f"{why}: specs never change, so use another name")
 
 
 class Submission:

@@ -24,7 +24,7 @@ from controller.views.tasks import find_task
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as it stands in the store.
+    """A task as it is stored.
 
     Times are seconds since the Unix epoch; None means that it has not happened.
     """
@@ -151,7 +151,7 @@ class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a request: stored, already pending or acted on, or not needed any more."""
+    """The outcome of a request: stored, already pending or acted on, or no longer needed."""
 
     id: str
     outcome: Literal["requested", "already requested", "already finished"]

@@ -108,7 +108,7 @@ def _read_file(given: str | None, last: Path | None) -> tuple[Path | None, dict[
     for name in table:
         if name not in known:
             raise InvalidSetting(
-                name, f"is not a setting (from file {path}): remove it; known are {', '.join(known)}"
+                name, f"is not a setting (from file {path}): remove it; the settings are {', '.join(known)}"
             )
     return path, table
 
@@ -140,7 +140,7 @@ def check_timings(settings: Settings) -> None:
     ttl = settings.lease_ttl_seconds
     if ttl < LOWEST_LEASE_TTL_SECONDS:
         raise InvalidSetting(
-            "lease_ttl_seconds", f"is {ttl}, but etcd grants no lease below {LOWEST_LEASE_TTL_SECONDS} s"
+            "lease_ttl_seconds", f"is {ttl}, but the shortest lease of etcd is {LOWEST_LEASE_TTL_SECONDS} s"
         )
     for name, why in (
         ("keepalive_interval_seconds", "one lost renewal must not cost the leadership"),

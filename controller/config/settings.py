@@ -133,7 +133,7 @@ class Settings:
     lease_ttl_seconds: int = _setting(
         5,
         whole_seconds,
-        "time to live of the leader's lease; when a leader falls silent, a take-over needs about this long",
+        "time to live of the leader's lease; replacing a silent leader takes about this long",
     )
     keepalive_interval_seconds: float = _setting(
         1.0, positive_seconds, "how often the leader renews its lease"

@@ -83,7 +83,7 @@ def parse_file(raw: object, name: str) -> Path:
     """The path of a readable file."""
     path = parse_path(raw, name)
     if not path.is_file() or not os.access(path, os.R_OK):
-        raise InvalidField(name, f"{path} is not a file that can be read here: give the path of one")
+        raise InvalidField(name, f"{path} is not a readable file: give the path of one")
     return path
 
 
@@ -91,7 +91,7 @@ def whole_seconds(raw: object, name: str) -> int:
     """A duration in whole seconds."""
     seconds = parse_duration(raw, name)
     if seconds != int(seconds):
-        raise InvalidField(name, f"is {raw!r}, expected whole seconds (etcd counts leases so)")
+        raise InvalidField(name, f"is {raw!r}, expected whole seconds, in which etcd counts leases")
     return int(seconds)
 
 
@@ -122,7 +122,7 @@ def parse_namespaces(raw: object, name: str) -> tuple[str, ...]:
 def parse_count(raw: object, name: str) -> int:
     """A whole number, at least 1."""
     if isinstance(raw, bool) or not re.fullmatch(r"[1-9][0-9]{0,5}", str(raw)):
-        raise InvalidField(name, f"is {raw!r}, expected a whole number from 1 on")
+        raise InvalidField(name, f"is {raw!r}, expected a whole number of at least 1")
     return int(str(raw))
 
 
@@ -133,7 +133,7 @@ def parse_rate(raw: object, name: str) -> float:
         or not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", str(raw))
         or not float(str(raw))
     ):
-        raise InvalidField(name, f"is {raw!r}, expected a number a second, above 0")
+        raise InvalidField(name, f"is {raw!r}, expected a number per second, above 0")
     return float(str(raw))
 
 

@@ -262,7 +262,7 @@ class LocalCluster:
         try:
             credentials.make({"etcd": self.endpoint, "cluster": CLUSTER})
         except (OSError, UnicodeEncodeError) as error:
-            why = f"no certificates can be kept in {self.data_dir} ({error}): choose another --data-dir"
+            why = f"certificates cannot be stored in {self.data_dir} ({error}): choose another --data-dir"
             raise DevError(why) from error
 
     def _lock(self, lock: int) -> None:
@@ -301,8 +301,8 @@ class LocalCluster:
                     probe.bind(("127.0.0.1", replica.status_port))
                 except OSError as error:
                     raise DevError(
-                        f"port {replica.status_port}, of replica {replica.name}'s status endpoint, cannot be"
-                        f" used ({error.strerror}): stop what uses it, or choose other ports with"
+                        f"replica {replica.name} needs port {replica.status_port} for its status endpoint,"
+                        f" which cannot be used ({error.strerror}): free it, or choose other ports with"
                         " --status-port"
                     ) from error
 

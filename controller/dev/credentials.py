@@ -1,4 +1,4 @@
-"""The TLS credentials of `tally dev`, made anew at each start. Only their owner can use its etcd.
+"""The TLS credentials of `tally dev`, created at each start. Only their owner can use its etcd.
 
 A port of this machine is open to all its users, and through a browser to every web page: a form can post
 text/plain anywhere. The development etcd therefore requires a client certificate, on both ports. An authority

@@ -114,8 +114,8 @@ def known_losses(binary: EtcdBinary) -> str:
         return ""
     version = ".".join(map(str, binary.version))
     return (
-        f"etcd {version} may lose acknowledged writes when it or the machine is killed ({faults}): good for"
-        " trying things out; put etcd 3.5.28 or newer on PATH for more (`make etcd` fetches Debian's newest)"
+        f"etcd {version} may lose acknowledged writes when it or the machine is killed ({faults}): use it"
+        " only to try Tally out. Put etcd 3.5.28 or newer on PATH (`make etcd` fetches Debian's newest)"
     )
 
 
@@ -341,8 +341,8 @@ class EtcdProcess:
                     probe.bind(("127.0.0.1", port))
                 except OSError as error:
                     raise EtcdFailed(
-                        f"etcd needs port {port} of 127.0.0.1, which is in use: stop what listens there, or"
-                        " choose another port (of `tally dev`: --etcd-port)"
+                        f"etcd needs port {port} of 127.0.0.1, which is in use: free it, or choose another"
+                        " port (for `tally dev`: --etcd-port)"
                     ) from error
 
     def _explain(self, what: str) -> str:

@@ -61,7 +61,8 @@ def _check_recorded_engine(client: Client, options: DevOptions) -> None:
     recorded = decode_engine(item.value).engine.name if item is not None else options.engine
     if recorded != options.engine:
         raise DevError(
-            f"{options.data_dir} is of engine {recorded}: choose another --data-dir for {options.engine}"
+            f"{options.data_dir} has data of engine {recorded}: choose another --data-dir for"
+            f" {options.engine}"
         )
 
 

@@ -79,7 +79,7 @@ class DevView:
         office = leader_of(self.model)
         leader = office.told.id if office is not None else ""
         if leader != self._leader:
-            lines.append(f"{leader} leads" if leader else "nobody leads")
+            lines.append(f"{leader} leads" if leader else "no replica leads")
             self._leader = leader
         self.recent.extend(f"{time.strftime('%H:%M:%S')}  {line}" for line in lines)
         return lines
@@ -192,7 +192,7 @@ def banner(view: DevView, hello: str) -> list[str]:
         *([f"  note    {losses}"] if (losses := known_losses(cluster.etcd.binary)) else []),
         f"  etcd    {cluster.endpoint}",
         *(f"  {replica.name}      http://127.0.0.1:{replica.status_port}" for replica in cluster.replicas),
-        f"  data    {cluster.data_dir}, with the certificates that etcd asks for: --config {config}",
+        f"  data    {cluster.data_dir}, with the certificates that etcd requires: --config {config}",
         "",
         "Try in a second terminal:",
         (

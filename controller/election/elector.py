@@ -265,7 +265,7 @@ class Elector:
     def _last_epoch(self, seen: KeyValue | None, deadline: float) -> int:
         """The last epoch. If its key is damaged: the highest epoch that has a record.
 
-        Raises CorruptValue if there is no record: nobody would know that a later term is later.
+        Raises CorruptValue if there is no record: no replica could tell that a later term is later.
         """
         try:
             return epoch_of(seen)
@@ -276,7 +276,7 @@ class Elector:
             if not numbers:
                 raise
             log.warning(
-                "the epoch cannot be read: it is taken from the records of terms",
+                "the epoch cannot be read: using the records of terms",
                 error=str(error),
                 last=max(numbers),
             )
@@ -329,7 +329,7 @@ class Elector:
             "leadership lost",
             epoch=leadership.epoch,
             why=why,
-            next="attempts go on; the next leader adopts them",
+            next="attempts continue; the next leader adopts them",
         )
         self._end(leadership, why)
         self._not_before = self._clock.boottime() + self._timings.standback_seconds
@@ -365,7 +365,7 @@ class Elector:
         self._leadership = None
 
     def _revoke(self, lease: int) -> None:
-        """End our own lease early, so that nobody waits for it. If this fails, it expires by itself."""
+        """End our own lease early, so that no replica waits for it. If this fails, it expires by itself."""
         try:
             self._store.revoke(lease, deadline=self._clock.boottime() + 1.0)
         except StoreUnavailable as error:

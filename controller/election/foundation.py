@@ -39,7 +39,7 @@ class OtherEngine(TallyError):
 
 
 class Foundation(NamedTuple):
-    """What the winner will stand on: the records, the compares that protect them, and the writes."""
+    """What the winner will rely on: the records, the compares that protect them, and the writes."""
 
     installation: Installation
     engine: EngineRecord
@@ -52,7 +52,7 @@ class Foundation(NamedTuple):
 
 
 class Records(NamedTuple):
-    """The keys as they stand (None: absent), and the record of the term before.
+    """The present keys (None: absent), and the record of the term before.
 
     The record is {} if there is none, or it does not parse.
     """
@@ -128,7 +128,7 @@ def _engine(records: Records, candidate: Candidate, installation: Installation) 
             engine = msgspec.convert(known, EngineIdentity) if known else own
         except msgspec.ValidationError as error:
             raise CorruptValue(
-                f"the engine's record is gone, and the term before tells none: {error}"
+                f"the engine's record is gone, and the previous term does not name the engine: {error}"
             ) from error
         record = EngineRecord(
             engine=engine,
@@ -137,12 +137,12 @@ def _engine(records: Records, candidate: Candidate, installation: Installation) 
             recorded_by=candidate.replica,
         )
     if why := difference(record.engine, own):
-        raise OtherEngine(f"{why}; `tally engine show` says more, `tally engine adopt` changes the record")
+        raise OtherEngine(f"{why}; see `tally engine show`, or change the record with `tally engine adopt`")
     if record.installation != installation.id:
         raise OtherEngine(
             f"the engine is recorded for installation {record.installation}, and this one is"
-            f" {installation.id}: one of the two keys was changed by hand. Restore it, or give up what runs"
-            " with `tally engine adopt`"
+            f" {installation.id}: one of the two keys was changed by hand. Restore it, or give up the running"
+            " attempts with `tally engine adopt`"
         )
     return msgspec.structs.replace(record, engine=merged(record.engine, own))
 
@@ -162,9 +162,11 @@ def _read(item: KeyValue | None, decode: Callable[[bytes], T], *, may_fail: bool
         return decode(item.value)
     except CorruptValue as error:
         if not may_fail:
-            raise CorruptValue(f"{item.key}: {error}; nobody can be elected before it is restored") from error
+            raise CorruptValue(
+                f"{item.key}: {error}; no replica can be elected until it is restored"
+            ) from error
         log.warning(
-            "a record was damaged by hand, and is put back as the last term had it",
+            "a record was damaged by hand: restoring it from the last term",
             key=item.key,
             error=str(error),
         )

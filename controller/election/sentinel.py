@@ -61,7 +61,7 @@ class Target(NamedTuple):
 
     @classmethod
     def of_another(cls, leader: Change | None, instance: str) -> Target | None:
-        """From the leader's key; None if nobody leads, or this instance does."""
+        """From the leader's key; None if no replica leads, or this instance does."""
         record = decode_or_empty(leader)
         if leader is None or record.get("instance") == instance:
             return None
@@ -140,7 +140,7 @@ class Sentinel:
     def _stays_connected(self, target: Target) -> bool:
         """Connect, and wait until the connection ends.
 
-        False if there was no connection, or another replica leads by now.
+        False if there was no connection, or another replica leads now.
         """
         try:
             connection = socket.create_connection((target.host, target.port), timeout=CONNECT_SECONDS)
@@ -189,7 +189,7 @@ class Sentinel:
         now = self._clock.boottime()
         if len(self._acted_at) == BURST and now - self._acted_at[0] < BURST_SECONDS:
             log.info(
-                "the leader's endpoint is gone, but too often lately: its lease is waited for",
+                "the leader's endpoint has gone too often lately: waiting for its lease to end",
                 term=target.term,
             )
             self._wait_for_wake()
@@ -209,5 +209,5 @@ class Sentinel:
             return
         if isinstance(result, Committed):
             self.deposed += 1
-            log.warning("the leader's process is gone: its term is ended before its lease", term=target.term)
+            log.warning("the leader's process is gone: ending its term before its lease", term=target.term)
             self._on_deposed()

@@ -176,7 +176,7 @@ class Registration:
         writes: list[Write] = [Put(key, value, self._lease)]
         if self._registered_as not in ("", name):
             before, _ = self._store.get(self._keys.replica(self._registered_as), deadline=deadline)
-            # else it is another instance's by now
+            # otherwise another instance has it now
             if before is not None and self._instance_of(before) == self._identity["instance"]:
                 guards.append(Guard(before.key, before.mod))
                 writes.append(Delete(before.key))

@@ -10,7 +10,7 @@ from controller.errors import CorruptValue
 from controller.store.base import KeyValue
 
 MAX_EPOCH = 10**12  # fits a term's key, and a number of any JSON reader
-MAX_RECORD_BYTES = 64 * 1024  # of a term's record that is written anew
+MAX_RECORD_BYTES = 64 * 1024  # of a term's record that is rewritten
 
 
 def epoch_of(item: KeyValue | None) -> int:
@@ -26,7 +26,7 @@ def epoch_of(item: KeyValue | None) -> int:
         value = None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_EPOCH:
         raise CorruptValue(
-            f"{item.key}: holds no epoch; restore it, or delete it if this is a new installation"
+            f"{item.key}: does not hold an epoch; restore it, or delete it if this is a new installation"
         )
     return value
 

@@ -86,17 +86,17 @@ class LogOptions:
         ):
             if name not in supported and getattr(self, name) not in ("", None, False):
                 raise LogsRefused(
-                    f"{flag}: the {engine} engine keeps one output for an attempt, {_WHY_NOT[name]}"
+                    f"{flag}: the {engine} engine keeps one output for each attempt, {_WHY_NOT[name]}"
                 )
 
 
 ALL_LOGS = LogOptions()
 
 _WHY_NOT = {
-    "container": "and no containers",
-    "tail": "and only as a whole",
+    "container": "and has no containers",
+    "tail": "which it returns as a whole",
     "since_seconds": "without times",
-    "previous": "of its only run",
+    "previous": "and runs it only once",
 }
 
 
@@ -124,7 +124,7 @@ def checked(seen: Observation, attempt: AttemptId) -> Observation:
         problem = f"expected an Observation of {attempt}, got {type(seen).__name__}"
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
         problem = str(error)
-    message = f"what the engine says of it cannot be used: {problem}"
+    message = f"the engine's answer about it cannot be used: {problem}"
     bulkhead.caught("observation", EngineError(message), attempt=str(attempt))
     return Observation(attempt=attempt, phase=Phase.UNKNOWN, reason="Quarantined", message=message)
 
@@ -137,7 +137,9 @@ def all_checked(seen: Iterable[Observation]) -> list[Observation]:
         if isinstance(attempt, AttemptId) and attempt.is_sound:
             found.append(checked(observation, attempt))
         else:
-            bulkhead.caught("observation", EngineError(f"it names no attempt: {observation!r:.200}"))
+            bulkhead.caught(
+                "observation", EngineError(f"the observation names no attempt: {observation!r:.200}")
+            )
     return found
 
 
@@ -222,8 +224,8 @@ class Engine(Protocol):
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         """Call `sink` for each change, and return when `stop` is set.
 
-        May miss, repeat or reorder changes. Raises EngineUnavailable when the watch cannot go on; the caller
-        starts it again.
+        May miss, repeat or reorder changes. Raises EngineUnavailable when the watch cannot continue; the
+        caller starts it again.
         """
         ...
 
@@ -237,13 +239,13 @@ class Engine(Protocol):
     ) -> Iterator[bytes]:
         """The attempt's output in chunks, both streams in order of arrival.
 
-        With `follow`, it goes on until the attempt has ended. Raises AttemptUnknown, LogsRefused,
+        With `follow`, it continues until the attempt has ended. Raises AttemptUnknown, LogsRefused,
         EngineUnavailable.
         """
         ...
 
     def close(self) -> None:
-        """Close connections; running attempts go on. Idempotent."""
+        """Close connections; running attempts continue. Idempotent."""
         ...
 
 

@@ -128,7 +128,7 @@ class Actuator:
                 self._inbox.put(EffectFailed(epoch, effect, f"{type(error).__name__}: {error}", 5.0))
 
     def _confirm(self) -> None:
-        """Check that the term stands, by our clock and in the store.
+        """Check that the term still holds, by our clock and in the store.
 
         It is called between the creation of an attempt and its release to run: while this process was
         stopped, another replica may have deposed us. Raises LeadershipLost, EngineUnavailable.
@@ -138,7 +138,7 @@ class Actuator:
             leader, _ = self._store.get(self._keys.leader, deadline=self._leadership.deadline)
         except StoreError as error:
             raise EngineUnavailable(
-                f"not let loose, since the store does not tell who leads: {error}"
+                f"not released to run: the store does not say which replica leads: {error}"
             ) from error
         if leader is None or leader.create != self._leadership.revision:
             self._leadership.end("the leader key is gone" if leader is None else "another replica leads")
@@ -147,7 +147,7 @@ class Actuator:
     def _find(self, effect: Prove) -> Observation:
         """What the recorded engine says of an attempt.
 
-        Raises EngineUnavailable if it is another engine by now.
+        Raises EngineUnavailable if it is another engine now.
         """
         self._standing.check_engine(self._engine, self._leadership)
         seen = self._engine.find(effect.attempt, uid=effect.uid)

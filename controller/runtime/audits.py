@@ -12,7 +12,7 @@ from controller.views.replica import AuditResult
 class Audits:
     """The audits of a replica. For any thread.
 
-    `make` makes an audit and returns its report as JSON. `heard` is told of every verdict.
+    `make` makes an audit and returns its report as JSON. `heard` is called with every verdict.
     """
 
     def __init__(

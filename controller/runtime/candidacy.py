@@ -51,9 +51,9 @@ class Candidacy:
         """
         told, record, installation = self.told, model.engine, model.installation
         if told is None:
-            return f"the engine has not told yet who it is: {self._error or 'it was asked just now'}"
+            return f"the engine has not yet identified itself: {self._error or 'no answer yet'}"
         if leading_as and installation is not None and installation.id != leading_as:
-            return f"the installation's id was changed, to {installation.id}"
+            return f"the installation's id was changed to {installation.id}"
         if record is None:
             return ""
         if installation is not None and record.installation != installation.id:
@@ -69,7 +69,7 @@ class Candidacy:
                 told = self._engine.identity()
             except EngineError as error:
                 if str(error) != self._error:
-                    log.warning("the engine does not tell who it is", error=str(error))
+                    log.warning("the engine does not identify itself", error=str(error))
                 self._error = str(error)
             else:
                 self._error = ""

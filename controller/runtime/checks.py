@@ -1,4 +1,4 @@
-"""What a replica checks of itself: whether its process should go on, and whether it can answer."""
+"""What a replica checks of itself: whether its process should keep running, and whether it can answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model(tasks: int, revision: int, *, loaded: bool) -> Check:
 
 def store(age_seconds: float, limits: StalenessLimits, error: str) -> Check:
     """Whether the store was heard from recently. `error` is its last error; "" if it answers."""
-    seen = f"heard of {age_seconds:.1f} s ago" + (f": {error}" if error else "")
+    seen = f"heard from {age_seconds:.1f} s ago" + (f": {error}" if error else "")
     return Check("store", limits.judge(age_seconds) is not Freshness.DEAD, seen, error)
 
 

@@ -29,7 +29,7 @@ class Instruments(Protocol):
 
 
 class Uncounted:
-    """Instruments that nobody reads."""
+    """Instruments that record nothing."""
 
     def entered(self, phase: str) -> None:
         """See Instruments."""

@@ -63,7 +63,7 @@ class LogKeeper:
     def keep(self, effect: KeepLog) -> None:
         """Keep the log soon; the attempt's end is committed. One thread calls this."""
         if self._waiting.qsize() >= MOST_WAITING:
-            self._drop(effect, NotKept(f"{MOST_WAITING} others wait to be read"))
+            self._drop(effect, NotKept(f"{MOST_WAITING} other outputs wait to be read"))
             self._inbox.put(LogKept(self._leadership.epoch, effect, 0))
             return
         self._waiting.put(effect)

@@ -111,7 +111,7 @@ class Observer:
             self._others = others
             counts = {mark or "(none)": len(names) for mark, names in others.items()}
             log.warning(
-                "the engine has attempts of other installations of this cluster's name: left alone",
+                "the engine has attempts of other installations with this cluster's name: left alone",
                 attempts=counts,
             )
         return observations

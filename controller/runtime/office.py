@@ -85,7 +85,7 @@ class Office:
             self._phases.enter(ReplicaPhase.TAKING_OVER, **facts)
             self.tenure = Tenure(model, elected, Standing.of(model), self._surroundings)
         elif self._follower.staleness() > self._deaf_seconds:
-            elected.end("the model does not reach the term: the watch is dead")
+            elected.end("the model does not reach the term's revision: the watch is dead")
             self._wake()
 
     def check(self, leadership: Leadership) -> None:
@@ -97,7 +97,7 @@ class Office:
         elif leader.create != leadership.revision or decode_or_empty(leader).get("instance") != own:
             self._leave(leadership, "the leader key was overwritten")
         elif self._follower.staleness() > self._deaf_seconds:
-            self._leave(leadership, "the watch is dead: a leader that hears of no submission must not stay")
+            self._leave(leadership, "the watch is dead, and a leader must see new submissions")
 
     def acts(self, tenure: Tenure) -> None:
         """The tenure has planned until nothing was left. It leads from its first list of the engine on."""

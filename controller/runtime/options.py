@@ -10,7 +10,7 @@ from controller.election.elector import Timings
 
 @dataclass(frozen=True, slots=True)
 class ReplicaOptions:
-    """What a replica is told when it is made.
+    """The options that a replica is made with.
 
     `identity` is what it registers about itself: id, instance (unique to the process), host, pid, status_url,
     …

@@ -61,8 +61,8 @@ class Phases:
     def enter(self, phase: ReplicaPhase, **facts: Any) -> None:
         """Enter the next phase; `facts` are logged with it.
 
-        A replica that stops goes on in no other direction: such a call is ignored, since its caller may not
-        know of the stop. Raises ValueError for any other move that the table lacks.
+        Raises ValueError for a move that the table lacks. While the replica stops, such a move is ignored,
+        since its caller may not know of the stop.
         """
         with self._lock:
             before = self.now

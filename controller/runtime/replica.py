@@ -208,9 +208,9 @@ class Replica:
     def _take_in(self, message: Loaded | Changed) -> None:
         """Take in what the store has. A follower leaves the decisions to the leader."""
         if isinstance(message, Loaded):
-            self._mark_turn()  # a load that goes on is not a stuck loop
+            self._mark_turn()  # a load in progress is not a stuck loop
             if message.fresh:
-                self._office.end("the store is another one than before")
+                self._office.end("the store is not the same as before")
         news = self._mirror.take(message)
         if self._office.tenure is not None:
             self._office.tenure.note(news.touched)
@@ -218,7 +218,7 @@ class Replica:
         if news.changes is not None:
             if any(change.kind in ("leader", "engine") for change in news.changes):
                 self._sentinel.wake()
-                # campaign now, if nobody leads, or another engine may lead from now on
+                # campaign now, if no replica leads, or another engine may lead from now on
                 self._session.wake()
         elif self._mirror.loaded:
             self._sentinel.wake()

@@ -1,4 +1,4 @@
-"""What a tenure stands on: its installation, and the engine that it may believe."""
+"""What a tenure relies on: its installation, and the engine that it may believe."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Standing(NamedTuple):
     def check_engine(self, engine: Engine, leadership: Leadership) -> None:
         """End the term and raise EngineUnavailable, if the engine is not the recorded one.
 
-        What another engine lacks has not gone. An answer that proves an end counts only between two such
-        checks.
+        An attempt that another engine lacks is not gone. An answer that proves an end counts only between
+        two such checks.
         """
         if why := difference(self.engine, engine.identity()):
             leadership.end(why)

@@ -26,4 +26,4 @@ class Surroundings:
     inbox: Inbox
     options: ReplicaOptions
     changing: Callable[[], AbstractContextManager[object]]
-    instruments: Instruments = UNCOUNTED  # told of every transition that was persisted
+    instruments: Instruments = UNCOUNTED  # notified of every transition that was persisted

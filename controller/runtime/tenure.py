@@ -162,7 +162,7 @@ class Tenure:
         acted = self._log_keeper.close(TEARDOWN_SECONDS) and acted
         if not self._observer.ended():
             log.info(
-                "the engine's watch has not ended yet; what it still says is of a past term",
+                "the engine's watch has not ended yet; its further events belong to a past term",
                 epoch=self.leadership.epoch,
             )
         return acted

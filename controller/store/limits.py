@@ -18,11 +18,11 @@ def check_limits(transaction: Transaction) -> None:
     operations = transaction.operations()
     if operations > MAX_OPERATIONS:
         raise RequestTooLarge(
-            f"the transaction has {operations} operations, etcd takes {MAX_OPERATIONS}: split it"
+            f"the transaction has {operations} operations, and etcd accepts {MAX_OPERATIONS}: split it"
         )
     size = transaction.size()
     if size > MAX_REQUEST_BYTES:
-        raise RequestTooLarge(f"the transaction has {size} bytes, the limit is {MAX_REQUEST_BYTES}: split it")
+        raise RequestTooLarge(f"the transaction has {size} bytes, more than {MAX_REQUEST_BYTES}: split it")
     keys = [write.key for write in transaction.writes]
     if len(set(keys)) < len(keys):
         raise ValueError(

@@ -243,7 +243,7 @@ class MemoryStore:
                 raise Compacted(server.compacted)
             if revision > server.revision:
                 raise StoreUnavailable(
-                    f"revision {revision} is not there yet, the newest is {server.revision}"
+                    f"revision {revision} does not exist yet: the newest is {server.revision}"
                 )
             return Snapshot(revision, tuple(server.at(prefix, revision)))
 

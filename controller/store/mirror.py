@@ -103,7 +103,7 @@ class Readers:
         for listener in list(self._listeners):
             try:
                 what(listener)
-            # a listener's fault must not harm the writer: it is told nothing more
+            # a listener's fault must not harm the writer: it is not called again
             except Exception as error:  # noqa: BLE001
                 bulkhead.caught("listener", error)
                 self._listeners.remove(listener)

@@ -72,7 +72,7 @@ def test_history_is_verified(damaged: Damaged) -> None:
     name = damaged.done()
     code, out, _ = tally(damaged, "history", name, "--verify")
     assert code == 0
-    assert "steps from Created to Succeeded, as it is stored" in out
+    assert "steps from Created to Succeeded, the stored state" in out
     status = damaged.status(name)
     damaged.put(
         f"states/{name}", codec.encode_status(msgspec.structs.replace(status, state=State.FAILED), {})

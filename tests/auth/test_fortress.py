@@ -239,7 +239,7 @@ def test_it_works_and_no_secret_leaves_it(fortress: Fortress, tmp_path: Path) ->
     os.kill(leader.process.pid, signal.SIGKILL)
     leader.process.wait()
     wait_until(
-        lambda: "the leader's process is gone: its term is ended before its lease" in other.output,
+        lambda: "the leader's process is gone: ending its term before its lease" in other.output,
         "the successor",
         timeout=60,
     )

@@ -122,7 +122,7 @@ def test_only_root_may(guarded: Guarded) -> None:
 def test_without_a_user_where_one_is_needed(guarded: Guarded) -> None:
     answer = run_tally("auth", "init", "--etcd", guarded.server.url)
     assert answer.exit_code == 1
-    assert "etcd asks for a user and a password" in answer.err
+    assert "etcd requires a user and a password" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_without_a_user_where_one_is_needed(guarded: Guarded) -> None:
 def test_a_grant_that_is_none_is_wrong_usage(text: str) -> None:
     answer = run_tally("auth", "init", "--grant", text)
     assert answer.exit_code == 2
-    assert "is not ROLE=USER" in " ".join(answer.err.split())
+    assert "is neither root=root nor ROLE=USER" in " ".join(answer.err.split())
 
 
 class TestSwitchingOn:
@@ -141,7 +141,7 @@ class TestSwitchingOn:
         made = run_tally(*connection)
         assert made.exit_code == 0
         assert made.out.endswith(
-            "authentication is off: whoever reaches etcd may do everything. Switch it on with --enable\n"
+            "authentication is off: anyone who can reach etcd has full access. Turn it on with --enable\n"
         )
         refused = run_tally(*connection, "--enable")
         assert (refused.exit_code, refused.out) == (1, "")
@@ -149,15 +149,15 @@ class TestSwitchingOn:
         assert "--grant root=root --passwords DIR" in refused.err
         assert (
             run_tally(*connection, "--grant", "user=alice").err
-            == "error: etcd has no user 'alice': give --passwords DIR, where the file alice has or gets its"
-            " password\n"
+            == "error: etcd has no user 'alice': give --passwords DIR, a folder in which the file alice"
+            " has its password, or is created with one\n"
         )
         (tmp_path / "root").write_text("\n")
         assert "is empty" in run_tally(*connection, "--grant", "root=root", "--passwords", str(tmp_path)).err
         (tmp_path / "root").unlink()
         switched = run_tally(*connection, "--grant", "root=root", "--passwords", str(tmp_path), "--enable")
         assert switched.exit_code == 0, switched.err
-        assert switched.out.endswith("user root has the role root\nauthentication switched on\n")
+        assert switched.out.endswith("user root has the role root\nauthentication enabled\n")
         assert run_tally(*connection).exit_code == 1
         assert (
             run_tally(*connection, "--user", "root", "--password-file", str(tmp_path / "root")).exit_code == 0

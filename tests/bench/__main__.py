@@ -56,7 +56,7 @@ def main() -> int:
         return 0
     rows = {row.strip().upper() for row in arguments.rows.split(",") if row.strip()} or set(ROWS)
     if unknown := rows - set(ROWS):
-        parser.error(f"there is no row {', '.join(sorted(unknown))}; known are {', '.join(ROWS)}")
+        parser.error(f"there is no row {', '.join(sorted(unknown))}; the rows are {', '.join(ROWS)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     # or every start of a process compiles all modules, as no user's does
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

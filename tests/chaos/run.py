@@ -35,7 +35,7 @@ from tests.support.local import check_promise, logged
 
 POOL = {"name": "default", "capacity": {"cpu": 6}, "policy": "backfill"}
 HOLD_SECONDS = (0.2, 4.0)
-DEPOSED = "the leader's process is gone: its term is ended before its lease"  # in a replica's log
+DEPOSED = "the leader's process is gone: ending its term before its lease"  # in a replica's log
 QUOTA_BYTES = 24 * 2**20  # of etcd: soon used up by somebody who means to
 LINKS = ["leader's links", "follower's links", "users' links", "endpoints"]
 ORDER = ["key", "access", "engine", "watches", "nodes", "history", *LINKS, "replicas", "etcd"]

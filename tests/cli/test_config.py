@@ -45,7 +45,7 @@ def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
 @pytest.mark.parametrize(
     ("toml", "says"),
     [
-        ("etdc = 'x'", "etdc: is not a setting .from file .*known are etcd, cluster"),
+        ("etdc = 'x'", "etdc: is not a setting .from file .*the settings are etcd, cluster"),
         ("lease_ttl_seconds = 'soon'", "lease_ttl_seconds: expected a duration.*from file"),
         ("lease_ttl_seconds = 2.5", "lease_ttl_seconds: is 2.5, expected whole seconds"),
         ("heartbeat_seconds = 0", "heartbeat_seconds: must be more than 0"),
@@ -55,7 +55,7 @@ def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
         ("status = 'localhost'", "status: 'localhost' is not HOST:PORT"),
         ("status = 'localhost:70000'", "is not HOST:PORT"),
         ("user = 7", "user: is 7, expected text"),
-        ("cert_file = '/dev/null'", "cert_file: /dev/null is not a file"),
+        ("cert_file = '/dev/null'", "cert_file: /dev/null is not a readable file"),
         ("[etcd]\nurl = 'x'", "etcd: expected etcd's client URLs"),
         ("etcd = ", "config: .*is not TOML"),
     ],

@@ -106,10 +106,10 @@ def test_replicas_show_when_they_were_heard_of(tally: Tally, put_raw: PutRaw) ->
     assert heard["gone"].endswith("ago, dead")
     assert heard["older"] == "-"
     checked = tally("check").out
-    assert re.search(r"replica killed: .*not been heard of for", checked)
-    assert re.search(r"replica gone: .*not been heard of for 1m", checked)
+    assert re.search(r"replica killed: .*not been heard from for", checked)
+    assert re.search(r"replica gone: .*not been heard from for 1m", checked)
     assert "replica alive" not in checked
-    assert re.search(r"engine: does not answer alive, last heard of 2m", checked)
+    assert re.search(r"engine: does not answer alive, last heard from 2m", checked)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_wait_exits_by_how_tasks_ended(tally: Tally, put_status: PutStatus) -> N
     assert tally("wait", "a").exit_code == 0
     answer = tally("wait", "a", "b")
     assert answer.exit_code == 1
-    assert "1 of 2 did not come to succeeded: b is Failed" in answer.err
+    assert "1 of 2 did not reach succeeded: b is Failed" in answer.err
     assert tally("wait", "b", "--for=failed").exit_code == 0
     assert tally("wait", "a", "--for=running").exit_code == 0, "what has succeeded has run"
     assert tally("wait", "b", "--for=succeeded").exit_code == 1

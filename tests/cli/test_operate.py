@@ -35,7 +35,7 @@ def test_cancel_and_retry(tally: Tally, put_status: PutStatus) -> None:
     put_status("b", State.SUCCEEDED, finished_at=2.0)
     answer = tally("cancel", "a", "b", "nope", "--reason", "enough")
     assert answer.exit_code == 5
-    assert answer.out == "task/a cancel requested\ntask/b is Succeeded already\n"
+    assert answer.out == "task/a cancel requested\ntask/b is already Succeeded\n"
     assert "there is no task 'nope'" in answer.err
     assert tally("cancel", "a").out == "task/a cancel already requested\n"
     assert tally("cancel", "b").exit_code == 0
@@ -109,7 +109,7 @@ def test_without_etcd_each_command_says_where_to_look(
     answer = tally("--etcd", "http://127.0.0.1:1", *shlex.split(words))
     assert answer.exit_code == 1
     assert (
-        "see its page, such as http://127.0.0.1:9999/, or /readyz?verbose, /v1/replicas"
+        "see the page of one, such as http://127.0.0.1:9999/, or its /readyz?verbose, /v1/replicas"
         in answer.out + answer.err
     )
 
@@ -138,7 +138,7 @@ def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFa
         (["get", "tasks", "--cluster", "Bad_"], "cluster: 'Bad_' may hold only"),
         (
             ["get", "tasks", "--password-file", "/nope"],
-            "password_file: /nope is not a file that can be read here",
+            "password_file: /nope is not a readable file",
         ),
         (["get", "tasks", "--user", "u"], "password_file: is missing, but user is given"),
         (["get", "tasks", "--config", "/nope"], "config: /nope cannot be read"),
@@ -168,7 +168,7 @@ def test_wrong_password_and_missing_rights(tally: Tally, etcd_factory: EtcdFacto
     assert f"refuses to sign in the user 'tally' with the password in {password}" in wrong.err
     anonymous = tally("get", "pools", "--etcd", etcd.url)
     assert anonymous.exit_code == 1
-    assert "asks for a user and a password" in anonymous.err
+    assert "requires a user and a password" in anonymous.err
 
 
 def test_config_show_tells_where_each_value_comes_from(
@@ -208,7 +208,7 @@ def test_check_says_what_it_sees(tally: Tally, etcd_factory: EtcdFactory) -> Non
     answer = tally("check")
     assert answer.exit_code == 0
     assert "ok       read: prefix /tally/" in answer.out
-    assert "replicas: none is registered" in answer.out
+    assert "replicas: none registered" in answer.out
     assert {point["name"] for point in tally("check", "-o", "json").document["points"]} >= {
         "read",
         "space",
@@ -232,8 +232,8 @@ def test_an_unexpected_error_is_one_line(tally: Tally, monkeypatch: pytest.Monke
     assert answer.exit_code == 1
     assert (
         answer.err
-        == "error: unexpected RuntimeError: boom\nRun it again with TALLY_DEBUG=1 to see where, and report"
-        " that.\n"
+        == "error: unexpected RuntimeError: boom\nRun the command again with TALLY_DEBUG=1 to get a"
+        " traceback, and report it.\n"
     )
 
 

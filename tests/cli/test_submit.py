@@ -81,7 +81,7 @@ def test_again_unchanged_and_conflict(tally: Tally) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["a", "--pool", "nope", "--", "x"], "there is no pool 'nope'; known are default"),
+        (["a", "--pool", "nope", "--", "x"], "there is no pool 'nope'; the pools are default"),
         (["a", "--cpu", "1e999", "--", "x"], "resources.cpu: '1e999' is not a quantity"),
         (["a", "--cpu", "99", "--", "x"], "asks for 99, but pool 'default' has 8 in all"),
         (["A", "--", "x"], "id: 'A' may hold only"),
@@ -171,9 +171,9 @@ def test_a_file_of_nothing_is_an_error(tally: Tally, tmp_path: Path, text: str) 
             ":3: is neither YAML nor JSON: id: is given twice, here and in line 1",
         ),
         ("t.json", '{"id": "a",\n"id": "b"}', "id: is given twice"),
-        ("t.yaml", BOMB, "aliases stand for more than 100,000 values"),
-        ("t.yaml", "id: &a [*a]\n", "the alias *a is part of itself"),
-        ("t.yaml", "? [a]\n: b\n", "a key must be a text"),
+        ("t.yaml", BOMB, "aliases expand to more than 100,000 values"),
+        ("t.yaml", "id: &a [*a]\n", "the alias *a refers to a value that contains it"),
+        ("t.yaml", "? [a]\n: b\n", "a key must be a string"),
     ],
 )
 def test_a_malformed_file_is_refused_whole(

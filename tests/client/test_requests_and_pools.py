@@ -65,7 +65,7 @@ def test_cancel_of_a_finished_task_changes_nothing(
     """It is told, and no request is left behind for the leader to ignore."""
     put_status("a", state, finished_at=2.0)
     answer = client.cancel("a")
-    assert (answer.outcome, answer.message) == ("already finished", f"a is {state} already")
+    assert (answer.outcome, answer.message) == ("already finished", f"a is already {state}")
     assert client.get("a").requests == ()
 
 
@@ -77,7 +77,7 @@ def test_retry_only_of_what_can_be_retried(client: Client, put_status: PutStatus
     with pytest.raises(UserError, match="a is Running"):
         client.retry("a")
     put_status("a", State.SUCCEEDED, finished_at=2.0)
-    with pytest.raises(UserError, match="is not run again"):
+    with pytest.raises(UserError, match="cannot be retried"):
         client.retry("a")
     assert client.get("a").requests == ()
     put_status("a", State.RUNNING, stopping="cancel")
@@ -164,7 +164,7 @@ def test_lowering_a_capacity_below_what_is_held_warns(client: Client, put_raw: P
     put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": 6}), Op("op"), {}))
     assert client.apply_pool(POOL).message == ""
     assert (
-        "more is held than this capacity has (cpu: cpu 6 held)"
+        "tasks hold more than this capacity (cpu: cpu 6 held)"
         in client.apply_pool({**POOL, "capacity": {"cpu": 4}}).message
     )
     (view,) = client.pools(counts=True)

@@ -135,7 +135,7 @@ def test_unknown_pools_and_impossible_requests_are_refused_with_names_and_number
     """Nothing that could never run is stored."""
     assert (
         client.submit_many([task("a", pool="nope")])[0].message
-        == "pool: there is no pool 'nope'; known are default"
+        == "pool: there is no pool 'nope'; the pools are default"
     )
     assert (
         "asks for 9, but pool 'default' has 8 in all"

@@ -55,7 +55,7 @@ def option(request: pytest.FixtureRequest, name: str) -> Any:
 def core() -> Any:
     """The cluster's API, through the official client; by its types any field of an answer may be None."""
     if not os.environ.get("KUBECONFIG"):
-        pytest.skip("KUBECONFIG names no cluster: make test-cluster KUBECONFIG=…")
+        pytest.skip("KUBECONFIG is not set. Run: make test-cluster KUBECONFIG=…")
     config.load_kube_config()
     api = client.CoreV1Api()
     api.list_node(_request_timeout=10)

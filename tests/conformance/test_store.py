@@ -173,7 +173,7 @@ class TestLoad:
         assert kit.load(now) == {"a": b"2"}
 
     def test_a_revision_that_is_not_there_yet_is_unavailable(self, kit: Kit) -> None:
-        with pytest.raises(StoreUnavailable, match="not there yet"):
+        with pytest.raises(StoreUnavailable, match="does not exist yet"):
             kit.load(kit.revision() + 1000)
 
 

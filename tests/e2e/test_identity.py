@@ -245,14 +245,14 @@ def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> N
                 assert told.exit_code == 0, told.out
                 assert "3 attempts of installation" in told.out
                 assert (
-                    "left alone, though of this cluster's name: 3 attempts"
+                    "left alone, despite the same cluster name: 3 attempts"
                     in tally(cluster, "check", "--state-dir", str(one.state_dir)).out
                 )
             id_of_one = tally(one, "engine", "show", "-o", "json").document["installation"]["id"]
             flags = ("--engine", "process", "--state-dir", str(one.state_dir), "--grace-seconds", "1")
             refused = tally(two, "engine", "adopt", "--installation", id_of_one, *flags)
             assert (refused.exit_code, "nothing was done" in refused.err) == (1, True), refused
-            assert "3 attempts, 3 of which may run now, of 3 tasks: t0, t1, t2.\n" in refused.out
+            assert "3 attempts of 3 tasks: t0, t1, t2, of which 3 may still run.\n" in refused.out
             for name, cluster in (("one", one), ("two", two)):
                 gates[name].open()
                 for number in range(3):
@@ -286,7 +286,7 @@ def test_what_an_installation_left_whose_etcd_was_lost_is_taken_over_on_purpose(
             assert "2 attempts of installation" in tally(cluster, "engine", "show", *flags).out
             listed = tally(cluster, "engine", "adopt", "--installation", old_id, *flags)
             assert (listed.exit_code, "nothing was done" in listed.err) == (1, True), listed
-            assert "2 attempts, 2 of which may run now, of 2 tasks: also-left, left.\n" in listed.out
+            assert "2 attempts of 2 tasks: also-left, left, of which 2 may still run.\n" in listed.out
             assert not any(line.what == "end" for line in journal.lines())
             assert "Aborted" in at_a_terminal(
                 "n", cluster, "engine", "adopt", "--installation", old_id, *flags

@@ -80,7 +80,7 @@ def start(tmp_path: Path, etcd_factory: EtcdFactory) -> Iterator[Start]:  # etcd
 @pytest.mark.parametrize(
     ("flags", "environment", "says"),
     [
-        (["--lease-ttl-seconds", "1"], {}, "lease_ttl_seconds: is 1, but etcd grants no lease below 2 s"),
+        (["--lease-ttl-seconds", "1"], {}, "lease_ttl_seconds: is 1, but the shortest lease of etcd is 2 s"),
         ([], {"TALLY_FAILPOINTS": "nowhere:exit"}, "TALLY_FAILPOINTS: 'nowhere:exit' is not POINT"),
         (["--no-such-flag"], {}, "No such option"),
     ],

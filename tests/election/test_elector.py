@@ -359,7 +359,7 @@ def test_a_record_of_a_term_that_is_too_large_to_be_closed_is_left_alone(
 def test_an_epoch_that_is_none_is_named(one: Candidate, memory: MemoryStore, value: bytes) -> None:
     """Guessing one could let a term come back: nobody leads where there is no record of a term either."""
     put(memory, KEYS.epoch, value)
-    with pytest.raises(CorruptValue, match=f"{KEYS.epoch}: holds no epoch; restore it"):
+    with pytest.raises(CorruptValue, match=f"{KEYS.epoch}: does not hold an epoch; restore it"):
         one.elector.step()
     assert memory.get(KEYS.leader, deadline=0)[0] is None
 

@@ -295,7 +295,7 @@ def test_a_container_of_our_name_that_is_not_ours_is_not_touched(
     with pytest.raises(AttemptRefused) as refused:
         engine.start(given)
     assert refused.value.reason == "NameTaken"
-    with pytest.raises(EngineUnavailable, match="not Tally's"):
+    with pytest.raises(EngineUnavailable, match="does not belong to this installation of Tally"):
         engine.stop(given.attempt, grace_seconds=0.0)
     engine.forget(given.attempt)
     assert engine.attempts() == []

@@ -173,7 +173,7 @@ def test_a_token_that_stays_refused_is_an_outage_and_the_files_are_not_read_each
     api.call("GET", PODS)
     replace_token(cluster, "another")
     for _ in range(3):
-        with pytest.raises(EngineUnavailable, match="credentials are not accepted"):
+        with pytest.raises(EngineUnavailable, match="does not accept our credentials"):
             api.call("GET", PODS)
     assert len(loads) == 2
     assert api.faults["401"] == 3

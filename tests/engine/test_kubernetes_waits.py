@@ -186,7 +186,7 @@ def test_a_credential_is_used_to_its_end_while_the_plugin_hangs(
     api.call("GET", PODS)
     monkeypatch.setattr(kubernetes_credentials, "WAIT_SECONDS", 0.2)
     clock.moved += 201
-    assert "not there after 0.2 s" in refusal(api)
+    assert "have not arrived after 0.2 s" in refusal(api)
     assert len(plugin.runs) == 2
 
 
@@ -271,8 +271,8 @@ def test_a_token_file_that_hangs_is_an_outage(
     monkeypatch.setattr(kubernetes_credentials, "WAIT_SECONDS", 0.3)
     os.mkfifo(tmp_path / "token")
     api = connect(fake_cluster.url, {"tokenFile": str(tmp_path / "token")})
-    assert "not there after 0.3 s" in refusal(api)
-    assert "not there after 0.3 s" in refusal(api)
+    assert "have not arrived after 0.3 s" in refusal(api)
+    assert "have not arrived after 0.3 s" in refusal(api)
     assert sum(thread.name == "kubernetes-credentials" for thread in threading.enumerate()) == 1
     (tmp_path / "token").write_text(TOKEN)  # the mount is back, and what waited goes on
 
@@ -344,4 +344,4 @@ def test_an_answer_without_end_is_cut_off(
 ) -> None:
     monkeypatch.setattr(kubernetes_api, "MAX_ANSWER_BYTES", 500)
     port = silent(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000, 0)
-    assert "more than 500 bytes" in refusal(connect(f"http://127.0.0.1:{port}", {"token": TOKEN}))
+    assert "larger than 500 bytes" in refusal(connect(f"http://127.0.0.1:{port}", {"token": TOKEN}))

@@ -211,7 +211,7 @@ def test_a_pool_that_has_changed_since_the_admission_is_refused() -> None:
     """The pod would ask for something else than is held."""
     given = launch("true", resources=Vector.parse({"cpu": 1}), pod_template=beside("500m"))
     options_for(replace(given, hold=Vector.parse({"cpu": "1500m"})))
-    with pytest.raises(InvalidField, match="has changed: the pod asks for cpu 1500m now, cpu 1 is held"):
+    with pytest.raises(InvalidField, match="has changed: the pod now requests cpu 1500m, but cpu 1 is held"):
         options_for(replace(given, hold=Vector.parse({"cpu": 1})))
 
 

@@ -350,7 +350,7 @@ def test_a_folder_that_is_removed_or_moved_proves_nothing(
         seen = engine.find(given.attempt, uid=uid)
         assert (seen.phase, seen.stopped, seen.reason) == (Phase.UNKNOWN, False, "Unrecorded")
         assert is_running(pid)
-        with pytest.raises(EngineUnavailable, match="may run already: its supervisor runs"):
+        with pytest.raises(EngineUnavailable, match="may already run: its supervisor runs"):
             engine.start(_repeated(given))
         engine.stop(given.attempt, grace_seconds=0.1, uid=uid)
     else:
@@ -373,7 +373,7 @@ def test_what_runs_beside_a_folder_made_anew_is_shown_and_stopped(
     engine.start(given)
     supervisor = int(str(record_of(tmp_path, given.attempt)["supervisor"]))
     folder_of(tmp_path, given.attempt).rename(tmp_path / "elsewhere")
-    with pytest.raises(EngineUnavailable, match="may run already"):
+    with pytest.raises(EngineUnavailable, match="may already run"):
         engine.start(_repeated(given))
     os.kill(supervisor, signal.SIGSTOP)
     engine.stop(given.attempt, grace_seconds=0.1)

@@ -340,6 +340,6 @@ def test_a_watch_does_not_stay_with_a_folder_that_was_replaced(engine: ProcessEn
     (tmp_path / "test" / "new").rename(attempts)
     assert ended.wait(20)
     thread.join()
-    assert said == [f"{attempts} is another folder by now: it is watched anew"] or "No such file" in said[0]
+    assert said == [f"{attempts} is now another folder: the watch starts again"] or "No such file" in said[0]
     shutil.rmtree(attempts)
     (tmp_path / "test" / "old").rename(attempts)

@@ -141,7 +141,7 @@ def test_what_an_engine_says_oddly_of_one_attempt_is_lost_with_the_reason(
     submit(client, "odd", "other")
     wait_until(lambda: client.get("odd").lost, "it is shown as lost")
     view = client.get("odd")
-    assert "what the engine says of it cannot be used" in view.message
+    assert "the engine's answer about it cannot be used" in view.message
     assert view.status is not None
     assert view.status.is_holding
     engine.end(AttemptId("other", 1))

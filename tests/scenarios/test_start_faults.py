@@ -74,8 +74,8 @@ def test_the_pause_between_starts_that_fail_grows_and_the_words_stand_on_the_tas
 def test_other_words_are_told_and_a_success_ends_them() -> None:
     stage, leader = staged()
     tries(stage, leader, 4)
-    tries(stage, leader, 8, "pod job-1 cannot be changed: 403 cannot patch")
-    assert status_of(stage).message.startswith("pod job-1 cannot be changed: 403")
+    tries(stage, leader, 8, "pod job-1 cannot be updated: 403 cannot patch")
+    assert status_of(stage).message.startswith("pod job-1 cannot be updated: 403")
     stage.clock.move(60)
     leader.acknowledge(leader.run())
     leader.see(observation(("job", 1), Phase.PENDING, uid="u"))

@@ -31,7 +31,7 @@ def proofs(effects: list[Effect]) -> list[tuple[str, str]]:
 
 def unknown(attempt: AttemptId, uid: str) -> Observation:
     return observation(
-        attempt, Phase.UNKNOWN, uid=uid, reason="SupervisorLost", message="processes of it still run"
+        attempt, Phase.UNKNOWN, uid=uid, reason="SupervisorLost", message="its processes still run"
     )
 
 
@@ -133,7 +133,7 @@ def test_what_is_not_listed_can_be_cancelled(stage: Stage) -> None:
     effects = leader.run()
     assert stops(effects) == ["job-1"]
     # the cancel's words hide nothing
-    assert "processes of it still run" in explain(leader.model, "job", stage.clock.now())
+    assert "its processes still run" in explain(leader.model, "job", stage.clock.now())
     leader.acknowledge(effects)
     leader.finds = gone
     leader.run()

@@ -54,7 +54,7 @@ class Server:
         return self.links.setdefault(machine.name, Link())
 
     def late(self) -> float:
-        """How long a late message takes: just too long, somewhat longer, or for as long as one can be alive."""
+        """How long a late message takes: just too long, longer, or as long as one can live."""
         rng = self.scheduler.rng
         return rng.random() * rng.choice((0.1, 2.0, LATEST_SECONDS))
 

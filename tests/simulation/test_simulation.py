@@ -108,7 +108,8 @@ def test_a_failure_is_shown_whole_and_small() -> None:
     first, again, *_ = shown.splitlines()
     assert first.startswith("Violation: I1: ")
     sizes = f"STEPS={small.steps} REPLICAS={small.replicas} TASKS={small.tasks}"
-    assert again == f"again: SEED=2 {sizes} FAULTS={','.join(sorted(small.faults or ()))} make simulate"
+    faults = f"FAULTS={','.join(sorted(small.faults or ()))} DENSITY=1"
+    assert again == f"again: SEED=2 {sizes} {faults} make simulate"
     assert re.search(r"^ +\d+\.\d+ etcd commit ", shown, re.MULTILINE), "the trace"
     assert re.search(r"^t\d+: \w+\n.*Created --admitted--> Pending", shown, re.MULTILINE), "a task's history"
     assert re.search(r"^  truth: t\d+-1 uid-\d+ ", shown, re.MULTILINE), "what became of it in truth"

@@ -117,7 +117,7 @@ class TestSigningIn:
             store.get("/tally/a", deadline=in_seconds())
 
     def test_no_user_where_one_is_needed(self, guarded: Guarded) -> None:
-        with pytest.raises(StoreDenied, match="none is given"):
+        with pytest.raises(StoreDenied, match="set `user` and `password_file`"):
             guarded.factory.store(guarded.server.url).get("/tally/a", deadline=in_seconds())
 
     def test_a_user_where_none_is_needed(
@@ -216,7 +216,7 @@ class TestCertificates:
         user = {"user": "tally", "password_file": str(tmp_path / "password")}
         put(etcd_factory.store(server.url, **without, **user), "/tally/a")
         named = authority.issue("named", common_name="tally")
-        with pytest.raises(StoreDenied, match="takes no client certificate with a common name"):
+        with pytest.raises(StoreDenied, match="accepts no client certificate with a common name"):
             put(etcd_factory.store(server.url, ca_file=authority.ca_file, **named, **user), "/tally/b")
 
     def test_a_missing_file_is_named(self, etcd_factory: EtcdFactory) -> None:

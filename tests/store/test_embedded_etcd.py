@@ -99,7 +99,7 @@ class TestFailing:
     def test_a_port_in_use(self, etcd_factory: EtcdFactory) -> None:
         server = etcd_factory.configure()
         with socket.create_server(("127.0.0.1", server.config.client_port)):
-            with pytest.raises(EtcdFailed, match=rf"port {server.config.client_port} .* in use: stop"):
+            with pytest.raises(EtcdFailed, match=rf"port {server.config.client_port} .* in use: free it"):
                 server.start()
             assert not server.running
 

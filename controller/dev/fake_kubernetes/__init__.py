@@ -15,7 +15,7 @@ said.
 What a pod does is its script: the annotation `fake.tally.dev/script`, a function, or what its command says
 (`script`).
 
-    server → http_server → cluster_state             one object to hold; the wire; all that knows no wire
+    server → http_server → cluster_state             one object to hold; the wire; all behind the wire
     api → pod_registry, storage                      the API, down to etcd and its history
     scheduler, kubelet, nodes on agenda              the cluster, step by step at its time
     faults, fault_routes, watching                   what goes wrong, on command

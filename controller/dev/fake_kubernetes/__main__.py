@@ -17,7 +17,7 @@ def main() -> int:
     """Serve until a signal comes."""
     parser = argparse.ArgumentParser(prog="python -m controller.dev.fake_kubernetes", description=__doc__)
     parser.add_argument(
-        "--port", type=int, default=0, help="port of 127.0.0.1 to listen on (default: any that is free)"
+        "--port", type=int, default=0, help="port of 127.0.0.1 to listen on (default: any free port)"
     )
     parser.add_argument("--version", default="v1.33.1", help="version to behave as (default: %(default)s)")
     parser.add_argument(

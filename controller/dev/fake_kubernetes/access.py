@@ -27,7 +27,7 @@ class ResourceAttributes(NamedTuple):
 class AccessControl:
     """Users by token.
 
-    A user may do everything but what is denied; who comes without a token may do nothing.
+    A user may do everything that is not denied. A request without a token may do nothing.
     """
 
     tokens: dict[str, str] = field(default_factory=lambda: {TOKEN: USER})

@@ -63,7 +63,7 @@ class Cause(NamedTuple):
 
 
 def invalid_value(field: str, value: object, why: str) -> Cause:
-    """A value that may not stand in `field`."""
+    """A value that `field` may not have."""
     shown = f'"{value}"' if isinstance(value, str) else str(value)
     return Cause("FieldValueInvalid", field, f"Invalid value: {shown}: {why}")
 
@@ -167,7 +167,7 @@ def too_large(revision: int, current: int) -> ApiError:
 
 
 def continue_expired(token: str) -> ApiError:
-    """410 for a continued list; `token` goes on without consistency."""
+    """410 for a continued list; `token` continues it without consistency."""
     message = (
         "The provided continue parameter is too old to display a consistent list result. You can start a new"
         " list without the continue parameter, or use the continue token in this response to retrieve the"

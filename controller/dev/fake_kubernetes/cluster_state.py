@@ -34,7 +34,7 @@ class ClusterOptions:
 
     `scale` is how many real seconds one second of the cluster takes: run times, graces, deadlines and
     `timings` are in seconds of the cluster; watch time-outs, bookmarks and delays of requests are real.
-    Whoever knows `token` may do everything: a secret one, where others than tests reach the port.
+    `token` gives all rights: make it secret if others than tests can reach the port.
     """
 
     version: str = "v1.33.1"
@@ -109,13 +109,13 @@ class ClusterState:
             self.storage.changed.notify_all()
 
     def stop(self) -> None:
-        """Time passes no more."""
+        """Stop the time of the cluster."""
         self._agenda.stop()
 
     def add_namespace(
         self, name: str, *, labels: Mapping[str, str] | None = None, terminating: bool = False, uid: str = ""
     ) -> None:
-        """An active namespace, or one that is being deleted; replaces one of that name."""
+        """Add a namespace, active or being deleted; it replaces one of that name."""
         with self.storage.lock:
             document = self.api.add_namespace(name, labels or {}, uid).copy()
             if terminating:
@@ -123,7 +123,7 @@ class ClusterState:
                 self.storage.namespaces.put(document)
 
     def remove_namespace(self, name: str) -> None:
-        """The namespace is gone; its pods must be gone before."""
+        """Remove the namespace. Its pods must be removed before."""
         with self.storage.lock:
             self.storage.namespaces.remove(("", name))
 
@@ -137,7 +137,7 @@ class ClusterState:
         labels: Mapping[str, str] | None = None,
         resources: Mapping[str, str] | None = None,
     ) -> None:
-        """A node with these allocatable resources; `resources` are further ones, such as a GPU's."""
+        """Add a node with these allocatable resources; `resources` are further ones, such as a GPU's."""
         with self.storage.lock:
             self._nodes.add(
                 name,
@@ -150,7 +150,7 @@ class ClusterState:
             self._scheduler.plan()
 
     def set_quota(self, namespace: str, hard: Mapping[str, str] | None, *, name: str = "quota") -> None:
-        """A ResourceQuota over pods, requests.cpu, requests.memory; None removes it."""
+        """Set a ResourceQuota over pods, requests.cpu, requests.memory; None removes it."""
         with self.storage.lock:
             quotas = self.admission.quotas.setdefault(namespace, {})
             quotas.pop(name, None)
@@ -205,32 +205,32 @@ class ClusterState:
         return pairs
 
     def lose_node(self, name: str = "node1", *, containers_die: bool = False) -> None:
-        """The kubelet cannot be reached; its containers run on, unless the machine itself went down."""
+        """Cut the kubelet off. Its containers keep running, unless the machine itself goes down."""
         with self.storage.lock:
             self._nodes.lose(name)
             if containers_die:
                 self._kubelets.lose_containers(name)
 
     def restore_node(self, name: str = "node1") -> None:
-        """The kubelet is back."""
+        """Bring the kubelet back."""
         with self.storage.lock:
             self._nodes.restore(name)
             self._kubelets.report_node(name)
             self._scheduler.plan()
 
     def remove_node(self, name: str) -> None:
-        """The node object is deleted; its pods are removed by force."""
+        """Delete the node object; its pods are removed by force."""
         with self.storage.lock:
             self._nodes.remove(name)
 
     def evict(self, name: str, namespace: str = "default") -> None:
-        """The kubelet evicts the pod for its memory."""
+        """Make the kubelet evict the pod for its memory."""
         with self.storage.lock:
             pod = self._registry.get((namespace, name))
             self._kubelets.evict(self._kubelets.runs[pod.document["metadata"]["uid"]])
 
     def preempt(self, name: str, namespace: str = "default") -> None:
-        """The scheduler deletes the pod for one of higher priority."""
+        """Make the scheduler preempt the pod for one of higher priority."""
         with self.storage.lock:
             pod = self._registry.get((namespace, name))
             if self.version.has_disruption_target:
@@ -242,7 +242,7 @@ class ClusterState:
             self._registry.delete(pod.key, DeleteOptions())
 
     def vanish(self, name: str, namespace: str = "default") -> None:
-        """The pod's object is removed, whatever its finalizers say."""
+        """Remove the pod's object, despite its finalizers."""
         with self.storage.lock:
             self._registry.get((namespace, name))
             self._registry.vanish((namespace, name))

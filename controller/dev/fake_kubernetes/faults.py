@@ -101,7 +101,7 @@ class Faults:
     def drop_answers(
         self, verb: str = "*", *, resource: str = "*", times: int | None = None, rate: float = 1.0
     ) -> InjectedFault:
-        """The request takes effect, and its connection is closed without an answer."""
+        """Close the connection without an answer, after the request took effect."""
         return self._add(InjectedFault("drop-answer", verb, resource, times, rate))
 
     def drop_requests(
@@ -119,7 +119,7 @@ class Faults:
         times: int | None = None,
         rate: float = 1.0,
     ) -> InjectedFault:
-        """The request waits (real seconds) before it takes effect."""
+        """Delay the request by real seconds before it takes effect."""
         return self._add(InjectedFault("delay", verb, resource, times, rate, seconds=seconds))
 
     def fail(
@@ -158,7 +158,7 @@ class Faults:
                 fault.hold.release()
 
     def close(self) -> None:
-        """End all faults for good: nothing waits any more."""
+        """End all faults for good: no request waits after that."""
         self._stopping.set()
         self.clear()
 

@@ -58,18 +58,18 @@ class ConnectionServer(ThreadingHTTPServer):
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
-        """A connection has ended."""
+        """Note that a connection has ended."""
         with self._lock:
             self._connections.pop(request, None)
         super().shutdown_request(request)
 
     def drop_connections(self) -> None:
-        """Close all connections, as a server does that goes down."""
+        """Close all connections, as a server that goes down does."""
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
             with suppress(OSError):
-                # Not ssl's own shutdown: it takes the TLS away under the thread that reads, which goes on in
+                # Not ssl's own shutdown: it removes TLS under the thread that reads, which then continues in
                 # the clear.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
@@ -80,7 +80,7 @@ class ConnectionServer(ThreadingHTTPServer):
         self.drop_connections()
 
     def end(self) -> None:
-        """No thread and no socket is left afterwards.
+        """Stop the server. No thread and no socket is left afterwards.
 
         `serve_forever` must run, or have run, in another thread.
         """
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
     server: ConnectionServer
 
     def do_GET(self) -> None:
-        """All methods go the same way."""
+        """Handle all methods alike."""
         self._serve()
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server's names

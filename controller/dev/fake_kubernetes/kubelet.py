@@ -1,7 +1,7 @@
 """The kubelets of all nodes: accept pods, run their scripts, stop their containers, report what is true.
 
-Truth (`PodRun`) and report are apart: a kubelet whose node is lost knows what it knows, and reports when it
-is back. Each start and end of containers is written down in `executions`, which no API call can change.
+Truth (`PodRun`) and report are separate: a kubelet whose node is lost keeps what it knows, and reports it
+when it is back. Each start and end of containers is recorded in `executions`, which no API call can change.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class KubeletTimings:
 
 
 class Kubelets:
-    """Told of every change of a pod; works from the agenda. Calls need the storage's lock."""
+    """Is notified of every change of a pod; works from the agenda. Calls need the storage's lock."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Kubelets:
                 self._end(run, 137, "ContainerStatusUnknown")
 
     def evict(self, run: PodRun) -> None:
-        """The node is short of memory and stops this pod."""
+        """Stop this pod, since the node is short of memory."""
         if run.state != "ended" and run.verdict is None:
             names = " ".join(each["name"] for each in run.pod["spec"]["containers"])
             self._fail(
@@ -263,7 +263,7 @@ class Kubelets:
         self._registry.set_status(pod, run.status(pod.copy()["status"], self._clock.now(), deleting=deleting))
 
     def report_node(self, node: str) -> None:
-        """A kubelet that is back says how all its pods are."""
+        """Report the state of all its pods, when the kubelet is back."""
         for run in list(self.runs.values()):
             if run.node == node and run.accepted_at is not None:
                 self._report(run)

@@ -54,19 +54,19 @@ class Nodes:
     def add(
         self, name: str, *, cpu: str, memory: str, pods: int, labels: dict[str, str], extra: dict[str, str]
     ) -> Node:
-        """A new node; `extra` are further resources."""
+        """Add a node; `extra` are further resources."""
         allocatable = {"cpu": cpu, "memory": memory, "pods": str(pods), **extra}
         node = self.by_name[name] = Node(name, allocatable, {"kubernetes.io/hostname": name, **labels})
         self._write(node)
         return node
 
     def lose(self, name: str) -> None:
-        """The kubelet is gone from the network; its containers run on. Noticed after the monitor's grace."""
+        """Cut the kubelet off; its containers keep running. Noticed after the monitor's grace."""
         self.by_name[name].connected = False
         self._agenda.after(self._monitor_seconds, lambda: self._notice(name))
 
     def restore(self, name: str) -> None:
-        """Bring the kubelet back. It catches up with what is to be done."""
+        """Bring the kubelet back. It does what was deferred."""
         node = self.by_name[name]
         node.connected = node.ready = True
         self._write(node)
@@ -75,7 +75,7 @@ class Nodes:
             step()
 
     def remove(self, name: str) -> None:
-        """The node object is deleted, and the pod garbage collector removes its pods by force."""
+        """Delete the node object; the pod garbage collector removes its pods by force."""
         self.by_name.pop(name)
         self._storage.nodes.remove(("", name))
         for pod in self.pods_on(name):

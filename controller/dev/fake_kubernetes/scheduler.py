@@ -33,7 +33,7 @@ class _Waiting:
 
 
 class Scheduler:
-    """Told of every change of a pod; works from the agenda. Calls need the storage's lock."""
+    """Is notified of every change of a pod; works from the agenda. Calls need the storage's lock."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What happens to one pod. Unless `start` says otherwise its containers run, and end with `exit_code`."""
 
     start: Start = "runs"
-    """unschedulable: no node fits; stuck: ContainerCreating for ever; image-error: ErrImagePull,
+    """unschedulable: no node fits; stuck: ContainerCreating forever; image-error: ErrImagePull,
     ImagePullBackOff; image-never: ErrImageNeverPull; config-error: CreateContainerConfigError; not-found: the
     command does not exist."""
     run_seconds: float | None = 0.0

@@ -57,7 +57,7 @@ class Collection:
         self.observers: list[Callable[[ObjectChange], None]] = []
         self.history: list[ObjectChange] = []
         self._forgotten = storage.revision  # Invariant: `history` has every change above it
-        # Invariant: not below `_forgotten`; open watches may go on from below
+        # Invariant: not below `_forgotten`; open watches may continue from below
         self._compacted = storage.revision
 
     def get(self, key: Key) -> Stored | None:
@@ -113,7 +113,7 @@ class Collection:
         return result
 
     def compact(self) -> None:
-        """Refuse watches and lists of versions before now; watches that are open go on."""
+        """Refuse watches and lists of versions before now; open watches continue."""
         self._compacted = self.storage.revision
 
     def _encode(self, key: Key, document: Document) -> Stored:

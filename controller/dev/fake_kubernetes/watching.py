@@ -22,18 +22,18 @@ class Cut(Exception):
 
 
 class OpenWatches:
-    """All watches that are open, and what happens to them."""
+    """The open watches, and the faults injected into them."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._watches: set[WatchStream] = set()
 
     def add(self, watch: WatchStream) -> None:
-        """A watch is opened; needs the storage's lock."""
+        """Open a watch; needs the storage's lock."""
         self._watches.add(watch)
 
     def discard(self, watch: WatchStream) -> None:
-        """Its connection has ended."""
+        """Note that its connection has ended."""
         with self._storage.lock:
             self._watches.discard(watch)
 
@@ -45,15 +45,15 @@ class OpenWatches:
         self._each(WatchStream.cut)
 
     def freeze(self) -> None:
-        """All open watches fall silent, with their connections kept; watches that are opened later work."""
+        """Silence all open watches, and keep their connections. Watches that are opened later work."""
         self._each(WatchStream.freeze)
 
     def thaw(self) -> None:
-        """Frozen watches go on where they stopped."""
+        """Let frozen watches continue where they stopped."""
         self._each(WatchStream.thaw)
 
     def expire(self) -> None:
-        """All open watches are told 410 in the stream, and end."""
+        """Send a 410 in the stream of all open watches, and end them."""
         self._each(WatchStream.expire)
 
     def replay(self, kind: str, pod: Document) -> None:
@@ -114,7 +114,7 @@ class WatchStream:
         self._frozen = True
 
     def thaw(self) -> None:
-        """Send what was held back, and go on."""
+        """Send what was held back, and continue."""
         self._frozen = False
         self._changed.notify_all()
 
@@ -179,7 +179,7 @@ class WatchStream:
         return lines, False
 
     def _check(self, revision: int) -> None:
-        """An old version is not refused by a status code but told by the stream."""
+        """An old version is refused in the stream, and not by a status code."""
         try:
             self.collection.check(revision)
         except ApiError as error:

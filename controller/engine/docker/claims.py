@@ -91,10 +91,10 @@ class Claims:
             seen = self._start(container_id, launch.attempt)
             if seen is not None:
                 return seen
-        raise EngineUnavailable(f"container {name} changes under our hands")
+        raise EngineUnavailable(f"container {name} keeps changing while Tally works on it")
 
     def take_name(self, attempt: AttemptId) -> Container:
-        """The attempt's container if it was started, else its tombstone, which is made if need be.
+        """The attempt's container if it was started, else its tombstone, which is created if needed.
 
         A container that was created and never started is replaced. Raises EngineUnavailable.
         """
@@ -109,7 +109,7 @@ class Claims:
                 self._daemon.discard(found.id)
             else:
                 return found
-        raise EngineUnavailable(f"container {name} changes under our hands")
+        raise EngineUnavailable(f"container {name} keeps changing while Tally works on it")
 
     def _start(self, container_id: str, attempt: AttemptId) -> Observation | None:
         """Start a container that this call created; None if another replica has removed it."""
@@ -143,7 +143,7 @@ class Claims:
                 if error.status_code != CONFLICT:
                     raise
             return
-        raise EngineUnavailable(f"image {EMPTY_IMAGE} is removed as often as it is made")
+        raise EngineUnavailable(f"image {EMPTY_IMAGE} is removed each time it is made")
 
 
 def _confirm(confirm: Callable[[], None] | None) -> None:

@@ -142,13 +142,13 @@ def not_ours(found: Container, name: str) -> str:
     """A message on why a container with our attempt's name is left alone."""
     other = (found.config.labels or {}).get(LABEL_INSTALLATION)
     whose = (
-        f"is of another installation of Tally, {other}"
+        f"belongs to another installation of Tally, {other}"
         if other
-        else "is not Tally's, or not this installation's"
+        else "does not belong to this installation of Tally"
     )
     return (
-        f"there is a container {name} that {whose} ({found.id[:12]}): it is left alone; remove it, if nobody"
-        " needs it"
+        f"there is a container {name} that {whose} ({found.id[:12]}): it is left alone; remove it if it is"
+        " not needed"
     )
 
 
@@ -177,7 +177,7 @@ def parse_options(raw: dict[str, Any]) -> Options:
         if name not in Options.__struct_fields__:
             known = ", ".join(Options.__struct_fields__)
             raise InvalidField(
-                f"engine_options.{name}", f"is not an option of the docker engine; known are {known}"
+                f"engine_options.{name}", f"is not an option of the docker engine; its options are {known}"
             )
     try:
         return msgspec.convert(raw, Options)
@@ -196,7 +196,7 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
         raise InvalidField("image", "is missing: the docker engine runs images")
     for name in ("pod_template", "main_container"):
         if getattr(spec, name):
-            raise InvalidField(name, "means something to the kubernetes engine alone")
+            raise InvalidField(name, "is only for the kubernetes engine: leave it out")
     memory = spec.resources.get("memory")
     own = {name: value for name, value in spec.labels.items() if not name.startswith("tally.dev/")}
     return {
@@ -263,7 +263,7 @@ def _ended(seen: Observation, state: DockerState, stop_requested_at: datetime | 
     seen = replace(seen, phase=Phase.FAILED, stopped=True, finished_at=finished_at)
     if finished_at is None:
         # After a crash, a daemon that found neither the container nor its result has reported exit code 0.
-        message = "the daemon lost its result, when it or the machine was restarted"
+        message = "the daemon lost its result when the daemon or the machine was restarted"
         return replace(seen, reason="ResultLost", message=message, disrupted=True)
     if seen.started_at is not None:
         # The daemon may record the start of a very short command after its end.
@@ -279,12 +279,12 @@ def _ended(seen: Observation, state: DockerState, stop_requested_at: datetime | 
     if code == 0:
         return replace(seen, phase=Phase.SUCCEEDED, reason="Completed", message="")
     if state.oom_killed:
-        return replace(seen, reason="OOMKilled", message="used more memory than it asked for")
+        return replace(seen, reason="OOMKilled", message="used more memory than it requested")
     if signal == 9:
         # Docker learns of a kill for lack of memory apart from the exit, and sometimes later (moby#18510).
         who = (
-            "by another hand: docker kill or stop, the daemon's shutdown, a machine without memory, or its"
-            " own memory limit"
+            "but not by Tally: perhaps by docker kill or stop, a shutdown of the daemon, a machine out of"
+            " memory, or its own memory limit"
         )
         return replace(seen, reason="Killed", message=f"{seen.message}, {who}")
     return replace(seen, reason="Error")

@@ -114,7 +114,7 @@ class DockerDaemon:
             return "SIGTERM"
 
     def discard(self, container_id: str) -> None:
-        """Remove a container, unless it runs by now."""
+        """Remove a container, unless it runs."""
         try:
             self.api.remove_container(container_id, v=True)
         except NotFound:

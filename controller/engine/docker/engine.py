@@ -8,8 +8,8 @@ How the name fences: the container `tally.<cluster>.<task-id>-<n>` is created on
 adopts it if it is ours, and is refused if it is not (fault 29). Docker's `start` would run a finished
 container again, so a container is started at most once: by the call that created it, after `confirm`, with
 one request that is never repeated. A container that was created and not started (its creator crashed, lost
-the answer, or is late) is never started by another call. It is removed, unless it runs by now, and created
-anew, so that a late start of the old one finds nothing. The attempt could run twice only if the creator
+the answer, or is late) is never started by another call. It is removed, unless it runs, and created
+again, so that a late start of the old one finds nothing. The attempt could run twice only if the creator
 started the old one after we looked, and it ended before our removal: one after the other, never two at once.
 
 A stop that finds no container leaves a tombstone, a container without files that is never started, so that a

@@ -229,7 +229,7 @@ class KubernetesApi:
                     raise urllib3.exceptions.TimeoutError("its answer came too slowly")
                 if len(data) > MAX_ANSWER_BYTES:
                     raise urllib3.exceptions.ResponseError(
-                        f"its answer has more than {MAX_ANSWER_BYTES} bytes"
+                        f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
                     )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             response.close()
@@ -245,7 +245,7 @@ class KubernetesApi:
         pause = min(max(asked, 0.0), MAX_RETRY_AFTER_SECONDS)
         words = f"Kubernetes answers {status.code} {status.reason}: {status.message}"
         if status.code == _UNAUTHORIZED:
-            return EngineUnavailable(f"{words} (our credentials are not accepted)", RETRY_SECONDS)
+            return EngineUnavailable(f"{words} (it does not accept our credentials)", RETRY_SECONDS)
         if status.code >= 500 or status.code in (408, 429) or pause:
             return EngineUnavailable(words, pause or 1.0)
         causes = status.details.causes if status.details is not None else None
@@ -280,7 +280,9 @@ class Stream:
             # The library raises the last two when another thread closes the connection.
             if not self._closed.is_set():
                 self._api.faults["stream"] += 1
-                raise EngineUnavailable(f"Kubernetes at {self._api.host} broke off: {error}") from error
+                raise EngineUnavailable(
+                    f"Kubernetes at {self._api.host} broke the connection: {error}"
+                ) from error
         finally:
             self._response.close()
 

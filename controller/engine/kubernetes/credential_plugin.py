@@ -119,7 +119,7 @@ def _read(
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
         while True:
-            # asked before the last read: then nothing of its own is missed
+            # checked before the last read, so that none of its output is missed
             ended = process.poll() is not None
             for key, _ in selector.select(0 if ended else _POLL_SECONDS):
                 chunk = os.read(key.fd, _CHUNK_BYTES)
@@ -135,7 +135,7 @@ def _read(
                 closed.wait(_POLL_SECONDS)  # it closed its output, and has still to end
             if closed.is_set() or time.monotonic() > give_up_at:
                 why = (
-                    "was ended, since the engine is being closed"
+                    "was ended, because the engine closes"
                     if closed.is_set()
                     else f"did not end within {seconds:g} s"
                 )
@@ -153,7 +153,7 @@ def _decoded(output: bytes, name: str, version: str) -> Credential:
             f"{name} printed {answer.kind} of {answer.api_version}, not ExecCredential of {version}"
         )
     if not status.token and not (status.client_certificate_data and status.client_key_data):
-        raise PluginFailed(f"{name} gives neither a token nor a client certificate with its key")
+        raise PluginFailed(f"{name} returned neither a token nor a client certificate with its key")
     expires = status.expiration_timestamp
     return Credential(
         token=status.token,

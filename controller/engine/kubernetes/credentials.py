@@ -83,7 +83,7 @@ class Credentials:
             self.place = reading.result(WAIT_SECONDS)
         except TimeoutError as error:
             raise EngineUnavailable(
-                f"no access to Kubernetes: its configuration was not read in {WAIT_SECONDS:g} s"
+                f"no access to Kubernetes: its configuration was not read within {WAIT_SECONDS:g} s"
             ) from error
         except _Failed as error:
             message = f"no access to Kubernetes: {error}; give --kubeconfig, or run in a cluster"
@@ -117,8 +117,7 @@ class Credentials:
             return refresh.result(WAIT_SECONDS).client
         except TimeoutError as error:
             message = (
-                f"credentials for Kubernetes are not there after {WAIT_SECONDS:g} s, and still being"
-                " waited for"
+                f"credentials for Kubernetes have not arrived after {WAIT_SECONDS:g} s, and are still awaited"
             )
             raise EngineUnavailable(message, RETRY_SECONDS) from error
         except _Failed as error:
@@ -186,7 +185,7 @@ def _run(name: str, future: Future[_Result], make: Callable[[], _Result]) -> Non
             result = make()
         except (PluginFailed, config.ConfigException, OSError, yaml.YAMLError) as error:
             future.set_exception(_Failed(str(error)))
-        # a value of another kind than the library thinks fails in any way
+        # a value of a type that the library does not expect may fail in any way
         except Exception as error:  # noqa: BLE001
             future.set_exception(_Failed(f"{type(error).__name__}: {error}"))
         else:

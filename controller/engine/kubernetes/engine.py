@@ -134,7 +134,7 @@ class KubernetesEngine(Owning):
                     stopped=True,
                     ran=False,
                     reason="NameTaken",
-                    message="pods that are not Tally's have its name, so that it cannot be created",
+                    message="pods that are not Tally's have its name: it cannot be created",
                 )
             if uid and pod.metadata.uid != uid:
                 return None
@@ -144,7 +144,7 @@ class KubernetesEngine(Owning):
             deleted = self._pods.delete(pod, whole_seconds(grace_seconds))
             if deleted is not None:
                 return observe(deleted)
-        raise EngineUnavailable(f"{attempt} changes while it is being stopped")
+        raise EngineUnavailable(f"{attempt} keeps changing while it is stopped")
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
         """See Engine. A pod with this uid is ours, even if its labels were changed."""
@@ -256,7 +256,7 @@ class KubernetesEngine(Owning):
 
     def check_rights(self) -> list[MissingRight]:
         """The missing rights, each with the RBAC rule that grants it. Raises EngineUnavailable."""
-        with unavailable("rights cannot be asked for"):
+        with unavailable("rights cannot be reviewed"):
             return missing_rights(self._api, self.namespaces)
 
     def release_finalizers(self) -> int:
@@ -271,7 +271,7 @@ class KubernetesEngine(Owning):
         if self.installation is None and len(marks) > 1:
             told = ", ".join(f"{mark} ({counted(number, 'pod')})" for mark, number in sorted(marks.items()))
             raise UserError(
-                f"several installations have the name {self._cluster} here: {told}. Say whose:"
+                f"several installations have the name {self._cluster} here: {told}. Name one with"
                 " --installation ID"
             )
         for pod in held:

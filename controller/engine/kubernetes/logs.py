@@ -97,7 +97,7 @@ def read_log(
 ) -> Iterator[bytes]:
     """A container's output, by default the main one's, each byte once.
 
-    With `follow`, it goes on until the container has ended or `stop` is set. A broken connection is opened
+    With `follow`, it continues until the container has ended or `stop` is set. A broken connection is opened
     again, and bytes that were delivered are skipped. This loses lines if the node has begun a new log file in
     between, since it shows only the last one. With `tail` or `since_seconds`, the delivered bytes cannot be
     skipped: a break is then an error once bytes were delivered. Raises EngineUnavailable, LogsRefused.
@@ -136,7 +136,7 @@ def read_log(
         if is_part and position:
             if current is not None and not stop.is_set() and not _has_ended(current, container):
                 raise EngineUnavailable(
-                    "the stream of the output has ended, and the container has not: call it again"
+                    "the stream of the output ended before the container: run the command again"
                 )
             return
 

@@ -99,7 +99,7 @@ class PodObjects:
             if self.attempt_of(pod) == attempt:
                 return pod
             raise AttemptRefused("NameTaken", pod.why_not_ours(self._cluster))
-        raise EngineUnavailable(f"the name {attempt} is taken and given back again and again")
+        raise EngineUnavailable(f"the name {attempt} keeps being taken and released")
 
     def entomb(self, attempt: AttemptId, why: str) -> Pod | None:
         """Take the attempt's name in every namespace; returns the tombstone, or the existing pod.
@@ -152,7 +152,9 @@ class PodObjects:
 
         opened = self._patch_list(pod, "/spec/schedulingGates", find, {"name": GATE})
         if opened is None:
-            raise EngineUnavailable(f"pod {pod.metadata.name} has gone before its gate was opened")
+            raise EngineUnavailable(
+                f"pod {pod.metadata.name} was gone before its scheduling gate was removed"
+            )
         return opened
 
     def _patch_list(
@@ -171,7 +173,7 @@ class PodObjects:
                 {"op": "test", "path": f"{path}/{index}", "value": value},
                 {"op": "remove", "path": f"{path}/{index}"},
             ]
-            with unavailable(f"pod {pod.metadata.name} cannot be changed"):
+            with unavailable(f"pod {pod.metadata.name} cannot be updated"):
                 try:
                     return _about(
                         pod.metadata.name,
@@ -181,7 +183,7 @@ class PodObjects:
                     if error.code not in (404, 409, 422):  # gone, or changed since it was read
                         raise
             current = self.get(pod.metadata.namespace, AttemptId.parse(pod.metadata.name))
-        raise EngineUnavailable(f"pod {pod.metadata.name} changes while it is being changed")
+        raise EngineUnavailable(f"pod {pod.metadata.name} keeps changing while it is updated")
 
 
 def _is_same(answer: Pod, pod: Pod) -> bool:
@@ -191,7 +193,7 @@ def _is_same(answer: Pod, pod: Pod) -> bool:
 def _about(name: AttemptId | str, data: bytes) -> Pod:
     pod = read_pod(data)
     if pod.metadata.name != str(name):
-        raise EngineUnavailable(f"Kubernetes answers with something else than pod {name}")
+        raise EngineUnavailable(f"Kubernetes answers with something other than pod {name}")
     return pod
 
 

@@ -246,7 +246,7 @@ def _as_failed(seen: Observation, pod: Pod, end: Terminated | None) -> Observati
             return replace(
                 seen, exit_code=other.exit_code, signal=_signal(other), reason=reason, message=message
             )
-    return replace(seen, ran=end is not None, reason="Failed", message="no container of the pod says why")
+    return replace(seen, ran=end is not None, reason="Failed", message="no container of the pod reports why")
 
 
 def _disruption(pod: Pod) -> str:
@@ -291,7 +291,7 @@ def _why_waiting(pod: Pod) -> tuple[str, str]:
         others = [gate.name for gate in pod.spec.scheduling_gates or () if gate.name != GATE]
         if scheduled.reason == "SchedulingGated" and not others:
             return "", ""
-        return scheduled.reason or "Unschedulable", scheduled.message or "no node takes it"
+        return scheduled.reason or "Unschedulable", scheduled.message or "no node fits"
     return "", ""
 
 
@@ -299,11 +299,11 @@ def _what_is_known(pod: Pod) -> str:
     """A message for a terminal phase that does not prove a stop."""
     running = [each.name for each in pod.statuses() if each.state.running]
     if running:
-        known = f"phase {pod.status.phase}, but container {', '.join(running)} is said to run"
+        known = f"phase {pod.status.phase}, but container {', '.join(running)} is reported as running"
     elif pod.is_deleting:
         known = f"phase {pod.status.phase}, and the pod is being deleted"
     else:
-        known = f"phase {pod.status.phase}, without the end of its containers"
+        known = f"phase {pod.status.phase}, but the end of its containers is not reported"
     return f"{known}: {pod.status.message}" if pod.status.message else known
 
 

@@ -47,7 +47,7 @@ START_ALLOWANCE_SECONDS = 3600.0
 BACKSTOP_SECONDS = 60.0
 # a user that no image gives rights to, so that images made for root run under `restricted` too
 NOBODY = 65532
-NO_SCHEDULER = "tally.dev/none"  # no scheduler takes a pod for another one's name
+NO_SCHEDULER = "tally.dev/none"  # no scheduler takes a pod that names another one
 
 _DEFAULTS: Document = {
     "spec": {
@@ -94,7 +94,8 @@ def parse_options(pool: Pool) -> PoolOptions:
         if name not in PoolOptions.__struct_fields__:
             known = ", ".join(PoolOptions.__struct_fields__)
             raise InvalidField(
-                f"engine_options.{name}", f"is not an option of the kubernetes engine; known are {known}"
+                f"engine_options.{name}",
+                f"is not an option of the kubernetes engine; its options are {known}",
             )
     try:
         options = msgspec.convert(pool.engine_options, PoolOptions)
@@ -122,7 +123,8 @@ def options_for(launch: Launch) -> PoolOptions:
     asked = demand(launch.spec, launch.pool)
     if launch.hold is not None and asked != launch.hold:
         raise InvalidField(
-            "engine_options.pod_template", f"has changed: the pod asks for {asked} now, {launch.hold} is held"
+            "engine_options.pod_template",
+            f"has changed: the pod now requests {asked}, but {launch.hold} is held",
         )
     return options
 

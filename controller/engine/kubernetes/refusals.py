@@ -39,7 +39,7 @@ def _of_forbidden(words: str, namespace: str) -> AttemptRefused:
     if "cannot create resource" in words:
         rule = (
             f"a Role in namespace {namespace} must allow the verb create on pods; `tally check` lists all"
-            " that is missing"
+            " missing rights"
         )
         return AttemptRefused("Forbidden", f"{words}: {rule}", transient=True)
     return AttemptRefused("AdmissionDenied", words)

@@ -53,7 +53,7 @@ def minor_version(api: KubernetesApi) -> int:
     minor = re.match(r"([0-9]{1,4})", version.minor) or re.match(r"v1\.([0-9]{1,4})", version.git_version)
     if minor is None:
         raise EngineUnavailable(
-            f"Kubernetes does not say which version it is (minor {version.minor!r}, {version.git_version!r})"
+            f"Kubernetes does not report its version (minor {version.minor!r}, {version.git_version!r})"
         )
     return int(minor[1])
 

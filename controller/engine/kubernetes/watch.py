@@ -144,7 +144,7 @@ class PodWatch:
                 raise self._error(event.object)
             pod = read_pod(event.object)
         except NOT_JSON_OF_ITS_TYPE as error:
-            self._version = ""  # what it told is found by a list
+            self._version = ""  # a list finds what it reported
             raise EngineUnavailable(f"Kubernetes sends an event that cannot be read: {error}") from error
         except EngineUnavailable:
             self._version = ""

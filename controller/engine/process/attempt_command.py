@@ -24,9 +24,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _START_FAILURES = {
     errno.ENOENT: ("CommandNotFound", "the command was not found"),
     errno.ENOTDIR: ("CommandNotFound", "the command was not found"),
-    errno.EACCES: ("PermissionDenied", "the command may not be executed"),
-    errno.EPERM: ("PermissionDenied", "the command may not be executed"),
-    errno.ENOEXEC: ("NotExecutable", "the command is no program (a script needs a #! line)"),
+    errno.EACCES: ("PermissionDenied", "permission to execute the command was denied"),
+    errno.EPERM: ("PermissionDenied", "permission to execute the command was denied"),
+    errno.ENOEXEC: ("NotExecutable", "the command is not a program (a script needs a #! line)"),
     errno.E2BIG: ("ArgumentsTooLong", "the arguments and the environment are larger than the system allows"),
 }
 

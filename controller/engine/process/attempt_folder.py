@@ -106,7 +106,7 @@ class Lock:
                 raise
             if _is_at(fd, folder / LOCK):
                 return cls(fd)
-            os.close(fd)  # the folder was removed before we had the lock, which is now of no use
+            os.close(fd)  # the folder was removed before we had the lock, which is now useless
 
     @property
     def inode(self) -> int:
@@ -136,7 +136,7 @@ def open_inherited(folder: Path) -> int:
     if not _set_lock(fd, INHERITED):
         os.close(fd)
         raise OSError(
-            errno.EAGAIN, "is locked by processes of an attempt that nobody has recorded", str(folder / LOCK)
+            errno.EAGAIN, "is locked by processes of an attempt without a record", str(folder / LOCK)
         )
     return fd
 
@@ -212,9 +212,9 @@ def read_versioned(path: str) -> tuple[tuple[int, int], bytes | None]:
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", path)
+            raise OSError(errno.EINVAL, "is not a regular file", path)
         if status.st_size > LARGEST_BYTES:
-            raise OSError(errno.EFBIG, f"has {status.st_size} bytes, more than {LARGEST_BYTES}", path)
+            raise OSError(errno.EFBIG, f"is larger than {LARGEST_BYTES} bytes ({status.st_size})", path)
         return (status.st_ino, status.st_mtime_ns), os.read(fd, LARGEST_BYTES)
     finally:
         os.close(fd)
@@ -309,7 +309,7 @@ def _open_lock(folder: Path | str, flags: int) -> int:
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise _Irregular(errno.EINVAL, "is no regular file", str(path))
+        raise _Irregular(errno.EINVAL, "is not a regular file", str(path))
     return fd
 
 

@@ -111,8 +111,8 @@ class Supervisor:
                 self._reply(
                     {
                         "error": (
-                            f"the lock of {self._folder} is held by another process, which has recorded"
-                            " nothing"
+                            f"the lock of {self._folder} is held by another process, which has written no"
+                            " record"
                         )
                     }
                 )
@@ -251,7 +251,7 @@ class Supervisor:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                raise AssertionError("the main process was reaped by another") from None
+                raise AssertionError("the main process was reaped by another process") from None
             if ended is None:
                 return
             if ended.si_pid == self._main:

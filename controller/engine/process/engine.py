@@ -118,7 +118,7 @@ class ProcessEngine:
                 return seen
             if launch.repeated and (unproven := end_leftovers(folder)):
                 # An error, not an observation: the attempt may not exist, so the start must be tried again.
-                raise EngineUnavailable(f"{launch.attempt} may run already: {unproven.message}")
+                raise EngineUnavailable(f"{launch.attempt} may already run: {unproven.message}")
             request = {
                 "folder": str(folder),
                 "argv": [*spec.command, *spec.args],
@@ -135,7 +135,7 @@ class ProcessEngine:
             # a writer of the result NeverStarted may still hold the lock
             seen = self._claimed(folder)
         if seen is None:
-            raise EngineUnavailable(f"{launch.attempt} was started and forgotten at the same time")
+            raise EngineUnavailable(f"{launch.attempt} was removed while it was started")
         return seen
 
     def _claimed(self, folder: Path) -> Observation | None:
@@ -172,7 +172,7 @@ class ProcessEngine:
             unproven = end_unlisted(folder, uid)
         if unproven is not None:
             return lost(attempt, unproven, uid)
-        message = "its folder was removed from outside; no process of it is left"
+        message = "its folder was removed from outside; none of its processes is left"
         return Observation(
             attempt=attempt,
             phase=Phase.FAILED,
@@ -198,7 +198,7 @@ class ProcessEngine:
                     return
                 if self._clock.boottime() > give_up_at:
                     raise EngineUnavailable(
-                        f"the supervisor of {attempt} has written its result, and does not end"
+                        f"the supervisor of {attempt} has written its result, but does not end"
                     )
                 time.sleep(0.002)
             with lock:
@@ -230,7 +230,7 @@ class ProcessEngine:
             for changes in changes_in(attempts, stop):
                 if self._attempts != attempts or not os.path.samestat(watched, os.stat(attempts)):
                     # A folder that was moved away or mounted over sends no more events.
-                    raise EngineUnavailable(f"{attempts} is another folder by now: it is watched anew", 0.0)
+                    raise EngineUnavailable(f"{attempts} is now another folder: the watch starts again", 0.0)
                 is_first = not sweep_at
                 names = {os.path.basename(path) for _, path in changes}
                 if self._clock.boottime() >= sweep_at:

@@ -51,7 +51,7 @@ class ForkServer:
         return answer
 
     def close(self) -> None:
-        """End the server; its supervisors go on. Idempotent."""
+        """End the server; its supervisors continue. Idempotent."""
         with self._lock:
             self._end()
 

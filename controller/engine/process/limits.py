@@ -4,7 +4,7 @@
   about once a second. An attempt that uses more than its spec's `memory` is killed, with the reason
   OOMKilled. A burst of less than a second may pass. RLIMIT_AS and RLIMIT_DATA are no alternative: they count
   memory that programs reserve and never use (Go, Java and node would not even start), and count it per
-  process. Cgroups are none, either: an unprivileged user can seldom create them.
+  process. Cgroups are no alternative, either: an unprivileged user can seldom create them.
 - cpu and all other resources: counted by the pool, and not enforced.
 """
 

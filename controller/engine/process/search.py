@@ -76,7 +76,7 @@ def end_unlisted(folder: Path, uid: str) -> Unproven | None:
     if origin is None:
         return Unproven(
             "Unlisted",
-            "its folder was removed, and with it what says where its processes are to be looked for",
+            "its folder was removed, and with it the record of where its processes are",
         )
     return end_all({folder: origin}).get(folder)
 
@@ -103,7 +103,7 @@ def _out_of_sight(origin: Origin | None) -> Unproven | None:
         return None
     message = (
         f"it runs in PID namespace {origin.pid_namespace}, and this replica, in {pid_namespace()}, cannot see"
-        " its processes: all replicas of a state folder must share one"
+        " its processes: all replicas of a state folder must share a namespace"
     )
     return Unproven("OtherPidNamespace", message)
 
@@ -123,8 +123,7 @@ class _Search:
         self._supervisors: set[int] = set()  # of any attempts
         self._supervised: dict[Path, int] = {}
         self._refused: dict[Path, str] = {}
-        # The number of a removed attempt's lock may be another's by now, or be one on another file system,
-        # too.
+        # The inode of a removed attempt's lock may have been reused, or exist on another file system, too.
         self._of_others: set[tuple[int, int]] = set()  # devices and inodes
         self._spared: set[int] = set()  # may be an attempt's, or that of another one that is supervised
 
@@ -204,7 +203,7 @@ class _Search:
             handle = kill(process)
         except PermissionError:
             self._refused[folder] = (
-                f"its process {process.pid} has changed its user, and cannot be killed by this one"
+                f"its process {process.pid} has changed its user, and this replica cannot kill it"
             )
             return []
         return [handle] if handle is not None else []
@@ -269,16 +268,18 @@ class _Search:
             if folder in self._supervised:
                 why = Unproven(
                     "Unrecorded",
-                    "its supervisor runs, but its folder says nothing of it",
+                    "its supervisor runs, but its folder does not record it",
                     self._supervised[folder],
                 )
             elif folder in found:
-                alive = f"processes of it still run: {', '.join(map(str, found[folder][:5]))}"
+                alive = f"its processes still run: {', '.join(map(str, found[folder][:5]))}"
                 why = Unproven(
-                    "SupervisorLost", f"nobody supervises it, and {self._refused.get(folder, alive)}"
+                    "SupervisorLost", f"it has no supervisor, and {self._refused.get(folder, alive)}"
                 )
             elif blind or restless:
-                why = Unproven("Unseen", f"that nothing of it runs is not proven: {blind or restless}")
+                why = Unproven(
+                    "Unseen", f"there is no proof that its processes have ended: {blind or restless}"
+                )
             elif (
                 origin is not None and origin.lock_inode and _is_inherited(origin.lock_inode, self._of_others)
             ):

@@ -125,7 +125,7 @@ def _write(folder: Path, lock: files.Lock, now: float) -> Unproven | None:
     try:
         if lock.is_inherited():
             return Unproven(
-                "SupervisorLost", "nobody supervises it, and a process that cannot be seen holds its lock"
+                "SupervisorLost", "it has no supervisor, and a process that cannot be seen holds its lock"
             )
         # Read again: a supervisor whose lock the task had removed may have ended by itself during the search.
         end = _end_without_supervisor(folder, lock, now)
@@ -139,4 +139,4 @@ def _write(folder: Path, lock: files.Lock, now: float) -> Unproven | None:
 def _unusable(error: OSError, what: str) -> Unproven:
     if error.errno in OF_THE_REPLICA:
         raise error
-    return Unproven("SupervisorLost", f"nobody supervises it, and {what}: {error}")
+    return Unproven("SupervisorLost", f"it has no supervisor, and {what}: {error}")

@@ -107,7 +107,7 @@ class ProcessSight:
                 raise
             if error.errno == errno.EPERM:
                 return None  # another user's folder: left alone
-            return lost(attempt, Unproven("FolderUnusable", f"what its folder holds cannot be read: {error}"))
+            return lost(attempt, Unproven("FolderUnusable", f"its folder cannot be read: {error}"))
 
     def _look_inside(self, name: str, attempt: AttemptId) -> Observation | None:
         folder = f"{self._attempts}/{name}"  # no pathlib: a take-over waits until all were read
@@ -134,7 +134,7 @@ class ProcessSight:
         except OSError as error:
             if error.errno in OF_THE_REPLICA:
                 raise
-            return None  # what the task put in its place is no result
+            return None  # something that the task put in its place is not a result
         result = parse_result(data) if data is not None else None
         if result is None or result.lock_inode != lock_inode:
             return None
@@ -144,7 +144,7 @@ class ProcessSight:
 
     def _claimed(self, folder: Path, attempt: AttemptId, held: files.Held) -> Observation | None:
         """The observation by the attempt's record."""
-        trouble = "it cannot be understood"
+        trouble = "it cannot be parsed"
         try:
             data = files.read_bytes(folder, files.RECORD)
         except OSError as error:
@@ -164,7 +164,7 @@ class ProcessSight:
             why = (
                 unsettled.why
                 if unsettled is not None
-                else Unproven("SupervisorLost", "processes of it may still run")
+                else Unproven("SupervisorLost", "its processes may still run")
             )
             return replace(seen, phase=Phase.UNKNOWN, reason=why.reason, message=why.message)
         if not record.uid:
@@ -172,13 +172,13 @@ class ProcessSight:
                 seen,
                 phase=Phase.UNKNOWN,
                 reason="RecordUnreadable",
-                message=f"its record is no use: {trouble}",
+                message=f"its record cannot be used: {trouble}",
             )
         supervisor = read_process(record.supervisor)
         if supervisor is not None and supervisor.is_stopped:
             pid = supervisor.pid
             message = (
-                f"its supervisor is stopped: let it go on (kill -CONT {pid}), or end the attempt (kill -KILL"
+                f"its supervisor is stopped: resume it (kill -CONT {pid}), or end the attempt (kill -KILL"
                 f" {pid})"
             )
             return replace(seen, phase=Phase.UNKNOWN, reason="SupervisorStopped", message=message)

@@ -2,7 +2,7 @@
 
 `<state_dir>/<cluster>/` has
 - `engine.json`: the engine's identity, a random id that is made once, with the folder; the installation that
-  has `attempts`; and the other installations of the same cluster name that have places. It is never made anew
+  has `attempts`; and the other installations of the same cluster name that have places. It is never replaced
   if it is missing beside attempts of a running replica: the folder is then another one, and nothing may be
   concluded from it.
 - `attempts` and `trash`: the place of the first installation. Versions without installations used it, too:
@@ -67,8 +67,7 @@ class StateFolder:
         except (msgspec.MsgspecError, OSError) as error:
             raise EngineUnavailable(f"{path} is damaged: {error}; restore it") from error
         raise EngineUnavailable(
-            f"{path} is gone: this is not the folder that it was. Put it back as it was, or restart the"
-            " replica"
+            f"{path} is gone: the state folder was moved or replaced. Restore it, or restart the replica"
         )
 
     def place_of(self, installation: Installation, *, claim: bool) -> Path:
@@ -78,8 +77,8 @@ class StateFolder:
             places = self._claim(installation)
         elif places.first and installation.id not in (places.first, *places.others):
             raise EngineUnavailable(
-                f"{self.home} is of installation {places.first}, and has nothing of {installation.id}: is it"
-                " the right folder?"
+                f"{self.home} belongs to installation {places.first}, and has nothing of {installation.id}:"
+                " is it the right folder?"
             )
         return self._path_of(installation.id, places)
 

@@ -43,10 +43,10 @@ def enforce_memory(folders: Iterable[Path]) -> None:
     """Stop the attempts that use more memory than they asked for."""
     for excess in over_memory(folders):
         message = (
-            f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB it"
-            " asked for"
+            f"used {excess.used // 2**20} MiB of memory, more than the {excess.limit // 2**20} MiB that"
+            " it requested"
         )
-        with suppress(OSError):  # told when its folder is looked at, and tried again in the next round
+        with suppress(OSError):  # reported when its folder is read, and tried again in the next round
             request_stop(excess.folder, "OOMKilled", 0.0, message)
 
 

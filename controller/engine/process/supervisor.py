@@ -47,7 +47,7 @@ def _supervise_and_exit(connection: socket.socket) -> NoReturn:
             line = stream.readline()
         if line.endswith(b"\n"):  # otherwise the replica died before it had said all
             Supervisor(json.loads(line), lambda answer: _send(connection, answer)).run()
-    # the last frame of the process: shown, and told from success by its exit code
+    # the last frame of the process: the error is shown, and the exit code is not that of success
     except BaseException:  # noqa: BLE001
         show_error()
         os._exit(1)
@@ -58,7 +58,7 @@ def _send(connection: socket.socket, answer: dict[str, Any]) -> None:
     try:
         connection.sendall(json.dumps(answer).encode() + b"\n")
     except (BrokenPipeError, ConnectionResetError):
-        show_error()  # the replica that asked is gone; the attempt goes on, and is adopted by the next
+        show_error()  # the replica that asked is gone; the attempt continues, and is adopted by the next
     connection.close()
 
 

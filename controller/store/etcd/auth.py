@@ -57,7 +57,7 @@ class EtcdAuth:
         self._keys = keys
 
     def is_enabled(self) -> bool:
-        """Whether etcd asks for users. If it does not, all who reach etcd may do everything."""
+        """Whether etcd requires users. If it does not, anyone who can reach etcd has full access."""
         try:
             if self._gateway.token(self._gateway.endpoints.now() + self._call_seconds):
                 return True
@@ -81,7 +81,7 @@ class EtcdAuth:
         return steps
 
     def take(self, step: SetupStep) -> None:
-        """Take one step. A step that somebody else has taken meanwhile counts as taken."""
+        """Take one step. A step that another user has taken meanwhile counts as taken."""
         try:
             self._call(step.path, step.request())
         except StoreError as error:
@@ -114,8 +114,8 @@ class EtcdAuth:
         if not exists:
             if passwords is None:
                 raise UserError(
-                    f"etcd has no user {user!r}: give --passwords DIR, where the file {user} has or gets its"
-                    " password"
+                    f"etcd has no user {user!r}: give --passwords DIR, a folder in which the file {user} has"
+                    " its password, or is created with one"
                 )
             yield self._creation(user, passwords / user)
         present = self._call("/auth/user/get", {"name": user}).get("roles", []) if exists else []
@@ -132,7 +132,7 @@ class EtcdAuth:
     def _creation(user: str, file: Path) -> SetupStep:
         if file.exists():
             _read_password(file)  # complains now, before anything is done
-        made = "with the password in" if file.exists() else "with a password of its own, written to"
+        made = "with the password in" if file.exists() else "with a new password, written to"
         return SetupStep(
             f"user {user} created, {made} {file}",
             "/auth/user/add",
@@ -146,10 +146,10 @@ class EtcdAuth:
         is_root = ROOT in users and ROOT in self._call("/auth/user/get", {"name": ROOT}).get("roles", [])
         if not is_root and Member(None, ROOT) not in members:
             raise UserError(
-                f"authentication cannot be switched on: etcd needs the user {ROOT} with the role {ROOT}, or"
-                f" nobody could change it again. Add --grant {ROOT}={ROOT} --passwords DIR"
+                f"authentication cannot be enabled: etcd needs the user {ROOT} with the role {ROOT}, or"
+                f" no user could manage it afterwards. Add --grant {ROOT}={ROOT} --passwords DIR"
             )
-        return SetupStep("authentication switched on", "/auth/enable", dict)
+        return SetupStep("authentication enabled", "/auth/enable", dict)
 
     # -- asking
 
@@ -215,13 +215,13 @@ def _read_password(file: Path) -> str:
         raise UserError(f"the password file {file} cannot be read: {error}") from None
     if not password:
         raise UserError(
-            f"the password file {file} is empty: remove it, to have one made, or write a password to it"
+            f"the password file {file} is empty: remove it to have one created, or write a password to it"
         )
     return password
 
 
 def _make_password(file: Path) -> str:
-    """A random password, in a new file that nobody else can read. Raises UserError."""
+    """A random password, in a new file that only its owner can read. Raises UserError."""
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

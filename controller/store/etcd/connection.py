@@ -76,10 +76,10 @@ class GatewayOptions:
         for index, endpoint in enumerate(self.endpoints):
             parse_etcd_url(endpoint, f"endpoints[{index}]")
         if self.user and not self.password_file:
-            raise InvalidField("password_file", f"is not given, but the user {self.user!r} is")
+            raise InvalidField("password_file", f"is missing, but the user {self.user!r} is given: set both")
         if bool(self.cert_file) != bool(self.key_file):
             raise InvalidField(
-                "key_file" if self.cert_file else "cert_file", "is not given; both are needed, or neither"
+                "key_file" if self.cert_file else "cert_file", "is missing: set both, or neither"
             )
 
 
@@ -171,7 +171,7 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         return self.send(path, body, timeout=timeout, token=token).answer()
 
     def stream(self, path: str, body: bytes, *, timeout: float, token: str) -> HTTPResponse:
-        """Send a request whose answer goes on. `timeout` bounds the wait for its head.
+        """Send a request whose answer is a stream. `timeout` bounds the wait for its head.
 
         Raises RpcError, ConnectionFailed.
         """
@@ -254,7 +254,7 @@ class Sent:
         return answer
 
     def abandon(self) -> None:
-        """Drop the request: nobody will read the answer."""
+        """Drop the request: its answer will not be read."""
         self._line.close()
 
 

@@ -58,7 +58,7 @@ class Endpoints:
         return self._clock.boottime()
 
     def close(self) -> None:
-        """Ask no endpoint any more. Idempotent."""
+        """Stop asking endpoints. Idempotent."""
         self._closed.set()
 
     @property

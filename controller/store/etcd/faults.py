@@ -101,8 +101,8 @@ For the reason, see https://github.com/etcd-io/etcd/pull/10366
 """
 
 _COMMON_NAME_ADVICE = (
-    "an etcd with users takes no client certificate with a common name: use one whose subject has none (an"
-    " organization will do)"
+    "an etcd with authentication accepts no client certificate with a common name: use one whose subject"
+    " has none (an organization is enough)"
 )
 
 
@@ -171,13 +171,13 @@ def _tls_advice(endpoint: str, causes: list[BaseException], *, broken_off: bool)
     if endpoint.startswith("http:"):
         closed = any(isinstance(c, RemoteDisconnected) for c in causes)
         return (
-            "an etcd with TLS does so to plain http: if it has, set `etcd` to https://… and"
+            "an etcd with TLS does this to plain http: if it has TLS, set `etcd` to https://… and"
             f" `ca_file`{_OF_DEV}"
             if closed
             else ""
         )
     if broken_off or any(isinstance(c, ssl.SSLError) and c.reason == "WRONG_VERSION_NUMBER" for c in causes):
-        return "an etcd without TLS does so to https: if it has none, set `etcd` to http://…"
+        return "an etcd without TLS does this to https: if it has none, set `etcd` to http://…"
     if any(isinstance(c, ssl.SSLCertVerificationError) and c.verify_code in _ISSUER_UNKNOWN for c in causes):
         return f"set `ca_file` to the authority that signed etcd's certificate{_OF_DEV}"
     if any(isinstance(c, ssl.SSLError) and _REFUSES_CLIENT.search(c.reason or "") for c in causes):

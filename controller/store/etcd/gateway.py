@@ -49,14 +49,16 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
         case ErrorClass.DENIED if "permission denied" in str(error):
             return StoreDenied(
                 f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. "
-                "`tally auth init --grant ROLE=USER` gives a user one of the roles that have their rights"
+                "Give the user a role with `tally auth init --grant ROLE=USER`"
             )
         case ErrorClass.TOKEN if not user:
-            return StoreDenied(f"etcd asks for a user and a password, and none is given: {error}")
+            return StoreDenied(
+                f"etcd requires a user and a password: set `user` and `password_file` ({error})"
+            )
         case ErrorClass.DENIED | ErrorClass.TOKEN | ErrorClass.AUTH_OFF:
             return StoreDenied(str(error))
         case ErrorClass.FUTURE:
-            return StoreUnavailable(f"the revision asked for is not there yet: {error}")
+            return StoreUnavailable(f"the requested revision does not exist yet: {error}")
         case ErrorClass.TOO_LARGE:
             return RequestTooLarge(f"etcd refuses the request on {about} as too large: {error}; split it")
         case ErrorClass.FULL:
@@ -156,7 +158,7 @@ class Gateway:
     def forget_token(self, token: str | None = None) -> None:
         """Sign in again before the next call, since `token` was refused, unless that has been done since.
 
-        `token` None stands for the one in use.
+        `token` None means the one in use.
         """
         with self._sign_in_lock:
             if token in (None, self._token):

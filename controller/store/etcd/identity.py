@@ -59,7 +59,7 @@ class ClusterIdentity:
             if not self._cluster:
                 self._cluster = header.cluster_id
             elif header.cluster_id != self._cluster:
-                self._changed = f"cluster {header.cluster_id} answers where {self._cluster} did"
+                self._changed = f"cluster {header.cluster_id} answers instead of {self._cluster}"
             self._raise_if_changed()
 
     def renew(self) -> None:
@@ -71,5 +71,6 @@ class ClusterIdentity:
     def _raise_if_changed(self) -> None:
         if self._changed:
             raise ClusterChanged(
-                f"etcd is not the one it was: {self._changed} (restored from a backup, or a wrong endpoint?)"
+                f"this is not the same etcd as before: {self._changed} (a restored backup, or a wrong"
+                " endpoint?)"
             )

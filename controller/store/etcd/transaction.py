@@ -77,7 +77,7 @@ class PendingTransaction:
                 return self._after_full(error)
             if error.in_doubt and error.fault is not ErrorClass.LEASE_MISSING:
                 raise OutcomeUnknown(
-                    f"the outcome of transaction {transaction.op} is unknown, then: {error}"
+                    f"the outcome of transaction {transaction.op} is unknown, and another try failed: {error}"
                 ) from error
             about = ", ".join(write.key for write in transaction.writes[:3])
             raise translate(error, self._gateway.options.user, about, "write") from error
@@ -97,7 +97,7 @@ class PendingTransaction:
     def _decode(self, data: bytes) -> wire.TransactionAnswer:
         answer = wire.decode_transaction(data)
         if not answer.succeeded and len(answer.responses) != len(self._keys):
-            raise msgspec.DecodeError(f"{len(answer.responses)} reads were answered, of {len(self._keys)}")
+            raise msgspec.DecodeError(f"{len(answer.responses)} of {len(self._keys)} reads were answered")
         return answer
 
     def _after_full(self, full: RpcError) -> Committed:

@@ -155,7 +155,7 @@ def _decoder(kind: type[T], is_whole: Callable[[T], object] = bool) -> Callable[
         except (UnicodeDecodeError, OverflowError, RecursionError) as error:
             raise msgspec.DecodeError(str(error)) from error
         if not is_whole(answer):
-            raise msgspec.DecodeError("it lacks what every answer of etcd has")
+            raise msgspec.DecodeError("it lacks a field that every answer of etcd has")
         return answer
 
     return decode_whole
