@@ -263,24 +263,28 @@ class Elector:
         return True
 
     def _last_epoch(self, seen: KeyValue | None, deadline: float) -> int:
-        """The last epoch. If its key is damaged: the highest epoch that has a record.
+        """The last epoch: the highest that has a record, if its key is damaged, was deleted, or was set back.
 
-        Raises CorruptValue if there is no record: no replica could tell that a later term is later.
+        Raises CorruptValue if the key is damaged and there is no record: no replica could tell that a later
+        term is later.
         """
+        error = None
         try:
-            return epoch_of(seen)
-        except CorruptValue as error:
-            records = self._store.load(self._keys.terms, deadline=deadline).items
-            names = [item.key.removeprefix(self._keys.terms) for item in records]
-            numbers = [int(name) for name in names if is_number(name) and int(name) + 1 < MAX_EPOCH]
-            if not numbers:
-                raise
-            log.warning(
-                "the epoch cannot be read: using the records of terms",
-                error=str(error),
-                last=max(numbers),
-            )
-            return max(numbers)
+            last = epoch_of(seen)
+            if seen is not None and self._store.get(self._keys.term(last + 1), deadline=deadline)[0] is None:
+                return last
+        except CorruptValue as found:
+            error, last = found, 0
+        records = self._store.load(self._keys.terms, deadline=deadline).items
+        names = [item.key.removeprefix(self._keys.terms) for item in records]
+        numbers = [int(name) for name in names if is_number(name) and int(name) + 1 < MAX_EPOCH]
+        if error is not None and not numbers:
+            raise error
+        highest = max(numbers, default=0)
+        if highest > last:
+            why = error or ("it is missing" if seen is None else f"it says {last}")
+            log.warning("the epoch is wrong: using the records of terms", last=highest, why=str(why))
+        return max(highest, last)
 
     def _lay_foundation(
         self,

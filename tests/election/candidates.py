@@ -8,7 +8,7 @@ from controller.core.model.installation import EngineIdentity
 from controller.core.model.op import Op
 from controller.election.elector import Elector, Timings
 from controller.election.term import Leadership
-from controller.store.base import Guard, Put, Transaction
+from controller.store.base import Delete, Guard, Put, Transaction
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
 from tests.support.bench import HandClock
@@ -75,3 +75,9 @@ def put(store: MemoryStore, key: str, value: bytes, lease: int = 0) -> None:
         Transaction((Guard(key, current.mod if current else 0),), (Put(key, value, lease),), Op("hand")),
         deadline=0,
     )
+
+
+def delete(store: MemoryStore, key: str) -> None:
+    item, _ = store.get(key, deadline=0)
+    assert item is not None
+    store.commit(Transaction((Guard(key, item.mod),), (Delete(key),), Op("hand")), deadline=0)

@@ -18,7 +18,7 @@ from controller.election.term import LeadershipLost
 from controller.errors import CorruptValue
 from controller.store.base import Delete, Guard, Put, StoreDenied, Transaction
 from controller.store.memory import MemoryStore
-from tests.election.candidates import KEYS, TIMINGS, Candidate, put
+from tests.election.candidates import KEYS, TIMINGS, Candidate, delete, put
 from tests.support.bench import HandClock
 from tests.support.meddling import answer_lost, unanswered
 
@@ -342,6 +342,23 @@ def test_an_epoch_that_is_none_is_taken_from_the_records_of_terms(
     stored, _ = memory.get(KEYS.epoch, deadline=0)
     assert stored is not None
     assert codec.decode_mapping(stored.value)["epoch"] == 3
+
+
+@pytest.mark.parametrize("value", [None, b'{"epoch": 0}', b'{"epoch": 1}', b'{"epoch": 2}'])
+def test_an_epoch_that_was_set_back_is_not_given_again(
+    one: Candidate, memory: MemoryStore, value: bytes | None
+) -> None:
+    """By hand, or its key was deleted: the records of terms show which epochs there were."""
+    for epoch in (1, 2, 3):
+        assert one.elect().epoch == epoch
+        one.elector.release(f"stop {epoch}", campaign_again=True)
+        one.clock.move(one.elector.step())
+    if value is None:
+        delete(memory, KEYS.epoch)
+    else:
+        put(memory, KEYS.epoch, value)
+    assert one.elect().epoch == 4
+    assert record(memory, 2)["why"] == "stop 2"
 
 
 def test_a_record_of_a_term_that_is_too_large_to_be_closed_is_left_alone(

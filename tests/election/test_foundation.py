@@ -19,9 +19,9 @@ from controller.core.model.installation import (
 )
 from controller.core.model.op import Op
 from controller.errors import CorruptValue
-from controller.store.base import Delete, Guard, Refused, Transaction
+from controller.store.base import Refused
 from controller.store.memory import MemoryStore
-from tests.election.candidates import KEYS, Candidate, put
+from tests.election.candidates import KEYS, Candidate, delete, put
 
 ONE, TWO = EngineIdentity(name="test", id="e1"), EngineIdentity(name="test", id="e2")
 
@@ -42,12 +42,6 @@ def hand_over(one: Candidate) -> None:
     one.elector.release("test", campaign_again=False)
     one.elector.step()
     assert one.elector.leadership is None
-
-
-def delete(store: MemoryStore, key: str) -> None:
-    item, _ = store.get(key, deadline=0)
-    assert item is not None
-    store.commit(Transaction((Guard(key, item.mod),), (Delete(key),), Op("hand")), deadline=0)
 
 
 def test_the_first_election_makes_the_installation_and_no_later_one_changes_it(
