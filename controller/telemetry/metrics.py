@@ -122,12 +122,12 @@ def _queued_at(before: Status | None, after: Status) -> float:
 
 HEAD = """# The metrics of a replica
 
-At `/metrics` of each replica's status endpoint, in Prometheus' text format. Made by `python -m
-controller.telemetry.metrics` from the code's own catalog; a test holds the two together. `replica_role`
-(`leader` or `follower`) stands on every series beside the labels given here: what is counted carries the role
-in which the replica was when it happened, what is measured carries its role now. Every replica holds the
-whole model, so that sums over replicas take `replica_role="leader"`. Units are seconds, bytes and cores.
-Series of the process itself (`process_…`, `python_…`) are those of the Prometheus client library.
+Each replica serves these metrics at `/metrics` of its status endpoint, in Prometheus' text format. `python -m
+controller.telemetry.metrics` generates this page from the catalog in the code, and a test compares the two.
+Every series also has the label `replica_role` (`leader` or `follower`): counted events carry the role that
+the replica had at the time, and measured values carry its present role. Every replica has the whole model, so
+select `replica_role="leader"` to sum over replicas. Units are seconds, bytes and cores. The series of the
+process itself (`process_…`, `python_…`) come from the Prometheus client library.
 """
 
 if __name__ == "__main__":

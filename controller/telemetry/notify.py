@@ -94,7 +94,7 @@ class ServiceNotifier:
         except OSError as error:
             if not self._failed:
                 log.warning(
-                    "the service manager cannot be told how this replica does",
+                    "the service manager cannot be notified",
                     socket=self._address,
                     error=str(error),
                 )

@@ -55,7 +55,7 @@ class StoreSizePoll:
                 self._denied = False
             except StoreError as error:
                 if not self._denied:  # said once; that etcd is away is said by all others
-                    log.info("the store does not tell its size", error=str(error))
+                    log.info("the store does not report its size", error=str(error))
                 self._denied = True
             except Exception as error:  # noqa: BLE001  # a size is only shown
                 bulkhead.caught("store-size", error)

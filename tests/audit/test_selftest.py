@@ -49,4 +49,4 @@ def test_a_fence_that_does_not_hold_is_told(damaged: Damaged, monkeypatch: pytes
     failed = items["a stale leader's transaction meets the fence"]
     assert failed.verdict is ItemOutcome.FAILED
     assert "was APPLIED" in failed.seen
-    assert items["removes what it made"].verdict is ItemOutcome.OK
+    assert items["removes what it created"].verdict is ItemOutcome.OK

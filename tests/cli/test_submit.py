@@ -362,7 +362,7 @@ def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: 
     ("text", "says"),
     [
         ("id: a\ncomand: [x]\n", ":2: comand: is not a field; did you mean command?\n"),
-        ("id: a\ncommand: [x]\nqqq: 1\n", ":3: qqq: is not a field; known here are id, pool"),
+        ("id: a\ncommand: [x]\nqqq: 1\n", ":3: qqq: is not a field; the fields are id, pool"),
         (
             "id: a\ncommand: [x]\nretry:\n  max_atempts: 3\n",
             ":4: retry.max_atempts: is not a field; did you mean max_attempts?\n",
@@ -376,7 +376,7 @@ def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: 
         ),
         (
             "id: a\ncommand: [x]\nlabels:\n  a.b/c: ok\n  a.b: '?'\n",
-            ":5: labels.a.b: '?' is not a label's value",
+            ":5: labels.a.b: '?' is not a label value",
         ),
         ('{\n"id": "a",\n"command": "x"\n}', ":3: command: expected a list"),
     ],

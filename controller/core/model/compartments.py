@@ -45,7 +45,7 @@ class Compartments(ABC):
 
     def _keep_out(self, change: Change, error: Exception) -> None:
         self.caught.append(quarantine.Caught("model", "/".join((change.kind, *change.names)), error))
-        self._quarantine(change, quarantine.describe("it cannot be taken in", error))
+        self._quarantine(change, quarantine.describe("it cannot be applied", error))
         if change.kind in ("tasks", "states"):
             task = self.tasks.get(change.names[0]) or self._new_task(change.names[0])
             task.frozen = task.frozen | {change.kind}

@@ -231,7 +231,7 @@ class Model(InstallationRecords, Compartments):
         try:
             kind = RequestKind(change.names[1])
         except ValueError:
-            raise CorruptValue(f"{change.names[1]!r} is no kind of request") from None
+            raise CorruptValue(f"{change.names[1]!r} is not a kind of request") from None
         request = codec.decode_request(change.names[1], change.value)
         task.requests = {**task.requests, kind: (request, change.mod)}
 

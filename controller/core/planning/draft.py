@@ -146,7 +146,7 @@ class Draft:
         for pool, held in self._held.items():
             value = codec.encode_ledger(held, self.moment.op, self._model.ledger(pool).extras)
             seen = self._seen[pool]
-            assert seen is not None, "the plan before has to be committed first"
+            assert seen is not None, "the previous plan must be committed first"
             self.plan.ledgers.append(LedgerChange(pool, seen, held, value))
         self.plan.pools = [*self._relied_on.items()]
         return self.plan

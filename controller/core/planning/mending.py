@@ -64,7 +64,7 @@ class Mending:
             records.append(
                 RecordChange(kind, (), 0, codec.encode({**codec.decode_mapping(value), "op": moment.op}))
             )
-            what = "was deleted by hand, and is put back as it was read last"
+            what = "was deleted by hand, and is restored to its last known value"
             outcomes.append(
                 Outcome(invariant="identity", subject=f"key/{kind}", verdict=Verdict.REPAIRED, what=what)
             )
