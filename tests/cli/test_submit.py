@@ -125,7 +125,7 @@ def test_a_yaml_file_of_all_shapes(tally: Tally, tmp_path: Path) -> None:
     answer = tally("submit", "-f", str(file))
     assert answer.exit_code == 1
     assert answer.out == "task/a created\ntask/c created\n"
-    assert f"{file}:5: command: expected a list of texts" in answer.err
+    assert f"{file}:5: command: expected a list of strings" in answer.err
     assert f"{file}:7, item 2: a task is a mapping" in answer.err
 
 
@@ -210,7 +210,7 @@ def test_json_lines_from_standard_input(tally: Tally) -> None:
     answer = tally("submit", "-f", "-", stdin=lines)
     assert (answer.exit_code, answer.out) == (1, "task/a created\ntask/b created\n")
     assert "standard input:3: is not JSON" in answer.err
-    assert "standard input:5: command: expected a list of texts" in answer.err
+    assert "standard input:5: command: expected a list of strings" in answer.err
 
 
 def test_ten_thousand_tasks_with_progress(tally: Tally, client: Client, tmp_path: Path) -> None:
