@@ -1,7 +1,7 @@
 """The notices on top of the live page: each says what is wrong, and what to do.
 
 A notice names one problem that this replica can see. `critical` means that Tally does not do its work, or
-breaks its promise. `warning` means that somebody should look. `info` explains something that is in order.
+breaks its promise. `warning` means that an operator should look. `info` explains something that is in order.
 
 Causes come before their consequences, and a consequence that its cause explains is left out. For example, a
 replica that does not hear from etcd knows nothing about the leader, and a replica that does not hear from the

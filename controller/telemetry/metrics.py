@@ -65,7 +65,7 @@ class Metrics:
         assert len(labels) == len(BY_NAME[name].labels)
         self._histograms[name].labels(*labels, self._role).observe(value)
 
-    # -- what the runtime tells
+    # -- reported by the runtime
 
     def entered(self, phase: str) -> None:
         """See Instruments."""
@@ -74,14 +74,14 @@ class Metrics:
             self.outside.in_office_since = self._clock.boottime()
 
     def turned(self) -> None:
-        """See Instruments. Not counted: it would tell nothing that the liveness check does not."""
+        """See Instruments. Not counted: the liveness check already shows it."""
 
     def took_over(self, seconds: float) -> None:
         """See Instruments."""
         self.time("tally_take_over_seconds", seconds)
 
     def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
-        """See Instruments. Only what was admitted names a pool that exists: any text may stand in a spec."""
+        """See Instruments. Only an admitted task names a pool that exists: a spec may contain any text."""
         pool = after.pool if after.attempt else OTHER
         for step in steps:
             self.count(
@@ -98,7 +98,7 @@ class Metrics:
             elif step.state in FINISHED and step.source in HOLDING and after.started_at is not None:
                 self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
 
-    # -- what others tell
+    # -- reported by others
 
     def audited(self, report: Mapping[str, Any]) -> None:
         """An audit was made: its report as JSON."""
@@ -110,7 +110,7 @@ class Metrics:
         self.outside.audited_at = self._clock.boottime()
 
     def sized(self, size: StoreSize) -> None:
-        """etcd told its size."""
+        """etcd reported its size."""
         self.outside.size = size
 
 

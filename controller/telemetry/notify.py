@@ -62,7 +62,7 @@ class ServiceNotifier:
             self._send("READY=1")
         elif phase == "stopping":
             self._send("STOPPING=1")
-        self._due = 0.0  # the next turn tells of it
+        self._due = 0.0  # the next turn reports it
 
     def turned(self) -> None:
         """See Instruments."""

@@ -38,7 +38,7 @@ class Acts:
         return f"{len(names)} tasks of {CPU} each succeeded in one attempt"
 
     def submit_twice(self) -> str:
-        """Submit a task from many clients at once, and another content under its name."""
+        """Submit a task from many clients at once, and different content under its name."""
         spec = self._stage.spec("twice", "true")
         outcomes = self._stage.at_once(lambda client: client.submit(spec).outcome)
         require(

@@ -126,7 +126,7 @@ class Proofs:
         )
 
     def _compare(self, url: str, revision: int) -> None:
-        """What a replica tells of each task against what is stored.
+        """Compare what a replica says of each task with what is stored.
 
         Raises OSError when it cannot be asked.
         """

@@ -1,4 +1,4 @@
-"""A run of the selftest: its items in their order, each told, and everything removed at the end."""
+"""A run of the selftest: it reports each item in order, and removes everything at the end."""
 
 from __future__ import annotations
 

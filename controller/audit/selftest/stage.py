@@ -1,4 +1,4 @@
-"""The ground of a selftest: a pool and tasks of its own, under a name of its own, and their removal."""
+"""What a selftest works on: its own pool and tasks, under a unique name, and their removal."""
 
 from __future__ import annotations
 

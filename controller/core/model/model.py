@@ -6,8 +6,8 @@ deletion, and a change older than the watch is not applied to an absent key. So 
 task that finished and was removed: it would look Created, and run again.
 
 A value that does not parse is quarantined: its key is kept with the reason, and its task or pool is frozen,
-never treated as absent. A value that cannot be taken in for any other error is quarantined, too: no value
-ends a replica.
+never treated as absent. A value that raises any other error is quarantined, too, so no value can end a
+replica.
 """
 
 from __future__ import annotations

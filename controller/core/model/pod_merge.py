@@ -7,7 +7,7 @@ other lists are replaced. Among alternatives (`value` and `valueFrom`, the types
 a probe), the template above decides. Null removes what is below.
 
 Order of merged lists: the entries above keep their order, and so do those that are only below. An entry of
-both stands where it stood below, after all entries that precede it above. So a variable can refer to those
+both keeps its position from below, after all entries that precede it above. So a variable can refer to those
 before it.
 """
 

@@ -91,7 +91,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
 
 def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     seen = attempt.observation if attempt is not None else None
-    # While a Start is under way, its answer is awaited. If somebody removed the attempt, the Start creates it
+    # While a Start is under way, its answer is awaited. If someone removed the attempt, the Start creates it
     # again under the same name. Neither the proof of the first one's end nor an operator's word covers the
     # second.
     may_end = attempt is None or not attempt.starting

@@ -161,6 +161,6 @@ class Draft:
 def _held(status: Status | None) -> Vector:
     """What the ledger counts (invariant I1).
 
-    A hold in a status that holds nothing was written by somebody else, and does not count.
+    A hold in a status that holds nothing was not written by Tally, and does not count.
     """
     return status.hold if status is not None and status.is_holding else ZERO

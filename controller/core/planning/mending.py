@@ -55,7 +55,7 @@ class Mending:
         return Plan(moment.op, records=records[: limits.operations - 1]) if records else None
 
     def _plan_identity(self, moment: Moment) -> Plan | None:
-        """Restore the keys of the installation and its engine, if somebody deleted them in this term."""
+        """Restore the keys of the installation and its engine, if they were deleted in this term."""
         missing = {
             kind: value for kind, value in self._model.identity.items() if not self._model.mod_of(kind, ())
         }

@@ -9,13 +9,13 @@ What is repaired, and what is not:
   the pool: until then, such an orphan uses what the ledger would call free. It may be raised above the
   capacity. That is the truth, shown as an overcommit, and nothing is killed for it.
 - A hold becomes what the task's spec asks for while the task is Pending or Running, and nothing otherwise.
-- A status with an impossible epoch is written anew in this epoch. Impossible epochs in its history are
+- A status with an impossible epoch is rewritten in this epoch. Impossible epochs in its history are
   bounded by those around them. The step that records the repair says what was found.
 - Records of terms that never existed are removed. A lost or lowered epoch becomes the epoch of this term.
-- A quarantined key is removed only if the request gives its mod revision. A quarantined ledger is written
-  anew instead.
+- A quarantined key is removed only if the request gives its mod revision. A quarantined ledger is rewritten
+  instead.
 - The empty ledger of a pool that is gone is removed if the request gives its mod revision.
-- A deleted status is not made up again: what it held and counted is not known. An attempt of the task that
+- A deleted status is not reconstructed: what it held and counted is not known. An attempt of the task that
   still runs is an orphan. The leader stops it, and the task starts again with a new attempt number.
 - A history that the lifecycle does not allow is left alone, since what happened is not known.
 """
@@ -101,7 +101,7 @@ class _Draft:
         self._note = {"at": moment.now, "by": request.by, "reason": request.reason, "request": request_id}
         self._balance = balance(holding_tasks(model))
         self._keys: set[str] = set()  # named so far: a transaction writes a key once
-        self._statuses: dict[str, None] = {}  # tasks whose status is written anew
+        self._statuses: dict[str, None] = {}  # tasks whose status is rewritten
         self._moved: dict[str, Vector] = {}  # pool → the change of what its tasks hold
         self._pools: dict[str, Wanted | None] = {}  # pools whose ledger becomes the sum, with the finding
         self._alive = alive
@@ -324,7 +324,7 @@ class _Draft:
         return Verdict.REPAIRED, f"the ledger was {ledger.held}, and is now what the tasks hold: {held}"
 
     def _blocked(self, pool: str) -> tuple[Verdict, str] | None:
-        """Why it cannot be told now what is held of the pool; None if it can."""
+        """Why the sum that is held of the pool is unknown now; None if it is known."""
         if unreadable := self._balance.unreadable_of(pool):
             return (
                 Verdict.LEFT,

@@ -43,7 +43,7 @@ def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
         findings.append(term_finding(f"task/{one.task_id}", what, one.mod))
     named = [(int(name), name, change.mod) for name, change in model.terms.items() if is_number(name)]
     if epoch is None:
-        # 0 is not an epoch: somebody wrote it by hand
+        # 0 is not an epoch: someone wrote it by hand
         if any(one.epoch for one in written) or named or model.epoch is not None:
             what = "is missing" if model.epoch is None else "does not contain a number"
             findings.append(_epoch_finding(what, model.epoch.mod if model.epoch is not None else 0))
