@@ -242,7 +242,7 @@ def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> N
             for cluster in (one, two):
                 told = tally(cluster, "audit", "--state-dir", str(one.state_dir))
                 assert told.exit_code == 0, told.out
-                assert "3 attempts of installation" in told.out
+                assert "has 3 attempts in the engine" in told.out
                 assert (
                     "left alone, though of this cluster's name: 3 attempts"
                     in tally(cluster, "check", "--state-dir", str(one.state_dir)).out
