@@ -19,7 +19,7 @@ HEADERS = {
         "The store's revision that the model had applied before it was read.",
         {"type": "integer", "minimum": 0},
     ),
-    "Tally-Role": ("What this replica is.", {"type": "string", "enum": ["leader", "follower"]}),
+    "Tally-Role": ("The role of this replica.", {"type": "string", "enum": ["leader", "follower"]}),
     "Tally-Leader-Known": (
         "Whether this replica knows of a leader.",
         {"type": "string", "enum": ["true", "false"]},

@@ -43,7 +43,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/healthz",
         "healthz",
-        "The same as /livez, under its older name.",
+        "The older name of /livez.",
         ReadApi.livez,
         _TEXT,
         parameters=(query.VERBOSE,),

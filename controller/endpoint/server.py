@@ -91,8 +91,8 @@ class StatusServer:
         alone = is_loopback(host)
         if not alone and not self._access.asks:
             _log.warning(
-                "the status endpoint listens beyond this machine and requires no credentials: every client"
-                " that reaches it can read all tasks; set status_token_file or status_client_ca_file, or"
+                "other machines can reach the status endpoint, and it requires no credentials: every client"
+                " that reaches it can read all tasks. Set status_token_file or status_client_ca_file, or"
                 " restrict access in the network",
                 url=self.url,
             )

@@ -235,7 +235,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_store_size_in_use_bytes",
         MetricType.GAUGE,
-        "The part of the database file that is in use; a defragmentation frees the rest.",
+        "The part of the database file that is in use; defragmentation frees the rest.",
     ),
     Family(
         "tally_store_quota_bytes",

@@ -152,14 +152,14 @@ def _holding(task: Task, status: Status, now: float) -> str:
     since = status.admitted_at or now
     limit = task.spec.deadlines.start_seconds if task.spec is not None else None
     ends = (
-        f"; it is stopped in {span(since + limit - now)} if it does not run by then"
+        f"; it is stopped in {span(since + limit - now)} if it is not running by then"
         if limit is not None
         else ""
     )
     admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
     if status.reason == START_DELAYED:
         return (
-            f"{admitted} and could not be started yet: {_words(status.message)}; Tally retries, with growing"
+            f"{admitted} and could not be started yet: {_words(status.message)}; Tally retries, with increasing"
             f" pauses{ends}"
         )
     said = f"; the engine says: {because}" if (because := _because(status)) else ""
@@ -221,7 +221,7 @@ def _waiting(model: Model, task: Task, now: float) -> str:
     if status is not None and status.retry_at is not None and status.retry_at > now:
         last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
         return (
-            f"{task.id} waits out its back-off {last}: retry at {at(status.retry_at)}, in"
+            f"{task.id} is in back-off {last}; it is retried at {at(status.retry_at)}, in"
             f" {span(status.retry_at - now)}"
         )
     record = model.pools.get(task.pool)

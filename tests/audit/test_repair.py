@@ -121,7 +121,7 @@ def test_a_ledger_is_not_lowered_while_an_orphan_may_run(damaged: Damaged) -> No
     shown = preview(look, request, damaged.client.keys, damaged.client.clock.now())
     ledger = next(outcome for outcome in shown.outcomes if outcome.subject == "pool/default")
     assert ledger.verdict is Verdict.LATER
-    assert f"{name}-1 holds nothing and may still run" in ledger.what
+    assert f"{name}-1 holds nothing and may still be running" in ledger.what
     assert not any("ledgers" in write.key for write in shown.transaction.writes)
     resume(damaged)
 

@@ -179,7 +179,7 @@ def test_back_off() -> None:
     )
     assert (
         scene("a")
-        == "a waits out its back-off after Error: it broke (exit code 3): retry at 2023-11-14T22:14:02Z, in"
+        == "a is in back-off after Error: it broke (exit code 3); it is retried at 2023-11-14T22:14:02Z, in"
         " 42s."
     )
     assert "a is next in pool p" in scene("a", NOW + 42), "afterwards it stands in the queue"
@@ -205,7 +205,7 @@ def test_holding() -> None:
     assert (
         scene("a")
         == "attempt 2 of a was admitted 5s ago, holds cpu 1 of pool p and has not been seen running yet; the"
-        " engine says: ImagePull: pulling; it is stopped in 55s if it does not run by then."
+        " engine says: ImagePull: pulling; it is stopped in 55s if it is not running by then."
     )
     scene.status(
         "a", State.RUNNING, attempt=2, hold=hold, admitted_at=NOW - 65, started_at=NOW - 60, node="n1"

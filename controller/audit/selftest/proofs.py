@@ -121,7 +121,7 @@ class Proofs:
         )
         require(not report.engine_problem, f"the engine cannot be listed: {report.engine_problem}")
         return (
-            "nothing of the selftest's own is wrong, according to etcd"
+            "nothing is wrong with the selftest's own records, according to etcd"
             f" {'alone' if self._stage.engine is None else 'and the engine'}{others}"
         )
 

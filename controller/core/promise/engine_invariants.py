@@ -76,7 +76,7 @@ def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
     return Finding(
         invariant="I4",
         subject=f"attempt/{attempts[0].attempt}",
-        what=f"is {attempts[0].phase}, without proof of stop, beside {others}",
+        what=f"is {attempts[0].phase}, without proof of stop, alongside {others}",
         since_revision=task.status_mod if task is not None else 0,
         likely_cause=_ABANDONED if accepted else "a late start by a stale leader",
         repair="none: this was accepted" if accepted else "the leader stops the attempt that holds nothing",
@@ -97,7 +97,7 @@ def _orphan(observation: Observation, task: Task | None) -> Finding:
     )
     severity, mender = FindingSeverity.WRONG, Mender.LEADER
     if task is not None and task.status is None:
-        cause = "the status of its task was deleted by hand, or it was started late"
+        cause = "the status of its task was deleted by hand, or the attempt was started late"
     if unreadable:
         what, cause, repair = (
             "the status of its task does not parse",
