@@ -65,7 +65,8 @@ def standing(store: Store, keys: Keys, clock: Clock) -> InstallationReport:
     model.load(changes_of(keys, snapshot.items), snapshot.revision)
     if model.installation is None and (told := recorded_installation(model)) is not None:
         raise UserError(
-            f"the key of the installation id is missing or damaged (the record of the last term has {told.id}):"
+            "the key of the installation id is missing or damaged (the record of the last term has"
+            f" {told.id}):"
             " the current or next leader writes it back. Check that a replica leads (`tally get replicas`),"
             " and try again"
         )

@@ -159,8 +159,8 @@ def _holding(task: Task, status: Status, now: float) -> str:
     admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
     if status.reason == START_DELAYED:
         return (
-            f"{admitted} and could not be started yet: {_words(status.message)}; Tally retries, with increasing"
-            f" pauses{ends}"
+            f"{admitted} and could not be started yet: {_words(status.message)}; Tally retries, with"
+            f" increasing pauses{ends}"
         )
     said = f"; the engine says: {because}" if (because := _because(status)) else ""
     return f"{admitted} and has not been seen running yet{said}{ends}"

@@ -299,7 +299,9 @@ class _Draft:
                 "the engine was listed: the leader starts the attempt, or records its end",
             )
         elif not _holds(task, attempt) and attempt in self._alive:
-            self._answer(wanted, Verdict.LATER, "it holds nothing and may still be running: the leader stops it")
+            self._answer(
+                wanted, Verdict.LATER, "it holds nothing and may still be running: the leader stops it"
+            )
         else:
             self._answer(wanted, Verdict.GONE, "the engine was listed, and agrees with the records")
 
